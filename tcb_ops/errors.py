@@ -1,0 +1,145 @@
+"""What can go wrong, and how a command ends when it does.
+
+::
+
+    TcbOpsError                     the root; nothing else leaves the public calls
+    ├── UsageError          exit 2  an argument or a setting; nothing was sent
+    │   ├── SettingsError           tcb-ops.toml, a TCB_OPS_… variable
+    │   ├── InputError              a list or a merchants file; `.problems` lists every one
+    │   └── RunNotFoundError        no such run, or several
+    ├── StoppedError        exit 3  a run stopped on something that is no row's fault
+    │   ├── LedgerError             the ledger cannot be read or written
+    │   ├── OutageError             no connection succeeds anywhere
+    │   └── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
+    ├── InterruptedRunError 130/143 Ctrl-C or SIGTERM; the run can be gone on with
+    ├── TokenError                  no token for a merchant (a row's end, never a run's)
+    ├── TransportError              no usable answer from a server (a row's end, never a run's)
+    └── RefusedError                one link asked for by `upload_link` was refused
+
+Library exceptions (aiohttp, httpx, SQLAlchemy, sqlite3) end at the module that owns the library.
+No message holds a token, a signature or a URL's query.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tcb_ops.model import Problem, Text
+
+__all__ = [
+    "InputError",
+    "InterruptedRunError",
+    "LedgerError",
+    "OutageError",
+    "PlatformStopError",
+    "RefusedError",
+    "RunNotFoundError",
+    "SettingsError",
+    "StoppedError",
+    "TcbOpsError",
+    "TokenError",
+    "TransportError",
+    "TransportFault",
+    "UsageError",
+]
+
+
+class TcbOpsError(Exception):
+    """The root. `text` says what happened and what to do, in English and Chinese."""
+
+    exit_code = 3
+
+    def __init__(self, text: Text) -> None:
+        super().__init__(text.en)
+        self.text = text
+
+
+class UsageError(TcbOpsError):
+    """An argument cannot be used; nothing was sent."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is missing or wrong; the message names the file or variable."""
+
+
+class InputError(UsageError):
+    """A list or a merchants file has problems; nothing was sent.
+
+    `problems` holds every problem in the order of the file; `source` is the file as the user named it.
+    """
+
+    def __init__(self, text: Text, source: str = "", problems: Sequence[Problem] = ()) -> None:
+        super().__init__(text)
+        self.source = source
+        self.problems = problems
+
+
+class RunNotFoundError(UsageError):
+    """No run has this id or prefix, or several do."""
+
+
+class StoppedError(TcbOpsError):
+    """A run stopped on something that is no row's fault; its unfinished rows are pending."""
+
+
+class LedgerError(StoppedError):
+    """The ledger cannot be opened, read or written."""
+
+
+class OutageError(StoppedError):
+    """No connection succeeded anywhere for as long as `patience` allows."""
+
+
+class PlatformStopError(StoppedError):
+    """The platform refuses the whole third-party platform, not one merchant."""
+
+
+class InterruptedRunError(TcbOpsError):
+    """Ctrl-C (130) or SIGTERM (143) ended a run tidily; `exit_code` is set on the instance."""
+
+    exit_code = 130
+
+
+class TokenError(TcbOpsError):
+    """The token source has no token for a merchant: its rows end as not_attempted."""
+
+
+class TransportFault(StrEnum):
+    """How a request failed to bring a usable answer."""
+
+    UNREACHABLE = "unreachable"
+    """No connection: refused, no route, unknown host, connect timeout, TLS not agreed."""
+    TIMEOUT = "timeout"
+    """Connected, but the server neither read nor answered in time."""
+    RESET = "reset"
+    """Connected, but the connection broke before the whole answer was there."""
+    GARBAGE = "garbage"
+    """The answer is not HTTP, or its head is over the limits."""
+    TOO_LARGE = "too_large"
+    """The body of the answer is over the limit."""
+    FILE = "file"
+    """The local file could not be read to its planned end: nothing the server did."""
+
+
+class TransportError(TcbOpsError):
+    """No usable answer. Holds no URL, no header and no chained cause: those carry tokens."""
+
+    def __init__(self, fault: TransportFault, text: Text) -> None:
+        super().__init__(text)
+        self.fault = fault
+
+
+class RefusedError(TcbOpsError):
+    """`upload_link` was answered with an errcode (`errcode` holds it)."""
+
+    exit_code = 1
+
+    def __init__(self, text: Text, errcode: int) -> None:
+        super().__init__(text)
+        self.errcode = errcode

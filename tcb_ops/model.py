@@ -1,0 +1,226 @@
+"""The values that flow: list → Row → (ledger: pending) → Link → RowEnd → ledger → report.
+
+All are frozen: a stage reads what the stage before it made and makes its own. Sizes are bytes, times are Unix
+seconds (UTC) unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "GOOD",
+    "Kind",
+    "Lang",
+    "Link",
+    "Merchant",
+    "Outcome",
+    "Owner",
+    "Problem",
+    "Reason",
+    "Row",
+    "RowEnd",
+    "Secret",
+    "Text",
+]
+
+
+class Lang(StrEnum):
+    """The languages of screens and reports."""
+
+    EN = "en"
+    ZH = "zh"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One sentence in both languages, written side by side so that neither is forgotten."""
+
+    en: str
+    zh: str
+
+    def of(self, lang: Lang) -> str:
+        """The sentence in one language."""
+        return self.zh if lang is Lang.ZH else self.en
+
+    def __str__(self) -> str:
+        return self.en
+
+
+class Secret:
+    """A string that never shows itself: not in repr, str, format or a pickle."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The string itself: for the request that needs it, and for links.csv."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(•••)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        message = "a secret cannot be pickled"
+        raise TypeError(message)
+
+
+class Kind(StrEnum):
+    """What a run does with its rows."""
+
+    LINKS = "links"
+    UPLOAD = "upload"
+
+
+class Outcome(StrEnum):
+    """What a row ended as: exactly one of these. PENDING rows have not ended yet."""
+
+    LINKED = "linked"
+    UPLOADED = "uploaded"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    """The platform answered with an errcode."""
+    FAILED = "failed"
+    """No usable answer, or the store refused, or the file changed since the plan."""
+    NOT_ATTEMPTED = "not_attempted"
+    INVALID = "invalid"
+    """Skipped as bad input."""
+    PENDING = "pending"
+
+
+GOOD = frozenset({Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED})
+"""The outcomes an operator wants; every other one is work left to do."""
+
+
+class Reason(StrEnum):
+    """Why a row is not good, where the errcode or the store's code alone does not say it."""
+
+    BREAKER = "breaker"
+    """Not attempted: earlier rows of the same merchant or environment were stopped by this code."""
+    NO_TOKEN = "no_token"  # noqa: S105  a reason, not a password
+    MERCHANT_LEFT = "merchant_left"
+    REFUSED = "refused"
+    """The platform answered with an errcode."""
+    DEAD_TOKEN = "dead_token"  # noqa: S105  a reason, not a password
+    """The token was refused and the token source gave the same one again."""
+    STORE_REFUSED = "store_refused"
+    NO_ANSWER = "no_answer"
+    """Timeout, reset, garbage, or a gateway's error page, on every attempt."""
+    BAD_LINK = "bad_link"
+    """The link is not https, not the store's host, or not for this path."""
+    FILE_CHANGED = "file_changed"
+    FILE_UNREADABLE = "file_unreadable"
+    ETAG_MISMATCH = "etag_mismatch"
+    INVALID = "invalid"
+    """Bad input; the row's detail says which rule."""
+    UNVERIFIED = "unverified"
+    """Good, but the store's ETag is not an MD5, so the bytes were not compared."""
+
+
+class Owner(StrEnum):
+    """Whose account an environment belongs to, and so which interface and token serve it."""
+
+    MERCHANT = "merchant"
+    PLATFORM = "platform"
+
+
+@dataclass(frozen=True, slots=True)
+class Merchant:
+    """One line of the merchants file: a mini program in one of its environments."""
+
+    appid: str
+    name: str
+    env: str
+    default: bool = False
+    """The environment that the merchant's name alone means."""
+    owner: Owner = Owner.MERCHANT
+    left: bool = False
+    """Revoked its authorization: its rows end as not_attempted."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """Every column of the line as it stands in the file, for `--where`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One checked line of a path list."""
+
+    line: int
+    """The file's own line number; the first data row of a plain CSV is 2."""
+    env: str
+    path: str
+    """The cloud path, the object's key."""
+    appid: str
+    merchant: str
+    """The merchant's name."""
+    file: str
+    """The local file, relative to the root, with forward slashes."""
+    cells: tuple[str, ...]
+    """The input's cells as they stand in the file, in the order of its header."""
+    size: int | None = None
+    """Bytes of the local file at the plan; None where local files were not looked at."""
+    mtime_ns: int | None = None
+    invalid: str = ""
+    """With `on_bad="skip"`: the problem's message, and the row ends as invalid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An upload link: getUploadTcbFileLink's answer. Lives about 15 minutes; the end is in the answer."""
+
+    url: Secret
+    token: Secret
+    authorization: Secret
+    file_id: str
+    cos_file_id: Secret
+    expires_at: int
+    """Unix seconds, the end of q-sign-time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowEnd:
+    """How a row ended: what the ledger keeps of it. Holds no secret."""
+
+    line: int
+    outcome: Outcome
+    reason: Reason | None = None
+    detail: str = ""
+    """What only this row knows: the store's message, the rule that was broken."""
+    errcode: int | None = None
+    errmsg: str = ""
+    rid: str = ""
+    http_status: int | None = None
+    store_code: str = ""
+    attempts: int = 0
+    """Calls made for this row, link and store together."""
+    bytes: int | None = None
+    md5: str = ""
+    file_id: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    link: Link | None = field(default=None, repr=False)
+    """For links.csv only; never written to the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a list or merchants file that must be mended before anything is sent."""
+
+    line: int
+    """0 where it concerns the file as a whole."""
+    column: str
+    """The header as it stands in the file; empty where no one column is meant."""
+    message: Text
+    mend: Text
+    value: str = ""
+    """The offending cell, shortened for screens."""
+    skippable: bool = True
+    """False for problems of the file itself, which `--on-bad skip` cannot pass over."""
