@@ -6,6 +6,7 @@ seconds (UTC) unless a name says otherwise.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -23,6 +24,7 @@ __all__ = [
     "RowEnd",
     "Secret",
     "Text",
+    "is_loopback",
 ]
 
 
@@ -183,6 +185,8 @@ class Link:
     cos_file_id: Secret
     expires_at: int
     """Unix seconds, the end of q-sign-time."""
+    starts_at: int = 0
+    """Unix seconds, the start of q-sign-time; the two are the target's clock, their difference anybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,3 +228,13 @@ class Problem:
     """The offending cell, shortened for screens."""
     skippable: bool = True
     """False for problems of the file itself, which `--on-bad skip` cannot pass over."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine itself; names other than localhost are not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

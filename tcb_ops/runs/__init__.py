@@ -1,0 +1,1 @@
+"""Runs: planned, worked on, written down."""

@@ -1,0 +1,133 @@
+"""The command line: parse, call, print, exit code. stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from tcb_ops.doors.rehearsing import demo, simulate
+from tcb_ops.doors.running import check, links, upload
+from tcb_ops.doors.seeing import errcodes, explain, report, runs, show
+from tcb_ops.errors import TcbOpsError
+from tcb_ops.model import Lang, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+__all__ = ["cli", "main"]
+
+
+class _Sections(click.Group):
+    """Lists the commands in the order in which an operator meets them."""
+
+    SECTIONS = (
+        ("Running", (check, links, upload)),
+        ("Seeing", (runs, show, errcodes, report, explain)),
+        ("Rehearsing", (simulate, demo)),
+    )
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return [command.name or "" for _, commands in self.SECTIONS for command in commands]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, commands in self.SECTIONS:
+            with formatter.section(section):
+                formatter.write_dl([(c.name or "", c.get_short_help_str(formatter.width)) for c in commands])
+
+
+@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="tcb-ops", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Upload files into many merchants' WeChat cloud environments, see every errcode with what to do, prove it.
+
+    Exit codes: 0 every row good · 1 finished, some rows are not good · 2 usage, settings or input: nothing was sent ·
+    3 stopped on something that is no row's fault · 130 interrupted · 143 terminated.
+    """
+
+
+for _, _commands in _Sections.SECTIONS:
+    for _command in _commands:
+        cli.add_command(_command)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does, with another exit code."""
+
+    exit_code = 143
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; gives the exit code. No error leaves it as a stack trace."""
+    try:
+        result = cli.main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
+    except TcbOpsError as error:
+        _say(error.text.of(_lang(arguments)))
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (click.Abort, KeyboardInterrupt) as error:
+        code = getattr(error.__cause__ or error, "exit_code", 130)
+        _say(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
+        return int(code)
+    except BrokenPipeError:  # `tcb-ops runs | head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
+        return _defect(error, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _defect(error: Exception, arguments: Sequence[str]) -> int:
+    if "--verbose" in arguments:
+        traceback.print_exception(error)
+    kind = type(error).__name__
+    _say(
+        Text(
+            f"A defect in tcb-ops ({kind}). What was committed is safe, and the same command goes on. "
+            "Please report it with the trace that --verbose shows.",
+            f"tcb-ops 自身出错（{kind}）。已提交的内容是安全的，再次运行同一命令即可继续。请附上 --verbose 显示的信息报告此问题。",
+        ).of(_lang(arguments))
+    )
+    return 3
+
+
+def _say(text: str) -> None:
+    click.echo(f"tcb-ops: {text}", err=True)
+
+
+def _lang(arguments: Sequence[str]) -> Lang:
+    """The language to say an error in: it may have come before the settings were read."""
+    from tcb_ops.settings import load_settings
+
+    words = list(arguments)
+    asked = words[words.index("--lang") + 1] if "--lang" in words[:-1] else None
+    config = words[words.index("--config") + 1] if "--config" in words[:-1] else None
+    try:
+        return load_settings(config, {"lang": asked}).lang
+    except TcbOpsError:
+        return Lang.ZH if asked == "zh" else Lang.EN
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+if __name__ == "__main__":
+    main()
+
+

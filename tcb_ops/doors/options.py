@@ -1,0 +1,171 @@
+"""The options that several commands share, and what they make: the settings, the pace, the merchants, the list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tcb_ops.doors.screen import Screen
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Text
+from tcb_ops.runs.pacing import Pace
+from tcb_ops.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.lists.paths import Batch
+
+__all__ = ["Given", "list_options", "pace_options", "run_options", "shared_options"]
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The shared options of a command line."""
+
+    config: str | None
+    api_base: str | None
+    merchants: str | None
+    tokens: str | None
+    ledger: str | None
+    where: tuple[str, ...]
+    json: bool
+    lang: str | None
+    note: str
+    quiet: bool
+    verbose: bool
+
+    def settings(self) -> Settings:
+        """The settings file, the environment, then these options."""
+        options: dict[str, Any] = {
+            "api_base": self.api_base,
+            "merchants": self.merchants,
+            "ledger": self.ledger,
+            "lang": self.lang,
+        }
+        settings = load_settings(self.config, options)
+        if self.tokens is None:
+            return settings
+        tokens = settings.tokens.model_copy(update={"source": "file", "file": Path(self.tokens)})
+        return settings.model_copy(update={"tokens": tokens})
+
+    def screen(self, settings: Settings) -> Screen:
+        """Where to talk."""
+        return Screen(settings.lang, quiet=self.quiet, verbose=self.verbose)
+
+    def read_merchants(self, settings: Settings) -> Merchants:
+        """The merchants file, narrowed by `--where`."""
+        from tcb_ops.lists.merchants import read_merchants
+
+        return read_merchants(settings.merchants, self.where)
+
+
+def shared_options(command: Command) -> Command:
+    """Add the shared options; the command gets them as `given`."""
+    options = (
+        click.option("--config", metavar="FILE", help="Settings file. [default: tcb-ops.toml here, if there]"),
+        click.option("--api-base", metavar="URL", help="The target. [default: https://api.weixin.qq.com]"),
+        click.option("--merchants", metavar="FILE", help="Merchants file. [default: merchants.csv]"),
+        click.option("--tokens", metavar="FILE", help="Token file: appid,access_token[,expires_at]."),
+        click.option("--ledger", metavar="FILE|URL", help="The ledger. [default: tcb-ops.db]"),
+        click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only matching merchants. Repeatable."),
+        click.option("--json", is_flag=True, help="Print one JSON object on stdout."),
+        click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports."),
+        click.option("--note", default="", metavar="TEXT", help="Kept with the run."),
+        click.option("--quiet", is_flag=True, help="No progress, no talk; errors still show."),
+        click.option("--verbose", is_flag=True, help="Say more; show the trace of a defect."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def take_given(values: dict[str, Any]) -> Given:
+    """Take the shared options out of a command's keyword arguments."""
+    return Given(**{name: values.pop(name) for name in Given.__dataclass_fields__})
+
+
+def list_options(command: Command) -> Command:
+    """Add the options about reading a path list."""
+    options = (
+        click.option("--column", multiple=True, metavar="NAME=HEADER", help="Which header means env, merchant, path, file or appid. Repeatable."),
+        click.option("--on-bad", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True, help="Refuse a list with problems whole, or go on without those rows."),
+        click.option("--fix-me", metavar="FILE", help="Where the rows with problems go, as CSV. [default: beside the list]"),
+        click.option("--root", metavar="DIR", help="Where the local files lie. [default: the list's folder]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def pace_options(command: Command) -> Command:
+    """Add the options about how hard to press."""
+    usual = Pace()
+    options = (
+        click.option("--concurrency", type=click.IntRange(1, 1000), default=usual.concurrency, show_default=True, help="Requests in flight, all."),
+        click.option("--per-env", type=click.IntRange(1, 1000), default=usual.per_env, show_default=True, help="Rows in flight per environment."),
+        click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Link calls a second per appid. [default: no limit]"),
+        click.option("--attempts", type=click.IntRange(1, 100), default=usual.attempts, show_default=True, help="Calls per step of a row (link, store)."),
+        click.option("--backoff", type=click.FloatRange(min=0), default=usual.backoff, show_default=True, help="Seconds, the first wait; later ones double."),
+        click.option("--slow-wait", type=click.FloatRange(min=0), default=usual.slow_wait, show_default=True, help="Seconds to pause when told to slow down."),
+        click.option("--patience", type=click.FloatRange(min=0), default=usual.patience, show_default=True, help="Seconds to bear slowness, or no connection at all."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def take_pace(values: dict[str, Any]) -> Pace:
+    """Take the pace out of a command's keyword arguments."""
+    return Pace(**{name: values.pop(name) for name in Pace.__dataclass_fields__})
+
+
+def run_options(command: Command) -> Command:
+    """Add the options about which run this is."""
+    options = (
+        click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing."),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N good rows."),
+        click.option("--new-run", is_flag=True, help="Begin anew even if a run of this list is unfinished."),
+        click.option("--resume", default="", metavar="RUN", help="Go on with this unfinished run."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def columns_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Read `--column NAME=HEADER`."""
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, header = pair.partition("=")
+        if not equals or not name or not header:
+            raise UsageError(
+                Text(f"--column {pair}: write NAME=HEADER, e.g. path=云端路径", f"--column {pair}：应写作 NAME=表头，例如 path=云端路径")
+            )
+        columns[name.strip()] = header.strip()
+    return columns
+
+
+def selection_of(given: Given, column: tuple[str, ...], limit: int | None) -> str:
+    """What tells runs over different parts of the same list apart."""
+    parts = [*(f"where {w}" for w in sorted(given.where)), *(f"column {c}" for c in sorted(column))]
+    return "; ".join([*parts, *([f"limit {limit}"] if limit else [])])
+
+
+def read_list(source: str, given: Given, settings: Settings, values: dict[str, Any], *, root: str | None) -> Batch:
+    """Read the list that the command names; with problems it raises InputError."""
+    from tcb_ops.lists.paths import read_paths
+
+    return read_paths(
+        source,
+        given.read_merchants(settings),
+        root,
+        columns=columns_of(values["column"]),
+        on_bad=values["on_bad"],
+    )

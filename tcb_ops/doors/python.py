@@ -1,0 +1,234 @@
+"""The library as it is imported. Calls block, inside a running event loop as well as outside.
+
+The command line, the panels and the notebooks are views over these calls.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.errors import RefusedError, UsageError
+from tcb_ops.model import Kind, Owner, Text
+from tcb_ops.run import Run
+from tcb_ops.runs.pacing import Pace
+from tcb_ops.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.model import Link
+    from tcb_ops.platform.tokens import TokenSource
+    from tcb_ops.runs.ledger import Ledger, RunRecord
+    from tcb_ops.runs.progress import Progress
+    from tcb_ops.runs.sitting import Sitting
+
+__all__ = ["Working", "links", "open_run", "runs", "start_links", "start_upload", "upload", "upload_link"]
+
+
+class Working:
+    """A run going on in the background: `watch` it, `cancel` it, `wait` for it."""
+
+    def __init__(self, ledger: Ledger, record: RunRecord, sitting: Sitting, settings: Settings, held: ExitStack, *, resumed: bool) -> None:
+        self._ledger, self._sitting, self._settings, self._held = ledger, sitting, settings, held
+        self.record = record
+        self.resumed = resumed
+        """Whether an unfinished run is being gone on with."""
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.record.id
+
+    @property
+    def links_run_out(self) -> int:
+        """Of a finished links run: how many links had run out when links.csv was written."""
+        return self._sitting.links_run_out
+
+    def watch(self) -> Iterator[Progress]:
+        """Give the progress as it is committed, until the work ends."""
+        return self._sitting.watch()
+
+    def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
+        """Hand the progress to `show` until the work ends; Ctrl-C cancels the work, tidily, and shows on."""
+        try:
+            show(self.watch())
+        except KeyboardInterrupt as interrupt:
+            self._sitting.interrupted(interrupt)
+
+    def cancel(self) -> None:
+        """End tidily; rows not done stay pending, and the same call goes on with them."""
+        self._sitting.cancel()
+
+    def wait(self) -> Run:
+        """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C."""
+        with self._held:
+            return Run(self._ledger, self._sitting.wait(), self._settings)
+
+    def so_far(self) -> Run:
+        """The run as the ledger has it now."""
+        return Run(self._ledger, self._ledger.run(self.id), self._settings)
+
+
+def start_links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Working:
+    """Begin a links run, or go on with an unfinished one of the same list; takes what `links` takes."""
+    return _start(batch, Kind.LINKS, Path(out).absolute(), **options)
+
+
+def start_upload(batch: Batch, **options: Any) -> Working:
+    """Begin an upload run, or go on with an unfinished one of the same list; takes what `upload` takes."""
+    return _start(batch, Kind.UPLOAD, Path(), **options)
+
+
+def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run:
+    """Ask for an upload link per row, and write them to `out` (0600). Local files are not looked at.
+
+    Options: `settings`, `pace` (a Pace), `progress` (called with a Progress after commits), `note`, `new_run`,
+    `resume` (a run's id), `may_go_on` (asked about an unfinished run over a day old: its id, when it began),
+    `tokens` (a TokenSource).
+    """
+    return start_links(batch, out=out, **options).wait()
+
+
+def upload(batch: Batch, **options: Any) -> Run:
+    """Upload the batch's files, each with its own link. Takes the options of `links`, but `out`.
+
+    A batch that was read without a root is checked against the list's own folder first (InputError).
+    """
+    return start_upload(batch, **options).wait()
+
+
+def open_run(wanted: str = "latest", *, settings: Settings | None = None) -> Run:
+    """Open a run by id, unambiguous prefix, or `latest` (of the settings' target). Raises RunNotFoundError."""
+    from tcb_ops.runs.ledger import Ledger
+
+    settings = settings or load_settings()
+    ledger = Ledger(settings.ledger)
+    return Run(ledger, ledger.run(wanted, settings.api_base), settings)
+
+
+def runs(*, settings: Settings | None = None) -> list[Run]:
+    """List the runs of the ledger, the newest first."""
+    from tcb_ops.runs.ledger import Ledger
+
+    settings = settings or load_settings()
+    ledger = Ledger(settings.ledger)
+    return [Run(ledger, record, settings) for record in ledger.runs()]
+
+
+def upload_link(env: str, path: str, *, appid: str | None = None, settings: Settings | None = None) -> Link:
+    """Ask for one upload link, for ad-hoc work. Its secret parts show themselves only through `.reveal()`.
+
+    `appid` is needed where several merchants share the environment. Raises UsageError (unknown env, bad path),
+    TokenError, TransportError, RefusedError (the platform's errcode).
+    """
+    from tcb_ops.lists.merchants import read_merchants
+    from tcb_ops.lists.rules import path_problem
+    from tcb_ops.runs.loop import hand_over
+
+    settings = settings or load_settings()
+    wrong = path_problem(path)
+    if wrong is not None:
+        raise UsageError(wrong[0])
+    callers = read_merchants(settings.merchants).for_env(env)
+    chosen = [m for m in callers if m.appid == appid] if appid else [m for m in callers if m.default] or list(callers)
+    if len(chosen) != 1:
+        known = ", ".join(m.appid for m in callers) or "-"
+        raise UsageError(
+            Text(
+                f"environment {env}: {len(chosen)} merchants fit (it has {known}); name one with appid=.",
+                f"环境 {env}：符合的商户有 {len(chosen)} 个（该环境：{known}），请用 appid= 指定。",
+            )
+        )
+    return hand_over(_one_link(env, path, chosen[0].appid, chosen[0].owner, settings)).result()
+
+
+async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Settings) -> Link:
+    from tcb_ops.errcodes import Decision, errcode
+    from tcb_ops.errors import TransportError, TransportFault
+    from tcb_ops.platform.tokens import open_source
+    from tcb_ops.platform.transport import Transport
+    from tcb_ops.platform.wechat import BadLink, NoAnswer, Refusal, Wechat
+
+    source = open_source(settings.tokens)
+    try:
+        async with Transport(connections=1) as transport:
+            wechat = Wechat(transport, settings.api_base, store_hosts=settings.store_hosts)
+            token = (await source.token(appid)).value
+            answer = await wechat.upload_link(env, path, token, owner)
+            if isinstance(answer, Refusal) and errcode(answer.errcode).decision is Decision.REFRESH:
+                token = (await source.token(appid, token)).value
+                answer = await wechat.upload_link(env, path, token, owner)
+    finally:
+        await source.aclose()
+    match answer:
+        case Refusal():
+            known = errcode(answer.errcode)
+            raise RefusedError(
+                Text(
+                    f"errcode {answer.errcode} {answer.errmsg}: {known.meaning.en}. {known.action.en}",
+                    f"errcode {answer.errcode} {answer.errmsg}：{known.meaning.zh}。{known.action.zh}",
+                ),
+                answer.errcode,
+            )
+        case NoAnswer() | BadLink():
+            raise TransportError(TransportFault.GARBAGE, answer.why)
+        case _:
+            return answer
+
+
+def _start(
+    batch: Batch,
+    kind: Kind,
+    out: Path,
+    *,
+    settings: Settings | None = None,
+    pace: Pace | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str = "",
+    may_go_on: Callable[[str, float], bool] = lambda _run, _begun: False,
+    tokens: TokenSource | None = None,
+) -> Working:
+    from tcb_ops.platform.tokens import open_source
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.locks import hold
+    from tcb_ops.runs.plan import plan
+    from tcb_ops.runs.sitting import Sitting
+
+    settings, pace = settings or load_settings(), pace or Pace()
+    if kind is Kind.UPLOAD and batch.root is None:
+        batch = batch.check_files(batch.source.parent)
+    source = tokens or open_source(settings.tokens)  # a token file that cannot be read: before anything is planned
+    root = Path(batch.root) if batch.root is not None else batch.source.parent
+    ledger = Ledger(settings.ledger)
+    planned = plan(
+        ledger,
+        batch,
+        batch.merchants,
+        kind,
+        settings,
+        root=root,
+        out=out,
+        pace=asdict(pace),
+        selection=selection,
+        note=note,
+        new_run=new_run,
+        resume=resume,
+        now=time.time(),
+        may_go_on=may_go_on,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(hold(ledger, planned.run.id))
+        where = Path(planned.run.out) if planned.resumed and kind is Kind.LINKS else out
+        sitting = Sitting(
+            ledger, planned.run, settings, pace, root=root, out=where, tokens=source, progress=progress
+        )
+        return Working(ledger, planned.run, sitting, settings, stack.pop_all(), resumed=planned.resumed)
+    raise AssertionError  # the block above returns or raises

@@ -1,0 +1,131 @@
+"""The commands that need no credentials: simulate, demo."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tcb_ops.doors.running import show_run
+from tcb_ops.doors.screen import Screen
+from tcb_ops.model import Kind, Lang, Outcome, Text
+
+if TYPE_CHECKING:
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.run import Run
+    from tcb_ops.simulator import Faults, Simulator
+
+__all__ = ["demo", "simulate"]
+
+_QUICK = {"backoff": 0.05, "slow_wait": 0.3, "patience": 10.0}
+"""The demo's waits: what takes a real run a minute must not hold up somebody who looks at it for the first time."""
+
+
+@click.command()
+@click.option("--merchants", required=True, metavar="FILE", help="Merchants file: whom it serves.")
+@click.option("--tokens", required=True, metavar="FILE", help="Token file; read again when it changes.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="0 for any free one.")
+@click.option("--faults", metavar="FILE", help="What goes wrong, and where (TOML).")
+@click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
+@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
+def simulate(merchants: str, tokens: str, port: int, faults: str | None, store: str | None, lang: str | None) -> int:
+    """Serve a look-alike of the platform and of COS on this machine, for rehearsals. Ctrl-C ends it."""
+    from tcb_ops.lists.merchants import read_merchants
+    from tcb_ops.settings import load_settings
+    from tcb_ops.simulator import Faults, Simulator, load_faults, serve
+
+    screen = Screen(load_settings(options={"lang": lang}).lang)
+    simulator = Simulator(
+        list(read_merchants(merchants)),
+        Path(tokens),
+        faults=load_faults(Path(faults)) if faults else Faults(),
+        store=Path(store) if store else None,
+        port=port,
+    )
+
+    def ready(listening: Simulator) -> None:
+        screen.data(listening.base)
+        screen.say(
+            Text(
+                f"The simulator listens: use --api-base {listening.base}. Ctrl-C ends it.",
+                f"模拟平台已就绪：使用 --api-base {listening.base}。按 Ctrl-C 结束。",
+            )
+        )
+
+    serve(simulator, ready)
+    return 0
+
+
+@click.command()
+@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports.")
+def demo(lang: str | None) -> int:
+    """Show the whole job on this machine: sample merchants, some of them ill, against the simulator.
+
+    Needs no credentials; writes demo-report/ here. Exit 0 when every row ends as the fault plan implies.
+    """
+    import tcb_ops as tcb
+    from tcb_ops.reports.export import check_destination
+    from tcb_ops.sample import FILES, PATHS, rehearsal
+
+    began, dest = time.monotonic(), Path("demo-report")
+    check_destination(dest, replace=True)
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder, rehearsal(Path(folder), lang=lang) as found:
+        settings, simulator, faults = found
+        screen, pace = Screen(settings.lang), tcb.Pace(**_QUICK)
+        merchants = tcb.read_merchants(settings.merchants)
+        names = len({merchant.appid for merchant in merchants})
+        screen.say(
+            Text(
+                f"1/4 The simulator plays the platform on {simulator.base}: {names} merchants, {len(merchants)} environments.",
+                f"1/4 模拟平台已启动 {simulator.base}：{names} 个商户，{len(merchants)} 个环境。",
+            )
+        )
+        with tcb.read_paths(PATHS, merchants, FILES) as batch:
+            screen.say(Text(f"2/4 The list is checked: {batch.decided.en}", f"2/4 清单已检查：{batch.decided.zh}"))
+            linked = tcb.links(batch, settings=settings, pace=pace, out=Path(folder) / "links.csv")
+            screen.say(Text(f"3/4 Links: {_counts(linked, Lang.EN)}", f"3/4 取链接：{_counts(linked, Lang.ZH)}"))
+            run = tcb.upload(batch, settings=settings, pace=pace, note="demo")
+            screen.say(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
+            run.export(dest, replace=True)
+            show_run(screen, run, as_json=False)
+            strange = [line for one in (linked, run) for line in _not_implied(one, batch, faults)]
+    took = time.monotonic() - began
+    screen.data(
+        Text(
+            f"The report is in {dest.resolve()}: open report.html. ({took:.1f} s; SIMULATED, nothing left this machine.)",
+            f"报告在 {dest.resolve()}：请打开 report.html。（{took:.1f} 秒；演练，未向外发送任何内容。）",
+        ).of(screen.lang)
+    )
+    if strange:
+        screen.warn(
+            Text(
+                f"{len(strange)} rows ended otherwise than the fault plan implies: lines {strange[:10]}",
+                f"{len(strange)} 行的结果与故障计划不符：第 {strange[:10]} 行",
+            )
+        )
+    return 1 if strange else 0
+
+
+def _counts(run: Run, lang: Lang) -> str:
+    from tcb_ops.reports.wording import counts_line
+
+    return counts_line(run.outcomes, lang)
+
+
+def _not_implied(run: Run, batch: Batch, faults: Faults) -> list[int]:
+    """Lines that ended otherwise than the fault plan implies; a row too few or too many counts as one."""
+    envs: dict[str, set[str]] = {}
+    for merchant in batch.merchants:
+        envs.setdefault(merchant.appid, set()).add(merchant.env)
+    strange = []
+    for record in run.rows():
+        row = record.row
+        implied = faults.implies(
+            row.env, row.appid, row.path, kind=Kind(run.record.kind), siblings=envs[row.appid] - {row.env}
+        )
+        if record.end.outcome not in implied or record.end.outcome is Outcome.PENDING:
+            strange.append(row.line)
+    return strange

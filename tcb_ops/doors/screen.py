@@ -1,0 +1,115 @@
+"""What a command says: data on stdout, talk on stderr, progress where somebody watches."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text as Styled
+
+from tcb_ops.model import Lang, Text
+from tcb_ops.reports.wording import counts_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import RenderableType
+    from rich.progress import Task
+
+    from tcb_ops.runs.progress import Progress
+
+__all__ = ["Screen", "span"]
+
+LINE_EVERY = 5.0
+"""Seconds between two lines of progress where nobody watches."""
+
+class Screen:
+    """Where one command talks."""
+
+    def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.lang, self.quiet, self.verbose = lang, quiet, verbose
+        self.out = Console(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
+        self.err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    def data(self, what: RenderableType) -> None:
+        """Print data, a table or a line, on stdout."""
+        self.out.print(what)
+
+    def json(self, what: Mapping[str, Any]) -> None:
+        """Print one JSON object on stdout."""
+        sys.stdout.write(json.dumps(what, ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: Text) -> None:
+        """Talk, unless told to be quiet."""
+        if not self.quiet:
+            self.err.print(text.of(self.lang))
+
+    def warn(self, text: Text) -> None:
+        """Talk even when told to be quiet: something is not as it should be."""
+        self.err.print(text.of(self.lang))
+
+    def follow(self, looks: Iterator[Progress], total: int) -> None:
+        """Show a run's progress until it ends: a bar on a terminal, a line every few seconds otherwise."""
+        if self.quiet:
+            return
+        if self.err.is_terminal:
+            self._bar(looks, total)
+        else:
+            self._lines(looks)
+
+    def _bar(self, looks: Iterator[Progress], total: int) -> None:
+        bar = Bar(
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TextColumn("{task.fields[outcomes]}"),
+            console=self.err,
+            transient=True,
+        )
+        with bar:
+            task = bar.add_task("", total=total, outcomes="", look=None, lang=self.lang)
+            for look in looks:
+                said = counts_line(look.counts, self.lang)
+                note = f" · {look.note.of(self.lang)}" if look.note else ""
+                bar.update(task, completed=look.done, outcomes=said + note, look=look)
+
+    def _lines(self, looks: Iterator[Progress]) -> None:
+        last = time.monotonic()
+        for look in looks:
+            if time.monotonic() - last >= LINE_EVERY:
+                last = time.monotonic()
+                note = f" · {look.note.of(self.lang)}" if look.note else ""
+                self.err.print(f"{look.done:,}/{look.total:,} · {_pace(look, self.lang)} · {counts_line(look.counts, self.lang)}{note}")
+
+
+class _Rate(ProgressColumn):
+    """Rows a second, and the time left."""
+
+    def render(self, task: Task) -> Styled:
+        look = task.fields["look"]
+        return Styled(_pace(look, task.fields["lang"]) if look is not None else "")
+
+
+def _pace(look: Progress, lang: Lang) -> str:
+    rate = Text(f"{look.rate:,.0f} rows/s", f"{look.rate:,.0f} 行/秒").of(lang)
+    if look.seconds_left is None:
+        return rate
+    left = span(look.seconds_left)
+    return f"{rate} · " + Text(f"{left} left", f"剩余 {left}").of(lang)
+
+
+def span(seconds: float) -> str:
+    """A time span as people read it: 7s, 3m20s, 2h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"

@@ -1,0 +1,224 @@
+"""The commands that look at what happened: runs, show, errcodes, report, explain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from tcb_ops.doors.options import shared_options, take_given
+from tcb_ops.doors.running import show_run
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Text
+
+if TYPE_CHECKING:
+    from tcb_ops.doors.screen import Screen
+    from tcb_ops.run import Run
+    from tcb_ops.runs.ledger import RowRecord
+    from tcb_ops.settings import Settings
+
+__all__ = ["errcodes", "explain", "report", "runs", "show"]
+
+ROWS_SHOWN = 200
+"""Rows that `show` prints of a run before it points to the report."""
+
+
+@click.command()
+@shared_options
+def runs(**values: Any) -> int:
+    """List the runs in the ledger, the newest first."""
+    import tcb_ops as tcb
+    from tcb_ops.reports.wording import counts_line
+
+    given = take_given(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    found = tcb.runs(settings=settings)
+    if given.json:
+        screen.json({"runs": [run.summary() | _about(run, settings) for run in found]})
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in (
+        Text("run", "任务"),
+        Text("kind", "类型"),
+        Text("begun", "开始"),
+        Text("list", "清单"),
+        Text("target", "目标"),
+        Text("rows", "行数"),
+        Text("outcomes", "结果"),
+        Text("note", "备注"),
+    ):
+        table.add_column(head.of(settings.lang), overflow="fold", justify="right" if head.en == "rows" else "left")
+    for run in found:
+        record = run.record
+        begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "minutes")[:16]
+        table.add_row(
+            record.id,
+            record.kind,
+            begun,
+            record.list_name,
+            record.target,
+            f"{record.rows:,}",
+            counts_line(run.outcomes, settings.lang),
+            record.note,
+        )
+    if found:
+        screen.data(table)
+    else:
+        screen.say(Text(f"No runs in {settings.ledger_name} yet.", f"{settings.ledger_name} 中还没有任务。"))
+    return 0
+
+
+@click.command()
+@click.argument("run", default="latest")
+@click.option("--line", type=int, help="The row at this line of the list.")
+@click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
+@click.option("--path", default="", help="Rows whose cloud path holds this.")
+@shared_options
+def show(run: str, line: int | None, merchant: str, path: str, **values: Any) -> int:
+    """Show a run, or rows of it."""
+    import tcb_ops as tcb
+
+    given = take_given(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    wanted = tcb.open_run(run, settings=settings)
+    if line is None and not merchant and not path:
+        if not given.json:
+            screen.data(_head(wanted, settings).of(settings.lang))
+        show_run(screen, wanted, as_json=given.json, where=Path(wanted.record.report) if wanted.record.report else None)
+        return 0
+    rows = wanted.rows(line=line, merchant=merchant, path=path)
+    shown = [record for record, _ in zip(rows, range(ROWS_SHOWN), strict=False)]
+    if given.json:
+        screen.json({"run": wanted.id, "rows": [_row(record, settings) for record in shown]})
+    elif not shown:
+        raise UsageError(Text(f"run {wanted.id} has no such row.", f"任务 {wanted.id} 中没有这样的行。"))
+    else:
+        for record in shown:
+            _show_row(screen, record, settings)
+    if next(rows, None) is not None:
+        screen.warn(
+            Text(f"Only the first {ROWS_SHOWN}; results.csv of the report has all.", f"仅显示前 {ROWS_SHOWN} 行；全部见报告的 results.csv。")
+        )
+    return 0
+
+
+@click.command()
+@click.argument("run", default="latest")
+@shared_options
+def errcodes(run: str, **values: Any) -> int:
+    """Tabulate a run's errcodes by merchant and environment, with what to do about each."""
+    import tcb_ops as tcb
+    from tcb_ops.reports.table import render_errcodes
+
+    given = take_given(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    wanted = tcb.open_run(run, settings=settings)
+    if given.json:
+        summary = wanted.summary()
+        screen.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
+        return 0
+    causes = wanted.causes()
+    if causes:
+        screen.data(render_errcodes(causes, settings.lang))
+    else:
+        screen.data(Text(f"Run {wanted.id}: nothing is wrong.", f"任务 {wanted.id}：没有问题。").of(settings.lang))
+    return 0
+
+
+@click.command()
+@click.argument("run", default="latest")
+@click.option("--out", default=None, metavar="DIR", help="The report folder. [default: reports/RUN]")
+@shared_options
+def report(run: str, out: str | None, **values: Any) -> int:
+    """Write a run's report folder: results, failed rows, errcodes, page, manifest."""
+    import tcb_ops as tcb
+
+    given = take_given(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    wanted = tcb.open_run(run, settings=settings)
+    folder = wanted.export(out or Path("reports") / wanted.id)
+    if given.json:
+        screen.json(wanted.summary())
+    else:
+        screen.data(str(folder))
+    return 0
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("code")
+@shared_options
+def explain(code: str, **values: Any) -> int:
+    """Say what an errcode (85088, -501001) or a store's code (SlowDown) means and what to do."""
+    from tcb_ops.errcodes import Errcode, describe
+    from tcb_ops.errcodes import explain as look_up
+
+    given = take_given(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    found = look_up(code)
+    itself = describe(found.decision, found.scope)
+    if given.json:
+        screen.json(
+            {
+                "code": found.code,
+                "known": found.known,
+                "meaning": found.meaning.of(settings.lang),
+                "action": found.action.of(settings.lang),
+                "decision": found.decision,
+                "scope": found.scope,
+            }
+        )
+        return 0
+    name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
+    screen.data(f"{name}: {found.meaning.of(settings.lang)}")
+    screen.data(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}").of(settings.lang))
+    screen.data(Text(f"By itself, tcb-ops {itself.en}.", f"tcb-ops 自动处理：{itself.zh}。").of(settings.lang))
+    if isinstance(found, Errcode) and found.source:
+        screen.data(Text(f"Source: {found.source}", f"来源：{found.source}").of(settings.lang))
+    return 0
+
+
+def _about(run: Run, settings: Settings) -> dict[str, Any]:
+    record = run.record
+    return {
+        "list": record.list_name,
+        "begun": datetime.fromtimestamp(record.created_at, settings.zone).isoformat(timespec="seconds"),
+        "finished": record.finished_at is not None,
+        "operator": record.operator,
+        "host": record.host,
+        "note": record.note,
+    }
+
+
+def _head(run: Run, settings: Settings) -> Text:
+    record = run.record
+    begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "seconds")
+    state = Text("finished", "已完成") if record.finished_at is not None else Text("unfinished", "未完成")
+    why = f" ({record.stopped})" if record.stopped else ""
+    return Text(
+        f"Run {record.id} · {record.kind} to {record.target} · {record.list_name}, {record.rows:,} rows · begun {begun} by {record.operator}@{record.host} · {state.en}{why}",
+        f"任务 {record.id} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why}",
+    )
+
+
+def _row(record: RowRecord, settings: Settings) -> dict[str, Any]:
+    from tcb_ops.reports.files import RESULT_COLUMNS, Clock, own_values
+
+    clock = Clock(settings.zone)
+    values = dict(zip(RESULT_COLUMNS, own_values(record, settings.lang), strict=True))
+    times = {name: clock.iso(values[name]) or None for name in ("tcb_started_at", "tcb_ended_at")}
+    return {"path": record.row.path, "file": record.row.file} | values | times
+
+
+def _show_row(screen: Screen, record: RowRecord, settings: Settings) -> None:
+    for name, value in _row(record, settings).items():
+        if value not in {None, ""}:
+            screen.data(f"{name:>16}  {value}")
+    screen.data("")

@@ -1,0 +1,332 @@
+"""The errcode catalogue: what each code means, what the operator does, what tcb-ops does by itself.
+
+Two tables beside this file hold it: errcodes.csv (the platform's errcodes) and storecodes.csv (COS's error
+codes). Code, reports and the README read the same lines. A code that is in neither is shown as it came and
+is not tried again, save a 5xx of the store.
+
+Where a code could be one merchant's trouble or everybody's, the table holds the narrower scope: too narrow
+costs three calls a merchant, too wide keeps the healthy merchants from ever being served. So 40164, 45035
+and 89503 (the whitelist of the account whose token is asked for), 61016 (confirmed per authorizer) and
+61028 (test merchants are still served) stop the merchant, not the run.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Lang, Text
+
+__all__ = [
+    "Decision",
+    "Errcode",
+    "Scope",
+    "StoreCode",
+    "all_errcodes",
+    "all_store_codes",
+    "describe",
+    "errcode",
+    "errcode_table",
+    "explain",
+    "store_code",
+]
+
+
+class Decision(StrEnum):
+    """What a run does when a call is answered with a code."""
+
+    GOOD = "good"
+    REFRESH = "refresh"
+    """A new token once, then the row's end."""
+    RETRY = "retry"
+    """Again after a wait, counted as an attempt."""
+    RETRY_ONCE = "retry_once"
+    SLOW = "slow"
+    """The scope pauses and goes on at half its limit; no attempt is counted."""
+    STOP = "stop"
+    """The row's end; three in a row of the scope open its breaker. Scope platform: the run's end, at once."""
+    FIX = "fix"
+    """The row's end: the row, or what lies between us and the server, is wrong."""
+    NEW_LINK = "new_link"
+    """A new link, counted as an attempt."""
+    NEW_LINK_ONCE = "new_link_once"
+    """A new link once, then the row's end, which counts for the environment's breaker."""
+
+
+class Scope(StrEnum):
+    """How far a code's trouble reaches."""
+
+    ROW = "row"
+    ENV = "env"
+    APPID = "appid"
+    PLATFORM = "platform"
+
+
+@dataclass(frozen=True, slots=True)
+class Errcode:
+    """One errcode of the platform."""
+
+    code: int
+    name: str
+    """A short handle that stays the same; `unknown` where the catalogue has no such code."""
+    meaning: Text
+    action: Text
+    """What the operator does about it."""
+    decision: Decision
+    scope: Scope
+    core: bool
+    """In the table of getUploadTcbFileLink's own page."""
+    source: str
+    """The document that lists the code."""
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCode:
+    """One error code of the store (COS): the `<Code>` of its XML answer."""
+
+    code: str
+    """Empty where the answer held none, such as a gateway's error page."""
+    http_status: int
+    """The status that comes with the code; of an unknown code the one that came, 0 for none."""
+    meaning: Text
+    action: Text
+    decision: Decision
+    scope: Scope
+    known: bool = True
+
+
+_BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
+    (Decision.GOOD, Scope.ROW): Text(en="goes on with the row", zh="继续处理该行"),
+    (Decision.REFRESH, Scope.APPID): Text(
+        en="asks for a new token once, then ends the row", zh="重新取一次令牌，仍被拒则该行结束"
+    ),
+    (Decision.RETRY, Scope.ROW): Text(
+        en="tries again with a longer wait each time, up to --attempts",
+        zh="自动重试，每次等待更久，至多 --attempts 次",
+    ),
+    (Decision.RETRY_ONCE, Scope.ROW): Text(
+        en="tries once more, then ends the row", zh="再试一次，仍失败则该行结束"
+    ),
+    (Decision.SLOW, Scope.ENV): Text(
+        en="pauses the environment (--slow-wait, a minute), then goes on at half its limit; no attempt counted",
+        zh="暂停该环境（--slow-wait，默认一分钟），再以一半的并发继续；不计尝试次数",
+    ),
+    (Decision.SLOW, Scope.APPID): Text(
+        en="pauses the merchant (--slow-wait, a minute), then goes on at half its limit; no attempt counted",
+        zh="暂停该商户（--slow-wait，默认一分钟），再以一半的并发继续；不计尝试次数",
+    ),
+    (Decision.STOP, Scope.ENV): Text(
+        en="ends the row; after three in a row stops this environment",
+        zh="该行结束；同一环境连续三行如此，则停止该环境",
+    ),
+    (Decision.STOP, Scope.APPID): Text(
+        en="ends the row; after three in a row stops this merchant",
+        zh="该行结束；同一商户连续三行如此，则停止该商户",
+    ),
+    (Decision.STOP, Scope.PLATFORM): Text(
+        en="stops the run at once; the rows left stay pending", zh="立即停止整个运行，剩余的行保持待处理"
+    ),
+    (Decision.FIX, Scope.ROW): Text(en="ends the row, does not try again", zh="该行结束，不再重试"),
+    (Decision.NEW_LINK, Scope.ROW): Text(
+        en="asks for a new link and tries again, up to --attempts", zh="换新链接重试，至多 --attempts 次"
+    ),
+    (Decision.NEW_LINK_ONCE, Scope.ENV): Text(
+        en="tries once more with a new link; after three such rows in a row stops this environment",
+        zh="换新链接再试一次；同一环境连续三行仍失败，则停止该环境",
+    ),
+}
+"""The pairs that exist: a line of the tables with any other pair is a mistake."""
+
+# AccessDenied says in its message alone that the link ran out: "Request has expired" (cos-php-sdk-v5 PR 153),
+# "You post object request has been expired" (COS, POST Object exceptions, 436/56215).
+_RAN_OUT = re.compile(r"request has (been )?expired", re.IGNORECASE)
+
+
+def describe(decision: Decision, scope: Scope) -> Text:
+    """What tcb-ops does by itself, as a short phrase. KeyError for a pair that makes no sense."""
+    return _BY_ITSELF[decision, scope]
+
+
+@cache
+def all_errcodes() -> tuple[Errcode, ...]:
+    """Every errcode: the interface page's own table first, in its order, then by family."""
+    return tuple(
+        Errcode(
+            code=int(line["errcode"]),
+            name=line["name"],
+            meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
+            action=Text(en=line["action_en"], zh=line["action_zh"]),
+            decision=Decision(line["decision"]),
+            scope=Scope(line["scope"]),
+            core=line["core"] == "yes",
+            source=line["source"],
+        )
+        for line in _lines("errcodes.csv")
+    )
+
+
+@cache
+def all_store_codes() -> tuple[StoreCode, ...]:
+    """Every code of the store: what a new link mends first, then passing trouble, then what people mend."""
+    return tuple(
+        StoreCode(
+            code=line["code"],
+            http_status=int(line["http_status"]),
+            meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
+            action=Text(en=line["action_en"], zh=line["action_zh"]),
+            decision=Decision(line["decision"]),
+            scope=Scope(line["scope"]),
+        )
+        for line in _lines("storecodes.csv")
+    )
+
+
+def errcode(code: int) -> Errcode:
+    """The catalogue's entry; for a code that it lacks one with `known=False` that is not tried again."""
+    found = _by_errcode().get(code)
+    if found is not None:
+        return found
+    return Errcode(
+        code=code,
+        name="unknown",
+        meaning=Text(en=f"{code} is not in the catalogue.", zh=f"错误码表中没有 {code}。"),
+        action=Text(
+            en="Read errmsg, and look its rid up with openapi/rid/get (kept for 7 days).",
+            zh="请看 errmsg，并用 openapi/rid/get 查询其中的 rid（保留 7 天）。",
+        ),
+        decision=Decision.FIX,
+        scope=Scope.ROW,
+        core=False,
+        source="",
+        known=False,
+    )
+
+
+def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
+    """The catalogue's entry for an error answer of the store.
+
+    ==================================  ==========================  ========================
+    code                                message, HTTP status        entry
+    ==================================  ==========================  ========================
+    AccessDenied                        says the request expired    RequestExpired: new_link
+    AccessDenied                        anything else               itself: new_link_once
+    in the catalogue                    any                         itself
+    not in the catalogue, or none       5xx                         unknown: retry
+    not in the catalogue, or none       anything else               unknown: fix
+    ==================================  ==========================  ========================
+    """
+    if code == "AccessDenied" and _RAN_OUT.search(message):
+        code = "RequestExpired"
+    found = _by_store_code().get(code)
+    if found is not None:
+        return found
+    named = code or f"HTTP {http_status}"
+    return StoreCode(
+        code=code,
+        http_status=http_status,
+        meaning=Text(
+            en=f"The store answered {named}, which is not in the catalogue.",
+            zh=f"存储服务返回 {named}，错误码表中没有此项。",
+        ),
+        action=Text(
+            en="Read the store's message in the results, and check any proxy or gateway on the way.",
+            zh="请查看结果中存储服务返回的信息，并检查途经的代理或网关。",
+        ),
+        decision=Decision.RETRY if 500 <= http_status <= 599 else Decision.FIX,
+        scope=Scope.ROW,
+        known=False,
+    )
+
+
+def explain(code: int | str) -> Errcode | StoreCode:
+    """The entry for what an operator typed: 85088, "-501001", "SlowDown" (in any case).
+
+    A whole number always has an entry (`known=False` where the catalogue lacks it). Anything else that is
+    not a code of the store raises UsageError, with the codes that look like it.
+    """
+    text = str(code).strip()
+    try:
+        return errcode(int(text))
+    except ValueError:
+        pass
+    names = {entry.code.lower(): entry.code for entry in all_store_codes()}
+    if text.lower() in names:
+        return store_code(names[text.lower()])
+    raise UsageError(_not_a_code(text, names))
+
+
+def errcode_table(lang: Lang) -> str:
+    """The errcodes as two Markdown tables, for the README: the interface page's own, then all others."""
+    own = [entry for entry in all_errcodes() if entry.core]
+    others = [entry for entry in all_errcodes() if not entry.core]
+    captions = (
+        Text(en="Listed on the interface's own page:", zh="接口文档自带的错误码："),
+        Text(en="All others in the catalogue:", zh="错误码表中的其他错误码："),
+    )
+    parts = [
+        f"{caption.of(lang)}\n\n{_markdown(entries, lang)}"
+        for caption, entries in zip(captions, (own, others), strict=True)
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+@cache
+def _by_errcode() -> dict[int, Errcode]:
+    return {entry.code: entry for entry in all_errcodes()}
+
+
+@cache
+def _by_store_code() -> dict[str, StoreCode]:
+    return {entry.code: entry for entry in all_store_codes()}
+
+
+def _lines(name: str) -> list[dict[str, str]]:
+    import csv
+    from importlib.resources import files
+
+    text = files("tcb_ops").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines(), strict=True))
+
+
+def _not_a_code(text: str, names: dict[str, str]) -> Text:
+    from difflib import get_close_matches
+
+    shown = text if len(text) <= 40 else f"{text[:40]}…"
+    near = [names[match] for match in get_close_matches(text.lower(), names)]
+    if near:
+        return Text(
+            en=f"“{shown}” is neither an errcode nor a code of the store. Did you mean {', '.join(near)}?",
+            zh=f"“{shown}”既不是 errcode，也不是存储服务的错误码。是否想查 {'、'.join(near)}？",
+        )
+    return Text(
+        en=f"“{shown}” is neither an errcode nor a code of the store. Give one such as 85088 or SlowDown.",
+        zh=f"“{shown}”既不是 errcode，也不是存储服务的错误码。请输入例如 85088 或 SlowDown。",
+    )
+
+
+def _markdown(entries: list[Errcode], lang: Lang) -> str:
+    heads = (
+        Text(en="errcode", zh="errcode"),
+        Text(en="What it means", zh="含义"),
+        Text(en="What to do", zh="怎么处理"),
+        Text(en="What tcb-ops does by itself", zh="tcb-ops 自动做什么"),
+    )
+    lines = [[head.of(lang) for head in heads], ["---:", "---", "---", "---"]]
+    lines += [
+        [
+            str(entry.code),
+            f"`{entry.name}` {_cell(entry.meaning.of(lang))}",
+            _cell(entry.action.of(lang)),
+            _cell(describe(entry.decision, entry.scope).of(lang)),
+        ]
+        for entry in entries
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

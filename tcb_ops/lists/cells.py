@@ -1,0 +1,28 @@
+"""What a cell's text is worth: trimmed, folded for comparing, shown on a screen."""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["EDGE", "fold", "shown", "trim"]
+
+EDGE = " \t\r\n\v\f\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000\u200b\u2060\ufeff"
+"""What a spreadsheet, a chat window or a web page leaves around a value without anyone seeing it."""
+
+
+def trim(text: str) -> str:
+    """The text without spaces of any width and zero-width characters at its ends; those inside stay."""
+    return text.strip(EDGE)
+
+
+def fold(text: str) -> str:
+    """The text as names are compared: trimmed, full-width letters made narrow, upper case made lower."""
+    return unicodedata.normalize("NFKC", text).strip(EDGE).casefold()
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """The text for a screen: what cannot be seen is escaped, what is long is cut to `limit` characters."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)

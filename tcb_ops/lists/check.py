@@ -1,0 +1,143 @@
+"""One row of a path list at a time: from cells to a Row, its problems, and what deserves a warning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tcb_ops.lists.callers import NoCaller
+from tcb_ops.lists.cells import EDGE, shown, trim
+from tcb_ops.lists.rules import MAX_PATH_BYTES, not_advised, path_problem, too_long_in_urls
+from tcb_ops.model import Problem, Row, Text
+from tcb_ops.spreadsheet import unguard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tcb_ops.lists.callers import Callers
+
+__all__ = ["OURS", "RowCheck"]
+
+OURS = "tcb_"
+"""What the columns that tcb-ops adds to its exports begin with; read back in, they are dropped."""
+
+
+class RowCheck:
+    """The checks of one list. Counts as it goes: rows, rows left out by `--where`, what to warn about."""
+
+    def __init__(self, headers: Sequence[str], found: Mapping[str, int], callers: Callers) -> None:
+        self.rows = 0
+        self.left_out = 0
+        self._width = len(headers)
+        self._keep = [i for i, header in enumerate(headers) if not trim(header).startswith(OURS)]
+        # Only our own exports write a ' before what looks like a formula, and they have these columns.
+        self._exported = len(self._keep) < len(headers)
+        self.headers = tuple(unguard(headers[i]) if self._exported else headers[i] for i in self._keep)
+        self._said = {ours: trim(headers[at]) for ours, at in found.items()}
+        self._env, self._merchant, self._appid, self._path, self._file = (
+            found.get(ours, -1) for ours in ("env", "merchant", "appid", "path", "file")
+        )
+        self._callers = callers
+        self._seen: dict[str, tuple[int, int, str]] = {}
+
+    def column(self, ours: str) -> str:
+        """The header a problem is said about: that of our name, or of what stands in for it."""
+        instead = {"env": "merchant", "file": "path"}.get(ours, "")
+        return self._said.get(ours) or self._said.get(instead, "")
+
+    def read(self, line: int, cells: list[str]) -> tuple[Row | None, list[Problem]]:
+        """The row, and what is wrong with it. No row where the line is blank or `--where` leaves it out."""
+        problems: list[Problem] = []
+        if len(cells) != self._width:
+            if extra := [cell for cell in cells[self._width :] if trim(cell)]:
+                problems.append(self._too_many(line, len(cells), extra))
+            cells = cells[: self._width] + [""] * (self._width - len(cells))
+        if self._exported:
+            cells = [unguard(cell) for cell in cells]
+        path = self._value(line, cells, self._path, "path")
+        if not path and not any(map(trim, cells)):
+            return None, problems
+        env = self._value(line, cells, self._env, "env")
+        merchant = self._value(line, cells, self._merchant, "merchant")
+        appid = self._value(line, cells, self._appid, "appid")
+        file = self._value(line, cells, self._file, "file").replace("\\", "/")
+        name = ""
+        # Cells too many mostly means that they are not where they belong: judging them would only mislead.
+        if not problems:
+            by = self._callers.of(env, merchant, appid)
+            if by is None:
+                self.left_out += 1
+                return None, problems
+            if isinstance(by, NoCaller):
+                appid = ""
+                value = {"env": env, "merchant": merchant, "appid": appid}[by.column]
+                problems.append(Problem(line, self.column(by.column), by.message, by.mend, shown(value)))
+            else:
+                env, appid, name = by.env, by.appid, by.name
+            if wrong := path_problem(path):
+                problems.append(Problem(line, self.column("path"), *wrong, shown(path)))
+            else:
+                self._doubt(line, path)
+                file = file or path.replace("\\", "/")
+        if self._exported:
+            cells = [cells[i] for i in self._keep]
+        self.rows += 1
+        return Row(line, env, path, appid, name, file, tuple(cells)), problems
+
+    def warnings(self) -> tuple[Text, ...]:
+        """One sentence per kind of doubt: how many, and where the first is."""
+        said = []
+        for kind, (times, line, what) in self._seen.items():
+            en, zh = _WARNINGS[kind]
+            said.append(
+                Text(
+                    en.format(n=f"{times:,}", line=line, what=what),
+                    zh.format(n=f"{times:,}", line=line, what=what),
+                )
+            )
+        return tuple(said)
+
+    def _value(self, line: int, cells: list[str], at: int, ours: str) -> str:
+        if at < 0:
+            return ""
+        cell = cells[at]
+        value = cell.strip(EDGE)
+        if value != cell:
+            self._note("trimmed", line, self._said[ours])
+        return value
+
+    def _doubt(self, line: int, path: str) -> None:
+        if odd := not_advised(path):
+            self._note("not advised", line, shown(odd))
+        if too_long_in_urls(path):
+            self._note("long", line, "")
+
+    def _note(self, kind: str, line: int, what: str) -> None:
+        times, first, first_what = self._seen.get(kind, (0, line, what))
+        self._seen[kind] = (times + 1, first, first_what)
+
+    def _too_many(self, line: int, cells: int, extra: list[str]) -> Problem:
+        listed = shown(", ".join(extra))
+        message = Text(
+            f"the row has {cells} cells, the header {self._width}; beyond it: {listed}",
+            f"这一行有 {cells} 个单元格，表头只有 {self._width} 个；多出的是：{listed}",
+        )
+        mend = Text(
+            "put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来"
+        )
+        return Problem(line, "", message, mend, listed)
+
+
+_WARNINGS = {
+    "trimmed": (
+        "Cells with spaces around them: {n}; they were trimmed (first: line {line}, column '{what}')",
+        "有 {n} 个单元格前后带空格，已去掉（第一处：第 {line} 行“{what}”列）",
+    ),
+    "not advised": (
+        "Paths with characters the storage advises against: {n}; they are sent as they are (first: line {line}, {what})",
+        "有 {n} 个路径含有云存储不建议使用的字符，将原样发送（第一处：第 {line} 行，{what}）",
+    ),
+    "long": (
+        f"Paths over {MAX_PATH_BYTES} bytes when percent-encoded: {{n}}; the storage may refuse them (first: line {{line}})",
+        f"有 {{n}} 个路径百分号编码后超过 {MAX_PATH_BYTES} 字节，云存储可能拒绝（第一处：第 {{line}} 行）",
+    ),
+}

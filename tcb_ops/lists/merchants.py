@@ -1,0 +1,252 @@
+"""The merchants file: which mini program works in which environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar, overload
+
+from tcb_ops.errors import UsageError
+from tcb_ops.lists.cells import fold, shown, trim
+from tcb_ops.lists.decode import opened
+from tcb_ops.lists.headers import MERCHANT_COLUMNS, find_columns, missing_column, score
+from tcb_ops.lists.problems import input_error, of_file
+from tcb_ops.lists.table import BrokenTableError, Table, read_table
+from tcb_ops.model import Merchant, Owner, Problem, Text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Merchants", "read_merchants"]
+
+_T = TypeVar("_T")
+
+_DEFAULTS = {
+    **dict.fromkeys(("yes", "y", "true", "1", "是", "默认"), True),
+    **dict.fromkeys(("", "no", "n", "false", "0", "否"), False),
+}
+_OWNERS = {
+    **dict.fromkeys(("", "merchant", "商户", "商家"), Owner.MERCHANT),
+    **dict.fromkeys(("platform", "平台", "第三方平台"), Owner.PLATFORM),
+}
+_STATUSES = {
+    **dict.fromkeys(("", "active", "normal", "正常", "已授权"), False),
+    **dict.fromkeys(
+        ("left", "revoked", "已离开", "已解除", "取消授权", "已取消授权", "解除授权", "已解除授权"), True
+    ),
+}
+
+
+class Merchants(Sequence[Merchant]):
+    """The lines of a merchants file, in its order; after `--where`, the ones that are left.
+
+    `whole` is the file without `--where`: who serves an environment does not depend on how a command is narrowed.
+    """
+
+    def __init__(self, lines: Sequence[Merchant], source: str = "", whole: Merchants | None = None) -> None:
+        self.source = source
+        self.whole = whole if whole is not None else self
+        self._lines = tuple(lines)
+        self._keys = frozenset((m.appid, m.env) for m in self._lines)
+        self._by_env: dict[str, list[Merchant]] = {}
+        self._by_name: dict[str, list[Merchant]] = {}
+        for merchant in self._lines:
+            self._by_env.setdefault(merchant.env, []).append(merchant)
+            for name in {fold(merchant.name), fold(merchant.appid)}:
+                self._by_name.setdefault(name, []).append(merchant)
+
+    def for_env(self, env: str) -> tuple[Merchant, ...]:
+        """Every line of an environment: several where merchants share it, none where it is unknown."""
+        return tuple(self._by_env.get(env, ()))
+
+    def resolve(self, name_or_appid: str) -> tuple[Merchant, ...]:
+        """Every line of a merchant, by name or appid; spaces around it, width and case do not matter."""
+        return tuple(self._by_name.get(fold(name_or_appid), ()))
+
+    @property
+    def envs(self) -> tuple[str, ...]:
+        """Every environment once, in the order of the file."""
+        return tuple(self._by_env)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every merchant's name once, in the order of the file."""
+        return tuple(dict.fromkeys(m.name for m in self._lines))
+
+    @overload
+    def __getitem__(self, index: int) -> Merchant: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Merchant, ...]: ...
+    def __getitem__(self, index: int | slice) -> Merchant | tuple[Merchant, ...]:
+        return self._lines[index]
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[Merchant]:
+        return iter(self._lines)
+
+    def __contains__(self, merchant: object) -> bool:
+        return isinstance(merchant, Merchant) and (merchant.appid, merchant.env) in self._keys
+
+    def __repr__(self) -> str:
+        return f"Merchants({self.source!r}, {len(self)} lines, {len(self._by_env)} environments)"
+
+
+def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
+    """Read a merchants file (CSV or TSV, encodings as for lists), narrowed by `where`.
+
+    `where` holds `column=value` items: a line stays when it fits every column named, and one of the values where a
+    column is named more than once. Columns go by their header in the file or by our name; width and case do not matter.
+
+    Raises InputError with every problem of the file, and UsageError where an item of `where` names no column or
+    leaves no merchant.
+    """
+    name = str(source)
+    problems: list[Problem] = []
+    lines: list[Merchant] = []
+    with opened(source) as decoded:
+        table = read_table(decoded.text, lambda headers: score(headers, MERCHANT_COLUMNS, {}))
+        found, header_problems = find_columns(table.headers, MERCHANT_COLUMNS, {}, table.header_line)
+        for needed in ("appid", "name", "env"):
+            if needed not in found:
+                header_problems.append(
+                    missing_column(needed, table.headers, table.header_line, mappable=False)
+                )
+        if header_problems:
+            raise input_error(name, header_problems)
+        try:
+            lines = _read_lines(table, found, problems)
+        except BrokenTableError as error:
+            problems.append(error.problem)
+    if not lines and not problems:
+        message = Text("there is a header but no merchant below it", "只有表头，没有商户")
+        problems.append(
+            of_file(message, Text("add a line per merchant and environment", "请为每个商户的每个环境补一行"))
+        )
+    if problems:
+        raise input_error(name, problems)
+    whole = Merchants(lines, name)
+    return _narrowed(whole, where, table.headers, found) if where else whole
+
+
+def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) -> list[Merchant]:
+    lines: list[Merchant] = []
+    first_at: dict[tuple[str, str], int] = {}
+    default_of: dict[str, int] = {}
+    headers = tuple(trim(h) for h in table.headers)
+    for line, raw in table.rows:
+        cells = [trim(cell) for cell in raw]
+        if not any(cells):
+            continue
+        cells += [""] * (len(headers) - len(cells))
+        if any(cells[len(headers) :]):
+            problems.append(_too_many(line, len(cells), len(headers)))
+            continue
+        merchant, faults = _read_line(line, cells, headers, found)
+        problems += faults
+        key = (merchant.appid, merchant.env)
+        if all(key) and first_at.setdefault(key, line) != line:
+            problems.append(_again(line, headers[found["env"]], merchant, first_at[key]))
+        name = fold(merchant.name)
+        if merchant.default and name and default_of.setdefault(name, line) != line:
+            problems.append(_two_defaults(line, headers[found["default"]], merchant, default_of[name]))
+        lines.append(merchant)
+    return lines
+
+
+def _read_line(
+    line: int, cells: list[str], headers: tuple[str, ...], found: dict[str, int]
+) -> tuple[Merchant, list[Problem]]:
+    faults: list[Problem] = []
+
+    def needed(ours: str) -> str:
+        value = cells[found[ours]]
+        if not value:
+            message = Text(f"the {ours} is empty", f"{ours} 为空")
+            mend = Text("fill it in, or remove the line", "请填写，或删除这一行")
+            faults.append(of_file(message, mend, line=line, column=headers[found[ours]]))
+        return value
+
+    def one_of(ours: str, values: dict[str, _T]) -> _T:
+        value = cells[found[ours]] if ours in found else ""
+        if fold(value) in values:
+            return values[fold(value)]
+        allowed = ", ".join(v for v in values if v)
+        message = Text(f"{ours} cannot be '{shown(value)}'", f"{ours} 不能是“{shown(value)}”")
+        mend = Text(f"write one of {allowed}, or nothing", f"请填写 {allowed} 之一，或留空")
+        faults.append(of_file(message, mend, line=line, column=headers[found[ours]], value=shown(value)))
+        return values[""]
+
+    merchant = Merchant(
+        appid=needed("appid"),
+        name=needed("name"),
+        env=needed("env"),
+        default=one_of("default", _DEFAULTS),
+        owner=one_of("owner", _OWNERS),
+        left=one_of("status", _STATUSES),
+        columns=tuple(zip(headers, cells, strict=False)),
+    )
+    return merchant, faults
+
+
+def _narrowed(
+    whole: Merchants, where: Sequence[str], headers: Sequence[str], found: dict[str, int]
+) -> Merchants:
+    index = {fold(h): i for i, h in enumerate(headers)} | found
+    wanted: dict[int, set[str]] = {}
+    for item in where:
+        column, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(
+                Text(
+                    f"--where {shown(item)}: write it as column=value",
+                    f"--where {shown(item)}：请写成 列名=值",
+                )
+            )
+        at = index.get(fold(column))
+        if at is None:
+            there = ", ".join(trim(h) for h in headers)
+            raise UsageError(
+                Text(
+                    f"--where {shown(item)}: {whole.source} has no column '{shown(column)}'; it has {there}",
+                    f"--where {shown(item)}：{whole.source} 没有“{shown(column)}”列；它有 {there}",
+                )
+            )
+        wanted.setdefault(at, set()).add(fold(value))
+    kept = [m for m in whole if all(fold(m.columns[at][1]) in values for at, values in wanted.items())]
+    if not kept:
+        said = " ".join(f"--where {shown(item)}" for item in where)
+        raise UsageError(
+            Text(
+                f"{said}: no merchant of {whole.source} fits; check the values",
+                f"{said}：{whole.source} 中没有符合的商户；请检查取值",
+            )
+        )
+    return Merchants(kept, whole.source, whole)
+
+
+def _too_many(line: int, cells: int, headers: int) -> Problem:
+    message = Text(
+        f"the line has {cells} cells, the header {headers}",
+        f"这一行有 {cells} 个单元格，表头只有 {headers} 个",
+    )
+    mend = Text("put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来")
+    return of_file(message, mend, line=line)
+
+
+def _again(line: int, column: str, merchant: Merchant, first: int) -> Problem:
+    message = Text(
+        f"{shown(merchant.appid)} with {shown(merchant.env)} is in line {first} already",
+        f"{shown(merchant.appid)} 与 {shown(merchant.env)} 在第 {first} 行已经出现过",
+    )
+    mend = Text("remove one of the two lines", "请删除其中一行")
+    return of_file(message, mend, line=line, column=column, value=shown(merchant.env))
+
+
+def _two_defaults(line: int, column: str, merchant: Merchant, first: int) -> Problem:
+    message = Text(
+        f"'{shown(merchant.name)}' has its default environment in line {first} already",
+        f"“{shown(merchant.name)}”的默认环境已在第 {first} 行指定",
+    )
+    mend = Text("leave one line of this name with default=yes", "同一名称只保留一行 default=yes")
+    return of_file(message, mend, line=line, column=column)

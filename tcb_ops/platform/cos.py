@@ -1,0 +1,218 @@
+"""The store: COS's form post of one local file, and what COS answers.
+
+The form's fields and their order are the interface page's (key, Signature, x-cos-security-token, x-cos-meta-fileid,
+the file last); success is 200, 201 or 204 without an `<Error>` body. Source: domain.md §1.2–1.4.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from xml.etree import ElementTree as ET
+
+import httpx
+
+from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.model import Text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tcb_ops.model import Link
+    from tcb_ops.platform.files import FileBody
+    from tcb_ops.platform.transport import Answer, Transport
+
+__all__ = ["StoreRefusal", "Stored", "etag_verdict", "post_object"]
+
+_WHOLE = 1024 * 1024
+"""Bytes up to which a form is one bytes object and one write."""
+_LARGEST_XML = 64 * 1024
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_SIGNED = re.compile(r"\b(q-(?:ak|signature|sign-time|key-time)=)[^&\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """COS took the object."""
+
+    http_status: int
+    etag: str
+    """As COS wrote it, quotes and all; see `etag_verdict`."""
+    md5: str
+    """Of the bytes that were sent, 32 lower-case hex digits."""
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRefusal:
+    """COS, or something in front of it, did not take the object."""
+
+    http_status: int
+    code: str
+    """COS's, e.g. `AccessDenied`; empty where the answer was not COS's XML."""
+    message: str
+    """COS's `<Message>` only, without secrets."""
+    request_id: str
+
+
+async def post_object(transport: Transport, link: Link, path: str, body: FileBody) -> Stored | StoreRefusal:
+    """Post a file to its link; the file is closed afterwards, whatever happens.
+
+    Args:
+        transport: sends the form.
+        link: from `Wechat.upload_link`, its URL used byte for byte.
+        path: the cloud path that the link was asked for; the form's key.
+        body: from `open_file`; a retry opens the file again.
+
+    Raises:
+        TransportError: no answer, or success before the whole file was sent.
+        FileChangedError: while it was sent; the form was broken off, so that no object was made.
+        FileUnreadableError: likewise.
+
+    """
+    with body:
+        body.take()
+        boundary = secrets.token_hex(16)
+        head, tail = _around(boundary, link, path)
+        length = len(head) + body.size + len(tail)
+        url = link.url.reveal()
+        scheme, _, rest = url.partition("://")
+        form = httpx.Request(
+            "POST",
+            f"{scheme}://{rest.partition('/')[0]}/",
+            headers={
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(length),
+            },
+            stream=httpx.ByteStream(b"".join((head, body.content, tail)))
+            if body.content is not None and length <= _WHOLE
+            else _Form(head, body, tail),
+        )
+        if isinstance(form.stream, httpx.ByteStream):
+            form.read()
+        failure = None
+        try:
+            answer = await transport.send(form, sending=length, exact_url=url)
+        except TransportError as error:
+            failure = error
+        trouble = body.trouble  # before the closing, which a thread that still reads would trip over
+    if trouble is not None:
+        raise trouble
+    if failure is not None:
+        raise failure
+    result = _read(answer, link, body.md5)
+    if isinstance(result, Stored) and not body.md5:
+        raise TransportError(
+            TransportFault.RESET,
+            Text(
+                en=f"{form.url.host} reported success before it had the whole file; trying again may help.",
+                zh=f"{form.url.host} 在收完整个文件之前就返回成功，可重试。",
+            ),
+        )
+    return result
+
+
+class _Form(httpx.AsyncByteStream):
+    """A form too large for one write. Its end is sent only after the file was found unchanged."""
+
+    def __init__(self, head: bytes, body: FileBody, tail: bytes) -> None:
+        self._head, self._body, self._tail = head, body, tail
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._head
+        async for chunk in self._body.chunks():
+            yield chunk
+        yield self._tail
+
+
+def _around(boundary: str, link: Link, path: str) -> tuple[bytes, bytes]:
+    """The form before and after the file's bytes.
+
+    The file has a constant for a name, since COS uses it only where the key says `${filename}`; there it is these
+    very characters, which leaves the key as it is.
+    """
+    fields = {
+        "key": path,
+        "Signature": link.authorization.reveal(),
+        "x-cos-security-token": link.token.reveal(),
+        "x-cos-meta-fileid": link.cos_file_id.reveal(),
+    }
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    name = "${filename}" if "${filename}" in path else "file"
+    file = f'Content-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: application/octet-stream'
+    return f"{head}--{boundary}\r\n{file}\r\n\r\n".encode(), f"\r\n--{boundary}--\r\n".encode()
+
+
+def _read(answer: Answer, link: Link, md5: str) -> Stored | StoreRefusal:
+    """What an answer says.
+
+    ==============  =======================  ============================================
+    HTTP status     body                     result
+    ==============  =======================  ============================================
+    200, 201, 204   no `<Error>`             Stored
+    200, 201, 204   `<Error>`                StoreRefusal
+    any other       COS's XML                StoreRefusal with its code and message
+    any other       anything else            StoreRefusal without a code
+    ==============  =======================  ============================================
+    """
+    error = _error(answer.body)
+    request_id = _clean(
+        answer.headers.get("x-cos-request-id", "") or (error or {}).get("RequestId", ""), link
+    )
+    if error is None and answer.status in {200, 201, 204}:
+        return Stored(answer.status, _clean(answer.headers.get("etag", ""), link), md5, request_id)
+    said = error or {}
+    code = said.get("Code", "")
+    return StoreRefusal(
+        http_status=answer.status,
+        code=code if re.fullmatch(r"[0-9A-Za-z.]{1,64}", code) else "",
+        message=_clean(said.get("Message", ""), link),
+        request_id=request_id,
+    )
+
+
+def _error(body: bytes) -> dict[str, str] | None:
+    """The children of an `<Error>` document; empty where it cannot be read, None where the body is something else."""
+    if b"<Error" not in body:
+        return None
+    text = body.decode("utf-8", errors="replace")
+    if len(body) > _LARGEST_XML or re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+        return {}
+    try:
+        root = ET.fromstring(text)  # noqa: S314  no DOCTYPE, no ENTITY, no more than 64 KiB
+    except (ET.ParseError, ValueError):
+        return {}
+    if root.tag != "Error":
+        return None
+    return {child.tag: (child.text or "").strip() for child in root}
+
+
+def _clean(text: str, link: Link) -> str:
+    """A sentence of the store's without what a signature is made of, on one line."""
+    for secret in (link.url, link.token, link.authorization, link.cos_file_id):
+        if secret.reveal():
+            text = text.replace(secret.reveal(), "•••")
+    return _SIGNED.sub(r"\1•••", _UNPRINTABLE.sub(" ", text)).strip()[:1000]
+
+
+def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverified"]:
+    """Whether a stored object is the one that was sent.
+
+    =================================================  ==========
+    etag, without quotes and `W/`                      verdict
+    =================================================  ==========
+    32 hex digits, md5's                               same
+    32 hex digits, others                              different
+    anything else (bucket's own keys, parts, nothing)  unverified
+    =================================================  ==========
+    """
+    bare = etag.strip().removeprefix("W/").strip('"').lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", bare):
+        return "unverified"
+    return "same" if bare == md5.lower() else "different"

@@ -1,0 +1,280 @@
+r"""The platform's interface for upload links: getUploadTcbFileLink, `POST tcb/uploadfile`.
+
+The access token stands in the query, the body is raw compact UTF-8 JSON (a `\uXXXX` path yields objects without a
+download link), errors are HTTP 200 with an errcode and a rid. Source: the interface page; domain.md §1.1.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote_to_bytes
+
+import httpx
+
+from tcb_ops.model import Link, Owner, Secret, Text
+from tcb_ops.platform.transport import is_loopback
+
+if TYPE_CHECKING:
+    from tcb_ops.platform.transport import Answer, Transport
+
+__all__ = ["STORE_HOSTS", "BadLink", "NoAnswer", "Refusal", "Wechat", "check_link"]
+
+STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
+"""COS's own domains: `cos.<region>.myqcloud.com`, and the newer `cos.<region>.tencentcos.cn`."""
+
+_INTERFACES = {Owner.MERCHANT: "tcb/uploadfile", Owner.PLATFORM: "componenttcb/uploadfile"}
+_TOKENS_KEPT = 2048
+"""Addresses with their token that are kept ready: one per merchant at work."""
+
+_RID = re.compile(r"[\s,]*\brid:\s*([0-9A-Za-z-]+)\s*$")
+_TOKEN_IN_TEXT = re.compile(r"(access_token=)[^\s&\"']+", re.IGNORECASE)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_ADDRESS = re.compile(r"(https?)://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/.*)", re.DOTALL)
+_END = re.compile(r"(?:^|&)q-sign-time=[0-9]{1,12};([0-9]{1,12})(?:&|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The platform answered with an errcode."""
+
+    errcode: int
+    errmsg: str
+    """Without its rid, without tokens."""
+    rid: str
+    """For openapi/rid/get, seven days long; empty where the answer had none."""
+    http_status: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """An answer came, but neither a link nor an errcode: a gateway's page, garbage, missing fields."""
+
+    http_status: int
+    why: Text
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BadLink:
+    """A link that must not be used."""
+
+    why: Text
+
+
+class Wechat:
+    """Asks the platform for upload links.
+
+    Args:
+        transport: sends the requests.
+        base: the target, e.g. `https://api.weixin.qq.com`; a path behind the host is kept.
+        store_hosts: hosts besides COS's own that a link may lead to; a leading dot allows subdomains.
+
+    """
+
+    def __init__(self, transport: Transport, base: str, *, store_hosts: tuple[str, ...] = ()) -> None:
+        self._transport = transport
+        self._base = base.rstrip("/")
+        self._store_hosts = store_hosts
+        self._headers = httpx.Headers({"Content-Type": "application/json"})
+        # Building a request anew costs more than sending it: 49 µs against 2 (performance.md).
+        self._url = lru_cache(maxsize=_TOKENS_KEPT)(self._build_url)
+
+    def _build_url(self, token: Secret, owner: Owner) -> httpx.URL:
+        return httpx.URL(f"{self._base}/{_INTERFACES[owner]}?access_token={quote(token.reveal(), safe='')}")
+
+    async def upload_link(
+        self, env: str, path: str, token: Secret, owner: Owner = Owner.MERCHANT
+    ) -> Link | Refusal | NoAnswer | BadLink:
+        """Ask for the link that uploads to `path` in `env`.
+
+        Args:
+            env: the environment's id.
+            path: the cloud path, the object's key.
+            token: the merchant's access token; the component's where the platform owns the environment.
+            owner: whose environment it is, and so which interface serves it.
+
+        Raises:
+            TransportError: no answer at all.
+
+        """
+        body = json.dumps({"env": env, "path": path}, ensure_ascii=False, separators=(",", ":")).encode()
+        request = httpx.Request(
+            "POST", self._url(token, owner), headers=self._headers, stream=httpx.ByteStream(body)
+        )
+        request.read()
+        answer = await self._transport.send(request)
+        return _read(answer, path, token, self._base, self._store_hosts)
+
+
+def _read(
+    answer: Answer, path: str, token: Secret, base: str, store_hosts: tuple[str, ...]
+) -> Link | Refusal | NoAnswer | BadLink:
+    """What an answer says.
+
+    ======================  ======================  ===========================================
+    body                    HTTP status             result
+    ======================  ======================  ===========================================
+    an errcode other than 0 any                     Refusal
+    anything else           5xx, 408, 429           NoAnswer, retryable
+    anything else           other than 2xx          NoAnswer
+    not an object           2xx                     NoAnswer, retryable
+    a field is missing      2xx                     NoAnswer, retryable
+    the link is not right   2xx                     BadLink
+    all there               2xx                     Link
+    ======================  ======================  ===========================================
+    """
+    status = answer.status
+    said = _json(answer.body)
+    errcode = _errcode(said)
+    if errcode:
+        errmsg, rid = _errmsg(said.get("errmsg"), token)
+        return Refusal(errcode, errmsg, rid, status)
+    if not 200 <= status < 300:
+        why = Text(
+            en=f"The platform answered HTTP {status} without an errcode: a gateway in between, or a wrong API base.",
+            zh=f"平台返回 HTTP {status}，且没有 errcode：可能是中间网关所答，或 API 地址有误。",
+        )
+        return NoAnswer(status, why, retryable=status >= 500 or status in {408, 429})
+    if errcode is None:
+        why = Text(
+            en=f"The platform answered HTTP {status} with something that is not its JSON; trying again may help.",
+            zh=f"平台返回 HTTP {status}，但内容不是约定的 JSON，可重试。",
+        )
+        return NoAnswer(status, why, retryable=True)
+    return _link(said, status, path, base, store_hosts)
+
+
+def _link(
+    said: dict[str, Any], status: int, path: str, base: str, store_hosts: tuple[str, ...]
+) -> Link | NoAnswer | BadLink:
+    fields = {name: _field(said.get(name)) for name in ("url", "token", "authorization", "cos_file_id")}
+    missing = ", ".join(name for name, value in fields.items() if not value)
+    if missing:
+        why = Text(
+            en=f"The platform's answer lacks {missing}; trying again may help.",
+            zh=f"平台的应答缺少 {missing}，可重试。",
+        )
+        return NoAnswer(status, why, retryable=True)
+    file_id = _field(said.get("file_id"))
+    wrong = check_link(fields["url"], file_id, path, base, store_hosts)
+    if wrong is not None:
+        return BadLink(wrong)
+    end = _END.search(fields["authorization"])
+    if end is None:
+        return BadLink(
+            Text(
+                en="The link's authorization has no q-sign-time, so it is not COS's signature.",
+                zh="链接的 authorization 中没有 q-sign-time，不是 COS 的签名。",
+            )
+        )
+    return Link(
+        url=Secret(fields["url"]),
+        token=Secret(fields["token"]),
+        authorization=Secret(fields["authorization"]),
+        file_id=file_id,
+        cos_file_id=Secret(fields["cos_file_id"]),
+        expires_at=int(end[1]),
+    )
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    """The body's JSON object, or an empty one; RecursionError is what thousands of brackets raise."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _errcode(said: dict[str, Any]) -> int | None:
+    """The errcode, 0 where the object has none, None where it is no errcode (or the object is empty)."""
+    errcode = said.get("errcode", 0)
+    if isinstance(errcode, bool) or not re.fullmatch(r"-?[0-9]{1,9}", str(errcode)):
+        return None
+    return int(errcode) if said else None
+
+
+def _errmsg(errmsg: object, token: Secret) -> tuple[str, str]:
+    """The errmsg without its rid and without tokens, and the rid."""
+    text = _UNPRINTABLE.sub(" ", errmsg) if isinstance(errmsg, str) else ""
+    for form in {token.reveal(), quote(token.reveal(), safe="")} - {""}:
+        text = text.replace(form, "•••")
+    text = _TOKEN_IN_TEXT.sub(r"\1•••", text)
+    rid = _RID.search(text)
+    return (text[: rid.start()] if rid else text).strip()[:1000], rid[1] if rid else ""
+
+
+def _field(value: object) -> str:
+    """A field's text; empty where it is none, or holds what no link holds."""
+    return value if isinstance(value, str) and not _UNPRINTABLE.search(value) else ""
+
+
+def check_link(
+    link_url: str, file_id: str, path: str, base: str, store_hosts: tuple[str, ...]
+) -> Text | None:
+    """Why a link must not be used; None where it may be.
+
+    ==============================================  =====================================
+    the link                                        verdict
+    ==============================================  =====================================
+    not http or https, user info, an odd host       refused
+    loopback host under a loopback base             host, scheme and port are not looked at
+    http                                            refused
+    a port other than 443                           refused
+    a host that is neither COS's nor allowed        refused
+    `/<bucket>/<path>`, as it stands                good
+    `/<bucket>/<path>`, percent-decoded once        good
+    any other path, a query, a fragment             refused
+    ==============================================  =====================================
+
+    The bucket is the one in file_id (`cloud://<env>.<bucket>/<path>`); where file_id is not of that form, any one
+    segment will do. The text never holds the link. Source: domain.md §1.1.
+    """
+    address = _ADDRESS.fullmatch(link_url)
+    if address is None:
+        return Text(
+            en="The link is not a plain https address, so nothing was sent to it.",
+            zh="链接不是普通的 https 地址，未向其发送任何内容。",
+        )
+    scheme, host, port, target = address[1], address[2].strip("[]").lower(), address[3], address[4]
+    base_address = _ADDRESS.fullmatch(f"{base}/")
+    rehearsal = base_address is not None and is_loopback(base_address[2].strip("[]").lower())
+    if not (rehearsal and is_loopback(host)):
+        if scheme != "https" or port not in {None, "443"}:
+            return Text(
+                en=f"The link to {host} is not https on its usual port, so nothing was sent to it.",
+                zh=f"指向 {host} 的链接不是标准端口的 https，未向其发送任何内容。",
+            )
+        if not any(
+            host.endswith(one.lower()) if one.startswith(".") else host == one.lower()
+            for one in STORE_HOSTS + store_hosts
+        ):
+            return Text(
+                en=f"The link leads to {host}, which is not a host of the store's; if it should be, add it to store_hosts.",
+                zh=f"链接指向 {host}，不是存储服务的域名；若确属存储服务，请将其加入 store_hosts。",
+            )
+    if not _is_for(target, file_id, path):
+        return Text(
+            en=f"The link at {host} is for another path than the one asked for, so nothing was sent to it.",
+            zh=f"{host} 的链接对应的路径与请求的不一致，未向其发送任何内容。",
+        )
+    return None
+
+
+def _is_for(target: str, file_id: str, path: str) -> bool:
+    """Whether a request target is `/<bucket>/<path>`, as it stands or percent-decoded once."""
+    known = re.match(r"cloud://[^./]+\.([^/]+)/", file_id)
+    bucket = known[1] if known else ""
+    if not bucket:
+        segment = re.match(r"/([0-9A-Za-z._-]+)/", target)
+        if segment is None:
+            return False
+        bucket = segment[1]
+    wanted = f"/{bucket}/{path}"
+    if target == wanted:
+        return True
+    return not re.search(r"[?#]", target) and unquote_to_bytes(target) == wanted.encode()

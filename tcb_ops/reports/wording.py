@@ -1,0 +1,309 @@
+"""What screens and reports say about how rows ended. Pure: from an end to sentences in both languages.
+
+The catalogue (errcodes.csv, storecodes.csv) speaks for every code it knows; here stands the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tcb_ops import errcodes
+from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tcb_ops.model import RowEnd
+
+__all__ = ["OUTCOMES", "Why", "action_text", "counts_line", "reason_text", "redact", "verdict", "why"]
+
+OUTCOMES: dict[Outcome, Text] = {
+    Outcome.LINKED: Text("linked", "已取得链接"),
+    Outcome.UPLOADED: Text("uploaded", "已上传"),
+    Outcome.UNCHANGED: Text("unchanged", "未变化"),
+    Outcome.REFUSED: Text("refused", "被拒绝"),
+    Outcome.FAILED: Text("failed", "失败"),
+    Outcome.NOT_ATTEMPTED: Text("not attempted", "未尝试"),
+    Outcome.INVALID: Text("invalid", "输入有误"),
+    Outcome.PENDING: Text("pending", "待处理"),
+}
+"""The outcomes as screens name them."""
+
+_NOTHING = Text("", "")
+_ETAG_MISMATCH = "ETagMismatch"
+"""What a run writes where a store's code would stand, when the store holds other bytes than were sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why rows are not good: the code they are tabulated under, what it means, what to do."""
+
+    code: str
+    """An errcode, a code of the store, or where neither is there the reason's own name."""
+    meaning: Text
+    action: Text
+
+
+_PENDING = Why(
+    Outcome.PENDING,
+    Text("The run has not come to this row yet.", "任务尚未处理到该行。"),
+    Text(
+        "Run the same command again: it goes on where it stopped.",
+        "再次运行同一命令，即可从中断处继续。",
+    ),
+)
+
+_REASONS: dict[Reason, tuple[Text, Text]] = {
+    Reason.BREAKER: (
+        Text("Not attempted: the rows before it had been stopped.", "未尝试：此前的行已被停止。"),
+        Text(
+            "Mend what stopped those rows, then run this one again.", "先解决那些行的问题，再重新运行该行。"
+        ),
+    ),
+    Reason.NO_TOKEN: (
+        Text("The token source has no token for this merchant.", "令牌来源中没有该商户的令牌。"),
+        Text(
+            "Give the token source a token for this appid, then run the row again.",
+            "请在令牌来源中补上该 appid 的令牌，然后重新运行该行。",
+        ),
+    ),
+    Reason.MERCHANT_LEFT: (
+        Text("The merchants file says that this merchant has left.", "商户表标明该商户已离开。"),
+        Text(
+            "Nothing to do. If the merchant is back, clear its status in the merchants file and run the row again.",
+            "无需处理。若该商户已重新授权，请清除商户表中的 status，再重新运行该行。",
+        ),
+    ),
+    Reason.REFUSED: (
+        Text("The platform refused the row.", "平台拒绝了该行。"),
+        Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。"),
+    ),
+    Reason.DEAD_TOKEN: (
+        Text(
+            "The token was refused and the token source gave the same one again.",
+            "令牌被拒绝，而令牌来源再次给出了同一个令牌。",
+        ),
+        Text(
+            "Have the token source renew this merchant's token, then run the row again.",
+            "请让令牌来源刷新该商户的令牌，然后重新运行该行。",
+        ),
+    ),
+    Reason.STORE_REFUSED: (
+        Text("The store refused the file.", "存储服务拒绝了该文件。"),
+        Text(
+            "Read the store's message in results.csv, and check any proxy or gateway on the way.",
+            "请查看 results.csv 中存储服务返回的信息，并检查途经的代理或网关。",
+        ),
+    ),
+    Reason.NO_ANSWER: (
+        Text("No usable answer came, on any attempt.", "多次尝试均未收到可用的应答。"),
+        Text(
+            "Check the network and any proxy on the way, then run the row again: sending the same file twice does no harm.",
+            "请检查网络和途经的代理，然后重新运行该行；同一文件重复上传没有影响。",
+        ),
+    ),
+    Reason.BAD_LINK: (
+        Text("The upload link was not used: it cannot be trusted.", "没有使用该上传链接：链接不可信。"),
+        Text(
+            "Check --api-base and any proxy on the way. If the store's host is your own, name it in store_hosts.",
+            "请检查 --api-base 和途经的代理。若存储服务使用自有域名，请在 store_hosts 中写明。",
+        ),
+    ),
+    Reason.FILE_CHANGED: (
+        Text("The local file changed after the run was planned.", "任务计划之后，本地文件发生了变化。"),
+        Text(
+            "Make sure that nothing writes to the file, then run the row again in a new run.",
+            "请确认没有程序在写该文件，然后用新任务重新运行该行。",
+        ),
+    ),
+    Reason.FILE_UNREADABLE: (
+        Text("The local file could not be read.", "无法读取本地文件。"),
+        Text(
+            "Check that the file is there and may be read, then run the row again.",
+            "请确认文件存在且有读取权限，然后重新运行该行。",
+        ),
+    ),
+    Reason.ETAG_MISMATCH: (
+        Text("The store holds other bytes than were sent.", "存储中的内容与发送的内容不一致。"),
+        Text(
+            "Check any proxy on the way, then run the row again. If the bucket processes files on upload, set etag = "
+            '"warn" in the settings.',
+            '请检查途经的代理，然后重新运行该行。若存储桶会在上传时处理文件，请在设置中写 etag = "warn"。',
+        ),
+    ),
+    Reason.INVALID: (
+        Text("Left out as bad input.", "输入有误，已跳过。"),
+        Text("Mend the row in the list, then run it again.", "请改正清单中的该行，然后重新运行。"),
+    ),
+    Reason.UNVERIFIED: (
+        Text(
+            "Stored, but not confirmed: the store's ETag is not the MD5 of the bytes sent.",
+            "已存储，但未能核实：存储服务返回的 ETag 不是所发内容的 MD5。",
+        ),
+        Text(
+            "Nothing to do where the bucket encrypts with its own keys or processes files; otherwise look at the object.",
+            "若存储桶使用自有密钥加密或会处理文件，则无需处理；否则请查看该对象。",
+        ),
+    ),
+}
+
+
+def why(
+    outcome: Outcome,
+    reason: Reason | None,
+    errcode: int | None,
+    store_code: str,
+    *,
+    message: str = "",
+    http_status: int | None = None,
+) -> Why | None:
+    """Give the code that an end is tabulated under, with its texts. None for a good row.
+
+    ======================================  ================  ==============================
+    the end                                 code              texts
+    ======================================  ================  ==============================
+    good                                    none
+    pending                                 pending           the run goes on
+    an errcode other than 0                 the errcode       the catalogue's
+    ETagMismatch                            ETagMismatch      the reason's (it is no code of the store)
+    a code of the store                     the store's code  the catalogue's
+    the store refused without a code        store_refused     the catalogue's for the HTTP status, if there is one
+    anything else                           the reason        the reason's
+    ======================================  ================  ==============================
+
+    `message` and `http_status` are the store's; where one row is meant they sharpen the texts.
+    """
+    if outcome in GOOD or outcome is Outcome.PENDING:
+        return None if outcome in GOOD else _PENDING
+    if errcode:
+        known = errcodes.errcode(errcode)
+        return Why(str(errcode), known.meaning, known.action)
+    if store_code == _ETAG_MISMATCH:
+        return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH])
+    if store_code or (reason is Reason.STORE_REFUSED and http_status):
+        code = errcodes.store_code(store_code, message, http_status or 0)
+        return Why(redact(store_code) or Reason.STORE_REFUSED, code.meaning, code.action)
+    if reason is None:
+        return Why(
+            outcome,
+            OUTCOMES[outcome],
+            Text("Look at the row in results.csv.", "请查看 results.csv 中的该行。"),
+        )
+    return Why(reason, *_REASONS[reason])
+
+
+def reason_text(end: RowEnd) -> Text:
+    """Say why a row is not good, in a sentence or two; empty for a good row that was verified.
+
+    ===================================  ==================================================================
+    end                                  sentence
+    ===================================  ==================================================================
+    good                                 empty
+    good, unverified                     stored, but not confirmed
+    unchanged, with the run it is since  unchanged since that run, not re-checked
+    breaker                              not attempted: three rows in a row had ended with CODE; its meaning
+    dead token                           CODE: the token source gave the same token again
+    an errcode or a store's code         CODE: its meaning; the store's own message
+    anything else                        the reason; the row's own detail
+    ===================================  ==================================================================
+    """
+    found = why(
+        end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
+    )
+    detail = redact(end.detail)
+    if found is None:
+        if end.outcome is Outcome.UNCHANGED and detail:
+            return Text(f"Unchanged since {detail}, not re-checked.", f"自 {detail} 以来未变化，未重新核对。")
+        return _NOTHING if end.reason is None else _REASONS[end.reason][0]
+    said = Text(f" {detail}", detail) if detail else _NOTHING
+    if found.code in {end.reason, end.outcome}:
+        return Text(found.meaning.en + said.en, found.meaning.zh + said.zh)
+    if end.reason is Reason.BREAKER:
+        return Text(
+            f"Not attempted: three rows in a row had ended with {found.code}. {found.meaning.en}",
+            f"未尝试：此前已有连续三行以 {found.code} 结束。{found.meaning.zh}",
+        )
+    meaning = _REASONS[Reason.DEAD_TOKEN][0] if end.reason is Reason.DEAD_TOKEN else found.meaning
+    if end.reason is Reason.STORE_REFUSED and detail:
+        said = Text(f" The store's message: “{detail}”", f"存储服务返回的信息：“{detail}”")
+    return Text(f"{found.code}: {meaning.en}{said.en}", f"{found.code}：{meaning.zh}{said.zh}")
+
+
+def action_text(end: RowEnd) -> Text:
+    """Say what the operator does about a row; empty where there is nothing to do."""
+    if end.reason is Reason.DEAD_TOKEN or (end.outcome in GOOD and end.reason is not None):
+        return _REASONS[end.reason][1]
+    found = why(
+        end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
+    )
+    return _NOTHING if found is None else found.action
+
+
+def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:
+    """Give the counts on one line: `412 uploaded · 12 refused`."""
+    return " · ".join(f"{rows:,} {OUTCOMES[outcome].of(lang)}" for outcome, rows in counts.items())
+
+
+def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
+    """Sum a run up in one sentence.
+
+    ==========  ====================  ===========================================
+    finished    rows                  sentence
+    ==========  ====================  ===========================================
+    no          any                   unfinished: how many have ended, how many are pending
+    yes         none                  no rows
+    yes         all good              all N rows are good
+    yes         some not good         G of N are good, B are not: by outcome
+    ==========  ====================  ===========================================
+    """
+    total = sum(counts.values())
+    good = sum(rows for outcome, rows in counts.items() if outcome in GOOD)
+    pending = counts.get(Outcome.PENDING, 0)
+    bad = {outcome: rows for outcome, rows in counts.items() if outcome not in GOOD | {Outcome.PENDING}}
+    if not finished:
+        return Text(
+            f"Unfinished: {total - pending:,} of {total:,} rows have ended ({good:,} good), {pending:,} pending.",
+            f"任务未完成：共 {total:,} 行，已结束 {total - pending:,} 行（其中成功 {good:,} 行），待处理 {pending:,} 行。",
+        )
+    if not total:
+        return Text("The run has no rows.", "任务中没有任何行。")
+    if not bad:
+        done = Text("uploaded", "已上传") if kind is Kind.UPLOAD else Text("issued with a link", "已取得链接")
+        return Text(
+            f"All good: {total:,} of {total:,} rows {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。"
+        )
+    listed = Text(
+        ", ".join(f"{rows:,} {OUTCOMES[outcome].en}" for outcome, rows in bad.items()),
+        "、".join(f"{OUTCOMES[outcome].zh} {rows:,} 行" for outcome, rows in bad.items()),
+    )
+    return Text(
+        f"{good:,} of {total:,} rows are good, {total - good:,} not: {listed.en}.",
+        f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
+    )
+
+
+_NAMES = (
+    r"\w*access_token|\w*refresh_token|\w*verify_ticket|\w*secret(?:_?key)?|q-signature|q-ak|x-cos-security-token"
+    r"|cos_file_id|x-cos-meta-fileid|authorization|(?<![a-z])(?:token|signature|sign)"
+)
+_SECRET = re.compile(
+    rf"(?P<name>(?:{_NAMES}))(?:"
+    r"(?P<told>[\"']?\s*(?:=|%3D)\s*[\"']?|[\"']\s*:\s*[\"'])[^\s\"'&,;<>{}]+"
+    r"|(?P<maybe>\s*:\s*)[^\s\"'&,;<>{}]{16,})",
+    re.IGNORECASE,
+)
+_QUERY = re.compile(r"(https?://[^\s?\"'<>]+\?)[^\s\"'<>]+", re.IGNORECASE)
+_HINT = re.compile(r"[=?:]|%3D", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """Take tokens, signatures and URL queries out of a text from outside: a server's message may echo what it got.
+
+    A value after `name=`, `"name":"` or a long one after `name: ` goes; prose such as `access_token: expired` stays.
+    """
+    if not _HINT.search(text):
+        return text
+    text = _QUERY.sub(r"\1•••", text)
+    return _SECRET.sub(lambda m: f"{m['name']}{m['told'] or m['maybe']}•••", text)

@@ -1,0 +1,231 @@
+"""Which row is next: fair over environments, within the limits. Plain data and arithmetic, no I/O.
+
+A lane is one merchant's environment: its fresh rows (a short buffer, refilled from the ledger) and its rows that
+came back from a wait. Lanes that can go on stand in one queue and are served in turn, so that a list sorted by env
+does not leave one environment working alone. A lane that cannot go on leaves the queue, and comes back through what
+held it: a row of its environment or merchant ending, a time, a token, a refill.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tcb_ops.runs.pacing import Breaker, Slowdown, Tries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tcb_ops.model import Link, Row, RowEnd, Secret
+    from tcb_ops.platform.tokens import Token
+
+__all__ = ["REFILL", "Account", "Board", "Env", "Job", "Lane"]
+
+REFILL = 50
+"""Rows read from the ledger at a time for one lane."""
+LOW = 16
+"""Fresh rows at which a lane asks for more, so that it never runs dry while the ledger is read."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A row on its way, and what it has used up."""
+
+    row: Row
+    lane: Lane
+    tries: Tries = field(default_factory=Tries)
+    link: Link | None = None
+    link_until: float = 0.0
+    """When the link is no longer begun with, in the engine's monotonic time."""
+    token: Secret | None = None
+    """The token of the last link call: the one that a refusal speaks of."""
+    refusal: RowEnd | None = None
+    """How the row ends if the token source has no other token."""
+    started_at: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Env:
+    """An environment: the limit of rows in flight, the store's breaker."""
+
+    name: str
+    pace: Slowdown
+    breaker: Breaker = field(default_factory=Breaker)
+    in_flight: int = 0
+    lanes: list[Lane] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Account:
+    """A merchant (appid): its token, its rate, its breaker."""
+
+    appid: str
+    pace: Slowdown
+    breaker: Breaker = field(default_factory=Breaker)
+    in_flight: int = 0
+    lanes: list[Lane] = field(default_factory=list)
+    token: Token | None = None
+    renew_at: float = float("inf")
+    """When the token is asked for anew, ahead of its end."""
+    asking: bool = False
+    """The token source is being asked."""
+    refused: Secret | None = None
+    """The token that the platform refused, until the source has been asked."""
+    dead: Secret | None = None
+    """A token that the platform refused and the source gave again."""
+    dead_until: float = 0.0
+    """Until then the source is not asked again about the dead token."""
+    next_call: float = 0.0
+    """When `rate` allows the next link call."""
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One merchant's environment, and its rows that can be taken."""
+
+    no: int
+    """The environment's number in the ledger."""
+    env: Env
+    account: Account
+    owner: str
+    fresh: deque[Row] = field(default_factory=deque)
+    back: deque[Job] = field(default_factory=deque)
+    last_line: int = 0
+    """The last line that was read from the ledger."""
+    drained: bool = False
+    """The ledger has no more rows for it."""
+    refilling: bool = False
+    end_as: RowEnd | None = None
+    """Set when no fresh row begins any more: how its rows end (`line` is unused)."""
+    queued: bool = False
+    jobs: set[Job] = field(default_factory=set)
+    """Begun and not ended, waiting ones included."""
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left to begin or to end."""
+        return not self.jobs and (self.end_as is not None or (self.drained and not self.fresh))
+
+
+class Board:
+    """The lanes of a run, the queue of those that can go on, and the clock of those that wait."""
+
+    def __init__(self, lanes: Iterable[Lane]) -> None:
+        self.lanes = list(lanes)
+        self._queue: deque[Lane] = deque()
+        self._clock: list[tuple[float, int, Lane, Job | None]] = []
+        self._ticket = 0
+        self.thirsty: list[Lane] = []
+        """Lanes whose fresh rows run low: to be refilled from the ledger."""
+        self.tokenless: set[Account] = set()
+        """Accounts whose lanes wait for a token."""
+        for lane in self.lanes:
+            self.enqueue(lane)
+
+    def enqueue(self, lane: Lane) -> None:
+        """Put a lane at the end of the queue, unless it stands there."""
+        if not lane.queued:
+            lane.queued = True
+            self._queue.append(lane)
+
+    def take(self, now: float) -> Job | None:
+        """Give the next row that may go now, or None. The caller hands it back with `release` or `wait`."""
+        self._strike(now)
+        for _ in range(len(self._queue)):
+            lane = self._queue.popleft()
+            lane.queued = False
+            job = self._from(lane, now)
+            if job is not None:
+                self.enqueue(lane)
+                return job
+        return None
+
+    def next_strike(self) -> float | None:
+        """When something that waits for a time may go on, in the clock that `take` is given."""
+        return self._clock[0][0] if self._clock else None
+
+    def wait(self, job: Job, until: float) -> None:
+        """Take a row back that goes on later. It keeps its place in flight."""
+        self._at(until, job.lane, job)
+
+    def again(self, job: Job) -> None:
+        """Take a row back that may go on as soon as its lane may."""
+        job.lane.back.append(job)
+        self.enqueue(job.lane)
+
+    def release(self, job: Job) -> None:
+        """Take a row off the board that has ended: its place is free for the others."""
+        lane = job.lane
+        lane.jobs.discard(job)
+        lane.env.in_flight -= 1
+        lane.account.in_flight -= 1
+        for other in lane.env.lanes:
+            self.enqueue(other)
+        if len(lane.account.lanes) > 1:
+            for other in lane.account.lanes:
+                self.enqueue(other)
+
+    def refilled(self, lane: Lane, rows: list[Row]) -> None:
+        """Add rows from the ledger; fewer than asked for means that there are no more."""
+        lane.refilling = False
+        lane.drained = len(rows) < REFILL
+        if rows:
+            lane.last_line = rows[-1].line
+        if lane.end_as is None:
+            lane.fresh.extend(rows)
+        self.enqueue(lane)
+
+    def close(self, lane: Lane, end_as: RowEnd) -> None:
+        """Let no fresh row of a lane begin any more; those that wait are handed out at once, to be ended."""
+        lane.end_as = end_as
+        lane.fresh.clear()
+        self.enqueue(lane)
+
+    def got_token(self, account: Account, token: Token) -> None:
+        """Let an account's lanes go on."""
+        account.token = token
+        self.tokenless.discard(account)
+        for lane in account.lanes:
+            self.enqueue(lane)
+
+    def _from(self, lane: Lane, now: float) -> Job | None:
+        """Take one row of a lane, or note what it waits for."""
+        env, account = lane.env, lane.account
+        if len(lane.fresh) <= LOW and not (lane.drained or lane.refilling or lane.end_as):
+            lane.refilling = True
+            self.thirsty.append(lane)
+        if lane.end_as is not None:
+            return lane.back.popleft() if lane.back else None
+        if not lane.back and not lane.fresh:
+            return None
+        open_at = max(env.pace.paused_until, account.pace.paused_until, account.next_call)
+        if open_at > now:
+            self._at(open_at, lane, None)
+            return None
+        if now >= account.renew_at:
+            account.token = None
+        if account.token is None:
+            self.tokenless.add(account)
+            return None
+        if lane.back:
+            return lane.back.popleft()
+        if env.in_flight >= env.pace.limit or account.in_flight >= account.pace.limit:
+            return None
+        env.in_flight += 1
+        account.in_flight += 1
+        job = Job(lane.fresh.popleft(), lane)
+        lane.jobs.add(job)
+        return job
+
+    def _at(self, when: float, lane: Lane, job: Job | None) -> None:
+        self._ticket += 1
+        heapq.heappush(self._clock, (when, self._ticket, lane, job))
+
+    def _strike(self, now: float) -> None:
+        while self._clock and self._clock[0][0] <= now:
+            _, _, lane, job = heapq.heappop(self._clock)
+            if job is not None:
+                lane.back.append(job)
+            self.enqueue(lane)

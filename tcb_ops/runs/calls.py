@@ -1,0 +1,226 @@
+"""One row's calls: the link, then (for uploads) the store. What an answer leads to is decided elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.model import Kind, Lang, Link, Outcome, Owner, Reason, RowEnd, Text
+from tcb_ops.platform.cos import Stored, etag_verdict, post_object
+from tcb_ops.platform.files import FileChangedError, FileUnreadableError, open_file
+from tcb_ops.platform.wechat import BadLink, NoAnswer, Refusal
+from tcb_ops.runs.pacing import LINK_MARGIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tcb_ops.platform.transport import Transport
+    from tcb_ops.platform.wechat import Wechat
+    from tcb_ops.runs.board import Job
+
+__all__ = ["Calls", "Setback"]
+
+SMALL = 64 * 1024
+ETAG_MISMATCH = "ETagMismatch"
+"""Stands where a store's code would: the store said yes, but holds other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """A call that did not bring its row further."""
+
+    end: RowEnd
+    """How the row ends, if this is its end."""
+    decision: Decision
+    scope: Scope
+    step: str
+    """`link` or `store`."""
+    unreachable: bool = False
+    """No connection was made at all: perhaps the whole target is away."""
+
+    @property
+    def code(self) -> str:
+        """The code that a breaker counts."""
+        return str(self.end.errcode) if self.end.errcode else self.end.store_code
+
+
+@dataclass(slots=True)
+class Calls:
+    """Makes the calls of rows of one run."""
+
+    kind: Kind
+    wechat: Wechat
+    transport: Transport
+    root: Path
+    etag: str
+    """`fail` or `warn`: what a stored object's differing ETag means."""
+    lang: Lang
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    link_calls: int = 0
+    upload_calls: int = 0
+    last_answer: float = field(default=float("-inf"))
+    """When any server last answered, in `clock`'s time."""
+
+    async def go_on(self, job: Job) -> RowEnd | Setback:
+        """Take a row as far as its calls succeed: to its end, or to a setback."""
+        if job.started_at is None:
+            job.started_at = time.time()
+        if job.link is None or self.clock() >= job.link_until:
+            got = await self._link(job)
+            if isinstance(got, Setback):
+                return got
+            job.link, job.tries.link = got, 0
+            job.link_until = self.clock() + _lifetime(got) - LINK_MARGIN
+        if self.kind is Kind.LINKS:
+            return self._end(job, Outcome.LINKED, errcode=0, errmsg="ok", file_id=job.link.file_id, link=job.link)
+        return await self._store(job, job.link)
+
+    async def _link(self, job: Job) -> Link | Setback:
+        row, account = job.row, job.lane.account
+        if account.token is None:  # the board hands out no row of an account without a token
+            message = "a row was taken without a token"
+            raise AssertionError(message)
+        job.token = account.token.value
+        self.link_calls += 1
+        job.tries.calls += 1
+        try:
+            answer = await self.wechat.upload_link(row.env, row.path, job.token, Owner(job.lane.owner))
+        except TransportError as error:
+            return self._no_answer(job, error, "link")
+        self.last_answer = self.clock()
+        match answer:
+            case Link():
+                return answer
+            case Refusal():
+                known = errcode(answer.errcode)
+                end = self._end(
+                    job,
+                    Outcome.REFUSED,
+                    Reason.REFUSED,
+                    errcode=answer.errcode,
+                    errmsg=answer.errmsg,
+                    rid=answer.rid,
+                    http_status=answer.http_status,
+                )
+                return Setback(end, known.decision, known.scope, "link")
+            case NoAnswer():
+                end = self._end(job, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status)
+                return Setback(end, Decision.RETRY if answer.retryable else Decision.FIX, Scope.ROW, "link")
+            case BadLink():
+                return Setback(
+                    self._end(job, Outcome.FAILED, Reason.BAD_LINK, answer.why), Decision.FIX, Scope.ROW, "link"
+                )
+
+    async def _store(self, job: Job, link: Link) -> RowEnd | Setback:
+        row = job.row
+        planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
+        try:
+            # A small file is read sooner than a thread is found for it.
+            small = planned[1] <= SMALL
+            with open_file(*planned) if small else await asyncio.to_thread(open_file, *planned) as body:
+                self.upload_calls += 1
+                job.tries.calls += 1
+                answer = await post_object(self.transport, link, row.path, body)
+        except FileChangedError as error:
+            return self._end(job, Outcome.FAILED, Reason.FILE_CHANGED, error.text)
+        except FileUnreadableError as error:
+            return self._end(job, Outcome.FAILED, Reason.FILE_UNREADABLE, error.text)
+        except TransportError as error:
+            return self._no_answer(job, error, "store")
+        self.last_answer = self.clock()
+        if not isinstance(answer, Stored):
+            known = store_code(answer.code, answer.message, answer.http_status)
+            end = self._end(
+                job,
+                Outcome.FAILED,
+                Reason.STORE_REFUSED,
+                Text(answer.message, answer.message),
+                http_status=answer.http_status,
+                store_code=answer.code,
+                rid=answer.request_id,
+            )
+            return Setback(end, known.decision, known.scope, "store")
+        return self._stored(job, link, answer)
+
+    def _stored(self, job: Job, link: Link, answer: Stored) -> RowEnd | Setback:
+        verdict = etag_verdict(answer.etag, answer.md5)
+        end = self._end(
+            job,
+            Outcome.UPLOADED,
+            None if verdict == "same" else Reason.UNVERIFIED,
+            errcode=0,
+            errmsg="ok",
+            http_status=answer.http_status,
+            file_id=link.file_id,
+            md5=answer.md5,
+            bytes=job.row.size,
+        )
+        if verdict != "different" or self.etag == "warn":
+            return end
+        why = Text(f"the store holds {answer.etag}, sent was {answer.md5}", f"存储中为 {answer.etag}，发送的是 {answer.md5}")
+        failed = replace(
+            end,
+            outcome=Outcome.FAILED,
+            reason=Reason.ETAG_MISMATCH,
+            detail=why.of(self.lang),
+            store_code=ETAG_MISMATCH,
+        )
+        return Setback(failed, Decision.RETRY, Scope.ENV, "store")
+
+    def _no_answer(self, job: Job, error: TransportError, step: str) -> Setback:
+        if error.fault is not TransportFault.UNREACHABLE:
+            self.last_answer = self.clock()  # somebody took the connection: the target is there
+        return Setback(
+            self._end(job, Outcome.FAILED, Reason.NO_ANSWER, error.text),
+            Decision.RETRY,
+            Scope.ROW,
+            step,
+            unreachable=error.fault is TransportFault.UNREACHABLE,
+        )
+
+    def _end(
+        self,
+        job: Job,
+        outcome: Outcome,
+        reason: Reason | None = None,
+        detail: Text | None = None,
+        *,
+        errcode: int | None = None,
+        errmsg: str = "",
+        rid: str = "",
+        http_status: int | None = None,
+        store_code: str = "",
+        file_id: str = "",
+        md5: str = "",
+        bytes: int | None = None,  # noqa: A002  the field's name, in RowEnd and in results.csv
+        link: Link | None = None,
+    ) -> RowEnd:
+        return RowEnd(
+            job.row.line,
+            outcome,
+            reason,
+            detail.of(self.lang) if detail is not None else "",
+            errcode,
+            errmsg,
+            rid,
+            http_status,
+            store_code,
+            job.tries.calls,
+            bytes,
+            md5,
+            file_id,
+            job.started_at,
+            time.time(),
+            link,
+        )
+
+
+def _lifetime(link: Link) -> float:
+    """Seconds that a link lives from now: by its own span, so that a wrong clock here does no harm."""
+    return link.expires_at - link.starts_at if link.starts_at else link.expires_at - time.time()

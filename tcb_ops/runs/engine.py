@@ -1,0 +1,467 @@
+"""A sitting's work on a run: rows from the ledger, calls within the limits, ends to the ledger.
+
+One event loop, no threads but the ledger's. The board says which row is next, `calls` makes its calls, `pacing`
+decides what an answer leads to, the scribe commits. Nothing here is remembered that the ledger does not hold:
+killed at any point, the run goes on from its pending rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tcb_ops.errcodes import Decision, Scope, errcode
+from tcb_ops.errors import InterruptedRunError, OutageError, PlatformStopError, StoppedError, TokenError
+from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.runs.board import REFILL, Account, Board, Env, Job, Lane
+from tcb_ops.runs.calls import Calls, Setback
+from tcb_ops.runs.ledger import Meter
+from tcb_ops.runs.pacing import Outage, Pace, Slowdown, Step, backoff_wait, next_step
+from tcb_ops.runs.progress import Progress, Pulse
+from tcb_ops.runs.scribe import Closing, Scribe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from tcb_ops.model import Row, Secret
+    from tcb_ops.platform.tokens import Token, TokenSource
+    from tcb_ops.platform.transport import Transport
+    from tcb_ops.platform.wechat import Wechat
+    from tcb_ops.runs.ledger import EnvRecord, Ledger, RunRecord
+    from tcb_ops.runs.linksfile import LinksFile
+
+__all__ = ["Engine", "Means", "interrupted"]
+
+GRACE = 3.0
+"""Seconds that calls in flight have to end when a run is interrupted."""
+DEAD_TOKEN_REST = 30.0
+"""Seconds in which a source that gave a dead token again is not asked about it once more."""
+RENEW_BEFORE = 60.0
+"""Seconds before a token's stated end in which it is asked for anew."""
+SHOW_EVERY = 0.1
+"""Seconds between two looks at the progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a sitting works with."""
+
+    ledger: Ledger
+    tokens: TokenSource
+    transport: Transport
+    wechat: Wechat
+    root: Path
+    pace: Pace
+    etag: str
+    lang: Lang
+    links: LinksFile | None = None
+    progress: Callable[[Progress], None] | None = None
+    chance: Callable[[], float] = random.random
+
+
+class Engine:
+    """Works on one run until it is finished, interrupted or stopped. Made and used inside one event loop."""
+
+    def __init__(self, run: RunRecord, means: Means) -> None:
+        self._run, self._means, self._pace = run, means, means.pace
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-writer")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-reader")
+        self._calls = Calls(
+            run.kind, means.wechat, means.transport, means.root, means.etag, means.lang, self._clock
+        )
+        self._scribe = Scribe(means.ledger, run, means.links, self._writer, self._spent, self._committed)
+        self._places: dict[int, EnvRecord] = {}
+        self._board = Board(())
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[None]] = set()
+        """Refills and token look-ups under way."""
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._outage = Outage()
+        self._held: list[Job] = []
+        """Rows that met the outage, with the places they hold."""
+        self._trouble: Exception | None = None
+        self._metered = (self._clock(), 0, 0)
+        self._shown = 0.0
+        self._pulse = Pulse(run.rows, 0)
+
+    async def work(self) -> None:
+        """Do the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; rows not ended stay pending."""
+        writing: asyncio.Task[None] | None = None
+        try:
+            await self._set_up()
+            writing = self._loop.create_task(self._scribe.write())
+            writing.add_done_callback(self._heed)
+            await self._dispatch()
+            await self._settle()
+            self._scribe.close()
+            await writing
+        except asyncio.CancelledError:
+            self._trouble = self._trouble or interrupted(self._run)
+            raise
+        finally:
+            await self._clear_away(writing)
+        if self._trouble is not None:
+            raise self._trouble
+
+    def interrupt(self) -> None:
+        """End the sitting tidily: calls in flight have a moment to end, the other rows stay pending."""
+        self._stop(interrupted(self._run))
+
+    # --- setting up and clearing away -------------------------------------------------------------------------
+
+    async def _set_up(self) -> None:
+        places = await self._loop.run_in_executor(self._reader, self._means.ledger.places, self._run)
+        counts = await self._loop.run_in_executor(self._reader, self._means.ledger.counts, self._run)
+        for outcome, rows in counts.items():
+            if outcome is not Outcome.PENDING:
+                self._scribe.counts[outcome] = rows
+        self._pulse = Pulse(self._run.rows, sum(self._scribe.counts.values()))
+        self._places = {place.no: place for place in places}
+        self._board = Board(_lanes([place for place in places if place.pending], self._pace))
+        for lane in self._board.lanes:
+            if self._places[lane.no].left:
+                self._close([lane], Reason.MERCHANT_LEFT)
+
+    async def _settle(self) -> None:
+        """After trouble: give calls in flight a moment, then end them; their rows stay pending."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=GRACE)
+
+    async def _clear_away(self, writing: asyncio.Task[None] | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left = [*self._tasks, *self._errands]
+        for task in left:
+            task.cancel()
+        self._scribe.close()
+        await asyncio.gather(*left, *([writing] if writing else ()), return_exceptions=True)
+        self._writer.shutdown()
+        self._reader.shutdown()
+
+    def _stop(self, trouble: Exception) -> None:
+        self._trouble = self._trouble or trouble
+        self._wake.set()
+
+    # --- dispatching --------------------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        while self._trouble is None:
+            self._wake.clear()
+            now = self._clock()
+            if self._outage.since is None:
+                self._begin_ready(now)
+            else:
+                self._probe(now)
+            self._run_errands()
+            if self._idle() and all(lane.spent for lane in self._board.lanes):
+                return
+            self._set_timer()
+            await self._wake.wait()
+
+    def _idle(self) -> bool:
+        return not (self._tasks or self._errands or self._held or self._scribe.uncommitted)
+
+    def _begin_ready(self, now: float) -> None:
+        """Begin rows while there is room: in flight, and in what a kill could lose (2 × concurrency)."""
+        most = self._pace.concurrency
+        while len(self._tasks) < most and len(self._tasks) + self._scribe.uncommitted < 2 * most:
+            job = self._board.take(now)
+            if job is None:
+                return
+            if job.lane.end_as is not None:
+                self._ended(job, _closed_end(job, job.lane.end_as))
+                continue
+            self._begin(job, now)
+
+    def _begin(self, job: Job, now: float) -> None:
+        account = job.lane.account
+        if self._pace.rate and job.link is None:
+            account.next_call = max(now, account.next_call) + 1 / self._pace.rate
+        self._start(self._turn(job), self._tasks)
+
+    def _start(self, work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
+        task = self._loop.create_task(work)
+        among.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            among.discard(task)
+            self._heed(task)
+
+        task.add_done_callback(done)
+
+    def _heed(self, task: asyncio.Task[None]) -> None:
+        """An error of a task is the sitting's trouble; any end may make room."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._stop(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
+        self._wake.set()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self._outage.probe_at if self._outage.since is not None else self._board.next_strike()
+        if at is not None:
+            self._timer = self._loop.call_at(at, self._wake.set)
+
+    def _run_errands(self) -> None:
+        thirsty, self._board.thirsty = self._board.thirsty, []
+        if thirsty:
+            self._start(self._refill(thirsty), self._errands)
+        for account in list(self._board.tokenless):
+            self._board.tokenless.discard(account)
+            if not account.asking:
+                account.asking = True
+                self._start(self._ask_token(account), self._errands)
+
+    # --- one row ------------------------------------------------------------------------------------------------
+
+    async def _turn(self, job: Job) -> None:
+        """Make a row's calls until it ends or has to wait."""
+        began = self._clock()
+        result = await self._calls.go_on(job)
+        if self._outage.since is not None and self._calls.last_answer >= began:
+            self._outage_ended()
+        if isinstance(result, RowEnd):
+            self._ended(job, result)
+        elif result.unreachable and self._calls.last_answer < began:
+            self._met_outage(job)
+        else:
+            self._set_back(job, result)
+
+    def _set_back(self, job: Job, setback: Setback) -> None:
+        """Do what `next_step` says; the step's attempts go up by one where it counts."""
+        now, pace, tries = self._clock(), self._pace, job.tries
+        account = job.lane.account
+        slowed = account.pace if setback.scope is Scope.APPID else job.lane.env.pace
+        used = (tries.link if setback.step == "link" else tries.store) + 1
+        step = next_step(setback.decision, setback.scope, tries, used, pace, patient=slowed.patient(now, pace))
+        match step:
+            case Step.STOP_RUN:
+                self._stop(_platform_stop(setback.end, self._run))
+            case Step.REFRESH:
+                tries.refreshed = True
+                self._refused_token(job, setback.end)
+            case Step.SLOW:
+                slowed.told(now, pace)
+                self._board.again(job)
+            case Step.RETRY | Step.RELINK:
+                if setback.step == "link":
+                    tries.link = used
+                else:
+                    tries.store = used
+                    tries.retried_once = tries.retried_once or setback.decision is Decision.RETRY_ONCE
+                if step is Step.RELINK:
+                    job.link, tries.relinked = None, True
+                self._board.wait(job, now + backoff_wait(pace, used, self._means.chance()))
+            case Step.END:
+                self._ended(job, setback.end, setback)
+
+    def _ended(self, job: Job, end: RowEnd, setback: Setback | None = None) -> None:
+        """Take a row's end: free its place, count it for the breakers, hand it to the scribe."""
+        lane = job.lane
+        self._board.release(job)
+        self._scribe.add(end)
+        if end.outcome in GOOD:
+            lane.account.pace.row_good()
+            lane.env.pace.row_good()
+        if lane.end_as is not None:
+            return
+        stops = setback is not None and (
+            setback.decision in {Decision.STOP, Decision.SLOW, Decision.NEW_LINK_ONCE} or setback.scope is Scope.ENV
+        )
+        for scope, breaker, lanes in (
+            (Scope.APPID, lane.account.breaker, lane.account.lanes),
+            (Scope.ENV, lane.env.breaker, lane.env.lanes),
+        ):
+            mine = setback.code if setback is not None and stops and setback.scope is scope else ""
+            out_of_patience = bool(mine) and setback is not None and setback.decision is Decision.SLOW
+            if breaker.row_ended(mine) or out_of_patience:
+                self._close(lanes, Reason.BREAKER, errcode=end.errcode, store_code=end.store_code)
+
+    def _close(
+        self,
+        lanes: list[Lane],
+        reason: Reason,
+        detail: str = "",
+        *,
+        errcode: int | None = None,
+        store_code: str = "",
+    ) -> None:
+        """Let no further row of these environments begin; their pending rows end as not_attempted."""
+        end = RowEnd(
+            0,
+            Outcome.NOT_ATTEMPTED,
+            reason,
+            detail,
+            errcode=errcode or None,
+            store_code=store_code,
+            ended_at=time.time(),
+        )
+        for lane in lanes:
+            if lane.end_as is None:
+                self._board.close(lane, end)
+                in_flight = tuple(job.row.line for job in lane.jobs)
+                self._scribe.add(Closing(self._places[lane.no], end, in_flight))
+        self._wake.set()
+
+    # --- tokens -------------------------------------------------------------------------------------------------
+
+    def _refused_token(self, job: Job, end: RowEnd) -> None:
+        """After 40001 and its like: a token that is newer than the refused one is used, else the source is asked."""
+        account, refused = job.lane.account, job.token
+        job.refusal = end
+        if account.dead == refused and self._clock() < account.dead_until:
+            self._ended(job, replace(end, reason=Reason.DEAD_TOKEN))
+            return
+        self._board.again(job)
+        if account.token is not None and account.token.value == refused:
+            account.token = None
+            account.refused = refused
+
+    async def _ask_token(self, account: Account) -> None:
+        """Get an account's token; without one its rows end as not_attempted."""
+        refused, account.refused = account.refused, None
+        try:
+            token = await self._means.tokens.token(account.appid, refused)
+        except TokenError as error:
+            self._close(account.lanes, Reason.NO_TOKEN, error.text.of(self._means.lang))
+        else:
+            self._got_token(account, token, refused)
+        finally:
+            account.asking = False
+
+    def _got_token(self, account: Account, token: Token, refused: Secret | None) -> None:
+        if token.value == refused:
+            account.dead, account.dead_until = refused, self._clock() + DEAD_TOKEN_REST
+        for lane in account.lanes:
+            for job in [job for job in lane.back if job.refusal is not None and job.token == token.value]:
+                lane.back.remove(job)
+                self._ended(job, replace(job.refusal or RowEnd(0, Outcome.REFUSED), reason=Reason.DEAD_TOKEN))
+        account.renew_at = float("inf")
+        if token.expires_at is not None and (left := token.expires_at - RENEW_BEFORE - time.time()) > 0:
+            account.renew_at = self._clock() + left
+        self._board.got_token(account, token)
+
+    # --- the ledger and the target ------------------------------------------------------------------------------
+
+    async def _refill(self, lanes: list[Lane]) -> None:
+        """Read the next rows of some environments."""
+        wanted = [(lane, self._places[lane.no], lane.last_line) for lane in lanes]
+
+        def read() -> list[list[Row]]:
+            return [self._means.ledger.pending(self._run, place, last, REFILL) for _, place, last in wanted]
+
+        for (lane, _, _), rows in zip(wanted, await self._loop.run_in_executor(self._reader, read), strict=True):
+            self._board.refilled(lane, rows)
+
+    def _met_outage(self, job: Job) -> None:
+        """Hold a row that found nobody there while nobody else was answered either. No attempt is counted."""
+        now = self._clock()
+        self._outage.suspect(now, self._pace)
+        job.link = None  # so that the probe asks the platform too, not the store alone
+        self._held.append(job)
+        if self._outage.over(now, self._pace):
+            self._stop(_outage(self._run, self._pace))
+
+    def _probe(self, now: float) -> None:
+        """While the target is away: one held row at a time tries again."""
+        if self._outage.over(now, self._pace):
+            self._stop(_outage(self._run, self._pace))
+        elif now >= self._outage.probe_at and self._held and not self._tasks:
+            self._begin(self._held.pop(0), now)
+
+    def _outage_ended(self) -> None:
+        self._outage.ended()
+        held, self._held = self._held, []
+        for job in held:
+            self._board.again(job)
+
+    def _spent(self) -> Meter:
+        """What was spent since the last commit."""
+        calls = self._calls
+        then, links, uploads = self._metered
+        self._metered = (self._clock(), calls.link_calls, calls.upload_calls)
+        return Meter(self._metered[0] - then, calls.link_calls - links, calls.upload_calls - uploads)
+
+    def _committed(self) -> None:
+        """After a commit: there is room for more rows, and something to show."""
+        self._wake.set()
+        now = self._clock()
+        done = sum(self._scribe.counts.values())
+        if self._means.progress is None or (now - self._shown < SHOW_EVERY and done < self._run.rows):
+            return
+        self._shown = now
+        rate, left = self._pulse.beat(now, done)
+        counts = {outcome: rows for outcome, rows in self._scribe.counts.items() if rows}
+        self._means.progress(Progress(self._run.id, self._run.rows, counts, rate, left, self._holding_up(now)))
+
+    def _holding_up(self, now: float) -> Text | None:
+        """What to say besides the numbers, if something holds the run up."""
+        if self._outage.since is not None:
+            host = self._run.target
+            return Text(f"{host} cannot be reached; trying again", f"无法连接 {host}，正在重试")
+        paused = sum(1 for lane in self._board.lanes if max(lane.env.pace.paused_until, lane.account.pace.paused_until) > now)
+        return Text(f"{paused} environments paused: told to slow down", f"{paused} 个环境按要求放慢，暂停中") if paused else None
+
+
+def _lanes(places: list[EnvRecord], pace: Pace) -> list[Lane]:
+    """One lane a place; places that share an environment or a merchant share its limits."""
+    accounts: dict[str, Account] = {}
+    environments: dict[str, Env] = {}
+    lanes = []
+    for place in places:
+        account = accounts.setdefault(place.appid, Account(place.appid, Slowdown(pace.concurrency)))
+        environment = environments.setdefault(place.env, Env(place.env, Slowdown(pace.per_env)))
+        lane = Lane(place.no, environment, account, place.owner)
+        account.lanes.append(lane)
+        environment.lanes.append(lane)
+        lanes.append(lane)
+    return lanes
+
+
+def _closed_end(job: Job, end_as: RowEnd) -> RowEnd:
+    """How a row that was waiting ends when its environment is closed: a refusal of its own is the truer end."""
+    if job.refusal is not None:
+        return job.refusal
+    return replace(end_as, line=job.row.line, attempts=job.tries.calls, started_at=job.started_at, ended_at=time.time())
+
+
+def _go_on(run: RunRecord) -> Text:
+    return Text(
+        f"Run the same command again: it goes on with run {run.id}.",
+        f"再次运行同一命令，即可继续任务 {run.id}。",
+    )
+
+
+def interrupted(run: RunRecord) -> InterruptedRunError:
+    """The error of a sitting that was told to end."""
+    more = _go_on(run)
+    return InterruptedRunError(Text(f"interrupted. {more.en}", f"已中断。{more.zh}"))
+
+
+def _outage(run: RunRecord, pace: Pace) -> OutageError:
+    more = _go_on(run)
+    return OutageError(
+        Text(
+            f"no connection to {run.target} for {pace.patience:g} s; its rows are pending. Check the network. {more.en}",
+            f"{pace.patience:g} 秒内无法连接 {run.target}；未完成的行仍待处理。请检查网络。{more.zh}",
+        )
+    )
+
+
+def _platform_stop(end: RowEnd, run: RunRecord) -> StoppedError:
+    known, more = errcode(end.errcode or 0), _go_on(run)
+    return PlatformStopError(
+        Text(
+            f"errcode {known.code} ({known.meaning.en}) stops every merchant. {known.action.en} {more.en}",
+            f"errcode {known.code}（{known.meaning.zh}）影响所有商户。{known.action.zh} {more.zh}",
+        )
+    )

@@ -1,0 +1,214 @@
+"""links.csv: the one place where links are written, on purpose. 0600, UTF-8 without BOM.
+
+While a run goes on, its links gather in `links.csv.part` in the order in which they are issued, each flushed before
+the ledger says that its row is linked. At the end the list's order is restored and the file renamed into place.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from array import array
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.model import Link, Outcome, Secret, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from zoneinfo import ZoneInfo
+
+    from tcb_ops.model import RowEnd
+    from tcb_ops.runs.ledger import Ledger, RunRecord
+
+__all__ = ["LINK_COLUMNS", "LinksFile", "check_columns"]
+
+LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
+"""The interface's own names, and the end of the link's life."""
+
+
+def check_columns(headers: Iterable[str]) -> None:
+    """Refuse a list with a column that links.csv itself writes."""
+    twice = [name for name in headers if name.strip().lower() in LINK_COLUMNS]
+    if twice:
+        names = ", ".join(twice)
+        raise UsageError(
+            Text(
+                f"the list has a column that links.csv itself writes: {names}. Rename it in the list.",
+                f"清单里有 links.csv 自己要写的列：{names}。请在清单中改名。",
+            )
+        )
+
+
+class LinksFile:
+    """The links of one run, being gathered beside the file that they will end in."""
+
+    def __init__(self, dest: Path, run_id: str) -> None:
+        self.dest = dest
+        self.part = dest.with_name(f"{dest.name}.part")
+        self._run_id = run_id
+        self._file: io.BufferedRandom | None = None
+
+    def open(self) -> None:
+        """Open the part file for appending; a torn last line is cut. Another run's part is refused."""
+        head = f"# {self._run_id}\n".encode()
+        try:
+            handle = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.fdopen(handle, "r+b")
+            self.part.chmod(0o600)
+            found = self._file.readline()
+            if found and found != head and found.endswith(b"\n"):
+                self._file.close()
+                self._file = None
+                raise UsageError(
+                    Text(
+                        f"{self.part} belongs to another run ({found[2:].decode(errors='replace').strip()}): finish "
+                        "that one, or name another file with --out.",
+                        f"{self.part} 属于另一个任务（{found[2:].decode(errors='replace').strip()}）："
+                        "请先完成它，或用 --out 指定其他文件。",
+                    )
+                )
+            if found != head:
+                self._file.seek(0)
+                self._file.truncate()
+                self._file.write(head)
+                self._file.flush()
+            _cut_torn_line(self._file)
+        except OSError as error:
+            raise _trouble(self.part, error) from None
+
+    def close(self) -> None:
+        """Close the part file; it stays for the next sitting."""
+        if self._file is not None:
+            with suppress(OSError):  # a full disk was reported when the write failed
+                self._file.close()
+            self._file = None
+
+    def append(self, ends: Iterable[RowEnd]) -> None:
+        """Write the links among these ends, and hand them to the operating system."""
+        if self._file is None:
+            return
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        for end in ends:
+            if end.link is not None:
+                writer.writerow((end.line, *_shown(end.link)))
+        try:
+            self._file.write(text.getvalue().encode())
+            self._file.flush()
+        except OSError as error:
+            raise _trouble(self.part, error) from None
+
+    def lost(self, linked: Iterable[int], now: float) -> Iterator[int]:
+        """Give those lines, of the ones the ledger calls linked, whose link is not here or has run out."""
+        places = self._places(now)
+        return (line for line in linked if line >= len(places) or places[line] < 0)
+
+    def finish(self, ledger: Ledger, run: RunRecord, zone: ZoneInfo, now: float) -> int:
+        """Write links.csv in the list's order, each row once, and rename it into place; gives the links run out."""
+        places = self._places(None)
+        fresh = self.dest.with_name(f"{self.dest.name}.tmp")
+        run_out = 0
+        try:
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out, self.part.open("rb") as part:
+                fresh.chmod(0o600)
+                writer = csv.writer(out, lineterminator="\r\n")
+                writer.writerow((*run.headers, *LINK_COLUMNS))
+                for record in ledger.rows(run):
+                    end, link = record.end, None
+                    if end.outcome is Outcome.LINKED:
+                        part.seek(places[end.line])
+                        link = _read_back(part.readline())
+                        run_out += link.expires_at <= now
+                    writer.writerow((*record.row.cells, *_final(end, link, zone)))
+                out.flush()
+                os.fsync(out.fileno())
+            fresh.replace(self.dest)
+            self.close()
+            self.part.unlink()
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise _trouble(self.dest, error) from None
+        return run_out
+
+    def _places(self, alive_at: float | None) -> array[int]:
+        """Where each line's newest link stands in the part file (bytes), -1 for none; eight bytes a line."""
+        places = array("q")
+        with self.part.open("rb") as part:
+            part.readline()
+            while True:
+                at = part.tell()
+                record = part.readline()
+                if not record:
+                    return places
+                line = int(record[: record.index(b",")])
+                if line >= len(places):
+                    places.extend([-1] * (line + 1 - len(places)))
+                alive = alive_at is None or _read_back(record).expires_at > alive_at
+                places[line] = at if alive else -1
+
+
+def _shown(link: Link) -> tuple[Any, ...]:
+    return (
+        link.url.reveal(),
+        link.token.reveal(),
+        link.authorization.reveal(),
+        link.file_id,
+        link.cos_file_id.reveal(),
+        link.starts_at,
+        link.expires_at,
+    )
+
+
+def _read_back(record: bytes) -> Link:
+    _, url, token, authorization, file_id, cos_file_id, starts_at, expires_at = next(csv.reader([record.decode()]))
+    return Link(
+        Secret(url), Secret(token), Secret(authorization), file_id, Secret(cos_file_id), int(expires_at), int(starts_at)
+    )
+
+
+def _final(end: RowEnd, link: Link | None, zone: ZoneInfo) -> tuple[Any, ...]:
+    errcode = "" if end.errcode is None else end.errcode
+    if link is None:
+        return (errcode, end.errmsg, "", "", "", "", "", "")
+    until = datetime.fromtimestamp(link.expires_at, UTC).astimezone(zone).isoformat()
+    return (
+        errcode,
+        end.errmsg,
+        link.url.reveal(),
+        link.token.reveal(),
+        link.authorization.reveal(),
+        link.file_id,
+        link.cos_file_id.reveal(),
+        until,
+    )
+
+
+def _cut_torn_line(file: io.BufferedRandom) -> None:
+    """Cut what a killed process left of its last line, and go to the end. Links hold no line breaks."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - 65_536)
+        file.seek(begin)
+        block = file.read(end - begin)
+        newline = block.rfind(b"\n")
+        if newline >= 0:
+            file.truncate(begin + newline + 1)
+            break
+        end = begin
+    file.seek(0, os.SEEK_END)
+
+
+def _trouble(file: Path, error: OSError) -> StoppedError:
+    why = error.strerror or "it cannot be written"
+    return StoppedError(
+        Text(
+            f"{file}: {why}. What was committed is safe: free space or mend the access, then run the same command again.",
+            f"{file}：{why}。已提交的内容是安全的：请释放空间或修复权限，然后再次运行同一命令。",
+        )
+    )

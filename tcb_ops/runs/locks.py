@@ -1,0 +1,78 @@
+"""One sitting at a time works on a run: an operating system's lock on a file beside the ledger.
+
+A kill frees it. The text beside it only names the holder, for the message.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tcb_ops.runs.ledger import Ledger
+
+__all__ = ["hold", "host_name", "operator_name"]
+
+
+def operator_name() -> str:
+    """Who runs this, as the operating system knows them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "?"
+
+
+def host_name() -> str:
+    """This machine's name."""
+    return socket.gethostname()
+
+
+@contextmanager
+def hold(ledger: Ledger, run_id: str) -> Iterator[None]:
+    """Hold a run for as long as the block lasts. Raises UsageError naming the holder when another process has it."""
+    folder = _folder(ledger)
+    lock = FileLock(folder / f"{run_id}.lock")
+    holder = folder / f"{run_id}.holder"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = "?"
+        with suppress(OSError):
+            who = holder.read_text(encoding="utf-8").strip()
+        raise UsageError(
+            Text(
+                f"run {run_id} is being worked on by {who}. Wait for it, or stop it there.",
+                f"任务 {run_id} 正由 {who} 执行。请等待它结束，或在那边停止它。",
+            )
+        ) from None
+    except OSError as error:
+        why = error.strerror or "cannot be written"
+        raise UsageError(Text(f"{folder}: {why}. The ledger's folder must be writable.", f"{folder}：{why}。台账所在文件夹必须可写。")) from None
+    try:
+        holder.write_text(f"{operator_name()}@{host_name()}, process {os.getpid()}\n", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink()
+        lock.release()
+        with suppress(OSError):  # an empty file more or less: whoever comes next makes it again
+            Path(lock.lock_file).unlink()
+
+
+def _folder(ledger: Ledger) -> Path:
+    if ledger.file is not None:
+        return ledger.file.with_name(f"{ledger.file.name}-locks")
+    return Path(tempfile.gettempdir()) / f"tcb-ops-locks-{operator_name()}"

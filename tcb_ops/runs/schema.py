@@ -1,0 +1,89 @@
+"""The ledger's tables."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+__all__ = ["SCHEMA", "envs", "rows", "runs", "version"]
+
+SCHEMA = sa.MetaData()
+
+version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True), info={"current": 1})
+"""One row: the version of this schema. A ledger of another version is refused untouched."""
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False, default="", server_default="")
+
+
+runs = sa.Table(
+    "runs",
+    SCHEMA,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    _text("kind"),
+    _text("target"),
+    _text("list_name"),
+    _text("list_sha256"),
+    sa.Column("list_bytes", sa.BigInteger, nullable=False, default=0),
+    _text("headers"),
+    _text("root"),
+    _text("settings"),
+    _text("parent"),
+    _text("note"),
+    _text("operator"),
+    _text("host"),
+    _text("out"),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("finished_at", sa.Double),
+    _text("stopped"),
+    _text("report"),
+    sa.Column("rows", sa.Integer, nullable=False, default=0),
+    sa.Column("seconds", sa.Double, nullable=False, default=0.0),
+    sa.Column("link_calls", sa.Integer, nullable=False, default=0),
+    sa.Column("upload_calls", sa.Integer, nullable=False, default=0),
+)
+
+envs = sa.Table(
+    "envs",
+    SCHEMA,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
+    sa.Column("no", sa.Integer, primary_key=True),
+    _text("env"),
+    _text("appid"),
+    _text("merchant"),
+    _text("owner"),
+    sa.Column("left", sa.Boolean, nullable=False, default=False),
+    sqlite_with_rowid=False,
+)
+"""The environments of a run; rows refer to them by number, which keeps a million rows small."""
+
+rows = sa.Table(
+    "rows",
+    SCHEMA,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
+    sa.Column("line", sa.Integer, primary_key=True),
+    sa.Column("place", sa.Integer, nullable=False),
+    _text("path"),
+    _text("file"),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("mtime_ns", sa.BigInteger),
+    _text("cells"),
+    _text("outcome"),
+    _text("reason"),
+    _text("detail"),
+    sa.Column("errcode", sa.Integer),
+    _text("errmsg"),
+    _text("rid"),
+    sa.Column("http_status", sa.Integer),
+    _text("store_code"),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0, server_default="0"),
+    sa.Column("bytes", sa.BigInteger),
+    _text("md5"),
+    _text("file_id"),
+    sa.Column("started_at", sa.Double),
+    sa.Column("ended_at", sa.Double),
+    sqlite_with_rowid=False,
+)
+
+sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)

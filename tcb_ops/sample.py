@@ -1,0 +1,56 @@
+"""The sample that the demo, the notebooks and rehearsals work on: merchants, lists, files, and a fault plan."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tcb_ops.settings import Settings
+    from tcb_ops.simulator import Faults, Simulator
+
+__all__ = ["FAULTS", "FILES", "MERCHANTS", "PATHS", "SAMPLE", "rehearsal"]
+
+
+def _folder() -> Path:
+    """The sample's folder: within the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "data"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "data"
+
+
+SAMPLE = _folder()
+MERCHANTS = SAMPLE / "merchants.csv"
+PATHS = SAMPLE / "paths.csv"
+FILES = SAMPLE / "files"
+FAULTS = SAMPLE / "faults.toml"
+
+
+@contextmanager
+def rehearsal(folder: Path, *, lang: str | None = None) -> Iterator[tuple[Settings, Simulator, Faults]]:
+    """Run the simulator with the sample's merchants and faults; `folder` takes the ledger and the made-up tokens.
+
+    Gives the settings that lead to it, the simulator, and its fault plan.
+    """
+    import secrets
+
+    from tcb_ops.lists.merchants import read_merchants
+    from tcb_ops.settings import load_settings
+    from tcb_ops.simulator import Simulator, load_faults
+
+    merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
+    tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
+    file = folder / "tokens.csv"
+    file.touch(mode=0o600)
+    file.write_text("".join(f"{line}\n" for line in ("appid,access_token", *map(",".join, tokens.items()))), encoding="utf-8")
+    with Simulator(list(merchants), tokens, faults=faults) as simulator:
+        options = {
+            "api_base": simulator.base,
+            "merchants": MERCHANTS,
+            "ledger": str(folder / "ledger.db"),
+            "lang": lang,
+            "tokens": {"source": "file", "file": file},
+        }
+        yield load_settings(options=options), simulator, faults

@@ -1,0 +1,178 @@
+"""Settings: `tcb-ops.toml`, overridden by `TCB_OPS_…` variables, overridden by options.
+
+A nested setting's variable has two underscores: `TCB_OPS_TOKENS__SOURCE`. Paths in the file are relative to the
+file's folder, paths in variables and options to the working folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tcb_ops.errors import SettingsError
+from tcb_ops.model import Lang, Text, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SETTINGS_FILE", "Settings", "TokenSettings", "load_settings"]
+
+SETTINGS_FILE = "tcb-ops.toml"
+
+
+class TokenSettings(BaseModel):
+    """Where an appid's access token comes from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Literal["file", "command"] = "file"
+    file: Path = Path("tokens.csv")
+    """CSV `appid,access_token[,expires_at]`."""
+    command: tuple[str, ...] = ()
+    """A program and its arguments; `{appid}` is replaced. JSON on stdout."""
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        import shlex
+
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _system_lang() -> Lang:
+    spoken = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
+    return Lang.ZH if spoken.lower().startswith("zh") else Lang.EN
+
+
+class Settings(BaseSettings):
+    """Everything that holds for all commands. Frozen; holds no token."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TCB_OPS_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    api_base: str = "https://api.weixin.qq.com"
+    merchants: Path = Path("merchants.csv")
+    ledger: str = Field(default="tcb-ops.db", repr=False)
+    """A file, or a database URL (which may hold a password: never shown)."""
+    lang: Lang = Field(default_factory=_system_lang)
+    timezone: str = "Asia/Shanghai"
+    confirm_over: int = Field(default=5, ge=0)
+    """Uploads to more live environments than this are shown and asked about first."""
+    store_hosts: tuple[str, ...] = ()
+    """Hosts besides COS's own domains that a link may lead to; a leading dot allows its subdomains."""
+    etag: Literal["fail", "warn"] = "fail"
+    """What a stored object's differing ETag means."""
+    tokens: TokenSettings = TokenSettings()
+
+    @field_validator("api_base")
+    @classmethod
+    def _base(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
+            message = "must look like https://api.weixin.qq.com"
+            raise ValueError(message)
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            message = "must be https: tokens travel in the URL (http is for a simulator on this machine)"
+            raise ValueError(message)
+        return value.rstrip("/")
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            message = "is not a time zone; one looks like Asia/Shanghai"
+            raise ValueError(message) from None
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of screens and reports."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def ledger_name(self) -> str:
+        """The ledger as it may be shown: a database URL without its password."""
+        scheme, there, rest = self.ledger.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}" if there else self.ledger
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the target is a simulator on this machine: its reports are marked SIMULATED 演练."""
+        return is_loopback(urlsplit(self.api_base).hostname or "")
+
+
+def load_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings file, the environment and the options given.
+
+    `config` None means tcb-ops.toml in the working folder, which need not be there. Options that are None do not
+    count. Raises SettingsError naming the file or variable, never showing a value.
+    """
+    file = Path(config) if config is not None else Path(SETTINGS_FILE)
+    from_file = _read(file, required=config is not None)
+    given = _given(options or {})
+
+    class _Layered(Settings):
+        @classmethod
+        def settings_customise_sources(  # noqa: PLR6301  the signature is pydantic-settings'
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
+
+    try:
+        return _Layered(**given)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)[0]
+    key = ".".join(str(part) for part in wrong["loc"])
+    variable = "TCB_OPS_" + key.upper().replace(".", "__")
+    where = variable if variable in os.environ else f"{file}: {key}" if from_file else key
+    why = wrong["msg"].removeprefix("Value error, ")
+    raise SettingsError(
+        Text(
+            f"{where}: {why}. Mend it; the README's section on settings lists what there is.",
+            f"{where}：{why}。请修正；可用的设置见 README 的“设置”一节。",
+        )
+    )
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _read(file: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise SettingsError(
+            Text(f"{file}: no such settings file. Check --config.", f"{file}：没有这个设置文件。请检查 --config。")
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        why = str(error)
+        raise SettingsError(
+            Text(f"{file}: cannot be read as TOML: {why}", f"{file}：不能作为 TOML 读取：{why}")
+        ) from None
+    folder = file.parent
+    if isinstance(found.get("merchants"), str):
+        found["merchants"] = folder / found["merchants"]
+    if isinstance(found.get("ledger"), str) and "://" not in found["ledger"]:
+        found["ledger"] = str(folder / found["ledger"])
+    tokens = found.get("tokens")
+    if isinstance(tokens, dict) and isinstance(tokens.get("file"), str):
+        tokens["file"] = folder / tokens["file"]
+    return found

@@ -1,0 +1,132 @@
+"""Fault plans: what the simulator does wrong on purpose, and to whom.
+
+A plan is a TOML file of `[[fault]]` entries. A fault hangs on (env, path, nth call of a step), never on the order of
+calls across paths, so that a plan implies how each row ends, however many calls run at once::
+
+    [[fault]]
+    env = "shop-a-1f2e3d"  # or appid = "wx…", or both; * ? and [] work in env, appid and path, and * crosses /
+    path = "banner/*.png"  # default: every path
+    step = "link"  # link (default) or store
+    call = 1  # only the nth call of the step for (env, path): 2, [1, 3] or "1-3"; default: every call
+    errcode = 85088  # link: this answer, with `errmsg = "…"` if you like
+    code = "SlowDown"  # store: this COS error, with `errmsg` and `status` if you like
+    status = 503  # a bare HTTP status with a gateway's HTML page
+    reset = true  # the connection breaks before the answer; "middle": within it
+    body = "garbage"  # link: an answer that is not JSON
+    lifetime = 1  # link: a link of this many seconds
+    etag = "wrong"  # store: not the MD5; "opaque": no MD5 at all
+    delay = 1.5  # seconds before whatever follows
+
+The first entry that fits a call is played. `delay` goes with everything; of the others an entry has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from tcb_ops.model import Kind, Outcome
+
+__all__ = ["Etag", "Fault", "Faults", "Reset", "Step"]
+
+
+class Step(StrEnum):
+    """The two calls of a row."""
+
+    LINK = "link"
+    STORE = "store"
+
+
+class Reset(StrEnum):
+    """Where a connection breaks."""
+
+    BEFORE = "before"
+    MIDDLE = "middle"
+    """Within the answer: what was asked has been done, and the client cannot know."""
+
+
+class Etag(StrEnum):
+    """What the store says instead of the MD5."""
+
+    WRONG = "wrong"
+    OPAQUE = "opaque"
+    """No MD5 at all, as a bucket with its own keys answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One entry of a plan."""
+
+    env: str = "*"
+    appid: str = "*"
+    path: str = "*"
+    step: Step = Step.LINK
+    calls: tuple[tuple[int, int], ...] = ()
+    """Ranges of call numbers, ends included, counted from 1; none means every call."""
+    errcode: int | None = None
+    errmsg: str = ""
+    code: str = ""
+    status: int | None = None
+    reset: Reset | None = None
+    garbage: bool = False
+    lifetime: int | None = None
+    """Seconds."""
+    etag: Etag | None = None
+    delay: float = 0.0
+    """Seconds."""
+
+    def concerns(self, env: str, appid: str) -> bool:
+        """Whether the entry is about this merchant's environment."""
+        return fnmatchcase(env, self.env) and fnmatchcase(appid, self.appid)
+
+    def hits(self, step: Step, path: str, call: int) -> bool:
+        """Whether the entry is played at the nth call of a step for a path."""
+        return self.step is step and self.covers(call) and fnmatchcase(path, self.path)
+
+    def covers(self, call: int) -> bool:
+        """Whether the entry names this call."""
+        return not self.calls or any(first <= call <= last for first, last in self.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """A fault plan. The empty plan is the default: everything goes well."""
+
+    entries: tuple[Fault, ...] = ()
+
+    def within(self, env: str, appid: str) -> Faults:
+        """Give the part of the plan that is about one merchant's environment."""
+        return Faults(tuple(entry for entry in self.entries if entry.concerns(env, appid)))
+
+    def find(self, step: Step, path: str, call: int) -> Fault | None:
+        """Give the entry to play at a call, of a plan narrowed by `within`."""
+        return next((entry for entry in self.entries if entry.hits(step, path, call)), None)
+
+    def counted(self, step: Step, path: str) -> bool:
+        """Whether calls for this path need counting, because an entry names a call."""
+        return any(
+            entry.calls and entry.step is step and fnmatchcase(path, entry.path) for entry in self.entries
+        )
+
+    def implies(
+        self,
+        env: str,
+        appid: str,
+        path: str,
+        *,
+        kind: Kind,
+        attempts: int = 4,
+        siblings: Collection[str] = (),
+    ) -> frozenset[Outcome]:
+        """Give every outcome that a run may end this row with under the plan; see `implied_outcomes`.
+
+        `siblings` are the merchant's other environments: a fault there can stop the whole merchant.
+        """
+        from tcb_ops.simulator.implied import implied_outcomes
+
+        return implied_outcomes(self, env, appid, path, kind=kind, attempts=attempts, siblings=siblings)

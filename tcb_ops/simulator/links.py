@@ -1,0 +1,153 @@
+"""Upload links as the platform issues them, and what COS checks when one is used: pure functions.
+
+Nothing is kept per link: token and cos_file_id are HMACs over what the link is for, so that they can be checked when
+they come back. The keys are constants, for they guard nothing and links outlive a restart as they do in life.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from tcb_ops.simulator.answers import Refusal
+from tcb_ops.simulator.signing import (
+    authorization,
+    http_string,
+    read_authorization,
+    signature,
+    string_to_sign,
+)
+
+if TYPE_CHECKING:
+    from tcb_ops.simulator.form import Form
+
+__all__ = ["MAX_OBJECT", "bucket_of", "check_form", "issue", "link_url"]
+
+MAX_OBJECT = 5 * 1024**3
+"""Bytes of the largest object that a POST may bring (436/14690)."""
+
+_SECRET_ID = "AKIDsimulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
+_SECRET_KEY = "simulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
+_TENCENT_APPID = "1258717764"
+_PLUS_AND_SLASH = b"\xfb\xff\xbf"
+"""In base64 "+/+/": a client that loses a plus sign on the way is found out by every link."""
+_NOT_IN_A_TARGET = re.compile(r"[\x00-\x20%?#\x7f-\U0010ffff]+")
+
+
+def bucket_of(env: str) -> str:
+    """Give an environment's bucket: the hex of the id's first two characters, the id, the Tencent appid."""
+    return f"{env[:2].encode().hex()}-{env}-{_TENCENT_APPID}"
+
+
+def link_url(base: str, bucket: str, path: str, *, raw: bool) -> str:
+    """Give the path-style URL; `raw` leaves unencoded what HTTP lets stand in a request target."""
+    if raw:
+        return f"{base}/{bucket}/{_NOT_IN_A_TARGET.sub(lambda found: quote(found[0], safe=''), path)}"
+    return f"{base}/{bucket}/{quote(path, safe='/-_.~')}"
+
+
+def issue(
+    url: str, env: str, bucket: str, path: str, appid: str, start: int, lifetime: int
+) -> dict[str, str | int]:
+    """Give the answer of getUploadTcbFileLink. `start` is Unix seconds, `lifetime` seconds."""
+    key_time = f"{start};{start + lifetime}"
+    return {
+        "errcode": 0,
+        "errmsg": "ok",
+        "url": url,
+        "token": _token(bucket, path, key_time, appid),
+        "authorization": authorization(_SECRET_ID, _SECRET_KEY, key_time, "post", f"/{bucket}/{path}"),
+        "file_id": f"cloud://{env}.{bucket}/{path}",
+        "cos_file_id": _cos_file_id(bucket, path),
+    }
+
+
+def check_form(form: Form, bucket: str, path: str, now: float) -> Refusal | str:  # noqa: PLR0911  a return per check
+    """Check a whole form against the link it claims to use; give the link's appid, or the first refusal.
+
+    `path` is the decoded path of the URL that was posted to, below the bucket; `now` Unix seconds.
+
+    ==========================================  =============================================
+    what is wrong                               answer
+    ==========================================  =============================================
+    cut off, not UTF-8, a field twice           400 MalformedPOSTRequest
+    a field after the file                      400 MalformedPOSTRequest
+    no file, or two                             400 IncorrectNumberOfFilesInPostRequest
+    file over 5 GB                              400 EntityTooLarge
+    no key                                      400 MalformedPOSTRequest
+    no Signature                                403 AccessDenied "Access Denied."
+    Signature not of this request               403 SignatureDoesNotMatch
+    link run out                                403 AccessDenied "Request has expired"
+    no x-cos-security-token                     403 InvalidAccessKeyId
+    token of another link                       403 AccessDenied "Access Denied."
+    key is not the link's path                  403 AccessDenied "Access Denied."
+    x-cos-meta-fileid missing or another's      400 InvalidArgument
+    ==========================================  =============================================
+    """
+    malformed = _shape(form)
+    if malformed:
+        return malformed
+    fields = form.fields
+    denied = Refusal(403, "AccessDenied", "Access Denied.")
+    if "signature" not in fields:
+        return denied
+    signed = read_authorization(fields["signature"])
+    if signed is None or signed.secret_id != _SECRET_ID:
+        return Refusal(
+            403, "InvalidAccessKeyId", "The Access Key Id you provided does not exist in our records."
+        )
+    http = http_string("post", f"/{bucket}/{path}")
+    if not _same(signed.signature, signature(_SECRET_KEY, signed.key_time, http)):
+        shown = (("StringToSign", string_to_sign(signed.key_time, http)), ("FormatString", http))
+        return Refusal(403, "SignatureDoesNotMatch", "The Signature you specified is invalid.", shown)
+    if now >= signed.end:
+        server_time = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return Refusal(403, "AccessDenied", "Request has expired", (("ServerTime", server_time),))
+    token = fields.get("x-cos-security-token", "")
+    if not token:
+        return Refusal(403, "InvalidAccessKeyId", "The temporary key comes without its token.")
+    appid = token.partition(".")[2]
+    if not _same(token, _token(bucket, path, signed.key_time, appid)) or fields["key"] != path:
+        return denied
+    if not _same(fields.get("x-cos-meta-fileid", ""), _cos_file_id(bucket, path)):
+        return Refusal(400, "InvalidArgument", "x-cos-meta-fileid is not the one issued with the link.")
+    return appid
+
+
+def _shape(form: Form) -> Refusal | None:
+    """Refuse a form that could not be of any link."""
+    if form.broken or not form.complete:
+        return Refusal(
+            400, "MalformedPOSTRequest", f"The body is not a whole form: {form.broken or 'cut off'}."
+        )
+    if form.files != 1:
+        return Refusal(
+            400, "IncorrectNumberOfFilesInPostRequest", f"One file is expected, {form.files} came."
+        )
+    if form.field_after_file:
+        return Refusal(400, "MalformedPOSTRequest", "The file must be the last field of the form.")
+    if form.size > MAX_OBJECT:
+        return Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
+    if not form.fields.get("key"):
+        return Refusal(400, "MalformedPOSTRequest", "The form has no key.")
+    return None
+
+
+def _token(bucket: str, path: str, key_time: str, appid: str) -> str:
+    proof = hmac.digest(
+        _SECRET_KEY.encode(), f"token\n{bucket}\n{path}\n{key_time}\n{appid}".encode(), "sha256"
+    )
+    return f"{proof.hex()}.{appid}"
+
+
+def _cos_file_id(bucket: str, path: str) -> str:
+    proof = hmac.digest(_SECRET_KEY.encode(), f"file\n{bucket}\n{path}".encode(), "sha256")
+    return base64.b64encode(_PLUS_AND_SLASH + proof).decode()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())

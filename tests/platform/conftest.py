@@ -1,0 +1,37 @@
+"""A fresh event loop per test, of each kind that runs use."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+LOOPS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"]
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a coroutine in a fresh loop, in debug mode where asyncio would complain; hung is failed."""
+
+    def in_loop(work: Coroutine[Any, Any, Any]) -> Any:
+        factory = None
+        if request.param == "uvloop":
+            import uvloop
+
+            factory = uvloop.new_event_loop
+        with asyncio.Runner(debug=True, loop_factory=factory) as runner:
+            return runner.run(asyncio.wait_for(work, 20))
+
+    return in_loop
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

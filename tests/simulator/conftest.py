@@ -1,0 +1,90 @@
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from tcb_ops.model import Merchant
+from tcb_ops.simulator import Simulator
+
+ENV = "shop-a-1f2e3d"
+BUCKET = "7368-shop-a-1f2e3d-1258717764"
+APPID = "wx0000000000000001"
+OTHER_APPID = "wx0000000000000002"
+TOKEN = "token-of-a+1"
+
+MERCHANTS = (
+    Merchant(APPID, "梧桐花店", ENV),
+    Merchant(APPID, "梧桐花店", "shop-a-test-9c8b7a"),
+    Merchant(OTHER_APPID, "海盐书房", "books-4d5e6f"),
+)
+TOKENS = {APPID: TOKEN, OTHER_APPID: "token-of-b"}
+
+Part = tuple[str, bytes]
+
+
+class Talk:
+    """A plain HTTP client that speaks to one simulator, wrongly if a test wants it."""
+
+    boundary = "----b0undary"
+
+    def __init__(self, sim: Simulator, http: httpx.Client) -> None:
+        self.sim = sim
+        self.http = http
+
+    def ask(self, path: str = "banner/1.png", env: str = ENV, token: str = TOKEN) -> dict[str, Any]:
+        body = json.dumps({"env": env, "path": path}, ensure_ascii=False).encode()
+        return self.ask_raw(body, token).json()
+
+    def ask_raw(self, body: bytes, token: str = TOKEN, method: str = "POST") -> httpx.Response:
+        return self.http.request(
+            method, f"{self.sim.base}/tcb/uploadfile", params={"access_token": token}, content=body
+        )
+
+    @staticmethod
+    def parts(link: dict[str, Any], path: str = "banner/1.png", data: bytes = b"hello") -> list[Part]:
+        return [
+            ("key", path.encode()),
+            ("Signature", link["authorization"].encode()),
+            ("x-cos-security-token", link["token"].encode()),
+            ("x-cos-meta-fileid", link["cos_file_id"].encode()),
+            ("file", data),
+        ]
+
+    def form(self, parts: list[Part]) -> bytes:
+        body = b""
+        for name, value in parts:
+            filename = '; filename="x"' if name == "file" else ""
+            head = f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n\r\n'
+            body += head.encode() + value + b"\r\n"
+        return body + f"--{self.boundary}--\r\n".encode()
+
+    def post(self, url: str, body: Any, **headers: str) -> httpx.Response:
+        content_type = {"Content-Type": f"multipart/form-data; boundary={self.boundary}"}
+        return self.http.post(url, content=body, headers=content_type | headers)
+
+    def upload(self, path: str = "banner/1.png", data: bytes = b"hello", env: str = ENV) -> httpx.Response:
+        link = self.ask(path, env)
+        return self.post(link["url"], self.form(self.parts(link, path, data)))
+
+
+@pytest.fixture
+def start() -> Iterator[Any]:
+    """Start a simulator with options; give a Talk with it. All end with the test."""
+    with ExitStack() as stack:
+
+        def started(**options: Any) -> Talk:
+            tokens = options.pop("tokens", TOKENS)
+            sim = stack.enter_context(Simulator(MERCHANTS, tokens, **options))
+            return Talk(sim, stack.enter_context(httpx.Client(trust_env=False, timeout=5)))
+
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Talk]:
+    """One simulator for tests that only ask it."""
+    with Simulator(MERCHANTS, TOKENS) as sim, httpx.Client(trust_env=False, timeout=5) as http:
+        yield Talk(sim, http)

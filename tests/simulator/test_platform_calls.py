@@ -1,0 +1,275 @@
+import json
+import re
+import time
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import pytest
+
+from tcb_ops.simulator import Call, Fault, Faults, Reset, Step
+
+ENV, BUCKET, APPID, TOKEN = (
+    "shop-a-1f2e3d",
+    "7368-shop-a-1f2e3d-1258717764",
+    "wx0000000000000001",
+    "token-of-a+1",
+)
+RID = re.compile(r"(.*) rid: [0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}")
+
+
+def body(env=ENV, path="a.png"):
+    return json.dumps({"env": env, "path": path}, ensure_ascii=False).encode()
+
+
+REFUSED = {
+    "GET": ("GET", TOKEN, body(), 43002, "require POST method"),
+    "no token": ("POST", "", body(), 41001, "access_token missing"),
+    "unknown token": (
+        "POST",
+        "other",
+        body(),
+        40001,
+        "invalid credential, access_token is invalid or not latest",
+    ),
+    "empty body": ("POST", TOKEN, b"", 44002, "empty post data"),
+    "not JSON": ("POST", TOKEN, b"env=a&path=b", 47001, "data format error"),
+    "GB18030": ("POST", TOKEN, body(path="上传海报").decode().encode("gb18030"), 47001, "data format error"),
+    "UTF-16": ("POST", TOKEN, body().decode().encode("utf-16"), 47001, "data format error"),
+    "BOM": ("POST", TOKEN, b"\xef\xbb\xbf" + body(), 47001, "data format error"),
+    "a list": ("POST", TOKEN, b"[]", 47001, "data format error"),
+    "too deep": ("POST", TOKEN, b"[" * 100_000, 47001, "data format error"),
+    "no env": ("POST", TOKEN, b'{"path":"a"}', 40101, "missing parameter"),
+    "no path": ("POST", TOKEN, b'{"env":"a"}', 40101, "missing parameter"),
+    "empty env": ("POST", TOKEN, body(env=""), 40101, "missing parameter"),
+    "empty path": ("POST", TOKEN, body(path=""), 40101, "missing parameter"),
+    "null path": ("POST", TOKEN, body(path=None), 40101, "missing parameter"),
+    "a number for path": ("POST", TOKEN, body(path=7), 40097, "invalid args"),
+    "a list for env": ("POST", TOKEN, body(env=[ENV]), 40097, "invalid args"),
+    "leading slash": ("POST", TOKEN, body(path="/a"), 40097, "invalid args"),
+    "double slash": ("POST", TOKEN, body(path="a//b"), 40097, "invalid args"),
+    "851 bytes": ("POST", TOKEN, body(path="花" * 283 + "ab"), 40097, "invalid args"),
+    "half a surrogate pair": ("POST", TOKEN, b'{"env":"a","path":"\\ud800"}', 40097, "invalid args"),
+    "env of another appid": (
+        "POST",
+        TOKEN,
+        body(env="books-4d5e6f"),
+        -601012,
+        "no permission for this environment",
+    ),
+    "no such env": ("POST", TOKEN, body(env="nowhere"), -601012, "no permission for this environment"),
+    "token before body": (
+        "POST",
+        "other",
+        b"",
+        40001,
+        "invalid credential, access_token is invalid or not latest",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_call_is_refused_with_http_200_and_a_rid(shared, name):
+    method, token, content, errcode, errmsg = REFUSED[name]
+    answer = shared.ask_raw(content, token, method)
+    assert answer.status_code == 200
+    assert answer.json()["errcode"] == errcode
+    assert RID.fullmatch(answer.json()["errmsg"])[1] == errmsg
+    assert set(answer.json()) == {"errcode", "errmsg"}
+
+
+def test_an_interface_that_is_not_there_is_an_invalid_url(shared):
+    answer = shared.http.post(f"{shared.sim.base}/tcb/nothing?access_token=x", content=b"{}")
+    assert answer.json()["errcode"] == 40066
+
+
+def test_a_link_has_the_documented_shape(start):
+    talk = start(clock=lambda: 1557307130.9)
+    link = talk.ask("this/is/a/example/file.path")
+    assert list(link) == ["errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id"]
+    assert (link["errcode"], link["errmsg"]) == (0, "ok")
+    assert link["url"] == f"{talk.sim.base}/{BUCKET}/this/is/a/example/file.path"
+    assert link["file_id"] == f"cloud://{ENV}.{BUCKET}/this/is/a/example/file.path"
+    assert "&q-sign-time=1557307130;1557308030&q-key-time=1557307130;1557308030&" in link["authorization"]
+    assert "&q-header-list=&q-url-param-list=&q-signature=" in link["authorization"]
+    assert {"+", "/"} <= set(link["cos_file_id"])
+
+
+def test_every_environment_of_an_appid_is_served_and_links_differ(shared):
+    links = [shared.ask(path, env) for env in (ENV, "shop-a-test-9c8b7a") for path in ("a", "b")]
+    for key in ("url", "token", "authorization", "file_id", "cos_file_id"):
+        assert len({link[key] for link in links}) == 4
+
+
+def test_a_plus_in_the_token_must_be_encoded(shared):
+    answer = shared.http.post(f"{shared.sim.base}/tcb/uploadfile?access_token={TOKEN}", content=body())
+    assert answer.json()["errcode"] == 40001
+
+
+@pytest.mark.parametrize(
+    "path", ["目录/海报 1.png", "a%41.png", "a?b#c.png", "a+b&c=d;e.png", "花" * 283, "a\u200bb"]
+)
+def test_an_encoded_url_is_ascii_and_decodes_to_the_path(shared, path):
+    url = shared.ask(path)["url"]
+    assert url.isascii()
+    assert unquote(urlsplit(url).path) == f"/{BUCKET}/{path}"
+
+
+def test_raw_urls_leave_unencoded_what_a_request_target_can_hold(start):
+    talk = start(raw_urls=True)
+    url = talk.ask("目录/a b%41?#~!*'()[]+&=;:@$,.png")["url"]
+    assert url == f"{talk.sim.base}/{BUCKET}/%E7%9B%AE%E5%BD%95/a%20b%2541%3F%23~!*'()[]+&=;:@$,.png"
+
+
+def test_a_path_sent_as_ascii_escapes_is_answered_ok_and_counted(start):
+    talk = start()
+    raw, escaped = body(path="目录/a.png"), json.dumps({"env": ENV, "path": "目录/a.png"}).encode()
+    plain = json.dumps({"env": ENV, "path": "a.png"}).encode()
+    assert [talk.ask_raw(content).json()["errcode"] for content in (raw, plain)] == [0, 0]
+    assert talk.sim.stats.get("escaped_bodies", 0) == 0
+    assert talk.ask_raw(escaped).json()["errcode"] == 0
+    assert talk.sim.stats["escaped_bodies"] == 1
+
+
+def test_a_rotated_token_is_refused_at_the_next_call(start):
+    talk = start()
+    assert talk.ask()["errcode"] == 0
+    new = talk.sim.rotate(APPID)
+    assert [talk.ask()["errcode"], talk.ask(token=new)["errcode"]] == [40001, 0]
+
+
+def test_an_expired_token_is_refused_at_the_next_call(start):
+    talk = start()
+    talk.sim.expire(APPID)
+    assert talk.ask()["errcode"] == 42001
+    assert talk.ask(env="books-4d5e6f", token="token-of-b")["errcode"] == 0
+
+
+def test_a_tokens_file_is_followed(start, tmp_path):
+    file = tmp_path / "tokens.csv"
+    file.write_text(f"appid,access_token\n{APPID},one\n", encoding="utf-8")
+    talk = start(tokens=file)
+    assert talk.ask(token="one")["errcode"] == 0
+    file.write_text(f"appid,access_token\n{APPID},another\n", encoding="utf-8")
+    assert [talk.ask(token="one")["errcode"], talk.ask(token="another")["errcode"]] == [40001, 0]
+
+
+def faulty(start, **fault):
+    return start(faults=Faults((Fault(ENV, path="banner/*", **fault),)), record=True)
+
+
+def test_a_planned_errcode_comes_in_the_platforms_shape(start):
+    answer = faulty(start, errcode=85088).ask()
+    assert answer["errcode"] == 85088
+    assert RID.fullmatch(answer["errmsg"])[1] == "no qbase privilege"
+
+
+def test_a_planned_errcode_can_have_its_own_errmsg(start):
+    answer = faulty(start, errcode=-501000, errmsg="[100003] env not exists").ask()
+    assert RID.fullmatch(answer["errmsg"])[1] == "[100003] env not exists"
+
+
+def test_a_fault_leaves_other_paths_and_environments_alone(start):
+    talk = faulty(start, errcode=85088)
+    assert talk.ask("other.png")["errcode"] == 0
+    assert talk.ask(env="shop-a-test-9c8b7a")["errcode"] == 0
+
+
+def test_a_fault_hangs_on_the_nth_call_of_its_path_whatever_comes_between(start):
+    talk = faulty(start, calls=((2, 3),), errcode=-1)
+    got = {"banner/1": [], "banner/2": []}
+    for path in (
+        "banner/1",
+        "banner/1",
+        "banner/2",
+        "banner/1",
+        "banner/2",
+        "banner/1",
+        "banner/2",
+        "banner/2",
+    ):
+        got[path].append(talk.ask(path)["errcode"])
+    assert got == {"banner/1": [0, -1, -1, 0], "banner/2": [0, -1, -1, 0]}
+
+
+def test_calls_that_the_platform_refuses_do_not_count_for_a_fault(start):
+    talk = faulty(start, calls=((1, 1),), errcode=-1)
+    assert [talk.ask(token="other")["errcode"], talk.ask()["errcode"], talk.ask()["errcode"]] == [
+        40001,
+        -1,
+        0,
+    ]
+
+
+def test_a_bare_status_is_a_gateways_html_page(start):
+    answer = faulty(start, status=503).ask_raw(body(path="banner/1.png"))
+    assert answer.status_code == 503
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "<html>" in answer.text
+
+
+def test_garbage_is_http_200_and_no_json(start):
+    answer = faulty(start, garbage=True).ask_raw(body(path="banner/1.png"))
+    assert answer.status_code == 200
+    with pytest.raises(ValueError, match="Expecting value"):
+        answer.json()
+
+
+def test_a_reset_breaks_the_connection_before_an_answer(start):
+    with pytest.raises(httpx.ReadError):
+        faulty(start, reset=Reset.BEFORE).ask()
+
+
+def test_a_reset_in_the_middle_breaks_it_within_the_answer(start):
+    with pytest.raises(httpx.RemoteProtocolError, match=r"received [1-9][0-9]* bytes"):
+        faulty(start, reset=Reset.MIDDLE).ask()
+
+
+def test_a_delay_comes_before_the_answer(start):
+    talk = faulty(start, delay=0.2)
+    talk.ask("other.png")
+    began = time.monotonic()
+    assert talk.ask()["errcode"] == 0
+    assert time.monotonic() - began >= 0.2
+
+
+def test_a_planned_lifetime_shortens_the_link(start):
+    talk = start(faults=Faults((Fault(ENV, lifetime=1),)), clock=lambda: 1000.0)
+    assert "q-sign-time=1000;1001&" in talk.ask()["authorization"]
+
+
+def test_calls_are_recorded_in_order_with_their_answers(start):
+    talk = start(
+        faults=Faults((Fault(ENV, path="b", status=503), Fault(ENV, path="c", errcode=-1))), record=True
+    )
+    talk.ask("a")
+    talk.ask("a", token="other")
+    talk.ask_raw(body(path="b"))
+    talk.ask("c")
+    talk.ask_raw(b"")
+    assert talk.sim.calls == [
+        Call(Step.LINK, ENV, "a", 0),
+        Call(Step.LINK, ENV, "a", 40001),
+        Call(Step.LINK, ENV, "b", "status 503"),
+        Call(Step.LINK, ENV, "c", -1),
+        Call(Step.LINK, "", "", 44002),
+    ]
+    assert talk.sim.stats["link_calls"] == 5
+    assert {name: n for name, n in talk.sim.stats.items() if name.startswith("link:")} == {
+        "link:0": 1,
+        "link:40001": 1,
+        "link:status 503": 1,
+        "link:-1": 1,
+        "link:44002": 1,
+    }
+
+
+def test_nothing_is_kept_per_call_unless_asked(start):
+    faults = Faults(
+        (Fault(ENV, path="banner/*", calls=((1, 1),), errcode=-1), Fault("books*", delay=0.0, errcode=-1))
+    )
+    talk = start(faults=faults)
+    for number in range(50):
+        talk.ask(f"a/{number}.png")
+    books = talk.sim._books
+    assert (talk.sim.calls, books._counts) == ([], {})
+    assert len(books.stats) == 2

@@ -1,0 +1,88 @@
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Merchant
+from tcb_ops.simulator import Fault, Faults, Simulator, serve
+
+MERCHANTS = (Merchant("wx1", "梧桐花店", "shop-a-1f2e3d"),)
+TOKENS = {"wx1": "one"}
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_it_listens_inside_the_block_and_no_longer():
+    with Simulator(MERCHANTS, TOKENS) as sim:
+        assert sim.base == f"http://127.0.0.1:{sim.port}"
+        assert listens(sim.port)
+    assert not listens(sim.port)
+    assert not [thread for thread in threading.enumerate() if thread.name == "tcb-ops-simulator"]
+
+
+def test_it_can_come_back_on_the_same_port_and_know_its_own_links(start):
+    first = start()
+    link = first.ask()
+    port = first.sim.port
+    first.sim.__exit__(None, None, None)
+    again = start(port=port)
+    assert again.sim.port == port
+    assert again.post(link["url"], again.form(again.parts(link))).status_code == 204
+
+
+def test_a_port_in_use_is_named():
+    with Simulator(MERCHANTS, TOKENS) as sim, pytest.raises(UsageError) as caught:
+        Simulator(MERCHANTS, TOKENS, port=sim.port).__enter__()
+    assert f"Port {sim.port} is in use" in caught.value.text.en
+    assert f"端口 {sim.port} 已被" in caught.value.text.zh
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+def test_a_port_that_is_none_is_named():
+    with pytest.raises(UsageError, match="Port 70000"):
+        Simulator(MERCHANTS, TOKENS, port=70000).__enter__()
+
+
+def test_what_is_no_http_is_refused_and_not_logged(start, caplog):
+    talk = start()
+    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=5) as connection:
+        connection.sendall("POST /tcb/uploadfile?access_token=目录 HTTP/1.1\r\n\r\n".encode())
+        assert b" 400 " in connection.recv(4096)
+    assert caplog.records == []
+
+
+def test_it_stops_in_time_although_an_answer_is_held_back(start):
+    talk = start(faults=Faults((Fault("shop-a-1f2e3d", delay=60.0),)))
+    with socket.create_connection(("127.0.0.1", talk.sim.port)) as connection:
+        body = b'{"env":"shop-a-1f2e3d","path":"a"}'
+        head = b"POST /tcb/uploadfile?access_token=token-of-a%%2B1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        until = time.monotonic() + 5
+        while not talk.sim.stats.get("link_calls") and time.monotonic() < until:
+            time.sleep(0.005)
+        began = time.monotonic()
+        talk.sim.__exit__(None, None, None)
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_runs_until_it_is_told_to_stop_and_gives_the_signals_back(number):
+    before = signal.getsignal(number)
+    sim = Simulator(MERCHANTS, TOKENS)
+    seen = []
+
+    def ready(running):
+        seen.append(listens(running.port))
+        os.kill(os.getpid(), number)
+
+    serve(sim, ready)
+    assert seen == [True]
+    assert not listens(sim.port)
+    assert signal.getsignal(number) is before

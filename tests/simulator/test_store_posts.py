@@ -1,0 +1,361 @@
+import hashlib
+import re
+import socket
+import time
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+
+import httpx
+import pytest
+from qcloud_cos.cos_exception import digest_xml
+
+from tcb_ops.simulator import Call, Etag, Fault, Faults, Reset, Step, Stored
+
+ENV, BUCKET, PATH = "shop-a-1f2e3d", "7368-shop-a-1f2e3d-1258717764", "banner/1.png"
+HELLO_MD5 = hashlib.md5(b"hello").hexdigest()
+
+
+def test_a_form_as_documented_is_stored_and_answered_204(start):
+    talk = start()
+    answer = talk.upload("目录/海报 1.png")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers["etag"] == f'"{HELLO_MD5}"'
+    assert unquote(answer.headers["location"]) == f"{talk.sim.base}/{BUCKET}/目录/海报 1.png"
+    assert answer.headers["server"] == "tencent-cos"
+    assert answer.headers["x-cos-request-id"]
+    assert talk.sim.objects == {(BUCKET, "目录/海报 1.png"): Stored(5, HELLO_MD5, 1)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a%41.png", "a?b#c.png", "a+b &=;.png", "a/../b", "花" * 283, "a\tb", '[x]{y}|^"<>\\`', "trailing/"],
+)
+@pytest.mark.parametrize("raw_urls", [False, True], ids=["encoded", "raw"])
+def test_any_path_that_gets_a_link_can_be_stored_under_it(start, path, raw_urls):
+    talk = start(raw_urls=raw_urls)
+    link = talk.ask(path)
+    answer = exchange(talk, request(talk, link, talk.form(talk.parts(link, path))))
+    assert answer.startswith(b"HTTP/1.1 204 "), answer
+    assert list(talk.sim.objects) == [(BUCKET, path)]
+
+
+def request(talk, link, body):
+    """Give a post as it goes onto the wire, its target byte for byte the link's."""
+    head = f"POST {link['url'].removeprefix(talk.sim.base)} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Content-Type: multipart/form-data; boundary={talk.boundary}\r\n\r\n".encode() + body
+
+
+def exchange(talk, data):
+    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=5) as connection:
+        connection.sendall(data)
+        return connection.recv(65536)
+
+
+def test_httpx_own_form_is_accepted(start):
+    talk = start()
+    link = talk.ask()
+    fields = {name: value.decode() for name, value in talk.parts(link)[:-1]}
+    answer = talk.http.post(link["url"], data=fields, files={"file": ("1.png", b"hello", "image/png")})
+    assert answer.status_code == 204
+
+
+def test_an_object_received_again_counts_and_the_last_one_stands(start):
+    talk = start()
+    for data in (b"one", b"hello"):
+        talk.upload(data=data)
+    assert talk.sim.objects[BUCKET, PATH] == Stored(5, HELLO_MD5, 2)
+    assert (talk.sim.stats["stored"], talk.sim.stats["objects"]) == (2, 1)
+
+
+@pytest.mark.parametrize(("asked", "status"), [("200", 200), ("201", 201), ("204", 204), ("302", 204)])
+def test_success_action_status_is_followed(start, asked, status):
+    talk = start()
+    link = talk.ask()
+    parts = [("success_action_status", asked.encode()), ("Content-Type", b"image/png"), *talk.parts(link)]
+    answer = talk.post(link["url"], talk.form(parts))
+    assert answer.status_code == status
+    if status == 201:
+        root = ET.fromstring(answer.text)
+        assert [child.tag for child in root] == ["Location", "Bucket", "Key", "ETag"]
+        assert [child.text for child in root][1:] == [BUCKET, PATH, f'"{HELLO_MD5}"']
+    else:
+        assert answer.content == b""
+
+
+def without(name):
+    return lambda parts, other: [part for part in parts if part[0] != name]
+
+
+def changed(name, value):
+    return lambda parts, other: [(n, value(v) if n == name else v) for n, v in parts]
+
+
+def swapped(name):
+    return lambda parts, other: [(n, dict(other)[n] if n == name else v) for n, v in parts]
+
+
+FORMS = {
+    "no key": (without("key"), 400, "MalformedPOSTRequest"),
+    "empty key": (changed("key", lambda _: b""), 400, "MalformedPOSTRequest"),
+    "key twice": (lambda parts, other: [parts[0], *parts], 400, "MalformedPOSTRequest"),
+    "key not UTF-8": (changed("key", lambda v: v + b"\xff"), 400, "MalformedPOSTRequest"),
+    "another key": (changed("key", lambda v: v + b"x"), 403, "AccessDenied"),
+    "no Signature": (without("Signature"), 403, "AccessDenied"),
+    "no signature in Signature": (changed("Signature", lambda _: b"x"), 403, "InvalidAccessKeyId"),
+    "another access key": (
+        changed("Signature", lambda v: v.replace(b"q-ak=AKID", b"q-ak=AKIE")),
+        403,
+        "InvalidAccessKeyId",
+    ),
+    "a longer time": (
+        changed("Signature", lambda v: re.sub(rb";(\d+)", lambda m: b";%d" % (int(m[1]) + 9), v)),
+        403,
+        "SignatureDoesNotMatch",
+    ),
+    "another link's Signature": (swapped("Signature"), 403, "SignatureDoesNotMatch"),
+    "no token": (without("x-cos-security-token"), 403, "InvalidAccessKeyId"),
+    "another link's token": (swapped("x-cos-security-token"), 403, "AccessDenied"),
+    "token of another appid": (
+        changed("x-cos-security-token", lambda v: v.replace(b"1", b"2")),
+        403,
+        "AccessDenied",
+    ),
+    "no cos_file_id": (without("x-cos-meta-fileid"), 400, "InvalidArgument"),
+    "another link's cos_file_id": (swapped("x-cos-meta-fileid"), 400, "InvalidArgument"),
+    "lost plus signs": (
+        changed("x-cos-meta-fileid", lambda v: v.replace(b"+", b" ")),
+        400,
+        "InvalidArgument",
+    ),
+    "no file": (without("file"), 400, "IncorrectNumberOfFilesInPostRequest"),
+    "two files": (lambda parts, other: [*parts, parts[-1]], 400, "IncorrectNumberOfFilesInPostRequest"),
+    "a field after the file": (
+        lambda parts, other: [*parts, ("Content-Type", b"image/png")],
+        400,
+        "MalformedPOSTRequest",
+    ),
+    "file first": (lambda parts, other: [parts[-1], *parts[:-1]], 400, "MalformedPOSTRequest"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_wrong_form_is_refused_and_not_stored(shared, name):
+    change, status, code = FORMS[name]
+    link, other = shared.ask(), shared.ask("another.png")
+    parts = change(shared.parts(link), shared.parts(other, "another.png"))
+    answer = shared.post(link["url"], shared.form(parts))
+    assert answer.status_code == status
+    assert digest_xml(answer.content)["code"] == code
+    assert shared.sim.objects == {}
+
+
+def test_a_signature_that_does_not_match_shows_what_should_have_been_signed(shared):
+    link, other = shared.ask("目录/a.png"), shared.ask("other.png")
+    answer = shared.post(other["url"], shared.form(shared.parts(link, "目录/a.png")))
+    root = ET.fromstring(answer.content)
+    assert [child.tag for child in root] == [
+        "Code",
+        "Message",
+        "StringToSign",
+        "FormatString",
+        "Resource",
+        "RequestId",
+        "TraceId",
+    ]
+    assert root.findtext("FormatString") == f"post\n/{BUCKET}/other.png\n\n\n"
+    assert root.findtext("StringToSign").startswith("sha1\n")
+    assert root.findtext("RequestId") == answer.headers["x-cos-request-id"]
+
+
+def test_the_official_library_reads_the_error_body(shared):
+    link = shared.ask()
+    answer = shared.post(link["url"], shared.form(without("Signature")(shared.parts(link), None)))
+    read = digest_xml(answer.content)
+    assert read["code"] == "AccessDenied"
+    assert read["message"] == "Access Denied."
+    assert read["resource"].endswith(f"/{BUCKET}/{PATH}")
+    assert read["requestid"] == answer.headers["x-cos-request-id"]
+    assert read["traceid"]
+
+
+@pytest.mark.parametrize(("later", "status"), [(899.0, 204), (900.0, 403)], ids=["in time", "run out"])
+def test_a_link_lives_as_long_as_its_signature_says(start, later, status):
+    now = [1557307130.0]
+    talk = start(clock=lambda: now[0])
+    link = talk.ask()
+    now[0] += later
+    answer = talk.post(link["url"], talk.form(talk.parts(link)))
+    assert answer.status_code == status
+    if status == 403:
+        root = ET.fromstring(answer.content)
+        assert (root.findtext("Code"), root.findtext("Message")) == ("AccessDenied", "Request has expired")
+        assert root.findtext("ServerTime") == "2019-05-08T09:33:50Z"
+
+
+def test_link_lifetime_is_settable(start):
+    assert "q-sign-time=1000;1060&" in start(clock=lambda: 1000.0, link_lifetime=60).ask()["authorization"]
+
+
+def chunks(data):
+    yield data
+
+
+def test_a_chunked_body_is_refused_with_411(shared):
+    link = shared.ask()
+    answer = shared.post(link["url"], chunks(shared.form(shared.parts(link))))
+    assert answer.status_code == 411
+    assert digest_xml(answer.content)["code"] == "MissingContentLength"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "headers", "status", "code"),
+    [
+        ("GET", f"/{BUCKET}/a", {}, 405, "MethodNotAllowed"),
+        ("PUT", f"/{BUCKET}/a", {}, 405, "MethodNotAllowed"),
+        ("POST", "/nothing/a", {}, 404, "NoSuchBucket"),
+        ("POST", "/", {}, 404, "NoSuchBucket"),
+        ("POST", f"/{BUCKET}/", {}, 400, "InvalidURI"),
+        ("POST", f"/{BUCKET}/%FF", {}, 400, "InvalidURI"),
+        ("POST", f"/{BUCKET}/a", {"Content-Type": "application/json"}, 400, "MalformedPOSTRequest"),
+        ("POST", f"/{BUCKET}/a", {"Content-Type": "multipart/form-data"}, 400, "MalformedPOSTRequest"),
+    ],
+    ids=["GET", "PUT", "bucket", "root", "no key", "not UTF-8", "JSON", "no boundary"],
+)
+def test_what_is_no_form_post_is_refused_by_its_head(shared, method, url, headers, status, code):
+    answer = shared.http.request(method, shared.sim.base + url, content=b"x", headers=headers)
+    assert answer.status_code == status
+    assert digest_xml(answer.content)["code"] == code
+
+
+@pytest.mark.parametrize(("over", "status"), [(65537, b"400"), (65536, b"100")], ids=["over", "at the limit"])
+def test_a_form_over_five_gigabytes_is_refused_before_it_is_sent(shared, over, status):
+    head = f"POST /{BUCKET}/a HTTP/1.1\r\nHost: x\r\nContent-Length: {5 * 1024**3 + over}\r\n"
+    head += "Expect: 100-continue\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
+    answer = exchange(shared, head.encode())
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert (b"<Code>EntityTooLarge</Code>" in answer) is (status == b"400")
+
+
+def test_a_body_that_is_no_whole_form_is_refused(shared):
+    link = shared.ask()
+    answer = shared.post(link["url"], shared.form(shared.parts(link))[:-6])
+    assert digest_xml(answer.content)["code"] == "MalformedPOSTRequest"
+
+
+def test_a_refusal_is_readable_after_a_large_body_on_the_same_connection(shared):
+    link = shared.ask()
+    parts = changed("key", lambda v: v + b"x")(shared.parts(link, data=bytes(4_000_000)), None)
+    assert shared.post(link["url"], shared.form(parts)).status_code == 403
+    assert shared.ask()["errcode"] == 0
+
+
+def test_a_client_that_goes_away_in_mid_send_leaves_nothing(start, tmp_path, caplog):
+    talk = start(store=tmp_path / "s", record=True)
+    link = talk.ask()
+    post = request(talk, link, talk.form(talk.parts(link, data=bytes(100_000))))
+    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=5) as connection:
+        connection.sendall(post[:50_000])
+    until = time.monotonic() + 5
+    while talk.sim.calls[-1].answer != "gone" and time.monotonic() < until:
+        time.sleep(0.005)
+    assert talk.sim.calls[-1] == Call(Step.STORE, ENV, PATH, "gone")
+    assert (talk.sim.objects, list((tmp_path / "s").iterdir()), caplog.records) == ({}, [], [])
+
+
+def test_bytes_are_kept_below_the_folder_when_asked(start, tmp_path):
+    talk = start(store=tmp_path / "objects")
+    data = bytes(range(256)) * 2000
+    for path in ("目录/a.png", "../../../outside"):
+        link = talk.ask(path)
+        assert b" 204 " in exchange(talk, request(talk, link, talk.form(talk.parts(link, path, data))))
+    kept = {
+        file.relative_to(tmp_path).as_posix(): file.read_bytes()
+        for file in tmp_path.rglob("*")
+        if file.is_file()
+    }
+    assert kept == {
+        f"objects/{BUCKET}/目录/a.png": data,
+        f"objects/{BUCKET}/%2E%2E/%2E%2E/%2E%2E/outside": data,
+    }
+
+
+def test_an_object_that_no_folder_can_hold_beside_another_is_a_conflict(start, tmp_path):
+    talk = start(store=tmp_path)
+    assert talk.upload("a").status_code == 204
+    answer = talk.upload("a/b")
+    assert (answer.status_code, digest_xml(answer.content)["code"]) == (409, "PathConflict")
+    assert list(talk.sim.objects) == [(BUCKET, "a")]
+
+
+def faulty(start, **fault):
+    return start(faults=Faults((Fault(ENV, step=Step.STORE, path="banner/*", **fault),)), record=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "message"),
+    [
+        ({"code": "SlowDown"}, 503, "SlowDown", None),
+        ({"code": "NoSuchBucket"}, 404, "NoSuchBucket", None),
+        ({"code": "AccessDenied"}, 403, "AccessDenied", "Access Denied."),
+        (
+            {"code": "AccessDenied", "errmsg": "Request has expired"},
+            403,
+            "AccessDenied",
+            "Request has expired",
+        ),
+        ({"code": "InternalError", "status": 502}, 502, "InternalError", None),
+        ({"code": "Odd"}, 400, "Odd", None),
+    ],
+)
+def test_a_planned_store_code_comes_in_the_stores_shape(start, fault, status, code, message):
+    talk = faulty(start, **fault)
+    answer = talk.upload()
+    read = digest_xml(answer.content)
+    assert (answer.status_code, read["code"]) == (status, code)
+    assert read["message"] == (message or read["message"])
+    assert talk.sim.objects == {}
+    assert talk.upload("other.png").status_code == 204
+
+
+def test_a_store_fault_hangs_on_the_nth_store_call(start):
+    talk = faulty(start, calls=((1, 1),), code="SlowDown")
+    assert [talk.upload().status_code for _ in range(2)] == [503, 204]
+    assert [call.answer for call in talk.sim.calls] == [0, 503, 0, 204]
+
+
+def test_a_store_fault_can_be_of_one_appid_of_a_shared_environment(start):
+    other = Fault(appid="wx0000000000000002", step=Step.STORE, code="SlowDown")
+    assert start(faults=Faults((other,))).upload().status_code == 204
+
+
+def test_a_bare_status_is_a_page_and_nothing_is_stored(start):
+    talk = faulty(start, status=502)
+    answer = talk.upload()
+    assert (answer.status_code, answer.headers["content-type"]) == (502, "text/html")
+    assert talk.sim.objects == {}
+
+
+def test_a_reset_before_the_answer_stores_nothing(start):
+    talk = faulty(start, reset=Reset.BEFORE)
+    with pytest.raises(httpx.ReadError):
+        talk.upload()
+    assert talk.sim.objects == {}
+    assert talk.sim.calls[-1].answer == "reset"
+
+
+def test_a_reset_within_the_answer_comes_after_the_object_is_stored(start):
+    talk = faulty(start, reset=Reset.MIDDLE)
+    with pytest.raises(httpx.RemoteProtocolError):
+        talk.upload()
+    assert talk.sim.objects[BUCKET, PATH].times == 1
+
+
+@pytest.mark.parametrize(("etag", "md5"), [(Etag.WRONG, True), (Etag.OPAQUE, False)], ids=["wrong", "opaque"])
+def test_a_planned_etag_is_not_the_md5(start, etag, md5):
+    talk = faulty(start, etag=etag)
+    answer = talk.upload()
+    said = answer.headers["etag"].strip('"')
+    assert answer.status_code == 204
+    assert said != HELLO_MD5
+    assert bool(re.fullmatch("[0-9a-f]{32}", said)) is md5
+    assert talk.sim.objects[BUCKET, PATH].md5 == HELLO_MD5

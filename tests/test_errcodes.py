@@ -1,0 +1,323 @@
+"""The catalogue holds every code that the interface documents list, in both languages, with the right decision."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tcb_ops import errcodes
+from tcb_ops.errcodes import (
+    Decision,
+    Scope,
+    all_errcodes,
+    all_store_codes,
+    describe,
+    errcode,
+    errcode_table,
+    explain,
+    store_code,
+)
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Lang, Text
+
+CJK = re.compile(r"[\u4e00-\u9fff]")
+
+CORE = (40001, 0, -1, -1000, 40014, 40097, 40101, 41001, 43002, 44002, 47001, 85088)
+
+# As the documents list them, row by row.
+LISTED = (
+    *(0, -1, -1000, 40001, 40014, 42001, 41001, 40097, 40101, 43002, 44002, 47001, 85088, 48001, 48004),
+    *(48006, 50002, 45009, 45011, 45035, 40164, 89503, 40002, 40013, 40125, 41002, 41004, 42002, 42007),
+    *(61003, 61004, 61005, 61006, 61007, 61009, 61010, 61011, 61016, 41018, 61014, 61024, 61017, 61023),
+    *(61028, 85107, -501000, -501001, -501002, -501003, -501004, -501005, -501007, -501009, -501015),
+    *(-501016, -501017, -501018, -501019, -501020, -501021, -503001, -503002, -503003, -601001, -601002),
+    *(-601003, -601004, -601008, -601010, -601011, -601012, -601013, -601018, -604100, -604101, -604102),
+    *(-604103, -604104, -403001, -605101, 76001, 76002, 76003, 76021, 76022),
+)
+
+DECISIONS: dict[tuple[Decision, Scope], tuple[int, ...]] = {
+    (Decision.GOOD, Scope.ROW): (0,),
+    (Decision.REFRESH, Scope.APPID): (40001, 40014, 42001),
+    (Decision.RETRY, Scope.ROW): (-1, -1000, -501001, -501002, -503001, -601001, -601003, -601008),
+    (Decision.SLOW, Scope.APPID): (45011,),
+    (Decision.SLOW, Scope.ENV): (-501004,),
+    (Decision.STOP, Scope.PLATFORM): (61004, 61005, 61006, 40125, 61011),
+    (Decision.STOP, Scope.ENV): (
+        *(-501003, -501005, -501015, -501016, -501017, -501018, -501019),
+        *(-503002, -601012, -601013),
+    ),
+    (Decision.STOP, Scope.APPID): (
+        *(85088, 61003, 61007, 48001, 45009),
+        *(48004, 48006, 50002, 42002, 42007, 61009, 61010, 61016, 61017, 61023, 61028),
+        *(40164, 45035, 89503, 85107, -601004, -601010, -601011, -601018),
+    ),
+    (Decision.FIX, Scope.ROW): (
+        *(40097, 40101, 41001, 43002, 44002, 47001),
+        *(40002, 40013, 41002, 41004, 41018, 61014, 61024),
+        *(-501000, -501007, -501009, -501020, -501021, -503003, -601002),
+        *(-604100, -604101, -604102, -604103, -604104, -403001, -605101),
+        *(76001, 76002, 76003, 76021, 76022),
+    ),
+}
+
+STORE_DECISIONS: dict[tuple[Decision, Scope], tuple[str, ...]] = {
+    (Decision.NEW_LINK, Scope.ROW): ("ExpiredToken", "RequestExpired"),
+    (Decision.NEW_LINK_ONCE, Scope.ENV): (
+        *("RequestTimeTooSkewed", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+        *("AccessDenied", "AccessForbidden"),
+    ),
+    (Decision.RETRY, Scope.ROW): (
+        *("RequestTimeout", "UserNetworkTooSlow", "IncompleteBody"),
+        *("InternalError", "ServiceUnavailable"),
+    ),
+    (Decision.RETRY_ONCE, Scope.ROW): ("BadDigest",),
+    (Decision.SLOW, Scope.ENV): ("SlowDown",),
+    (Decision.STOP, Scope.ENV): (
+        *("PaymentRequired", "NoSuchBucket", "NoSuchKey", "BucketLocked"),
+        *("UnavailableForLegalReasons", "DomainAuditFailed"),
+    ),
+    (Decision.FIX, Scope.ROW): (
+        *("PathConflict", "ObjectLocked", "UploadConflict"),
+        *("EntityTooLarge", "EntityTooSmall", "EntitySizeNotMatch", "KeyTooLong", "InvalidObjectName"),
+        *("InvalidURI", "InvalidArgument", "MalformedPOSTRequest", "IncorrectNumberOfFilesInPostRequest"),
+        *("MissingRequestBodyError", "UnexpectedContent", "InvalidPolicyDocument"),
+        *("MissingContentLength", "PreconditionFailed", "MethodNotAllowed"),
+    ),
+}
+
+STORE_STATUSES = {
+    **dict.fromkeys(("PaymentRequired",), 402),
+    **dict.fromkeys(("RequestExpired", "RequestTimeTooSkewed", "InvalidAccessKeyId"), 403),
+    **dict.fromkeys(("SignatureDoesNotMatch", "AccessDenied", "AccessForbidden"), 403),
+    **dict.fromkeys(("NoSuchBucket", "NoSuchKey"), 404),
+    **dict.fromkeys(("MethodNotAllowed",), 405),
+    **dict.fromkeys(("PathConflict", "ObjectLocked", "BucketLocked", "UploadConflict"), 409),
+    **dict.fromkeys(("MissingContentLength",), 411),
+    **dict.fromkeys(("PreconditionFailed",), 412),
+    **dict.fromkeys(("UnavailableForLegalReasons", "DomainAuditFailed"), 451),
+    **dict.fromkeys(("InternalError",), 500),
+    **dict.fromkeys(("SlowDown", "ServiceUnavailable"), 503),
+}
+"""All others come with 400."""
+
+
+def sentences(entry: errcodes.Errcode | errcodes.StoreCode) -> list[Text]:
+    return [entry.meaning, entry.action]
+
+
+def test_the_catalogue_holds_exactly_the_codes_that_the_documents_list() -> None:
+    assert sorted(entry.code for entry in all_errcodes()) == sorted(LISTED)
+
+
+def test_codes_and_names_are_unique() -> None:
+    entries = all_errcodes()
+    assert len({entry.code for entry in entries}) == len(entries)
+    assert len({entry.name for entry in entries}) == len(entries)
+    assert len({entry.code for entry in all_store_codes()}) == len(all_store_codes())
+
+
+def test_the_interface_pages_own_table_comes_first_and_alone_is_core() -> None:
+    assert tuple(entry.code for entry in all_errcodes() if entry.core) == CORE
+    assert tuple(entry.code for entry in all_errcodes()[: len(CORE)]) == CORE
+
+
+@pytest.mark.parametrize("entry", all_errcodes(), ids=lambda entry: entry.name)
+def test_every_errcode_has_a_handle_a_source_and_both_languages(entry: errcodes.Errcode) -> None:
+    assert re.fullmatch(r"[a-z][a-z0-9_]{1,39}", entry.name)
+    assert entry.source
+    assert entry.known
+    for text in sentences(entry):
+        assert re.match(r"[A-Z/]", text.en)
+        assert text.en.endswith(".")
+        assert CJK.search(text.zh)
+        assert text.zh.endswith("。")
+
+
+@pytest.mark.parametrize("entry", all_store_codes(), ids=lambda entry: entry.code)
+def test_every_store_code_has_its_status_and_both_languages(entry: errcodes.StoreCode) -> None:
+    assert entry.http_status == STORE_STATUSES.get(entry.code, 400)
+    assert entry.known
+    for text in sentences(entry):
+        assert text.en.endswith(".")
+        assert CJK.search(text.zh)
+        assert text.zh.endswith("。")
+
+
+@pytest.mark.parametrize(
+    ("code", "decision", "scope"),
+    [(code, *pair) for pair, codes in DECISIONS.items() for code in codes],
+)
+def test_each_errcode_has_its_decision_and_scope(code: int, decision: Decision, scope: Scope) -> None:
+    entry = errcode(code)
+    assert (entry.code, entry.decision, entry.scope) == (code, decision, scope)
+
+
+def test_no_errcode_is_left_out_of_the_truth_table() -> None:
+    assert sorted(code for codes in DECISIONS.values() for code in codes) == sorted(LISTED)
+
+
+@pytest.mark.parametrize(
+    ("code", "decision", "scope"),
+    [(code, *pair) for pair, codes in STORE_DECISIONS.items() for code in codes],
+)
+def test_each_store_code_has_its_decision_and_scope(code: str, decision: Decision, scope: Scope) -> None:
+    entry = store_code(code)
+    assert (entry.code, entry.decision, entry.scope) == (code, decision, scope)
+
+
+def test_no_store_code_is_left_out_of_the_truth_table() -> None:
+    listed = sorted(code for codes in STORE_DECISIONS.values() for code in codes)
+    assert sorted(entry.code for entry in all_store_codes()) == listed
+
+
+@pytest.mark.parametrize("code", [-501999, 1, 99999, -1001])
+def test_an_unknown_errcode_is_shown_as_it_is_and_not_retried(code: int) -> None:
+    entry = errcode(code)
+    assert not entry.known
+    assert (entry.code, entry.decision, entry.scope) == (code, Decision.FIX, Scope.ROW)
+    assert str(code) in entry.meaning.en
+    assert str(code) in entry.meaning.zh
+    for language in Lang:
+        assert "errmsg" in entry.action.of(language)
+        assert "openapi/rid/get" in entry.action.of(language)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("Request has expired", "RequestExpired"),
+        ("request HAS Expired.", "RequestExpired"),
+        (
+            "You post object request has been expired, expiration time: a but the time now : b",
+            "RequestExpired",
+        ),
+        ("Access Denied.", "AccessDenied"),
+        ("", "AccessDenied"),
+    ],
+)
+def test_access_denied_is_an_expired_link_only_where_its_message_says_so(message: str, code: str) -> None:
+    assert store_code("AccessDenied", message, 403).code == code
+
+
+def test_the_message_of_any_other_code_changes_nothing() -> None:
+    assert store_code("InvalidArgument", "Request has expired", 400).decision is Decision.FIX
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "decision"),
+    [
+        ("NewCode", 500, Decision.RETRY),
+        ("NewCode", 599, Decision.RETRY),
+        ("NewCode", 499, Decision.FIX),
+        ("NewCode", 600, Decision.FIX),
+        ("NewCode", 200, Decision.FIX),
+        ("NewCode", 0, Decision.FIX),
+        ("", 502, Decision.RETRY),
+        ("", 403, Decision.FIX),
+    ],
+)
+def test_an_unknown_store_code_is_retried_only_with_a_5xx(code: str, status: int, decision: Decision) -> None:
+    entry = store_code(code, "<html>", status)
+    assert not entry.known
+    assert (entry.code, entry.http_status) == (code, status)
+    assert (entry.decision, entry.scope) == (decision, Scope.ROW)
+    assert (code or f"HTTP {status}") in entry.meaning.en
+    assert (code or f"HTTP {status}") in entry.meaning.zh
+
+
+def test_a_known_store_code_keeps_its_decision_whatever_the_status() -> None:
+    """An <Error> body may come with a 200."""
+    assert store_code("KeyTooLong", "", 500).decision is Decision.FIX
+    assert store_code("InternalError", "", 200).decision is Decision.RETRY
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (85088, 85088),
+        ("85088", 85088),
+        (" -501001\n", -501001),
+        ("\u300085088", 85088),
+        ("SlowDown", "SlowDown"),
+        (" slowdown ", "SlowDown"),
+        ("ACCESSDENIED", "AccessDenied"),
+    ],
+)
+def test_explain_takes_what_operators_type(asked: str | int, code: str | int) -> None:
+    entry = explain(asked)
+    assert entry.code == code
+    assert entry.known
+
+
+def test_explain_gives_an_unknown_number_the_unknown_entry() -> None:
+    assert explain("12345") == errcode(12345)
+    assert not explain("12345").known
+
+
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [("SlowDwon", "SlowDown"), ("accesdenied", "AccessDenied"), ("NoSuchBuckets", "NoSuchBucket")],
+)
+def test_explain_suggests_the_store_code_that_was_meant(asked: str, near: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        explain(asked)
+    for language in Lang:
+        assert near in refusal.value.text.of(language)
+        assert asked in refusal.value.text.of(language)
+
+
+@pytest.mark.parametrize("asked", ["", "qqqq", "85088x", "1.5", "8" * 5000 + "x"])
+def test_explain_refuses_what_is_no_code_and_says_what_one_looks_like(asked: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        explain(asked)
+    assert refusal.value.__context__ is None
+    for language in Lang:
+        assert "85088" in refusal.value.text.of(language)
+        assert len(refusal.value.text.of(language)) < 200
+
+
+def test_every_pair_of_the_tables_is_described_and_no_other() -> None:
+    used = {(entry.decision, entry.scope) for entry in all_errcodes()}
+    used |= {(entry.decision, entry.scope) for entry in all_store_codes()}
+    assert used == set(errcodes._BY_ITSELF)
+    phrases = [describe(*pair) for pair in used]
+    assert len({phrase.en for phrase in phrases}) == len(used)
+    assert all(CJK.search(phrase.zh) for phrase in phrases)
+    with pytest.raises(KeyError):
+        describe(Decision.SLOW, Scope.PLATFORM)
+
+
+@pytest.mark.parametrize("lang", Lang)
+def test_the_readme_table_shows_every_errcode_once_core_first(lang: Lang) -> None:
+    lines = errcode_table(lang).splitlines()
+    shown = [int(line.split("|")[1]) for line in lines if re.match(r"\| -?\d", line)]
+    assert shown == [entry.code for entry in all_errcodes()]
+    assert sum(line.startswith("| errcode |") for line in lines) == 2
+    for line in lines:
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == 5
+
+
+@pytest.mark.parametrize("lang", Lang)
+def test_a_line_of_the_readme_table_says_meaning_action_and_what_is_done_by_itself(lang: Lang) -> None:
+    entry = errcode(85088)
+    (line,) = (line for line in errcode_table(lang).splitlines() if line.startswith("| 85088 |"))
+    by_itself = describe(entry.decision, entry.scope)
+    for part in ("`no_cloudbase`", *(text.of(lang) for text in (entry.meaning, entry.action, by_itself))):
+        assert part in line
+
+
+def test_a_pipe_in_a_cell_does_not_end_it() -> None:
+    assert errcodes._cell("a|b") == "a\\|b"
+
+
+def test_importing_the_module_reads_no_table() -> None:
+    check = (
+        "from tcb_ops import errcodes as e; "
+        "print(e.all_errcodes.cache_info().currsize, e.all_store_codes.cache_info().currsize)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0"]
