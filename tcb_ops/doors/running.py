@@ -156,7 +156,8 @@ def _read(
     screen: Screen, source: str, given: Given, settings: Settings, values: dict[str, Any], *, root: str | None
 ) -> Batch:
     """Read the list, or show its problems; say what was decided."""
-    from tcb_ops.lists.problems import format_problem, write_fixme
+    from tcb_ops.lists.fixme import write_fixme
+    from tcb_ops.lists.problems import format_problem
 
     def show(error_or_batch: InputError | Batch) -> None:
         problems = error_or_batch.problems

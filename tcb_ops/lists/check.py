@@ -53,10 +53,10 @@ class RowCheck:
             cells = cells[: self._width] + [""] * (self._width - len(cells))
         if self._exported:
             cells = [unguard(cell) for cell in cells]
+        env = self._value(line, cells, self._env, "env")
         path = self._value(line, cells, self._path, "path")
         if not path and not any(map(trim, cells)):
             return None, problems
-        env = self._value(line, cells, self._env, "env")
         merchant = self._value(line, cells, self._merchant, "merchant")
         appid = self._value(line, cells, self._appid, "appid")
         file = self._value(line, cells, self._file, "file").replace("\\", "/")

@@ -46,8 +46,9 @@ _BOMS = (
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # xlsx is a zip, xls an OLE container
 
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
-_ODD = re.compile("[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u07ff]+")
-"""Latin-1 letters, Greek, Cyrillic and their neighbours: what two-byte GBK looks like when read as UTF-8."""
+_ODD = re.compile("[\u0080-\u009f\u00a1-\u07ff]+")
+"""Latin-1, Greek, Cyrillic and their neighbours, but for the no-break space: all that two-byte GBK can look like when
+it is valid UTF-8 by accident (路 looks like a middle dot)."""
 _SURELY_UTF8 = 10
 """So many Chinese characters in valid UTF-8 are no accident of GBK bytes."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Sequence
-from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, overload
 
@@ -51,12 +50,12 @@ class Staging:
     """A list on disk: its rows and its problems. Closed by `close`, with its last reference, or at exit."""
 
     def __init__(self) -> None:
-        with _clear_errors():
-            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            self._db.executescript(_SCHEMA)
-            # Never committed: nobody else can see it, and nothing of it is to stay.
-            self._db.execute("BEGIN")
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._finalizer = weakref.finalize(self, self._db.close)
+        for statement in _SCHEMA.split(";"):
+            self.ask(statement)
+        # Never committed: nobody else can see it, and nothing of it is to stay.
+        self.ask("BEGIN")
 
     def close(self) -> None:
         """Give the disk space back; what was read from it stays, what was not is lost."""
@@ -67,11 +66,9 @@ class Staging:
         values = (
             (r.line, r.env, r.path, r.appid, r.merchant, r.file, _SEPARATOR.join(r.cells)) for r in rows
         )
-        with _clear_errors():
-            self._db.executemany(
-                "INSERT INTO rows (line, env, path, appid, merchant, file, cells) VALUES (?,?,?,?,?,?,?)",
-                values,
-            )
+        self._put(
+            "INSERT INTO rows (line, env, path, appid, merchant, file, cells) VALUES (?,?,?,?,?,?,?)", values
+        )
 
     def add_problems(self, problems: Iterable[Problem], *, of_file: bool = False) -> None:
         """Add problems; `of_file` marks what `clear_file_problems` takes away again."""
@@ -79,11 +76,7 @@ class Staging:
             (p.line, p.column, *_both(p.message), *_both(p.mend), p.value, p.skippable, of_file)
             for p in problems
         )
-        with _clear_errors():
-            self._db.executemany(
-                f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?)",  # noqa: S608  own names
-                values,
-            )
+        self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names
 
     def clear_file_problems(self) -> None:
         """Forget what an earlier look at the local files found."""
@@ -122,8 +115,7 @@ class Staging:
 
     def set_files(self, facts: Iterable[tuple[int, int, int]]) -> None:
         """Write down (size, mtime_ns, line)."""
-        with _clear_errors():
-            self._db.executemany("UPDATE rows SET size = ?, mtime_ns = ? WHERE line = ?", facts)
+        self._put("UPDATE rows SET size = ?, mtime_ns = ? WHERE line = ?", facts)
 
     def rows(self, until: int | None = None) -> Iterator[Row]:
         """Every row by line, those with a problem marked invalid; with `until`, the valid ones up to that line."""
@@ -178,8 +170,20 @@ class Staging:
 
     def ask(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
         """All answers of one statement: what is asked for fits a page."""
-        with _clear_errors():
+        try:
             return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            failed = _failed(error)
+        raise failed
+
+    def _put(self, sql: str, values: Iterable[tuple[object, ...]]) -> None:
+        try:
+            self._db.executemany(sql, values)
+        except sqlite3.Error as error:
+            failed = _failed(error)
+        else:
+            return
+        raise failed
 
     def _said(self, after: int, upto: int) -> dict[int, str]:
         said: dict[int, str] = {}
@@ -246,22 +250,17 @@ def _both(text: Text) -> tuple[str, str]:
     return text.en, text.zh
 
 
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        full = "full" in str(error)
-    else:
-        return
-    raise UsageError(
-        Text(
-            "the temporary folder is full: the list could not be checked; make room, or set TMPDIR",
-            "临时文件夹已满，清单没有检查完；请腾出空间，或设置 TMPDIR",
+def _failed(error: sqlite3.Error) -> UsageError:
+    if "full" in str(error):
+        return UsageError(
+            Text(
+                "the temporary folder is full, so the list could not be checked: make room, or set TMPDIR to another folder",
+                "临时文件夹已满，清单没有检查完：请腾出空间，或用 TMPDIR 指定别的文件夹",
+            )
         )
-        if full
-        else Text(
-            "the list's temporary copy cannot be used: it was closed, or the temporary folder failed; read the list again",
-            "清单的临时副本无法使用：它已关闭，或临时文件夹出错；请重新读取清单",
+    return UsageError(
+        Text(
+            "the list's temporary copy cannot be read: it was closed, or the temporary folder failed; read the list again",
+            "清单的临时副本无法读取：它已关闭，或临时文件夹出错；请重新读取清单",
         )
     )

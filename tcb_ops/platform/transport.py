@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import urllib.request
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
@@ -71,6 +73,7 @@ class Timeouts:
 STANDARD = Timeouts()
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address (without brackets) is this machine's own."""
     if host == "localhost" or host.endswith(".localhost"):
@@ -98,6 +101,7 @@ def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
     return proxy if proxy.startswith(("http://", "https://")) else None
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _exact: ContextVar[yarl.URL] = ContextVar("exact")
 
 
@@ -115,7 +119,7 @@ def _exactly(url: str) -> yarl.URL:
     Two characters cannot stand in a request target and are encoded after all: space, and `#` (a fragment is never
     sent, so one that comes here is part of an unencoded path).
     """
-    if any(char < " " or char == "\x7f" for char in url):
+    if _CONTROL.search(url):
         raise ValueError
     url = url.replace(" ", "%20").replace("#", "%23")
     exact = yarl.URL(url, encoded=True)

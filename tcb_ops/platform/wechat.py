@@ -30,6 +30,7 @@ _INTERFACES = {Owner.MERCHANT: "tcb/uploadfile", Owner.PLATFORM: "componenttcb/u
 _TOKENS_KEPT = 2048
 """Addresses with their token that are kept ready: one per merchant at work."""
 
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _RID = re.compile(r"[\s,]*\brid:\s*([0-9A-Za-z-]+)\s*$")
 _TOKEN_IN_TEXT = re.compile(r"(access_token=)[^\s&\"']+", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -101,7 +102,7 @@ class Wechat:
             TransportError: no answer at all.
 
         """
-        body = json.dumps({"env": env, "path": path}, ensure_ascii=False, separators=(",", ":")).encode()
+        body = _to_json({"env": env, "path": path}).encode()
         request = httpx.Request(
             "POST", self._url(token, owner), headers=self._headers, stream=httpx.ByteStream(body)
         )
@@ -210,7 +211,9 @@ def _errmsg(errmsg: object, token: Secret) -> tuple[str, str]:
 
 def _field(value: object) -> str:
     """A field's text; empty where it is none, or holds what no link holds."""
-    return value if isinstance(value, str) and not _UNPRINTABLE.search(value) else ""
+    if isinstance(value, str) and (value.isprintable() or not _UNPRINTABLE.search(value)):
+        return value
+    return ""
 
 
 def check_link(
@@ -241,9 +244,7 @@ def check_link(
             zh="链接不是普通的 https 地址，未向其发送任何内容。",
         )
     scheme, host, port, target = address[1], address[2].strip("[]").lower(), address[3], address[4]
-    base_address = _ADDRESS.fullmatch(f"{base}/")
-    rehearsal = base_address is not None and is_loopback(base_address[2].strip("[]").lower())
-    if not (rehearsal and is_loopback(host)):
+    if not (is_loopback(host) and _is_rehearsal(base)):
         if scheme != "https" or port not in {None, "443"}:
             return Text(
                 en=f"The link to {host} is not https on its usual port, so nothing was sent to it.",
@@ -263,6 +264,13 @@ def check_link(
             zh=f"{host} 的链接对应的路径与请求的不一致，未向其发送任何内容。",
         )
     return None
+
+
+@lru_cache(maxsize=16)
+def _is_rehearsal(base: str) -> bool:
+    """Whether the target is on this machine, where links are plain http on any port."""
+    address = _ADDRESS.fullmatch(f"{base}/")
+    return address is not None and is_loopback(address[2].strip("[]").lower())
 
 
 def _is_for(target: str, file_id: str, path: str) -> bool:

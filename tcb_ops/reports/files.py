@@ -61,8 +61,9 @@ RESULT_COLUMNS = (
 
 _NOT_GOOD = tuple(outcome for outcome in Outcome if outcome not in GOOD)
 ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "rows", *map(str, _NOT_GOOD))
+_NOTHING_TO_SAY = GOOD - {Outcome.UNCHANGED}
 FIRST = 200
-"""Rows that are not good which a pass keeps, for the page."""
+"""Rows that ended, but not well, which a pass keeps for the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Passed:
 
     groups: tuple[Group, ...]
     first: tuple[RowRecord, ...]
-    """The first rows that are not good, 200 at most."""
+    """The first rows that ended, but not well; 200 at most."""
 
 
 class Clock:
@@ -101,23 +102,24 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
     Text from outside has lost what looks like a secret.
     """
     row, end = record.row, record.end
+    plain = end.reason is None and end.outcome in _NOTHING_TO_SAY
     return (
         row.line,
         row.merchant,
         row.appid,
         row.env,
         end.outcome.value,
-        reason_text(end).of(lang),
-        action_text(end).of(lang),
+        "" if plain else reason_text(end).of(lang),
+        "" if plain else action_text(end).of(lang),
         end.errcode,
-        redact(end.errmsg),
-        redact(end.rid),
+        redact(end.errmsg) if end.errmsg else "",
+        redact(end.rid) if end.rid else "",
         end.http_status,
-        redact(end.store_code),
+        redact(end.store_code) if end.store_code else "",
         end.attempts,
         end.bytes,
         end.md5,
-        redact(end.file_id),
+        redact(end.file_id) if "=" in end.file_id else end.file_id,
         end.started_at,
         end.ended_at,
     )
@@ -141,13 +143,13 @@ def write_rows(
                 row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code
             ] += 1
             *values, started, ended = own_values(record, lang)
-            cells = [guard(cell) for cell in row.cells]
-            cells += [guard(value) if value.__class__ is str else value for value in values]
+            cells = [guard(cell) if cell else cell for cell in row.cells]
+            cells += [guard(value) if value and value.__class__ is str else value for value in values]
             cells += (iso(started), iso(ended))
             write(cells)
             if end.outcome not in GOOD:
                 write_bad(cells)
-                if len(first) < FIRST:
+                if len(first) < FIRST and end.outcome is not Outcome.PENDING:
                     first.append(record)
     return Passed(tuple(Group(*(*key, rows)) for key, rows in counted.items()), tuple(first))
 

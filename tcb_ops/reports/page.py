@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tcb_ops.model import GOOD, Kind, Outcome, Text, is_loopback
 from tcb_ops.reports.table import by_code, causes
-from tcb_ops.reports.wording import OUTCOMES, action_text, reason_text, redact, verdict, why
+from tcb_ops.reports.wording import OUTCOMES, reason_text, redact, verdict, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ __all__ = ["counts_of", "is_simulated", "page"]
 
 PLACES = 1000
 """Lines of the table of merchants and environments; the rest is in results.csv."""
-NAMED = 6
+NAMED = 4
 """Merchants named beside a code."""
 
 WORDS: dict[str, Text] = {
@@ -49,17 +49,18 @@ WORDS: dict[str, Text] = {
     "rows": Text("Rows", "行数"),
     "outcome": Text("Outcome", "结果"),
     "good": Text("good", "成功"),
-    "not_good": Text("not good", "未成功"),
+    "bad": Text("not good", "未成功"),
+    "pending": Text("still to do", "待完成"),
     "share": Text("Share", "占比"),
     "all": Text("All rows", "合计"),
     "sums": Text("How the rows ended", "各行的结果"),
     "codes": Text("What went wrong, and what to do", "出了什么问题，怎么处理"),
-    "no_codes": Text("Nothing: every row is good.", "没有问题：全部成功。"),
+    "no_codes": Text("Nothing went wrong.", "没有出现问题。"),
     "code": Text("Code", "错误码"),
     "meaning": Text("What it means", "含义"),
     "action": Text("What to do", "怎么处理"),
     "merchants": Text("Merchants", "商户"),
-    "more": Text("and {count} more", "等另外 {count} 家"),
+    "more": Text("and {count} more", "另有 {count} 家"),
     "places": Text("Merchants and environments", "商户与环境"),
     "merchant": Text("Merchant", "商户"),
     "env": Text("Environment", "环境"),
@@ -67,7 +68,7 @@ WORDS: dict[str, Text] = {
         "{count} more lines are left out here, those with the fewest rows that are not good. results.csv has every row.",
         "此处省略了 {count} 条未成功行数最少的记录；全部行见 results.csv。",
     ),
-    "first": Text("Rows that are not good", "未成功的行"),
+    "first": Text("Rows that did not succeed", "未成功的行"),
     "first_of": Text(
         "The first {shown} of {count}; failed.csv has them all.",
         "以下是前 {shown} 行，共 {count} 行；全部见 failed.csv。",
@@ -140,7 +141,7 @@ def page(
     lang, counts = settings.lang, counts_of(passed.groups)
     words = {name: text.of(lang) for name, text in WORDS.items()}
     places = _places(passed.groups)
-    bad = sum(rows for outcome, rows in counts.items() if outcome not in GOOD)
+    bad = sum(rows for outcome, rows in counts.items() if _css(outcome) == "bad")
     environment = Environment(
         loader=PackageLoader("tcb_ops.reports"),
         autoescape=True,
@@ -158,24 +159,16 @@ def page(
         verdict=verdict(run.kind, counts, finished=run.finished_at is not None).of(lang),
         state=_state(run, bad),
         as_of=_moment(now, settings),
-        sums=[
-            (OUTCOMES[outcome].of(lang), outcome in GOOD, rows, _css(outcome))
-            for outcome, rows in counts.items()
-        ],
+        sums=[(OUTCOMES[outcome].of(lang), rows, _css(outcome)) for outcome, rows in counts.items()],
         total=sum(counts.values()),
-        codes=by_code(causes(passed.groups)),
+        codes=by_code(causes(group for group in passed.groups if group.outcome is not Outcome.PENDING)),
         named=NAMED,
         lang=lang,
         columns=[(outcome, OUTCOMES[outcome].of(lang)) for outcome in counts],
         places=places[:PLACES],
         places_left=len(places) - PLACES,
         first=[
-            (
-                record,
-                OUTCOMES[record.end.outcome].of(lang),
-                reason_text(record.end).of(lang),
-                action_text(record.end).of(lang),
-            )
+            (record, OUTCOMES[record.end.outcome].of(lang), reason_text(record.end).of(lang))
             for record in passed.first
         ],
         bad=bad,

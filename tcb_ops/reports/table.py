@@ -30,8 +30,8 @@ __all__ = [
 
 LINES = 40
 """Lines that the table may take on a terminal, more or less."""
-LEAST = 4
-"""Lines that a code takes at least: its texts wrap."""
+TEXTS = 4
+"""Lines of them that a code takes beside its merchants: what it means, what to do (which wraps), a blank one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,90 +143,91 @@ def _by_merchant(found: Iterable[Cause]) -> tuple[MerchantShare, ...]:
     return tuple(sorted(shares, key=lambda share: (-share.rows, share.merchant, share.appid)))
 
 
-_HEADS = (
-    Text("code", "错误码"),
-    Text("merchant", "商户"),
-    Text("env", "环境"),
-    Text("rows", "行数"),
-    Text("what it means → what to do", "含义 → 怎么处理"),
-)
-
-
 def render_errcodes(listed: Sequence[Cause], lang: Lang) -> Table:
-    """Draw causes for a terminal: a row per code, its merchants beneath one another, its texts once.
+    """Draw causes for a terminal: each code with its texts once, its merchants and their rows beneath, aligned.
 
-    Takes some 40 lines at most, however many merchants there are; what is left out is counted.
+    Takes some 40 lines at most, however many merchants and codes there are; what is left out is counted.
     """
-    from rich import box
+    from rich.cells import cell_len
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text as Styled
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, leading=1)
-    code, merchant, env, rows, texts = (head.of(lang) for head in _HEADS)
-    table.add_column(code, no_wrap=True, style="bold")
-    table.add_column(merchant, no_wrap=True, max_width=24, overflow="ellipsis")
-    table.add_column(env, no_wrap=True, max_width=26, overflow="ellipsis")
-    table.add_column(rows, no_wrap=True, justify="right")
-    table.add_column(texts, min_width=26, overflow="fold")
+    table = Table.grid()
     groups = by_code(listed)
-    shown = groups[: LINES // LEAST]
-    for group, lines in zip(shown, _share([len(group.merchants) for group in shown]), strict=True):
-        first = group.merchants[:lines]
-        names = [_plain(share.merchant) for share in first]
-        envs = [_envs(share) for share in first]
-        if more := len(group.merchants) - lines:
-            names.append(_more(more, Text("more merchants", "家商户")).of(lang))
-            envs.append("errcodes.csv")
-        numbers = [f"{group.rows:,}"] if len(first) == 1 else [f"{share.rows:,}" for share in first]
-        if more:
-            numbers.append(f"{sum(share.rows for share in group.merchants[lines:]):,}")
-        table.add_row(
-            Styled(_plain(group.code)),
-            Styled("\n".join(names)),
-            Styled("\n".join(envs)),
-            Styled("\n".join(numbers)),
-            Styled(f"{group.meaning.of(lang)}\n→ {group.action.of(lang)}"),
+    shown = groups[: LINES // TEXTS]
+    parts = [
+        _lines(group, count, lang)
+        for group, count in zip(shown, _share([len(group.merchants) for group in shown]), strict=True)
+    ]
+    every = [line for lines in parts for line in lines]
+    widths = [max((cell_len(line[column]) for line in every), default=0) for column in range(3)]
+    for group, lines in zip(shown, parts, strict=True):
+        head = Styled.assemble(
+            (_plain(group.code), "bold"),
+            f" · {_rows(group.rows).of(lang)} · {group.meaning.of(lang)}",
+            overflow="fold",
         )
+        table.add_row(head)
+        # No break after the arrow: Chinese has no spaces, and would all move to the next line.
+        table.add_row(Styled(f"→\u00a0{group.action.of(lang)}", overflow="fold"))
+        inner = Table.grid(padding=(0, 3, 0, 0))
+        inner.add_column(no_wrap=True, width=min(widths[0], 30))
+        inner.add_column(no_wrap=True, width=min(widths[1], 28))
+        inner.add_column(no_wrap=True, width=widths[2], justify="right")
+        for line in lines:
+            inner.add_row(*(Styled(cell, overflow="ellipsis") for cell in line))
+        table.add_row(Padding(inner, (0, 0, 1, 2)))
     if left := groups[len(shown) :]:
+        rows = _rows(sum(group.rows for group in left)).of(lang)
         table.add_row(
-            "…",
-            Styled(_more(len(left), Text("more codes", "个错误码")).of(lang)),
-            "errcodes.csv",
-            f"{sum(group.rows for group in left):,}",
+            Text(
+                f"… and {len(left)} more codes · {rows}: errcodes.csv",
+                f"……另有 {len(left)} 个错误码 · {rows}：见 errcodes.csv",
+            ).of(lang)
         )
     return table
 
 
+def _lines(group: CodeGroup, count: int, lang: Lang) -> list[tuple[str, str, str]]:
+    """The merchants of a code that are shown, and how many more there are: name, environments, rows."""
+    lines = [(_plain(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
+    if left := group.merchants[count:]:
+        more = Text(f"… and {len(left):,} more merchants", f"……另有 {len(left):,} 家商户")
+        lines.append((more.of(lang), "errcodes.csv", f"{sum(share.rows for share in left):,}"))
+    return lines
+
+
 def _share(wanted: Sequence[int]) -> list[int]:
-    """Share the lines out among the codes: each its merchants, the ones with many what the others leave.
+    """Share the lines out among the codes' merchants: those with many get what the others leave.
 
     ================  ==========
     wanted            given
     ================  ==========
     3                 3
-    300               39
-    300, 2            35, 2
-    300, 300          19, 19
+    300               35
+    300, 2            29, 2
+    300, 300          15, 15
     ================  ==========
     """
     given = [0] * len(wanted)
-    left, waiting = LINES, sorted(range(len(wanted)), key=lambda place: wanted[place])
-    while waiting:
-        place, fair = waiting[0], left // len(waiting)
-        waiting.pop(0)
+    left = LINES - TEXTS * len(wanted)
+    smallest_first = sorted(range(len(wanted)), key=lambda place: wanted[place])
+    for served, place in enumerate(smallest_first):
+        fair = max(1, left // (len(wanted) - served))
         # One line is for "… and N more merchants".
-        given[place] = wanted[place] if wanted[place] <= max(1, fair) else max(1, fair - 1)
-        left -= max(LEAST, given[place] + (given[place] < wanted[place]))
+        given[place] = wanted[place] if wanted[place] <= fair else max(1, fair - 1)
+        left -= given[place] + (given[place] < wanted[place])
     return given
+
+
+def _rows(count: int) -> Text:
+    return Text(f"{count:,} row{'s' * (count != 1)}", f"{count:,} 行")
 
 
 def _envs(share: MerchantShare) -> str:
     first = _plain(share.envs[0])
     return first if len(share.envs) == 1 else f"{first} +{len(share.envs) - 1}"
-
-
-def _more(count: int, what: Text) -> Text:
-    return Text(f"… and {count:,} {what.en}", f"……另有 {count:,} {what.zh}")
 
 
 def _plain(text: str) -> str:

@@ -204,6 +204,7 @@ def reason_text(end: RowEnd) -> Text:
     good, unverified                     stored, but not confirmed
     unchanged, with the run it is since  unchanged since that run, not re-checked
     breaker                              not attempted: three rows in a row had ended with CODE; its meaning
+    breaker, CODE says slow down         not attempted: CODE kept coming for longer than --patience; its meaning
     dead token                           CODE: the token source gave the same token again
     an errcode or a store's code         CODE: its meaning; the store's own message
     anything else                        the reason; the row's own detail
@@ -221,14 +222,24 @@ def reason_text(end: RowEnd) -> Text:
     if found.code in {end.reason, end.outcome}:
         return Text(found.meaning.en + said.en, found.meaning.zh + said.zh)
     if end.reason is Reason.BREAKER:
-        return Text(
-            f"Not attempted: three rows in a row had ended with {found.code}. {found.meaning.en}",
-            f"未尝试：此前已有连续三行以 {found.code} 结束。{found.meaning.zh}",
-        )
+        return _breaker(end, found)
     meaning = _REASONS[Reason.DEAD_TOKEN][0] if end.reason is Reason.DEAD_TOKEN else found.meaning
     if end.reason is Reason.STORE_REFUSED and detail:
         said = Text(f" The store's message: “{detail}”", f"存储服务返回的信息：“{detail}”")
     return Text(f"{found.code}: {meaning.en}{said.en}", f"{found.code}：{meaning.zh}{said.zh}")
+
+
+def _breaker(end: RowEnd, found: Why) -> Text:
+    known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
+    if known.decision is errcodes.Decision.SLOW:
+        return Text(
+            f"Not attempted: {found.code} kept coming for longer than --patience. {found.meaning.en}",
+            f"未尝试：{found.code} 持续出现，超过了 --patience 的时限。{found.meaning.zh}",
+        )
+    return Text(
+        f"Not attempted: three rows in a row had ended with {found.code}. {found.meaning.en}",
+        f"未尝试：此前已有连续三行以 {found.code} 结束。{found.meaning.zh}",
+    )
 
 
 def action_text(end: RowEnd) -> Text:
@@ -242,8 +253,8 @@ def action_text(end: RowEnd) -> Text:
 
 
 def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:
-    """Give the counts on one line: `412 uploaded · 12 refused`."""
-    return " · ".join(f"{rows:,} {OUTCOMES[outcome].of(lang)}" for outcome, rows in counts.items())
+    """Give the counts on one line, without zeros: `412 uploaded · 12 refused`."""
+    return " · ".join(f"{rows:,} {OUTCOMES[outcome].of(lang)}" for outcome, rows in counts.items() if rows)
 
 
 def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
@@ -295,7 +306,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _QUERY = re.compile(r"(https?://[^\s?\"'<>]+\?)[^\s\"'<>]+", re.IGNORECASE)
-_HINT = re.compile(r"[=?:]|%3D", re.IGNORECASE)
+_HINT = re.compile(r"[=?:]|%3[Dd]")
 
 
 def redact(text: str) -> str:

@@ -157,6 +157,7 @@ class Simulator:
             self._failed = error
         finally:
             await runner.cleanup()
+            await _drained(server)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.raw_path.startswith(_PLATFORM_ROUTES):
@@ -182,6 +183,14 @@ def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: N
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+async def _drained(server: web.Server) -> None:
+    """Let connections that were accepted in the last moment come up and close: the loop must not end before."""
+    for _ in range(10):  # turns of the loop: accepted, made, closed, lost
+        for connection in server.connections:
+            connection.force_close()
+        await asyncio.sleep(0)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from scripted import Run
 
 LOOPS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"]
 

@@ -6,10 +6,12 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 SECRET = "SeCrEt-access-token-42"
 
@@ -61,6 +63,9 @@ class Connection:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine in a fresh loop: the `run` fixture."""
 
 Script = Callable[[Connection], Awaitable[None]]
 

@@ -5,18 +5,19 @@ import gc
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import aiohttp
 import httpx
 import pytest
-from scripted import SECRET, Connection, Script, Server, always
+from scripted import SECRET, Connection, Run, Script, Server, always
 
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.platform.transport import Answer, Timeouts, Transport, is_loopback, proxy_for
 from tcb_ops.platform.troubles import trouble_of
 
-from conftest import Run
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 QUICK = Timeouts(connect=0.2, answer=0.3, slowest=1 << 30)
 
@@ -37,7 +38,9 @@ class Stream(httpx.AsyncByteStream):
 
 def posted(base: str, stream: Stream) -> httpx.Request:
     length = str(stream.chunks * stream.size)
-    return httpx.Request("POST", f"{base}/?access_token={SECRET}", headers={"Content-Length": length}, stream=stream)
+    return httpx.Request(
+        "POST", f"{base}/?access_token={SECRET}", headers={"Content-Length": length}, stream=stream
+    )
 
 
 async def sent(script: Script, timeouts: Timeouts = QUICK) -> Answer:
@@ -98,7 +101,9 @@ async def talks_garbage(connection: Connection) -> None:
 
 async def echoes_the_token_in_a_bad_head(connection: Connection) -> None:
     head, _ = await connection.request()
-    await connection.say(b"HTTP/1.1 2xx " + head.split(b"\r\n")[0] + b"\r\nX: " + SECRET.encode() + b"\r\n\r\n")
+    await connection.say(
+        b"HTTP/1.1 2xx " + head.split(b"\r\n")[0] + b"\r\nX: " + SECRET.encode() + b"\r\n\r\n"
+    )
 
 
 async def sends_a_long_header(connection: Connection) -> None:
@@ -221,7 +226,9 @@ def test_a_server_that_does_not_speak_tls_is_unreachable(run: Run) -> None:
 
 
 @pytest.mark.parametrize("body", ["one write", "stream"])
-def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadline(run: Run, body: str) -> None:
+def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadline(
+    run: Run, body: str
+) -> None:
     async def never_reads(connection: Connection) -> None:
         await connection.head()
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -294,9 +301,9 @@ def test_requests_say_who_asks_and_want_plain_bytes(run: Run) -> None:
 
 def test_a_redirect_is_an_answer_and_is_not_followed(run: Run) -> None:
     async def redirected() -> tuple[Answer, int]:
-        async with Server(always(b"", "307 Temporary Redirect", "Location: /elsewhere\r\n")) as server:
-            async with Transport(connections=1) as transport:
-                return await transport.send(post(server.base)), len(server.heads)
+        script = always(b"", "307 Temporary Redirect", "Location: /elsewhere\r\n")
+        async with Server(script) as server, Transport(connections=1) as transport:
+            return await transport.send(post(server.base)), len(server.heads)
 
     answer, requests = run(redirected())
     assert (answer.status, requests) == (307, 1)
@@ -364,7 +371,9 @@ def test_an_answer_that_comes_before_the_body_was_read_ends_the_sending(run: Run
             for _ in range(20):
                 async with Server(refuses_early) as server:
                     try:
-                        answer = await transport.send(posted(server.base, Stream(256, 1 << 18)), sending=64 << 20)
+                        answer = await transport.send(
+                            posted(server.base, Stream(256, 1 << 18)), sending=64 << 20
+                        )
                         seen.append(answer.status)
                     except TransportError as error:
                         seen.append(error.fault)
@@ -431,7 +440,7 @@ def test_nothing_is_logged_at_any_level(run: Run, caplog: pytest.LogCaptureFixtu
 EXACT = [
     ("/bucket/a%41b", b"/bucket/a%41b"),
     ("/bucket/%e7%9b%ae%2f", b"/bucket/%e7%9b%ae%2f"),
-    ("/bucket/{}|^`\"\\<>[]~", b"/bucket/{}|^`\"\\<>[]~"),
+    ('/bucket/{}|^`"\\<>[]~', b'/bucket/{}|^`"\\<>[]~'),
     ("/bucket/a//b", b"/bucket/a//b"),
     ("/bucket/a/./b/../c", b"/bucket/a/./b/../c"),
     ("/bucket/a+b&c=d;e,f:g@h!$'()*", b"/bucket/a+b&c=d;e,f:g@h!$'()*"),
@@ -448,14 +457,18 @@ EXACT = [
 def test_an_exact_url_goes_out_byte_for_byte(run: Run, target: str, wire: bytes) -> None:
     async def exactly() -> bytes:
         async with Server(always()) as server, Transport(connections=1) as transport:
-            await transport.send(httpx.Request("POST", server.base, content=b"x"), exact_url=server.base + target)
+            await transport.send(
+                httpx.Request("POST", server.base, content=b"x"), exact_url=server.base + target
+            )
             return server.heads[0]
 
     assert run(exactly()).split(b"\r\n")[0] == b"POST " + wire + b" HTTP/1.1"
 
 
 @pytest.mark.parametrize("bad", ["/a\r\nX: y", "/a\nb", "/a\x00", "/a\tb", "/a\x7f", "/a?"], ids=ascii)
-def test_an_exact_url_that_cannot_stand_on_the_wire_is_refused_before_anything_is_sent(run: Run, bad: str) -> None:
+def test_an_exact_url_that_cannot_stand_on_the_wire_is_refused_before_anything_is_sent(
+    run: Run, bad: str
+) -> None:
     async def refused() -> int:
         async with Server(always()) as server, Transport(connections=1) as transport:
             with pytest.raises(TransportError) as caught:
@@ -476,11 +489,15 @@ def test_exact_urls_of_requests_at_the_same_time_do_not_mix(run: Run) -> None:
             await asyncio.gather(
                 *(
                     transport.send(
-                        httpx.Request("POST", server.base, content=b"%d" % n), exact_url=f"{server.base}/%41{n}"
+                        httpx.Request("POST", server.base, content=b"%d" % n),
+                        exact_url=f"{server.base}/%41{n}",
                     )
                     for n in range(40)
                 ),
-                *(transport.send(httpx.Request("POST", f"{server.base}/plain", content=b"")) for _ in range(40)),
+                *(
+                    transport.send(httpx.Request("POST", f"{server.base}/plain", content=b""))
+                    for _ in range(40)
+                ),
             )
             return [head.split()[1] for head in server.heads]
 
@@ -540,7 +557,8 @@ def test_requests_go_through_the_environments_proxy_but_loopback_does_not(
             async with Transport(connections=1) as transport:
                 await transport.send(httpx.Request("POST", "http://cos.example.cn/a", content=b""))
                 await transport.send(
-                    httpx.Request("POST", "http://cos.example.cn/", content=b""), exact_url="http://cos.example.cn/%41"
+                    httpx.Request("POST", "http://cos.example.cn/", content=b""),
+                    exact_url="http://cos.example.cn/%41",
                 )
                 await transport.send(post(server.base))
             return server.heads
@@ -575,7 +593,9 @@ def test_every_public_exception_of_aiohttp_is_placed_by_its_own_name() -> None:
         if isinstance(kind := getattr(aiohttp, name), type) and issubclass(kind, BaseException)
     }
     public |= {
-        name for name in aiohttp.client_exceptions.__all__ if issubclass(getattr(aiohttp.client_exceptions, name), Exception)
+        name
+        for name in aiohttp.client_exceptions.__all__
+        if issubclass(getattr(aiohttp.client_exceptions, name), Exception)
     }
     assert public - NOT_OF_REQUESTS - troubles._TROUBLES.keys() == set()
 

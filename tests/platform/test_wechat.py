@@ -5,13 +5,11 @@ import traceback
 from typing import Any
 
 import pytest
-from scripted import SECRET, Server, always
+from scripted import SECRET, Run, Server, always
 
 from tcb_ops.model import Link, Owner, Secret
 from tcb_ops.platform.transport import Transport
 from tcb_ops.platform.wechat import BadLink, NoAnswer, Refusal, Wechat, check_link
-
-from conftest import Run
 
 WECHAT = "https://api.weixin.qq.com"
 REHEARSAL = "http://127.0.0.1:8080"
@@ -32,7 +30,9 @@ GOOD: dict[str, Any] = {
 }
 
 
-async def asked(body: bytes, status: str = "200 OK", token: str = SECRET) -> Link | Refusal | NoAnswer | BadLink:
+async def asked(
+    body: bytes, status: str = "200 OK", token: str = SECRET
+) -> Link | Refusal | NoAnswer | BadLink:
     async with Server(always(body, status)) as server, Transport(connections=1) as transport:
         return await Wechat(transport, server.base).upload_link(ENV, PATH, Secret(token))
 
@@ -49,10 +49,16 @@ def without(*names: str) -> bytes:
     ("owner", "token", "line"),
     [
         pytest.param(
-            Owner.MERCHANT, "abc-_.~1", b"POST /tcb/uploadfile?access_token=abc-_.~1 HTTP/1.1", id="a merchant's"
+            Owner.MERCHANT,
+            "abc-_.~1",
+            b"POST /tcb/uploadfile?access_token=abc-_.~1 HTTP/1.1",
+            id="a merchant's",
         ),
         pytest.param(
-            Owner.PLATFORM, "abc", b"POST /componenttcb/uploadfile?access_token=abc HTTP/1.1", id="the platform's own"
+            Owner.PLATFORM,
+            "abc",
+            b"POST /componenttcb/uploadfile?access_token=abc HTTP/1.1",
+            id="the platform's own",
         ),
         pytest.param(
             Owner.MERCHANT,
@@ -107,7 +113,9 @@ def test_a_link_holds_the_answers_fields_and_the_end_of_its_signature(run: Run) 
     assert "Cukha" not in repr(link)
 
 
-@pytest.mark.parametrize("body", [without("errcode", "errmsg"), answer(errcode="0"), b"\xef\xbb\xbf" + answer()])
+@pytest.mark.parametrize(
+    "body", [without("errcode", "errmsg"), answer(errcode="0"), b"\xef\xbb\xbf" + answer()]
+)
 def test_an_answer_without_an_errcode_is_a_good_one(run: Run, body: bytes) -> None:
     assert isinstance(run(asked(body)), Link)
 
@@ -119,9 +127,13 @@ REFUSALS = [
         Refusal(40001, "invalid credential, access_token is invalid or not latest", RID, 200),
         id="as WeChat writes it",
     ),
-    pytest.param({"errcode": "-501004", "errmsg": "busy"}, Refusal(-501004, "busy", "", 200), id="an errcode as text"),
+    pytest.param(
+        {"errcode": "-501004", "errmsg": "busy"}, Refusal(-501004, "busy", "", 200), id="an errcode as text"
+    ),
     pytest.param({"errcode": -1}, Refusal(-1, "", "", 200), id="no errmsg"),
-    pytest.param({"errcode": 85088, "errmsg": None}, Refusal(85088, "", "", 200), id="an errmsg that is no text"),
+    pytest.param(
+        {"errcode": 85088, "errmsg": None}, Refusal(85088, "", "", 200), id="an errmsg that is no text"
+    ),
     pytest.param(
         {"errcode": 40014, "errmsg": f"bad token {SECRET} at ?access_token={SECRET}&x=1"},
         Refusal(40014, "bad token ••• at ?access_token=•••&x=1", "", 200),
@@ -133,9 +145,13 @@ REFUSALS = [
         id="another token echoed",
     ),
     pytest.param(
-        {"errcode": 1, "errmsg": "two\nlines\x1b[31m\ud800"}, Refusal(1, "two lines [31m", "", 200), id="control characters"
+        {"errcode": 1, "errmsg": "two\nlines\x1b[31m\ud800"},
+        Refusal(1, "two lines [31m", "", 200),
+        id="control characters",
     ),
-    pytest.param({"errcode": 1, "errmsg": "x" * 5000}, Refusal(1, "x" * 1000, "", 200), id="an endless errmsg"),
+    pytest.param(
+        {"errcode": 1, "errmsg": "x" * 5000}, Refusal(1, "x" * 1000, "", 200), id="an endless errmsg"
+    ),
     pytest.param({**GOOD, "errcode": 45009}, Refusal(45009, "ok", "", 200), id="an errcode beside a link"),
 ]
 
@@ -184,7 +200,9 @@ def test_an_errcode_is_a_refusal_whatever_the_http_status(run: Run) -> None:
         pytest.param("200 OK", answer(url="https://\ud800"), True, id="half a surrogate in a field"),
     ],
 )
-def test_an_answer_with_neither_link_nor_errcode_is_no_answer(run: Run, status: str, body: bytes, retryable: bool) -> None:
+def test_an_answer_with_neither_link_nor_errcode_is_no_answer(
+    run: Run, status: str, body: bytes, retryable: bool
+) -> None:
     result = run(asked(body, status))
     assert isinstance(result, NoAnswer)
     assert result.retryable is retryable
@@ -196,13 +214,17 @@ def test_an_answer_with_neither_link_nor_errcode_is_no_answer(run: Run, status: 
 @pytest.mark.parametrize(
     "changed",
     [
-        pytest.param({"url": f"http://cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}"}, id="a link that is not https"),
+        pytest.param(
+            {"url": f"http://cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}"}, id="a link that is not https"
+        ),
         pytest.param({"authorization": "q-sign-algorithm=sha1"}, id="no sign time"),
         pytest.param({"authorization": "q-sign-time=1557307130"}, id="half a sign time"),
         pytest.param({"authorization": f"q-sign-time=1;{'9' * 400}"}, id="an endless sign time"),
     ],
 )
-def test_a_link_that_must_not_be_used_is_a_bad_link_that_does_not_show_it(run: Run, changed: dict[str, str]) -> None:
+def test_a_link_that_must_not_be_used_is_a_bad_link_that_does_not_show_it(
+    run: Run, changed: dict[str, str]
+) -> None:
     result = run(asked(answer(**changed)))
     assert isinstance(result, BadLink)
     assert PATH not in repr(result)
@@ -224,48 +246,84 @@ HOST = "https://cos.ap-shanghai.myqcloud.com"
 GOOD_LINKS = [
     pytest.param(f"{HOST}/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="as it stands"),
     pytest.param(f"{HOST}/{BUCKET}/%E7%9B%AE%E5%BD%95/a%20b.png", FILE_ID, WECHAT, (), id="percent-encoded"),
-    pytest.param(f"{HOST}/{BUCKET}/%e7%9b%ae%e5%bd%95%2fa%20b%2Epng", FILE_ID, WECHAT, (), id="all of it encoded"),
+    pytest.param(
+        f"{HOST}/{BUCKET}/%e7%9b%ae%e5%bd%95%2fa%20b%2Epng", FILE_ID, WECHAT, (), id="all of it encoded"
+    ),
     pytest.param(f"{HOST}:443/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="the usual port, written out"),
-    pytest.param(f"https://cos.ap-shanghai.tencentcos.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="the newer domain"),
-    pytest.param(f"{HOST.upper().replace('HTTPS', 'https')}/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="upper case"),
+    pytest.param(
+        f"https://cos.ap-shanghai.tencentcos.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="the newer domain"
+    ),
+    pytest.param(
+        f"{HOST.upper().replace('HTTPS', 'https')}/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="upper case"
+    ),
     pytest.param(f"{HOST}/any-bucket/{PATH}", "", WECHAT, (), id="no file_id: any bucket"),
     pytest.param(f"{HOST}/any-bucket/{PATH}", "cloud:odd", WECHAT, (), id="an odd file_id: any bucket"),
     pytest.param(f"https://s.corp.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, ("s.corp.cn",), id="an allowed host"),
-    pytest.param(f"https://a.s.corp.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (".corp.cn",), id="an allowed domain"),
-    pytest.param(f"{HOST}/{BUCKET}/{PATH}", FILE_ID, WECHAT, ("s.corp.cn",), id="COS's own beside an allowed host"),
-    pytest.param(f"http://127.0.0.1:9000/{BUCKET}/{PATH}", FILE_ID, REHEARSAL, (), id="loopback under loopback"),
-    pytest.param(f"http://localhost:9/{BUCKET}/{PATH}", FILE_ID, "http://[::1]:8", (), id="loopback by its names"),
+    pytest.param(
+        f"https://a.s.corp.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (".corp.cn",), id="an allowed domain"
+    ),
+    pytest.param(
+        f"{HOST}/{BUCKET}/{PATH}", FILE_ID, WECHAT, ("s.corp.cn",), id="COS's own beside an allowed host"
+    ),
+    pytest.param(
+        f"http://127.0.0.1:9000/{BUCKET}/{PATH}", FILE_ID, REHEARSAL, (), id="loopback under loopback"
+    ),
+    pytest.param(
+        f"http://localhost:9/{BUCKET}/{PATH}", FILE_ID, "http://[::1]:8", (), id="loopback by its names"
+    ),
 ]
 BAD_LINKS = [
     pytest.param(f"http://cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="http"),
-    pytest.param(f"http://cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, REHEARSAL, (), id="http, rehearsal"),
+    pytest.param(
+        f"http://cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, REHEARSAL, (), id="http, rehearsal"
+    ),
     pytest.param(f"ftp://cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="ftp"),
     pytest.param(f"//cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="no scheme"),
     pytest.param(f"https://evil.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="another host"),
     pytest.param(f"https://evil.cn/{BUCKET}/{PATH}", FILE_ID, REHEARSAL, (), id="another host, rehearsal"),
-    pytest.param(f"https://evilmyqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="a host that ends alike"),
-    pytest.param(f"https://a.myqcloud.com.evil.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="a host that begins alike"),
-    pytest.param(f"https://a.s.corp.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, ("s.corp.cn",), id="below an allowed host"),
+    pytest.param(
+        f"https://evilmyqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="a host that ends alike"
+    ),
+    pytest.param(
+        f"https://a.myqcloud.com.evil.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="a host that begins alike"
+    ),
+    pytest.param(
+        f"https://a.s.corp.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, ("s.corp.cn",), id="below an allowed host"
+    ),
     pytest.param(f"https://cos.ap.myqcloud.com@evil.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="user info"),
-    pytest.param(f"https://u:p@cos.ap.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="user and password"),
+    pytest.param(
+        f"https://u:p@cos.ap.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="user and password"
+    ),
     pytest.param(f"https://evil.cn\\.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="backslash"),
-    pytest.param(f"https://evil.cn#.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="fragment in the host"),
-    pytest.param(f"https://evil.cn?.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="query in the host"),
+    pytest.param(
+        f"https://evil.cn#.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="fragment in the host"
+    ),
+    pytest.param(
+        f"https://evil.cn?.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="query in the host"
+    ),
     pytest.param(f"https://cos．ap.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="full-width dot"),
     pytest.param(f"{HOST}:8443/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="another port"),
-    pytest.param(f"https://127.0.0.1/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="loopback under the real base"),
-    pytest.param(f"http://127.0.0.1/{BUCKET}/{PATH}", FILE_ID, "http://127.0.0.1.evil.cn", (), id="a base alike"),
+    pytest.param(
+        f"https://127.0.0.1/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="loopback under the real base"
+    ),
+    pytest.param(
+        f"http://127.0.0.1/{BUCKET}/{PATH}", FILE_ID, "http://127.0.0.1.evil.cn", (), id="a base alike"
+    ),
     pytest.param(f"{HOST}/{BUCKET}/testupload", FILE_ID, WECHAT, (), id="another path"),
     pytest.param(f"{HOST}/other-bucket/{PATH}", FILE_ID, WECHAT, (), id="another bucket"),
     pytest.param(f"{HOST}/{PATH}", "", WECHAT, (), id="no bucket"),
     pytest.param(f"{HOST}/{BUCKET}/more/{PATH}", "", WECHAT, (), id="two segments before the path"),
-    pytest.param(f"{HOST}/{BUCKET}/%25E7%259B%25AE%25E5%25BD%2595/a b.png", FILE_ID, WECHAT, (), id="encoded twice"),
+    pytest.param(
+        f"{HOST}/{BUCKET}/%25E7%259B%25AE%25E5%25BD%2595/a b.png", FILE_ID, WECHAT, (), id="encoded twice"
+    ),
     pytest.param(f"{HOST}/{BUCKET}/x/../{PATH}", FILE_ID, WECHAT, (), id="dot segments"),
     pytest.param(f"{HOST}/{BUCKET}/{PATH}?a=b", FILE_ID, WECHAT, (), id="query"),
     pytest.param(f"{HOST}/{BUCKET}/{PATH}#a", FILE_ID, WECHAT, (), id="fragment"),
     pytest.param(f"{HOST}", FILE_ID, WECHAT, (), id="no path"),
     pytest.param("", FILE_ID, WECHAT, (), id="empty"),
-    pytest.param(f"http://127.0.0.1:9/{BUCKET}/other", FILE_ID, REHEARSAL, (), id="another path in a rehearsal"),
+    pytest.param(
+        f"http://127.0.0.1:9/{BUCKET}/other", FILE_ID, REHEARSAL, (), id="another path in a rehearsal"
+    ),
 ]
 
 

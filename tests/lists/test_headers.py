@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from tcb_ops.lists.headers import LIST_COLUMNS, MERCHANT_COLUMNS, find_columns, missing_column
+
+TABLE = [
+    pytest.param("环境ID,上传路径", {}, {"env": 0, "path": 1}, [], id="chinese"),
+    pytest.param("ENV,Path", {}, {"env": 0, "path": 1}, [], id="case"),
+    pytest.param("ｅｎｖ,\u3000path ", {}, {"env": 0, "path": 1}, [], id="full-width and spaces"),
+    pytest.param("Env ID,cloud_path,App-Id", {}, {"env": 0, "path": 1, "appid": 2}, [], id="spaces, _ and -"),
+    pytest.param(
+        "商户名称,云端路径,本地文件,小程序ID",
+        {},
+        {"merchant": 0, "path": 1, "file": 2, "appid": 3},
+        [],
+        id="all of them",
+    ),
+    pytest.param("env,路径,目标", {"path": "目标"}, {"env": 0, "path": 2}, [], id="given wins"),
+    pytest.param(
+        "env,路径", {"file": "路径"}, {"env": 0, "file": 1}, [], id="a given header means nothing else"
+    ),
+    pytest.param(
+        "env,路径,path",
+        {},
+        {"env": 0, "path": 1},
+        ["several columns mean path: '路径', 'path'"],
+        id="ambiguous",
+    ),
+    pytest.param("env,path,a,a", {}, {"env": 0, "path": 1}, ["twice"], id="the same header twice"),
+    pytest.param("env,path,path", {}, {"env": 0, "path": 1}, ["twice"], id="twice is said once"),
+    pytest.param(
+        "env,path",
+        {"path": "目标"},
+        {"env": 0},
+        ["--column path=目标: the header has no such column; it has 'env', 'path'"],
+        id="given is not there",
+    ),
+    pytest.param("env,path,,", {}, {"env": 0, "path": 1}, [], id="columns without a name"),
+]
+
+
+@pytest.mark.parametrize(("headers", "given", "found", "says"), TABLE)
+def test_columns_are_found_by_known_and_given_names(
+    headers: str, given: dict[str, str], found: dict[str, int], says: list[str]
+) -> None:
+    columns, problems = find_columns(headers.split(","), LIST_COLUMNS, given, 1)
+    assert columns == found
+    assert [(p.line, p.skippable) for p in problems] == [(1, False)] * len(says)
+    for problem, part in zip(problems, says, strict=True):
+        assert part in problem.message.en
+
+
+def test_a_merchants_file_in_chinese_is_understood() -> None:
+    headers = ["小程序ID", "商户名称", "环境ID", "默认", "负责方", "状态"]
+    columns, problems = find_columns(headers, MERCHANT_COLUMNS, {}, 1)
+    assert columns == {"appid": 0, "name": 1, "env": 2, "default": 3, "owner": 4, "status": 5}
+    assert not problems
+
+
+def test_a_header_means_one_thing_only() -> None:
+    for known in (LIST_COLUMNS, MERCHANT_COLUMNS):
+        names = [n for theirs in known.values() for n in theirs]
+        assert len(names) == len(set(names))
+
+
+def test_a_missing_column_says_what_is_there_and_how_to_map_it() -> None:
+    problem = missing_column("path", ["env", "目标"], 1)
+    assert "'env', '目标'" in problem.message.en
+    assert "--column path=HEADER" in problem.mend.en
+    assert "full-width" in missing_column("path", ["env，path"], 1).mend.en

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tcb_ops.lists.files import MAX_FILE_BYTES, Files, Found, Unfit
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "目录").mkdir(parents=True)
+    (root / "目录/图 1.png").write_bytes(b"1234")
+    (root / "a.png").write_bytes(b"")
+    (tmp_path / "outside.png").write_bytes(b"x")
+    (tmp_path / "root-of-another").mkdir()
+    (tmp_path / "root-of-another/x.png").write_bytes(b"x")
+    return root
+
+
+def test_a_regular_file_gives_its_size_and_time(root: Path) -> None:
+    found = Files(root).look("目录/图 1.png")
+    assert found == Found(4, (root / "目录/图 1.png").stat().st_mtime_ns)
+    assert Files(root).look("a.png") == Found(0, (root / "a.png").stat().st_mtime_ns)
+    assert Files(root).look("目录/../a.png") == Files(root).look("a.png")
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        pytest.param("none.png", "there is no file none.png", id="missing"),
+        pytest.param("a.png/b.png", "there is no file", id="below a file"),
+        pytest.param("目录", "is a folder", id="folder"),
+        pytest.param("目录/", "is a folder", id="folder with a slash"),
+        pytest.param("../outside.png", "outside the root", id="outside by dots"),
+        pytest.param("../root-of-another/x.png", "outside the root", id="a folder whose name begins alike"),
+        pytest.param("..", "outside the root", id="the folder above"),
+        pytest.param("x" * 300, "cannot be looked at", id="a name too long"),
+    ],
+)
+def test_an_unfit_file_is_told_why(root: Path, file: str, says: str) -> None:
+    unfit = Files(root).look(file)
+    assert isinstance(unfit, Unfit)
+    assert says in unfit.message.en
+
+
+def test_an_absolute_file_is_refused_even_inside_the_root(root: Path) -> None:
+    unfit = Files(root).look(str(root / "a.png"))
+    assert isinstance(unfit, Unfit)
+    assert "not relative" in unfit.message.en
+
+
+def test_links_are_resolved_before_a_file_counts_as_inside(root: Path) -> None:
+    (root / "out.png").symlink_to(root.parent / "outside.png")
+    (root / "in.png").symlink_to(root / "a.png")
+    (root / "away").symlink_to(root.parent, target_is_directory=True)
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "dangling.png").symlink_to(root / "gone.png")
+    said = {}
+    for file in ("out.png", "away/outside.png", "loop.png", "dangling.png"):
+        unfit = Files(root).look(file)
+        assert isinstance(unfit, Unfit)
+        said[file] = unfit.message.en
+    assert "outside the root" in said["out.png"]
+    assert "outside the root" in said["away/outside.png"]
+    assert "cannot be looked at" in said["loop.png"]
+    assert "there is no file" in said["dangling.png"]
+    assert isinstance(Files(root).look("in.png"), Found)
+
+
+def test_a_root_that_is_itself_a_link_is_fine(root: Path) -> None:
+    (root.parent / "link").symlink_to(root, target_is_directory=True)
+    assert isinstance(Files(root.parent / "link").look("a.png"), Found)
+
+
+def test_special_files_are_refused(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    with socket.socket(socket.AF_UNIX) as unix:
+        here = Path.cwd()
+        os.chdir(root)  # a socket's name has 108 bytes at most
+        try:
+            unix.bind("socket")
+        finally:
+            os.chdir(here)
+        for name in ("pipe", "socket"):
+            unfit = Files(root).look(name)
+            assert isinstance(unfit, Unfit)
+            assert "no regular file" in unfit.message.en
+
+
+def test_five_gigabytes_pass_and_a_byte_more_does_not(root: Path) -> None:
+    for name, size in (("full", MAX_FILE_BYTES), ("over", MAX_FILE_BYTES + 1)):
+        with (root / name).open("wb") as file:
+            file.truncate(size)
+    found, unfit = Files(root).look("full"), Files(root).look("over")
+    assert isinstance(found, Found)
+    assert isinstance(unfit, Unfit)
+    assert "5,368,709,121 bytes" in unfit.message.en
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_refused(root: Path) -> None:
+    (root / "a.png").chmod(0)
+    unfit = Files(root).look("a.png")
+    assert isinstance(unfit, Unfit)
+    assert "no permission" in unfit.message.en
+
+
+def test_a_file_is_looked_at_once_however_many_rows_send_it(root: Path) -> None:
+    files = Files(root)
+    first = files.look("a.png")
+    (root / "a.png").unlink()
+    assert files.look("a.png") == first
+
+
+def test_a_root_that_is_not_there_is_a_problem_of_the_whole(root: Path) -> None:
+    assert Files(root).problem() is None
+    for wrong in (root / "nowhere", root / "a.png"):
+        problem = Files(wrong).problem()
+        assert problem is not None
+        assert (problem.line, problem.skippable) == (0, False)

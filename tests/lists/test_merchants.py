@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tcb_ops.errors import InputError, UsageError
+from tcb_ops.lists.merchants import Merchants, read_merchants
+from tcb_ops.model import Merchant, Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FULL = (
+    "appid,name,env,default,owner,status,region\n"
+    "wxtea,茶语小铺,tea-1,yes,,,华东\n"
+    "wxtea,茶语小铺,tea-2,,merchant,,华东\n"
+    "wxbooks,城南书店,books-1,,platform,left,华北\n"
+)
+
+
+def test_a_merchants_file_is_read_with_all_its_columns(write: Callable[..., Path]) -> None:
+    merchants = read_merchants(write(FULL, "m.csv"))
+    assert len(merchants) == 3
+    assert merchants[2] == Merchant(
+        "wxbooks",
+        "城南书店",
+        "books-1",
+        default=False,
+        owner=Owner.PLATFORM,
+        left=True,
+        columns=(
+            ("appid", "wxbooks"),
+            ("name", "城南书店"),
+            ("env", "books-1"),
+            ("default", ""),
+            ("owner", "platform"),
+            ("status", "left"),
+            ("region", "华北"),
+        ),
+    )
+    assert [m.default for m in merchants] == [True, False, False]
+    assert merchants.envs == ("tea-1", "tea-2", "books-1")
+    assert merchants.source.endswith("m.csv")
+
+
+def test_headers_and_words_may_be_chinese_and_the_encoding_gb18030(write: Callable[..., Path]) -> None:
+    text = (
+        "小程序ID；商户名称；环境ID；默认；负责方；状态\nwxtea；茶语；tea-1；是；平台；已取消授权\n".replace(
+            "；", ";"
+        )
+    )
+    (merchant,) = read_merchants(write(text, "m.csv", "gb18030"))
+    assert (merchant.appid, merchant.name, merchant.env) == ("wxtea", "茶语", "tea-1")
+    assert (merchant.default, merchant.owner, merchant.left) == (True, Owner.PLATFORM, True)
+
+
+def test_short_blank_and_spaced_lines_are_taken_as_they_are_meant(write: Callable[..., Path]) -> None:
+    merchants = read_merchants(write("appid,name,env,note\n\n wxtea ,茶语\u3000,tea-1\n,,,\n", "m.csv"))
+    assert [(m.appid, m.name, m.env) for m in merchants] == [("wxtea", "茶语", "tea-1")]
+
+
+def test_a_merchant_is_found_by_name_or_appid_whatever_width_and_case(write: Callable[..., Path]) -> None:
+    merchants = read_merchants(write(FULL, "m.csv"))
+    for name in ("茶语小铺", " ＷＸＴＥＡ\u3000", "wxtea"):
+        assert [m.env for m in merchants.resolve(name)] == ["tea-1", "tea-2"]
+    assert merchants.resolve("nobody") == ()
+    assert [m.appid for m in merchants.for_env("books-1")] == ["wxbooks"]
+    assert merchants.for_env("nowhere") == ()
+
+
+def test_an_environment_may_belong_to_several_appids() -> None:
+    merchants = Merchants([Merchant("a", "甲", "e"), Merchant("b", "乙", "e")])
+    assert [m.appid for m in merchants.for_env("e")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("appid,name\nwxtea,茶语\n", [(1, "", "no column for env")], id="a missing column"),
+        pytest.param(
+            "a,b\n1,2\n", [(1, "", "for appid"), (1, "", "for name"), (1, "", "for env")], id="all missing"
+        ),
+        pytest.param("appid,name,env\n", [(0, "", "no merchant below")], id="header only"),
+        pytest.param(
+            "appid,name,env\n,茶语,\nwxtea,,e\n",
+            [(2, "appid", "empty"), (2, "env", "empty"), (3, "name", "empty")],
+            id="empty cells",
+        ),
+        pytest.param(
+            "appid,name,env\nwxtea,茶语,e\nwxtea,茶,e\n",
+            [(3, "env", "in line 2 already")],
+            id="the same line twice",
+        ),
+        pytest.param(
+            "appid,name,env,default,owner,status\nwxtea,茶语,e,maybe,nobody,ill\n",
+            [(2, "default", "'maybe'"), (2, "owner", "'nobody'"), (2, "status", "'ill'")],
+            id="unknown words",
+        ),
+        pytest.param(
+            "appid,name,env,default\nwxtea,茶语,e,yes\nwxtea,茶语,f,yes\n",
+            [(3, "default", "default environment in line 2")],
+            id="two defaults",
+        ),
+        pytest.param("appid,name,env\na,b,c,d\n", [(2, "", "4 cells")], id="too many cells"),
+        pytest.param(
+            'appid,name,env\n,b,c\n"a,b\n',
+            [(2, "appid", "empty"), (3, "", "never closes")],
+            id="a broken quote",
+        ),
+    ],
+)
+def test_every_problem_of_a_merchants_file_is_told_at_once(
+    write: Callable[..., Path], text: str, says: list[tuple[int, str, str]]
+) -> None:
+    with pytest.raises(InputError) as raised:
+        read_merchants(write(text, "m.csv"))
+    problems = raised.value.problems
+    assert [(p.line, p.column) for p in problems] == [(line, column) for line, column, _ in says]
+    for problem, (_, _, part) in zip(problems, says, strict=True):
+        assert part in problem.message.en
+        assert not problem.skippable
+    assert raised.value.source.endswith("m.csv")
+
+
+@pytest.mark.parametrize(
+    ("where", "envs"),
+    [
+        pytest.param(["region=华东"], ["tea-1", "tea-2"], id="a column of their own"),
+        pytest.param(["Region = 华东 "], ["tea-1", "tea-2"], id="case and spaces"),
+        pytest.param(["region=华东", "env=tea-2"], ["tea-2"], id="both must fit"),
+        pytest.param(["env=tea-1", "env=books-1"], ["tea-1", "books-1"], id="one column twice: either"),
+        pytest.param(["default="], ["tea-2", "books-1"], id="an empty value"),
+    ],
+)
+def test_where_narrows_and_the_whole_file_stays_at_hand(
+    write: Callable[..., Path], where: list[str], envs: list[str]
+) -> None:
+    merchants = read_merchants(write(FULL, "m.csv"), where)
+    assert [m.env for m in merchants] == envs
+    assert len(merchants.whole) == 3
+    assert [m in merchants for m in merchants.whole] == [m.env in envs for m in merchants.whole]
+
+
+def test_where_knows_our_names_of_chinese_columns(write: Callable[..., Path]) -> None:
+    path = write("小程序ID,商户,环境ID\nwxtea,茶语,tea-1\nwxb,书店,b-1\n", "m.csv")
+    assert [m.env for m in read_merchants(path, ["name=茶语"])] == ["tea-1"]
+    assert [m.env for m in read_merchants(path, ["商户=茶语"])] == ["tea-1"]
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        pytest.param(
+            "stage=beta", "it has appid, name, env, default, owner, status, region", id="unknown column"
+        ),
+        pytest.param("region=火星", "no merchant of .* fits", id="nobody left"),
+        pytest.param("region", "column=value", id="no equals sign"),
+    ],
+)
+def test_a_where_that_cannot_be_meant_is_refused(write: Callable[..., Path], where: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_merchants(write(FULL, "m.csv"), [where])
