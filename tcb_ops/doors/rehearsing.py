@@ -32,7 +32,10 @@ _QUICK = {"backoff": 0.05, "slow_wait": 0.3, "patience": 10.0}
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
 @click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
 def simulate(merchants: str, tokens: str, port: int, faults: str | None, store: str | None, lang: str | None) -> int:
-    """Serve a look-alike of the platform and of COS on this machine, for rehearsals. Ctrl-C ends it."""
+    """Serve a look-alike of the platform and of COS.
+
+    For rehearsals, on this machine only. Ctrl-C ends it.
+    """
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.settings import load_settings
     from tcb_ops.simulator import Faults, Simulator, load_faults, serve
@@ -62,9 +65,9 @@ def simulate(merchants: str, tokens: str, port: int, faults: str | None, store: 
 @click.command()
 @click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports.")
 def demo(lang: str | None) -> int:
-    """Show the whole job on this machine: sample merchants, some of them ill, against the simulator.
+    """Show the whole job against the simulator.
 
-    Needs no credentials; writes demo-report/ here. Exit 0 when every row ends as the fault plan implies.
+    A dozen sample merchants, some of them ill. Needs no credentials; writes demo-report/ here. Exit 0 when every row ends as the fault plan implies.
     """
     import tcb_ops as tcb
     from tcb_ops.reports.export import check_destination

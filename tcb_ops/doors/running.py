@@ -41,7 +41,9 @@ PROBLEMS_SHOWN = 50
 @list_options
 @shared_options
 def check(paths: str, **values: Any) -> int:
-    """Check a path list, and say every problem with line, column and mend. Sends nothing.
+    """Check a path list; say every problem and its mend.
+
+    Each stands with line and column. Nothing is sent.
 
     With --root the local files are looked at too, as upload does.
     """
@@ -72,7 +74,7 @@ def check(paths: str, **values: Any) -> int:
 @run_options
 @shared_options
 def links(paths: str, out: str, **values: Any) -> int:
-    """Ask the platform for an upload link per row; write them to links.csv.
+    """Ask for an upload link per row; write links.csv.
 
     Links live about 15 minutes. An unfinished run of the same list is gone on with.
     """
@@ -111,7 +113,7 @@ def links(paths: str, out: str, **values: Any) -> int:
 @run_options
 @shared_options
 def upload(paths: str, out: str | None, yes: bool, **values: Any) -> int:
-    """Upload the list's files into their environments; write a report folder.
+    """Upload the list's files; write a report folder.
 
     Every file gets a fresh link of its own. An unfinished run of the same list is gone on with.
     """

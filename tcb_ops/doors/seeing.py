@@ -29,7 +29,7 @@ ROWS_SHOWN = 200
 @click.command()
 @shared_options
 def runs(**values: Any) -> int:
-    """List the runs in the ledger, the newest first."""
+    """List the runs, the newest first."""
     import tcb_ops as tcb
     from tcb_ops.reports.wording import counts_line
 
@@ -111,7 +111,10 @@ def show(run: str, line: int | None, merchant: str, path: str, **values: Any) ->
 @click.argument("run", default="latest")
 @shared_options
 def errcodes(run: str, **values: Any) -> int:
-    """Tabulate a run's errcodes by merchant and environment, with what to do about each."""
+    """Tabulate a run's errcodes, with what to do.
+
+    By merchant and environment; `--json` gives the numbers.
+    """
     import tcb_ops as tcb
     from tcb_ops.reports.table import render_errcodes
 
@@ -136,7 +139,10 @@ def errcodes(run: str, **values: Any) -> int:
 @click.option("--out", default=None, metavar="DIR", help="The report folder. [default: reports/RUN]")
 @shared_options
 def report(run: str, out: str | None, **values: Any) -> int:
-    """Write a run's report folder: results, failed rows, errcodes, page, manifest."""
+    """Write a run's report folder.
+
+    results.csv, failed.csv, errcodes.csv, report.html and manifest.json.
+    """
     import tcb_ops as tcb
 
     given = take_given(values)
@@ -155,7 +161,10 @@ def report(run: str, out: str | None, **values: Any) -> int:
 @click.argument("code")
 @shared_options
 def explain(code: str, **values: Any) -> int:
-    """Say what an errcode (85088, -501001) or a store's code (SlowDown) means and what to do."""
+    """Say what a code means and what to do.
+
+    An errcode (85088, -501001) or one of the store's (SlowDown).
+    """
     from tcb_ops.errcodes import Errcode, describe
     from tcb_ops.errcodes import explain as look_up
 

@@ -99,6 +99,10 @@ class _Trial:
         except UnicodeDecodeError as error:
             self.failed_at = self._fed - len(pending) + error.start
             text = error.object[: error.start].decode(self.codec, "replace")
+        else:
+            if "\0" in text:  # UTF-16 only: elsewhere a NUL byte has been refused before
+                before = text[: text.index("\0")].encode(self.codec)
+                self.failed_at = self._fed - len(pending) + len(before)
         self._fed += len(chunk)
         if self.cjk < _SURELY_UTF8:
             self.cjk += len(_CJK.findall(text))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.table import Group
-from tcb_ops.reports.wording import action_text, reason_text, redact
+from tcb_ops.reports.wording import action_text, reason_text
 from tcb_ops.spreadsheet import guard
 
 if TYPE_CHECKING:

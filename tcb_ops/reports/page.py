@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tcb_ops.model import GOOD, Kind, Outcome, Text, is_loopback
 from tcb_ops.reports.table import by_code, causes
-from tcb_ops.reports.wording import OUTCOMES, reason_text, redact, verdict, why
+from tcb_ops.reports.wording import OUTCOMES, reason_text, verdict, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -5,19 +5,19 @@ The catalogue (errcodes.csv, storecodes.csv) speaks for every code it knows; her
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcb_ops import errcodes
 from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, Text
+from tcb_ops.reports.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tcb_ops.model import RowEnd
 
-__all__ = ["OUTCOMES", "Why", "action_text", "counts_line", "reason_text", "redact", "verdict", "why"]
+__all__ = ["OUTCOMES", "Why", "action_text", "counts_line", "reason_text", "verdict", "why"]
 
 OUTCOMES: dict[Outcome, Text] = {
     Outcome.LINKED: Text("linked", "已取得链接"),
@@ -293,28 +293,3 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
         f"{good:,} of {total:,} rows are good, {total - good:,} not: {listed.en}.",
         f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
     )
-
-
-_NAMES = (
-    r"\w*access_token|\w*refresh_token|\w*verify_ticket|\w*secret(?:_?key)?|q-signature|q-ak|x-cos-security-token"
-    r"|cos_file_id|x-cos-meta-fileid|authorization|(?<![a-z])(?:token|signature|sign)"
-)
-_SECRET = re.compile(
-    rf"(?P<name>(?:{_NAMES}))(?:"
-    r"(?P<told>[\"']?\s*(?:=|%3D)\s*[\"']?|[\"']\s*:\s*[\"'])[^\s\"'&,;<>{}]+"
-    r"|(?P<maybe>\s*:\s*)[^\s\"'&,;<>{}]{16,})",
-    re.IGNORECASE,
-)
-_QUERY = re.compile(r"(https?://[^\s?\"'<>]+\?)[^\s\"'<>]+", re.IGNORECASE)
-_HINT = re.compile(r"[=?:]|%3[Dd]")
-
-
-def redact(text: str) -> str:
-    """Take tokens, signatures and URL queries out of a text from outside: a server's message may echo what it got.
-
-    A value after `name=`, `"name":"` or a long one after `name: ` goes; prose such as `access_token: expired` stays.
-    """
-    if not _HINT.search(text):
-        return text
-    text = _QUERY.sub(r"\1•••", text)
-    return _SECRET.sub(lambda m: f"{m['name']}{m['told'] or m['maybe']}•••", text)

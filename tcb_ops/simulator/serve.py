@@ -153,11 +153,14 @@ class Simulator:
             self._platform.base = self.base
             self._listens.set()
             await self._stop.wait()
+            # asyncio trips over a connection that is accepted in the turn in which it stops to listen.
+            await _settled()
         except OSError as error:
             self._failed = error
         finally:
             await runner.cleanup()
-            await _drained(server)
+            # Sockets close in the turns after: the loop must not end before them.
+            await _settled(server)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.raw_path.startswith(_PLATFORM_ROUTES):
@@ -185,10 +188,10 @@ def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: N
             signal.signal(number, handler)
 
 
-async def _drained(server: web.Server) -> None:
-    """Let connections that were accepted in the last moment come up and close: the loop must not end before."""
-    for _ in range(10):  # turns of the loop: accepted, made, closed, lost
-        for connection in server.connections:
+async def _settled(server: web.Server | None = None) -> None:
+    """Let the loop turn a few times, for connections to come up, or to close."""
+    for _ in range(5):
+        for connection in server.connections if server else ():
             connection.force_close()
         await asyncio.sleep(0)
 

@@ -67,6 +67,7 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write: Callable[..., Path
         pytest.param(b"\xef\xbb\xbfenv\n" + "环境".encode("gbk"), 2, "UTF-8 (BOM)", id="the bom lies"),
         pytest.param(b"env\n\xe7", 2, "UTF-8, GB18030", id="cut in the middle of a character"),
         pytest.param(b"\xff\xfee\x00n", 1, "UTF-16", id="utf-16 cut in half"),
+        pytest.param("\ufeffenv\na\0b".encode("utf-16-le"), 2, "UTF-16", id="a NUL character in utf-16"),
         pytest.param(b"x" * (17 << 20), 0, "16 MiB", id="one endless line"),
     ],
 )

@@ -1,0 +1,230 @@
+"""The contenders. Each runs in a process of its own, so that its CPU and its memory are its own:
+
+    python benchmarks/clients.py NAME BASE FOLDER LIST
+
+does the work of LIST (a CSV `env,path,file` in FOLDER, beside merchants.csv, tokens.csv and files/) against BASE and
+prints {"rows", "seconds", "cpu"}: seconds from the reading of the list to the last result written, CPU-seconds of
+user and system time over the same span. Imports are not counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import resource
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+AT_ONCE = 64
+"""Calls in flight, for every contender."""
+
+Work = tuple[str, Path, Path]
+"""Base URL, folder, list."""
+
+
+def rows_of(work: Work) -> list[dict[str, str]]:
+    with work[2].open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def tokens_of(work: Work) -> dict[str, str]:
+    """Access token by environment."""
+    folder = work[1]
+    with (folder / "tokens.csv").open(newline="") as file:
+        tokens = {line["appid"]: line["access_token"] for line in csv.DictReader(file)}
+    with (folder / "merchants.csv").open(encoding="utf-8", newline="") as file:
+        return {line["env"]: tokens[line["appid"]] for line in csv.DictReader(file)}
+
+
+def write_links(folder: str, links: list[dict[str, Any]]) -> None:
+    with Path(folder, "links.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(links[0]))
+        writer.writeheader()
+        writer.writerows(links)
+
+
+# --- tcb_ops ------------------------------------------------------------------------------------------------------
+
+
+def tcb_whole(kind: str) -> Callable[[Work], int]:
+    """`tcb_ops.links` or `tcb_ops.upload`, as an operator calls it: list, ledger, links.csv."""
+    import tcb_ops as tcb
+    import tcb_ops.platform.transport  # noqa: F401  what the first call would import is not the work
+    import tcb_ops.runs.sitting  # noqa: F401
+    from tcb_ops.settings import TokenSettings
+
+    def work(given: Work) -> int:
+        base, folder, paths = given
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            settings = tcb.Settings(
+                api_base=base,
+                merchants=folder / "merchants.csv",
+                ledger=str(Path(own, "ledger.db")),
+                tokens=TokenSettings(file=folder / "tokens.csv"),
+            )
+            merchants = tcb.read_merchants(settings.merchants)
+            root = folder / "files" if kind == "upload" else None
+            with tcb.read_paths(paths, merchants, root) as batch:
+                if kind == "upload":
+                    run = tcb.upload(batch, settings=settings)
+                else:
+                    run = tcb.links(batch, settings=settings, out=Path(own, "links.csv"))
+            return run.counts["uploaded" if kind == "upload" else "linked"]
+
+    return work
+
+
+def tcb_calls() -> Callable[[Work], int]:
+    """The calling path alone, `Wechat.upload_link`: what a link costs without list, ledger and links.csv."""
+    from tcb_ops.model import Link, Secret
+    from tcb_ops.platform.transport import Transport
+    from tcb_ops.platform.wechat import Wechat
+
+    async def work(given: Work) -> int:
+        rows = iter(rows_of(given))
+        tokens = {env: Secret(token) for env, token in tokens_of(given).items()}
+        got = 0
+        async with Transport(connections=AT_ONCE) as transport:
+            wechat = Wechat(transport, given[0])
+
+            async def worker() -> None:
+                nonlocal got
+                for row in rows:
+                    answer = await wechat.upload_link(row["env"], row["path"], tokens[row["env"]])
+                    got += isinstance(answer, Link)
+
+            await all_at_once(worker)
+        return got
+
+    return on_uvloop(work)
+
+
+# --- what it is compared with -------------------------------------------------------------------------------------
+
+
+def bare_aiohttp() -> Callable[[Work], int]:
+    """As little as a client can do: post, read, json.loads, keep."""
+    import aiohttp
+
+    async def work(given: Work) -> int:
+        rows, tokens = iter(rows_of(given)), tokens_of(given)
+        links: list[dict[str, Any]] = []
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_ONCE)) as session:
+
+            async def worker() -> None:
+                for row in rows:
+                    url = f"{given[0]}/tcb/uploadfile?access_token={tokens[row['env']]}"
+                    body = json.dumps({"env": row["env"], "path": row["path"]}, ensure_ascii=False).encode()
+                    async with session.post(url, data=body) as answer:
+                        links.append(json.loads(await answer.read()))
+
+            await all_at_once(worker)
+        return sum(link["errcode"] == 0 for link in links)
+
+    return on_uvloop(work)
+
+
+def requests_links() -> Callable[[Work], int]:
+    """The script that operators have today: requests, 64 threads, a session per thread, a CSV at the end."""
+    import requests
+
+    mine = threading.local()
+
+    def work(given: Work) -> int:
+        tokens = tokens_of(given)
+
+        def ask(row: dict[str, str]) -> dict[str, Any]:
+            if not hasattr(mine, "session"):
+                mine.session = requests.Session()
+            return requests_link(mine.session, given[0], tokens[row["env"]], row)
+
+        with tempfile.TemporaryDirectory(dir=given[1]) as own, ThreadPoolExecutor(AT_ONCE) as threads:
+            links = list(threads.map(ask, rows_of(given)))
+            write_links(own, links)
+        return sum(link["errcode"] == 0 for link in links)
+
+    return work
+
+
+def requests_upload() -> Callable[[Work], int]:
+    """The same with the upload: link, MD5, form post, ETag compared."""
+    import requests
+
+    mine = threading.local()
+
+    def work(given: Work) -> int:
+        tokens = tokens_of(given)
+
+        def send(row: dict[str, str]) -> bool:
+            if not hasattr(mine, "session"):
+                mine.session = requests.Session()
+            link = requests_link(mine.session, given[0], tokens[row["env"]], row)
+            content = (given[1] / "files" / row["file"]).read_bytes()
+            md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            fields = {
+                "key": row["path"],
+                "Signature": link["authorization"],
+                "x-cos-security-token": link["token"],
+                "x-cos-meta-fileid": link["cos_file_id"],
+            }
+            answer = mine.session.post(link["url"], data=fields, files={"file": ("file", content)}, timeout=60)
+            return answer.status_code in {200, 201, 204} and answer.headers["ETag"].strip('"') == md5
+
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            return sum(threads.map(send, rows_of(given)))
+
+    return work
+
+
+def requests_link(session: Any, base: str, token: str, row: dict[str, str]) -> dict[str, Any]:
+    body = json.dumps({"env": row["env"], "path": row["path"]}, ensure_ascii=False).encode()
+    answer = session.post(f"{base}/tcb/uploadfile", params={"access_token": token}, data=body, timeout=60)
+    link: dict[str, Any] = answer.json()
+    return link
+
+
+# ------------------------------------------------------------------------------------------------------------------
+
+
+async def all_at_once(worker: Callable[[], Coroutine[None, None, None]]) -> None:
+    import asyncio
+
+    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+
+
+def on_uvloop(work: Callable[[Work], Coroutine[None, None, int]]) -> Callable[[Work], int]:
+    import uvloop
+
+    return lambda given: uvloop.run(work(given))
+
+
+CONTENDERS: dict[str, Callable[[], Callable[[Work], int]]] = {
+    "tcb-links": lambda: tcb_whole("links"),
+    "tcb-calls": tcb_calls,
+    "tcb-upload": lambda: tcb_whole("upload"),
+    "aiohttp-links": bare_aiohttp,
+    "requests-links": requests_links,
+    "requests-upload": requests_upload,
+}
+
+
+def main(name: str, base: str, folder: str, paths: str) -> None:
+    work = CONTENDERS[name]()
+    used, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    rows = work((base, Path(folder), Path(paths)))
+    seconds, now = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = now.ru_utime - used.ru_utime + now.ru_stime - used.ru_stime
+    print(json.dumps({"rows": rows, "seconds": seconds, "cpu": cpu}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

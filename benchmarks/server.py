@@ -1,0 +1,117 @@
+"""A lean stand-in for the platform and the store, so that the clients are the limit and not the server.
+
+It answers each link call with a valid link of the documented size (domain.md §1.1) and each form post with 204 and
+the MD5 of the file's bytes as ETag; it checks nothing. `GET /first-calls` gives a JSON object of environment →
+number of the link call that first named it, and begins to count anew. Prints its address, ends with its stdin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+
+import uvloop
+
+TOKEN = "t" * 420
+COS_FILE_ID = "c" * 160 + "+/=="
+SIGNED = "q-sign-algorithm=sha1&q-ak={ak}&q-sign-time={time}&q-key-time={time}&q-header-list=&q-url-param-list=&q-signature={hex}"
+
+
+class Book:
+    """What the server remembers: how many link calls there were, and which of them first named an environment."""
+
+    def __init__(self) -> None:
+        self.base = b""
+        self.calls = 0
+        self.first: dict[str, int] = {}
+
+    def link(self, body: bytes) -> bytes:
+        asked = json.loads(body)
+        env, path = asked["env"], asked["path"]
+        self.calls += 1
+        self.first.setdefault(env, self.calls)
+        now = int(time.time())
+        bucket = f"{env[:2].encode().hex()}-{env}-1258717764"
+        answer = {
+            "errcode": 0,
+            "errmsg": "ok",
+            "url": f"{self.base.decode()}/{bucket}/{path}",
+            "token": TOKEN,
+            "authorization": SIGNED.format(ak="A" * 68, time=f"{now};{now + 900}", hex="0" * 40),
+            "file_id": f"cloud://{env}.{bucket}/{path}",
+            "cos_file_id": COS_FILE_ID,
+        }
+        return json.dumps(answer, separators=(",", ":")).encode()
+
+    def first_calls(self) -> bytes:
+        answer = json.dumps(self.first).encode()
+        self.calls, self.first = 0, {}
+        return answer
+
+
+def md5_of_file(form: bytes) -> str:
+    """MD5 of the last part of a form whose file comes last."""
+    boundary = form[2 : form.index(b"\r\n")]
+    start = form.index(b"\r\n\r\n", form.index(b'filename="')) + 4
+    end = form.rindex(b"\r\n--" + boundary + b"--")
+    return hashlib.md5(memoryview(form)[start:end], usedforsecurity=False).hexdigest()
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection, a request at a time."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._buffer = bytearray()
+        self._head = 0
+        self._whole = 0
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if not self._whole:
+            self._head = self._buffer.find(b"\r\n\r\n") + 4
+            if self._head < 4:
+                return
+            head = bytes(self._buffer[: self._head]).lower()
+            _, there, rest = head.partition(b"\r\ncontent-length:")
+            self._whole = self._head + (int(rest.partition(b"\r\n")[0]) if there else 0)
+        if len(self._buffer) < self._whole:
+            return
+        target = bytes(self._buffer[: self._buffer.index(b"\r\n")]).split(b" ")[1]
+        body = bytes(self._buffer[self._head : self._whole])
+        del self._buffer[: self._whole]
+        self._whole = 0
+        assert self._transport is not None
+        self._transport.write(self._answer(target, body))
+
+    def _answer(self, target: bytes, body: bytes) -> bytes:
+        if target.startswith(b"/tcb/uploadfile?"):
+            said = self._book.link(body)
+        elif target == b"/first-calls":
+            said = self._book.first_calls()
+        else:
+            etag = md5_of_file(body)
+            return f'HTTP/1.1 204 No Content\r\nETag: "{etag}"\r\nContent-Length: 0\r\n\r\n'.encode()
+        return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
+
+
+async def serve() -> None:
+    book = Book()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(book), "127.0.0.1", 0, backlog=1024)
+    book.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}".encode()
+    print(book.base.decode(), flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve())
