@@ -170,7 +170,7 @@ class Row:
     size: int | None = None
     """Bytes of the local file at the plan; None where local files were not looked at."""
     mtime_ns: int | None = None
-    invalid: str = ""
+    invalid: Text | None = None
     """With `on_bad="skip"`: the problem's message, and the row ends as invalid."""
 
 

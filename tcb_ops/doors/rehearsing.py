@@ -12,6 +12,7 @@ import click
 from tcb_ops.doors.running import show_run
 from tcb_ops.doors.screen import Screen
 from tcb_ops.model import Kind, Lang, Outcome, Text
+from tcb_ops.runs.pacing import Pace
 
 if TYPE_CHECKING:
     from tcb_ops.lists.paths import Batch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "simulate"]
 
-_QUICK = {"backoff": 0.05, "slow_wait": 0.3, "patience": 10.0}
+_QUICK = Pace(backoff=0.05, slow_wait=0.3, patience=10.0)
 """The demo's waits: what takes a real run a minute must not hold up somebody who looks at it for the first time."""
 
 
@@ -77,7 +78,7 @@ def demo(lang: str | None) -> int:
     check_destination(dest, replace=True)
     with tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder, rehearsal(Path(folder), lang=lang) as found:
         settings, simulator, faults = found
-        screen, pace = Screen(settings.lang), tcb.Pace(**_QUICK)
+        screen = Screen(settings.lang)
         merchants = tcb.read_merchants(settings.merchants)
         names = len({merchant.appid for merchant in merchants})
         screen.say(
@@ -88,9 +89,9 @@ def demo(lang: str | None) -> int:
         )
         with tcb.read_paths(PATHS, merchants, FILES) as batch:
             screen.say(Text(f"2/4 The list is checked: {batch.decided.en}", f"2/4 清单已检查：{batch.decided.zh}"))
-            linked = tcb.links(batch, settings=settings, pace=pace, out=Path(folder) / "links.csv")
+            linked = tcb.links(batch, settings=settings, pace=_QUICK, out=Path(folder) / "links.csv")
             screen.say(Text(f"3/4 Links: {_counts(linked, Lang.EN)}", f"3/4 取链接：{_counts(linked, Lang.ZH)}"))
-            run = tcb.upload(batch, settings=settings, pace=pace, note="demo")
+            run = tcb.upload(batch, settings=settings, pace=_QUICK, note="demo")
             screen.say(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
             run.export(dest, replace=True)
             show_run(screen, run, as_json=False)

@@ -95,7 +95,7 @@ class Callers:
             return []
         self._suggestions_left -= 1
         by_fold = {fold(name): name for name in names}
-        return [by_fold[n] for n in difflib.get_close_matches(fold(value), by_fold, n=3)]
+        return [by_fold[n] for n in difflib.get_close_matches(fold(value), by_fold, n=3, cutoff=0.5)]
 
 
 def _empty() -> NoCaller:
@@ -108,7 +108,7 @@ def _empty() -> NoCaller:
 
 def _unknown_env(env: str, whole: Merchants, near: Callable[[str, Sequence[str]], list[str]]) -> NoCaller:
     like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(env, whole.envs))
-    file = whole.source or "merchants"
+    file = whole.source or "merchants.csv"
     return NoCaller(
         "env",
         Text(f"the merchants file has no environment '{shown(env)}'", f"商户文件里没有环境“{shown(env)}”"),
@@ -125,7 +125,7 @@ def _unknown_merchant(
     merchant: str, whole: Merchants, near: Callable[[str, Sequence[str]], list[str]]
 ) -> NoCaller:
     like = ", ".join(near(merchant, whole.names))
-    file = whole.source or "merchants"
+    file = whole.source or "merchants.csv"
     return NoCaller(
         "merchant",
         Text(

@@ -138,7 +138,7 @@ class Staging:
                     tuple(cells.split(_SEPARATOR)),
                     size,
                     mtime_ns,
-                    invalid.get(line, ""),
+                    invalid.get(line),
                 )
             last = page[-1][0]
 
@@ -185,12 +185,13 @@ class Staging:
             return
         raise failed
 
-    def _said(self, after: int, upto: int) -> dict[int, str]:
-        said: dict[int, str] = {}
-        for line, en in self.ask(
-            "SELECT line, en FROM problems WHERE line > ? AND line <= ? ORDER BY id", (after, upto)
+    def _said(self, after: int, upto: int) -> dict[int, Text]:
+        said: dict[int, Text] = {}
+        for line, en, zh in self.ask(
+            "SELECT line, en, zh FROM problems WHERE line > ? AND line <= ? ORDER BY id", (after, upto)
         ):
-            said[line] = f"{said[line]}; {en}" if line in said else en
+            first = said.get(line)
+            said[line] = Text(en, zh) if first is None else Text(f"{first.en}; {en}", f"{first.zh}；{zh}")
         return said
 
 

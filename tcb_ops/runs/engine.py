@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -417,8 +418,10 @@ def _lanes(places: list[EnvRecord], pace: Pace) -> list[Lane]:
     accounts: dict[str, Account] = {}
     environments: dict[str, Env] = {}
     lanes = []
+    envs_of = Counter(place.appid for place in places)
     for place in places:
-        account = accounts.setdefault(place.appid, Account(place.appid, Slowdown(pace.concurrency)))
+        most = min(pace.concurrency, pace.per_env * envs_of[place.appid])
+        account = accounts.setdefault(place.appid, Account(place.appid, Slowdown(most)))
         environment = environments.setdefault(place.env, Env(place.env, Slowdown(pace.per_env)))
         lane = Lane(place.no, environment, account, place.owner)
         account.lanes.append(lane)

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, RunNotFoundError, UsageError
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd, Text
+from tcb_ops.model import Kind, Lang, Outcome, Reason, Row, RowEnd, Text
 from tcb_ops.runs.schema import SCHEMA, envs, rows, runs, version
 
 if TYPE_CHECKING:
@@ -152,10 +152,12 @@ class Ledger:
 
     # --- planning -----------------------------------------------------------------------------------------------
 
-    def plan(self, new: NewRun, planned: Iterable[Row], places: Sequence[EnvRecord]) -> RunRecord:
+    def plan(
+        self, new: NewRun, planned: Iterable[Row], places: Sequence[EnvRecord], lang: Lang = Lang.EN
+    ) -> RunRecord:
         """Write a run with all its rows pending (or invalid), in one transaction: from its commit on the run exists.
 
-        `places` numbers the environments; a row's place is found by its (env, appid).
+        `places` numbers the environments; a row's place is found by its (env, appid). `lang` is what invalid rows say.
         """
         number_of = {(place.env, place.appid): place.no for place in places}
         with self._writing() as connection:
@@ -178,7 +180,7 @@ class Ledger:
                 )
             count = 0
             stream = iter(planned)
-            while batch := [_planned(number, row, number_of) for row in islice(stream, BATCH)]:
+            while batch := [_planned(number, row, number_of, lang) for row in islice(stream, BATCH)]:
                 connection.execute(rows.insert(), batch)
                 count += len(batch)
             connection.execute(runs.update().where(runs.c.number == number).values(rows=count))
@@ -493,7 +495,7 @@ def _ended(number: int, end: RowEnd) -> dict[str, Any]:
     }
 
 
-def _planned(number: int, row: Row, number_of: dict[tuple[str, str], int]) -> dict[str, Any]:
+def _planned(number: int, row: Row, number_of: dict[tuple[str, str], int], lang: Lang) -> dict[str, Any]:
     return {
         "run": number,
         "line": row.line,
@@ -505,7 +507,7 @@ def _planned(number: int, row: Row, number_of: dict[tuple[str, str], int]) -> di
         "cells": json.dumps(row.cells, ensure_ascii=False, separators=(",", ":")),
         "outcome": Outcome.INVALID if row.invalid else Outcome.PENDING,
         "reason": Reason.INVALID if row.invalid else "",
-        "detail": row.invalid,
+        "detail": row.invalid.of(lang) if row.invalid else "",
     }
 
 

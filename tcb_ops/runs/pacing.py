@@ -196,8 +196,14 @@ class Outage:
     probes: int = 0
 
     def suspect(self, now: float, pace: Pace) -> None:
-        """Note a connection that failed although nothing else was answered meanwhile; sets the next probe."""
-        self.since = now if self.since is None else self.since
+        """Note a connection that failed although nothing else was answered meanwhile; sets the next probe.
+
+        Calls that were in flight when the outage began fail one after the other: they are no probes.
+        """
+        if self.since is None:
+            self.since = now
+        elif now < self.probe_at:
+            return
         self.probes += 1
         self.probe_at = min(now + backoff_wait(pace, min(self.probes, 5), 0.5), self.since + pace.patience)
 

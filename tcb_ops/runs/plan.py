@@ -127,7 +127,7 @@ def plan(
         created_at=now,
     )
     places = _places(batch.rows(), merchants)
-    return Planned(ledger.plan(new, batch.rows(), places), resumed=False)
+    return Planned(ledger.plan(new, batch.rows(), places, settings.lang), resumed=False)
 
 
 def new_id(now: float, settings: Settings) -> str:

@@ -78,7 +78,7 @@ class Sitting:
         seen: Progress | None = None
         while True:
             with self._news:
-                self._news.wait_for(lambda seen=seen: self._ended or self._look is not seen)
+                self._news.wait_for(lambda: self._ended or self._look is not seen)
                 look, ended = self._look, self._ended
             if look is not None and look is not seen:
                 yield look

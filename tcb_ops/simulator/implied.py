@@ -146,7 +146,7 @@ class _Way:
                 return {(end, None)}
 
     def _linked(self, fault: Fault | None, used: _Used) -> set[End]:
-        if self.kind is Kind.LINKS:
+        if self.kind == Kind.LINKS:
             return {(Outcome.LINKED, None)}
         lifetime = None if fault is None else fault.lifetime
         if lifetime is None:

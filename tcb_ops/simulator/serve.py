@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Simulator", "serve"]
 
 HOST = "127.0.0.1"
-STOP_SECONDS = 1.0
+STOP_SECONDS = 0.5
 """What answers that are still on their way may take when the simulator stops."""
 _LOG = logging.getLogger("tcb_ops.simulator")
 # A request that is no HTTP is answered 400; aiohttp would log it as an error, with the token in its target.
@@ -82,13 +83,13 @@ class Simulator:
         return f"http://{HOST}:{self.port}"
 
     @property
-    def stats(self) -> dict[str, int]:
-        """Counters so far; one that nothing was counted in is missing: use `.get(name, 0)`.
+    def stats(self) -> Counter[str]:
+        """Counters so far.
 
         `link_calls`, `store_calls`; `link:ERRCODE`, `store:STATUS`, `store:CODE` and `link:reset` and the like by
         answer; `stored` (objects received), `objects` (different ones), `escaped_bodies` (paths sent as ASCII escapes).
         """
-        return dict(self._books.stats) | {"objects": len(self._books.objects)}
+        return self._books.stats | Counter(objects=len(self._books.objects))
 
     @property
     def objects(self) -> dict[tuple[str, str], Stored]:

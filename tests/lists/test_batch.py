@@ -59,7 +59,11 @@ def test_a_bad_file_refuses_the_list_or_makes_its_row_invalid(
     with pytest.raises(InputError, match="column 'file': there is no file"):
         read_paths(path, merchants, root)
     batch = read_paths(path, merchants, root, on_bad="skip")
-    assert [r.invalid for r in batch.rows()] == ["", "there is no file gone.png below the root", ""]
+    assert [r.invalid and r.invalid.en for r in batch.rows()] == [
+        None,
+        "there is no file gone.png below the root",
+        None,
+    ]
     assert batch.total_bytes == 6
     (root / "gone.png").write_bytes(b"x")
     assert batch.check_files(root).valid == 3

@@ -125,7 +125,7 @@ def test_a_path_sent_as_ascii_escapes_is_answered_ok_and_counted(start):
     raw, escaped = body(path="目录/a.png"), json.dumps({"env": ENV, "path": "目录/a.png"}).encode()
     plain = json.dumps({"env": ENV, "path": "a.png"}).encode()
     assert [talk.ask_raw(content).json()["errcode"] for content in (raw, plain)] == [0, 0]
-    assert talk.sim.stats.get("escaped_bodies", 0) == 0
+    assert talk.sim.stats["escaped_bodies"] == 0
     assert talk.ask_raw(escaped).json()["errcode"] == 0
     assert talk.sim.stats["escaped_bodies"] == 1
 
