@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.reports.table import Cause
-    from tcb_ops.runs.ledger import Ledger, RowRecord, RunRecord
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RowRecord, RunRecord
     from tcb_ops.settings import Settings
 
 __all__ = ["Run"]

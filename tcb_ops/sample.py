@@ -44,7 +44,10 @@ def rehearsal(folder: Path, *, lang: str | None = None) -> Iterator[tuple[Settin
     tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
     file = folder / "tokens.csv"
     file.touch(mode=0o600)
-    file.write_text("".join(f"{line}\n" for line in ("appid,access_token", *map(",".join, tokens.items()))), encoding="utf-8")
+    file.write_text(
+        "".join(f"{line}\n" for line in ("appid,access_token", *map(",".join, tokens.items()))),
+        encoding="utf-8",
+    )
     with Simulator(list(merchants), tokens, faults=faults) as simulator:
         options = {
             "api_base": simulator.base,

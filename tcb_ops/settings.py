@@ -55,7 +55,11 @@ class Settings(BaseSettings):
     """Everything that holds for all commands. Frozen; holds no token."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TCB_OPS_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix="TCB_OPS_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     api_base: str = "https://api.weixin.qq.com"
@@ -76,7 +80,13 @@ class Settings(BaseSettings):
     @classmethod
     def _base(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+            or parts.username
+        ):
             message = "must look like https://api.weixin.qq.com"
             raise ValueError(message)
         if parts.scheme == "http" and not is_loopback(parts.hostname):
@@ -123,7 +133,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
 
     class _Layered(Settings):
         @classmethod
-        def settings_customise_sources(  # noqa: PLR6301  the signature is pydantic-settings'
+        def settings_customise_sources(
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
@@ -160,7 +170,10 @@ def _read(file: Path, *, required: bool) -> dict[str, Any]:
         if not required:
             return {}
         raise SettingsError(
-            Text(f"{file}: no such settings file. Check --config.", f"{file}：没有这个设置文件。请检查 --config。")
+            Text(
+                f"{file}: no such settings file. Check --config.",
+                f"{file}：没有这个设置文件。请检查 --config。",
+            )
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         why = str(error)

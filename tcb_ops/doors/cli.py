@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -35,13 +35,15 @@ class _Sections(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return [command.name or "" for _, commands in self.SECTIONS for command in commands]
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in self.SECTIONS:
             with formatter.section(section):
                 formatter.write_dl([(c.name or "", c.get_short_help_str(formatter.width)) for c in commands])
 
 
-@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="tcb-ops", message="%(prog)s %(version)s")
 def cli() -> None:
     """Upload files into many merchants' WeChat cloud environments, see every errcode with what to do, prove it.
@@ -129,5 +131,3 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     main()
-
-

@@ -69,12 +69,16 @@ class Given:
 def shared_options(command: Command) -> Command:
     """Add the shared options; the command gets them as `given`."""
     options = (
-        click.option("--config", metavar="FILE", help="Settings file. [default: tcb-ops.toml here, if there]"),
+        click.option(
+            "--config", metavar="FILE", help="Settings file. [default: tcb-ops.toml here, if there]"
+        ),
         click.option("--api-base", metavar="URL", help="The target. [default: https://api.weixin.qq.com]"),
         click.option("--merchants", metavar="FILE", help="Merchants file. [default: merchants.csv]"),
         click.option("--tokens", metavar="FILE", help="Token file: appid,access_token[,expires_at]."),
         click.option("--ledger", metavar="FILE|URL", help="The ledger. [default: tcb-ops.db]"),
-        click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only matching merchants. Repeatable."),
+        click.option(
+            "--where", multiple=True, metavar="COLUMN=VALUE", help="Only matching merchants. Repeatable."
+        ),
         click.option("--json", is_flag=True, help="Print one JSON object on stdout."),
         click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports."),
         click.option("--note", default="", metavar="TEXT", help="Kept with the run."),
@@ -94,9 +98,24 @@ def take_given(values: dict[str, Any]) -> Given:
 def list_options(command: Command) -> Command:
     """Add the options about reading a path list."""
     options = (
-        click.option("--column", multiple=True, metavar="NAME=HEADER", help="Which header means env, merchant, path, file or appid. Repeatable."),
-        click.option("--on-bad", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True, help="Refuse a list with problems whole, or go on without those rows."),
-        click.option("--fix-me", metavar="FILE", help="Where the rows with problems go, as CSV. [default: beside the list]"),
+        click.option(
+            "--column",
+            multiple=True,
+            metavar="NAME=HEADER",
+            help="Which header means env, merchant, path, file or appid. Repeatable.",
+        ),
+        click.option(
+            "--on-bad",
+            type=click.Choice(["refuse", "skip"]),
+            default="refuse",
+            show_default=True,
+            help="Refuse a list with problems whole, or go on without those rows.",
+        ),
+        click.option(
+            "--fix-me",
+            metavar="FILE",
+            help="Where the rows with problems go, as CSV. [default: beside the list]",
+        ),
         click.option("--root", metavar="DIR", help="Where the local files lie. [default: the list's folder]"),
     )
     for option in reversed(options):
@@ -108,13 +127,53 @@ def pace_options(command: Command) -> Command:
     """Add the options about how hard to press."""
     usual = Pace()
     options = (
-        click.option("--concurrency", type=click.IntRange(1, 1000), default=usual.concurrency, show_default=True, help="Requests in flight, all."),
-        click.option("--per-env", type=click.IntRange(1, 1000), default=usual.per_env, show_default=True, help="Rows in flight per environment."),
-        click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Link calls a second per appid. [default: no limit]"),
-        click.option("--attempts", type=click.IntRange(1, 100), default=usual.attempts, show_default=True, help="Calls per step of a row (link, store)."),
-        click.option("--backoff", type=click.FloatRange(min=0), default=usual.backoff, show_default=True, help="Seconds, the first wait; later ones double."),
-        click.option("--slow-wait", type=click.FloatRange(min=0), default=usual.slow_wait, show_default=True, help="Seconds to pause when told to slow down."),
-        click.option("--patience", type=click.FloatRange(min=0), default=usual.patience, show_default=True, help="Seconds to bear slowness, or no connection at all."),
+        click.option(
+            "--concurrency",
+            type=click.IntRange(1, 1000),
+            default=usual.concurrency,
+            show_default=True,
+            help="Requests in flight, all.",
+        ),
+        click.option(
+            "--per-env",
+            type=click.IntRange(1, 1000),
+            default=usual.per_env,
+            show_default=True,
+            help="Rows in flight per environment.",
+        ),
+        click.option(
+            "--rate",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Link calls a second per appid. [default: no limit]",
+        ),
+        click.option(
+            "--attempts",
+            type=click.IntRange(1, 100),
+            default=usual.attempts,
+            show_default=True,
+            help="Calls per step of a row (link, store).",
+        ),
+        click.option(
+            "--backoff",
+            type=click.FloatRange(min=0),
+            default=usual.backoff,
+            show_default=True,
+            help="Seconds, the first wait; later ones double.",
+        ),
+        click.option(
+            "--slow-wait",
+            type=click.FloatRange(min=0),
+            default=usual.slow_wait,
+            show_default=True,
+            help="Seconds to pause when told to slow down.",
+        ),
+        click.option(
+            "--patience",
+            type=click.FloatRange(min=0),
+            default=usual.patience,
+            show_default=True,
+            help="Seconds to bear slowness, or no connection at all.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -146,7 +205,10 @@ def columns_of(pairs: tuple[str, ...]) -> dict[str, str]:
         name, equals, header = pair.partition("=")
         if not equals or not name or not header:
             raise UsageError(
-                Text(f"--column {pair}: write NAME=HEADER, e.g. path=云端路径", f"--column {pair}：应写作 NAME=表头，例如 path=云端路径")
+                Text(
+                    f"--column {pair}: write NAME=HEADER, e.g. path=云端路径",
+                    f"--column {pair}：应写作 NAME=表头，例如 path=云端路径",
+                )
             )
         columns[name.strip()] = header.strip()
     return columns
@@ -158,7 +220,9 @@ def selection_of(given: Given, column: tuple[str, ...], limit: int | None) -> st
     return "; ".join([*parts, *([f"limit {limit}"] if limit else [])])
 
 
-def read_list(source: str, given: Given, settings: Settings, values: dict[str, Any], *, root: str | None) -> Batch:
+def read_list(
+    source: str, given: Given, settings: Settings, values: dict[str, Any], *, root: str | None
+) -> Batch:
     """Read the list that the command names; with problems it raises InputError."""
     from tcb_ops.lists.paths import read_paths
 

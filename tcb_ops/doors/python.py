@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from tcb_ops.lists.paths import Batch
     from tcb_ops.model import Link
     from tcb_ops.platform.tokens import TokenSource
-    from tcb_ops.runs.ledger import Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.progress import Progress
+    from tcb_ops.runs.records import RunRecord
     from tcb_ops.runs.sitting import Sitting
 
 __all__ = ["Working", "links", "open_run", "runs", "start_links", "start_upload", "upload", "upload_link"]
@@ -33,7 +34,16 @@ __all__ = ["Working", "links", "open_run", "runs", "start_links", "start_upload"
 class Working:
     """A run going on in the background: `watch` it, `cancel` it, `wait` for it."""
 
-    def __init__(self, ledger: Ledger, record: RunRecord, sitting: Sitting, settings: Settings, held: ExitStack, *, resumed: bool) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        record: RunRecord,
+        sitting: Sitting,
+        settings: Settings,
+        held: ExitStack,
+        *,
+        resumed: bool,
+    ) -> None:
         self._ledger, self._sitting, self._settings, self._held = ledger, sitting, settings, held
         self.record = record
         self.resumed = resumed
@@ -135,7 +145,11 @@ def upload_link(env: str, path: str, *, appid: str | None = None, settings: Sett
     if wrong is not None:
         raise UsageError(wrong[0])
     callers = read_merchants(settings.merchants).for_env(env)
-    chosen = [m for m in callers if m.appid == appid] if appid else [m for m in callers if m.default] or list(callers)
+    chosen = (
+        [m for m in callers if m.appid == appid]
+        if appid
+        else [m for m in callers if m.default] or list(callers)
+    )
     if len(chosen) != 1:
         known = ", ".join(m.appid for m in callers) or "-"
         raise UsageError(
@@ -205,7 +219,9 @@ def _start(
     settings, pace = settings or load_settings(), pace or Pace()
     if kind is Kind.UPLOAD and batch.root is None:
         batch = batch.check_files(batch.source.parent)
-    source = tokens or open_source(settings.tokens)  # a token file that cannot be read: before anything is planned
+    source = tokens or open_source(
+        settings.tokens
+    )  # a token file that cannot be read: before anything is planned
     root = Path(batch.root) if batch.root is not None else batch.source.parent
     ledger = Ledger(settings.ledger)
     planned = plan(

@@ -28,11 +28,15 @@ _QUICK = Pace(backoff=0.05, slow_wait=0.3, patience=10.0)
 @click.command()
 @click.option("--merchants", required=True, metavar="FILE", help="Merchants file: whom it serves.")
 @click.option("--tokens", required=True, metavar="FILE", help="Token file; read again when it changes.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="0 for any free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="0 for any free one."
+)
 @click.option("--faults", metavar="FILE", help="What goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
 @click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
-def simulate(merchants: str, tokens: str, port: int, faults: str | None, store: str | None, lang: str | None) -> int:
+def simulate(
+    merchants: str, tokens: str, port: int, faults: str | None, store: str | None, lang: str | None
+) -> int:
     """Serve a look-alike of the platform and of COS.
 
     For rehearsals, on this machine only. Ctrl-C ends it.
@@ -76,7 +80,10 @@ def demo(lang: str | None) -> int:
 
     began, dest = time.monotonic(), Path("demo-report")
     check_destination(dest, replace=True)
-    with tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder, rehearsal(Path(folder), lang=lang) as found:
+    with (
+        tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder,
+        rehearsal(Path(folder), lang=lang) as found,
+    ):
         settings, simulator, faults = found
         screen = Screen(settings.lang)
         merchants = tcb.read_merchants(settings.merchants)
@@ -88,9 +95,13 @@ def demo(lang: str | None) -> int:
             )
         )
         with tcb.read_paths(PATHS, merchants, FILES) as batch:
-            screen.say(Text(f"2/4 The list is checked: {batch.decided.en}", f"2/4 清单已检查：{batch.decided.zh}"))
+            screen.say(
+                Text(f"2/4 The list is checked: {batch.decided.en}", f"2/4 清单已检查：{batch.decided.zh}")
+            )
             linked = tcb.links(batch, settings=settings, pace=_QUICK, out=Path(folder) / "links.csv")
-            screen.say(Text(f"3/4 Links: {_counts(linked, Lang.EN)}", f"3/4 取链接：{_counts(linked, Lang.ZH)}"))
+            screen.say(
+                Text(f"3/4 Links: {_counts(linked, Lang.EN)}", f"3/4 取链接：{_counts(linked, Lang.ZH)}")
+            )
             run = tcb.upload(batch, settings=settings, pace=_QUICK, note="demo")
             screen.say(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
             run.export(dest, replace=True)

@@ -68,7 +68,9 @@ def check(paths: str, **values: Any) -> int:
 
 @click.command()
 @click.argument("paths")
-@click.option("--out", default="links.csv", show_default=True, metavar="FILE", help="Where the links go (0600).")
+@click.option(
+    "--out", default="links.csv", show_default=True, metavar="FILE", help="Where the links go (0600)."
+)
 @list_options
 @pace_options
 @run_options
@@ -86,7 +88,10 @@ def links(paths: str, out: str, **values: Any) -> int:
     dest = Path(out).absolute()
     if dest.is_dir() or not dest.parent.is_dir():
         raise UsageError(
-            Text(f"--out {out}: it must be a file in a folder that is there.", f"--out {out}：应为已有文件夹中的文件。")
+            Text(
+                f"--out {out}: it must be a file in a folder that is there.",
+                f"--out {out}：应为已有文件夹中的文件。",
+            )
         )
     with _read(screen, paths, given, settings, values, root=None) as batch:
         if values["dry_run"]:
@@ -148,7 +153,9 @@ def show_run(screen: Screen, run: Run, *, as_json: bool, where: Path | None = No
         if causes:
             screen.data(render_errcodes(causes, screen.lang))
         counts = run.outcomes
-        screen.data(verdict(run.record.kind, counts, finished=run.record.finished_at is not None).of(screen.lang))
+        screen.data(
+            verdict(run.record.kind, counts, finished=run.record.finished_at is not None).of(screen.lang)
+        )
         if where is not None:
             screen.say(Text(f"Run {run.id}: {where}", f"任务 {run.id}：{where}"))
     return 0 if run.good else 1
@@ -170,7 +177,12 @@ def _read(
             screen.warn(Text(f"… and {rest:,} more problems", f"……另有 {rest:,} 个问题"))
         dest = Path(values["fix_me"] or f"{Path(source).with_suffix('')}.fix-me.csv")
         if write_fixme(problems, dest, settings.lang):
-            screen.warn(Text(f"All of them, to mend and feed back in: {dest}", f"全部问题见 {dest}，修正后可直接再次使用"))
+            screen.warn(
+                Text(
+                    f"All of them, to mend and feed back in: {dest}",
+                    f"全部问题见 {dest}，修正后可直接再次使用",
+                )
+            )
 
     try:
         batch = read_list(source, given, settings, values, root=root)
@@ -185,7 +197,9 @@ def _read(
     if batch.problems:
         show(batch)
     if batch.left_out:
-        screen.say(Text(f"{batch.left_out:,} rows left out by --where", f"--where 排除了 {batch.left_out:,} 行"))
+        screen.say(
+            Text(f"{batch.left_out:,} rows left out by --where", f"--where 排除了 {batch.left_out:,} 行")
+        )
     return batch.limited(values["limit"]) if values.get("limit") else batch
 
 
@@ -239,10 +253,18 @@ def _dry_run(screen: Screen, batch: Batch, settings: Settings, pace: Pace, *, up
     seconds = _seconds_at_rate(batch, pace)
     if seconds:
         screen.data(
-            Text(f"at least {span(seconds)} at {pace.rate:g} calls/s per appid", f"按每 appid 每秒 {pace.rate:g} 次，至少需 {span(seconds)}").of(settings.lang)
+            Text(
+                f"at least {span(seconds)} at {pace.rate:g} calls/s per appid",
+                f"按每 appid 每秒 {pace.rate:g} 次，至少需 {span(seconds)}",
+            ).of(settings.lang)
         )
     calls = batch.valid * (2 if uploads else 1)
-    screen.data(Text(f"{calls:,} calls to {settings.api_base} or its store. Nothing was sent.", f"将向 {settings.api_base} 及其存储发出 {calls:,} 次调用。未发送任何内容。").of(settings.lang))
+    screen.data(
+        Text(
+            f"{calls:,} calls to {settings.api_base} or its store. Nothing was sent.",
+            f"将向 {settings.api_base} 及其存储发出 {calls:,} 次调用。未发送任何内容。",
+        ).of(settings.lang)
+    )
     return 0
 
 
@@ -275,9 +297,16 @@ def _brake(screen: Screen, batch: Batch, settings: Settings, *, yes: bool) -> No
     screen.warn(_facts_line(batch))
     if yes:
         return
-    question = Text(f"Upload to {batch.envs:,} live environments of {settings.api_base}?", f"要上传到 {settings.api_base} 的 {batch.envs:,} 个线上环境吗？")
+    question = Text(
+        f"Upload to {batch.envs:,} live environments of {settings.api_base}?",
+        f"要上传到 {settings.api_base} 的 {batch.envs:,} 个线上环境吗？",
+    )
     if not sys.stdin.isatty():
-        raise UsageError(Text(f"{question.en} Without a terminal this needs --yes.", f"{question.zh} 没有终端时需要 --yes。"))
+        raise UsageError(
+            Text(
+                f"{question.en} Without a terminal this needs --yes.", f"{question.zh} 没有终端时需要 --yes。"
+            )
+        )
     if not click.confirm(question.of(screen.lang), err=True):
         raise UsageError(Text("Nothing was sent.", "未发送任何内容。"))
 

@@ -28,6 +28,7 @@ __all__ = ["Screen", "span"]
 LINE_EVERY = 5.0
 """Seconds between two lines of progress where nobody watches."""
 
+
 class Screen:
     """Where one command talks."""
 
@@ -86,7 +87,9 @@ class Screen:
             if time.monotonic() - last >= LINE_EVERY:
                 last = time.monotonic()
                 note = f" · {look.note.of(self.lang)}" if look.note else ""
-                self.err.print(f"{look.done:,}/{look.total:,} · {_pace(look, self.lang)} · {counts_line(look.counts, self.lang)}{note}")
+                self.err.print(
+                    f"{look.done:,}/{look.total:,} · {_pace(look, self.lang)} · {counts_line(look.counts, self.lang)}{note}"
+                )
 
 
 class _Rate(ProgressColumn):

@@ -17,7 +17,7 @@ from tcb_ops.model import Text
 if TYPE_CHECKING:
     from tcb_ops.doors.screen import Screen
     from tcb_ops.run import Run
-    from tcb_ops.runs.ledger import RowRecord
+    from tcb_ops.runs.records import RowRecord
     from tcb_ops.settings import Settings
 
 __all__ = ["errcodes", "explain", "report", "runs", "show"]
@@ -51,7 +51,9 @@ def runs(**values: Any) -> int:
         Text("outcomes", "结果"),
         Text("note", "备注"),
     ):
-        table.add_column(head.of(settings.lang), overflow="fold", justify="right" if head.en == "rows" else "left")
+        table.add_column(
+            head.of(settings.lang), overflow="fold", justify="right" if head.en == "rows" else "left"
+        )
     for run in found:
         record = run.record
         begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "minutes")[:16]
@@ -89,7 +91,12 @@ def show(run: str, line: int | None, merchant: str, path: str, **values: Any) ->
     if line is None and not merchant and not path:
         if not given.json:
             screen.data(_head(wanted, settings).of(settings.lang))
-        show_run(screen, wanted, as_json=given.json, where=Path(wanted.record.report) if wanted.record.report else None)
+        show_run(
+            screen,
+            wanted,
+            as_json=given.json,
+            where=Path(wanted.record.report) if wanted.record.report else None,
+        )
         return 0
     rows = wanted.rows(line=line, merchant=merchant, path=path)
     shown = [record for record, _ in zip(rows, range(ROWS_SHOWN), strict=False)]
@@ -102,7 +109,10 @@ def show(run: str, line: int | None, merchant: str, path: str, **values: Any) ->
             _show_row(screen, record, settings)
     if next(rows, None) is not None:
         screen.warn(
-            Text(f"Only the first {ROWS_SHOWN}; results.csv of the report has all.", f"仅显示前 {ROWS_SHOWN} 行；全部见报告的 results.csv。")
+            Text(
+                f"Only the first {ROWS_SHOWN}; results.csv of the report has all.",
+                f"仅显示前 {ROWS_SHOWN} 行；全部见报告的 results.csv。",
+            )
         )
     return 0
 
@@ -130,7 +140,9 @@ def errcodes(run: str, **values: Any) -> int:
     if causes:
         screen.data(render_errcodes(causes, settings.lang))
     else:
-        screen.data(Text(f"Run {wanted.id}: nothing is wrong.", f"任务 {wanted.id}：没有问题。").of(settings.lang))
+        screen.data(
+            Text(f"Run {wanted.id}: nothing is wrong.", f"任务 {wanted.id}：没有问题。").of(settings.lang)
+        )
     return 0
 
 
@@ -188,7 +200,9 @@ def explain(code: str, **values: Any) -> int:
     name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
     screen.data(f"{name}: {found.meaning.of(settings.lang)}")
     screen.data(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}").of(settings.lang))
-    screen.data(Text(f"By itself, tcb-ops {itself.en}.", f"tcb-ops 自动处理：{itself.zh}。").of(settings.lang))
+    screen.data(
+        Text(f"By itself, tcb-ops {itself.en}.", f"tcb-ops 自动处理：{itself.zh}。").of(settings.lang)
+    )
     if isinstance(found, Errcode) and found.source:
         screen.data(Text(f"Source: {found.source}", f"来源：{found.source}").of(settings.lang))
     return 0

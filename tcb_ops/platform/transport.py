@@ -57,7 +57,7 @@ class Timeouts:
 
     connect: float = 10
     answer: float = 60
-    """Silence while waiting for the answer and while reading it."""
+    """From the request's last byte to the answer's; also the longest stop while a large body is sent."""
     slowest: int = 32 * 1024
     """The slowest sending that is still borne: what is sent adds its bytes / slowest to the deadline."""
 
@@ -238,7 +238,7 @@ class Transport:
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
         end = now() + timeouts.deadline(sending)
-        request.extensions["timeout"] = {"connect": timeouts.connect, "read": silence}
+        request.extensions["timeout"] = {"connect": timeouts.connect}
         async with asyncio.timeout_at(end) as clock:
             if isinstance(request.stream, httpx.AsyncByteStream) and not isinstance(
                 request.stream, httpx.ByteStream
@@ -253,7 +253,7 @@ class Transport:
                     if len(body) > LARGEST_ANSWER:
                         break
             finally:
-                # An early answer ends the sending, whose own error must not hide the answer.
+                # An early answer ends the sending; an error of that must not hide the answer.
                 with suppress(httpx.HTTPError, aiohttp.ClientError, OSError):
                     await response.aclose()
         return body, response

@@ -21,7 +21,8 @@ from tcb_ops.reports.page import counts_of, is_simulated, page
 from tcb_ops.reports.table import causes
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.ledger import Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
 __all__ = ["MANIFEST", "check_destination", "export"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.model import Lang
     from tcb_ops.reports.table import Cause
-    from tcb_ops.runs.ledger import RowRecord
+    from tcb_ops.runs.records import RowRecord
     from tcb_ops.settings import Settings
 
 __all__ = [

@@ -11,7 +11,8 @@ from tcb_ops.reports.summary import summary
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.runs.ledger import Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
 __all__ = ["errcodes_frame", "results_frame"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.reports.files import Passed
     from tcb_ops.reports.table import Group
-    from tcb_ops.runs.ledger import RunRecord
+    from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
 __all__ = ["counts_of", "is_simulated", "page"]

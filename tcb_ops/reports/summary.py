@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.model import Outcome
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.ledger import Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
 
 __all__ = ["summary"]
 

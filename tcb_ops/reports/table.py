@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tcb_ops.model import Reason
-    from tcb_ops.runs.ledger import Ledger, RunRecord, Tally
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord, Tally
 
 __all__ = [
     "Cause",

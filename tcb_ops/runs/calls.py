@@ -78,15 +78,20 @@ class Calls:
             job.link, job.tries.link = got, 0
             job.link_until = self.clock() + _lifetime(got) - LINK_MARGIN
         if self.kind is Kind.LINKS:
-            return self._end(job, Outcome.LINKED, errcode=0, errmsg="ok", file_id=job.link.file_id, link=job.link)
+            return self._end(
+                job, Outcome.LINKED, errcode=0, errmsg="ok", file_id=job.link.file_id, link=job.link
+            )
         return await self._store(job, job.link)
 
     async def _link(self, job: Job) -> Link | Setback:
         row, account = job.row, job.lane.account
-        if account.token is None:  # the board hands out no row of an account without a token
+        if account.token is not None:
+            job.token = account.token.value
+        if (
+            job.token is None
+        ):  # the board hands out no row without a token; a probe may go on with its last one
             message = "a row was taken without a token"
             raise AssertionError(message)
-        job.token = account.token.value
         self.link_calls += 1
         job.tries.calls += 1
         try:
@@ -110,11 +115,16 @@ class Calls:
                 )
                 return Setback(end, known.decision, known.scope, "link")
             case NoAnswer():
-                end = self._end(job, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status)
+                end = self._end(
+                    job, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status
+                )
                 return Setback(end, Decision.RETRY if answer.retryable else Decision.FIX, Scope.ROW, "link")
             case BadLink():
                 return Setback(
-                    self._end(job, Outcome.FAILED, Reason.BAD_LINK, answer.why), Decision.FIX, Scope.ROW, "link"
+                    self._end(job, Outcome.FAILED, Reason.BAD_LINK, answer.why),
+                    Decision.FIX,
+                    Scope.ROW,
+                    "link",
                 )
 
     async def _store(self, job: Job, link: Link) -> RowEnd | Setback:
@@ -163,7 +173,10 @@ class Calls:
         )
         if verdict != "different" or self.etag == "warn":
             return end
-        why = Text(f"the store holds {answer.etag}, sent was {answer.md5}", f"存储中为 {answer.etag}，发送的是 {answer.md5}")
+        why = Text(
+            f"the store holds {answer.etag}, sent was {answer.md5}",
+            f"存储中为 {answer.etag}，发送的是 {answer.md5}",
+        )
         failed = replace(
             end,
             outcome=Outcome.FAILED,

@@ -9,41 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tcb_ops.errcodes import Decision, Scope, errcode
-from tcb_ops.errors import InterruptedRunError, OutageError, PlatformStopError, StoppedError, TokenError
-from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.errors import TokenError
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.runs.board import REFILL, Account, Board, Env, Job, Lane
-from tcb_ops.runs.calls import Calls, Setback
-from tcb_ops.runs.ledger import Meter
-from tcb_ops.runs.pacing import Outage, Pace, Slowdown, Step, backoff_wait, next_step
+from tcb_ops.runs.calls import Calls
+from tcb_ops.runs.consequences import Consequences, closed_end
+from tcb_ops.runs.pacing import Outage, Pace, Slowdown
 from tcb_ops.runs.progress import Progress, Pulse
-from tcb_ops.runs.scribe import Closing, Scribe
+from tcb_ops.runs.records import Meter
+from tcb_ops.runs.scribe import Scribe
+from tcb_ops.runs.stops import interrupted, outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from tcb_ops.model import Row, Secret
-    from tcb_ops.platform.tokens import Token, TokenSource
+    from tcb_ops.model import Row
+    from tcb_ops.platform.tokens import TokenSource
     from tcb_ops.platform.transport import Transport
     from tcb_ops.platform.wechat import Wechat
-    from tcb_ops.runs.ledger import EnvRecord, Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.linksfile import LinksFile
+    from tcb_ops.runs.records import EnvRecord, RunRecord
 
-__all__ = ["Engine", "Means", "interrupted"]
+__all__ = ["Engine", "Means"]
 
 GRACE = 3.0
 """Seconds that calls in flight have to end when a run is interrupted."""
-DEAD_TOKEN_REST = 30.0
-"""Seconds in which a source that gave a dead token again is not asked about it once more."""
-RENEW_BEFORE = 60.0
-"""Seconds before a token's stated end in which it is asked for anew."""
 SHOW_EVERY = 0.1
 """Seconds between two looks at the progress."""
 
@@ -80,6 +77,7 @@ class Engine:
         self._scribe = Scribe(means.ledger, run, means.links, self._writer, self._spent, self._committed)
         self._places: dict[int, EnvRecord] = {}
         self._board = Board(())
+        self._then = self._consequences()
         self._tasks: set[asyncio.Task[None]] = set()
         self._errands: set[asyncio.Task[None]] = set()
         """Refills and token look-ups under way."""
@@ -127,9 +125,22 @@ class Engine:
         self._pulse = Pulse(self._run.rows, sum(self._scribe.counts.values()))
         self._places = {place.no: place for place in places}
         self._board = Board(_lanes([place for place in places if place.pending], self._pace))
+        self._then = self._consequences()
         for lane in self._board.lanes:
             if self._places[lane.no].left:
-                self._close([lane], Reason.MERCHANT_LEFT)
+                self._then.close([lane], Reason.MERCHANT_LEFT)
+
+    def _consequences(self) -> Consequences:
+        return Consequences(
+            self._run,
+            self._pace,
+            self._board,
+            self._scribe,
+            self._places,
+            clock=self._clock,
+            chance=self._means.chance,
+            stop=self._stop,
+        )
 
     async def _settle(self) -> None:
         """After trouble: give calls in flight a moment, then end them; their rows stay pending."""
@@ -178,12 +189,13 @@ class Engine:
             if job is None:
                 return
             if job.lane.end_as is not None:
-                self._ended(job, _closed_end(job, job.lane.end_as))
+                self._then.ended(job, closed_end(job, job.lane.end_as))
                 continue
             self._begin(job, now)
 
     def _begin(self, job: Job, now: float) -> None:
         account = job.lane.account
+        job.refusal = None  # of its last token: from here on the row has another
         if self._pace.rate and job.link is None:
             account.next_call = max(now, account.next_call) + 1 / self._pace.rate
         self._start(self._turn(job), self._tasks)
@@ -231,101 +243,13 @@ class Engine:
         if self._outage.since is not None and self._calls.last_answer >= began:
             self._outage_ended()
         if isinstance(result, RowEnd):
-            self._ended(job, result)
+            self._then.ended(job, result)
         elif result.unreachable and self._calls.last_answer < began:
             self._met_outage(job)
         else:
-            self._set_back(job, result)
-
-    def _set_back(self, job: Job, setback: Setback) -> None:
-        """Do what `next_step` says; the step's attempts go up by one where it counts."""
-        now, pace, tries = self._clock(), self._pace, job.tries
-        account = job.lane.account
-        slowed = account.pace if setback.scope is Scope.APPID else job.lane.env.pace
-        used = (tries.link if setback.step == "link" else tries.store) + 1
-        step = next_step(setback.decision, setback.scope, tries, used, pace, patient=slowed.patient(now, pace))
-        match step:
-            case Step.STOP_RUN:
-                self._stop(_platform_stop(setback.end, self._run))
-            case Step.REFRESH:
-                tries.refreshed = True
-                self._refused_token(job, setback.end)
-            case Step.SLOW:
-                slowed.told(now, pace)
-                self._board.again(job)
-            case Step.RETRY | Step.RELINK:
-                if setback.step == "link":
-                    tries.link = used
-                else:
-                    tries.store = used
-                    tries.retried_once = tries.retried_once or setback.decision is Decision.RETRY_ONCE
-                if step is Step.RELINK:
-                    job.link, tries.relinked = None, True
-                self._board.wait(job, now + backoff_wait(pace, used, self._means.chance()))
-            case Step.END:
-                self._ended(job, setback.end, setback)
-
-    def _ended(self, job: Job, end: RowEnd, setback: Setback | None = None) -> None:
-        """Take a row's end: free its place, count it for the breakers, hand it to the scribe."""
-        lane = job.lane
-        self._board.release(job)
-        self._scribe.add(end)
-        if end.outcome in GOOD:
-            lane.account.pace.row_good()
-            lane.env.pace.row_good()
-        if lane.end_as is not None:
-            return
-        stops = setback is not None and (
-            setback.decision in {Decision.STOP, Decision.SLOW, Decision.NEW_LINK_ONCE} or setback.scope is Scope.ENV
-        )
-        for scope, breaker, lanes in (
-            (Scope.APPID, lane.account.breaker, lane.account.lanes),
-            (Scope.ENV, lane.env.breaker, lane.env.lanes),
-        ):
-            mine = setback.code if setback is not None and stops and setback.scope is scope else ""
-            out_of_patience = bool(mine) and setback is not None and setback.decision is Decision.SLOW
-            if breaker.row_ended(mine) or out_of_patience:
-                self._close(lanes, Reason.BREAKER, errcode=end.errcode, store_code=end.store_code)
-
-    def _close(
-        self,
-        lanes: list[Lane],
-        reason: Reason,
-        detail: str = "",
-        *,
-        errcode: int | None = None,
-        store_code: str = "",
-    ) -> None:
-        """Let no further row of these environments begin; their pending rows end as not_attempted."""
-        end = RowEnd(
-            0,
-            Outcome.NOT_ATTEMPTED,
-            reason,
-            detail,
-            errcode=errcode or None,
-            store_code=store_code,
-            ended_at=time.time(),
-        )
-        for lane in lanes:
-            if lane.end_as is None:
-                self._board.close(lane, end)
-                in_flight = tuple(job.row.line for job in lane.jobs)
-                self._scribe.add(Closing(self._places[lane.no], end, in_flight))
-        self._wake.set()
+            self._then.set_back(job, result)
 
     # --- tokens -------------------------------------------------------------------------------------------------
-
-    def _refused_token(self, job: Job, end: RowEnd) -> None:
-        """After 40001 and its like: a token that is newer than the refused one is used, else the source is asked."""
-        account, refused = job.lane.account, job.token
-        job.refusal = end
-        if account.dead == refused and self._clock() < account.dead_until:
-            self._ended(job, replace(end, reason=Reason.DEAD_TOKEN))
-            return
-        self._board.again(job)
-        if account.token is not None and account.token.value == refused:
-            account.token = None
-            account.refused = refused
 
     async def _ask_token(self, account: Account) -> None:
         """Get an account's token; without one its rows end as not_attempted."""
@@ -333,23 +257,11 @@ class Engine:
         try:
             token = await self._means.tokens.token(account.appid, refused)
         except TokenError as error:
-            self._close(account.lanes, Reason.NO_TOKEN, error.text.of(self._means.lang))
+            self._then.close(account.lanes, Reason.NO_TOKEN, error.text.of(self._means.lang))
         else:
-            self._got_token(account, token, refused)
+            self._then.got_token(account, token, refused)
         finally:
             account.asking = False
-
-    def _got_token(self, account: Account, token: Token, refused: Secret | None) -> None:
-        if token.value == refused:
-            account.dead, account.dead_until = refused, self._clock() + DEAD_TOKEN_REST
-        for lane in account.lanes:
-            for job in [job for job in lane.back if job.refusal is not None and job.token == token.value]:
-                lane.back.remove(job)
-                self._ended(job, replace(job.refusal or RowEnd(0, Outcome.REFUSED), reason=Reason.DEAD_TOKEN))
-        account.renew_at = float("inf")
-        if token.expires_at is not None and (left := token.expires_at - RENEW_BEFORE - time.time()) > 0:
-            account.renew_at = self._clock() + left
-        self._board.got_token(account, token)
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 
@@ -360,7 +272,9 @@ class Engine:
         def read() -> list[list[Row]]:
             return [self._means.ledger.pending(self._run, place, last, REFILL) for _, place, last in wanted]
 
-        for (lane, _, _), rows in zip(wanted, await self._loop.run_in_executor(self._reader, read), strict=True):
+        for (lane, _, _), rows in zip(
+            wanted, await self._loop.run_in_executor(self._reader, read), strict=True
+        ):
             self._board.refilled(lane, rows)
 
     def _met_outage(self, job: Job) -> None:
@@ -370,12 +284,12 @@ class Engine:
         job.link = None  # so that the probe asks the platform too, not the store alone
         self._held.append(job)
         if self._outage.over(now, self._pace):
-            self._stop(_outage(self._run, self._pace))
+            self._stop(outage(self._run, self._pace))
 
     def _probe(self, now: float) -> None:
         """While the target is away: one held row at a time tries again."""
         if self._outage.over(now, self._pace):
-            self._stop(_outage(self._run, self._pace))
+            self._stop(outage(self._run, self._pace))
         elif now >= self._outage.probe_at and self._held and not self._tasks:
             self._begin(self._held.pop(0), now)
 
@@ -402,15 +316,25 @@ class Engine:
         self._shown = now
         rate, left = self._pulse.beat(now, done)
         counts = {outcome: rows for outcome, rows in self._scribe.counts.items() if rows}
-        self._means.progress(Progress(self._run.id, self._run.rows, counts, rate, left, self._holding_up(now)))
+        self._means.progress(
+            Progress(self._run.id, self._run.rows, counts, rate, left, self._holding_up(now))
+        )
 
     def _holding_up(self, now: float) -> Text | None:
         """What to say besides the numbers, if something holds the run up."""
         if self._outage.since is not None:
             host = self._run.target
             return Text(f"{host} cannot be reached; trying again", f"无法连接 {host}，正在重试")
-        paused = sum(1 for lane in self._board.lanes if max(lane.env.pace.paused_until, lane.account.pace.paused_until) > now)
-        return Text(f"{paused} environments paused: told to slow down", f"{paused} 个环境按要求放慢，暂停中") if paused else None
+        paused = sum(
+            1
+            for lane in self._board.lanes
+            if max(lane.env.pace.paused_until, lane.account.pace.paused_until) > now
+        )
+        return (
+            Text(f"{paused} environments paused: told to slow down", f"{paused} 个环境按要求放慢，暂停中")
+            if paused
+            else None
+        )
 
 
 def _lanes(places: list[EnvRecord], pace: Pace) -> list[Lane]:
@@ -428,43 +352,3 @@ def _lanes(places: list[EnvRecord], pace: Pace) -> list[Lane]:
         environment.lanes.append(lane)
         lanes.append(lane)
     return lanes
-
-
-def _closed_end(job: Job, end_as: RowEnd) -> RowEnd:
-    """How a row that was waiting ends when its environment is closed: a refusal of its own is the truer end."""
-    if job.refusal is not None:
-        return job.refusal
-    return replace(end_as, line=job.row.line, attempts=job.tries.calls, started_at=job.started_at, ended_at=time.time())
-
-
-def _go_on(run: RunRecord) -> Text:
-    return Text(
-        f"Run the same command again: it goes on with run {run.id}.",
-        f"再次运行同一命令，即可继续任务 {run.id}。",
-    )
-
-
-def interrupted(run: RunRecord) -> InterruptedRunError:
-    """The error of a sitting that was told to end."""
-    more = _go_on(run)
-    return InterruptedRunError(Text(f"interrupted. {more.en}", f"已中断。{more.zh}"))
-
-
-def _outage(run: RunRecord, pace: Pace) -> OutageError:
-    more = _go_on(run)
-    return OutageError(
-        Text(
-            f"no connection to {run.target} for {pace.patience:g} s; its rows are pending. Check the network. {more.en}",
-            f"{pace.patience:g} 秒内无法连接 {run.target}；未完成的行仍待处理。请检查网络。{more.zh}",
-        )
-    )
-
-
-def _platform_stop(end: RowEnd, run: RunRecord) -> StoppedError:
-    known, more = errcode(end.errcode or 0), _go_on(run)
-    return PlatformStopError(
-        Text(
-            f"errcode {known.code} ({known.meaning.en}) stops every merchant. {known.action.en} {more.en}",
-            f"errcode {known.code}（{known.meaning.zh}）影响所有商户。{known.action.zh} {more.zh}",
-        )
-    )

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from tcb_ops.model import RowEnd
-    from tcb_ops.runs.ledger import Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
 
 __all__ = ["LINK_COLUMNS", "LinksFile", "check_columns"]
 
@@ -166,9 +167,17 @@ def _shown(link: Link) -> tuple[Any, ...]:
 
 
 def _read_back(record: bytes) -> Link:
-    _, url, token, authorization, file_id, cos_file_id, starts_at, expires_at = next(csv.reader([record.decode()]))
+    _, url, token, authorization, file_id, cos_file_id, starts_at, expires_at = next(
+        csv.reader([record.decode()])
+    )
     return Link(
-        Secret(url), Secret(token), Secret(authorization), file_id, Secret(cos_file_id), int(expires_at), int(starts_at)
+        Secret(url),
+        Secret(token),
+        Secret(authorization),
+        file_id,
+        Secret(cos_file_id),
+        int(expires_at),
+        int(starts_at),
     )
 
 

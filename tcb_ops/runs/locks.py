@@ -35,7 +35,7 @@ def operator_name() -> str:
 
 
 def host_name() -> str:
-    """This machine's name."""
+    """The name of this machine."""
     return socket.gethostname()
 
 
@@ -60,16 +60,19 @@ def hold(ledger: Ledger, run_id: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         why = error.strerror or "cannot be written"
-        raise UsageError(Text(f"{folder}: {why}. The ledger's folder must be writable.", f"{folder}：{why}。台账所在文件夹必须可写。")) from None
+        raise UsageError(
+            Text(
+                f"{folder}: {why}. The ledger's folder must be writable.",
+                f"{folder}：{why}。台账所在文件夹必须可写。",
+            )
+        ) from None
     try:
         holder.write_text(f"{operator_name()}@{host_name()}, process {os.getpid()}\n", encoding="utf-8")
         yield
     finally:
         with suppress(OSError):
             holder.unlink()
-        lock.release()
-        with suppress(OSError):  # an empty file more or less: whoever comes next makes it again
-            Path(lock.lock_file).unlink()
+        lock.release()  # its empty file stays: unlinked, it would let two processes lock two files of one name
 
 
 def _folder(ledger: Ledger) -> Path:

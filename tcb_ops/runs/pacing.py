@@ -86,7 +86,9 @@ class Tries:
     retried_once: bool = False
 
 
-def next_step(decision: Decision, scope: Scope, tries: Tries, used: int, pace: Pace, *, patient: bool) -> Step:
+def next_step(
+    decision: Decision, scope: Scope, tries: Tries, used: int, pace: Pace, *, patient: bool
+) -> Step:
     """Decide how a row goes on after a refusal. `used` is the attempts of the step that was refused.
 
     =============  ==============================  ========

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Kind, Text
-from tcb_ops.runs.ledger import SAME_RUN, EnvRecord, NewRun
+from tcb_ops.runs.ledger import SAME_RUN
 from tcb_ops.runs.linksfile import check_columns
 from tcb_ops.runs.locks import host_name, operator_name
+from tcb_ops.runs.records import EnvRecord, NewRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch
     from tcb_ops.model import Row
-    from tcb_ops.runs.ledger import Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
 __all__ = ["Choice", "Planned", "choose", "plan"]
@@ -85,7 +87,9 @@ def plan(
         check_columns(batch.headers)
     here = str(root.resolve()) if kind is Kind.UPLOAD else ""
     if resume:
-        return Planned(_wanted(ledger.run(resume, settings.api_base), batch, kind, settings, here), resumed=True)
+        return Planned(
+            _wanted(ledger.run(resume, settings.api_base), batch, kind, settings, here), resumed=True
+        )
     found = ledger.unfinished(kind, settings.api_base, batch.sha256, here)
     if found is not None and found.settings.get("selection", "") != selection:
         found = None

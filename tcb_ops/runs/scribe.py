@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcb_ops.model import Outcome, RowEnd
-from tcb_ops.runs.ledger import Meter
+from tcb_ops.runs.records import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-    from tcb_ops.runs.ledger import EnvRecord, Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.linksfile import LinksFile
+    from tcb_ops.runs.records import EnvRecord, RunRecord
 
 __all__ = ["Closing", "Scribe"]
 

@@ -13,18 +13,20 @@ from tcb_ops.model import Kind, Lang, Outcome
 from tcb_ops.platform.tokens import open_source
 from tcb_ops.platform.transport import Transport
 from tcb_ops.platform.wechat import Wechat
-from tcb_ops.runs.engine import Engine, Means, interrupted
+from tcb_ops.runs.engine import Engine, Means
 from tcb_ops.runs.linksfile import LinksFile
 from tcb_ops.runs.loop import hand_over
+from tcb_ops.runs.stops import interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tcb_ops.platform.tokens import TokenSource
-    from tcb_ops.runs.ledger import Ledger, RunRecord
+    from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.runs.progress import Progress
+    from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
 __all__ = ["Sitting"]
@@ -78,7 +80,8 @@ class Sitting:
         seen: Progress | None = None
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._ended or self._look is not seen)
+                while self._look is seen and not self._ended:
+                    self._news.wait()
                 look, ended = self._look, self._ended
             if look is not None and look is not seen:
                 yield look

@@ -343,6 +343,16 @@ def test_a_bad_link_is_refused_in_both_languages_without_showing_it(
     assert PATH not in why.en + why.zh
 
 
+def test_a_link_that_is_encoded_but_for_a_question_mark_would_end_there() -> None:
+    path = "a b?c"
+    assert (
+        check_link(f"{HOST}/{BUCKET}/a%20b?c", f"cloud://{ENV}.{BUCKET}/{path}", path, WECHAT, ()) is not None
+    )
+    assert (
+        check_link(f"{HOST}/{BUCKET}/a%20b%3Fc", f"cloud://{ENV}.{BUCKET}/{path}", path, WECHAT, ()) is None
+    )
+
+
 @pytest.mark.parametrize("path", ["a?b.png", "a#b.png", "100%.png", "a%41.png", "a+b.png", "{a}.png"])
 def test_a_link_with_the_path_unencoded_is_good_whatever_characters_it_has(path: str) -> None:
     assert check_link(f"{HOST}/{BUCKET}/{path}", f"cloud://{ENV}.{BUCKET}/{path}", path, WECHAT, ()) is None

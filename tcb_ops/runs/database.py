@@ -1,0 +1,155 @@
+"""Opening the ledger's database: SQLite with a commit that survives a power cut, or any other by URL.
+
+A file that is not a ledger is refused untouched, and so is one on a network file system, where locks do not hold.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Text
+from tcb_ops.runs.schema import SCHEMA, version
+
+__all__ = ["not_a_ledger", "open_database"]
+
+_NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "ceph",
+    "glusterfs",
+    "fuse.sshfs",
+    "fuse.s3fs",
+    "lustre",
+}
+
+
+def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
+    """Open or create a ledger's database at a file or a URL; gives the engine, the file (if it is one), a name to show.
+
+    Raises UsageError when it is no ledger, or cannot be one.
+    """
+    file = None if "://" in where else Path(where)
+    try:
+        url = sa.make_url(where) if file is None else sa.URL.create("sqlite", database=str(file))
+    except SQLAlchemyError:
+        raise not_a_ledger(
+            "the ledger's URL", "it cannot be read as a database URL", "无法解析为数据库地址"
+        ) from None
+    name = str(file) if file is not None else url.render_as_string(hide_password=True)
+    if file is not None:
+        _refuse_unsuitable(file)
+    try:
+        engine = sa.create_engine(url, hide_parameters=True)
+    except (SQLAlchemyError, ImportError):
+        raise not_a_ledger(name, "its database driver is not installed", "没有安装对应的数据库驱动") from None
+    if url.get_backend_name() == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+    try:
+        _open_schema(engine, name)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        why = str(getattr(error, "orig", None) or type(error).__name__)
+        raise not_a_ledger(name, f"it cannot be opened ({why})", f"无法打开（{why}）") from None
+    return engine, file, name
+
+
+def _open_schema(engine: sa.Engine, name: str) -> None:
+    """Make the tables of a new ledger; refuse another schema, or another program's database, untouched."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # two processes may make the ledger at once
+        there = set(sa.inspect(connection).get_table_names())
+        if not there:
+            SCHEMA.create_all(connection)
+            connection.execute(version.insert().values(version=version.info["current"]))
+            return
+        if version.name not in there:
+            raise not_a_ledger(name, "it is another program's database", "它是其他程序的数据库")
+        found = connection.execute(sa.select(version.c.version)).scalar_one_or_none()
+    if found != version.info["current"]:
+        raise not_a_ledger(
+            name,
+            f"its schema is version {found}, this tcb-ops knows {version.info['current']}: use the tcb-ops that made it",
+            f"它的结构版本是 {found}，本版 tcb-ops 只认识 {version.info['current']}：请使用生成它的 tcb-ops",
+        )
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout = 60000", "journal_mode = WAL", "synchronous = FULL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _look(file: Path) -> None:
+    """Refuse a file that is no ledger before anything could change it: switching to WAL writes to it."""
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {
+                name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+    except sqlite3.Error as error:
+        if "not a database" in str(error):
+            raise not_a_ledger(str(file), "it is not an SQLite file", "它不是 SQLite 文件") from None
+        raise not_a_ledger(str(file), f"it cannot be opened ({error})", f"无法打开（{error}）") from None
+    if tables and version.name not in tables:
+        raise not_a_ledger(str(file), "it is another program's database", "它是其他程序的数据库")
+
+
+def _refuse_unsuitable(file: Path) -> None:
+    folder = file.resolve().parent
+    if not folder.is_dir():
+        raise not_a_ledger(str(file), f"the folder {folder} is not there", f"文件夹 {folder} 不存在")
+    if file.is_dir():
+        raise not_a_ledger(str(file), "it is a folder", "它是文件夹")
+    if _filesystem(folder) in _NETWORK:
+        raise not_a_ledger(
+            str(file),
+            "SQLite on a network file system is refused: its locks do not hold there",
+            "不能把 SQLite 放在网络文件系统上：那里的文件锁不可靠",
+        )
+    if file.exists():
+        _look(file)
+    else:
+        # Made here so that it is the operator's alone from its first byte.
+        try:
+            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+        except OSError as error:
+            why = error.strerror or "cannot be created"
+            raise not_a_ledger(str(file), f"it cannot be created ({why})", f"无法创建（{why}）") from None
+
+
+def _filesystem(folder: Path) -> str:
+    """The kind of file system, as Linux names it; empty elsewhere."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    fields = [line.split(" ") for line in mounts]
+    holding = [
+        (f[1], f[2]) for f in fields if len(f) > 2 and folder.is_relative_to(f[1].replace("\\040", " "))
+    ]
+    return max(holding, key=lambda found: len(found[0]), default=("", ""))[1]
+
+
+def not_a_ledger(name: str, en: str, zh: str) -> UsageError:
+    """The error that refuses a file or a database, and says what to do."""
+    return UsageError(
+        Text(
+            f"{name} cannot be the ledger: {en}. Name another file with --ledger.",
+            f"{name} 不能作为台账：{zh}。请用 --ledger 指定另一个文件。",
+        )
+    )

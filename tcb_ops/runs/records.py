@@ -1,0 +1,211 @@
+"""What the ledger keeps, as values, and how they become records and come back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+
+if TYPE_CHECKING:
+    from tcb_ops.model import Lang
+
+__all__ = [
+    "EnvRecord",
+    "Meter",
+    "NewRun",
+    "RowRecord",
+    "RunRecord",
+    "Tally",
+    "end_values",
+    "plan_values",
+    "read_end",
+    "read_row",
+    "read_run",
+    "run_values",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What is known of a run before it begins."""
+
+    id: str
+    kind: Kind
+    target: str
+    list_name: str
+    list_sha256: str
+    list_bytes: int
+    headers: tuple[str, ...]
+    root: str
+    settings: dict[str, Any]
+    """Without secrets; goes into the manifest."""
+    note: str
+    operator: str
+    host: str
+    out: str
+    created_at: float
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord(NewRun):
+    """A run as the ledger has it."""
+
+    number: int = 0
+    """The ledger's own key."""
+    rows: int = 0
+    """Rows in."""
+    seconds: float = 0.0
+    """Over all sittings."""
+    link_calls: int = 0
+    upload_calls: int = 0
+    finished_at: float | None = None
+    stopped: str = ""
+    """Why the last sitting ended early; empty when it did not."""
+    report: str = ""
+    """Where its links.csv or its newest report folder stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvRecord:
+    """One merchant's environment in a run."""
+
+    no: int
+    env: str
+    appid: str
+    merchant: str
+    owner: str
+    left: bool
+    rows: int = 0
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RowRecord:
+    """A row of a run: what came in, and how it ended (or that it is pending)."""
+
+    row: Row
+    end: RowEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows of one merchant's environment that share an end."""
+
+    appid: str
+    merchant: str
+    env: str
+    outcome: Outcome
+    reason: Reason | None
+    errcode: int | None
+    store_code: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What a sitting has spent since it was last written down."""
+
+    seconds: float = 0.0
+    link_calls: int = 0
+    upload_calls: int = 0
+
+
+_RUN = tuple(RunRecord.__dataclass_fields__)
+
+
+def end_values(number: int, end: RowEnd) -> dict[str, Any]:
+    """A row's end, as the parameters of the statement that records it."""
+    return {
+        "row_run": number,
+        "row_line": end.line,
+        "outcome": end.outcome,
+        "reason": end.reason or "",
+        "detail": end.detail,
+        "errcode": end.errcode,
+        "errmsg": end.errmsg,
+        "rid": end.rid,
+        "http_status": end.http_status,
+        "store_code": end.store_code,
+        "attempts": end.attempts,
+        "bytes": end.bytes,
+        "md5": end.md5,
+        "file_id": end.file_id,
+        "started_at": end.started_at,
+        "ended_at": end.ended_at,
+    }
+
+
+def plan_values(number: int, row: Row, number_of: dict[tuple[str, str], int], lang: Lang) -> dict[str, Any]:
+    """A planned row's record."""
+    return {
+        "run": number,
+        "line": row.line,
+        "place": number_of[row.env, row.appid],
+        "path": row.path,
+        "file": row.file,
+        "size": row.size,
+        "mtime_ns": row.mtime_ns,
+        "cells": json.dumps(row.cells, ensure_ascii=False, separators=(",", ":")),
+        "outcome": Outcome.INVALID if row.invalid else Outcome.PENDING,
+        "reason": Reason.INVALID if row.invalid else "",
+        "detail": row.invalid.of(lang) if row.invalid else "",
+    }
+
+
+def read_row(record: Any, place: EnvRecord) -> Row:
+    """The row of a record."""
+    return Row(
+        record.line,
+        place.env,
+        record.path,
+        place.appid,
+        place.merchant,
+        record.file,
+        tuple(json.loads(record.cells)),
+        record.size,
+        record.mtime_ns,
+    )
+
+
+def read_end(record: Any) -> RowEnd:
+    """The end of a record's row."""
+    return RowEnd(
+        record.line,
+        Outcome(record.outcome),
+        Reason(record.reason) if record.reason else None,
+        record.detail,
+        record.errcode,
+        record.errmsg,
+        record.rid,
+        record.http_status,
+        record.store_code,
+        record.attempts,
+        record.bytes,
+        record.md5,
+        record.file_id,
+        record.started_at,
+        record.ended_at,
+    )
+
+
+def read_run(record: Any) -> RunRecord:
+    """The run of a record."""
+    values = {name: getattr(record, name) for name in _RUN if name not in {"headers", "settings", "kind"}}
+    return RunRecord(
+        **values,
+        kind=Kind(record.kind),
+        headers=tuple(json.loads(record.headers)),
+        settings=json.loads(record.settings),
+    )
+
+
+def run_values(new: NewRun) -> dict[str, Any]:
+    """A new run's record."""
+    values = {name: getattr(new, name) for name in NewRun.__dataclass_fields__}
+    return values | {
+        "headers": json.dumps(new.headers, ensure_ascii=False),
+        "settings": json.dumps(new.settings, ensure_ascii=False, sort_keys=True),
+    }

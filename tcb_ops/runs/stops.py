@@ -1,0 +1,51 @@
+"""What a run says that ends early: why, and how it goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tcb_ops.errcodes import errcode
+from tcb_ops.errors import InterruptedRunError, OutageError, PlatformStopError
+from tcb_ops.model import Text
+
+if TYPE_CHECKING:
+    from tcb_ops.model import RowEnd
+    from tcb_ops.runs.pacing import Pace
+    from tcb_ops.runs.records import RunRecord
+
+__all__ = ["interrupted", "outage", "platform_stop"]
+
+
+def _go_on(run: RunRecord) -> Text:
+    return Text(
+        f"Run the same command again: it goes on with run {run.id}.",
+        f"再次运行同一命令，即可继续任务 {run.id}。",
+    )
+
+
+def interrupted(run: RunRecord) -> InterruptedRunError:
+    """The error of a sitting that was told to end."""
+    more = _go_on(run)
+    return InterruptedRunError(Text(f"interrupted. {more.en}", f"已中断。{more.zh}"))
+
+
+def outage(run: RunRecord, pace: Pace) -> OutageError:
+    """The error of a run whose patience with an outage has run out."""
+    more = _go_on(run)
+    return OutageError(
+        Text(
+            f"no connection to {run.target} for {pace.patience:g} s; its rows are pending. Check the network. {more.en}",
+            f"{pace.patience:g} 秒内无法连接 {run.target}；未完成的行仍待处理。请检查网络。{more.zh}",
+        )
+    )
+
+
+def platform_stop(end: RowEnd, run: RunRecord) -> PlatformStopError:
+    """The error of a run that meets a refusal of the whole platform."""
+    known, more = errcode(end.errcode or 0), _go_on(run)
+    return PlatformStopError(
+        Text(
+            f"errcode {known.code} ({known.meaning.en}) stops every merchant. {known.action.en} {more.en}",
+            f"errcode {known.code}（{known.meaning.zh}）影响所有商户。{known.action.zh} {more.zh}",
+        )
+    )

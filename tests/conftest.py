@@ -1,0 +1,100 @@
+"""Fixtures for every wing: a shop to run in, and what must hold for every run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shop import BOOKS, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, options_for, write_csv
+
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.settings import load_settings
+from tcb_ops.simulator import Faults, Simulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tcb_ops.model import Merchant
+    from tcb_ops.run import Run
+    from tcb_ops.simulator import Fault
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings and no proxies of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith("TCB_OPS_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def open_shop(tmp_path: Path) -> Iterator[OpenShop]:
+    """Open a shop: `open_shop(rows, faults, merchants=…)`, other options are the simulator's. It closes with the test.
+
+    Each file holds its own environment and path; `tokens` are the operator's, where they are not the platform's.
+    """
+    with ExitStack() as stack:
+
+        def opened(
+            rows: Iterable[tuple[str, str]] | None = None,
+            faults: Iterable[Fault] = (),
+            *,
+            merchants: Iterable[Merchant] = (TEA, TEA_TEST, BOOKS),
+            tokens: Mapping[str, str] | None = None,
+            **options: Any,
+        ) -> Shop:
+            known = Merchants(tuple(merchants))
+            rows = list(rows if rows is not None else many(*known, rows=10))
+            valid = {merchant.appid: f"token-of-{merchant.appid}" for merchant in known}
+            sim = stack.enter_context(
+                Simulator(list(known), valid, faults=Faults(tuple(faults)), record=True, **options)
+            )
+            write_csv(
+                tmp_path / "merchants.csv",
+                ("appid", "name", "env"),
+                ((m.appid, m.name, m.env) for m in known),
+            )
+            header = ("env", "path", "file", "备注")
+            listed = [(env, path, f"{n}.bin", f"第 {n} 行") for n, (env, path) in enumerate(rows)]
+            write_csv(tmp_path / "list.csv", header, listed)
+            (tmp_path / "files").mkdir(exist_ok=True)
+            for env, path, file, _ in listed:
+                (tmp_path / "files" / file).write_text(f"{env}/{path}", encoding="utf-8")
+            settings = load_settings(options=options_for(tmp_path, sim))
+            shop = Shop(tmp_path, sim, settings, known, tmp_path / "list.csv")
+            shop.keep_tokens(valid if tokens is None else tokens)
+            return shop
+
+        yield opened
+
+
+@pytest.fixture
+def whole() -> Whole:
+    """Assert that the rows in are the sum over outcomes in every output; give the counts."""
+
+    def checked(run: Run, rows: int) -> dict[str, int]:
+        counts, summary = run.counts, run.summary()
+        listed = [str(record.end.outcome) for record in run.rows()]
+        assert sum(counts.values()) == len(listed) == summary["rows"] == rows
+        assert counts == summary["counts"] == {outcome: listed.count(outcome) for outcome in counts}
+        assert run.results()["tcb_outcome"].value_counts().to_dict() == counts
+        return counts
+
+    return checked
+
+
+@pytest.fixture
+def until() -> Until:
+    """Wait for something that nothing signals; hung is failed."""
+
+    def waited(true: Callable[[], bool], seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.002)
+
+    return waited
