@@ -14,16 +14,21 @@ Importing is quick and does nothing: pandas, SQLAlchemy and the HTTP client load
 
 from tcb_ops.doors.python import (
     Working,
+    audit,
     links,
     open_run,
+    retry,
     runs,
+    start_audit,
     start_links,
+    start_retry,
     start_upload,
     upload,
     upload_link,
 )
 from tcb_ops.errcodes import explain
 from tcb_ops.errors import (
+    CanaryError,
     InputError,
     InterruptedRunError,
     RefusedError,
@@ -47,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Batch",
+    "CanaryError",
     "InputError",
     "InterruptedRunError",
     "Kind",
@@ -72,14 +78,18 @@ __all__ = [
     "TransportError",
     "UsageError",
     "Working",
+    "audit",
     "explain",
     "links",
     "load_settings",
     "open_run",
     "read_merchants",
     "read_paths",
+    "retry",
     "runs",
+    "start_audit",
     "start_links",
+    "start_retry",
     "start_upload",
     "upload",
     "upload_link",

@@ -9,6 +9,7 @@
     │   └── RunNotFoundError        no such run, or several
     ├── StoppedError        exit 3  a run stopped on something that is no row's fault
     │   ├── LedgerError             the ledger cannot be read or written
+    │   ├── CanaryError             a row of the first environments is not good; the others were not begun
     │   ├── OutageError             no connection succeeds anywhere
     │   └── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
     ├── InterruptedRunError 130/143 Ctrl-C or SIGTERM; the run can be gone on with
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tcb_ops.model import Problem, Text
 
 __all__ = [
+    "CanaryError",
     "InputError",
     "InterruptedRunError",
     "LedgerError",
@@ -90,6 +92,10 @@ class StoppedError(TcbOpsError):
 
 class LedgerError(StoppedError):
     """The ledger cannot be opened, read or written."""
+
+
+class CanaryError(StoppedError):
+    """With `--canary`: a row of the first environments is not good; the other environments were not begun."""
 
 
 class OutageError(StoppedError):

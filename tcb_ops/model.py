@@ -81,6 +81,8 @@ class Kind(StrEnum):
 
     LINKS = "links"
     UPLOAD = "upload"
+    AUDIT = "audit"
+    """One link per environment for a probe path; nothing is stored."""
 
 
 class Outcome(StrEnum):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Merchant
 from tcb_ops.runs.pacing import Pace
 from tcb_ops.settings import Settings, load_settings
-from tcb_ops.simulator import Simulator
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tcb_ops.lists.merchants import Merchants
     from tcb_ops.run import Run
+    from tcb_ops.simulator import Simulator
 
 QUICK = Pace(backoff=0.01, slow_wait=0.05, patience=10)
 TEA, TEA_TEST, BOOKS = (

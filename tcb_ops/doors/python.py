@@ -5,6 +5,7 @@ The command line, the panels and the notebooks are views over these calls.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -15,11 +16,13 @@ from tcb_ops.errors import RefusedError, UsageError
 from tcb_ops.model import Kind, Owner, Text
 from tcb_ops.run import Run
 from tcb_ops.runs.pacing import Pace
+from tcb_ops.runs.work import audit_work, list_work, retry_work
 from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch
     from tcb_ops.model import Link
     from tcb_ops.platform.tokens import TokenSource
@@ -27,8 +30,22 @@ if TYPE_CHECKING:
     from tcb_ops.runs.progress import Progress
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.runs.sitting import Sitting
+    from tcb_ops.runs.work import Work
 
-__all__ = ["Working", "links", "open_run", "runs", "start_links", "start_upload", "upload", "upload_link"]
+__all__ = [
+    "Working",
+    "audit",
+    "links",
+    "open_run",
+    "retry",
+    "runs",
+    "start_audit",
+    "start_links",
+    "start_retry",
+    "start_upload",
+    "upload",
+    "upload_link",
+]
 
 
 class Working:
@@ -84,14 +101,43 @@ class Working:
         return Run(self._ledger, self._ledger.run(self.id), self._settings)
 
 
-def start_links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Working:
+def start_links(
+    batch: Batch, *, out: str | Path = "links.csv", selection: str = "", **options: Any
+) -> Working:
     """Begin a links run, or go on with an unfinished one of the same list; takes what `links` takes."""
-    return _start(batch, Kind.LINKS, Path(out).absolute(), **options)
+    return _start(lambda _: list_work(batch, Kind.LINKS, selection), Path(out).absolute(), **options)
 
 
-def start_upload(batch: Batch, **options: Any) -> Working:
+def start_upload(batch: Batch, *, selection: str = "", **options: Any) -> Working:
     """Begin an upload run, or go on with an unfinished one of the same list; takes what `upload` takes."""
-    return _start(batch, Kind.UPLOAD, Path(), **options)
+    if batch.root is None:
+        batch = batch.check_files(batch.source.parent)
+    return _start(lambda _: list_work(batch, Kind.UPLOAD, selection), Path(), **options)
+
+
+def start_audit(merchants: Merchants, *, selection: str = "", **options: Any) -> Working:
+    """Begin an audit; takes what `audit` takes."""
+    sha256 = hashlib.sha256(Path(merchants.source).read_bytes()).hexdigest()
+    return _start(lambda _: audit_work(merchants, sha256, selection), Path(), **options)
+
+
+def start_retry(
+    run: str,
+    merchants: Merchants,
+    *,
+    codes: Sequence[str | int] = (),
+    out: str | Path = "links.retry.csv",
+    selection: str = "",
+    **options: Any,
+) -> Working:
+    """Begin a retry of a finished run, or go on with an unfinished one; takes what `retry` takes."""
+    wanted = {str(code) for code in codes}
+    settings = options.get("settings") or load_settings()
+
+    def work(ledger: Ledger) -> Work:
+        return retry_work(ledger, ledger.run(run, settings.api_base), merchants, wanted, selection)
+
+    return _start(work, Path(out).absolute(), **(options | {"settings": settings}))
 
 
 def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run:
@@ -107,9 +153,25 @@ def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run
 def upload(batch: Batch, **options: Any) -> Run:
     """Upload the batch's files, each with its own link. Takes the options of `links`, but `out`.
 
-    A batch that was read without a root is checked against the list's own folder first (InputError).
+    Also `skip_unchanged` (rows whose bytes an earlier run of this target put there end as unchanged) and `canary` (so
+    many environments first; the run stops there when one of their rows is not good: CanaryError). A batch that was
+    read without a root is checked against the list's own folder first (InputError).
     """
     return start_upload(batch, **options).wait()
+
+
+def audit(merchants: Merchants, **options: Any) -> Run:
+    """Ask for one link per environment, for a probe path; nothing is uploaded. Takes the options of `links`, but `out`."""
+    return start_audit(merchants, **options).wait()
+
+
+def retry(run: str, merchants: Merchants, **options: Any) -> Run:
+    """Run a finished run's refused, failed and not attempted rows again, as a run whose parent it is.
+
+    `codes`: only rows that ended with one of these errcodes or store codes. `out`: where the links go, if it was a
+    links run. Else the options of `links`.
+    """
+    return start_retry(run, merchants, **options).wait()
 
 
 def open_run(wanted: str = "latest", *, settings: Settings | None = None) -> Run:
@@ -196,19 +258,19 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
 
 
 def _start(
-    batch: Batch,
-    kind: Kind,
+    work_of: Callable[[Ledger], Work],
     out: Path,
     *,
     settings: Settings | None = None,
     pace: Pace | None = None,
     progress: Callable[[Progress], None] | None = None,
     note: str = "",
-    selection: str = "",
     new_run: bool = False,
     resume: str = "",
     may_go_on: Callable[[str, float], bool] = lambda _run, _begun: False,
     tokens: TokenSource | None = None,
+    skip_unchanged: bool = False,
+    canary: int = 0,
 ) -> Working:
     from tcb_ops.platform.tokens import open_source
     from tcb_ops.runs.ledger import Ledger
@@ -217,23 +279,17 @@ def _start(
     from tcb_ops.runs.sitting import Sitting
 
     settings, pace = settings or load_settings(), pace or Pace()
-    if kind is Kind.UPLOAD and batch.root is None:
-        batch = batch.check_files(batch.source.parent)
     source = tokens or open_source(
         settings.tokens
-    )  # a token file that cannot be read: before anything is planned
-    root = Path(batch.root) if batch.root is not None else batch.source.parent
+    )  # refused, if it cannot be read, before anything is planned
     ledger = Ledger(settings.ledger)
+    work = work_of(ledger)
     planned = plan(
         ledger,
-        batch,
-        batch.merchants,
-        kind,
+        work,
         settings,
-        root=root,
         out=out,
-        pace=asdict(pace),
-        selection=selection,
+        manner=asdict(pace) | {"skip_unchanged": skip_unchanged, "canary": canary},
         note=note,
         new_run=new_run,
         resume=resume,
@@ -242,9 +298,17 @@ def _start(
     )
     with ExitStack() as stack:
         stack.enter_context(hold(ledger, planned.run.id))
-        where = Path(planned.run.out) if planned.resumed and kind is Kind.LINKS else out
         sitting = Sitting(
-            ledger, planned.run, settings, pace, root=root, out=where, tokens=source, progress=progress
+            ledger,
+            planned.run,
+            settings,
+            pace,
+            root=work.root or Path(),
+            out=out,
+            tokens=source,
+            progress=progress,
+            skip_unchanged=skip_unchanged,
+            canary=canary,
         )
         return Working(ledger, planned.run, sitting, settings, stack.pop_all(), resumed=planned.resumed)
     raise AssertionError  # the block above returns or raises

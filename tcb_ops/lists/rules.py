@@ -24,7 +24,7 @@ _DOTS = re.compile(r"(?:^|/)(\.{1,2})(?:/|$)")
 _NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u00ff\u200b-\u200f\u2028-\u202e\u2060\ufeff]")
 
 
-def path_problem(path: str) -> tuple[Text, Text] | None:  # noqa: PLR0911  a rule, a return
+def path_problem(path: str) -> tuple[Text, Text] | None:
     r"""What is wrong with a trimmed path, and how to mend it; None where it may be sent.
 
     ==============================  ============================================

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["FileBody", "FileChangedError", "FileUnreadableError", "open_file"]
+__all__ = ["FileBody", "FileChangedError", "FileUnreadableError", "hash_file", "open_file"]
 
 _SMALL = 1024 * 1024 - 64 * 1024
 """Bytes up to which a file is read at once; with the form around it that is one write of at most 1 MiB."""
@@ -41,7 +41,7 @@ class FileBody:
     `trouble` is the error that reading it ended with; `md5` the digest of all its bytes, empty until all were read.
     """
 
-    def __init__(self, path: Path, fd: int, size: int, mtime_ns: int) -> None:
+    def __init__(self, path: Path, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
         self.path = path
         self.size = size
         self.md5 = ""
@@ -50,7 +50,8 @@ class FileBody:
         self._plan = (size, mtime_ns)
         self._file = os.fdopen(fd, "rb", buffering=0)
         self._left = size
-        self._hash = hashlib.md5(usedforsecurity=False)
+        self._hash = None if known_md5 else hashlib.md5(usedforsecurity=False)
+        self._known_md5 = known_md5
         self._taken = False
 
     def __enter__(self) -> Self:
@@ -97,7 +98,8 @@ class FileBody:
         """
         try:
             chunk = self._file.read(min(_CHUNK, self._left)) or b""
-            self._hash.update(chunk)
+            if self._hash is not None:
+                self._hash.update(chunk)
             self._left -= len(chunk)
             if not chunk or not self._left:
                 self.trouble = _check(self.path, self._file.fileno(), self._plan)
@@ -108,7 +110,7 @@ class FileBody:
         if self.trouble is not None:
             raise self.trouble
         if not self._left:
-            self.md5 = self._hash.hexdigest()
+            self.md5 = self._hash.hexdigest() if self._hash is not None else self._known_md5
         return chunk
 
 
@@ -144,7 +146,15 @@ def _unreadable(path: Path, error: Exception) -> FileUnreadableError:
     )
 
 
-def open_file(path: Path, size: int, mtime_ns: int) -> FileBody:
+def hash_file(path: Path, size: int, mtime_ns: int) -> str:
+    """The MD5 of a file that is still as planned. Blocks. Raises as `open_file` does."""
+    with open_file(path, size, mtime_ns) as body:
+        while not body.md5:
+            body.read()
+        return body.md5
+
+
+def open_file(path: Path, size: int, mtime_ns: int, known_md5: str = "") -> FileBody:
     """Open a file for one sending and hold it against its plan; a small one is read at once.
 
     Blocks for as long as the file system does: call it in a thread.
@@ -153,6 +163,8 @@ def open_file(path: Path, size: int, mtime_ns: int) -> FileBody:
         path: the local file.
         size: bytes, at the plan.
         mtime_ns: nanoseconds, at the plan.
+        known_md5: its digest, where the same file (by size and time) has been hashed already: one file for 400
+            environments is hashed once.
 
     Raises:
         FileChangedError: size or time are not the plan's.
@@ -168,7 +180,7 @@ def open_file(path: Path, size: int, mtime_ns: int) -> FileBody:
     if trouble is not None:
         os.close(fd)
         raise trouble
-    body = FileBody(path, fd, size, mtime_ns)
+    body = FileBody(path, fd, size, mtime_ns, known_md5)
     if size <= _SMALL:
         with body:
             body.load()

@@ -12,7 +12,7 @@ import csv
 import hashlib
 import json
 import os
-import subprocess  # noqa: S404  `command` sources run the operator's own program, without a shell
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Outcome
+from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import Group
 from tcb_ops.reports.wording import action_text, reason_text
 from tcb_ops.spreadsheet import guard

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tcb_ops.model import GOOD, Kind, Outcome, Text, is_loopback
+from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import by_code, causes
 from tcb_ops.reports.wording import OUTCOMES, reason_text, verdict, why
 

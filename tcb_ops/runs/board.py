@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.model import Link, Row, RowEnd, Secret
     from tcb_ops.platform.tokens import Token
+    from tcb_ops.runs.records import Earlier
 
 __all__ = ["REFILL", "Account", "Board", "Env", "Job", "Lane"]
 
@@ -92,6 +93,8 @@ class Lane:
     owner: str
     fresh: deque[Row] = field(default_factory=deque)
     back: deque[Job] = field(default_factory=deque)
+    known: dict[str, Earlier] = field(default_factory=dict)
+    """With `--skip-unchanged`: what earlier runs put at the paths of rows that are about to go."""
     last_line: int = 0
     """The last line that was read from the ledger."""
     drained: bool = False

@@ -59,6 +59,9 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         sa.event.listen(engine, "connect", _prepare_sqlite)
     try:
         _open_schema(engine, name)
+    except UsageError:
+        engine.dispose()
+        raise
     except SQLAlchemyError as error:
         engine.dispose()
         why = str(getattr(error, "orig", None) or type(error).__name__)
@@ -69,9 +72,11 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
 def _open_schema(engine: sa.Engine, name: str) -> None:
     """Make the tables of a new ledger; refuse another schema, or another program's database, untouched."""
     with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # two processes may make the ledger at once
         there = set(sa.inspect(connection).get_table_names())
+        if not there and engine.dialect.name == "sqlite":
+            # Two processes may make the ledger at once. Not for one that is there: a look would wait for a long plan.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            there = set(sa.inspect(connection).get_table_names())
         if not there:
             SCHEMA.create_all(connection)
             connection.execute(version.insert().values(version=version.info["current"]))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import TokenError
-from tcb_ops.model import Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.runs.board import REFILL, Account, Board, Env, Job, Lane
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.consequences import Consequences, closed_end
@@ -23,7 +23,7 @@ from tcb_ops.runs.pacing import Outage, Pace, Slowdown
 from tcb_ops.runs.progress import Progress, Pulse
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.scribe import Scribe
-from tcb_ops.runs.stops import interrupted, outage
+from tcb_ops.runs.stops import canary_stop, interrupted, outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tcb_ops.platform.wechat import Wechat
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.linksfile import LinksFile
-    from tcb_ops.runs.records import EnvRecord, RunRecord
+    from tcb_ops.runs.records import Earlier, EnvRecord, RunRecord
 
 __all__ = ["Engine", "Means"]
 
@@ -59,6 +59,9 @@ class Means:
     lang: Lang
     links: LinksFile | None = None
     progress: Callable[[Progress], None] | None = None
+    skip_unchanged: bool = False
+    canary: int = 0
+    """So many environments go first; 0 for all at once."""
     chance: Callable[[], float] = random.random
 
 
@@ -76,8 +79,9 @@ class Engine:
         )
         self._scribe = Scribe(means.ledger, run, means.links, self._writer, self._spent, self._committed)
         self._places: dict[int, EnvRecord] = {}
-        self._board = Board(())
-        self._then = self._consequences()
+        self._rest: list[EnvRecord] = []
+        """With a canary: the environments that wait for it."""
+        self._set_out([])
         self._tasks: set[asyncio.Task[None]] = set()
         self._errands: set[asyncio.Task[None]] = set()
         """Refills and token look-ups under way."""
@@ -99,6 +103,9 @@ class Engine:
             writing = self._loop.create_task(self._scribe.write())
             writing.add_done_callback(self._heed)
             await self._dispatch()
+            if self._rest and self._trouble is None:
+                await self._after_canary()
+                await self._dispatch()
             await self._settle()
             self._scribe.close()
             await writing
@@ -124,14 +131,24 @@ class Engine:
                 self._scribe.counts[outcome] = rows
         self._pulse = Pulse(self._run.rows, sum(self._scribe.counts.values()))
         self._places = {place.no: place for place in places}
-        self._board = Board(_lanes([place for place in places if place.pending], self._pace))
-        self._then = self._consequences()
-        for lane in self._board.lanes:
-            if self._places[lane.no].left:
-                self._then.close([lane], Reason.MERCHANT_LEFT)
+        first = {place.env for place in _first(places, self._means.canary)}
+        self._rest = [place for place in places if place.env not in first]
+        self._set_out([place for place in places if place.env in first])
 
-    def _consequences(self) -> Consequences:
-        return Consequences(
+    async def _after_canary(self) -> None:
+        """Go on with the other environments, or stop where a canary's row is not good."""
+        tallies = await self._loop.run_in_executor(self._reader, self._means.ledger.tallies, self._run)
+        others = {place.env for place in self._rest}
+        bad = sum(t.rows for t in tallies if t.env not in others and t.outcome not in GOOD)
+        if bad:
+            self._stop(canary_stop(self._run, bad))
+        else:
+            self._set_out(self._rest)
+
+    def _set_out(self, places: list[EnvRecord]) -> None:
+        """Put environments on the board."""
+        self._board = Board(_lanes([place for place in places if place.pending], self._pace))
+        self._then = Consequences(
             self._run,
             self._pace,
             self._board,
@@ -141,6 +158,9 @@ class Engine:
             chance=self._means.chance,
             stop=self._stop,
         )
+        for lane in self._board.lanes:
+            if self._places[lane.no].left:
+                self._then.close([lane], Reason.MERCHANT_LEFT)
 
     async def _settle(self) -> None:
         """After trouble: give calls in flight a moment, then end them; their rows stay pending."""
@@ -179,7 +199,7 @@ class Engine:
             await self._wake.wait()
 
     def _idle(self) -> bool:
-        return not (self._tasks or self._errands or self._held or self._scribe.uncommitted)
+        return not (self._tasks or self._errands or self._held or self._scribe.busy)
 
     def _begin_ready(self, now: float) -> None:
         """Begin rows while there is room: in flight, and in what a kill could lose (2 × concurrency)."""
@@ -269,12 +289,19 @@ class Engine:
         """Read the next rows of some environments."""
         wanted = [(lane, self._places[lane.no], lane.last_line) for lane in lanes]
 
-        def read() -> list[list[Row]]:
-            return [self._means.ledger.pending(self._run, place, last, REFILL) for _, place, last in wanted]
+        def read() -> list[tuple[list[Row], dict[str, Earlier]]]:
+            ledger, found = self._means.ledger, []
+            for _, place, last in wanted:
+                rows = ledger.pending(self._run, place, last, REFILL)
+                known = self._means.skip_unchanged and bool(rows)
+                paths = [row.path for row in rows]
+                found.append((rows, ledger.earlier(self._run, place, paths) if known else {}))
+            return found
 
-        for (lane, _, _), rows in zip(
+        for (lane, _, _), (rows, known) in zip(
             wanted, await self._loop.run_in_executor(self._reader, read), strict=True
         ):
+            lane.known.update(known)
             self._board.refilled(lane, rows)
 
     def _met_outage(self, job: Job) -> None:
@@ -335,6 +362,13 @@ class Engine:
             if paused
             else None
         )
+
+
+def _first(places: list[EnvRecord], canary: int) -> list[EnvRecord]:
+    """The places of the first `canary` environments of the list; all of them for 0."""
+    envs = list(dict.fromkeys(place.env for place in places if place.env))
+    first = set(envs[:canary] if canary else envs)
+    return [place for place in places if place.env in first]
 
 
 def _lanes(places: list[EnvRecord], pace: Pace) -> list[Lane]:

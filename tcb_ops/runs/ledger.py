@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, RunNotFoundError
-from tcb_ops.model import Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.model import Kind, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.runs.database import open_database
 from tcb_ops.runs.records import (
+    Earlier,
     EnvRecord,
     Meter,
     NewRun,
@@ -31,12 +32,12 @@ from tcb_ops.runs.records import (
     read_run,
     run_values,
 )
-from tcb_ops.runs.schema import envs, rows, runs
+from tcb_ops.runs.schema import STORED, envs, rows, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tcb_ops.model import Kind, Row
+    from tcb_ops.model import Row
 
 __all__ = ["SAME_RUN", "Ledger"]
 
@@ -206,6 +207,27 @@ class Ledger:
             .limit(limit)
         )
         return [read_row(record, place) for record in self._read(query)]
+
+    def earlier(self, run: RunRecord, place: EnvRecord, paths: Sequence[str]) -> dict[str, Earlier]:
+        """What earlier uploads to this target left at some paths of an environment, where the last word is certain."""
+        query = (
+            sa.select(rows.c.path, rows.c.outcome, runs.c.id, rows.c.md5, rows.c.bytes, rows.c.file_id)
+            .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
+            .join(runs, runs.c.number == rows.c.run)
+            .where(
+                STORED,
+                rows.c.path.in_(paths),
+                envs.c.env == place.env,
+                runs.c.target == run.target,
+                runs.c.kind == Kind.UPLOAD,
+                runs.c.number != run.number,
+            )
+            .order_by(rows.c.ended_at)
+        )
+        last = {path: (outcome, Earlier(*more)) for path, outcome, *more in self._read(query)}
+        return {
+            path: found for path, (outcome, found) in last.items() if outcome != Outcome.FAILED and found.md5
+        }
 
     def rows(
         self,

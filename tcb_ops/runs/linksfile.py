@@ -48,9 +48,11 @@ def check_columns(headers: Iterable[str]) -> None:
 class LinksFile:
     """The links of one run, being gathered beside the file that they will end in."""
 
-    def __init__(self, dest: Path, run_id: str) -> None:
+    def __init__(self, dest: Path, run_id: str, begun_at: Path | None = None) -> None:
+        """`begun_at` is where the run's first sitting was told to put links.csv: its part file stands there."""
         self.dest = dest
-        self.part = dest.with_name(f"{dest.name}.part")
+        begun_at = begun_at or dest
+        self.part = begun_at.with_name(f"{begun_at.name}.part")
         self._run_id = run_id
         self._file: io.BufferedRandom | None = None
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tcb_ops.model import Lang
 
 __all__ = [
+    "Earlier",
     "EnvRecord",
     "Meter",
     "NewRun",
@@ -102,6 +103,16 @@ class Tally:
     errcode: int | None
     store_code: str
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an earlier run of the same target put at a path of the same environment."""
+
+    run: str
+    md5: str
+    bytes: int
+    file_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["SCHEMA", "envs", "rows", "runs", "version"]
+__all__ = ["SCHEMA", "STORED", "envs", "rows", "runs", "version"]
 
 SCHEMA = sa.MetaData()
 
@@ -86,4 +86,8 @@ rows = sa.Table(
     sqlite_with_rowid=False,
 )
 
+STORED = sa.text("outcome IN ('uploaded', 'unchanged', 'failed')")
+"""Rows that say, or put in doubt, what stands at a path; written alike in the index and in the query that uses it."""
+
+sa.Index("rows_by_path", rows.c.path, sqlite_where=STORED, postgresql_where=STORED)
 sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)

@@ -47,6 +47,7 @@ class Scribe:
         self._gathered: list[RowEnd | Closing] = []
         self._more = asyncio.Event()
         self._closing = False
+        self._committing = False
         self.uncommitted = 0
         """Rows that have ended and are not yet in the ledger."""
         self.counts = dict.fromkeys(Outcome, 0)
@@ -57,6 +58,11 @@ class Scribe:
         self._gathered.append(item)
         self.uncommitted += isinstance(item, RowEnd)
         self._more.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be committed."""
+        return bool(self._gathered) or self._committing
 
     def close(self) -> None:
         """Let `write` return once everything is committed."""
@@ -71,7 +77,9 @@ class Scribe:
             self._more.clear()
             batch, self._gathered = self._gathered, []
             if batch:
+                self._committing = True
                 committed = await loop.run_in_executor(self._threads, self._commit, batch, self._spent())
+                self._committing = False
                 for outcome, rows in committed.items():
                     self.counts[outcome] += rows
                 self.uncommitted -= sum(isinstance(item, RowEnd) for item in batch)

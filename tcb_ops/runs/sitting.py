@@ -6,11 +6,11 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import InterruptedRunError, LedgerError, TcbOpsError
 from tcb_ops.model import Kind, Lang, Outcome
-from tcb_ops.platform.tokens import open_source
 from tcb_ops.platform.transport import Transport
 from tcb_ops.platform.wechat import Wechat
 from tcb_ops.runs.engine import Engine, Means
@@ -20,7 +20,6 @@ from tcb_ops.runs.stops import interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tcb_ops.platform.tokens import TokenSource
     from tcb_ops.runs.ledger import Ledger
@@ -44,14 +43,17 @@ class Sitting:
         *,
         root: Path,
         out: Path,
-        tokens: TokenSource | None = None,
+        tokens: TokenSource,
         progress: Callable[[Progress], None] | None = None,
+        skip_unchanged: bool = False,
+        canary: int = 0,
     ) -> None:
         """Start working. The caller holds the run's lock; it may let go when `wait` has returned."""
         self._ledger, self._run, self._settings, self._pace = ledger, run, settings, pace
         self._root, self._progress = root, progress
-        self._links = LinksFile(out, run.id) if run.kind is Kind.LINKS else None
-        self._tokens = tokens or open_source(settings.tokens)
+        self._links = LinksFile(out, run.id, Path(run.out)) if run.kind is Kind.LINKS else None
+        self._tokens = tokens
+        self._skip_unchanged, self._canary = skip_unchanged, canary
         self._news = threading.Condition()
         self._look: Progress | None = None
         self._ended = False
@@ -145,6 +147,8 @@ class Sitting:
                     Lang(settings.lang),
                     self._links,
                     self._show,
+                    self._skip_unchanged,
+                    self._canary,
                 )
                 self._engine = Engine(self._run, means)
                 if self._cancelled:

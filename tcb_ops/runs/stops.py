@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import errcode
-from tcb_ops.errors import InterruptedRunError, OutageError, PlatformStopError
+from tcb_ops.errors import CanaryError, InterruptedRunError, OutageError, PlatformStopError
 from tcb_ops.model import Text
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.runs.records import RunRecord
 
-__all__ = ["interrupted", "outage", "platform_stop"]
+__all__ = ["canary_stop", "interrupted", "outage", "platform_stop"]
 
 
 def _go_on(run: RunRecord) -> Text:
@@ -47,5 +47,17 @@ def platform_stop(end: RowEnd, run: RunRecord) -> PlatformStopError:
         Text(
             f"errcode {known.code} ({known.meaning.en}) stops every merchant. {known.action.en} {more.en}",
             f"errcode {known.code}（{known.meaning.zh}）影响所有商户。{known.action.zh} {more.zh}",
+        )
+    )
+
+
+def canary_stop(run: RunRecord, bad: int) -> CanaryError:
+    """The error of a run whose first environments did not all go well."""
+    return CanaryError(
+        Text(
+            f"{bad:,} rows of the first environments are not good, so the run stops here: `tcb-ops errcodes {run.id}` says "
+            "why. To go on with the other environments all the same, run the same command without --canary.",
+            f"首批环境中有 {bad:,} 行未成功，任务就此停下：用 `tcb-ops errcodes {run.id}` 查看原因。"
+            "若仍要继续其余环境，请去掉 --canary 再次运行同一命令。",
         )
     )

@@ -154,7 +154,7 @@ class _Way:
         run_out = self.store(used, expired=True)
         return run_out if lifetime <= 0 else run_out | self.store(used, expired=False)
 
-    def store(self, used: _Used, *, expired: bool) -> set[End]:  # noqa: PLR0911  a return per decision
+    def store(self, used: _Used, *, expired: bool) -> set[End]:
         """Make a store call, and go on from its answer."""
         fault = self.find(Step.STORE, used.store_calls + 1)
         used = replace(used, store_calls=used.store_calls + 1)

@@ -66,7 +66,7 @@ def issue(
     }
 
 
-def check_form(form: Form, bucket: str, path: str, now: float) -> Refusal | str:  # noqa: PLR0911  a return per check
+def check_form(form: Form, bucket: str, path: str, now: float) -> Refusal | str:
     """Check a whole form against the link it claims to use; give the link's appid, or the first refusal.
 
     `path` is the decoded path of the URL that was posted to, below the bucket; `now` Unix seconds.

@@ -124,7 +124,7 @@ class Store:
         }
 
 
-def _head_refusal(request: web.BaseRequest, env: str, path: str) -> Refusal | bytes:  # noqa: PLR0911  a return per check
+def _head_refusal(request: web.BaseRequest, env: str, path: str) -> Refusal | bytes:
     """Give the refusal that a request's head earns, or the form's boundary."""
     boundary = boundary_of(request.headers.get("Content-Type", ""))
     if request.method != "POST":

@@ -1,0 +1,162 @@
+"""What a run is about: its rows and its environments, from a list, from another run, or from the merchants alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import GOOD, Kind, Outcome, Row, Text
+from tcb_ops.runs.linksfile import check_columns
+from tcb_ops.runs.records import EnvRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RowRecord, RunRecord
+
+__all__ = ["PROBE", "Work", "audit_work", "list_work", "retry_work"]
+
+PROBE = "tcb-ops/probe.txt"
+"""The cloud path that an audit asks a link for. Nothing is stored there."""
+AGAIN = frozenset(Outcome) - GOOD - {Outcome.INVALID, Outcome.PENDING}
+"""The outcomes that a retry runs again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Rows to be done, and what tells a run over them apart from other runs."""
+
+    kind: Kind
+    list_name: str
+    list_sha256: str
+    list_bytes: int
+    headers: tuple[str, ...]
+    root: Path | None
+    """Where the local files lie; None where none are sent."""
+    rows: Callable[[], Iterator[Row]]
+    places: list[EnvRecord]
+    selection: str = ""
+    """The part of the list that is meant (`--where`, `--limit`, `--column`, `--errcode`)."""
+    parent: str = ""
+
+    @property
+    def root_name(self) -> str:
+        """The root as the ledger keeps it."""
+        return str(self.root.resolve()) if self.root is not None else ""
+
+
+def list_work(batch: Batch, kind: Kind, selection: str = "") -> Work:
+    """The rows of a checked list."""
+    if kind is Kind.LINKS:
+        check_columns(batch.headers)
+    return Work(
+        kind,
+        batch.source.name,
+        batch.sha256,
+        batch.bytes,
+        batch.headers,
+        batch.root if kind is Kind.UPLOAD else None,
+        batch.rows,
+        _places(batch.rows(), batch.merchants),
+        selection,
+    )
+
+
+def retry_work(
+    ledger: Ledger, parent: RunRecord, merchants: Merchants, codes: Collection[str] = (), selection: str = ""
+) -> Work:
+    """The refused, failed and not attempted rows of a finished run, of these merchants, and of these codes if any.
+
+    Local files are looked at anew: they may have been mended. Raises UsageError where nothing is left to do.
+    """
+    if parent.finished_at is None:
+        raise UsageError(
+            Text(
+                f"run {parent.id} is unfinished: run its own command again, it goes on. A retry is for a finished run.",
+                f"任务 {parent.id} 尚未完成：再次运行原命令即可继续。retry 只用于已完成的任务。",
+            )
+        )
+    root = Path(parent.root) if parent.root else None
+    wanted = {(merchant.env, merchant.appid) for merchant in merchants}
+
+    def again(record: RowRecord) -> bool:
+        row, end = record.row, record.end
+        of_code = not codes or str(end.errcode) in codes or end.store_code in codes
+        return of_code and (row.env, row.appid) in wanted
+
+    def rows() -> Iterator[Row]:
+        for record in ledger.rows(parent, outcomes=AGAIN):
+            if again(record):
+                yield record.row if root is None else _as_it_is(record.row, root)
+
+    places = _places(rows(), merchants)
+    if not places:
+        raise UsageError(
+            Text(
+                f"run {parent.id} has no such row to run again: `tcb-ops errcodes {parent.id}` shows what there is.",
+                f"任务 {parent.id} 中没有需要重试的行：可用 `tcb-ops errcodes {parent.id}` 查看。",
+            )
+        )
+    return Work(
+        Kind(parent.kind),
+        parent.list_name,
+        parent.list_sha256,
+        parent.list_bytes,
+        parent.headers,
+        root,
+        rows,
+        places,
+        selection,
+        parent.id,
+    )
+
+
+def audit_work(merchants: Merchants, sha256: str, selection: str = "") -> Work:
+    """One row per merchant's environment, all with the same path."""
+    lines = list(merchants)
+
+    def rows() -> Iterator[Row]:
+        for number, merchant in enumerate(lines, start=1):
+            cells = (merchant.appid, merchant.name, merchant.env)
+            yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
+
+    return Work(
+        Kind.AUDIT,
+        Path(merchants.source).name,
+        sha256,
+        0,
+        ("appid", "name", "env"),
+        None,
+        rows,
+        _places(rows(), merchants),
+        selection,
+    )
+
+
+def _as_it_is(row: Row, root: Path) -> Row:
+    """The row with its local file's size and time as they are now; one that is gone is found out when it is sent."""
+    try:
+        now = (root / row.file).stat()
+    except (OSError, ValueError):
+        return row
+    return replace(row, size=now.st_size, mtime_ns=now.st_mtime_ns)
+
+
+def _places(rows: Iterable[Row], merchants: Merchants) -> list[EnvRecord]:
+    """Number the environments of some rows, in the order in which they come up."""
+    known = {(m.env, m.appid): m for m in merchants}
+    places: dict[tuple[str, str], EnvRecord] = {}
+    for row in rows:
+        key = (row.env, row.appid)
+        if key not in places:
+            merchant = known.get(key)
+            place = EnvRecord(len(places), row.env, row.appid, row.merchant, "merchant", left=False)
+            if merchant is not None:
+                place = replace(place, owner=str(merchant.owner), left=merchant.left)
+            places[key] = place
+    return list(places.values())

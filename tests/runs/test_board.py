@@ -1,0 +1,276 @@
+"""Which row is next: fair over environments, never over a limit, and nothing lost."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.platform.tokens import Token
+from tcb_ops.runs.board import REFILL, Account, Board, Env, Job, Lane
+from tcb_ops.runs.pacing import Pace, Slowdown
+
+PACE = Pace(slow_wait=60.0)
+TOKEN = Token(Secret("token"))
+CLOSED = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
+
+
+class Floor:
+    """Lanes with as many rows as a test says: one merchant per environment, unless they share one."""
+
+    def __init__(
+        self, *rows: int, per_env: int = 8, per_account: int = 64, shared: bool = False, token: bool = True
+    ) -> None:
+        account = Account("wx", Slowdown(per_account))
+        self.ledger: dict[int, list[Row]] = {}
+        self.lanes = []
+        line = 1
+        for no, count in enumerate(rows):
+            mine = account if shared else Account(f"wx{no}", Slowdown(per_account))
+            mine.token = TOKEN if token else None
+            env = Env(f"env{no}", Slowdown(per_env))
+            lane = Lane(no, env, mine, "merchant")
+            env.lanes.append(lane)
+            mine.lanes.append(lane)
+            self.lanes.append(lane)
+            self.ledger[no] = [
+                Row(line + n, env.name, f"{n}.png", mine.appid, "", "", ()) for n in range(1, count + 1)
+            ]
+            line += count
+        self.board = Board(self.lanes)
+        self.refills: Counter[int] = Counter()
+
+    def refill(self) -> None:
+        thirsty, self.board.thirsty = self.board.thirsty, []
+        for lane in thirsty:
+            self.refills[lane.no] += 1
+            rest = [row for row in self.ledger[lane.no] if row.line > lane.last_line]
+            self.board.refilled(lane, rest[:REFILL])
+
+    def take(self, now: float = 0.0) -> Job | None:
+        """The next row, refilling as the engine does."""
+        job = self.board.take(now)
+        while job is None and self.board.thirsty:
+            self.refill()
+            job = self.board.take(now)
+        return job
+
+    def take_all(self, most: int = 10_000, now: float = 0.0) -> list[Job]:
+        jobs: list[Job] = []
+        while len(jobs) < most and (job := self.take(now)) is not None:
+            jobs.append(job)
+        return jobs
+
+
+def envs(jobs: list[Job]) -> list[str]:
+    return [job.row.env for job in jobs]
+
+
+def test_a_list_sorted_by_env_keeps_many_environments_at_work() -> None:
+    floor = Floor(*[1_000] * 20, per_env=8)
+    first = floor.take_all(64)
+    assert len(first) == 64
+    assert len(set(envs(first))) >= 8
+
+
+def test_environments_are_served_in_turn() -> None:
+    floor = Floor(9, 9, 9)
+    order = envs(floor.take_all(9))
+    assert order == ["env0", "env1", "env2"] * 3
+
+
+def test_rows_of_an_environment_go_in_the_order_of_the_list() -> None:
+    floor = Floor(200, per_env=500)
+    lines = [job.row.line for job in floor.take_all()]
+    assert lines == sorted(lines)
+    assert len(lines) == 64 == floor.lanes[0].account.in_flight
+
+
+@pytest.mark.parametrize("way", ["env", "account"])
+def test_a_limit_is_never_passed_and_a_row_that_ends_makes_room_for_one(way: str) -> None:
+    floor = Floor(50, 50, per_env=4 if way == "env" else 99, per_account=99 if way == "env" else 6, shared=True)
+    jobs = floor.take_all()
+    assert len(jobs) == (8 if way == "env" else 6)
+    floor.board.release(jobs[0])
+    assert len(floor.take_all()) == 1
+
+
+def test_a_row_that_waits_keeps_its_place_in_flight() -> None:
+    floor = Floor(10, per_env=2)
+    first, second = floor.take_all()
+    floor.board.wait(first, until=5.0)
+    assert floor.take(now=4.9) is None
+    assert floor.board.next_strike() == 5.0
+    assert floor.take(now=5.0) is first
+    floor.board.release(second)
+    assert floor.take(now=5.0) is not None
+
+
+def test_a_row_that_comes_back_goes_before_fresh_ones() -> None:
+    floor = Floor(10, per_env=3)
+    first, *_ = floor.take_all()
+    floor.board.again(first)
+    assert floor.take() is first
+
+
+@pytest.mark.parametrize("scope", ["env", "account"])
+def test_a_paused_scope_hands_out_nothing_and_the_others_go_on(scope: str) -> None:
+    floor = Floor(5, 5)
+    paused = floor.lanes[0].env.pace if scope == "env" else floor.lanes[0].account.pace
+    paused.told(0.0, PACE)
+    assert set(envs(floor.take_all(now=59.9))) == {"env1"}
+    assert floor.board.next_strike() == 60.0
+    assert set(envs(floor.take_all(now=60.0))) == {"env0"}
+
+
+def test_a_paused_merchant_holds_all_of_its_environments() -> None:
+    floor = Floor(5, 5, shared=True)
+    floor.lanes[0].account.pace.told(0.0, PACE)
+    assert floor.take_all(now=1.0) == []
+    assert set(envs(floor.take_all(now=60.0))) == {"env0", "env1"}
+
+
+def test_the_rate_of_a_merchant_is_kept_over_its_environments() -> None:
+    floor = Floor(5, 5, shared=True)
+    account = floor.lanes[0].account
+    taken: list[float] = []
+    now = 0.0
+    while (job := floor.take(now)) or floor.board.next_strike() is not None:
+        if job is None:
+            now = floor.board.next_strike() or now
+            continue
+        account.next_call = max(now, account.next_call) + 0.5  # as the engine does at 2 calls a second
+        taken.append(now)
+    assert taken == [0.5 * n for n in range(10)]
+
+
+def test_a_closed_lane_hands_out_only_rows_that_had_begun() -> None:
+    floor = Floor(40, per_env=3)
+    first, second, third = floor.take_all()
+    floor.board.again(second)
+    floor.board.wait(third, until=9.0)
+    floor.board.close(first.lane, CLOSED)
+    assert floor.take_all(now=0.0) == [second]
+    assert not first.lane.spent
+    assert floor.take_all(now=9.0) == [third]
+    for job in (first, second, third):
+        floor.board.release(job)
+    assert first.lane.spent
+    assert floor.take(now=9.0) is None
+
+
+def test_a_refill_that_arrives_after_the_closing_brings_nothing() -> None:
+    floor = Floor(40)
+    lane = floor.lanes[0]
+    assert floor.board.take(0.0) is None
+    floor.board.close(lane, CLOSED)
+    floor.refill()
+    assert floor.take_all() == []
+    assert lane.spent
+
+
+def test_a_closed_lane_ends_its_rows_whatever_the_pause() -> None:
+    floor = Floor(5)
+    job = floor.take()
+    assert job is not None
+    floor.board.again(job)
+    job.lane.env.pace.told(0.0, PACE)
+    floor.board.close(job.lane, CLOSED)
+    assert floor.take(now=1.0) is job
+
+
+def test_a_lane_asks_for_each_refill_once() -> None:
+    floor = Floor(120, per_env=500)
+    for _ in range(5):
+        assert floor.board.take(0.0) is None
+        floor.board.enqueue(floor.lanes[0])
+    assert floor.board.thirsty == floor.lanes
+    floor.refill()
+    jobs = []
+    while (job := floor.board.take(0.0)) is not None:  # the ledger is still being read
+        jobs.append(job)
+    assert len(jobs) == REFILL
+    assert floor.board.thirsty == floor.lanes
+    floor.refill()
+    assert floor.refills == {0: 2}
+
+
+def test_a_drained_lane_asks_no_more() -> None:
+    floor = Floor(REFILL)
+    jobs = []
+    for _ in range(REFILL):
+        job = floor.take()
+        assert job is not None
+        jobs.append(job)
+        floor.board.release(job)
+    assert floor.take() is None
+    assert floor.lanes[0].spent
+    assert floor.refills == {0: 2}
+
+
+def test_lanes_wait_for_the_token_and_go_on_with_it() -> None:
+    floor = Floor(5, 5, shared=True, token=False)
+    account = floor.lanes[0].account
+    assert floor.take_all() == []
+    assert floor.board.tokenless == {account}
+    floor.board.got_token(account, TOKEN)
+    assert floor.board.tokenless == set()
+    assert len(floor.take_all()) == 10
+
+
+def test_a_token_is_asked_for_anew_when_its_time_has_come() -> None:
+    floor = Floor(5)
+    account = floor.lanes[0].account
+    account.renew_at = 100.0
+    assert floor.take(now=99.0) is not None
+    assert floor.take(now=100.0) is None
+    assert floor.board.tokenless == {account}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_limits_hold_and_every_row_ends_once(seed: int) -> None:
+    chance = random.Random(seed)
+    per_env, room = chance.choice([1, 3, 8]), chance.choice([2, 16, 64])
+    floor = Floor(
+        *[chance.randrange(1, 160) for _ in range(6)],
+        per_env=per_env,
+        per_account=chance.choice([2, 64]),
+        shared=chance.random() < 0.5,
+    )
+    in_hand: list[Job] = []
+    waiting: set[int] = set()
+    begun: Counter[int] = Counter()
+    ended: Counter[int] = Counter()
+    now = 0.0
+    for _ in range(100_000):
+        now += chance.random()
+        if len(in_hand) < room and (job := floor.take(now)) is not None:
+            begun[job.row.line] += job.row.line not in waiting
+            waiting.discard(job.row.line)
+            in_hand.append(job)
+            for lane in floor.lanes:
+                assert lane.env.in_flight <= per_env
+                assert lane.account.in_flight <= lane.account.pace.full
+        elif in_hand:
+            job = in_hand.pop(chance.randrange(len(in_hand)))
+            match chance.randrange(8):
+                case 0:
+                    floor.board.wait(job, now + chance.random() * 5)
+                    waiting.add(job.row.line)
+                case 1:
+                    job.lane.env.pace.told(now, Pace(slow_wait=3.0))
+                    floor.board.again(job)
+                    waiting.add(job.row.line)
+                case _:
+                    floor.board.release(job)
+                    job.lane.env.pace.row_good()
+                    ended[job.row.line] += 1
+        elif (strike := floor.board.next_strike()) is not None:
+            now = max(now, strike)
+        elif all(lane.spent for lane in floor.lanes):
+            break
+    lines = {row.line for rows in floor.ledger.values() for row in rows}
+    assert begun == ended == Counter(dict.fromkeys(lines, 1))
+    assert all(lane.env.in_flight == lane.account.in_flight == 0 for lane in floor.lanes)

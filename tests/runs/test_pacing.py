@@ -1,0 +1,181 @@
+"""Decisions of a run, each table as it stands in the docstring."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcb_ops.errcodes import Decision, Scope
+from tcb_ops.runs.pacing import (
+    BREAKER_ROWS,
+    GOOD_PER_NOTCH,
+    LONGEST_BACKOFF,
+    Breaker,
+    Outage,
+    Pace,
+    Slowdown,
+    Step,
+    Tries,
+    backoff_wait,
+    next_step,
+)
+
+PACE = Pace(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
+
+
+@pytest.mark.parametrize(
+    ("decision", "scope", "tries", "used", "patient", "step"),
+    [
+        pytest.param(Decision.GOOD, Scope.ROW, Tries(), 1, True, Step.END, id="good"),
+        pytest.param(Decision.STOP, Scope.PLATFORM, Tries(), 1, True, Step.STOP_RUN, id="stop-everybody"),
+        pytest.param(Decision.STOP, Scope.APPID, Tries(), 1, True, Step.END, id="stop-merchant"),
+        pytest.param(Decision.STOP, Scope.ENV, Tries(), 1, True, Step.END, id="stop-env"),
+        pytest.param(Decision.FIX, Scope.ROW, Tries(), 1, True, Step.END, id="fix"),
+        pytest.param(Decision.REFRESH, Scope.APPID, Tries(), 1, True, Step.REFRESH, id="first-refusal"),
+        pytest.param(
+            Decision.REFRESH, Scope.APPID, Tries(), 9, True, Step.REFRESH, id="refresh-is-no-attempt"
+        ),
+        pytest.param(
+            Decision.REFRESH, Scope.APPID, Tries(refreshed=True), 1, True, Step.END, id="refused-again"
+        ),
+        pytest.param(Decision.SLOW, Scope.APPID, Tries(), 9, True, Step.SLOW, id="slow-is-no-attempt"),
+        pytest.param(Decision.SLOW, Scope.ENV, Tries(), 1, False, Step.END, id="slow-for-too-long"),
+        pytest.param(Decision.RETRY, Scope.ROW, Tries(), 3, True, Step.RETRY, id="retry"),
+        pytest.param(Decision.RETRY, Scope.ROW, Tries(), 4, True, Step.END, id="attempts-used-up"),
+        pytest.param(Decision.RETRY_ONCE, Scope.ROW, Tries(), 1, True, Step.RETRY, id="once"),
+        pytest.param(
+            Decision.RETRY_ONCE, Scope.ROW, Tries(retried_once=True), 2, True, Step.END, id="not-twice"
+        ),
+        pytest.param(Decision.RETRY_ONCE, Scope.ROW, Tries(), 4, True, Step.END, id="once-but-used-up"),
+        pytest.param(
+            Decision.NEW_LINK, Scope.ROW, Tries(relinked=True), 3, True, Step.RELINK, id="new-link-again"
+        ),
+        pytest.param(Decision.NEW_LINK, Scope.ROW, Tries(), 4, True, Step.END, id="new-link-used-up"),
+        pytest.param(Decision.NEW_LINK_ONCE, Scope.ENV, Tries(), 1, True, Step.RELINK, id="new-link-once"),
+        pytest.param(
+            Decision.NEW_LINK_ONCE,
+            Scope.ENV,
+            Tries(relinked=True),
+            2,
+            True,
+            Step.END,
+            id="new-link-not-twice",
+        ),
+        pytest.param(
+            Decision.NEW_LINK_ONCE, Scope.ENV, Tries(), 4, True, Step.END, id="new-link-once-used-up"
+        ),
+    ],
+)
+def test_a_refusal_leads_to_the_step_in_the_table(
+    decision: Decision, scope: Scope, tries: Tries, used: int, patient: bool, step: Step
+) -> None:
+    assert next_step(decision, scope, tries, used, PACE, patient=patient) is step
+
+
+def test_every_decision_has_a_step() -> None:
+    for decision in Decision:
+        for scope in Scope:
+            assert next_step(decision, scope, Tries(), 1, PACE, patient=True) in Step
+
+
+@pytest.mark.parametrize(
+    ("used", "chance", "seconds"),
+    [
+        (1, 0.5, 1.0),
+        (2, 0.5, 2.0),
+        (3, 0.5, 4.0),
+        (1, 0.0, 0.75),
+        (1, 1.0, 1.25),
+        (3, 0.0, 3.0),
+        (50, 0.5, 60.0),
+    ],
+)
+def test_waits_double_within_a_quarter_and_end_at_a_minute(used: int, chance: float, seconds: float) -> None:
+    assert backoff_wait(PACE, used, chance) == pytest.approx(seconds)
+    assert backoff_wait(PACE, used, 1.0) <= LONGEST_BACKOFF * 1.25
+
+
+def test_the_breaker_opens_at_the_third_row_in_a_row() -> None:
+    breaker = Breaker()
+    assert [breaker.row_ended("85088") for _ in range(BREAKER_ROWS)] == [False, False, True]
+
+
+@pytest.mark.parametrize("other", ["", "61007"], ids=["another-end", "another-code"])
+def test_another_end_between_keeps_the_breaker_closed(other: str) -> None:
+    breaker = Breaker()
+    ends = ["85088", "85088", other, "85088", "85088"]
+    assert not any(breaker.row_ended(code) for code in ends)
+    assert breaker.row_ended("85088")
+
+
+def test_a_slowed_scope_is_halved_once_per_pause_and_not_by_calls_made_before_it() -> None:
+    scope = Slowdown(8)
+    scope.told(100.0, PACE)
+    scope.told(101.0, PACE)
+    assert (scope.limit, scope.paused_until) == (4, 161.0)
+    scope.told(161.0, PACE)
+    assert (scope.limit, scope.paused_until) == (2, 221.0)
+
+
+def test_a_slowed_scope_keeps_at_least_one_row() -> None:
+    scope = Slowdown(1)
+    scope.told(0.0, PACE)
+    assert scope.limit == 1
+
+
+def test_twenty_good_rows_give_one_back_and_never_more_than_there_were() -> None:
+    scope = Slowdown(4)
+    scope.told(0.0, PACE)
+    limits = []
+    for _ in range(GOOD_PER_NOTCH * 3):
+        scope.row_good()
+        limits.append(scope.limit)
+    assert limits == [2] * 19 + [3] * 20 + [4] * 21
+
+
+def test_being_told_again_begins_the_count_of_good_rows_anew() -> None:
+    scope = Slowdown(8)
+    scope.told(0.0, PACE)
+    for _ in range(GOOD_PER_NOTCH - 1):
+        scope.row_good()
+    scope.told(100.0, PACE)
+    scope.row_good()
+    assert scope.limit == 2
+
+
+def test_patience_runs_from_the_first_telling_and_a_good_row_renews_it() -> None:
+    scope = Slowdown(8)
+    assert scope.patient(0.0, PACE)
+    scope.told(0.0, PACE)
+    scope.told(290.0, PACE)
+    assert scope.patient(299.9, PACE)
+    assert not scope.patient(300.0, PACE)
+    scope.row_good()
+    assert scope.patient(300.0, PACE)
+
+
+def test_rows_that_fail_together_are_one_failed_probe() -> None:
+    outage = Outage()
+    for _ in range(64):
+        outage.suspect(10.0, PACE)
+    assert outage.probe_at == 11.0
+    outage.suspect(11.0, PACE)
+    assert outage.probe_at == 13.0
+
+
+def test_probes_end_with_patience() -> None:
+    outage = Outage()
+    outage.suspect(0.0, PACE)
+    while not outage.over(outage.probe_at, PACE):
+        outage.suspect(outage.probe_at, PACE)
+        assert outage.probe_at <= PACE.patience
+    assert outage.over(PACE.patience, PACE)
+    assert not outage.over(PACE.patience - 0.01, PACE)
+
+
+def test_an_answer_ends_the_outage() -> None:
+    outage = Outage()
+    outage.suspect(0.0, PACE)
+    outage.ended()
+    assert not outage.over(1e9, PACE)
+    outage.suspect(50.0, PACE)
+    assert outage.probe_at == 51.0
