@@ -151,8 +151,10 @@ def lean_server() -> Iterator[str]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.stdin.close()
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.stdin.close()
 
 
 @contextmanager
@@ -161,8 +163,10 @@ def simulator(folder: Path) -> Iterator[str]:
     command += ["--merchants", str(folder / "merchants.csv"), "--tokens", str(folder / "tokens.csv")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.send_signal(signal.SIGTERM)
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.send_signal(signal.SIGTERM)
 
 
 # --- speed --------------------------------------------------------------------------------------------------------

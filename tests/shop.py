@@ -40,7 +40,7 @@ class Shop:
     def read(self, **options: Any) -> Batch:
         return read_paths(self.list, self.merchants, self.folder / "files", **options)
 
-    def withoptions_for(self, **options: Any) -> Settings:
+    def with_options(self, **options: Any) -> Settings:
         """The same settings but for these."""
         return load_settings(options=options_for(self.folder, self.sim) | options)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from tcb_ops.doors.rehearsing import demo, simulate
-from tcb_ops.doors.running import check, links, upload
+from tcb_ops.doors.running import audit, check, links, retry, upload
 from tcb_ops.doors.seeing import errcodes, explain, report, runs, show
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.model import Lang, Text
@@ -27,7 +27,7 @@ class _Sections(click.Group):
     """Lists the commands in the order in which an operator meets them."""
 
     SECTIONS = (
-        ("Running", (check, links, upload)),
+        ("Running", (check, links, upload, retry, audit)),
         ("Seeing", (runs, show, errcodes, report, explain)),
         ("Rehearsing", (simulate, demo)),
     )

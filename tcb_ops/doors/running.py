@@ -9,31 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcb_ops.doors.brake import brake, brake_retry, dry_run, facts, facts_line, warn_of_short_life
 from tcb_ops.doors.options import (
     Given,
     list_options,
     pace_options,
-    read_list,
     run_options,
     selection_of,
     shared_options,
     take_given,
     take_pace,
 )
-from tcb_ops.doors.screen import Screen, span
-from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
-from tcb_ops.model import Lang, Text
+from tcb_ops.doors.reading import read_shown
+from tcb_ops.errors import InterruptedRunError, StoppedError, UsageError
+from tcb_ops.model import Kind, Text
 
 if TYPE_CHECKING:
     from tcb_ops.doors.python import Working
-    from tcb_ops.lists.paths import Batch
+    from tcb_ops.doors.screen import Screen
     from tcb_ops.run import Run
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.settings import Settings
 
-__all__ = ["check", "links", "show_run", "upload"]
-
-PROBLEMS_SHOWN = 50
+__all__ = ["audit", "check", "links", "retry", "show_run", "upload"]
 
 
 @click.command()
@@ -50,12 +48,12 @@ def check(paths: str, **values: Any) -> int:
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
-    with _read(screen, paths, given, settings, values, root=values["root"]) as batch:
+    with read_shown(screen, paths, given, settings, values, root=values["root"]) as batch:
         invalid = batch.count - batch.valid
         if given.json:
-            screen.json(_facts(batch))
+            screen.json(facts(batch))
         else:
-            screen.data(_facts_line(batch).of(settings.lang))
+            screen.data(facts_line(batch).of(settings.lang))
             if batch.root is None:
                 screen.say(
                     Text(
@@ -93,10 +91,10 @@ def links(paths: str, out: str, **values: Any) -> int:
                 f"--out {out}：应为已有文件夹中的文件。",
             )
         )
-    with _read(screen, paths, given, settings, values, root=None) as batch:
+    with read_shown(screen, paths, given, settings, values, root=None) as batch:
         if values["dry_run"]:
-            return _dry_run(screen, batch, settings, pace, uploads=False)
-        _warn_of_short_life(screen, batch, pace)
+            return dry_run(screen, batch, settings, pace, uploads=False, as_json=given.json)
+        warn_of_short_life(screen, batch, pace)
         going = start_links(batch, out=dest, **_run_arguments(given, settings, pace, values, screen))
         run = _follow(screen, going, given)
     if going.links_run_out:
@@ -112,12 +110,25 @@ def links(paths: str, out: str, **values: Any) -> int:
 @click.command()
 @click.argument("paths")
 @click.option("--out", default=None, metavar="DIR", help="The report folder. [default: reports/RUN]")
+@click.option(
+    "--skip-unchanged",
+    is_flag=True,
+    help="Leave out rows whose bytes an earlier run put there (not re-checked).",
+)
+@click.option(
+    "--canary",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The first N environments first; stop there if a row is not good.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before uploading to many live environments.")
 @list_options
 @pace_options
 @run_options
 @shared_options
-def upload(paths: str, out: str | None, yes: bool, **values: Any) -> int:
+def upload(
+    paths: str, out: str | None, yes: bool, skip_unchanged: bool, canary: int | None, **values: Any
+) -> int:
     """Upload the list's files; write a report folder.
 
     Every file gets a fresh link of its own. An unfinished run of the same list is gone on with.
@@ -129,14 +140,115 @@ def upload(paths: str, out: str | None, yes: bool, **values: Any) -> int:
     settings = given.settings()
     screen = given.screen(settings)
     root = values["root"] or str(Path(paths).parent)
-    with _read(screen, paths, given, settings, values, root=root) as batch:
+    with read_shown(screen, paths, given, settings, values, root=root) as batch:
         if values["dry_run"]:
-            return _dry_run(screen, batch, settings, pace, uploads=True)
+            return dry_run(screen, batch, settings, pace, uploads=True, as_json=given.json)
         if out is not None:
             check_destination(Path(out))
-        _brake(screen, batch, settings, yes=yes)
-        going = start_upload(batch, **_run_arguments(given, settings, pace, values, screen))
+        brake(screen, batch, settings, yes=yes)
+        going = start_upload(
+            batch,
+            skip_unchanged=skip_unchanged,
+            canary=canary or 0,
+            **_run_arguments(given, settings, pace, values, screen),
+        )
         run = _follow(screen, going, given)
+    return _report(screen, run, given, out)
+
+
+@click.command()
+@click.argument("run", default="latest")
+@click.option(
+    "--errcode",
+    "codes",
+    multiple=True,
+    metavar="CODE",
+    help="Only rows with this errcode or store code. Repeatable.",
+)
+@click.option(
+    "--out",
+    default=None,
+    metavar="PATH",
+    help="The report folder, or links.retry.csv. [default: reports/RUN]",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before uploading to many live environments.")
+@pace_options
+@click.option("--new-run", is_flag=True, help="Begin anew even if a retry of the run is unfinished.")
+@click.option("--resume", default="", metavar="RUN", help="Go on with this unfinished retry.")
+@shared_options
+def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values: Any) -> int:
+    """Run a finished run's bad rows again.
+
+    Its refused, failed and not attempted rows, as a run whose parent it is; --errcode and --where narrow it.
+    """
+    import tcb_ops as tcb
+    from tcb_ops.reports.export import check_destination
+
+    given, pace = take_given(values), take_pace(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    parent = tcb.open_run(run, settings=settings)
+    is_links = parent.record.kind is Kind.LINKS
+    if out is not None and not is_links:
+        check_destination(Path(out))
+    selection = "; ".join(
+        [*(f"errcode {c}" for c in sorted(codes)), *(f"where {w}" for w in sorted(given.where))]
+    )
+    if parent.record.kind is Kind.UPLOAD:
+        brake_retry(screen, parent, settings, yes=yes)
+    going = tcb.start_retry(
+        parent.id,
+        given.read_merchants(settings),
+        codes=codes,
+        out=(out or "links.retry.csv") if is_links else "",
+        selection=selection,
+        settings=settings,
+        pace=pace,
+        note=given.note,
+        new_run=values["new_run"],
+        resume=values["resume"],
+        may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
+    )
+    done = _follow(screen, going, given)
+    if is_links:
+        return show_run(screen, done, as_json=given.json, where=Path(done.record.report))
+    return _report(screen, done, given, out)
+
+
+@click.command()
+@click.option("--out", default=None, metavar="DIR", help="The report folder. [default: reports/RUN]")
+@pace_options
+@click.option("--new-run", is_flag=True, help="Begin anew even if an audit is unfinished.")
+@click.option("--resume", default="", metavar="RUN", help="Go on with this unfinished audit.")
+@shared_options
+def audit(out: str | None, **values: Any) -> int:
+    """Ask one link per environment; upload nothing.
+
+    Shows which merchants and environments cannot work, and why. --where narrows it.
+    """
+    import tcb_ops as tcb
+    from tcb_ops.reports.export import check_destination
+
+    given, pace = take_given(values), take_pace(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    if out is not None:
+        check_destination(Path(out))
+    going = tcb.start_audit(
+        given.read_merchants(settings),
+        selection="; ".join(f"where {w}" for w in sorted(given.where)),
+        settings=settings,
+        pace=pace,
+        note=given.note,
+        new_run=values["new_run"],
+        resume=values["resume"],
+        may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
+    )
+    return _report(screen, _follow(screen, going, given), given, out)
+
+
+def _report(screen: Screen, run: Run, given: Given, out: str | None) -> int:
+    """Write a finished run's report folder and show how it ended."""
     folder = run.export(out or Path("reports") / run.id)
     return show_run(screen, run, as_json=given.json, where=folder)
 
@@ -159,48 +271,6 @@ def show_run(screen: Screen, run: Run, *, as_json: bool, where: Path | None = No
         if where is not None:
             screen.say(Text(f"Run {run.id}: {where}", f"任务 {run.id}：{where}"))
     return 0 if run.good else 1
-
-
-def _read(
-    screen: Screen, source: str, given: Given, settings: Settings, values: dict[str, Any], *, root: str | None
-) -> Batch:
-    """Read the list, or show its problems; say what was decided."""
-    from tcb_ops.lists.fixme import write_fixme
-    from tcb_ops.lists.problems import format_problem
-
-    def show(error_or_batch: InputError | Batch) -> None:
-        problems = error_or_batch.problems
-        for problem in problems[:PROBLEMS_SHOWN]:
-            screen.warn(Text(*(format_problem(source, problem, lang) for lang in (Lang.EN, Lang.ZH))))
-        if len(problems) > PROBLEMS_SHOWN:
-            rest = len(problems) - PROBLEMS_SHOWN
-            screen.warn(Text(f"… and {rest:,} more problems", f"……另有 {rest:,} 个问题"))
-        dest = Path(values["fix_me"] or f"{Path(source).with_suffix('')}.fix-me.csv")
-        if write_fixme(problems, dest, settings.lang):
-            screen.warn(
-                Text(
-                    f"All of them, to mend and feed back in: {dest}",
-                    f"全部问题见 {dest}，修正后可直接再次使用",
-                )
-            )
-
-    try:
-        batch = read_list(source, given, settings, values, root=root)
-    except InputError as error:
-        if error.source != source:
-            raise
-        show(error)
-        raise
-    screen.say(batch.decided)
-    for warning in batch.warnings:
-        screen.warn(warning)
-    if batch.problems:
-        show(batch)
-    if batch.left_out:
-        screen.say(
-            Text(f"{batch.left_out:,} rows left out by --where", f"--where 排除了 {batch.left_out:,} 行")
-        )
-    return batch.limited(values["limit"]) if values.get("limit") else batch
 
 
 def _run_arguments(
@@ -246,98 +316,3 @@ def _follow(screen: Screen, going: Working, given: Given) -> Run:
         if given.json:
             screen.json(going.so_far().summary())
         raise
-
-
-def _dry_run(screen: Screen, batch: Batch, settings: Settings, pace: Pace, *, uploads: bool) -> int:
-    screen.data(_facts_line(batch).of(settings.lang))
-    seconds = _seconds_at_rate(batch, pace)
-    if seconds:
-        screen.data(
-            Text(
-                f"at least {span(seconds)} at {pace.rate:g} calls/s per appid",
-                f"按每 appid 每秒 {pace.rate:g} 次，至少需 {span(seconds)}",
-            ).of(settings.lang)
-        )
-    calls = batch.valid * (2 if uploads else 1)
-    screen.data(
-        Text(
-            f"{calls:,} calls to {settings.api_base} or its store. Nothing was sent.",
-            f"将向 {settings.api_base} 及其存储发出 {calls:,} 次调用。未发送任何内容。",
-        ).of(settings.lang)
-    )
-    return 0
-
-
-def _seconds_at_rate(batch: Batch, pace: Pace) -> float:
-    """The least time that the busiest appid needs at the rate allowed."""
-    return batch.most_rows_of_an_appid / pace.rate if pace.rate else 0.0
-
-
-def _warn_of_short_life(screen: Screen, batch: Batch, pace: Pace) -> None:
-    """Where the rate makes it certain that the first links run out before the last is issued, say so."""
-    seconds = _seconds_at_rate(batch, pace)
-    if seconds > LINK_LIFE:
-        screen.warn(
-            Text(
-                f"At {pace.rate:g} calls/s this takes {span(seconds)}, but a link lives about 15 minutes: the first "
-                "links will have run out before the last is issued.",
-                f"按每秒 {pace.rate:g} 次需要 {span(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
-            )
-        )
-
-
-LINK_LIFE = 900
-"""Seconds a link is known to live (domain.md §1.1: the sample's q-sign-time)."""
-
-
-def _brake(screen: Screen, batch: Batch, settings: Settings, *, yes: bool) -> None:
-    """Before many live environments are written to: show what will happen, and ask."""
-    if settings.on_loopback or batch.envs <= settings.confirm_over:
-        return
-    screen.warn(_facts_line(batch))
-    if yes:
-        return
-    question = Text(
-        f"Upload to {batch.envs:,} live environments of {settings.api_base}?",
-        f"要上传到 {settings.api_base} 的 {batch.envs:,} 个线上环境吗？",
-    )
-    if not sys.stdin.isatty():
-        raise UsageError(
-            Text(
-                f"{question.en} Without a terminal this needs --yes.", f"{question.zh} 没有终端时需要 --yes。"
-            )
-        )
-    if not click.confirm(question.of(screen.lang), err=True):
-        raise UsageError(Text("Nothing was sent.", "未发送任何内容。"))
-
-
-def _facts(batch: Batch) -> dict[str, Any]:
-    return {
-        "list": str(batch.source),
-        "sha256": batch.sha256,
-        "encoding": batch.encoding,
-        "rows": batch.count,
-        "valid": batch.valid,
-        "invalid": batch.count - batch.valid,
-        "left_out": batch.left_out,
-        "merchants": batch.merchants_count,
-        "envs": batch.envs,
-        "bytes": batch.total_bytes if batch.root is not None else None,
-    }
-
-
-def _facts_line(batch: Batch) -> Text:
-    size = batch.total_bytes
-    of_size = (Text(f", {_bytes(size)}", f"，{_bytes(size)}")) if batch.root is not None else Text("", "")
-    return Text(
-        f"{batch.valid:,} of {batch.count:,} rows good: {batch.merchants_count:,} merchants, {batch.envs:,} environments{of_size.en}",
-        f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境{of_size.zh}",
-    )
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
-        size /= 1000
-    return f"{size:.3g} TB"

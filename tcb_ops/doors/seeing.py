@@ -27,16 +27,27 @@ ROWS_SHOWN = 200
 
 
 @click.command()
+@click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
+@click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
 @shared_options
-def runs(**values: Any) -> int:
-    """List the runs, the newest first."""
+def runs(operator: str, host: str, **values: Any) -> int:
+    """List the runs, the newest first.
+
+    --note TEXT: only runs whose note holds it.
+    """
     import tcb_ops as tcb
     from tcb_ops.reports.wording import counts_line
 
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
-    found = tcb.runs(settings=settings)
+    found = [
+        run
+        for run in tcb.runs(settings=settings)
+        if given.note in run.record.note
+        and operator in {"", run.record.operator}
+        and host in {"", run.record.host}
+    ]
     if given.json:
         screen.json({"runs": [run.summary() | _about(run, settings) for run in found]})
         return 0
@@ -52,7 +63,10 @@ def runs(**values: Any) -> int:
         Text("note", "备注"),
     ):
         table.add_column(
-            head.of(settings.lang), overflow="fold", justify="right" if head.en == "rows" else "left"
+            head.of(settings.lang),
+            overflow="fold",
+            justify="right" if head.en == "rows" else "left",
+            no_wrap=head.en in {"run", "kind", "begun", "rows"},
         )
     for run in found:
         record = run.record

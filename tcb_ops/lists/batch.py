@@ -91,6 +91,10 @@ class Batch:
         """Bytes of the valid rows' local files; 0 where they were not looked at."""
         return self.staging.count("SUM(size)", self.until)
 
+    def by_merchant(self) -> list[tuple[str, str, int, int, int]]:
+        """Of the valid rows: (appid, merchant, environments, rows, bytes), most rows first."""
+        return self.staging.by_merchant(self.until)
+
     def rows(self) -> Iterator[Row]:
         """The rows in the order of the file; one with a problem has `invalid` set."""
         return self.staging.rows(self.until)

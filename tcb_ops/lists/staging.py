@@ -158,6 +158,14 @@ class Staging:
         )
         return int(found[0][0]) if found else 0
 
+    def by_merchant(self, until: int | None = None) -> list[tuple[str, str, int, int, int]]:
+        """Of the valid rows: (appid, merchant, environments, rows, bytes), most rows first."""
+        return self.ask(
+            f"SELECT appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0) FROM rows "  # noqa: S608  own names
+            f"WHERE line <= ? AND {_VALID} GROUP BY appid, merchant ORDER BY n DESC, merchant",
+            (EVERY_LINE if until is None else until,),
+        )
+
     def line_of_valid(self, n: int) -> int:
         """The line of the nth valid row; EVERY_LINE where there are fewer, 0 for none of them."""
         if n < 1:

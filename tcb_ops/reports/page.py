@@ -35,6 +35,7 @@ NAMED = 4
 WORDS: dict[str, Text] = {
     "upload": Text("Upload report", "上传报告"),
     "links": Text("Upload links report", "上传链接报告"),
+    "audit": Text("Audit report", "巡检报告"),
     "simulated": Text("SIMULATED 演练", "SIMULATED 演练"),
     "simulated_why": Text(
         "This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.",

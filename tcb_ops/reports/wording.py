@@ -257,6 +257,13 @@ def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:
     return " · ".join(f"{rows:,} {OUTCOMES[outcome].of(lang)}" for outcome, rows in counts.items() if rows)
 
 
+_DONE = {
+    Kind.UPLOAD: Text("uploaded", "已上传"),
+    Kind.LINKS: Text("issued with a link", "已取得链接"),
+    Kind.AUDIT: Text("given a link: every environment works", "均已取得链接：所有环境可用"),
+}
+
+
 def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
     """Sum a run up in one sentence.
 
@@ -281,7 +288,9 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     if not total:
         return Text("The run has no rows.", "任务中没有任何行。")
     if not bad:
-        done = Text("uploaded", "已上传") if kind is Kind.UPLOAD else Text("issued with a link", "已取得链接")
+        done = _DONE[kind]
+        if same := counts.get(Outcome.UNCHANGED, 0):
+            done = Text(f"{done.en} ({same:,} of them unchanged, not sent again)", f"{done.zh}（其中 {same:,} 行未变化，未重新发送）")
         return Text(
             f"All good: {total:,} of {total:,} rows {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。"
         )

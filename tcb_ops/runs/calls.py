@@ -85,7 +85,7 @@ class Calls:
                 return got
             job.link, job.tries.link = got, 0
             job.link_until = self.clock() + _lifetime(got) - LINK_MARGIN
-        if self.kind is Kind.LINKS:
+        if self.kind is not Kind.UPLOAD:
             return self._end(
                 job, Outcome.LINKED, errcode=0, errmsg="ok", file_id=job.link.file_id, link=job.link
             )

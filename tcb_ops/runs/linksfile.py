@@ -135,7 +135,8 @@ class LinksFile:
             self.close()
             self.part.unlink()
         except OSError as error:
-            fresh.unlink(missing_ok=True)
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
             raise _trouble(self.dest, error) from None
         return run_out
 

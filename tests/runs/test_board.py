@@ -90,7 +90,9 @@ def test_rows_of_an_environment_go_in_the_order_of_the_list() -> None:
 
 @pytest.mark.parametrize("way", ["env", "account"])
 def test_a_limit_is_never_passed_and_a_row_that_ends_makes_room_for_one(way: str) -> None:
-    floor = Floor(50, 50, per_env=4 if way == "env" else 99, per_account=99 if way == "env" else 6, shared=True)
+    floor = Floor(
+        50, 50, per_env=4 if way == "env" else 99, per_account=99 if way == "env" else 6, shared=True
+    )
     jobs = floor.take_all()
     assert len(jobs) == (8 if way == "env" else 6)
     floor.board.release(jobs[0])

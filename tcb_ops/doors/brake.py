@@ -1,0 +1,177 @@
+"""Before anything is sent: what would be sent, and the question whether it shall be."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from tcb_ops.doors.screen import Screen, span
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Text
+
+if TYPE_CHECKING:
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.run import Run
+    from tcb_ops.runs.pacing import Pace
+    from tcb_ops.settings import Settings
+
+__all__ = ["brake", "brake_retry", "dry_run", "facts", "facts_line", "warn_of_short_life"]
+
+
+def dry_run(
+    screen: Screen, batch: Batch, settings: Settings, pace: Pace, *, uploads: bool, as_json: bool
+) -> int:
+    """Show what would be sent, per merchant: calls, bytes, and the time at the rate allowed."""
+    calls_a_row = 2 if uploads else 1
+    seconds = _seconds_at_rate(batch, pace)
+    shares = batch.by_merchant()
+    if as_json:
+        merchants = [
+            {
+                "appid": appid,
+                "merchant": name,
+                "envs": envs,
+                "rows": rows,
+                "calls": rows * calls_a_row,
+                "bytes": size,
+            }
+            for appid, name, envs, rows, size in shares
+        ]
+        screen.json(
+            {
+                **facts(batch),
+                "calls": batch.valid * calls_a_row,
+                "seconds_at_rate": seconds,
+                "by_merchant": merchants,
+            }
+        )
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in (
+        Text("merchant", "商户"),
+        Text("envs", "环境"),
+        Text("rows", "行数"),
+        Text("calls", "调用"),
+        Text("bytes", "大小"),
+        Text("at least", "至少"),
+    ):
+        table.add_column(
+            head.of(screen.lang), justify="left" if head.en == "merchant" else "right", no_wrap=True
+        )
+    for _, name, envs, rows, size in shares:
+        least = span(rows / pace.rate) if pace.rate else "–"
+        table.add_row(
+            name, f"{envs:,}", f"{rows:,}", f"{rows * calls_a_row:,}", _bytes(size) if uploads else "–", least
+        )
+    screen.data(table)
+    screen.data(facts_line(batch).of(screen.lang))
+    if seconds:
+        screen.data(
+            Text(
+                f"At {pace.rate:g} link calls/s per appid this takes at least {span(seconds)}.",
+                f"按每个 appid 每秒 {pace.rate:g} 次取链接，至少需要 {span(seconds)}。",
+            ).of(screen.lang)
+        )
+    screen.data(
+        Text(
+            f"{batch.valid * calls_a_row:,} calls to {settings.api_base}{' and its store' if uploads else ''}. Nothing was sent.",
+            f"将向 {settings.api_base}{'及其存储' if uploads else ''}发出 {batch.valid * calls_a_row:,} 次调用。未发送任何内容。",
+        ).of(screen.lang)
+    )
+    return 0
+
+
+def _seconds_at_rate(batch: Batch, pace: Pace) -> float:
+    """The least time that the busiest appid needs at the rate allowed."""
+    return batch.most_rows_of_an_appid / pace.rate if pace.rate else 0.0
+
+
+def warn_of_short_life(screen: Screen, batch: Batch, pace: Pace) -> None:
+    """Where the rate makes it certain that the first links run out before the last is issued, say so."""
+    seconds = _seconds_at_rate(batch, pace)
+    if seconds > LINK_LIFE:
+        screen.warn(
+            Text(
+                f"At {pace.rate:g} calls/s this takes {span(seconds)}, but a link lives about 15 minutes: the first "
+                "links will have run out before the last is issued.",
+                f"按每秒 {pace.rate:g} 次需要 {span(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
+            )
+        )
+
+
+LINK_LIFE = 900
+"""Seconds a link is known to live (domain.md §1.1: the sample's q-sign-time)."""
+
+
+def brake(screen: Screen, batch: Batch, settings: Settings, *, yes: bool) -> None:
+    """Before many live environments are written to: show merchants, environments, files and bytes, and ask."""
+    if not settings.on_loopback and batch.envs > settings.confirm_over:
+        _ask(screen, facts_line(batch), batch.envs, settings, yes=yes)
+
+
+def brake_retry(screen: Screen, parent: Run, settings: Settings, *, yes: bool) -> None:
+    """The same before a retry: what of the parent is not good is what will be sent."""
+    bad = [cause for cause in parent.causes() if cause.env]
+    envs, merchants = len({c.env for c in bad}), len({c.appid for c in bad})
+    if not settings.on_loopback and envs > settings.confirm_over:
+        rows = sum(cause.rows for cause in bad)
+        said = Text(
+            f"At most {rows:,} rows again: {merchants:,} merchants, {envs:,} environments",
+            f"最多重试 {rows:,} 行：{merchants:,} 个商户，{envs:,} 个环境",
+        )
+        _ask(screen, said, envs, settings, yes=yes)
+
+
+def _ask(screen: Screen, said: Text, envs: int, settings: Settings, *, yes: bool) -> None:
+    screen.warn(said)
+    if yes:
+        return
+    question = Text(
+        f"Upload to {envs:,} live environments of {settings.api_base}?",
+        f"要上传到 {settings.api_base} 的 {envs:,} 个线上环境吗？",
+    )
+    if not sys.stdin.isatty():
+        raise UsageError(
+            Text(
+                f"{question.en} Without a terminal this needs --yes.", f"{question.zh} 没有终端时需要 --yes。"
+            )
+        )
+    if not click.confirm(question.of(screen.lang), err=True):
+        raise UsageError(Text("Nothing was sent.", "未发送任何内容。"))
+
+
+def facts(batch: Batch) -> dict[str, Any]:
+    """What there is to say of a checked list, for `--json`."""
+    return {
+        "list": str(batch.source),
+        "sha256": batch.sha256,
+        "encoding": batch.encoding,
+        "rows": batch.count,
+        "valid": batch.valid,
+        "invalid": batch.count - batch.valid,
+        "left_out": batch.left_out,
+        "merchants": batch.merchants_count,
+        "envs": batch.envs,
+        "bytes": batch.total_bytes if batch.root is not None else None,
+    }
+
+
+def facts_line(batch: Batch) -> Text:
+    """The same in one line."""
+    size = batch.total_bytes
+    of_size = (Text(f", {_bytes(size)}", f"，{_bytes(size)}")) if batch.root is not None else Text("", "")
+    return Text(
+        f"{batch.valid:,} of {batch.count:,} rows good: {batch.merchants_count:,} merchants, {batch.envs:,} environments{of_size.en}",
+        f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境{of_size.zh}",
+    )
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -1,0 +1,62 @@
+"""Reading the list that a command names, and showing what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.doors.options import Given, read_list
+from tcb_ops.errors import InputError
+from tcb_ops.model import Lang, Text
+
+if TYPE_CHECKING:
+    from tcb_ops.doors.screen import Screen
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.settings import Settings
+
+__all__ = ["read_shown"]
+
+PROBLEMS_SHOWN = 50
+"""Problems on stderr; the fix-me CSV has all."""
+
+
+def read_shown(
+    screen: Screen, source: str, given: Given, settings: Settings, values: dict[str, Any], *, root: str | None
+) -> Batch:
+    """Read the list, and say what was decided; or show its problems, and write the fix-me CSV."""
+    from tcb_ops.lists.fixme import write_fixme
+    from tcb_ops.lists.problems import format_problem
+
+    def show(error_or_batch: InputError | Batch) -> None:
+        problems = error_or_batch.problems
+        for problem in problems[:PROBLEMS_SHOWN]:
+            screen.warn(Text(*(format_problem(source, problem, lang) for lang in (Lang.EN, Lang.ZH))))
+        if len(problems) > PROBLEMS_SHOWN:
+            rest = len(problems) - PROBLEMS_SHOWN
+            screen.warn(Text(f"… and {rest:,} more problems", f"……另有 {rest:,} 个问题"))
+        dest = Path(values["fix_me"] or f"{Path(source).with_suffix('')}.fix-me.csv")
+        if write_fixme(problems, dest, settings.lang):
+            screen.warn(
+                Text(
+                    f"All of them, to mend and feed back in: {dest}",
+                    f"全部问题见 {dest}，修正后可直接再次使用",
+                )
+            )
+
+    try:
+        batch = read_list(source, given, settings, values, root=root)
+    except InputError as error:
+        if error.source != source:
+            raise
+        show(error)
+        raise
+    screen.say(batch.decided)
+    for warning in batch.warnings:
+        screen.warn(warning)
+    if batch.problems:
+        show(batch)
+    if batch.left_out:
+        screen.say(
+            Text(f"{batch.left_out:,} rows left out by --where", f"--where 排除了 {batch.left_out:,} 行")
+        )
+    return batch.limited(values["limit"]) if values.get("limit") else batch

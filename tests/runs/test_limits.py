@@ -1,0 +1,91 @@
+"""How hard a run presses: never over its limits, and fair over the environments."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from shop import TEA, TEA_TEST, OpenShop, Until, Whole, many
+
+import tcb_ops as tcb
+from tcb_ops.model import Merchant
+from tcb_ops.runs.pacing import Pace
+from tcb_ops.simulator import Fault, Step
+
+if TYPE_CHECKING:
+    from tcb_ops.simulator import Call
+
+SLOW = [Fault(delay=0.03), Fault(step=Step.STORE, delay=0.03)]
+"""Calls that stay in flight long enough to be counted."""
+TEN = tuple(Merchant(f"wx{n}", f"商户 {n}", f"shop{n}-1a2b") for n in range(10))
+
+
+def in_flight(calls: list[Call]) -> Counter[str]:
+    """Calls that have arrived and are not answered, by environment."""
+    return Counter(call.env for call in calls if call.answer == "")
+
+
+@pytest.mark.parametrize(("concurrency", "per_env"), [(6, 8), (64, 3), (5, 2)])
+def test_requests_in_flight_reach_the_limits_and_never_pass_them(
+    open_shop: OpenShop, whole: Whole, until: Until, concurrency: int, per_env: int
+) -> None:
+    shop = open_shop(many(*TEN[:4], rows=12), SLOW, merchants=TEN[:4])
+    pace = Pace(concurrency=concurrency, per_env=per_env)
+    working = tcb.start_upload(shop.read(), settings=shop.settings, pace=pace)
+    most = Counter[str]()
+
+    def watched() -> bool:
+        now = in_flight(shop.sim.calls)
+        for env, count in now.items():
+            most[env] = max(most[env], count)
+        most["all"] = max(most["all"], now.total())
+        return shop.sim.stats.get("stored", 0) == 48
+
+    until(watched)
+    assert whole(working.wait(), 48) == {"uploaded": 48}
+    assert most.pop("all") == min(concurrency, 4 * per_env)
+    assert max(most.values()) <= per_env
+
+
+def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(open_shop: OpenShop) -> None:
+    shop = open_shop(many(*TEN, rows=40), merchants=TEN)
+    out = shop.folder / "links.csv"
+    tcb.links(shop.read(), settings=shop.settings, out=out, pace=Pace(concurrency=8, per_env=4))
+    calls = shop.sim.calls
+    assert len(calls) == 400
+    assert len({call.env for call in calls[:40]}) >= 5
+    for first, last in pairwise(range(0, 401, 100)):
+        assert len({call.env for call in calls[first:last]}) == 10
+
+
+def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, TEA_TEST, rows=10))
+    began = time.monotonic()
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=Pace(rate=40))
+    assert time.monotonic() - began >= 19 / 40
+    assert whole(run, 20) == {"uploaded": 20}
+
+
+def test_merchants_do_not_share_a_rate(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(*TEN, rows=3), merchants=TEN)
+    began = time.monotonic()
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=Pace(rate=4))
+    assert whole(run, 30) == {"uploaded": 30}
+    assert time.monotonic() - began < 29 / 4
+
+
+def test_one_row_is_a_run(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop([(TEA.env, "one.png")])
+    pace = Pace(concurrency=1, per_env=1, attempts=1)
+    assert whole(tcb.upload(shop.read(), settings=shop.settings, pace=pace), 1) == {"uploaded": 1}
+
+
+def test_more_rows_than_a_refill_all_go(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=230))
+    out = shop.folder / "links.csv"
+    run = tcb.links(shop.read(), settings=shop.settings, out=out)
+    assert whole(run, 230) == {"linked": 230}
+    assert shop.sim.stats["link_calls"] == 230

@@ -1,0 +1,470 @@
+"""How rows end, over real sockets: each way that the contract names, and what each costs in calls."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from json import dumps, loads
+from socket import socket
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole, many
+
+import tcb_ops as tcb
+from tcb_ops.model import Merchant, Outcome, Reason
+from tcb_ops.platform.tokens import Token
+from tcb_ops.runs.pacing import Pace
+from tcb_ops.simulator import Etag, Fault, Reset, Step
+from tcb_ops.simulator.links import bucket_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tcb_ops.model import RowEnd, Secret
+    from tcb_ops.run import Run
+
+ONE = [(TEA.env, "banner/1.png")]
+ONCE, TWICE, THRICE = ((1, 1),), ((1, 2),), ((1, 3),)
+STORE = Step.STORE
+NARROW = Pace(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
+
+
+def upload(shop: Shop, pace: Pace = QUICK, **options: Any) -> Run:
+    return tcb.upload(shop.read(), settings=shop.settings, pace=pace, **options)
+
+
+def links(shop: Shop, pace: Pace = QUICK, **options: Any) -> Run:
+    out = shop.folder / "links.csv"
+    return tcb.links(shop.read(), settings=shop.settings, pace=pace, out=out, **options)
+
+
+def ends(run: Run, env: str = "") -> list[RowEnd]:
+    return [record.end for record in run.rows() if env in {"", record.row.env}]
+
+
+def outcomes(run: Run, env: str) -> dict[str, int]:
+    return dict(Counter(str(end.outcome) for end in ends(run, env)))
+
+
+def test_good_rows_are_uploaded_with_a_link_each(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop()
+    run = upload(shop)
+    assert whole(run, 30) == {"uploaded": 30}
+    assert run.summary()["calls"] == {"link": 30, "upload": 30}
+    assert (shop.sim.stats["link_calls"], shop.sim.stats["stored"]) == (30, 30)
+    assert {(end.attempts, end.reason, end.errcode, end.bytes is not None) for end in ends(run)} == {
+        (2, None, 0, True)
+    }
+
+
+def test_good_rows_are_linked_and_no_file_is_looked_at(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop()
+    for file in (shop.folder / "files").iterdir():
+        file.unlink()
+    batch = tcb.read_paths(shop.list, shop.merchants)
+    run = tcb.links(batch, settings=shop.settings, out=shop.folder / "links.csv")
+    assert whole(run, 30) == {"linked": 30}
+    assert run.summary()["calls"] == {"link": 30, "upload": 0}
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "reason", "link_calls", "store_calls"),
+    [
+        pytest.param(Fault(errcode=-1, calls=TWICE), "uploaded", None, 3, 1, id="busy-twice"),
+        pytest.param(Fault(errcode=-1), "refused", Reason.REFUSED, 4, 0, id="busy-always"),
+        pytest.param(Fault(errcode=40097), "refused", Reason.REFUSED, 1, 0, id="fix-at-once"),
+        pytest.param(Fault(errcode=123456), "refused", Reason.REFUSED, 1, 0, id="unknown-code"),
+        pytest.param(Fault(errcode=85088), "refused", Reason.REFUSED, 1, 0, id="stop-of-one-row"),
+        pytest.param(Fault(status=502, calls=THRICE), "uploaded", None, 4, 1, id="gateway-page"),
+        pytest.param(Fault(status=502), "failed", Reason.NO_ANSWER, 4, 0, id="gateway-page-always"),
+        pytest.param(Fault(status=404), "failed", Reason.NO_ANSWER, 1, 0, id="wrong-address"),
+        pytest.param(Fault(garbage=True), "failed", Reason.NO_ANSWER, 4, 0, id="garbage"),
+        pytest.param(Fault(reset=Reset.BEFORE, calls=ONCE), "uploaded", None, 2, 1, id="reset"),
+        pytest.param(Fault(reset=Reset.MIDDLE), "failed", Reason.NO_ANSWER, 4, 0, id="reset-within"),
+        pytest.param(Fault(step=STORE, status=503, calls=ONCE), "uploaded", None, 1, 2, id="store-503"),
+        pytest.param(
+            Fault(step=STORE, status=503), "failed", Reason.STORE_REFUSED, 1, 4, id="store-503-always"
+        ),
+        pytest.param(
+            Fault(step=STORE, reset=Reset.BEFORE), "failed", Reason.NO_ANSWER, 1, 4, id="store-reset-always"
+        ),
+        pytest.param(
+            Fault(step=STORE, reset=Reset.MIDDLE, calls=ONCE), "uploaded", None, 1, 2, id="stored-twice"
+        ),
+        pytest.param(
+            Fault(step=STORE, code="InternalError", calls=TWICE), "uploaded", None, 1, 3, id="cos-500"
+        ),
+        pytest.param(
+            Fault(step=STORE, code="MalformedPOSTRequest"), "failed", Reason.STORE_REFUSED, 1, 1, id="cos-fix"
+        ),
+        pytest.param(
+            Fault(step=STORE, code="BadDigest"), "failed", Reason.STORE_REFUSED, 1, 2, id="cos-once"
+        ),
+        pytest.param(
+            Fault(step=STORE, code="ExpiredToken", calls=ONCE), "uploaded", None, 2, 2, id="new-link"
+        ),
+        pytest.param(
+            Fault(step=STORE, code="ExpiredToken"), "failed", Reason.STORE_REFUSED, 4, 4, id="new-link-always"
+        ),
+        pytest.param(
+            Fault(step=STORE, code="AccessDenied", calls=ONCE), "uploaded", None, 2, 2, id="new-link-once"
+        ),
+        pytest.param(
+            Fault(step=STORE, code="AccessDenied"),
+            "failed",
+            Reason.STORE_REFUSED,
+            2,
+            2,
+            id="new-link-once-more",
+        ),
+        pytest.param(Fault(step=STORE, etag=Etag.WRONG, calls=ONCE), "uploaded", None, 1, 2, id="etag-once"),
+        pytest.param(
+            Fault(step=STORE, etag=Etag.WRONG), "failed", Reason.ETAG_MISMATCH, 1, 4, id="etag-always"
+        ),
+        pytest.param(
+            Fault(step=STORE, etag=Etag.OPAQUE), "uploaded", Reason.UNVERIFIED, 1, 1, id="etag-is-no-md5"
+        ),
+        pytest.param(Fault(lifetime=0, calls=ONCE), "uploaded", None, 2, 2, id="link-run-out"),
+    ],
+)
+def test_one_row_ends_so_after_so_many_calls(
+    open_shop: OpenShop,
+    whole: Whole,
+    fault: Fault,
+    outcome: str,
+    reason: Reason | None,
+    link_calls: int,
+    store_calls: int,
+) -> None:
+    shop = open_shop(ONE, [fault])
+    run = upload(shop)
+    assert whole(run, 1) == {outcome: 1}
+    [end] = ends(run)
+    assert end.reason is reason
+    assert (shop.sim.stats["link_calls"], shop.sim.stats.get("store_calls", 0)) == (link_calls, store_calls)
+    assert end.attempts == link_calls + store_calls
+    assert run.summary()["calls"] == {"link": link_calls, "upload": store_calls}
+    if fault.errcode and outcome == "refused":
+        assert end.errcode == fault.errcode
+        assert end.rid
+        assert run.summary()["errcodes"][0]["errcode"] == fault.errcode
+
+
+def test_etag_warn_takes_another_etag_as_unverified(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(ONE, [Fault(step=STORE, etag=Etag.WRONG)])
+    run = tcb.upload(shop.read(), settings=shop.with_options(etag="warn"), pace=QUICK)
+    assert whole(run, 1) == {"uploaded": 1}
+    assert ends(run)[0].reason is Reason.UNVERIFIED
+    assert shop.sim.stats["store_calls"] == 1
+
+
+def test_a_file_changed_after_the_plan_is_not_sent(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=3))
+    batch = shop.read()
+    (shop.folder / "files" / "1.bin").write_text("other bytes, other size")
+    (shop.folder / "files" / "2.bin").unlink()
+    run = tcb.upload(batch, settings=shop.settings, pace=QUICK)
+    assert whole(run, 3) == {"uploaded": 1, "failed": 2}
+    assert [end.reason for end in ends(run)] == [None, Reason.FILE_CHANGED, Reason.FILE_UNREADABLE]
+    assert len(shop.sim.objects) == 1
+
+
+def test_a_run_of_invalid_rows_only_sends_nothing(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop([(TEA.env, "/a.png"), ("no-such-env", "b.png")])
+    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings)
+    assert whole(run, 2) == {"invalid": 2}
+    assert run.record.finished_at is not None
+    assert shop.sim.stats.get("link_calls", 0) == 0
+
+
+def test_invalid_rows_stand_beside_the_good_ones(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop([(TEA.env, "a.png"), (TEA.env, "/a.png"), (BOOKS.env, "a.png")])
+    out = shop.folder / "links.csv"
+    run = tcb.links(shop.read(on_bad="skip"), settings=shop.settings, out=out)
+    assert whole(run, 3) == {"linked": 2, "invalid": 1}
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 4
+
+
+# --- breakers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [upload, links])
+def test_85088_stops_the_merchant_and_nobody_else(open_shop: OpenShop, whole: Whole, kind: Any) -> None:
+    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=200), [Fault(appid=TEA.appid, errcode=85088)])
+    run = kind(shop, NARROW)
+    counts = whole(run, 600)
+    good = "uploaded" if kind is upload else "linked"
+    assert counts[good] == 200 == outcomes(run, BOOKS.env)[good]
+    assert shop.sim.stats["link:85088"] == counts["refused"] <= 3 + NARROW.concurrency
+    stopped = [end for end in ends(run) if end.outcome is Outcome.NOT_ATTEMPTED]
+    assert len(stopped) == counts["not_attempted"] == 400 - counts["refused"]
+    assert {(end.reason, end.errcode, end.attempts) for end in stopped} == {(Reason.BREAKER, 85088, 0)}
+    errcodes = run.summary()["errcodes"]
+    assert [(row["env"], row["errcode"], row["rows"]) for row in errcodes] == [
+        (TEA.env, 85088, 200),
+        (TEA_TEST.env, 85088, 200),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        pytest.param(Fault(env=TEA.env, errcode=-601012), "refused", id="platform"),
+        pytest.param(Fault(env=TEA.env, step=STORE, code="NoSuchBucket"), "failed", id="store"),
+        pytest.param(Fault(env=TEA.env, step=STORE, code="AccessDenied"), "failed", id="new-link-in-vain"),
+        pytest.param(Fault(env=TEA.env, step=STORE, etag=Etag.WRONG), "failed", id="etag"),
+    ],
+)
+def test_an_environments_breaker_leaves_the_merchants_other_one_alone(
+    open_shop: OpenShop, whole: Whole, fault: Fault, outcome: str
+) -> None:
+    shop = open_shop(many(TEA, TEA_TEST, rows=60), [fault])
+    run = upload(shop, NARROW)
+    whole(run, 120)
+    assert outcomes(run, TEA_TEST.env) == {"uploaded": 60}
+    ill = outcomes(run, TEA.env)
+    assert ill.keys() == {outcome, "not_attempted"}
+    assert ill[outcome] <= 3 + NARROW.per_env
+    codes = {
+        (end.errcode, end.store_code) for end in ends(run, TEA.env) if end.outcome is Outcome.NOT_ATTEMPTED
+    }
+    expected = (fault.errcode, "") if fault.errcode else (None, fault.code or "ETagMismatch")
+    assert codes <= {expected, (0, expected[1])}
+
+
+def test_rows_that_end_otherwise_in_between_keep_the_breaker_closed(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, rows=30), [Fault(path="banner/?[05].png", errcode=85088)])
+    run = upload(shop, Pace(concurrency=1, per_env=1, backoff=0.01))
+    assert whole(run, 30) == {"uploaded": 26, "refused": 4}
+
+
+# --- slowing down ---------------------------------------------------------------------------------------------------
+
+
+def test_45011_pauses_the_merchant_alone_and_counts_no_attempt(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(
+        many(TEA, TEA_TEST, BOOKS, rows=20),
+        [Fault(appid=TEA.appid, path="banner/[0-3].png", calls=((1, 6),), errcode=45011)],
+    )
+    run = upload(shop)
+    assert whole(run, 60) == {"uploaded": 60}
+    assert shop.sim.stats["link:45011"] == 48
+    calls = [call for call in shop.sim.calls if call.step == "link"]
+    slow = next(n for n, call in enumerate(calls) if call.answer == 45011)
+    end_of_books = max(n for n, call in enumerate(calls) if call.env == BOOKS.env)
+    last_of_tea = max(n for n, call in enumerate(calls) if call.env != BOOKS.env)
+    assert slow < end_of_books < last_of_tea
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(
+            Fault(env=TEA.env, path="banner/0.png", calls=((1, 6),), errcode=-501004), id="platform"
+        ),
+        pytest.param(
+            Fault(env=TEA.env, path="banner/0.png", calls=((1, 6),), step=STORE, code="SlowDown"), id="store"
+        ),
+    ],
+)
+def test_a_slow_environment_pauses_alone_and_counts_no_attempt(
+    open_shop: OpenShop, whole: Whole, fault: Fault
+) -> None:
+    shop = open_shop(many(TEA, TEA_TEST, rows=20), [fault])
+    began = time.monotonic()
+    run = upload(shop, Pace(per_env=1, backoff=0.01, slow_wait=0.05))
+    assert whole(run, 40) == {"uploaded": 40}
+    assert time.monotonic() - began >= 6 * 0.05
+    calls = shop.sim.calls
+    first_of_slow = min(
+        n for n, call in enumerate(calls) if call.env == TEA.env and call.path == "banner/1.png"
+    )
+    assert all(n < first_of_slow for n, call in enumerate(calls) if call.env == TEA_TEST.env)
+
+
+def test_patience_with_a_slow_merchant_ends_its_rows(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=30), [Fault(appid=TEA.appid, errcode=45011)])
+    run = upload(shop, Pace(slow_wait=0.05, patience=0.2))
+    counts = whole(run, 90)
+    assert counts["uploaded"] == 30 == outcomes(run, BOOKS.env)["uploaded"]
+    ill = [end for end in ends(run) if end.outcome not in {Outcome.UPLOADED}]
+    assert {(end.outcome, end.reason, end.errcode) for end in ill} <= {
+        (Outcome.REFUSED, Reason.REFUSED, 45011),
+        (Outcome.NOT_ATTEMPTED, Reason.BREAKER, 45011),
+    }
+
+
+def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_shop: OpenShop) -> None:
+    shop = open_shop(
+        many(TEA, rows=6), [Fault(errcode=40001, calls=ONCE), Fault(errcode=45011, calls=((2, 99),))]
+    )
+
+    class Rotating:
+        """A source that has a new token after each refusal."""
+
+        value = f"token-of-{TEA.appid}"
+
+        async def token(self, appid: str, refused: Secret | None = None) -> Token:
+            if refused is not None:
+                self.value = shop.sim.rotate(appid)
+            return Token(tcb.Secret(self.value))
+
+        async def aclose(self) -> None:
+            pass
+
+    run = upload(shop, Pace(slow_wait=0.05, patience=0.2), tokens=Rotating())
+    assert {end.errcode for end in ends(run)} == {45011}
+
+
+# --- tokens ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rotated_token_is_read_once_and_all_rows_are_good(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=100))
+    working = tcb.start_upload(
+        shop.read(), settings=shop.settings, pace=QUICK, tokens=None, progress=lambda _: rotate()
+    )
+    rotated: list[str] = []
+
+    def rotate() -> None:
+        if not rotated:
+            rotated.append(shop.rotate(TEA.appid, {BOOKS.appid: f"token-of-{BOOKS.appid}"}))
+
+    run = working.wait()
+    assert whole(run, 200) == {"uploaded": 200}
+    assert rotated
+    assert 0 < shop.sim.stats["link:40001"] <= QUICK.per_env
+
+
+def test_a_dead_token_ends_each_row_after_one_call(open_shop: OpenShop, whole: Whole) -> None:
+    stale = {TEA.appid: "stale", BOOKS.appid: f"token-of-{BOOKS.appid}"}
+    shop = open_shop(many(TEA, BOOKS, rows=30), tokens=stale)
+    run = upload(shop)
+    assert whole(run, 60) == {"uploaded": 30, "refused": 30}
+    dead = ends(run, TEA.env)
+    assert {(end.outcome, end.reason, end.errcode, end.attempts) for end in dead} == {
+        (Outcome.REFUSED, Reason.DEAD_TOKEN, 40001, 1)
+    }
+    assert shop.sim.stats["link:40001"] == 30
+
+
+def test_a_merchant_without_a_token_is_not_attempted_and_the_others_go_on(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(tokens={BOOKS.appid: f"token-of-{BOOKS.appid}"})
+    run = upload(shop)
+    assert whole(run, 30) == {"uploaded": 10, "not_attempted": 20}
+    assert {end.reason for end in ends(run, TEA.env)} == {Reason.NO_TOKEN}
+    assert TEA.appid in ends(run, TEA.env)[0].detail
+    assert shop.sim.stats["link_calls"] == 10
+
+
+def test_a_merchant_that_left_is_not_attempted(open_shop: OpenShop, whole: Whole) -> None:
+    gone = Merchant("wxgone", "拾光咖啡", "gone-1a2b", left=True)
+    shop = open_shop(merchants=(TEA, gone))
+    run = upload(shop)
+    assert whole(run, 20) == {"uploaded": 10, "not_attempted": 10}
+    assert {end.reason for end in ends(run, gone.env)} == {Reason.MERCHANT_LEFT}
+    assert shop.sim.stats["link_calls"] == 10
+
+
+# --- links ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_wrong_here_does_no_harm(open_shop: OpenShop, whole: Whole, hours: int) -> None:
+    shop = open_shop(
+        many(TEA, rows=10),
+        [Fault(step=STORE, status=503, calls=ONCE)],
+        clock=lambda: time.time() + hours * 3600,
+    )
+    run = upload(shop)
+    assert whole(run, 10) == {"uploaded": 10}
+    assert shop.sim.stats["store_calls"] == 20
+
+
+def test_a_link_that_ran_out_while_its_row_waited_is_asked_for_again(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(ONE, [Fault(step=STORE, code="SlowDown", calls=ONCE)], link_lifetime=1)
+    run = upload(shop, Pace(slow_wait=0.05))
+    assert whole(run, 1) == {"uploaded": 1}
+    assert (shop.sim.stats["link_calls"], shop.sim.stats["store_calls"]) == (2, 2)
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["encoded", "as-it-stands"])
+def test_objects_stand_under_exactly_the_paths_of_the_list(
+    open_shop: OpenShop, whole: Whole, raw: bool
+) -> None:
+    paths = [
+        "目录/海报 1.png",
+        "a b/c+d.png",
+        "100%/半价.png",
+        "%41.png",
+        "a&b=c;d,e.png",
+        "it's (1) [2].png",
+        "q?x#y.png",
+    ]
+    shop = open_shop([(TEA.env, path) for path in paths], raw_urls=raw)
+    assert whole(upload(shop), len(paths)) == {"uploaded": len(paths)}
+    assert {key for _, key in shop.sim.objects} == set(paths)
+    assert shop.sim.stats.get("escaped_bodies", 0) == 0
+
+
+@pytest.fixture
+def lonely_platform() -> Iterator[tuple[str, Counter[str]]]:
+    """A platform that answers, with links to a store where nobody listens."""
+    asked: Counter[str] = Counter()
+    with socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, and not listening: refused
+        store = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+
+        class Platform(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = loads(self.rfile.read(int(self.headers["Content-Length"])))
+                env, path, bucket = body["env"], body["path"], bucket_of(body["env"])
+                asked[path] += 1
+                now = int(time.time())
+                said = {
+                    "errcode": 0,
+                    "errmsg": "ok",
+                    "url": f"{store}/{bucket}/{path}",
+                    "token": "t",
+                    "authorization": f"q-sign-time={now};{now + 900}",
+                    "file_id": f"cloud://{env}.{bucket}/{path}",
+                    "cos_file_id": "c",
+                }
+                text = dumps(said).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Platform) as server:
+            server.daemon_threads = True
+            serving = Thread(target=server.serve_forever, args=(0.01,))
+            serving.start()
+            yield f"http://127.0.0.1:{server.server_port}", asked
+            server.shutdown()
+            serving.join()
+
+
+def test_a_store_that_is_away_while_the_platform_answers_fails_its_rows(
+    open_shop: OpenShop, whole: Whole, lonely_platform: tuple[str, Counter[str]]
+) -> None:
+    base, asked = lonely_platform
+    shop = open_shop(many(TEA, rows=5))
+    run = tcb.upload(shop.read(), settings=shop.with_options(api_base=base), pace=QUICK)
+    assert whole(run, 5) == {"failed": 5}
+    assert {end.reason for end in ends(run)} == {Reason.NO_ANSWER}
+    assert all(1 <= calls <= 4 for calls in asked.values())
