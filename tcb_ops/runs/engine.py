@@ -195,7 +195,7 @@ class Engine:
             self._run_errands()
             if self._idle() and all(lane.spent for lane in self._board.lanes):
                 return
-            self._set_timer()
+            self._set_timer(now)
             await self._wake.wait()
 
     def _idle(self) -> bool:
@@ -236,12 +236,15 @@ class Engine:
             self._stop(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
         self._wake.set()
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, now: float) -> None:
+        """Wake up when a time comes. One that has come already waits for room: a row's end or a commit wakes for that."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self._outage.probe_at if self._outage.since is not None else self._board.next_strike()
-        if at is not None:
+        at = self._board.next_strike()
+        if self._outage.since is not None:
+            at = self._outage.since + self._pace.patience if self._tasks else self._outage.probe_at
+        if at is not None and at > now:
             self._timer = self._loop.call_at(at, self._wake.set)
 
     def _run_errands(self) -> None:
@@ -306,8 +309,10 @@ class Engine:
 
     def _met_outage(self, job: Job) -> None:
         """Hold a row that found nobody there while nobody else was answered either. No attempt is counted."""
-        now = self._clock()
+        now, begins = self._clock(), self._outage.since is None
         self._outage.suspect(now, self._pace)
+        if begins:
+            self._show(now)
         job.link = None  # so that the probe asks the platform too, not the store alone
         self._held.append(job)
         if self._outage.over(now, self._pace):
@@ -325,6 +330,7 @@ class Engine:
         held, self._held = self._held, []
         for job in held:
             self._board.again(job)
+        self._show(self._clock())
 
     def _spent(self) -> Meter:
         """What was spent since the last commit."""
@@ -337,10 +343,14 @@ class Engine:
         """After a commit: there is room for more rows, and something to show."""
         self._wake.set()
         now = self._clock()
-        done = sum(self._scribe.counts.values())
-        if self._means.progress is None or (now - self._shown < SHOW_EVERY and done < self._run.rows):
+        if now - self._shown >= SHOW_EVERY or sum(self._scribe.counts.values()) == self._run.rows:
+            self._show(now)
+
+    def _show(self, now: float) -> None:
+        if self._means.progress is None:
             return
         self._shown = now
+        done = sum(self._scribe.counts.values())
         rate, left = self._pulse.beat(now, done)
         counts = {outcome: rows for outcome, rows in self._scribe.counts.items() if rows}
         self._means.progress(

@@ -101,7 +101,10 @@ def test_the_form_is_the_documented_one_with_the_file_last_and_an_exact_length(
 
 class Noting(Transport):
     async def send(self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None) -> Answer:
-        self.in_one_write = isinstance(request.stream, httpx.ByteStream)
+        try:
+            self.in_one_write = len(request.content) == sending
+        except httpx.RequestNotRead:
+            self.in_one_write = False
         return await super().send(request, sending=sending, exact_url=exact_url)
 
 

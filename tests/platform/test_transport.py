@@ -215,7 +215,7 @@ def test_a_server_that_does_not_speak_tls_is_unreachable(run: Run) -> None:
         await connection.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async def spoken() -> None:
-        async with Server(plain) as server, Transport(connections=1, timeouts=QUICK) as transport:
+        async with Server(plain) as server, Transport(connections=1) as transport:
             await transport.send(post(server.base.replace("http:", "https:")))
 
     with pytest.raises(TransportError) as caught:
@@ -569,6 +569,23 @@ def test_requests_go_through_the_environments_proxy_but_loopback_does_not(
     assert exact.startswith(b"POST http://cos.example.cn/%41 HTTP/1.1\r\n")
     assert direct.startswith(b"POST /tcb/uploadfile")
     assert b"Proxy-Authorization" not in direct
+
+
+def test_a_proxy_that_never_opens_the_tunnel_is_a_timeout_long_before_the_deadline(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def posting() -> None:
+        async with Server(never_answers) as server:
+            monkeypatch.setenv("https_proxy", server.base)
+            timeouts = Timeouts(connect=0.2, answer=0.3, slowest=16 << 20)
+            async with Transport(connections=1, timeouts=timeouts) as transport:
+                await transport.send(posted("https://cos.example.cn", Stream(256, 1 << 18)), sending=64 << 20)
+
+    began = time.monotonic()
+    with pytest.raises(TransportError) as caught:
+        run(posting())
+    assert caught.value.fault is TransportFault.TIMEOUT
+    assert time.monotonic() - began < 2
 
 
 # Every library error has its place

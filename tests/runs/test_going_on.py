@@ -206,8 +206,10 @@ def test_a_target_that_comes_back_in_time_is_found_again(
     working = start(shop, "upload", pace, progress=looks.append)
     until(lambda: shop.sim.stats.get("stored", 0) >= 40)
     shop.sim.__exit__(None, None, None)
+    until(lambda: any(look.note and "cannot be reached" in look.note.en for look in looks))
     shop.sim.__enter__()
     assert whole(working.wait(), 200) == {"uploaded": 200}
+    assert looks[-1].note is None
 
 
 def test_links_that_ran_out_before_going_on_are_asked_for_again(

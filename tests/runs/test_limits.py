@@ -89,3 +89,13 @@ def test_more_rows_than_a_refill_all_go(open_shop: OpenShop, whole: Whole) -> No
     run = tcb.links(shop.read(), settings=shop.settings, out=out)
     assert whole(run, 230) == {"linked": 230}
     assert shop.sim.stats["link_calls"] == 230
+
+
+def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(open_shop: OpenShop) -> None:
+    rows = [(TEA.env, "first.png"), (TEA.env, "second.png")]
+    shop = open_shop(rows, [Fault(path="first.png", errcode=-1, calls=((1, 1),)), Fault(delay=0.8)])
+    batch = shop.read()
+    began = time.process_time()
+    run = tcb.upload(batch, settings=shop.settings, pace=Pace(concurrency=1, backoff=0.01))
+    assert time.process_time() - began < 0.6
+    assert run.counts == {"uploaded": 2}
