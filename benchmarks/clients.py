@@ -58,8 +58,8 @@ def write_links(folder: str, links: list[dict[str, Any]]) -> None:
 def tcb_whole(kind: str) -> Callable[[Work], int]:
     """`tcb_ops.links` or `tcb_ops.upload`, as an operator calls it: list, ledger, links.csv."""
     import tcb_ops as tcb
-    import tcb_ops.platform.transport  # noqa: F401  what the first call would import is not the work
-    import tcb_ops.runs.sitting  # noqa: F401
+    import tcb_ops.runs.ledger  # what the first call would import is not the work
+    import tcb_ops.runs.sitting
     from tcb_ops.settings import TokenSettings
 
     def work(given: Work) -> int:
@@ -176,7 +176,9 @@ def requests_upload() -> Callable[[Work], int]:
                 "x-cos-security-token": link["token"],
                 "x-cos-meta-fileid": link["cos_file_id"],
             }
-            answer = mine.session.post(link["url"], data=fields, files={"file": ("file", content)}, timeout=60)
+            answer = mine.session.post(
+                link["url"], data=fields, files={"file": ("file", content)}, timeout=60
+            )
             return answer.status_code in {200, 201, 204} and answer.headers["ETag"].strip('"') == md5
 
         with ThreadPoolExecutor(AT_ONCE) as threads:

@@ -101,7 +101,10 @@ class Connection(asyncio.Protocol):
         else:
             etag = md5_of_file(body)
             return f'HTTP/1.1 204 No Content\r\nETag: "{etag}"\r\nContent-Length: 0\r\n\r\n'.encode()
-        return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
+        return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+            len(said),
+            said,
+        )
 
 
 async def serve() -> None:

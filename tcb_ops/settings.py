@@ -6,7 +6,9 @@ file's folder, paths in variables and options to the working folder.
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,9 +43,16 @@ class TokenSettings(BaseModel):
     @field_validator("command", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
-        import shlex
+        return _words(value)
 
-        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+def _words(value: object) -> object:
+    """A list that a variable holds: JSON, or words as a shell reads them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(shlex.split(value))
 
 
 def _system_lang() -> Lang:
@@ -57,6 +66,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="TCB_OPS_",
         env_nested_delimiter="__",
+        enable_decoding=False,  # a variable that is no JSON is said like any other mistake
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
@@ -75,6 +85,11 @@ class Settings(BaseSettings):
     etag: Literal["fail", "warn"] = "fail"
     """What a stored object's differing ETag means."""
     tokens: TokenSettings = TokenSettings()
+
+    @field_validator("store_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        return _words(value)
 
     @field_validator("api_base")
     @classmethod

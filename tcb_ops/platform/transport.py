@@ -11,7 +11,6 @@ access token is in the query.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import urllib.request
 from contextlib import suppress
@@ -27,13 +26,14 @@ import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
+from tcb_ops.model import is_loopback
 from tcb_ops.platform.troubles import BROKEN, TOO_LARGE, trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from types import TracebackType
 
-__all__ = ["Answer", "Timeouts", "Transport", "is_loopback", "proxy_for"]
+__all__ = ["Answer", "Timeouts", "Transport", "proxy_for"]
 
 LARGEST_ANSWER = 1024 * 1024
 """Bytes of an answer's body; a link is some 1 KiB."""
@@ -74,16 +74,6 @@ STANDARD = Timeouts()
 
 
 @lru_cache(maxsize=256)
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address (without brackets) is this machine's own."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
     """The proxy for a URL, of those that the environment names (`urllib.request.getproxies_environment()`).
 

@@ -15,8 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 import httpx
 
-from tcb_ops.model import Link, Owner, Secret, Text
-from tcb_ops.platform.transport import is_loopback
+from tcb_ops.model import Link, Owner, Secret, Text, is_loopback
 
 if TYPE_CHECKING:
     from tcb_ops.platform.transport import Answer, Transport
@@ -35,7 +34,7 @@ _RID = re.compile(r"[\s,]*\brid:\s*([0-9A-Za-z-]+)\s*$")
 _TOKEN_IN_TEXT = re.compile(r"(access_token=)[^\s&\"']+", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ADDRESS = re.compile(r"(https?)://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/.*)", re.DOTALL)
-_END = re.compile(r"(?:^|&)q-sign-time=[0-9]{1,12};([0-9]{1,12})(?:&|$)")
+_LIFE = re.compile(r"(?:^|&)q-sign-time=([0-9]{1,12});([0-9]{1,12})(?:&|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +163,8 @@ def _link(
     wrong = check_link(fields["url"], file_id, path, base, store_hosts)
     if wrong is not None:
         return BadLink(wrong)
-    end = _END.search(fields["authorization"])
-    if end is None:
+    life = _LIFE.search(fields["authorization"])
+    if life is None:
         return BadLink(
             Text(
                 en="The link's authorization has no q-sign-time, so it is not COS's signature.",
@@ -178,7 +177,8 @@ def _link(
         authorization=Secret(fields["authorization"]),
         file_id=file_id,
         cos_file_id=Secret(fields["cos_file_id"]),
-        expires_at=int(end[1]),
+        expires_at=int(life[2]),
+        starts_at=int(life[1]),
     )
 
 

@@ -290,7 +290,10 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     if not bad:
         done = _DONE[kind]
         if same := counts.get(Outcome.UNCHANGED, 0):
-            done = Text(f"{done.en} ({same:,} of them unchanged, not sent again)", f"{done.zh}（其中 {same:,} 行未变化，未重新发送）")
+            done = Text(
+                f"{done.en} ({same:,} of them unchanged, not sent again)",
+                f"{done.zh}（其中 {same:,} 行未变化，未重新发送）",
+            )
         return Text(
             f"All good: {total:,} of {total:,} rows {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。"
         )

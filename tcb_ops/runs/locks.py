@@ -67,7 +67,8 @@ def hold(ledger: Ledger, run_id: str) -> Iterator[None]:
             )
         ) from None
     try:
-        holder.write_text(f"{operator_name()}@{host_name()}, process {os.getpid()}\n", encoding="utf-8")
+        with suppress(OSError):  # a full disk: it only names the holder
+            holder.write_text(f"{operator_name()}@{host_name()}, process {os.getpid()}\n", encoding="utf-8")
         yield
     finally:
         with suppress(OSError):

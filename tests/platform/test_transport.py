@@ -13,7 +13,7 @@ import pytest
 from scripted import SECRET, Connection, Run, Script, Server, always
 
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.platform.transport import Answer, Timeouts, Transport, is_loopback, proxy_for
+from tcb_ops.platform.transport import Answer, Timeouts, Transport, proxy_for
 from tcb_ops.platform.troubles import trouble_of
 
 if TYPE_CHECKING:
@@ -528,24 +528,6 @@ def test_exact_urls_of_requests_at_the_same_time_do_not_mix(run: Run) -> None:
 )
 def test_which_proxy_a_url_goes_through(url: str, proxies: dict[str, str], proxy: str | None) -> None:
     assert proxy_for(httpx.URL(url), proxies) == proxy
-
-
-@pytest.mark.parametrize(
-    ("host", "is_it"),
-    [
-        ("127.0.0.1", True),
-        ("127.0.0.2", True),
-        ("::1", True),
-        ("localhost", True),
-        ("a.localhost", True),
-        ("10.0.0.1", False),
-        ("localhost.evil.cn", False),
-        ("127.0.0.1.evil.cn", False),
-        ("", False),
-    ],
-)
-def test_what_is_loopback(host: str, is_it: bool) -> None:
-    assert is_loopback(host) is is_it
 
 
 def test_requests_go_through_the_environments_proxy_but_loopback_does_not(

@@ -1,0 +1,264 @@
+"""Where tokens come from: a file that is read again when it changes, a program of the operator's; nothing shown."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tcb_ops.errors import SettingsError, TokenError
+from tcb_ops.model import Secret
+from tcb_ops.platform.tokens import CommandTokens, FileTokens, Token, TokenSource, open_source
+from tcb_ops.settings import TokenSettings
+
+if TYPE_CHECKING:
+    from scripted import Run
+
+SECRET = "SeCrEt+token/42="
+
+
+def write(file: Path, text: str, encoding: str = "utf-8") -> Path:
+    """Put a file in place all at once, as a refresher does: its inode is another one."""
+    fresh = file.with_name("fresh")
+    fresh.write_bytes(text.encode(encoding))
+    fresh.replace(file)
+    return file
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "tokens.csv", f"appid,access_token\nwx1,{SECRET}\nwx2,other\n")
+
+
+def ask(run: Run, source: TokenSource, appid: str = "wx1", refused: Secret | None = None) -> Token:
+    async def asked() -> Token:
+        try:
+            return await source.token(appid, refused)
+        finally:
+            await source.aclose()
+
+    token: Token = run(asked())
+    return token
+
+
+def shown(error: SettingsError | TokenError) -> str:
+    """Everything that a log or a screen could show of an error."""
+    return f"{error!r} {error.text.en} {error.text.zh} {error.__cause__!r}" + (
+        "" if error.__suppress_context__ else repr(error.__context__)
+    )
+
+
+# --- the file -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_found_by_its_appid(run: Run, file: Path) -> None:
+    assert ask(run, FileTokens(file), "wx1") == Token(Secret(SECRET))
+    assert ask(run, FileTokens(file), "wx2") == Token(Secret("other"))
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "token"),
+    [
+        pytest.param("appid,access_token\nwx1,t\n", "utf-8-sig", Token(Secret("t")), id="byte-order-mark"),
+        pytest.param(
+            " AppID , ACCESS_TOKEN \r\n wx1 , t \r\n\r\n", "utf-8", Token(Secret("t")), id="spaces-and-case"
+        ),
+        pytest.param(
+            "name,access_token,appid\n茶,t,wx1\n", "utf-8", Token(Secret("t")), id="columns-in-any-order"
+        ),
+        pytest.param('appid,access_token\nwx1,"a,b"\n', "utf-8", Token(Secret("a,b")), id="quoted"),
+        pytest.param(
+            "appid,access_token,expires_at\nwx1,t,1700000000\n", "utf-8", Token(Secret("t"), 1.7e9), id="unix"
+        ),
+        pytest.param(
+            "appid,access_token,expires_at\nwx1,t,2023-11-14T22:13:20+00:00\n",
+            "utf-8",
+            Token(Secret("t"), 1.7e9),
+            id="iso-8601",
+        ),
+        pytest.param("appid,access_token,expires_at\nwx1,t,\n", "utf-8", Token(Secret("t")), id="no-end"),
+        pytest.param("appid,access_token,expires_at\nwx1,t\n", "utf-8", Token(Secret("t")), id="short-line"),
+    ],
+)
+def test_token_files_as_operators_write_them(
+    run: Run, tmp_path: Path, text: str, encoding: str, token: Token
+) -> None:
+    assert ask(run, FileTokens(write(tmp_path / "t.csv", text, encoding))) == token
+
+
+def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(run: Run, file: Path) -> None:
+    source = FileTokens(file)
+    refused = ask(run, source).value
+    assert ask(run, source, refused=refused).value == refused
+    write(file, "appid,access_token\nwx1,fresh\n")
+    assert ask(run, source, refused=refused).value == Secret("fresh")
+
+
+def test_an_appid_without_a_line_is_one_merchants_trouble(run: Run, file: Path) -> None:
+    with pytest.raises(TokenError, match=r"tokens\.csv has no token for wx3") as caught:
+        ask(run, FileTokens(file), "wx3")
+    assert "wx3" in caught.value.text.zh
+    assert SECRET not in shown(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param("", "line 1: no column appid, access_token", id="empty"),
+        pytest.param(f"appid,token\nwx1,{SECRET}\n", "line 1: no column access_token", id="missing-column"),
+        pytest.param(
+            f"appid,access_token\nwx1,a\n,{SECRET}\n", "line 3: appid or access_token is empty", id="no-appid"
+        ),
+        pytest.param("appid,access_token\nwx1\n", "line 2: appid or access_token is empty", id="no-token"),
+        pytest.param(
+            f"appid,access_token\nwx1,{SECRET}中\n", "line 2: the access_token holds", id="no-ascii"
+        ),
+        pytest.param(
+            f"appid,access_token\nwx1,{SECRET}\x07\n",
+            "line 2: the access_token holds",
+            id="control-character",
+        ),
+        pytest.param(
+            f"appid,access_token\nwx1,a\nwx1,{SECRET}\n", "line 3: wx1 stands there twice", id="twice"
+        ),
+        pytest.param(
+            f"appid,access_token,expires_at\nwx1,{SECRET},soon\n",
+            "line 2: expires_at is neither",
+            id="bad-end",
+        ),
+    ],
+)
+def test_a_token_file_that_cannot_work_is_said_with_its_line_and_shows_no_token(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    with pytest.raises(SettingsError, match=why) as caught:
+        FileTokens(write(tmp_path / "t.csv", text))
+    assert str(tmp_path / "t.csv") in caught.value.text.zh
+    assert SECRET not in shown(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_token_file_that_is_missing_a_folder_or_no_utf_8_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file"):
+        FileTokens(tmp_path / "none.csv")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        FileTokens(tmp_path)
+    (tmp_path / "gbk.csv").write_bytes("appid,access_token,名称\n".encode("gbk"))
+    with pytest.raises(SettingsError, match="is not UTF-8"):
+        FileTokens(tmp_path / "gbk.csv")
+
+
+def test_a_file_that_breaks_in_mid_run_is_a_rows_end_and_mended_it_serves_again(run: Run, file: Path) -> None:
+    source = FileTokens(file)
+    write(file, f"appid,access_token\nwx1,{SECRET}\nwx1,{SECRET}\n")
+    with pytest.raises(TokenError, match="stands there twice") as caught:
+        ask(run, source)
+    assert SECRET not in shown(caught.value)
+    write(file, "appid,access_token\nwx1,mended\n")
+    assert ask(run, source).value == Secret("mended")
+
+
+# --- the program --------------------------------------------------------------------------------------------------------
+
+
+def program(code: str, *arguments: str) -> CommandTokens:
+    return CommandTokens((sys.executable, "-c", "import json, os, sys, time\n" + code, *arguments))
+
+
+def test_the_appid_is_the_last_argument_or_stands_where_it_is_named(run: Run) -> None:
+    said = 'print(json.dumps({"access_token": "/".join(sys.argv[1:])}))'
+    assert ask(run, program(said, "x")).value == Secret("x/wx1")
+    assert ask(run, program(said, "--for={appid}", "y")).value == Secret("--for=wx1/y")
+
+
+def test_an_appid_is_no_shells(run: Run) -> None:
+    said = 'print(json.dumps({"access_token": sys.argv[1]}))'
+    assert ask(run, program(said), "wx1; echo $HOME").value == Secret("wx1; echo $HOME")
+
+
+@pytest.mark.parametrize(
+    ("more", "end"),
+    [
+        ("", None),
+        (', "expires_at": 1700000000', 1.7e9),
+        (', "expires_in": 7200', "in two hours"),
+        (', "expires_in": "7200"', None),
+        (', "expires_in": true', None),
+        (', "expires_at": 1700000000, "expires_in": 7200', 1.7e9),
+    ],
+)
+def test_the_programs_answer_may_say_when_the_token_ends(run: Run, more: str, end: Any) -> None:
+    token = ask(run, program(f"print('''{{\"access_token\": \"t\"{more}}}''')"))
+    if end == "in two hours":
+        assert token.expires_at == pytest.approx(time.time() + 7200, abs=30)
+    else:
+        assert token.expires_at == end
+
+
+def test_the_program_is_told_which_token_was_refused_without_seeing_it(run: Run) -> None:
+    said = 'print(json.dumps({"access_token": os.environ["TCB_OPS_APPID"] + "/" + os.environ.get("TCB_OPS_REFUSED", "-")}))'
+    assert ask(run, program(said)).value == Secret("wx1/-")
+    mark = hashlib.sha256(SECRET.encode()).hexdigest()[:12]
+    assert ask(run, program(said), refused=Secret(SECRET)).value == Secret(f"wx1/{mark}")
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        pytest.param(f"print('{SECRET}'); sys.exit(3)", "ended with exit code 3", id="exit-code"),
+        pytest.param(
+            f"print('{SECRET}', file=sys.stderr); sys.exit(1)", "ended with exit code 1", id="stderr"
+        ),
+        pytest.param(f"print('{SECRET}')", "no JSON with an access_token", id="no-json"),
+        pytest.param(f"print('[\"{SECRET}\"]')", "no JSON with an access_token", id="no-object"),
+        pytest.param(
+            f"print(json.dumps({{'token': '{SECRET}'}}))", "no JSON with an access_token", id="other-key"
+        ),
+        pytest.param("print(json.dumps({'access_token': ''}))", "no JSON with an access_token", id="empty"),
+        pytest.param("print(json.dumps({'access_token': 5}))", "no JSON with an access_token", id="number"),
+        pytest.param(
+            f"print(json.dumps({{'access_token': '{SECRET}\\n'}}))",
+            "no JSON with an access_token",
+            id="line-break",
+        ),
+        pytest.param("os.write(1, b'\\xff\\xfe')", "no JSON with an access_token", id="binary"),
+    ],
+)
+def test_a_program_without_a_token_is_one_merchants_trouble_and_what_it_printed_is_not_shown(
+    run: Run, code: str, why: str
+) -> None:
+    with pytest.raises(TokenError, match=why) as caught:
+        ask(run, program(code))
+    assert "wx1" in caught.value.text.zh
+    assert SECRET not in shown(caught.value)
+
+
+def test_a_program_that_cannot_be_started_is_said(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TokenError, match=r"none cannot be started \(No such file"):
+        ask(run, CommandTokens((str(tmp_path / "none"),)))
+
+
+def test_the_program_has_no_terminal_to_wait_at(run: Run) -> None:
+    said = 'print(json.dumps({"access_token": "read:" + sys.stdin.read()}))'
+    assert ask(run, program(said)).value == Secret("read:")
+
+
+# --- which source ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_settings_name_the_source(file: Path) -> None:
+    assert isinstance(open_source(TokenSettings(file=file)), FileTokens)
+    assert isinstance(open_source(TokenSettings(source="command", command=("x",))), CommandTokens)
+
+
+def test_a_command_that_is_not_named_is_found_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"tokens\.command is empty"):
+        open_source(TokenSettings(source="command"))
+
+
+def test_a_tokens_repr_is_not_the_token() -> None:
+    assert SECRET not in repr(Token(Secret(SECRET), 1.0))

@@ -1,0 +1,429 @@
+"""What the ledger keeps, whatever happens to the process, the disk or the file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shop import BOOKS, TEA, OpenShop, Until, Whole, many
+
+import tcb_ops as tcb
+from tcb_ops.errors import LedgerError, RunNotFoundError, UsageError
+from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd, Text
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+PLACES = [
+    EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False),
+    EnvRecord(1, "books", "wxbooks", "城南书店", "merchant", left=True),
+]
+TARGET = "https://api.weixin.qq.com"
+
+
+def new_run(run_id: str = "20260101-090000-0001", **changes: Any) -> NewRun:
+    values: dict[str, Any] = {
+        "id": run_id,
+        "kind": Kind.UPLOAD,
+        "target": TARGET,
+        "list_name": "清单.csv",
+        "list_sha256": "ab" * 32,
+        "list_bytes": 123,
+        "headers": ("env", "path", "备注"),
+        "root": "/files",
+        "settings": {"selection": "", "note": "中文"},
+        "note": "每周",
+        "operator": "op",
+        "host": "host",
+        "out": "",
+        "created_at": 1000.0,
+    }
+    return NewRun(**(values | changes))
+
+
+def a_row(line: int, place: EnvRecord = PLACES[0], **changes: Any) -> Row:
+    cells = (place.env, f"{line}.png", 'a,"b"\n\'=1')
+    return Row(line, place.env, f"{line}.png", place.appid, place.merchant, f"{line}.bin", cells, **changes)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(str(tmp_path / "ledger.db"))) as opened:
+        yield opened
+
+
+def planned(ledger: Ledger, rows: Iterable[Row] = (), **changes: Any) -> RunRecord:
+    rows = list(rows) or [a_row(line, PLACES[line % 2]) for line in range(2, 12)]
+    return ledger.plan(new_run(**changes), rows, PLACES)
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_a_planned_run_comes_back_as_it_was_given(ledger: Ledger) -> None:
+    invalid = a_row(4, invalid=Text("starts with /", "以 / 开头"))
+    row = a_row(2, size=5, mtime_ns=1_700_000_000_123_456_789)
+    run = ledger.plan(new_run(), [row, a_row(3, PLACES[1]), invalid], PLACES)
+    for name in NewRun.__dataclass_fields__:
+        assert getattr(run, name) == getattr(new_run(), name), name
+    assert (run.rows, run.finished_at, run.stopped, run.link_calls) == (3, None, "", 0)
+    first, _, last = ledger.rows(run)
+    assert first.row == row
+    assert first.end == RowEnd(2, Outcome.PENDING)
+    assert (last.end.outcome, last.end.reason, last.end.detail) == (
+        Outcome.INVALID,
+        Reason.INVALID,
+        "starts with /",
+    )
+    assert ledger.counts(run) == {Outcome.PENDING: 2, Outcome.INVALID: 1}
+
+
+def test_a_rows_end_comes_back_as_it_was_recorded_and_meters_add_up(ledger: Ledger) -> None:
+    run = planned(ledger)
+    end = RowEnd(
+        2,
+        Outcome.REFUSED,
+        Reason.REFUSED,
+        "细节",
+        85088,
+        "no qbase",
+        "rid-1",
+        200,
+        "",
+        3,
+        7,
+        "m",
+        "f",
+        1.5,
+        2.5,
+    )
+    ledger.record(run, [end], Meter(1.5, 3, 1))
+    ledger.record(run, [], Meter(0.5, 1, 1))
+    [record] = ledger.rows(run, line=2)
+    assert record.end == end
+    after = ledger.run(run.id)
+    assert (after.seconds, after.link_calls, after.upload_calls) == (2.0, 4, 2)
+
+
+def test_counts_tallies_places_and_pending_agree(ledger: Ledger) -> None:
+    run = planned(ledger)
+    ends = [
+        RowEnd(2, Outcome.UPLOADED, errcode=0),
+        RowEnd(3, Outcome.REFUSED, Reason.REFUSED, errcode=85088),
+        RowEnd(5, Outcome.REFUSED, Reason.REFUSED, errcode=85088),
+        RowEnd(4, Outcome.FAILED, Reason.STORE_REFUSED, store_code="NoSuchBucket"),
+    ]
+    ledger.record(run, ends, Meter())
+    counts = ledger.counts(run)
+    assert counts == {Outcome.UPLOADED: 1, Outcome.REFUSED: 2, Outcome.FAILED: 1, Outcome.PENDING: 6}
+    tallies = ledger.tallies(run)
+    assert sum(tally.rows for tally in tallies) == run.rows == 10
+    refused = next(tally for tally in tallies if tally.outcome is Outcome.REFUSED)
+    assert (refused.appid, refused.merchant, refused.env, refused.errcode, refused.rows) == (
+        "wxbooks",
+        "城南书店",
+        "books",
+        85088,
+        2,
+    )
+    tea, books = ledger.places(run)
+    assert (tea.rows, tea.pending, books.rows, books.pending, books.left) == (5, 3, 5, 3, True)
+    assert [row.line for row in ledger.pending(run, tea, 0, 2)] == [6, 8]
+    assert [row.line for row in ledger.pending(run, tea, 8, 50)] == [10]
+
+
+def test_rows_are_found_by_line_merchant_path_and_outcome(ledger: Ledger) -> None:
+    run = planned(ledger)
+    ledger.record(run, [RowEnd(3, Outcome.FAILED)], Meter())
+
+    def lines(**wanted: Any) -> list[int]:
+        return [record.row.line for record in ledger.rows(run, **wanted)]
+
+    assert lines() == list(range(2, 12))
+    assert lines(line=7) == [7]
+    assert lines(merchant="城南书店") == lines(merchant="wxbooks") == [3, 5, 7, 9, 11]
+    assert lines(path="1") == [10, 11]
+    assert lines(path="%") == []
+    assert lines(outcomes=frozenset({Outcome.FAILED})) == [3]
+
+
+def test_a_closed_place_ends_its_pending_rows_but_those_in_flight(ledger: Ledger) -> None:
+    run = planned(ledger)
+    ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Meter())
+    stopped = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
+    assert ledger.close_place(run, PLACES[0], stopped, but_lines=[4]) == 3
+    outcomes = {record.row.line: record.end.outcome for record in ledger.rows(run, merchant="wxtea")}
+    assert outcomes == {
+        2: Outcome.UPLOADED,
+        4: Outcome.PENDING,
+        6: Outcome.NOT_ATTEMPTED,
+        8: Outcome.NOT_ATTEMPTED,
+        10: Outcome.NOT_ATTEMPTED,
+    }
+    [record] = ledger.rows(run, line=6)
+    assert (record.end.line, record.end.errcode, record.end.reason) == (6, 85088, Reason.BREAKER)
+    assert ledger.counts(run)[Outcome.PENDING] == 6
+
+
+def test_a_reopened_row_is_as_if_never_done(ledger: Ledger) -> None:
+    run = planned(ledger)
+    ledger.record(run, [RowEnd(2, Outcome.LINKED, errcode=0, attempts=1, file_id="f", ended_at=1.0)], Meter())
+    ledger.reopen(run, iter([2]))
+    [record] = ledger.rows(run, line=2)
+    assert record.end == RowEnd(2, Outcome.PENDING)
+
+
+# --- which run is meant -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_found_by_id_prefix_and_latest_of_its_target(ledger: Ledger) -> None:
+    planned(ledger, run_id="20260101-a", created_at=1.0)
+    planned(ledger, run_id="20260101-ab", created_at=2.0)
+    planned(ledger, run_id="20260102-c", created_at=3.0, target="http://127.0.0.1:1")
+    assert ledger.run("20260101-a").id == "20260101-a", "an exact id is not ambiguous"
+    assert ledger.run("20260102").id == "20260102-c"
+    assert ledger.run("latest").id == "20260102-c"
+    assert ledger.run("latest", TARGET).id == "20260101-ab"
+    assert [run.id for run in ledger.runs()] == ["20260102-c", "20260101-ab", "20260101-a"]
+    assert [run.id for run in ledger.runs(TARGET, limit=1)] == ["20260101-ab"]
+    with pytest.raises(RunNotFoundError, match=r"20260101-ab, 20260101-a"):
+        ledger.run("202601")
+    for wanted in ("2027", "%", "_"):
+        with pytest.raises(RunNotFoundError, match="tcb-ops runs"):
+            ledger.run(wanted)
+
+
+def test_no_run_at_all_is_said(ledger: Ledger) -> None:
+    with pytest.raises(RunNotFoundError, match="no run 'latest'"):
+        ledger.run("latest", TARGET)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"kind": Kind.LINKS}, {"target": "http://127.0.0.1:1"}, {"list_sha256": "cd"}, {"root": "/other"}],
+)
+def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
+    ledger: Ledger, other: dict[str, Any]
+) -> None:
+    run = planned(ledger)
+    assert ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files") == run
+    same = {"kind": Kind.UPLOAD, "target": TARGET, "list_sha256": "ab" * 32, "root": "/files"} | other
+    assert ledger.unfinished(**same) is None
+
+
+def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger: Ledger) -> None:
+    older, newer = planned(ledger, run_id="a", created_at=1.0), planned(ledger, run_id="b", created_at=2.0)
+
+    def found() -> str | None:
+        run = ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files")
+        return run.id if run else None
+
+    ledger.stop(newer, "no connection")
+    assert (found(), ledger.run("b").stopped) == ("b", "no connection")
+    ledger.finish(newer, 5.0)
+    assert (found(), ledger.run("b").stopped, ledger.run("b").finished_at) == ("a", "", 5.0)
+    ledger.finish(older, 6.0)
+    assert found() is None
+
+
+# --- files that are no ledger -----------------------------------------------------------------------------------------
+
+
+def other_database(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("CREATE TABLE books (title); INSERT INTO books VALUES ('x');")
+
+
+def newer_ledger(file: Path) -> None:
+    Ledger(str(file)).close()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("UPDATE tcb_ops SET version = 99; PRAGMA wal_checkpoint(TRUNCATE);")
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        pytest.param(lambda file: file.write_text("env,path\na,b\n" * 50), "not an SQLite file", id="text"),
+        pytest.param(other_database, "another program's database", id="other-database"),
+        pytest.param(newer_ledger, "version 99", id="newer-schema"),
+    ],
+)
+def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any, why: str) -> None:
+    file = tmp_path / "some.db"
+    make(file)
+    before, beside = file.read_bytes(), set(tmp_path.iterdir())
+    for _ in range(2):
+        with pytest.raises(UsageError, match=why) as caught:
+            Ledger(str(file))
+        assert (caught.value.exit_code, str(file) in str(caught.value)) == (2, True)
+    assert file.read_bytes() == before
+    assert set(tmp_path.iterdir()) == beside
+
+
+@pytest.mark.parametrize(
+    ("where", "why"), [(".", "it is a folder"), ("none/x.db", "folder .*none is not there")]
+)
+def test_a_place_where_no_ledger_can_be_is_refused(tmp_path: Path, where: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        Ledger(str(tmp_path / where))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+nosuch://op:hunter2@127.0.0.1:1/runs", "nonsense://op:hunter2@h/x"]
+)
+def test_a_database_urls_password_is_never_shown(url: str) -> None:
+    with pytest.raises((UsageError, LedgerError)) as caught:
+        Ledger(url)
+    shown = f"{caught.value!r} {caught.value.text.en} {caught.value.text.zh} {caught.value.__cause__}"
+    assert "hunter2" not in shown
+    assert caught.value.__suppress_context__
+    assert "--ledger" in caught.value.text.en
+
+
+def test_a_ledger_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(Ledger(str(tmp_path / "ledger.db"))) as ledger:
+            planned(ledger)
+            files = list(tmp_path.glob("ledger.db*"))
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    finally:
+        os.umask(before)
+
+
+def test_a_ledger_keeps_its_commits_through_a_power_cut(ledger: Ledger) -> None:
+    with ledger._engine.connect() as connection:
+        asked = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
+        ]
+    assert asked == ["wal", 2]
+
+
+OPEN = """
+import sys
+from tcb_ops.runs.ledger import Ledger
+print("ready", flush=True)
+sys.stdin.read(1)
+Ledger(sys.argv[1]).close()
+"""
+
+
+def test_processes_that_make_the_ledger_at_once_make_one(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", OPEN, str(tmp_path / "ledger.db")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(argv, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    for process in processes:
+        process.stdin.write("x")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=30)
+    assert [process.returncode for process in processes] == [0, 0, 0, 0]
+
+
+# --- killed, and a full disk ------------------------------------------------------------------------------------------
+
+PLANNING = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import test_ledger as t
+def rows():
+    for line in range(2, 40_002):
+        if line == 20_000:
+            print("half", flush=True)
+            sys.stdin.read()
+        yield t.a_row(line)
+t.Ledger(sys.argv[1]).plan(t.new_run(), rows(), t.PLACES)
+"""
+
+
+def test_a_process_killed_while_planning_leaves_no_half_run(tmp_path: Path) -> None:
+    file, here = tmp_path / "ledger.db", os.path.dirname(__file__)  # noqa: PTH120  an argument of a process
+    Ledger(str(file)).close()
+    argv = [sys.executable, "-c", PLANNING, str(file), here]
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(here)}  # noqa: PTH120  likewise
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"half\n"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    with closing(Ledger(str(file))) as ledger:
+        assert ledger.runs() == []
+        assert planned(ledger).rows == 10
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import tcb_ops as tcb
+kind, folder, base = sys.argv[1:]
+settings = tcb.load_settings(options={
+    "api_base": base, "ledger": folder + "/ledger.db", "lang": "en",
+    "tokens": {"source": "file", "file": folder + "/tokens.csv"},
+})
+batch = tcb.read_paths(folder + "/list.csv", tcb.read_merchants(folder + "/merchants.csv"), folder + "/files")
+options = {"settings": settings, "pace": tcb.Pace(concurrency=8)}
+if kind == "links":
+    going = tcb.start_links(batch, out=folder + "/links.csv", **options)
+else:
+    going = tcb.start_upload(batch, **options)
+size = (Path(folder) / "ledger.db-wal").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, resource.RLIM_INFINITY))
+try:
+    going.wait()
+except tcb.StoppedError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("kind", ["links", "upload"])
+def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(
+    open_shop: OpenShop, whole: Whole, kind: str
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=150), [Fault(delay=0.01)])
+    argv = [sys.executable, "-c", FULL, kind, str(shop.folder), shop.sim.base]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    before = tcb.open_run(settings=shop.settings)
+    assert 0 < whole(before, 300)["pending"] < 300
+    if kind == "links":
+        run = tcb.links(shop.read(), settings=shop.settings, out=shop.folder / "links.csv")
+    else:
+        run = tcb.upload(shop.read(), settings=shop.settings)
+    assert run.id == before.id
+    assert whole(run, 300) == {"linked" if kind == "links" else "uploaded": 300}
+
+
+def test_a_ledger_in_use_by_another_writer_is_waited_for(ledger: Ledger, until: Until) -> None:
+    from threading import Thread
+
+    assert ledger.file is not None
+    run = planned(ledger)
+    with closing(sqlite3.connect(ledger.file)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = Thread(target=ledger.record, args=(run, [RowEnd(2, Outcome.UPLOADED)], Meter()))
+        writing.start()
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > 0.1)
+        assert ledger.counts(run) == {Outcome.PENDING: 10}, "reading does not wait"
+        Ledger(str(ledger.file)).close()
+        assert writing.is_alive()
+        other.rollback()
+        writing.join(20)
+    assert ledger.counts(run) == {Outcome.UPLOADED: 1, Outcome.PENDING: 9}

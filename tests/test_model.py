@@ -1,0 +1,39 @@
+"""The values that flow."""
+
+import pickle
+
+import pytest
+
+from tcb_ops.model import Secret, is_loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "is_it"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("localhost", True),
+        ("10.0.0.1", False),
+        ("localhost.evil.cn", False),
+        ("127.0.0.1.evil.cn", False),
+        ("", False),
+    ],
+)
+def test_what_is_this_machine(host, is_it):
+    assert is_loopback(host) is is_it
+
+
+def test_a_secret_shows_itself_only_when_asked():
+    secret = Secret("s3cret-token")
+    assert "s3cret" not in f"{secret} {secret!r} {[secret]} {secret:>20}"
+    assert secret.reveal() == "s3cret-token"
+    with pytest.raises(TypeError) as raised:
+        pickle.dumps(secret)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_secrets_are_equal_by_what_they_hold():
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert len({Secret("a"), Secret("a")}) == 1
