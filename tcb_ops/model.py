@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 __all__ = [
     "GOOD",
@@ -232,6 +233,7 @@ class Problem:
     """False for problems of the file itself, which `--on-bad skip` cannot pass over."""
 
 
+@lru_cache(maxsize=256)  # asked of each link
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine itself; names other than localhost are not looked up."""
     if host == "localhost":

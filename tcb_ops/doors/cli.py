@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import signal
 import sys
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from tcb_ops.doors.mistyped import mistyped
 from tcb_ops.doors.rehearsing import demo, simulate
 from tcb_ops.doors.running import audit, check, links, retry, upload
 from tcb_ops.doors.seeing import errcodes, explain, report, runs, show
@@ -67,6 +70,9 @@ class Terminated(KeyboardInterrupt):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -77,8 +83,11 @@ def run(arguments: Sequence[str]) -> int:
     except TcbOpsError as error:
         _say(error.text.of(_lang(arguments)))
         return error.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return 2
+    except click.ClickException as error:
+        _say(mistyped(error).of(_lang(arguments)))
         return 2
     except click.exceptions.Exit as ended:
         return ended.exit_code
@@ -116,13 +125,23 @@ def _lang(arguments: Sequence[str]) -> Lang:
     """The language to say an error in: it may have come before the settings were read."""
     from tcb_ops.settings import load_settings
 
-    words = list(arguments)
-    asked = words[words.index("--lang") + 1] if "--lang" in words[:-1] else None
-    config = words[words.index("--config") + 1] if "--config" in words[:-1] else None
+    asked = _given(arguments, "--lang")
     try:
-        return load_settings(config, {"lang": asked}).lang
+        return load_settings(_given(arguments, "--config"), {"lang": asked}).lang
     except TcbOpsError:
-        return Lang.ZH if asked == "zh" else Lang.EN
+        said = (asked, *map(os.environ.get, ("TCB_OPS_LANG", "LC_ALL", "LC_MESSAGES", "LANG")))
+        return Lang.ZH if next(filter(None, said), "").lower().startswith("zh") else Lang.EN
+
+
+def _given(arguments: Sequence[str], option: str) -> str | None:
+    """What a command line that could not be read says after an option: `--lang zh` or `--lang=zh`."""
+    words = [*arguments, ""]
+    for word, after in itertools.pairwise(words):
+        if word == option:
+            return after or None
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2] or None
+    return None
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

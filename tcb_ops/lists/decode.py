@@ -1,14 +1,14 @@
 """From bytes to text: which encoding a list is in, decided in one pass and in flat memory.
 
-=================================  ======================================================
+=================================  =====================================================================
 the bytes                          read as
-=================================  ======================================================
+=================================  =====================================================================
 begin with a BOM                   what the BOM says (UTF-8, UTF-16, GB18030), nothing else
 are valid UTF-8                    UTF-8
 are not, but are valid GB18030     GB18030 (GBK and GB2312 are parts of it)
 are neither, or hold NUL bytes     a problem naming the line
-begin as a workbook does           a problem: save it as CSV
-=================================  ======================================================
+begin as a workbook does           a problem here: save it as CSV (for path lists, workbook.py reads it)
+=================================  =====================================================================
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
-import os
 import re
-import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 from tcb_ops.lists.cells import shown
 from tcb_ops.lists.problems import input_error, of_file
+from tcb_ops.lists.source import is_workbook, open_source
 from tcb_ops.model import Problem, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-__all__ = ["Decoded", "opened"]
+__all__ = ["Decoded", "decode", "opened"]
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 16 << 20
@@ -43,7 +42,6 @@ _BOMS = (
     (b"\xfe\xff", "utf-16-be", "UTF-16"),
     (b"\x84\x31\x95\x33", "gb18030", "GB18030 (BOM)"),
 )
-_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # xlsx is a zip, xls an OLE container
 
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 _ODD = re.compile("[\u0080-\u009f\u00a1-\u07ff]+")
@@ -114,36 +112,25 @@ class _Trial:
 def opened(source: str | Path) -> Iterator[Decoded]:
     """Open a list as text, its encoding decided and its SHA-256 taken on the way.
 
-    Raises InputError where the file is not there, cannot be read, is no regular file, is empty, is a workbook or
-    other binary, is in no known encoding, or is written to while it is read.
+    Raises InputError where `open_source` or `decode` does.
     """
-    name, path = str(source), Path(source)
-    try:
-        # Opening a FIFO would wait for a writer for ever, so what it is is looked up first.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise input_error(name, [_not_a_file(path)])
-        raw = path.open("rb")
-    except (OSError, ValueError) as error:
-        problem = _unreadable(error)
-    else:
-        with raw:
-            before = os.fstat(raw.fileno())
-            decoded = _decide(raw, name)
-            yield decoded
-            after = os.fstat(raw.fileno())
-            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                raise input_error(name, [_CHANGED])
-        return
-    raise input_error(name, [problem])
+    with open_source(source) as raw:
+        decoded = decode(raw, str(source))  # named, so that its wrapper does not close the file too early
+        yield decoded
 
 
-def _decide(raw: BinaryIO, name: str) -> Decoded:
-    head = raw.read(8)
-    if head.startswith(_WORKBOOKS):
+def decode(raw: BinaryIO, name: str) -> Decoded:
+    """Decide the encoding of an open file.
+
+    Raises InputError where it is empty, is a workbook or other binary, or is in no known encoding.
+    """
+    if is_workbook(raw):
         message = Text(
             "this is a workbook (XLSX or XLS), not a CSV", "这是 Excel 工作簿（XLSX 或 XLS），不是 CSV"
         )
         raise input_error(name, [of_file(message, _SAVE_AS)])
+    raw.seek(0)
+    head = raw.read(8)
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
     trials = [_Trial(codec)] if bom else [_Trial("utf-8"), _Trial("gb18030")]
     size, sha256 = _pass_over(raw, len(bom), trials, name)
@@ -231,33 +218,6 @@ def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
         offset -= len(chunk)
         line += newlines.decode(chunk, final=offset <= 0).count("\n")
     return line
-
-
-_CHANGED = of_file(
-    Text("the file was written to while it was read", "读取过程中文件被改动了"),
-    Text("run it again when nobody is saving the file", "等没有人在保存这个文件时再运行一次"),
-)
-
-
-def _not_a_file(path: Path) -> Problem:
-    if path.is_dir():
-        message = Text("this is a folder, not a file", "这是文件夹，不是文件")
-    else:
-        message = Text("this is no regular file but a pipe or a device", "这不是普通文件，而是管道或设备")
-    return of_file(message, Text("give the path of a CSV or TSV file", "请给出 CSV 或 TSV 文件的路径"))
-
-
-def _unreadable(error: OSError | ValueError) -> Problem:
-    if isinstance(error, FileNotFoundError):
-        message = Text("there is no such file", "没有这个文件")
-        return of_file(message, Text("check the name and the folder", "请检查文件名和所在文件夹"))
-    why = error.strerror if isinstance(error, OSError) else "not a usable file name"
-    message = Text(f"the file cannot be read ({why})", f"文件无法读取（{why}）")
-    mend = Text(
-        "check its permissions, and whether another program holds it",
-        "请检查文件权限，以及是否被别的程序占用",
-    )
-    return of_file(message, mend)
 
 
 def _nul(line: int) -> Problem:

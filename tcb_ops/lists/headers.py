@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from tcb_ops.lists.cells import fold, shown, trim
 from tcb_ops.lists.problems import of_file
 from tcb_ops.model import Problem, Text
 
-__all__ = ["LIST_COLUMNS", "MERCHANT_COLUMNS", "Known", "find_columns", "missing_column", "score"]
+__all__ = [
+    "LIST_COLUMNS",
+    "LIST_NEEDS",
+    "MERCHANT_COLUMNS",
+    "MERCHANT_NEEDS",
+    "Known",
+    "Rating",
+    "find_columns",
+    "missing_column",
+    "rate",
+]
 
 Known: TypeAlias = Mapping[str, frozenset[str]]
 """Our name of a column → the headers that mean it, as `_plain` writes them."""
@@ -32,6 +42,7 @@ LIST_COLUMNS = _known(
     file="file localfile localpath 文件 本地文件 本地路径 本地文件路径",
     appid=_APPID,
 )
+LIST_NEEDS = (("env", "merchant"), ("path",))
 MERCHANT_COLUMNS = _known(
     appid=_APPID,
     name=f"name 名称 小程序名称 {_NAMES}",
@@ -40,6 +51,7 @@ MERCHANT_COLUMNS = _known(
     owner="owner 负责方 归属 归属方 环境归属 所属方",
     status="status 状态 商户状态 授权状态",
 )
+MERCHANT_NEEDS = (("appid",), ("name",), ("env",))
 
 
 def _plain(header: str) -> str:
@@ -47,10 +59,25 @@ def _plain(header: str) -> str:
     return re.sub(r"[\s_\-]+", "", fold(header))
 
 
-def score(headers: Sequence[str], known: Known, given: Mapping[str, str]) -> int:
-    """How many of the headers are known or were given by the operator: the right delimiter gives the most."""
+class Rating(NamedTuple):
+    """How much a row looks like the header; the larger one is the header."""
+
+    fits: bool
+    """Every column that is needed is there."""
+    known: int
+    """Names that are known, or that the operator gave."""
+
+
+def rate(
+    headers: Sequence[str], known: Known, given: Mapping[str, str], needed: Iterable[Sequence[str]]
+) -> Rating:
+    """Rate a row as the header. `needed` holds groups of our names: of each group one column must be there."""
+    plain = {_plain(h) for h in headers}
+    meant = {
+        ours for ours, names in known.items() if (_plain(given[ours]) in plain if ours in given else names & plain)
+    }
     names = frozenset().union(*known.values()) | {_plain(h) for h in given.values()}
-    return sum(_plain(h) in names for h in headers)
+    return Rating(all(meant & set(group) for group in needed), sum(_plain(h) in names for h in headers))
 
 
 def find_columns(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from tcb_ops.errors import UsageError
 from tcb_ops.lists.cells import fold, shown, trim
 from tcb_ops.lists.decode import opened
-from tcb_ops.lists.headers import MERCHANT_COLUMNS, find_columns, missing_column, score
+from tcb_ops.lists.headers import MERCHANT_COLUMNS, MERCHANT_NEEDS, find_columns, missing_column, rate
 from tcb_ops.lists.problems import input_error, of_file
 from tcb_ops.lists.table import BrokenTableError, Table, read_table
 from tcb_ops.model import Merchant, Owner, Problem, Text
@@ -105,7 +105,7 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     problems: list[Problem] = []
     lines: list[Merchant] = []
     with opened(source) as decoded:
-        table = read_table(decoded.text, lambda headers: score(headers, MERCHANT_COLUMNS, {}))
+        table = read_table(decoded.text, lambda row: rate(row, MERCHANT_COLUMNS, {}, MERCHANT_NEEDS))
         found, header_problems = find_columns(table.headers, MERCHANT_COLUMNS, {}, table.header_line)
         for needed in ("appid", "name", "env"):
             if needed not in found:

@@ -1,7 +1,7 @@
 """From text to rows: delimiter-separated values as (line, cells).
 
 A line's number is the one a spreadsheet shows: every record counts one, blank ones too, whatever line breaks stand
-inside quotes. Other readers (workbooks) join by yielding the same pairs.
+inside quotes. Workbooks (workbook.py) join by giving the same table.
 """
 
 from __future__ import annotations
@@ -9,26 +9,33 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from tcb_ops.lists.cells import trim
+from tcb_ops.lists.cells import shown, trim
 from tcb_ops.lists.problems import of_file
 from tcb_ops.model import Problem, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["DELIMITERS", "BrokenTableError", "Table", "read_table"]
+    from tcb_ops.lists.headers import Rating
 
-DELIMITERS = {
-    ",": Text("comma", "逗号"),
-    ";": Text("semicolon", "分号"),
-    "\t": Text("tab", "制表符"),
-    "|": Text("vertical bar", "竖线"),
+    Rate: TypeAlias = Callable[[Sequence[str]], Rating]
+    Record: TypeAlias = tuple[int, list[str]]
+
+__all__ = ["HEAD_ROWS", "BrokenTableError", "Table", "read_table", "under_header"]
+
+_DELIMITERS = {
+    ",": Text("comma", "逗号分隔"),
+    ";": Text("semicolon", "分号分隔"),
+    "\t": Text("tab", "制表符分隔"),
+    "|": Text("vertical bar", "竖线分隔"),
 }
 """Those that are sniffed. The full-width comma is none: it stands in names."""
 
 _SAMPLE_LINES = 50
+HEAD_ROWS = 20
+"""The header is looked for among so many rows that are not blank: above it stand titles, not lists."""
 
 
 class BrokenTableError(Exception):
@@ -46,41 +53,96 @@ class Table:
     headers: tuple[str, ...]
     """As they stand in the file; empty ones at the end are left off. None at all where the file is blank."""
     header_line: int
-    delimiter: str
-    rows: Iterator[tuple[int, list[str]]] = field(repr=False)
+    rows: Iterator[Record] = field(repr=False)
     """(line, cells) of every row that is not blank. Raises BrokenTableError where the quoting breaks."""
+    titles: tuple[str, ...] = ()
+    """What stands in the rows above the header, shortened."""
+    delimiter: str = ""
+    """None in a workbook."""
+    layout: Text = Text("", "")
+    """What people call this kind of table."""
+    warnings: tuple[Text, ...] = ()
 
 
-def read_table(lines: Iterable[str], score: Callable[[Sequence[str]], int]) -> Table:
-    """Read lines (with their line ends) as a table; its first record that is not blank is the header.
+def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Table:
+    """Read lines (with their line ends) as a table.
 
-    The delimiter is the one of DELIMITERS whose header scores highest, `score` being the number of names known in
-    it; among equals, the one that gives more cells.
+    The delimiter is the one of four with the best header, `rate` being the judge; among equals, the one that gives
+    more cells. `header_line` names the header's line; 0 has it found.
     """
     rest = iter(lines)
     sample = list(islice(rest, _SAMPLE_LINES))
-    delimiter = max(DELIMITERS, key=lambda d: _promise(sample, d, score))
-    rows = _records(chain(sample, rest), delimiter)
-    for line, cells in rows:
-        headers = list(cells)
-        while headers and not trim(headers[-1]):
-            headers.pop()
-        if headers:
-            return Table(tuple(headers), line, delimiter, rows)
-    return Table((), 0, delimiter, rows)
+    delimiter = max(_DELIMITERS, key=lambda d: _promise(sample, d, rate))
+    records = _records(chain(sample, rest), delimiter)
+    return under_header(records, rate, header_line, delimiter=delimiter, layout=_DELIMITERS[delimiter])
 
 
-def _promise(sample: list[str], delimiter: str, score: Callable[[Sequence[str]], int]) -> tuple[int, int]:
+def under_header(
+    records: Iterator[Record], rate: Rate, header_line: int = 0, *, delimiter: str = "", layout: Text
+) -> Table:
+    """Find the header among the first records, and give the rows below it.
+
+    It is the first one that has every column that is needed; where none has, the one with most known names, and of
+    equals the first. A `header_line` that is given is taken as it is.
+
+    Raises BrokenTableError where that line is blank.
+    """
+    head: list[Record] = []
+    broken = None
     try:
-        for cells in csv.reader(sample, delimiter=delimiter):
+        for line, cells in records:
+            if any(map(trim, cells)) and line >= header_line:
+                head.append((line, cells))
+                if header_line or len(head) == HEAD_ROWS or rate(cells).fits:
+                    break
+    except BrokenTableError as error:
+        broken = error.problem
+    if broken and not head:
+        raise BrokenTableError(broken)
+    rows = chain(head, _raising(broken) if broken else records)
+    if header_line and (not head or head[0][0] != header_line):
+        raise BrokenTableError(_no_header(header_line))
+    if not head:
+        return Table((), 0, rows, delimiter=delimiter, layout=layout)
+    at = max(range(len(head)), key=lambda i: (rate(head[i][1]), -i))
+    line, cells = head[at]
+    headers = [str(cell) for cell in cells]
+    while not trim(headers[-1]):
+        headers.pop()
+    titles = tuple(shown(trim(" ".join(filter(trim, cells))), 40) for _, cells in head[:at])
+    return Table(tuple(headers), line, islice(rows, at + 1, None), titles, delimiter, layout)
+
+
+def _raising(problem: Problem) -> Iterator[Record]:
+    raise BrokenTableError(problem)
+    yield  # a generator, so that it raises where the rows end
+
+
+def _no_header(line: int) -> Problem:
+    message = Text(
+        f"--header-row {line}: there is nothing in this row", f"--header-row {line}：这一行是空的，或不存在"
+    )
+    mend = Text(
+        "give the number of the row that holds the column names, or leave the option out",
+        "请给出列名所在行的行号，或去掉这个选项",
+    )
+    return of_file(message, mend, line=line)
+
+
+def _promise(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
+    best: tuple[Rating, int] | tuple[()] = ()
+    try:
+        for cells in islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS):
             if any(map(trim, cells)):
-                return score(cells), len(cells)
+                rating = rate(cells)
+                # Of rows that are alike the first counts: rows of data may well hold more delimiters.
+                best = best if best and best[0] >= rating else (rating, len(cells))
     except csv.Error:
         pass
-    return 0, 0
+    return best
 
 
-def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
     # strict: a quote that closes in the wrong place has swallowed rows, which must not pass for one long cell.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = 0

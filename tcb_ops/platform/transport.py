@@ -16,7 +16,6 @@ import urllib.request
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
@@ -73,7 +72,6 @@ class Timeouts:
 STANDARD = Timeouts()
 
 
-@lru_cache(maxsize=256)
 def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
     """The proxy for a URL, of those that the environment names (`urllib.request.getproxies_environment()`).
 

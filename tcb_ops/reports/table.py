@@ -166,7 +166,7 @@ def render_errcodes(listed: Sequence[Cause], lang: Lang) -> Table:
     for group, lines in zip(shown, parts, strict=True):
         head = Styled.assemble(
             (_plain(group.code), "bold"),
-            f" · {_rows(group.rows).of(lang)} · {group.meaning.of(lang)}",
+            f" · {_rows(group.rows).of(lang)} · {_plain(group.meaning.of(lang))}",
             overflow="fold",
         )
         table.add_row(head)

@@ -92,12 +92,8 @@ class Calls:
         return await self._store(job, job.link)
 
     async def _link(self, job: Job) -> Link | Setback:
-        row, account = job.row, job.lane.account
-        if account.token is not None:
-            job.token = account.token.value
-        if (
-            job.token is None
-        ):  # the board hands out no row without a token; a probe may go on with its last one
+        row = job.row
+        if job.token is None:  # the board hands out no row of an account without a token
             message = "a row was taken without a token"
             raise AssertionError(message)
         self.link_calls += 1

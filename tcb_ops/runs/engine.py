@@ -216,6 +216,10 @@ class Engine:
     def _begin(self, job: Job, now: float) -> None:
         account = job.lane.account
         job.refusal = None  # of its last token: from here on the row has another
+        if (
+            account.token is not None
+        ):  # taken now: before the turn begins, another row's refusal may take it away
+            job.token = account.token.value
         if self._pace.rate and job.link is None:
             account.next_call = max(now, account.next_call) + 1 / self._pace.rate
         self._start(self._turn(job), self._tasks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +15,8 @@ from tcb_ops.platform.tokens import CommandTokens, FileTokens, Token, TokenSourc
 from tcb_ops.settings import TokenSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scripted import Run
 
 SECRET = "SeCrEt+token/42="

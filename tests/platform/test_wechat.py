@@ -109,6 +109,7 @@ def test_a_link_holds_the_answers_fields_and_the_end_of_its_signature(run: Run) 
         file_id=FILE_ID,
         cos_file_id=Secret(GOOD["cos_file_id"]),
         expires_at=1557308030,
+        starts_at=1557307130,
     )
     assert "Cukha" not in repr(link)
 

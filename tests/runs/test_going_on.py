@@ -48,7 +48,7 @@ else:
 
 
 def start(shop: Shop, kind: str, pace: Pace = FEW, **options: Any) -> tcb.Working:
-    options = {"settings": shop.settings, "pace": pace} | options
+    options |= {"settings": shop.settings, "pace": pace}
     if kind == "links":
         return tcb.start_links(shop.read(), out=shop.folder / "links.csv", **options)
     return tcb.start_upload(shop.read(), **options)

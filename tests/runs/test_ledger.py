@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +25,6 @@ from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 PLACES = [
     EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False),
@@ -351,10 +351,10 @@ t.Ledger(sys.argv[1]).plan(t.new_run(), rows(), t.PLACES)
 
 
 def test_a_process_killed_while_planning_leaves_no_half_run(tmp_path: Path) -> None:
-    file, here = tmp_path / "ledger.db", os.path.dirname(__file__)  # noqa: PTH120  an argument of a process
+    file, here = tmp_path / "ledger.db", Path(__file__).parent
     Ledger(str(file)).close()
-    argv = [sys.executable, "-c", PLANNING, str(file), here]
-    environment = os.environ | {"PYTHONPATH": os.path.dirname(here)}  # noqa: PTH120  likewise
+    argv = [sys.executable, "-c", PLANNING, str(file), str(here)]
+    environment = os.environ | {"PYTHONPATH": str(here.parent)}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"half\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -75,6 +77,26 @@ def test_merchants_do_not_share_a_rate(open_shop: OpenShop, whole: Whole) -> Non
     run = tcb.upload(shop.read(), settings=shop.settings, pace=Pace(rate=4))
     assert whole(run, 30) == {"uploaded": 30}
     assert time.monotonic() - began < 29 / 4
+
+
+def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency(
+    open_shop: OpenShop, whole: Whole, until: Until
+) -> None:
+    shop = open_shop(many(TEA, TEA_TEST, rows=100), [Fault(delay=0.01)])
+    out = shop.folder / "links.csv"
+    working = tcb.start_links(shop.read(), settings=shop.settings, out=out, pace=Pace(concurrency=8))
+
+    def ahead() -> int:
+        return shop.sim.stats.get("link_calls", 0) - working.so_far().counts.get("linked", 0)
+
+    with closing(sqlite3.connect(shop.settings.ledger)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        until(lambda: ahead() >= 16)
+        calls = iter(range(50))
+        until(lambda: next(calls) == 49)  # as many looks in which nothing more may be sent
+        assert ahead() == 16
+        other.rollback()
+    assert whole(working.wait(), 200) == {"linked": 200}
 
 
 def test_one_row_is_a_run(open_shop: OpenShop, whole: Whole) -> None:

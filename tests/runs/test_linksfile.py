@@ -96,8 +96,10 @@ def test_the_finished_file_is_the_list_in_its_order_with_the_interfaces_columns(
             "ok",
             *(f"{form}{n}" for form in ("https://cos/", "token,")),
             f"q-sign-time=1000;1900&q-signature={n}",
+            f"cloud://tea.b/{n}",
+            f"c+/={n}",
+            until,
         ]
-        + [f"cloud://tea.b/{n}", f"c+/={n}", until]
         for n in ("2", "9")
     ]
     assert rows == [

@@ -49,6 +49,21 @@ def outcomes(run: Run, env: str) -> dict[str, int]:
     return dict(Counter(str(end.outcome) for end in ends(run, env)))
 
 
+class Rotating:
+    """A token source that has a new token after each refusal."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop, self._value = shop, f"token-of-{TEA.appid}"
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:
+        if refused is not None:
+            self._value = self._shop.sim.rotate(appid)
+        return Token(tcb.Secret(self._value))
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+
 def test_good_rows_are_uploaded_with_a_link_each(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop()
     run = upload(shop)
@@ -246,19 +261,19 @@ def test_rows_that_end_otherwise_in_between_keep_the_breaker_closed(
 # --- slowing down ---------------------------------------------------------------------------------------------------
 
 
-def test_45011_pauses_the_merchant_alone_and_counts_no_attempt(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(
-        many(TEA, TEA_TEST, BOOKS, rows=20),
-        [Fault(appid=TEA.appid, path="banner/[0-3].png", calls=((1, 6),), errcode=45011)],
-    )
-    run = upload(shop)
-    assert whole(run, 60) == {"uploaded": 60}
-    assert shop.sim.stats["link:45011"] == 48
-    calls = [call for call in shop.sim.calls if call.step == "link"]
-    slow = next(n for n, call in enumerate(calls) if call.answer == 45011)
-    end_of_books = max(n for n, call in enumerate(calls) if call.env == BOOKS.env)
-    last_of_tea = max(n for n, call in enumerate(calls) if call.env != BOOKS.env)
-    assert slow < end_of_books < last_of_tea
+def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    slow = Fault(env=TEA.env, path="banner/0.png", calls=((1, 6),), errcode=45011)
+    shop = open_shop(many(TEA, rows=1) + many(TEA_TEST, BOOKS, rows=60), [slow])
+    run = upload(shop, Pace(per_env=1, backoff=0.01, slow_wait=0.05))
+    assert whole(run, 121) == {"uploaded": 121}
+    calls = shop.sim.calls
+    last_told = max(n for n, call in enumerate(calls) if call.answer == 45011)
+    last = {
+        env: max(n for n, call in enumerate(calls) if call.env == env) for env in (TEA_TEST.env, BOOKS.env)
+    }
+    assert last[BOOKS.env] < last_told < last[TEA_TEST.env]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +307,7 @@ def test_patience_with_a_slow_merchant_ends_its_rows(open_shop: OpenShop, whole:
     run = upload(shop, Pace(slow_wait=0.05, patience=0.2))
     counts = whole(run, 90)
     assert counts["uploaded"] == 30 == outcomes(run, BOOKS.env)["uploaded"]
-    ill = [end for end in ends(run) if end.outcome not in {Outcome.UPLOADED}]
+    ill = [end for end in ends(run) if end.outcome is not Outcome.UPLOADED]
     assert {(end.outcome, end.reason, end.errcode) for end in ill} <= {
         (Outcome.REFUSED, Reason.REFUSED, 45011),
         (Outcome.NOT_ATTEMPTED, Reason.BREAKER, 45011),
@@ -300,25 +315,15 @@ def test_patience_with_a_slow_merchant_ends_its_rows(open_shop: OpenShop, whole:
 
 
 def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_shop: OpenShop) -> None:
+    refused_then_busy = [Fault(path="a.png", errcode=40001, calls=ONCE), Fault(path="a.png", errcode=-1)]
     shop = open_shop(
-        many(TEA, rows=6), [Fault(errcode=40001, calls=ONCE), Fault(errcode=45011, calls=((2, 99),))]
+        [(TEA.env, "a.png"), (TEA.env, "b.png")], [*refused_then_busy, Fault(path="b.png", errcode=45011)]
     )
-
-    class Rotating:
-        """A source that has a new token after each refusal."""
-
-        value = f"token-of-{TEA.appid}"
-
-        async def token(self, appid: str, refused: Secret | None = None) -> Token:
-            if refused is not None:
-                self.value = shop.sim.rotate(appid)
-            return Token(tcb.Secret(self.value))
-
-        async def aclose(self) -> None:
-            pass
-
-    run = upload(shop, Pace(slow_wait=0.05, patience=0.2), tokens=Rotating())
-    assert {end.errcode for end in ends(run)} == {45011}
+    run = upload(shop, Pace(backoff=0.5, slow_wait=0.05, patience=0.1), tokens=Rotating(shop))
+    assert [(end.outcome, end.errcode) for end in ends(run)] == [
+        (Outcome.NOT_ATTEMPTED, 45011),
+        (Outcome.REFUSED, 45011),
+    ]
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -341,6 +346,14 @@ def test_a_rotated_token_is_read_once_and_all_rows_are_good(open_shop: OpenShop,
     assert 0 < shop.sim.stats["link:40001"] <= QUICK.per_env
 
 
+def test_rows_about_to_begin_while_the_token_is_refused_do_not_trip(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, rows=300), [Fault(path="*[02468].png", errcode=40001, calls=ONCE)])
+    run = links(shop, Pace(per_env=64), tokens=Rotating(shop))
+    assert whole(run, 300).keys() <= {"linked", "refused"}
+
+
 def test_a_dead_token_ends_each_row_after_one_call(open_shop: OpenShop, whole: Whole) -> None:
     stale = {TEA.appid: "stale", BOOKS.appid: f"token-of-{BOOKS.appid}"}
     shop = open_shop(many(TEA, BOOKS, rows=30), tokens=stale)
@@ -351,6 +364,25 @@ def test_a_dead_token_ends_each_row_after_one_call(open_shop: OpenShop, whole: W
         (Outcome.REFUSED, Reason.DEAD_TOKEN, 40001, 1)
     }
     assert shop.sim.stats["link:40001"] == 30
+
+
+def test_a_source_that_has_no_other_token_is_asked_about_it_once(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=30))
+    asked: list[Secret | None] = []
+
+    class Stale:
+        """A source with one token, which the platform does not know."""
+
+        async def token(self, _appid: str, refused: Secret | None = None) -> Token:
+            asked.append(refused)
+            return Token(tcb.Secret("stale"))
+
+        async def aclose(self) -> None:
+            """Nothing is held open."""
+
+    run = upload(shop, Pace(per_env=2), tokens=Stale())
+    assert run.counts == {"refused": 30}
+    assert asked == [None, tcb.Secret("stale")]
 
 
 def test_a_merchant_without_a_token_is_not_attempted_and_the_others_go_on(

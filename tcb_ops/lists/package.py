@@ -1,0 +1,201 @@
+"""A workbook's container: a zip of XML parts, read in pieces and bounded, since it comes from anybody.
+
+The one module of this wing that knows zipfile and expat.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from xml.parsers import expat
+
+from tcb_ops.lists.cells import shown
+from tcb_ops.lists.problems import of_file
+from tcb_ops.lists.table import BrokenTableError
+from tcb_ops.model import Problem, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Package", "damaged", "local"]
+
+_CHUNK = 1 << 16
+_LARGEST = 1 << 30
+"""Bytes of a part, unpacked. A full sheet of 1,048,576 rows and five columns has some 300 MB."""
+_PLAUSIBLE = 64 << 20
+_RATIO = 200
+"""A part over _PLAUSIBLE bytes that unpacks to more than this many times its size is a bomb: sheets of one repeated
+row reach 100."""
+_LONGEST_TAG = 1 << 20
+"""expat holds a whole tag in memory; a cell's has some 30 bytes."""
+_MOST_PARTS = 100_000
+
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_PASSWORD = "EncryptedPackage".encode("utf-16-le")
+"""The stream of an OLE container that holds a workbook with a password ([MS-OFFCRYPTO] 2.3.4.4)."""
+
+_Attributes: TypeAlias = dict[str, str]
+
+
+def local(name: str) -> str:
+    """An element's name without its namespace prefix: which prefix is used differs with the writing program."""
+    return name.rpartition(":")[2]
+
+
+class Package:
+    """The parts of an open workbook. Raises BrokenTableError where it is none, or cannot be read as one."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        raw.seek(0)
+        if raw.read(8) == _OLE:
+            raise BrokenTableError(_ole(raw))
+        try:
+            self._zip = zipfile.ZipFile(raw)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError):
+            problem = _cut()
+        else:
+            parts = self._zip.infolist()
+            # Some writers use backslashes, some differ in case from what their own directory says.
+            self._parts = {part.filename.replace("\\", "/").lower(): part for part in parts}
+            if len(parts) <= _MOST_PARTS:
+                return
+            problem = _bomb("zip")
+        raise BrokenTableError(problem)
+
+    def has(self, part: str) -> bool:
+        """Whether there is such a part."""
+        return part.lower() in self._parts
+
+    def feed(self, part: str, parser: expat.XMLParserType) -> Iterator[None]:
+        """Give a part to a parser, piece by piece: a step of the iteration each."""
+        parser.StartDoctypeDeclHandler = _no_doctype
+        fed = 0
+        try:
+            with self._zip.open(self._bounded(part)) as file:
+                while chunk := file.read(_CHUNK):
+                    fed += len(chunk)
+                    parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
+                    if fed - parser.CurrentByteIndex > _LONGEST_TAG:
+                        raise BrokenTableError(_bomb(part))
+                    yield
+                parser.Parse(b"", True)  # noqa: FBT003  as above
+            yield
+        except (expat.ExpatError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError):
+            problem = damaged(part)
+        except (RuntimeError, NotImplementedError):  # zipfile's words for a password and for an odd compression
+            problem = _password()
+        else:
+            return
+        raise BrokenTableError(problem)
+
+    def elements(self, part: str) -> Iterator[tuple[str, _Attributes]]:
+        """(name, attributes) of every element of a small part in the order of their beginnings; ends as (/name, {})."""
+        found: list[tuple[str, _Attributes]] = []
+        parser = new_parser(
+            lambda name, attributes: found.append((local(name), attributes)),
+            lambda name: found.append((f"/{local(name)}", {})),
+        )
+        for _ in self.feed(part, parser):
+            yield from found
+            found.clear()
+
+    def related(self, part: str) -> dict[str, tuple[str, str]]:
+        """The parts that a part leads to: id → (kind, part)."""
+        folder, name = posixpath.split(part)
+        directory = posixpath.join(folder, "_rels", f"{name}.rels")
+        if not self.has(directory):
+            return {}
+        return {
+            attributes.get("Id", ""): (
+                attributes.get("Type", "").rpartition("/")[2],
+                posixpath.normpath(posixpath.join("/", folder, attributes.get("Target", ""))).lstrip("/"),
+            )
+            for name, attributes in self.elements(directory)
+            if name == "Relationship" and attributes.get("TargetMode") != "External"
+        }
+
+    def _bounded(self, part: str) -> zipfile.ZipInfo:
+        info = self._parts.get(part.lower())
+        if info is None:
+            raise BrokenTableError(damaged(part))
+        size, packed = info.file_size, info.compress_size
+        if size > _LARGEST or (size > _PLAUSIBLE and size > packed * _RATIO):
+            # What is said is what is unpacked at most: zipfile reads no further.
+            raise BrokenTableError(_bomb(part))
+        return info
+
+
+def new_parser(
+    start: Callable[[str, _Attributes], None],
+    end: Callable[[str], None],
+    text: Callable[[str], None] | None = None,
+) -> expat.XMLParserType:
+    """Make a parser with these handlers."""
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    if text is not None:
+        parser.CharacterDataHandler = text
+    return parser
+
+
+def _no_doctype(name: str, *_: object) -> None:
+    # No workbook has one, and entities are declared there: what they expand to is a bomb of another kind.
+    raise BrokenTableError(damaged(name))
+
+
+_SAVE_ANEW = Text(
+    "open it in Excel or WPS and save it as .xlsx, or as 'CSV UTF-8'",
+    "请在 Excel 或 WPS 中打开，另存为 .xlsx 或“CSV UTF-8”",
+)
+
+
+def damaged(part: str) -> Problem:
+    """A part of the workbook is missing, or is not what it should be."""
+    message = Text(
+        f"the workbook is damaged (in {shown(part, 60)})", f"工作簿已损坏（{shown(part, 60)}）"
+    )
+    return of_file(message, _SAVE_ANEW)
+
+
+def _cut() -> Problem:
+    message = Text(
+        "this begins as a workbook (a zip file) but is not whole",
+        "文件开头像工作簿（zip 文件），但内容不完整",
+    )
+    return of_file(message, Text("copy or download it again", "请重新复制或下载"))
+
+
+def _bomb(part: str) -> Problem:
+    message = Text(
+        f"the workbook unpacks to far more than a list can be (in {shown(part, 60)})",
+        f"工作簿解压后远远超过一份清单应有的大小（{shown(part, 60)}）",
+    )
+    mend = Text(
+        "copy the rows into a new workbook; do not open this one if you do not know where it is from",
+        "请把数据复制到新的工作簿；来源不明时不要打开它",
+    )
+    return of_file(message, mend)
+
+
+def _password() -> Problem:
+    message = Text("the workbook is protected with a password", "工作簿设有打开密码")
+    mend = Text(
+        "open it, take the password off (File > Info > Protect Workbook) and save it",
+        "请打开后取消密码（文件 > 信息 > 保护工作簿）并保存",
+    )
+    return of_file(message, mend)
+
+
+def _ole(raw: BinaryIO) -> Problem:
+    """An OLE container: a workbook with a password, or one of the format before .xlsx."""
+    tail = b""
+    while chunk := raw.read(1 << 20):
+        if _PASSWORD in tail + chunk:
+            return _password()
+        tail = chunk[-len(_PASSWORD) :]
+    message = Text("this is an old workbook (.xls or .et)", "这是旧格式的工作簿（.xls 或 .et）")
+    return of_file(message, Text("open it in Excel or WPS and save it as .xlsx", "请在 Excel 或 WPS 中打开，另存为 .xlsx"))

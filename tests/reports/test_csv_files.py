@@ -1,0 +1,169 @@
+"""results.csv, failed.csv, errcodes.csv: as the contract has them, and as a spreadsheet can open them safely."""
+
+from __future__ import annotations
+
+import csv
+import re
+import tracemalloc
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tcb_ops.model import GOOD, Lang, Outcome, Reason, Row, RowEnd
+from tcb_ops.reports.files import RESULT_COLUMNS, Clock, write_errcodes, write_rows
+from tcb_ops.reports.table import causes, errcode_table
+from tcb_ops.runs.records import RowRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tcb_ops.settings import Settings
+
+
+def table(file: Path) -> list[list[str]]:
+    return list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
+
+
+def test_the_columns_are_the_input_s_then_the_contract_s(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    a_run().export(tmp_path / "out")
+    for name in ("results.csv", "failed.csv"):
+        head = (tmp_path / "out" / name).read_bytes().split(b"\r\n")[0]
+        assert head.decode("utf-8") == (
+            "\ufeff货号,path,tcb_line,tcb_merchant,tcb_appid,tcb_env,tcb_outcome,tcb_reason,tcb_action,tcb_errcode,"
+            "tcb_errmsg,tcb_rid,tcb_http_status,tcb_store_code,tcb_attempts,tcb_bytes,tcb_md5,tcb_file_id,"
+            "tcb_started_at,tcb_ended_at"
+        )
+
+
+def test_a_row_is_written_whole_and_numbers_plain(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    end = RowEnd(
+        0,
+        Outcome.UPLOADED,
+        None,
+        "",
+        0,
+        "ok",
+        "",
+        204,
+        "",
+        2,
+        5,
+        "ab" * 16,
+        "cloud://x/1",
+        1764034000.0,
+        1764034001.25,
+    )
+    a_run([end]).export(tmp_path / "out")
+    lines = (tmp_path / "out" / "results.csv").read_bytes().decode("utf-8-sig").split("\r\n")
+    assert lines[1:] == [
+        f"007,活动/2.png,2,晨光文具,wxaaaa,prod-1a2b,uploaded,,,0,ok,,204,,2,5,{'ab' * 16},cloud://x/1,2025-11-25T09:26:40.000+08:00,2025-11-25T09:26:41.250+08:00",
+        "",
+    ]
+
+
+def test_every_row_is_in_results_and_those_not_good_in_failed(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
+) -> None:
+    reported = a_run(every_end * 2, finished=False)
+    reported.export(tmp_path / "out")
+    at = 2 + RESULT_COLUMNS.index("tcb_outcome")
+    results, failed = (table(tmp_path / "out" / name)[1:] for name in ("results.csv", "failed.csv"))
+    counts = reported.ledger.counts(reported.run)
+    assert Counter(row[at] for row in results) == counts
+    assert Counter(row[at] for row in failed) == {o: rows for o, rows in counts.items() if o not in GOOD}
+    assert failed == [row for row in results if row[at] not in GOOD]
+    assert [int(row[2]) for row in results] == list(range(2, 2 + 2 * len(every_end)))
+
+
+@pytest.mark.parametrize("formula", ["=cmd|'/c calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "＝1", "\t=1"])
+def test_no_cell_can_run_as_a_formula(a_run: Callable[..., Any], formula: str, tmp_path: Path) -> None:
+    end = RowEnd(
+        0, Outcome.FAILED, Reason.STORE_REFUSED, formula, 0, formula, formula, 400, formula, file_id=formula
+    )
+    reported = a_run([end], headers=(formula, "path"), cells=(formula, "-5"), path=formula)
+    reported.export(tmp_path / "out")
+    for name in ("results.csv", "failed.csv", "errcodes.csv"):
+        for row in table(tmp_path / "out" / name):
+            assert not [cell for cell in row if re.match("[=+@＝\t-]", cell) and cell != "-5"]
+    row = table(tmp_path / "out" / "results.csv")[1]
+    assert row[:2] == [f"'{formula}", "-5"], "plain numbers stay numbers"
+    assert row[2 + RESULT_COLUMNS.index("tcb_errmsg")] == f"'{formula}"
+
+
+def test_line_breaks_commas_and_quotes_of_the_input_come_through(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    cells = ('a,"b"\r\nc', " lead")
+    a_run([RowEnd(0, Outcome.UPLOADED)], cells=cells).export(tmp_path / "out")
+    with (tmp_path / "out" / "results.csv").open(encoding="utf-8-sig", newline="") as stream:
+        assert tuple(list(csv.reader(stream))[1][:2]) == cells
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_errcodes_csv_has_each_cause_once_with_its_texts(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path, lang: Lang
+) -> None:
+    reported = a_run(every_end, finished=False)
+    listed = errcode_table(reported.ledger, reported.run)
+    write_errcodes(listed, tmp_path / "errcodes.csv", lang)
+    head, *lines = table(tmp_path / "errcodes.csv")
+    assert head == [
+        "appid", "merchant", "env", "code", "meaning", "action", "rows",
+        "refused", "failed", "not_attempted", "invalid", "pending",
+    ]  # fmt: skip
+    assert [(line[2], line[3], int(line[6])) for line in lines] == [(c.env, c.code, c.rows) for c in listed]
+    assert all(sum(map(int, line[7:])) == int(line[6]) for line in lines)
+    assert lines[0][4] == listed[0].meaning.of(lang)
+
+
+def test_what_was_counted_on_the_way_agrees_with_the_ledger(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path, in_english: Settings
+) -> None:
+    reported = a_run(every_end * 2, finished=False)
+    passed = write_rows(
+        reported.ledger.rows(reported.run), reported.run.headers, tmp_path / "r", tmp_path / "f", in_english
+    )
+    assert causes(passed.groups) == errcode_table(reported.ledger, reported.run)
+    assert sum(group.rows for group in passed.groups) == reported.run.rows
+
+
+@pytest.mark.parametrize(
+    ("at", "zone", "said"),
+    [
+        (None, "Asia/Shanghai", ""),
+        (0.0, "UTC", "1970-01-01T00:00:00.000+00:00"),
+        (1764034000.25, "Asia/Shanghai", "2025-11-25T09:26:40.250+08:00"),
+        (1764034000.9996, "Asia/Shanghai", "2025-11-25T09:26:41.000+08:00"),
+        (1764034000.25, "America/St_Johns", "2025-11-24T21:56:40.250-03:30"),
+        (1761440399.5, "Europe/Berlin", "2025-10-26T02:59:59.500+02:00"),
+        (1761440400.5, "Europe/Berlin", "2025-10-26T02:00:00.500+01:00"),
+    ],
+)
+def test_times_are_iso_with_offset_in_the_settings_zone(at: float | None, zone: str, said: str) -> None:
+    assert Clock(ZoneInfo(zone)).iso(at) == said
+
+
+def peak_of(rows: int, folder: Path, settings: Settings) -> int:
+    def stream() -> Iterator[RowRecord]:
+        for line in range(rows):
+            row = Row(line, "env", f"{line}.png", "wx", "茶", f"{line}.png", ("007", f"{line}.png"))
+            yield RowRecord(
+                row, RowEnd(line, Outcome.REFUSED, Reason.REFUSED, errcode=85088, ended_at=float(line))
+            )
+
+    folder.mkdir()
+    tracemalloc.start()
+    try:
+        write_rows(stream(), ("货号", "path"), folder / "r", folder / "f", settings)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, in_english: Settings) -> None:
+    peak_of(500, tmp_path / "warm", in_english)
+    small = peak_of(1_000, tmp_path / "small", in_english)
+    assert peak_of(10_000, tmp_path / "large", in_english) < small * 1.15 + 50_000

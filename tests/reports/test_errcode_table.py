@@ -1,0 +1,147 @@
+"""The errcode table: every row that is not good once, readable with three merchants and with three hundred."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.reports.table import Cause, Group, _share, by_code, causes, errcode_table, render_errcodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CLOUD = Text("The mini program has no CloudBase.", "该小程序没有开通云开发。"), Text("Open it.", "请开通。")
+SLOW = Text("Too many requests.", "请求过快。"), Text("Lower --per-env.", "请调低 --per-env。")
+
+
+def cause(merchant: str, env: str, code: str, rows: int, texts: tuple[Text, Text] = CLOUD) -> Cause:
+    return Cause(f"wx{merchant}", merchant, env, code, *texts, outcomes={Outcome.REFUSED: rows}, rows=rows)
+
+
+def drawn(listed: Sequence[Cause], lang: Lang = Lang.EN, width: int = 80) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None).print(render_errcodes(listed, lang))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_every_row_that_is_not_good_is_in_exactly_one_entry(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...]
+) -> None:
+    reported = a_run(every_end * 3, finished=False)
+    listed = errcode_table(reported.ledger, reported.run)
+    counts = reported.ledger.counts(reported.run)
+    bad: Counter[Outcome] = Counter()
+    for entry in listed:
+        bad.update(entry.outcomes)
+        assert sum(entry.outcomes.values()) == entry.rows
+    assert bad == {outcome: rows for outcome, rows in counts.items() if outcome not in GOOD}
+    keys = [(entry.appid, entry.env, entry.code) for entry in listed]
+    assert len(keys) == len(set(keys))
+
+
+def test_refused_and_not_attempted_rows_of_one_code_share_an_entry_most_rows_first() -> None:
+    def group(env: str, outcome: Outcome, reason: Reason, rows: int, errcode: int | None) -> Group:
+        return Group("wx1", "茶", env, outcome, reason, errcode, "", rows)
+
+    listed = causes(
+        [
+            group("a", Outcome.REFUSED, Reason.REFUSED, 3, 85088),
+            group("b", Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, 50, None),
+            group("a", Outcome.NOT_ATTEMPTED, Reason.BREAKER, 100, 85088),
+            group("a", Outcome.UPLOADED, Reason.UNVERIFIED, 999, 0),
+        ]
+    )
+    assert [(entry.env, entry.code, entry.rows) for entry in listed] == [
+        ("a", "85088", 103),
+        ("b", "no_token", 50),
+    ]
+    assert listed[0].outcomes == {Outcome.REFUSED: 3, Outcome.NOT_ATTEMPTED: 100}
+
+
+def test_codes_are_grouped_by_rows_and_a_merchant_s_environments_are_joined() -> None:
+    groups = by_code([cause("A", "a1", "7", 5), cause("B", "b1", "9", 7, SLOW), cause("A", "a2", "7", 4)])
+    assert [(group.code, group.rows) for group in groups] == [("7", 9), ("9", 7)]
+    assert groups[0].merchants[0].envs == ("a1", "a2")
+    assert groups[0].merchants[0].rows == 9
+
+
+def test_a_small_table_in_english() -> None:
+    listed = [
+        cause("晨光文具", "prod-1a2b", "85088", 1203),
+        cause("Blue Whale", "shop-5e6f", "85088", 40),
+        cause("Blue Whale", "shop-7777", "85088", 2),
+        cause("[red]茶[/red]", "tea-1", "SlowDown", 1, SLOW),
+    ]
+    assert drawn(listed) == [
+        "85088 · 1,245 rows · The mini program has no CloudBase.",
+        "→\u00a0Open it.",
+        "  晨光文具        prod-1a2b      1,203",
+        "  Blue Whale      shop-5e6f +1      42",
+        "",
+        "SlowDown · 1 row · Too many requests.",
+        "→\u00a0Lower --per-env.",
+        "  [red]茶[/red]   tea-1              1",
+        "",
+    ]
+
+
+def test_a_small_table_in_chinese() -> None:
+    listed = [cause("晨光文具", "prod-1a2b", "85088", 1203), cause("Blue Whale", "shop-5e6f", "85088", 40)]
+    assert drawn(listed, Lang.ZH) == [
+        "85088 · 1,243 行 · 该小程序没有开通云开发。",
+        "→\u00a0请开通。",
+        "  晨光文具     prod-1a2b   1,203",
+        "  Blue Whale   shop-5e6f      40",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_three_hundred_merchants_take_some_forty_lines_and_the_rest_is_counted(lang: Lang) -> None:
+    listed = [cause(f"商户{at:03d}", f"env-{at}", "85088", 300 - at) for at in range(300)]
+    lines = drawn(listed, lang)
+    assert len(lines) <= 40
+    more = next(line for line in lines if "errcodes.csv" in line)
+    shown = sum("env-" in line for line in lines)
+    assert str(300 - shown) in more
+    assert f"{sum(300 - at for at in range(shown, 300)):,}" in more
+
+
+def test_many_codes_are_cut_off_and_counted_too() -> None:
+    listed = [cause("A", "a", f"{1000 + at}", 100 - at) for at in range(30)]
+    lines = drawn(listed)
+    assert len(lines) < 60
+    assert lines[-1].startswith("… and 20 more codes · ")
+
+
+def test_nothing_is_wider_than_the_terminal_and_long_texts_are_all_there() -> None:
+    texts = Text("word " * 40, "字" * 100), Text("do " * 60, "做" * 120)
+    for lang in Lang:
+        lines = drawn([cause("很长的商户名称" * 5, "environment-" * 4, "1", 1, texts)], lang, width=80)
+        assert max(cell_len(line) for line in lines) <= 80
+        assert "".join(lines).count("做" if lang is Lang.ZH else "do") == (120 if lang is Lang.ZH else 60)
+
+
+def test_control_characters_from_outside_do_not_reach_the_terminal() -> None:
+    group = Group("wx", "茶\x1b[2J", "a\x07b", Outcome.FAILED, Reason.STORE_REFUSED, None, "Bad\x1bCode", 1)
+    lines = drawn(causes([group]))
+    assert "Bad�Code" in lines[0]
+    assert not any(letter in line for line in lines for letter in "\x1b\x07")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given"),
+    [([], []), ([3], [3]), ([300], [35]), ([300, 2], [29, 2]), ([300, 300], [15, 15]), ([9] * 20, [1] * 20)],
+)
+def test_lines_are_shared_out_among_the_codes(wanted: list[int], given: list[int]) -> None:
+    assert _share(wanted) == given
+
+
+def test_no_rows_draw_nothing() -> None:
+    assert drawn([]) in ([], [""])

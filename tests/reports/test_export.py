@@ -1,0 +1,278 @@
+"""The report folder: whole or not there, never over something else, and proof of what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd
+from tcb_ops.reports.export import _put, check_destination
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FILES = ["errcodes.csv", "failed.csv", "manifest.json", "report.html", "results.csv"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_folder_holds_the_files_and_nothing_is_left_beside_it(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    dest = tmp_path / "reports" / "today"
+    assert a_run().export(dest) == dest
+    assert names(dest) == FILES
+    assert names(dest.parent) == ["today"]
+
+
+def test_the_manifest_proves_the_files_and_the_input(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
+) -> None:
+    reported = a_run(every_end, finished=False, target="http://127.0.0.1:1")
+    found = manifest(reported.export(tmp_path / "out"))
+    for name, told in found["files"].items():
+        body = (tmp_path / "out" / name).read_bytes()
+        assert told == {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
+    assert sorted([*found["files"], "manifest.json"]) == FILES
+    assert sum(found["counts"].values()) == found["rows"] == len(every_end)
+    assert found["simulated"] is True
+    assert found["finished_at"] is None
+    assert found["input"] == {"name": "清单.csv", "sha256": "ab" * 32, "bytes": 123}
+    assert found["created_at"] == "2025-11-25T09:26:40.250+08:00"
+    assert found["exported_at"] == "2025-11-25T10:00:00.000+08:00"
+    assert (found["operator"], found["host"], found["note"]) == ("li.na", "ops-1", "每周上传")
+    assert found["settings"] == {"concurrency": 64, "rate": None}
+    assert set(found["versions"]) == {"tcb-ops", "Python", "platform"}
+
+
+def test_a_finished_live_run_says_when_and_is_not_simulated(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    found = manifest(a_run([RowEnd(0, Outcome.UPLOADED)]).export(tmp_path / "out"))
+    assert found["simulated"] is False
+    assert found["finished_at"] == "2025-11-25T09:43:20.500+08:00"
+
+
+def test_the_ledger_knows_where_the_report_stands(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run()
+    reported.export(tmp_path / "out")
+    assert reported.ledger.run(reported.run.id).report == str((tmp_path / "out").resolve())
+
+
+def test_rows_in_are_the_same_everywhere(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
+) -> None:
+    reported = a_run(every_end * 3, finished=False)
+    out = reported.export(tmp_path / "out")
+    counts = {str(outcome): rows for outcome, rows in reported.ledger.counts(reported.run).items()}
+    assert manifest(out)["counts"] == counts
+    results = (out / "results.csv").read_text(encoding="utf-8-sig")
+    assert {name: len(re.findall(f",{name},", results)) for name in counts} == counts
+
+
+def test_an_echoed_secret_is_in_none_of_the_files(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    echo = "access_token=PLANTED&q-signature=PLANTED"
+    ends = [
+        RowEnd(0, Outcome.REFUSED, Reason.REFUSED, echo, 40097, echo, echo),
+        RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, echo, 0, echo, echo, 400, echo, file_id=echo),
+        RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, f"https://a.example/x?{echo}"),
+        RowEnd(0, Outcome.INVALID, Reason.INVALID, echo),
+        RowEnd(0, Outcome.PENDING),
+    ]
+    reported = a_run(ends, finished=False)
+    reported.ledger.stop(reported.run, echo)
+    for lang in Lang:
+        for name, body in contents(reported.export(tmp_path / "out", lang=lang)).items():
+            assert b"PLANTED" not in body, name
+
+
+# --- what is in the way ---------------------------------------------------------------------------------------------
+
+
+def test_a_report_of_the_same_run_is_replaced(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run()
+    reported.export(tmp_path / "out")
+    (tmp_path / "out" / "results.csv").write_text("old", encoding="utf-8")
+    reported.export(tmp_path / "out", lang=Lang.ZH)
+    assert (tmp_path / "out" / "results.csv").read_text(encoding="utf-8-sig").startswith("货号")
+    assert names(tmp_path / "out") == FILES
+    assert [name for name in names(tmp_path) if name.startswith("out")] == ["out"]
+
+
+def test_an_empty_folder_is_used(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    a_run().export(tmp_path / "out")
+    assert names(tmp_path / "out") == FILES
+
+
+def test_what_a_desktop_leaves_in_a_folder_is_not_in_the_way(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").touch()
+    a_run().export(tmp_path / "out")
+    assert names(tmp_path / "out") == FILES
+
+
+def test_a_report_of_another_run_gives_way_only_when_told(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    a_run().export(tmp_path / "out")
+    other, before = a_run(id="20251126-090000-zzzz"), contents(tmp_path / "out")
+    with pytest.raises(UsageError, match="holds the report of run 20251125-093000-k7q2"):
+        other.export(tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    other.export(tmp_path / "out", replace=True)
+    assert manifest(tmp_path / "out")["run"] == "20251126-090000-zzzz"
+
+
+def _folder_of_photos(dest: Path) -> None:
+    dest.mkdir()
+    (dest / "photo.jpg").write_bytes(b"mine")
+
+
+def _a_file(dest: Path) -> None:
+    dest.write_bytes(b"mine")
+
+
+def _another_program_s_manifest(dest: Path) -> None:
+    dest.mkdir()
+    (dest / "manifest.json").write_text('{"name": "app"}', encoding="utf-8")
+
+
+def _a_broken_manifest(dest: Path) -> None:
+    dest.mkdir()
+    (dest / "manifest.json").write_bytes(b"\xff{")
+
+
+def _a_nested_folder(dest: Path) -> None:
+    (dest / "results.csv").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("replace_it", [False, True], ids=["", "replace"])
+@pytest.mark.parametrize(
+    "put",
+    [_folder_of_photos, _a_file, _another_program_s_manifest, _a_broken_manifest, _a_nested_folder],
+    ids=lambda put: put.__name__.strip("_"),
+)
+def test_anything_else_is_named_and_not_touched(
+    a_run: Callable[..., Any], tmp_path: Path, put: Callable[[Path], None], replace_it: bool
+) -> None:
+    dest = tmp_path / "out"
+    put(dest)
+    before = contents(tmp_path / "out") if dest.is_dir() else dest.read_bytes()
+    reported = a_run()
+    with pytest.raises(UsageError) as refused:
+        reported.export(dest, replace=replace_it)
+    assert str(dest) in refused.value.text.en
+    assert str(dest) in refused.value.text.zh
+    assert (contents(dest) if dest.is_dir() else dest.read_bytes()) == before
+    with pytest.raises(UsageError):
+        check_destination(dest, reported.run.id, replace=replace_it)
+
+
+def test_a_file_the_operator_put_beside_the_report_keeps_it_from_being_replaced(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run()
+    (reported.export(tmp_path / "out") / "my notes.txt").write_text("mine", encoding="utf-8")
+    before = contents(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"would be lost: my notes\.txt"):
+        reported.export(tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_before_a_run_only_a_free_place_will_do(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    check_destination(tmp_path / "not" / "there" / "yet")
+    a_run().export(tmp_path / "out")
+    with pytest.raises(UsageError, match="holds the report of run"):
+        check_destination(tmp_path / "out")
+    check_destination(tmp_path / "out", replace=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="does not take new folders"):
+        check_destination(tmp_path / "file" / "below")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links to folders need a privilege there")
+def test_a_link_to_a_folder_stays_a_link(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk", target_is_directory=True)
+    reported = a_run()
+    for _ in range(2):
+        reported.export(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "disk") == FILES
+
+
+# --- when the disk does not take it ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["nothing-there", "an-older-report-there"])
+def test_a_disk_that_takes_no_more_leaves_what_was_there(
+    a_run: Callable[..., Any], tmp_path: Path, there: bool
+) -> None:
+    resource = pytest.importorskip("resource")
+    reported = a_run([RowEnd(0, Outcome.UPLOADED)] * 2_000)
+    if there:
+        reported.export(tmp_path / "out")
+    before = contents(tmp_path / "out") if there else {}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(StoppedError) as stopped:
+            reported.export(tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"tcb-ops report {reported.run.id}" in stopped.value.text.en
+    assert str(tmp_path / "out") in stopped.value.text.zh
+    assert stopped.value.__cause__ is None
+    assert stopped.value.__context__ is None
+    assert [name for name in names(tmp_path) if name.startswith("out")] == ["out"] * there
+    assert (contents(tmp_path / "out") if there else {}) == before
+
+
+def test_when_the_new_report_cannot_take_its_place_the_old_one_comes_back(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    a_run().export(tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(OSError, match="No such file"):
+        _put(tmp_path / "not there", tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are another matter there")
+def test_reports_can_be_read_by_others_as_the_umask_says(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        out = a_run().export(tmp_path / "out")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o755
+    assert {stat.S_IMODE((out / name).stat().st_mode) for name in FILES} == {0o644}
+
+
+def test_a_record_from_before_the_run_s_end_is_looked_up_again(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run([RowEnd(0, Outcome.UPLOADED)])
+    stale = replace(reported, run=replace(reported.run, finished_at=None))
+    assert manifest(stale.export(tmp_path / "out"))["finished_at"] is not None

@@ -1,0 +1,94 @@
+"""DataFrames: the documented dtypes and columns, whatever the rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports.files import RESULT_COLUMNS
+from tcb_ops.reports.frames import errcodes_frame, results_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tcb_ops.settings import Settings
+
+
+def test_results_have_the_documented_columns_and_dtypes_with_rows_and_without(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Settings
+) -> None:
+    ints = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
+    for ends, run_id in ((every_end, "one"), ([], "none")):
+        reported = a_run(ends, finished=False, id=run_id)
+        frame = results_frame(reported.ledger, reported.run, in_english)
+        assert list(frame.columns) == ["货号", "path", *RESULT_COLUMNS]
+        assert len(frame) == len(ends)
+        for name, dtype in frame.dtypes.items():
+            if name in ints:
+                assert dtype == pd.Int64Dtype(), name
+            elif name in {"tcb_started_at", "tcb_ended_at"}:
+                assert isinstance(dtype, pd.DatetimeTZDtype), name
+                assert str(dtype.tz) == "Asia/Shanghai"
+            else:
+                assert isinstance(dtype, pd.StringDtype), name
+
+
+def test_results_hold_every_row_as_it_is(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Settings
+) -> None:
+    ends = (
+        *every_end,
+        RowEnd(0, Outcome.UPLOADED, errcode=0, started_at=1764034000.25, ended_at=1764034001.0),
+    )
+    reported = a_run(ends, finished=False, cells=("=1+1", "{path}"))
+    frame = results_frame(reported.ledger, reported.run, in_english)
+    assert Counter(frame["tcb_outcome"]) == reported.ledger.counts(reported.run)
+    assert set(frame["货号"]) == {"=1+1"}, "no apostrophe: a frame runs nothing"
+    assert list(frame["tcb_line"]) == list(range(2, 2 + len(ends)))
+    assert frame["tcb_errcode"].isna().sum() == sum(end.errcode is None for end in ends)
+    assert not frame["tcb_errmsg"].isna().any()
+    assert frame["tcb_started_at"].iloc[-1] == pd.Timestamp("2025-11-25T09:26:40.250+08:00")
+
+
+def test_a_header_that_is_there_twice_keeps_both_columns(
+    a_run: Callable[..., Any], in_english: Settings
+) -> None:
+    reported = a_run([RowEnd(0, Outcome.UPLOADED)], headers=("备注", "备注"), cells=("a", "b"))
+    frame = results_frame(reported.ledger, reported.run, in_english)
+    assert list(frame.iloc[0, :2]) == ["a", "b"]
+    assert list(frame.columns[:2]) == ["备注", "备注"]
+
+
+def test_errcodes_are_merchants_by_errcode(a_run: Callable[..., Any]) -> None:
+    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
+    breaker = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
+    other = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=-501001)
+    reported = a_run([refused, other, RowEnd(0, Outcome.UPLOADED, errcode=0), breaker])
+    frame = errcodes_frame(reported.ledger, reported.run)
+    assert frame.index.names == ["merchant", "appid", "env"]
+    assert [int(code) for code in frame.columns] == [85088, -501001]
+    assert frame.columns.name == "errcode"
+    assert frame.reset_index().to_numpy().tolist() == [
+        ["晨光文具", "wxaaaa", "prod-1a2b", 2, 0],
+        ["晨光文具", "wxaaaa", "test-3c4d", 0, 1],
+    ]
+    assert set(frame.dtypes) == {pd.Int64Dtype()}
+
+
+def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run: Callable[..., Any]) -> None:
+    reported = a_run([RowEnd(0, Outcome.UPLOADED, errcode=0)])
+    frame = errcodes_frame(reported.ledger, reported.run)
+    assert frame.empty
+    assert frame.index.names == ["merchant", "appid", "env"]
+    assert frame.columns.name == "errcode"
+
+
+def test_pandas_loads_only_when_a_frame_is_asked_for() -> None:
+    code = "import sys, tcb_ops.reports.frames, tcb_ops.reports.export; print({'pandas', 'jinja2', 'rich'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

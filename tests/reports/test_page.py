@@ -1,0 +1,213 @@
+"""report.html: everything escaped, nothing loaded, the sums right, rehearsals marked."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tcb_ops.model import Kind, Lang, Outcome, Reason, RowEnd
+from tcb_ops.runs.records import EnvRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+EVIL = '<script>alert("x")</script>'
+
+
+class Page(HTMLParser):
+    """The elements, the tables' cells and the text of a page; fails on an element left open."""
+
+    VOID = frozenset({"meta", "br"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in {"td", "th"}:
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open:
+            return
+        self.text += data
+        if "td" in self._open or "th" in self._open:
+            self.tables[-1][-1][-1] += data
+
+
+def page_of(reported: Any, tmp_path: Path, lang: Lang = Lang.EN) -> tuple[Page, str]:
+    html = (reported.export(tmp_path / "out", lang=lang) / "report.html").read_text(encoding="utf-8")
+    return Page(html), html
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_rows_in_are_the_sum_over_outcomes_in_every_table(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path, lang: Lang
+) -> None:
+    reported = a_run(every_end * 70, finished=False)
+    page, _ = page_of(reported, tmp_path, lang)
+    sums, codes, first, places = page.tables
+    assert sum(number(row[2]) for row in sums[1:-1]) == number(sums[-1][2]) == reported.run.rows
+    assert sum(number(row[2]) for row in places[1:]) == reported.run.rows
+    for row in places[1:]:
+        assert sum(map(number, row[3:-1])) == number(row[2])
+    counts = reported.ledger.counts(reported.run)
+    bad = sum(
+        rows
+        for outcome, rows in counts.items()
+        if outcome in {"refused", "failed", "not_attempted", "invalid"}
+    )
+    assert sum(number(row[1]) for row in codes[1:]) == bad
+    assert [number(row[1]) for row in codes[1:]] == sorted(
+        (number(row[1]) for row in codes[1:]), reverse=True
+    )
+    assert len(first) - 1 == 200
+    assert f"{bad:,}" in page.text
+
+
+def test_text_from_outside_is_escaped_wherever_it_comes_from(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    places = (EnvRecord(0, f"env{EVIL}", f"wx{EVIL}", f"merchant{EVIL}", "merchant", left=False),)
+    ends = [
+        RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, EVIL, 0, EVIL, f"rid{EVIL}", 400, f"Code{EVIL}"),
+        RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, EVIL),
+    ]
+    reported = a_run(
+        ends,
+        finished=False,
+        places=places,
+        path=f"path{EVIL}{{line}}",
+        note=f"note{EVIL}",
+        operator=EVIL,
+        host=EVIL,
+        list_name=EVIL,
+        root=EVIL,
+        parent=EVIL,
+        settings={EVIL: EVIL},
+    )
+    reported.ledger.stop(reported.run, EVIL)
+    page, html = page_of(reported, tmp_path)
+    assert "<script" not in html.lower()
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    for planted in ("merchant", "env", "wx", "path", "note", "Code", "rid"):
+        assert f"{planted}{EVIL}" in page.text.replace("rid ", ""), planted
+
+
+def test_the_page_loads_nothing_and_runs_nothing(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    page, html = page_of(a_run(), tmp_path)
+    loading = {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    assert not [tag for tag, _ in page.tags if tag in loading]
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on") or name == "src"]
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+@pytest.mark.parametrize(
+    ("target", "marked"),
+    [
+        ("http://127.0.0.1:8310", True),
+        ("http://localhost:8310", True),
+        ("http://[::1]:8310", True),
+        ("https://api.weixin.qq.com", False),
+        ("https://127.0.0.1.example.com", False),
+    ],
+)
+def test_a_run_against_a_simulator_is_marked_by_its_own_target(
+    a_run: Callable[..., Any], tmp_path: Path, target: str, marked: bool
+) -> None:
+    page, html = page_of(a_run(target=target), tmp_path)
+    assert ("SIMULATED 演练" in page.text) is marked
+    assert ("SIMULATED" in re.findall("<title>(.*)</title>", html)[0]) is marked
+
+
+def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run([RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.PENDING)], finished=False)
+    reported.ledger.stop(reported.run, "the disk is full")
+    page, _ = page_of(reported, tmp_path)
+    assert "Unfinished: 1 of 2 rows have ended (1 good), 1 pending." in page.text
+    assert "As of 2025-11-25 10:00:00+08:00" in page.text
+    assert "the disk is full" in page.text
+    assert "Run the same command again to go on" in page.text
+
+
+def test_a_good_run_says_that_nothing_went_wrong(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    page, _ = page_of(a_run([RowEnd(0, Outcome.UPLOADED)] * 3), tmp_path)
+    assert "All good: 3 of 3 rows uploaded." in page.text
+    assert "Nothing went wrong." in page.text
+    assert len(page.tables) == 2
+
+
+def test_a_run_without_rows_has_a_page(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    page, _ = page_of(a_run([]), tmp_path)
+    assert "The run has no rows." in page.text
+
+
+def test_who_when_what_and_with_which_settings(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    page, _ = page_of(a_run(), tmp_path, Lang.ZH)
+    for told in (
+        "20251125-093000-k7q2",
+        "li.na",
+        "ops-1",
+        "每周上传",
+        "清单.csv (123 字节)",
+        "ab" * 32,
+        "https://api.weixin.qq.com",
+        "2025-11-25 09:26:40+08:00 Asia/Shanghai",
+        "concurrency = 64",
+        "tcb-ops 0.",
+        "Python 3.",
+    ):
+        assert told in page.text
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("lang", list(Lang))
+def test_every_kind_of_run_has_a_page_in_both_languages(
+    a_run: Callable[..., Any], tmp_path: Path, kind: Kind, lang: Lang
+) -> None:
+    page, html = page_of(a_run(kind=kind), tmp_path, lang)
+    assert f'<html lang="{"zh-CN" if lang is Lang.ZH else "en"}">' in html
+    assert page.text.strip()
+
+
+def test_beyond_a_thousand_environments_the_page_points_to_results_csv(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    places = [
+        EnvRecord(at, f"env-{at}", f"wx{at}", f"商户{at}", "merchant", left=False) for at in range(1_100)
+    ]
+    good, bad = RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
+    page, _ = page_of(a_run([*[good] * 1_099, bad], places=places), tmp_path)
+    shown = page.tables[-1][1:]
+    assert len(shown) == 1_000
+    assert shown[0][1] == "env-1099", "those with rows that are not good come first"
+    assert "100 more lines are left out here" in page.text

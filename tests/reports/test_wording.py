@@ -1,0 +1,179 @@
+"""What is said about how rows ended: a sentence for every end, in both languages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tcb_ops.errcodes import errcode, store_code
+from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.reports.wording import OUTCOMES, action_text, counts_line, reason_text, verdict, why
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CJK = re.compile(r"[一-鿿]")
+
+
+def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end: tuple[RowEnd, ...]) -> None:
+    for end in every_end:
+        said = (reason_text(end), action_text(end))
+        if end.outcome in GOOD and end.reason is None:
+            assert not said[1].en
+            continue
+        for text in said:
+            assert text.en.strip(), end
+            assert CJK.search(text.zh), end
+            assert not CJK.search(text.en.replace("云开发", "")), end
+
+
+def test_every_reason_and_outcome_is_among_the_ends_tested(every_end: tuple[RowEnd, ...]) -> None:
+    assert {end.reason for end in every_end} - {None} == set(Reason)
+    assert {end.outcome for end in every_end} == set(Outcome) == set(OUTCOMES)
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_a_reason_without_a_code_has_texts_of_its_own(reason: Reason) -> None:
+    found = why(Outcome.FAILED, reason, None, "")
+    assert found is not None
+    assert found.code == reason
+    assert found.meaning.en
+    assert CJK.search(found.meaning.zh)
+    assert CJK.search(found.action.zh)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        pytest.param(RowEnd(2, Outcome.UPLOADED, errcode=0), None, id="good"),
+        pytest.param(RowEnd(2, Outcome.UPLOADED, Reason.UNVERIFIED), None, id="good-unverified"),
+        pytest.param(RowEnd(2, Outcome.PENDING), "pending", id="pending"),
+        pytest.param(RowEnd(2, Outcome.REFUSED, Reason.REFUSED, errcode=-1), "-1", id="errcode"),
+        pytest.param(RowEnd(2, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001), "40001", id="dead-token"),
+        pytest.param(RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088), "85088", id="breaker"),
+        pytest.param(
+            RowEnd(2, Outcome.FAILED, Reason.STORE_REFUSED, store_code="SlowDown"), "SlowDown", id="store"
+        ),
+        pytest.param(
+            RowEnd(2, Outcome.FAILED, Reason.STORE_REFUSED, http_status=502),
+            "store_refused",
+            id="store-no-code",
+        ),
+        pytest.param(
+            RowEnd(2, Outcome.FAILED, Reason.ETAG_MISMATCH, errcode=0, store_code="ETagMismatch"),
+            "ETagMismatch",
+            id="other-bytes-stored",
+        ),
+        pytest.param(RowEnd(2, Outcome.FAILED, Reason.NO_ANSWER, errcode=0), "no_answer", id="no-answer"),
+        pytest.param(RowEnd(2, Outcome.INVALID), "invalid", id="no-reason-noted"),
+    ],
+)
+def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> None:
+    found = why(end.outcome, end.reason, end.errcode, end.store_code, http_status=end.http_status)
+    assert (found.code if found else None) == code
+
+
+@pytest.mark.parametrize(
+    ("end", "en", "zh"),
+    [
+        pytest.param(
+            RowEnd(2, Outcome.REFUSED, Reason.REFUSED, errcode=85088),
+            f"85088: {errcode(85088).meaning.en}",
+            f"85088：{errcode(85088).meaning.zh}",
+            id="errcode",
+        ),
+        pytest.param(
+            RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088),
+            f"Not attempted: three rows in a row had ended with 85088. {errcode(85088).meaning.en}",
+            f"未尝试：此前已有连续三行以 85088 结束。{errcode(85088).meaning.zh}",
+            id="breaker",
+        ),
+        pytest.param(
+            RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=45011),
+            f"Not attempted: 45011 kept coming for longer than --patience. {errcode(45011).meaning.en}",
+            f"未尝试：45011 持续出现，超过了 --patience 的时限。{errcode(45011).meaning.zh}",
+            id="out-of-patience",
+        ),
+        pytest.param(
+            RowEnd(
+                2,
+                Outcome.FAILED,
+                Reason.STORE_REFUSED,
+                "Request has expired",
+                store_code="AccessDenied",
+                http_status=403,
+            ),
+            f"AccessDenied: {store_code('RequestExpired').meaning.en} The store's message: “Request has expired”",
+            f"AccessDenied：{store_code('RequestExpired').meaning.zh}存储服务返回的信息：“Request has expired”",
+            id="the-store's-message-sharpens-its-code",
+        ),
+        pytest.param(
+            RowEnd(2, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001),
+            "40001: The token was refused and the token source gave the same one again.",
+            "40001：令牌被拒绝，而令牌来源再次给出了同一个令牌。",
+            id="dead-token",
+        ),
+        pytest.param(
+            RowEnd(2, Outcome.INVALID, Reason.INVALID, "path starts with /"),
+            "Left out as bad input. path starts with /",
+            "输入有误，已跳过。path starts with /",
+            id="invalid",
+        ),
+        pytest.param(
+            RowEnd(2, Outcome.UNCHANGED, detail="run-1"),
+            "Unchanged since run-1, not re-checked.",
+            "自 run-1 以来未变化，未重新核对。",
+            id="unchanged",
+        ),
+        pytest.param(RowEnd(2, Outcome.UPLOADED), "", "", id="good"),
+    ],
+)
+def test_the_reason_in_both_languages(end: RowEnd, en: str, zh: str) -> None:
+    assert reason_text(end) == Text(en, zh)
+
+
+def test_an_echoed_secret_is_not_in_the_reason(every_end: tuple[RowEnd, ...]) -> None:
+    for end in every_end:
+        echoed = replace(end, detail="bad access_token=PLANTED")
+        assert "PLANTED" not in reason_text(echoed).en + reason_text(echoed).zh
+
+
+def test_counts_stand_on_one_line_without_zeros() -> None:
+    counts = {Outcome.UPLOADED: 1412, Outcome.FAILED: 0, Outcome.REFUSED: 12}
+    assert counts_line(counts, Lang.EN) == "1,412 uploaded · 12 refused"
+    assert counts_line(counts, Lang.ZH) == "1,412 已上传 · 12 被拒绝"
+
+
+@pytest.mark.parametrize(
+    ("counts", "finished", "said"),
+    [
+        pytest.param({}, True, "The run has no rows.", id="none"),
+        pytest.param(
+            {Outcome.UPLOADED: 1200}, True, "All good: 1,200 of 1,200 rows uploaded.", id="all-good"
+        ),
+        pytest.param(
+            {Outcome.UPLOADED: 5, Outcome.REFUSED: 2, Outcome.NOT_ATTEMPTED: 1},
+            True,
+            "5 of 8 rows are good, 3 not: 2 refused, 1 not attempted.",
+            id="some-not",
+        ),
+        pytest.param(
+            {Outcome.UPLOADED: 5, Outcome.REFUSED: 2, Outcome.PENDING: 3},
+            False,
+            "Unfinished: 7 of 10 rows have ended (5 good), 3 pending.",
+            id="unfinished",
+        ),
+    ],
+)
+def test_the_verdict(counts: Mapping[Outcome, int], finished: bool, said: str) -> None:
+    text = verdict(Kind.UPLOAD, counts, finished=finished)
+    assert text.en == said
+    assert CJK.search(text.zh)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
+    assert "7 of 7" in verdict(kind, {Outcome.LINKED: 7}, finished=True).en
