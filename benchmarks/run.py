@@ -177,7 +177,10 @@ def simulator(folder: Path) -> Iterator[str]:
 def compete(contest: Contest, name: str, base: str, folder: Path) -> Result:
     paths = folder / contest.list_name
     command = [sys.executable, str(HERE / "clients.py"), name, base, str(folder), str(paths)]
-    said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(f"{name} ended with {done.returncode}")
+    said = json.loads(done.stdout)
     with paths.open("rb") as file:
         rows = sum(1 for _ in file) - 1
     if said["rows"] != rows:

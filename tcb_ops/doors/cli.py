@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
         code = getattr(error.__cause__ or error, "exit_code", 130)
         _say(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
         return int(code)
-    except BrokenPipeError:  # `tcb-ops runs | head`: nobody reads on, which is no error
+    except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: nobody reads on; click exits at that
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
@@ -129,8 +129,9 @@ def _lang(arguments: Sequence[str]) -> Lang:
     try:
         return load_settings(_given(arguments, "--config"), {"lang": asked}).lang
     except TcbOpsError:
-        said = (asked, *map(os.environ.get, ("TCB_OPS_LANG", "LC_ALL", "LC_MESSAGES", "LANG")))
-        return Lang.ZH if next(filter(None, said), "").lower().startswith("zh") else Lang.EN
+        spoken = map(os.environ.get, ("TCB_OPS_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))
+        said = asked if asked in {"zh", "en"} else next(filter(None, spoken), "")
+        return Lang.ZH if said.lower().startswith("zh") else Lang.EN
 
 
 def _given(arguments: Sequence[str], option: str) -> str | None:

@@ -41,7 +41,8 @@ def _zh(error: click.ClickException) -> str:
         case click.BadParameter():
             return f"{_name(error)} 的值不可用：{_takes(error.param)}"
         case click.BadOptionUsage():
-            return f"选项 {error.option_name} 后面应有一个值" if "requires" in error.message else ""
+            takes = "后面应有一个值" if "requires" in error.message else "不带值"
+            return f"选项 {error.option_name} {takes}"
         case click.UsageError() if "unexpected extra" in error.message:
             return f"多余的参数：{error.message.partition('(')[2].rstrip(')')}"
     return ""
@@ -49,7 +50,7 @@ def _zh(error: click.ClickException) -> str:
 
 def _alike(possible: object) -> str:
     names = "、".join(map(str, possible)) if isinstance(possible, (list, tuple)) else ""
-    return f"，是否想写 {names}？" if names else ""
+    return f"（是否想写 {names}？）" if names else ""
 
 
 def _name(error: click.BadParameter) -> str:
@@ -65,10 +66,10 @@ def _takes(param: click.Parameter | None) -> str:
     if isinstance(kind, click.Choice):
         return f"只能是 {'、'.join(map(str, kind.choices))}"
     if isinstance(kind, (click.IntRange, click.FloatRange)):
-        low = "" if kind.min is None else f"大于 {kind.min:g}" if kind.min_open else f"不小于 {kind.min:g}"
-        high = "" if kind.max is None else f"不大于 {kind.max:g}"
-        whole = "整数" if isinstance(kind, click.IntRange) else "数"
-        return f"应为{'、'.join(filter(None, (low, high)))}的{whole}"
+        whole = "应为整数" if isinstance(kind, click.IntRange) else "应为数字"
+        above = "大于" if kind.min_open else "不小于"
+        low = "" if kind.min is None else f"，{above} {kind.min:g}"
+        return whole + low + ("" if kind.max is None else f"，不大于 {kind.max:g}")
     if kind is click.INT:
         return "应为整数"
     return "格式不对"

@@ -105,6 +105,27 @@ def list_options(command: Command) -> Command:
             help="Which header means env, merchant, path, file or appid. Repeatable.",
         ),
         click.option(
+            "--sheet", default="", metavar="NAME", help="The workbook's sheet. [default: the one that fits]"
+        ),
+        click.option(
+            "--header-row",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="The row of the column names. [default: found, titles above it are passed over]",
+        ),
+        click.option(
+            "--rows",
+            type=click.Choice(["all", "visible"]),
+            help="Whether a sheet's hidden and filtered rows count. [default: they refuse the list]",
+        ),
+        click.option(
+            "--map",
+            "maps",
+            multiple=True,
+            metavar="THERE=HERE",
+            help=r"Where a folder of another machine is here, e.g. 'D:\素材=/data/素材'. Repeatable.",
+        ),
+        click.option(
             "--on-bad",
             type=click.Choice(["refuse", "skip"]),
             default="refuse",
@@ -214,10 +235,21 @@ def columns_of(pairs: tuple[str, ...]) -> dict[str, str]:
     return columns
 
 
-def selection_of(given: Given, column: tuple[str, ...], limit: int | None) -> str:
+def selection_of(given: Given, values: dict[str, Any]) -> str:
     """What tells runs over different parts of the same list apart."""
-    parts = [*(f"where {w}" for w in sorted(given.where)), *(f"column {c}" for c in sorted(column))]
-    return "; ".join([*parts, *([f"limit {limit}"] if limit else [])])
+    parts = [
+        *(f"where {w}" for w in sorted(given.where)),
+        *(f"column {c}" for c in sorted(values["column"])),
+        *(f"map {m}" for m in sorted(values["maps"])),
+    ]
+    return "; ".join(
+        parts
+        + [
+            f"{name.replace('_', '-')} {values[name]}"
+            for name in ("sheet", "header_row", "rows", "limit")
+            if values[name]
+        ]
+    )
 
 
 def read_list(
@@ -232,4 +264,8 @@ def read_list(
         root,
         columns=columns_of(values["column"]),
         on_bad=values["on_bad"],
+        sheet=values["sheet"],
+        header_row=values["header_row"] or 0,
+        rows=values["rows"],
+        file_map=values["maps"],
     )

@@ -298,6 +298,14 @@ def _start(
     )
     with ExitStack() as stack:
         stack.enter_context(hold(ledger, planned.run.id))
+        record = ledger.run(planned.run.id)
+        if record.finished_at is not None:  # by another process, between the plan and the lock
+            raise UsageError(
+                Text(
+                    f"run {record.id} has just been finished elsewhere.",
+                    f"任务 {record.id} 刚刚已在别处完成。",
+                )
+            )
         sitting = Sitting(
             ledger,
             planned.run,
@@ -309,6 +317,20 @@ def _start(
             progress=progress,
             skip_unchanged=skip_unchanged,
             canary=canary,
+            may_discard=lambda other: _abandoned(ledger, other, new_run=new_run),
         )
         return Working(ledger, planned.run, sitting, settings, stack.pop_all(), resumed=planned.resumed)
     raise AssertionError  # the block above returns or raises
+
+
+def _abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
+    """Whether nobody goes on with a run: it is finished, or `new_run` was asked for and nobody works on it."""
+    from tcb_ops.runs.locks import hold
+
+    try:
+        if ledger.run(run_id).finished_at is not None:
+            return True
+        with hold(ledger, run_id):
+            return new_run
+    except UsageError:  # of another ledger, or being worked on
+        return False

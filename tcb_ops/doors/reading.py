@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from tcb_ops.doors.options import Given, read_list
 from tcb_ops.errors import InputError
 from tcb_ops.model import Lang, Text
@@ -23,7 +25,7 @@ PROBLEMS_SHOWN = 50
 def read_shown(
     screen: Screen, source: str, given: Given, settings: Settings, values: dict[str, Any], *, root: str | None
 ) -> Batch:
-    """Read the list, and say what was decided; or show its problems, and write the fix-me CSV."""
+    """Read the list, and say what was decided; or show its problems, write the fix-me CSV, and exit 2."""
     from tcb_ops.lists.fixme import write_fixme
     from tcb_ops.lists.problems import format_problem
 
@@ -49,7 +51,14 @@ def read_shown(
         if error.source != source:
             raise
         show(error)
-        raise
+        count = len(error.problems)
+        screen.warn(
+            Text(
+                f"The list is refused: {count:,} {'problem' if count == 1 else 'problems'}. Nothing was sent.",
+                f"清单未被接受：共 {count:,} 处问题。未发送任何内容。",
+            )
+        )
+        raise click.exceptions.Exit(error.exit_code) from None
     screen.say(batch.decided)
     for warning in batch.warnings:
         screen.warn(warning)

@@ -280,7 +280,7 @@ def _run_arguments(
         "settings": settings,
         "pace": pace,
         "note": given.note,
-        "selection": selection_of(given, values["column"], values["limit"]),
+        "selection": selection_of(given, values),
         "new_run": values["new_run"],
         "resume": values["resume"],
         "may_go_on": lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,21 @@ LINE_EVERY = 5.0
 """Seconds between two lines of progress where nobody watches."""
 
 
+class _Pipe(Console):
+    """A console whose reader may go away: `tcb-ops upload … | head` still ends the run with its own exit code."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Screen:
     """Where one command talks."""
 
     def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
         self.lang, self.quiet, self.verbose = lang, quiet, verbose
-        self.out = Console(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
-        self.err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
+        self.err = _Pipe(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def data(self, what: RenderableType) -> None:
         """Print data, a table or a line, on stdout."""
@@ -43,8 +52,12 @@ class Screen:
 
     def json(self, what: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout."""
-        sys.stdout.write(json.dumps(what, ensure_ascii=False, indent=2) + "\n")
-        sys.stdout.flush()
+        legible = (sys.stdout.encoding or "").lower() in {"utf-8", "utf8"}
+        try:
+            sys.stdout.write(json.dumps(what, ensure_ascii=not legible, indent=2) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.out.on_broken_pipe()
 
     def say(self, text: Text) -> None:
         """Talk, unless told to be quiet."""

@@ -53,32 +53,29 @@ def runs(operator: str, host: str, **values: Any) -> int:
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in (
-        Text("run", "任务"),
+        Text("run", "任务"),  # its id says when it began
         Text("kind", "类型"),
-        Text("begun", "开始"),
-        Text("list", "清单"),
-        Text("target", "目标"),
         Text("rows", "行数"),
         Text("outcomes", "结果"),
+        Text("list", "清单"),
+        Text("target", "目标"),
         Text("note", "备注"),
     ):
         table.add_column(
             head.of(settings.lang),
             overflow="fold",
             justify="right" if head.en == "rows" else "left",
-            no_wrap=head.en in {"run", "kind", "begun", "rows"},
+            no_wrap=head.en in {"run", "kind", "rows"},
         )
     for run in found:
         record = run.record
-        begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "minutes")[:16]
         table.add_row(
             record.id,
             record.kind,
-            begun,
-            record.list_name,
-            record.target,
             f"{record.rows:,}",
             counts_line(run.outcomes, settings.lang),
+            record.list_name,
+            record.target.partition("://")[2],
             record.note,
         )
     if found:

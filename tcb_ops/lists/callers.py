@@ -124,7 +124,7 @@ def _unknown_env(env: str, whole: Merchants, near: Callable[[str, Sequence[str]]
 def _unknown_merchant(
     merchant: str, whole: Merchants, near: Callable[[str, Sequence[str]], list[str]]
 ) -> NoCaller:
-    like = ", ".join(near(merchant, whole.names))
+    like = ", ".join(near(merchant, (*whole.names, *dict.fromkeys(m.appid for m in whole))))
     file = whole.source or "merchants.csv"
     return NoCaller(
         "merchant",

@@ -6,25 +6,43 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.lists.callers import NoCaller
 from tcb_ops.lists.cells import EDGE, shown, trim
+from tcb_ops.lists.odd import Kind, NotText, not_computed, odd_problem
 from tcb_ops.lists.rules import MAX_PATH_BYTES, not_advised, path_problem, too_long_in_urls
 from tcb_ops.model import Problem, Row, Text
 from tcb_ops.spreadsheet import unguard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tcb_ops.lists.callers import Callers
 
 __all__ = ["OURS", "RowCheck"]
 
+_WHO = frozenset({"env", "merchant", "appid"})
+_TEXT_ONLY = frozenset({"env", "path", "file"})
+_HARMLESS = frozenset({Kind.NUMBER, Kind.DATE, Kind.BOOLEAN})
+"""In merchant and appid: what the cell shows is looked up in the merchants file, so it cannot mean another one."""
 OURS = "tcb_"
 """What the columns that tcb-ops adds to its exports begin with; read back in, they are dropped."""
 
 
 class RowCheck:
-    """The checks of one list. Counts as it goes: rows, rows left out by `--where`, what to warn about."""
+    """The checks of one list. Counts as it goes: rows, rows left out by `--where`, what to warn about.
 
-    def __init__(self, headers: Sequence[str], found: Mapping[str, int], callers: Callers) -> None:
+    `place` says where a local file lies that another machine's path names. In a `sheet` cells right of the header are
+    left out with a warning: they cannot have got there by a delimiter too many.
+    """
+
+    def __init__(
+        self,
+        headers: Sequence[str],
+        found: Mapping[str, int],
+        callers: Callers,
+        *,
+        place: Callable[[str], str] = str,
+        sheet: bool = False,
+    ) -> None:
+        self._place, self._sheet = place, sheet
         self.rows = 0
         self.left_out = 0
         self._width = len(headers)
@@ -48,36 +66,35 @@ class RowCheck:
         """The row, and what is wrong with it. No row where the line is blank or `--where` leaves it out."""
         problems: list[Problem] = []
         if len(cells) != self._width:
-            if extra := [cell for cell in cells[self._width :] if trim(cell)]:
-                problems.append(self._too_many(line, len(cells), extra))
-            cells = cells[: self._width] + [""] * (self._width - len(cells))
+            cells = self._fitted(line, cells, problems)
         if self._exported:
             cells = [unguard(cell) for cell in cells]
-        env = self._value(line, cells, self._env, "env")
-        path = self._value(line, cells, self._path, "path")
-        if not path and not any(map(trim, cells)):
+        odd: dict[str, Problem] = {}
+        env = self._value(line, cells, self._env, "env", odd)
+        path = self._value(line, cells, self._path, "path", odd)
+        if not path and not any(map(trim, cells)) and not not_computed(cells):
             return None, problems
-        merchant = self._value(line, cells, self._merchant, "merchant")
-        appid = self._value(line, cells, self._appid, "appid")
-        file = self._value(line, cells, self._file, "file").replace("\\", "/")
+        merchant = self._value(line, cells, self._merchant, "merchant", odd)
+        appid = self._value(line, cells, self._appid, "appid", odd)
+        file = self._value(line, cells, self._file, "file", odd).replace("\\", "/")
         name = ""
         # Cells too many mostly means that they are not where they belong: judging them would only mislead.
         if not problems:
-            by = self._callers.of(env, merchant, appid)
-            if by is None:
-                self.left_out += 1
-                return None, problems
-            if isinstance(by, NoCaller):
-                appid = ""
-                value = {"env": env, "merchant": merchant, "appid": appid}[by.column]
-                problems.append(Problem(line, self.column(by.column), by.message, by.mend, shown(value)))
-            else:
-                env, appid, name = by.env, by.appid, by.name
-            if wrong := path_problem(path):
-                problems.append(Problem(line, self.column("path"), *wrong, shown(path)))
-            else:
-                self._doubt(line, path)
-                file = file or path.replace("\\", "/")
+            problems += odd.values()
+            if _WHO.isdisjoint(odd):
+                by = self._callers.of(env, merchant, appid)
+                if by is None:
+                    self.left_out += 1
+                    return None, []
+                if isinstance(by, NoCaller):
+                    value = {"env": env, "merchant": merchant, "appid": appid}[by.column]
+                    column = self.column(by.column)
+                    problems.append(Problem(line, column, by.message, by.mend, shown(value)))
+                    appid = ""
+                else:
+                    env, appid, name = by.env, by.appid, by.name
+            if "path" not in odd and self._passes(line, path, problems):
+                file = self._place(file) if file else path.replace("\\", "/")
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
@@ -96,24 +113,40 @@ class RowCheck:
             )
         return tuple(said)
 
-    def _value(self, line: int, cells: list[str], at: int, ours: str) -> str:
+    def _value(self, line: int, cells: list[str], at: int, ours: str, odd: dict[str, Problem]) -> str:
         if at < 0:
             return ""
         cell = cells[at]
+        if isinstance(cell, NotText) and (ours in _TEXT_ONLY or cell.kind not in _HARMLESS):
+            odd[ours] = Problem(line, self._said[ours], *odd_problem(cell), shown(cell))
         value = cell.strip(EDGE)
         if value != cell:
             self._note("trimmed", line, self._said[ours])
         return value
 
-    def _doubt(self, line: int, path: str) -> None:
+    def _passes(self, line: int, path: str, problems: list[Problem]) -> bool:
+        """Whether the path may be sent; what is doubtful about it is noted."""
+        if wrong := path_problem(path):
+            problems.append(Problem(line, self.column("path"), *wrong, shown(path)))
+            return False
         if odd := not_advised(path):
             self._note("not advised", line, shown(odd))
         if too_long_in_urls(path):
             self._note("long", line, "")
+        return True
 
     def _note(self, kind: str, line: int, what: str) -> None:
         times, first, first_what = self._seen.get(kind, (0, line, what))
         self._seen[kind] = (times + 1, first, first_what)
+
+    def _fitted(self, line: int, cells: list[str], problems: list[Problem]) -> list[str]:
+        """The cells made as many as the header has."""
+        if extra := [cell for cell in cells[self._width :] if trim(cell)]:
+            if self._sheet:
+                self._note("beyond", line, shown(extra[0], 40))
+            else:
+                problems.append(self._too_many(line, len(cells), extra))
+        return cells[: self._width] + [""] * (self._width - len(cells))
 
     def _too_many(self, line: int, cells: int, extra: list[str]) -> Problem:
         listed = shown(", ".join(extra))
@@ -128,6 +161,10 @@ class RowCheck:
 
 
 _WARNINGS = {
+    "beyond": (
+        "Rows with cells right of the last column name: {n}; those cells are left out (first: line {line}, '{what}')",
+        "有 {n} 行在最后一个列名右侧还有内容，这些内容未读取（第一处：第 {line} 行，“{what}”）",
+    ),
     "trimmed": (
         "Cells with spaces around them: {n}; they were trimmed (first: line {line}, column '{what}')",
         "有 {n} 个单元格前后带空格，已去掉（第一处：第 {line} 行“{what}”列）",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import stat
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -48,6 +50,7 @@ class Files:
         self._inside = self._root.rstrip(os.sep) + os.sep
         self._name = str(root)
         self._folder = lru_cache(maxsize=4096)(os.path.realpath)
+        self._names = lru_cache(maxsize=256)(self._list)
         self.look = lru_cache(maxsize=_REMEMBERED)(self._look)
 
     def problem(self) -> Problem | None:
@@ -61,7 +64,7 @@ class Files:
 
     def _look(self, file: str) -> Found | Unfit:
         """`file` is relative to the root, with forward slashes; links are resolved before it is judged."""
-        if os.path.isabs(file) or os.path.splitdrive(file)[0]:  # noqa: PTH117  as above
+        if os.path.isabs(file) or ntpath.splitdrive(file)[0]:  # noqa: PTH117  as above
             return _absolute(file)
         folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
         try:
@@ -71,15 +74,39 @@ class Files:
                 real = os.path.realpath(real)
                 facts = os.stat(real)  # noqa: PTH116  as above
             readable = os.access(real, os.R_OK)
-        except FileNotFoundError:
-            return _missing(file)
-        except NotADirectoryError:
-            return _missing(file)
+        except (FileNotFoundError, NotADirectoryError):
+            return _missing(file, self._alike(file))
         except (OSError, ValueError) as error:
             return _unreadable(file, error)
         if not real.startswith(self._inside):
             return _outside(file)
         return _judge(file, facts, readable=readable)
+
+    def _alike(self, file: str) -> str:
+        """The one file that differs by letter case or Unicode form only; empty where there is none, or several."""
+        here, found = self._root, []
+        for part in filter(None, file.split("/")):
+            there = self._names(here).get(_form(part), [])
+            real = part if part in there else there[0] if len(there) == 1 else ""
+            if not real or part == "..":
+                return ""
+            found.append(real)
+            here = os.path.join(here, real)  # noqa: PTH118  as above
+        return "/".join(found)
+
+    def _list(self, folder: str) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        try:
+            for name in os.listdir(folder):  # noqa: PTH208  as above
+                names.setdefault(_form(name), []).append(name)
+        except OSError:
+            return {}
+        return names
+
+
+def _form(name: str) -> str:
+    """A name as a file system that tells neither case nor Unicode form apart sees it."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _judge(file: str, facts: os.stat_result, *, readable: bool) -> Found | Unfit:
@@ -113,10 +140,29 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> Found | Unfit
     return Found(facts.st_size, facts.st_mtime_ns)
 
 
-def _missing(file: str) -> Unfit:
+def _missing(file: str, alike: str) -> Unfit:
+    name = shown(file)
+    message = Text(f"there is no file {name} below the root", f"根目录下没有文件 {name}")
+    if not alike:
+        return Unfit(
+            message, Text("check the name (case counts) and --root", "请检查文件名（区分大小写）和 --root")
+        )
+    real = shown(alike)
+    if unicodedata.normalize("NFC", alike) == unicodedata.normalize("NFC", file):
+        # The two look alike on any screen, so a name alone would not help.
+        return Unfit(
+            message,
+            Text(
+                f"there is {real}, which looks the same but is in another Unicode form (a Mac writes names so): copy its name into the list",
+                f"有 {real}，看起来一样，但 Unicode 形式不同（Mac 会这样写文件名）：请把它的文件名复制到清单里",
+            ),
+        )
     return Unfit(
-        Text(f"there is no file {shown(file)} below the root", f"根目录下没有文件 {shown(file)}"),
-        Text("check the name (case counts) and --root", "请检查文件名（区分大小写）和 --root"),
+        message,
+        Text(
+            f"did you mean {real}? Upper and lower case count",
+            f"是不是 {real}？文件名区分大小写",
+        ),
     )
 
 
@@ -129,9 +175,13 @@ def _unreadable(file: str, error: OSError | ValueError) -> Unfit:
 
 
 def _absolute(file: str) -> Unfit:
+    folder = shown(file.rpartition("/")[0] or "/")
     return Unfit(
         Text(f"{shown(file)} is not relative to the root", f"{shown(file)} 不是相对于根目录的路径"),
-        Text("write it from the root on, e.g. banner/a.png", "请从根目录写起，例如 banner/a.png"),
+        Text(
+            f"write it from the root on, e.g. banner/a.png, or say where its folder is here: --map '{folder}=FOLDER'",
+            f"请从根目录写起，例如 banner/a.png；或用 --map '{folder}=本机文件夹' 指明它的文件夹在哪里",
+        ),
     )
 
 

@@ -74,7 +74,9 @@ def rate(
     """Rate a row as the header. `needed` holds groups of our names: of each group one column must be there."""
     plain = {_plain(h) for h in headers}
     meant = {
-        ours for ours, names in known.items() if (_plain(given[ours]) in plain if ours in given else names & plain)
+        ours
+        for ours, names in known.items()
+        if (_plain(given[ours]) in plain if ours in given else names & plain)
     }
     names = frozenset().union(*known.values()) | {_plain(h) for h in given.values()}
     return Rating(all(meant & set(group) for group in needed), sum(_plain(h) in names for h in headers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from tcb_ops.errors import UsageError
@@ -215,14 +216,29 @@ def _narrowed(
         wanted.setdefault(at, set()).add(fold(value))
     kept = [m for m in whole if all(fold(m.columns[at][1]) in values for at, values in wanted.items())]
     if not kept:
-        said = " ".join(f"--where {shown(item)}" for item in where)
-        raise UsageError(
-            Text(
-                f"{said}: no merchant of {whole.source} fits; check the values",
-                f"{said}：{whole.source} 中没有符合的商户；请检查取值",
-            )
-        )
+        raise _fits_nobody(whole, where, wanted)
     return Merchants(kept, whole.source, whole)
+
+
+def _fits_nobody(whole: Merchants, where: Sequence[str], wanted: dict[int, set[str]]) -> UsageError:
+    said = " ".join(f"--where {shown(item)}" for item in where)
+    near = []
+    for at, values in wanted.items():
+        there = {fold(m.columns[at][1]): m.columns[at][1] for m in whole if m.columns[at][1]}
+        for value in values - there.keys():
+            close = get_close_matches(value, there, n=3, cutoff=0.5)
+            near += [f"{whole[0].columns[at][0]}={shown(there[name])}" for name in close]
+    if near:
+        listed = ", ".join(near)
+        mend = Text(f"did you mean {listed}?", f"是不是 {listed}？")
+    else:
+        mend = Text("check the values", "请检查取值")
+    return UsageError(
+        Text(
+            f"{said}: no merchant of {whole.source} fits; {mend.en}",
+            f"{said}：{whole.source} 中没有符合的商户；{mend.zh}",
+        )
+    )
 
 
 def _too_many(line: int, cells: int, headers: int) -> Problem:

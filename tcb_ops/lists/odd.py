@@ -44,6 +44,7 @@ class NotText(str):
     """The cell's name, such as B7; for MERGED the name of the cell that has the value."""
 
     def __new__(cls, text: str, kind: Kind, ref: str) -> Self:
+        """Make one; a str takes its text here."""
         self = super().__new__(cls, text)
         self.kind, self.ref = kind, ref
         return self
@@ -77,7 +78,9 @@ _SENTENCES = {
         _AS_TEXT,
     ),
     Kind.DATE: (
-        Text("cell {ref} is a date or time ({seen}), not text", "单元格 {ref} 是日期或时间（{seen}），不是文本"),
+        Text(
+            "cell {ref} is a date or time ({seen}), not text", "单元格 {ref} 是日期或时间（{seen}），不是文本"
+        ),
         _AS_TEXT,
     ),
     Kind.BOOLEAN: (
@@ -103,7 +106,10 @@ _SENTENCES = {
         ),
     ),
     Kind.MERGED: (
-        Text("the cell is merged with {ref}, so it has no value of its own", "这个单元格与 {ref} 合并，没有自己的值"),
+        Text(
+            "the cell is merged with {ref}, so it has no value of its own",
+            "这个单元格与 {ref} 合并，没有自己的值",
+        ),
         Text("unmerge the cells and fill in every row", "请取消合并单元格，并逐行填写"),
     ),
 }

@@ -19,7 +19,7 @@ from tcb_ops.model import Problem, Text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Package", "damaged", "local"]
+__all__ = ["Package", "damaged", "local", "new_parser"]
 
 _CHUNK = 1 << 16
 _LARGEST = 1 << 30
@@ -82,9 +82,18 @@ class Package:
                     yield
                 parser.Parse(b"", True)  # noqa: FBT003  as above
             yield
-        except (expat.ExpatError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError):
+        except (
+            expat.ExpatError,
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            LookupError,
+            ValueError,
+            NotImplementedError,
+        ):
             problem = damaged(part)
-        except (RuntimeError, NotImplementedError):  # zipfile's words for a password and for an odd compression
+        except RuntimeError:  # what zipfile says of a part that needs a password
             problem = _password()
         else:
             return
@@ -155,9 +164,7 @@ _SAVE_ANEW = Text(
 
 def damaged(part: str) -> Problem:
     """A part of the workbook is missing, or is not what it should be."""
-    message = Text(
-        f"the workbook is damaged (in {shown(part, 60)})", f"工作簿已损坏（{shown(part, 60)}）"
-    )
+    message = Text(f"the workbook is damaged (in {shown(part, 60)})", f"工作簿已损坏（{shown(part, 60)}）")
     return of_file(message, _SAVE_ANEW)
 
 
@@ -198,4 +205,7 @@ def _ole(raw: BinaryIO) -> Problem:
             return _password()
         tail = chunk[-len(_PASSWORD) :]
     message = Text("this is an old workbook (.xls or .et)", "这是旧格式的工作簿（.xls 或 .et）")
-    return of_file(message, Text("open it in Excel or WPS and save it as .xlsx", "请在 Excel 或 WPS 中打开，另存为 .xlsx"))
+    return of_file(
+        message,
+        Text("open it in Excel or WPS and save it as .xlsx", "请在 Excel 或 WPS 中打开，另存为 .xlsx"),
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,21 +13,46 @@ from tcb_ops.lists.batch import Batch, OnBad
 from tcb_ops.lists.callers import Callers
 from tcb_ops.lists.cells import shown, trim
 from tcb_ops.lists.check import RowCheck
-from tcb_ops.lists.decode import opened
-from tcb_ops.lists.headers import LIST_COLUMNS, find_columns, missing_column, score
+from tcb_ops.lists.decode import decode
+from tcb_ops.lists.headers import LIST_COLUMNS, LIST_NEEDS, find_columns, missing_column, rate
+from tcb_ops.lists.mapping import Mapped
 from tcb_ops.lists.problems import input_error, of_file
+from tcb_ops.lists.source import digest, is_workbook, open_source
 from tcb_ops.lists.staging import Problems, Staging
-from tcb_ops.lists.table import DELIMITERS, BrokenTableError, Table, read_table
+from tcb_ops.lists.table import BrokenTableError, Table, read_table
+from tcb_ops.lists.workbook import Rows, read_workbook
 from tcb_ops.model import Problem, Row, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from tcb_ops.lists.headers import Rating
     from tcb_ops.lists.merchants import Merchants
 
 __all__ = ["Batch", "read_paths"]
 
 _PAGE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What the operator says about where in the file the list is."""
+
+    columns: Mapping[str, str]
+    sheet: str
+    header_line: int
+    rows: Rows | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A list opened."""
+
+    table: Table
+    encoding: str
+    """As shown to people."""
+    bytes: int
+    sha256: str
 
 
 def read_paths(
@@ -34,15 +62,22 @@ def read_paths(
     *,
     columns: Mapping[str, str] = {},
     on_bad: OnBad = "refuse",
+    sheet: str = "",
+    header_row: int = 0,
+    rows: Rows | None = None,
+    file_map: Sequence[str] = (),
 ) -> Batch:
-    """Read a path list (CSV or TSV) and check every row.
+    r"""Read a path list (CSV, TSV or XLSX) and check every row.
 
     `root`: the folder of the local files, which are then looked at; None leaves them alone. `columns`: our name
     (env, merchant, path, file, appid) → the header that means it, where that is not a known one. `on_bad`: "refuse"
-    raises where any row has a problem, "skip" marks those rows invalid.
+    raises where any row has a problem, "skip" marks those rows invalid. `header_row`: the header's row, 0 has it
+    found. In a workbook `sheet` names the sheet and `rows` says whether hidden rows count. `file_map`: items such as
+    `D:\素材=/data/素材`, for local files written on another machine; needs `root`.
 
     Raises InputError with every problem in the order of the file (problems of the file itself are raised whatever
-    `on_bad` says), and UsageError for a name in `columns` that is none of ours or where no row is left.
+    `on_bad` says), and UsageError for a name in `columns` that is none of ours, for a `file_map` that leads out of the
+    root, or where no row is left.
     """
     if unknown := [name for name in columns if name not in LIST_COLUMNS]:
         ours = ", ".join(LIST_COLUMNS)
@@ -53,11 +88,14 @@ def read_paths(
             )
         )
     name = str(source)
+    mapped = Mapped(file_map, root)
     staging = Staging()
-    with opened(source) as decoded:
-        table = read_table(decoded.text, lambda headers: score(headers, LIST_COLUMNS, columns))
+    with _opened(source, _Choice(columns, sheet, header_row, rows)) as listing:
+        table = listing.table
         found = _columns(name, table, columns)
-        check = RowCheck(table.headers, found, Callers(merchants))
+        check = RowCheck(
+            table.headers, found, Callers(merchants), place=mapped.file, sheet=not table.delimiter
+        )
         broken = _stage(table, check, staging)
     if broken:
         staging.add_problems([broken])
@@ -78,13 +116,13 @@ def read_paths(
         )
     batch = Batch(
         source=Path(source),
-        sha256=decoded.sha256,
-        bytes=decoded.bytes,
+        sha256=listing.sha256,
+        bytes=listing.bytes,
         headers=check.headers,
-        encoding=decoded.encoding,
+        encoding=listing.encoding,
         delimiter=table.delimiter,
-        warnings=decoded.warnings + check.warnings(),
-        decided=_decided(name, decoded.encoding, table, found, check),
+        warnings=table.warnings + check.warnings(),
+        decided=_decided(name, table, found, check),
         merchants=merchants,
         left_out=check.left_out,
         on_bad=on_bad,
@@ -93,6 +131,42 @@ def read_paths(
         file_column=check.column("file"),
     )
     return batch if root is None else batch.check_files(root)
+
+
+@contextmanager
+def _opened(source: str | Path, choice: _Choice) -> Iterator[_Listing]:
+    """Open a list as a table, whatever it came in."""
+    name = str(source)
+
+    def judge(row: Sequence[str]) -> Rating:
+        return rate(row, LIST_COLUMNS, choice.columns, LIST_NEEDS)
+
+    with open_source(source) as raw:
+        decoded = None
+        reading: Callable[..., Table]
+        if is_workbook(raw):
+            size, sha256 = digest(raw)
+            reading = partial(read_workbook, raw, judge, sheet=choice.sheet, rows=choice.rows)
+        elif choice.sheet:
+            raise UsageError(Text(f"--sheet: {name} is no workbook", f"--sheet：{name} 不是工作簿"))
+        else:
+            decoded = decode(raw, name)
+            size, sha256 = decoded.bytes, decoded.sha256
+            reading = partial(read_table, decoded.text, judge)
+        try:
+            table = reading(header_line=choice.header_line)
+        except BrokenTableError as error:
+            problem = error.problem
+        else:
+            if decoded is None:
+                yield _Listing(table, table.layout.en, size, sha256)
+            else:
+                en, zh = table.layout.en, table.layout.zh
+                layout = Text(f"{decoded.encoding}, {en}", f"{decoded.encoding}，{zh}")
+                table = replace(table, layout=layout, warnings=decoded.warnings)
+                yield _Listing(table, decoded.encoding, size, sha256)
+            return
+        raise input_error(name, [problem])
 
 
 def _columns(name: str, table: Table, given: Mapping[str, str]) -> dict[str, int]:
@@ -142,14 +216,23 @@ def _again(column: str, line: int, first: int, path: str) -> Problem:
     return Problem(line, column, message, mend, shown(path))
 
 
-def _decided(name: str, encoding: str, table: Table, found: Mapping[str, int], check: RowCheck) -> Text:
-    delimiter = DELIMITERS[table.delimiter]
+def _decided(name: str, table: Table, found: Mapping[str, int], check: RowCheck) -> Text:
     columns = {ours: shown(trim(table.headers[at]), 40) for ours, at in found.items()}
-    said = ", ".join(ours if ours == header else f"{ours} = '{header}'" for ours, header in columns.items())
-    rows, out = f"{check.rows:,}", f"{check.left_out:,}"
+    named = ", ".join(ours if ours == header else f"{ours} = '{header}'" for ours, header in columns.items())
+    en = [f"{name}: {table.layout.en}"]
+    zh = [f"{name}：{table.layout.zh}"]
+    if table.titles:
+        above = ", ".join(f"{line} '{title}'" for line, title in table.titles)
+        en.append(f"header in row {table.header_line}, above it {above}")
+        zh.append(f"表头在第 {table.header_line} 行，其上方是 {above}")
+    elif table.header_line > 1:
+        en.append(f"header in row {table.header_line}")
+        zh.append(f"表头在第 {table.header_line} 行")
+    en += [said.en for said in table.said]
+    zh += [said.zh for said in table.said]
+    out = f", {check.left_out:,} more left out by --where" if check.left_out else ""
+    out_zh = f"，另有 {check.left_out:,} 行被 --where 排除" if check.left_out else ""
     return Text(
-        f"{name}: {encoding}, {delimiter.en}; columns {said}; {rows} rows"
-        + (f", {out} more left out by --where" if check.left_out else ""),
-        f"{name}：{encoding}，{delimiter.zh}分隔；列 {said}；{rows} 行"
-        + (f"，另有 {out} 行被 --where 排除" if check.left_out else ""),
+        f"{', '.join(en)}; columns {named}; {check.rows:,} rows{out}",
+        f"{'，'.join(zh)}；列 {named}；{check.rows:,} 行{out_zh}",
     )

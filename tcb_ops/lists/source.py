@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from tcb_ops.model import Problem, Text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["is_workbook", "open_source"]
+__all__ = ["digest", "is_workbook", "open_source"]
 
 _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """How a zip (xlsx), an empty zip and an OLE container (xls, a workbook with a password) begin."""
@@ -49,6 +50,15 @@ def is_workbook(raw: BinaryIO) -> bool:
     """Whether the bytes begin as a workbook's do, whatever the file is called."""
     raw.seek(0)
     return raw.read(8).startswith(_WORKBOOKS)
+
+
+def digest(raw: BinaryIO) -> tuple[int, str]:
+    """The file's bytes and their SHA-256, 64 hex digits."""
+    raw.seek(0)
+    sha256 = hashlib.sha256()
+    while chunk := raw.read(1 << 20):
+        sha256.update(chunk)
+    return raw.tell(), sha256.hexdigest()
 
 
 _CHANGED = of_file(

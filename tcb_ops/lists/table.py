@@ -55,12 +55,14 @@ class Table:
     header_line: int
     rows: Iterator[Record] = field(repr=False)
     """(line, cells) of every row that is not blank. Raises BrokenTableError where the quoting breaks."""
-    titles: tuple[str, ...] = ()
-    """What stands in the rows above the header, shortened."""
+    titles: tuple[tuple[int, str], ...] = ()
+    """(line, text) of the rows above the header, shortened."""
     delimiter: str = ""
     """None in a workbook."""
-    layout: Text = Text("", "")
+    layout: Text = field(kw_only=True)
     """What people call this kind of table."""
+    said: tuple[Text, ...] = ()
+    """What else was decided."""
     warnings: tuple[Text, ...] = ()
 
 
@@ -109,8 +111,8 @@ def under_header(
     headers = [str(cell) for cell in cells]
     while not trim(headers[-1]):
         headers.pop()
-    titles = tuple(shown(trim(" ".join(filter(trim, cells))), 40) for _, cells in head[:at])
-    return Table(tuple(headers), line, islice(rows, at + 1, None), titles, delimiter, layout)
+    titles = tuple((above, shown(trim(" ".join(filter(trim, said))), 40)) for above, said in head[:at])
+    return Table(tuple(headers), line, islice(rows, at + 1, None), titles, delimiter, layout=layout)
 
 
 def _raising(problem: Problem) -> Iterator[Record]:

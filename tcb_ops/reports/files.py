@@ -174,7 +174,9 @@ def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
 
 
 def _new(file: Path) -> Any:
-    return file.open("x", encoding="utf-8-sig", newline="", buffering=1 << 18)
+    stream = file.open("x", encoding="utf-8", newline="", buffering=1 << 18)
+    stream.write("\ufeff")  # the codec utf-8-sig would do, but goes through Python for each row
+    return stream
 
 
 def _writer(stream: Any) -> Any:

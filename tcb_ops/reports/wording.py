@@ -183,9 +183,8 @@ def why(
     if store_code == _ETAG_MISMATCH:
         return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH])
     if store_code or (reason is Reason.STORE_REFUSED and http_status):
-        shown = redact(
-            store_code
-        )  # an unknown code is whatever the server wrote, and the catalogue quotes it
+        # An unknown code is whatever the server wrote, and the catalogue quotes it.
+        shown = redact(store_code)
         code = errcodes.store_code(shown, message, http_status or 0)
         return Why(shown or Reason.STORE_REFUSED, code.meaning, code.action)
     if reason is None:

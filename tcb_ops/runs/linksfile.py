@@ -18,7 +18,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Link, Outcome, Secret, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from zoneinfo import ZoneInfo
 
@@ -56,23 +56,24 @@ class LinksFile:
         self._run_id = run_id
         self._file: io.BufferedRandom | None = None
 
-    def open(self) -> None:
-        """Open the part file for appending; a torn last line is cut. Another run's part is refused."""
+    def open(self, may_discard: Callable[[str], bool] = lambda _run: False) -> None:
+        """Open the part file for appending; a torn last line is cut.
+
+        Another run's part is refused (UsageError), unless `may_discard` says of its id that nobody needs it.
+        """
         head = f"# {self._run_id}\n".encode()
         try:
             handle = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
             self._file = os.fdopen(handle, "r+b")
             self.part.chmod(0o600)
             found = self._file.readline()
-            if found and found != head and found.endswith(b"\n"):
-                self._file.close()
-                self._file = None
+            owner = found[2:].decode(errors="replace").strip()
+            if found.endswith(b"\n") and found != head and not may_discard(owner):
+                self.close()
                 raise UsageError(
                     Text(
-                        f"{self.part} belongs to another run ({found[2:].decode(errors='replace').strip()}): finish "
-                        "that one, or name another file with --out.",
-                        f"{self.part} 属于另一个任务（{found[2:].decode(errors='replace').strip()}）："
-                        "请先完成它，或用 --out 指定其他文件。",
+                        f"{self.part} belongs to another run ({owner}): finish that one, or name another file with --out.",
+                        f"{self.part} 属于另一个任务（{owner}）：请先完成它，或用 --out 指定其他文件。",
                     )
                 )
             if found != head:
@@ -132,13 +133,17 @@ class LinksFile:
                 out.flush()
                 os.fsync(out.fileno())
             fresh.replace(self.dest)
-            self.close()
-            self.part.unlink()
         except OSError as error:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise _trouble(self.dest, error) from None
         return run_out
+
+    def discard(self) -> None:
+        """Remove the part file: the ledger says that the run is finished, so nobody goes on with it."""
+        self.close()
+        with suppress(OSError):  # the next run at this place removes it
+            self.part.unlink()
 
     def _places(self, alive_at: float | None) -> array[int]:
         """Where each line's newest link stands in the part file (bytes), -1 for none; eight bytes a line."""

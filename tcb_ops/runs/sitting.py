@@ -47,8 +47,12 @@ class Sitting:
         progress: Callable[[Progress], None] | None = None,
         skip_unchanged: bool = False,
         canary: int = 0,
+        may_discard: Callable[[str], bool] = lambda _run: False,
     ) -> None:
-        """Start working. The caller holds the run's lock; it may let go when `wait` has returned."""
+        """Start working. The caller holds the run's lock; it may let go when `wait` has returned.
+
+        `may_discard` says of another run's id whether its links, left where this run's are to go, are of no use.
+        """
         self._ledger, self._run, self._settings, self._pace = ledger, run, settings, pace
         self._root, self._progress = root, progress
         self._links = LinksFile(out, run.id, Path(run.out)) if run.kind is Kind.LINKS else None
@@ -63,7 +67,7 @@ class Sitting:
         self.links_run_out = 0
         """Of a links run: how many links had run out when links.csv was finished."""
         if self._links is not None:
-            self._links.open()
+            self._links.open(may_discard)
             self._reopen_lost(self._links)
         self._future = hand_over(self._work())
 
@@ -114,11 +118,19 @@ class Sitting:
                 raise self._early_end(interrupted(self._run)) from None
             except TcbOpsError as error:
                 raise self._early_end(error) from None
+        try:
+            self._finish()
+        except TcbOpsError as error:
+            raise self._early_end(error) from None
+        return self._ledger.run(self._run.id)
+
+    def _finish(self) -> None:
         if self._links is not None:
             self.links_run_out = self._links.finish(self._ledger, self._run, self._settings.zone, time.time())
             self._ledger.note_report(self._run, str(self._links.dest))
         self._ledger.finish(self._run, time.time())
-        return self._ledger.run(self._run.id)
+        if self._links is not None:
+            self._links.discard()
 
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
         """Note in the ledger why the sitting ended, as far as the ledger still takes it."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tcb_ops.lists.headers import Rating
 from tcb_ops.lists.table import BrokenTableError, Table, read_table
 
 if TYPE_CHECKING:
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
 KNOWN = {"env", "path", "环境"}
 
 
-def known(headers: Sequence[str]) -> int:
-    return sum(h.strip() in KNOWN for h in headers)
+def known(headers: Sequence[str]) -> Rating:
+    count = sum(h.strip() in KNOWN for h in headers)
+    return Rating(count > 1, count)
 
 
 def table_of(text: str) -> Table:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from shop import TEA, TEA_TEST, OpenShop, Until, Whole, many
+from shop import BOOKS, TEA, TEA_TEST, OpenShop, Until, Whole, many
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant
@@ -114,8 +114,7 @@ def test_more_rows_than_a_refill_all_go(open_shop: OpenShop, whole: Whole) -> No
 
 
 def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(open_shop: OpenShop) -> None:
-    rows = [(TEA.env, "first.png"), (TEA.env, "second.png")]
-    shop = open_shop(rows, [Fault(path="first.png", errcode=-1, calls=((1, 1),)), Fault(delay=0.8)])
+    shop = open_shop(many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=0.8)])
     batch = shop.read()
     began = time.process_time()
     run = tcb.upload(batch, settings=shop.settings, pace=Pace(concurrency=1, backoff=0.01))

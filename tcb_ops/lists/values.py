@@ -1,0 +1,163 @@
+"""What a workbook's raw values show: shared strings, numbers, dates.
+
+Sources: ECMA-376 part 1, 18.4 (shared strings), 18.8.30 (number formats), 18.17.4 (dates), 22.9.2.19 (escapes).
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tcb_ops.lists.odd import Kind
+from tcb_ops.lists.package import local, new_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tcb_ops.lists.package import Package
+
+__all__ = ["LONGEST_CELL", "Formats", "Strings", "date_text", "number_text", "unescape"]
+
+LONGEST_CELL = 131_072
+"""Characters, as in a CSV; a spreadsheet's own limit is 32,767."""
+
+
+class Strings:
+    """The strings that cells share, packed: a million paths are some 40 MB."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q", [0])
+
+    def __getitem__(self, index: int) -> str:
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode()
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def read(self, package: Package, part: str) -> None:
+        """Read them from their part."""
+        reader = _StringReader(self._add)
+        for _ in package.feed(part, new_parser(reader.start, reader.end, reader.text)):
+            pass
+
+    def _add(self, text: str) -> None:
+        self._bytes.extend(text.encode("utf-8", "replace"))
+        self._ends.append(len(self._bytes))
+
+
+class _StringReader:
+    """Handlers that put a string's runs together. What stands above characters to say how they sound is no text."""
+
+    def __init__(self, add: Callable[[str], None]) -> None:
+        self._add = add
+        self._takes = self._sounds = False
+        self._said: list[str] = []
+
+    def start(self, name: str, _attributes: dict[str, str]) -> None:
+        match local(name):
+            case "t":
+                self._takes = not self._sounds
+            case "rPh":
+                self._sounds = True
+            case "si":
+                self._said.clear()
+
+    def end(self, name: str) -> None:
+        match local(name):
+            case "t":
+                self._takes = False
+            case "rPh":
+                self._sounds = False
+            case "si":
+                text = unescape("".join(self._said))
+                if len(text) > LONGEST_CELL:
+                    raise ValueError
+                self._add(text)
+
+    def text(self, characters: str) -> None:
+        if self._takes:
+            self._said.append(characters)
+
+
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
+
+
+def unescape(text: str) -> str:
+    """Characters that XML cannot hold stand as _x000D_; a NUL stays so, since no list has one."""
+    if "_x" not in text:
+        return text
+    plain = _ESCAPED.sub(lambda m: chr(int(m[1], 16)) if int(m[1], 16) else m[0], text)
+    # Two halves of a pair may have been written apart; half of one is no character.
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_DATE_IDS = {*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)}
+"""The built-in number formats that are dates or times, those of Chinese systems among them."""
+_NOT_LETTERS = re.compile(r'"[^"]*"|\[(?!h+\]|m+\]|s+\])[^\]]*\]|[\\_*].', re.IGNORECASE)
+_DATE_LETTERS = re.compile("[dmyhs]", re.IGNORECASE)
+_ZEROS = re.compile("0{2,}")
+
+
+class Formats:
+    """How numbers show: by a cell's style."""
+
+    def __init__(self) -> None:
+        self._codes: dict[int, str] = {}
+        self._styles: list[int] = []
+
+    def read(self, package: Package, part: str) -> None:
+        """Read them from their part."""
+        within = False
+        for name, attributes in package.elements(part):
+            match name:
+                case "numFmt":
+                    self._codes[_number(attributes, "numFmtId")] = attributes.get("formatCode", "")
+                case "cellXfs" | "/cellXfs":
+                    within = name == "cellXfs"
+                case "xf" if within:
+                    self._styles.append(_number(attributes, "numFmtId"))
+
+    def show(self, raw: str, style: str, *, since_1904: bool) -> tuple[str, Kind]:
+        """A number as text, and whether it is one or a date. ValueError where it is neither."""
+        at = int(style or 0)
+        format_id = self._styles[at] if at < len(self._styles) else 0
+        code = self._codes.get(format_id, "")
+        if format_id in _DATE_IDS or _DATE_LETTERS.search(_NOT_LETTERS.sub("", code)):
+            return date_text(float(raw), since_1904=since_1904), Kind.DATE
+        text = number_text(raw)
+        return (text.zfill(len(code)) if _ZEROS.fullmatch(code) else text), Kind.NUMBER
+
+
+def _number(attributes: dict[str, str], name: str) -> int:
+    value = attributes.get(name, "0")
+    return int(value) if value.isdecimal() else 0
+
+
+def number_text(raw: str) -> str:
+    """A number as a cell shows it: 12 for 12.0, 0.1 for 0.10000000000000001 (a spreadsheet has 15 digits)."""
+    if raw.isascii() and raw.isdigit() and len(raw) < 16:
+        return str(int(raw))
+    number = float(raw)
+    if number.is_integer() and abs(number) < 1e21:
+        return str(int(number))
+    return format(number, ".15g").upper()
+
+
+def date_text(serial: float, *, since_1904: bool) -> str:
+    """A day number as ISO date, time, or both. ValueError where there is no such day.
+
+    Day 60 of the usual count is 29 February 1900, which never was; the days before it are one less.
+    """
+    day_zero = datetime(1904, 1, 1) if since_1904 else datetime(1899, 12, 30)  # noqa: DTZ001  a cell has no time zone
+    if not since_1904 and 1 <= serial < 60:
+        day_zero += timedelta(days=1)
+    try:
+        moment = day_zero + timedelta(seconds=round(serial * 86_400))
+    except OverflowError:
+        raise ValueError(serial) from None
+    if 0 <= serial < 1:
+        return moment.time().isoformat()
+    return moment.date().isoformat() if moment.time() == datetime.min.time() else moment.isoformat(" ")

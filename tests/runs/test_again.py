@@ -1,0 +1,123 @@
+"""Running again, carefully: retry, skip-unchanged, canary, audit."""
+
+import pytest
+from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Whole
+
+import tcb_ops as tcb
+from tcb_ops.simulator import Fault, Step
+
+
+def reopened(shop, faults=()):
+    """The shop's platform with other faults, on the same port."""
+    from tcb_ops.simulator import Faults, Simulator
+
+    tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in shop.merchants}
+    shop.sim.__exit__(None, None, None)
+    return Simulator(
+        list(shop.merchants), tokens, faults=Faults(tuple(faults)), record=True, port=shop.sim.port
+    )
+
+
+def test_a_retry_runs_the_bad_rows_alone_as_a_child_of_their_run(open_shop: OpenShop, whole: Whole):
+    shop = open_shop(faults=[Fault(appid="wxbooks", errcode=85088)])
+    first = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    assert whole(first, 30)["uploaded"] == 20
+    with reopened(shop) as mended:
+        again = tcb.retry("latest", shop.merchants, settings=shop.settings, pace=QUICK)
+        assert whole(again, 10) == {"uploaded": 10}
+        assert {call.env for call in mended.calls} == {BOOKS.env}
+    assert again.record.parent == first.id
+    assert again.record.headers == first.record.headers
+    assert [record.row.line for record in again.rows()] == list(range(22, 32))
+
+
+def test_a_retry_is_narrowed_by_code_and_by_merchant(open_shop: OpenShop, whole: Whole):
+    faults = [Fault(env=BOOKS.env, errcode=40097), Fault(env=TEA.env, path="banner/1.png", errcode=-601002)]
+    shop = open_shop(faults=faults)
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    assert run.counts["refused"] == 11
+    by_code = tcb.retry(run.id, shop.merchants, codes=[-601002], settings=shop.settings, pace=QUICK)
+    assert whole(by_code, 1) == {"refused": 1}
+    tea = [merchant for merchant in shop.merchants if merchant.appid == "wxtea"]
+    by_merchant = tcb.retry(run.id, tcb.Merchants(tea), settings=shop.settings, pace=QUICK, selection="tea")
+    assert [record.row.env for record in by_merchant.rows()] == [TEA.env]
+
+
+def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(open_shop: OpenShop, whole: Whole):
+    shop = open_shop(faults=[Fault(env=BOOKS.env, path="banner/[01].png", errcode=40097)])
+    tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    (shop.folder / "files" / "20.bin").write_text("mended", encoding="utf-8")
+    (shop.folder / "files" / "21.bin").unlink()
+    with reopened(shop) as platform:
+        again = tcb.retry("latest", shop.merchants, settings=shop.settings, pace=QUICK)
+        assert whole(again, 2) == {"uploaded": 1, "failed": 1}
+        assert [stored.size for stored in platform.objects.values()] == [len("mended")]
+    gone = [record.end for record in again.rows() if record.end.outcome is tcb.Outcome.FAILED]
+    assert "21.bin" in gone[0].detail
+
+
+def test_what_cannot_be_retried_is_said(open_shop: OpenShop):
+    shop = open_shop()
+    good = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    with pytest.raises(tcb.UsageError, match="no such row to run again"):
+        tcb.retry(good.id, shop.merchants, settings=shop.settings)
+
+
+def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(open_shop: OpenShop, whole: Whole):
+    shop = open_shop()
+    first = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    before = len(shop.sim.calls)
+    again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)
+    assert whole(again, 30) == {"unchanged": 30}
+    assert again.good
+    assert len(shop.sim.calls) == before
+    assert {f"since run {first.id}, not re-checked"} == {record.end.detail for record in again.rows()}
+
+
+def test_a_changed_file_is_sent_even_if_its_size_is_the_same(open_shop: OpenShop, whole: Whole):
+    shop = open_shop()
+    tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    file = shop.folder / "files" / "0.bin"
+    file.write_text(file.read_text(encoding="utf-8").swapcase(), encoding="utf-8")
+    again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)
+    assert whole(again, 30) == {"uploaded": 1, "unchanged": 29}
+
+
+def test_a_later_failure_puts_the_earlier_upload_in_doubt(open_shop: OpenShop, whole: Whole):
+    shop = open_shop([(TEA.env, "a.png")])
+    tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    with reopened(shop, [Fault(env=TEA.env, step=Step.STORE, code="PaymentRequired")]):
+        assert whole(tcb.upload(shop.read(), settings=shop.settings, pace=QUICK), 1) == {"failed": 1}
+    with reopened(shop):
+        again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)
+    assert whole(again, 1) == {"uploaded": 1}
+
+
+def test_a_canary_that_is_not_good_stops_the_run_and_the_rest_can_follow(open_shop: OpenShop, whole: Whole):
+    shop = open_shop(faults=[Fault(env=TEA.env, path="banner/3.png", errcode=40097)])
+    with pytest.raises(tcb.CanaryError, match="without --canary"):
+        tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, canary=1)
+    stopped = tcb.open_run(settings=shop.settings)
+    assert whole(stopped, 30) == {"uploaded": 9, "refused": 1, "pending": 20}
+    assert {call.env for call in shop.sim.calls} == {TEA.env}
+    rest = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    assert rest.id == stopped.id
+    assert whole(rest, 30) == {"uploaded": 29, "refused": 1}
+
+
+def test_a_good_canary_lets_the_others_follow_in_the_same_run(open_shop: OpenShop, whole: Whole):
+    shop = open_shop()
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, canary=2)
+    assert whole(run, 30) == {"uploaded": 30}
+    order = [call.env for call in shop.sim.calls]
+    assert set(order[: order.index(BOOKS.env)]) == {TEA.env, TEA_TEST.env}
+
+
+def test_an_audit_asks_one_link_per_environment_and_stores_nothing(open_shop: OpenShop, whole: Whole):
+    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=61007)])
+    merchants = tcb.read_merchants(shop.settings.merchants)
+    run = tcb.audit(merchants, settings=shop.settings, pace=QUICK)
+    assert whole(run, 3) == {"linked": 2, "refused": 1}
+    assert shop.sim.stats["link_calls"] == 3
+    assert not shop.sim.stats["store_calls"]
+    assert [(cause.merchant, cause.code) for cause in run.causes()] == [(BOOKS.name, "61007")]
