@@ -16,7 +16,9 @@ README = ROOT / "README.md"
 
 
 def help_text() -> str:
-    with cli.make_context("tcb-ops", [], max_content_width=100, terminal_width=100, resilient_parsing=True) as context:
+    with cli.make_context(
+        "tcb-ops", [], max_content_width=100, terminal_width=100, resilient_parsing=True
+    ) as context:
         return f"```\n{cli.get_help(context)}\n```"
 
 
@@ -33,7 +35,9 @@ def test_generated_blocks_of_the_readme_are_what_the_program_says():
 
 def test_every_errcode_of_the_catalogue_is_in_the_readme():
     readme = README.read_text(encoding="utf-8")
-    assert [entry.code for entry in all_errcodes() if not re.search(rf"\|\s*`?{entry.code}`?\s", readme)] == []
+    assert [
+        entry.code for entry in all_errcodes() if not re.search(rf"\|\s*`?{entry.code}`?\s", readme)
+    ] == []
 
 
 def test_every_option_and_setting_that_the_readme_names_exists():
@@ -42,9 +46,11 @@ def test_every_option_and_setting_that_the_readme_names_exists():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme))
     other_programs = {"--appid", "--check"}
     assert named - options - other_programs <= {"--version", "--help"}
-    settings = set(re.findall(r"^\| `([a-z_]+)` \|", readme.split("### Settings")[1].split("## ")[0], re.MULTILINE))
+    settings = set(
+        re.findall(r"^\| `([a-z_]+)` \|", readme.split("### Settings")[1].split("## ")[0], re.MULTILINE)
+    )
     assert settings == set(Settings.model_fields) - {"tokens"}
-    assert all(f'{field} = ' in readme for field in TokenSettings.model_fields)
+    assert all(f"{field} = " in readme for field in TokenSettings.model_fields)
 
 
 def test_every_command_has_help_and_a_test_of_its_name_in_the_readme():
@@ -66,7 +72,9 @@ def test_public_names_are_there_and_used_in_the_readme_as_they_are():
 def test_importing_is_quick_and_loads_no_heavy_library():
     heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "rich", "jinja2", "click", "IPython"}
     code = "import sys, tcb_ops; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert heavy & set(loaded) == set()
 
 

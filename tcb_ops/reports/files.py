@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.redact import redact
-from tcb_ops.reports.table import Group
 from tcb_ops.reports.wording import action_text, reason_text
+from tcb_ops.runs.records import Tally
 from tcb_ops.spreadsheet import guard
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ FIRST = 200
 class Passed:
     """What was seen while the rows went by: counted then, so that it agrees with the files whatever runs meanwhile."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[Tally, ...]
     first: tuple[RowRecord, ...]
     """The first rows that ended, but not well; 200 at most."""
 
@@ -152,7 +152,7 @@ def write_rows(
                 write_bad(cells)
                 if len(first) < FIRST and end.outcome is not Outcome.PENDING:
                     first.append(record)
-    return Passed(tuple(Group(*(*key, rows)) for key, rows in counted.items()), tuple(first))
+    return Passed(tuple(Tally(*(*key, rows)) for key, rows in counted.items()), tuple(first))
 
 
 def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:

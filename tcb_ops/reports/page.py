@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tcb_ops.reports.files import Passed
-    from tcb_ops.reports.table import Group
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.runs.records import RunRecord, Tally
     from tcb_ops.settings import Settings
 
 __all__ = ["counts_of", "is_simulated", "page"]
@@ -126,7 +125,7 @@ def is_simulated(run: RunRecord) -> bool:
     return is_loopback(urlsplit(run.target).hostname or "")
 
 
-def counts_of(groups: Iterable[Group]) -> dict[Outcome, int]:
+def counts_of(groups: Iterable[Tally]) -> dict[Outcome, int]:
     """Sum groups up by outcome, without zeros, in the order of the outcomes."""
     counts: dict[Outcome, int] = defaultdict(int)
     for group in groups:
@@ -180,7 +179,7 @@ def page(
     )
 
 
-def _places(groups: Iterable[Group]) -> list[Place]:
+def _places(groups: Iterable[Tally]) -> list[Place]:
     """Sum groups up by merchant and environment: those with most rows that are not good first, then by name."""
     found: dict[tuple[str, str, str], Place] = {}
     for group in groups:

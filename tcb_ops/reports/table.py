@@ -14,14 +14,12 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from tcb_ops.model import Reason
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord, Tally
 
 __all__ = [
     "Cause",
     "CodeGroup",
-    "Group",
     "MerchantShare",
     "by_code",
     "causes",
@@ -33,20 +31,6 @@ LINES = 40
 """Lines that the table may take on a terminal, more or less."""
 TEXTS = 4
 """Lines of them that a code takes beside its merchants: what it means, what to do (which wraps), a blank one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Rows of one merchant's environment that share an end: a Tally, counted while the rows go by."""
-
-    appid: str
-    merchant: str
-    env: str
-    outcome: Outcome
-    reason: Reason | None
-    errcode: int | None
-    store_code: str
-    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +77,7 @@ def errcode_table(ledger: Ledger, run: RunRecord) -> list[Cause]:
     return causes(ledger.tallies(run))
 
 
-def causes(groups: Iterable[Group | Tally]) -> list[Cause]:
+def causes(groups: Iterable[Tally]) -> list[Cause]:
     """Tabulate groups of rows by merchant, environment and code, most rows first; good ones are left out."""
     outcomes: defaultdict[tuple[str, str, str, str], dict[Outcome, int]] = defaultdict(dict)
     texts: dict[str, tuple[Text, Text]] = {}

@@ -163,4 +163,3 @@ def open_desk(
         return Desk(shop, capsys)
 
     return opened
-

@@ -25,7 +25,10 @@ def lists():
         "no path column": (b"env,name\ntea,x\n", ["list.csv:1", "path", "--column"]),
         "no env column": (b"path\na.png\n", ["list.csv:1", "env", "--column"]),
         "same column twice": (f"env,path,path\n{row},b\n".encode(), ["list.csv:1", "path"]),
-        "duplicate": (f"env,path\n{row}\n{row}\n".encode(), ["list.csv:3", "same environment and path as in line 2", "remove"]),
+        "duplicate": (
+            f"env,path\n{row}\n{row}\n".encode(),
+            ["list.csv:3", "same environment and path as in line 2", "remove"],
+        ),
         "unknown env": (b"env,path\nnope-1,a.png\n", ["list.csv:2", "'env'", "nope-1"]),
         "unknown merchant": ("商户,path\n无名,a.png\n".encode(), ["list.csv:2", "商户", "merchants"]),
         "empty path": (f"env,path,x\n{TEA.env},,1\n".encode(), ["list.csv:2", "'path'", "empty"]),
@@ -163,9 +166,15 @@ def test_bad_settings_are_named_and_nothing_is_sent(open_desk, name):
     ("file", "told"),
     [
         ("", ["tokens.csv"]),
-        (f"appid,access_token,expires_at\r\n{TEA.appid},s3cr3t-t0ken,soon\r\n", ["tokens.csv: line 2", "expires_at"]),
+        (
+            f"appid,access_token,expires_at\r\n{TEA.appid},s3cr3t-t0ken,soon\r\n",
+            ["tokens.csv: line 2", "expires_at"],
+        ),
         (f"appid,access_token\r\n{TEA.appid},\r\n", ["tokens.csv: line 2"]),
-        (f"appid,access_token\r\n{TEA.appid},s3cr3t-t0ken\r\n{TEA.appid},s3cr3t-t0ken2\r\n", ["tokens.csv: line 3"]),
+        (
+            f"appid,access_token\r\n{TEA.appid},s3cr3t-t0ken\r\n{TEA.appid},s3cr3t-t0ken2\r\n",
+            ["tokens.csv: line 3"],
+        ),
     ],
     ids=["empty", "bad time", "no token", "appid twice"],
 )
@@ -205,7 +214,9 @@ def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on
     """The limit on a file's size stands in for a full disk: the ledger's writes fail the same way."""
     desk = open_desk(many(TEA, BOOKS, rows=300))
     words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "8")
-    planned = desk("upload", "list.csv", "--root", "files", "--api-base", "http://127.0.0.1:9", "--patience", "0.1")
+    planned = desk(
+        "upload", "list.csv", "--root", "files", "--api-base", "http://127.0.0.1:9", "--patience", "0.1"
+    )
     assert planned.code == 3
     size = (desk.folder / "ledger.db").stat().st_size
     limited = (

@@ -253,5 +253,7 @@ def test_a_defect_is_told_without_a_trace_and_verbose_shows_it(open_desk):
 
 
 def test_the_two_environments_of_a_merchant_are_told_apart(open_desk):
-    desk = open_desk(many(TEA, TEA_TEST, rows=3), [Fault(env=TEA_TEST.env, path="banner/1.png", errcode=40097)])
+    desk = open_desk(
+        many(TEA, TEA_TEST, rows=3), [Fault(env=TEA_TEST.env, path="banner/1.png", errcode=40097)]
+    )
     assert desk.upload("--json").json["errcodes"][0]["env"] == TEA_TEST.env

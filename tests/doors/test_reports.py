@@ -173,12 +173,16 @@ def test_runs_show_a_run_and_its_rows(open_desk):
     desk = open_desk(many(TEA, BOOKS, rows=5), [Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)])
     run = desk.upload("--json", "--note", "十一月").json["run"]
     listed = desk("runs").out
-    assert [word for word in (run, "upload", "list.csv", "9 uploaded", "1 refused") if word not in listed] == []
+    assert [
+        word for word in (run, "upload", "list.csv", "9 uploaded", "1 refused") if word not in listed
+    ] == []
     head = desk("show", run[:-2]).out
     assert f"Run {run} · upload to {desk.shop.sim.base} · list.csv, 10 rows" in head
     assert "finished" in head
     line = desk("show", "--line", "9", "--json").json["rows"]
-    assert [(row["path"], row["tcb_line"], row["tcb_outcome"]) for row in line] == [("banner/2.png", 9, "refused")]
+    assert [(row["path"], row["tcb_line"], row["tcb_outcome"]) for row in line] == [
+        ("banner/2.png", 9, "refused")
+    ]
     assert "40097" in desk("show", "--line", "9").out
     by_merchant = desk("show", "--merchant", BOOKS.name, "--json").json["rows"]
     assert {row["tcb_env"] for row in by_merchant} == {BOOKS.env}

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
-from tcb_ops.reports.table import Cause, Group, _share, by_code, causes, errcode_table, render_errcodes
+from tcb_ops.reports.table import Cause, _share, by_code, causes, errcode_table, render_errcodes
+from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,8 +47,8 @@ def test_every_row_that_is_not_good_is_in_exactly_one_entry(
 
 
 def test_refused_and_not_attempted_rows_of_one_code_share_an_entry_most_rows_first() -> None:
-    def group(env: str, outcome: Outcome, reason: Reason, rows: int, errcode: int | None) -> Group:
-        return Group("wx1", "茶", env, outcome, reason, errcode, "", rows)
+    def group(env: str, outcome: Outcome, reason: Reason, rows: int, errcode: int | None) -> Tally:
+        return Tally("wx1", "茶", env, outcome, reason, errcode, "", rows)
 
     listed = causes(
         [
@@ -129,7 +130,7 @@ def test_nothing_is_wider_than_the_terminal_and_long_texts_are_all_there() -> No
 
 
 def test_control_characters_from_outside_do_not_reach_the_terminal() -> None:
-    group = Group("wx", "茶\x1b[2J", "a\x07b", Outcome.FAILED, Reason.STORE_REFUSED, None, "Bad\x1bCode", 1)
+    group = Tally("wx", "茶\x1b[2J", "a\x07b", Outcome.FAILED, Reason.STORE_REFUSED, None, "Bad\x1bCode", 1)
     lines = drawn(causes([group]))
     assert "Bad�Code" in lines[0]
     assert not any(letter in line for line in lines for letter in "\x1b\x07")

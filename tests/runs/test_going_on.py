@@ -330,3 +330,26 @@ def test_faults_of_a_plan_end_as_the_plan_implies(open_shop: OpenShop, whole: Wh
             row.env, row.appid, row.path, kind=tcb.Kind.UPLOAD, attempts=4, siblings=siblings
         )
         assert record.end.outcome in implied, row
+
+
+def test_the_part_file_of_an_abandoned_run_is_refused_and_given_up_with_new_run(
+    open_shop: OpenShop, whole: Whole
+):
+    shop = open_shop()
+    part = shop.folder / "links.csv.part"
+    part.write_text("# 20260101-000000-beef\n", encoding="utf-8")
+    with pytest.raises(tcb.UsageError, match="belongs to another run"):
+        tcb.links(shop.read(), out=shop.folder / "links.csv", settings=shop.settings, pace=QUICK)
+    unfinished = tcb.open_run(settings=shop.settings)
+    part.write_text(f"# {unfinished.id}\n", encoding="utf-8")
+    anew = tcb.links(
+        shop.read(), out=shop.folder / "links.csv", settings=shop.settings, pace=QUICK, new_run=True
+    )
+    assert anew.id != unfinished.id
+    assert whole(anew, 30) == {"linked": 30}
+    part.write_text(f"# {anew.id}\n", encoding="utf-8")  # what a kill right after the end leaves
+    assert (
+        tcb.links(shop.read(), out=shop.folder / "links.csv", settings=shop.settings, pace=QUICK).id
+        == unfinished.id
+    )
+    assert not part.exists()
