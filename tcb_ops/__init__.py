@@ -14,11 +14,11 @@ Importing is quick and does nothing: pandas, SQLAlchemy and the HTTP client load
 
 from tcb_ops.doors.python import (
     Working,
+    all_runs,
     audit,
     links,
     open_run,
     retry,
-    runs,
     start_audit,
     start_links,
     start_retry,
@@ -78,6 +78,7 @@ __all__ = [
     "TransportError",
     "UsageError",
     "Working",
+    "all_runs",
     "audit",
     "explain",
     "links",
@@ -86,7 +87,6 @@ __all__ = [
     "read_merchants",
     "read_paths",
     "retry",
-    "runs",
     "start_audit",
     "start_links",
     "start_retry",

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["SETTINGS_FILE", "Settings", "TokenSettings", "load_settings"]
 
 SETTINGS_FILE = "tcb-ops.toml"
+_NO_BASE = "must look like https://api.weixin.qq.com"
+_NO_TLS = "must be https: tokens travel in the URL (http is for a simulator on this machine)"
+_NO_ZONE = "is not a time zone; one looks like Asia/Shanghai"
 
 
 class TokenSettings(BaseModel):
@@ -102,11 +105,9 @@ class Settings(BaseSettings):
             or parts.fragment
             or parts.username
         ):
-            message = "must look like https://api.weixin.qq.com"
-            raise ValueError(message)
+            raise ValueError(_NO_BASE)
         if parts.scheme == "http" and not is_loopback(parts.hostname):
-            message = "must be https: tokens travel in the URL (http is for a simulator on this machine)"
-            raise ValueError(message)
+            raise ValueError(_NO_TLS)
         return value.rstrip("/")
 
     @field_validator("timezone")
@@ -115,8 +116,7 @@ class Settings(BaseSettings):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
-            message = "is not a time zone; one looks like Asia/Shanghai"
-            raise ValueError(message) from None
+            raise ValueError(_NO_ZONE) from None
         return value
 
     @property
@@ -164,14 +164,37 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
         wrong = error.errors(include_input=False, include_url=False)[0]
     key = ".".join(str(part) for part in wrong["loc"])
     variable = "TCB_OPS_" + key.upper().replace(".", "__")
-    where = variable if variable in os.environ else f"{file}: {key}" if from_file else key
+    if key in given:  # an option beats the others
+        where = key
+    else:
+        where = variable if variable in os.environ else f"{file}: {key}" if from_file else key
     why = wrong["msg"].removeprefix("Value error, ")
     raise SettingsError(
         Text(
             f"{where}: {why}. Mend it; the README's section on settings lists what there is.",
-            f"{where}：{why}。请修正；可用的设置见 README 的“设置”一节。",
+            f"{where}：{_in_chinese(why, wrong)}。请修正；可用的设置见 README 的“设置”一节。",
         )
     )
+
+
+_CHINESE = {
+    _NO_BASE: "应形如 https://api.weixin.qq.com",
+    _NO_TLS: "必须是 https：令牌写在网址中（http 仅用于本机的模拟平台）",
+    _NO_ZONE: "不是时区；时区形如 Asia/Shanghai",
+    "extra_forbidden": "没有这个设置",
+    "int_parsing": "应为整数",
+    "int_type": "应为整数",
+    "string_type": "应为文字",
+    "greater_than_equal": "应不小于 {ge}",
+    "literal_error": "只能是 {expected}",
+    "enum": "只能是 {expected}",
+}
+
+
+def _in_chinese(why: str, wrong: Mapping[str, Any]) -> str:
+    """What pydantic found wrong; a kind of mistake that is not known here keeps pydantic's own words."""
+    said = _CHINESE.get(why) or _CHINESE.get(wrong["type"], why)
+    return said.format(**wrong.get("ctx", {})).replace(" or ", " 或 ") if said != why else why
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

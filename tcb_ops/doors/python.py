@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Working",
+    "all_runs",
     "audit",
     "links",
     "open_run",
     "retry",
-    "runs",
     "start_audit",
     "start_links",
     "start_retry",
@@ -183,7 +183,7 @@ def open_run(wanted: str = "latest", *, settings: Settings | None = None) -> Run
     return Run(ledger, ledger.run(wanted, settings.api_base), settings)
 
 
-def runs(*, settings: Settings | None = None) -> list[Run]:
+def all_runs(*, settings: Settings | None = None) -> list[Run]:
     """List the runs of the ledger, the newest first."""
     from tcb_ops.runs.ledger import Ledger
 

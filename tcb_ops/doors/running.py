@@ -143,8 +143,7 @@ def upload(
     with read_shown(screen, paths, given, settings, values, root=root) as batch:
         if values["dry_run"]:
             return dry_run(screen, batch, settings, pace, uploads=True, as_json=given.json)
-        if out is not None:
-            check_destination(Path(out))
+        check_destination(_report_folder(out, ANY_RUN))
         brake(screen, batch, settings, yes=yes)
         going = start_upload(
             batch,
@@ -189,8 +188,8 @@ def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values
     screen = given.screen(settings)
     parent = tcb.open_run(run, settings=settings)
     is_links = parent.record.kind is Kind.LINKS
-    if out is not None and not is_links:
-        check_destination(Path(out))
+    if not is_links:
+        check_destination(_report_folder(out, ANY_RUN))
     selection = "; ".join(
         [*(f"errcode {c}" for c in sorted(codes)), *(f"where {w}" for w in sorted(given.where))]
     )
@@ -232,8 +231,7 @@ def audit(out: str | None, **values: Any) -> int:
     given, pace = take_given(values), take_pace(values)
     settings = given.settings()
     screen = given.screen(settings)
-    if out is not None:
-        check_destination(Path(out))
+    check_destination(_report_folder(out, ANY_RUN))
     going = tcb.start_audit(
         given.read_merchants(settings),
         selection="; ".join(f"where {w}" for w in sorted(given.where)),
@@ -247,9 +245,17 @@ def audit(out: str | None, **values: Any) -> int:
     return _report(screen, _follow(screen, going, given), given, out)
 
 
+ANY_RUN = "a-run"
+"""Stands for the id of a run that has none yet."""
+
+
+def _report_folder(out: str | None, run_id: str) -> Path:
+    return Path(out) if out is not None else Path("reports") / run_id
+
+
 def _report(screen: Screen, run: Run, given: Given, out: str | None) -> int:
     """Write a finished run's report folder and show how it ended."""
-    folder = run.export(out or Path("reports") / run.id)
+    folder = run.export(_report_folder(out, run.id))
     return show_run(screen, run, as_json=given.json, where=folder)
 
 

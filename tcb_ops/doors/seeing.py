@@ -43,7 +43,7 @@ def runs(operator: str, host: str, **values: Any) -> int:
     screen = given.screen(settings)
     found = [
         run
-        for run in tcb.runs(settings=settings)
+        for run in tcb.all_runs(settings=settings)
         if given.note in run.record.note
         and operator in {"", run.record.operator}
         and host in {"", run.record.host}

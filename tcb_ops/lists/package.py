@@ -151,9 +151,9 @@ def new_parser(
     return parser
 
 
-def _no_doctype(name: str, *_: object) -> None:
+def _no_doctype(*_: object) -> None:
     # No workbook has one, and entities are declared there: what they expand to is a bomb of another kind.
-    raise BrokenTableError(damaged(name))
+    raise BrokenTableError(damaged("DOCTYPE"))
 
 
 _SAVE_ANEW = Text(

@@ -148,7 +148,12 @@ def _opened(source: str | Path, choice: _Choice) -> Iterator[_Listing]:
             size, sha256 = digest(raw)
             reading = partial(read_workbook, raw, judge, sheet=choice.sheet, rows=choice.rows)
         elif choice.sheet:
-            raise UsageError(Text(f"--sheet: {name} is no workbook", f"--sheet：{name} 不是工作簿"))
+            raise UsageError(
+                Text(
+                    f"--sheet: {name} is no workbook; leave the option out",
+                    f"--sheet：{name} 不是工作簿；请去掉这个选项",
+                )
+            )
         else:
             decoded = decode(raw, name)
             size, sha256 = decoded.bytes, decoded.sha256

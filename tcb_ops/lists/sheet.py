@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from tcb_ops.lists.odd import Kind, NotText
+from tcb_ops.lists.odd import Kind, NotText, not_computed
 from tcb_ops.lists.package import Package, local, new_parser
 from tcb_ops.lists.values import LONGEST_CELL, Formats, Strings, unescape
 
@@ -148,7 +148,7 @@ class _Reader:
         self._cells: list[str] = []
         self._spills: list[Merge] = []
         """Where a formula's values fill cells that have none of their own."""
-        self._in_cell = self._formula = self._valued = self._takes = self._sounds = False
+        self._in_cell = self._formula = self._takes = self._sounds = False
         self._type = self._style = ""
         self._said: list[str] = []
 
@@ -158,7 +158,7 @@ class _Reader:
             self._begin_cell(attributes)
         elif self._in_cell:
             if tag == "v" or (tag == "t" and not self._sounds):
-                self._valued = self._takes = True
+                self._takes = True
             elif tag == "f":
                 self._formula = True
                 if attributes.get("t") == "array":
@@ -200,7 +200,7 @@ class _Reader:
         if missing:
             self._cells.extend([""] * missing)
         self._type, self._style = attributes.get("t", "n"), attributes.get("s", "")
-        self._in_cell, self._formula, self._valued, self._sounds = True, False, False, False
+        self._in_cell, self._formula, self._sounds = True, False, False
         self._said.clear()
 
     def _end_cell(self) -> None:
@@ -216,7 +216,7 @@ class _Reader:
         else:
             cell = self._cell(raw)
         self._cells.append(cell)
-        if cell or (self._formula and not self._valued):
+        if cell or not_computed((cell,)):
             self._holds = True
 
     def _in_spill(self, column: int) -> bool:
@@ -225,7 +225,7 @@ class _Reader:
 
     def _cell(self, raw: str) -> str:
         ref = f"{letters(len(self._cells) + 1)}{self._line}"
-        if self._formula and not self._valued:
+        if self._formula and not raw and self._type != "str":  # a formula that gives "" says so by its type
             return NotText("", Kind.NOT_COMPUTED, ref)
         if len(raw) > LONGEST_CELL:
             raise ValueError

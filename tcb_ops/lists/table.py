@@ -33,6 +33,7 @@ _DELIMITERS = {
 }
 """Those that are sniffed. The full-width comma is none: it stands in names."""
 
+_SIGNS = "".join(_DELIMITERS)
 _SAMPLE_LINES = 50
 HEAD_ROWS = 20
 """The header is looked for among so many rows that are not blank: above it stand titles, not lists."""
@@ -135,7 +136,7 @@ def _promise(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int
     best: tuple[Rating, int] | tuple[()] = ()
     try:
         for cells in islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS):
-            if any(map(trim, cells)):
+            if any(trim(cell).strip(_SIGNS) for cell in cells):
                 rating = rate(cells)
                 # Of rows that are alike the first counts: rows of data may well hold more delimiters.
                 best = best if best and best[0] >= rating else (rating, len(cells))

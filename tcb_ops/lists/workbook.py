@@ -161,9 +161,9 @@ def _said(
         listed = _listed(others)
         yield Text(f"not read: sheets {listed}", f"未读取的工作表：{listed}")
     if seen.hidden_rows and rows == "all":
-        yield Text(f"{seen.hidden_rows:,} hidden rows among them", f"含 {seen.hidden_rows:,} 行隐藏行")
+        yield Text(f"hidden rows among them: {seen.hidden_rows:,}", f"含 {seen.hidden_rows:,} 行隐藏行")
     elif seen.hidden_rows:
-        yield Text(f"{seen.hidden_rows:,} hidden rows left out", f"未含 {seen.hidden_rows:,} 行隐藏行")
+        yield Text(f"hidden rows left out: {seen.hidden_rows:,}", f"未含 {seen.hidden_rows:,} 行隐藏行")
 
 
 def _warnings(table: Table, seen: Survey) -> Iterator[Text]:
@@ -184,7 +184,7 @@ def _listed(sheets: Iterable[_Sheet]) -> str:
 def _which_rows(seen: Survey) -> Problem:
     filtered = Text(" (a filter is set)", "（设有筛选）") if seen.filtered else Text("", "")
     message = Text(
-        f"{seen.hidden_rows:,} rows are hidden{filtered.en}, the first is row {seen.first_hidden}",
+        f"hidden rows: {seen.hidden_rows:,}{filtered.en}, the first is row {seen.first_hidden}",
         f"有 {seen.hidden_rows:,} 行被隐藏{filtered.zh}，第一处是第 {seen.first_hidden} 行",
     )
     mend = Text(

@@ -9,7 +9,7 @@ held it: a row of its environment or merchant ending, a time, a token, a refill.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from tcb_ops.model import Link, Row, RowEnd, Secret
     from tcb_ops.platform.tokens import Token
-    from tcb_ops.runs.records import Earlier
+    from tcb_ops.runs.pacing import Pace
+    from tcb_ops.runs.records import Earlier, EnvRecord
 
-__all__ = ["REFILL", "Account", "Board", "Env", "Job", "Lane"]
+__all__ = ["REFILL", "Account", "Board", "Env", "Job", "Lane", "lanes_of"]
 
 REFILL = 50
 """Rows read from the ledger at a time for one lane."""
@@ -232,3 +233,20 @@ class Board:
             if job is not None:
                 lane.back.append(job)
             self.enqueue(lane)
+
+
+def lanes_of(places: list[EnvRecord], pace: Pace) -> list[Lane]:
+    """One lane a place; places that share an environment or a merchant share its limits."""
+    accounts: dict[str, Account] = {}
+    environments: dict[str, Env] = {}
+    lanes = []
+    envs_of = Counter(place.appid for place in places)
+    for place in places:
+        most = min(pace.concurrency, pace.per_env * envs_of[place.appid])
+        account = accounts.setdefault(place.appid, Account(place.appid, Slowdown(most)))
+        environment = environments.setdefault(place.env, Env(place.env, Slowdown(pace.per_env)))
+        lane = Lane(place.no, environment, account, place.owner)
+        account.lanes.append(lane)
+        environment.lanes.append(lane)
+        lanes.append(lane)
+    return lanes

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import TokenError
 from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
-from tcb_ops.runs.board import REFILL, Account, Board, Env, Job, Lane
+from tcb_ops.runs.board import REFILL, Account, Board, Job, Lane, lanes_of
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.consequences import Consequences, closed_end
-from tcb_ops.runs.pacing import Outage, Pace, Slowdown
+from tcb_ops.runs.pacing import Outage, Pace, after_canary
 from tcb_ops.runs.progress import Progress, Pulse
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.scribe import Scribe
@@ -131,15 +130,16 @@ class Engine:
                 self._scribe.counts[outcome] = rows
         self._pulse = Pulse(self._run.rows, sum(self._scribe.counts.values()))
         self._places = {place.no: place for place in places}
-        first = {place.env for place in _first(places, self._means.canary)}
-        self._rest = [place for place in places if place.env not in first]
-        self._set_out([place for place in places if place.env in first])
+        rest = after_canary(places, self._means.canary)
+        self._rest = [place for place in places if place.env in rest]
+        self._set_out([place for place in places if place.env not in rest])
 
     async def _after_canary(self) -> None:
         """Go on with the other environments, or stop where a canary's row is not good."""
         tallies = await self._loop.run_in_executor(self._reader, self._means.ledger.tallies, self._run)
         others = {place.env for place in self._rest}
-        bad = sum(t.rows for t in tallies if t.env not in others and t.outcome not in GOOD)
+        fine = GOOD | {Outcome.INVALID}  # left out on purpose, with --on-bad skip
+        bad = sum(t.rows for t in tallies if t.env not in others and t.outcome not in fine)
         if bad:
             self._stop(canary_stop(self._run, bad))
         else:
@@ -147,7 +147,7 @@ class Engine:
 
     def _set_out(self, places: list[EnvRecord]) -> None:
         """Put environments on the board."""
-        self._board = Board(_lanes([place for place in places if place.pending], self._pace))
+        self._board = Board(lanes_of([place for place in places if place.pending], self._pace))
         self._then = Consequences(
             self._run,
             self._pace,
@@ -376,27 +376,3 @@ class Engine:
             if paused
             else None
         )
-
-
-def _first(places: list[EnvRecord], canary: int) -> list[EnvRecord]:
-    """The places of the first `canary` environments of the list; all of them for 0."""
-    envs = list(dict.fromkeys(place.env for place in places if place.env))
-    first = set(envs[:canary] if canary else envs)
-    return [place for place in places if place.env in first]
-
-
-def _lanes(places: list[EnvRecord], pace: Pace) -> list[Lane]:
-    """One lane a place; places that share an environment or a merchant share its limits."""
-    accounts: dict[str, Account] = {}
-    environments: dict[str, Env] = {}
-    lanes = []
-    envs_of = Counter(place.appid for place in places)
-    for place in places:
-        most = min(pace.concurrency, pace.per_env * envs_of[place.appid])
-        account = accounts.setdefault(place.appid, Account(place.appid, Slowdown(most)))
-        environment = environments.setdefault(place.env, Env(place.env, Slowdown(pace.per_env)))
-        lane = Lane(place.no, environment, account, place.owner)
-        account.lanes.append(lane)
-        environment.lanes.append(lane)
-        lanes.append(lane)
-    return lanes

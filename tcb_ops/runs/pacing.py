@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import Decision, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tcb_ops.runs.records import EnvRecord
 
 __all__ = [
     "BREAKER_ROWS",
@@ -21,6 +27,7 @@ __all__ = [
     "Slowdown",
     "Step",
     "Tries",
+    "after_canary",
     "backoff_wait",
     "next_step",
 ]
@@ -216,3 +223,20 @@ class Outage:
     def ended(self) -> None:
         """Note that somebody answered."""
         self.since, self.probes = None, 0
+
+
+def after_canary(places: Iterable[EnvRecord], canary: int) -> set[str]:
+    """The environments that wait for the first `canary` ones of the list.
+
+    ======  =====================  ==========
+    canary  environments           waiting
+    ======  =====================  ==========
+    0       any                    none
+    1       a, b, c                b, c
+    3       a, b, c                none
+    ======  =====================  ==========
+
+    Rows with a problem may have no environment; they wait for nothing.
+    """
+    envs = list(dict.fromkeys(place.env for place in places if place.env))
+    return set(envs[canary:]) if canary else set()

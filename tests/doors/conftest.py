@@ -163,3 +163,9 @@ def open_desk(
         return Desk(shop, capsys)
 
     return opened
+
+
+@pytest.fixture
+def desk_english() -> Callable[[str], list[str]]:
+    """Find English sentences in a text."""
+    return Desk.in_english

@@ -223,7 +223,18 @@ def test_chinese_paths_are_taken_as_they_are_typed(open_desk):
 def test_help_names_every_command_and_the_exit_codes(capsys):
     assert run(["--help"]) == 0
     said = capsys.readouterr().out
-    commands = "check links upload runs show errcodes report explain simulate demo".split()
+    commands = (
+        "check",
+        "links",
+        "upload",
+        "runs",
+        "show",
+        "errcodes",
+        "report",
+        "explain",
+        "simulate",
+        "demo",
+    )
     assert [name for name in commands if f"  {name} " not in said] == []
     assert "130 interrupted" in said
     for name in commands:

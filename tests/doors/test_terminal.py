@@ -130,7 +130,7 @@ def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal
     with on_terminal(
         desk, "upload", "list.csv", "--root", "files", "--api-base", "https://api.example.invalid"
     ) as typed:
-        typed.wait_for("Upload to 6 live")
+        typed.wait_for("[y/N]: ")
         typed.type("\x03")
         assert typed.end()[0] == 130
     assert desk("runs", "--json").json == {"runs": []}

@@ -121,3 +121,13 @@ def test_an_audit_asks_one_link_per_environment_and_stores_nothing(open_shop: Op
     assert shop.sim.stats["link_calls"] == 3
     assert not shop.sim.stats["store_calls"]
     assert [(cause.merchant, cause.code) for cause in run.causes()] == [(BOOKS.name, "61007")]
+
+
+def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(open_shop: OpenShop, whole: Whole):
+    shop = open_shop()
+    with shop.list.open("a", encoding="utf-8") as out:
+        out.write(f"nobodys-env,x.png,0.bin,\n{TEA.env},/x.png,0.bin,\n")
+    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, pace=QUICK)
+    assert whole(run, 32) == {"uploaded": 30, "invalid": 2}
+    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, pace=QUICK, canary=1)
+    assert whole(run, 32) == {"uploaded": 30, "invalid": 2}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 HEAD = ["商户", "上传路径", "本地文件"]
+DAY = datetime(2026, 1, 2)  # noqa: DTZ001  a cell has no time zone
 ROWS = [["茶语小铺", "banner/春.png", "素材/春.png"], ["城南书店", "banner/书.png", "素材/书.png"]]
 
 
@@ -33,7 +34,7 @@ def raw(name: str, content: bytes) -> None:
 
 def write(name: str, fill: Callable[[xlsxwriter.Workbook], None], **options: Any) -> None:
     with xlsxwriter.Workbook(HERE / name, {"strings_to_numbers": False, **options}) as book:
-        book.set_properties({"created": datetime(2026, 1, 1)})
+        book.set_properties({"created": datetime(2026, 1, 1, tzinfo=UTC)})
         fill(book)
 
 
@@ -70,7 +71,9 @@ def by_hand(
     p = f"{prefix}:" if prefix else ""
     xmlns = f'xmlns:{prefix}="{main}"' if prefix else f'xmlns="{main}"'
     relation = f'<Relationship Id="{{}}" Type="{kinds}/{{}}" Target="{{}}"/>'
-    own = relation.format("a", "worksheet", target) + relation.format("b", "sharedStrings", "sharedStrings.xml")
+    own = relation.format("a", "worksheet", target) + relation.format(
+        "b", "sharedStrings", "sharedStrings.xml"
+    )
     zipped(
         name,
         {
@@ -103,7 +106,10 @@ def delimited() -> None:
     text("nbsp.csv", "env,path\n\u00a0tea-1a2b3c\u3000,a.png\u00a0\ntea-1a2b3c,b.png\n")
     text("full-width.csv", "商户,path\n１９８４,a.png\nｓｏｕｐ ＆ ｃｏ,b.png\n")
     text("full-width-env.csv", "env,path\nｔｅａ－1a2b3c,a.png\n")
-    text("numbers-are-text.csv", "env,path,file\nbooks-77aa01,1E5,007\nbooks-77aa01,2026/1/2,0.10\nbooks-77aa01,００７,-1\n")
+    text(
+        "numbers-are-text.csv",
+        "env,path,file\nbooks-77aa01,1E5,007\nbooks-77aa01,2026/1/2,0.10\nbooks-77aa01,００７,-1\n",
+    )
     text("colliding-headers.csv", "env,路径,path\ntea-1a2b3c,a,b\n")
     text("same-header-twice.csv", "env,path,备注,备注\ntea-1a2b3c,a,b,c\n")
     text("no-path-column.csv", "env,目标\ntea-1a2b3c,a\n")
@@ -113,23 +119,45 @@ def delimited() -> None:
     text("shared-environment.csv", "env,path\nshared-5e6f,a.png\n")
     text("other-appid.csv", "env,appid,path\ntea-1a2b3c,wxbooks,a.png\n")
     text("duplicates.csv", "env,path\ntea-1a2b3c,a.png\nbooks-77aa01,a.png\n tea-1a2b3c,a.png\n")
-    text("bad-paths.csv", "env,path\n" + "".join(f"tea-1a2b3c,{p}\n" for p in ("/a", "\\a", "a//b", "a/../b", "./a", "a\x1bb", "中" * 284, "", '"a\nb"')))
-    text("odd-but-allowed.csv", 'env,path\ntea-1a2b3c,"a,b;c.png"\ntea-1a2b3c,a b+c&d.png\ntea-1a2b3c,😀.png\ntea-1a2b3c,a\u200bb%.png\n')
+    text(
+        "bad-paths.csv",
+        "env,path\n"
+        + "".join(
+            f"tea-1a2b3c,{p}\n"
+            for p in ("/a", "\\a", "a//b", "a/../b", "./a", "a\x1bb", "中" * 284, "", '"a\nb"')
+        ),
+    )
+    text(
+        "odd-but-allowed.csv",
+        'env,path\ntea-1a2b3c,"a,b;c.png"\ntea-1a2b3c,a b+c&d.png\ntea-1a2b3c,😀.png\ntea-1a2b3c,a\u200bb%.png\n',
+    )
     text("empty-values.csv", "env,path\n,a.png\ntea-1a2b3c\n")
     text("header-only.csv", "env,path\n")
     text("blank-lines-only.csv", "\n \n,,\n")
     raw("empty.csv", b"")
     raw("nul-bytes.csv", b"env,path\ntea-1a2b3c,a\x00.png\n")
     raw("neither-encoding.csv", b"env,path\ntea-1a2b3c,\xff\xff.png\n")
-    raw("two-encodings.csv", ("env,path,说明\n" + "tea-1a2b3c,1.png,一行很长的中文说明文字\n").encode() + "tea-1a2b3c,海报.png,x\n".encode("gbk"))
+    raw(
+        "two-encodings.csv",
+        ("env,path,说明\n" + "tea-1a2b3c,1.png,一行很长的中文说明文字\n").encode()
+        + "tea-1a2b3c,海报.png,x\n".encode("gbk"),
+    )
     text("open-quote.csv", 'env,path\ntea-1a2b3c,a.png\ntea-1a2b3c,"b.png\ntea-1a2b3c,c.png\n')
     text("quote-closed-early.csv", 'env,path\ntea-1a2b3c,"a" b.png\n')
     text("open-quote-in-the-header.csv", 'env,"path\ntea-1a2b3c,a.png\n')
     text("too-many-cells.csv", "env,path\ntea-1a2b3c,a,b.png\n")
-    text("titles.csv", "2026 春季素材,,\n负责人：小王,,\n环境ID,上传路径,备注\ntea-1a2b3c,a.png,x\nnope,b.png,x\n")
+    text(
+        "titles.csv",
+        "2026 春季素材,,\n负责人：小王,,\n环境ID,上传路径,备注\ntea-1a2b3c,a.png,x\nnope,b.png,x\n",
+    )
     text("two-headers.csv", "env,path\n环境ID,上传路径\ntea-1a2b3c,a.png\n")
-    text("exported.csv", "env,path,备注,tcb_line,tcb_outcome\ntea-1a2b3c,a.png,'=1+1,7,refused\n", "utf-8-sig")
-    text("windows-files.csv", "env,path,file\ntea-1a2b3c,a.png,D:\\素材\\春.png\ntea-1a2b3c,b.png,d:/素材/../../x.png\ntea-1a2b3c,c.png,E:\\别处\\c.png\n")
+    text(
+        "exported.csv", "env,path,备注,tcb_line,tcb_outcome\ntea-1a2b3c,a.png,'=1+1,7,refused\n", "utf-8-sig"
+    )
+    text(
+        "windows-files.csv",
+        "env,path,file\ntea-1a2b3c,a.png,D:\\素材\\春.png\ntea-1a2b3c,b.png,d:/素材/../../x.png\ntea-1a2b3c,c.png,E:\\别处\\c.png\n",
+    )
 
 
 def workbooks() -> None:
@@ -187,7 +215,11 @@ def workbooks() -> None:
             rows(sheet, [["tea-1a2b3c", cell, "a.png"]], line)
         rows(sheet, [["tea-1a2b3c", "d.png", 7], [77, "e.png", "a.png"], ["tea-1a2b3c", None, "a.png"]], 4)
         sheet.write_datetime("B7", date(2026, 1, 2), day)
-        rows(sheet, [["tea-1a2b3c", True, "a.png"], ["tea-1a2b3c", None, "a.png"], ["tea-1a2b3c", None, "a.png"]], 7)
+        rows(
+            sheet,
+            [["tea-1a2b3c", True, "a.png"], ["tea-1a2b3c", None, "a.png"], ["tea-1a2b3c", None, "a.png"]],
+            7,
+        )
         sheet.write_formula("B9", '="a/"&"b.png"', None, "a/b.png")
         sheet.write_formula("B10", "=NA()", None, "#N/A")
         rows(sheet, [["tea-1a2b3c", "ok.png", "a.png"]], 10)
@@ -196,10 +228,14 @@ def workbooks() -> None:
 
     def others(book: xlsxwriter.Workbook) -> None:
         sheet = book.add_worksheet("清单")
-        rows(sheet, [["商户", "path", "整数", "小数", "日期", "时刻", "真假", "编号", "补零", "公式", "大数"]])
+        rows(
+            sheet, [["商户", "path", "整数", "小数", "日期", "时刻", "真假", "编号", "补零", "公式", "大数"]]
+        )
         rows(sheet, [[1984, "a.png", 12, 0.1, None, None, True, "007", None, None, 123456789012]], 1)
         sheet.write_datetime("E2", date(2026, 1, 2), book.add_format({"num_format": 'yyyy"年"m"月"d"日"'}))
-        sheet.write_datetime("F2", datetime(2026, 1, 2, 8, 30), book.add_format({"num_format": "yyyy-mm-dd hh:mm"}))
+        sheet.write_datetime(
+            "F2", DAY.replace(hour=8, minute=30), book.add_format({"num_format": "yyyy-mm-dd hh:mm"})
+        )
         sheet.write_number("I2", 7, book.add_format({"num_format": "000"}))
         sheet.write_formula("J2", "=C2*2", None, 24)
 
@@ -265,14 +301,6 @@ def workbooks() -> None:
 
     write("array-formula.xlsx", spill)
 
-    def empty_formulas(book: xlsxwriter.Workbook) -> None:
-        sheet = book.add_worksheet()
-        rows(sheet, [["env", "path", "备注"], ["tea-1a2b3c", "a.png", ""]])
-        for line in range(2, 5):
-            sheet.write_formula(line, 2, '=IF(A3="","",1)', None, "")
-
-    write("formulas-dragged-too-far.xlsx", empty_formulas)
-
     book = openpyxl.Workbook()
     book.active.append(["env", "path"])
     book.active.append(["tea-1a2b3c", '="a"&".png"'])
@@ -289,13 +317,30 @@ def from_other_programs() -> None:
     sheet = f"<row>{cells.format(0, 1)}</row><row>{cells.format(2, 3)}</row><row>{cells.format(2, 4)}</row>"
     by_hand("no-cell-names.xlsx", sheet, strings)
     strict = "http://purl.oclc.org/ooxml"
-    by_hand("strict.xlsx", sheet, strings, main=f"{strict}/spreadsheetml/main", kinds=f"{strict}/officeDocument/relationships", target="/xl/worksheets/sheet1.xml")
+    by_hand(
+        "strict.xlsx",
+        sheet,
+        strings,
+        main=f"{strict}/spreadsheetml/main",
+        kinds=f"{strict}/officeDocument/relationships",
+        target="/xl/worksheets/sheet1.xml",
+    )
     named = sheet
     for tag in ("row", "c", "v"):
         named = named.replace(f"<{tag}", f"<x:{tag}").replace(f"</{tag}", f"</x:{tag}")
     for tag in ("si", "t", "r", "rPh"):
-        strings = strings.replace(f"<{tag}>", f"<x:{tag}>").replace(f"<{tag} ", f"<x:{tag} ").replace(f"</{tag}>", f"</x:{tag}>")
+        strings = (
+            strings.replace(f"<{tag}>", f"<x:{tag}>")
+            .replace(f"<{tag} ", f"<x:{tag} ")
+            .replace(f"</{tag}>", f"</x:{tag}>")
+        )
     by_hand("prefixed.xlsx", named, strings, prefix="x")
+    said = '<c t="inlineStr"><is><t>{}</t></is></c>'
+    dragged = '<row><c/><c/><c t="str"><f>IF(A3="","",1)</f><v></v></c></row>'
+    listed = "".join(
+        f"<row>{said.format(a)}{said.format(b)}</row>" for a, b in (("env", "path"), ("tea-1a2b3c", "a.png"))
+    )
+    by_hand("formulas-dragged-too-far.xlsx", listed + dragged * 3)
     by_hand("rows-out-of-order.xlsx", '<row r="2"><c r="A2"><v>1</v></c></row><row r="1"/>')
     by_hand("cell-beyond-the-last-column.xlsx", '<row r="1"><c r="XFE1"><v>1</v></c></row>')
     by_hand("string-that-is-not-there.xlsx", '<row><c t="s"><v>99</v></c></row>')
@@ -304,9 +349,24 @@ def from_other_programs() -> None:
     by_hand("entities.xlsx", '<row><c t="inlineStr"><is><t>&b;</t></is></c></row>', doctype=entities)
     by_hand("sheet-that-is-not-there.xlsx", sheet, strings, target="worksheets/sheet9.xml")
     zipped("photos.zip", {"a.png": b"\x89PNG", "b.png": b"\x89PNG"})
-    zipped("document.docx", {"_rels/.rels": f'<Relationships xmlns="{RELATIONS}"><Relationship Id="m" Type="{KINDS}/officeDocument" Target="word/document.xml"/></Relationships>', "word/document.xml": "<document/>"})
-    zipped("open-document.ods", {"mimetype": "application/vnd.oasis.opendocument.spreadsheet", "content.xml": "<a/>"})
-    zipped("binary.xlsb", {"_rels/.rels": f'<Relationships xmlns="{RELATIONS}"><Relationship Id="m" Type="{KINDS}/officeDocument" Target="xl/workbook.bin"/></Relationships>', "xl/workbook.bin": b"\0"})
+    zipped(
+        "document.docx",
+        {
+            "_rels/.rels": f'<Relationships xmlns="{RELATIONS}"><Relationship Id="m" Type="{KINDS}/officeDocument" Target="word/document.xml"/></Relationships>',
+            "word/document.xml": "<document/>",
+        },
+    )
+    zipped(
+        "open-document.ods",
+        {"mimetype": "application/vnd.oasis.opendocument.spreadsheet", "content.xml": "<a/>"},
+    )
+    zipped(
+        "binary.xlsb",
+        {
+            "_rels/.rels": f'<Relationships xmlns="{RELATIONS}"><Relationship Id="m" Type="{KINDS}/officeDocument" Target="xl/workbook.bin"/></Relationships>',
+            "xl/workbook.bin": b"\0",
+        },
+    )
     raw("cut-in-half.xlsx", (HERE / "plain.xlsx").read_bytes()[:2500])
     raw("pk-only.xlsx", b"PK\x03\x04 and then nothing of the kind")
 

@@ -1,0 +1,109 @@
+"""Ugly lists, each ending as corpus/expected.toml says: through the command, as an operator meets it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tcb_ops.doors.cli import run
+from tcb_ops.lists import read_merchants, read_paths
+
+if TYPE_CHECKING:
+    from tcb_ops.lists import Merchants
+
+CORPUS = Path(__file__).parent / "corpus"
+OURS = {"make.py", "merchants.csv", "expected.toml"}
+LISTS: list[dict[str, Any]] = tomllib.loads((CORPUS / "expected.toml").read_text(encoding="utf-8"))["list"]
+PROBLEM = re.compile(r"(?:(\d+): )?(?:column '([^']*)': )?(.*?) — .+")
+
+
+@pytest.fixture
+def merchants() -> Merchants:
+    return read_merchants(CORPUS / "merchants.csv")
+
+
+def check(name: str, tmp_path: Path, *options: str, lang: str = "en") -> int:
+    shared = ("--merchants", str(CORPUS / "merchants.csv"), "--fix-me", str(tmp_path / "fix-me.csv"))
+    return run(["check", str(CORPUS / name), *shared, "--lang", lang, "--json", *options])
+
+
+def said_of(name: str, stderr: str) -> list[tuple[int, str, str]]:
+    """(line, column, sentence) of every line that is said about a place in the file."""
+    begin = str(CORPUS / name) + ":"
+    told = [line.removeprefix(begin).strip() for line in stderr.splitlines() if line.startswith(begin)]
+    found = [m for m in map(PROBLEM.fullmatch, told) if m is not None]
+    return [(int(m[1] or 0), m[2] or "", m[3]) for m in found]
+
+
+@pytest.mark.parametrize("wanted", LISTS, ids=[" ".join([w["file"], *w.get("options", [])]) for w in LISTS])
+def test_a_list_ends_as_the_table_beside_it_says(
+    wanted: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = check(wanted["file"], tmp_path, *wanted.get("options", []))
+    out, err = capsys.readouterr()
+    found = said_of(wanted["file"], err)
+    problems = wanted.get("problems", [])
+    assert [(line, column) for line, column, _ in found] == [(line, column) for line, column, _ in problems]
+    for (_, _, sentence), (_, _, part) in zip(found, problems, strict=True):
+        assert part in sentence
+    for part in wanted.get("says", []):
+        assert part in err
+    assert "defect" not in err
+    assert code == wanted.get("exit", 0)
+    if code == 2:
+        assert not out
+        return
+    facts = json.loads(out)
+    good = wanted.get("good", wanted["rows"])
+    assert (facts["encoding"], facts["rows"], facts["valid"]) == (wanted["encoding"], wanted["rows"], good)
+
+
+@pytest.mark.parametrize("wanted", LISTS, ids=[" ".join([w["file"], *w.get("options", [])]) for w in LISTS])
+def test_it_is_said_in_chinese_too(
+    wanted: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(wanted["file"], tmp_path, *wanted.get("options", []), lang="zh") == wanted.get("exit", 0)
+    _, err = capsys.readouterr()
+    assert len(re.findall("——", err)) >= len(wanted.get("problems", []))
+
+
+def test_every_list_of_the_corpus_is_in_the_table_and_small() -> None:
+    files = {file.name: file.stat().st_size for file in CORPUS.iterdir() if file.is_file()}
+    assert files.keys() - OURS == {wanted["file"] for wanted in LISTS}
+    assert len(files.keys() - OURS) >= 40
+    assert max(files.values()) < 20_000
+
+
+def test_a_workbook_s_cells_are_taken_as_they_show(merchants: Merchants) -> None:
+    (row,) = read_paths(CORPUS / "other-columns.xlsx", merchants).rows()
+    assert row.cells == (
+        "1984", "a.png", "12", "0.1", "2026-01-02", "2026-01-02 08:30:00", "TRUE", "007", "007", "24", "123456789012",
+    )  # fmt: skip
+    assert (row.merchant, row.env) == ("1984", "old-1984")
+    (row,) = read_paths(CORPUS / "days-since-1904.xlsx", merchants).rows()
+    assert row.cells == ("tea-1a2b3c", "a.png", "2026-01-02")
+
+
+@pytest.mark.parametrize("name", ["no-cell-names.xlsx", "strict.xlsx", "prefixed.xlsx"])
+def test_runs_are_joined_sounds_left_out_and_escapes_read(name: str, merchants: Merchants) -> None:
+    rows = list(read_paths(CORPUS / name, merchants).rows())
+    assert [row.path for row in rows] == ["東京.png", "a"]
+    assert rows[1].cells[1] == " a\r"
+
+
+@pytest.mark.parametrize("name", ["utf-8.csv", "gb18030.csv", "utf-16-tabs.txt", "cr.csv", "bars.csv"])
+def test_however_a_list_was_saved_its_values_are_the_same(name: str, merchants: Merchants) -> None:
+    assert [row.cells for row in read_paths(CORPUS / name, merchants).rows()] == [
+        ("tea-1a2b3c", "banner/春.png", "007"),
+        ("books-77aa01", "banner/书.png", "008"),
+    ]
+
+
+def test_numbers_in_a_csv_stay_the_text_they_are(merchants: Merchants) -> None:
+    rows = read_paths(CORPUS / "numbers-are-text.csv", merchants).rows()
+    assert [(r.path, r.file) for r in rows] == [("1E5", "007"), ("2026/1/2", "0.10"), ("００７", "-1")]
