@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from tcb_ops.doors.screen import Screen, span
+from tcb_ops.doors.screen import Screen, amount, span
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
 
@@ -64,7 +64,7 @@ def dry_run(
     for _, name, envs, rows, size in shares:
         least = span(rows / pace.rate) if pace.rate else "–"
         table.add_row(
-            name, f"{envs:,}", f"{rows:,}", f"{rows * calls_a_row:,}", _bytes(size) if uploads else "–", least
+            name, f"{envs:,}", f"{rows:,}", f"{rows * calls_a_row:,}", amount(size) if uploads else "–", least
         )
     screen.data(table)
     screen.data(facts_line(batch).of(screen.lang))
@@ -162,16 +162,8 @@ def facts(batch: Batch) -> dict[str, Any]:
 def facts_line(batch: Batch) -> Text:
     """The same in one line."""
     size = batch.total_bytes
-    of_size = (Text(f", {_bytes(size)}", f"，{_bytes(size)}")) if batch.root is not None else Text("", "")
+    of_size = (Text(f", {amount(size)}", f"，{amount(size)}")) if batch.root is not None else Text("", "")
     return Text(
         f"{batch.valid:,} of {batch.count:,} rows good: {batch.merchants_count:,} merchants, {batch.envs:,} environments{of_size.en}",
         f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境{of_size.zh}",
     )
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from tcb_ops.doors.mistyped import mistyped
+from tcb_ops.doors.preparing import init, make_list
 from tcb_ops.doors.rehearsing import demo, simulate
 from tcb_ops.doors.running import audit, check, links, retry, upload
 from tcb_ops.doors.seeing import errcodes, explain, report, runs, show
@@ -32,6 +33,7 @@ class _Sections(click.Group):
     SECTIONS = (
         ("Running", (check, links, upload, retry, audit)),
         ("Seeing", (runs, show, errcodes, report, explain)),
+        ("Preparing", (init, make_list)),
         ("Rehearsing", (simulate, demo)),
     )
 

@@ -12,14 +12,28 @@ from tcb_ops.errors import InputError
 from tcb_ops.model import Lang, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tcb_ops.doors.screen import Screen
     from tcb_ops.lists.paths import Batch
+    from tcb_ops.model import Problem
     from tcb_ops.settings import Settings
 
-__all__ = ["read_shown"]
+__all__ = ["read_shown", "show_problems"]
 
 PROBLEMS_SHOWN = 50
 """Problems on stderr; the fix-me CSV has all."""
+
+
+def show_problems(screen: Screen, source: str, problems: Sequence[Problem]) -> None:
+    """Say the first problems, a line each, and how many more there are."""
+    from tcb_ops.lists.problems import format_problem
+
+    for problem in problems[:PROBLEMS_SHOWN]:
+        screen.warn(Text(*(format_problem(source, problem, lang) for lang in (Lang.EN, Lang.ZH))))
+    if len(problems) > PROBLEMS_SHOWN:
+        rest = len(problems) - PROBLEMS_SHOWN
+        screen.warn(Text(f"… and {rest:,} more problems", f"……另有 {rest:,} 个问题"))
 
 
 def read_shown(
@@ -27,15 +41,10 @@ def read_shown(
 ) -> Batch:
     """Read the list, and say what was decided; or show its problems, write the fix-me CSV, and exit 2."""
     from tcb_ops.lists.fixme import write_fixme
-    from tcb_ops.lists.problems import format_problem
 
     def show(error_or_batch: InputError | Batch) -> None:
         problems = error_or_batch.problems
-        for problem in problems[:PROBLEMS_SHOWN]:
-            screen.warn(Text(*(format_problem(source, problem, lang) for lang in (Lang.EN, Lang.ZH))))
-        if len(problems) > PROBLEMS_SHOWN:
-            rest = len(problems) - PROBLEMS_SHOWN
-            screen.warn(Text(f"… and {rest:,} more problems", f"……另有 {rest:,} 个问题"))
+        show_problems(screen, source, problems)
         dest = Path(values["fix_me"] or f"{Path(source).with_suffix('')}.fix-me.csv")
         if write_fixme(problems, dest, settings.lang):
             screen.warn(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.runs.progress import Progress
 
-__all__ = ["Screen", "span"]
+__all__ = ["Screen", "amount", "span"]
 
 LINE_EVERY = 5.0
 """Seconds between two lines of progress where nobody watches."""
@@ -129,3 +129,12 @@ def span(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def amount(size: float) -> str:
+    """Bytes as people read them: 17 B, 4.1 KB, 3 GB."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -74,14 +74,24 @@ def _all(merchants: Merchants) -> list[Merchant]:
     by_appid: dict[str, list[Merchant]] = {}
     for line in _there(merchants):
         by_appid.setdefault(line.appid, []).append(line)
-    return _decided(by_appid.values(), Text("--to all: several environments, none of them the default", "--to all：有多个环境而没有默认环境"))
+    return _decided(
+        by_appid.values(),
+        Text(
+            "--to all: several environments, none of them the default", "--to all：有多个环境而没有默认环境"
+        ),
+    )
 
 
 def _all_envs(merchants: Merchants) -> list[Merchant]:
     by_env: dict[str, list[Merchant]] = {}
     for line in _there(merchants):
         by_env.setdefault(line.env, []).append(line)
-    return _decided(by_env.values(), Text("--to all-envs: several merchants share an environment", "--to all-envs：有多个商户共用一个环境"))
+    return _decided(
+        by_env.values(),
+        Text(
+            "--to all-envs: several merchants share an environment", "--to all-envs：有多个商户共用一个环境"
+        ),
+    )
 
 
 def _there(merchants: Merchants) -> list[Merchant]:

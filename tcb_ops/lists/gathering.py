@@ -14,7 +14,7 @@ from tcb_ops.lists.cells import shown
 from tcb_ops.model import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["Gathered", "gather", "is_meant"]
 
@@ -39,12 +39,16 @@ class Gathered:
 
 
 def gather(
-    source: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = (), own: Collection[str] = ()
+    source: Path,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    own: frozenset[str] = frozenset(),
 ) -> Gathered:
     """Gather a file, or a folder with all that is below it.
 
     A pattern without a slash is for names, one with a slash for paths below the folder; case does not matter.
-    `own` holds real paths that are never taken: a token file must not be uploaded to anybody.
+    `own` holds real paths of files and folders that are never taken: a token file must not be uploaded to anybody.
 
     Raises UsageError where the source is not there, cannot be read, or leaves no file.
     """
@@ -61,7 +65,7 @@ def gather(
     for file in _below(folder, "") if source.is_dir() else [source.name]:
         if file.endswith("/") or any(fnmatchcase(file.rpartition("/")[2].casefold(), p) for p in _JUNK):
             junk += 1
-        elif os.path.realpath(folder / file) in own:
+        elif own and not own.isdisjoint(_real(folder / file)):
             ours += 1
         elif not is_meant(file, include, exclude):
             excluded += 1
@@ -77,6 +81,11 @@ def gather(
             )
         )
     return Gathered(folder, tuple(sorted(files)), junk, ours, excluded)
+
+
+def _real(file: Path) -> tuple[str, str]:
+    real = os.path.realpath(file)
+    return real, os.path.dirname(real)  # noqa: PTH120  strings, to be looked up among strings
 
 
 def is_meant(file: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -96,7 +105,9 @@ def is_meant(file: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
 
     def fits(patterns: Sequence[str]) -> bool:
         plain = file.casefold()
-        return any(fnmatchcase(plain if "/" in p else plain.rpartition("/")[2], p.casefold()) for p in patterns)
+        return any(
+            fnmatchcase(plain if "/" in p else plain.rpartition("/")[2], p.casefold()) for p in patterns
+        )
 
     return (not include or fits(include)) and not fits(exclude)
 

@@ -166,6 +166,6 @@ def open_desk(
 
 
 @pytest.fixture
-def desk_english() -> Callable[[str], list[str]]:
+def find_english() -> Callable[[str], list[str]]:
     """Find English sentences in a text."""
     return Desk.in_english

@@ -204,8 +204,9 @@ def test_a_reader_that_goes_away_does_not_change_how_a_run_ends(open_desk):
 
 def test_json_stays_json_where_stdout_is_not_utf_8(open_desk):
     desk = open_desk(faults=REFUSED)
-    env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
-    said = desk.in_process("upload", "list.csv", "--root", "files", "--json", env=env)
+    env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    said = desk.in_process("upload", "list.csv", "--root", "files", "--out", "été", "--json", env=env)
+    assert said.json["report"].endswith("été")
     assert said.json["errcodes"][0]["merchant"] == BOOKS.name
 
 

@@ -192,6 +192,17 @@ def test_runs_show_a_run_and_its_rows(open_desk):
     assert (none.code, none.out) == (2, "")
 
 
+def test_latest_is_the_latest_of_this_target(open_desk):
+    desk = open_desk(many(TEA, rows=2))
+    run = desk.upload("--json").json["run"]
+    elsewhere = ("--api-base", "http://127.0.0.1:9")
+    other = desk.upload("--json", "--patience", "0.1", *elsewhere).json["run"]
+    assert [one["run"] for one in desk("runs", "--json").json["runs"]] == [other, run]
+    for words in (("show", "--json"), ("show", "latest", "--json"), ("errcodes", "--json")):
+        assert desk(*words).json["run"] == run
+        assert desk(*words, *elsewhere).json["run"] == other
+
+
 def test_errcodes_are_shown_by_merchant_with_what_to_do(open_desk):
     desk = open_desk(faults=[Fault(appid=BOOKS.appid, errcode=85088)])
     desk.upload()

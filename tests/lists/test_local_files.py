@@ -122,3 +122,26 @@ def test_a_root_that_is_not_there_is_a_problem_of_the_whole(root: Path) -> None:
         problem = Files(wrong).problem()
         assert problem is not None
         assert (problem.line, problem.skippable) == (0, False)
+
+
+def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root: Path) -> None:
+    (root / "Banner").mkdir()
+    (root / "Banner" / "Café.PNG").write_bytes(b"x")
+    (root / "two.png").write_bytes(b"x")
+    (root / "Two.png").write_bytes(b"x")
+    mends = {}
+    for file in ("banner/café.png", "Banner/Cafe\u0301.PNG", "TWO.PNG", "Banner/none.png", "a.png/x"):
+        unfit = Files(root).look(file)
+        assert isinstance(unfit, Unfit)
+        mends[file] = unfit.mend.en
+    assert "did you mean Banner/Café.PNG?" in mends["banner/café.png"]
+    assert "looks the same but is in another Unicode form" in mends["Banner/Cafe\u0301.PNG"]
+    assert all("check the name" in mends[file] for file in ("TWO.PNG", "Banner/none.png", "a.png/x"))
+
+
+def test_a_file_written_on_windows_is_told_how_to_be_found(root: Path) -> None:
+    for file in ("D:/素材/春.png", "//nas/public/春.png"):
+        unfit = Files(root).look(file)
+        assert isinstance(unfit, Unfit)
+        assert "not relative" in unfit.message.en
+        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in unfit.mend.en

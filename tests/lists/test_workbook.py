@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import openpyxl
+import pytest
+import python_calamine
+import xlsxwriter
+
+from tcb_ops.errors import InputError
+from tcb_ops.lists import read_paths, write_fixme
+from tcb_ops.lists.odd import Kind, NotText
+from tcb_ops.lists.package import Package
+from tcb_ops.lists.sheet import read_rows
+from tcb_ops.lists.values import Formats, Strings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tcb_ops.lists import Merchants
+
+CORPUS = Path(__file__).parent / "corpus"
+KINDS = {"n": {Kind.NUMBER}, "d": {Kind.DATE}, "b": {Kind.BOOLEAN}, "f": {Kind.FORMULA, Kind.NOT_COMPUTED}}
+
+
+def made(file: Path, rows: Iterable[Iterable[Any]]) -> Path:
+    with xlsxwriter.Workbook(file) as book:
+        sheet = book.add_worksheet("清单")
+        for line, cells in enumerate(rows):
+            sheet.write_row(line, 0, cells)
+    return file
+
+
+def parts(file: Path, sheet: bytes, strings: bytes = b"<sst/>") -> Path:
+    """A workbook with this sheet, as small as can be read."""
+    kinds = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    relation = '<Relationship Id="{}" Type="' + kinds + '/{}" Target="{}"/>'
+    own = relation.format("a", "worksheet", "s.xml") + relation.format("b", "sharedStrings", "t.xml")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+        out.writestr("_rels/.rels", f"<r>{relation.format('m', 'officeDocument', 'w.xml')}</r>")
+        out.writestr(
+            "w.xml", f'<w xmlns:r="{kinds}"><sheets><sheet name="清单" sheetId="1" r:id="a"/></sheets></w>'
+        )
+        out.writestr("_rels/w.xml.rels", f"<r>{own}</r>")
+        out.writestr("s.xml", sheet)
+        out.writestr("t.xml", strings)
+    return file
+
+
+def refused(file: Path, merchants: Merchants) -> str:
+    with pytest.raises(InputError) as raised:
+        read_paths(file, merchants)
+    (problem,) = raised.value.problems
+    assert not problem.skippable
+    assert raised.value.__context__ is None
+    return problem.message.en
+
+
+AGREED = ("plain", "inline-strings", "titles-merged", "odd-cells", "other-columns", "hidden-rows", "filtered")
+
+
+@pytest.mark.parametrize("name", AGREED)
+def test_two_other_readers_see_the_same_cells(name: str) -> None:
+    file = CORPUS / f"{name}.xlsx"
+    with file.open("rb") as raw:
+        package, strings, formats = Package(raw), Strings(), Formats()
+        if package.has("xl/sharedStrings.xml"):
+            strings.read(package, "xl/sharedStrings.xml")
+        formats.read(package, "xl/styles.xml")
+        rows = list(read_rows(package, "xl/worksheets/sheet1.xml", strings, formats, since_1904=False))
+    shown = python_calamine.load_workbook(file).get_sheet_by_index(0).to_python(skip_empty_area=False)
+    sheet = openpyxl.load_workbook(file).worksheets[0]
+    assert [row.line for row in rows] == [at for at, cells in enumerate(shown, 1) if any(map(str, cells))]
+    for row in rows:
+        assert row.hidden == sheet.row_dimensions[row.line].hidden
+        for column, (ours, theirs) in enumerate(zip(row.cells, shown[row.line - 1], strict=False), 1):
+            cell = sheet.cell(row.line, column)
+            if isinstance(ours, NotText):
+                assert ours.kind in KINDS[cell.data_type]
+                assert ours.ref == cell.coordinate
+            else:
+                assert ours == (cell.value or "") == theirs
+
+
+def test_a_list_in_a_workbook_is_a_list(tmp_path: Path, merchants: Merchants) -> None:
+    file = made(
+        tmp_path / "l.xlsx",
+        [["env", "path", "编号"], ["tea-1a2b3c", "a.png", "007"], [], ["books-77aa01", "b"]],
+    )
+    batch = read_paths(file, merchants)
+    assert [(r.line, r.env, r.path, r.cells) for r in batch.rows()] == [
+        (2, "tea-1a2b3c", "a.png", ("tea-1a2b3c", "a.png", "007")),
+        (4, "books-77aa01", "b", ("books-77aa01", "b", "")),
+    ]
+    data = file.read_bytes()
+    assert (batch.bytes, batch.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert (batch.encoding, batch.delimiter) == ("XLSX, sheet '清单'", "")
+    assert "工作表“清单”" in batch.decided.zh
+
+
+def test_three_bad_rows_among_five_thousand_are_found_and_can_be_mended(
+    tmp_path: Path, merchants: Merchants
+) -> None:
+    rows: list[list[Any]] = [["env", "path", "说明"]] + [["tea-1a2b3c", f"a/{n}.png", n] for n in range(5000)]
+    rows[17][1], rows[2500][0], rows[5000][1] = 20260101, "nope", "a/0.png"
+    batch = read_paths(made(tmp_path / "l.xlsx", rows), merchants, on_bad="skip")
+    assert [p.line for p in batch.problems] == [18, 2501, 5001]
+    assert write_fixme(batch.problems, tmp_path / "fix-me.csv") == 3
+    with (tmp_path / "fix-me.csv").open(encoding="utf-8-sig", newline="") as file:
+        first = next(iter(csv.DictReader(file)))
+    assert (first["path"], first["tcb_line"], first["说明"]) == ("20260101", "18", "16")
+    assert "cell B18 is a number" in first["tcb_problem"]
+
+
+def test_what_was_hidden_in_a_merged_cell_does_not_count(tmp_path: Path, merchants: Merchants) -> None:
+    file = made(tmp_path / "l.xlsx", [["env", "path"], ["tea-1a2b3c", "a"], ["books-77aa01", "b"]])
+    book = openpyxl.load_workbook(file)
+    book.worksheets[0].merged_cells.add("A2:A3")
+    book.save(file)
+    assert "merged with A2" in refused_row(file, merchants)
+
+
+def refused_row(file: Path, merchants: Merchants) -> str:
+    with pytest.raises(InputError) as raised:
+        read_paths(file, merchants)
+    (problem,) = raised.value.problems
+    return problem.message.en
+
+
+@pytest.mark.parametrize("inflated", ["s.xml", "t.xml"])
+def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path: Path, merchants: Merchants, inflated: str) -> None:
+    zeros = b"<a>" + b" " * (70 << 20)
+    file = parts(tmp_path / "b.xlsx", *((zeros,) if inflated == "s.xml" else (b"<worksheet/>", zeros)))
+    assert file.stat().st_size < 1 << 20
+    assert refused(file, merchants) == f"the workbook unpacks to far more than a list can be (in {inflated})"
+
+
+def test_a_bomb_that_says_it_is_small_is_read_no_further_than_it_says(
+    tmp_path: Path, merchants: Merchants
+) -> None:
+    size = 70 << 20
+    file = parts(tmp_path / "b.xlsx", b"<a>" + b" " * size)
+    data = file.read_bytes()
+    said = (size + 3).to_bytes(4, "little")
+    assert data.count(said) == 2
+    file.write_bytes(data.replace(said, (1000).to_bytes(4, "little")))
+    assert "damaged (in s.xml)" in refused(file, merchants)
+
+
+def test_a_tag_without_end_is_not_gathered_in_memory(tmp_path: Path, merchants: Merchants) -> None:
+    file = parts(
+        tmp_path / "b.xlsx",
+        b'<worksheet><sheetData><row x="' + b"x" * (8 << 20) + b'"/></sheetData></worksheet>',
+    )
+    assert "unpacks to far more" in refused(file, merchants)
+
+
+def test_a_cell_longer_than_any_is_refused(tmp_path: Path, merchants: Merchants) -> None:
+    long = b"<c t='inlineStr'><is><t>" + b"x" * 200_000 + b"</t></is></c>"
+    file = parts(
+        tmp_path / "b.xlsx", b"<worksheet><sheetData><row>" + long + b"</row></sheetData></worksheet>"
+    )
+    assert "damaged (in s.xml)" in refused(file, merchants)
+
+
+def test_a_part_with_a_password_is_told_from_a_damaged_one(tmp_path: Path, merchants: Merchants) -> None:
+    file = parts(tmp_path / "b.xlsx", b"<worksheet/>")
+    data = bytearray(file.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(signature)
+        while at >= 0:
+            data[at + flags] |= 1
+            at = data.find(signature, at + 1)
+    file.write_bytes(data)
+    assert "password" in refused(file, merchants)
+
+
+def test_a_workbook_cut_anywhere_is_refused_in_words(tmp_path: Path, merchants: Merchants) -> None:
+    whole = (CORPUS / "plain.xlsx").read_bytes()
+    for cut in range(4, len(whole), 97):
+        (tmp_path / "c.xlsx").write_bytes(whole[:cut])
+        assert "not whole" in refused(tmp_path / "c.xlsx", merchants)
+
+
+def test_a_workbook_with_any_byte_changed_is_read_or_refused_in_words(
+    tmp_path: Path, merchants: Merchants
+) -> None:
+    whole = (CORPUS / "odd-cells.xlsx").read_bytes()
+    for at in range(0, len(whole), 53):
+        (tmp_path / "c.xlsx").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with pytest.raises(InputError):
+            read_paths(tmp_path / "c.xlsx", merchants)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
+def test_a_hundred_thousand_rows_take_seconds_and_flat_memory(tmp_path: Path) -> None:
+    script = """
+import json, sys, time
+from tcb_ops.lists import Merchants, read_paths
+from tcb_ops.model import Merchant
+merchants = Merchants([Merchant(f"wx{i}", f"商户{i}", f"env-{i}") for i in range(200)])
+began = time.perf_counter()
+batch = read_paths(sys.argv[1], merchants)
+took = time.perf_counter() - began
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(json.dumps([batch.count, batch.envs, took, int(peak)]))
+"""
+    peaks = []
+    for many in (20_000, 100_000):
+        names = ["env", "path", "说明", "春季活动", *(f"env-{i}" for i in range(200))]
+        names += [f"banner/{i:07}.png" for i in range(many)]
+        strings = "".join(f"<si><t>{name}</t></si>" for name in names)
+        cell = '<c r="{}{}" t="s"><v>{}</v></c>'.format
+        rows = "".join(
+            f'<row r="{i}">{cell("A", i, 4 + i % 200)}{cell("B", i, 202 + i)}{cell("C", i, 3)}</row>'
+            for i in range(2, many + 2)
+        )
+        head = f'<row r="1">{cell("A", 1, 0)}{cell("B", 1, 1)}{cell("C", 1, 2)}</row>'
+        file = parts(
+            tmp_path / f"{many}.xlsx",
+            f"<worksheet><sheetData>{head}{rows}</sheetData></worksheet>".encode(),
+            f"<sst>{strings}</sst>".encode(),
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=True
+        )
+        rows_read, envs, took, peak = json.loads(done.stdout)
+        assert (rows_read, envs) == (many, 200)
+        assert took < 10
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] * 1.25
