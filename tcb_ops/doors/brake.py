@@ -129,6 +129,7 @@ def _ask(screen: Screen, said: Text, envs: int, settings: Settings, *, yes: bool
     screen.warn(said)
     if yes:
         return
+    screen.release()
     question = Text(
         f"Upload to {envs:,} live environments of {settings.api_base}?",
         f"要上传到 {settings.api_base} 的 {envs:,} 个线上环境吗？",

@@ -91,7 +91,7 @@ def links(paths: str, out: str, **values: Any) -> int:
                 f"--out {out}：应为已有文件夹中的文件。",
             )
         )
-    with read_shown(screen, paths, given, settings, values, root=None) as batch:
+    with screen.held(), read_shown(screen, paths, given, settings, values, root=None) as batch:
         if values["dry_run"]:
             return dry_run(screen, batch, settings, pace, uploads=False, as_json=given.json)
         warn_of_short_life(screen, batch, pace)
@@ -140,7 +140,7 @@ def upload(
     settings = given.settings()
     screen = given.screen(settings)
     root = values["root"] or str(Path(paths).parent)
-    with read_shown(screen, paths, given, settings, values, root=root) as batch:
+    with screen.held(), read_shown(screen, paths, given, settings, values, root=root) as batch:
         if values["dry_run"]:
             return dry_run(screen, batch, settings, pace, uploads=True, as_json=given.json)
         check_destination(_report_folder(out, ANY_RUN))
@@ -302,19 +302,20 @@ def _ask_to_go_on(screen: Screen, run_id: str, begun: float, settings: Settings)
         f"Run {run_id} of this list, begun {when}, is unfinished. Go on with it?",
         f"此清单的任务 {run_id}（开始于 {when}）尚未完成。继续它吗？",
     )
+    screen.release()
     return click.confirm(question.of(screen.lang), err=True)
 
 
 def _follow(screen: Screen, going: Working, given: Given) -> Run:
     """Show a run's progress until its end; on an early end the JSON object is printed all the same."""
+    going_on = None
     if going.resumed:
         done = sum(rows for outcome, rows in going.so_far().counts.items() if outcome != "pending")
-        screen.warn(
-            Text(
-                f"Going on with run {going.id}: {done:,} of {going.record.rows:,} rows are done. (--new-run begins anew.)",
-                f"继续任务 {going.id}：{going.record.rows:,} 行中已完成 {done:,} 行。（--new-run 可重新开始。）",
-            )
+        going_on = Text(
+            f"Going on with run {going.id}: {done:,} of {going.record.rows:,} rows are done. (--new-run begins anew.)",
+            f"继续任务 {going.id}：{going.record.rows:,} 行中已完成 {done:,} 行。（--new-run 可重新开始。）",
         )
+    screen.release(first=going_on)
     try:
         going.follow(lambda looks: screen.follow(looks, going.record.rows))
         return going.wait()

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -43,6 +44,7 @@ class Screen:
 
     def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
         self.lang, self.quiet, self.verbose = lang, quiet, verbose
+        self._held: list[Text] | None = None
         self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
         self.err = _Pipe(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
@@ -62,11 +64,32 @@ class Screen:
     def say(self, text: Text) -> None:
         """Talk, unless told to be quiet."""
         if not self.quiet:
-            self.err.print(text.of(self.lang))
+            self._talk(text)
 
     def warn(self, text: Text) -> None:
         """Talk even when told to be quiet: something is not as it should be."""
-        self.err.print(text.of(self.lang))
+        self._talk(text)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold talk back until `release`, or the end of the block: what a run says first is known only when it begins."""
+        self._held = []
+        try:
+            yield
+        finally:
+            self.release()
+
+    def release(self, first: Text | None = None) -> None:
+        """Say `first`, then what was held back."""
+        held, self._held = self._held or [], None
+        for text in [first, *held] if first is not None else held:
+            self._talk(text)
+
+    def _talk(self, text: Text) -> None:
+        if self._held is not None:
+            self._held.append(text)
+        else:
+            self.err.print(text.of(self.lang))
 
     def follow(self, looks: Iterator[Progress], total: int) -> None:
         """Show a run's progress until it ends: a bar on a terminal, a line every few seconds otherwise."""

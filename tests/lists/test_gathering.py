@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tcb_ops.errors import UsageError
 from tcb_ops.lists.gathering import gather, is_meant
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -69,7 +72,9 @@ def test_tokens_and_the_ledger_are_never_taken(folder: Path) -> None:
         ("旧/b.png", [], ["旧/*"], False),
     ],
 )
-def test_patterns_leave_files_in_or_out(file: str, include: list[str], exclude: list[str], meant: bool) -> None:
+def test_patterns_leave_files_in_or_out(
+    file: str, include: list[str], exclude: list[str], meant: bool
+) -> None:
     assert is_meant(file, include, exclude) is meant
 
 

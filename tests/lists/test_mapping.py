@@ -33,7 +33,9 @@ def data(tmp_path: Path) -> Path:
         pytest.param(["\\\\nas\\Public=素材"], "", "//NAS/public/a.png", "素材/a.png", id="a share"),
         pytest.param(["D:\\素材=素材"], "", "D:/素材2/a.png", "D:/素材2/a.png", id="begins alike"),
         pytest.param(["D:\\素材=素材"], "", "a.png", "a.png", id="relative already"),
-        pytest.param(["D:\\=.", "D:\\素材\\春=素材/春"], "", "D:/素材/春/a", "素材/春/a", id="the longest counts"),
+        pytest.param(
+            ["D:\\=.", "D:\\素材\\春=素材/春"], "", "D:/素材/春/a", "素材/春/a", id="the longest counts"
+        ),
         pytest.param(["D:\\素材=素材"], "", "D:/素材//a.png", "素材/a.png", id="a slash too many"),
         pytest.param([], "", "D:/a.png", "D:/a.png", id="none"),
     ],
@@ -60,7 +62,9 @@ def test_a_target_outside_the_root_is_refused(data: Path, target: str) -> None:
 LIST = "env,path,file\ntea-1a2b3c,a.png,D:\\素材\\春\\a.png\n"
 
 
-def test_a_list_from_windows_finds_its_files(write: Callable[..., Path], merchants: Merchants, data: Path) -> None:
+def test_a_list_from_windows_finds_its_files(
+    write: Callable[..., Path], merchants: Merchants, data: Path
+) -> None:
     path = write(LIST)
     batch = read_paths(path, merchants, data, file_map=["d:\\素材=素材"])
     (row,) = batch.rows()
@@ -71,7 +75,9 @@ def test_a_list_from_windows_finds_its_files(write: Callable[..., Path], merchan
     assert "--map 'D:/素材/春=FOLDER'" in raised.value.problems[0].mend.en
 
 
-def test_a_mapped_file_cannot_leave_the_root(write: Callable[..., Path], merchants: Merchants, data: Path) -> None:
+def test_a_mapped_file_cannot_leave_the_root(
+    write: Callable[..., Path], merchants: Merchants, data: Path
+) -> None:
     (data.parent / "x.png").write_bytes(b"x")
     path = write("env,path,file\ntea-1a2b3c,a.png,D:\\素材\\..\\..\\x.png\n")
     with pytest.raises(InputError, match="outside the root"):
