@@ -71,18 +71,18 @@ def _names(merchants: Path) -> list[str]:
 
 
 def _write_new(screen: Screen, file: Path, content: bytes) -> None:
+    if file.exists():
+        screen.say(Text(f"{file} is there already: left as it is", f"{file} 已存在：未改动"))
+        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("xb") as out:
             out.write(content)
-    except FileExistsError:
-        screen.say(Text(f"{file} is there already: left as it is", f"{file} 已存在：未改动"))
     except OSError as error:
         raise UsageError(
             Text(f"{file} cannot be written ({error.strerror})", f"{file} 无法写入（{error.strerror}）")
         ) from None
-    else:
-        screen.data(str(file))
+    screen.data(str(file))
 
 
 @click.command("list")

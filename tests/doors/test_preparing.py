@@ -10,9 +10,15 @@ import pytest
 import xlsxwriter
 from shop import BOOKS, TEA, TEA_TEST, write_csv
 
+from tcb_ops.doors.options import Given, selection_of
 from tcb_ops.settings import Settings, load_settings
 
 STARTER = Path(__file__).parents[2] / "tcb_ops" / "starter.toml"
+
+
+@pytest.fixture
+def desk(open_desk):
+    return open_desk()
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ def test_a_folder_becomes_a_list_that_upload_takes_as_it_is(desk, folder):
     said = desk("list", "素材", "--to", "all-envs", "--path", "banner/{date}/{rel}", "--lang", "en")
     today = datetime.now(desk.shop.settings.zone).date()
     assert said.code == 0, said.err
-    assert said.out.strip() == "list.csv: 6 rows, 2 files for 3 environments of 2 merchants, 48 B"
+    assert said.out.strip() == "list.csv: 6 rows, 2 files for 3 environments of 2 merchants, 42 B"
     assert "hidden or temporary: 2" in said.err
     assert "tcb-ops upload list.csv" in said.err
     assert desk.calls == 0
@@ -164,16 +170,22 @@ def test_a_workbook_is_uploaded_and_its_rows_keep_their_numbers(desk, folder):
     assert [record.row.file for record in desk.latest().rows()] == ["素材/a.png", "素材/春/b.png"]
 
 
-def test_another_choice_of_sheet_rows_or_map_is_another_run(desk, folder):
-    rows = [["env", "path", "file"], [TEA.env, "a.png", "素材/a.png"], [BOOKS.env, "b.png", "素材/春/b.png"]]
-    sheet(desk.folder / "list.xlsx", rows, hidden=[2])
-    desk.shop.keep_tokens({})
-    runs = [
-        desk("links", "list.xlsx", "--json", *words).json["run"]
-        for words in (["--rows", "all"], ["--rows", "visible"])
-    ]
-    assert len(set(runs)) == 2
-    assert desk.latest().record.rows == 1
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sheet": "x"},
+        {"header_row": 2},
+        {"rows": "all"},
+        {"maps": ("D:=x",)},
+        {"limit": 3},
+        {"column": ("path=x",)},
+    ],
+)
+def test_another_choice_of_the_list_s_rows_is_another_run(other):
+    given = Given(**dict.fromkeys(Given.__dataclass_fields__) | {"where": ()})
+    values = {"column": (), "maps": (), "sheet": "", "header_row": None, "rows": None, "limit": None}
+    assert selection_of(given, values) == ""
+    assert selection_of(given, values | other) != ""
 
 
 def test_the_name_of_a_file_that_differs_by_case_is_suggested(desk, folder):

@@ -184,13 +184,6 @@ def workbooks() -> None:
 
     write("hidden-rows.xlsx", hidden)
 
-    def no_height(book: xlsxwriter.Workbook) -> None:
-        sheet = book.add_worksheet()
-        rows(sheet, [HEAD, *ROWS])
-        sheet.set_row(2, 0)
-
-    write("row-without-height.xlsx", no_height)
-
     def filtered(book: xlsxwriter.Workbook) -> None:
         sheet = book.add_worksheet()
         rows(sheet, [HEAD, *ROWS, ["茶语小铺", "c.png", ""]])
@@ -341,6 +334,8 @@ def from_other_programs() -> None:
         f"<row>{said.format(a)}{said.format(b)}</row>" for a, b in (("env", "path"), ("tea-1a2b3c", "a.png"))
     )
     by_hand("formulas-dragged-too-far.xlsx", listed + dragged * 3)
+    flat = f'<row ht="0" customHeight="1">{said.format("tea-1a2b3c")}{said.format("b.png")}</row>'
+    by_hand("row-without-height.xlsx", listed + flat)
     by_hand("rows-out-of-order.xlsx", '<row r="2"><c r="A2"><v>1</v></c></row><row r="1"/>')
     by_hand("cell-beyond-the-last-column.xlsx", '<row r="1"><c r="XFE1"><v>1</v></c></row>')
     by_hand("string-that-is-not-there.xlsx", '<row><c t="s"><v>99</v></c></row>')
