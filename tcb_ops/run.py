@@ -67,6 +67,13 @@ class Run:
         """Stream rows in the order of the list, flat in memory; `path` is a cloud path or a part of one."""
         return self._ledger.rows(self.record, line=line, merchant=merchant, path=path)
 
+    def merchants_like(self, name: str) -> list[str]:
+        """Names of the run's merchants that hold `name`, or all of them; 20 at most."""
+        names = list(
+            dict.fromkeys(place.merchant for place in self._ledger.places(self.record) if place.merchant)
+        )
+        return ([known for known in names if name in known] or names)[:20]
+
     def results(self) -> pd.DataFrame:
         """Every row: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
         from tcb_ops.reports.frames import results_frame

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -58,6 +60,19 @@ class Given:
     def screen(self, settings: Settings) -> Screen:
         """Where to talk."""
         return Screen(settings.lang, quiet=self.quiet, verbose=self.verbose)
+
+    def warn_of_open_tokens(self, screen: Screen, settings: Settings) -> None:
+        """Say so where others on this machine may read the token file."""
+        file = settings.tokens.file
+        if os.name == "posix" and settings.tokens.source == "file" and not settings.on_loopback:
+            with suppress(OSError):  # a file that cannot be read is said where it is needed
+                if file.stat().st_mode & 0o077:
+                    screen.warn(
+                        Text(
+                            f"{file} may be read by others on this machine: chmod 600 {file}",
+                            f"{file} 可被本机其他用户读取：请执行 chmod 600 {file}",
+                        )
+                    )
 
     def read_merchants(self, settings: Settings) -> Merchants:
         """The merchants file, narrowed by `--where`."""

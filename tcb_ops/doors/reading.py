@@ -36,6 +36,15 @@ def show_problems(screen: Screen, source: str, problems: Sequence[Problem]) -> N
         screen.warn(Text(f"… and {rest:,} more problems", f"……另有 {rest:,} 个问题"))
 
 
+def _new_fixme(source: Path) -> Path:
+    """A name beside the list that is free: a fix-me file that is there may have been mended by hand."""
+    names = (
+        f"{source.with_suffix('')}.fix-me{number}.csv"
+        for number in ("", *(f"-{n}" for n in range(2, 10_000)))
+    )
+    return next(Path(name) for name in names if not Path(name).exists())
+
+
 def read_shown(
     screen: Screen, source: str, given: Given, settings: Settings, values: dict[str, Any], *, root: str | None
 ) -> Batch:
@@ -45,12 +54,12 @@ def read_shown(
     def show(error_or_batch: InputError | Batch) -> None:
         problems = error_or_batch.problems
         show_problems(screen, source, problems)
-        dest = Path(values["fix_me"] or f"{Path(source).with_suffix('')}.fix-me.csv")
+        dest = Path(values["fix_me"]) if values["fix_me"] else _new_fixme(Path(source))
         if write_fixme(problems, dest, settings.lang):
             screen.warn(
                 Text(
-                    f"All of them, to mend and feed back in: {dest}",
-                    f"全部问题见 {dest}，修正后可直接再次使用",
+                    f"All of them, and only them, to mend and feed back in: {dest} (the good rows go with --on-bad skip)",
+                    f"有问题的行（仅这些行）见 {dest}，修正后可作为清单再次使用（其余行可用 --on-bad skip 先行处理）",
                 )
             )
 

@@ -282,6 +282,7 @@ def show_run(screen: Screen, run: Run, *, as_json: bool, where: Path | None = No
 def _run_arguments(
     given: Given, settings: Settings, pace: Pace, values: dict[str, Any], screen: Screen
 ) -> dict[str, Any]:
+    given.warn_of_open_tokens(screen, settings)
     return {
         "settings": settings,
         "pace": pace,

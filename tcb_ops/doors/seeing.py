@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.running import show_run
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
+from tcb_ops.model import Outcome, Reason, Text
 
 if TYPE_CHECKING:
     from tcb_ops.doors.screen import Screen
@@ -110,11 +111,17 @@ def show(run: str, line: int | None, merchant: str, path: str, **values: Any) ->
         )
         return 0
     rows = wanted.rows(line=line, merchant=merchant, path=path)
-    shown = [record for record, _ in zip(rows, range(ROWS_SHOWN), strict=False)]
+    shown = list(islice(rows, ROWS_SHOWN))
     if given.json:
         screen.json({"run": wanted.id, "rows": [_row(record, settings) for record in shown]})
     elif not shown:
-        raise UsageError(Text(f"run {wanted.id} has no such row.", f"任务 {wanted.id} 中没有这样的行。"))
+        known = ", ".join(wanted.merchants_like(merchant)) if merchant else ""
+        raise UsageError(
+            Text(
+                f"run {wanted.id} has no such row." + (f" Its merchants are: {known}." if known else ""),
+                f"任务 {wanted.id} 中没有这样的行。" + (f"其中的商户有：{known}。" if known else ""),
+            )
+        )
     else:
         for record in shown:
             _show_row(screen, record, settings)
@@ -194,6 +201,8 @@ def explain(code: str, **values: Any) -> int:
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    if code in set(Reason):
+        return _explain_reason(screen, Reason(code), as_json=given.json)
     found = look_up(code)
     itself = describe(found.decision, found.scope)
     if given.json:
@@ -216,6 +225,23 @@ def explain(code: str, **values: Any) -> int:
     )
     if isinstance(found, Errcode) and found.source:
         screen.data(Text(f"Source: {found.source}", f"来源：{found.source}").of(settings.lang))
+    return 0
+
+
+def _explain_reason(screen: Screen, reason: Reason, *, as_json: bool) -> int:
+    """Explain what a row without a code of its own is tabulated under."""
+    from tcb_ops.reports.wording import why
+
+    found = why(Outcome.FAILED, reason, None, "")
+    if found is None:  # a reason of rows that are not good always has its texts
+        raise AssertionError(reason)
+    if as_json:
+        screen.json(
+            {"code": reason, "meaning": found.meaning.of(screen.lang), "action": found.action.of(screen.lang)}
+        )
+    else:
+        screen.data(f"{reason}: {found.meaning.of(screen.lang)}")
+        screen.data(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}").of(screen.lang))
     return 0
 
 

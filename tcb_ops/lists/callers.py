@@ -42,9 +42,10 @@ def caller(
     =====  ========  =====  =========================================  ==================================
     env    merchant  appid  lines in the merchants file                answer
     =====  ========  =====  =========================================  ==================================
-    E      any       –      one of E                                   it
-    E      any       A      one of (A, E)                              it
-    E      any       A      some of E, none of A                       problem: appid
+    E      M         any    some of E, none of them M's                problem: merchant
+    E      –, M      –      one of E                                   it
+    E      –, M      A      one of (A, E)                              it
+    E      –, M      A      some of E, none of A                       problem: appid
     E      M         –      several of E, one of them M's              it
     E      –         –      several of E, one with default=yes         it
     E      –         –      several of E otherwise                     problem that lists them
@@ -64,13 +65,17 @@ def caller(
         return _empty()
     if not lines:
         return _unknown_env(env, whole, near) if env else _unknown_merchant(merchant, whole, near)
+    if env and merchant:
+        # Two columns that aim at different customers: one of them is wrong, and nobody can tell which.
+        mine = tuple(m for m in whole.resolve(merchant) if m.env == env)
+        if not mine and any(m in merchants for m in lines):
+            return _other_merchant(merchant, lines)
+        lines = mine or lines
     if appid:
         of_appid = tuple(m for m in lines if m.appid == appid)
         if not of_appid and any(m in merchants for m in lines):
             return _other_appid(appid, lines)
         lines = of_appid
-    elif env and merchant and len(lines) > 1:
-        lines = tuple(m for m in whole.resolve(merchant) if m.env == env) or lines
     if len(lines) > 1:
         lines = tuple(m for m in lines if m.default) if sum(m.default for m in lines) == 1 else lines
     if not any(m in merchants for m in lines):
@@ -148,6 +153,21 @@ def _other_appid(appid: str, lines: Sequence[Merchant]) -> NoCaller:
             f"“{shown(appid)}”不在这个环境里；这个环境属于 {listed}",
         ),
         Text("write one of these appids, or mend the environment", "请改成其中一个 appid，或改正环境"),
+    )
+
+
+def _other_merchant(merchant: str, lines: Sequence[Merchant]) -> NoCaller:
+    listed = _listed(lines)
+    return NoCaller(
+        "merchant",
+        Text(
+            f"'{shown(merchant)}' does not work in this row's environment; it belongs to {listed}",
+            f"“{shown(merchant)}”不在这一行的环境里；这个环境属于 {listed}",
+        ),
+        Text(
+            "mend the merchant or the environment: they aim at different ones",
+            "请改正商户或环境：两者指向不同的对象",
+        ),
     )
 
 

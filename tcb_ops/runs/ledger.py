@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, RunNotFoundError
-from tcb_ops.model import Kind, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.runs.database import open_database
 from tcb_ops.runs.records import (
     Earlier,
@@ -135,6 +135,20 @@ class Ledger:
         exact = [record for record in found if record.id == wanted]
         if exact or (wanted == "latest" and found) or len(found) == 1:
             return (exact or found)[0]
+        if not found and wanted == "latest" and target is not None:
+            other = next(iter(self.runs(limit=1)), None)
+            hint = Text("", "")
+            if other is not None:
+                hint = Text(
+                    f" The newest of another target is {other.id} ({other.target}): name it, or give --api-base.",
+                    f" 其他目标的最新任务是 {other.id}（{other.target}）：请写出其编号，或加 --api-base。",
+                )
+            raise RunNotFoundError(
+                Text(
+                    f"{self.name} has no run of {target} yet.{hint.en}",
+                    f"{self.name} 中还没有 {target} 的任务。{hint.zh}",
+                )
+            )
         if not found:
             raise RunNotFoundError(
                 Text(
@@ -259,6 +273,15 @@ class Ledger:
             last = batch[-1].line
             for record in batch:
                 yield RowRecord(read_row(record, place_of[record.place]), read_end(record))
+
+    def mended(self, run: RunRecord) -> set[int]:
+        """Lines of a run that one of its retries, or a retry of those, has ended well since."""
+        lines: set[int] = set()
+        for child in self._read(sa.select(runs).where(runs.c.parent == run.id)):
+            good = sa.select(rows.c.line).where(rows.c.run == child.number, rows.c.outcome.in_(GOOD))
+            lines.update(line for (line,) in self._read(good))
+            lines |= self.mended(read_run(child))
+        return lines
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Rows by outcome, without zeros, pending included: their sum is the rows in."""

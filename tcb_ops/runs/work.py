@@ -72,6 +72,7 @@ def retry_work(
 ) -> Work:
     """The refused, failed and not attempted rows of a finished run, of these merchants, and of these codes if any.
 
+    Rows that an earlier retry has mended are done.
     Local files are looked at anew: they may have been mended. Raises UsageError where nothing is left to do.
     """
     if parent.finished_at is None:
@@ -83,11 +84,12 @@ def retry_work(
         )
     root = Path(parent.root) if parent.root else None
     wanted = {(merchant.env, merchant.appid) for merchant in merchants}
+    mended = ledger.mended(parent)
 
     def again(record: RowRecord) -> bool:
         row, end = record.row, record.end
         of_code = not codes or str(end.errcode) in codes or end.store_code in codes
-        return of_code and (row.env, row.appid) in wanted
+        return of_code and (row.env, row.appid) in wanted and row.line not in mended
 
     def rows() -> Iterator[Row]:
         for record in ledger.rows(parent, outcomes=AGAIN):
@@ -98,8 +100,18 @@ def retry_work(
     if not places:
         raise UsageError(
             Text(
-                f"run {parent.id} has no such row to run again: `tcb-ops errcodes {parent.id}` shows what there is.",
-                f"任务 {parent.id} 中没有需要重试的行：可用 `tcb-ops errcodes {parent.id}` 查看。",
+                f"run {parent.id} has no such row to run again (`tcb-ops errcodes {parent.id}` shows what there is)."
+                + (
+                    f" It is a retry itself: `tcb-ops retry {parent.parent}` for the rest."
+                    if parent.parent
+                    else ""
+                ),
+                f"任务 {parent.id} 中没有需要重试的行（可用 `tcb-ops errcodes {parent.id}` 查看）。"
+                + (
+                    f"它本身是一次重试：其余的行请用 `tcb-ops retry {parent.parent}`。"
+                    if parent.parent
+                    else ""
+                ),
             )
         )
     return Work(

@@ -29,7 +29,7 @@ def answer(found: Merchant | NoCaller | None) -> str:
             "books-77aa01",
             "whoever",
             "",
-            "wxbooks books-77aa01",
+            "merchant: 'whoever' does not work in this row's environment",
             id="one of E, a merchant that means nothing",
         ),
         pytest.param("shared-5e6f", "", "wxsoup", "wxsoup shared-5e6f", id="shared, appid says who"),
@@ -39,7 +39,7 @@ def answer(found: Merchant | NoCaller | None) -> str:
             "shared-5e6f",
             "茶语小铺",
             "",
-            "env: several merchants share",
+            "merchant: '茶语小铺' does not work in this row's environment",
             id="shared, a merchant from elsewhere",
         ),
         pytest.param(

@@ -131,3 +131,25 @@ def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(open_s
     assert whole(run, 32) == {"uploaded": 30, "invalid": 2}
     run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, pace=QUICK, canary=1)
     assert whole(run, 32) == {"uploaded": 30, "invalid": 2}
+
+
+def test_a_second_retry_leaves_out_what_the_first_has_mended(open_shop: OpenShop, whole: Whole):
+    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    with reopened(shop, [Fault(env=BOOKS.env, path="banner/[0-4].png", errcode=40097)]):
+        first = tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK)
+        assert whole(first, 10) == {"uploaded": 5, "refused": 5}
+    with reopened(shop):
+        second = tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK)
+        assert whole(second, 5) == {"uploaded": 5}
+        with pytest.raises(tcb.UsageError, match="no such row to run again"):
+            tcb.retry(run.id, shop.merchants, settings=shop.settings)
+        with pytest.raises(tcb.UsageError, match=f"tcb-ops retry {run.id}"):
+            tcb.retry(second.id, shop.merchants, settings=shop.settings)
+
+
+def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_shop: OpenShop):
+    shop = open_shop()
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    with pytest.raises(tcb.RunNotFoundError, match=run.id):
+        tcb.open_run(settings=shop.with_options(api_base="https://api.weixin.qq.com"))

@@ -206,7 +206,7 @@ def test_a_run_is_found_by_id_prefix_and_latest_of_its_target(ledger: Ledger) ->
 
 
 def test_no_run_at_all_is_said(ledger: Ledger) -> None:
-    with pytest.raises(RunNotFoundError, match="no run 'latest'"):
+    with pytest.raises(RunNotFoundError, match="has no run of"):
         ledger.run("latest", TARGET)
 
 

@@ -53,7 +53,7 @@ def begun(shop: Shop, run: Run, seconds_ago: float) -> None:
 
 
 def ids(shop: Shop) -> list[str]:
-    return [run.id for run in tcb.runs(settings=shop.settings)]
+    return [run.id for run in tcb.all_runs(settings=shop.settings)]
 
 
 @pytest.fixture
