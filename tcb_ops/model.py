@@ -191,6 +191,10 @@ class Link:
     starts_at: int = 0
     """Unix seconds, the start of q-sign-time; the two are the target's clock, their difference anybody's."""
 
+    def alive_for(self, now: float) -> float:
+        """Seconds that a link which has just come lives: by its own span, so that a wrong clock here does no harm."""
+        return self.expires_at - (self.starts_at or now)
+
 
 @dataclass(frozen=True, slots=True)
 class RowEnd:

@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import RefusedError, UsageError
+from tcb_ops.errors import RefusedError, RunNotFoundError, UsageError
 from tcb_ops.model import Kind, Owner, Text
 from tcb_ops.run import Run
+from tcb_ops.runs.linksfile import check_place
 from tcb_ops.runs.pacing import Pace
 from tcb_ops.runs.work import audit_work, list_work, retry_work
 from tcb_ops.settings import Settings, load_settings
@@ -55,7 +56,7 @@ class Working:
         self,
         ledger: Ledger,
         record: RunRecord,
-        sitting: Sitting,
+        sitting: Sitting | None,
         settings: Settings,
         held: ExitStack,
         *,
@@ -74,27 +75,30 @@ class Working:
     @property
     def links_run_out(self) -> int:
         """Of a finished links run: how many links had run out when links.csv was written."""
-        return self._sitting.links_run_out
+        return self._sitting.links_run_out if self._sitting is not None else 0
 
     def watch(self) -> Iterator[Progress]:
         """Give the progress as it is committed, until the work ends."""
-        return self._sitting.watch()
+        return self._sitting.watch() if self._sitting is not None else iter(())
 
     def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
         """Hand the progress to `show` until the work ends; Ctrl-C cancels the work, tidily, and shows on."""
         try:
             show(self.watch())
         except KeyboardInterrupt as interrupt:
-            self._sitting.interrupted(interrupt)
+            if self._sitting is not None:
+                self._sitting.interrupted(interrupt)
 
     def cancel(self) -> None:
         """End tidily; rows not done stay pending, and the same call goes on with them."""
-        self._sitting.cancel()
+        if self._sitting is not None:
+            self._sitting.cancel()
 
     def wait(self) -> Run:
         """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C."""
         with self._held:
-            return Run(self._ledger, self._sitting.wait(), self._settings)
+            record = self._sitting.wait() if self._sitting is not None else self.record
+            return Run(self._ledger, record, self._settings)
 
     def so_far(self) -> Run:
         """The run as the ledger has it now."""
@@ -108,17 +112,24 @@ def start_links(
     return _start(lambda _: list_work(batch, Kind.LINKS, selection), Path(out).absolute(), **options)
 
 
-def start_upload(batch: Batch, *, selection: str = "", **options: Any) -> Working:
-    """Begin an upload run, or go on with an unfinished one of the same list; takes what `upload` takes."""
+def start_upload(
+    batch: Batch, *, selection: str = "", report: str | Path | None = None, **options: Any
+) -> Working:
+    """Begin an upload run, or go on with an unfinished one of the same list; takes what `upload` takes.
+
+    `report`: where the caller is going to export to: until that is done the run counts as one to go on with.
+    """
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
-    return _start(lambda _: list_work(batch, Kind.UPLOAD, selection), Path(), **options)
+    return _start(lambda _: list_work(batch, Kind.UPLOAD, selection), _place(report), **options)
 
 
-def start_audit(merchants: Merchants, *, selection: str = "", **options: Any) -> Working:
+def start_audit(
+    merchants: Merchants, *, selection: str = "", report: str | Path | None = None, **options: Any
+) -> Working:
     """Begin an audit; takes what `audit` takes."""
     sha256 = hashlib.sha256(Path(merchants.source).read_bytes()).hexdigest()
-    return _start(lambda _: audit_work(merchants, sha256, selection), Path(), **options)
+    return _start(lambda _: audit_work(merchants, sha256, selection), _place(report), **options)
 
 
 def start_retry(
@@ -126,18 +137,20 @@ def start_retry(
     merchants: Merchants,
     *,
     codes: Sequence[str | int] = (),
-    out: str | Path = "links.retry.csv",
+    out: str | Path | None = None,
     selection: str = "",
     **options: Any,
 ) -> Working:
     """Begin a retry of a finished run, or go on with an unfinished one; takes what `retry` takes."""
     wanted = {str(code) for code in codes}
     settings = options.get("settings") or load_settings()
+    if out is None and open_run(run, settings=settings).record.kind is Kind.LINKS:
+        out = "links.retry.csv"
 
     def work(ledger: Ledger) -> Work:
         return retry_work(ledger, ledger.run(run, settings.api_base), merchants, wanted, selection)
 
-    return _start(work, Path(out).absolute(), **(options | {"settings": settings}))
+    return _start(work, _place(out), **(options | {"settings": settings}))
 
 
 def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run:
@@ -257,9 +270,13 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
             return answer
 
 
+def _place(path: str | Path | None) -> Path | None:
+    return Path(path).absolute() if path is not None else None
+
+
 def _start(
     work_of: Callable[[Ledger], Work],
-    out: Path,
+    out: Path | None,
     *,
     settings: Settings | None = None,
     pace: Pace | None = None,
@@ -274,51 +291,51 @@ def _start(
 ) -> Working:
     from tcb_ops.platform.tokens import open_source
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.locks import hold
+    from tcb_ops.runs.locks import hold, planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.sitting import Sitting
 
     settings, pace = settings or load_settings(), pace or Pace()
-    source = tokens or open_source(
-        settings.tokens
-    )  # refused, if it cannot be read, before anything is planned
+    # Refused, if it cannot be read, before anything is planned.
+    source = tokens or open_source(settings.tokens)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
-    planned = plan(
-        ledger,
-        work,
-        settings,
-        out=out,
-        manner=asdict(pace) | {"skip_unchanged": skip_unchanged, "canary": canary},
-        note=note,
-        new_run=new_run,
-        resume=resume,
-        now=time.time(),
-        may_go_on=may_go_on,
-    )
-    with ExitStack() as stack:
-        stack.enter_context(hold(ledger, planned.run.id))
-        record = ledger.run(planned.run.id)
-        if record.finished_at is not None:  # by another process, between the plan and the lock
-            raise UsageError(
-                Text(
-                    f"run {record.id} has just been finished elsewhere.",
-                    f"任务 {record.id} 刚刚已在别处完成。",
-                )
-            )
-        sitting = Sitting(
+    if work.kind is Kind.LINKS and out is not None:
+        check_place(out)
+    with ExitStack() as stack, planning(ledger):
+        planned = plan(
             ledger,
-            planned.run,
+            work,
             settings,
-            pace,
-            root=work.root or Path(),
             out=out,
-            tokens=source,
-            progress=progress,
-            skip_unchanged=skip_unchanged,
-            canary=canary,
-            may_discard=lambda other: _abandoned(ledger, other, new_run=new_run),
+            manner=asdict(pace) | {"skip_unchanged": skip_unchanged, "canary": canary},
+            note=note,
+            new_run=new_run,
+            resume=resume,
+            now=time.time(),
+            may_go_on=may_go_on,
         )
+        stack.enter_context(hold(ledger, planned.run.id))
+        if planned.run.finished_at is not None:  # all but its report, which the caller writes
+            return Working(ledger, planned.run, None, settings, stack.pop_all(), resumed=True)
+        try:
+            sitting = Sitting(
+                ledger,
+                planned.run,
+                settings,
+                pace,
+                root=work.root or Path(),
+                out=out,
+                tokens=source,
+                progress=progress,
+                skip_unchanged=skip_unchanged,
+                canary=canary,
+                may_discard=lambda other: _abandoned(ledger, other, new_run=new_run),
+            )
+        except UsageError:
+            if not planned.resumed:
+                ledger.forget(planned.run)
+            raise
         return Working(ledger, planned.run, sitting, settings, stack.pop_all(), resumed=planned.resumed)
     raise AssertionError  # the block above returns or raises
 
@@ -332,5 +349,7 @@ def _abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
             return True
         with hold(ledger, run_id):
             return new_run
-    except UsageError:  # of another ledger, or being worked on
+    except RunNotFoundError:  # of another ledger, or of one that is lost
+        return new_run
+    except UsageError:  # being worked on
         return False

@@ -21,7 +21,7 @@ from tcb_ops.doors.options import (
     take_pace,
 )
 from tcb_ops.doors.reading import read_shown
-from tcb_ops.errors import InterruptedRunError, StoppedError, UsageError
+from tcb_ops.errors import InterruptedRunError, StoppedError
 from tcb_ops.model import Kind, Text
 
 if TYPE_CHECKING:
@@ -84,13 +84,6 @@ def links(paths: str, out: str, **values: Any) -> int:
     settings = given.settings()
     screen = given.screen(settings)
     dest = Path(out).absolute()
-    if dest.is_dir() or not dest.parent.is_dir():
-        raise UsageError(
-            Text(
-                f"--out {out}: it must be a file in a folder that is there.",
-                f"--out {out}：应为已有文件夹中的文件。",
-            )
-        )
     with screen.held(), read_shown(screen, paths, given, settings, values, root=None) as batch:
         if values["dry_run"]:
             return dry_run(screen, batch, settings, pace, uploads=False, as_json=given.json)
@@ -149,6 +142,7 @@ def upload(
             batch,
             skip_unchanged=skip_unchanged,
             canary=canary or 0,
+            report=out or "reports",
             **_run_arguments(given, settings, pace, values, screen),
         )
         run = _follow(screen, going, given)
@@ -199,7 +193,7 @@ def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values
         parent.id,
         given.read_merchants(settings),
         codes=codes,
-        out=(out or "links.retry.csv") if is_links else "",
+        out=(out or "links.retry.csv") if is_links else (out or "reports"),
         selection=selection,
         settings=settings,
         pace=pace,
@@ -234,6 +228,7 @@ def audit(out: str | None, **values: Any) -> int:
     check_destination(_report_folder(out, ANY_RUN))
     going = tcb.start_audit(
         given.read_merchants(settings),
+        report=out or "reports",
         selection="; ".join(f"where {w}" for w in sorted(given.where)),
         settings=settings,
         pace=pace,
@@ -255,7 +250,12 @@ def _report_folder(out: str | None, run_id: str) -> Path:
 
 def _report(screen: Screen, run: Run, given: Given, out: str | None) -> int:
     """Write a finished run's report folder and show how it ended."""
-    folder = run.export(_report_folder(out, run.id))
+    try:
+        folder = run.export(_report_folder(out, run.id))
+    except StoppedError:
+        if given.json:
+            screen.json(run.summary())
+        raise
     return show_run(screen, run, as_json=given.json, where=folder)
 
 

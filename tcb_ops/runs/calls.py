@@ -84,7 +84,7 @@ class Calls:
             if isinstance(got, Setback):
                 return got
             job.link, job.tries.link = got, 0
-            job.link_until = self.clock() + _lifetime(got) - LINK_MARGIN
+            job.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
         if self.kind is not Kind.UPLOAD:
             return self._end(
                 job, Outcome.LINKED, errcode=0, errmsg="ok", file_id=job.link.file_id, link=job.link
@@ -264,8 +264,3 @@ class Calls:
             time.time(),
             link,
         )
-
-
-def _lifetime(link: Link) -> float:
-    """Seconds that a link lives from now: by its own span, so that a wrong clock here does no harm."""
-    return link.expires_at - link.starts_at if link.starts_at else link.expires_at - time.time()

@@ -87,6 +87,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._outage = Outage()
+        self._last_outage = ""
         self._held: list[Job] = []
         """Rows that met the outage, with the places they hold."""
         self._trouble: Exception | None = None
@@ -272,7 +273,7 @@ class Engine:
         if isinstance(result, RowEnd):
             self._then.ended(job, result)
         elif result.unreachable and self._calls.last_answer < began:
-            self._met_outage(job)
+            self._met_outage(job, result.end.detail)
         else:
             self._then.set_back(job, result)
 
@@ -311,21 +312,22 @@ class Engine:
             lane.known.update(known)
             self._board.refilled(lane, rows)
 
-    def _met_outage(self, job: Job) -> None:
+    def _met_outage(self, job: Job, detail: str) -> None:
         """Hold a row that found nobody there while nobody else was answered either. No attempt is counted."""
         now, begins = self._clock(), self._outage.since is None
+        self._last_outage = detail.rstrip(".。")
         self._outage.suspect(now, self._pace)
         if begins:
             self._show(now)
         job.link = None  # so that the probe asks the platform too, not the store alone
         self._held.append(job)
         if self._outage.over(now, self._pace):
-            self._stop(outage(self._run, self._pace))
+            self._stop(outage(self._run, self._pace, self._last_outage))
 
     def _probe(self, now: float) -> None:
         """While the target is away: one held row at a time tries again."""
         if self._outage.over(now, self._pace):
-            self._stop(outage(self._run, self._pace))
+            self._stop(outage(self._run, self._pace, self._last_outage))
         elif now >= self._outage.probe_at and self._held and not self._tasks:
             self._begin(self._held.pop(0), now)
 

@@ -80,6 +80,7 @@ class Ledger:
     def __init__(self, where: str) -> None:
         """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
         self._engine, self.file, self.name = open_database(where)
+        self._identity = self._identify()
 
     def close(self) -> None:
         """Close all connections."""
@@ -171,8 +172,11 @@ class Ledger:
             query = query.where(runs.c.target == target)
         return [read_run(record) for record in self._read(query)]
 
-    def unfinished(self, kind: Kind, target: str, list_sha256: str, root: str) -> RunRecord | None:
-        """Find the newest unfinished run of the same kind, target, list bytes and root."""
+    def unfinished(self, kind: Kind, target: str, list_sha256: str, root: str) -> list[RunRecord]:
+        """Find unfinished runs of the same kind, target, list bytes and root, the newest first.
+
+        A run that is done but for the report it was to leave (`out`) is one: killed while that was written.
+        """
         query = (
             sa.select(runs)
             .where(
@@ -180,12 +184,12 @@ class Ledger:
                 runs.c.target == target,
                 runs.c.list_sha256 == list_sha256,
                 runs.c.root == root,
-                runs.c.finished_at.is_(None),
+                runs.c.finished_at.is_(None) | ((runs.c.report == "") & (runs.c.out != "")),
             )
             .order_by(runs.c.created_at.desc())
-            .limit(1)
+            .limit(50)
         )
-        return next((read_run(record) for record in self._read(query)), None)
+        return [read_run(record) for record in self._read(query)]
 
     def places(self, run: RunRecord) -> list[EnvRecord]:
         """List a run's environments, with their rows and those still pending."""
@@ -367,6 +371,12 @@ class Ledger:
         with self._writing() as connection:
             connection.execute(runs.update().where(runs.c.number == run.number).values(stopped=why))
 
+    def forget(self, run: RunRecord) -> None:
+        """Remove a run that was planned and never begun."""
+        with self._writing() as connection:
+            for table, column in ((rows, rows.c.run), (envs, envs.c.run), (runs, runs.c.number)):
+                connection.execute(table.delete().where(column == run.number))
+
     def note_report(self, run: RunRecord, report: str) -> None:
         """Note where a run's links.csv or newest report stands."""
         with self._writing() as connection:
@@ -386,6 +396,16 @@ class Ledger:
             )
         )
 
+    def _identify(self) -> tuple[int, int] | None:
+        """Which file the ledger is; None for a database elsewhere, or a file that is gone."""
+        if self.file is None:
+            return None
+        try:
+            stat = self.file.stat()
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
+
     def _read(self, query: sa.Select[Any]) -> Sequence[Any]:
         try:
             with self._engine.connect() as connection:
@@ -395,6 +415,15 @@ class Ledger:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
+        if self._identify() != self._identity:
+            # SQLite would go on writing to the file that nobody can find any more.
+            raise LedgerError(
+                Text(
+                    f"the ledger {self.name} was removed or replaced while it was in use. Put it back, then run the same "
+                    "command again.",
+                    f"台账 {self.name} 在使用中被删除或替换。请恢复它，然后再次运行同一命令。",
+                )
+            )
         try:
             with self._engine.begin() as connection:
                 yield connection

@@ -9,6 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+import stat
+import time
 from array import array
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -26,10 +29,14 @@ if TYPE_CHECKING:
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
 
-__all__ = ["LINK_COLUMNS", "LinksFile", "check_columns"]
+__all__ = ["LINK_COLUMNS", "LinksFile", "check_columns", "check_place"]
 
 LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
 """The interface's own names, and the end of the link's life."""
+
+
+_OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
+"""The first line of a part file: the run that it belongs to."""
 
 
 def check_columns(headers: Iterable[str]) -> None:
@@ -45,15 +52,43 @@ def check_columns(headers: Iterable[str]) -> None:
         )
 
 
+def check_place(dest: Path) -> None:
+    """Refuse to write links over anything but an earlier links.csv: a slip of --out must not cost a list or a ledger."""
+    try:
+        there = dest.lstat()
+        with dest.open("rb") as file:
+            head = file.readline(1_000_000) if stat.S_ISREG(there.st_mode) else b""
+    except FileNotFoundError:
+        if dest.parent.is_dir():
+            return
+        head = b""
+    except OSError:
+        head = b""
+    if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
+        raise UsageError(
+            Text(
+                f"--out {dest}: it must be a new file in a folder that is there, or an earlier links.csv, which is replaced. "
+                "Name another.",
+                f"--out {dest}：应为已有文件夹中的新文件，或会被替换的旧 links.csv。请换一个名字。",
+            )
+        )
+
+
 class LinksFile:
     """The links of one run, being gathered beside the file that they will end in."""
 
-    def __init__(self, dest: Path, run_id: str, begun_at: Path | None = None) -> None:
+    def __init__(
+        self,
+        dest: Path,
+        run_id: str,
+        begun_at: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """`begun_at` is where the run's first sitting was told to put links.csv: its part file stands there."""
         self.dest = dest
         begun_at = begun_at or dest
         self.part = begun_at.with_name(f"{begun_at.name}.part")
-        self._run_id = run_id
+        self._run_id, self._clock = run_id, clock
         self._file: io.BufferedRandom | None = None
 
     def open(self, may_discard: Callable[[str], bool] = lambda _run: False) -> None:
@@ -68,12 +103,14 @@ class LinksFile:
             self.part.chmod(0o600)
             found = self._file.readline()
             owner = found[2:].decode(errors="replace").strip()
-            if found.endswith(b"\n") and found != head and not may_discard(owner):
+            ours = not found or not found.endswith(b"\n") or _OWNER.fullmatch(found)
+            if not ours or (found.endswith(b"\n") and found != head and not may_discard(owner)):
                 self.close()
                 raise UsageError(
                     Text(
-                        f"{self.part} belongs to another run ({owner}): finish that one, or name another file with --out.",
-                        f"{self.part} 属于另一个任务（{owner}）：请先完成它，或用 --out 指定其他文件。",
+                        f"{self.part} belongs to another run ({owner[:40]}): go on with that one, give it up with --new-run, "
+                        "or name another file with --out.",
+                        f"{self.part} 属于另一个任务（{owner[:40]}）：请继续那个任务，用 --new-run 放弃它，或用 --out 指定其他文件。",
                     )
                 )
             if found != head:
@@ -100,7 +137,8 @@ class LinksFile:
         writer = csv.writer(text, lineterminator="\n")
         for end in ends:
             if end.link is not None:
-                writer.writerow((end.line, *_shown(end.link)))
+                now = self._clock()
+                writer.writerow((end.line, *_shown(end.link), now + end.link.alive_for(now)))
         try:
             self._file.write(text.getvalue().encode())
             self._file.flush()
@@ -115,7 +153,7 @@ class LinksFile:
     def finish(self, ledger: Ledger, run: RunRecord, zone: ZoneInfo, now: float) -> int:
         """Write links.csv in the list's order, each row once, and rename it into place; gives the links run out."""
         places = self._places(None)
-        fresh = self.dest.with_name(f"{self.dest.name}.tmp")
+        fresh = self.dest.with_name(f".{self._run_id}.tmp")
         run_out = 0
         try:
             handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -127,8 +165,8 @@ class LinksFile:
                     end, link = record.end, None
                     if end.outcome is Outcome.LINKED:
                         part.seek(places[end.line])
-                        link = _read_back(part.readline())
-                        run_out += link.expires_at <= now
+                        link, alive_until = _read_back(part.readline())
+                        run_out += alive_until <= now
                     writer.writerow((*record.row.cells, *_final(end, link, zone)))
                 out.flush()
                 os.fsync(out.fileno())
@@ -146,7 +184,10 @@ class LinksFile:
             self.part.unlink()
 
     def _places(self, alive_at: float | None) -> array[int]:
-        """Where each line's newest link stands in the part file (bytes), -1 for none; eight bytes a line."""
+        """Where each line's newest link stands in the part file (bytes), -1 for none; eight bytes a line.
+
+        A record that cannot be read back is none.
+        """
         places = array("q")
         with self.part.open("rb") as part:
             part.readline()
@@ -155,10 +196,18 @@ class LinksFile:
                 record = part.readline()
                 if not record:
                     return places
-                line = int(record[: record.index(b",")])
+                number = record.partition(b",")[0]
+                if not number.isdigit() or len(number) > 9:
+                    continue
+                line = int(number)
                 if line >= len(places):
                     places.extend([-1] * (line + 1 - len(places)))
-                alive = alive_at is None or _read_back(record).expires_at > alive_at
+                alive = True
+                if alive_at is not None:
+                    try:
+                        alive = _read_back(record)[1] > alive_at
+                    except (ValueError, csv.Error):
+                        alive = False
                 places[line] = at if alive else -1
 
 
@@ -174,11 +223,12 @@ def _shown(link: Link) -> tuple[Any, ...]:
     )
 
 
-def _read_back(record: bytes) -> Link:
-    _, url, token, authorization, file_id, cos_file_id, starts_at, expires_at = next(
+def _read_back(record: bytes) -> tuple[Link, float]:
+    """A link, and until when it lives by the clock of this machine."""
+    _, url, token, authorization, file_id, cos_file_id, starts_at, expires_at, alive_until = next(
         csv.reader([record.decode()])
     )
-    return Link(
+    link = Link(
         Secret(url),
         Secret(token),
         Secret(authorization),
@@ -187,6 +237,7 @@ def _read_back(record: bytes) -> Link:
         int(expires_at),
         int(starts_at),
     )
+    return link, float(alive_until)
 
 
 def _final(end: RowEnd, link: Link | None, zone: ZoneInfo) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.runs.ledger import Ledger
 
-__all__ = ["hold", "host_name", "operator_name"]
+__all__ = ["PLANNING_SECONDS", "hold", "host_name", "operator_name", "planning"]
 
 
 def operator_name() -> str:
@@ -37,6 +37,33 @@ def operator_name() -> str:
 def host_name() -> str:
     """The name of this machine."""
     return socket.gethostname()
+
+
+PLANNING_SECONDS = 300
+"""How long a command waits for another one's planning: a million rows take some ten seconds."""
+
+
+@contextmanager
+def planning(ledger: Ledger) -> Iterator[None]:
+    """Plan alone: of two commands on the same list at once, the second finds the first one's run."""
+    folder = _folder(ledger)
+    lock = FileLock(folder / "planning.lock")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire(timeout=PLANNING_SECONDS)
+    except Timeout:
+        raise UsageError(
+            Text(
+                f"another command has been planning in {ledger.name} for {PLANNING_SECONDS} s. Try again later.",
+                f"另一个命令已在 {ledger.name} 中规划了 {PLANNING_SECONDS} 秒。请稍后再试。",
+            )
+        ) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -59,13 +86,7 @@ def hold(ledger: Ledger, run_id: str) -> Iterator[None]:
             )
         ) from None
     except OSError as error:
-        why = error.strerror or "cannot be written"
-        raise UsageError(
-            Text(
-                f"{folder}: {why}. The ledger's folder must be writable.",
-                f"{folder}：{why}。台账所在文件夹必须可写。",
-            )
-        ) from None
+        raise _unwritable(folder, error) from None
     try:
         with suppress(OSError):  # a full disk: it only names the holder
             holder.write_text(f"{operator_name()}@{host_name()}, process {os.getpid()}\n", encoding="utf-8")
@@ -74,6 +95,16 @@ def hold(ledger: Ledger, run_id: str) -> Iterator[None]:
         with suppress(OSError):
             holder.unlink()
         lock.release()  # its empty file stays: unlinked, it would let two processes lock two files of one name
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    why = error.strerror or "cannot be written"
+    return UsageError(
+        Text(
+            f"{folder}: {why}. The ledger's folder must be writable.",
+            f"{folder}：{why}。台账所在文件夹必须可写。",
+        )
+    )
 
 
 def _folder(ledger: Ledger) -> Path:

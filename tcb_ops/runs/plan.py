@@ -63,7 +63,7 @@ def plan(
     work: Work,
     settings: Settings,
     *,
-    out: Path,
+    out: Path | None,
     manner: Mapping[str, Any],
     note: str = "",
     new_run: bool = False,
@@ -73,17 +73,12 @@ def plan(
 ) -> Planned:
     """Find the run to go on with, or write a new one. Nothing is sent.
 
-    `manner` goes into the manifest: how the run was told to work. `may_go_on` is asked about an unfinished run over a
+    `out` is where the run's links.csv or its report is to go; None for no report. `manner` goes into the manifest: how the run was told to work. `may_go_on` is asked about an unfinished run over a
     day old (its id, when it began); where it says no and neither `new_run` nor `resume` says what to do, UsageError.
     """
     if resume:
         return Planned(_wanted(ledger.run(resume, settings.api_base), work, settings), resumed=True)
-    found = ledger.unfinished(work.kind, settings.api_base, work.list_sha256, work.root_name)
-    if found is not None and (found.settings.get("selection", ""), found.parent) != (
-        work.selection,
-        work.parent,
-    ):
-        found = None  # of another part of the list: its rows are others
+    found = _same_work(ledger, work, settings, now)
     choice = choose(found.created_at if found else None, now, new_run=new_run)
     if found is not None and choice is Choice.ASK and not may_go_on(found.id, found.created_at):
         begun = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
@@ -113,14 +108,23 @@ def plan(
             "timezone": settings.timezone,
             **manner,
         },
-        note=note,
+        note="".join(letter if letter.isprintable() else " " for letter in note),
         operator=operator_name(),
         host=host_name(),
-        out=str(out),
+        out=str(out) if out is not None else "",
         created_at=now,
         parent=work.parent,
     )
     return Planned(ledger.plan(new, work.rows(), work.places, settings.lang), resumed=False)
+
+
+def _same_work(ledger: Ledger, work: Work, settings: Settings, now: float) -> RunRecord | None:
+    """The newest run that this work may go on with: unfinished, or done today but for its report."""
+    for run in ledger.unfinished(work.kind, settings.api_base, work.list_sha256, work.root_name):
+        same_part = (run.settings.get("selection", ""), run.parent) == (work.selection, work.parent)
+        if same_part and (run.finished_at is None or now - run.created_at < SAME_RUN.total_seconds()):
+            return run
+    return None
 
 
 def _new_id(now: float, settings: Settings) -> str:

@@ -42,7 +42,7 @@ class Sitting:
         pace: Pace,
         *,
         root: Path,
-        out: Path,
+        out: Path | None,
         tokens: TokenSource,
         progress: Callable[[Progress], None] | None = None,
         skip_unchanged: bool = False,
@@ -55,7 +55,9 @@ class Sitting:
         """
         self._ledger, self._run, self._settings, self._pace = ledger, run, settings, pace
         self._root, self._progress = root, progress
-        self._links = LinksFile(out, run.id, Path(run.out)) if run.kind is Kind.LINKS else None
+        self._links = (
+            LinksFile(out or Path(run.out), run.id, Path(run.out)) if run.kind is Kind.LINKS else None
+        )
         self._tokens = tokens
         self._skip_unchanged, self._canary = skip_unchanged, canary
         self._news = threading.Condition()

@@ -29,13 +29,13 @@ def interrupted(run: RunRecord) -> InterruptedRunError:
     return InterruptedRunError(Text(f"interrupted. {more.en}", f"已中断。{more.zh}"))
 
 
-def outage(run: RunRecord, pace: Pace) -> OutageError:
-    """The error of a run whose patience with an outage has run out."""
+def outage(run: RunRecord, pace: Pace, last: str) -> OutageError:
+    """The error of a run whose patience with an outage has run out; `last` is what the last try met."""
     more = _go_on(run)
     return OutageError(
         Text(
-            f"no connection to {run.target} for {pace.patience:g} s; its rows are pending. Check the network. {more.en}",
-            f"{pace.patience:g} 秒内无法连接 {run.target}；未完成的行仍待处理。请检查网络。{more.zh}",
+            f"no connection for {pace.patience:g} s ({last}); the rows not done are pending. Check the network. {more.en}",
+            f"{pace.patience:g} 秒内无法建立连接（{last}）；未完成的行仍待处理。请检查网络。{more.zh}",
         )
     )
 

@@ -305,11 +305,11 @@ def test_a_run_stops_when_its_links_file_cannot_be_written(
 ) -> None:
     shop = open_shop(many(TEA, rows=30), HELD)
     working = start(shop, "links")
-    (tmp_path / "links.csv.tmp").mkdir()  # the finished file cannot be put in place
+    (tmp_path / "links.csv").mkdir()  # the finished file cannot be put in place
     with pytest.raises(tcb.StoppedError, match=r"links\.csv"):
         working.wait()
     assert latest(shop).record.finished_at is None
-    (tmp_path / "links.csv.tmp").rmdir()
+    (tmp_path / "links.csv").rmdir()
     assert_all_done(shop, start(shop, "links").wait(), "links", whole, 30)
     assert shop.sim.stats["link:0"] == 30
 
@@ -336,20 +336,94 @@ def test_the_part_file_of_an_abandoned_run_is_refused_and_given_up_with_new_run(
     open_shop: OpenShop, whole: Whole
 ):
     shop = open_shop()
-    part = shop.folder / "links.csv.part"
+    part, out = shop.folder / "links.csv.part", shop.folder / "links.csv"
     part.write_text("# 20260101-000000-beef\n", encoding="utf-8")
-    with pytest.raises(tcb.UsageError, match="belongs to another run"):
-        tcb.links(shop.read(), out=shop.folder / "links.csv", settings=shop.settings, pace=QUICK)
-    unfinished = tcb.open_run(settings=shop.settings)
-    part.write_text(f"# {unfinished.id}\n", encoding="utf-8")
-    anew = tcb.links(
-        shop.read(), out=shop.folder / "links.csv", settings=shop.settings, pace=QUICK, new_run=True
-    )
-    assert anew.id != unfinished.id
-    assert whole(anew, 30) == {"linked": 30}
-    part.write_text(f"# {anew.id}\n", encoding="utf-8")  # what a kill right after the end leaves
-    assert (
-        tcb.links(shop.read(), out=shop.folder / "links.csv", settings=shop.settings, pace=QUICK).id
-        == unfinished.id
-    )
+    with pytest.raises(tcb.UsageError, match="give it up with --new-run"):
+        tcb.links(shop.read(), out=out, settings=shop.settings, pace=QUICK)
+    assert tcb.all_runs(settings=shop.settings) == []  # refused, so never begun
+    run = tcb.links(shop.read(), out=out, settings=shop.settings, pace=QUICK, new_run=True)
+    assert whole(run, 30) == {"linked": 30}
+    part.write_text(f"# {run.id}\n", encoding="utf-8")  # what a kill right after the end leaves
+    tcb.links(shop.read(), out=out, settings=shop.settings, pace=QUICK)
     assert not part.exists()
+
+
+def test_a_part_file_that_is_none_is_never_overwritten(open_shop: OpenShop):
+    shop = open_shop()
+    part = shop.folder / "links.csv.part"
+    part.write_text("an operator's own notes\n", encoding="utf-8")
+    with pytest.raises(tcb.UsageError):
+        tcb.links(shop.read(), out=shop.folder / "links.csv", settings=shop.settings, new_run=True)
+    assert part.read_text(encoding="utf-8") == "an operator's own notes\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["list.csv", "tokens.csv", "merchants.csv", "ledger.db", "files", "nowhere/links.csv"]
+)
+def test_links_are_written_over_nothing_but_an_earlier_links_file(open_shop: OpenShop, name):
+    shop = open_shop()
+    tcb.all_runs(settings=shop.settings)  # so that there is a ledger
+    before = {file: file.read_bytes() for file in shop.folder.glob("*.*")}
+    with pytest.raises(tcb.UsageError, match="--out"):
+        tcb.links(shop.read(), out=shop.folder / name, settings=shop.settings)
+    assert {file: file.read_bytes() for file in before} == before
+    assert not shop.sim.calls
+
+
+def test_a_ledger_that_is_taken_away_in_mid_run_stops_it(open_shop: OpenShop, until: Until):
+    shop = open_shop(many(TEA, rows=40), HELD)
+    working = start(shop, "upload")
+    until(lambda: shop.sim.stats["stored"] > 2)
+    (shop.folder / "ledger.db").rename(shop.folder / "elsewhere.db")
+    with pytest.raises(tcb.StoppedError, match="removed or replaced"):
+        working.wait()
+
+
+def test_a_run_that_lacks_but_its_report_is_not_sent_again(open_shop: OpenShop, whole: Whole, tmp_path: Path):
+    shop = open_shop()
+    first = tcb.start_upload(
+        shop.read(), settings=shop.settings, pace=QUICK, report=tmp_path / "report"
+    ).wait()
+    sent = len(shop.sim.calls)
+    again = tcb.start_upload(shop.read(), settings=shop.settings, pace=QUICK, report=tmp_path / "report")
+    assert (again.id, again.resumed, list(again.watch())) == (first.id, True, [])
+    again.wait().export(tmp_path / "report")
+    assert len(shop.sim.calls) == sent
+    anew = tcb.start_upload(
+        shop.read(), settings=shop.settings, pace=QUICK, report=tmp_path / "report"
+    ).wait()
+    assert anew.id != first.id
+    assert whole(anew, 30) == {"uploaded": 30}
+
+
+TWO_AT_ONCE = """
+import sys, tcb_ops as tcb
+folder, base = sys.argv[1:]
+settings = tcb.load_settings(options={"api_base": base, "ledger": folder + "/ledger.db", "lang": "en",
+    "tokens": {"source": "file", "file": folder + "/tokens.csv"}})
+batch = tcb.read_paths(folder + "/list.csv", tcb.read_merchants(folder + "/merchants.csv"), folder + "/files")
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    tcb.upload(batch, settings=settings)
+except tcb.UsageError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_shop: OpenShop, tmp_path: Path):
+    shop = open_shop(many(TEA, rows=40), [Fault(delay=0.05)])
+    argv = [sys.executable, "-c", TWO_AT_ONCE, str(tmp_path), shop.sim.base]
+    both = [
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    assert any("is being worked on by" in text for text in said)
+    assert shop.sim.stats["stored"] == 40

@@ -218,17 +218,16 @@ def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
     ledger: Ledger, other: dict[str, Any]
 ) -> None:
     run = planned(ledger)
-    assert ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files") == run
+    assert ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files") == [run]
     same = {"kind": Kind.UPLOAD, "target": TARGET, "list_sha256": "ab" * 32, "root": "/files"} | other
-    assert ledger.unfinished(**same) is None
+    assert ledger.unfinished(**same) == []
 
 
 def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger: Ledger) -> None:
     older, newer = planned(ledger, run_id="a", created_at=1.0), planned(ledger, run_id="b", created_at=2.0)
 
     def found() -> str | None:
-        run = ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files")
-        return run.id if run else None
+        return next((run.id for run in ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files")), None)
 
     ledger.stop(newer, "no connection")
     assert (found(), ledger.run("b").stopped) == ("b", "no connection")
@@ -381,7 +380,7 @@ if kind == "links":
 else:
     going = tcb.start_upload(batch, **options)
 size = (Path(folder) / "ledger.db-wal").stat().st_size
-resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 120_000, resource.RLIM_INFINITY))
 try:
     going.wait()
 except tcb.StoppedError as error:

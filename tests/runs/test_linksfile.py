@@ -61,7 +61,7 @@ def run(ledger: Ledger) -> RunRecord:
 
 @pytest.fixture
 def links(tmp_path: Path) -> Iterator[LinksFile]:
-    opened = LinksFile(tmp_path / "links.csv", "run-1")
+    opened = LinksFile(tmp_path / "links.csv", "run-1", clock=lambda: 1_000.0)
     opened.open()
     yield opened
     opened.close()
