@@ -34,8 +34,9 @@ def outage(run: RunRecord, pace: Pace, last: str) -> OutageError:
     more = _go_on(run)
     return OutageError(
         Text(
-            f"no connection for {pace.patience:g} s ({last}); the rows not done are pending. Check the network. {more.en}",
-            f"{pace.patience:g} 秒内无法建立连接（{last}）；未完成的行仍待处理。请检查网络。{more.zh}",
+            f"{last}; nobody was reached for {pace.patience:g} s, so the run stops and the rows not done are pending. "
+            f"Check the network. {more.en}",
+            f"{last}；{pace.patience:g} 秒内未能连上任何地址，任务就此停止，未完成的行仍待处理。请检查网络。{more.zh}",
         )
     )
 

@@ -101,7 +101,8 @@ def test_links_out_is_a_file_in_a_folder_that_is_there(open_desk, out):
     desk = open_desk(many(TEA, rows=2))
     said = desk.links("--out", out)
     assert said.code == 2
-    assert f"--out {out}" in said.err
+    assert "--out" in said.err
+    assert out in said.err
     assert desk.calls == 0
 
 

@@ -363,10 +363,11 @@ def test_a_part_file_that_is_none_is_never_overwritten(open_shop: OpenShop):
 def test_links_are_written_over_nothing_but_an_earlier_links_file(open_shop: OpenShop, name):
     shop = open_shop()
     tcb.all_runs(settings=shop.settings)  # so that there is a ledger
-    before = {file: file.read_bytes() for file in shop.folder.glob("*.*")}
+    before = {file: file.read_bytes() for file in shop.folder.glob("*.csv")}
     with pytest.raises(tcb.UsageError, match="--out"):
         tcb.links(shop.read(), out=shop.folder / name, settings=shop.settings)
     assert {file: file.read_bytes() for file in before} == before
+    assert tcb.all_runs(settings=shop.settings) == []
     assert not shop.sim.calls
 
 
