@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import tomllib
 from pathlib import Path
@@ -28,6 +29,9 @@ __all__ = ["SETTINGS_FILE", "Settings", "TokenSettings", "load_settings"]
 
 SETTINGS_FILE = "tcb-ops.toml"
 _NO_BASE = "must look like https://api.weixin.qq.com"
+_NO_SPACE = "holds a space or a control character; it must look like https://api.weixin.qq.com"
+_NO_PORT = "has no port from 1 to 65535 behind its colon"
+_NO_HOST = "has no host name that can be looked up; it must look like https://api.weixin.qq.com"
 _NO_TLS = "must be https: tokens travel in the URL (http is for a simulator on this machine)"
 _NO_ZONE = "is not a time zone; one looks like Asia/Shanghai"
 
@@ -56,6 +60,15 @@ def _words(value: object) -> object:
     if value.lstrip().startswith("["):
         return json.loads(value)
     return tuple(shlex.split(value))
+
+
+def _is_host(host: str) -> bool:
+    """Whether a host is an address, or a name that IDNA can write."""
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    return ":" in host or re.fullmatch(r"[0-9A-Za-z._-]+", name) is not None
 
 
 def _system_lang() -> Lang:
@@ -97,15 +110,27 @@ class Settings(BaseSettings):
     @field_validator("api_base")
     @classmethod
     def _base(cls, value: str) -> str:
-        parts = urlsplit(value)
+        if not value.isprintable() or re.search(r"\s", value):
+            raise ValueError(_NO_SPACE)
+        try:
+            parts = urlsplit(value)
+        except ValueError:  # its text quotes the value
+            raise ValueError(_NO_BASE) from None
         if (
             parts.scheme not in {"http", "https"}
             or not parts.hostname
-            or parts.query
-            or parts.fragment
-            or parts.username
+            or "@" in parts.netloc
+            or re.search(r"[?#]", value)
         ):
             raise ValueError(_NO_BASE)
+        if not _is_host(parts.hostname):
+            raise ValueError(_NO_HOST)
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise ValueError(_NO_PORT)
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError(_NO_TLS)
         return value.rstrip("/")
@@ -179,6 +204,9 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
 
 _CHINESE = {
     _NO_BASE: "应形如 https://api.weixin.qq.com",
+    _NO_SPACE: "含有空格或控制字符；应形如 https://api.weixin.qq.com",
+    _NO_PORT: "冒号后应为 1 到 65535 的端口",
+    _NO_HOST: "的主机名无效；应形如 https://api.weixin.qq.com",
     _NO_TLS: "必须是 https：令牌写在网址中（http 仅用于本机的模拟平台）",
     _NO_ZONE: "不是时区；时区形如 Asia/Shanghai",
     "extra_forbidden": "没有这个设置",

@@ -100,9 +100,21 @@ def run(arguments: Sequence[str]) -> int:
     except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: nobody reads on; click exits at that
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        _say(_system_refuses(error).of(_lang(arguments)))
+        return 3
     except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
         return _defect(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _system_refuses(error: OSError) -> Text:
+    """A file or folder that the system does not let us use, and no command has said so in better words."""
+    what, why = error.filename or "", error.strerror or type(error).__name__
+    return Text(
+        f"{what}: {why}. Mend that, then run the same command again.".lstrip(": "),
+        f"{what}：{why}。请处理后再次运行同一命令。".lstrip("："),
+    )
 
 
 def _defect(error: Exception, arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -159,6 +160,16 @@ def list_options(command: Command) -> Command:
     return command
 
 
+class _Finite(click.FloatRange):
+    """A number in a range; `nan` and `inf`, which pass for numbers, are none here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 def pace_options(command: Command) -> Command:
     """Add the options about how hard to press."""
     usual = Pace()
@@ -179,7 +190,7 @@ def pace_options(command: Command) -> Command:
         ),
         click.option(
             "--rate",
-            type=click.FloatRange(min=0, min_open=True),
+            type=_Finite(min=1e-6),
             help="Link calls a second per appid. [default: no limit]",
         ),
         click.option(
@@ -191,21 +202,21 @@ def pace_options(command: Command) -> Command:
         ),
         click.option(
             "--backoff",
-            type=click.FloatRange(min=0),
+            type=_Finite(min=0),
             default=usual.backoff,
             show_default=True,
             help="Seconds, the first wait; later ones double.",
         ),
         click.option(
             "--slow-wait",
-            type=click.FloatRange(min=0),
+            type=_Finite(min=0),
             default=usual.slow_wait,
             show_default=True,
             help="Seconds to pause when told to slow down.",
         ),
         click.option(
             "--patience",
-            type=click.FloatRange(min=0),
+            type=_Finite(min=0),
             default=usual.patience,
             show_default=True,
             help="Seconds to bear slowness, or no connection at all.",

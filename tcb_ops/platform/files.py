@@ -9,6 +9,8 @@ import asyncio
 import hashlib
 import os
 import stat
+import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 from tcb_ops.errors import TcbOpsError
@@ -154,7 +156,21 @@ def hash_file(path: Path, size: int, mtime_ns: int) -> str:
         return body.md5
 
 
-def open_file(path: Path, size: int, mtime_ns: int, known_md5: str = "") -> FileBody:
+_real = lru_cache(maxsize=16)(os.path.realpath)
+
+
+def _is_below(path: Path, fd: int, root: Path) -> bool:
+    """Whether an open file lies in a folder; a cached folder is looked at again before the answer is no."""
+    real = os.readlink(f"/proc/self/fd/{fd}") if sys.platform == "linux" else os.path.realpath(path)
+    if real.startswith(os.path.join(_real(root), "")):
+        return True
+    _real.cache_clear()
+    return real.startswith(os.path.join(_real(root), ""))
+
+
+def open_file(
+    path: Path, size: int, mtime_ns: int, known_md5: str = "", root: Path | None = None
+) -> FileBody:
     """Open a file for one sending and hold it against its plan; a small one is read at once.
 
     Blocks for as long as the file system does: call it in a thread.
@@ -165,9 +181,10 @@ def open_file(path: Path, size: int, mtime_ns: int, known_md5: str = "") -> File
         mtime_ns: nanoseconds, at the plan.
         known_md5: its digest, where the same file (by size and time) has been hashed already: one file for 400
             environments is hashed once.
+        root: the folder that the file must lie in, links followed; it may have become a link that leads out.
 
     Raises:
-        FileChangedError: size or time are not the plan's.
+        FileChangedError: size or time are not the plan's, or it lies outside the root.
         FileUnreadableError: it cannot be read, or is no regular file (a pipe is not waited for).
 
     """
@@ -176,7 +193,12 @@ def open_file(path: Path, size: int, mtime_ns: int, known_md5: str = "") -> File
         fd = os.open(path, flags)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    trouble = _check(path, fd, (size, mtime_ns))
+    try:
+        trouble = _check(path, fd, (size, mtime_ns))
+        if trouble is None and root is not None and not _is_below(path, fd, root):
+            trouble = _changed(path)
+    except OSError as error:
+        trouble = _unreadable(path, error)
     if trouble is not None:
         os.close(fd)
         raise trouble

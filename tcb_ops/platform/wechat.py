@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 import httpx
 
 from tcb_ops.model import Link, Owner, Secret, Text, is_loopback
+from tcb_ops.platform.troubles import BROKEN, trouble_of
 
 if TYPE_CHECKING:
     from tcb_ops.platform.transport import Answer, Transport
@@ -28,9 +29,18 @@ STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
 _INTERFACES = {Owner.MERCHANT: "tcb/uploadfile", Owner.PLATFORM: "componenttcb/uploadfile"}
 _TOKENS_KEPT = 2048
 """Addresses with their token that are kept ready: one per merchant at work."""
+_LONGEST_FIELD = 16 * 1024
+"""Characters of a link's field; the longest, an encoded URL, has some 3,000."""
+_LONGEST_ERRMSG = 1000
+_RID_WITHIN = 200
+"""Characters at an errmsg's end in which its rid is looked for."""
+_LATEST = 253_402_214_400
+"""9999-12-31 UTC: no time zone puts it beyond the calendar."""
+_LONGEST_LIFE = 7 * 24 * 3600
+"""Seconds; a real link lives 15 minutes."""
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_RID = re.compile(r"[\s,]*\brid:\s*([0-9A-Za-z-]+)\s*$")
+_RID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _TOKEN_IN_TEXT = re.compile(r"(access_token=)[^\s&\"']+", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ADDRESS = re.compile(r"(https?)://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/.*)", re.DOTALL)
@@ -84,7 +94,13 @@ class Wechat:
         self._url = lru_cache(maxsize=_TOKENS_KEPT)(self._build_url)
 
     def _build_url(self, token: Secret, owner: Owner) -> httpx.URL:
-        return httpx.URL(f"{self._base}/{_INTERFACES[owner]}?access_token={quote(token.reveal(), safe='')}")
+        try:
+            return httpx.URL(
+                f"{self._base}/{_INTERFACES[owner]}?access_token={quote(token.reveal(), safe='')}"
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            trouble = trouble_of(error) or BROKEN
+        raise trouble.error(self._base.partition("://")[2].partition("/")[0].rpartition("@")[2])
 
     async def upload_link(
         self, env: str, path: str, token: Secret, owner: Owner = Owner.MERCHANT
@@ -160,6 +176,16 @@ def _link(
         )
         return NoAnswer(status, why, retryable=True)
     file_id = _field(said.get("file_id"))
+    long = ", ".join(
+        name for name, value in {**fields, "file_id": file_id}.items() if len(value) > _LONGEST_FIELD
+    )
+    if long:
+        return BadLink(
+            Text(
+                en=f"The link's {long} is longer than 16 KB, so nothing was sent: look at what stands in between.",
+                zh=f"链接的 {long} 超过 16 KB，未发送任何内容：请检查中间网关。",
+            )
+        )
     wrong = check_link(fields["url"], file_id, path, base, store_hosts)
     if wrong is not None:
         return BadLink(wrong)
@@ -171,14 +197,22 @@ def _link(
                 zh="链接的 authorization 中没有 q-sign-time，不是 COS 的签名。",
             )
         )
+    start, end = int(life[1]), int(life[2])
+    if not start <= end <= min(start + _LONGEST_LIFE, _LATEST):
+        return BadLink(
+            Text(
+                en="The link's q-sign-time is no span of at most 7 days, so it is not COS's signature.",
+                zh="链接的 q-sign-time 不是 7 天以内的时间段，不是 COS 的签名。",
+            )
+        )
     return Link(
         url=Secret(fields["url"]),
         token=Secret(fields["token"]),
         authorization=Secret(fields["authorization"]),
         file_id=file_id,
         cos_file_id=Secret(fields["cos_file_id"]),
-        expires_at=int(life[2]),
-        starts_at=int(life[1]),
+        expires_at=end,
+        starts_at=start,
     )
 
 
@@ -194,19 +228,32 @@ def _json(body: bytes) -> dict[str, Any]:
 def _errcode(said: dict[str, Any]) -> int | None:
     """The errcode, 0 where the object has none, None where it is no errcode (or the object is empty)."""
     errcode = said.get("errcode", 0)
-    if isinstance(errcode, bool) or not re.fullmatch(r"-?[0-9]{1,9}", str(errcode)):
+    if isinstance(errcode, float) and errcode.is_integer():
+        errcode = int(errcode)
+    if (
+        isinstance(errcode, bool)
+        or not isinstance(errcode, int | str)
+        or not re.fullmatch(r"-?[0-9]{1,9}", str(errcode))
+    ):
         return None
     return int(errcode) if said else None
 
 
 def _errmsg(errmsg: object, token: Secret) -> tuple[str, str]:
-    """The errmsg without its rid and without tokens, and the rid."""
+    """The errmsg without its rid and without tokens, and the rid.
+
+    Every step is linear in what a gateway may send; tokens go before the cut, which could leave half of one.
+    """
     text = _UNPRINTABLE.sub(" ", errmsg) if isinstance(errmsg, str) else ""
     for form in {token.reveal(), quote(token.reveal(), safe="")} - {""}:
         text = text.replace(form, "•••")
     text = _TOKEN_IN_TEXT.sub(r"\1•••", text)
-    rid = _RID.search(text)
-    return (text[: rid.start()] if rid else text).strip()[:1000], rid[1] if rid else ""
+    text = text.strip()
+    at = text.rfind("rid:", -_RID_WITHIN)
+    rid = text[at + 4 :].strip()
+    if at < 0 or text[max(at - 1, 0) : at].isalnum() or not _RID.fullmatch(rid):
+        return text[:_LONGEST_ERRMSG], ""
+    return text[:at].rstrip(" ,")[:_LONGEST_ERRMSG], rid
 
 
 def _field(value: object) -> str:

@@ -139,7 +139,9 @@ class Calls:
             # A small file is read sooner than a thread is found for it.
             small = planned[1] <= SMALL
             body = (
-                open_file(*planned, digest) if small else await asyncio.to_thread(open_file, *planned, digest)
+                open_file(*planned, digest, self.root)
+                if small
+                else await asyncio.to_thread(open_file, *planned, digest, self.root)
             )
             with body:
                 self.upload_calls += 1
