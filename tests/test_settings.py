@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from tcb_ops.doors.options import pace_options
 from tcb_ops.errors import SettingsError
 from tcb_ops.model import Lang
 from tcb_ops.settings import load_settings
@@ -115,6 +118,18 @@ def test_the_language_is_the_systems_unless_it_is_set(
         "https://u:hunter2@api.weixin.qq.com",
         "https://api.weixin.qq.com/?access_token=hunter2",
         "https://api.weixin.qq.com/#x",
+        "https://api.weixin.qq.com?",
+        "https://:hunter2@api.weixin.qq.com",
+        "https://[hunter2",
+        "https://api.weixin.qq.com:99999",
+        "https://api.weixin.qq.com:0",
+        "https://api.weixin.qq.com:hunter2",
+        "https://api.weixin.qq.com/a b",
+        "https://api.weixin.qq.com\n",
+        "https://api.weixin\x00.qq.com",
+        f"https://{'h' * 64}.com",
+        "https://a..b",
+        "https://a,b",
         "",
     ],
 )
@@ -131,6 +146,7 @@ def test_an_api_base_that_would_give_tokens_away_is_refused_without_showing_it(b
         ("http://127.0.0.1:8000/", "http://127.0.0.1:8000", True),
         ("http://localhost:1", "http://localhost:1", True),
         ("http://[::1]:1", "http://[::1]:1", True),
+        ("https://网关.example.cn:8443", "https://网关.example.cn:8443", False),
         ("https://gate.example.com/wx/", "https://gate.example.com/wx", False),
     ],
 )
@@ -214,3 +230,17 @@ def test_settings_do_not_change(name: str) -> None:
     settings: Any = load_settings()
     with pytest.raises(Exception, match="frozen"):
         setattr(settings, name, "x")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        *((o, v, 2) for o in ("--rate", "--backoff", "--slow-wait", "--patience") for v in ("nan", "inf")),
+        ("--rate", "1e-7", 2),
+        ("--rate", "0.5", 0),
+        ("--backoff", "0", 0),
+    ],
+)
+def test_a_pace_is_a_finite_number(option: str, value: str, code: int) -> None:
+    command = pace_options(click.command(lambda **_: None))
+    assert CliRunner().invoke(command, [option, value]).exit_code == code

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import os
 import stat
-import sys
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
@@ -161,11 +161,14 @@ _real = lru_cache(maxsize=16)(os.path.realpath)
 
 def _is_below(path: Path, fd: int, root: Path) -> bool:
     """Whether an open file lies in a folder; a cached folder is looked at again before the answer is no."""
-    real = os.readlink(f"/proc/self/fd/{fd}") if sys.platform == "linux" else os.path.realpath(path)
-    if real.startswith(os.path.join(_real(root), "")):
+    real = ""
+    with suppress(OSError):  # Linux names what was opened, whatever the path leads to by now
+        real = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  on each file's way, where a Path costs more
+    real = real or os.path.realpath(path)
+    if real.startswith(_real(root).rstrip(os.sep) + os.sep):
         return True
     _real.cache_clear()
-    return real.startswith(os.path.join(_real(root), ""))
+    return real.startswith(_real(root).rstrip(os.sep) + os.sep)
 
 
 def open_file(

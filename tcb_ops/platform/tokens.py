@@ -290,20 +290,21 @@ class CommandTokens:
             self._running.add(program)
             try:
                 printed, _ = program.communicate(timeout=COMMAND_SECONDS)
+            except subprocess.TimeoutExpired:
+                _kill(program)
+                raise
             finally:
                 self._running.discard(program)
-                _kill(program)
         return program.returncode, printed
 
 
 def _kill(program: subprocess.Popen[bytes]) -> None:
-    """End a program that still runs, and on POSIX its children."""
-    if program.poll() is None:
-        with suppress(OSError):
-            if os.name == "posix":
-                os.killpg(program.pid, signal.SIGKILL)
-            else:
-                program.kill()
+    """End a program and, on POSIX, its children, which may hold its pipes open when it has ended itself."""
+    with suppress(OSError):
+        if os.name == "posix":
+            os.killpg(program.pid, signal.SIGKILL)
+        else:
+            program.kill()
 
 
 def _json(printed: bytes) -> dict[str, Any]:

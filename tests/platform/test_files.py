@@ -1,8 +1,11 @@
 """A local file on its way to the store."""
 
 import hashlib
+import os
 
-from tcb_ops.platform.files import hash_file, open_file
+import pytest
+
+from tcb_ops.platform.files import FileChangedError, hash_file, open_file
 
 
 def planned(tmp_path, content):
@@ -32,3 +35,26 @@ def test_a_digest_that_is_known_is_not_computed_again(tmp_path):
     with open_file(*planned(tmp_path, content), "d" * 32) as body:
         assert read_whole(body) == content
         assert body.md5 == "d" * 32  # what was given, whatever the bytes are: nothing was hashed
+
+
+@pytest.mark.parametrize("swapped", ["file", "folder"])
+def test_a_file_that_became_a_link_out_of_the_root_is_a_changed_one(tmp_path, swapped):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "a").mkdir(parents=True)
+    outside.mkdir()
+    plan = planned(root / "a", b"mine")
+    name = plan[0].name
+    (outside / name).write_bytes(b"keys")
+    os.utime(outside / name, ns=(plan[2], plan[2]))
+    (tmp_path / "link").symlink_to(root)
+    for good in (root, tmp_path / "link"):
+        open_file(*plan, root=good).close()
+    plan[0].unlink()
+    if swapped == "file":
+        plan[0].symlink_to(outside / name)
+    else:
+        (root / "a").rmdir()
+        (root / "a").symlink_to(outside)
+    with pytest.raises(FileChangedError):
+        open_file(*plan, root=root)
+    open_file(*plan, root=tmp_path).close()

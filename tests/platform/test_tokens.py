@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.model import Secret
+from tcb_ops.platform import tokens as module
 from tcb_ops.platform.tokens import CommandTokens, FileTokens, Token, TokenSource, open_source
 from tcb_ops.settings import TokenSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from scripted import Run
 
 SECRET = "SeCrEt+token/42="
@@ -51,6 +52,21 @@ def shown(error: SettingsError | TokenError) -> str:
     return f"{error!r} {error.text.en} {error.text.zh} {error.__cause__!r}" + (
         "" if error.__suppress_context__ else repr(error.__context__)
     )
+
+
+class Pauses:
+    """Sleeps no time; at each pause the next thing is done, and a clock of its own goes on."""
+
+    def __init__(self, *then: Any) -> None:
+        self.then, self.slept, self.start = list(then), 0.0, time.time()
+
+    def clock(self) -> float:
+        return self.start + self.slept
+
+    async def __call__(self, seconds: float) -> None:
+        self.slept += seconds
+        if self.then:
+            self.then.pop(0)()
 
 
 # --- the file -----------------------------------------------------------------------------------------------------------
@@ -131,6 +147,15 @@ def test_an_appid_without_a_line_is_one_merchants_trouble(run: Run, file: Path) 
             "line 2: expires_at is neither",
             id="bad-end",
         ),
+        pytest.param(
+            f"appid,access_token,expires_at\nwx1,{SECRET},1e999\n",
+            "line 2: expires_at is",
+            id="no-end-at-all",
+        ),
+        pytest.param(
+            f"appid,access_token\nwx1,{SECRET}{'x' * 5000}\n", "line 2: the access_token is longer", id="long"
+        ),
+        pytest.param(f"appid,access_token\nwx1,{SECRET}{'x' * 200_000}\n", "line 2: is no CSV", id="endless"),
     ],
 )
 def test_a_token_file_that_cannot_work_is_said_with_its_line_and_shows_no_token(
@@ -154,13 +179,77 @@ def test_a_token_file_that_is_missing_a_folder_or_no_utf_8_is_said(tmp_path: Pat
 
 
 def test_a_file_that_breaks_in_mid_run_is_a_rows_end_and_mended_it_serves_again(run: Run, file: Path) -> None:
-    source = FileTokens(file)
+    source = FileTokens(file, sleep=Pauses())
     write(file, f"appid,access_token\nwx1,{SECRET}\nwx1,{SECRET}\n")
     with pytest.raises(TokenError, match="stands there twice") as caught:
         ask(run, source)
     assert SECRET not in shown(caught.value)
     write(file, "appid,access_token\nwx1,mended\n")
     assert ask(run, source).value == Secret("mended")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in the file system")
+def test_a_token_file_that_is_a_pipe_or_a_device_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(SettingsError, match="not a regular file"):
+            FileTokens(path)
+
+
+def test_a_token_file_without_end_is_not_read_to_it(tmp_path: Path) -> None:
+    with (tmp_path / "t.csv").open("wb") as file:
+        file.truncate(17 * 1024 * 1024)
+    with pytest.raises(SettingsError, match="larger than 16 MB"):
+        FileTokens(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        pytest.param("", id="emptied"),
+        pytest.param("appid,acc", id="half-a-header"),
+        pytest.param("appid,access_token\n", id="without-the-line"),
+        pytest.param("appid,access_token\nwx1,", id="without-the-token"),
+        pytest.param("appid,access_token\nwx1,fre", id="half-a-token"),
+    ],
+)
+def test_a_half_written_file_is_waited_for(run: Run, file: Path, half: str) -> None:
+    pauses = Pauses(lambda: None, lambda: file.write_text("appid,access_token\nwx1,fresh\n"))
+    source = FileTokens(file, pauses.clock, pauses)
+    file.write_text(half)
+    assert ask(run, source).value == Secret("fresh")
+    assert pauses.slept == 1
+
+
+def test_the_whole_lines_of_a_half_written_file_serve_at_once(run: Run, file: Path) -> None:
+    pauses = Pauses()
+    source = FileTokens(file, pauses.clock, pauses)
+    file.write_text("appid,access_token\nwx1,fresh\nwx2,ha")
+    assert ask(run, source).value == Secret("fresh")
+    assert not pauses.slept
+
+
+def test_a_last_line_without_a_line_break_is_trusted_when_it_stays(run: Run, file: Path) -> None:
+    pauses = Pauses()
+    source = FileTokens(file, pauses.clock, pauses)
+    file.write_text("appid,access_token\nwx1,fresh")
+    assert ask(run, source).value == Secret("fresh")
+    assert pauses.slept == 2
+    assert ask(run, source).value == Secret("fresh")
+    assert pauses.slept == 2
+
+
+def test_an_appid_that_stays_away_is_waited_for_once_the_file_has_changed(run: Run, file: Path) -> None:
+    pauses = Pauses()
+    source = FileTokens(file, pauses.clock, pauses)
+    with pytest.raises(TokenError, match="has no token for wx3"):
+        ask(run, source, "wx3")
+    assert not pauses.slept
+    write(file, "appid,access_token\nwx1,fresh\n")
+    for _ in range(2):
+        with pytest.raises(TokenError, match="has no token for wx3"):
+            ask(run, source, "wx3")
+        assert pauses.slept == 2
 
 
 # --- the program --------------------------------------------------------------------------------------------------------
@@ -226,6 +315,18 @@ def test_the_program_is_told_which_token_was_refused_without_seeing_it(run: Run)
             "no JSON with an access_token",
             id="line-break",
         ),
+        pytest.param("print('[' * 100_000)", "no JSON with an access_token", id="brackets"),
+        pytest.param(
+            f"print(json.dumps({{'access_token': '{SECRET}' + 'x' * 5000}}))", "longer than 4096", id="long"
+        ),
+        *(
+            pytest.param(
+                f'print(\'{{"access_token": "t", "expires_in": \' + {number} + \'}}\')',
+                "an expiry that is no time",
+                id=f"expires-in-{number[:6]}",
+            )
+            for number in ("'1' + '0' * 400", "'NaN'", "'Infinity'")
+        ),
         pytest.param("os.write(1, b'\\xff\\xfe')", "no JSON with an access_token", id="binary"),
     ],
 )
@@ -246,6 +347,24 @@ def test_a_program_that_cannot_be_started_is_said(run: Run, tmp_path: Path) -> N
 def test_the_program_has_no_terminal_to_wait_at(run: Run) -> None:
     said = 'print(json.dumps({"access_token": "read:" + sys.stdin.read()}))'
     assert ask(run, program(said)).value == Secret("read:")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sessions are POSIX's")
+@pytest.mark.parametrize("waits", ["child.wait()", ""], ids=["waits-for-it", "is-gone-itself"])
+def test_a_program_that_takes_too_long_is_ended_with_its_children(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    monkeypatch.setattr(module, "COMMAND_SECONDS", 1.5)
+    code = f"""import subprocess
+child = subprocess.Popen(["sleep", "60"])
+open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
+{waits}"""
+    with pytest.raises(TokenError, match="gave no answer"):
+        ask(run, program(code))
+    status, end = Path("/proc", (tmp_path / "pid").read_text(), "stat"), time.monotonic() + 5
+    while status.exists() and ") Z " not in status.read_text():
+        assert time.monotonic() < end, "the child lives on"
+        time.sleep(0.02)
 
 
 # --- which source ---------------------------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from typing import Any
 
 import pytest
 from scripted import SECRET, Run, Server, always
 
+from tcb_ops.errors import TransportError
 from tcb_ops.model import Link, Owner, Secret
 from tcb_ops.platform.transport import Transport
 from tcb_ops.platform.wechat import BadLink, NoAnswer, Refusal, Wechat, check_link
@@ -153,6 +155,18 @@ REFUSALS = [
     pytest.param(
         {"errcode": 1, "errmsg": "x" * 5000}, Refusal(1, "x" * 1000, "", 200), id="an endless errmsg"
     ),
+    pytest.param({"errcode": 40001.0}, Refusal(40001, "", "", 200), id="an errcode with a point"),
+    pytest.param(
+        {"errcode": 1, "errmsg": f"{'x' * 5000}, rid: {RID}"},
+        Refusal(1, "x" * 1000, RID, 200),
+        id="a rid behind an endless errmsg",
+    ),
+    pytest.param(
+        {"errcode": 1, "errmsg": f"a rid: {'1' * 65}"},
+        Refusal(1, f"a rid: {'1' * 65}", "", 200),
+        id="a rid too long to be one",
+    ),
+    pytest.param({"errcode": 1, "errmsg": "a grid: 1"}, Refusal(1, "a grid: 1", "", 200), id="no rid"),
     pytest.param({**GOOD, "errcode": 45009}, Refusal(45009, "ok", "", 200), id="an errcode beside a link"),
 ]
 
@@ -165,6 +179,31 @@ def test_an_errcode_is_a_refusal(run: Run, said: dict[str, Any], refusal: Refusa
 def test_a_token_with_characters_that_are_quoted_is_scrubbed_in_either_form(run: Run) -> None:
     body = json.dumps({"errcode": 1, "errmsg": "a/b+c== a%2Fb%2Bc%3D%3D"}).encode()
     assert run(asked(body, token="a/b+c==")).errmsg == "••• •••"
+
+
+def test_an_errmsg_of_spaces_takes_no_time(run: Run) -> None:
+    began = time.process_time()
+    body = json.dumps({"errcode": 1, "errmsg": f"a{' ' * 60_000}b{',' * 60_000}c"}).encode()
+    assert run(asked(body)).errmsg == f"a{' ' * 999}"
+    assert time.process_time() - began < 1
+
+
+def test_a_token_across_the_cut_of_an_errmsg_leaves_no_half(run: Run) -> None:
+    body = json.dumps({"errcode": 1, "errmsg": "x" * 995 + SECRET}).encode()
+    assert SECRET[:3] not in run(asked(body)).errmsg
+
+
+@pytest.mark.parametrize(("base", "token"), [(WECHAT, "x" * 70_000), ("https://h:port", SECRET)])
+def test_an_address_that_cannot_be_written_is_a_transport_error_without_the_token(
+    run: Run, base: str, token: str
+) -> None:
+    async def ask() -> None:
+        async with Transport(connections=1) as transport:
+            await Wechat(transport, base).upload_link(ENV, PATH, Secret(token))
+
+    with pytest.raises(TransportError, match="cannot be sent as it stands") as caught:
+        run(ask())
+    assert token not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_errcode_is_a_refusal_whatever_the_http_status(run: Run) -> None:
@@ -221,6 +260,17 @@ def test_an_answer_with_neither_link_nor_errcode_is_no_answer(
         pytest.param({"authorization": "q-sign-algorithm=sha1"}, id="no sign time"),
         pytest.param({"authorization": "q-sign-time=1557307130"}, id="half a sign time"),
         pytest.param({"authorization": f"q-sign-time=1;{'9' * 400}"}, id="an endless sign time"),
+        pytest.param({"authorization": "q-sign-time=1;999999999999"}, id="an end beyond the calendar"),
+        pytest.param(
+            {"authorization": "q-sign-time=253402214399;253402214401"}, id="a short one beyond the calendar"
+        ),
+        pytest.param({"authorization": "q-sign-time=2;1"}, id="an end before its start"),
+        pytest.param({"authorization": "q-sign-time=1;604802"}, id="a life of more than 7 days"),
+        pytest.param({"authorization": f"{SIGNED}&{'x' * 16384}"}, id="an endless authorization"),
+        pytest.param({"token": "x" * 16385}, id="an endless token"),
+        pytest.param({"cos_file_id": "x" * 16385}, id="an endless cos_file_id"),
+        pytest.param({"file_id": "x" * 16385}, id="an endless file_id"),
+        pytest.param({"url": f"{URL}{'目' * 16384}"}, id="an endless url"),
     ],
 )
 def test_a_link_that_must_not_be_used_is_a_bad_link_that_does_not_show_it(
