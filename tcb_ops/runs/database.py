@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from tcb_ops.model import Text
 from tcb_ops.runs.schema import SCHEMA, version
 
 __all__ = ["not_a_ledger", "open_database"]
+
+MAKING_SECONDS = 30
+"""How long a process waits for another one that makes the same ledger."""
 
 _NETWORK = {
     "nfs",
@@ -94,8 +98,19 @@ def _open_schema(engine: sa.Engine, name: str) -> None:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in ("busy_timeout = 60000", "journal_mode = WAL", "synchronous = FULL"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute("PRAGMA busy_timeout = 60000")
+    cursor.execute("PRAGMA synchronous = FULL")
+    end = time.monotonic() + MAKING_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            break
+        except (
+            sqlite3.OperationalError
+        ):  # another process is making the ledger: SQLite does not wait for that itself
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
     cursor.close()
 
 
