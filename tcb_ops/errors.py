@@ -129,8 +129,6 @@ class TransportFault(StrEnum):
     """The answer is not HTTP, or its head is over the limits."""
     TOO_LARGE = "too_large"
     """The body of the answer is over the limit."""
-    FILE = "file"
-    """The local file could not be read to its planned end: nothing the server did."""
 
 
 class TransportError(TcbOpsError):

@@ -43,7 +43,7 @@ class Stored:
     etag: str
     """As COS wrote it, quotes and all; see `etag_verdict`."""
     md5: str
-    """Of the bytes that were sent, 32 lower-case hex digits."""
+    """Of the file as planned, 32 lower-case hex digits: hashed as it was sent, or when it was sent before."""
     request_id: str
 
 

@@ -182,7 +182,10 @@ class Board:
         self.enqueue(lane)
 
     def close(self, lane: Lane, end_as: RowEnd) -> None:
-        """Let no fresh row of a lane begin any more; those that wait are handed out at once, to be ended."""
+        """Let no fresh row of a lane begin any more; those that wait are handed out to be ended.
+
+        Rows in backoff come when their time does.
+        """
         lane.end_as = end_as
         lane.fresh.clear()
         self.enqueue(lane)

@@ -132,7 +132,7 @@ def test_a_killed_run_goes_on_and_does_every_row_once(
     assert shop.sim.stats[counter] <= 300 + 2 * FEW.concurrency
 
 
-def test_sigterm_and_ctrl_c_in_a_process_end_the_run_tidily(open_shop: OpenShop, until: Until) -> None:
+def test_ctrl_c_in_a_process_ends_the_run_tidily(open_shop: OpenShop, until: Until) -> None:
     shop = open_shop(many(TEA, rows=200), HELD)
     argv = [sys.executable, "-c", START, "upload", str(shop.folder), shop.sim.base, "4"]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
