@@ -239,9 +239,10 @@ def upload_link(env: str, path: str, *, appid: str | None = None, settings: Sett
 async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Settings) -> Link:
     from tcb_ops.errcodes import Decision, errcode
     from tcb_ops.errors import TransportError, TransportFault
+    from tcb_ops.platform.answers import NoAnswer, Refusal
     from tcb_ops.platform.tokens import open_source
     from tcb_ops.platform.transport import Transport
-    from tcb_ops.platform.wechat import BadLink, NoAnswer, Refusal, Wechat
+    from tcb_ops.platform.wechat import BadLink, Wechat
 
     source = open_source(settings.tokens)
     try:

@@ -6,7 +6,6 @@ download link), errors are HTTP 200 with an errcode and a rid. Source: the inter
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +15,13 @@ from urllib.parse import quote, unquote_to_bytes
 import httpx
 
 from tcb_ops.model import Link, Owner, Secret, Text, is_loopback
+from tcb_ops.platform.answers import UNPRINTABLE, NoAnswer, Refusal, read_answer, to_json
 from tcb_ops.platform.troubles import BROKEN, trouble_of
 
 if TYPE_CHECKING:
     from tcb_ops.platform.transport import Answer, Transport
 
-__all__ = ["STORE_HOSTS", "BadLink", "NoAnswer", "Refusal", "Wechat", "check_link"]
+__all__ = ["STORE_HOSTS", "BadLink", "Wechat", "check_link"]
 
 STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
 """COS's own domains: `cos.<region>.myqcloud.com`, and the newer `cos.<region>.tencentcos.cn`."""
@@ -31,41 +31,13 @@ _TOKENS_KEPT = 2048
 """Addresses with their token that are kept ready: one per merchant at work."""
 _LONGEST_FIELD = 16 * 1024
 """Characters of a link's field; the longest, an encoded URL, has some 3,000."""
-_LONGEST_ERRMSG = 1000
-_RID_WITHIN = 200
-"""Characters at an errmsg's end in which its rid is looked for."""
 _LATEST = 253_402_214_400
 """9999-12-31 UTC: no time zone puts it beyond the calendar."""
 _LONGEST_LIFE = 7 * 24 * 3600
 """Seconds; a real link lives 15 minutes."""
 
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_RID = re.compile(r"[0-9A-Za-z-]{1,64}")
-_TOKEN_IN_TEXT = re.compile(r"(access_token=)[^\s&\"']+", re.IGNORECASE)
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ADDRESS = re.compile(r"(https?)://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/.*)", re.DOTALL)
 _LIFE = re.compile(r"(?:^|&)q-sign-time=([0-9]{1,12});([0-9]{1,12})(?:&|$)")
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The platform answered with an errcode."""
-
-    errcode: int
-    errmsg: str
-    """Without its rid, without tokens."""
-    rid: str
-    """For openapi/rid/get, seven days long; empty where the answer had none."""
-    http_status: int
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """An answer came, but neither a link nor an errcode: a gateway's page, garbage, missing fields."""
-
-    http_status: int
-    why: Text
-    retryable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +89,7 @@ class Wechat:
             TransportError: no answer at all.
 
         """
-        body = _to_json({"env": env, "path": path}).encode()
+        body = to_json({"env": env, "path": path})
         request = httpx.Request(
             "POST", self._url(token, owner), headers=self._headers, stream=httpx.ByteStream(body)
         )
@@ -129,39 +101,11 @@ class Wechat:
 def _read(
     answer: Answer, path: str, token: Secret, base: str, store_hosts: tuple[str, ...]
 ) -> Link | Refusal | NoAnswer | BadLink:
-    """What an answer says.
-
-    ======================  ======================  ===========================================
-    body                    HTTP status             result
-    ======================  ======================  ===========================================
-    an errcode other than 0 any                     Refusal
-    anything else           5xx, 408, 429           NoAnswer, retryable
-    anything else           other than 2xx          NoAnswer
-    not an object           2xx                     NoAnswer, retryable
-    a field is missing      2xx                     NoAnswer, retryable
-    the link is not right   2xx                     BadLink
-    all there               2xx                     Link
-    ======================  ======================  ===========================================
-    """
-    status = answer.status
-    said = _json(answer.body)
-    errcode = _errcode(said)
-    if errcode:
-        errmsg, rid = _errmsg(said.get("errmsg"), token)
-        return Refusal(errcode, errmsg, rid, status)
-    if not 200 <= status < 300:
-        why = Text(
-            en=f"The platform answered HTTP {status} without an errcode: a gateway in between, or a wrong API base.",
-            zh=f"平台返回 HTTP {status}，且没有 errcode：可能是中间网关所答，或 API 地址有误。",
-        )
-        return NoAnswer(status, why, retryable=status >= 500 or status in {408, 429})
-    if errcode is None:
-        why = Text(
-            en=f"The platform answered HTTP {status} with something that is not its JSON; trying again may help.",
-            zh=f"平台返回 HTTP {status}，但内容不是约定的 JSON，可重试。",
-        )
-        return NoAnswer(status, why, retryable=True)
-    return _link(said, status, path, base, store_hosts)
+    """What an answer to a link call says: where it is no refusal, its fields, checked."""
+    said = read_answer(answer, (token,))
+    return (
+        said if isinstance(said, Refusal | NoAnswer) else _link(said, answer.status, path, base, store_hosts)
+    )
 
 
 def _link(
@@ -216,49 +160,9 @@ def _link(
     )
 
 
-def _json(body: bytes) -> dict[str, Any]:
-    """The body's JSON object, or an empty one; RecursionError is what thousands of brackets raise."""
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _errcode(said: dict[str, Any]) -> int | None:
-    """The errcode, 0 where the object has none, None where it is no errcode (or the object is empty)."""
-    errcode = said.get("errcode", 0)
-    if isinstance(errcode, float) and errcode.is_integer():
-        errcode = int(errcode)
-    if (
-        isinstance(errcode, bool)
-        or not isinstance(errcode, int | str)
-        or not re.fullmatch(r"-?[0-9]{1,9}", str(errcode))
-    ):
-        return None
-    return int(errcode) if said else None
-
-
-def _errmsg(errmsg: object, token: Secret) -> tuple[str, str]:
-    """The errmsg without its rid and without tokens, and the rid.
-
-    Every step is linear in what a gateway may send; tokens go before the cut, which could leave half of one.
-    """
-    text = _UNPRINTABLE.sub(" ", errmsg) if isinstance(errmsg, str) else ""
-    for form in {token.reveal(), quote(token.reveal(), safe="")} - {""}:
-        text = text.replace(form, "•••")
-    text = _TOKEN_IN_TEXT.sub(r"\1•••", text)
-    text = text.strip()
-    at = text.rfind("rid:", -_RID_WITHIN)
-    rid = text[at + 4 :].strip()
-    if at < 0 or text[max(at - 1, 0) : at].isalnum() or not _RID.fullmatch(rid):
-        return text[:_LONGEST_ERRMSG], ""
-    return text[:at].rstrip(" ,")[:_LONGEST_ERRMSG], rid
-
-
 def _field(value: object) -> str:
     """A field's text; empty where it is none, or holds what no link holds."""
-    if isinstance(value, str) and (value.isprintable() or not _UNPRINTABLE.search(value)):
+    if isinstance(value, str) and (value.isprintable() or not UNPRINTABLE.search(value)):
         return value
     return ""
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Kind, Lang, Link, Outcome, Owner, Reason, RowEnd, Text
+from tcb_ops.platform.answers import NoAnswer, Refusal
 from tcb_ops.platform.cos import Stored, etag_verdict, post_object
 from tcb_ops.platform.files import FileChangedError, FileUnreadableError, hash_file, open_file
-from tcb_ops.platform.wechat import BadLink, NoAnswer, Refusal
+from tcb_ops.platform.wechat import BadLink
 from tcb_ops.runs.pacing import LINK_MARGIN
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from scripted import SECRET, Run, Server, always
 
 from tcb_ops.errors import TransportError
 from tcb_ops.model import Link, Owner, Secret
+from tcb_ops.platform.answers import NoAnswer, Refusal
 from tcb_ops.platform.transport import Transport
-from tcb_ops.platform.wechat import BadLink, NoAnswer, Refusal, Wechat, check_link
+from tcb_ops.platform.wechat import BadLink, Wechat, check_link
 
 WECHAT = "https://api.weixin.qq.com"
 REHEARSAL = "http://127.0.0.1:8080"
