@@ -11,6 +11,7 @@ import click
 
 from tcb_ops.doors.running import show_run
 from tcb_ops.doors.screen import Screen
+from tcb_ops.errors import UsageError
 from tcb_ops.model import Kind, Lang, Outcome, Text
 from tcb_ops.runs.pacing import Pace
 
@@ -27,7 +28,11 @@ _QUICK = Pace(backoff=0.05, slow_wait=0.3, patience=10.0)
 
 @click.command()
 @click.option("--merchants", required=True, metavar="FILE", help="Merchants file: whom it serves.")
-@click.option("--tokens", required=True, metavar="FILE", help="Token file; read again when it changes.")
+@click.option(
+    "--tokens",
+    metavar="FILE",
+    help="Token file; read again when it changes. Not needed where the fault plan's [component] gives tokens.",
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="0 for any free one."
 )
@@ -35,7 +40,7 @@ _QUICK = Pace(backoff=0.05, slow_wait=0.3, patience=10.0)
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
 @click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
 def simulate(
-    merchants: str, tokens: str, port: int, faults: str | None, store: str | None, lang: str | None
+    merchants: str, tokens: str | None, port: int, faults: str | None, store: str | None, lang: str | None
 ) -> int:
     """Serve a look-alike of the platform and of COS.
 
@@ -46,10 +51,18 @@ def simulate(
     from tcb_ops.simulator import Faults, Simulator, load_faults, serve
 
     screen = Screen(load_settings(options={"lang": lang}).lang)
+    plan = load_faults(Path(faults)) if faults else Faults()
+    if tokens is None and not (plan.component and plan.component.secret):
+        raise UsageError(
+            Text(
+                "Say which tokens are good: --tokens FILE, or a fault plan whose [component] has secret and ticket.",
+                "请说明哪些令牌有效：--tokens FILE，或在故障计划的 [component] 中填写 secret 和 ticket。",
+            )
+        )
     simulator = Simulator(
         list(read_merchants(merchants)),
-        Path(tokens),
-        faults=load_faults(Path(faults)) if faults else Faults(),
+        {} if tokens is None else Path(tokens),
+        faults=plan,
         store=Path(store) if store else None,
         port=port,
     )

@@ -62,6 +62,12 @@ class Books:
             call = self._counts[step, env, path]
         return plan.find(step, path, call)
 
+    def called(self, step: Step, appid: str) -> None:
+        """Count a call of an interface that is no step of a row; `appid` is empty where nobody's."""
+        self.stats[str(step)] += 1
+        if appid:
+            self.stats[f"{step}:{appid}"] += 1
+
     def arrived(self, step: Step, env: str, path: str) -> int:
         """Note a call in the order of arrival; give its place, for `answered`."""
         self.stats[f"{step}_calls"] += 1

@@ -17,7 +17,31 @@ calls across paths, so that a plan implies how each row ends, however many calls
     etag = "wrong"  # store: not the MD5; "opaque": no MD5 at all
     delay = 1.5  # seconds before whatever follows
 
-The first entry that fits a call is played. `delay` goes with everything; of the others an entry has one.
+The first entry that fits a call is played. `delay` goes with everything; of the others an entry has one. `step` may
+also be one of the platform's other interfaces, such as `authorizer_token`; its calls are counted by appid.
+
+Beside its faults a plan says who is not in order; what these imply stands before every fault::
+
+    [component]  # the third-party platform; all but appid may be left out
+    appid = "wx…"
+    secret = "practice-secret"  # with the ticket: component and merchants' tokens can be had from the simulator
+    ticket = "practice-ticket"
+    rotate = true  # each refresh gives a new refresh token
+    ip_refused = true  # 61004 for every call
+    token_lifetime = 7200  # seconds; also ticket_lifetime = 43200, overlap = 300 (of the token before the newest)
+
+    [[account]]
+    appid = "wx…"  # of a merchant; an appid that no merchant has is one that the merchants file lacks
+    name = "…"  # at the platform, where it is another than in the merchants file
+    revoked = true  # 61003
+    permissions = [18]  # neither 49 nor 64: 61007
+    cloud = false  # 85088
+    daily_limit = 1000  # calls of uploadfile, then 45009; `used = 990` of them already
+    refresh_token = "…"  # default: practice-refresh-token-of-APPID
+
+    [[environment]]
+    env = "shop-a-1f2e3d"
+    status = "HALTED"  # -501005; or "UNAVAILABLE": -501018
 """
 
 from __future__ import annotations
@@ -31,15 +55,25 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from tcb_ops.model import Kind, Outcome
+    from tcb_ops.simulator.accounts import Account, Component, Environment
 
 __all__ = ["Etag", "Fault", "Faults", "Reset", "Step"]
 
 
 class Step(StrEnum):
-    """The two calls of a row."""
+    """What is called: the two steps of a row, and the platform's other interfaces."""
 
     LINK = "link"
     STORE = "store"
+    COMPONENT_TOKEN = "component_token"  # noqa: S105  an interface, not a password
+    AUTHORIZER_TOKEN = "authorizer_token"  # noqa: S105  an interface, not a password
+    AUTHORIZER_LIST = "authorizer_list"
+    AUTHORIZER_INFO = "authorizer_info"
+    ENV_INFO = "env_info"
+    DESCRIBE_ENVS = "describe_envs"
+    DOWNLOAD = "download"
+    DELETE = "delete"
+    QUOTA = "quota"
 
 
 class Reset(StrEnum):
@@ -98,9 +132,12 @@ class Faults:
     """A fault plan. The empty plan is the default: everything goes well."""
 
     entries: tuple[Fault, ...] = ()
+    component: Component | None = None
+    accounts: tuple[Account, ...] = ()
+    environments: tuple[Environment, ...] = ()
 
     def within(self, env: str, appid: str) -> Faults:
-        """Give the part of the plan that is about one merchant's environment."""
+        """Give the entries that are about one merchant's environment."""
         return Faults(tuple(entry for entry in self.entries if entry.concerns(env, appid)))
 
     def find(self, step: Step, path: str, call: int) -> Fault | None:
@@ -125,7 +162,8 @@ class Faults:
     ) -> frozenset[Outcome]:
         """Give every outcome that a run may end this row with under the plan; see `implied_outcomes`.
 
-        `siblings` are the merchant's other environments: a fault there can stop the whole merchant.
+        `siblings` are the merchant's other environments: a fault there can stop the whole merchant. For a row of a
+        platform-owned environment `appid` is the component's, and the siblings are the platform's.
         """
         from tcb_ops.simulator.implied import implied_outcomes
 

@@ -8,16 +8,17 @@ stop the others. Delays are taken to be shorter than the client's timeouts.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from glob import escape
 from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.simulator.faults import Etag, Step
+from tcb_ops.simulator.faults import Etag, Fault, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from tcb_ops.simulator.faults import Fault, Faults
+    from tcb_ops.simulator.faults import Faults
 
 __all__ = ["implied_outcomes"]
 
@@ -59,11 +60,17 @@ def implied_outcomes(
     store: AccessDenied for the env                   linked                   failed, not_attempted
     store: wrong ETag for the env                     linked                   failed, not_attempted
     store: opaque ETag                                linked                   uploaded
+    ip_refused                                        pending                  pending
+    account: revoked, without 49 and 64, cloud = no   refused, not_attempted   refused, not_attempted
+    account: daily_limit that is used up              refused, not_attempted   refused, not_attempted
+    account: daily_limit that is not                  + refused, not_attempted (who comes late)
+    environment: HALTED or UNAVAILABLE                refused, not_attempted   refused, not_attempted
     ================================================  =======================  =========================
 
     A run that the whole platform refuses ends when the first row meets it: rows that came before have their own
     outcome, the others are pending.
     """
+    faults = replace(faults, entries=(*_standing(faults), *faults.entries))
     here = faults.within(env, appid)
     ends = _Way(lambda step, call: here.find(step, path, call), kind, attempts).link(_Used())
     outcomes = {outcome for outcome, _ in ends}
@@ -77,7 +84,33 @@ def implied_outcomes(
             outcomes.add(Outcome.PENDING)
         elif count >= BREAKER_ROWS:
             outcomes.add(Outcome.NOT_ATTEMPTED)
+    if any(account.appid == appid and account.daily_limit for account in faults.accounts):
+        outcomes |= {Outcome.REFUSED, Outcome.NOT_ATTEMPTED}
     return frozenset(outcomes)
+
+
+def _standing(faults: Faults) -> list[Fault]:
+    """Give what the state of the platform, its accounts and environments answers, in the order of the checks."""
+    platform = faults.component
+    found = [Fault(errcode=61004)] if platform and platform.ip_refused else []
+    for account in faults.accounts:
+        appid = escape(account.appid)
+        merchant = platform is None or account.appid != platform.appid
+        if merchant and account.refusal():
+            found.append(Fault(appid=appid, errcode=account.refusal()))
+        elif merchant and not account.cloud:
+            found.append(Fault(appid=appid, errcode=85088))
+    found += [
+        Fault(escape(environment.env), errcode=environment.refusal())
+        for environment in faults.environments
+        if environment.refusal()
+    ]
+    found += [
+        Fault(appid=escape(account.appid), errcode=45009)
+        for account in faults.accounts
+        if 0 < account.daily_limit <= account.used
+    ]
+    return found
 
 
 def _rows_hit(entry: Fault, scope: Scope, env: str, appid: str, siblings: Collection[str]) -> int:

@@ -11,7 +11,7 @@ import hmac
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from tcb_ops.simulator.answers import Refusal
 from tcb_ops.simulator.signing import (
@@ -25,7 +25,15 @@ from tcb_ops.simulator.signing import (
 if TYPE_CHECKING:
     from tcb_ops.simulator.form import Form
 
-__all__ = ["MAX_OBJECT", "bucket_of", "check_form", "issue", "link_url"]
+__all__ = [
+    "MAX_OBJECT",
+    "bucket_of",
+    "check_download",
+    "check_form",
+    "download_url",
+    "issue",
+    "link_url",
+]
 
 MAX_OBJECT = 5 * 1024**3
 """Bytes of the largest object that a POST may bring (436/14690)."""
@@ -64,6 +72,23 @@ def issue(
         "file_id": f"cloud://{env}.{bucket}/{path}",
         "cos_file_id": _cos_file_id(bucket, path),
     }
+
+
+def download_url(base: str, bucket: str, path: str, end: int) -> str:
+    """Give the URL that a file can be fetched from until `end`, Unix seconds."""
+    query = f"sign={_download_sign(bucket, path, end)}&t={end}"
+    return f"{link_url(base, bucket, path, raw=False)}?{query}"
+
+
+def check_download(bucket: str, path: str, query: str, now: float) -> Refusal | None:
+    """Check the query of a download URL; a wrong or late one is 403 AccessDenied."""
+    fields = {name: values[0] for name, values in parse_qs(query).items()}
+    sign, end = fields.get("sign", ""), fields.get("t", "")
+    if not end.isascii() or not end.isdecimal() or len(end) > 12:
+        return Refusal(403, "AccessDenied", "Access Denied.")
+    if not _same(sign, _download_sign(bucket, path, int(end))):
+        return Refusal(403, "AccessDenied", "Access Denied.")
+    return Refusal(403, "AccessDenied", "Request has expired") if now >= int(end) else None
 
 
 def check_form(form: Form, bucket: str, path: str, now: float) -> Refusal | str:
@@ -147,6 +172,10 @@ def _token(bucket: str, path: str, key_time: str, appid: str) -> str:
 def _cos_file_id(bucket: str, path: str) -> str:
     proof = hmac.digest(_SECRET_KEY.encode(), f"file\n{bucket}\n{path}".encode(), "sha256")
     return base64.b64encode(_PLUS_AND_SLASH + proof).decode()
+
+
+def _download_sign(bucket: str, path: str, end: int) -> str:
+    return hmac.digest(_SECRET_KEY.encode(), f"download\n{bucket}\n{path}\n{end}".encode(), "sha256").hex()
 
 
 def _same(one: str, other: str) -> bool:

@@ -1,56 +1,42 @@
-"""The simulated platform: getUploadTcbFileLink (POST /tcb/uploadfile)."""
+"""The simulated platform: getUploadTcbFileLink (POST /tcb/uploadfile, /componenttcb/uploadfile)."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
-
-from aiohttp import web
 
 from tcb_ops.simulator.answers import errcode_json
+from tcb_ops.simulator.authorizations import Wants
 from tcb_ops.simulator.faults import Reset, Step
 from tcb_ops.simulator.links import bucket_of, issue, link_url
-from tcb_ops.simulator.wire import instead, within
+from tcb_ops.simulator.wire import instead, json_answer, read_object, token_of, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from aiohttp import web
 
-    from tcb_ops.model import Merchant
+    from tcb_ops.simulator.authorizations import Authorizations
     from tcb_ops.simulator.books import Books
-    from tcb_ops.simulator.tokens import Tokens
 
 __all__ = ["LONGEST_PATH", "Platform", "path_allowed", "read_body"]
 
 LONGEST_PATH = 850
 """Bytes of a path in UTF-8: the store's limit for a key (436/14518)."""
 
-_JSON = {"Content-Type": "application/json; encoding=utf-8"}
+_WANTS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants.COMPONENTS}
 
 
 class Platform:
-    """Answers link calls for the given merchants and tokens."""
+    """Answers link calls of those who may make them."""
 
-    def __init__(
-        self,
-        books: Books,
-        merchants: Sequence[Merchant],
-        tokens: Tokens,
-        clock: Callable[[], float],
-        link_lifetime: int,
-        *,
-        raw_urls: bool,
-    ) -> None:
+    def __init__(self, books: Books, known: Authorizations, link_lifetime: int, *, raw_urls: bool) -> None:
         self.base = ""
         """`http://127.0.0.1:PORT`, once it listens."""
         self._books = books
-        self._tokens = tokens
-        self._clock = clock
+        self._known = known
+        self._clock = known.clock
         self._link_lifetime = link_lifetime
         self._raw_urls = raw_urls
-        self._allowed = {(merchant.appid, merchant.env) for merchant in merchants}
-        self._buckets = {merchant.env: bucket_of(merchant.env) for merchant in merchants}
+        self._buckets = {merchant.env: bucket_of(merchant.env) for merchant in known.merchants}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a call: HTTP 200 with an errcode, unless a fault says otherwise."""
@@ -81,35 +67,41 @@ class Platform:
         return within(request, response) if fault.reset is Reset.MIDDLE else response
 
     def _refused(self, method: str, target: str, env: str, asked: tuple[str, str] | int) -> str | int:
-        """Give the errcode that refuses a call, in the order method, token, body, environment; else the appid."""
+        """Give the errcode that refuses a call, else the caller's appid.
+
+        In the order method, token, account, body, environment, quota.
+        """
         route, _, query = target.partition("?")
-        if route != "/tcb/uploadfile":
+        wants = _WANTS.get(route)
+        if wants is None:
             return 40066
+        if wants is Wants.COMPONENTS:
+            self._books.stats["component_links"] += 1
         if method != "POST":
             return 43002
-        fields = (part.partition("=") for part in query.split("&"))
-        token = next((unquote_plus(value) for name, _, value in fields if name == "access_token"), "")
-        if not token:
-            return 41001
-        appid = self._tokens.owner(token, self._clock())
+        appid = self._known.caller(token_of(query), wants)
         if isinstance(appid, int):
             return appid
+        refused = 0 if wants is Wants.COMPONENTS else self._known.account(appid).refusal()
+        if refused:
+            return refused
         if isinstance(asked, int):
             return asked
-        return appid if (appid, env) in self._allowed else -601012
+        refused = self._known.env_refusal(appid, env)
+        if refused:
+            return refused
+        return appid if self._known.spend(appid, route) else 45009
 
     def _link(self, place: int, env: str, path: str, appid: str, lifetime: int) -> web.Response:
         bucket = self._buckets[env]
         url = link_url(self.base, bucket, path, raw=self._raw_urls)
         answer = issue(url, env, bucket, path, appid, int(self._clock()), lifetime)
         self._books.answered(place, Step.LINK, 0)
-        return web.Response(
-            body=json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(), headers=_JSON
-        )
+        return json_answer(answer)
 
     def _errcode(self, place: int, code: int, errmsg: str = "") -> web.Response:
         self._books.answered(place, Step.LINK, code)
-        return web.Response(body=errcode_json(code, self._books.new_id(self._clock()), errmsg), headers=_JSON)
+        return json_answer(errcode_json(code, self._books.new_id(self._clock()), errmsg))
 
 
 def read_body(body: bytes) -> tuple[str, str] | int:
@@ -125,14 +117,9 @@ def read_body(body: bytes) -> tuple[str, str] | int:
     path against the rules                   40097
     =======================================  =======
     """
-    if not body:
-        return 44002
-    try:
-        asked = json.loads(body.decode())
-    except (ValueError, RecursionError):
-        return 47001
-    if not isinstance(asked, dict):
-        return 47001
+    asked = read_object(body)
+    if isinstance(asked, int):
+        return asked
     env, path = asked.get("env"), asked.get("path")
     if env is None or path is None or env == "" or path == "":
         return 40101

@@ -9,6 +9,8 @@ import signal
 import threading
 import time
 from collections import Counter
+from email.utils import formatdate
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
@@ -16,8 +18,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
+from tcb_ops.simulator.accounts import Component
+from tcb_ops.simulator.authorizations import Authorizations
 from tcb_ops.simulator.books import Books
 from tcb_ops.simulator.faults import Faults
+from tcb_ops.simulator.interfaces import Interfaces
 from tcb_ops.simulator.platform import Platform
 from tcb_ops.simulator.store import Store
 from tcb_ops.simulator.tokens import Tokens
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from tcb_ops.model import Merchant
+    from tcb_ops.simulator.accounts import Account, Environment, EnvStatus
     from tcb_ops.simulator.books import Call, Stored
 
 __all__ = ["Simulator", "serve"]
@@ -46,7 +52,9 @@ class Simulator:
 
     A context manager: inside it listens. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]` that is
     read again when it has changed. `store` is a folder that gets the objects' bytes; `record` keeps every call (memory
-    grows with them). Raises UsageError when the port cannot be had, SettingsError for a bad token file.
+    grows with them). `component` plays the interfaces that give tokens; `component_appid` alone says whose token among
+    `tokens` is the component's. `accounts` and `environments` are those that are not in order; the fault plan may name
+    all three as well. Raises UsageError when the port cannot be had, SettingsError for a bad token file.
     """
 
     def __init__(
@@ -61,15 +69,27 @@ class Simulator:
         link_lifetime: int = 900,
         record: bool = False,
         raw_urls: bool = False,
+        component: Component | None = None,
+        component_appid: str = "",
+        accounts: Sequence[Account] = (),
+        environments: Sequence[Environment] = (),
     ) -> None:
         self.port = port
         """0 for any free port, until it listens."""
         self._books = Books(faults, record=record)
         self._tokens = Tokens(tokens)
-        self._platform = Platform(
-            self._books, merchants, self._tokens, clock, link_lifetime, raw_urls=raw_urls
+        self._clock = clock
+        self._known = Authorizations(
+            merchants,
+            self._tokens,
+            clock,
+            component or faults.component or Component(component_appid),
+            (*faults.accounts, *accounts),
+            (*faults.environments, *environments),
         )
+        self._platform = Platform(self._books, self._known, link_lifetime, raw_urls=raw_urls)
         self._store = Store(self._books, merchants, clock, store)
+        self._interfaces = Interfaces(self._books, self._known, self._store)
         self._store_directory = store
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,7 +107,9 @@ class Simulator:
         """Counters so far.
 
         `link_calls`, `store_calls`; `link:ERRCODE`, `store:STATUS`, `store:CODE` and `link:reset` and the like by
-        answer; `stored` (objects received), `objects` (different ones), `escaped_bodies` (paths sent as ASCII escapes).
+        answer; `stored` (objects received), `objects` (different ones), `escaped_bodies` (paths sent as ASCII escapes),
+        `component_links` (link calls for the platform's own environments), `fetched` (downloads). Of every other
+        interface `STEP`, `STEP:APPID` and `STEP:ERRCODE`, such as `authorizer_token`.
         """
         return self._books.stats | Counter(objects=len(self._books.objects))
 
@@ -106,8 +128,36 @@ class Simulator:
         return self._tokens.rotate(appid)
 
     def expire(self, appid: str) -> None:
-        """Let an appid's token run out: it is refused with 42001."""
+        """Let an appid's token run out: it is refused with 42001. The component's appid has one as well."""
         self._tokens.expire(appid)
+
+    def revoke(self, appid: str) -> None:
+        """Let a merchant revoke its authorization: 61003, and no longer listed."""
+        self._known.set_revoked(appid, revoked=True)
+
+    def authorize(self, appid: str) -> None:
+        """Let a merchant authorize the platform anew: it has a new refresh token, which only the list tells."""
+        self._known.set_revoked(appid, revoked=False)
+
+    def refresh_token(self, appid: str) -> str:
+        """Give a merchant's current refresh token."""
+        return self._known.refresh_token(appid)
+
+    def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
+        """Void a merchant's refresh tokens (61023); only the list has the new one, or with `listed=False` nobody."""
+        self._known.drop_refresh_token(appid, listed=listed)
+
+    def new_ticket(self) -> str:
+        """Push a component_verify_ticket and give it; the ones before are refused with 61005."""
+        return self._known.new_ticket()
+
+    def refuse_ip(self, refused: bool = True) -> None:
+        """Answer every call to the platform with 61004, or no longer."""
+        self._known.ip_refused = refused
+
+    def set_status(self, env: str, status: EnvStatus) -> None:
+        """Let an environment be halted, or be well again."""
+        self._known.set_status(env, status)
 
     def __enter__(self) -> Self:
         if not 0 <= self.port <= 65535:
@@ -151,7 +201,7 @@ class Simulator:
             site = web.TCPSite(runner, HOST, self.port, backlog=1024)
             await site.start()
             self.port = runner.addresses[0][1]
-            self._platform.base = self.base
+            self._platform.base = self._interfaces.base = self.base
             self._listens.set()
             await self._stop.wait()
             # asyncio trips over a connection that is accepted in the turn in which it stops to listen.
@@ -164,9 +214,14 @@ class Simulator:
             await _settled(server)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.raw_path.startswith(_PLATFORM_ROUTES):
-            return await self._platform.answer(request)
-        return await self._store.answer(request)
+        if self._interfaces.has(request.raw_path.partition("?")[0]):
+            response = await self._interfaces.answer(request)
+        elif request.raw_path.startswith(_PLATFORM_ROUTES):
+            response = await self._platform.answer(request)
+        else:
+            response = await self._store.answer(request)
+        response.headers["Date"] = _date(int(self._clock()))
+        return response
 
 
 def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: None) -> None:
@@ -195,6 +250,11 @@ async def _settled(server: web.Server | None = None) -> None:
         for connection in server.connections if server else ():
             connection.force_close()
         await asyncio.sleep(0)
+
+
+@lru_cache(maxsize=4)
+def _date(now: int) -> str:
+    return formatdate(now, usegmt=True)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -1,10 +1,10 @@
-"""The simulated store: COS's POST Object, with the checks and answers that a link meets there."""
+"""The simulated store: COS's POST Object, with the checks and answers that a link meets there, and signed GETs."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
@@ -12,19 +12,20 @@ from aiohttp import web
 
 from tcb_ops.errcodes import store_code
 from tcb_ops.simulator.answers import Refusal, post_response_xml, refusal_xml
-from tcb_ops.simulator.disk import Upload, object_file
 from tcb_ops.simulator.faults import Etag, Reset, Step
 from tcb_ops.simulator.form import Form, boundary_of
-from tcb_ops.simulator.links import MAX_OBJECT, bucket_of, check_form
+from tcb_ops.simulator.links import MAX_OBJECT, bucket_of, check_download, check_form
+from tcb_ops.simulator.shelf import Shelf
 from tcb_ops.simulator.wire import instead, reset, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from tcb_ops.model import Merchant
     from tcb_ops.simulator.books import Books
+    from tcb_ops.simulator.disk import Upload
     from tcb_ops.simulator.faults import Fault
+    from tcb_ops.simulator.shelf import Small
 
 __all__ = ["Store"]
 
@@ -33,24 +34,27 @@ FORM_HEAD = 64 * 1024
 
 
 class Store:
-    """Answers form posts to the buckets of the given merchants."""
+    """Answers form posts to the buckets of the given merchants, and gives what a download URL names."""
 
     def __init__(
         self, books: Books, merchants: Sequence[Merchant], clock: Callable[[], float], directory: Path | None
     ) -> None:
         self._books = books
         self._clock = clock
-        self._directory = directory
+        self._shelf = Shelf(directory)
         self._envs = {bucket_of(merchant.env): merchant.env for merchant in merchants}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request for a bucket: what cannot be a form post is refused before its body is read."""
-        bucket, _, rest = request.raw_path.partition("?")[0][1:].partition("/")
+        target, _, query = request.raw_path.partition("?")
+        bucket, _, rest = target[1:].partition("/")
         env = self._envs.get(bucket, "")
         try:
             path = unquote_to_bytes(rest.encode("utf-8", "surrogateescape")).decode()
         except UnicodeDecodeError:
             path = ""
+        if request.method == "GET" and query:
+            return self._download(request, bucket, path, query)
         place = self._books.arrived(Step.STORE, env, path)
         checked = _head_refusal(request, env, path)
         if not isinstance(checked, Refusal):
@@ -68,7 +72,7 @@ class Store:
         self, request: web.BaseRequest, place: int, env: str, bucket: str, path: str, form: Form
     ) -> web.StreamResponse:
         now = self._clock()
-        with Upload(self._directory) if self._directory else nullcontext() as upload:
+        with self._shelf.upload() as upload:
             md5 = await _receive(request, form, upload)
             checked = check_form(form, bucket, path, now)
             appid = "" if isinstance(checked, Refusal) else checked
@@ -82,8 +86,8 @@ class Store:
                     self._books.answered(place, Step.STORE, name)
                     return response
                 checked = _planned(fault) or checked
-            if not isinstance(checked, Refusal) and upload and self._directory:
-                checked = _put_in_place(upload, object_file(self._directory, bucket, path)) or checked
+            if not isinstance(checked, Refusal):
+                checked = self._put(upload, bucket, path) or checked
         if isinstance(checked, Refusal):
             return self._refuse(request, place, checked)
         self._books.stored(bucket, path, form.size, md5)
@@ -107,9 +111,41 @@ class Store:
             headers["Content-Type"] = "application/xml"
         return web.Response(status=status, body=body, headers=headers)
 
+    def holds(self, bucket: str, path: str) -> bool:
+        """Whether an object is there."""
+        return (bucket, path) in self._books.objects
+
+    def remove(self, bucket: str, path: str) -> None:
+        """Let an object be gone."""
+        self._books.objects.pop((bucket, path), None)
+        self._shelf.remove(bucket, path)
+
+    def _put(self, upload: Upload | Small, bucket: str, path: str) -> Refusal | None:
+        try:
+            self._shelf.put(upload, bucket, path)
+        except OSError:
+            # COS has no folders: a/b beside a is two objects there, and cannot be two files here.
+            return Refusal(409, "PathConflict", "The object cannot stand beside those that are there.")
+        return None
+
+    def _download(self, request: web.BaseRequest, bucket: str, path: str, query: str) -> web.StreamResponse:
+        refused = check_download(bucket, path, query, self._clock())
+        found = None if refused or not self.holds(bucket, path) else self._shelf.get(bucket, path)
+        if found is None:
+            missing = Refusal(404, "NoSuchKey", "The specified key does not exist.")
+            return self._xml(request, refused or missing)
+        self._books.stats["fetched"] += 1
+        headers = self._headers() | {"ETag": f'"{self._books.objects[bucket, path].md5}"'}
+        if isinstance(found, Path):
+            return web.FileResponse(found, headers=headers)
+        return web.Response(body=found, headers=headers | {"Content-Type": "application/octet-stream"})
+
     def _refuse(self, request: web.BaseRequest, place: int, refusal: Refusal) -> web.Response:
         self._books.answered(place, Step.STORE, refusal.status)
         self._books.stats[f"store:{refusal.code}"] += 1
+        return self._xml(request, refusal)
+
+    def _xml(self, request: web.BaseRequest, refusal: Refusal) -> web.Response:
         headers = self._headers() | {"Content-Type": "application/xml"}
         resource = request.headers.get("Host", "") + request.raw_path.partition("?")[0]
         body = refusal_xml(
@@ -142,7 +178,7 @@ def _head_refusal(request: web.BaseRequest, env: str, path: str) -> Refusal | by
     return boundary
 
 
-async def _receive(request: web.BaseRequest, form: Form, upload: Upload | None) -> str:
+async def _receive(request: web.BaseRequest, form: Form, upload: Upload | Small) -> str:
     """Read a body to its end, refused or not (an answer in mid-send can be lost in a reset); give the file's MD5."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -150,18 +186,8 @@ async def _receive(request: web.BaseRequest, form: Form, upload: Upload | None) 
     async for chunk in request.content.iter_any():
         data = form.feed(chunk)
         md5.update(data)
-        if upload:
-            upload.write(data)
+        upload.write(data)
     return md5.hexdigest()
-
-
-def _put_in_place(upload: Upload, target: Path) -> Refusal | None:
-    try:
-        upload.keep(target)
-    except OSError:
-        # COS has no folders: a/b beside a is two objects there, and cannot be two files here.
-        return Refusal(409, "PathConflict", "The object cannot stand beside those that are there.")
-    return None
 
 
 def _planned(fault: Fault) -> Refusal | None:

@@ -30,6 +30,10 @@ class Tokens:
         self._appids: dict[str, str] = {}
         self._ends: dict[str, float] = {}
         """Unix seconds, of the tokens that end."""
+        self._issued: dict[str, str] = {}
+        """Token → appid, of those that `issue` gave: no file takes them away."""
+        self._overlaps: dict[str, float] = {}
+        """Unix seconds until which the token before the newest works."""
         if isinstance(source, Path):
             self._read(source)
         else:
@@ -40,22 +44,44 @@ class Tokens:
         if self._file is not None:
             self._read_if_changed(self._file)
         appid = self._appids.get(token)
-        if appid is None:
+        if appid is None or now >= self._overlaps.get(token, float("inf")):
             return 40001
         end = self._ends.get(token)
         return appid if end is None or now < end else 42001
 
     def rotate(self, appid: str) -> str:
         """Give the appid a new token; the old one is refused with 40001 from now on."""
-        self._rotations += 1
-        mark = hashlib.sha256(f"{appid}/{self._rotations}".encode()).hexdigest()
-        token = f"{self._rotations}_{mark}"
+        token = self._new(appid)
         self._appids = {old: owner for old, owner in self._appids.items() if owner != appid} | {token: appid}
+        self._issued = {old: owner for old, owner in self._issued.items() if owner != appid}
+        return token
+
+    def issue(self, appid: str, now: float, lifetime: float, overlap: float) -> str:
+        """Give the appid a new token that lives `lifetime` seconds.
+
+        Of its older ones those that were the newest work for `overlap` seconds more, the others are 40001 at once.
+        """
+        token = self._new(appid)
+        theirs = [old for old, owner in list(self._appids.items()) if owner == appid]
+        gone = {old for old in theirs if old in self._overlaps}
+        self._overlaps |= {old: now + overlap for old in theirs if old not in gone}
+        for old in gone:
+            self._overlaps.pop(old, None)
+            self._ends.pop(old, None)
+            self._issued.pop(old, None)
+        self._ends[token] = now + lifetime
+        self._issued[token] = appid
+        self._appids = {old: owner for old, owner in self._appids.items() if old not in gone} | {token: appid}
         return token
 
     def expire(self, appid: str) -> None:
         """Let the appid's token run out: it is refused with 42001 from now on."""
         self._ends |= {token: float("-inf") for token, owner in self._appids.items() if owner == appid}
+
+    def _new(self, appid: str) -> str:
+        self._rotations += 1
+        mark = hashlib.sha256(f"{appid}/{self._rotations}".encode()).hexdigest()
+        return f"{self._rotations}_{mark}"
 
     def _read_if_changed(self, file: Path) -> None:
         try:
@@ -92,7 +118,9 @@ class Tokens:
                 ends[token] = _seconds(file, reader.line_num, end)
         if not appids:
             raise _bad(file, "holds no token", "没有任何 token")
-        self._appids, self._ends, self._seen = appids, ends, (stat.st_mtime_ns, stat.st_size)
+        ends |= {token: end for token, end in self._ends.items() if token in self._issued}
+        self._appids, self._ends = appids | self._issued, ends
+        self._seen = (stat.st_mtime_ns, stat.st_size)
 
 
 def _seconds(file: Path, line: int, text: str) -> float:

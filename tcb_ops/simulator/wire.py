@@ -1,11 +1,13 @@
-"""What a fault does to a connection instead of an answer."""
+"""What a call to the platform says, how an answer is written, and what a fault does to a connection instead."""
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
 from aiohttp import web
 
@@ -17,7 +19,34 @@ if TYPE_CHECKING:
 
     from tcb_ops.simulator.faults import Fault
 
-__all__ = ["instead", "reset", "within"]
+__all__ = ["instead", "json_answer", "read_object", "reset", "token_of", "within"]
+
+_JSON = {"Content-Type": "application/json; encoding=utf-8"}
+
+
+def token_of(query: str) -> str:
+    """Give the access token of a query. Newer pages write `access_token`, older `component_access_token`."""
+    fields = (part.partition("=") for part in query.split("&"))
+    known = {"access_token", "component_access_token"}
+    return next((unquote_plus(value) for name, _, value in fields if name in known), "")
+
+
+def read_object(body: bytes) -> dict[str, Any] | int:
+    """Read a body's JSON object, or give the errcode that refuses it: 44002 empty, 47001 not a JSON object."""
+    if not body:
+        return 44002
+    try:
+        asked = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return 47001
+    return asked if isinstance(asked, dict) else 47001
+
+
+def json_answer(answer: dict[str, Any] | bytes) -> web.Response:
+    """Give HTTP 200 with a JSON body."""
+    if isinstance(answer, dict):
+        answer = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return web.Response(body=answer, headers=_JSON)
 
 
 def instead(request: web.BaseRequest, fault: Fault) -> tuple[str, web.Response] | None:

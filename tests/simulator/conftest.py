@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Simulator
+from tcb_ops.simulator import Component, Simulator
 
 ENV = "shop-a-1f2e3d"
 BUCKET = "7368-shop-a-1f2e3d-1258717764"
@@ -20,6 +20,7 @@ MERCHANTS = (
     Merchant(APPID, "梧桐花店", "shop-a-test-9c8b7a"),
     Merchant(OTHER_APPID, "海盐书房", "books-4d5e6f"),
 )
+COMPONENT = Component("wxcccccccccccccccc", "practice-secret", "practice-ticket")
 TOKENS = {APPID: TOKEN, OTHER_APPID: "token-of-b"}
 
 Part = tuple[str, bytes]
@@ -42,6 +43,26 @@ class Talk:
         return self.http.request(
             method, f"{self.sim.base}/tcb/uploadfile", params={"access_token": token}, content=body
         )
+
+    def call(self, route: str, token: str = "", **body: Any) -> dict[str, Any]:
+        """Call another interface of the platform."""
+        url = f"{self.sim.base}/{route}"
+        content = json.dumps(body, ensure_ascii=False).encode()
+        return self.http.post(url, params={"access_token": token} if token else {}, content=content).json()
+
+    def component(self, name: str, token: str = "", **body: Any) -> dict[str, Any]:
+        """Call an interface of the platform about its authorizers."""
+        return self.call(f"cgi-bin/component/{name}", token, **{"component_appid": COMPONENT.appid} | body)
+
+    def component_token(self, **wrong: Any) -> str:
+        """Get the component token with the right secret and ticket."""
+        body = {"component_appsecret": COMPONENT.secret, "component_verify_ticket": COMPONENT.ticket}
+        return self.component("api_component_token", **body | wrong)["component_access_token"]
+
+    def refresh(self, component_token: str, refresh_token: str, appid: str = APPID) -> dict[str, Any]:
+        """Ask for a merchant's tokens."""
+        body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh_token}
+        return self.component("api_authorizer_token", component_token, **body)
 
     @staticmethod
     def parts(link: dict[str, Any], path: str = "banner/1.png", data: bytes = b"hello") -> list[Part]:
@@ -77,7 +98,8 @@ def start() -> Iterator[Any]:
 
         def started(**options: Any) -> Talk:
             tokens = options.pop("tokens", TOKENS)
-            sim = stack.enter_context(Simulator(MERCHANTS, tokens, **options))
+            merchants = options.pop("merchants", MERCHANTS)
+            sim = stack.enter_context(Simulator(merchants, tokens, **options))
             return Talk(sim, stack.enter_context(httpx.Client(trust_env=False, timeout=5)))
 
         yield started

@@ -1,7 +1,18 @@
 import pytest
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.simulator import Etag, Fault, Faults, Reset, Step, load_faults
+from tcb_ops.simulator import (
+    Account,
+    Component,
+    Environment,
+    EnvStatus,
+    Etag,
+    Fault,
+    Faults,
+    Reset,
+    Step,
+    load_faults,
+)
 
 
 def plan(tmp_path, text):
@@ -141,3 +152,126 @@ def test_calls_are_counted_only_for_paths_of_an_entry_that_names_a_call():
     faults = Faults((Fault("a", path="b/*", calls=((1, 1),), errcode=1), Fault("a", errcode=2)))
     assert [faults.counted(Step.LINK, path) for path in ("b/1", "c/1")] == [True, False]
     assert not faults.counted(Step.STORE, "b/1")
+
+
+PLATFORM = """
+[component]
+appid = "wxc"
+secret = "practice-secret"
+ticket = "practice-ticket"
+rotate = true
+ip_refused = true
+token_lifetime = 60
+ticket_lifetime = 600
+overlap = 0
+
+[[account]]
+appid = "wx1"
+name = "梧桐花店"
+revoked = true
+permissions = [18, 64]
+cloud = false
+daily_limit = 1000
+used = 990
+refresh_token = "practice-refresh"
+
+[[account]]
+appid = "wxc"
+daily_limit = 7
+
+[[environment]]
+env = "a"
+status = "HALTED"
+
+[[fault]]
+appid = "wx1"
+step = "authorizer_token"
+errcode = 50002
+"""
+
+
+def test_a_plan_says_who_is_not_in_order(tmp_path):
+    assert load_faults(plan(tmp_path, PLATFORM)) == Faults(
+        (Fault(appid="wx1", step=Step.AUTHORIZER_TOKEN, errcode=50002),),
+        Component(
+            "wxc",
+            "practice-secret",
+            "practice-ticket",
+            rotate=True,
+            ip_refused=True,
+            token_lifetime=60,
+            ticket_lifetime=600,
+            overlap=0,
+        ),
+        (
+            Account(
+                "wx1",
+                "梧桐花店",
+                revoked=True,
+                permissions=(18, 64),
+                cloud=False,
+                daily_limit=1000,
+                used=990,
+                refresh_token="practice-refresh",
+            ),
+            Account("wxc", daily_limit=7),
+        ),
+        (Environment("a", EnvStatus.HALTED),),
+    )
+
+
+def test_a_plan_of_the_demo_has_neither_platform_nor_accounts():
+    from tcb_ops.sample import FAULTS
+
+    faults = load_faults(FAULTS)
+    assert (faults.component, faults.accounts, faults.environments) == (None, (), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "said"),
+    [
+        ("[component]", "component: ", "appid is missing"),
+        ('[component]\nappid = "wx*"', "component: ", "names one"),
+        ('[component]\nappid = "c"\nsecret = "planted"', "component: ", "secret and ticket go together"),
+        ('[component]\nappid = "c"\nticket = "planted"', "component: ", "secret and ticket go together"),
+        ('[component]\nappid = "c"\nsecret = 7', "component: ", "secret must be a text"),
+        ('[component]\nappid = "c"\nrotate = "yes"', "component: ", "true or false"),
+        ('[component]\nappid = "c"\ntoken_lifetime = 0', "component: ", "from 1 to 86400"),
+        ('[component]\nappid = "c"\nappsecret = "planted"', "component: ", "there is no “appsecret”"),
+        ("[[account]]\nrevoked = true", "account 1: ", "appid is missing"),
+        ('[[account]]\nappid = "a"\npermissions = 49', "account 1: ", "a list such as [49]"),
+        ('[[account]]\nappid = "a"\npermissions = ["49"]', "account 1: ", "whole number"),
+        ('[[account]]\nappid = "a"\n[[account]]\nappid = "a"', "account 2: ", "is entry 1 already"),
+        ('[[account]]\nappid = "a"\ncloud = 0', "account 1: ", "true or false"),
+        ('[[account]]\nappid = "a"\nrefresh_token = ""', "account 1: ", "not empty"),
+        (
+            '[component]\nappid = "c"\n[[account]]\nappid = "c"\ncloud = false',
+            "account 1: ",
+            "cloud is for merchants",
+        ),
+        ('[[environment]]\nenv = "a"', "environment 1: ", "status is missing"),
+        ('[[environment]]\nenv = "a"\nstatus = "ILL"', "environment 1: ", "NORMAL, HALTED, UNAVAILABLE"),
+        ('[[environment]]\nenv = "a-*"\nstatus = "HALTED"', "environment 1: ", "names one"),
+        ('[[fault]]\nenv = "a"\nstep = "tokens"\nerrcode = 1', "fault 1: ", "authorizer_token"),
+        ('[[fault]]\nenv = "a"\nstep = "quota"\nlifetime = 1', "fault 1: ", 'step = "link"'),
+        ('[[fault]]\nenv = "a"\nstep = "quota"\ncode = "X"', "fault 1: ", 'step = "store"'),
+    ],
+)
+def test_a_mistake_about_the_platform_names_file_and_entry_and_no_secret(tmp_path, text, where, said):
+    file = plan(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load_faults(file)
+    assert f"{file}: {where}" in caught.value.text.en
+    assert said in caught.value.text.en
+    assert caught.value.text.zh.startswith(f"{file}：")
+    assert "planted" not in caught.value.text.en + caught.value.text.zh
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[component]]\n", "[account]\n", "account = 1\n", "environment = [1]\n", "component = 7\n"],
+)
+def test_a_table_of_the_wrong_kind_is_refused(tmp_path, text):
+    with pytest.raises(SettingsError, match=r"one \[component\], and nothing else"):
+        load_faults(plan(tmp_path, text))

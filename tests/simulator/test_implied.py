@@ -1,7 +1,7 @@
 import pytest
 
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.simulator import Etag, Fault, Faults, Reset, Step
+from tcb_ops.simulator import Account, Component, Environment, EnvStatus, Etag, Fault, Faults, Reset, Step
 
 LINKED, UPLOADED, REFUSED = Outcome.LINKED, Outcome.UPLOADED, Outcome.REFUSED
 FAILED, NOT_ATTEMPTED, PENDING = Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.PENDING
@@ -116,3 +116,46 @@ def test_a_plan_implies(name, kind):
 def test_attempts_bound_what_a_retry_can_mend(attempts, wanted):
     faults = Faults(tuple(link(calls=ONCE, errcode=-1)))
     assert faults.implies(ENV, APPID, PATH, kind=Kind.LINKS, attempts=attempts) == wanted
+
+
+def standing(*accounts, environments=(), entries=(), **component):
+    return Faults(tuple(entries), Component("wxc", **component), accounts, tuple(environments))
+
+
+STOPPED = {REFUSED, NOT_ATTEMPTED}
+STANDING = {
+    "all in order": (standing(Account(APPID)), {UPLOADED}),
+    "revoked": (standing(Account(APPID, revoked=True)), STOPPED),
+    "another revoked": (standing(Account("wx2", revoked=True)), {UPLOADED}),
+    "neither 49 nor 64": (standing(Account(APPID, permissions=(18,))), STOPPED),
+    "64": (standing(Account(APPID, permissions=(64,))), {UPLOADED}),
+    "no cloud": (standing(Account(APPID, cloud=False)), STOPPED),
+    "HALTED": (standing(environments=[Environment(ENV, EnvStatus.HALTED)]), STOPPED),
+    "UNAVAILABLE": (standing(environments=[Environment(ENV, EnvStatus.UNAVAILABLE)]), STOPPED),
+    "NORMAL": (standing(environments=[Environment(ENV)]), {UPLOADED}),
+    "a sibling HALTED": (standing(environments=[Environment(SIBLING, EnvStatus.HALTED)]), {UPLOADED}),
+    "quota used up": (standing(Account(APPID, daily_limit=5, used=5)), STOPPED),
+    "quota left": (standing(Account(APPID, daily_limit=5, used=4)), {UPLOADED, *STOPPED}),
+    "no limit": (standing(Account(APPID, used=4)), {UPLOADED}),
+    "IP refused": (standing(ip_refused=True), {PENDING}),
+    "before any fault": (
+        standing(Account(APPID, cloud=False), entries=[Fault(ENV, step=Step.LINK, errcode=47001)]),
+        STOPPED,
+    ),
+    "the component is no merchant": (standing(Account("wxc", daily_limit=5, used=5)), {UPLOADED}),
+    "a fault of another interface": (
+        standing(entries=[Fault(ENV, step=Step.QUOTA, errcode=47001)]),
+        {UPLOADED},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STANDING)
+def test_what_the_plan_says_of_accounts_implies(name):
+    plan, wanted = STANDING[name]
+    assert plan.implies(ENV, APPID, PATH, kind=Kind.UPLOAD, siblings=[SIBLING]) == wanted
+
+
+def test_a_row_of_the_platforms_environment_hangs_on_the_components_quota():
+    plan = standing(Account("wxc", daily_limit=5, used=5))
+    assert plan.implies("own", "wxc", PATH, kind=Kind.UPLOAD) == STOPPED

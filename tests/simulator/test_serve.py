@@ -58,6 +58,22 @@ def test_what_is_no_http_is_refused_and_not_logged(start, caplog):
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/tcb/uploadfile?access_token=token-of-b",
+        "/tcb/getenvinfo?access_token=token-of-b",
+        "/tcb/x",
+        "/bucket/key",
+    ],
+    ids=["link", "another interface", "no interface", "store"],
+)
+def test_every_answer_has_the_date_of_its_clock(start, target):
+    talk = start(clock=lambda: 1557307130.9)
+    answer = talk.http.post(talk.sim.base + target, content=b'{"env":"books-4d5e6f","path":"a"}')
+    assert answer.headers["Date"] == "Wed, 08 May 2019 09:18:50 GMT"
+
+
 def test_it_stops_in_time_although_an_answer_is_held_back(start):
     talk = start(faults=Faults((Fault("shop-a-1f2e3d", delay=60.0),)))
     with socket.create_connection(("127.0.0.1", talk.sim.port)) as connection:

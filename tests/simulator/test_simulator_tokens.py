@@ -52,6 +52,38 @@ def test_a_file_half_written_leaves_the_tokens_as_they_were(tmp_path, half):
     assert tokens.owner("one", 0) == "wx1"
 
 
+def test_of_issued_tokens_the_newest_works_and_for_the_overlap_the_one_before():
+    tokens = Tokens({"wx1": "one", "wx2": "two"})
+    first = tokens.issue("wx1", now=0, lifetime=7200, overlap=300)
+    second = tokens.issue("wx1", now=100, lifetime=7200, overlap=300)
+    given = ("one", first, second, "two")
+    assert [tokens.owner(token, 399) for token in given] == [40001, "wx1", "wx1", "wx2"]
+    assert [tokens.owner(token, 400) for token in given] == [40001, 40001, "wx1", "wx2"]
+    assert [tokens.owner(token, 7300) for token in given] == [40001, 40001, 42001, "wx2"]
+
+
+def test_an_issued_token_outlives_a_change_of_the_file(tmp_path):
+    file = tmp_path / "tokens.csv"
+    write(file, "appid,access_token\nwx1,one\n", 1000)
+    tokens = Tokens(file)
+    issued = tokens.issue("wx1", now=0, lifetime=7200, overlap=300)
+    write(file, "appid,access_token\nwx1,two\n", 2000)
+    assert [tokens.owner(token, 0) for token in ("one", "two", issued)] == [40001, "wx1", "wx1"]
+    assert tokens.owner(issued, 7200) == 42001
+
+
+def test_what_was_issued_is_not_kept_for_ever():
+    tokens = Tokens({})
+    for now in range(100):
+        tokens.issue("wx1", now=now, lifetime=7200, overlap=300)
+    assert [len(kept) for kept in (tokens._appids, tokens._ends, tokens._issued, tokens._overlaps)] == [
+        2,
+        2,
+        2,
+        1,
+    ]
+
+
 @pytest.mark.parametrize("end", ["1500", "1970-01-01T00:25:00+00:00"], ids=["seconds", "ISO"])
 def test_a_token_with_an_end_is_42001_from_then_on(tmp_path, end):
     file = tmp_path / "tokens.csv"

@@ -1,0 +1,235 @@
+"""Who may do what, by now: the simulated platform's merchants, its environments, tickets, refresh tokens and quotas."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from tcb_ops.model import Owner
+from tcb_ops.simulator.accounts import Account, Component, Environment, EnvStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tcb_ops.model import Merchant
+    from tcb_ops.simulator.tokens import Tokens
+
+__all__ = ["Authorizations", "Wants"]
+
+UPLOADS = {Owner.MERCHANT: "/tcb/uploadfile", Owner.PLATFORM: "/componenttcb/uploadfile"}
+
+
+class Wants(Enum):
+    """Whose token an interface wants."""
+
+    NOBODYS = auto()
+    MERCHANTS = auto()
+    COMPONENTS = auto()
+    EITHER = auto()
+
+
+@dataclass(slots=True)
+class _RefreshToken:
+    """The newest of a merchant, and for the overlap the one before it."""
+
+    newest: str
+    before: str = ""
+    until: float = 0.0
+    listed: bool = True
+
+    def renew(self, token: str, until: float) -> None:
+        self.newest, self.before, self.until, self.listed = token, self.newest, until, True
+
+
+class Authorizations:
+    """Changes while the simulator runs; its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        merchants: Sequence[Merchant],
+        tokens: Tokens,
+        clock: Callable[[], float],
+        component: Component,
+        accounts: Iterable[Account],
+        environments: Iterable[Environment],
+    ) -> None:
+        self.component = component
+        self.tokens = tokens
+        self.clock = clock
+        self.ip_refused = component.ip_refused
+        self.merchants = merchants
+        self.began = int(clock())
+        self.used: Counter[tuple[str, str]] = Counter()
+        """Calls by (appid, path of the interface)."""
+        self._accounts: dict[str, Account] = {}
+        for merchant in merchants:
+            account = self._accounts.get(merchant.appid) or Account(
+                merchant.appid, merchant.name, revoked=True
+            )
+            self._accounts[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
+        for account in accounts:
+            name = account.name or (self._accounts.get(account.appid) or account).name
+            self._accounts[account.appid] = replace(account, name=name)
+            owner = Owner.PLATFORM if account.appid == component.appid else Owner.MERCHANT
+            self.used[account.appid, UPLOADS[owner]] = account.used
+        self._environments = {environment.env: environment for environment in environments}
+        self._allowed = {(merchant.appid, merchant.env): merchant.owner for merchant in merchants}
+        self._platforms = {merchant.env for merchant in merchants if merchant.owner is Owner.PLATFORM}
+        self._ticket = component.ticket
+        self._ticket_ends = clock() + component.ticket_lifetime
+        self._old_tickets: set[str] = set()
+        self._made = 0
+        self._refresh_tokens = {
+            account.appid: _RefreshToken(
+                account.refresh_token or f"practice-refresh-token-of-{account.appid}"
+            )
+            for account in self._accounts.values()
+        }
+
+    # --- what a call may do ---------------------------------------------------------------------------------
+
+    def caller(self, token: str, wants: Wants) -> str | int:
+        """Give the appid that calls with this token, or the errcode that refuses it.
+
+        ==============================================  =======
+        the calling IP is refused                       61004
+        no token                                        41001
+        unknown, or older than the one before           40001
+        run out                                         42001
+        the component's where a merchant's is wanted    48001
+        a merchant's where the component's is wanted    61014
+        ==============================================  =======
+        """
+        if self.ip_refused:
+            return 61004
+        if wants is Wants.NOBODYS:
+            return self.component.appid
+        if not token:
+            return 41001
+        appid = self.tokens.owner(token, self.clock())
+        if isinstance(appid, int):
+            return appid
+        components = appid == self.component.appid
+        if wants is Wants.MERCHANTS and components:
+            return 48001
+        return 61014 if wants is Wants.COMPONENTS and not components else appid
+
+    def account(self, appid: str) -> Account:
+        """Give an account as it is by now; one that nobody named is in order."""
+        return self._accounts.get(appid) or Account(appid)
+
+    def authorizers(self) -> list[Account]:
+        """Give those who have authorized the platform, by appid."""
+        return [
+            account
+            for appid, account in sorted(self._accounts.items())
+            if not account.revoked and appid != self.component.appid
+        ]
+
+    def is_authorizer(self, appid: str) -> bool:
+        """Whether an account has authorized the platform."""
+        return appid in self._accounts and not self._accounts[appid].revoked and appid != self.component.appid
+
+    def env_refusal(self, appid: str, env: str) -> int:
+        """Give the errcode that keeps a caller from an environment's files, or 0.
+
+        ==============================================  ============================
+        the caller's 云开发 is not open                 85088
+        not the caller's, or the other owner's          -601012
+        the environment is halted or unavailable        -501005, -501018
+        ==============================================  ============================
+        """
+        if appid == self.component.appid:
+            allowed = env in self._platforms
+        elif not self.account(appid).cloud:
+            return 85088
+        else:
+            allowed = self._allowed.get((appid, env)) is Owner.MERCHANT
+        return self._environment(env).refusal() if allowed else -601012
+
+    def environments_of(self, appid: str) -> list[Environment]:
+        """Give a caller's environments in the order of the merchants file."""
+        if appid == self.component.appid:
+            names = [merchant.env for merchant in self.merchants if merchant.owner is Owner.PLATFORM]
+        else:
+            names = [
+                env for (who, env), owner in self._allowed.items() if (who, owner) == (appid, Owner.MERCHANT)
+            ]
+        return [self._environment(env) for env in dict.fromkeys(names)]
+
+    def spend(self, appid: str, interface: str) -> bool:
+        """Count a call against the caller's quota; False, and not counted, where it is used up."""
+        limit = self.daily_limit(appid, interface)
+        if limit and self.used[appid, interface] >= limit:
+            return False
+        self.used[appid, interface] += 1
+        return True
+
+    def daily_limit(self, appid: str, interface: str) -> int:
+        """Give the limit of an interface for a caller; 0 for none."""
+        return self.account(appid).daily_limit if interface in UPLOADS.values() else 0
+
+    # --- tokens ---------------------------------------------------------------------------------------------
+
+    def ticket_refusal(self, ticket: str) -> int:
+        """Give the errcode that refuses a component_verify_ticket, or 0."""
+        if ticket == self._ticket:
+            return 61005 if self.clock() >= self._ticket_ends else 0
+        return 61005 if ticket in self._old_tickets else 61006
+
+    def issue(self, appid: str) -> str:
+        """Give an access token; of the older ones only the newest lives on, for the overlap."""
+        component = self.component
+        return self.tokens.issue(appid, self.clock(), component.token_lifetime, component.overlap)
+
+    def refresh(self, appid: str, refresh_token: str) -> tuple[str, str] | int:
+        """Give (access token, refresh token), or the errcode that refuses."""
+        if not self.is_authorizer(appid):
+            return 61003
+        known, now = self._refresh_tokens[appid], self.clock()
+        if refresh_token != known.newest and (refresh_token != known.before or now >= known.until):
+            return 61023
+        if self.component.rotate:
+            known.renew(self._new(appid), now + self.component.overlap)
+        return self.issue(appid), known.newest
+
+    def refresh_token(self, appid: str) -> str:
+        """Give a merchant's current refresh token."""
+        return self._refresh_tokens[appid].newest
+
+    def listed_refresh_token(self, appid: str) -> str:
+        """Give what api_get_authorizer_list says: the current one, or nothing."""
+        known = self._refresh_tokens[appid]
+        return known.newest if known.listed else ""
+
+    # --- what happens while it runs -------------------------------------------------------------------------
+
+    def drop_refresh_token(self, appid: str, *, listed: bool) -> None:
+        """Let a merchant have a new refresh token that nobody was told; the old ones are 61023."""
+        self._refresh_tokens[appid] = _RefreshToken(self._new(appid), listed=listed)
+
+    def set_revoked(self, appid: str, *, revoked: bool) -> None:
+        """Let a merchant revoke its authorization, or give it anew, with a new refresh token."""
+        self._accounts[appid] = replace(self.account(appid), revoked=revoked)
+        if not revoked:
+            self.drop_refresh_token(appid, listed=True)
+
+    def set_status(self, env: str, status: EnvStatus) -> None:
+        """Let an environment be halted, or be well again."""
+        self._environments[env] = Environment(env, status)
+
+    def new_ticket(self) -> str:
+        """Push a ticket; the ones before have run out."""
+        self._old_tickets.add(self._ticket)
+        self._ticket, self._ticket_ends = self._new("ticket"), self.clock() + self.component.ticket_lifetime
+        return self._ticket
+
+    def _environment(self, env: str) -> Environment:
+        return self._environments.get(env) or Environment(env)
+
+    def _new(self, whose: str) -> str:
+        self._made += 1
+        return f"practice-{self._made}-{hashlib.sha256(f'{whose}/{self._made}'.encode()).hexdigest()}"

@@ -1,0 +1,354 @@
+"""The interfaces that give tokens: shapes of domain.md §2.3, refusals, overlaps on an injected clock."""
+
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from tcb_ops.model import Merchant
+from tcb_ops.simulator import Account, Component, Fault, Faults, Reset, Step
+
+APPID, OTHER, STRANGER = "wx0000000000000001", "wx0000000000000002", "wx0000000000000003"
+COMPONENT = Component("wxcccccccccccccccc", "practice-secret", "practice-ticket")
+FIRST = f"practice-refresh-token-of-{APPID}"
+ASK = {"component_appsecret": "practice-secret", "component_verify_ticket": "practice-ticket"}
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def platform(start, clock):
+    """Start a simulator that plays the platform; options change the component."""
+
+    def started(accounts=(), faults=(), merchants=None, **component):
+        more = {"merchants": merchants} if merchants else {}
+        plan = Faults(tuple(faults))
+        return start(
+            component=replace(COMPONENT, **component), accounts=accounts, faults=plan, clock=clock, **more
+        )
+
+    return started
+
+
+def test_a_component_token_is_given_for_secret_and_ticket(platform):
+    answer = platform().component("api_component_token", **ASK)
+    assert set(answer) == {"component_access_token", "expires_in"}
+    assert answer["expires_in"] == 7200
+
+
+@pytest.mark.parametrize(
+    ("wrong", "errcode"),
+    [
+        ({"component_appid": None}, 41018),
+        ({"component_appid": "wx9"}, 61011),
+        ({"component_appsecret": None}, 41004),
+        ({"component_appsecret": "another"}, 40125),
+        ({"component_verify_ticket": None}, 61006),
+        ({"component_verify_ticket": "another"}, 61006),
+    ],
+)
+def test_a_wrong_component_or_secret_or_ticket_is_refused(platform, wrong, errcode):
+    talk = platform()
+    assert talk.component("api_component_token", **ASK | wrong)["errcode"] == errcode
+    assert talk.sim.stats[f"component_token:{errcode}"] == 1
+
+
+def test_a_ticket_runs_out_after_12_hours_or_when_the_next_has_come(platform, clock):
+    talk = platform()
+    clock.now += 12 * 3600
+    assert talk.component("api_component_token", **ASK)["errcode"] == 61005
+    new = talk.sim.new_ticket()
+    assert talk.component_token(component_verify_ticket=new)
+    newer = talk.sim.new_ticket()
+    for ticket in ("practice-ticket", new):
+        said = talk.component("api_component_token", **ASK | {"component_verify_ticket": ticket})
+        assert said["errcode"] == 61005
+    assert talk.component_token(component_verify_ticket=newer)
+
+
+def test_a_merchants_tokens_are_given_for_its_refresh_token(platform):
+    talk = platform()
+    answer = talk.refresh(talk.component_token(), FIRST)
+    assert list(answer) == ["authorizer_access_token", "expires_in", "authorizer_refresh_token"]
+    assert (answer["expires_in"], answer["authorizer_refresh_token"]) == (7200, FIRST)
+    assert talk.ask(token=answer["authorizer_access_token"])["errcode"] == 0
+    stats = talk.sim.stats
+    assert (stats["authorizer_token"], stats[f"authorizer_token:{APPID}"], stats["authorizer_token:0"]) == (
+        1,
+        1,
+        1,
+    )
+
+
+def test_both_names_of_the_query_field_are_read(platform):
+    talk = platform()
+    body = {"component_appid": COMPONENT.appid, "offset": 0, "count": 1}
+    token = talk.component_token()
+    for name in ("access_token", "component_access_token"):
+        url = f"{talk.sim.base}/cgi-bin/component/api_get_authorizer_list"
+        assert talk.http.post(url, params={name: token}, json=body).json()["total_count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("appid", "refresh_token", "errcode"),
+    [
+        (APPID, "another", 61023),
+        (APPID, f"practice-refresh-token-of-{OTHER}", 61023),
+        (STRANGER, FIRST, 61003),
+        (COMPONENT.appid, FIRST, 61003),
+    ],
+    ids=["unknown", "of another merchant", "never authorized", "the component itself"],
+)
+def test_a_refresh_with_the_wrong_token_or_merchant_is_refused(platform, appid, refresh_token, errcode):
+    talk = platform()
+    assert talk.refresh(talk.component_token(), refresh_token, appid)["errcode"] == errcode
+
+
+NAMES = ("api_authorizer_token", "api_get_authorizer_list", "api_get_authorizer_info")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_needs_the_component_token_refuses_other_tokens(platform, clock, name):
+    talk = platform()
+    token = talk.component_token()
+    merchants = talk.refresh(token, FIRST)["authorizer_access_token"]
+    assert [talk.component(name, said)["errcode"] for said in ("", "unknown", merchants)] == [
+        41001,
+        40001,
+        61014,
+    ]
+    assert talk.component(name, token, component_appid="wx9")["errcode"] == 61011
+    clock.now += 7200
+    assert talk.component(name, token)["errcode"] == 42001
+
+
+def test_an_access_token_lives_7200_seconds(platform, clock):
+    talk = platform()
+    token = talk.refresh(talk.component_token(), FIRST)["authorizer_access_token"]
+    clock.now += 7199
+    assert talk.ask(token=token)["errcode"] == 0
+    clock.now += 1
+    assert talk.ask(token=token)["errcode"] == 42001
+
+
+def test_only_the_newest_access_token_works_and_for_5_minutes_the_one_before(platform, clock):
+    talk = platform()
+    component = talk.component_token()
+
+    def answers(*tokens):
+        return [talk.ask(token=token)["errcode"] for token in tokens]
+
+    first = talk.refresh(component, FIRST)["authorizer_access_token"]
+    clock.now += 100
+    second = talk.refresh(component, FIRST)["authorizer_access_token"]
+    clock.now += 299
+    assert answers(first, second) == [0, 0]
+    clock.now += 1
+    assert answers(first, second) == [40001, 0]
+    third = talk.refresh(component, FIRST)["authorizer_access_token"]
+    fourth = talk.refresh(component, FIRST)["authorizer_access_token"]
+    assert answers(second, third, fourth) == [40001, 0, 0]
+
+
+def test_a_component_token_has_the_same_overlap(platform, clock):
+    talk = platform()
+    first, second = talk.component_token(), talk.component_token()
+    assert "errcode" not in talk.refresh(first, FIRST)
+    clock.now += 300
+    assert talk.refresh(first, FIRST)["errcode"] == 40001
+    assert "errcode" not in talk.refresh(second, FIRST)
+
+
+def test_the_tokens_given_at_the_start_have_the_overlap_too(platform, clock):
+    talk = platform()
+    talk.refresh(talk.component_token(), FIRST)
+    assert talk.ask()["errcode"] == 0
+    clock.now += 300
+    assert talk.ask()["errcode"] == 40001
+
+
+def test_a_refresh_token_stays_unless_it_is_told_to_rotate(platform, clock):
+    talk = platform()
+    component = talk.component_token()
+    for _ in range(3):
+        assert talk.refresh(component, FIRST)["authorizer_refresh_token"] == FIRST
+        clock.now += 1000
+
+
+def test_a_rotated_refresh_token_works_5_minutes_more_and_older_ones_never(platform, clock):
+    talk = platform(rotate=True)
+    component = talk.component_token()
+    second = talk.refresh(component, FIRST)["authorizer_refresh_token"]
+    assert second != FIRST
+    assert second == talk.sim.refresh_token(APPID)
+    clock.now += 299
+    third = talk.refresh(component, FIRST)["authorizer_refresh_token"]
+    assert talk.refresh(component, FIRST)["errcode"] == 61023
+    clock.now += 300
+    assert talk.refresh(component, second)["errcode"] == 61023
+    assert "errcode" not in talk.refresh(component, third)
+
+
+def test_a_dropped_refresh_token_is_found_in_the_list_and_nowhere_else(platform):
+    talk = platform()
+    component = talk.component_token()
+    talk.sim.drop_refresh_token(APPID)
+    assert talk.refresh(component, FIRST)["errcode"] == 61023
+    listed = talk.component("api_get_authorizer_list", component, offset=0, count=500)["list"]
+    tokens = {entry["authorizer_appid"]: entry["refresh_token"] for entry in listed}
+    assert talk.refresh(component, tokens[APPID])["authorizer_refresh_token"] == tokens[APPID]
+
+
+def test_a_refresh_token_can_be_missing_from_the_list_as_well(platform):
+    talk = platform()
+    talk.sim.drop_refresh_token(APPID, listed=False)
+    listed = talk.component("api_get_authorizer_list", talk.component_token(), offset=0, count=1)["list"]
+    assert set(listed[0]) == {"authorizer_appid", "auth_time"}
+
+
+def test_the_list_has_every_authorizer_once_page_by_page(platform, clock):
+    merchants = [Merchant(f"wx{n:03}", f"商户 {n}", f"env-{n}-{env}") for n in range(7) for env in "ab"]
+    talk = platform(merchants=merchants, accounts=[Account("wx999", "新商户", refresh_token="of-999")])
+    component = talk.component_token()
+    pages = [
+        talk.component("api_get_authorizer_list", component, offset=offset, count=3)
+        for offset in (0, 3, 6, 9)
+    ]
+    assert [page["total_count"] for page in pages] == [8] * 4
+    entries = [entry for page in pages for entry in page["list"]]
+    assert [entry["authorizer_appid"] for entry in entries] == [f"wx{n:03}" for n in (*range(7), 999)]
+    assert entries[-1] == {
+        "authorizer_appid": "wx999",
+        "refresh_token": "of-999",
+        "auth_time": int(clock.now),
+    }
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {},
+        {"offset": 0, "count": 501},
+        {"offset": 0, "count": 0},
+        {"offset": -1, "count": 1},
+        {"offset": "0", "count": 1},
+        {"offset": True, "count": 1},
+    ],
+    ids=str,
+)
+def test_a_page_that_cannot_be_is_refused(platform, page):
+    talk = platform()
+    assert talk.component("api_get_authorizer_list", talk.component_token(), **page)["errcode"] == 40097
+
+
+def test_the_info_of_an_authorizer_has_its_name_and_permission_sets(platform):
+    talk = platform(accounts=[Account(APPID, "梧桐花店（总店）", permissions=(17, 64))])
+    component = talk.component_token()
+    said = talk.component("api_get_authorizer_info", component, authorizer_appid=APPID)
+    assert said["authorizer_info"]["nick_name"] == "梧桐花店（总店）"
+    assert said["authorizer_info"]["MiniProgramInfo"]["visit_status"] == 0
+    assert said["authorization_info"] == {
+        "authorizer_appid": APPID,
+        "func_info": [{"funcscope_category": {"id": 17}}, {"funcscope_category": {"id": 64}}],
+    }
+    said = talk.component("api_get_authorizer_info", component, authorizer_appid=OTHER)
+    assert said["authorizer_info"]["nick_name"] == "海盐书房"
+    assert talk.sim.stats[f"authorizer_info:{OTHER}"] == 1
+
+
+def test_who_has_revoked_is_refused_everywhere_and_no_longer_listed_until_it_comes_back(platform):
+    talk = platform()
+    component = talk.component_token()
+
+    def listed():
+        said = talk.component("api_get_authorizer_list", component, offset=0, count=500)
+        return [entry["authorizer_appid"] for entry in said["list"]]
+
+    talk.sim.revoke(APPID)
+    assert listed() == [OTHER]
+    assert talk.refresh(component, FIRST)["errcode"] == 61003
+    assert talk.component("api_get_authorizer_info", component, authorizer_appid=APPID)["errcode"] == 61003
+    assert talk.ask()["errcode"] == 61003
+    assert talk.ask(env="books-4d5e6f", token="token-of-b")["errcode"] == 0
+    talk.sim.authorize(APPID)
+    assert listed() == [APPID, OTHER]
+    assert talk.refresh(component, FIRST)["errcode"] == 61023
+    assert "errcode" not in talk.refresh(component, talk.sim.refresh_token(APPID))
+
+
+def test_a_merchant_that_left_is_no_authorizer(platform):
+    merchants = [Merchant(APPID, "甲", "env-1", left=True), Merchant(OTHER, "乙", "env-2")]
+    talk = platform(merchants=merchants)
+    component = talk.component_token()
+    said = talk.component("api_get_authorizer_list", component, offset=0, count=500)
+    assert [entry["authorizer_appid"] for entry in said["list"]] == [OTHER]
+    assert talk.refresh(component, FIRST)["errcode"] == 61003
+
+
+def test_a_refused_ip_is_61004_for_every_call(platform):
+    talk = platform(ip_refused=True)
+    said = talk.component("api_component_token", **ASK)
+    assert said["errcode"] == 61004
+    assert said["errmsg"].startswith("access clientip is not registered rid: ")
+    assert [talk.ask()["errcode"], talk.call("tcb/getenvinfo", "token-of-b")["errcode"]] == [61004, 61004]
+    talk.sim.refuse_ip(refused=False)
+    assert talk.component_token()
+
+
+@pytest.mark.parametrize(
+    ("body", "errcode"), [(b"", 44002), (b"a=b", 47001), (b"[]", 47001)], ids=["empty", "form", "list"]
+)
+def test_a_body_that_is_no_object_is_refused(platform, body, errcode):
+    talk = platform()
+    url = f"{talk.sim.base}/cgi-bin/component/api_component_token"
+    assert talk.http.post(url, content=body).json()["errcode"] == errcode
+    assert talk.http.get(url).json()["errcode"] == 43002
+
+
+@pytest.mark.parametrize("name", ["api_component_token", *NAMES])
+def test_without_a_secret_these_interfaces_are_not_there(start, name):
+    assert start().component(name, "token-of-b")["errcode"] == 40066
+    assert start(component_appid=COMPONENT.appid).component(name, "token-of-b")["errcode"] == 40066
+
+
+def test_faults_can_hang_on_a_merchants_refresh(platform):
+    faults = [
+        Fault(appid=APPID, step=Step.AUTHORIZER_TOKEN, calls=((1, 1),), errcode=-1),
+        Fault(appid=APPID, step=Step.AUTHORIZER_TOKEN, calls=((2, 2),), status=503),
+        Fault(appid=COMPONENT.appid, step=Step.AUTHORIZER_LIST, errcode=45009),
+    ]
+    talk = platform(faults=faults)
+    component = talk.component_token()
+    assert "errcode" not in talk.refresh(component, f"practice-refresh-token-of-{OTHER}", OTHER)
+    assert talk.refresh(component, FIRST)["errcode"] == -1
+    url = f"{talk.sim.base}/cgi-bin/component/api_authorizer_token?access_token={component}"
+    assert talk.http.post(url, json={"authorizer_appid": APPID}).status_code == 503
+    assert "errcode" not in talk.refresh(component, FIRST)
+    assert talk.component("api_get_authorizer_list", component, offset=0, count=1)["errcode"] == 45009
+    stats = talk.sim.stats
+    assert [stats[f"authorizer_token:{answer}"] for answer in (0, -1, "status 503")] == [2, 1, 1]
+
+
+def test_an_answer_that_is_lost_on_its_way_has_rotated_the_refresh_token(platform):
+    faults = [Fault(appid=APPID, step=Step.AUTHORIZER_TOKEN, calls=((1, 1),), reset=Reset.MIDDLE)]
+    talk = platform(faults=faults, rotate=True)
+    component = talk.component_token()
+    with pytest.raises(httpx.RemoteProtocolError):
+        talk.refresh(component, FIRST)
+    assert talk.sim.refresh_token(APPID) != FIRST
+    assert "errcode" not in talk.refresh(component, FIRST)
+
+
+def test_secrets_are_in_no_repr():
+    shown = repr(COMPONENT) + repr(Account(APPID, refresh_token="planted"))
+    assert not any(secret in shown for secret in ("practice-secret", "practice-ticket", "planted"))

@@ -1,0 +1,43 @@
+"""What a plan says of accounts and environments is what real runs meet, row by row, as `implies` has it."""
+
+import pytest
+from shop import BOOKS, QUICK, TEA, TEA_TEST
+
+import tcb_ops as tcb
+from tcb_ops.simulator import Account, Component, Environment, EnvStatus, Faults
+
+PLANS = {
+    "in order": (Faults(accounts=(Account(TEA.appid),)), {"uploaded": 30}),
+    "revoked": (Faults(accounts=(Account(TEA.appid, revoked=True),)), {61003: 20}),
+    "no permission set": (Faults(accounts=(Account(TEA.appid, permissions=(18,)),)), {61007: 20}),
+    "no cloud": (Faults(accounts=(Account(TEA.appid, cloud=False),)), {85088: 20}),
+    "halted": (Faults(environments=(Environment(TEA_TEST.env, EnvStatus.HALTED),)), {-501005: 10}),
+    "unavailable": (Faults(environments=(Environment(TEA.env, EnvStatus.UNAVAILABLE),)), {-501018: 10}),
+    "quota used up": (Faults(accounts=(Account(BOOKS.appid, daily_limit=3, used=3),)), {45009: 10}),
+    "quota used up on the way": (Faults(accounts=(Account(TEA.appid, daily_limit=8),)), {45009: 12}),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_rows_end_as_the_plan_implies(open_shop, whole, name):
+    plan, bad = PLANS[name]
+    shop = open_shop(accounts=plan.accounts, environments=plan.environments)
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    whole(run, 30)
+    for record in run.rows():
+        row = record.row
+        siblings = [each.env for each in shop.merchants if each.appid == row.appid and each.env != row.env]
+        implied = plan.implies(row.env, row.appid, row.path, kind=tcb.Kind.UPLOAD, siblings=siblings)
+        assert record.end.outcome in implied, row
+    codes = [record.end.errcode for record in run.rows()]
+    assert {code: codes.count(code) for code in set(codes) - {0}} == {
+        code: rows for code, rows in bad.items() if code != "uploaded"
+    }
+
+
+def test_a_refused_ip_stops_the_run_before_anything(open_shop):
+    shop = open_shop(component=Component("wxc", ip_refused=True))
+    with pytest.raises(tcb.StoppedError) as caught:
+        tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    assert "61004" in str(caught.value)
+    assert shop.sim.stats["stored"] == 0
