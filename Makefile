@@ -28,4 +28,4 @@ check: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv demo-report reports
+	rm -rf .venv demo-report reports test-artifacts

@@ -1,8 +1,8 @@
 """The errcode catalogue: what each code means, what the operator does, what tcb-ops does by itself.
 
-Two tables beside this file hold it: errcodes.csv (the platform's errcodes) and storecodes.csv (COS's error
-codes). Code, reports and the README read the same lines. A code that is in neither is shown as it came and
-is not tried again, save a 5xx of the store.
+Three tables beside this file hold it: errcodes.csv (the platform's errcodes), componentcodes.csv (those of them that
+read otherwise in an environment of the platform's own) and storecodes.csv (COS's error codes). Code, reports and the
+README read the same lines. A code that is in none is shown as it came and is not tried again, save a 5xx of the store.
 
 Where a code could be one merchant's trouble or everybody's, the table holds the narrower scope: too narrow
 costs three calls a merchant, too wide keeps the healthy merchants from ever being served. So 40164, 45035
@@ -13,12 +13,12 @@ and 89503 (the whitelist of the account whose token is asked for), 61016 (confir
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Owner, Text
 
 __all__ = [
     "Decision",
@@ -185,11 +185,15 @@ def all_store_codes() -> tuple[StoreCode, ...]:
     )
 
 
-def errcode(code: int) -> Errcode:
-    """The catalogue's entry; for a code that it lacks one with `known=False` that is not tried again."""
+def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
+    """The catalogue's entry; for a code that it lacks one with `known=False` that is not tried again.
+
+    In an environment of the platform's own no merchant is asked and no permission set granted: there what a code says
+    of those is said of the component token.
+    """
     found = _by_errcode().get(code)
     if found is not None:
-        return found
+        return found if owner is Owner.MERCHANT else _said_of_the_component().get(code, found)
     return Errcode(
         code=code,
         name="unknown",
@@ -272,6 +276,20 @@ def errcode_table(lang: Lang) -> str:
         for caption, entries in zip(captions, (own, others), strict=True)
     ]
     return "\n\n".join(parts) + "\n"
+
+
+@cache
+def _said_of_the_component() -> dict[int, Errcode]:
+    """The entries whose texts differ in an environment of the platform's own."""
+    return {
+        code: replace(
+            _by_errcode()[code],
+            meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
+            action=Text(en=line["action_en"], zh=line["action_zh"]),
+        )
+        for line in _lines("componentcodes.csv")
+        if (code := int(line["errcode"]))
+    }
 
 
 @cache

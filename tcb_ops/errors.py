@@ -11,7 +11,8 @@
     │   ├── LedgerError             the ledger cannot be read or written
     │   ├── CanaryError             a row of the first environments is not good; the others were not begun
     │   ├── OutageError             no connection succeeds anywhere
-    │   └── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
+    │   ├── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
+    │   └── TokenSourceError        the token source has no token for anybody
     ├── InterruptedRunError 130/143 Ctrl-C or SIGTERM; the run can be gone on with
     ├── TokenError                  no token for a merchant (a row's end, never a run's)
     ├── TransportError              no usable answer from a server (a row's end, never a run's)
@@ -44,6 +45,7 @@ __all__ = [
     "StoppedError",
     "TcbOpsError",
     "TokenError",
+    "TokenSourceError",
     "TransportError",
     "TransportFault",
     "UsageError",
@@ -58,6 +60,10 @@ class TcbOpsError(Exception):
     def __init__(self, text: Text) -> None:
         super().__init__(text.en)
         self.text = text
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a trace: a notebook's reader gets the sentence."""
+        return [self.text.en, self.text.zh]
 
 
 class UsageError(TcbOpsError):
@@ -106,6 +112,10 @@ class PlatformStopError(StoppedError):
     """The platform refuses the whole third-party platform, not one merchant."""
 
 
+class TokenSourceError(StoppedError):
+    """The token source has no token for anybody: it cannot be reached, or is refused itself."""
+
+
 class InterruptedRunError(TcbOpsError):
     """Ctrl-C (130) or SIGTERM (143) ended a run tidily; `exit_code` is set on the instance."""
 
@@ -113,7 +123,14 @@ class InterruptedRunError(TcbOpsError):
 
 
 class TokenError(TcbOpsError):
-    """The token source has no token for a merchant: its rows end as not_attempted."""
+    """The token source has no token for a merchant: its rows end as not_attempted.
+
+    `errcode` is the platform's where it is what refused the merchant (61003, 61023 …), else 0.
+    """
+
+    def __init__(self, text: Text, errcode: int = 0) -> None:
+        super().__init__(text)
+        self.errcode = errcode
 
 
 class TransportFault(StrEnum):

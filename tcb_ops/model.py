@@ -115,6 +115,9 @@ class Reason(StrEnum):
     MERCHANT_LEFT = "merchant_left"
     REFUSED = "refused"
     """The platform answered with an errcode."""
+    COMPONENT = "component"
+    """The errcode came for the component token, in an environment of the platform's own: the row's own, or (not
+    attempted) that of the rows before it."""
     DEAD_TOKEN = "dead_token"  # noqa: S105  a reason, not a password
     """The token was refused and the token source gave the same one again."""
     STORE_REFUSED = "store_refused"

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from tcb_ops.reports.diff import Diff
     from tcb_ops.reports.table import Cause
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RowRecord, RunRecord
+    from tcb_ops.runs.records import RowRecord, RunRecord, Tally
     from tcb_ops.settings import Settings
 
 __all__ = ["Run"]
@@ -30,6 +31,11 @@ class Run:
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
         return f"<Run {self.id} {self.record.kind}: {counts}>"
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.inline import run_html
+
+        return run_html(self._ledger, self.record, self._settings.lang)
 
     @property
     def id(self) -> str:
@@ -57,20 +63,31 @@ class Run:
 
         return summary(self._ledger, self._ledger.run(self.id))
 
-    def causes(self) -> list[Cause]:
-        """What is wrong, by merchant, environment and code, most rows first; no loading of all rows."""
+    def cause_list(self) -> list[Cause]:
+        """What is wrong, by merchant, environment and code, most rows first: as values, without pandas."""
         from tcb_ops.reports.table import errcode_table
 
         return errcode_table(self._ledger, self.record)
 
-    def rows(self, *, line: int | None = None, merchant: str = "", path: str = "") -> Iterator[RowRecord]:
+    def tallies(self) -> list[Tally]:
+        """Rows by merchant, environment, outcome and code, as they stand now: one query of the ledger."""
+        return self._ledger.tallies(self.record)
+
+    def rows(
+        self,
+        *,
+        line: int | None = None,
+        merchant: str = "",
+        path: str = "",
+        outcomes: frozenset[Outcome] | None = None,
+    ) -> Iterator[RowRecord]:
         """Stream rows in the order of the list, flat in memory; `path` is a cloud path or a part of one."""
-        return self._ledger.rows(self.record, line=line, merchant=merchant, path=path)
+        return self._ledger.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
 
     def merchants_like(self, name: str) -> list[str]:
         """Names of the run's merchants that hold `name`, or all of them; 20 at most."""
         names = list(
-            dict.fromkeys(place.merchant for place in self._ledger.places(self.record) if place.merchant)
+            dict.fromkeys(place.merchant for place in self._ledger.envs(self.record) if place.merchant)
         )
         return ([known for known in names if name in known] or names)[:20]
 
@@ -86,8 +103,54 @@ class Run:
 
         return errcodes_frame(self._ledger, self.record)
 
+    def causes(self) -> pd.DataFrame:
+        """What is wrong and what to do: a line per code, merchant and environment, most rows first."""
+        from tcb_ops.reports.frames import causes_frame
+
+        return causes_frame(self._ledger, self.record, self._settings)
+
+    def by_merchant(self) -> pd.DataFrame:
+        """How merchants' rows stand: rows, good, not good, pending."""
+        from tcb_ops.reports.frames import merchants_frame
+
+        return merchants_frame(self._ledger, self.record)
+
+    def timeline(self) -> pd.DataFrame:
+        """How rows ended over the run's time: a line per stretch, the oldest first."""
+        from tcb_ops.reports.frames import timeline_frame
+
+        return timeline_frame(self._ledger, self.record, self._settings)
+
+    def changes(self) -> Diff | None:
+        """What changed since the finished run before it of the same kind, target and list; None without one."""
+        from tcb_ops.reports.diff import compare
+
+        before = self._ledger.previous(self.record)
+        return None if before is None else compare(self._ledger, before, self.record, self._settings)
+
+    def final(self) -> Run:
+        """The run as it stands after its retries: the last state of each of its rows. Of a retry, that of its original."""
+        from tcb_ops.reports.final import final_ledger
+
+        joined = final_ledger(self._ledger, self.record)
+        return Run(joined, joined.original, self._settings)
+
+    def write_into(self, original: str | Path, dest: str | Path | None = None, *, split_by: str = "") -> Path:
+        """Write a copy of the workbook that the list came in, with how each row ended beside it; gives where.
+
+        With `split_by`, a column's header, a new folder with a workbook per value of it. `dest` None is beside the
+        original. Raises UsageError where `original` is not the run's list or something is in the way.
+        """
+        from tcb_ops.reports.into import write_apart, write_into
+
+        place = Path(dest) if dest is not None else None
+        with self._ledger.snapshot() as seen:
+            if split_by:
+                return write_apart(seen, self.record, Path(original), place, split_by, self._settings.lang)
+            return write_into(seen, self.record, Path(original), place, self._settings.lang)
+
     def export(self, dest: str | Path, *, replace: bool = False) -> Path:
-        """Write the report folder: results.csv, failed.csv, errcodes.csv, report.html, manifest.json.
+        """Write the report folder: results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json.
 
         A report of the same run at `dest` is replaced, with `replace` one of another run too; anything else there is a
         UsageError.

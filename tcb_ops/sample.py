@@ -29,10 +29,10 @@ FAULTS = SAMPLE / "faults.toml"
 
 
 @contextmanager
-def rehearsal(folder: Path, *, lang: str | None = None) -> Iterator[tuple[Settings, Simulator, Faults]]:
+def rehearsal(folder: Path, *, lang: str | None = None, port: int = 0) -> Iterator[tuple[Settings, Simulator, Faults]]:
     """Run the simulator with the sample's merchants and faults; `folder` takes the ledger and the made-up tokens.
 
-    Gives the settings that lead to it, the simulator, and its fault plan.
+    Gives the settings that lead to it, the simulator, and its fault plan. Raises UsageError when `port` is taken.
     """
     import secrets
 
@@ -48,7 +48,7 @@ def rehearsal(folder: Path, *, lang: str | None = None) -> Iterator[tuple[Settin
         "".join(f"{line}\n" for line in ("appid,access_token", *map(",".join, tokens.items()))),
         encoding="utf-8",
     )
-    with Simulator(list(merchants), tokens, faults=faults) as simulator:
+    with Simulator(list(merchants), tokens, faults=faults, port=port) as simulator:
         options = {
             "api_base": simulator.base,
             "merchants": MERCHANTS,

@@ -34,6 +34,13 @@ _NO_PORT = "has no port from 1 to 65535 behind its colon"
 _NO_HOST = "has no host name that can be looked up; it must look like https://api.weixin.qq.com"
 _NO_TLS = "must be https: tokens travel in the URL (http is for a simulator on this machine)"
 _NO_ZONE = "is not a time zone; one looks like Asia/Shanghai"
+_NO_TEMPLATE = "must look like https://tokens.example.com/{appid}"
+_NO_PLACE = "has no {appid} behind its host, where the appid goes; it must look like https://tokens.example.com/{appid}"
+_NO_TLS_THERE = "must be https: it answers with tokens (http is for a server on this machine)"
+_NO_HEADER = "is not the name of a header; one looks like Authorization"
+_NO_NAME = (
+    "must say where the secret is, as env:NAME, file:PATH or command:PROGRAM, never be the secret itself"
+)
 
 
 class TokenSettings(BaseModel):
@@ -41,11 +48,64 @@ class TokenSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["file", "command"] = "file"
+    source: Literal["file", "command", "service", "component"] = "file"
     file: Path = Path("tokens.csv")
     """CSV `appid,access_token[,expires_at]`."""
     command: tuple[str, ...] = ()
     """A program and its arguments; `{appid}` is replaced. JSON on stdout."""
+    url: str = Field(default="", repr=False)
+    """Of the token server, with `{appid}` where the appid goes."""
+    auth_env: str = ""
+    """The environment variable that holds what the token server wants to see in `auth_header`."""
+    auth_header: str = "Authorization"
+    component_appid: str = ""
+    """The third-party platform's own appid: its token is the component token."""
+    sole_owner: bool = False
+    """That nobody else refreshes these merchants' tokens."""
+    secret: str = Field(default="", repr=False)
+    """Where the component's AppSecret is: `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENTS`; never itself."""
+    ticket: str = Field(default="", repr=False)
+    """Where the component_verify_ticket is, likewise."""
+    store: Path = Path("tcb-ops.tokens")
+    """The folder that keeps refresh tokens."""
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # its text quotes the value
+            usable = False
+        if (
+            not usable
+            or "@" in parts.netloc
+            or "#" in value
+            or not value.isascii()
+            or re.search(r"[\s\x00-\x1f]", value)
+        ):
+            raise ValueError(_NO_TEMPLATE)
+        if "{appid}" not in value.partition("://")[2].partition("/")[2]:
+            raise ValueError(_NO_PLACE)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError(_NO_TLS_THERE)
+        return value
+
+    @field_validator("auth_header")
+    @classmethod
+    def _header(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", value):
+            raise ValueError(_NO_HEADER)
+        return value
+
+    @field_validator("secret", "ticket")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if value and not re.match(r"(env|file|command):\s*\S", value):
+            raise ValueError(_NO_NAME)
+        return value
 
     @field_validator("command", mode="before")
     @classmethod
@@ -209,6 +269,13 @@ _CHINESE = {
     _NO_HOST: "的主机名无效；应形如 https://api.weixin.qq.com",
     _NO_TLS: "必须是 https：令牌写在网址中（http 仅用于本机的模拟平台）",
     _NO_ZONE: "不是时区；时区形如 Asia/Shanghai",
+    _NO_TEMPLATE: "应形如 https://tokens.example.com/{{appid}}",
+    _NO_PLACE: "主机名之后缺少放置 appid 的 {{appid}}；应形如 https://tokens.example.com/{{appid}}",
+    _NO_TLS_THERE: "必须是 https：应答中有令牌（http 仅用于本机的服务）",
+    _NO_HEADER: "不是请求头的名称；请求头形如 Authorization",
+    _NO_NAME: "应写明在哪里，形如 env:变量名、file:路径 或 command:程序，不要写密钥本身",
+    "bool_parsing": "只能是 true 或 false",
+    "bool_type": "只能是 true 或 false",
     "extra_forbidden": "没有这个设置",
     "int_parsing": "应为整数",
     "int_type": "应为整数",
@@ -252,6 +319,17 @@ def _read(file: Path, *, required: bool) -> dict[str, Any]:
     if isinstance(found.get("ledger"), str) and "://" not in found["ledger"]:
         found["ledger"] = str(folder / found["ledger"])
     tokens = found.get("tokens")
-    if isinstance(tokens, dict) and isinstance(tokens.get("file"), str):
-        tokens["file"] = folder / tokens["file"]
+    if isinstance(tokens, dict):
+        _beside(folder, tokens)
     return found
+
+
+def _beside(folder: Path, tokens: dict[str, Any]) -> None:
+    """Make the paths of `[tokens]` relative to the settings file."""
+    for name in ("file", "store"):
+        if isinstance(tokens.get(name), str):
+            tokens[name] = folder / tokens[name]
+    for name in ("secret", "ticket"):
+        value = tokens.get(name)
+        if isinstance(value, str) and value.startswith("file:"):
+            tokens[name] = f"file:{folder / value.removeprefix('file:').strip()}"

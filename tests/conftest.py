@@ -29,6 +29,7 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("TCB_OPS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("TCB_OPS_CHROMIUM", "")  # a browser per report would take most of the time
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_public_names_are_there_and_used_in_the_readme_as_they_are():
 
 
 def test_importing_is_quick_and_loads_no_heavy_library():
-    heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "rich", "jinja2", "click", "IPython"}
+    heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "rich", "jinja2", "click", "IPython", "ipywidgets"}
     code = "import sys, tcb_ops; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

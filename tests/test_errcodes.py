@@ -21,7 +21,7 @@ from tcb_ops.errcodes import (
     store_code,
 )
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Owner, Text
 
 CJK = re.compile(r"[\u4e00-\u9fff]")
 
@@ -321,3 +321,14 @@ def test_importing_the_module_reads_no_table() -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "0"]
+
+
+@pytest.mark.parametrize("entry", all_errcodes(), ids=lambda entry: str(entry.code))
+def test_in_an_environment_of_the_platforms_own_no_code_speaks_of_a_permission_set(entry):
+    own = errcode(entry.code, Owner.PLATFORM)
+    assert (own.code, own.decision, own.scope) == (entry.code, entry.decision, entry.scope)
+    if entry.decision in {Decision.REFRESH, Decision.STOP}:
+        for text in (own.meaning, own.action):
+            assert "set 49" not in text.en
+            assert "权限集 49" not in text.zh
+            assert "authorizer_access_token" not in text.en

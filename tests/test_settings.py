@@ -244,3 +244,56 @@ def test_settings_do_not_change(name: str) -> None:
 def test_a_pace_is_a_finite_number(option: str, value: str, code: int) -> None:
     command = pace_options(click.command(lambda **_: None))
     assert CliRunner().invoke(command, [option, value]).exit_code == code
+
+
+def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(
+        '[tokens]\nstore = "mine.tokens"\nsecret = "file: key"\nticket = "command:get-ticket --now"\n',
+        "conf/tcb-ops.toml",
+    )
+    tokens = load_settings("conf/tcb-ops.toml").tokens
+    assert (tokens.store, tokens.secret) == (Path("conf/mine.tokens"), "file:conf/key")
+    assert tokens.ticket == "command:get-ticket --now"
+    monkeypatch.setenv("TCB_OPS_TOKENS__TICKET", "file:here")
+    assert load_settings("conf/tcb-ops.toml").tokens.ticket == "file:here"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("url", "tokens.example/{appid}", "must look like https"),
+        ("url", "ftp://tokens.example/{appid}", "must look like https"),
+        ("url", "https://me:PrAcTiCe@tokens.example/{appid}", "must look like https"),
+        ("url", "https://tokens.example:0/{appid}", "must look like https"),
+        ("url", "https://tokens.example/{appid} ", "must look like https"),
+        ("url", "https://tokens.example/{appid}#PrAcTiCe", "must look like https"),
+        ("url", "https://tokens.example/PrAcTiCe", "no {appid} behind its host"),
+        ("url", "https://{appid}.example/PrAcTiCe", "no {appid} behind its host"),
+        ("url", "http://tokens.example/{appid}?k=PrAcTiCe", "must be https"),
+        ("secret", "PrAcTiCe", "never be the secret itself"),
+        ("secret", "env:", "never be the secret itself"),
+        ("ticket", "PrAcTiCe@@@", "never be the secret itself"),
+        ("auth_header", "X PrAcTiCe", "is not the name of a header"),
+        ("sole_owner", "PrAcTiCe", "valid boolean"),
+        ("source", "PrAcTiCe", "'service'"),
+    ],
+)
+def test_a_token_setting_that_cannot_work_is_named_and_its_value_not_shown(
+    name: str, value: str, why: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(options={"tokens": {name: value}})
+    text = caught.value.text
+    assert f"tokens.{name}: " in text.en
+    assert why in text.en
+    assert text.zh != text.en
+    assert "PrAcTiCe" not in text.en + text.zh
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://t.example/{appid}", "https://t.example:8443/x?appid={appid}", "http://127.0.0.1:1/{appid}"],
+)
+def test_a_good_url_of_a_token_server_is_kept(url: str) -> None:
+    assert load_settings(options={"tokens": {"url": url}}).tokens.url == url

@@ -10,9 +10,12 @@ from rich.table import Table
 
 from tcb_ops.doors.screen import Screen, amount, span
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
+from tcb_ops.model import Lang, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tcb_ops.doors.cost import Cost
     from tcb_ops.lists.paths import Batch
     from tcb_ops.run import Run
     from tcb_ops.runs.pacing import Pace
@@ -24,10 +27,14 @@ __all__ = ["brake", "brake_retry", "dry_run", "facts", "facts_line", "warn_of_sh
 def dry_run(
     screen: Screen, batch: Batch, settings: Settings, pace: Pace, *, uploads: bool, as_json: bool
 ) -> int:
-    """Show what would be sent, per merchant: calls, bytes, and the time at the rate allowed."""
+    """Show what would be sent, per merchant: calls against those left today, bytes, and the time at the rate allowed."""
+    from tcb_ops.doors.cost import reckon
+
     calls_a_row = 2 if uploads else 1
     seconds = _seconds_at_rate(batch, pace)
     shares = batch.by_merchant()
+    cost = reckon(batch, settings, pace)
+    platform = cost.platform
     if as_json:
         merchants = [
             {
@@ -38,6 +45,7 @@ def dry_run(
                 "calls": rows * calls_a_row,
                 "bytes": size,
             }
+            | cost.as_dict(appid)
             for appid, name, envs, rows, size in shares
         ]
         screen.json(
@@ -47,26 +55,11 @@ def dry_run(
                 "seconds_at_rate": seconds,
                 "by_merchant": merchants,
             }
+            | ({"platform": cost.platform_dict(platform)} if platform is not None else {})
         )
+        cost.warn(screen, {appid: name for appid, name, *_ in shares})
         return 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in (
-        Text("merchant", "商户"),
-        Text("envs", "环境"),
-        Text("rows", "行数"),
-        Text("calls", "调用"),
-        Text("bytes", "大小"),
-        Text("at least", "至少"),
-    ):
-        table.add_column(
-            head.of(screen.lang), justify="left" if head.en == "merchant" else "right", no_wrap=True
-        )
-    for _, name, envs, rows, size in shares:
-        least = span(rows / pace.rate) if pace.rate else "–"
-        table.add_row(
-            name, f"{envs:,}", f"{rows:,}", f"{rows * calls_a_row:,}", amount(size) if uploads else "–", least
-        )
-    screen.data(table)
+    screen.data(_plan_table(shares, cost, screen.lang, pace, uploads=uploads))
     screen.data(facts_line(batch).of(screen.lang))
     if seconds:
         screen.data(
@@ -81,7 +74,59 @@ def dry_run(
             f"将向 {settings.api_base}{'及其存储' if uploads else ''}发出 {batch.valid * calls_a_row:,} 次调用。未发送任何内容。",
         ).of(screen.lang)
     )
+    cost.warn(screen, {appid: name for appid, name, *_ in shares})
     return 0
+
+
+def _plan_table(
+    shares: Sequence[tuple[str, str, int, int, int]], cost: Cost, lang: Lang, pace: Pace, *, uploads: bool
+) -> Table:
+    """What each merchant is in for; those first whose day will not do."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in (
+        Text("merchant", "商户"),
+        Text("envs", "环境"),
+        Text("rows", "行数"),
+        Text("calls", "调用"),
+        *([Text("bytes", "大小")] if uploads else []),
+        Text("calls left", "剩余取链接"),
+        Text("fits", "今日够用"),
+        Text("at least", "至少"),
+    ):
+        # Where the screen is narrow, the names give way and the figures stay whole.
+        names = head.en == "merchant"
+        table.add_column(
+            head.of(lang), justify="left" if names else "right", no_wrap=not names, overflow="fold"
+        )
+    for appid, name, envs, rows, size in sorted(shares, key=lambda share: cost.fits(share[0]) is not False):
+        least = span(rows / pace.rate) if pace.rate else "–"
+        table.add_row(
+            name,
+            f"{envs:,}",
+            f"{rows:,}",
+            f"{rows * (2 if uploads else 1):,}",
+            *([amount(size)] if uploads else []),
+            cost.left(cost.accounts[appid][0]),
+            _FITS[cost.fits(appid)].of(lang),
+            least,
+        )
+    platform = cost.platform
+    if platform is not None and cost.platform_is_shared:
+        rows = cost.rows[platform]
+        table.add_row(
+            Text("of these, the platform's own", "其中平台自有环境").of(lang),
+            "",
+            f"{rows:,}",
+            "",
+            *([""] if uploads else []),
+            cost.left(platform),
+            _FITS[cost.account_fits(platform)].of(lang),
+            span(cost.seconds(platform)) if pace.rate else "–",
+        )
+    return table
+
+
+_FITS = {True: Text("yes", "是"), False: Text("NO", "否"), None: Text("–", "–")}
 
 
 def _seconds_at_rate(batch: Batch, pace: Pace) -> float:
@@ -114,7 +159,7 @@ def brake(screen: Screen, batch: Batch, settings: Settings, *, yes: bool) -> Non
 
 def brake_retry(screen: Screen, parent: Run, settings: Settings, *, yes: bool) -> None:
     """The same before a retry: what of the parent is not good is what will be sent."""
-    bad = [cause for cause in parent.causes() if cause.env]
+    bad = [cause for cause in parent.cause_list() if cause.env]
     envs, merchants = len({c.env for c in bad}), len({c.appid for c in bad})
     if not settings.on_loopback and envs > settings.confirm_over:
         rows = sum(cause.rows for cause in bad)

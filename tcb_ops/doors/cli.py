@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from tcb_ops.doors.doctor import doctor
+from tcb_ops.doors.merchants import merchants
 from tcb_ops.doors.mistyped import mistyped
+from tcb_ops.doors.notebooks import lab, notebook
 from tcb_ops.doors.preparing import init, make_list
+from tcb_ops.doors.proving import diff, verify
 from tcb_ops.doors.rehearsing import demo, simulate
 from tcb_ops.doors.running import audit, check, links, retry, upload
 from tcb_ops.doors.seeing import errcodes, explain, report, runs, show
@@ -32,8 +36,9 @@ class _Sections(click.Group):
 
     SECTIONS = (
         ("Running", (check, links, upload, retry, audit)),
-        ("Seeing", (runs, show, errcodes, report, explain)),
-        ("Preparing", (init, make_list)),
+        ("Seeing", (runs, show, errcodes, report, diff, verify, explain)),
+        ("Preparing", (init, doctor, merchants, make_list)),
+        ("Notebooks", (notebook, lab)),
         ("Rehearsing", (simulate, demo)),
     )
 

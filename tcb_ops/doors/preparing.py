@@ -175,7 +175,11 @@ def _own(given: Given, settings: Settings) -> frozenset[str]:
     """The real paths of what must never be uploaded, however a folder is aimed."""
     config = given.config or SETTINGS_FILE
     links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
-    named: list[str | Path] = [config, settings.merchants, settings.tokens.file, *links]
+    tokens = settings.tokens
+    named: list[str | Path] = [config, settings.merchants, tokens.file, tokens.store, *links]
+    named += [
+        value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
+    ]
     if "://" not in settings.ledger:
         named += [settings.ledger + tail for tail in ("", "-wal", "-shm", "-journal", "-locks")]
     return frozenset(os.path.realpath(name) for name in named)

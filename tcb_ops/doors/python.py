@@ -6,27 +6,32 @@ The command line, the panels and the notebooks are views over these calls.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import RefusedError, RunNotFoundError, UsageError
+from tcb_ops.errors import RefusedError, RunNotFoundError, TcbOpsError, UsageError
 from tcb_ops.model import Kind, Owner, Text
 from tcb_ops.run import Run
 from tcb_ops.runs.linksfile import check_place
 from tcb_ops.runs.pacing import Pace
-from tcb_ops.runs.work import audit_work, list_work, retry_work
+from tcb_ops.runs.work import audit_work, list_work, rest_work, retry_work
 from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from tcb_ops.accounts.states import MerchantState
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch
-    from tcb_ops.model import Link
+    from tcb_ops.model import Link, Merchant
     from tcb_ops.platform.tokens import TokenSource
+    from tcb_ops.reports.diff import Diff
+    from tcb_ops.reports.history import History
+    from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.progress import Progress
     from tcb_ops.runs.records import RunRecord
@@ -37,16 +42,28 @@ __all__ = [
     "Working",
     "all_runs",
     "audit",
+    "check_merchants",
+    "diff",
+    "held_by",
+    "history",
     "links",
     "open_run",
+    "resume",
     "retry",
     "start_audit",
     "start_links",
+    "start_resume",
     "start_retry",
     "start_upload",
     "upload",
     "upload_link",
+    "verify",
+    "working",
 ]
+
+
+_going: dict[str, Working] = {}
+"""The runs going on in this process, by id, until somebody has waited for their end."""
 
 
 class Working:
@@ -66,6 +83,9 @@ class Working:
         self.record = record
         self.resumed = resumed
         """Whether an unfinished run is being gone on with."""
+        self._waiting = threading.Lock()
+        self._waited: RunRecord | TcbOpsError | None = None
+        _going[record.id] = self
 
     @property
     def id(self) -> str:
@@ -95,10 +115,22 @@ class Working:
             self._sitting.cancel()
 
     def wait(self) -> Run:
-        """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C."""
-        with self._held:
-            record = self._sitting.wait() if self._sitting is not None else self.record
-            return Run(self._ledger, record, self._settings)
+        """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
+
+        Several threads may wait: one of them ends the run, and all hear how.
+        """
+        with self._waiting:
+            if self._waited is None:
+                try:
+                    with self._held:
+                        self._waited = self._sitting.wait() if self._sitting is not None else self.record
+                except TcbOpsError as error:
+                    self._waited = error
+                finally:
+                    _going.pop(self.id, None)
+        if isinstance(self._waited, TcbOpsError):
+            raise self._waited
+        return Run(self._ledger, self._waited, self._settings)
 
     def so_far(self) -> Run:
         """The run as the ledger has it now."""
@@ -153,6 +185,36 @@ def start_retry(
     return _start(work, _place(out), **(options | {"settings": settings}))
 
 
+def start_resume(run: str, **options: Any) -> Working:
+    """Go on with an unfinished run from what the ledger holds of it; takes what `resume` takes."""
+    settings = options.get("settings") or load_settings()
+    record = open_run(run, settings=settings).record
+    manner = {name: record.settings[name] for name in ("skip_unchanged", "canary") if name in record.settings}
+    return _start(
+        lambda _: rest_work(record),
+        _place(record.out or None),
+        **(manner | options | {"settings": settings, "resume": record.id}),
+    )
+
+
+def working(run: str) -> Working | None:
+    """The run with this id, if it is going on in this process."""
+    return _going.get(run)
+
+
+def held_by(run: str, *, settings: Settings | None = None) -> Text | None:
+    """Who works on a run, as a sentence; None where nobody does. Takes the run's lock for a moment to find out."""
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.locks import hold, planning
+
+    ledger = Ledger((settings or load_settings()).ledger)
+    try:
+        with planning(ledger), hold(ledger, run):  # who plans to take it waits for us
+            return None
+    except UsageError as error:
+        return error.text
+
+
 def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run:
     """Ask for an upload link per row, and write them to `out` (0600). Local files are not looked at.
 
@@ -187,6 +249,15 @@ def retry(run: str, merchants: Merchants, **options: Any) -> Run:
     return start_retry(run, merchants, **options).wait()
 
 
+def resume(run: str = "latest", **options: Any) -> Run:
+    """Go on with an unfinished run: its rows, files and manner are the ledger's, the list is not needed.
+
+    Takes the options of `links`, but `out`, `note`, `new_run` and `resume`. Raises UsageError where the run is
+    finished, or somebody works on it.
+    """
+    return start_resume(run, **options).wait()
+
+
 def open_run(wanted: str = "latest", *, settings: Settings | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of the settings' target). Raises RunNotFoundError."""
     from tcb_ops.runs.ledger import Ledger
@@ -203,6 +274,61 @@ def all_runs(*, settings: Settings | None = None) -> list[Run]:
     settings = settings or load_settings()
     ledger = Ledger(settings.ledger)
     return [Run(ledger, record, settings) for record in ledger.runs()]
+
+
+def check_merchants(
+    merchants: Iterable[Merchant],
+    *,
+    settings: Settings | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[MerchantState]:
+    """Look at what each line of a merchants file can do today: token, permission set, 云开发, environment, calls left.
+
+    `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
+    """
+    from tcb_ops.accounts.looking import merchant_states
+
+    return merchant_states(settings or load_settings(), merchants, progress=progress)
+
+
+def diff(older: str | Run, newer: str | Run = "latest", *, settings: Settings | None = None) -> Diff:
+    """Compare two runs of one kind and target: newly broken, mended, still broken, by merchant and cause.
+
+    Each is a Run, an id, a prefix or `latest`. Raises RunNotFoundError, and UsageError where they cannot be compared.
+    """
+    from tcb_ops.reports.diff import compare
+    from tcb_ops.runs.ledger import Ledger
+
+    settings = settings or load_settings()
+    ledger = Ledger(settings.ledger)
+    before, after = (
+        run.record if isinstance(run, Run) else ledger.run(run, settings.api_base) for run in (older, newer)
+    )
+    return compare(ledger, before, after, settings)
+
+
+def history(days: int = 30, *, settings: Settings | None = None) -> History:
+    """Errcodes by day and merchant over all runs of the settings' target, today and the days before it."""
+    from tcb_ops.reports.history import history as look_back
+    from tcb_ops.runs.ledger import Ledger
+
+    settings = settings or load_settings()
+    return look_back(Ledger(settings.ledger), settings.api_base, settings, days=days, now=time.time())
+
+
+def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
+    """Check a report folder against its manifest, the ledger and the list, as far as they are there.
+
+    Nothing is written; a ledger that is not there is not made. Raises UsageError where the folder holds no report.
+    """
+    from tcb_ops.reports.verify import verify as check
+    from tcb_ops.runs.ledger import Ledger
+
+    settings = settings or load_settings()
+    place = Path(folder)
+    there = "://" in settings.ledger or Path(settings.ledger).exists()
+    lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
+    return check(place, Ledger(settings.ledger) if there else None, lists)
 
 
 def upload_link(env: str, path: str, *, appid: str | None = None, settings: Settings | None = None) -> Link:
@@ -238,13 +364,18 @@ def upload_link(env: str, path: str, *, appid: str | None = None, settings: Sett
 
 async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Settings) -> Link:
     from tcb_ops.errcodes import Decision, errcode
-    from tcb_ops.errors import TransportError, TransportFault
+    from tcb_ops.errors import TokenError, TransportError, TransportFault
     from tcb_ops.platform.answers import NoAnswer, Refusal
     from tcb_ops.platform.tokens import open_source
     from tcb_ops.platform.transport import Transport
     from tcb_ops.platform.wechat import BadLink, Wechat
+    from tcb_ops.runs.stops import NO_COMPONENT
 
-    source = open_source(settings.tokens)
+    if owner is Owner.PLATFORM:
+        appid = settings.tokens.component_appid
+        if not appid:
+            raise TokenError(NO_COMPONENT)
+    source = open_source(settings)
     try:
         async with Transport(connections=1) as transport:
             wechat = Wechat(transport, settings.api_base, store_hosts=settings.store_hosts)
@@ -257,7 +388,7 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
         await source.aclose()
     match answer:
         case Refusal():
-            known = errcode(answer.errcode)
+            known = errcode(answer.errcode, owner)
             raise RefusedError(
                 Text(
                     f"errcode {answer.errcode} {answer.errmsg}: {known.meaning.en}. {known.action.en}",
@@ -298,7 +429,7 @@ def _start(
 
     settings, pace = settings or load_settings(), pace or Pace()
     # Refused, if it cannot be read, before anything is planned.
-    source = tokens or open_source(settings.tokens)
+    source = tokens or open_source(settings)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
     if work.kind is Kind.LINKS and out is not None:

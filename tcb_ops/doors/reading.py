@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tcb_ops.model import Problem
     from tcb_ops.settings import Settings
 
-__all__ = ["read_shown", "show_problems"]
+__all__ = ["PROBLEMS_SHOWN", "new_fixme", "read_shown", "show_problems"]
 
 PROBLEMS_SHOWN = 50
 """Problems on stderr; the fix-me CSV has all."""
@@ -36,7 +36,7 @@ def show_problems(screen: Screen, source: str, problems: Sequence[Problem]) -> N
         screen.warn(Text(f"… and {rest:,} more problems", f"……另有 {rest:,} 个问题"))
 
 
-def _new_fixme(source: Path) -> Path:
+def new_fixme(source: Path) -> Path:
     """A name beside the list that is free: a fix-me file that is there may have been mended by hand."""
     names = (
         f"{source.with_suffix('')}.fix-me{number}.csv"
@@ -54,7 +54,7 @@ def read_shown(
     def show(error_or_batch: InputError | Batch) -> None:
         problems = error_or_batch.problems
         show_problems(screen, source, problems)
-        dest = Path(values["fix_me"]) if values["fix_me"] else _new_fixme(Path(source))
+        dest = Path(values["fix_me"]) if values["fix_me"] else new_fixme(Path(source))
         if write_fixme(problems, dest, settings.lang):
             screen.warn(
                 Text(

@@ -267,7 +267,7 @@ def show_run(screen: Screen, run: Run, *, as_json: bool, where: Path | None = No
     if as_json:
         screen.json(run.summary())
     else:
-        causes = run.causes()
+        causes = run.cause_list()
         if causes:
             screen.data(render_errcodes(causes, screen.lang))
         counts = run.outcomes

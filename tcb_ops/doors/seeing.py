@@ -154,7 +154,7 @@ def errcodes(run: str, **values: Any) -> int:
         summary = wanted.summary()
         screen.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
         return 0
-    causes = wanted.causes()
+    causes = wanted.cause_list()
     if causes:
         screen.data(render_errcodes(causes, settings.lang))
     else:
@@ -166,25 +166,79 @@ def errcodes(run: str, **values: Any) -> int:
 
 @click.command()
 @click.argument("run", default="latest")
-@click.option("--out", default=None, metavar="DIR", help="The report folder. [default: reports/RUN]")
+@click.option(
+    "--out",
+    default=None,
+    metavar="DIR",
+    help="The report folder; with --into the copy. [default: reports/RUN; beside the original]",
+)
+@click.option("--final", is_flag=True, help="Join the run with its retries: each row's last state.")
+@click.option(
+    "--into",
+    default=None,
+    metavar="ORIGINAL.xlsx",
+    help="Write how rows ended beside them, into a copy of the list's own workbook.",
+)
+@click.option(
+    "--split-by",
+    default="",
+    metavar="COLUMN",
+    help="With --into: a workbook per value of this column, with its rows only.",
+)
 @shared_options
-def report(run: str, out: str | None, **values: Any) -> int:
+def report(run: str, out: str | None, final: bool, into: str | None, split_by: str, **values: Any) -> int:
     """Write a run's report folder.
 
-    results.csv, failed.csv, errcodes.csv, report.html and manifest.json.
+    results.csv, failed.csv, errcodes.csv, report.html, report.xlsx and manifest.json. With --into, the workbook for
+    colleagues instead.
     """
     import tcb_ops as tcb
 
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    if split_by and into is None:
+        raise UsageError(
+            Text(
+                "--split-by parts the workbook that --into names: give both.",
+                "--split-by 用于拆分 --into 指定的工作簿：请同时给出这两个选项。",
+            )
+        )
     wanted = tcb.open_run(run, settings=settings)
-    folder = wanted.export(out or Path("reports") / wanted.id)
-    if given.json:
-        screen.json(wanted.summary())
+    if final:
+        asked, wanted = wanted.id, wanted.final()
+        screen.say(_joined(asked, wanted))
+    if into is not None:
+        written = wanted.write_into(into, out, split_by=split_by)
     else:
-        screen.data(str(folder))
+        name = f"{wanted.id}-final" if final else wanted.id
+        written = wanted.export(out or Path("reports") / name)
+    if wanted.record.finished_at is None:
+        as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
+        screen.warn(
+            Text(
+                f"Run {wanted.id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
+                f"任务 {wanted.id} 尚未完成：以上内容截至 {as_of}。任务结束后请重新生成。",
+            )
+        )
+    if given.json:
+        screen.json(wanted.summary() | ({"into": str(written)} if into is not None else {}))
+    else:
+        screen.data(str(written))
     return 0
+
+
+def _joined(asked: str, run: Run) -> Text:
+    """Say which runs a final report is made of."""
+    retries = run.record.retries
+    if not retries:
+        return Text(f"Run {run.id} has no retries.", f"任务 {run.id} 没有重试。")
+    listed = ", ".join(retries)
+    of = Text("", "") if asked == run.id else Text(f" ({asked} is one of them)", f"（其中包括 {asked}）")
+    return Text(
+        f"Run {run.id} with its retries{of.en}: {listed}. Rows that a retry has not come to keep their earlier state.",
+        f"任务 {run.id} 及其重试{of.zh}：{listed}。重试尚未处理到的行保留此前的结果。",
+    )
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -95,6 +95,10 @@ class Batch:
         """Of the valid rows: (appid, merchant, environments, rows, bytes), most rows first."""
         return self.staging.by_merchant(self.until)
 
+    def by_place(self) -> list[tuple[str, str, int]]:
+        """Of the valid rows: (appid, env, rows): who calls for which environment."""
+        return self.staging.by_place(self.until)
+
     def rows(self) -> Iterator[Row]:
         """The rows in the order of the file; one with a problem has `invalid` set."""
         return self.staging.rows(self.until)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import zipfile
 import zlib
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from xml.parsers import expat
 
@@ -17,9 +18,9 @@ from tcb_ops.lists.table import BrokenTableError
 from tcb_ops.model import Problem, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["Package", "damaged", "local", "new_parser"]
+__all__ = ["Change", "Package", "damaged", "local", "new_parser", "write_package"]
 
 _CHUNK = 1 << 16
 _LARGEST = 1 << 30
@@ -36,7 +37,20 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
 """The stream of an OLE container that holds a workbook with a password ([MS-OFFCRYPTO] 2.3.4.4)."""
 
+_UNREADABLE = (
+    expat.ExpatError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    NotImplementedError,
+)
+
 _Attributes: TypeAlias = dict[str, str]
+Change: TypeAlias = "Callable[[Iterator[bytes]], Iterator[bytes]]"
+"""From the pieces of a part to those of the part that takes its place."""
 
 
 def local(name: str) -> str:
@@ -82,16 +96,7 @@ class Package:
                     yield
                 parser.Parse(b"", True)  # noqa: FBT003  as above
             yield
-        except (
-            expat.ExpatError,
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            OSError,
-            LookupError,
-            ValueError,
-            NotImplementedError,
-        ):
+        except _UNREADABLE:
             problem = damaged(part)
         except RuntimeError:  # what zipfile says of a part that needs a password
             problem = _password()
@@ -125,6 +130,38 @@ class Package:
             if name == "Relationship" and attributes.get("TargetMode") != "External"
         }
 
+    def read(self, part: str) -> bytes:
+        """The bytes of a small part."""
+        return b"".join(self.chunks(part))
+
+    def copy(self, out: BinaryIO, changes: Mapping[str, Change]) -> None:
+        """Write the package anew, every part as it is but those that have a change, which they pass through.
+
+        Raises BrokenTableError where a part cannot be read or changed, OSError where `out` takes no more.
+        """
+        by_name = {part.lower(): change for part, change in changes.items()}
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as fresh:
+            for name, part in self._parts.items():
+                info = zipfile.ZipInfo(part.filename, part.date_time)
+                info.compress_type, info.external_attr = part.compress_type, part.external_attr
+                info.file_size = part.file_size  # how much room its size needs
+                with fresh.open(info, "w") as target:
+                    for chunk in self.chunks(name, by_name.get(name, iter)):
+                        target.write(chunk)
+
+    def chunks(self, part: str, change: Change = iter) -> Iterator[bytes]:
+        """A part, piece by piece, as a change makes it."""
+        try:
+            with self._zip.open(self._bounded(part)) as file:
+                yield from change(iter(partial(file.read, _CHUNK), b""))
+        except _UNREADABLE:
+            problem = damaged(part)
+        except RuntimeError:  # what zipfile says of a part that needs a password
+            problem = _password()
+        else:
+            return
+        raise BrokenTableError(problem)
+
     def _bounded(self, part: str) -> zipfile.ZipInfo:
         info = self._parts.get(part.lower())
         if info is None:
@@ -134,6 +171,15 @@ class Package:
             # What is said is what is unpacked at most: zipfile reads no further.
             raise BrokenTableError(_bomb(part))
         return info
+
+
+def write_package(out: BinaryIO, parts: Iterable[tuple[str, Iterable[bytes]]]) -> None:
+    """Write a package of these parts: (name, pieces). Raises OSError."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as package:
+        for name, chunks in parts:
+            with package.open(name, "w") as target:
+                for chunk in chunks:
+                    target.write(chunk)
 
 
 def new_parser(

@@ -13,9 +13,20 @@ from tcb_ops.lists.values import LONGEST_CELL, Formats, Strings, unescape
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Merge", "SheetRow", "Survey", "letters", "read_rows", "survey"]
+__all__ = [
+    "LAST_COLUMN",
+    "LAST_ROW",
+    "Merge",
+    "SheetRow",
+    "Survey",
+    "area_of",
+    "column_of",
+    "letters",
+    "read_rows",
+    "survey",
+]
 
-_LAST_ROW, _LAST_COLUMN = 1_048_576, 16_384
+LAST_ROW, LAST_COLUMN = 1_048_576, 16_384
 _MOST_MERGES = 1_000_000
 _REF = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
 
@@ -83,6 +94,11 @@ def letters(column: int) -> str:
     return said
 
 
+def column_of(ref: str) -> int:
+    """The column of a cell such as B7, counted from 1."""
+    return _COLUMNS[ref.rstrip("0123456789")]
+
+
 def survey(package: Package, part: str, header_line: int) -> Survey:
     """Look through a sheet for what is merged, filtered, a hidden column, or a hidden row below the header."""
     surveyor = _Surveyor(header_line)
@@ -112,7 +128,7 @@ class _Surveyor:
             case "mergeCell":
                 if len(self.seen.merges) >= _MOST_MERGES:
                     raise ValueError
-                self.seen.merges.append(_merge(attributes["ref"]))
+                self.seen.merges.append(area_of(attributes["ref"]))
             case "col" if _yes(attributes.get("hidden")):
                 self.seen.hidden_columns.append((int(attributes["min"]), int(attributes["max"])))
             case "filterColumn":
@@ -162,7 +178,7 @@ class _Reader:
             elif tag == "f":
                 self._formula = True
                 if attributes.get("t") == "array":
-                    self._spills.append(_merge(attributes["ref"]))
+                    self._spills.append(area_of(attributes["ref"]))
             elif tag == "rPh":
                 self._sounds = True
         elif tag == "row":
@@ -186,7 +202,7 @@ class _Reader:
     def _begin_row(self, attributes: dict[str, str]) -> None:
         given = attributes.get("r")
         line = self._line + 1 if given is None else int(given)
-        if not self._line < line <= _LAST_ROW:
+        if not self._line < line <= LAST_ROW:
             raise ValueError
         self._hidden = _is_hidden(attributes)
         self._line, self._holds, self._cells = line, False, []
@@ -195,7 +211,7 @@ class _Reader:
         ref = attributes.get("r")
         at = len(self._cells) + 1 if ref is None else _COLUMNS[ref.rstrip("0123456789")]
         missing = at - 1 - len(self._cells)
-        if missing < 0 or at > _LAST_COLUMN:
+        if missing < 0 or at > LAST_COLUMN:
             raise ValueError
         if missing:
             self._cells.extend([""] * missing)
@@ -257,7 +273,7 @@ def _yes(value: str | None) -> bool:
     return value in {"1", "true"}
 
 
-def _merge(ref: str) -> Merge:
+def area_of(ref: str) -> Merge:
     """Cells written as A1:B2, or as A1 for one. ValueError where they are not."""
     ends = [_REF.fullmatch(end) for end in ref.split(":")]
     corners = [(_COLUMNS[end[1]], int(end[2])) for end in ends if end is not None]

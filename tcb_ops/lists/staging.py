@@ -166,6 +166,13 @@ class Staging:
             (EVERY_LINE if until is None else until,),
         )
 
+    def by_place(self, until: int | None = None) -> list[tuple[str, str, int]]:
+        """Of the valid rows: (appid, env, rows)."""
+        return self.ask(
+            f"SELECT appid, env, COUNT(*) FROM rows WHERE line <= ? AND {_VALID} GROUP BY appid, env",  # noqa: S608  own names
+            (EVERY_LINE if until is None else until,),
+        )
+
     def line_of_valid(self, n: int) -> int:
         """The line of the nth valid row; EVERY_LINE where there are fewer, 0 for none of them."""
         if n < 1:

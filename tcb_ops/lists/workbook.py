@@ -35,29 +35,34 @@ if TYPE_CHECKING:
     from tcb_ops.lists.sheet import SheetRow
     from tcb_ops.lists.table import Rate, Record
 
-__all__ = ["Rows", "read_workbook"]
+__all__ = ["Book", "Rows", "Sheet", "open_book", "read_workbook"]
 
 Rows: TypeAlias = Literal["all", "visible"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Sheet:
+class Sheet:
+    """One of a workbook's sheets, and the part that holds it."""
+
     name: str
     part: str
     hidden: bool
 
 
 @dataclass(slots=True)
-class _Book:
+class Book:
     """An open workbook."""
 
     package: Package
-    sheets: list[_Sheet] = field(default_factory=list)
+    main: str
+    """The part that lists the sheets."""
+    sheets: list[Sheet] = field(default_factory=list)
     since_1904: bool = False
     strings: Strings = field(default_factory=Strings)
     formats: Formats = field(default_factory=Formats)
 
-    def rows(self, sheet: _Sheet) -> Iterator[SheetRow]:
+    def rows(self, sheet: Sheet) -> Iterator[SheetRow]:
+        """The sheet's rows that hold something."""
         return read_rows(self.package, sheet.part, self.strings, self.formats, since_1904=self.since_1904)
 
 
@@ -71,7 +76,7 @@ def read_workbook(
 
     Raises BrokenTableError where it is no workbook, or what to read cannot be told.
     """
-    book = _open(raw)
+    book = open_book(raw)
     heads = {one: [row.cells for row in islice(book.rows(one), HEAD_ROWS)] for one in book.sheets}
     chosen = _choose(heads, rate, sheet)
     layout = Text(f"XLSX, sheet '{shown(chosen.name)}'", f"XLSX，工作表“{shown(chosen.name)}”")
@@ -90,11 +95,13 @@ def read_workbook(
     )
 
 
-def _open(raw: BinaryIO) -> _Book:
-    book = _Book(Package(raw))
-    main = next((part for kind, part in book.package.related("").values() if kind == "officeDocument"), "")
-    if not book.package.has(main) or not main.lower().endswith(".xml"):
-        raise BrokenTableError(_no_workbook(book.package))
+def open_book(raw: BinaryIO) -> Book:
+    """Open a workbook. Raises BrokenTableError where it is none that can be read."""
+    package = Package(raw)
+    main = next((part for kind, part in package.related("").values() if kind == "officeDocument"), "")
+    if not package.has(main) or not main.lower().endswith(".xml"):
+        raise BrokenTableError(_no_workbook(package))
+    book = Book(package, main)
     related = book.package.related(main)
     for name, attributes in book.package.elements(main):
         if name == "workbookPr":
@@ -104,7 +111,7 @@ def _open(raw: BinaryIO) -> _Book:
             kind, part = related.get(rid, ("", ""))
             if kind == "worksheet":
                 state = attributes.get("state", "visible")
-                book.sheets.append(_Sheet(attributes.get("name", ""), part, state != "visible"))
+                book.sheets.append(Sheet(attributes.get("name", ""), part, state != "visible"))
     if not book.sheets:
         raise BrokenTableError(_no_workbook(book.package))
     for kind, part in related.values():
@@ -115,7 +122,7 @@ def _open(raw: BinaryIO) -> _Book:
     return book
 
 
-def _choose(heads: Mapping[_Sheet, Sequence[Sequence[str]]], rate: Rate, wanted: str) -> _Sheet:
+def _choose(heads: Mapping[Sheet, Sequence[Sequence[str]]], rate: Rate, wanted: str) -> Sheet:
     """Which sheet is the list: the table at the top of this module."""
     if wanted:
         named = [s for s in heads if s.name == wanted] or [s for s in heads if fold(s.name) == fold(wanted)]
@@ -154,7 +161,7 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Merge], width: int) ->
 
 
 def _said(
-    chosen: _Sheet, heads: Mapping[_Sheet, Sequence[Sequence[str]]], seen: Survey, rows: Rows | None
+    chosen: Sheet, heads: Mapping[Sheet, Sequence[Sequence[str]]], seen: Survey, rows: Rows | None
 ) -> Iterator[Text]:
     others = [sheet for sheet, head in heads.items() if head and sheet is not chosen]
     if others:
@@ -177,7 +184,7 @@ def _warnings(table: Table, seen: Survey) -> Iterator[Text]:
         yield Text(f"Hidden columns are read as any other: {listed}", f"隐藏的列照常读取：{listed}")
 
 
-def _listed(sheets: Iterable[_Sheet]) -> str:
+def _listed(sheets: Iterable[Sheet]) -> str:
     return ", ".join(f"'{shown(sheet.name, 40)}'" for sheet in sheets)
 
 
@@ -194,7 +201,7 @@ def _which_rows(seen: Survey) -> Problem:
     return of_file(message, mend)
 
 
-def _no_sheet(wanted: str, sheets: Iterable[_Sheet]) -> Problem:
+def _no_sheet(wanted: str, sheets: Iterable[Sheet]) -> Problem:
     listed = _listed(sheets)
     message = Text(
         f"--sheet {shown(wanted, 40)}: there is no such sheet; there are {listed}",
@@ -203,7 +210,7 @@ def _no_sheet(wanted: str, sheets: Iterable[_Sheet]) -> Problem:
     return of_file(message, Text("name one of these", "请从中选择一个"))
 
 
-def _which_sheet(fitting: Sequence[_Sheet], holding: Sequence[_Sheet]) -> Problem:
+def _which_sheet(fitting: Sequence[Sheet], holding: Sequence[Sheet]) -> Problem:
     first = shown((fitting or holding)[0].name, 40)
     if fitting:
         listed = _listed(fitting)
@@ -222,7 +229,7 @@ def _which_sheet(fitting: Sequence[_Sheet], holding: Sequence[_Sheet]) -> Proble
     return of_file(message, mend)
 
 
-def _only_hidden(sheets: Iterable[_Sheet]) -> Problem:
+def _only_hidden(sheets: Iterable[Sheet]) -> Problem:
     listed = _listed(sheets)
     message = Text(f"only hidden sheets hold anything: {listed}", f"只有隐藏的工作表有内容：{listed}")
     return of_file(message, Text("name one with --sheet, or unhide it", "请用 --sheet 指明，或取消隐藏"))

@@ -21,7 +21,7 @@ from tcb_ops.platform.troubles import BROKEN, trouble_of
 if TYPE_CHECKING:
     from tcb_ops.platform.transport import Answer, Transport
 
-__all__ = ["STORE_HOSTS", "BadLink", "Wechat", "check_link"]
+__all__ = ["STORE_HOSTS", "BadLink", "Wechat", "check_host", "check_link"]
 
 STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
 """COS's own domains: `cos.<region>.myqcloud.com`, and the newer `cos.<region>.tencentcos.cn`."""
@@ -188,33 +188,52 @@ def check_link(
     The bucket is the one in file_id (`cloud://<env>.<bucket>/<path>`); where file_id is not of that form, any one
     segment will do. The text never holds the link. Source: domain.md §1.1.
     """
-    address = _ADDRESS.fullmatch(link_url)
-    if address is None:
-        return Text(
-            en="The link is not a plain https address, so nothing was sent to it.",
-            zh="链接不是普通的 https 地址，未向其发送任何内容。",
-        )
-    scheme, host, port, target = address[1], address[2].strip("[]").lower(), address[3], address[4]
-    if not (is_loopback(host) and _is_rehearsal(base)):
-        if scheme != "https" or port not in {None, "443"}:
-            return Text(
-                en=f"The link to {host} is not https on its usual port, so nothing was sent to it.",
-                zh=f"指向 {host} 的链接不是标准端口的 https，未向其发送任何内容。",
-            )
-        if not any(
-            host.endswith(one.lower()) if one.startswith(".") else host == one.lower()
-            for one in STORE_HOSTS + store_hosts
-        ):
-            return Text(
-                en=f"The link leads to {host}, which is not a host of the store's; if it should be, add it to store_hosts.",
-                zh=f"链接指向 {host}，不是存储服务的域名；若确属存储服务，请将其加入 store_hosts。",
-            )
+    stranger = check_host(link_url, base, store_hosts)
+    if stranger is not None:
+        return stranger
+    host, target = _parts(link_url)
     if not _is_for(target, file_id, path):
         return Text(
             en=f"The link at {host} is for another path than the one asked for, so nothing was sent to it.",
             zh=f"{host} 的链接对应的路径与请求的不一致，未向其发送任何内容。",
         )
     return None
+
+
+def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
+    """Why nothing may be asked of a link's host; None where it is https and the store's, or a rehearsal's.
+
+    `hosts` are allowed besides COS's own. The first five lines of the table of `check_link`.
+    """
+    address = _ADDRESS.fullmatch(link_url)
+    if address is None:
+        return Text(
+            en="The link is not a plain https address, so nothing was sent to it.",
+            zh="链接不是普通的 https 地址，未向其发送任何内容。",
+        )
+    scheme, host, port = address[1], address[2].strip("[]").lower(), address[3]
+    if is_loopback(host) and _is_rehearsal(base):
+        return None
+    if scheme != "https" or port not in {None, "443"}:
+        return Text(
+            en=f"The link to {host} is not https on its usual port, so nothing was sent to it.",
+            zh=f"指向 {host} 的链接不是标准端口的 https，未向其发送任何内容。",
+        )
+    if not any(
+        host.endswith(one.lower()) if one.startswith(".") else host == one.lower()
+        for one in STORE_HOSTS + hosts
+    ):
+        return Text(
+            en=f"The link leads to {host}, which is not a host of the store's; if it should be, add it to store_hosts.",
+            zh=f"链接指向 {host}，不是存储服务的域名；若确属存储服务，请将其加入 store_hosts。",
+        )
+    return None
+
+
+def _parts(link_url: str) -> tuple[str, str]:
+    """Host and request target of a link that `check_host` let pass."""
+    address = _ADDRESS.fullmatch(link_url)
+    return (address[2].strip("[]").lower(), address[4]) if address is not None else ("", "")
 
 
 @lru_cache(maxsize=16)

@@ -1,37 +1,59 @@
-"""A run's report folder: written whole under another name, then renamed. What stood there is never half replaced."""
+"""A run's report folder: written whole under another name, then renamed. What stood there is never half replaced.
+
+All of it is read in one moment of the ledger, so that its files agree with one another while the run goes on.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import gc
+import glob
 import json
+import logging
 import os
-import platform
+import re
 import secrets
 import shutil
-from contextlib import suppress
-from datetime import datetime
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Text
+from tcb_ops.reports.diff import compare
+from tcb_ops.reports.digest import RowsDigest
 from tcb_ops.reports.files import write_errcodes, write_rows
-from tcb_ops.reports.page import counts_of, is_simulated, page
+from tcb_ops.reports.history import history
+from tcb_ops.reports.leaks import find_leak
+from tcb_ops.reports.manifest import (
+    MANIFEST,
+    SIMULATED,
+    fingerprint,
+    manifest,
+    read_manifest,
+    versions,
+)
+from tcb_ops.reports.page import is_simulated, page
+from tcb_ops.reports.pdf import find_chromium, write_pdf
 from tcb_ops.reports.table import causes
+from tcb_ops.reports.workbook import write_workbook
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
-__all__ = ["MANIFEST", "check_destination", "export"]
+__all__ = ["LEFT_BY_DESKTOPS", "MANIFEST", "RESULTS", "check_destination", "export"]
 
-MANIFEST = "manifest.json"
-SCHEMA = 1
-"""The version of manifest.json's form."""
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
-_LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+WORKBOOK, PDF = "report.xlsx", "report.pdf"
+_LOG = logging.getLogger("tcb_ops.reports")
+LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+IN_USE = ".tcb-ops-export.lock"
+"""In a folder that is being written: whoever holds its lock is at it. A kill lets go of it."""
 
 
 def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = False) -> None:
@@ -63,26 +85,25 @@ def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = 
 def export(
     ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, *, now: float, replace: bool = False
 ) -> Path:
-    """Write results.csv, failed.csv, errcodes.csv, report.html and manifest.json into the folder `dest`; gives it.
+    """Write a run's report into the folder `dest`, as the ledger has it at one moment; gives the folder.
 
-    The ledger notes where the report stands. `replace` lets a report of another run give way. Raises UsageError
-    where something else is in the way (nothing is touched), StoppedError when the disk does not take it (what was
-    there stays).
+    results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a loopback run. The ledger
+    notes where the report stands. `replace` lets a report of another run give way. Raises UsageError where something
+    else is in the way (nothing is touched), StoppedError when the disk does not take it or a secret would be in it
+    (what was there stays).
     """
-    run = ledger.run(run.id)
     check_destination(dest, run.id, replace=replace)
     real = _real(dest)
-    part = real.with_name(f"{real.name}.part-{secrets.token_hex(4)}")
     trouble = ""
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
-        _write(ledger, run, part, settings, now)
-        _put(part, real)
+        _clear_stale(real)
+        with _part(real) as (part, finished), ledger.snapshot() as seen, _no_cycles():
+            _write(seen, seen.run(run.id), part, settings, now)
+            finished()
+            _put(part, real)
     except OSError as error:
         trouble = _why(error)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     if trouble:
         raise StoppedError(
             Text(
@@ -96,54 +117,115 @@ def export(
     return dest
 
 
-def _write(ledger: Ledger, run: RunRecord, folder: Path, settings: Settings, now: float) -> None:
-    passed = write_rows(ledger.rows(run), run.headers, folder / RESULTS, folder / FAILED, settings)
-    write_errcodes(causes(passed.groups), folder / ERRCODES, settings.lang)
-    versions = {
-        "tcb-ops": version("tcb-ops"),
-        "Python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-    html = page(run, passed, settings, versions, now=now)
+def _write(seen: Ledger, run: RunRecord, folder: Path, settings: Settings, now: float) -> None:
+    """Write every file of a report; `seen` is the ledger at one moment."""
+    digest = RowsDigest()
+    write_rows(digest.passing(seen.rows(run)), run.headers, folder / RESULTS, folder / FAILED, settings)
+    groups = seen.tallies(run)
+    write_errcodes(causes(groups), folder / ERRCODES, settings.lang)
+    write_workbook(seen, run, folder / WORKBOOK, settings, now=now)
+    if is_simulated(run):
+        (folder / SIMULATED).write_text(_simulated(run), encoding="utf-8", newline="\n")
+    chromium = find_chromium()
+    before = None if run.retries else seen.previous(run)  # a run with its retries is compared with no other
+    html = page(
+        seen,
+        run,
+        settings,
+        versions(),
+        now=now,
+        pdf=chromium is not None,
+        changes=None if before is None else compare(seen, before, run, settings),
+        history=history(seen, run.target, settings, now=now),
+    )
     (folder / PAGE).write_text(html, encoding="utf-8", newline="\n")
-
-    def moment(at: float | None) -> str | None:
-        return (
-            None
-            if at is None
-            else datetime.fromtimestamp(at, settings.zone).isoformat(timespec="milliseconds")
-        )
-
-    manifest: dict[str, Any] = {
-        "schema": SCHEMA,
-        "run": run.id,
-        "parent": run.parent or None,
-        "kind": str(run.kind),
-        "target": run.target,
-        "simulated": is_simulated(run),
-        "rows": run.rows,
-        "counts": {str(outcome): rows for outcome, rows in counts_of(passed.groups).items()},
-        "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
-        "files": {name: _fingerprint(folder / name) for name in (RESULTS, FAILED, ERRCODES, PAGE)},
-        "operator": run.operator,
-        "host": run.host,
-        "note": run.note,
-        "created_at": moment(run.created_at),
-        "finished_at": moment(run.finished_at),
-        "exported_at": moment(now),
-        "settings": run.settings,
-        "versions": versions,
-    }
-    text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
+    if chromium is not None and (why := write_pdf(folder / PAGE, folder / PDF, chromium)) is not None:
+        _LOG.warning("%s", why.of(settings.lang))
+    files = {name: fingerprint(folder / name) for name in sorted(_names(folder))}
+    told = manifest(run, groups, files, digest.hexdigest(), settings, now=now)
+    text = json.dumps(told, ensure_ascii=False, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
-    for file in folder.iterdir():
-        _sync(file)
+    for name in sorted(
+        _names(folder), key=lambda name: (name != RESULTS, name)
+    ):  # the list's own line is named first
+        _refuse_leak(folder / name, run)
+        _sync(folder / name)
     _sync(folder)
 
 
-def _fingerprint(file: Path) -> dict[str, str | int]:
-    with file.open("rb") as stream:
-        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()} - {IN_USE}
+
+
+def _simulated(run: RunRecord) -> str:
+    said = Text(
+        f"Run {run.id} was a rehearsal: it went to a simulator on the same machine ({run.target}). "
+        "Nothing reached WeChat or a merchant.",
+        f"任务 {run.id} 是一次演练：目标是本机上的模拟器（{run.target}），没有任何内容到达微信或商户。",
+    )
+    return f"{said.zh}\n{said.en}\n"
+
+
+def _refuse_leak(file: Path, run: RunRecord) -> None:
+    if leak := find_leak(file):
+        raise StoppedError(
+            Text(
+                f"the report was not finished: line {leak.line} of {file.name} would hold {leak.kind.en}. Nothing of it is "
+                f"left. If the list or the note holds it, take it out there and renew it; if not, please report this. "
+                f"Run {run.id} is safe in the ledger.",
+                f"报告未完成：{file.name} 第 {leak.line} 行会含有{leak.kind.zh}，已全部清除。如果它来自清单或备注，"
+                f"请从中删去并更换；否则请报告此问题。任务 {run.id} 的数据在台账中是安全的。",
+            )
+        )
+
+
+@contextmanager
+def _part(real: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A new folder beside the report's place, ours alone until the block ends; then it is gone, if it is still there.
+
+    Its lock tells a later export whether somebody is at it. What the block gets beside it takes the lock away.
+    """
+    part = real.with_name(f"{real.name}.part-{secrets.token_hex(4)}")
+    lock = FileLock(part / IN_USE)
+
+    def let_go() -> None:
+        lock.release()
+        (part / IN_USE).unlink(missing_ok=True)
+
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, part, ignore_errors=True)
+        stack.callback(lock.release)
+        part.mkdir()
+        with suppress(NotImplementedError):  # a file system without locks: what a kill leaves there stays
+            lock.acquire(timeout=0)
+        yield part, let_go
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Keep the search for cycles from looking through rows by the million: they make none, and a tenth of the time goes."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _clear_stale(real: Path) -> None:
+    """Remove what killed exports to the same place have left: ours by its name and its lock, which nobody holds."""
+    for part in real.parent.glob(f"{glob.escape(real.name)}.part-*"):
+        ours = re.fullmatch(r"[0-9a-f]{8}", part.name.removeprefix(f"{real.name}.part-"))
+        if not ours or part.is_symlink() or not (part / IN_USE).is_file():
+            continue
+        lock = FileLock(part / IN_USE)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError, NotImplementedError):
+            continue
+        lock.release()
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _put(part: Path, dest: Path) -> None:
@@ -184,30 +266,21 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         return
     if not real.is_dir():
         raise _refused(dest, "it is a file", "它是文件")
-    there = {entry.name for entry in real.iterdir()} - _LEFT_BY_DESKTOPS
+    there = {entry.name for entry in real.iterdir()} - LEFT_BY_DESKTOPS
     if not there:
         return
-    found = _manifest(real / MANIFEST)
+    found = read_manifest(real)
     if found is None:
         raise _refused(dest, "it is not empty and holds no report", "该文件夹不为空，且其中没有报告")
-    owner, own = found
-    if owner != run_id and not replace:
-        raise _refused(dest, f"it holds the report of run {owner}", f"其中是任务 {owner} 的报告")
-    if others := sorted(there - own):
+    if found.run != run_id and not replace:
+        raise _refused(dest, f"it holds the report of run {found.run}", f"其中是任务 {found.run} 的报告")
+    if others := sorted(there - {MANIFEST, *found.files}):
         names = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         raise _refused(
             dest,
             f"beside a report it holds files that would be lost: {names}",
             f"除报告外还有会丢失的文件：{names}",
         )
-
-
-def _manifest(file: Path) -> tuple[str, set[str]] | None:
-    """The run and the file names that a report's manifest tells of; None where there is no such manifest."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return str(found["run"]), {MANIFEST, *found["files"]}
-    return None
 
 
 def _refused(dest: Path, en: str, zh: str) -> UsageError:

@@ -6,8 +6,6 @@ UTF-8 with BOM and CRLF, as spreadsheets want it; text cells that one would run 
 from __future__ import annotations
 
 import csv
-from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.wording import action_text, reason_text
-from tcb_ops.runs.records import Tally
-from tcb_ops.spreadsheet import guard
+from tcb_ops.spreadsheet import RISKY, guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
     from zoneinfo import ZoneInfo
 
-    from tcb_ops.model import Lang
+    from tcb_ops.model import Lang, RowEnd
     from tcb_ops.reports.table import Cause
     from tcb_ops.runs.records import RowRecord
     from tcb_ops.settings import Settings
@@ -31,8 +28,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ERRCODE_COLUMNS",
     "RESULT_COLUMNS",
+    "WORDS",
     "Clock",
-    "Passed",
+    "fact_values",
     "own_values",
     "write_errcodes",
     "write_rows",
@@ -59,21 +57,12 @@ RESULT_COLUMNS = (
     "tcb_ended_at",
 )
 """What results.csv and failed.csv say after the input's own columns; the order is part of the contract."""
+WORDS = ("tcb_reason", "tcb_action")
+"""Those of them that are sentences; they stand side by side."""
 
 _NOT_GOOD = tuple(outcome for outcome in Outcome if outcome not in GOOD)
 ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "rows", *map(str, _NOT_GOOD))
 _NOTHING_TO_SAY = GOOD - {Outcome.UNCHANGED}
-FIRST = 200
-"""Rows that ended, but not well, which a pass keeps for the page."""
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """What was seen while the rows went by: counted then, so that it agrees with the files whatever runs meanwhile."""
-
-    groups: tuple[Tally, ...]
-    first: tuple[RowRecord, ...]
-    """The first rows that ended, but not well; 200 at most."""
 
 
 class Clock:
@@ -102,16 +91,24 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
     Text from outside has lost what looks like a secret.
     """
-    row, end = record.row, record.end
-    plain = end.reason is None and end.outcome in _NOTHING_TO_SAY
+    end = record.end
+    if end.reason is None and end.outcome in _NOTHING_TO_SAY:
+        return (*_whose(record), "", "", *_how(end))
+    return (*_whose(record), reason_text(end).of(lang), action_text(end).of(lang), *_how(end))
+
+
+def fact_values(record: RowRecord) -> tuple[Any, ...]:
+    """Give the same without WORDS: what does not hang on the language, nor on our wording."""
+    return (*_whose(record), *_how(record.end))
+
+
+def _whose(record: RowRecord) -> tuple[Any, ...]:
+    row = record.row
+    return row.line, row.merchant, row.appid, row.env, record.end.outcome.value
+
+
+def _how(end: RowEnd) -> tuple[Any, ...]:
     return (
-        row.line,
-        row.merchant,
-        row.appid,
-        row.env,
-        end.outcome.value,
-        "" if plain else reason_text(end).of(lang),
-        "" if plain else action_text(end).of(lang),
         end.errcode,
         redact(end.errmsg) if end.errmsg else "",
         redact(end.rid) if end.rid else "",
@@ -128,31 +125,37 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
 def write_rows(
     records: Iterable[RowRecord], headers: Sequence[str], results: Path, failed: Path, settings: Settings
-) -> Passed:
+) -> None:
     """Write results.csv and failed.csv in one pass. Raises OSError; the files must not be there yet."""
-    counted: Counter[tuple[Any, ...]] = Counter()
-    first: list[RowRecord] = []
     iso, lang = Clock(settings.zone).iso, settings.lang
     head = [guard(name) for name in (*headers, *RESULT_COLUMNS)]
     with _new(results) as every_row, _new(failed) as bad_rows:
         write, write_bad = _writer(every_row), _writer(bad_rows)
         write(head)
         write_bad(head)
+        commas = len(head) - 1
         for record in records:
-            row, end = record.row, record.end
-            counted[
-                row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code
-            ] += 1
             *values, started, ended = own_values(record, lang)
-            cells = [guard(cell) if cell else cell for cell in row.cells]
-            cells += [guard(value) if value and value.__class__ is str else value for value in values]
+            cells = [guard(cell) if cell and cell[0] in RISKY else cell for cell in record.row.cells]
+            cells += [
+                (guard(value) if value and value[0] in RISKY else value)
+                if value.__class__ is str
+                else ("" if value is None else str(value))
+                for value in values
+            ]
             cells += (iso(started), iso(ended))
-            write(cells)
-            if end.outcome not in GOOD:
-                write_bad(cells)
-                if len(first) < FIRST and end.outcome is not Outcome.PENDING:
-                    first.append(record)
-    return Passed(tuple(Tally(*(*key, rows)) for key, rows in counted.items()), tuple(first))
+            bad = record.end.outcome not in GOOD
+            # The writer looks at each letter on its own; a line without a letter that needs it is its cells and commas.
+            line = ",".join(cells)
+            if line.count(",") == commas and '"' not in line and "\n" not in line and "\r" not in line:
+                line += "\r\n"
+                every_row.write(line)
+                if bad:
+                    bad_rows.write(line)
+            else:
+                write(cells)
+                if bad:
+                    write_bad(cells)
 
 
 def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:

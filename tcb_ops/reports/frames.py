@@ -5,17 +5,31 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.files import RESULT_COLUMNS, own_values
 from tcb_ops.reports.summary import summary
+from tcb_ops.reports.table import errcode_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import pandas as pd
 
+    from tcb_ops.reports.diff import Diff
+    from tcb_ops.reports.history import History
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
-__all__ = ["errcodes_frame", "results_frame"]
+__all__ = [
+    "causes_frame",
+    "diff_frame",
+    "errcodes_frame",
+    "history_frame",
+    "merchants_frame",
+    "results_frame",
+    "timeline_frame",
+]
 
 _INTS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
 _TIMES = {"tcb_started_at", "tcb_ended_at"}
@@ -50,10 +64,7 @@ def results_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.Data
         if place >= own and name in _INTS:
             series[place] = pd.array(column, dtype="Int64")
         elif place >= own and name in _TIMES:
-            moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
-            series[place] = pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]").tz_convert(
-                settings.timezone
-            )
+            series[place] = _times(column, settings)
         else:
             series[place] = pd.array(column, dtype="string")
     frame = pd.DataFrame(series)
@@ -75,3 +86,115 @@ def errcodes_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
         index=index, columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
     )
     return frame.astype("Int64")
+
+
+def causes_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+    """What is wrong: a line per code, merchant and environment, most rows first, as in errcodes.csv.
+
+    =======================================================  ======
+    columns                                                  dtype
+    =======================================================  ======
+    code, merchant, appid, env                               string
+    rows                                                     Int64
+    meaning, action (in the settings' language)              string
+    =======================================================  ======
+    """
+    names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
+    lines = [
+        (
+            cause.code,
+            cause.merchant,
+            cause.appid,
+            cause.env,
+            cause.rows,
+            cause.meaning.of(settings.lang),
+            cause.action.of(settings.lang),
+        )
+        for cause in errcode_table(ledger, run)
+    ]
+    return _frame(names, lines, ints=("rows",))
+
+
+def merchants_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
+    """How merchants' rows stand: a line per merchant, in the order of their names.
+
+    merchant, appid (string); rows, good, not_good, pending (Int64), where rows is the sum of the other three.
+    """
+    lines: dict[tuple[str, str], list[int]] = {}
+    for tally in ledger.tallies(run):
+        line = lines.setdefault((tally.merchant, tally.appid), [0, 0, 0])
+        line[0 if tally.outcome in GOOD else 2 if tally.outcome is Outcome.PENDING else 1] += tally.rows
+    names = ("merchant", "appid", "rows", "good", "not_good", "pending")
+    return _frame(names, [(*who, sum(line), *line) for who, line in sorted(lines.items())], ints=names[2:])
+
+
+def timeline_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+    """The run over time: a line per stretch of one length, the oldest first; none where no row has ended.
+
+    ==============================================================================  ============================
+    columns                                                                         dtype
+    ==============================================================================  ============================
+    at: where the stretch begins                                                    datetime64 with time zone
+    seconds: its length                                                             Float64
+    linked, uploaded, unchanged, refused, failed, not_attempted: rows that ended    Int64
+    ended: their sum                                                                Int64
+    rate: ended ÷ seconds                                                           Float64
+    ==============================================================================  ============================
+
+    Rows that were skipped as bad input never began and are not in it.
+    """
+    import pandas as pd
+
+    kinds = [outcome for outcome in Outcome if outcome not in {Outcome.INVALID, Outcome.PENDING}]
+    moments = ledger.course(run)
+    ended = [sum(moment.outcomes.values()) for moment in moments]
+    seconds = [moment.until - moment.at for moment in moments]
+    columns: dict[str, Any] = {
+        "at": _times([moment.at for moment in moments], settings),
+        "seconds": pd.array(seconds, dtype="Float64"),
+    }
+    for outcome in kinds:
+        columns[str(outcome)] = pd.array(
+            [moment.outcomes.get(outcome, 0) for moment in moments], dtype="Int64"
+        )
+    columns["ended"] = pd.array(ended, dtype="Int64")
+    rates = [rows / span for rows, span in zip(ended, seconds, strict=True)]
+    columns["rate"] = pd.array(rates, dtype="Float64")
+    return pd.DataFrame(columns)
+
+
+def diff_frame(diff: Diff) -> pd.DataFrame:
+    """What changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
+    names = ("change", "merchant", "appid", "env", "before", "after", "rows")
+    lines = [tuple(getattr(line, name) for name in names) for line in diff.lines]
+    return _frame(names, lines, ints=("rows",))
+
+
+def history_frame(history: History) -> pd.DataFrame:
+    """Errcodes by day: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64); a day without is not in it."""
+    import pandas as pd
+
+    names = ("day", "merchant", "appid", "errcode", "rows")
+    lines = [tuple(getattr(line, name) for name in names) for line in history.lines]
+    frame = _frame(names, lines, ints=("errcode", "rows"))
+    frame["day"] = pd.DatetimeIndex([line.day for line in history.lines], dtype="datetime64[s]")
+    return frame
+
+
+def _frame(names: Sequence[str], lines: Sequence[Sequence[Any]], *, ints: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = list(zip(*lines, strict=True)) or [()] * len(names)
+    return pd.DataFrame(
+        {
+            name: pd.array(list(column), dtype="Int64" if name in ints else "string")
+            for name, column in zip(names, columns, strict=True)
+        }
+    )
+
+
+def _times(column: Iterable[float | None], settings: Settings) -> pd.DatetimeIndex:
+    import pandas as pd
+
+    moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
+    return pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]").tz_convert(settings.timezone)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcb_ops import errcodes
-from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, Text
+from tcb_ops.model import GOOD, Kind, Lang, Outcome, Owner, Reason, Text
 from tcb_ops.reports.redact import redact
 
 if TYPE_CHECKING:
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from tcb_ops.model import RowEnd
 
-__all__ = ["OUTCOMES", "Why", "action_text", "counts_line", "reason_text", "verdict", "why"]
+__all__ = [
+    "OUTCOMES",
+    "Why",
+    "action_text",
+    "counts_line",
+    "dead_token_action",
+    "reason_text",
+    "verdict",
+    "why",
+]
 
 OUTCOMES: dict[Outcome, Text] = {
     Outcome.LINKED: Text("linked", "已取得链接"),
@@ -80,10 +89,17 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         Text("The platform refused the row.", "平台拒绝了该行。"),
         Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。"),
     ),
+    Reason.COMPONENT: (
+        Text(
+            "The platform refused the component token in an environment of its own.",
+            "平台在自有环境中拒绝了 component_access_token。",
+        ),
+        Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。"),
+    ),
     Reason.DEAD_TOKEN: (
         Text(
-            "The token was refused and the token source gave the same one again.",
-            "令牌被拒绝，而令牌来源再次给出了同一个令牌。",
+            "The token source returns a dead token: the platform refused it, and the same one was given again.",
+            "令牌来源给出的是失效的令牌：平台拒绝了它，而再次取得的仍是同一个。",
         ),
         Text(
             "Have the token source renew this merchant's token, then run the row again.",
@@ -167,6 +183,7 @@ def why(
     good                                    none
     pending                                 pending           the run goes on
     an errcode other than 0                 the errcode       the catalogue's
+    the same, of the component token        it, (component)   the catalogue's, where they differ from a merchant's
     ETagMismatch                            ETagMismatch      the reason's (it is no code of the store)
     a code of the store                     the store's code  the catalogue's
     the store refused without a code        store_refused     the catalogue's for the HTTP status, if there is one
@@ -179,7 +196,9 @@ def why(
         return None if outcome in GOOD else _PENDING
     if errcode:
         known = errcodes.errcode(errcode)
-        return Why(str(errcode), known.meaning, known.action)
+        own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
+        # Told apart from the merchants' rows of the same code: another cause, mended elsewhere.
+        return Why(f"{errcode} (component)" if own != known else str(errcode), own.meaning, own.action)
     if store_code == _ETAG_MISMATCH:
         return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH])
     if store_code or (reason is Reason.STORE_REFUSED and http_status):
@@ -223,7 +242,7 @@ def reason_text(end: RowEnd) -> Text:
     said = Text(f" {detail}", detail) if detail else _NOTHING
     if found.code in {end.reason, end.outcome}:
         return Text(found.meaning.en + said.en, found.meaning.zh + said.zh)
-    if end.reason is Reason.BREAKER:
+    if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
         return _breaker(end, found)
     meaning = _REASONS[Reason.DEAD_TOKEN][0] if end.reason is Reason.DEAD_TOKEN else found.meaning
     if end.reason is Reason.STORE_REFUSED and detail:
@@ -252,6 +271,11 @@ def action_text(end: RowEnd) -> Text:
         end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
     )
     return _NOTHING if found is None else found.action
+
+
+def dead_token_action() -> Text:
+    """Say what to do where a token was refused and the source gave the same one again, whatever the errcode."""
+    return _REASONS[Reason.DEAD_TOKEN][1]
 
 
 def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tcb_ops.model import Owner
 from tcb_ops.runs.pacing import Breaker, Slowdown, Tries
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.model import Link, Row, RowEnd, Secret
     from tcb_ops.platform.tokens import Token
+    from tcb_ops.runs.metering import Metering
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.runs.records import Earlier, EnvRecord
 
@@ -61,9 +63,10 @@ class Env:
 
 @dataclass(eq=False, slots=True)
 class Account:
-    """A merchant (appid): its token, its rate, its breaker."""
+    """A merchant (appid), or the component for the platform's own environments: its token, its rate, its breaker."""
 
     appid: str
+    """Empty where the settings name no component."""
     pace: Slowdown
     breaker: Breaker = field(default_factory=Breaker)
     in_flight: int = 0
@@ -106,6 +109,8 @@ class Lane:
     queued: bool = False
     jobs: set[Job] = field(default_factory=set)
     """Begun and not ended, waiting ones included."""
+    held: str = ""
+    """The phase of the meter that keeps its next row from beginning."""
 
     @property
     def spent(self) -> bool:
@@ -116,8 +121,9 @@ class Lane:
 class Board:
     """The lanes of a run, the queue of those that can go on, and the clock of those that wait."""
 
-    def __init__(self, lanes: Iterable[Lane]) -> None:
+    def __init__(self, lanes: Iterable[Lane], meter: Metering | None = None) -> None:
         self.lanes = list(lanes)
+        self._meter = meter
         self._queue: deque[Lane] = deque()
         self._clock: list[tuple[float, int, Lane, Job | None]] = []
         self._ticket = 0
@@ -153,6 +159,8 @@ class Board:
     def wait(self, job: Job, until: float) -> None:
         """Take a row back that goes on later. It keeps its place in flight."""
         self._at(until, job.lane, job)
+        if self._meter is not None:
+            self._meter.enter("backoff")
 
     def again(self, job: Job) -> None:
         """Take a row back that may go on as soon as its lane may."""
@@ -200,6 +208,7 @@ class Board:
     def _from(self, lane: Lane, now: float) -> Job | None:
         """Take one row of a lane, or note what it waits for."""
         env, account = lane.env, lane.account
+        self._hold(lane, "")
         if len(lane.fresh) <= LOW and not (lane.drained or lane.refilling or lane.end_as):
             lane.refilling = True
             self.thirsty.append(lane)
@@ -207,24 +216,37 @@ class Board:
             return lane.back.popleft() if lane.back else None
         if not lane.back and not lane.fresh:
             return None
-        open_at = max(env.pace.paused_until, account.pace.paused_until, account.next_call)
+        paused_until = max(env.pace.paused_until, account.pace.paused_until)
+        open_at = max(paused_until, account.next_call)
         if open_at > now:
+            self._hold(lane, "slow" if paused_until > now else "limit")
             self._at(open_at, lane, None)
             return None
         if now >= account.renew_at:
             account.token = None
         if account.token is None:
             self.tokenless.add(account)
+            self._hold(lane, "token")
             return None
         if lane.back:
             return lane.back.popleft()
         if env.in_flight >= env.pace.limit or account.in_flight >= account.pace.limit:
+            self._hold(lane, "limit")
             return None
         env.in_flight += 1
         account.in_flight += 1
         job = Job(lane.fresh.popleft(), lane)
         lane.jobs.add(job)
         return job
+
+    def _hold(self, lane: Lane, phase: str) -> None:
+        """Tell the meter what a lane waits for from now on; empty for nothing."""
+        if self._meter is not None:
+            if lane.held:
+                self._meter.leave(lane.held)
+            if phase:
+                self._meter.enter(phase)
+            lane.held = phase
 
     def _at(self, when: float, lane: Lane, job: Job | None) -> None:
         self._ticket += 1
@@ -234,19 +256,30 @@ class Board:
         while self._clock and self._clock[0][0] <= now:
             _, _, lane, job = heapq.heappop(self._clock)
             if job is not None:
+                if self._meter is not None:
+                    self._meter.leave("backoff")
                 lane.back.append(job)
             self.enqueue(lane)
 
 
-def lanes_of(places: list[EnvRecord], pace: Pace) -> list[Lane]:
-    """One lane a place; places that share an environment or a merchant share its limits."""
-    accounts: dict[str, Account] = {}
+def lanes_of(places: list[EnvRecord], pace: Pace, component_appid: str = "") -> list[Lane]:
+    """One lane a place; places that share an environment or a merchant share its limits.
+
+    The platform's own environments share the component's account, whoever they are listed for.
+    """
+    accounts: dict[tuple[str, str], Account] = {}
     environments: dict[str, Env] = {}
     lanes = []
-    envs_of = Counter(place.appid for place in places)
+
+    def caller(place: EnvRecord) -> tuple[str, str]:
+        # Apart from a merchant's own account of the same appid: another interface, another quota.
+        return (place.owner, component_appid if place.owner == Owner.PLATFORM else place.appid)
+
+    envs_of = Counter(map(caller, places))
     for place in places:
-        most = min(pace.concurrency, pace.per_env * envs_of[place.appid])
-        account = accounts.setdefault(place.appid, Account(place.appid, Slowdown(most)))
+        key = caller(place)
+        most = min(pace.concurrency, pace.per_env * envs_of[key])
+        account = accounts.setdefault(key, Account(key[1], Slowdown(most)))
         environment = environments.setdefault(place.env, Env(place.env, Slowdown(pace.per_env)))
         lane = Lane(place.no, environment, account, place.owner)
         account.lanes.append(lane)

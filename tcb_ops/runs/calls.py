@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tcb_ops.platform.transport import Transport
     from tcb_ops.platform.wechat import Wechat
     from tcb_ops.runs.board import Job
+    from tcb_ops.runs.metering import Metering
     from tcb_ops.runs.records import Earlier
 
 __all__ = ["Calls", "Setback"]
@@ -66,6 +67,7 @@ class Calls:
     lang: Lang
     clock: Callable[[], float]
     """Monotonic seconds."""
+    meter: Metering
     link_calls: int = 0
     upload_calls: int = 0
     digests: dict[tuple[Path, int, int], str] = field(default_factory=dict)
@@ -81,7 +83,11 @@ class Calls:
         if earlier is not None and (same := await self._unchanged(job, earlier)) is not None:
             return same
         if job.link is None or self.clock() >= job.link_until:
-            got = await self._link(job)
+            self.meter.enter("link")
+            try:
+                got = await self._link(job)
+            finally:
+                self.meter.leave("link")
             if isinstance(got, Setback):
                 return got
             job.link, job.tries.link = got, 0
@@ -90,7 +96,11 @@ class Calls:
             return self._end(
                 job, Outcome.LINKED, errcode=0, errmsg="ok", file_id=job.link.file_id, link=job.link
             )
-        return await self._store(job, job.link)
+        self.meter.enter("store")
+        try:
+            return await self._store(job, job.link)
+        finally:
+            self.meter.leave("store")
 
     async def _link(self, job: Job) -> Link | Setback:
         row = job.row
@@ -112,7 +122,7 @@ class Calls:
                 end = self._end(
                     job,
                     Outcome.REFUSED,
-                    Reason.REFUSED,
+                    Reason.COMPONENT if job.lane.owner == Owner.PLATFORM else Reason.REFUSED,
                     errcode=answer.errcode,
                     errmsg=answer.errmsg,
                     rid=answer.rid,

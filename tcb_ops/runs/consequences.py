@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.model import GOOD, Outcome, Reason, RowEnd
+from tcb_ops.model import GOOD, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.pacing import Step, backoff_wait, next_step
 from tcb_ops.runs.scribe import Closing
 from tcb_ops.runs.stops import platform_stop
@@ -126,9 +126,10 @@ class Consequences:
         )
         for lane in lanes:
             if lane.end_as is None:
-                self._board.close(lane, end)
+                its = replace(end, reason=Reason.COMPONENT) if _by_component(lane, end) else end
+                self._board.close(lane, its)
                 in_flight = tuple(job.row.line for job in lane.jobs)
-                self._scribe.add(Closing(self._places[lane.no], end, in_flight))
+                self._scribe.add(Closing(self._places[lane.no], its, in_flight))
 
     def refused_token(self, job: Job, end: RowEnd) -> None:
         """After 40001 and its like: a token that is newer than the refused one is used, else the source is asked."""
@@ -151,14 +152,25 @@ class Consequences:
                 lane.back.remove(job)
                 self.ended(job, replace(job.refusal or RowEnd(0, Outcome.REFUSED), reason=Reason.DEAD_TOKEN))
         account.renew_at = float("inf")
-        if token.expires_at is not None and (left := token.expires_at - RENEW_BEFORE - time.time()) > 0:
+        due = token.renew_at
+        if due is None and token.expires_at is not None:
+            due = token.expires_at - RENEW_BEFORE
+        if due is not None and (left := due - time.time()) > 0:
             account.renew_at = self._clock() + left
         self._board.got_token(account, token)
 
 
+def _by_component(lane: Lane, end: RowEnd) -> bool:
+    """Whether what stops a lane was said of the component token."""
+    return lane.owner == Owner.PLATFORM and end.reason is Reason.BREAKER and end.errcode is not None
+
+
 def closed_end(job: Job, end_as: RowEnd) -> RowEnd:
-    """How a row that was waiting ends when its environment is closed: a refusal of its own is the truer end."""
-    if job.refusal is not None:
+    """How a row that was waiting ends when its environment is closed: a refusal of its own is the truer end.
+
+    Unless the platform has said why there is no other token (61003, 61023 …): that is what must be mended.
+    """
+    if job.refusal is not None and not (end_as.reason is Reason.NO_TOKEN and end_as.errcode):
         return job.refusal
     return replace(
         end_as, line=job.row.line, attempts=job.tries.calls, started_at=job.started_at, ended_at=time.time()

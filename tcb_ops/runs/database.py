@@ -19,7 +19,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
 from tcb_ops.runs.schema import SCHEMA, version
 
-__all__ = ["not_a_ledger", "open_database"]
+__all__ = ["not_a_ledger", "on_network", "open_database"]
 
 MAKING_SECONDS = 30
 """How long a process waits for another one that makes the same ledger."""
@@ -135,7 +135,7 @@ def _refuse_unsuitable(file: Path) -> None:
         raise not_a_ledger(str(file), f"the folder {folder} is not there", f"文件夹 {folder} 不存在")
     if file.is_dir():
         raise not_a_ledger(str(file), "it is a folder", "它是文件夹")
-    if _filesystem(folder) in _NETWORK:
+    if on_network(folder):
         raise not_a_ledger(
             str(file),
             "SQLite on a network file system is refused: its locks do not hold there",
@@ -150,6 +150,11 @@ def _refuse_unsuitable(file: Path) -> None:
         except OSError as error:
             why = error.strerror or "cannot be created"
             raise not_a_ledger(str(file), f"it cannot be created ({why})", f"无法创建（{why}）") from None
+
+
+def on_network(folder: Path) -> bool:
+    """Whether a folder lies on a network file system, where SQLite's locks do not hold; Linux alone tells."""
+    return _filesystem(folder.resolve()) in _NETWORK
 
 
 def _filesystem(folder: Path) -> str:

@@ -13,23 +13,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tcb_ops.errors import TokenError
+from tcb_ops.errors import TokenError, TokenSourceError, TransportError
 from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.runs.board import REFILL, Account, Board, Job, Lane, lanes_of
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.consequences import Consequences, closed_end
+from tcb_ops.runs.metering import Metering
 from tcb_ops.runs.pacing import Outage, Pace, after_canary
 from tcb_ops.runs.progress import Progress, Pulse
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.scribe import Scribe
-from tcb_ops.runs.stops import canary_stop, interrupted, outage
+from tcb_ops.runs.stops import NO_COMPONENT, canary_stop, interrupted, outage, token_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from tcb_ops.model import Row
-    from tcb_ops.platform.tokens import TokenSource
+    from tcb_ops.model import Row, Secret
+    from tcb_ops.platform.tokens import Token, TokenSource
     from tcb_ops.platform.transport import Transport
     from tcb_ops.platform.wechat import Wechat
     from tcb_ops.runs.ledger import Ledger
@@ -40,6 +41,8 @@ __all__ = ["Engine", "Means"]
 
 GRACE = 3.0
 """Seconds that calls in flight have to end when a run is interrupted."""
+TELL_PHASES_EVERY = 1.0
+"""Seconds between two times that the ledger is told where the time went."""
 SHOW_EVERY = 0.1
 """Seconds between two looks at the progress."""
 
@@ -61,6 +64,8 @@ class Means:
     skip_unchanged: bool = False
     canary: int = 0
     """So many environments go first; 0 for all at once."""
+    component_appid: str = ""
+    """Whose token serves the platform's own environments; empty where the settings do not say."""
     chance: Callable[[], float] = random.random
 
 
@@ -73,8 +78,16 @@ class Engine:
         self._clock = self._loop.time
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-reader")
+        self._meter = Metering(self._pace.concurrency, self._clock)
         self._calls = Calls(
-            run.kind, means.wechat, means.transport, means.root, means.etag, means.lang, self._clock
+            run.kind,
+            means.wechat,
+            means.transport,
+            means.root,
+            means.etag,
+            means.lang,
+            self._clock,
+            self._meter,
         )
         self._scribe = Scribe(means.ledger, run, means.links, self._writer, self._spent, self._committed)
         self._places: dict[int, EnvRecord] = {}
@@ -88,10 +101,14 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._outage = Outage()
         self._last_outage = ""
+        self._tokens_away = False
+        """Whether the token source met the outage too."""
         self._held: list[Job] = []
         """Rows that met the outage, with the places they hold."""
         self._trouble: Exception | None = None
         self._metered = (self._clock(), 0, 0)
+        self._told_phases = self._clock()
+        """When the ledger was last told where the time went."""
         self._shown = 0.0
         self._pulse = Pulse(run.rows, 0)
 
@@ -148,7 +165,9 @@ class Engine:
 
     def _set_out(self, places: list[EnvRecord]) -> None:
         """Put environments on the board."""
-        self._board = Board(lanes_of([place for place in places if place.pending], self._pace))
+        self._board = Board(
+            lanes_of([p for p in places if p.pending], self._pace, self._means.component_appid), self._meter
+        )
         self._then = Consequences(
             self._run,
             self._pace,
@@ -167,6 +186,7 @@ class Engine:
         """After trouble: give calls in flight a moment, then end them; their rows stay pending."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE)
+        self._told_phases = float("-inf")  # what is left of it goes with the last commit
 
     async def _clear_away(self, writing: asyncio.Task[None] | None) -> None:
         if self._timer is not None:
@@ -208,11 +228,13 @@ class Engine:
         while len(self._tasks) < most and len(self._tasks) + self._scribe.uncommitted < 2 * most:
             job = self._board.take(now)
             if job is None:
+                self._meter.room(there=True)
                 return
             if job.lane.end_as is not None:
                 self._then.ended(job, closed_end(job, job.lane.end_as))
                 continue
             self._begin(job, now)
+        self._meter.room(there=False)
 
     def _begin(self, job: Job, now: float) -> None:
         account = job.lane.account
@@ -280,16 +302,38 @@ class Engine:
     # --- tokens -------------------------------------------------------------------------------------------------
 
     async def _ask_token(self, account: Account) -> None:
-        """Get an account's token; without one its rows end as not_attempted."""
+        """Get an account's token; without one its rows end as not_attempted.
+
+        A source that nobody gets a token of ends the run. One that asks the platform waits with the rows while that
+        is away.
+        """
+        lang = self._means.lang
         refused, account.refused = account.refused, None
         try:
-            token = await self._means.tokens.token(account.appid, refused)
+            token = await self._token_of(account, refused)
         except TokenError as error:
-            self._then.close(account.lanes, Reason.NO_TOKEN, error.text.of(self._means.lang))
+            self._then.close(
+                account.lanes, Reason.NO_TOKEN, error.text.of(lang), errcode=error.errcode or None
+            )
+        except TokenSourceError as error:
+            self._stop(token_stop(error, self._run))
+        except TransportError as error:
+            account.refused, self._tokens_away = refused, True
+            self._nobody_there(error.text.of(lang))
+            await asyncio.sleep(max(SHOW_EVERY, self._outage.probe_at - self._clock()))
+            self._board.tokenless.add(account)
         else:
+            if self._tokens_away:
+                self._tokens_away = False
+                self._outage_ended()
             self._then.got_token(account, token, refused)
         finally:
             account.asking = False
+
+    async def _token_of(self, account: Account, refused: Secret | None) -> Token:
+        if not account.appid:
+            raise TokenError(NO_COMPONENT)
+        return await self._means.tokens.token(account.appid, refused)
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 
@@ -314,13 +358,17 @@ class Engine:
 
     def _met_outage(self, job: Job, detail: str) -> None:
         """Hold a row that found nobody there while nobody else was answered either. No attempt is counted."""
+        job.link = None  # so that the probe asks the platform too, not the store alone
+        self._held.append(job)
+        self._nobody_there(detail)
+
+    def _nobody_there(self, detail: str) -> None:
         now, begins = self._clock(), self._outage.since is None
         self._last_outage = detail.rstrip(".。")
         self._outage.suspect(now, self._pace)
         if begins:
+            self._meter.enter("outage")
             self._show(now)
-        job.link = None  # so that the probe asks the platform too, not the store alone
-        self._held.append(job)
         if self._outage.over(now, self._pace):
             self._stop(outage(self._run, self._pace, self._last_outage))
 
@@ -333,6 +381,7 @@ class Engine:
 
     def _outage_ended(self) -> None:
         self._outage.ended()
+        self._meter.leave("outage")
         held, self._held = self._held, []
         for job in held:
             self._board.again(job)
@@ -343,7 +392,10 @@ class Engine:
         calls = self._calls
         then, links, uploads = self._metered
         self._metered = (self._clock(), calls.link_calls, calls.upload_calls)
-        return Meter(self._metered[0] - then, calls.link_calls - links, calls.upload_calls - uploads)
+        phases: dict[str, float] = {}
+        if self._metered[0] - self._told_phases >= TELL_PHASES_EVERY:
+            self._told_phases, phases = self._metered[0], self._meter.take()
+        return Meter(self._metered[0] - then, calls.link_calls - links, calls.upload_calls - uploads, phases)
 
     def _committed(self) -> None:
         """After a commit: there is room for more rows, and something to show."""

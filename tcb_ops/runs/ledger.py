@@ -6,7 +6,8 @@ token, signature or link is ever written here.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, RunNotFoundError
 from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.runs.across import errcodes_by_quarter, previous_run, rows_by_path
+from tcb_ops.runs.course import add_phases, ended_between, ends_by_moment, moments, phases_of
 from tcb_ops.runs.database import open_database
 from tcb_ops.runs.records import (
     Earlier,
     EnvRecord,
     Meter,
+    Moment,
     NewRun,
     RowRecord,
     RunRecord,
@@ -32,7 +36,7 @@ from tcb_ops.runs.records import (
     read_run,
     run_values,
 )
-from tcb_ops.runs.schema import STORED, envs, rows, runs
+from tcb_ops.runs.schema import STORED, envs, rows, runs, spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -80,7 +84,9 @@ class Ledger:
     def __init__(self, where: str) -> None:
         """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
         self._engine, self.file, self.name = open_database(where)
+        self._held: sa.Connection | None = None
         self._identity = self._identify()
+        self._keeps_phases = False
 
     def close(self) -> None:
         """Close all connections."""
@@ -211,6 +217,14 @@ class Ledger:
             for _, no, env, appid, merchant, owner, left, count, waiting in self._read(query)
         ]
 
+    def envs(self, run: RunRecord) -> list[EnvRecord]:
+        """List a run's environments without counting its rows: `rows` and `pending` are 0."""
+        query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
+        return [
+            EnvRecord(no, env, appid, merchant, owner, bool(left))
+            for _, no, env, appid, merchant, owner, left in self._read(query)
+        ]
+
     def pending(self, run: RunRecord, place: EnvRecord, after_line: int, limit: int) -> list[Row]:
         """Read the next pending rows of one environment, in the order of the list."""
         query = (
@@ -225,6 +239,20 @@ class Ledger:
             .limit(limit)
         )
         return [read_row(record, place) for record in self._read(query)]
+
+    def first_bad(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
+        """Read the first rows of one environment that ended, but not well, in the order of the list."""
+        query = (
+            sa.select(rows)
+            .where(
+                rows.c.run == run.number,
+                rows.c.place == place.no,
+                rows.c.outcome.not_in([*GOOD, Outcome.PENDING]),
+            )
+            .order_by(rows.c.line)
+            .limit(limit)
+        )
+        return [RowRecord(read_row(record, place), read_end(record)) for record in self._read(query)]
 
     def earlier(self, run: RunRecord, place: EnvRecord, paths: Sequence[str]) -> dict[str, Earlier]:
         """What earlier uploads to this target left at some paths of an environment, where the last word is certain."""
@@ -260,7 +288,7 @@ class Ledger:
 
         `merchant` is a name or an appid, `path` a cloud path or a part of one.
         """
-        place_of = {place.no: place for place in self.places(run)}
+        place_of = {place.no: place for place in self.envs(run)}
         query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
         if outcomes is not None:
             query = query.where(rows.c.outcome.in_(outcomes))
@@ -276,7 +304,7 @@ class Ledger:
         while batch := self._read(query.where(rows.c.line > last)):
             last = batch[-1].line
             for record in batch:
-                yield RowRecord(read_row(record, place_of[record.place]), read_end(record))
+                yield RowRecord(read_row(record, place_of[record[2]]), read_end(record))
 
     def mended(self, run: RunRecord) -> set[int]:
         """Lines of a run that one of its retries, or a retry of those, has ended well since."""
@@ -286,6 +314,12 @@ class Ledger:
             lines.update(line for (line,) in self._read(good))
             lines |= self.mended(read_run(child))
         return lines
+
+    def retries(self, run: RunRecord) -> list[RunRecord]:
+        """List the retries of a run and the retries of those, the oldest first."""
+        found = [read_run(record) for record in self._read(sa.select(runs).where(runs.c.parent == run.id))]
+        found += [later for retry in list(found) for later in self.retries(retry)]
+        return sorted(found, key=lambda retry: retry.number)
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Rows by outcome, without zeros, pending included: their sum is the rows in."""
@@ -302,7 +336,7 @@ class Ledger:
         count = sa.func.count()
         keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
         query = sa.select(*keys, count).where(rows.c.run == run.number).group_by(*keys)
-        place_of = {place.no: place for place in self.places(run)}
+        place_of = {place.no: place for place in self.envs(run)}
         found = [
             Tally(
                 place_of[place].appid,
@@ -318,14 +352,65 @@ class Ledger:
         ]
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
+    def course(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
+        """How rows ended over time, in moments of one width from the run's begin to its last end.
+
+        Empty where no row has ended. Rows that never began (invalid) are in none.
+        """
+        first, last = self._read(ended_between(run))[0]
+        if last is None:
+            return []
+        began = min(run.created_at, first)
+        width = max(last - began, 0.001) / buckets
+        found = self._read(ends_by_moment(run, began, width, self._engine.dialect.name))
+        return moments(began, width, buckets, found)
+
+    def spent(self, run: RunRecord) -> dict[str, float]:
+        """Seconds of the run by what it waited for (metering.py), over all sittings; empty where nothing was measured."""
+        if not self._has_phases():
+            return {}
+        return {phase: float(seconds) for phase, seconds in self._read(phases_of(run))}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Ledger]:
+        """Give the ledger as it is at this moment: reads agree with one another, whatever is written meanwhile."""
+        seen = copy(self)
+        try:
+            with self._engine.connect() as connection:
+                if self._engine.dialect.name == "sqlite":
+                    connection.exec_driver_sql("BEGIN")  # the driver would begin at a write only
+                else:
+                    connection.execution_options(isolation_level="REPEATABLE READ")
+                seen._held = connection  # noqa: SLF001  its own copy
+                yield seen
+        except SQLAlchemyError as error:
+            raise self._trouble(error) from None
+
+    # --- across runs --------------------------------------------------------------------------------------------
+
+    def by_path(self, run: RunRecord) -> Iterator[Any]:
+        """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three."""
+        return self._stream(rows_by_path(run, self._engine.dialect.name))
+
+    def previous(self, run: RunRecord) -> RunRecord | None:
+        """Find the finished run before this one that it can be compared with; a retry has none."""
+        found = [] if run.parent else self._read(previous_run(run))
+        return read_run(found[0]) if found else None
+
+    def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
+        """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) over the runs of a target."""
+        return self._stream(errcodes_by_quarter(target, since, self._engine.dialect.name))
+
     # --- writing what happened ----------------------------------------------------------------------------------
 
-    def record(self, run: RunRecord, ends: Sequence[RowEnd], spent: Meter) -> None:
+    def record(self, run: RunRecord, ends: Sequence[RowEnd], meter: Meter) -> None:
         """Commit how rows ended, and what the sitting has spent since the last time."""
+        if meter.phases and not self._keeps_phases:
+            self._make_phases()
         with self._writing() as connection:
             if ends:
                 connection.execute(_RECORD, [end_values(run.number, end) for end in ends])
-            self._spend(connection, run, spent)
+            self._spend(connection, run, meter)
 
     def close_place(
         self,
@@ -385,16 +470,32 @@ class Ledger:
     # --- the database -------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _spend(connection: sa.Connection, run: RunRecord, spent: Meter) -> None:
+    def _spend(connection: sa.Connection, run: RunRecord, meter: Meter) -> None:
+        add_phases(connection, run, meter.phases)
         connection.execute(
             runs.update()
             .where(runs.c.number == run.number)
             .values(
-                seconds=runs.c.seconds + spent.seconds,
-                link_calls=runs.c.link_calls + spent.link_calls,
-                upload_calls=runs.c.upload_calls + spent.upload_calls,
+                seconds=runs.c.seconds + meter.seconds,
+                link_calls=runs.c.link_calls + meter.link_calls,
+                upload_calls=runs.c.upload_calls + meter.upload_calls,
             )
         )
+
+    def _make_phases(self) -> None:
+        """Make the table of phases in a ledger that was made before there was one."""
+        try:
+            spent.create(self._engine, checkfirst=True)
+        except SQLAlchemyError as error:
+            if not self._has_phases():  # two processes made it at once
+                raise self._trouble(error) from None
+        self._keeps_phases = True
+
+    def _has_phases(self) -> bool:
+        try:
+            return sa.inspect(self._engine).has_table(spent.name)
+        except SQLAlchemyError as error:
+            raise self._trouble(error) from None
 
     def _identify(self) -> tuple[int, int] | None:
         """Which file the ledger is; None for a database elsewhere, or a file that is gone."""
@@ -408,8 +509,19 @@ class Ledger:
 
     def _read(self, query: sa.Select[Any]) -> Sequence[Any]:
         try:
+            if self._held is not None:
+                return self._held.execute(query).all()
             with self._engine.connect() as connection:
                 return connection.execute(query).all()
+        except SQLAlchemyError as error:
+            raise self._trouble(error) from None
+
+    def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
+        """Give what a query finds, some thousand records at a time."""
+        try:
+            with self._engine.connect() if self._held is None else nullcontext(self._held) as connection:
+                for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
+                    yield from batch
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
 

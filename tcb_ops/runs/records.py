@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tcb_ops.model import Lang
 
 __all__ = [
     "Earlier",
     "EnvRecord",
     "Meter",
+    "Moment",
     "NewRun",
     "RowRecord",
     "RunRecord",
@@ -67,6 +70,8 @@ class RunRecord(NewRun):
     """Why the last sitting ended early; empty when it did not."""
     report: str = ""
     """Where its links.csv or its newest report folder stands."""
+    retries: tuple[str, ...] = ()
+    """With `report --final`: the retries whose ends are in. Not in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,19 @@ class Meter:
     seconds: float = 0.0
     link_calls: int = 0
     upload_calls: int = 0
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the run by what it waited for (metering.py); told now and then, not with each commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A stretch of a run's time, and how the rows ended that ended in it."""
+
+    at: float
+    """Unix seconds."""
+    until: float
+    outcomes: Mapping[Outcome, int]
+    """Without zeros; empty where nothing ended."""
 
 
 _RUN = tuple(RunRecord.__dataclass_fields__)
@@ -167,6 +185,7 @@ def plan_values(number: int, row: Row, number_of: dict[tuple[str, str], int], la
 
 
 # A million rows are read for a report: by place in the table (schema.py), not by name, which costs a third more.
+_decode = json.JSONDecoder().raw_decode
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason}
 
@@ -175,7 +194,7 @@ def read_row(record: Any, place: EnvRecord) -> Row:
     """The row of a record of the rows table."""
     line, _, path, file, size, mtime_ns, cells = record[1:8]
     return Row(
-        line, place.env, path, place.appid, place.merchant, file, tuple(json.loads(cells)), size, mtime_ns
+        line, place.env, path, place.appid, place.merchant, file, tuple(_decode(cells)[0]), size, mtime_ns
     )
 
 
@@ -186,7 +205,9 @@ def read_end(record: Any) -> RowEnd:
 
 def read_run(record: Any) -> RunRecord:
     """The run of a record."""
-    values = {name: getattr(record, name) for name in _RUN if name not in {"headers", "settings", "kind"}}
+    values = {
+        name: getattr(record, name) for name in _RUN if name not in {"headers", "settings", "kind", "retries"}
+    }
     return RunRecord(
         **values,
         kind=Kind(record.kind),

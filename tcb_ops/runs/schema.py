@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["SCHEMA", "STORED", "envs", "rows", "runs", "version"]
+__all__ = ["SCHEMA", "STORED", "envs", "rows", "runs", "spent", "version"]
 
 SCHEMA = sa.MetaData()
 
@@ -86,8 +86,32 @@ rows = sa.Table(
     sqlite_with_rowid=False,
 )
 
+spent = sa.Table(
+    "spent",
+    SCHEMA,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
+    sa.Column("phase", sa.Text, primary_key=True),
+    sa.Column("seconds", sa.Double, nullable=False, default=0.0),
+    sqlite_with_rowid=False,
+)
+"""Where a run's time went. Ledgers of version 1 made before it was thought of get it with the next run."""
+
 STORED = sa.text("outcome IN ('uploaded', 'unchanged', 'failed')")
 """Rows that say, or put in doubt, what stands at a path; written alike in the index and in the query that uses it."""
 
 sa.Index("rows_by_path", rows.c.path, sqlite_where=STORED, postgresql_where=STORED)
 sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)
+
+CARRIES_ERRCODE = sa.text("errcode <> 0")
+"""Rows that carry an errcode other than 0; written alike in the index and in the query that uses it."""
+
+errcodes = sa.Index(
+    "rows_by_errcode",
+    rows.c.run,
+    rows.c.place,
+    rows.c.errcode,
+    rows.c.ended_at,
+    sqlite_where=CARRIES_ERRCODE,
+    postgresql_where=CARRIES_ERRCODE,
+)
+"""Holds all that the history asks for; a ledger that was made without it is only slower."""

@@ -163,6 +163,7 @@ class Sitting:
                     self._show,
                     self._skip_unchanged,
                     self._canary,
+                    settings.tokens.component_appid,
                 )
                 self._engine = Engine(self._run, means)
                 if self._cancelled:

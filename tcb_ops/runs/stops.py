@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import errcode
-from tcb_ops.errors import CanaryError, InterruptedRunError, OutageError, PlatformStopError
+from tcb_ops.errors import (
+    CanaryError,
+    InterruptedRunError,
+    OutageError,
+    PlatformStopError,
+    TokenSourceError,
+)
 from tcb_ops.model import Text
 
 if TYPE_CHECKING:
@@ -13,7 +19,14 @@ if TYPE_CHECKING:
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.runs.records import RunRecord
 
-__all__ = ["canary_stop", "interrupted", "outage", "platform_stop"]
+__all__ = ["NO_COMPONENT", "canary_stop", "interrupted", "outage", "platform_stop", "token_stop"]
+
+NO_COMPONENT = Text(
+    "This environment is the platform's own (owner = platform) and is served with the component token: set "
+    "tokens.component_appid in the settings.",
+    "该环境属于平台自己（owner = platform），要用 component_access_token：请在设置中填写 tokens.component_appid。",
+)
+"""Why a row of the platform's own environments has no token."""
 
 
 def _go_on(run: RunRecord) -> Text:
@@ -50,6 +63,12 @@ def platform_stop(end: RowEnd, run: RunRecord) -> PlatformStopError:
             f"errcode {known.code}（{known.meaning.zh}）影响所有商户。{known.action.zh} {more.zh}",
         )
     )
+
+
+def token_stop(error: TokenSourceError, run: RunRecord) -> TokenSourceError:
+    """The error of a run whose token source has no token for anybody."""
+    more = _go_on(run)
+    return TokenSourceError(Text(f"{error.text.en} {more.en}", f"{error.text.zh}{more.zh}"))
 
 
 def canary_stop(run: RunRecord, bad: int) -> CanaryError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord
 
-__all__ = ["PROBE", "Work", "audit_work", "list_work", "retry_work"]
+__all__ = ["PROBE", "Work", "audit_work", "list_work", "rest_work", "retry_work"]
 
 PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit asks a link for. Nothing is stored there."""
@@ -147,6 +147,22 @@ def audit_work(merchants: Merchants, sha256: str, selection: str = "") -> Work:
         rows,
         _places(rows(), merchants),
         selection,
+    )
+
+
+def rest_work(run: RunRecord) -> Work:
+    """What is left of a run, as the ledger has it: for going on without its list."""
+    return Work(
+        Kind(run.kind),
+        run.list_name,
+        run.list_sha256,
+        run.list_bytes,
+        run.headers,
+        Path(run.root) if run.root else None,
+        lambda: iter(()),  # they stand in the ledger
+        [],
+        run.settings.get("selection", ""),
+        run.parent,
     )
 
 

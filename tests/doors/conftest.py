@@ -124,7 +124,7 @@ class Desk:
 @contextmanager
 def spawned(argv: list[str], folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
-    env |= {"PYTHONUTF8": "1"} | options.pop("env", {})
+    env |= {"PYTHONUTF8": "1", "TCB_OPS_CHROMIUM": ""} | options.pop("env", {})
     given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     with subprocess.Popen(argv, cwd=folder, env=env, text=True, encoding="utf-8", **given) as process:
         try:

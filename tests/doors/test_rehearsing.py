@@ -66,6 +66,30 @@ def test_simulate_serves_exactly_those_merchants_tokens_and_faults(open_desk):
     assert [file.read_bytes() for file in kept] == [(desk.folder / "files" / "0.bin").read_bytes()]
 
 
+def test_simulate_needs_no_tokens_where_its_plan_plays_the_platform(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    said = desk("simulate", "--merchants", "merchants.csv")
+    assert (said.code, said.out) == (2, "")
+    assert "--tokens FILE, or a fault plan whose [component]" in said.err
+    platform = '[component]\nappid = "wxc"\nsecret = "practice-secret"\nticket = "practice-ticket"\n'
+    (desk.folder / "faults.toml").write_text(platform, "utf-8")
+    words = ("simulate", "--merchants", "merchants.csv", "--port", "0", "--faults", "faults.toml")
+    with desk.process(*words) as process:
+        base = process.stdout.readline().strip()
+        answer = httpx.post(
+            f"{base}/cgi-bin/component/api_component_token",
+            json={
+                "component_appid": "wxc",
+                "component_appsecret": "practice-secret",
+                "component_verify_ticket": "practice-ticket",
+            },
+            trust_env=False,
+        )
+        assert set(answer.json()) == {"component_access_token", "expires_in"}
+        process.terminate()
+        process.communicate(timeout=20)
+
+
 def test_simulate_refuses_what_it_cannot_serve(open_desk):
     desk = open_desk(many(TEA, rows=1))
     (desk.folder / "bad.toml").write_text("[[fault]]\nerrcod = 1\n", "utf-8")

@@ -13,7 +13,15 @@ from tcb_ops.model import Merchant
 from tcb_ops.simulator import Fault
 
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
-REPORT = {"results.csv", "failed.csv", "errcodes.csv", "report.html", "manifest.json"}
+REPORT = {
+    "results.csv",
+    "failed.csv",
+    "errcodes.csv",
+    "report.html",
+    "report.xlsx",
+    "manifest.json",
+    "SIMULATED-演练.txt",
+}
 LIVE = ("--api-base", "https://api.example.invalid", "--patience", "0.1")
 
 

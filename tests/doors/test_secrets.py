@@ -1,6 +1,7 @@
 """Tokens, signatures and links stand in links.csv and nowhere else, however a command ends and however much is logged."""
 
 import csv
+import json
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 from shop import BOOKS, TEA, TEA_TEST, many
 
-from tcb_ops.simulator import Fault
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.simulator import Component, Fault
 from tcb_ops.simulator.faults import Etag, Reset, Step
 
 LOUD = (
@@ -139,10 +141,139 @@ def test_when_the_program_itself_breaks(desk):
     """A defect made on purpose, deep in a call: --verbose shows its trace, and that holds no secret."""
     broken = LOUD.replace(
         "from tcb_ops.doors",
-        "import tcb_ops.platform.wechat as w; w.json.loads = None; from tcb_ops.doors",
+        "import tcb_ops.platform.answers as w; w.json.loads = None; from tcb_ops.doors",
     )
     with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "TypeError" in err
     assert_kept(desk, out, err)
+
+
+# --- secrets of the token sources -----------------------------------------------------------------------------------------
+
+PLATFORM = Component("wxplatform", "PrAcTiCe-app-secret", "PrAcTiCe-ticket", rotate=True)
+OWN = Merchant("wxplatform", "平台自有", "own-env-1", owner=Owner.PLATFORM)
+KEY = "Bearer PrAcTiCe-auth-key"
+REFRESH = f"practice-refresh-token-of-{BOOKS.appid}"
+
+
+@pytest.fixture
+def platforms_desk(open_desk, monkeypatch):
+    """A platform that refreshes by itself: its secret in the environment, its ticket in a file."""
+    faults = [
+        *TROUBLE,
+        Fault(appid=BOOKS.appid, step=Step.AUTHORIZER_TOKEN, errcode=61003, errmsg=f"no {REFRESH}"),
+    ]
+    desk = open_desk(
+        many(TEA, TEA_TEST, BOOKS, rows=6),
+        faults,
+        merchants=(TEA, TEA_TEST, BOOKS, OWN),
+        component=PLATFORM,
+        tokens={},
+    )
+    (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
+    monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
+    settings(
+        desk,
+        'source = "component"',
+        "sole_owner = true",
+        f'component_appid = "{PLATFORM.appid}"',
+        'secret = "env:PRACTICE_SECRET"',
+        'ticket = "file:ticket.txt"',
+    )
+    return desk
+
+
+def settings(desk, *tokens):
+    file = desk.folder / "tcb-ops.toml"
+    head = file.read_text(encoding="utf-8").split("[tokens]")[0]
+    file.write_text("\n".join([head, "[tokens]", *tokens]), encoding="utf-8")
+
+
+def of_the_store(desk):
+    """Every token that stands in the store by now."""
+    found = [json.loads(file.read_text()) for file in (desk.folder / "tcb-ops.tokens").glob("*.json")]
+    return {
+        record[name] for record in found for name in ("access_token", "refresh_token") if record.get(name)
+    }
+
+
+def assert_planted_kept(desk, planted, *texts):
+    assert_kept(desk, *texts)
+    mine = {"ticket.txt", "links.csv", "links.csv.part"}
+    for secret in planted:
+        assert [text[:200] for text in texts if secret in text] == [], secret
+        for file in desk.folder.rglob("*"):
+            if file.is_file() and file.name not in mine and "tcb-ops.tokens" not in file.parts:
+                assert secret.encode() not in file.read_bytes(), (secret, file.name)
+
+
+def test_the_platforms_own_secrets_in_runs_that_succeed_and_fail(platforms_desk):
+    desk = platforms_desk
+    planted = {PLATFORM.secret, PLATFORM.ticket, REFRESH}
+    _, links_out, links_err = loud(desk, *links())
+    assert "DEBUG" in links_err, "the loggers are loud"
+    planted |= of_the_store(desk)
+    assert len(planted) > 4
+    assert_planted_kept(desk, planted, links_out, links_err)
+    desk.shop.sim.expire(TEA.appid)
+    _, out, err = loud(desk, *upload("--json", "--new-run"))
+    planted |= of_the_store(desk)
+    assert_planted_kept(desk, planted, out, err)
+    desk.shop.sim.refuse_ip()
+    desk.shop.sim.expire(TEA.appid)
+    code, out, err = loud(desk, *links("--new-run"))
+    assert code == 3
+    assert "61004" in err
+    assert_planted_kept(desk, planted, out, err)
+
+
+def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, until):
+    desk = platforms_desk
+    (desk.folder / "ticket.txt").write_text("PrAcTiCe-other-ticket")
+    code, out, err = loud(desk, *links())
+    assert code == 3
+    assert "61006" in err
+    assert_planted_kept(desk, {PLATFORM.secret, "PrAcTiCe-other-ticket"}, out, err)
+    (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
+    before = desk.shop.sim.stats["authorizer_token"]
+
+    def kill(process):
+        until(lambda: desk.shop.sim.stats["authorizer_token"] > before)
+        process.send_signal(signal.SIGKILL)
+
+    _, out, err = loud(desk, *links(), act=kill)
+    assert_planted_kept(desk, {PLATFORM.secret, PLATFORM.ticket} | of_the_store(desk), out, err)
+
+
+def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platforms_desk):
+    """A defect made on purpose beneath the refresh: --verbose shows its trace, and that holds no secret."""
+    desk = platforms_desk
+    broken = LOUD.replace(
+        "from tcb_ops.doors",
+        "import tcb_ops.platform.tokens.issuer as i; i.is_token = None; from tcb_ops.doors",
+    )
+    with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "TypeError" in err
+    assert_planted_kept(desk, {PLATFORM.secret, PLATFORM.ticket}, out, err)
+
+
+@pytest.mark.parametrize("port", ["closed", "open"])
+def test_the_token_servers_key(open_desk, monkeypatch, port):
+    desk = open_desk(many(TEA, rows=2))
+    monkeypatch.setenv("PRACTICE_KEY", KEY)
+    base = "http://127.0.0.1:9" if port == "closed" else desk.shop.sim.base  # no token server: it answers 403
+    settings(
+        desk,
+        'source = "service"',
+        f'url = "{base}/{{appid}}?key=PrAcTiCe-query"',
+        'auth_env = "PRACTICE_KEY"',
+    )
+    code, out, err = loud(desk, *links())
+    assert code == 3
+    assert ("cannot be reached" if port == "closed" else "HTTP 403") in err
+    assert_planted_kept(desk, {KEY, "PrAcTiCe-auth-key"}, out, err)
+    assert "PrAcTiCe-query" not in out + err

@@ -13,9 +13,12 @@ import pytest
 
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.model import Secret
-from tcb_ops.platform import tokens as module
-from tcb_ops.platform.tokens import CommandTokens, FileTokens, Token, TokenSource, open_source
-from tcb_ops.settings import TokenSettings
+from tcb_ops.platform.tokens import Token, TokenSource, open_source
+from tcb_ops.platform.tokens import command as module
+from tcb_ops.platform.tokens.command import CommandTokens
+from tcb_ops.platform.tokens.file import FileTokens
+from tcb_ops.platform.tokens.service import ServiceTokens
+from tcb_ops.settings import Settings, TokenSettings
 
 if TYPE_CHECKING:
     from scripted import Run
@@ -371,13 +374,17 @@ open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
 
 
 def test_the_settings_name_the_source(file: Path) -> None:
-    assert isinstance(open_source(TokenSettings(file=file)), FileTokens)
-    assert isinstance(open_source(TokenSettings(source="command", command=("x",))), CommandTokens)
+    def source_of(**tokens: Any) -> TokenSource:
+        return open_source(Settings(tokens=TokenSettings(**tokens)))
+
+    assert isinstance(source_of(file=file), FileTokens)
+    assert isinstance(source_of(source="command", command=("x",)), CommandTokens)
+    assert isinstance(source_of(source="service", url="https://tokens.example/{appid}"), ServiceTokens)
 
 
 def test_a_command_that_is_not_named_is_found_at_once() -> None:
     with pytest.raises(SettingsError, match=r"tokens\.command is empty"):
-        open_source(TokenSettings(source="command"))
+        open_source(Settings(tokens=TokenSettings(source="command")))
 
 
 def test_a_tokens_repr_is_not_the_token() -> None:

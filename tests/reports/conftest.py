@@ -54,6 +54,7 @@ EVERY_END = (
     RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088),
     RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, store_code="NoSuchBucket"),
     RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=45011),
+    RowEnd(0, Outcome.REFUSED, Reason.COMPONENT, errcode=61007, errmsg="api unauthorized", http_status=200),
     RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN),
     RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.MERCHANT_LEFT),
     RowEnd(

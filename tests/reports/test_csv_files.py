@@ -13,7 +13,7 @@ import pytest
 
 from tcb_ops.model import GOOD, Lang, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.files import RESULT_COLUMNS, Clock, write_errcodes, write_rows
-from tcb_ops.reports.table import causes, errcode_table
+from tcb_ops.reports.table import errcode_table
 from tcb_ops.runs.records import RowRecord
 
 if TYPE_CHECKING:
@@ -117,17 +117,6 @@ def test_errcodes_csv_has_each_cause_once_with_its_texts(
     assert [(line[2], line[3], int(line[6])) for line in lines] == [(c.env, c.code, c.rows) for c in listed]
     assert all(sum(map(int, line[7:])) == int(line[6]) for line in lines)
     assert lines[0][4] == listed[0].meaning.of(lang)
-
-
-def test_what_was_counted_on_the_way_agrees_with_the_ledger(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path, in_english: Settings
-) -> None:
-    reported = a_run(every_end * 2, finished=False)
-    passed = write_rows(
-        reported.ledger.rows(reported.run), reported.run.headers, tmp_path / "r", tmp_path / "f", in_english
-    )
-    assert causes(passed.groups) == errcode_table(reported.ledger, reported.run)
-    assert sum(group.rows for group in passed.groups) == reported.run.rows
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,26 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Lang, Outcome, Reason, RowEnd
 from tcb_ops.reports.export import _put, check_destination
+from tcb_ops.reports.leaks import CHUNK, find_leak
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-FILES = ["errcodes.csv", "failed.csv", "manifest.json", "report.html", "results.csv"]
+FILES = ["errcodes.csv", "failed.csv", "manifest.json", "report.html", "report.xlsx", "results.csv"]
 
 
 def names(folder: Path) -> list[str]:
@@ -53,9 +59,10 @@ def test_the_manifest_proves_the_files_and_the_input(
     for name, told in found["files"].items():
         body = (tmp_path / "out" / name).read_bytes()
         assert told == {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
-    assert sorted([*found["files"], "manifest.json"]) == FILES
+    assert sorted([*found["files"], "manifest.json"]) == sorted([*FILES, "SIMULATED-演练.txt"])
     assert sum(found["counts"].values()) == found["rows"] == len(every_end)
-    assert found["simulated"] is True
+    assert (found["simulated"], found["mark"]) == (True, "SIMULATED 演练")
+    assert "演练" in (tmp_path / "out" / "SIMULATED-演练.txt").read_text(encoding="utf-8")
     assert found["finished_at"] is None
     assert found["input"] == {"name": "清单.csv", "sha256": "ab" * 32, "bytes": 123}
     assert found["created_at"] == "2025-11-25T09:26:40.250+08:00"
@@ -70,6 +77,8 @@ def test_a_finished_live_run_says_when_and_is_not_simulated(
 ) -> None:
     found = manifest(a_run([RowEnd(0, Outcome.UPLOADED)]).export(tmp_path / "out"))
     assert found["simulated"] is False
+    assert "mark" not in found
+    assert not [name for name in found["files"] if "SIMULATED" in name]
     assert found["finished_at"] == "2025-11-25T09:43:20.500+08:00"
 
 
@@ -276,3 +285,106 @@ def test_a_record_from_before_the_run_s_end_is_looked_up_again(
     reported = a_run([RowEnd(0, Outcome.UPLOADED)])
     stale = replace(reported, run=replace(reported.run, finished_at=None))
     assert manifest(stale.export(tmp_path / "out"))["finished_at"] is not None
+
+
+# --- one moment, no secret, nothing left ----------------------------------------------------------------------------
+
+
+def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    """A row ends each time the ledger is asked something: the report is of the moment at which it began."""
+    reported = a_run([RowEnd(0, Outcome.PENDING)] * 40, finished=False)
+    lines = iter(range(2, 42))
+
+    class GoingOn(Ledger):
+        def __init__(self, ledger: Ledger) -> None:
+            self.__dict__.update(vars(ledger))
+
+        def _read(self, query: Any) -> Any:
+            found = super()._read(query)
+            reported.ledger.record(reported.run, [RowEnd(next(lines), Outcome.UPLOADED)], Meter())
+            return found
+
+    out = replace(reported, ledger=GoingOn(reported.ledger)).export(tmp_path / "out")
+    counts = manifest(out)["counts"]
+    results = (out / "results.csv").read_text(encoding="utf-8-sig")
+    assert {name: len(re.findall(f",{name},", results)) for name in counts} == counts
+    assert sum(counts.values()) == 40
+    failed = (out / "failed.csv").read_text(encoding="utf-8-sig")
+    assert failed.count(",pending,") == counts["pending"]
+    assert reported.ledger.counts(reported.run)[Outcome.UPLOADED] > counts.get("uploaded", 0)
+
+
+@pytest.mark.parametrize(
+    ("about", "where"),
+    [
+        ({"cells": ("access_token=80_AbCdEfGhIjKl", "{path}")}, "line 2 of results.csv"),
+        ({"cells": ("https://x.example/?q-ak=AKIDabcdefgh&a=1", "{path}")}, "line 2 of results.csv"),
+        ({"cells": ('{"x-cos-security-token": "AbCdEfGhIj"}', "{path}")}, "line 2 of results.csv"),
+        ({"note": "q-signature=0123456789abcdef"}, "of manifest.json"),
+        ({"note": "ticket@@@AbCdEfGhIjKl"}, "of manifest.json"),
+    ],
+    ids=["token", "key-id", "security-token", "signature", "ticket"],
+)
+def test_a_report_that_would_hold_a_secret_is_not_finished(
+    a_run: Callable[..., Any], tmp_path: Path, about: dict[str, Any], where: str
+) -> None:
+    clean = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
+    reported = a_run([clean], **{"note": "", **about})
+    with pytest.raises(StoppedError) as refused:
+        reported.export(tmp_path / "out")
+    said = refused.value.text
+    assert where in said.en
+    for secret in ("80_AbC", "AKIDabc", "AbCdEfGh", "0123456789abcdef"):
+        assert secret not in said.en + said.zh
+    assert [name for name in names(tmp_path) if name.startswith("out")] == []
+    assert reported.ledger.run(reported.run.id).report == ""
+
+
+def test_a_secret_across_two_chunks_is_found_and_prose_about_tokens_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    for at in (CHUNK - 5, CHUNK - 20, CHUNK + 1):
+        file.write_bytes(b"x" * (at - 1) + b"\n" + b"q-signature=0123456789" + b"\n" * CHUNK)
+        leak = find_leak(file)
+        assert leak is not None
+        assert leak.line == 2
+    prose = "errmsg,access_token: expired; access_token=•••; q-ak=•••; token@@@; see x-cos-security-token"
+    file.write_text(prose, encoding="utf-8")
+    assert find_leak(file) is None
+
+
+def test_what_a_killed_export_left_is_cleared_and_what_is_in_use_or_not_ours_stays(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    def left(name: str, *files: str) -> Path:
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+        return tmp_path / name
+
+    lock = ".tcb-ops-export.lock"
+    stale = left("out.part-0a1b2c3d", lock, "results.csv")
+    kept = [
+        left("out.part-0a1b2c3e", "results.csv"),
+        left("out.part-mine", lock),
+        left("outer.part-0a1b2c3d", lock),
+        left("out.part-0a1b2c3f", lock),
+    ]
+    held = FileLock(kept[-1] / lock)
+    with held:
+        a_run().export(tmp_path / "out")
+    assert not stale.exists()
+    assert all(folder.exists() for folder in kept)
+    assert names(tmp_path / "out") == FILES
+
+
+def test_a_killed_export_is_cleared_by_the_next_one(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run([RowEnd(0, Outcome.UPLOADED)])
+    code = (
+        "import os, sys; from pathlib import Path; from tcb_ops.reports import export\n"
+        "with export._part(Path(sys.argv[1])) as (part, _): (part / 'results.csv').touch(); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+    assert done.returncode == 9
+    assert len(list(tmp_path.glob("out.part-*"))) == 1
+    reported.export(tmp_path / "out")
+    assert [name for name in names(tmp_path) if name.startswith("out")] == ["out"]

@@ -8,10 +8,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pytest
 
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd
 from tcb_ops.reports.files import RESULT_COLUMNS
-from tcb_ops.reports.frames import errcodes_frame, results_frame
+from tcb_ops.reports.frames import causes_frame, errcodes_frame, results_frame, timeline_frame
+from tcb_ops.reports.inline import run_html
+from tcb_ops.reports.table import errcode_table
+from tcb_ops.runs.records import EnvRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +90,77 @@ def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run:
     assert frame.empty
     assert frame.index.names == ["merchant", "appid", "env"]
     assert frame.columns.name == "errcode"
+
+
+CAUSES = {
+    "code": "string", "merchant": "string", "appid": "string", "env": "string", "rows": "Int64",
+    "meaning": "string", "action": "string",
+}  # fmt: skip
+TIMELINE = {
+    "at": "datetime64[us, Asia/Shanghai]", "seconds": "Float64", "linked": "Int64", "uploaded": "Int64",
+    "unchanged": "Int64", "refused": "Int64", "failed": "Int64", "not_attempted": "Int64", "ended": "Int64",
+    "rate": "Float64",
+}  # fmt: skip
+
+
+def dtypes(frame: pd.DataFrame) -> dict[str, str]:
+    return {str(name): str(dtype) for name, dtype in frame.dtypes.items()}
+
+
+def test_causes_are_a_line_per_code_merchant_and_environment(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Settings
+) -> None:
+    for ends, run_id in ((every_end, "one"), ([], "none")):
+        reported = a_run(ends, finished=False, id=run_id)
+        frame = causes_frame(reported.ledger, reported.run, in_english)
+        listed = errcode_table(reported.ledger, reported.run)
+        assert dtypes(frame) == CAUSES
+        assert [(row.code, row.merchant, row.env, row.rows) for row in frame.itertuples()] == [
+            (cause.code, cause.merchant, cause.env, cause.rows) for cause in listed
+        ]
+    assert frame.empty
+
+
+def test_the_timeline_holds_every_row_that_ended(a_run: Callable[..., Any], in_english: Settings) -> None:
+    at = 1764034000.25
+    ends = [RowEnd(0, Outcome.UPLOADED, started_at=at, ended_at=at + n) for n in range(1, 60)]
+    ends += [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, ended_at=at + 59)] * 3
+    ends += [RowEnd(0, Outcome.PENDING)]
+    reported = a_run(ends, finished=False)
+    frame = timeline_frame(reported.ledger, reported.run, in_english)
+    assert dtypes(frame) == TIMELINE
+    assert int(frame["ended"].sum()) == 62
+    assert int(frame["uploaded"].sum()) == 59
+    assert frame["at"].is_monotonic_increasing
+    assert frame["at"].iloc[0] == pd.Timestamp("2025-11-25T09:26:40.250+08:00")
+    assert (frame["rate"] * frame["seconds"]).sum() == pytest.approx(62)
+    empty = a_run([RowEnd(0, Outcome.PENDING)], finished=False, id="none")
+    frame = timeline_frame(empty.ledger, empty.run, in_english)
+    assert frame.empty
+    assert dtypes(frame) == TIMELINE
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], lang: Lang
+) -> None:
+    reported = a_run(every_end, finished=False, target="http://127.0.0.1:1")
+    html = run_html(reported.ledger, reported.run, lang)
+    for said in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "http://127.0.0.1:1"):
+        assert said in html
+    assert "http" not in html.replace("http://127.0.0.1:1", "")
+    live = a_run([], id="live")
+    assert "SIMULATED" not in run_html(live.ledger, live.run, lang)
+
+
+def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any]) -> None:
+    planted = "<script>alert(1)</script>"
+    places = [EnvRecord(0, "e", "wx", planted, "merchant", left=False)]
+    end = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
+    reported = a_run([end], places=places, target=f"https://x/{planted}")
+    html = run_html(reported.ledger, reported.run, Lang.EN)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 3
 
 
 def test_pandas_loads_only_when_a_frame_is_asked_for() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.model import Kind, Lang, Outcome, Reason, RowEnd
+from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd
+from tcb_ops.reports.final import final_ledger
+from tcb_ops.reports.wording import OUTCOMES
 from tcb_ops.runs.records import EnvRecord
 
 if TYPE_CHECKING:
@@ -69,24 +72,28 @@ def test_rows_in_are_the_sum_over_outcomes_in_every_table(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path, lang: Lang
 ) -> None:
     reported = a_run(every_end * 70, finished=False)
-    page, _ = page_of(reported, tmp_path, lang)
-    sums, codes, first, places = page.tables
-    assert sum(number(row[2]) for row in sums[1:-1]) == number(sums[-1][2]) == reported.run.rows
-    assert sum(number(row[2]) for row in places[1:]) == reported.run.rows
-    for row in places[1:]:
-        assert sum(map(number, row[3:-1])) == number(row[2])
+    page, html = page_of(reported, tmp_path, lang)
     counts = reported.ledger.counts(reported.run)
-    bad = sum(
-        rows
-        for outcome, rows in counts.items()
-        if outcome in {"refused", "failed", "not_attempted", "invalid"}
-    )
-    assert sum(number(row[1]) for row in codes[1:]) == bad
-    assert [number(row[1]) for row in codes[1:]] == sorted(
-        (number(row[1]) for row in codes[1:]), reverse=True
-    )
-    assert len(first) - 1 == 200
-    assert f"{bad:,}" in page.text
+    wrong = sum(rows for outcome, rows in counts.items() if outcome not in GOOD | {Outcome.PENDING})
+    assert sum(counts.values()) == reported.run.rows
+    for outcome, rows in counts.items():
+        assert f"{OUTCOMES[outcome].of(lang)} {rows:,}" in page.text
+    causes, heat = page.tables[0], page.tables[1]
+    left = re.search(r"(?:with|共) ([\d,]+) (?:rows are|行，见 errcodes)", page.text)
+    assert left is not None
+    rows = [number(found) for found in re.findall(r'count" data-label="[^"]+"><b>([\d,]+)</b>', html)]
+    assert sum(rows) + number(left[1]) == wrong + counts[Outcome.PENDING]
+    assert len(rows) == len(causes) - 1 == 12
+    assert number(heat[-1][1]) == sum(number(row[1]) for row in heat[1:-1]) == wrong
+    for row in heat[1:]:
+        assert sum(number(cell) for cell in row[2:] if cell) == number(row[1])
+    label = {
+        Lang.EN: r'"(?P<bad>[\d,]+) of (?P<rows>[\d,]+) rows not good"',
+        Lang.ZH: r'"(?P<rows>[\d,]+) 行中 (?P<bad>[\d,]+) 行未成功"',
+    }[lang]
+    merchants = list(re.finditer(label, html))
+    assert sum(number(one["bad"]) for one in merchants) == wrong
+    assert sum(number(one["rows"]) for one in merchants) == reported.run.rows
 
 
 def test_text_from_outside_is_escaped_wherever_it_comes_from(
@@ -199,15 +206,33 @@ def test_every_kind_of_run_has_a_page_in_both_languages(
     assert page.text.strip()
 
 
-def test_beyond_a_thousand_environments_the_page_points_to_results_csv(
+def test_beyond_five_hundred_merchants_the_page_points_to_results_csv(
     a_run: Callable[..., Any], tmp_path: Path
 ) -> None:
     places = [
         EnvRecord(at, f"env-{at}", f"wx{at}", f"商户{at}", "merchant", left=False) for at in range(1_100)
     ]
     good, bad = RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
-    page, _ = page_of(a_run([*[good] * 1_099, bad], places=places), tmp_path)
-    shown = page.tables[-1][1:]
-    assert len(shown) == 1_000
-    assert shown[0][1] == "env-1099", "those with rows that are not good come first"
-    assert "100 more lines are left out here" in page.text
+    page, html = page_of(a_run([*[good] * 1_099, bad], places=places), tmp_path)
+    details = re.findall(r'<summary><span class="name">([^<]+)</span>', html)
+    assert len(details) == 80
+    assert details[0] == "商户1099", "those with rows that are not good come first"
+    assert len(page.tables[-1]) - 1 == 420
+    assert "600 more merchants are left out here; results.csv has every row." in page.text
+
+
+def test_a_final_report_shows_only_rows_that_are_not_good_now(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    bad = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, ended_at=1_764_034_009.0)
+    original = a_run([bad, bad], places=(EnvRecord(0, "e", "wx", "茶语小铺", "merchant", left=False),))
+    a_run(
+        [RowEnd(0, Outcome.UPLOADED)],
+        places=(EnvRecord(0, "e", "wx", "茶语小铺", "merchant", left=False),),
+        id="20251126-093000-aaaa",
+        parent=original.run.id,
+    )
+    final = final_ledger(original.ledger, original.run)
+    page, _ = page_of(replace(original, ledger=final, run=final.original), tmp_path)
+    assert [row[0] for row in page.tables[-1][1:]] == ["3"], "line 2 was mended by the retry"
+    assert "a run and its retries are too far apart" in page.text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errcodes import errcode, store_code
-from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.model import GOOD, Kind, Lang, Outcome, Owner, Reason, RowEnd, Text
 from tcb_ops.reports.wording import OUTCOMES, action_text, counts_line, reason_text, verdict, why
 
 if TYPE_CHECKING:
@@ -55,6 +55,16 @@ def test_a_reason_without_a_code_has_texts_of_its_own(reason: Reason) -> None:
         pytest.param(RowEnd(2, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001), "40001", id="dead-token"),
         pytest.param(RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088), "85088", id="breaker"),
         pytest.param(
+            RowEnd(2, Outcome.REFUSED, Reason.COMPONENT, errcode=61007),
+            "61007 (component)",
+            id="component-token",
+        ),
+        pytest.param(
+            RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.COMPONENT, errcode=-501005),
+            "-501005",
+            id="own-environment",
+        ),
+        pytest.param(
             RowEnd(2, Outcome.FAILED, Reason.STORE_REFUSED, store_code="SlowDown"), "SlowDown", id="store"
         ),
         pytest.param(
@@ -92,6 +102,13 @@ def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> No
             id="breaker",
         ),
         pytest.param(
+            RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.COMPONENT, errcode=61007),
+            "Not attempted: three rows in a row had ended with 61007 (component). "
+            f"{errcode(61007, Owner.PLATFORM).meaning.en}",
+            f"未尝试：此前已有连续三行以 61007 (component) 结束。{errcode(61007, Owner.PLATFORM).meaning.zh}",
+            id="breaker-of-the-component-token",
+        ),
+        pytest.param(
             RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=45011),
             f"Not attempted: 45011 kept coming for longer than --patience. {errcode(45011).meaning.en}",
             f"未尝试：45011 持续出现，超过了 --patience 的时限。{errcode(45011).meaning.zh}",
@@ -112,8 +129,8 @@ def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> No
         ),
         pytest.param(
             RowEnd(2, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001),
-            "40001: The token was refused and the token source gave the same one again.",
-            "40001：令牌被拒绝，而令牌来源再次给出了同一个令牌。",
+            "40001: The token source returns a dead token: the platform refused it, and the same one was given again.",
+            "40001：令牌来源给出的是失效的令牌：平台拒绝了它，而再次取得的仍是同一个。",
             id="dead-token",
         ),
         pytest.param(

@@ -120,7 +120,7 @@ def test_an_audit_asks_one_link_per_environment_and_stores_nothing(open_shop: Op
     assert whole(run, 3) == {"linked": 2, "refused": 1}
     assert shop.sim.stats["link_calls"] == 3
     assert not shop.sim.stats["store_calls"]
-    assert [(cause.merchant, cause.code) for cause in run.causes()] == [(BOOKS.name, "61007")]
+    assert [(cause.merchant, cause.code) for cause in run.cause_list()] == [(BOOKS.name, "61007")]
 
 
 def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(open_shop: OpenShop, whole: Whole):

@@ -9,8 +9,9 @@ import pytest
 
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.platform.tokens import Token
-from tcb_ops.runs.board import REFILL, Account, Board, Env, Job, Lane
+from tcb_ops.runs.board import REFILL, Account, Board, Env, Job, Lane, lanes_of
 from tcb_ops.runs.pacing import Pace, Slowdown
+from tcb_ops.runs.records import EnvRecord
 
 PACE = Pace(slow_wait=60.0)
 TOKEN = Token(Secret("token"))
@@ -276,3 +277,21 @@ def test_whatever_happens_limits_hold_and_every_row_ends_once(seed: int) -> None
     lines = {row.line for rows in floor.ledger.values() for row in rows}
     assert begun == ended == Counter(dict.fromkeys(lines, 1))
     assert all(lane.env.in_flight == lane.account.in_flight == 0 for lane in floor.lanes)
+
+
+def test_own_environments_share_the_components_account_apart_from_its_merchants() -> None:
+    listed = [
+        ("a", "wx1", "merchant"),
+        ("b", "wx1", "platform"),
+        ("c", "wxp", "platform"),
+        ("d", "wxp", "merchant"),
+    ]
+    places = [
+        EnvRecord(no, env, appid, "", owner, left=False) for no, (env, appid, owner) in enumerate(listed)
+    ]
+    merchant, own, other, its_own = (lane.account for lane in lanes_of(places, Pace(per_env=2), "wxp"))
+    assert own is other
+    assert len({id(merchant), id(own), id(its_own)}) == 3
+    assert [account.appid for account in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
+    assert [account.pace.limit for account in (merchant, own, its_own)] == [2, 4, 2]
+    assert lanes_of(places, Pace())[1].account.appid == "", "no component: no token"

@@ -1,0 +1,194 @@
+"""Measure exports, `verify` and `diff` of large runs: seconds and peak memory, each in a process of its own.
+
+    python benchmarks/reports.py [--rows 1000000] [--rounds 3]
+
+Two synthetic runs of so many rows over 300 merchants are written through the ledger's own plan and record: no network.
+Prints a table, writes it into RESULTS.md, and exits 1 where a promise of "Held to" is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tcb_ops.model import Row, RowEnd
+    from tcb_ops.runs.ledger import Ledger
+
+HERE = Path(__file__).resolve().parent
+MERCHANTS = 300
+BEGUN = 1_764_036_000.0
+STEPS = {
+    "export": "export: results, failed, errcodes, workbook, page, manifest",
+    "json": "`--json`",
+    "verify": "`verify`, every row compared with the ledger",
+    "diff": "`diff` of two such runs",
+}
+HELD_TO = {"export": 40.0, "json": 40.0, "verify": 60.0, "diff": 20.0}
+"""Seconds, for a million rows."""
+PEAK = 300.0
+"""MiB."""
+
+
+def rows(count: int) -> Iterator[Row]:
+    from tcb_ops.model import Row
+
+    for number in range(count):
+        merchant = number % MERCHANTS
+        path = f"campaign/2026-11/{number // MERCHANTS:05}/横幅-{number}.png"
+        cells = (f"商户{merchant:03}", path, path, f"{number:07}")
+        yield Row(
+            number + 2,
+            f"env-{merchant:03}-1a2b3c",
+            path,
+            f"wx{merchant:016x}",
+            f"商户{merchant:03}",
+            path,
+            cells,
+            40_960,
+            1_764_000_000_000_000_000,
+        )
+
+
+def ends(count: int, *, ill: int) -> Iterator[RowEnd]:
+    """One row in twenty is not good; `ill` shifts which merchants are."""
+    from tcb_ops.model import Outcome, Reason, RowEnd
+
+    refused = ((85088, "no qbase privilege"), (-501001, "resource system error"), (40097, "invalid args"))
+    for number in range(count):
+        at = BEGUN + number / 700
+        if (number + ill) % MERCHANTS < MERCHANTS // 20:
+            errcode, errmsg = refused[number % len(refused)]
+            rid = f"6745a1b2-{number:08x}-0c1d2e3f"
+            yield RowEnd(
+                number + 2, Outcome.REFUSED, Reason.REFUSED, "", errcode, f"{errmsg} rid: {rid}", rid, 200, "", 1,
+                None, "", "", at, at + 0.25,
+            )  # fmt: skip
+        else:
+            merchant = number % MERCHANTS
+            yield RowEnd(
+                number + 2, Outcome.UPLOADED, None, "", 0, "ok", "", 204, "", 2, 40_960, f"{number:032x}",
+                f"cloud://env-{merchant:03}-1a2b3c.6d7a-env-{merchant:03}-1a2b3c-1300000000/campaign/{number}.png",
+                at, at + 0.25,
+            )  # fmt: skip
+
+
+def batches(stream: Iterable[RowEnd]) -> Iterator[list[RowEnd]]:
+    stream = iter(stream)
+    while batch := list(islice(stream, 5_000)):
+        yield batch
+
+
+def build(ledger: Ledger, run_id: str, count: int, *, ill: int, begun: float) -> None:
+    from tcb_ops.model import Kind
+    from tcb_ops.runs.records import EnvRecord, Meter, NewRun
+
+    places = [
+        EnvRecord(n, f"env-{n:03}-1a2b3c", f"wx{n:016x}", f"商户{n:03}", "merchant", left=False)
+        for n in range(MERCHANTS)
+    ]
+    headers = ("merchant", "path", "file", "货号")
+    new = NewRun(
+        run_id, Kind.UPLOAD, "https://api.weixin.qq.com", "big.csv", "ab" * 32, 90 * count, headers, "/srv/files",
+        {"concurrency": 64}, "", "ops", "ops-1", "", begun,
+    )  # fmt: skip
+    run = ledger.plan(new, rows(count), places)
+    for batch in batches(ends(count, ill=ill)):
+        ledger.record(run, batch, Meter(len(batch) / 700, len(batch), len(batch)))
+    ledger.finish(run, begun + count / 700)
+
+
+def step(name: str, folder: Path) -> None:
+    """Do one thing with the runs that are there; prints its seconds and peak memory."""
+    import resource
+
+    import tcb_ops as tcb
+
+    settings = tcb.load_settings(options={"ledger": str(folder / "ledger.db"), "lang": "zh"})
+    begun = time.perf_counter()
+    run = tcb.open_run("run-b", settings=settings)
+    if name == "export":
+        run.export(folder / "report")
+    elif name == "json":
+        json.dumps(run.summary())
+    elif name == "verify":
+        assert tcb.verify(folder / "report", settings=settings).good
+    else:
+        json.dumps(tcb.diff("run-a", run, settings=settings).to_json())
+    seconds, cpu = time.perf_counter() - begun, time.process_time()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps([seconds, cpu, peak]))
+
+
+def measured(name: str, folder: Path) -> tuple[float, float, float]:
+    # The browser that prints the page is no part of this process, and not of the promise.
+    env = os.environ | {"TCB_OPS_CHROMIUM": ""}
+    done = subprocess.run(
+        [sys.executable, __file__, "--step", name, "--folder", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    )
+    seconds, cpu, peak = json.loads(done.stdout)
+    return seconds, cpu, peak
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("--keep", type=Path, help="Where the ledger is made, or is from before.")
+    given = options.parse_args()
+    if given.step:
+        step(given.step, given.folder)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-reports-") as temporary:
+        folder = given.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "ledger.db").exists():
+            from tcb_ops.runs.ledger import Ledger
+
+            ledger = Ledger(str(folder / "ledger.db"))
+            build(ledger, "run-a", given.rows, ill=0, begun=BEGUN - 86_400)
+            build(ledger, "run-b", given.rows, ill=5, begun=BEGUN)
+            ledger.close()
+        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in STEPS}
+        for _ in range(given.rounds):
+            for name in STEPS:
+                found[name].append(measured(name, folder))
+        bytes_out = sum(file.stat().st_size for file in (folder / "report").iterdir())
+    kept = True
+    lines = [f"{given.rows:,} rows, {MERCHANTS} merchants; a folder of {bytes_out / 1e6:,.0f} MB.", ""]
+    lines += ["| | seconds | CPU-seconds | peak MiB | promise |", "|---|---:|---:|---:|---|"]
+    for name, title in STEPS.items():
+        seconds, cpu, peak = (median(values) for values in zip(*found[name], strict=True))
+        kept = kept and seconds < HELD_TO[name] and peak < PEAK
+        promise = f"< {HELD_TO[name]:.0f} s, < {PEAK:.0f} MiB"
+        lines.append(f"| {title} | {seconds:.1f} | {cpu:.1f} | {peak:.0f} | {promise} |")
+    table = "\n".join(lines)
+    print(table)
+    results = HERE / "RESULTS.md"
+    text = results.read_text(encoding="utf-8") if results.exists() else "# Results\n"
+    section = f"## Reports of large runs\n\n{table}\n"
+    text = re.sub(r"\n## Reports of large runs\n.*?(?=\n## |\Z)", "", text, flags=re.DOTALL).rstrip() + "\n\n"
+    results.write_text(text + section, encoding="utf-8")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The commands about notebooks: notebook, lab."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcb_ops.doors.options import shared_options, take_given
+from tcb_ops.doors.screen import Screen
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Lang, Text
+from tcb_ops.settings import load_settings
+
+if TYPE_CHECKING:
+    from tcb_ops.doors.options import Given
+    from tcb_ops.settings import Settings
+
+__all__ = ["lab", "notebook"]
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "-p",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the notebook; text stays text. Repeatable.",
+)
+@click.option(
+    "--out", required=True, metavar="DIR", help="Where the executed notebook, its page and the report go."
+)
+@shared_options
+def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) -> int:
+    """Run a notebook from top to bottom, unattended.
+
+    NAME is one of the four, a part of its name (03), or the path of your own. DIR gets the executed notebook, its page
+    without code, and the run's report in a folder named after the run. Exit codes are the run's.
+    """
+    _need("papermill", "nbconvert", "ipykernel")
+    from tcb_ops.headless.execute import check_place, execute, open_notebook
+    from tcb_ops.headless.parameters import take_parameters
+    from tcb_ops.workspace import find_notebook
+
+    given = take_given(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    source = open_notebook(find_notebook(name))
+    known = {parameter.name for parameter in source.parameters}
+    taken = take_parameters(source.parameters, [*parameters, *_from_options(given)], source.name)
+    if "lang" in known:
+        taken.setdefault("lang", settings.lang.value)
+    check_place(source, Path(out))
+    ended = execute(
+        source,
+        taken,
+        Path(out),
+        environment=_environment(given, settings),
+        lang=Lang(settings.lang),
+        zone=settings.zone,
+        tell=lambda number, of, cell: screen.say(
+            Text(f"{source.name} {number}/{of} · {cell}", f"{source.name} {number}/{of} · {cell}")
+        ),
+    )
+    if ended.text is not None and ended.exit_code > 1:
+        screen.warn(Text(f"tcb-ops: {ended.text.en}", f"tcb-ops: {ended.text.zh}"))
+    elif ended.text is not None:
+        screen.say(ended.text)
+    if given.json:
+        screen.json(
+            {
+                "notebook": str(ended.notebook),
+                "page": str(ended.page),
+                "run": ended.run,
+                "report": ended.report,
+                "exit_code": ended.exit_code,
+            }
+        )
+    else:
+        for left in (ended.notebook, ended.page, ended.report):
+            if left is not None:
+                screen.data(str(left))
+    return ended.exit_code
+
+
+def _from_options(given: Given) -> list[str]:
+    """Options that are parameters in a notebook."""
+    words = [f"{name}={said}" for name, said in (("lang", given.lang), ("note", given.note)) if said]
+    return [*words, f"where={'; '.join(given.where)}"] if given.where else words
+
+
+def _environment(given: Given, settings: Settings) -> dict[str, str]:
+    """Options that name a target, as the variables that the notebook's own settings are read from."""
+    if not any((given.config, given.api_base, given.merchants, given.tokens, given.ledger)):
+        return {}
+    told: dict[str, str] = {}
+    for name, value in settings.model_dump(mode="json", exclude_unset=True).items():
+        within = value.items() if isinstance(value, dict) else [("", value)]
+        for inner, plain in within:
+            variable = "__".join(filter(None, (f"TCB_OPS_{name}", inner))).upper()
+            told[variable] = plain if isinstance(plain, str) else json.dumps(plain)
+    return told
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("folder", metavar="[DIR]", default=".")
+@click.argument("arguments", metavar="[-- JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--no-open", is_flag=True, help="Only copy; start nothing.")
+@click.option("--no-browser", is_flag=True, help="Start JupyterLab, open no browser; its address is shown.")
+@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
+def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: bool, no_browser: bool) -> int:
+    """Copy the notebooks into DIR and open JupyterLab there.
+
+    Also the sample data they practise on. What you have changed is kept; where ours has changed as well, the new one is
+    put beside it as NAME.new.ipynb. DIR is the working folder unless given.
+    """
+    from tcb_ops.workspace import fill
+
+    screen = Screen(load_settings(options={"lang": lang}).lang)
+    if not no_open:
+        _need("jupyterlab", "ipywidgets")
+    workspace = Path(folder)
+    copied = fill(workspace)
+    fresh = [name for name in copied.new if name.endswith(".ipynb")]
+    for name in fresh:
+        screen.data(str(workspace / name))
+    for name in copied.kept:
+        screen.say(Text(f"{workspace / name}: yours, kept", f"{workspace / name}：您改过，已保留"))
+    for name, other in copied.beside:
+        screen.say(
+            Text(
+                f"{workspace / name}: yours, kept; the new version is {workspace / other}",
+                f"{workspace / name}：您改过，已保留；新版本在 {workspace / other}",
+            )
+        )
+    if no_open:
+        return 0
+    words = ["-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
+    if no_browser:
+        words.append("--no-browser")
+    with subprocess.Popen([sys.executable, *words, *arguments]) as server:  # noqa: S603  our own interpreter
+        try:
+            return server.wait()
+        except KeyboardInterrupt:  # it would ask whether to end; asking once is enough
+            server.terminate()
+            raise
+
+
+def _need(*libraries: str) -> None:
+    """Say what to install where the extra is missing."""
+    missing = [library for library in libraries if find_spec(library) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise UsageError(
+            Text(
+                f"Notebooks need {names}: pip install 'tcb-ops[lab]'",
+                f"运行笔记本需要 {names}：pip install 'tcb-ops[lab]'",
+            )
+        )

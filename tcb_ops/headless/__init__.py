@@ -1,0 +1,1 @@
+"""Notebooks without anybody before them: parameters checked, cells run, the page made."""

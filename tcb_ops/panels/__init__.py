@@ -1,0 +1,76 @@
+"""What the notebooks show: ipywidgets views over the library's public calls. No rule lives here.
+
+::
+
+    from tcb_ops import panels
+
+    panels.run_uploads(target="live", paths="paths.csv", root="files")   # as a cell's last line
+    panels.attach("latest")                                              # a run that goes on, or was cut off
+
+`target`: "simulator" (the embedded one, sample data, no credentials) or "live" (what tcb-ops.toml says). `lang`: en or
+zh. `where`: `column=value` items of the merchants file, semicolons between them.
+"""
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Text
+
+try:
+    import ipywidgets as _ipywidgets  # noqa: F401  is it there?
+except ModuleNotFoundError:
+    raise UsageError(
+        Text(
+            "The panels need ipywidgets in this kernel: pip install 'tcb-ops[lab]', then restart the kernel.",
+            "面板需要在此内核中安装 ipywidgets：请执行 pip install 'tcb-ops[lab]'，然后重启内核。",
+        )
+    ) from None
+
+from tcb_ops.panels.auditing import Audits
+from tcb_ops.panels.listing import Links, Uploads
+from tcb_ops.panels.looking import Attached, Reports
+from tcb_ops.panels.panel import Panel
+
+__all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads"]
+
+
+def generate_links(
+    target: str = "simulator",
+    paths: str = "",
+    where: str = "",
+    out: str = "",
+    note: str = "",
+    lang: str = "en",
+) -> Panel:
+    """Pick a list, see what was read and every problem, issue links into `out` (0600; "" is links.csv)."""
+    return Links(target, paths, where, out, note, lang)
+
+
+def run_uploads(
+    target: str = "simulator",
+    paths: str = "",
+    root: str = "",
+    where: str = "",
+    note: str = "",
+    report: str = "",
+    lang: str = "en",
+) -> Panel:
+    """Pick a list and the folder of its files, see what would be sent, upload, watch, cancel, go on, retry, export."""
+    return Uploads(target, paths, root, where, lang, note=note, report=report)
+
+
+def audit_errcodes(
+    target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = "en"
+) -> Panel:
+    """Ask one link per environment over all merchants; see which cannot work, why, and what to do."""
+    return Audits(target, where, lang, note=note, report=report)
+
+
+def export_report(
+    target: str = "simulator", run: str = "latest", report: str = "", lang: str = "en"
+) -> Panel:
+    """Choose a run, see it, export every format."""
+    return Reports(target, run, lang, report=report)
+
+
+def attach(run: str = "latest", target: str = "live", lang: str = "en") -> Panel:
+    """Look at a run wherever it is: going on in this process or another, cut off, finished. It can be gone on with."""
+    return Attached(target, run, lang)

@@ -1,0 +1,61 @@
+"""The panel of notebook 03: one probe per environment over all merchants, and what changed since the last time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from tcb_ops.doors import python as doors
+from tcb_ops.model import Kind, Text
+from tcb_ops.panels.launching import LaunchPanel
+from tcb_ops.panels.markup import heading
+from tcb_ops.panels.panel import NotYet
+
+if TYPE_CHECKING:
+    from tcb_ops.doors.python import Working
+    from tcb_ops.run import Run
+
+__all__ = ["Audits"]
+
+
+class Audits(LaunchPanel):
+    """Audit all merchants."""
+
+    kind, label = Kind.AUDIT, Text("Audit", "巡检")
+
+    def changes(self) -> Any:
+        """What changed since the audit before: newly broken, mended, still broken."""
+        first = Text(
+            "This is the first audit of this target: there is none to compare with.",
+            "这是该目标的第一次巡检：没有可对比的结果。",
+        )
+        return self._of_run(lambda run: run.changes() or NotYet(first, self.lang))
+
+    def _parts(self) -> list[Any]:
+        self.changed = widgets.HTML()
+        self.changed.add_class("op-changes")
+        return [*super()._parts(), self.changed]
+
+    def _finished(self, run: Run) -> None:
+        super()._finished(run)
+        changes = run.changes()
+        title = heading(Text("Since the audit before", "与上次巡检相比").of(self.lang))
+        self.changed.value = title + changes._repr_html_() if changes is not None else ""
+
+    def _prepare(self) -> None:
+        facts, _ = self._facts()
+        self._changed()
+        self.voice.say(Text(f"Ready. {facts.en}.", f"已就绪。{facts.zh}。"))
+
+    def _facts(self) -> tuple[Text, int]:
+        lines = self.desk.merchants
+        merchants = len({merchant.appid for merchant in lines})
+        facts = Text(
+            f"{merchants:,} merchants, {len(lines):,} environments, a call each; no file is sent",
+            f"{merchants:,} 个商户，{len(lines):,} 个环境，各调用一次；不发送任何文件",
+        )
+        return facts, merchants
+
+    def _begin(self, **options: Any) -> Working:
+        return doors.start_audit(self.desk.merchants, **options)

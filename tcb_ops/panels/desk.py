@@ -1,0 +1,93 @@
+"""What every panel works with: where its calls go, for which merchants, where its files land."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcb_ops.doors.screen import amount
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Lang, Text
+from tcb_ops.runs.pacing import Pace
+
+if TYPE_CHECKING:
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.settings import Settings
+
+__all__ = ["GENTLE", "TARGETS", "Desk", "open_desk", "size_of"]
+
+TARGETS = ("simulator", "live")
+GENTLE = 5.0
+"""Link calls a second per merchant that the gentle pace allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Settings, merchants, and whether all of it is only practice."""
+
+    settings: Settings
+    merchants: Merchants
+    practising: bool
+    selection: str
+    """The part of the merchants that is meant, as runs keep it."""
+
+    @property
+    def braked(self) -> bool:
+        """Whether somebody has to say that this is meant: the target is not on this machine."""
+        return not self.settings.on_loopback
+
+    def pace(self, *, gentle: bool = False) -> Pace:
+        """How hard a run may press. Practice does not wait as long as a real platform makes one wait."""
+        rate = GENTLE if gentle else None
+        return (
+            Pace(rate=rate, backoff=0.05, slow_wait=0.3, patience=10) if self.practising else Pace(rate=rate)
+        )
+
+    def place(self, given: str, usual: str) -> Path:
+        """Where a headless run's file goes: where it was told to; in practice out of the way."""
+        if given or not self.practising:
+            return Path(given or usual)
+        return Path(self.settings.ledger).parent / usual
+
+    def where_to(self) -> Text:
+        """One line: what this panel's calls reach."""
+        merchants = len({merchant.appid for merchant in self.merchants})
+        if self.practising:
+            return Text(
+                f"practice on this machine, sample data: {merchants:,} merchants. Nothing reaches WeChat.",
+                f"本机演练，样例数据：{merchants:,} 个商户。不会有任何内容到达微信。",
+            )
+        where = self.settings.api_base
+        return Text(f"{where}: {merchants:,} merchants", f"{where}：{merchants:,} 个商户")
+
+
+def open_desk(target: str, where: str, lang: Lang) -> Desk:
+    """Read the settings and the merchants. Raises TcbOpsError, each with what to do.
+
+    `where`: `column=value` items with semicolons between them, as `--where` takes them.
+    """
+    from tcb_ops.lists.merchants import read_merchants
+    from tcb_ops.notebooks import practice
+    from tcb_ops.settings import load_settings
+
+    if target not in TARGETS:
+        raise UsageError(
+            Text(
+                f'target = "{target}": write "simulator" to practise or "live" for the target of tcb-ops.toml.',
+                f'target = "{target}"：演练请写 "simulator"，使用 tcb-ops.toml 的目标请写 "live"。',
+            )
+        )
+    practising = target == "simulator"
+    settings = practice(lang) if practising else load_settings(options={"lang": lang})
+    items = [item.strip() for item in where.split(";") if item.strip()]
+    selection = "; ".join(f"where {item}" for item in sorted(items))
+    return Desk(settings, read_merchants(settings.merchants, items), practising, selection)
+
+
+def size_of(file: Path) -> str:
+    """A file's size for people; empty where it cannot be told."""
+    try:
+        return amount(file.stat().st_size)
+    except OSError:
+        return ""

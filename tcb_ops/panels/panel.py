@@ -1,0 +1,216 @@
+"""What the notebooks' panels have in common: a desk, a voice, a run that is shown, and the tables of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from tcb_ops.doors.reading import PROBLEMS_SHOWN
+from tcb_ops.errors import InputError, TcbOpsError, UsageError
+from tcb_ops.lists.problems import format_problem
+from tcb_ops.model import Kind, Lang, Text
+from tcb_ops.panels.desk import open_desk
+from tcb_ops.panels.markup import STYLE, esc, said
+from tcb_ops.panels.voice import Voice
+from tcb_ops.panels.watching import Watched
+from tcb_ops.reports.wording import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tcb_ops.panels.desk import Desk
+    from tcb_ops.run import Run
+
+__all__ = ["NotYet", "Panel"]
+
+RUN_NOW = "TCB_OPS_RUN_NOW"
+HEADLESS_RESULT = "TCB_OPS_HEADLESS_RESULT"
+"""A file that gets the headless cell's result: how `tcb-ops notebook` learns of it."""
+HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
+"""A folder that gets the report of a headless run, under the run's id."""
+
+
+_NO_RUN = Text(
+    "No run yet: press the panel's button, then run this cell again.",
+    "还没有任务：请先点击面板中的按钮，再运行此单元格。",
+)
+
+
+class NotYet:
+    """A sentence, where there is nothing to tabulate yet."""
+
+    def __init__(self, text: Text, lang: Lang) -> None:
+        self._said = text.of(lang)
+
+    def __repr__(self) -> str:
+        return self._said
+
+    def _repr_html_(self) -> str:
+        return said(self._said)
+
+
+class Panel:
+    """A notebook's panel: shows itself as a cell's value. Trouble while it opens is shown, not raised."""
+
+    def __init__(self, target: str, where: str, lang: str, *, note: str = "", report: str = "") -> None:
+        known = {str(one) for one in Lang}
+        self.lang = Lang(lang) if lang in known else Lang.EN
+        self.note, self.report = note, report
+        self.voice = Voice(self.lang)
+        self.error: TcbOpsError | None = None
+        """Why nothing can be done here, where that is so."""
+        self._desk: Desk | None = None
+        self._watched: Watched | None = None
+        self.view = widgets.VBox([widgets.HTML(STYLE), self.voice.line])
+        self.view.add_class("op-panel")
+        try:
+            if lang not in known:
+                raise UsageError(
+                    Text(f'lang = "{lang}": write "en" or "zh".', f'lang = "{lang}"：请写 "en" 或 "zh"。')
+                )
+            self._desk = open_desk(target, where, self.lang)
+            self._watched = Watched(
+                self.voice, self._desk, report=report, changed=self._arm, finished=self._finished
+            )
+            parts = self._parts()
+        except TcbOpsError as error:
+            self.error = error
+            self.voice.trouble(error)
+            return
+        leads = widgets.HTML(f'<p class="op-quiet">{esc(self._desk.where_to().of(self.lang))}</p>')
+        leads.add_class("op-target")
+        self.view.children = [self.view.children[0], leads, *parts]
+        self.voice.tells = self._arm
+        self.voice.start(self._open)
+
+    # --- what a panel is made of --------------------------------------------------------------------------------
+
+    def _parts(self) -> list[Any]:
+        """Build the parts, from top to bottom; `voice.line` and `watched` are among them."""
+        raise NotImplementedError
+
+    def _open(self) -> None:
+        """Do what is to be done when the panel opens, in the background."""
+
+    def _finished(self, run: Run) -> None:
+        """Take note that a finished run is shown."""
+
+    def _arm(self) -> None:
+        """Enable the buttons that may be pressed now."""
+        self.watched.arm()
+
+    def _work(self) -> Run:
+        """Do headlessly what the panel is for."""
+        raise NotImplementedError
+
+    @property
+    def desk(self) -> Desk:
+        """Where the panel works. Raises what kept it from opening."""
+        if self._desk is None:
+            raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))
+        return self._desk
+
+    @property
+    def watched(self) -> Watched:
+        """The part that shows a run."""
+        if self._watched is None:
+            raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))
+        return self._watched
+
+    # --- what a notebook asks -----------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> Run | None:
+        """The run that is shown."""
+        return self._watched.run if self._watched is not None else None
+
+    def run_now(self, wanted: bool = False) -> None:
+        """Do headlessly what the panel is for: in practice always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
+
+        An unfinished run that the panel shows is left alone unless `wanted`. Raises TcbOpsError, with all there is to
+        say; Ctrl-C ends a run tidily.
+        """
+        wanted = wanted or os.environ.get(RUN_NOW) == "1"
+        try:
+            desk = self.desk
+            self.voice.settle()
+            if not wanted and (not desk.practising or self._shows_unfinished()):
+                return
+            run = self._work()
+            folder = self._export(run)
+            self.watched.settle()
+        except TcbOpsError as error:
+            if isinstance(error, InputError):
+                _print_problems(error, self.lang)
+            self._tell(self.run, None, error.exit_code, error.text)
+            raise
+        how = verdict(Kind(run.record.kind), run.outcomes, finished=run.record.finished_at is not None)
+        self._tell(run, folder, self._exit_code(run), how)
+
+    def by_merchant(self) -> Any:
+        """Rows by merchant: how many, how many good (DataFrame)."""
+        return self._of_run(lambda run: run.by_merchant())
+
+    def errcodes(self) -> Any:
+        """Rows by merchant and environment × errcode (DataFrame)."""
+        return self._of_run(lambda run: run.errcodes())
+
+    def causes(self) -> Any:
+        """What is wrong, by code, merchant and environment, with what to do (DataFrame)."""
+        return self._of_run(lambda run: run.causes())
+
+    def settle(self, seconds: float = 600) -> None:
+        """Wait until the panel is at rest."""
+        self.voice.settle(seconds)
+        if self._watched is not None:
+            self._watched.settle(seconds)
+
+    def _of_run(self, table: Callable[[Run], Any]) -> Any:
+        return table(self.run) if self.run is not None else NotYet(_NO_RUN, self.lang)
+
+    def _exit_code(self, run: Run) -> int:
+        return 0 if run.good else 1
+
+    def _shows_unfinished(self) -> bool:
+        return self.run is not None and self.run.record.finished_at is None
+
+    def _export(self, run: Run) -> Path:
+        out = os.environ.get(HEADLESS_OUT)
+        if out and not self.report:
+            folder = Path(out) / run.id
+        else:
+            folder = self.desk.place(self.report, f"reports/{run.id}")
+        return self.watched.export.put(run, folder)
+
+    def _tell(self, run: Run | None, report: Path | None, code: int, text: Text | None) -> None:
+        file = os.environ.get(HEADLESS_RESULT)
+        if not file:
+            return
+        told = {
+            "run": run.id if run is not None else None,
+            "report": str(report) if report is not None else None,
+            "exit_code": code,
+            "text": {"en": text.en, "zh": text.zh} if text is not None else None,
+        }
+        part = Path(f"{file}.part")
+        part.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+        part.replace(file)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.run!r}>"
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        bundle = self.view._repr_mimebundle_(**options)
+        return bundle | {"text/plain": repr(self)}
+
+
+def _print_problems(error: InputError, lang: Lang) -> None:
+    """Say a list's problems where a terminal or a log shows them."""
+    for problem in islice(error.problems, PROBLEMS_SHOWN):
+        sys.stderr.write(f"{format_problem(error.source, problem, lang)}\n")

@@ -1,0 +1,210 @@
+"""Picking a file or a folder of the machine that the notebook runs on; small lists may be uploaded too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Text
+from tcb_ops.panels.markup import esc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tcb_ops.panels.voice import Voice
+
+__all__ = ["LIST_ENDINGS", "Entry", "Picker", "entries"]
+
+LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
+SHOWN = 500
+"""Entries of a folder that are listed."""
+LARGEST_UPLOAD = 5_000_000
+"""Bytes; over some 10 MB a browser's upload comes out empty, so larger lists are put on the server."""
+Entry = tuple[str, str]
+"""Label and path."""
+
+
+def entries(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], int]:
+    """A folder's folders, then its files with one of the endings, and how many more there are. Raises UsageError.
+
+    Hidden entries are left out, and files altogether where there are no endings.
+    """
+    folders: list[Entry] = []
+    files: list[Entry] = []
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    folders.append((f"{entry.name}/", entry.path))
+                elif entry.name.lower().endswith(endings or ("\0",)):
+                    files.append((entry.name, entry.path))
+    except OSError as error:
+        why = error.strerror or "?"
+        raise UsageError(
+            Text(
+                f"{folder} cannot be opened: {why}. Choose another folder.",
+                f"无法打开 {folder}：{why}。请选择其他文件夹。",
+            )
+        ) from None
+    listed = sorted(folders) + sorted(files)
+    return listed[:SHOWN], max(0, len(listed) - SHOWN)
+
+
+class Picker(widgets.VBox):
+    """A path that can be typed, browsed for, or uploaded. `path` is what was picked; `picked` is called on a change."""
+
+    def __init__(
+        self,
+        voice: Voice,
+        name: str,
+        label: Text,
+        *,
+        endings: tuple[str, ...] = LIST_ENDINGS,
+        path: str = "",
+        picked: Callable[[], None] = lambda: None,
+    ) -> None:
+        lang, self._voice, self._endings, self._picked = voice.lang, voice, endings, picked
+        self._folder = (Path(path).parent if endings else Path(path)) if path else Path()
+        of = {
+            "browse": Text("Browse…", "浏览…"),
+            "up": Text("Up", "上一级"),
+            "open": Text("Open", "打开"),
+            "use": Text("Use this folder", "使用此文件夹"),
+            "entries": Text("Server files" if endings else "Folders", "服务器文件" if endings else "文件夹"),
+            "upload": Text("Upload a small list", "上传小清单"),
+        }
+        self.text = widgets.Text(
+            path,
+            description=label.of(lang),
+            continuous_update=False,
+            layout={"width": "44rem"},
+            style={"description_width": "7rem"},
+        )
+        self.browse = _button(of["browse"].of(lang), f"{name}-browse", self._toggle, voice)
+        self.up = _button(of["up"].of(lang), f"{name}-up", self._go_up, voice)
+        self.enter = _button(of["open"].of(lang), f"{name}-open", self._enter, voice)
+        self.use = _button(of["use"].of(lang), f"{name}-use", self._use, voice)
+        self.where = widgets.HTML()
+        self.entries = widgets.Select(
+            description=of["entries"].of(lang),
+            rows=10,
+            layout={"width": "44rem"},
+            style={"description_width": "7rem"},
+        )
+        self.entries.add_class(f"{name}-entries")
+        buttons: list[Any] = [self.up, self.enter]
+        if endings:
+            self.upload = widgets.FileUpload(
+                accept=",".join(endings),
+                description=of["upload"].of(lang),
+                layout={"width": "auto"},
+                tooltip=of["upload"].of(lang),
+            )
+            self.upload.add_class(f"{name}-upload")
+            self.upload.observe(lambda change: voice.guarded(lambda: self._take(change["new"])), "value")
+            buttons.append(self.upload)
+        else:
+            buttons.append(self.use)
+        self._browser = widgets.VBox([self.where, self.entries, widgets.HBox(buttons)])
+        self._browser.layout.display = "none"
+        self.text.observe(lambda _: voice.guarded(self._picked), "value")
+        super().__init__([widgets.HBox([self.text, self.browse]), self._browser])
+        self.text.add_class(name)
+
+    @property
+    def path(self) -> str:
+        """What was picked, as it was typed; empty for nothing."""
+        return str(self.text.value).strip()
+
+    def _toggle(self) -> None:
+        if self._browser.layout.display == "none":
+            self._list(self._folder)
+            self._browser.layout.display = ""
+        else:
+            self._browser.layout.display = "none"
+
+    def _list(self, folder: Path) -> None:
+        found, more = entries(folder, self._endings)
+        self._folder = folder
+        self.entries.options = found
+        self.entries.index = 0 if found else None
+        left = Text(f" … and {more:,} more", f" ……另有 {more:,} 项").of(self._voice.lang) if more else ""
+        nothing = Text("nothing to pick here", "此处没有可选的内容").of(self._voice.lang) if not found else ""
+        self.where.value = (
+            f'<p><b>{esc(folder.resolve())}</b> <span class="op-quiet">{esc(left or nothing)}</span></p>'
+        )
+
+    def _go_up(self) -> None:
+        self._list(self._folder.resolve().parent)
+
+    def _enter(self) -> None:
+        chosen = self.entries.value
+        if chosen is None:
+            return
+        if Path(chosen).is_dir():
+            self._list(Path(chosen))
+        else:
+            self._take_path(chosen)
+
+    def _use(self) -> None:
+        self._take_path(str(self._folder))
+
+    def _take_path(self, path: str) -> None:
+        self._browser.layout.display = "none"
+        self.text.value = _short(path)
+
+    def _take(self, uploaded: tuple[dict[str, Any], ...]) -> None:
+        """Keep an uploaded list below the working folder, under a name of its own."""
+        if not uploaded:
+            return
+        name, content = Path(uploaded[0]["name"]).name, bytes(uploaded[0]["content"])
+        self.upload.value = ()  # the page and the widget's state need not hold it twice
+        if not content or len(content) > LARGEST_UPLOAD:
+            raise UsageError(
+                Text(
+                    f"{name}: only lists up to 5 MB can be uploaded here. Put it on the server and browse for it.",
+                    f"{name}：这里只能上传 5 MB 以内的清单。请先把它放到服务器上，再浏览选择。",
+                )
+            )
+        self._take_path(str(_kept(Path("uploads"), name, content)))
+
+
+def _kept(folder: Path, name: str, content: bytes) -> Path:
+    """Write an upload; the same bytes under the same name are there already, others get a number."""
+    stem, ending = Path(name).stem, Path(name).suffix
+    try:
+        folder.mkdir(exist_ok=True)
+        for number in range(1, 10_000):
+            file = folder / (name if number == 1 else f"{stem}-{number}{ending}")
+            if not file.exists():
+                file.write_bytes(content)
+                return file
+            if file.read_bytes() == content:
+                return file
+    except OSError as error:
+        why = error.strerror or "?"
+        raise UsageError(
+            Text(f"{folder / name} cannot be written: {why}.", f"无法写入 {folder / name}：{why}。")
+        ) from None
+    raise UsageError(Text(f"{folder} is full of lists named {name}.", f"{folder} 中名为 {name} 的清单过多。"))
+
+
+def _short(path: str) -> str:
+    """A path relative to the working folder where it lies below."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def _button(label: str, name: str, do: Callable[[], None], voice: Voice) -> Any:
+    button = widgets.Button(description=label, layout={"width": "auto"})
+    button.add_class(name)
+    button.on_click(lambda _: voice.guarded(do))
+    return button

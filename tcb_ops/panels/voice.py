@@ -1,0 +1,105 @@
+"""What a panel says, and how it works without ever falling silent.
+
+A button's callback may run on any thread, and an exception in it would be seen by nobody. So everything that a click
+sets off runs through a `Voice`: trouble is said in words, a defect's trace goes to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+import ipywidgets as widgets
+
+from tcb_ops.errors import TcbOpsError
+from tcb_ops.model import Lang, Text
+from tcb_ops.panels.markup import said
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Voice"]
+
+_NAMED_HERE = {
+    "--new-run": Text("“begin anew”", "“重新开始”"),
+    "--on-bad skip": Text("“go on without the rows that have problems”", "“跳过有问题的行”"),
+    "--out": Text("“Links go to”, or the parameter `report`", "“链接写入”或参数 report"),
+    "--root": Text("“Local files”", "“本地文件夹”"),
+}
+"""What the library's sentences call by the command line's options, by the names that it has in panels."""
+_LOG = logging.getLogger("tcb_ops.panels")
+
+
+class Voice:
+    """A panel's status line, and the one thread that does what its buttons ask for."""
+
+    def __init__(self, lang: Lang) -> None:
+        self.lang = lang
+        self.line = widgets.HTML()
+        self.line.add_class("op-status")
+        self.tells: Callable[[], None] = lambda: None
+        """Called when work begins or ends: buttons are armed by it."""
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that a button asked for is going on."""
+        return self._thread is not None
+
+    def say(self, text: Text, tone: str = "") -> None:
+        """Show a sentence; `tone` is "", good or bad."""
+        sentence = text.of(self.lang)
+        for option, here in _NAMED_HERE.items():
+            sentence = sentence.replace(option, here.of(self.lang))
+        self.line.value = said(sentence, tone)
+
+    def trouble(self, error: Exception) -> None:
+        """Show what went wrong, in words."""
+        if isinstance(error, TcbOpsError):
+            self.say(error.text, "bad")
+            return
+        _LOG.error("a defect in a panel", exc_info=error)
+        what = type(error).__name__
+        self.say(
+            Text(
+                f"A defect in tcb-ops ({what}); the log has its trace. What the ledger holds is safe.",
+                f"tcb-ops 内部缺陷（{what}），详情见日志。台账中的内容是安全的。",
+            ),
+            "bad",
+        )
+
+    def guarded(self, what: Callable[[], None]) -> bool:
+        """Do something at once; gives whether it went well."""
+        try:
+            what()
+        except Exception as error:  # noqa: BLE001  the last place where it can be said
+            self.trouble(error)
+            return False
+        return True
+
+    def start(self, what: Callable[[], None]) -> None:
+        """Do something in the background; one thing at a time."""
+        with self._lock:
+            if self._thread is not None:
+                self.say(Text("Still busy with the step before; wait a moment.", "上一步还在进行，请稍候。"))
+                return
+            self._thread = threading.Thread(target=partial(self._do, what), name="tcb-ops-panel", daemon=True)
+            thread = self._thread
+        self.guarded(self.tells)
+        thread.start()
+
+    def settle(self, seconds: float = 600) -> None:
+        """Wait until nothing is going on."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
+
+    def _do(self, what: Callable[[], None]) -> None:
+        try:
+            self.guarded(what)
+        finally:
+            self._thread = None
+            self.guarded(self.tells)

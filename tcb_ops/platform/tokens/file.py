@@ -1,0 +1,172 @@
+"""`source = "file"`: a CSV of tokens that somebody else keeps fresh."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import stat
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from tcb_ops.errors import SettingsError, TokenError
+from tcb_ops.model import Secret, Text
+from tcb_ops.platform.tokens.token import LONGEST_TOKEN, Token, finite
+
+if TYPE_CHECKING:
+    import _csv
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+__all__ = ["FileTokens"]
+
+LARGEST_FILE = 16 * 1024 * 1024
+"""Bytes of a token file."""
+SETTLED = 2.0
+"""Seconds after which a file that was written to counts as whole."""
+RE_READS, RE_READ_WAIT = 4, 0.5
+"""How often, and after how many seconds, a file that may be half-written is read again."""
+
+
+class FileTokens:
+    """`source = "file"`: a CSV `appid,access_token[,expires_at]`, read again when it has changed.
+
+    Whoever refreshes it may write it in place. So what is read again in mid-run may be half a file: its unfinished
+    last line is not trusted while it is young, and what is missing or broken is waited for before it is a trouble.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._file, self._clock, self._sleep = file, clock, sleep
+        self._looked: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
+        """Of the file that `_tokens` is all of."""
+        self._tokens: dict[str, Token] = {}
+        self._read(trusted=True)
+        self._read_at = float("-inf")
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the file is looked at each time
+        """Look the appid up; a stat of the file costs less than a wrong token."""
+        for again in range(RE_READS + 1):
+            if again:
+                await self._sleep(RE_READ_WAIT)
+            try:
+                self._read(trusted=False, last=again == RE_READS)
+            except SettingsError as error:
+                trouble = error.text
+                continue
+            found = self._tokens.get(appid)
+            if found is not None:
+                return found
+            trouble = Text(
+                f"{self._file} has no token for {appid}: add a line for it.",
+                f"{self._file} 中没有 {appid} 的 token：请为它加一行。",
+            )
+            if self._clock() - self._read_at >= SETTLED:
+                break
+        raise TokenError(trouble)
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+    def _read(self, *, trusted: bool, last: bool = False) -> None:
+        """Read the file if it has changed, without its last line where that may be cut off.
+
+        `trusted` takes it as it stands; `last` does where it has not changed since it was looked at before.
+        """
+        try:
+            now = self._file.stat()
+            if not stat.S_ISREG(now.st_mode):
+                raise self._bad("cannot be read (not a regular file)", "无法读取（不是普通文件）")
+            seen = (now.st_mtime_ns, now.st_size, now.st_ino)
+            if seen == self._seen:
+                return
+            trusted = trusted or (last and seen == self._looked)
+            self._seen, self._looked, self._read_at = None, seen, self._clock()
+            with self._file.open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
+                raise self._bad("is larger than 16 MB", "超过 16 MB")
+            young = not trusted and self._read_at - now.st_mtime < SETTLED
+            cut_off = young and not content.endswith((b"\n", b"\r"))
+            if cut_off:
+                content = content[: content.rfind(b"\n") + 1]
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise self._bad("is not UTF-8", "不是 UTF-8 编码") from None
+        except OSError as error:
+            why = error.strerror or "cannot be read"
+            raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）") from None
+        reader = csv.reader(text.splitlines())
+        try:
+            self._tokens = self._parse(reader)
+        except csv.Error:
+            line = reader.line_num
+            raise self._bad(f"line {line}: is no CSV", f"第 {line} 行：不是 CSV") from None
+        if not cut_off:
+            self._seen = seen
+
+    def _parse(self, reader: _csv.Reader) -> dict[str, Token]:
+        header = [name.strip().lower() for name in next(reader, [])]
+        missing = [name for name in ("appid", "access_token") if name not in header]
+        if missing:
+            names = ", ".join(missing)
+            raise self._bad(f"line 1: no column {names}", f"第 1 行：缺少列 {names}")
+        at = {name: place for place, name in enumerate(header)}
+        tokens: dict[str, Token] = {}
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            value = {name: cells[place].strip() if place < len(cells) else "" for name, place in at.items()}
+            line = reader.line_num
+            if not value["appid"] or not value["access_token"]:
+                raise self._bad(
+                    f"line {line}: appid or access_token is empty",
+                    f"第 {line} 行：appid 或 access_token 为空",
+                )
+            if len(value["access_token"]) > LONGEST_TOKEN:
+                raise self._bad(
+                    f"line {line}: the access_token is longer than {LONGEST_TOKEN} characters",
+                    f"第 {line} 行：access_token 超过 {LONGEST_TOKEN} 个字符",
+                )
+            if not value["access_token"].isascii() or not value["access_token"].isprintable():
+                raise self._bad(
+                    f"line {line}: the access_token holds characters that no token has",
+                    f"第 {line} 行：access_token 含有不可能出现的字符",
+                )
+            if value["appid"] in tokens:
+                raise self._bad(
+                    f"line {line}: {value['appid']} stands there twice",
+                    f"第 {line} 行：{value['appid']} 重复出现",
+                )
+            try:
+                end = _moment(value.get("expires_at", ""))
+            except (ValueError, OverflowError, OSError):
+                raise self._bad(
+                    f"line {line}: expires_at is neither Unix seconds nor ISO 8601",
+                    f"第 {line} 行：expires_at 既不是 Unix 秒也不是 ISO 8601",
+                ) from None
+            tokens[value["appid"]] = Token(Secret(value["access_token"]), end)
+        return tokens
+
+    def _bad(self, en: str, zh: str) -> SettingsError:
+        return SettingsError(
+            Text(
+                f"token file {self._file}: {en}. It is a CSV with the columns appid,access_token[,expires_at].",
+                f"token 文件 {self._file}：{zh}。它应是包含 appid,access_token[,expires_at] 列的 CSV。",
+            )
+        )
+
+
+def _moment(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        moment = float(text)
+    except ValueError:
+        return datetime.fromisoformat(text).timestamp()
+    return finite(moment)

@@ -1,0 +1,242 @@
+"""The platform's own interfaces that give tokens: api_component_token, api_authorizer_token, api_get_authorizer_list.
+
+What they refuse is one merchant's trouble or everybody's (`refusals`). Source: domain.md §2.3, §4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
+from tcb_ops.model import Secret, Text
+from tcb_ops.platform.answers import Interfaces, NoAnswer, Refusal
+from tcb_ops.platform.tokens.refusals import COMPONENT_TOKEN, Whose, for_all, for_one, whose
+from tcb_ops.platform.tokens.store import Kept
+from tcb_ops.platform.tokens.token import finite, is_token
+from tcb_ops.platform.transport import Timeouts, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from tcb_ops.platform.tokens.credential import Credential
+
+__all__ = ["Issuer"]
+
+TIMEOUTS = Timeouts(connect=10, answer=20)
+RENEW_FROM = 11 / 12
+"""Of a token's life, from when it is renewed: 1 h 50 min of its 7200 s (domain.md §4)."""
+LIST_KEPT = 60.0
+"""Seconds in which one look at api_get_authorizer_list serves every merchant."""
+PAGE, PAGES = 500, 200
+"""Authorizers asked for at a time (the interface's most), and how often: 100,000 are more than any platform has."""
+
+
+class Issuer:
+    """Asks the platform for tokens, as the component.
+
+    Args:
+        component_appid: the third-party platform's appid.
+        secret, ticket: its AppSecret and component_verify_ticket.
+        api_base: the target.
+        component_access: gives the component token, another one than the refused.
+        connections: how many questions go out at once.
+        clock: Unix seconds.
+        retry_wait: seconds before a question that found no answer is asked once more.
+
+    """
+
+    def __init__(
+        self,
+        component_appid: str,
+        secret: Credential,
+        ticket: Credential,
+        api_base: str,
+        component_access: Callable[[Secret | None], Awaitable[Secret]],
+        *,
+        connections: int,
+        clock: Callable[[], float],
+        retry_wait: float,
+    ) -> None:
+        self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
+        self._base, self._component_access = api_base, component_access
+        self._connections, self._clock, self._retry_wait = connections, clock, retry_wait
+        self._host = api_base.partition("://")[2].partition("/")[0]
+        self._transport: Transport | None = None
+        self._list: dict[str, Secret] = {}
+        self._list_until = float("-inf")
+        self._listing = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """End a program that still runs, and close the connections."""
+        self._secret.let_go()
+        self._ticket.let_go()
+        if self._transport is not None:
+            await self._transport.aclose()
+            self._transport = None
+
+    async def component_token(self) -> Kept:
+        """A new component token; a ticket that is refused is read again, once. Raises TokenSourceError."""
+        secret, ticket = await self._read_credentials()
+        said = await self._ask_for_component(secret, ticket)
+        if isinstance(said, Refusal) and whose(COMPONENT_TOKEN, said.errcode) is Whose.TICKET:
+            refused = ticket
+            secret, ticket = await self._read_credentials()  # one may have been pushed since
+            if ticket != refused:
+                said = await self._ask_for_component(secret, ticket)
+        if isinstance(said, Refusal):
+            raise for_all(COMPONENT_TOKEN, said)
+        return self._kept(said, "component_access_token", None, COMPONENT_TOKEN, "")
+
+    async def _ask_for_component(self, secret: Secret, ticket: Secret) -> dict[str, Any] | Refusal:
+        body = {
+            "component_appid": self._component_appid,
+            "component_appsecret": secret.reveal(),
+            "component_verify_ticket": ticket.reveal(),
+        }
+        return await self._ask(COMPONENT_TOKEN, body, secrets=(secret, ticket))
+
+    async def _read_credentials(self) -> tuple[Secret, Secret]:
+        try:
+            return await self._secret.read(), await self._ticket.read()
+        except SettingsError as error:
+            text = error.text
+        raise TokenSourceError(text)
+
+    async def authorizer_token(self, appid: str, kept: Kept | None) -> Kept:
+        """Refresh a merchant's token; a refresh token that is missing or refused is looked up, once."""
+        refresh = kept.refresh if kept is not None else None
+        looked_up = refresh is None
+        if refresh is None:
+            refresh = await self._look_up(appid)
+        if refresh is None:
+            raise TokenError(
+                Text(
+                    f"{appid} needs a new authorization: api_get_authorizer_list has no refresh token for it.",
+                    f"{appid} 需要重新授权：api_get_authorizer_list 中没有它的 refresh_token。",
+                ),
+                61003,
+            )
+        said = await self._refresh(appid, refresh)
+        if _wants_look_up(said) and not looked_up:
+            looked_up, current = True, await self._look_up(appid)
+            if current is not None and current != refresh:
+                refresh, said = current, await self._refresh(appid, current)
+        if isinstance(said, Refusal):
+            raise for_one(appid, said, looked_up=looked_up and _wants_look_up(said))
+        rotated = said.get("authorizer_refresh_token")
+        if is_token(
+            rotated
+        ):  # always what came back: whether it rotates, the platform's staff contradict (domain.md §4)
+            refresh = Secret(rotated)
+        return self._kept(said, "authorizer_access_token", refresh, "api_authorizer_token", appid)
+
+    async def _refresh(self, appid: str, refresh: Secret) -> dict[str, Any] | Refusal:
+        body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
+        return await self._ask_as_component("api_authorizer_token", body, (refresh,), appid)
+
+    async def _look_up(self, appid: str) -> Secret | None:
+        """The refresh token that the platform's list has for a merchant; one look serves all, for a minute."""
+        async with self._listing:
+            if self._clock() >= self._list_until:
+                self._list = await self._authorizers(appid)
+                self._list_until = self._clock() + LIST_KEPT
+        return self._list.get(appid)
+
+    async def _authorizers(self, appid: str) -> dict[str, Secret]:
+        found: dict[str, Secret] = {}
+        seen = 0
+        for _ in range(PAGES):
+            body = {"offset": seen, "count": PAGE}
+            said = await self._ask_as_component("api_get_authorizer_list", body, (), appid)
+            if isinstance(said, Refusal):
+                raise for_one(appid, said)
+            listed = said.get("list")
+            entries = (
+                [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+            )
+            for entry in entries:
+                if is_token(entry.get("refresh_token")):  # it may be absent or empty (domain.md §2.3)
+                    found[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
+            seen += len(entries)
+            total = said.get("total_count")
+            if not entries or not isinstance(total, int) or seen >= total:
+                break
+        return found
+
+    async def _ask_as_component(
+        self, interface: str, body: Mapping[str, Any], secrets: tuple[Secret, ...], appid: str
+    ) -> dict[str, Any] | Refusal:
+        """Ask with the component token, renewed once where it is refused. Raises for what concerns everybody."""
+        token = await self._component_access(None)
+        full = {"component_appid": self._component_appid, **body}
+        said = await self._ask(interface, full, token, secrets, appid)
+        if isinstance(said, Refusal) and whose(interface, said.errcode) is Whose.COMPONENT:
+            token = await self._component_access(token)
+            said = await self._ask(interface, full, token, secrets, appid)
+        if isinstance(said, Refusal) and whose(interface, said.errcode) in {Whose.COMPONENT, Whose.EVERYBODY}:
+            raise for_all(interface, said)
+        return said
+
+    async def _ask(
+        self,
+        interface: str,
+        body: Mapping[str, Any],
+        token: Secret | None = None,
+        secrets: tuple[Secret, ...] = (),
+        appid: str = "",
+    ) -> dict[str, Any] | Refusal:
+        """Ask, and once more where that may help. No answer is `appid`'s trouble; everybody's where that is empty.
+
+        Raises TransportError where no connection is made at all.
+        """
+        if self._transport is None:
+            self._transport = Transport(connections=self._connections, timeouts=TIMEOUTS)
+        interfaces = Interfaces(self._transport, self._base)
+        why = Text("", "")
+        away: TransportError | None = None
+        for again in (False, True):
+            if again:
+                await asyncio.sleep(self._retry_wait)
+            try:
+                said = await interfaces.ask(f"cgi-bin/component/{interface}", body, token, secrets)
+            except TransportError as error:
+                why, away = error.text, error if error.fault is TransportFault.UNREACHABLE else None
+                continue
+            if isinstance(said, NoAnswer):
+                why, away = said.why, None
+            elif not isinstance(said, Refusal) or again or whose(interface, said.errcode) is not Whose.NOBODY:
+                return said
+        raise away or self._no_answer(interface, appid, why)
+
+    def _kept(
+        self, said: Mapping[str, Any], name: str, refresh: Secret | None, interface: str, appid: str
+    ) -> Kept:
+        value, now = said.get(name), self._clock()
+        life: float | None = None
+        with suppress(TypeError, ValueError, OverflowError):
+            life = finite(float(said.get("expires_in", 7200)))
+        if not is_token(value) or life is None:
+            why = Text(f"It lacks {name} or expires_in.", f"其中缺少 {name} 或 expires_in。")
+            raise self._no_answer(interface, appid, why)
+        return Kept(Secret(value), refresh, now + life * RENEW_FROM, now + life)
+
+    def _no_answer(self, interface: str, appid: str, why: Text) -> TokenError | TokenSourceError:
+        if not appid:
+            return TokenSourceError(
+                Text(
+                    f"{interface} at {self._host} gave no usable answer. {why.en}",
+                    f"{self._host} 的 {interface} 没有给出可用的应答。{why.zh}",
+                )
+            )
+        return TokenError(
+            Text(
+                f"the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why.en}",
+                f"暂时无法刷新 {appid} 的令牌：{interface} 没有给出可用的应答。{why.zh}",
+            )
+        )
+
+
+def _wants_look_up(said: dict[str, Any] | Refusal) -> bool:
+    return isinstance(said, Refusal) and whose("api_authorizer_token", said.errcode) is Whose.REFRESH_TOKEN

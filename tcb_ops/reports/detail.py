@@ -1,0 +1,94 @@
+"""Each merchant of a run: its environments, how their rows ended, under which codes, the first rows that are not good."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tcb_ops.model import GOOD, Outcome
+from tcb_ops.reports.wording import why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+
+__all__ = ["FIRST", "MerchantDetail", "by_merchant", "with_first_rows"]
+
+FIRST = 3
+"""Rows that are shown of a merchant."""
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantDetail:
+    """One merchant's part of a run."""
+
+    merchant: str
+    appid: str
+    outcomes: Mapping[Outcome, int]
+    """Pending included; the sum is `rows`."""
+    codes: tuple[tuple[str, int], ...]
+    """Of rows that ended, but not well; most rows first."""
+    envs: tuple[tuple[str, Mapping[Outcome, int]], ...]
+    """Those with most rows that are not good first."""
+    first: tuple[RowRecord, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """All its rows."""
+        return sum(self.outcomes.values())
+
+    @property
+    def bad(self) -> int:
+        """Rows that ended, but not well."""
+        return _bad(self.outcomes)
+
+
+def by_merchant(groups: Iterable[Tally]) -> list[MerchantDetail]:
+    """Sum groups up by merchant: those with most rows that are not good first, then by name."""
+    envs: defaultdict[tuple[str, str], defaultdict[str, Counter[Outcome]]] = defaultdict(
+        lambda: defaultdict(Counter)
+    )
+    codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for group in groups:
+        key = (group.merchant, group.appid)
+        envs[key][group.env][group.outcome] += group.rows
+        cause = why(group.outcome, group.reason, group.errcode, group.store_code)
+        if cause is not None and group.outcome is not Outcome.PENDING:
+            codes[key][cause.code] += group.rows
+    found = []
+    for key, its in envs.items():
+        whole: Counter[Outcome] = Counter()
+        for outcomes in its.values():
+            whole.update(outcomes)
+        found.append(
+            MerchantDetail(
+                *key,
+                outcomes={outcome: whole[outcome] for outcome in Outcome if whole[outcome]},
+                codes=tuple(sorted(codes[key].items(), key=lambda code: (-code[1], code[0]))),
+                envs=tuple(sorted(its.items(), key=lambda env: (-_bad(env[1]), env[0]))),
+            )
+        )
+    return sorted(found, key=lambda merchant: (-merchant.bad, merchant.merchant, merchant.appid))
+
+
+def with_first_rows(found: Iterable[MerchantDetail], ledger: Ledger, run: RunRecord) -> list[MerchantDetail]:
+    """Add to each merchant its first rows that are not good, environment by environment."""
+    place_of = {(place.appid, place.merchant, place.env): place for place in ledger.envs(run)}
+    filled = []
+    for detail in found:
+        first: list[RowRecord] = []
+        for env, outcomes in detail.envs:
+            if _bad(outcomes) and len(first) < FIRST:
+                place = place_of[detail.appid, detail.merchant, env]
+                first += ledger.first_bad(run, place, FIRST - len(first))
+        filled.append(replace(detail, first=tuple(first)))
+    return filled
+
+
+def _bad(outcomes: Mapping[Outcome, int]) -> int:
+    return sum(
+        rows for outcome, rows in outcomes.items() if outcome not in GOOD and outcome is not Outcome.PENDING
+    )

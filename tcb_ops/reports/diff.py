@@ -1,0 +1,267 @@
+"""Two runs side by side: what broke, what was mended, what is still broken; by merchant and cause.
+
+Rows are matched by environment, appid and cloud path, whatever their lines. They are streamed in that order from the
+ledger, so that memory stays flat.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import GOOD, Outcome, Reason, Text
+from tcb_ops.reports.wording import why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import pandas as pd
+
+    from tcb_ops.reports.wording import Why
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
+
+__all__ = ["CHANGES", "Change", "Diff", "DiffLine", "change", "compare", "diff_verdict"]
+
+
+class Change(StrEnum):
+    """What became of a row from one run to a later one."""
+
+    NEWLY_BROKEN = "newly_broken"
+    STILL_BROKEN = "still_broken"
+    MENDED = "mended"
+    ONLY_IN_NEWER = "only_in_newer"
+    ONLY_IN_OLDER = "only_in_older"
+    UNFINISHED = "unfinished"
+    """Pending in one of the two: nothing can be said yet."""
+    STILL_GOOD = "still_good"
+
+
+CHANGES: dict[Change, Text] = {
+    Change.NEWLY_BROKEN: Text("Newly broken", "新出现的问题"),
+    Change.STILL_BROKEN: Text("Still broken", "仍未解决"),
+    Change.MENDED: Text("Mended", "已恢复"),
+    Change.ONLY_IN_NEWER: Text("Only in the newer run", "仅在新任务中"),
+    Change.ONLY_IN_OLDER: Text("Only in the older run", "仅在旧任务中"),
+    Change.UNFINISHED: Text("Not finished", "尚未完成"),
+    Change.STILL_GOOD: Text("Good in both", "两次均成功"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DiffLine:
+    """Rows of one merchant's environment to which the same happened."""
+
+    change: Change
+    appid: str
+    merchant: str
+    env: str
+    before: str
+    """The code in the older run, as in errcodes.csv; empty where the row was good or not there."""
+    after: str
+    """The code in the newer run; empty where the row is good or not there."""
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What changed from one run to a later one. Rows that are good in both are only counted."""
+
+    older: RunRecord
+    newer: RunRecord
+    counts: Mapping[Change, int]
+    """Rows by change, zeros too."""
+    lines: tuple[DiffLine, ...]
+    """In the order of the changes, most rows first."""
+    meanings: Mapping[str, Text]
+    """What the codes in the lines mean."""
+    settings: Settings
+
+    @property
+    def broken(self) -> bool:
+        """Whether something is not good now that was good before, or was not there."""
+        return any(
+            line.change is Change.NEWLY_BROKEN or (line.change is Change.ONLY_IN_NEWER and line.after)
+            for line in self.lines
+        )
+
+    def of(self, wanted: Change) -> list[DiffLine]:
+        """The lines of one change, most rows first."""
+        return [line for line in self.lines if line.change is wanted]
+
+    def frame(self) -> pd.DataFrame:
+        """Give the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
+        from tcb_ops.reports.frames import diff_frame
+
+        return diff_frame(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `diff --json` prints."""
+        return {
+            "older": _about(self.older, self.settings),
+            "newer": _about(self.newer, self.settings),
+            "kind": str(self.newer.kind),
+            "target": self.newer.target,
+            "counts": {str(name): rows for name, rows in self.counts.items()},
+            "changes": [
+                {name: getattr(line, name) for name in DiffLine.__dataclass_fields__} for line in self.lines
+            ],
+        }
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.inline import diff_html
+
+        return diff_html(self)
+
+
+def change(before: str | None, after: str | None) -> Change:
+    """Say what became of a row, by its outcomes; None: the run does not have it.
+
+    =========  =========  =============
+    before     after      change
+    =========  =========  =============
+    pending    any        unfinished
+    any        pending    unfinished
+    none       any        only in newer
+    any        none       only in older
+    good       good       still good
+    good       not good   newly broken
+    not good   good       mended
+    not good   not good   still broken
+    =========  =========  =============
+    """
+    if Outcome.PENDING in {before, after}:
+        return Change.UNFINISHED
+    if before is None:
+        return Change.ONLY_IN_NEWER
+    if after is None:
+        return Change.ONLY_IN_OLDER
+    if after in GOOD:
+        return Change.STILL_GOOD if before in GOOD else Change.MENDED
+    return Change.NEWLY_BROKEN if before in GOOD else Change.STILL_BROKEN
+
+
+def compare(ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settings) -> Diff:
+    """Compare two runs. Raises UsageError where they do not do the same to the same target."""
+    _refuse_incomparable(older, newer)
+    counts = dict.fromkeys(Change, 0)
+    counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
+    became = cache(change)
+    for place, before, after in _pairs(ledger.by_path(older), ledger.by_path(newer)):
+        what = became(before and before[0], after and after[0])
+        counts[what] += 1
+        if what is not Change.STILL_GOOD:  # a million of them, as a rule
+            counted[what, place, before, after] += 1
+    names = {(place.env, place.appid): place.merchant for run in (older, newer) for place in ledger.envs(run)}
+    lines: Counter[tuple[Change, str, str, str, str]] = Counter()
+    meanings: dict[str, Text] = {}
+    for (what, (env, appid), before, after), rows in counted.items():
+        lines[what, env, appid, _code(before), _code(after)] += rows
+        found = [_why(state) for state in (before, after) if state is not None]
+        meanings |= {str(cause.code): cause.meaning for cause in found if cause is not None}
+    order = list(Change)
+    listed = [
+        DiffLine(what, appid, names[env, appid], env, before, after, rows)
+        for (what, env, appid, before, after), rows in lines.items()
+    ]
+    listed.sort(
+        key=lambda line: (
+            order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
+        )
+    )  # fmt: skip
+    return Diff(older, newer, counts, tuple(listed), meanings, settings)
+
+
+def diff_verdict(diff: Diff) -> Text:
+    """Sum a comparison up in one sentence; what did not occur is left out."""
+    there = [(change, rows) for change, rows in diff.counts.items() if rows]
+    if not there:
+        return Text("Neither run has a row.", "两个任务都没有任何行。")
+    said = Text(
+        " · ".join(f"{CHANGES[change].en.lower()} {rows:,}" for change, rows in there),
+        " · ".join(f"{CHANGES[change].zh} {rows:,} 行" for change, rows in there),
+    )
+    return Text(
+        f"From {diff.older.id} to {diff.newer.id}: {said.en} (rows).",
+        f"从 {diff.older.id} 到 {diff.newer.id}：{said.zh}。",
+    )
+
+
+State = tuple[str, str, int | None, str]
+"""Outcome, reason, errcode, store's code."""
+
+
+def _pairs(
+    older: Iterator[Any], newer: Iterator[Any]
+) -> Iterator[tuple[tuple[str, str], State | None, State | None]]:
+    """Merge two streams that are ordered by environment, appid and path: the place, and the row's state in each."""
+    olds, news = _once(older), _once(newer)
+    old, new = next(olds, None), next(news, None)
+    while old is not None or new is not None:
+        if new is None or (old is not None and old[0] < new[0]):
+            (env, appid, _), state = old  # type: ignore[misc]  # one of the two is there
+            yield (env, appid), state, None
+            old = next(olds, None)
+        elif old is None or new[0] < old[0]:
+            (env, appid, _), state = new
+            yield (env, appid), None, state
+            new = next(news, None)
+        else:
+            (env, appid, _), state = new
+            yield (env, appid), old[1], state
+            old, new = next(olds, None), next(news, None)
+
+
+def _once(records: Iterable[Any]) -> Iterator[tuple[tuple[str, str, str], State]]:
+    """Each key once: a row that is there twice was skipped as bad input the second time."""
+    last = None
+    for record in records:
+        key = record[:3]
+        if key != last:
+            last = key
+            yield key, record[3:]
+
+
+@lru_cache(maxsize=4096)
+def _why(state: State) -> Why | None:
+    outcome, reason, errcode, store_code = state
+    return why(Outcome(outcome), Reason(reason) if reason else None, errcode, store_code)
+
+
+def _code(state: State | None) -> str:
+    found = None if state is None else _why(state)
+    return "" if found is None else str(found.code)
+
+
+def _refuse_incomparable(older: RunRecord, newer: RunRecord) -> None:
+    if older.target != newer.target:
+        raise UsageError(
+            Text(
+                f"{older.id} went to {older.target}, {newer.id} to {newer.target}: runs of different targets say nothing "
+                "about one another. `tcb-ops runs` lists each run's target.",
+                f"{older.id} 的目标是 {older.target}，{newer.id} 的目标是 {newer.target}：不同目标的任务无法比较。"
+                "用 `tcb-ops runs` 可查看每个任务的目标。",
+            )
+        )
+    if older.kind != newer.kind:
+        raise UsageError(
+            Text(
+                f"{older.id} is a run of `{older.kind}`, {newer.id} of `{newer.kind}`: compare runs of the same kind.",
+                f"{older.id} 是 {older.kind} 任务，{newer.id} 是 {newer.kind} 任务：请比较同一类型的任务。",
+            )
+        )
+
+
+def _about(run: RunRecord, settings: Settings) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "begun": datetime.fromtimestamp(run.created_at, settings.zone).isoformat(timespec="seconds"),
+        "finished": run.finished_at is not None,
+        "rows": run.rows,
+    }

@@ -1,0 +1,95 @@
+"""Errcodes by day and merchant over all runs of a target, from one question to the ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING
+
+from tcb_ops.runs.across import QUARTER
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.settings import Settings
+
+__all__ = ["DAYS", "History", "HistoryLine", "history"]
+
+DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    """Rows of one merchant that ended with one errcode on one day."""
+
+    day: date
+    merchant: str
+    appid: str
+    errcode: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The errcodes of some days: rows that ended with one, in whatever run; rows that are retried count again."""
+
+    days: tuple[date, ...]
+    """Every day of the span, the oldest first, in the settings' time zone."""
+    lines: tuple[HistoryLine, ...]
+    """By day, then most rows first."""
+    target: str
+    settings: Settings
+
+    def codes(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Each errcode with its rows per day, aligned with `days`; most rows first."""
+        place = {day: number for number, day in enumerate(self.days)}
+        counted: dict[int, list[int]] = {}
+        for line in self.lines:
+            counted.setdefault(line.errcode, [0] * len(self.days))[place[line.day]] += line.rows
+        ordered = sorted(counted.items(), key=lambda found: (-sum(found[1]), found[0]))
+        return [(errcode, tuple(rows)) for errcode, rows in ordered]
+
+    def merchants(self) -> list[tuple[str, str, int, int]]:
+        """Merchant, appid, days on which it had an errcode, and its rows; most days first."""
+        rows: Counter[tuple[str, str]] = Counter()
+        days: dict[tuple[str, str], set[date]] = {}
+        for line in self.lines:
+            rows[line.merchant, line.appid] += line.rows
+            days.setdefault((line.merchant, line.appid), set()).add(line.day)
+        found = [(*key, len(days[key]), count) for key, count in rows.items()]
+        return sorted(found, key=lambda merchant: (-merchant[2], -merchant[3], merchant[0], merchant[1]))
+
+    def frame(self) -> pd.DataFrame:
+        """Give a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
+        from tcb_ops.reports.frames import history_frame
+
+        return history_frame(self)
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.inline import history_html
+
+        return history_html(self)
+
+
+def history(ledger: Ledger, target: str, settings: Settings, *, days: int = DAYS, now: float) -> History:
+    """Count the rows of a target that ended with an errcode other than 0, over the last `days` days, today included.
+
+    A day is one of the settings' time zone. Rows that a breaker kept from being attempted count under its errcode.
+    """
+    today = datetime.fromtimestamp(now, settings.zone).date()
+    span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))
+    since = datetime(span[0].year, span[0].month, span[0].day, tzinfo=settings.zone).timestamp()
+
+    @cache
+    def day_of(quarter: int) -> date:
+        return datetime.fromtimestamp(quarter * QUARTER, settings.zone).date()
+
+    counted: Counter[tuple[date, str, str, int]] = Counter()
+    for appid, merchant, errcode, quarter, rows in ledger.errcodes_since(target, since):
+        counted[day_of(int(quarter)), merchant, appid, errcode] += rows
+    lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
+    lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))
+    return History(span, tuple(lines), target, settings)

@@ -1,0 +1,147 @@
+"""manifest.json: what a report folder holds, of which run, and what proves it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from tcb_ops.reports.page import counts_of, is_simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from tcb_ops.runs.records import RunRecord, Tally
+    from tcb_ops.settings import Settings
+
+__all__ = [
+    "MANIFEST",
+    "MARK",
+    "SIMULATED",
+    "Manifest",
+    "fingerprint",
+    "manifest",
+    "read_manifest",
+    "versions",
+]
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+"""The version of manifest.json's form; new keys do not change it."""
+MARK = "SIMULATED 演练"
+SIMULATED = "SIMULATED-演练.txt"
+"""The file whose name marks the folder of a loopback run: the other names are fixed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a report folder says of itself."""
+
+    run: str
+    files: Mapping[str, Mapping[str, Any]]
+    """`sha256` and `bytes` of every file but manifest.json."""
+    list_name: str
+    list_sha256: str
+    root: str
+    """The folder of the local files, where the list lies as a rule."""
+    rows: int
+    rows_digest: str
+    """Empty in a report made before there was one."""
+    timezone: str
+    finished: bool
+    exported_at: str
+    retries: tuple[str, ...]
+    said: Mapping[str, Any]
+    """All of it, as it stands."""
+
+
+def manifest(
+    run: RunRecord,
+    groups: Iterable[Tally],
+    files: Mapping[str, Mapping[str, Any]],
+    rows_digest: str,
+    settings: Settings,
+    *,
+    now: float,
+) -> dict[str, Any]:
+    """Say what manifest.json says. Holds no secret: settings are the run's, which never have any."""
+
+    def moment(at: float | None) -> str | None:
+        if at is None:
+            return None
+        return datetime.fromtimestamp(at, settings.zone).isoformat(timespec="milliseconds")
+
+    return {
+        "schema": SCHEMA,
+        "run": run.id,
+        "parent": run.parent or None,
+        "retries": list(run.retries),
+        "kind": str(run.kind),
+        "target": run.target,
+        "simulated": is_simulated(run),
+        **({"mark": MARK} if is_simulated(run) else {}),
+        "rows": run.rows,
+        "counts": {str(outcome): rows for outcome, rows in counts_of(groups).items()},
+        "rows_digest": rows_digest,
+        "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
+        "files": files,
+        "operator": run.operator,
+        "host": run.host,
+        "note": run.note,
+        "root": run.root,
+        "created_at": moment(run.created_at),
+        "finished_at": moment(run.finished_at),
+        "exported_at": moment(now),
+        "lang": str(settings.lang),
+        "timezone": settings.timezone,
+        "settings": run.settings,
+        "versions": versions(),
+    }
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read a folder's manifest; None where there is none, or it is no manifest of ours. Never raises OSError."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in found["files"]):
+            return None  # a name that leads out of the folder
+        zone = str(found.get("timezone", "UTC"))
+        ZoneInfo(zone)
+        return Manifest(
+            run=str(found["run"]),
+            files={str(name): dict(told) for name, told in found["files"].items()},
+            list_name=str(found["input"]["name"]),
+            list_sha256=str(found["input"]["sha256"]),
+            root=str(found.get("root", "")),
+            rows=int(found["rows"]),
+            rows_digest=str(found.get("rows_digest", "")),
+            timezone=zone,
+            finished=found["finished_at"] is not None,
+            exported_at=str(found["exported_at"]),
+            retries=tuple(map(str, found.get("retries", ()))),
+            said=found,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def fingerprint(file: Path) -> dict[str, str | int]:
+    """SHA-256 and bytes of a file. Raises OSError."""
+    with file.open("rb") as stream:
+        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
+
+
+def versions() -> dict[str, str]:
+    """What this report was made with."""
+    return {
+        "tcb-ops": version("tcb-ops"),
+        "Python": platform.python_version(),
+        "platform": platform.platform(),
+    }

@@ -1,0 +1,164 @@
+"""What to do next: causes, not rows. What mends most rows per action comes first."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops.model import GOOD, Outcome, Reason, Text
+from tcb_ops.reports.table import MerchantShare
+from tcb_ops.reports.wording import dead_token_action, why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tcb_ops.runs.records import Tally
+
+__all__ = ["REASON_NAMES", "Per", "Remedy", "per", "remedies", "short_name"]
+
+REASON_NAMES: dict[str, Text] = {
+    Outcome.PENDING: Text("pending", "待处理"),
+    Reason.BREAKER: Text("stopped", "已停止"),
+    Reason.NO_TOKEN: Text("no token", "没有令牌"),
+    Reason.MERCHANT_LEFT: Text("merchant left", "商户已离开"),
+    Reason.REFUSED: Text("refused", "被拒绝"),
+    Reason.COMPONENT: Text("component token", "平台令牌"),
+    Reason.DEAD_TOKEN: Text("dead token", "令牌失效"),
+    Reason.STORE_REFUSED: Text("store refused", "存储拒绝"),
+    Reason.NO_ANSWER: Text("no answer", "没有应答"),
+    Reason.BAD_LINK: Text("bad link", "链接不可信"),
+    Reason.FILE_CHANGED: Text("file changed", "文件已变化"),
+    Reason.FILE_UNREADABLE: Text("file unreadable", "文件不可读"),
+    Reason.ETAG_MISMATCH: Text("other bytes stored", "内容不一致"),
+    Reason.INVALID: Text("bad input", "输入有误"),
+}
+"""Reasons in a word or two, for narrow places; by the name that errcodes.csv has in its column `code`."""
+
+_FOR_ALL = {61028, "RequestTimeTooSkewed"}
+"""Codes that stop a merchant or an environment at a time, while one thing mends them all: the platform's own
+publication, this machine's clock."""
+
+
+class Per(StrEnum):
+    """How often somebody has to act."""
+
+    ONCE = "once"
+    MERCHANT = "merchant"
+    ENV = "env"
+    NOBODY = "nobody"
+    """There is nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Rows that are not good for one reason, and what mends them."""
+
+    code: str
+    """An errcode, a code of the store, or a reason's name, as in errcodes.csv."""
+    name: Text
+    """A few words for narrow places: the catalogue's handle, in Chinese the begin of its meaning."""
+    meaning: Text
+    action: Text
+    per: Per
+    actions: int
+    """How often: 1, or as many as there are merchants or environments; 0 where there is nothing to do."""
+    merchants: tuple[MerchantShare, ...]
+    """Most rows first."""
+    envs: int
+    outcomes: Mapping[Outcome, int]
+    """How these rows ended; the sum is `rows`."""
+    rows: int
+
+
+def per(outcome: Outcome, reason: Reason | None, number: int | None, store: str) -> Per:
+    """Say how often somebody has to act on rows that ended so.
+
+    ================================================  ==========================
+    the end                                           act
+    ================================================  ==========================
+    merchant left                                     nobody
+    no token, dead token                              per merchant
+    ETag mismatch                                     per environment
+    a code that one thing mends for all               once
+    a code that says slow down (lower --rate)         once
+    a code of scope appid, of the component token     once
+    a code of scope appid                             per merchant
+    a code of scope env                               per environment
+    a code of scope row (the list), or platform       once
+    anything else: the list, files, network, pending  once
+    ================================================  ==========================
+    """
+    if reason is Reason.MERCHANT_LEFT:
+        return Per.NOBODY
+    if reason in {Reason.NO_TOKEN, Reason.DEAD_TOKEN}:
+        return Per.MERCHANT
+    if reason is Reason.ETAG_MISMATCH:
+        return Per.ENV
+    if outcome is Outcome.PENDING or not (number or store):
+        return Per.ONCE
+    known = errcode(number) if number else store_code(store)
+    if known.decision is Decision.SLOW or known.code in _FOR_ALL:
+        return Per.ONCE
+    if reason is Reason.COMPONENT and known.scope is Scope.APPID:
+        return Per.ONCE
+    return {Scope.APPID: Per.MERCHANT, Scope.ENV: Per.ENV}.get(known.scope, Per.ONCE)
+
+
+def remedies(groups: Iterable[Tally]) -> list[Remedy]:
+    """Sum rows that are not good up by what mends them: most rows per action first, "nothing to do" last."""
+    found: defaultdict[tuple[str, Text, Per], list[Tally]] = defaultdict(list)
+    texts: dict[str, Text] = {}
+    for group in groups:
+        cause = why(group.outcome, group.reason, group.errcode, group.store_code)
+        if cause is None:
+            continue
+        action = dead_token_action() if group.reason is Reason.DEAD_TOKEN else cause.action
+        texts.setdefault(cause.code, cause.meaning)
+        how_often = per(group.outcome, group.reason, group.errcode, group.store_code)
+        found[cause.code, action, how_often].append(group)
+    listed = [
+        _remedy(code, texts[code], action, how_often, its) for (code, action, how_often), its in found.items()
+    ]
+    return sorted(
+        listed, key=lambda remedy: (-remedy.rows / remedy.actions if remedy.actions else 1, remedy.code)
+    )
+
+
+def short_name(code: str) -> Text:
+    """A few words for a code as errcodes.csv has it; the code alone where there are none."""
+    if code in REASON_NAMES:
+        return REASON_NAMES[code]
+    try:
+        known = errcode(int(code))
+    except ValueError:
+        return Text("", "")
+    return Text(known.name.replace("_", " "), re.split("[，（：；。]", known.meaning.zh)[0])
+
+
+def _remedy(code: str, meaning: Text, action: Text, how_often: Per, groups: list[Tally]) -> Remedy:
+    merchants: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    outcomes: Counter[Outcome] = Counter()
+    for group in groups:
+        merchants[group.appid, group.merchant][group.env] += group.rows
+        outcomes[group.outcome] += group.rows
+    shares = [
+        MerchantShare(appid, merchant, tuple(env for env, _ in envs.most_common()), envs.total())
+        for (appid, merchant), envs in merchants.items()
+    ]
+    envs = len({group.env for group in groups})
+    return Remedy(
+        code,
+        short_name(code),
+        meaning,
+        action,
+        how_often,
+        {Per.ONCE: 1, Per.MERCHANT: len(merchants), Per.ENV: envs, Per.NOBODY: 0}[how_often],
+        tuple(sorted(shares, key=lambda share: (-share.rows, share.merchant, share.appid))),
+        envs,
+        {outcome: outcomes[outcome] for outcome in Outcome if outcomes[outcome] and outcome not in GOOD},
+        outcomes.total(),
+    )

@@ -1,0 +1,145 @@
+"""A run from a panel in JupyterLab: watched, cancelled, gone on with, cut off, retried, exported. Nothing is lost."""
+
+from collections import Counter
+
+import pytest
+
+from tcb_ops.simulator import Fault
+
+pytestmark = pytest.mark.timeout(240)
+
+ROWS = 1000  # measured by hand with 5,000: 57 ms at the median, 43 MB from beginning to end
+SLOW = Fault(delay=0.4)
+ONCE = Fault(path="banner/7.png", errcode=40097, calls=((1, 1),))
+MOVING = "() => { const bar = document.querySelector('.op-panel progress'); return bar && bar.value > 0 && bar.value < bar.max; }"
+FURTHER = "than => document.querySelector('.op-panel progress').value > than"
+HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
+STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
+BLOCK = "# Block\nimport time\nopen('blocked', 'w').close()\ntime.sleep(15)\nopen('free', 'w').close()"
+ANSWERS = """async ([button, shown]) => {
+  const visible = () => { const found = document.querySelector(shown); return !!found && found.offsetParent !== null; };
+  const before = visible(), began = performance.now();
+  document.querySelector(button).click();
+  while (visible() === before && performance.now() - began < 20000) await new Promise(requestAnimationFrame);
+  return performance.now() - began;
+}"""
+HEAP = "() => { gc(); gc(); return performance.memory.usedJSHeapSize; }"
+
+
+def begin(notebook):
+    """Run all, press Upload, and wait until it is half way."""
+    notebook.run_all()
+    notebook.at_rest()
+    notebook.click(".op-run")
+    notebook.until(MOVING)
+
+
+def assert_whole(shop, rows, again=0):
+    """Every row is good, and was asked for once, but for what was in flight at a cut."""
+    run = shop.run()
+    assert run.record.finished_at is not None
+    assert run.counts == {"uploaded": rows}
+    assert rows <= shop.links <= rows + again
+    assert Counter(record.end.outcome.value for record in run.rows()) == {"uploaded": rows}
+
+
+def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_lab_shop):
+    shop = open_lab_shop(300, [ONCE, SLOW])
+    with lab.opened(shop.notebook("02_run_uploads"), shots="live-02") as notebook:
+        begin(notebook)
+        assert shop.links < 300
+        at = notebook.page.evaluate("() => document.querySelector('.op-panel progress').value")
+        notebook.until(FURTHER, at)
+        notebook.shot("running")
+        assert notebook.violations() == []
+
+        notebook.click(".op-cancel")
+        notebook.until(HEAD, "unfinished")
+        run = shop.run()
+        assert 0 < run.counts["pending"] < 300
+        assert "Cancelled." in notebook.text(".op-status")
+        notebook.shot("cancelled")
+
+        notebook.click(".op-goon")
+        notebook.until(HEAD, "finished")
+        notebook.until(STATUS, "299 of 300 rows are good")
+        assert shop.run().id == run.id
+        assert shop.run().counts == {"uploaded": 299, "refused": 1}
+
+        notebook.click(".op-retry")
+        notebook.until(STATUS, "1 of 1 rows uploaded")
+        assert shop.run().record.parent == run.id
+        assert shop.run().counts == {"uploaded": 1}
+
+        notebook.click(".op-export")
+        notebook.page.wait_for_selector(".op-panel .op-files a")
+        assert notebook.violations() == []
+        assert (shop.folder / "reports" / shop.run().id / "manifest.json").is_file()
+        notebook.page.click(".op-panel .op-files a:text('report.html')")
+        report = notebook.page.frame_locator("iframe").locator("body")
+        assert "1 of 1 rows uploaded" in report.inner_text()
+
+
+def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_shop):
+    shop = open_lab_shop(300, [SLOW])
+    with lab.opened(shop.notebook("02_run_uploads"), shots="live-restart") as notebook:
+        begin(notebook)
+        run = shop.run()
+        notebook.restart_and_run_all()
+        notebook.until(STATUS, "It was cut off.")
+        assert run.id in notebook.text(".op-head")
+        assert "unfinished" in notebook.text(".op-head")
+        notebook.at_rest()
+        notebook.shot("cut-off")
+        assert 0 < shop.run().counts["pending"] < 300
+        notebook.click(".op-goon")
+        notebook.until(STATUS, "300 of 300 rows uploaded")
+    assert shop.run().id == run.id
+    assert_whole(shop, 300, again=128)
+
+
+def test_a_closed_tab_does_not_touch_the_run_and_a_new_one_shows_it(lab, open_lab_shop):
+    shop = open_lab_shop(300, [SLOW])
+    path = shop.notebook("02_run_uploads")
+    with lab.opened(path, shots="live-tab-1") as notebook:
+        begin(notebook)
+        run = shop.run()
+    at = shop.links
+    with lab.opened(path, shots="live-tab-2") as notebook:
+        assert shop.links > at
+        notebook.run_all()
+        notebook.until(HEAD, run.id)
+        notebook.until(STATUS, "300 of 300 rows uploaded")
+    assert_whole(shop, 300)
+
+
+def test_buttons_answer_and_a_run_goes_on_while_another_cell_blocks_the_kernel(lab, open_lab_shop, until):
+    shop = open_lab_shop(60, [Fault(delay=0.1)])
+    with lab.opened(shop.notebook("02_run_uploads", BLOCK), shots="live-blocked") as notebook:
+        notebook.run_all()
+        until((shop.folder / "blocked").exists)
+        notebook.click(".op-run")
+        notebook.until(STATUS, "60 of 60 rows uploaded")
+        assert not (shop.folder / "free").exists()
+    assert_whole(shop, 60)
+
+
+def test_with_300_merchants_buttons_answer_within_half_a_second_and_the_pages_memory_stays_flat(
+    lab, open_lab_shop
+):
+    shop = open_lab_shop(ROWS, [Fault(delay=0.6)], merchants=300)
+    with lab.opened(shop.notebook("02_run_uploads"), shots="live-300") as notebook:
+        begin(notebook)
+        answers, heap = [], []
+        while "running" in notebook.text(".op-head"):
+            answers.append(notebook.page.evaluate(ANSWERS, [".op-list-browse", ".op-list-entries"]))
+            heap.append(notebook.page.evaluate(HEAP) / 1e6)
+            if len(heap) == 4:
+                notebook.shot("running")
+            notebook.page.wait_for_timeout(500)
+        assert len(answers) >= 3
+        assert sorted(answers)[len(answers) // 2] < 500
+        assert heap[-1] < heap[0] + 8
+        notebook.until(STATUS, f"{ROWS:,} of {ROWS:,} rows uploaded")
+        assert notebook.violations() == []
+    assert_whole(shop, ROWS)

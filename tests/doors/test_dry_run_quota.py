@@ -1,0 +1,148 @@
+"""--dry-run against the calls that are left today: what is shown, what is warned of, what is asked."""
+
+import json
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import pytest
+from office import COMPONENT, office_opener
+
+from tcb_ops.accounts.allowance import Account as Whose
+from tcb_ops.accounts.allowance import ask_allowances, fits, seconds_left_of_the_day
+from tcb_ops.doors.cli import run as run_command
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.platform.authorizers import Quota
+from tcb_ops.simulator import Account, Fault, Step
+
+TEA = Merchant("wxtea", "茶语小铺", "tea-1")
+BOOKS = Merchant("wxbooks", "城南书店", "books-1")
+OWN = Merchant("wxbooks", "城南书店", "own-1", owner=Owner.PLATFORM)
+
+
+@pytest.fixture
+def open_office(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "merchants.csv").write_text(
+        "appid,name,env,owner\nwxtea,茶语小铺,tea-1,\nwxbooks,城南书店,books-1,\nwxbooks,城南书店,own-1,platform\n",
+        encoding="utf-8",
+    )
+    rows = [
+        *(("tea-1", n) for n in range(12)),
+        *(("books-1", n) for n in range(3)),
+        ("own-1", 0),
+        ("own-1", 1),
+    ]
+    (tmp_path / "list.csv").write_text(
+        "env,path\n" + "".join(f"{env},{n}.png\n" for env, n in rows), encoding="utf-8"
+    )
+    with ExitStack() as stack:
+        yield office_opener(stack, tmp_path)
+
+
+@pytest.fixture
+def dry_run(capsys):
+    def typed(*words):
+        capsys.readouterr()
+        code = run_command(("links", "list.csv", "--dry-run", *words))
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        return said
+
+    return typed
+
+
+DAY = 86400.0
+FITS = {
+    # rows, quota, rate, seconds left of the day → fits
+    "enough": ((10, Quota(100, 0, 10), None, DAY), True),
+    "one too many": ((11, Quota(100, 0, 10), None, DAY), False),
+    "none left": ((1, Quota(100, 100, 0), None, DAY), False),
+    "no limit known": ((10, Quota(0, 0, 0), None, DAY), None),
+    "not told": ((10, None, None, DAY), None),
+    "in time": ((10, Quota(100, 0, 10), 1.0, 10), True),
+    "too slow": ((11, Quota(100, 0, 50), 1.0, 10), False),
+    "too slow, not told": ((11, None, 1.0, 10), False),
+    "in time, not told": ((10, None, 1.0, 10), None),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), FITS.values(), ids=FITS)
+def test_the_table_of_what_fits(given, expected):
+    assert fits(*given) is expected
+
+
+@pytest.mark.parametrize(
+    ("now", "left"),
+    [
+        (datetime(2026, 3, 1, 15, 59, 30, tzinfo=UTC), 30),
+        (datetime(2026, 3, 1, 16, 0, 0, tzinfo=UTC), 86400),
+        (datetime(2026, 3, 1, 4, 0, 0, tzinfo=UTC), 12 * 3600),
+    ],
+    ids=["just before", "midnight", "noon"],
+)
+def test_the_day_ends_at_midnight_in_beijing(now, left):
+    assert seconds_left_of_the_day(now) == left
+
+
+def test_calls_left_are_shown_and_too_many_rows_warned_of(open_office, dry_run):
+    office = open_office(
+        [TEA, BOOKS, OWN],
+        accounts=[Account("wxtea", daily_limit=10, used=3), Account("wxbooks", daily_limit=99)],
+    )
+    said = dry_run()
+    assert "More rows than link calls left today: 茶语小铺 (12 rows, 7 left)." in said.err
+    lines = [line.split() for line in said.out.splitlines()]
+    assert ["茶语小铺", "1", "12", "12", "7", "NO", "–"] in lines
+    assert ["城南书店", "2", "5", "5", "99", "–", "–"] in lines
+    assert any(line[-4:] == ["2", "–", "–", "–"] for line in lines), said.out
+    assert (office.sim.stats["link_calls"], office.sim.stats["quota"]) == (0, 3)
+
+
+def test_the_platforms_own_environments_count_against_the_components_calls(open_office, dry_run):
+    open_office(
+        [TEA, BOOKS, OWN],
+        accounts=[Account(COMPONENT.appid, daily_limit=1), Account("wxbooks", daily_limit=9)],
+    )
+    said = dry_run("--json")
+    found = json.loads(said.out)
+    quota = {"daily_limit": 1, "used": 0, "remain": 1}
+    assert found["platform"] == {"appid": COMPONENT.appid, "rows": 2, "quota": quota, "fits": False}
+    by_appid = {line["appid"]: (line["quota"], line["fits"]) for line in found["by_merchant"]}
+    assert by_appid == {
+        "wxtea": ({"daily_limit": 0, "used": 0, "remain": 0}, None),
+        "wxbooks": ({"daily_limit": 9, "used": 0, "remain": 9}, False),
+    }
+    assert "the platform's own environments (2 rows, 1 left)" in said.err
+
+
+def test_a_rate_that_needs_more_than_the_day_is_warned_of(open_office, dry_run):
+    open_office([TEA, BOOKS, OWN])
+    said = dry_run("--rate", "0.0001", "--lang", "zh")
+    assert "按此速率今天调用不完：茶语小铺 最长需要 33h20m" in said.err
+    assert "今天调用不完" not in dry_run("--rate", "100", "--lang", "zh").err
+
+
+def test_where_it_cannot_be_asked_it_says_so_once_and_goes_on(open_office, dry_run):
+    office = open_office([TEA, BOOKS, OWN], accounts=[Account("wxtea", daily_limit=10)])
+    office.keep_tokens("wxtea")
+    said = dry_run("--json")
+    assert {line["appid"]: line["fits"] for line in json.loads(said.out)["by_merchant"]} == {
+        "wxtea": False,
+        "wxbooks": None,
+    }
+    assert said.err.count("not known for all") == 1
+    (office.folder / "tokens.csv").unlink()
+    assert "not known for all" in dry_run().err
+    said = dry_run("--api-base", "http://127.0.0.1:1")
+    assert "not known for all" in said.err
+
+
+def test_what_does_not_answer_in_time_is_not_waited_for(open_office):
+    office = open_office(
+        [TEA, BOOKS],
+        [Fault(appid="wxtea", step=Step.QUOTA, delay=30)],
+        accounts=[Account("wxbooks", daily_limit=5)],
+    )
+    found = ask_allowances(office.settings, [Whose("wxtea"), Whose("wxbooks")], seconds=0.5)
+    assert found.quotas == {Whose("wxbooks"): Quota(5, 0, 5)}
+    assert "within 0.5 s" in found.why_not.en

@@ -1,0 +1,155 @@
+"""The four notebooks: trusted headlessly too. What they tabulate is compared, and runs by three other programs."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tcb_ops.doors.cli import run as run_command
+from tcb_ops.workspace import NOTEBOOKS, notebook_names
+
+pytestmark = pytest.mark.timeout(300)
+ROOT = Path(__file__).parents[2]
+NOT_CLEAN = {"01_generate_links": 1, "02_run_uploads": 1, "03_errcode_audit": 1, "04_export_report": 0}
+"""Exit codes with the sample, whose merchants are partly ill; a look at a run ends with 0."""
+ADDRESS = re.compile(
+    r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import|<script""", re.IGNORECASE
+)
+
+
+def code_cells(content):
+    return [cell for cell in content.cells if cell.cell_type == "code"]
+
+
+def cpu_seconds():
+    """Of this process and its ended children, the kernels."""
+    spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+def program(*words, folder, **options):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def test_all_four_run_headlessly_within_a_minute_each_with_its_page_and_its_report(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    began = cpu_seconds()
+    for name in notebook_names():
+        capsys.readouterr()
+        code = run_command(["notebook", name, "--out", "out", "--json", "--lang", "en"])
+        said = capsys.readouterr()
+        left = json.loads(said.out)
+        assert (code, left["exit_code"]) == (NOT_CLEAN[name], NOT_CLEAN[name]), said.err
+        assert "Traceback" not in said.err
+        report = tmp_path / "out" / left["run"]
+        assert (tmp_path / left["report"]).samefile(report)
+        assert json.loads((report / "manifest.json").read_text(encoding="utf-8"))["simulated"]
+        page = (tmp_path / left["page"]).read_text(encoding="utf-8")
+        assert ADDRESS.findall(page) == []
+        assert "from tcb_ops" not in page
+        assert "<table" in page
+        executed = nbformat.read(tmp_path / left["notebook"], 4)
+        assert all(cell.execution_count for cell in code_cells(executed))
+        assert "widget" not in json.dumps(executed.metadata)
+        assert "widget-view" not in (tmp_path / left["notebook"]).read_text(encoding="utf-8")
+    assert (
+        cpu_seconds() - began < 60
+    )  # of the two cores' 120; the clock on the wall is our neighbours' as well
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "notebook",
+        "03",
+        "--out",
+        "out",
+        "--json",
+        "--lang",
+        "zh",
+        "-p",
+        "where=appid=wx7a1c0d3e5f902b41",
+    ]
+    assert run_command(words) in {0, 1}
+    left = json.loads(capsys.readouterr().out)
+    executed = nbformat.read(tmp_path / left["notebook"], 4)
+    told = next(cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", ()))
+    assert 'where = "appid=wx7a1c0d3e5f902b41"' in told.source
+    assert 'lang = "zh"' in told.source
+    assert 'lang="zh-CN"' in (tmp_path / left["page"]).read_text(encoding="utf-8")
+    results = (tmp_path / left["report"] / "results.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert 1 < len(results) < 28
+
+
+@pytest.mark.parametrize("name", notebook_names())
+def test_plain_papermill_runs_it(tmp_path, name):
+    said = program(
+        "papermill",
+        str(NOTEBOOKS / f"{name}.ipynb"),
+        "out.ipynb",
+        "-p",
+        "lang",
+        "zh",
+        "-k",
+        "python3",
+        folder=tmp_path,
+    )
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert all(cell.execution_count for cell in code_cells(nbformat.read(tmp_path / "out.ipynb", 4)))
+
+
+def test_nbconvert_runs_them(tmp_path):
+    files = [str(NOTEBOOKS / f"{name}.ipynb") for name in notebook_names()]
+    words = ("nbconvert", "--to", "notebook", "--execute", "--output-dir", str(tmp_path), *files)
+    said = program(*words, folder=tmp_path)
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert sorted(file.stem for file in tmp_path.glob("*.ipynb")) == notebook_names()
+
+
+def nbval(folder, file):
+    """Compare a notebook as the suite does."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return program("pytest", "-p", "no:cacheprovider", file.name, folder=folder)
+
+
+def change_one_number(content):
+    """Alter the last number in the first table that is kept."""
+    for cell in code_cells(content):
+        for output in cell.get("outputs", ()):
+            table = output.get("data", {}).get("text/html", "")
+            found = list(re.finditer(r"<td>(\d+)</td>", table))
+            if found:
+                at = found[-1]
+                output.data["text/html"] = f"{table[: at.start(1)]}{int(at[1]) + 1}{table[at.end(1) :]}"
+                return
+    pytest.fail("no table is kept")
+
+
+@pytest.mark.parametrize("name", notebook_names())
+def test_a_changed_number_in_a_kept_table_fails(tmp_path, name):
+    content = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
+    change_one_number(content)
+    file = tmp_path / f"{name}.ipynb"
+    nbformat.write(content, file)
+    said = nbval(tmp_path, file)
+    assert said.returncode == 1, said.stdout[-2000:] + said.stderr[-2000:]
+    assert "1 failed" in said.stdout or said.stdout.count("FAILED") == 1, said.stdout[-2000:]

@@ -1,0 +1,96 @@
+"""Before a live target, what would be sent is shown and the number of merchants is typed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tcb_ops.panels.brake import released
+
+
+@pytest.mark.parametrize(
+    ("typed", "merchants", "braked", "may"),
+    [
+        ("", 12, False, True),
+        ("12", 12, True, True),
+        (" 12 ", 12, True, True),
+        ("1,200", 1200, True, True),
+        ("", 12, True, False),
+        ("13", 12, True, False),
+        ("twelve", 12, True, False),
+        ("012", 12, True, False),
+    ],
+    ids=["this machine", "the number", "spaces", "thousands", "nothing", "another", "a word", "not as shown"],
+)
+def test_a_run_may_begin(typed: str, merchants: int, braked: bool, may: bool):
+    assert released(typed, merchants, braked=braked) is may
+
+
+def test_on_this_machine_nothing_is_asked(open_lab: Any):
+    panel = open_lab().uploads()
+    assert panel.brake.layout.display == "none"
+    assert not panel.start.disabled
+
+
+@pytest.mark.parametrize("kind", ["uploads", "links", "audits"])
+def test_a_live_target_needs_the_number_of_merchants(open_lab: Any, read: Any, kind: str):
+    lab = open_lab()
+    lab.live()
+    panel = getattr(lab, kind)()
+    assert panel.brake.layout.display == ""
+    facts = read(panel.brake.facts)
+    assert "LIVE: https://api.weixin.qq.com" in facts
+    assert "2 merchants, 3 environments" in facts
+    assert (" B." in facts or " KB" in facts or " B Type" in facts) is (kind == "uploads")
+    assert panel.start.disabled
+    panel.brake.count.value = "3"
+    assert panel.start.disabled
+    panel.start.click()  # one that was on its way when the brake was asked anew
+    panel.settle()
+    assert "Type the number of merchants (2) first" in read(panel.voice.line)
+    assert panel.run is None
+    panel.brake.count.value = "2"
+    assert not panel.start.disabled
+    panel.run_now(wanted=False)  # a live target is not reached unless that is asked for
+    assert panel.run is None
+    assert lab.sent == 0
+
+
+def test_another_list_asks_anew(open_lab: Any):
+    lab = open_lab()
+    lab.live()
+    panel = lab.uploads()
+    panel.brake.count.value = "2"
+    assert not panel.start.disabled
+    panel.listed.check.click()
+    panel.settle()
+    assert panel.brake.count.value == ""
+    assert panel.start.disabled
+
+
+@pytest.mark.parametrize(("cut_off", "button"), [(True, "goon"), (False, "retry")], ids=["go on", "retry"])
+def test_going_on_and_retrying_are_braked_too(open_lab: Any, read: Any, cut_off: bool, button: str):
+    from shop import TEA, many
+
+    from tcb_ops.simulator import Fault
+
+    lab = open_lab(many(TEA, rows=20), [Fault(path="banner/3.png", errcode=40097), Fault(delay=0.1)])
+    panel = lab.uploads()
+    panel.start.click()
+    panel.voice.settle()
+    if cut_off:
+        panel.watched.stop.click()
+    panel.settle()
+    watched = panel.watched
+    panel.desk.settings.__dict__["api_base"] = "https://api.weixin.qq.com"  # the same run, as if it were live
+    watched._offer()
+    brake, act = getattr(watched, f"{button}_brake"), getattr(watched, button)
+    assert brake.layout.display == ""
+    assert "1 merchants, 1 environments" in read(brake.facts)
+    assert act.disabled
+    act.click()
+    panel.settle()
+    assert "Type the number of merchants (1) first" in read(panel.voice.line)
+    brake.count.value = "1"
+    assert not act.disabled

@@ -1,0 +1,97 @@
+"""The grid and the looks of a run: pure, from records to HTML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tcb_ops.model import Lang, Outcome, Reason
+from tcb_ops.panels.grid import GRID_LINES, Line, lines_of, render_grid, state_of
+from tcb_ops.panels.looks import State, render_look, state_of_run
+from tcb_ops.panels.markup import esc
+from tcb_ops.panels.watching import until_next
+from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.records import Tally
+
+
+def tally(merchant: str, outcome: Outcome, rows: int, **more: Any) -> Tally:
+    given = {"reason": None, "errcode": None, "store_code": ""} | more
+    return Tally(f"wx-{merchant}", merchant, "env-1", outcome, rows=rows, **given)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "todo", "going", "state"),
+    [
+        (3, 0, 0, True, "done"),
+        (3, 0, 0, False, "done"),
+        (2, 1, 0, True, "done, not all good"),
+        (0, 0, 3, True, "waiting"),
+        (0, 0, 3, False, "not begun"),
+        (1, 0, 2, True, "working"),
+        (0, 1, 2, False, "stopped"),
+    ],
+)
+def test_how_a_merchant_stands(good: int, bad: int, todo: int, going: bool, state: str):
+    assert state_of(Line("wx", "茶", good, bad, todo), going=going).en == state
+
+
+@pytest.mark.parametrize(
+    ("here", "held", "finished", "state"),
+    [
+        (True, False, False, State.HERE),
+        (True, True, True, State.HERE),
+        (False, True, True, State.FINISHED),
+        (False, False, True, State.FINISHED),
+        (False, True, False, State.ELSEWHERE),
+        (False, False, False, State.UNFINISHED),
+    ],
+)
+def test_who_works_on_a_run(here: bool, held: bool, finished: bool, state: State):
+    assert state_of_run(here=here, held=held, finished=finished) is state
+
+
+def test_merchants_with_trouble_come_first_and_the_rest_by_name():
+    lines = lines_of(
+        [
+            tally("乙", Outcome.UPLOADED, 5),
+            tally("甲", Outcome.PENDING, 5),
+            tally("丙", Outcome.REFUSED, 1, reason=Reason.REFUSED, errcode=85088),
+            tally("丁", Outcome.NOT_ATTEMPTED, 9, reason=Reason.BREAKER, errcode=85088),
+            tally("丁", Outcome.REFUSED, 3, reason=Reason.REFUSED, errcode=85088),
+        ]
+    )
+    assert [line.merchant for line in lines] == ["丁", "丙", "乙", "甲"]
+    assert lines[0].codes == {"85088": 12}
+    assert [line.rows for line in lines] == [12, 1, 5, 5]
+
+
+def test_what_came_from_outside_is_inert(read: Any, lang: str):
+    evil = "<img src=x onerror=alert(1)>\x1b[31m"
+    drawn = render_grid(
+        lines_of([tally(evil, Outcome.FAILED, 1, reason=Reason.STORE_REFUSED, store_code=evil)]),
+        Lang(lang),
+        going=False,
+    )
+    assert "<img" not in drawn
+    assert "\x1b" not in drawn
+    assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"
+
+
+def test_more_merchants_than_fit_are_counted(read: Any):
+    many = [tally(f"商户{n:04}", Outcome.UPLOADED, 1) for n in range(GRID_LINES + 7)]
+    assert "… and 7 more merchants" in read(render_grid(lines_of(many), Lang.EN, going=False))
+
+
+def test_the_grid_is_drawn_less_often_the_longer_it_takes():
+    assert until_next(0.0, 0) == 0.25
+    assert until_next(0.01, 300) < 1
+    assert until_next(2.0, 300) == 20
+
+
+def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
+    look = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 310.0, 12.2)
+    drawn = render_look(look, Lang.EN, going=True)
+    assert '<progress aria-label="Rows that have ended" value="1203" max="5000">' in drawn
+    assert read(drawn) == "1,203 of 5,000 rows · 24% · 310 rows/s · 12s left 1,203 uploaded"
+    assert "行/秒 · 剩余 12s" in read(render_look(look, Lang.ZH, going=True))

@@ -1,0 +1,108 @@
+"""The headless cell: what `panel.run_now(RUN_NOW)` does, and how whoever started the notebook learns of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from shop import BOOKS, TEA
+
+import tcb_ops as tcb
+from tcb_ops.simulator import Fault
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    file = tmp_path / "headless.json"
+    monkeypatch.setenv("TCB_OPS_HEADLESS_RESULT", str(file))
+    return lambda: json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "variable", "works"),
+    [(False, "", False), (True, "", True), (False, "1", True), (False, "0", False)],
+    ids=["nobody asks", "the parameter", "the variable", "the variable says no"],
+)
+def test_a_live_target_is_worked_on_only_when_that_is_asked(
+    open_lab: Any, monkeypatch: pytest.MonkeyPatch, wanted: bool, variable: str, works: bool
+):
+    lab = open_lab()
+    if variable:
+        monkeypatch.setenv("TCB_OPS_RUN_NOW", variable)
+    panel = lab.uploads()
+    panel.run_now(wanted)
+    assert (lab.sent > 0) is works
+    assert (panel.run is not None) is works
+
+
+def test_the_report_goes_where_it_is_told_to(open_lab: Any, told: Any, monkeypatch: pytest.MonkeyPatch):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
+    panel = lab.uploads(report="here")
+    panel.run_now(wanted=True)
+    said = told()
+    assert "1 refused" in said.pop("text")["en"]
+    assert said == {"run": panel.run.id, "report": "here", "exit_code": 1}
+    assert (lab.shop.folder / "here" / "report.html").exists()
+    monkeypatch.setenv("TCB_OPS_HEADLESS_OUT", str(lab.shop.folder / "out"))
+    other = lab.audits()
+    other.run_now(wanted=True)
+    assert (lab.shop.folder / "out" / other.run.id / "manifest.json").exists()
+    assert told()["exit_code"] == 0
+    looked = lab.reports(panel.run.id)
+    looked.run_now(wanted=True)
+    assert (told()["run"], told()["exit_code"]) == (panel.run.id, 0)
+
+
+def test_a_list_with_problems_raises_and_says_each_of_them(
+    open_lab: Any, told: Any, capsys: pytest.CaptureFixture[str]
+):
+    lab = open_lab([(TEA.env, "/a.png"), ("nowhere", "c.png")])
+    panel = lab.uploads()
+    with pytest.raises(tcb.InputError):
+        panel.run_now(wanted=True)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in said] == ["list.csv:2", "list.csv:3"]
+    assert (told()["exit_code"], told()["run"]) == (2, None)
+    assert "2 problems" in told()["text"]["en"]
+    assert lab.sent == 0
+
+
+def test_ctrl_c_ends_the_run_tidily(open_lab: Any, told: Any, until: Any):
+    import os
+    import signal
+    import threading
+
+    from shop import many
+
+    lab = open_lab(many(TEA, rows=60), [Fault(delay=0.1)])
+    panel = lab.uploads()
+
+    def interrupt() -> None:
+        until(lambda: panel.watched.going)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(tcb.InterruptedRunError):
+        panel.run_now(wanted=True)
+    assert told()["exit_code"] == 130
+    assert told()["run"] == panel.run.id
+    assert panel.run.counts["pending"] > 0
+
+
+def test_while_there_is_no_run_tables_say_so(open_lab: Any):
+    panel = open_lab().uploads()
+    for table in (panel.by_merchant(), panel.errcodes(), panel.causes()):
+        assert repr(table).startswith("No run yet")
+
+
+def test_the_tables_are_the_run_s(open_lab: Any):
+    panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads()
+    panel.run_now(wanted=True)
+    frame = panel.by_merchant()
+    assert frame.columns.tolist() == ["merchant", "appid", "rows", "good", "not_good", "pending"]
+    assert frame[["rows", "good", "not_good", "pending"]].to_numpy().tolist() == [
+        [10, 0, 10, 0],
+        [20, 20, 0, 0],
+    ]
+    assert panel.causes()["code"].tolist() == ["85088"]

@@ -1,0 +1,90 @@
+"""The four notebooks: thin, safe by default, with outputs where they are compared and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from tcb_ops import panels
+
+FOLDER = Path(__file__).parent.parent.parent / "notebooks"
+PANELS = {
+    "01_generate_links": panels.generate_links,
+    "02_run_uploads": panels.run_uploads,
+    "03_errcode_audit": panels.audit_errcodes,
+    "04_export_report": panels.export_report,
+}
+TABULATES = ("panel.by_merchant()", "panel.errcodes()", "panel.causes()", "panel.changes()")
+
+
+@pytest.fixture(params=list(PANELS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def notebook(name: str) -> Any:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+@pytest.fixture
+def cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_these_are_all():
+    assert {file.stem for file in FOLDER.glob("*.ipynb")} == set(PANELS)
+
+
+def test_a_notebook_holds_no_logic(cells: list[Any]):
+    assert len(cells) <= 8
+    for cell in cells:
+        assert len(cell.source.splitlines()) <= 12
+        assert cell.source.startswith("# "), cell.source
+        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.Try, ast.While}
+
+
+def test_the_order_is_title_parameters_panel_headless_results(notebook: Any, cells: list[Any], name: str):
+    assert notebook.cells[0].source.startswith(f"# {name[:2]} · ")
+    assert cells[0].metadata.tags == ["parameters"]
+    assert cells[1].source.startswith("# Panel\n")
+    assert cells[1].source.endswith("\npanel")
+    assert cells[2].source.startswith("# Headless")
+    assert "panel.run_now(RUN_NOW)" in cells[2].source
+
+
+def test_parameters_are_those_of_the_panel_with_its_defaults(cells: list[Any], name: str):
+    given = {
+        node.targets[0].id: ast.literal_eval(node.value)  # type: ignore[attr-defined]
+        for node in ast.parse(cells[0].source).body
+    }
+    assert given.pop("RUN_NOW") is False
+    known = inspect.signature(PANELS[name]).parameters
+    assert given == {parameter.name: parameter.default for parameter in known.values()}
+    assert f"panels.{PANELS[name].__name__}({', '.join(known)})" in cells[1].source
+    assert given["target"] == "simulator"
+
+
+def test_outputs_are_kept_where_they_are_compared_and_nowhere_else(notebook: Any, cells: list[Any]):
+    for cell in cells:
+        if cell.source.endswith(TABULATES):
+            assert cell.execution_count is not None, cell.source
+            assert cell.outputs, cell.source
+        else:
+            assert cell.execution_count is None, cell.source
+            assert not cell.outputs, cell.source
+    assert any(cell.outputs for cell in cells)
+    assert "widgets" not in notebook.metadata
+
+
+def test_no_path_of_anybody_s_machine_is_in_a_notebook(name: str):
+    text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert "/tmp/" not in text  # noqa: S108
+    assert "/home/" not in text
+    assert "127.0.0.1" not in text

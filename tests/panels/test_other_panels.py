@@ -1,0 +1,117 @@
+"""Links, audits and reports, by their buttons."""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+import pytest
+from shop import BOOKS, many
+
+from tcb_ops.panels.looks import State
+from tcb_ops.simulator import Fault
+
+
+def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, read: Any):
+    lab = open_lab()
+    panel = lab.links()
+    assert "30 rows · 30 calls" in read(panel.listed.plan)
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"linked": 30}
+    links = lab.shop.folder / "links.csv"
+    assert stat.S_IMODE(links.stat().st_mode) == 0o600
+    assert f"The links are in {links}, readable by you alone" in read(panel.voice.line)
+
+
+def test_links_never_look_at_local_files(open_lab: Any):
+    lab = open_lab()
+    for file in (lab.shop.folder / "files").iterdir():
+        file.unlink()
+    panel = lab.links()
+    assert not panel.start.disabled
+
+
+def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_told_so(open_lab: Any, read: Any):
+    lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.1)])
+    panel = lab.links()
+    panel.start.click()
+    panel.voice.settle()
+    panel.watched.stop.click()
+    panel.settle()
+    cut_off = panel.run.id
+    (lab.shop.folder / "other.csv").write_text(f"env,path\n{BOOKS.env},a.png\n", encoding="utf-8")
+    panel.listed.paths.text.value = "other.csv"
+    panel.settle()
+    panel.start.click()
+    panel.settle()
+    assert f"links.csv.part belongs to another run ({cut_off})" in read(panel.voice.line)
+    assert "“begin anew”" in read(panel.voice.line)
+    panel.new.value = True
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"linked": 1}
+
+
+def test_an_audit_asks_once_per_environment_and_tells_what_changed(open_lab: Any, read: Any):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, calls=((2, 99),), errcode=85088)])
+    panel = lab.audits()
+    assert "Ready. 2 merchants, 3 environments, a call each" in read(panel.voice.line)
+    assert "No run yet" in repr(panel.changes())
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"linked": 3}
+    assert "first audit" in panel.changes()._repr_html_()
+    assert lab.sent == 3
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"linked": 2, "refused": 1}
+    assert "城南书店" in read(panel.changed)
+    frame = panel.changes().frame()
+    assert frame["change"].tolist()[0] == "newly_broken"
+    assert panel.errcodes().columns.tolist() == [85088]
+    assert panel.watched.retry.layout.display == "none"  # the next audit asks everybody
+
+
+def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
+    lab = open_lab()
+    uploads = lab.uploads()
+    uploads.start.click()
+    uploads.settle()
+    audits = lab.audits()
+    audits.start.click()
+    audits.settle()
+    panel = lab.reports()
+    assert panel.run.id == audits.run.id
+    assert panel.runs.choice.value == audits.run.id
+    panel.runs.choice.value = uploads.run.id
+    panel.runs.button.click()
+    panel.settle()
+    assert panel.run.id == uploads.run.id
+    assert panel.watched.state is State.FINISHED
+    panel.run_now(wanted=True)
+    assert (lab.shop.folder / "reports" / uploads.run.id / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("run", ["latest", "20990101"], ids=["none yet", "unknown"])
+def test_a_run_that_is_not_there_is_said(open_lab: Any, read: Any, run: str):
+    panel = open_lab().reports(run)
+    assert "has no run of" in read(panel.voice.line) or "no run '20990101'" in read(panel.voice.line)
+    assert panel.run is None
+
+
+def test_every_sentence_is_there_in_chinese(open_lab: Any, read: Any):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
+    panel = lab.uploads(lang="zh")
+    panel.start.click()
+    panel.settle()
+    for part in (
+        panel.voice.line,
+        panel.watched.head,
+        panel.watched.bar,
+        panel.watched.grid,
+        panel.listed.plan,
+    ):
+        words = read(part)
+        assert not any(word in words for word in ("rows", "done", "finished", "merchants", "Merchant")), words
+    assert panel.start.description == "上传"

@@ -1,0 +1,44 @@
+"""The platform to practise on: one a process, and in JupyterLab the same one after a kernel's restart."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOOK = "from tcb_ops.notebooks import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
+
+
+def looked(tmp: Path, **more: str) -> list[str]:
+    env = os.environ | {"TMPDIR": str(tmp)} | more
+    done = subprocess.run([sys.executable, "-c", LOOK], env=env, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_a_process_has_one_and_takes_it_along(tmp_path: Path):
+    base, ledger, lang, same = looked(tmp_path)
+    assert base.startswith("http://127.0.0.1:")
+    assert ledger.startswith(str(tmp_path))
+    assert (lang, same) == ("zh", "True")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_jupyterlab_it_outlives_the_kernel_and_goes_with_the_server(tmp_path: Path):
+    lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
+    first, again = looked(tmp_path, **lab), looked(tmp_path, **lab)
+    assert first[:2] == again[:2]
+    other = looked(tmp_path, **lab | {"JPY_SESSION_NAME": "/a/03_errcode_audit.ipynb"})
+    assert other[:2] != first[:2]
+    kept = next(tmp_path.iterdir())
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    looked(tmp_path, **lab | {"JPY_PARENT_PID": gone.stdout.strip()})
+    looked(tmp_path, **lab)
+    assert {folder.name.split("-")[0] for folder in kept.iterdir()} == {str(os.getpid())}

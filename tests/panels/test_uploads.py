@@ -1,0 +1,328 @@
+"""The uploads panel, by its buttons: everything that an operator does in notebook 02."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shop import BOOKS, TEA, TEA_TEST, many
+
+import tcb_ops as tcb
+from tcb_ops.doors.python import held_by, working
+from tcb_ops.model import Merchant
+from tcb_ops.panels.looks import State
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shop import Until, Whole
+
+SLOW = [Fault(delay=0.1)]
+
+
+def hidden(widget: Any) -> bool:
+    return widget.layout.display == "none"
+
+
+def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab: Any, read: Any):
+    lab = open_lab()
+    panel = lab.uploads()
+    assert read(panel.listed.told).startswith("list.csv: UTF-8, comma; columns env, path, file")
+    assert read(panel.listed.plan).startswith("2 merchants · 3 environments · 30 rows · 60 calls · ")
+    assert not panel.start.disabled
+    assert panel.watched.stop.disabled
+    assert hidden(panel.watched)
+    assert lab.sent == 0
+
+
+def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do(
+    open_lab: Any, read: Any, whole: Whole
+):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
+    panel = lab.uploads()
+    panel.start.click()
+    panel.settle()
+    assert whole(panel.run, 30) == {"uploaded": 29, "refused": 1}
+    assert "30 of 30 rows · 100%" in read(panel.watched.bar)
+    assert "城南书店 done, not all good 10 9 1 0 40097 × 1" in read(panel.watched.grid)
+    assert "茶语小铺 done 20 20 0 0" in read(panel.watched.grid)
+    assert "40097 1 城南书店" in read(panel.watched.codes.table)
+    assert "29 of 30 rows are good" in read(panel.voice.line)
+    assert not panel.start.disabled
+    assert panel.watched.stop.disabled
+    assert panel.runs.choice.value == panel.run.id
+    assert "· upload · finished · 30 rows · list.csv ·" in panel.runs.choice.label
+
+
+def test_the_rows_behind_a_code_and_a_merchant_are_shown(open_lab: Any, read: Any):
+    faults = [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, path="*/7.png", errcode=40097)]
+    panel = open_lab(faults=faults).uploads()
+    panel.start.click()
+    panel.settle()
+    codes = panel.watched.codes
+    assert "Rows that are not good: 11 of 11" in read(codes.rows)
+    codes.code.value = "40097"
+    assert "Rows that are not good: 1 of 1" in read(codes.rows)
+    assert "banner/7.png refused" in read(codes.rows)
+    codes.code.value = ""
+    codes.merchant.value = BOOKS.appid
+    assert "Rows that are not good: 10 of 10" in read(codes.rows)
+    assert "茶语小铺" not in read(codes.rows)
+
+
+def test_cancel_ends_tidily_and_go_on_does_the_rest_without_the_list(
+    open_lab: Any, read: Any, until: Until, whole: Whole
+):
+    lab = open_lab(many(TEA, rows=60), SLOW)
+    panel = lab.uploads()
+    panel.start.click()
+    until(lambda: "of 60 rows" in panel.watched.bar.value and panel.watched.going)
+    assert panel.start.disabled
+    panel.watched.stop.click()
+    panel.settle()
+    assert panel.watched.state is State.UNFINISHED
+    assert read(panel.voice.line).startswith("Cancelled. Unfinished:")
+    assert whole(panel.run, 60)["pending"] > 0
+    (lab.shop.folder / "list.csv").unlink()
+    first = panel.run.id
+    panel.watched.goon.click()
+    panel.settle()
+    assert panel.run.id == first
+    assert whole(panel.run, 60) == {"uploaded": 60}
+    assert lab.shop.sim.stats["stored"] == 60  # none twice
+    assert hidden(panel.watched.goon)
+
+
+def test_run_goes_on_with_an_unfinished_run_of_the_same_list_unless_told_to_begin_anew(
+    open_lab: Any, read: Any, until: Until
+):
+    lab = open_lab(many(TEA, rows=40), SLOW)
+    panel = lab.uploads()
+    for anew in (False, False, True):
+        before = panel.run
+        panel.new.value = anew
+        panel.start.click()
+        panel.voice.settle()
+        assert panel.watched.going
+        assert (before is not None and panel.run.id == before.id) is (before is not None and not anew)
+        assert ("Going on with run" in read(panel.voice.line)) is (before is not None and not anew)
+        panel.watched.stop.click()
+        panel.settle()
+
+
+def test_after_a_restart_a_new_panel_shows_the_run_that_was_cut_off(open_lab: Any, read: Any, until: Until):
+    lab = open_lab(many(TEA, rows=40), SLOW)
+    panel = lab.uploads()
+    panel.start.click()
+    until(lambda: panel.watched.going)
+    panel.watched.stop.click()
+    panel.settle()
+    again = lab.uploads()
+    assert again.run.id == panel.run.id
+    assert again.watched.state is State.UNFINISHED
+    assert read(again.voice.line).startswith("It was cancelled or interrupted. Unfinished:")
+    assert not hidden(again.watched.goon)
+    assert not again.start.disabled
+
+
+def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, whole: Whole):
+    lab = open_lab(faults=[Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
+    panel = lab.uploads()
+    panel.start.click()
+    panel.settle()
+    parent = panel.run
+    assert not hidden(panel.watched.retry)
+    panel.watched.retry.click()
+    panel.settle()
+    assert panel.run.record.parent == parent.id
+    assert whole(panel.run, 1) == {"uploaded": 1}
+    assert hidden(panel.watched.retry)  # nothing is left
+
+
+def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, read: Any):
+    lab = open_lab()
+    panel = lab.uploads()
+    assert hidden(panel.watched.export)
+    panel.start.click()
+    panel.settle()
+    panel.watched.export.button.click()
+    panel.settle()
+    folder = lab.shop.folder / "reports" / panel.run.id
+    assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
+    html = panel.watched.export.files.outputs[0]["data"]["text/html"]
+    for file in folder.iterdir():
+        if file.name.isascii():
+            assert f"href='reports/{panel.run.id}/{file.name}'" in html
+    assert f"Run {panel.run.id} is exported to" in read(panel.voice.line)
+
+
+def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: Any, read: Any):
+    lab = open_lab([(TEA.env, "/a.png"), (TEA.env, "b.png"), ("nowhere", "c.png")])
+    panel = lab.uploads()
+    assert "list.csv is refused: it has 2 problems" in read(panel.voice.line)
+    assert "Traceback" not in panel.voice.line.value
+    shown = read(panel.listed.problems)
+    assert shown.startswith("2 problems in the list")
+    assert "2 path" in shown
+    assert "4 env" in shown
+    assert panel.start.disabled
+    panel.listed.fixme.click()
+    panel.settle()
+    fixme = (lab.shop.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert len(fixme) == 3
+    panel.listed.skip.value = True
+    panel.settle()
+    assert not panel.start.disabled
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"uploaded": 1, "invalid": 2}
+
+
+@pytest.mark.parametrize(
+    ("paths", "root", "said"),
+    [
+        ("missing.csv", "files", "missing.csv"),
+        ("list.csv", "nowhere", "nowhere"),
+        ("", "", "Pick a path list"),
+    ],
+    ids=["no list", "no root", "nothing picked"],
+)
+def test_what_is_not_there_is_said(open_lab: Any, read: Any, paths: str, root: str, said: str):
+    lab = open_lab()
+    panel = lab.uploads(paths, root)
+    assert said in read(panel.voice.line)
+    assert panel.start.disabled
+    assert lab.sent == 0
+
+
+def test_a_merchant_without_a_token_does_not_stop_the_others(open_lab: Any, read: Any):
+    panel = open_lab(tokens={"wxtea": "token-of-wxtea"}).uploads()
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"uploaded": 20, "not_attempted": 10}
+    assert "城南书店 done, not all good 10 0 10 0 no_token × 10" in read(panel.watched.grid)
+
+
+def test_trouble_with_the_settings_is_said_in_the_panel(open_lab: Any, read: Any):
+    lab = open_lab()
+    (lab.shop.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
+    panel = lab.uploads()
+    assert "tcb-ops.toml: api_base" in read(panel.voice.line)
+    with pytest.raises(tcb.SettingsError):
+        panel.run_now(wanted=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"where": "region=east"}, "no column 'region'"),
+        ({"lang": "fr"}, 'lang = "fr"'),
+    ],
+    ids=["where", "lang"],
+)
+def test_a_wrong_parameter_is_said_in_the_panel(open_lab: Any, read: Any, options: Any, said: str):
+    assert said in read(open_lab().uploads(**options).voice.line)
+
+
+def test_a_run_held_by_another_is_followed_and_its_holder_named(open_lab: Any, read: Any, until: Until):
+    lab = open_lab(many(TEA, rows=60), SLOW)
+    settings = tcb.load_settings()
+    batch = tcb.read_paths("list.csv", lab.shop.merchants, "files")
+    other = tcb.start_upload(batch, settings=settings)
+    registry: Callable[[str], Any] = working
+    assert registry(other.id) is other
+    # What another process sees: the run is held, and not by a run of its own.
+    from tcb_ops.doors import python as doors
+
+    hidden_here = doors._going.pop(other.id)
+    panel = lab.attach(other.id)
+    assert f"run {other.id} is being worked on by" in read(panel.voice.line)
+    assert panel.watched.state is State.ELSEWHERE
+    assert panel.watched.stop.disabled
+    assert hidden(panel.watched.goon)
+    hidden_here.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        hidden_here.wait()
+    panel.settle()
+    assert held_by(other.id, settings=settings) is None
+    assert panel.watched.state is State.UNFINISHED
+    panel.watched.goon.click()
+    panel.settle()
+    assert panel.run.counts == {"uploaded": 60}
+
+
+def test_a_panel_is_attached_to_a_run_that_goes_on_here_and_both_see_its_end(
+    open_lab: Any, read: Any, until: Until
+):
+    lab = open_lab(many(TEA, rows=60), SLOW)
+    panel = lab.uploads()
+    panel.start.click()
+    until(lambda: panel.watched.going)
+    second = lab.attach()
+    assert second.watched.going
+    second.watched.stop.click()
+    panel.settle()
+    second.settle()
+    assert read(panel.voice.line).startswith("Cancelled.")
+    assert read(second.voice.line).startswith("Cancelled.")
+    assert second.run.counts == panel.run.counts
+
+
+def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab: Any):
+    lab = open_lab(many(TEA, rows=20), SLOW)
+    going = tcb.start_upload(tcb.read_paths("list.csv", lab.shop.merchants, "files"))
+    panel = lab.attach(going.id)
+    panel.settle()
+    assert tcb.open_run(going.id).record.finished_at is not None
+    assert going.wait().id == going.id
+
+
+def test_merchants_and_tokens_are_looked_at(open_lab: Any, read: Any):
+    lab = open_lab(tokens={"wxtea": "token-of-wxtea"})
+    panel = lab.uploads()
+    panel.standing.button.click()
+    panel.settle()
+    states = read(panel.standing.states)
+    assert "城南书店 books-77aa01 no" in states
+    assert states.index("城南书店") < states.index("茶语小铺")  # the worst first
+    assert "2 of 3 lines can work, 1 cannot" in read(panel.voice.line)
+
+
+def test_three_hundred_merchants_run_and_all_stand_in_the_grid(open_lab: Any, read: Any):
+    everybody = [Merchant(f"wx{n}", f"商户{n:03}", f"env-{n}") for n in range(300)]
+    lab = open_lab(many(*everybody, rows=2), merchants=everybody)
+    panel = lab.uploads()
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"uploaded": 600}
+    assert panel.watched.grid.value.count("<tr>") == 301
+
+
+def test_buttons_answer_from_any_thread(open_lab: Any):
+    panel = open_lab().uploads()
+    clicker = threading.Thread(target=panel.start.click)
+    clicker.start()
+    clicker.join()
+    panel.settle()
+    assert panel.run.counts == {"uploaded": 30}
+
+
+def test_two_environments_of_a_merchant_are_one_line_of_the_grid(open_lab: Any, read: Any):
+    panel = open_lab(many(TEA, TEA_TEST, rows=1)).uploads()
+    panel.start.click()
+    panel.settle()
+    assert read(panel.watched.grid).count("茶语小铺") == 1
+
+
+def test_a_second_click_while_a_run_goes_on_begins_nothing(open_lab: Any, read: Any):
+    panel = open_lab(many(TEA, rows=40), SLOW).uploads()
+    panel.start.click()
+    panel.voice.settle()
+    first = panel.run.id
+    panel.start.click()
+    panel.voice.settle()
+    assert f"Run {first} is still going on here" in read(panel.voice.line)
+    panel.settle()
+    assert [run.id for run in tcb.all_runs()] == [first]

@@ -1,0 +1,69 @@
+"""A callback is never silent, and a stack trace is never its answer."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Lang, Text
+from tcb_ops.panels.voice import Voice
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def broken() -> None:
+    raise ValueError("token-planted-in-a-defect")
+
+
+def test_our_own_errors_are_said_in_the_panel_s_language(read: Any, lang: str):
+    voice = Voice(Lang(lang))
+
+    def refused() -> None:
+        raise UsageError(Text("Not like this.", "不能这样。"))
+
+    assert not voice.guarded(refused)
+    assert read(voice.line) == {"en": "Not like this.", "zh": "不能这样。"}[lang]
+
+
+def test_a_defect_is_said_in_words_and_its_trace_is_in_the_log_only(
+    read: Any, caplog: pytest.LogCaptureFixture
+):
+    voice = Voice(Lang.EN)
+    with caplog.at_level(logging.ERROR, "tcb_ops.panels"):
+        voice.start(broken)
+        voice.settle()
+    assert read(voice.line).startswith("A defect in tcb-ops (ValueError); the log has its trace.")
+    assert "planted" not in voice.line.value
+    assert "Traceback" in caplog.text
+
+
+def test_one_thing_is_done_at_a_time_and_buttons_are_armed_anew_after_it(read: Any):
+    voice, go, told = Voice(Lang.EN), threading.Event(), []
+    voice.tells = lambda: told.append(voice.busy)
+    voice.start(lambda: go.wait(10) and None)
+    voice.start(broken)
+    assert read(voice.line).startswith("Still busy")
+    go.set()
+    voice.settle()
+    assert told == [True, False]
+    assert not voice.busy
+
+
+def test_options_of_the_command_line_are_called_what_they_are_called_here(read: Any):
+    voice = Voice(Lang.EN)
+    voice.say(Text("give it up with --new-run.", "用 --new-run 放弃它。"))
+    assert read(voice.line) == "give it up with “begin anew”."
+
+
+def test_without_ipywidgets_it_is_said_what_to_install():
+    code = (
+        "import sys; sys.modules['ipywidgets'] = None\nimport tcb_ops\n"
+        "try:\n    import tcb_ops.panels\nexcept tcb_ops.UsageError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'tcb-ops[lab]'" in done.stdout

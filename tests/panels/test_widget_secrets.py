@@ -1,0 +1,49 @@
+"""No token, link or secret in the state of any widget, nor in what a panel shows of itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import ipywidgets as widgets
+from shop import BOOKS, TEA
+
+from tcb_ops.simulator import Fault
+
+ECHO = "access_token=PLANTED-1 https://evil.example/put?q-signature=PLANTED-2 secret: PLANTED-3-LONG-ENOUGH-TO-BE-ONE"
+
+
+def states() -> str:
+    """Everything that a page, or a saved notebook, would hold."""
+    every = widgets.Widget.get_manager_state(widgets=None)["state"]
+    return json.dumps(every, default=str, ensure_ascii=False)
+
+
+def test_no_widget_holds_a_secret(open_lab: Any):
+    faults = [
+        Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, errmsg=ECHO),
+        Fault(env=TEA.env, path="banner/2.png", step="store", code="SignatureDoesNotMatch", errmsg=ECHO),
+    ]
+    lab = open_lab(faults=faults)
+    shown = []
+    for panel in (lab.links(), lab.uploads(), lab.audits()):
+        panel.start.click()
+        panel.settle()
+        panel.watched.export.button.click()
+        panel.settle()
+        panel.standing.button.click()
+        panel.settle()
+        shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
+    shown.append(states())
+    links = (lab.shop.folder / "links.csv").read_text(encoding="utf-8")
+    assert "q-signature" in links
+    for text in shown:
+        for secret in (
+            "token-of-",
+            "q-signature=",
+            "PLANTED",
+            "x-cos-security-token=",
+            lab.shop.sim.base + "/7",
+        ):
+            assert secret not in text
+    assert "40097" in shown[-1]  # the states were there to look at

@@ -1,0 +1,206 @@
+"""Two runs side by side: each row counted once, under what became of it, whatever the lines' order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Kind, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.reports.diff import Change, change, compare, diff_verdict
+from tcb_ops.reports.diff_table import render_diff
+from tcb_ops.runs.records import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tcb_ops.settings import Settings
+
+GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0)
+REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
+OTHER = RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER)
+PENDING = RowEnd(0, Outcome.PENDING)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "became"),
+    [
+        ("pending", "uploaded", "unfinished"),
+        ("pending", None, "unfinished"),
+        ("uploaded", "pending", "unfinished"),
+        (None, "pending", "unfinished"),
+        (None, "uploaded", "only_in_newer"),
+        (None, "refused", "only_in_newer"),
+        ("uploaded", None, "only_in_older"),
+        ("refused", None, "only_in_older"),
+        ("uploaded", "linked", "still_good"),
+        ("unchanged", "uploaded", "still_good"),
+        ("uploaded", "refused", "newly_broken"),
+        ("uploaded", "invalid", "newly_broken"),
+        ("not_attempted", "uploaded", "mended"),
+        ("failed", "not_attempted", "still_broken"),
+    ],
+)
+def test_what_became_of_a_row(before: str | None, after: str | None, became: str) -> None:
+    assert change(before, after) is Change(became)
+
+
+def test_each_row_is_counted_once_under_what_became_of_it(
+    a_run: Callable[..., Any], in_english: Settings
+) -> None:
+    old = a_run([GOOD, GOOD, REFUSED, REFUSED, REFUSED, GOOD], id="old")
+    new = a_run([GOOD, REFUSED, GOOD, OTHER, REFUSED, PENDING, REFUSED, GOOD], id="new", finished=False)
+    found = compare(new.ledger, old.run, new.run, in_english)
+    assert {str(what): rows for what, rows in found.counts.items()} == {
+        "newly_broken": 1, "still_broken": 2, "mended": 1, "only_in_newer": 2, "only_in_older": 0,
+        "unfinished": 1, "still_good": 1,
+    }  # fmt: skip
+    assert sum(found.counts.values()) == 8
+    lines = [(str(x.change), x.merchant, x.env, x.before, x.after, x.rows) for x in found.lines]
+    assert lines == [
+        ("newly_broken", "晨光文具", "test-3c4d", "", "85088", 1),
+        ("still_broken", "晨光文具", "test-3c4d", "85088", "85088", 1),
+        ("still_broken", "晨光文具", "prod-1a2b", "85088", "no_answer", 1),
+        ("mended", "Blue Whale", "shop-5e6f", "85088", "", 1),
+        ("only_in_newer", "晨光文具", "test-3c4d", "", "", 1),
+        ("only_in_newer", "晨光文具", "prod-1a2b", "", "85088", 1),
+        ("unfinished", "Blue Whale", "shop-5e6f", "", "pending", 1),
+    ]
+    assert found.broken
+    assert set(found.meanings) == {"85088", "no_answer", "pending"}
+    back = compare(new.ledger, new.run, old.run, in_english)
+    assert back.counts[Change.ONLY_IN_OLDER] == 2
+    assert back.counts[Change.NEWLY_BROKEN] == found.counts[Change.MENDED]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "broken"),
+    [
+        ([GOOD, REFUSED], [GOOD, REFUSED], False),
+        ([GOOD, REFUSED], [GOOD, OTHER], False),
+        ([REFUSED], [GOOD, GOOD], False),
+        ([GOOD], [REFUSED], True),
+        ([GOOD], [GOOD, REFUSED], True),
+        ([], [], False),
+    ],
+    ids=["as it was", "another code", "mended and a new good one", "broken", "new and not good", "empty"],
+)
+def test_broken_is_what_was_good_or_not_there(
+    a_run: Callable[..., Any], in_english: Settings, older: Any, newer: Any, broken: bool
+) -> None:
+    old, new = a_run(older, id="old"), a_run(newer, id="new")
+    assert compare(new.ledger, old.run, new.run, in_english).broken is broken
+
+
+def test_rows_are_matched_by_environment_and_path_not_by_line(
+    a_run: Callable[..., Any], in_english: Settings
+) -> None:
+    old = a_run([GOOD, REFUSED], id="old")
+    ledger = old.ledger
+    places = ledger.envs(old.run)
+    planned = [record.row for record in ledger.rows(old.run)]
+    turned = [replace(row, line=line) for line, row in enumerate(reversed(planned), start=10)]
+    new = ledger.plan(replace(_new_of(old.run), id="new"), turned, list(reversed(_renumbered(places))))
+    ledger.record(new, [replace(REFUSED, line=10), replace(GOOD, line=11)], Meter())
+    found = compare(ledger, old.run, new, in_english)
+    assert found.counts[Change.STILL_GOOD] == found.counts[Change.STILL_BROKEN] == 1
+
+
+def test_a_row_that_is_there_twice_counts_once_and_not_as_its_bad_copy(
+    a_run: Callable[..., Any], in_english: Settings
+) -> None:
+    old = a_run([GOOD], id="old")
+    ledger = old.ledger
+    (first,) = [record.row for record in ledger.rows(old.run)]
+    copy = replace(first, line=1, invalid=Text("the same twice", "重复"))
+    new = ledger.plan(replace(_new_of(old.run), id="new"), [copy, first], ledger.envs(old.run))
+    ledger.record(new, [replace(GOOD, line=first.line)], Meter())
+    found = compare(ledger, old.run, new, in_english)
+    assert {what: rows for what, rows in found.counts.items() if rows} == {Change.STILL_GOOD: 1}
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [({"target": "https://other.example"}, "different targets"), ({"kind": Kind.AUDIT}, "same kind")],
+)
+def test_what_cannot_be_compared_is_refused(
+    a_run: Callable[..., Any], in_english: Settings, about: dict[str, Any], said: str
+) -> None:
+    old, new = a_run([GOOD], id="old"), a_run([GOOD], id="new", **about)
+    with pytest.raises(UsageError, match=said):
+        compare(new.ledger, old.run, new.run, in_english)
+
+
+def test_the_run_before_is_the_last_finished_one_of_the_same_kind_target_and_list(
+    a_run: Callable[..., Any],
+) -> None:
+    first = a_run([GOOD], id="first", created_at=100.0)
+    a_run([GOOD], id="unfinished", created_at=200.0, finished=False)
+    a_run([GOOD], id="elsewhere", created_at=210.0, target="http://127.0.0.1:1")
+    a_run([GOOD], id="other-list", created_at=220.0, list_name="b.csv")
+    a_run([GOOD], id="other-kind", created_at=230.0, kind=Kind.LINKS)
+    a_run([GOOD], id="a-retry", created_at=240.0, parent="first")
+    last = a_run([GOOD], id="last", created_at=300.0)
+    assert last.ledger.previous(last.run).id == "first"
+    assert last.ledger.previous(first.run) is None
+    retry = a_run([GOOD], id="retry", created_at=400.0, parent="last")
+    assert retry.ledger.previous(retry.run) is None
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_the_screen_names_codes_merchants_and_sums(
+    a_run: Callable[..., Any], in_english: Settings, lang: Lang
+) -> None:
+    old = a_run([GOOD] * 3 + [REFUSED] * 60, id="old")
+    new = a_run([REFUSED] * 3 + [OTHER] * 30 + [GOOD] * 30, id="new")
+    found = compare(new.ledger, old.run, new.run, in_english)
+    console = Console(width=100, record=True, file=None, force_terminal=False, quiet=False)
+    with console.capture() as said:
+        console.print(render_diff(found, lang))
+    text = said.get()
+    assert "晨光文具" in text
+    assert "85088" in text
+    assert diff_verdict(found).of(lang).split("：")[0].split(":")[0] in text.replace("\n", "")
+    assert ("was 85088" in text) is (lang is Lang.EN)
+    assert len(text.splitlines()) < 40
+
+
+def test_at_300_merchants_the_screen_stays_short(a_run: Callable[..., Any], in_english: Settings) -> None:
+    from tcb_ops.runs.records import EnvRecord
+
+    places = [EnvRecord(n, f"env-{n}", f"wx{n}", f"商户{n}", "merchant", left=False) for n in range(300)]
+    old = a_run([GOOD] * 300, id="old", places=places)
+    new = a_run([REFUSED] * 300, id="new", places=places)
+    found = compare(new.ledger, old.run, new.run, in_english)
+    console = Console(width=100)
+    with console.capture() as said:
+        console.print(render_diff(found, Lang.EN))
+    assert len(said.get().splitlines()) < 20
+    assert "… and 290 more" in said.get()
+    assert len(found.to_json()["changes"]) == 300
+
+
+def test_a_notebook_shows_it_with_every_text_escaped(a_run: Callable[..., Any], in_english: Settings) -> None:
+    from tcb_ops.runs.records import EnvRecord
+
+    planted = "<script>alert(1)</script>"
+    places = [EnvRecord(0, f"env{planted}", "wx", planted, "merchant", left=False)]
+    old = a_run([GOOD], id="old", places=places)
+    bad = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
+    new = a_run([bad], id="new", places=places)
+    html = compare(new.ledger, old.run, new.run, in_english)._repr_html_()
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 3
+
+
+def _new_of(run: Any) -> Any:
+    from tcb_ops.runs.records import NewRun
+
+    return NewRun(**{name: getattr(run, name) for name in NewRun.__dataclass_fields__})
+
+
+def _renumbered(places: list[Any]) -> list[Any]:
+    return [replace(place, no=len(places) - 1 - place.no) for place in places]

@@ -1,0 +1,170 @@
+"""A run joined with its retries: the last state of each original row, in every file and table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import openpyxl
+import pytest
+
+from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
+from tcb_ops.reports.export import export
+from tcb_ops.reports.final import final_ledger, last_state
+from tcb_ops.reports.summary import summary
+from tcb_ops.run import Run
+from tcb_ops.runs.records import Meter, NewRun, RowRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
+
+NOW = 1_764_036_000.0
+UPLOADED = RowEnd(0, Outcome.UPLOADED, errcode=0, http_status=204, attempts=2)
+REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no qbase privilege")
+FAILED = RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER)
+STOPPED = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
+INVALID = RowEnd(0, Outcome.INVALID, Reason.INVALID, "path starts with /")
+PENDING = RowEnd(0, Outcome.PENDING)
+
+
+def retry(
+    reported: Any, of: RunRecord, ends: Mapping[int, RowEnd], run_id: str, *, finished: bool = True
+) -> RunRecord:
+    """A retry of a run, over these lines."""
+    ledger = reported.ledger
+    about = {name: getattr(of, name) for name in NewRun.__dataclass_fields__}
+    new = NewRun(**about | {"id": run_id, "parent": of.id, "created_at": of.created_at + 60})
+    rows = [record.row for record in ledger.rows(of) if record.row.line in ends]
+    run = ledger.plan(new, rows, ledger.places(of))
+    done = [replace(end, line=line) for line, end in ends.items() if end.outcome is not Outcome.PENDING]
+    ledger.record(run, done, Meter(10.0, 3, 2))
+    if finished:
+        ledger.finish(run, 1_764_035_900.0)
+    return ledger.run(run_id)
+
+
+def outcomes(run: Run) -> list[str]:
+    return [str(record.end.outcome) for record in run.rows()]
+
+
+@pytest.mark.parametrize(
+    ("states", "last"),
+    [
+        ([UPLOADED], 0),
+        ([FAILED, REFUSED], 1),
+        ([FAILED, UPLOADED], 1),
+        ([FAILED, PENDING], 0),
+        ([FAILED, UPLOADED, REFUSED], 1),
+        ([FAILED, REFUSED, PENDING], 1),
+        ([PENDING], 0),
+        ([INVALID], 0),
+    ],
+    ids=[
+        "good",
+        "still bad",
+        "mended",
+        "retry unfinished",
+        "good stays",
+        "second unfinished",
+        "pending",
+        "invalid",
+    ],
+)
+def test_the_last_state_of_a_row(states: list[RowEnd], last: int) -> None:
+    row = Row(2, "env", "a.png", "wx", "m", "a.png", ())
+    records = [RowRecord(row, end) for end in states]
+    assert last_state(records) is records[last]
+
+
+def test_a_run_and_its_retries_are_one(
+    a_run: Callable[..., Any], in_english: Settings, tmp_path: Path
+) -> None:
+    reported = a_run([UPLOADED, REFUSED, FAILED, STOPPED, INVALID, FAILED])
+    first = retry(reported, reported.run, {3: UPLOADED, 4: FAILED, 5: STOPPED, 7: REFUSED}, "retry-1")
+    second = retry(reported, first, {4: UPLOADED, 5: REFUSED}, "retry-2")
+    third = retry(reported, reported.run, {7: PENDING}, "retry-3", finished=False)
+    for asked in (reported.run, first, second, third):
+        run = Run(reported.ledger, asked, in_english).final()
+        assert run.id == reported.run.id
+        assert run.record.retries == ("retry-1", "retry-2", "retry-3")
+        assert outcomes(run) == ["uploaded", "uploaded", "uploaded", "refused", "invalid", "refused"]
+        assert run.counts == {"uploaded": 3, "refused": 2, "invalid": 1}
+        assert summary(run._ledger, run.record)["counts"] == run.counts
+        assert (run.record.link_calls, run.record.seconds) == (7 + 9, pytest.approx(12.3456 + 30))
+        assert [record.row.line for record in run.rows(line=4)] == [4]
+        assert run.results()["tcb_outcome"].tolist() == outcomes(run)
+
+
+def test_a_run_without_retries_is_itself(a_run: Callable[..., Any], in_english: Settings) -> None:
+    reported = a_run()
+    run = Run(reported.ledger, reported.run, in_english)
+    final = run.final()
+    assert final.record.retries == ()
+    assert final.counts == run.counts
+    assert sorted(final._ledger.tallies(final.record), key=str) == sorted(
+        reported.ledger.tallies(run.record), key=str
+    )
+    assert list(final.rows()) == list(run.rows())
+
+
+def test_rows_are_chosen_by_their_last_state_not_their_first(
+    a_run: Callable[..., Any], in_english: Settings
+) -> None:
+    reported = a_run([REFUSED, REFUSED])
+    retry(reported, reported.run, {3: UPLOADED}, "retry-1")
+    view = final_ledger(reported.ledger, reported.run)
+    bad = view.rows(reported.run, outcomes=frozenset(Outcome) - GOOD)
+    assert [record.row.line for record in bad] == [2]
+    assert [record.row.line for record in view.rows(reported.run, merchant="晨光文具")] == [2, 3]
+    assert [record.row.line for record in view.rows(reported.run, path="3.png")] == [3]
+
+
+def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
+    a_run: Callable[..., Any], in_english: Settings, tmp_path: Path
+) -> None:
+    reported = a_run([UPLOADED, REFUSED, FAILED])
+    retry(reported, reported.run, {3: UPLOADED, 4: REFUSED}, "20251125-100000-abcd")
+    view = final_ledger(reported.ledger, reported.run)
+    out = export(view, view.original, tmp_path / "out", in_english, now=NOW)
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["run"] == reported.run.id
+    assert manifest["retries"] == ["20251125-100000-abcd"]
+    assert manifest["counts"] == {"uploaded": 2, "refused": 1}
+    assert sum(manifest["counts"].values()) == manifest["rows"] == 3
+    with (out / "results.csv").open(encoding="utf-8-sig", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["tcb_line"], row["tcb_outcome"]) for row in rows] == [
+        ("2", "uploaded"),
+        ("3", "uploaded"),
+        ("4", "refused"),
+    ]
+    with (out / "failed.csv").open(encoding="utf-8-sig", newline="") as lines:
+        assert [row["tcb_line"] for row in csv.DictReader(lines)] == ["4"]
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert "20251125-100000-abcd" in html
+    assert "2 of 3 rows are good" in html
+    book = openpyxl.load_workbook(out / "report.xlsx")
+    said = {row[0]: row[1] for row in book["summary"].iter_rows(values_only=True)}
+    assert said["joined with its retries"] == "20251125-100000-abcd"
+    assert [row[2] for row in book["not good"].iter_rows(min_row=2, values_only=True)] == [4]
+
+
+def test_the_original_itself_is_not_changed(a_run: Callable[..., Any], in_english: Settings) -> None:
+    reported = a_run([REFUSED])
+    retry(reported, reported.run, {2: UPLOADED}, "retry-1")
+    Run(reported.ledger, reported.run, in_english).final()
+    assert reported.ledger.counts(reported.run) == {Outcome.REFUSED: 1}
+    assert reported.ledger.run(reported.run.id).retries == ()
+
+
+def test_a_retry_whose_original_is_gone_is_the_oldest_there_is(
+    a_run: Callable[..., Any], in_english: Settings
+) -> None:
+    reported = a_run([REFUSED], parent="20250101-000000-gone")
+    assert Run(reported.ledger, reported.run, in_english).final().id == reported.run.id

@@ -1,0 +1,132 @@
+"""Errcodes by day: each row on the day on which it ended, in the settings' zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pandas as pd
+import pytest
+
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd
+from tcb_ops.reports.history import history
+from tcb_ops.reports.inline import history_svg
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOW = datetime(2025, 11, 25, 12, 0, tzinfo=UTC).timestamp()
+TARGET = "https://api.weixin.qq.com"
+
+
+def refused(when: str, errcode: int = 85088) -> RowEnd:
+    at = datetime.fromisoformat(when).timestamp()
+    return RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=errcode, started_at=at - 1, ended_at=at)
+
+
+def in_zone(zone: str, lang: Lang = Lang.EN) -> Settings:
+    return Settings(lang=lang, timezone=zone)
+
+
+@pytest.mark.parametrize(
+    ("zone", "days"),
+    [
+        ("Asia/Shanghai", {"2025-11-24": 1, "2025-11-25": 2}),
+        ("UTC", {"2025-11-24": 2, "2025-11-25": 1}),
+        ("Asia/Kathmandu", {"2025-11-24": 2, "2025-11-25": 1}),
+    ],
+)
+def test_a_row_counts_on_the_day_on_which_it_ended_there(
+    a_run: Callable[..., Any], zone: str, days: dict[str, int]
+) -> None:
+    ends = [refused(f"2025-11-24T{at}+00:00") for at in ("15:59:59", "16:00:00", "18:14:59")]
+    ends[2] = refused("2025-11-25T01:00:00+00:00")
+    reported = a_run(ends)
+    found = history(reported.ledger, TARGET, in_zone(zone), days=3, now=NOW)
+    counted: dict[str, int] = {}
+    for line in found.lines:
+        counted[line.day.isoformat()] = counted.get(line.day.isoformat(), 0) + line.rows
+    assert counted == days
+    assert len(found.days) == 3
+
+
+def test_every_run_of_the_target_counts_and_no_other(a_run: Callable[..., Any]) -> None:
+    at = "2025-11-25T01:00:00+00:00"
+    a_run([refused(at)], id="one")
+    a_run([refused(at), RowEnd(0, Outcome.UPLOADED, errcode=0)], id="two", finished=False)
+    a_run([refused(at)], id="elsewhere", target="http://127.0.0.1:1")
+    reported = a_run([refused("2025-10-01T00:00:00+00:00")], id="long-ago")
+    found = history(reported.ledger, TARGET, in_zone("UTC"), days=7, now=NOW)
+    assert [(x.day, x.merchant, x.appid, x.errcode, x.rows) for x in found.lines] == [
+        (date(2025, 11, 25), "晨光文具", "wxaaaa", 85088, 2)
+    ]
+    assert found.codes() == [(85088, (0, 0, 0, 0, 0, 0, 2))]
+    assert found.merchants() == [("晨光文具", "wxaaaa", 1, 2)]
+
+
+def test_rows_that_a_breaker_ended_count_under_its_errcode(a_run: Callable[..., Any]) -> None:
+    end = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
+    reported = a_run([end])
+    found = history(reported.ledger, TARGET, in_zone("Asia/Shanghai"), days=2, now=NOW)
+    assert [(x.errcode, x.rows) for x in found.lines] == [(85088, 1)]
+
+
+def test_the_frame_has_its_dtypes_with_rows_and_without(a_run: Callable[..., Any]) -> None:
+    reported = a_run([refused("2025-11-25T01:00:00+00:00"), refused("2025-11-24T01:00:00+00:00", -501001)])
+    for days, lines in ((7, 2), (1, 1)):
+        frame = history(reported.ledger, TARGET, in_zone("UTC"), days=days, now=NOW).frame()
+        assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {
+            "day": "datetime64[s]", "merchant": "string", "appid": "string", "errcode": "Int64", "rows": "Int64",
+        }  # fmt: skip
+        assert len(frame) == lines
+    empty = history(reported.ledger, "https://nowhere.example", in_zone("UTC"), now=NOW).frame()
+    assert str(empty["day"].dtype) == "datetime64[s]"
+    assert empty.empty
+    assert frame["day"].iloc[0] == pd.Timestamp("2025-11-25")
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+@pytest.mark.parametrize("codes", [0, 3, 9])
+def test_the_drawing_is_xml_with_a_text_alternative(
+    a_run: Callable[..., Any], lang: Lang, codes: int
+) -> None:
+    ends = [refused("2025-11-25T01:00:00+00:00", -501000 - n) for n in range(codes)]
+    reported = a_run(ends)
+    found = history(reported.ledger, TARGET, in_zone("UTC", lang), days=30, now=NOW)
+    svg = ET.fromstring(history_svg(found))
+    assert svg.tag == "svg"
+    assert svg.attrib["role"] == "img"
+    title = svg.find("title")
+    assert title is not None
+    assert "2025-11-25" in (title.text or "")
+    bars = [rect for rect in svg.findall("rect") if rect.find("title") is not None]
+    assert len(bars) == min(codes, 7)
+    assert all(float(bar.attrib["y"]) >= 0 for bar in bars)
+
+
+def test_a_notebook_shows_it_with_every_text_escaped(a_run: Callable[..., Any]) -> None:
+    from tcb_ops.runs.records import EnvRecord
+
+    planted = "<img src=x onerror=alert(1)>"
+    places = [EnvRecord(0, "e", "wx", planted, "merchant", left=False)]
+    reported = a_run([refused("2025-11-25T01:00:00+00:00")], places=places)
+    html = history(reported.ledger, TARGET, in_zone("UTC"), now=NOW)._repr_html_()
+    assert "<img" not in html
+    assert "&lt;img" in html
+
+
+def test_a_ledger_without_the_index_says_the_same(a_run: Callable[..., Any]) -> None:
+    reported = a_run([refused("2025-11-25T01:00:00+00:00")] * 3)
+    before = history(reported.ledger, TARGET, in_zone("UTC"), now=NOW)
+    with reported.ledger._engine.begin() as connection:
+        connection.exec_driver_sql("DROP INDEX rows_by_errcode")
+    assert history(reported.ledger, TARGET, in_zone("UTC"), now=NOW) == before
+
+
+def test_fewer_than_one_day_is_today(a_run: Callable[..., Any]) -> None:
+    reported = a_run([refused("2025-11-24T01:00:00+00:00"), refused("2025-11-25T01:00:00+00:00")])
+    found = history(reported.ledger, TARGET, in_zone("UTC"), days=0, now=NOW)
+    assert found.days == (date(2025, 11, 25),)
+    assert [line.rows for line in found.lines] == [1]

@@ -1,0 +1,486 @@
+"""Back to colleagues: their own workbook with how each row ended beside it, and nothing else changed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import openpyxl
+import pytest
+import xlsxwriter
+from colleagues import ENVS, GOOD, HEADERS, REFUSED, full_workbook, send
+from openpyxl.utils.escape import unescape
+
+from tcb_ops.errors import InputError, StoppedError, UsageError
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd
+from tcb_ops.reports import into
+from tcb_ops.reports.into import write_apart, write_into
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from colleagues import Sent
+
+OURS = {
+    Lang.EN: ("result", "reason", "what to do", "file_id"),
+    Lang.ZH: ("结果", "原因", "怎么办", "file_id"),
+}
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> Iterator[Callable[..., Sent]]:
+    """Run over a workbook in a ledger that closes with the test."""
+    opened = []
+
+    def make(file: Path, *ends: RowEnd, **options: Any) -> Sent:
+        opened.append(send(file, ends, **options))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.ledger.close()
+
+
+def into_copy(run: Sent, file: Path, dest: Path | None = None, lang: Lang = Lang.ZH) -> Path:
+    with run.ledger.snapshot() as seen:
+        return write_into(seen, run.run, file, dest, lang)
+
+
+def apart(run: Sent, file: Path, column: str = "负责人", dest: Path | None = None) -> Path:
+    with run.ledger.snapshot() as seen:
+        return write_apart(seen, run.run, file, dest, column, Lang.ZH)
+
+
+def parts(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as package:
+        assert package.testzip() is None
+        return {name: package.read(name) for name in package.namelist()}
+
+
+def rows_of(file: Path, sheet: str | None = None, top: int = 1) -> list[tuple[Any, ...]]:
+    book = openpyxl.load_workbook(file)
+    return list((book[sheet] if sheet else book.worksheets[0]).iter_rows(min_row=top, values_only=True))
+
+
+def plain(
+    file: Path, rows: list[tuple[Any, ...]], headers: tuple[str, ...] = ("env", "path", "备注")
+) -> Path:
+    with xlsxwriter.Workbook(str(file), {"strings_to_formulas": False}) as book:
+        sheet = book.add_worksheet("清单")
+        for line, cells in enumerate([headers, *rows]):
+            for column, cell in enumerate(cells):
+                sheet.write(line, column, cell)
+    return file
+
+
+# --- beside each row ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_each_row_has_its_end_beside_it(tmp_path: Path, sent: Callable[..., Sent], lang: Lang) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx")
+    copy = into_copy(sent(file, GOOD, REFUSED), file, lang=lang)
+    assert copy == tmp_path / {Lang.ZH: "清单 结果.xlsx", Lang.EN: "清单 result.xlsx"}[lang]
+    head, *rows = rows_of(copy, "十一月清单", 3)
+    assert head == (*HEADERS, *OURS[lang])
+    assert [row[:4] for row in rows[:6]] == [row[:4] for row in rows_of(file, "十一月清单", 4)[:6]]
+    assert {row[4] for row in rows[0:6:2]} == {{Lang.ZH: "已上传", Lang.EN: "uploaded"}[lang]}
+    assert {row[7] for row in rows[0:6:2]} == {"cloud://tea/a.png"}
+    assert all(row[5].startswith("85088") and row[6] for row in rows[1:6:2])
+
+
+@pytest.mark.parametrize("table", [False, True], ids=["filter", "table"])
+def test_everything_else_is_byte_for_byte_what_it_was(
+    tmp_path: Path, sent: Callable[..., Sent], table: bool
+) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx", table=table)
+    before, after = parts(file), parts(into_copy(sent(file, GOOD, REFUSED), file))
+    assert list(before) == list(after)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"xl/worksheets/sheet1.xml"} | (
+        {"xl/tables/table1.xml"} if table else {"xl/workbook.xml"}
+    )
+    # Without what was added, the sheet itself is what it was.
+    sheet = after["xl/worksheets/sheet1.xml"].decode()
+    sheet = re.sub(r'<c r="[E-H]\d+"[^>/]*(?:/>|>.*?</c>)', "", sheet)
+    sheet = re.sub(r'(<row r="\d+" spans="1:)8', r"\g<1>4", sheet).replace('A3:H9"', 'A3:D9"')
+    sheet = re.sub(r"<cols>.*</cols>", "", sheet).replace('<dimension ref="A1:H9"', '<dimension ref="A1:D9"')
+    was = re.sub(r"<cols>.*</cols>", "", before["xl/worksheets/sheet1.xml"].decode())
+    assert sheet == was
+
+
+def test_the_copy_has_every_feature_and_its_filter_takes_the_new_columns_along(
+    tmp_path: Path, sent: Callable[..., Sent]
+) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx")
+    copy = into_copy(sent(file, REFUSED), file)
+    book = openpyxl.load_workbook(copy)
+    sheet = book["十一月清单"]
+    assert sheet.dimensions == "A1:H9"
+    assert sheet.auto_filter.ref == "A3:H9"
+    assert sheet.freeze_panes == "A4"
+    assert [str(merge) for merge in sheet.merged_cells.ranges] == ["A1:D1"]
+    assert sheet.protection.sheet
+    assert sheet.data_validations.count == 1
+    assert len(sheet.conditional_formatting) == 1
+    assert len(sheet._charts) == 1
+    assert sheet["B4"].comment.text.strip().endswith("请核对")
+    assert sheet.row_dimensions[5].height == 33
+    assert book["说明"]["A2"].value == "=SUM(十一月清单!D4:D9)"
+    with zipfile.ZipFile(copy) as package:
+        assert "$A$3:$H$9" in package.read("xl/workbook.xml").decode()
+
+
+def test_new_cells_look_as_the_path_does_and_have_room(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx")
+    sheet = openpyxl.load_workbook(into_copy(sent(file, GOOD), file))["十一月清单"]
+    assert [sheet[f"E{line}"].style_id for line in (3, 4)] == [sheet[f"B{line}"].style_id for line in (3, 4)]
+    assert [sheet.column_dimensions[name].width for name in "ACEFGH"] == pytest.approx(
+        [30.71, 11.71, 24, 50, 50, 44], abs=0.01
+    )
+    assert sheet.column_dimensions["I"].min == 9  # theirs goes on behind ours
+
+
+def test_a_table_takes_the_new_columns_in(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx", table=True)
+    book = openpyxl.load_workbook(into_copy(sent(file, GOOD), file))
+    (table,) = book["十一月清单"].tables.values()
+    assert (table.ref, table.autoFilter.ref) == ("A3:H9", "A3:H9")
+    assert [column.name for column in table.tableColumns] == [*HEADERS, *OURS[Lang.ZH]]
+    assert len({column.id for column in table.tableColumns}) == 8
+
+
+def test_a_column_of_the_same_name_is_theirs(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = plain(tmp_path / "a.xlsx", [(ENVS[0], "a.png", "x", "y")], ("env", "path", "结果", "FILE_ID"))
+    assert rows_of(into_copy(sent(file), file))[0][2:] == (
+        "结果", "FILE_ID", "结果 2", "原因", "怎么办", "file_id 2",
+    )  # fmt: skip
+
+
+def test_rows_that_were_not_in_the_run_stay_as_they_are(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = plain(tmp_path / "a.xlsx", [(ENVS[n % 2], f"{n}.png", "") for n in range(4)])
+    run = sent(file)
+    with run.ledger._writing() as connection:
+        connection.exec_driver_sql("DELETE FROM rows WHERE line IN (3, 5)")
+    assert [row[3] for row in rows_of(into_copy(run, file))] == ["结果", "已上传", None, "已上传", None]
+
+
+def test_every_outcome_says_what_to_do(
+    tmp_path: Path, sent: Callable[..., Sent], every_end: tuple[RowEnd, ...]
+) -> None:
+    file = plain(tmp_path / "a.xlsx", [(ENVS[n % 2], f"{n}.png", "") for n in range(len(every_end))])
+    _, *rows = rows_of(into_copy(sent(file, *every_end), file, lang=Lang.EN))
+    for row, end in zip(rows, every_end, strict=True):
+        assert row[3] == str(end.outcome).replace("_", " ")
+        assert bool(row[4]) is (end.outcome not in {Outcome.UPLOADED, Outcome.LINKED} or bool(end.reason))
+
+
+PLANTED = [
+    "=cmd|'x'!A0",
+    "@SUM(1)",
+    "+cmd",
+    "\t=1",
+    "<script>&\"'</script>",
+    "]]>",
+    "_x0041_",
+    "a\x01b\r\nc",
+    "007",
+]
+
+
+@pytest.mark.parametrize("text", PLANTED)
+def test_what_a_server_said_is_written_as_inert_text(
+    tmp_path: Path, sent: Callable[..., Sent], text: str
+) -> None:
+    end = RowEnd(
+        0, Outcome.FAILED, Reason.STORE_REFUSED, text, store_code=text, http_status=403, file_id=text
+    )
+    file = plain(tmp_path / "a.xlsx", [(ENVS[0], "a.png", "=1+1")])
+    copy = into_copy(sent(file, end), file)
+    for body in parts(copy).values():
+        ET.fromstring(body)
+    sheet = openpyxl.load_workbook(copy).worksheets[0]
+    assert {cell.data_type for cell in sheet[2]} == {"s"}
+    assert unescape(sheet["G2"].value) == text
+
+
+def test_cells_formatted_beyond_the_list_give_way_to_the_new_ones(
+    tmp_path: Path, sent: Callable[..., Sent]
+) -> None:
+    """Empty cells with a border reach far to the right in many workbooks: no cell may be there twice."""
+    with xlsxwriter.Workbook(str(tmp_path / "a.xlsx")) as book:
+        sheet, border = book.add_worksheet(), book.add_format({"border": 1})
+        for line, cells in enumerate([("env", "path"), (ENVS[0], "a.png"), (ENVS[1], "b.png")]):
+            sheet.write_row(line, 0, cells)
+            for column in range(2, 10):
+                sheet.write_blank(line, column, None, border)
+        sheet.set_column("H:XFD", 5, None, {"hidden": True})
+    run = sent(tmp_path / "a.xlsx", REFUSED)
+    copy = into_copy(run, tmp_path / "a.xlsx")
+    sheet_xml = parts(copy)["xl/worksheets/sheet1.xml"].decode()
+    for line in (1, 2, 3):
+        assert re.findall(rf'<c r="([A-Z]+){line}"', sheet_xml) == list("ABCDEFGHIJ")
+        assert f'<row r="{line}" spans="1:10">' in sheet_xml
+    assert [row[2] for row in rows_of(copy)] == ["结果", "被拒绝", "被拒绝"]
+
+
+def test_columns_come_right_of_a_chart_that_lies_beside_the_list(
+    tmp_path: Path, sent: Callable[..., Sent]
+) -> None:
+    with xlsxwriter.Workbook(str(tmp_path / "a.xlsx")) as book:
+        sheet = book.add_worksheet()
+        for line, cells in enumerate([("env", "path"), (ENVS[0], "a.png")]):
+            sheet.write_row(line, 0, cells)
+        chart = book.add_chart({"type": "pie"})
+        chart.add_series({"values": "=Sheet1!$A$1:$A$2"})
+        sheet.insert_chart("D2", chart)
+    head = rows_of(into_copy(sent(tmp_path / "a.xlsx"), tmp_path / "a.xlsx"))[0]
+    at = head.index("结果")
+    assert at >= 10
+    assert set(head[2:at]) == {None}
+
+
+def test_a_prefixed_bare_sheet_is_understood(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    """No cols, no dimension, no spans, rows and cells without references, prefixed names, an empty row."""
+    file = plain(tmp_path / "a.xlsx", [])
+    cells = "".join(
+        "<x:row>"
+        + "".join(f'<x:c t="inlineStr"><x:is><x:t>{text}</x:t></x:is></x:c>' for text in row)
+        + "</x:row>"
+        for row in (("env", "path"), (ENVS[0], "a.png"), (ENVS[1], "b.png"))
+    )
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    body = f'<x:worksheet xmlns:x="{main}"><x:sheetData>{cells}<x:row/></x:sheetData></x:worksheet>'
+    everything = parts(file) | {"xl/worksheets/sheet1.xml": body.encode()}
+    with zipfile.ZipFile(file, "w") as package:
+        for name, part in everything.items():
+            package.writestr(name, part)
+    assert [row[2] for row in rows_of(into_copy(sent(file, GOOD), file))] == [
+        "结果",
+        "已上传",
+        "已上传",
+        None,
+    ][:3]
+
+
+def test_the_sheet_that_the_run_read_is_the_one_that_is_written(
+    tmp_path: Path, sent: Callable[..., Sent]
+) -> None:
+    with xlsxwriter.Workbook(str(tmp_path / "a.xlsx")) as book:
+        for name in ("一", "二", "三"):
+            sheet = book.add_worksheet(name)
+            for line, cells in enumerate([("env", "path"), (ENVS[0], "a.png")]):
+                sheet.write_row(line, 0, cells)
+    copy = into_copy(sent(tmp_path / "a.xlsx", sheet="二"), tmp_path / "a.xlsx")
+    assert [len(rows_of(copy, name)[0]) for name in ("一", "二", "三")] == [2, 6, 2]
+
+
+def test_a_macro_workbook_stays_one(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = plain(tmp_path / "a.xlsx", [(ENVS[0], "a.png", "")]).rename(tmp_path / "a.xlsm")
+    run = sent(file)
+    assert into_copy(run, file).name == "a 结果.xlsm"
+    with pytest.raises(UsageError, match=r"end in \.xlsm"):
+        into_copy(run, file, tmp_path / "b.xlsx")
+
+
+def test_a_large_sheet_goes_through_whole(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    """Larger than the pieces that it is read in."""
+    file = plain(tmp_path / "a.xlsx", [(ENVS[n % 2], f"目录/{n}.png", "备注" * 20) for n in range(5_000)])
+    _, *rows = rows_of(into_copy(sent(file, GOOD, REFUSED), file))
+    assert len(rows) == 5_000
+    assert [row[3] for row in rows] == ["已上传", "被拒绝"] * 2_500
+    assert [row[1] for row in rows] == [f"目录/{n}.png" for n in range(5_000)]
+
+
+# --- a workbook for each --------------------------------------------------------------------------------------------
+
+
+def test_each_gets_the_own_rows_and_sees_nothing_of_the_others(
+    tmp_path: Path, sent: Callable[..., Sent]
+) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx")
+    folder = apart(sent(file, GOOD, REFUSED), file)
+    assert folder == tmp_path / "清单 结果"
+    assert sorted(one.name for one in folder.iterdir()) == ["清单 李娜.xlsx", "清单 王芳.xlsx"]
+    for who, other, paths in (("王芳", "李娜", (0, 1, 2)), ("李娜", "王芳", (3, 4, 5))):
+        copy = folder / f"清单 {who}.xlsx"
+        head, *rows = rows_of(copy)
+        assert head == (*HEADERS, *OURS[Lang.ZH])
+        assert [row[1] for row in rows] == [f"活动/{n}.png" for n in paths]
+        assert {row[2] for row in rows} == {who}
+        assert [row[3] for row in rows] == [n + 0.5 for n in paths]
+        assert [row[4] for row in rows] == [("已上传", "被拒绝")[n % 2] for n in paths]
+        for name, body in parts(copy).items():
+            ET.fromstring(body)
+            assert other not in body.decode(), name
+            assert "only for us" not in body.decode(), name
+
+
+def test_the_copies_look_like_the_original(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx")
+    folder = apart(sent(file), file)
+    theirs = openpyxl.load_workbook(file)["十一月清单"]
+    sheet = openpyxl.load_workbook(folder / "清单 王芳.xlsx")["十一月清单"]
+    assert sheet["A1"].fill.fgColor.rgb == theirs["A3"].fill.fgColor.rgb
+    assert sheet["D2"].number_format == theirs["D4"].number_format == "#,##0.00"
+    assert sheet["E2"].border.left.style == "thin"
+    assert sheet.row_dimensions[3].height == 33  # the row that was the fifth
+    assert sheet.freeze_panes == "A2"
+    assert sheet.column_dimensions["A"].width == theirs.column_dimensions["A"].width
+
+
+def test_a_formula_stands_as_its_value(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    with xlsxwriter.Workbook(str(tmp_path / "a.xlsx")) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ("env", "path", "谁", "价格", "名称"))
+        sheet.write_row(1, 0, (ENVS[0], "a.png", "甲"))
+        sheet.write_formula(1, 3, "=Secret!A1*2", None, 42)
+        sheet.write_formula(1, 4, '="x"&Secret!A2', None, "x<y")
+        book.add_worksheet("Secret").write(0, 0, "others")
+    copy = apart(sent(tmp_path / "a.xlsx"), tmp_path / "a.xlsx", "谁") / "a 甲.xlsx"
+    assert rows_of(copy)[1][:5] == (ENVS[0], "a.png", "甲", 42, "x<y")
+    assert b"Secret" not in b"".join(parts(copy).values())
+
+
+def test_a_merged_cell_speaks_for_all_its_rows(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    with xlsxwriter.Workbook(str(tmp_path / "a.xlsx")) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ("env", "path", "负责人"))
+        for n in range(7):
+            sheet.write_row(n + 1, 0, (ENVS[n % 2], f"{n}.png"))
+        sheet.merge_range("C2:C4", "王芳")
+        sheet.merge_range("C5:C6", "李娜")
+    folder = apart(sent(tmp_path / "a.xlsx"), tmp_path / "a.xlsx")
+    found = {one.stem: [row[1] for row in rows_of(one)[1:]] for one in folder.iterdir()}
+    assert found == {
+        "a 王芳": ["0.png", "1.png", "2.png"],
+        "a 李娜": ["3.png", "4.png"],
+        "a （空）": ["5.png", "6.png"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (["华东/一组", "a:b*c?"], ["L 华东_一组.xlsx", "L a_b_c_.xlsx"]),
+        (["Li", "li", "LI"], ["L Li.xlsx", "L li (2).xlsx", "L LI (3).xlsx"]),
+        (["", " . "], ["L （空）.xlsx", "L （空） (2).xlsx"]),
+        (["../../etc", "con"], ["L _.._etc.xlsx", "L con.xlsx"]),
+        (["字" * 300], [f"L {'字' * 40}.xlsx"]),
+        (["a\tb\n\u202exslx"], ["L a_b__xslx.xlsx"]),
+    ],
+    ids=["forbidden signs", "letter case", "empty", "folders and devices", "long", "control characters"],
+)
+def test_file_names_are_safe_everywhere(values: list[str], names: list[str]) -> None:
+    assert into._file_names("L", values, Lang.ZH) == names
+
+
+def test_too_many_values_are_no_people(
+    tmp_path: Path, sent: Callable[..., Sent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(into, "MOST_COPIES", 3)
+    file = plain(tmp_path / "a.xlsx", [(ENVS[0], f"{n}.png", "") for n in range(4)])
+    with pytest.raises(UsageError, match="more than 3 values"):
+        apart(sent(file), file, "path")
+    assert sorted(one.name for one in tmp_path.iterdir() if "a" in one.name and one.suffix == "") == []
+
+
+def test_an_unknown_column_is_answered_with_those_there_are(
+    tmp_path: Path, sent: Callable[..., Sent]
+) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx")
+    with pytest.raises(UsageError, match="'env', 'path', '负责人', '数量'") as refused:
+        apart(sent(file), file, "owner")
+    assert "--split-by owner" in refused.value.text.zh
+    assert not (tmp_path / "清单 结果").exists()
+
+
+# --- what is no input of the run ------------------------------------------------------------------------------------
+
+
+def test_a_workbook_that_changed_since_is_refused(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx")
+    run = sent(file)
+    openpyxl.load_workbook(file).save(file)
+    with pytest.raises(UsageError, match=r"is not the list of run 20261125-093000-k7q2 .*SHA-256 differs"):
+        into_copy(run, file)
+    with pytest.raises(UsageError, match="SHA-256 differs"):
+        apart(run, file)
+
+
+def test_a_csv_is_sent_to_results_csv(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(f"env,path\n{ENVS[0]},a.png\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"takes the workbook .* results\.csv"):
+        into_copy(sent(file), file)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600, "old workbook"),
+        (
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600 + "EncryptedPackage".encode("utf-16-le"),
+            "password",
+        ),
+        (b"PK\x03\x04 cut", "not whole"),
+    ],
+    ids=["xls", "password", "cut"],
+)
+def test_a_workbook_that_cannot_be_read_is_said_as_such(
+    tmp_path: Path, sent: Callable[..., Sent], body: bytes, said: str
+) -> None:
+    run = sent(full_workbook(tmp_path / "清单.xlsx"))
+    (tmp_path / "other.xlsx").write_bytes(body)
+    with pytest.raises(InputError, match=said):
+        into_copy(run, tmp_path / "other.xlsx")
+
+
+def test_a_missing_original_is_said(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        into_copy(sent(full_workbook(tmp_path / "清单.xlsx")), tmp_path / "there is none.xlsx")
+
+
+# --- the disk -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten(tmp_path: Path, sent: Callable[..., Sent]) -> None:
+    file = full_workbook(tmp_path / "清单.xlsx")
+    run, before = sent(file), file.read_bytes()
+    for dest in (file, tmp_path / "dot.xlsx"):
+        if dest != file:
+            dest.write_bytes(b"mine")
+        with pytest.raises(UsageError, match="is there already"):
+            into_copy(run, file, dest)
+    assert (file.read_bytes(), (tmp_path / "dot.xlsx").read_bytes()) == (before, b"mine")
+    (tmp_path / "清单 结果").mkdir()
+    with pytest.raises(UsageError, match="is there already"):
+        apart(run, file)
+    with pytest.raises(UsageError, match="there is no folder"):
+        into_copy(run, file, tmp_path / "nowhere" / "a.xlsx")
+
+
+@pytest.mark.parametrize("write", [into_copy, apart], ids=["into", "split"])
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, sent: Callable[..., Sent], write: Callable[..., Path]
+) -> None:
+    resource = pytest.importorskip("resource")
+    (tmp_path / "out").mkdir()
+    file = full_workbook(tmp_path / "out" / "清单.xlsx", rows=2_000)
+    shutil.move(file, tmp_path / "清单.xlsx")
+    run = sent(tmp_path / "清单.xlsx")
+    shutil.rmtree(tmp_path / "out")
+    before = sorted(tmp_path.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(StoppedError, match="could not be written: File too large") as stopped:
+            write(run, tmp_path / "清单.xlsx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "释放磁盘空间" in stopped.value.text.zh
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,236 @@
+"""report.html and report.pdf in a real Chromium: nothing loaded, nothing run, nothing broken, for everybody to read."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd
+from tcb_ops.reports.page import page as page_of
+from tcb_ops.reports.pdf import find_chromium, write_pdf
+from tcb_ops.runs.records import EnvRecord, Meter
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+WIDTHS = {"laptop": 1280, "phone": 390}
+LONG = "商户名称很长而且没有空格" * 12 + "AnEndWithoutAnySpace" * 3
+EVIL = '<img src="http://203.0.113.9/x.png" onerror="ran=1"><script>ran=1</script>"\'>&lt;'
+CODES = (
+    61007, 85088, 45009, -601012, 40097, -501017, 61003, 40001, 48001, -1,
+    50002, -501000, 61023, 40164, 45011, -501005, 61016, 42001, 41001, 987654,
+)  # fmt: skip
+
+
+def no_browser(why: str) -> NoReturn:
+    """Skip, loudly; fail where a browser is a must."""
+    if NEEDED:
+        pytest.fail(f"NO BROWSER: {why}")
+    pytest.skip(f"NO BROWSER: {why}")
+
+
+# Asked before the suite's own fixtures clear the environment.
+FOUND, NEEDED = find_chromium(), os.environ.get("TCB_OPS_NEED_BROWSER") == "1"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    if FOUND is None:
+        no_browser("no chromium in PATH")
+    return FOUND
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        no_browser("playwright is not installed")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def look(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a file in the browser: `look(file, width)`; the page notes the addresses that it asks for."""
+    pages: list[Any] = []
+
+    def opened(file: Path, width: int) -> Any:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        pages.append(page)
+        page.asked = []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+
+
+def written(reported: Any, folder: Path, lang: Lang = Lang.EN) -> Path:
+    """The page alone: the other files of a report take longer, and look like nothing."""
+    file = folder / "report.html"
+    shown = page_of(reported.ledger, reported.run, settings(lang), {"tcb-ops": "0.1.0"}, now=1_764_036_000.0)
+    file.write_text(shown, encoding="utf-8")
+    return file
+
+
+def settings(lang: Lang) -> Settings:
+    return Settings(lang=lang, timezone="Asia/Shanghai")
+
+
+def violations(page: Any) -> list[tuple[str, str]]:
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found]
+
+
+def many(merchants: int, names: Callable[[int], str]) -> list[EnvRecord]:
+    return [
+        EnvRecord(at, f"prod-{at:04x}", f"wx{at:016x}", names(at), "merchant", left=False)
+        for at in range(merchants)
+    ]
+
+
+def ends_of(rows: int, codes: tuple[int, ...] = CODES) -> list[RowEnd]:
+    chance = random.Random(7)
+    return [
+        RowEnd(
+            0,
+            Outcome.REFUSED,
+            Reason.REFUSED,
+            errcode=chance.choice(codes),
+            errmsg="no",
+            rid="65f-1",
+            ended_at=at,
+        )
+        if chance.random() < 0.4
+        else RowEnd(0, Outcome.UPLOADED, errcode=0, ended_at=at)
+        for at in (1_764_034_001 + number * 0.01 for number in range(rows))
+    ]
+
+
+def timed(reported: Any) -> Any:
+    reported.ledger.record(reported.run, [], Meter(60, 0, 0, {"link": 12.0, "limit": 40.0, "slow": 9.0}))
+    return replace(reported, run=reported.ledger.run(reported.run.id))
+
+
+# The looks that a page may have; each gives a run.
+SHOWN: dict[str, Callable[..., Any]] = {
+    "3 merchants, rehearsed": lambda a_run: a_run(
+        ends_of(60), places=many(3, "商户{}".format), target="http://127.0.0.1:1"
+    ),
+    "300 merchants, 20 codes": lambda a_run: a_run(ends_of(4_000), places=many(300, "商户{}".format)),
+    "names of 200 characters": lambda a_run: a_run(
+        ends_of(400), places=many(20, (LONG + "{}").format), path="a" * 400 + "{line}"
+    ),
+    "every outcome": lambda a_run: a_run(),
+    "all good": lambda a_run: a_run([RowEnd(0, Outcome.UPLOADED, ended_at=1_764_034_009.0)] * 30),
+    "unfinished": lambda a_run: a_run(
+        [*ends_of(30), RowEnd(0, Outcome.PENDING)], places=many(3, "商户{}".format), finished=False
+    ),
+    "no rows": lambda a_run: a_run([]),
+}
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+@pytest.mark.parametrize("lang", list(Lang))
+def test_the_page_fits_is_accessible_and_asks_for_nothing(
+    a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path, shown: str, lang: Lang
+) -> None:
+    file = written(timed(SHOWN[shown](a_run)), tmp_path, lang)
+    for width in WIDTHS.values():
+        page = look(file, width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "an opened detail is too wide"
+        page.evaluate(
+            "for (const one of [...document.querySelectorAll('details')].slice(5)) one.open = false"
+        )
+        if width == WIDTHS["laptop" if lang is Lang.EN else "phone"]:
+            assert violations(page) == []
+        assert page.asked == [file.as_uri()]
+
+
+def test_300_merchants_with_20_codes_stay_under_400_kb(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = timed(a_run(ends_of(12_000), places=many(300, (LONG + "{}").format)))
+    file = written(reported, tmp_path, Lang.ZH)
+    assert file.stat().st_size < 400_000
+
+
+def test_what_is_broken_whose_and_what_next_stand_on_the_first_screen(
+    a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run(ends_of(4_000, CODES[:6]), places=many(300, "商户{}".format))
+    page = look(written(reported, tmp_path), WIDTHS["laptop"])
+    for seen in (".verdict", ".next tbody tr:nth-child(4)"):
+        box = page.locator(seen).bounding_box()
+        assert box["y"] + box["height"] < 900, seen
+
+
+def test_planted_html_and_script_are_only_text(
+    a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path
+) -> None:
+    ends = [
+        RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, EVIL, 0, EVIL, EVIL, 400, EVIL),
+        RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, EVIL),
+        RowEnd(0, Outcome.PENDING),
+    ]
+    reported = a_run(
+        ends,
+        finished=False,
+        places=(EnvRecord(0, EVIL, EVIL, EVIL, "merchant", left=False),),
+        path=f"{EVIL}{{line}}",
+        note=EVIL, operator=EVIL, host=EVIL, list_name=EVIL, root=EVIL, parent=EVIL, settings={EVIL: EVIL},
+    )  # fmt: skip
+    reported.ledger.stop(reported.run, EVIL)
+    file = reported.export(tmp_path / "out") / "report.html"
+    page = look(file, WIDTHS["laptop"])
+    assert page.evaluate("typeof ran") == "undefined"
+    assert page.locator("img, script, [onerror]").count() == 0
+    assert page.asked == [file.as_uri()]
+    assert EVIL in page.locator("dl").inner_text(), "it reads back as it was"
+    assert EVIL in page.locator("summary .name").inner_text()
+
+
+def test_the_keyboard_reaches_the_table_and_opens_the_details(
+    a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = look(written(a_run(ends_of(60)), tmp_path), WIDTHS["phone"])
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = false")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "scroll"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("details[open]").count() == 1
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_the_pdf_is_a4_with_its_text_in_both_scripts(
+    a_run: Callable[..., Any], chromium: str, tmp_path: Path, lang: Lang
+) -> None:
+    reader = shutil.which("pdftotext")
+    reported = timed(a_run(ends_of(600), places=many(12, "茶语小铺{}".format), target="http://127.0.0.1:1"))
+    made = tmp_path / "report.pdf"
+    assert write_pdf(written(reported, tmp_path, lang), made, chromium) is None
+    assert made.read_bytes().startswith(b"%PDF-")
+    assert b"/MediaBox [0 0 594" in made.read_bytes() or b"/MediaBox [0 0 595" in made.read_bytes()
+    if reader is None:
+        return
+    text = subprocess.run([reader, "-layout", made, "-"], capture_output=True, check=True).stdout.decode()
+    text = re.sub(r"\s+", "", text)
+    for told in ("SIMULATED演练", "茶语小铺1", {Lang.EN: "Whattodonext", Lang.ZH: "下一步做什么"}[lang]):
+        assert told in text

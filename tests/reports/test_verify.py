@@ -1,0 +1,252 @@
+"""`verify` names what differs: the file, or the row; and says what it could not look at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd
+from tcb_ops.reports.digest import RowsDigest
+from tcb_ops.reports.verify import State, verify
+from tcb_ops.runs.records import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tcb_ops.reports.verify import Verification
+
+GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0, md5="ab" * 16, started_at=1764034000.25, ended_at=1764034001.5)
+REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no, 云开发")
+
+
+def wrong(found: Verification) -> dict[str, str]:
+    return {check.what: check.text.en for check in found.checks if check.state is State.DIFFERS}
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_bytes().decode()
+    assert text.count(old) >= 1
+    file.write_bytes(text.replace(old, new, 1).encode())
+
+
+def sql(reported: Any, statement: str) -> None:
+    with reported.ledger._engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
+def manifest_as_is(out: Path) -> None:
+    """Whoever changed a file has the manifest agree with it."""
+    told = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    for name in told["files"]:
+        body = (out / name).read_bytes()
+        told["files"][name] = {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
+    (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_report_is_what_was_exported(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path, lang: Lang, finished: bool
+) -> None:
+    cells = ('=1+1,"x"\n', "{path}")
+    reported = a_run((*every_end, GOOD, REFUSED), finished=finished, cells=cells, target="http://127.0.0.1:1")
+    out = reported.export(tmp_path / "out", lang=lang)
+    found = verify(out, reported.ledger)
+    assert wrong(found) == {}
+    assert found.good
+    states = {check.what: check.state for check in found.checks}
+    assert states["rows"] is State.SAME
+    assert states["input"] is State.NOT_CHECKED
+    assert set(states) == {
+        "rows", "input", *(file.name for file in out.iterdir() if file.name != "manifest.json")
+    }  # fmt: skip
+
+
+def test_an_empty_run_is_proven_too(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run([])
+    assert verify(reported.export(tmp_path / "out"), reported.ledger).good
+
+
+def test_a_changed_file_a_missing_one_and_an_added_one_are_named(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run([GOOD, REFUSED])
+    out = reported.export(tmp_path / "out")
+    change(out / "errcodes.csv", "85088", "85089")
+    (out / "report.html").write_text("short", encoding="utf-8")
+    (out / "failed.csv").unlink()
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    (out / ".DS_Store").touch()
+    found = wrong(verify(out, reported.ledger))
+    assert set(found) == {"errcodes.csv", "report.html", "failed.csv", "notes.txt"}
+    assert "same size" in found["errcodes.csv"]
+    assert "5 now" in found["report.html"]
+    assert found["failed.csv"] == "is missing."
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["", "with the manifest changed to match"])
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (",refused,", ",uploaded,", "Line 3 of results.csv, the row of line 3 of the list"),
+        ("007,活动/3.png", "008,活动/3.png", "货号 is “008”, the ledger has “007”"),
+        ("2025-11-25T09:26:40.250+08:00", "2025-11-25T09:26:41.250+08:00", "Line 2 of results.csv"),
+        ("007,活动/2.png,", "007,活动/2.png,,", "has not as many cells"),
+        ("货号,path", "货号,paths", "first line of results.csv"),
+    ],
+    ids=["outcome", "cell", "time", "cells", "head"],
+)
+def test_the_row_of_results_that_differs_from_the_ledger_is_named(
+    a_run: Callable[..., Any], tmp_path: Path, old: str, new: str, said: str, hidden: bool
+) -> None:
+    reported = a_run([GOOD, REFUSED, GOOD])
+    out = reported.export(tmp_path / "out")
+    change(out / "results.csv", old, new)
+    if hidden:
+        manifest_as_is(out)
+    found = wrong(verify(out, reported.ledger))
+    assert set(found) == ({"rows"} if hidden else {"rows", "results.csv"})
+    assert said in found["rows"]
+    assert "The ledger is as it was exported" in found["rows"]
+
+
+def test_rows_left_out_or_added_are_named(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run([GOOD, REFUSED, GOOD])
+    results = reported.export(tmp_path / "out") / "results.csv"
+    lines = results.read_bytes().splitlines(keepends=True)
+    results.write_bytes(b"".join(lines[:-1]))
+    assert "lacks the row of line 4 of the list" in wrong(verify(tmp_path / "out", reported.ledger))["rows"]
+    results.write_bytes(b"".join([*lines, lines[-1]]))
+    assert (
+        "Line 5 of results.csv is a row that the ledger does not have"
+        in (wrong(verify(tmp_path / "out", reported.ledger))["rows"])
+    )
+    results.write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read as CSV" in wrong(verify(tmp_path / "out", reported.ledger))["rows"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE rows SET outcome = 'uploaded' WHERE line = 3", "Line 3 of results.csv"),
+        ("UPDATE rows SET detail = 'x' WHERE line = 3", "in no column of results.csv"),
+        ("DELETE FROM rows WHERE line = 4", "Line 4 of results.csv is a row that the ledger does not have"),
+    ],
+)
+def test_a_ledger_that_was_changed_is_told_by_its_row(
+    a_run: Callable[..., Any], tmp_path: Path, statement: str, said: str
+) -> None:
+    reported = a_run([GOOD, REFUSED, GOOD])
+    out = reported.export(tmp_path / "out")
+    sql(reported, statement)
+    found = wrong(verify(out, reported.ledger))
+    assert set(found) == {"rows"}
+    assert said in found["rows"]
+    assert "changed after the export" in found["rows"]
+
+
+def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run([GOOD])
+    out = reported.export(tmp_path / "out")
+    change(out / "manifest.json", '"operator": "li.na"', '"operator": "wang.wu"')
+    assert wrong(verify(out, reported.ledger)) == {
+        "manifest.json": "says other things of the run than the ledger: operator."
+    }
+
+
+def test_a_run_that_went_on_since_says_so(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run([GOOD, RowEnd(0, Outcome.PENDING)], finished=False)
+    out = reported.export(tmp_path / "out")
+    reported.ledger.record(reported.run, [RowEnd(3, Outcome.UPLOADED)], Meter())
+    found = wrong(verify(out, reported.ledger))
+    assert "has gone on since" in found["rows"]
+    assert "Line 3" in found["rows"]
+
+
+def test_without_the_ledger_or_its_run_it_says_what_was_not_checked(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run([GOOD])
+    out = reported.export(tmp_path / "out")
+    sql(reported, "UPDATE runs SET id = id || '-and-more'")
+    for ledger in (None, reported.ledger):
+        found = verify(out, ledger)
+        assert found.good
+        assert {check.what: check.state for check in found.checks}["rows"] is State.NOT_CHECKED
+
+
+def test_the_list_is_compared_where_it_still_is(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    body = b"env,path\n"
+    reported = a_run([GOOD], list_sha256=hashlib.sha256(body).hexdigest(), root=str(tmp_path / "root"))
+    out = reported.export(tmp_path / "out")
+
+    def state() -> State:
+        checks = verify(out, reported.ledger, [tmp_path / "here"]).checks
+        return next(check.state for check in checks if check.what == "input")
+
+    assert state() is State.NOT_CHECKED
+    for place in ("root", "here"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "here" / "清单.csv").write_bytes(b"another week's")
+    assert state() is State.DIFFERS
+    (tmp_path / "root" / "清单.csv").write_bytes(body)
+    assert state() is State.SAME
+
+
+def _no_manifest(out: Path) -> None:
+    (out / "manifest.json").unlink()
+
+
+def _another_tool_s(out: Path) -> None:
+    (out / "manifest.json").write_text('{"name": "app", "files": []}', encoding="utf-8")
+
+
+def _garbage(out: Path) -> None:
+    (out / "manifest.json").write_bytes(b"\xff{")
+
+
+def _leads_out(out: Path) -> None:
+    change(out / "manifest.json", '"results.csv"', '"../../etc/passwd"')
+
+
+def _no_such_zone(out: Path) -> None:
+    change(out / "manifest.json", "Asia/Shanghai", "../zone")
+
+
+@pytest.mark.parametrize("spoil", [_no_manifest, _another_tool_s, _garbage, _leads_out, _no_such_zone])
+def test_a_folder_that_holds_no_report_is_refused(
+    a_run: Callable[..., Any], tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    out = a_run([GOOD]).export(tmp_path / "out")
+    spoil(out)
+    with pytest.raises(UsageError, match="holds no report of tcb-ops"):
+        verify(out, None)
+
+
+def test_the_digest_is_what_the_module_says_it_is(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
+) -> None:
+    """Computed here from the definition alone, over more rows than are encoded at a time."""
+    reported = a_run((*every_end, GOOD) * 50, finished=False)
+    rows = []
+    for record in reported.ledger.rows(reported.run):
+        row, end = record.row, record.end
+        times = [None if at is None else round(at * 1000) for at in (end.started_at, end.ended_at)]
+        rows.append([
+            row.line, row.env, row.appid, row.merchant, row.path, row.file, row.size, list(row.cells),
+            str(end.outcome), str(end.reason or ""), end.detail, end.errcode, end.errmsg, end.rid,
+            end.http_status, end.store_code, end.attempts, end.bytes, end.md5, end.file_id, *times,
+        ])  # fmt: skip
+    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+    told = json.loads((reported.export(tmp_path / "out") / "manifest.json").read_text(encoding="utf-8"))
+    assert told["rows_digest"] == hashlib.sha256(text.encode()).hexdigest()
+    empty = RowsDigest()
+    assert list(empty.passing([])) == []
+    assert empty.hexdigest() == hashlib.sha256(b"[]").hexdigest()

@@ -1,0 +1,284 @@
+"""Runs whose tokens come from a server or from the platform itself, and the platform's own environments."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import Server
+from shop import BOOKS, QUICK, TEA, TEA_TEST, many
+
+import tcb_ops as tcb
+from tcb_ops.errors import OutageError, TokenSourceError
+from tcb_ops.model import Merchant, Outcome, Owner
+from tcb_ops.reports.table import errcode_table
+from tcb_ops.simulator import Component, Fault, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shop import OpenShop, Shop, Whole
+
+PLATFORM = "wxplatform"
+OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
+SHARED = Merchant(TEA.appid, TEA.name, "own-env-2", owner=Owner.PLATFORM)
+COMPONENT = Component(PLATFORM, "PrAcTiCe-secret", "PrAcTiCe-ticket", rotate=True)
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRACTICE_SECRET", COMPONENT.secret)
+    monkeypatch.setenv("PRACTICE_TICKET", COMPONENT.ticket)
+
+
+def by_itself(shop: Shop, **changed: Any) -> Any:
+    """Settings of a platform whose tokens tcb-ops refreshes."""
+    tokens = {
+        "source": "component",
+        "sole_owner": True,
+        "component_appid": PLATFORM,
+        "secret": "env:PRACTICE_SECRET",
+        "ticket": "env:PRACTICE_TICKET",
+        "store": shop.folder / "tcb-ops.tokens",
+    }
+    return shop.with_options(tokens=tokens | changed)
+
+
+@contextmanager
+def token_server(answers: dict[str, tuple[str, bytes]]) -> Iterator[tuple[str, list[bytes]]]:
+    """A token server in a thread of its own: appid → status and body. Gives its URL and the requests it got."""
+    up, down = threading.Event(), threading.Event()
+    server: list[Server] = []
+
+    async def script(connection: Any) -> None:
+        while True:
+            head, _ = await connection.request()
+            appid = head.split(b" ")[1].removeprefix(b"/").decode()
+            status, body = answers.get(appid, ("404 Unknown", b""))
+            await connection.answer(body, status)
+
+    async def serve() -> None:
+        async with Server(script) as listening:
+            server.append(listening)
+            up.set()
+            await asyncio.to_thread(down.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert up.wait(10)
+    try:
+        yield f"{server[0].base}/{{appid}}", server[0].heads
+    finally:
+        down.set()
+        thread.join()
+
+
+def good(appid: str) -> tuple[str, bytes]:
+    return "200 OK", f'{{"access_token": "token-of-{appid}", "expires_in": 7200}}'.encode()
+
+
+# --- component ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_fetches_its_tokens_by_itself_and_the_next_one_uses_them(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(component=COMPONENT, tokens={})
+    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK), 30) == {"uploaded": 30}
+    before = shop.sim.stats
+    assert before["authorizer_token"] == 2
+    assert whole(
+        tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=by_itself(shop), pace=QUICK), 3
+    ) == {"linked": 3}
+    assert shop.sim.stats["authorizer_token"] == 2
+    assert shop.sim.stats["component_token"] == 1
+
+
+def test_a_token_that_dies_in_mid_run_is_refreshed_once(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=40), component=COMPONENT, tokens={})
+    settings = by_itself(shop)
+    tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=settings, pace=QUICK)
+    shop.sim.expire(TEA.appid)
+    before = shop.sim.stats[f"authorizer_token:{TEA.appid}"]
+    assert whole(tcb.upload(shop.read(), settings=settings, pace=QUICK), 40) == {"uploaded": 40}
+    assert shop.sim.stats[f"authorizer_token:{TEA.appid}"] == before + 1
+
+
+def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_on(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
+    shop.sim.revoke(BOOKS.appid)
+    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK)
+    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    (cause,) = errcode_table(run._ledger, run.record)
+    assert (cause.merchant, cause.code, cause.rows) == ("城南书店", "61003", 5)
+    assert "authorization link" in cause.action.en
+
+
+def test_a_refresh_token_that_nobody_has_is_reported_with_the_merchants_name(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
+    settings = by_itself(shop)
+    tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=settings, pace=QUICK)
+    shop.sim.drop_refresh_token(BOOKS.appid, listed=False)
+    shop.sim.expire(BOOKS.appid)
+    run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    counts = whole(run, 10)
+    assert counts["uploaded"] == 5
+    reasons = run.results().query("tcb_merchant == '城南书店'")["tcb_reason"]
+    assert reasons.str.contains("needs a new authorization|40001|42001").all()
+    assert any("needs a new authorization" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(61004, "whitelist"), (61005, "next push"), (40125, "AppSecret")]
+)
+def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
+    open_shop: OpenShop, whole: Whole, code: int, words: str
+) -> None:
+    shop = open_shop(faults=[Fault(step=Step.COMPONENT_TOKEN, errcode=code)], component=COMPONENT, tokens={})
+    with pytest.raises(TokenSourceError, match=words) as caught:
+        tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK)
+    assert caught.value.exit_code == 3
+    assert "Run the same command again" in caught.value.text.en
+    run = tcb.open_run(settings=by_itself(shop))
+    assert whole(run, 30) == {"pending": 30}
+    assert shop.sim.stats["link_calls"] == 0
+
+
+def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_shop: OpenShop) -> None:
+    shop = open_shop(component=COMPONENT, tokens={})
+    settings = by_itself(shop).model_copy(update={"api_base": "http://127.0.0.1:9"})
+    pace = tcb.Pace(backoff=0.01, patience=1.5)
+    with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:9"):
+        tcb.upload(shop.read(), settings=settings, pace=pace)
+    assert tcb.open_run(settings=settings).outcomes == {Outcome.PENDING: 30}
+
+
+# --- service --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_server_serves_a_run_and_an_unknown_merchant_is_not_attempted(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=5))
+    with token_server({TEA.appid: good(TEA.appid)}) as (url, heads):
+        settings = shop.with_options(tokens={"source": "service", "url": url})
+        run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    assert len(heads) == 2
+    (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
+    assert "does not know it (HTTP 404)" in reason
+
+
+def test_a_dead_token_given_again_ends_the_rows_as_refused(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=5))
+    answers = {TEA.appid: good(TEA.appid), BOOKS.appid: good("nobody")}
+    with token_server(answers) as (url, heads):
+        settings = shop.with_options(tokens={"source": "service", "url": url})
+        run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    assert whole(run, 10) == {"uploaded": 5, "refused": 5}
+    assert "dead token" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
+    assert any(b"x-tcb-refused: " in head for head in heads)
+
+
+@pytest.mark.parametrize("status", ["401 No", "403 No"])
+def test_a_token_server_that_does_not_let_us_in_stops_the_run(
+    open_shop: OpenShop, whole: Whole, status: str
+) -> None:
+    shop = open_shop()
+    with token_server({TEA.appid: (status, b""), BOOKS.appid: (status, b"")}) as (url, _):
+        settings = shop.with_options(tokens={"source": "service", "url": url})
+        with pytest.raises(TokenSourceError, match=r"tokens\.auth_env"):
+            tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
+
+
+def test_a_token_server_that_is_down_stops_the_run(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop()
+    settings = shop.with_options(tokens={"source": "service", "url": "http://127.0.0.1:9/{appid}"})
+    with pytest.raises(TokenSourceError, match=r"127\.0\.0\.1:9 cannot be reached") as caught:
+        tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    assert "无法连接令牌服务 127.0.0.1:9" in caught.value.text.zh
+    assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
+
+
+# --- the platform's own environments --------------------------------------------------------------------------------------
+
+
+def test_own_environments_go_by_the_component_token_beside_merchants_in_one_run(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(
+        many(TEA, OWN, SHARED, rows=5), merchants=[TEA, TEA_TEST, OWN, SHARED], component=COMPONENT, tokens={}
+    )
+    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK), 15) == {"uploaded": 15}
+    assert shop.sim.stats["component_links"] == 10
+    assert shop.sim.stats["authorizer_token"] == 1, "the merchant's own account is apart"
+
+
+@pytest.mark.parametrize("source", ["file", "command", "service"])
+def test_the_component_token_comes_from_every_source(open_shop: OpenShop, whole: Whole, source: str) -> None:
+    shop = open_shop(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
+    tokens: dict[str, Any] = {"source": source, "component_appid": PLATFORM}
+    with token_server({TEA.appid: good(TEA.appid), PLATFORM: good(PLATFORM)}) as (url, _):
+        tokens |= {
+            "file": {"file": shop.folder / "tokens.csv"},
+            "command": {
+                "command": ["sh", "-c", 'echo "{\\"access_token\\": \\"token-of-$1\\"}"', "-", "{appid}"]
+            },
+            "service": {"url": url},
+        }[source]
+        run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), pace=QUICK)
+    assert whole(run, 6) == {"uploaded": 6}
+    assert shop.sim.stats["component_links"] == 3
+
+
+def test_without_a_component_appid_own_environments_say_which_setting_is_missing(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    assert whole(run, 6) == {"uploaded": 3, "not_attempted": 3}
+    (reason,) = run.results().query("tcb_env == 'own-env-1'")["tcb_reason"].unique()
+    assert "set tokens.component_appid" in reason
+
+
+@pytest.mark.parametrize("code", [48001, 61007, -601012, -601018])
+def test_own_environments_never_lack_a_permission_set(open_shop: OpenShop, whole: Whole, code: int) -> None:
+    """The same code at a merchant beside it is said as it is for merchants."""
+    shop = open_shop(
+        many(TEA, OWN, rows=6),
+        [Fault(env=OWN.env, errcode=code), Fault(env=TEA.env, errcode=code)],
+        merchants=[TEA, OWN],
+        component=COMPONENT,
+        tokens={},
+    )
+    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=tcb.Pace(backoff=0.01, per_env=1))
+    counts = whole(run, 12)
+    assert set(counts) == {"refused", "not_attempted"}
+    said = run.results().query("tcb_env == 'own-env-1'")
+    for text in (*said["tcb_reason"], *said["tcb_action"]):
+        assert "49" not in text.replace(str(code), "")
+        assert "authorize again" not in text
+    assert said["tcb_action"].str.contains("component_appid").all()
+    by_env = {cause.env: cause for cause in errcode_table(run._ledger, run.record)}
+    assert "component_appid" in by_env[OWN.env].action.en
+    assert "component_appid" not in by_env[TEA.env].action.en
+    assert {line["errcode"] for line in run.summary()["errcodes"]} == {code}
+
+
+def test_one_link_of_an_own_environment(open_shop: OpenShop) -> None:
+    shop = open_shop(many(OWN, rows=1), merchants=[OWN], component_appid=PLATFORM)
+    lines = f"appid,name,env,owner\n{OWN.appid},{OWN.name},{OWN.env},platform\n"
+    (shop.folder / "merchants.csv").write_text(lines, encoding="utf-8")
+    tokens = {"file": shop.folder / "tokens.csv"}
+    with pytest.raises(tcb.TokenError, match=r"tokens\.component_appid"):
+        tcb.upload_link(OWN.env, "a.png", settings=shop.settings)
+    settings = shop.with_options(tokens=tokens | {"component_appid": PLATFORM})
+    assert tcb.upload_link(OWN.env, "a.png", settings=settings).file_id.endswith("/a.png")
