@@ -44,8 +44,9 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) ->
     without code, and the run's report in a folder named after the run. Exit codes are the run's.
     """
     _need("papermill", "nbconvert", "ipykernel")
-    from tcb_ops.headless.execute import check_place, execute, open_notebook
+    from tcb_ops.headless.execute import execute
     from tcb_ops.headless.parameters import take_parameters
+    from tcb_ops.headless.source import check_place, open_notebook
     from tcb_ops.workspace import find_notebook
 
     given = take_given(values)

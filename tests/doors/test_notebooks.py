@@ -68,6 +68,16 @@ def test_a_notebook_is_run_with_parameters_and_leaves_itself_and_a_page_without_
     assert "read_merchants" not in page
     assert re.findall(r"https?:|//[\w.]+/|<script|@import|url\(", page) == []
     assert sorted(path.name for path in (desk.folder / "out").iterdir()) == ["own.html", "own.ipynb"]
+    for secret in (f"token-of-{TEA.appid}", "q-signature", "security-token"):
+        assert not any(secret in file.read_text(encoding="utf-8") for file in (desk.folder / "out").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_anything_runs(open_desk):
+    desk = open_desk()
+    said = desk("notebook", keep(desk.folder, WORK), "--out", "list.csv")
+    assert said.code == 2
+    assert "Choose another folder" in said.err
+    assert desk.calls == 0
 
 
 def test_what_the_headless_cell_says_is_how_the_command_ends(open_desk):

@@ -3,7 +3,8 @@
 import pytest
 from nbformat.v4 import new_code_cell
 
-from tcb_ops.headless.execute import cell_name, exit_code
+from tcb_ops.headless.ending import exit_code
+from tcb_ops.headless.watch import cell_name
 
 
 @pytest.mark.parametrize(
