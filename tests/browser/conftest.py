@@ -74,7 +74,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright's loop runs in this thread: it must end before other tests begin
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
@@ -226,7 +226,7 @@ class Opened:
         return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     home = tmp_path_factory.mktemp("jupyter")
     settings = home / "settings" / f"{NEWS}"

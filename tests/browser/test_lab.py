@@ -1,10 +1,15 @@
-"""A run from a panel in JupyterLab: watched, cancelled, gone on with, cut off, retried, exported. Nothing is lost."""
+"""The notebooks in JupyterLab, in a real browser.
+
+Each as it comes: one "run all" leads to a panel that works, without credentials. A run from a panel: watched, cancelled,
+gone on with, cut off, retried, exported; nothing is lost.
+"""
 
 from collections import Counter
 
 import pytest
 
 from tcb_ops.simulator import Fault
+from tcb_ops.workspace import notebook_names
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -41,6 +46,21 @@ def assert_whole(shop, rows, again=0):
     assert run.counts == {"uploaded": rows}
     assert rows <= shop.links <= rows + again
     assert Counter(record.end.outcome.value for record in run.rows()) == {"uploaded": rows}
+
+
+@pytest.mark.parametrize("name", notebook_names())
+def test_run_all_leads_to_a_panel_and_results_without_errors_or_violations(lab, name):
+    with lab.opened(f"{name}.ipynb", shots=name) as notebook:
+        notebook.run_all()
+        notebook.at_rest()
+        assert notebook.page.locator(".jp-RenderedText[data-mime-type*='stderr']").count() == 0
+        assert notebook.page.locator(".dataframe, table").count() > 0
+        notebook.until(
+            "() => document.querySelector('.op-panel .op-export button, .op-panel button.op-export')"
+        )
+        assert notebook.violations() == []
+        notebook.page.locator(".op-panel").first.scroll_into_view_if_needed()
+        notebook.shot("panel")
 
 
 def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_lab_shop):
