@@ -26,6 +26,7 @@ __all__ = [
     "Secret",
     "Text",
     "is_loopback",
+    "legible",
 ]
 
 
@@ -249,3 +250,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def legible(text: str) -> str:
+    """A text from outside as one line for a terminal: line ends and tabs as spaces, escape sequences and the like as �."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "�" for c in text)

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from tcb_ops.model import Secret, is_loopback
+from tcb_ops.model import Secret, is_loopback, legible
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,17 @@ def test_secrets_are_equal_by_what_they_hold():
     assert Secret("a") == Secret("a")
     assert Secret("a") != Secret("b")
     assert len({Secret("a"), Secret("a")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("云上茶铺 a/b.png", "云上茶铺 a/b.png"),
+        ("red \x1b[31m name", "red �[31m name"),
+        ("two\r\nlines\tone", "two  lines one"),
+        ("bell\x07 c1\x9b rtl\u202e half\ud800", "bell� c1� rtl� half�"),
+    ],
+    ids=["as it is", "an escape sequence", "line ends", "others that do not print"],
+)
+def test_a_text_from_outside_is_one_line_that_a_terminal_can_take(text, shown):
+    assert legible(text) == shown

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.settings import Settings
 
-__all__ = ["brake", "brake_retry", "dry_run", "facts", "facts_line", "warn_of_short_life"]
+__all__ = ["ask_first", "brake", "brake_retry", "dry_run", "facts", "facts_line", "warn_of_short_life"]
 
 
 def dry_run(
@@ -172,13 +172,19 @@ def brake_retry(screen: Screen, parent: Run, settings: Settings, *, yes: bool) -
 
 def _ask(screen: Screen, said: Text, envs: int, settings: Settings, *, yes: bool) -> None:
     screen.warn(said)
-    if yes:
-        return
+    if not yes:
+        ask_first(
+            screen,
+            Text(
+                f"Upload to {envs:,} live environments of {settings.api_base}?",
+                f"要上传到 {settings.api_base} 的 {envs:,} 个线上环境吗？",
+            ),
+        )
+
+
+def ask_first(screen: Screen, question: Text) -> None:
+    """Ask before something is written to a live target. Raises UsageError for a no, and where nobody can answer."""
     screen.release()
-    question = Text(
-        f"Upload to {envs:,} live environments of {settings.api_base}?",
-        f"要上传到 {settings.api_base} 的 {envs:,} 个线上环境吗？",
-    )
     if not sys.stdin.isatty():
         raise UsageError(
             Text(

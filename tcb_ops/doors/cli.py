@@ -20,6 +20,7 @@ from tcb_ops.doors.preparing import init, make_list
 from tcb_ops.doors.proving import diff, verify
 from tcb_ops.doors.rehearsing import demo, simulate
 from tcb_ops.doors.running import audit, check, links, retry, upload
+from tcb_ops.doors.screen import lines
 from tcb_ops.doors.seeing import errcodes, explain, report, runs, show
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.model import Lang, Text
@@ -137,7 +138,7 @@ def _defect(error: Exception, arguments: Sequence[str]) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(f"tcb-ops: {text}", err=True)
+    click.echo(f"tcb-ops: {lines(text)}", err=True)
 
 
 def _lang(arguments: Sequence[str]) -> Lang:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import sys
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,11 +12,12 @@ import click
 from rich.table import Table
 from rich.text import Text as Styled
 
+from tcb_ops.doors.brake import ask_first
 from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.screen import Screen
 from tcb_ops.errors import UsageError
 from tcb_ops.health.finding import Finding, Grade
-from tcb_ops.model import Lang, Merchant, Text
+from tcb_ops.model import Lang, Merchant, Text, legible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,11 +130,11 @@ def _table(findings: Sequence[Finding], lang: Lang) -> Table:
     for finding in findings:
         word, style = _GRADES[finding.grade]
         table.add_row(
-            Styled(word.of(lang), style), _NAMES[finding.name].of(lang), _plain(finding.seen.of(lang))
+            Styled(word.of(lang), style), _NAMES[finding.name].of(lang), legible(finding.seen.of(lang))
         )
         if finding.mend is not None:
             # No break after the arrow: Chinese has no spaces, and would all move to the next line.
-            table.add_row("", "", f"→\u00a0{_plain(finding.mend.of(lang))}")
+            table.add_row("", "", f"→\u00a0{legible(finding.mend.of(lang))}")
     return table
 
 
@@ -216,20 +215,14 @@ def _whom(given: Given, settings: Settings, env: str, appid: str) -> Merchant:
 
 def _ask(screen: Screen, settings: Settings, merchant: Merchant, *, yes: bool) -> None:
     """Before something is written to a live environment: show where, and ask."""
-    if settings.on_loopback or yes:
-        return
-    question = Text(
-        f"Upload one tiny file into {merchant.env} of {merchant.name} ({merchant.appid}) on {settings.api_base}, and delete it?",
-        f"要向 {settings.api_base} 上 {merchant.name}（{merchant.appid}）的环境 {merchant.env} 上传一个小文件并随即删除吗？",
-    )
-    if not sys.stdin.isatty():
-        raise UsageError(
+    if not settings.on_loopback and not yes:
+        ask_first(
+            screen,
             Text(
-                f"{question.en} Without a terminal this needs --yes.", f"{question.zh} 没有终端时需要 --yes。"
-            )
+                f"Upload one tiny file into {merchant.env} of {merchant.name} ({merchant.appid}) on {settings.api_base}, and delete it?",
+                f"要向 {settings.api_base} 上 {merchant.name}（{merchant.appid}）的环境 {merchant.env} 上传一个小文件并随即删除吗？",
+            ),
         )
-    if not click.confirm(question.of(screen.lang), err=True):
-        raise UsageError(Text("Nothing was sent.", "未发送任何内容。"))
 
 
 def _seen(trial: Trial, settings: Settings) -> list[Any]:
@@ -246,14 +239,14 @@ def _seen(trial: Trial, settings: Settings) -> list[Any]:
     table.add_column(overflow="fold")
     for step in steps:
         word, style = _GRADES[step.grade]
-        table.add_row(Styled(word.of(lang), style), _plain(without(step.seen.of(lang), trial.secrets)))
+        table.add_row(Styled(word.of(lang), style), legible(without(step.seen.of(lang), trial.secrets)))
         if step.mend is not None:
-            table.add_row("", f"→\u00a0{_plain(step.mend.of(lang))}")
+            table.add_row("", f"→\u00a0{legible(step.mend.of(lang))}")
     parts: list[Any] = [table, ""]
     for one in settle(trial):
         still = "" if one.known else Text(" · still open", " · 仍未定").of(lang)
         parts.append(Styled(f"{one.question.of(lang)}{still}", "bold"))
-        parts.append(Styled(_plain(without(one.seen.of(lang), trial.secrets)), overflow="fold"))
+        parts.append(Styled(legible(without(one.seen.of(lang), trial.secrets)), overflow="fold"))
     parts.append("")
     if settings.on_loopback:
         parts.append(
@@ -295,8 +288,3 @@ def _facts(trial: Trial, settings: Settings, file: Path) -> dict[str, Any]:
         ],
         "file": str(file),
     }
-
-
-def _plain(text: str) -> str:
-    """Keep control characters of a text from outside away from the terminal; line ends become spaces."""
-    return "".join(letter if letter.isprintable() else "�" for letter in re.sub(r"[\r\n\t]+", " ", text))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from tcb_ops.doors.options import shared_options, take_given
-from tcb_ops.model import Text
+from tcb_ops.model import Text, legible
 
 if TYPE_CHECKING:
     from tcb_ops.model import Lang
@@ -84,7 +84,7 @@ def _render(found: Verification, lang: Lang) -> Table:
         mark = marks.get(check.state, Text("not checked", "未检查")).of(lang)
         style = "bold" if check.state == "differs" else ""
         table.add_row(
-            Styled(mark, style=style), Styled(_plain(check.what), style=style), _plain(check.text.of(lang))
+            Styled(mark, style=style), Styled(legible(check.what), style=style), legible(check.text.of(lang))
         )
     return table
 
@@ -107,7 +107,3 @@ def _verdict(found: Verification) -> Text:
         f"The report of run {found.run} is what was exported.{left.en}",
         f"任务 {found.run} 的报告与导出时一致。{left.zh}",
     )
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "�" for letter in text)

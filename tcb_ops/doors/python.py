@@ -6,36 +6,28 @@ The command line, the panels and the notebooks are views over these calls.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import RefusedError, RunNotFoundError, TcbOpsError, UsageError
+from tcb_ops.doors.going import Working, begin
+from tcb_ops.errors import RefusedError, UsageError
 from tcb_ops.model import Kind, Owner, Text
 from tcb_ops.run import Run
-from tcb_ops.runs.linksfile import check_place
-from tcb_ops.runs.pacing import Pace
 from tcb_ops.runs.work import audit_work, list_work, rest_work, retry_work
 from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tcb_ops.accounts.states import MerchantState
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch
     from tcb_ops.model import Link, Merchant
-    from tcb_ops.platform.tokens import TokenSource
     from tcb_ops.reports.diff import Diff
     from tcb_ops.reports.history import History
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.progress import Progress
-    from tcb_ops.runs.records import RunRecord
-    from tcb_ops.runs.sitting import Sitting
     from tcb_ops.runs.work import Work
 
 __all__ = [
@@ -44,7 +36,6 @@ __all__ = [
     "audit",
     "check_merchants",
     "diff",
-    "held_by",
     "history",
     "links",
     "open_run",
@@ -58,90 +49,14 @@ __all__ = [
     "upload",
     "upload_link",
     "verify",
-    "working",
 ]
-
-
-_going: dict[str, Working] = {}
-"""The runs going on in this process, by id, until somebody has waited for their end."""
-
-
-class Working:
-    """A run going on in the background: `watch` it, `cancel` it, `wait` for it."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        record: RunRecord,
-        sitting: Sitting | None,
-        settings: Settings,
-        held: ExitStack,
-        *,
-        resumed: bool,
-    ) -> None:
-        self._ledger, self._sitting, self._settings, self._held = ledger, sitting, settings, held
-        self.record = record
-        self.resumed = resumed
-        """Whether an unfinished run is being gone on with."""
-        self._waiting = threading.Lock()
-        self._waited: RunRecord | TcbOpsError | None = None
-        _going[record.id] = self
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self.record.id
-
-    @property
-    def links_run_out(self) -> int:
-        """Of a finished links run: how many links had run out when links.csv was written."""
-        return self._sitting.links_run_out if self._sitting is not None else 0
-
-    def watch(self) -> Iterator[Progress]:
-        """Give the progress as it is committed, until the work ends."""
-        return self._sitting.watch() if self._sitting is not None else iter(())
-
-    def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
-        """Hand the progress to `show` until the work ends; Ctrl-C cancels the work, tidily, and shows on."""
-        try:
-            show(self.watch())
-        except KeyboardInterrupt as interrupt:
-            if self._sitting is not None:
-                self._sitting.interrupted(interrupt)
-
-    def cancel(self) -> None:
-        """End tidily; rows not done stay pending, and the same call goes on with them."""
-        if self._sitting is not None:
-            self._sitting.cancel()
-
-    def wait(self) -> Run:
-        """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
-
-        Several threads may wait: one of them ends the run, and all hear how.
-        """
-        with self._waiting:
-            if self._waited is None:
-                try:
-                    with self._held:
-                        self._waited = self._sitting.wait() if self._sitting is not None else self.record
-                except TcbOpsError as error:
-                    self._waited = error
-                finally:
-                    _going.pop(self.id, None)
-        if isinstance(self._waited, TcbOpsError):
-            raise self._waited
-        return Run(self._ledger, self._waited, self._settings)
-
-    def so_far(self) -> Run:
-        """The run as the ledger has it now."""
-        return Run(self._ledger, self._ledger.run(self.id), self._settings)
 
 
 def start_links(
     batch: Batch, *, out: str | Path = "links.csv", selection: str = "", **options: Any
 ) -> Working:
     """Begin a links run, or go on with an unfinished one of the same list; takes what `links` takes."""
-    return _start(lambda _: list_work(batch, Kind.LINKS, selection), Path(out).absolute(), **options)
+    return begin(lambda _: list_work(batch, Kind.LINKS, selection), Path(out).absolute(), **options)
 
 
 def start_upload(
@@ -153,7 +68,7 @@ def start_upload(
     """
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
-    return _start(lambda _: list_work(batch, Kind.UPLOAD, selection), _place(report), **options)
+    return begin(lambda _: list_work(batch, Kind.UPLOAD, selection), _place(report), **options)
 
 
 def start_audit(
@@ -161,7 +76,7 @@ def start_audit(
 ) -> Working:
     """Begin an audit; takes what `audit` takes."""
     sha256 = hashlib.sha256(Path(merchants.source).read_bytes()).hexdigest()
-    return _start(lambda _: audit_work(merchants, sha256, selection), _place(report), **options)
+    return begin(lambda _: audit_work(merchants, sha256, selection), _place(report), **options)
 
 
 def start_retry(
@@ -182,7 +97,7 @@ def start_retry(
     def work(ledger: Ledger) -> Work:
         return retry_work(ledger, ledger.run(run, settings.api_base), merchants, wanted, selection)
 
-    return _start(work, _place(out), **(options | {"settings": settings}))
+    return begin(work, _place(out), **(options | {"settings": settings}))
 
 
 def start_resume(run: str, **options: Any) -> Working:
@@ -190,29 +105,11 @@ def start_resume(run: str, **options: Any) -> Working:
     settings = options.get("settings") or load_settings()
     record = open_run(run, settings=settings).record
     manner = {name: record.settings[name] for name in ("skip_unchanged", "canary") if name in record.settings}
-    return _start(
+    return begin(
         lambda _: rest_work(record),
         _place(record.out or None),
         **(manner | options | {"settings": settings, "resume": record.id}),
     )
-
-
-def working(run: str) -> Working | None:
-    """The run with this id, if it is going on in this process."""
-    return _going.get(run)
-
-
-def held_by(run: str, *, settings: Settings | None = None) -> Text | None:
-    """Who works on a run, as a sentence; None where nobody does. Takes the run's lock for a moment to find out."""
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.locks import hold, planning
-
-    ledger = Ledger((settings or load_settings()).ledger)
-    try:
-        with planning(ledger), hold(ledger, run):  # who plans to take it waits for us
-            return None
-    except UsageError as error:
-        return error.text
 
 
 def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run:
@@ -404,84 +301,3 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
 
 def _place(path: str | Path | None) -> Path | None:
     return Path(path).absolute() if path is not None else None
-
-
-def _start(
-    work_of: Callable[[Ledger], Work],
-    out: Path | None,
-    *,
-    settings: Settings | None = None,
-    pace: Pace | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    note: str = "",
-    new_run: bool = False,
-    resume: str = "",
-    may_go_on: Callable[[str, float], bool] = lambda _run, _begun: False,
-    tokens: TokenSource | None = None,
-    skip_unchanged: bool = False,
-    canary: int = 0,
-) -> Working:
-    from tcb_ops.platform.tokens import open_source
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.locks import hold, planning
-    from tcb_ops.runs.plan import plan
-    from tcb_ops.runs.sitting import Sitting
-
-    settings, pace = settings or load_settings(), pace or Pace()
-    # Refused, if it cannot be read, before anything is planned.
-    source = tokens or open_source(settings)
-    ledger = Ledger(settings.ledger)
-    work = work_of(ledger)
-    if work.kind is Kind.LINKS and out is not None:
-        check_place(out)
-    with ExitStack() as stack, planning(ledger):
-        planned = plan(
-            ledger,
-            work,
-            settings,
-            out=out,
-            manner=asdict(pace) | {"skip_unchanged": skip_unchanged, "canary": canary},
-            note=note,
-            new_run=new_run,
-            resume=resume,
-            now=time.time(),
-            may_go_on=may_go_on,
-        )
-        stack.enter_context(hold(ledger, planned.run.id))
-        if planned.run.finished_at is not None:  # all but its report, which the caller writes
-            return Working(ledger, planned.run, None, settings, stack.pop_all(), resumed=True)
-        try:
-            sitting = Sitting(
-                ledger,
-                planned.run,
-                settings,
-                pace,
-                root=work.root or Path(),
-                out=out,
-                tokens=source,
-                progress=progress,
-                skip_unchanged=skip_unchanged,
-                canary=canary,
-                may_discard=lambda other: _abandoned(ledger, other, new_run=new_run),
-            )
-        except UsageError:
-            if not planned.resumed:
-                ledger.forget(planned.run)
-            raise
-        return Working(ledger, planned.run, sitting, settings, stack.pop_all(), resumed=planned.resumed)
-    raise AssertionError  # the block above returns or raises
-
-
-def _abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
-    """Whether nobody goes on with a run: it is finished, or `new_run` was asked for and nobody works on it."""
-    from tcb_ops.runs.locks import hold
-
-    try:
-        if ledger.run(run_id).finished_at is not None:
-            return True
-        with hold(ledger, run_id):
-            return new_run
-    except RunNotFoundError:  # of another ledger, or of one that is lost
-        return new_run
-    except UsageError:  # being worked on
-        return False

@@ -25,7 +25,7 @@ from tcb_ops.errors import InterruptedRunError, StoppedError
 from tcb_ops.model import Kind, Text
 
 if TYPE_CHECKING:
-    from tcb_ops.doors.python import Working
+    from tcb_ops.doors.going import Working
     from tcb_ops.doors.screen import Screen
     from tcb_ops.run import Run
     from tcb_ops.runs.pacing import Pace

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TaskPro
 from rich.progress import Progress as Bar
 from rich.text import Text as Styled
 
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Text, legible
 from tcb_ops.reports.wording import counts_line
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.runs.progress import Progress
 
-__all__ = ["Screen", "amount", "span"]
+__all__ = ["Screen", "amount", "lines", "span"]
 
 LINE_EVERY = 5.0
 """Seconds between two lines of progress where nobody watches."""
@@ -49,8 +49,8 @@ class Screen:
         self.err = _Pipe(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def data(self, what: RenderableType) -> None:
-        """Print data, a table or a line, on stdout."""
-        self.out.print(what)
+        """Print data, a table or lines, on stdout."""
+        self.out.print(lines(what) if isinstance(what, str) else what)
 
     def json(self, what: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout."""
@@ -89,7 +89,7 @@ class Screen:
         if self._held is not None:
             self._held.append(text)
         else:
-            self.err.print(text.of(self.lang))
+            self.err.print(lines(text.of(self.lang)))
 
     def follow(self, looks: Iterator[Progress], total: int) -> None:
         """Show a run's progress until it ends: a bar on a terminal, a line every few seconds otherwise."""
@@ -142,6 +142,11 @@ def _pace(look: Progress, lang: Lang) -> str:
         return rate
     left = span(look.seconds_left)
     return f"{rate} · " + Text(f"{left} left", f"剩余 {left}").of(lang)
+
+
+def lines(text: str) -> str:
+    """What is said, which may quote a name from outside: line by line what a terminal can take."""
+    return "\n".join(map(legible, text.split("\n")))
 
 
 def span(seconds: float) -> str:

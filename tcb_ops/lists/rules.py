@@ -34,6 +34,7 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
     (empty)                         is empty
     /a.png                          begins with /
     \a.png                          begins with a backslash
+    a/access_token=•••              hidden in a report, no name of a file
     a//b.png                        //
     ./a.png, a/../b.png             a . or .. segment
     a<TAB>b, a<ESC>b, a<DEL>b       a control character (24–27 are refused, the
@@ -60,6 +61,14 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
             Text(
                 "take it out; a line break or tab may have got in by pasting",
                 "请删掉它；可能是粘贴时带进了换行或制表符",
+            ),
+        )
+    if "•••" in path:
+        return (
+            Text("the path holds •••: a report hid a token there", "路径里有 •••：报告在该处隐去了令牌"),
+            Text(
+                "take the row from the list itself, or run it again with tcb-ops retry",
+                "请从原清单中取该行，或用 tcb-ops retry 重跑",
             ),
         )
     if "//" in path:

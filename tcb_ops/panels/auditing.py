@@ -13,7 +13,7 @@ from tcb_ops.panels.markup import heading
 from tcb_ops.panels.panel import NotYet
 
 if TYPE_CHECKING:
-    from tcb_ops.doors.python import Working
+    from tcb_ops.doors.going import Working
     from tcb_ops.run import Run
 
 __all__ = ["Audits"]
@@ -32,14 +32,18 @@ class Audits(LaunchPanel):
         )
         return self._of_run(lambda run: run.changes() or NotYet(first, self.lang))
 
+    def history(self) -> Any:
+        """Errcodes by day and merchant over the ledger's runs of this target: a plot and a table."""
+        return doors.history(settings=self.desk.settings)
+
     def _parts(self) -> list[Any]:
         self.changed = widgets.HTML()
         self.changed.add_class("op-changes")
         return [*super()._parts(), self.changed]
 
-    def _finished(self, run: Run) -> None:
-        super()._finished(run)
-        changes = run.changes()
+    def _ended(self, run: Run) -> None:
+        super()._ended(run)
+        changes = run.changes() if run.record.finished_at is not None else None
         title = heading(Text("Since the audit before", "与上次巡检相比").of(self.lang))
         self.changed.value = title + changes._repr_html_() if changes is not None else ""
 

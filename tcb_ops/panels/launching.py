@@ -20,7 +20,7 @@ from tcb_ops.panels.standing import Standing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tcb_ops.doors.python import Working
+    from tcb_ops.doors.going import Working
     from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress
 
@@ -150,7 +150,7 @@ class LaunchPanel(Panel):
         if working.resumed:
             self._say_resumed(working.so_far())
 
-    def _finished(self, run: Run) -> None:  # noqa: ARG002  the list says of each run whether it is finished
+    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list says of each run how it stands
         self._list_runs()
 
     def _list_runs(self) -> None:

@@ -15,7 +15,7 @@ from tcb_ops.panels.launching import LaunchPanel
 from tcb_ops.panels.reading import Listed
 
 if TYPE_CHECKING:
-    from tcb_ops.doors.python import Working
+    from tcb_ops.doors.going import Working
     from tcb_ops.lists.paths import Batch
 
 __all__ = ["Links", "Uploads"]

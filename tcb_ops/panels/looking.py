@@ -36,7 +36,7 @@ class Attached(Panel):
         self.watched.attach(self._wanted)
         self.runs.choose(self.run)
 
-    def _finished(self, run: Run) -> None:
+    def _ended(self, run: Run) -> None:
         self.runs.refresh()
         self.runs.choose(run)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress
 
-__all__ = ["KINDS", "State", "ending", "render_head", "render_look", "state_of_run"]
+__all__ = ["KINDS", "STATES", "State", "ending", "render_head", "render_look", "state_of_run"]
 
 KINDS = {
     Kind.LINKS: Text("links", "取链接"),
@@ -37,7 +37,7 @@ class State(StrEnum):
     FINISHED = "finished"
 
 
-_STATES = {
+STATES = {
     State.HERE: Text("running", "运行中"),
     State.ELSEWHERE: Text("worked on by another process", "由其他进程执行"),
     State.UNFINISHED: Text("unfinished", "未完成"),
@@ -66,7 +66,7 @@ def state_of_run(*, here: bool, held: bool, finished: bool) -> State:
 
 def render_head(run: Run, state: State, lang: Lang, *, simulated: bool) -> str:
     """Draw which run this is, and who works on it."""
-    record, said = run.record, _STATES[state]
+    record, said = run.record, STATES[state]
     kind = KINDS[Kind(record.kind)]
     title = Text(f"Run {record.id} · {said.en}", f"任务 {record.id} · {said.zh}").of(lang)
     about = Text(

@@ -76,7 +76,7 @@ class Panel:
                 )
             self._desk = open_desk(target, where, self.lang)
             self._watched = Watched(
-                self.voice, self._desk, report=report, changed=self._arm, finished=self._finished
+                self.voice, self._desk, report=report, changed=self._arm, ended=self._ended
             )
             parts = self._parts()
         except TcbOpsError as error:
@@ -98,8 +98,8 @@ class Panel:
     def _open(self) -> None:
         """Do what is to be done when the panel opens, in the background."""
 
-    def _finished(self, run: Run) -> None:
-        """Take note that a finished run is shown."""
+    def _ended(self, run: Run) -> None:
+        """Take note that a run is shown that nobody works on: it has just ended, or had before."""
 
     def _arm(self) -> None:
         """Enable the buttons that may be pressed now."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
 from tcb_ops.doors import python as doors
+from tcb_ops.doors.going import working
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Kind, Text
-from tcb_ops.panels.looks import KINDS
+from tcb_ops.panels.looks import KINDS, STATES, state_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,7 @@ class Runs(widgets.HBox):
 
     def __init__(self, voice: Voice, desk: Desk, kind: Kind | None, show: Callable[[str], None]) -> None:
         self._desk, self._lang, self._kind = desk, voice.lang, kind
+        self._one_at_a_time = threading.Lock()
         self.choice = widgets.Dropdown(
             description=Text("Earlier runs", "以往任务").of(self._lang),
             layout={"width": "44rem"},
@@ -45,6 +48,10 @@ class Runs(widgets.HBox):
 
     def refresh(self) -> list[Run]:
         """List the runs anew; gives them, the newest first."""
+        with self._one_at_a_time:  # or what was read before a run's end is shown after it
+            return self._refresh()
+
+    def _refresh(self) -> list[Run]:
         settings = self._desk.settings
         found = [
             run
@@ -72,7 +79,11 @@ class Runs(widgets.HBox):
     def _named(self, run: Run) -> str:
         record = run.record
         begun = datetime.fromtimestamp(record.created_at, self._desk.settings.zone).isoformat(" ", "minutes")
-        state = Text("finished", "已完成") if record.finished_at is not None else Text("unfinished", "未完成")
+        state = STATES[
+            state_of_run(
+                here=working(run.id) is not None, held=False, finished=record.finished_at is not None
+            )
+        ]
         parts = Text(
             f"{begun[:16]} · {KINDS[Kind(record.kind)].en} · {state.en} · {record.rows:,} rows · {record.list_name} · {record.id}",
             f"{begun[:16]} · {KINDS[Kind(record.kind)].zh} · {state.zh} · {record.rows:,} 行 · {record.list_name} · {record.id}",

@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
+from tcb_ops.doors import going
 from tcb_ops.doors import python as doors
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.model import Kind, Outcome, Text
-from tcb_ops.panels.brake import Brake
 from tcb_ops.panels.codes import Codes
 from tcb_ops.panels.exporting import Export
 from tcb_ops.panels.grid import lines_of, render_grid
 from tcb_ops.panels.looks import State, ending, render_head, render_look, state_of_run
+from tcb_ops.panels.offering import Offer
 from tcb_ops.runs.progress import Progress, Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tcb_ops.doors.python import Working
+    from tcb_ops.doors.going import Working
     from tcb_ops.panels.desk import Desk
     from tcb_ops.panels.voice import Voice
     from tcb_ops.run import Run
 
-__all__ = ["Watched", "rest_of", "until_next"]
+__all__ = ["Watched", "until_next"]
 
 LOOK_EVERY = 0.2
 """Seconds between two looks at a run that goes on here."""
@@ -49,16 +50,6 @@ def until_next(cost: float, merchants: int) -> float:
     return max(0.25 + merchants / 500, 10 * cost)
 
 
-def rest_of(run: Run, outcomes: frozenset[Outcome]) -> tuple[int, int, int]:
-    """(rows, merchants, environments) of a run's rows with these outcomes."""
-    found = [tally for tally in run.tallies() if tally.outcome in outcomes]
-    return (
-        sum(tally.rows for tally in found),
-        len({tally.appid for tally in found}),
-        len({(tally.appid, tally.env) for tally in found}),
-    )
-
-
 class Watched(widgets.VBox):
     """One run, whoever works on it. `run` is the run as the ledger had it when it was last looked at.
 
@@ -72,14 +63,14 @@ class Watched(widgets.VBox):
         *,
         report: str = "",
         changed: Callable[[], None],
-        finished: Callable[[Run], None],
+        ended: Callable[[Run], None],
     ) -> None:
         """Show nothing yet.
 
-        `changed` is called when a run begins or ends, `finished` with one that is finished; from whatever thread.
+        `changed` is called when a run begins or ends, `ended` with one that nobody works on; from whatever thread.
         """
         self._voice, self._desk, self._lang = voice, desk, voice.lang
-        self._changed, self._finished = changed, finished
+        self._changed, self._ended = changed, ended
         self.run: Run | None = None
         self.state: State | None = None
         self._working: Working | None = None
@@ -90,12 +81,15 @@ class Watched(widgets.VBox):
         self.grid = widgets.HTML(layout={"max_height": "24rem", "overflow": "auto"}, tabbable=True)
         self.grid.add_class("op-grid").add_class("op-scroll")
         self.codes = Codes(voice)
-        self.goon = self._button(Text("Go on", "继续"), "op-goon", self._go_on)
-        self.goon_brake = Brake(self._lang, "op-goon-brake", self.arm)
-        self.retry = self._button(
-            Text("Retry the rows that are not good", "重试未成功的行"), "op-retry", self._retry
+        self.goon = Offer(voice, desk, Text("Go on", "继续"), "op-goon", self._go_on, armed=self.arm)
+        self.retry = Offer(
+            voice,
+            desk,
+            Text("Retry the rows that are not good", "重试未成功的行"),
+            "op-retry",
+            self._retry,
+            armed=self.arm,
         )
-        self.retry_brake = Brake(self._lang, "op-retry-brake", self.arm)
         self.export = Export(voice, report)
         self.stop = widgets.Button(description=Text("Cancel", "取消").of(self._lang), disabled=True)
         self.stop.add_class("op-cancel")
@@ -104,11 +98,9 @@ class Watched(widgets.VBox):
             [
                 self.head,
                 self.bar,
-                self.goon_brake,
                 self.goon,
                 self.grid,
                 self.codes,
-                self.retry_brake,
                 self.retry,
                 self.export,
             ]
@@ -138,12 +130,12 @@ class Watched(widgets.VBox):
         """Show a run as it is: going on here, worked on elsewhere, cut off, or finished. Raises RunNotFoundError."""
         settings = self._desk.settings
         run = doors.open_run(wanted, settings=settings)
-        here = doors.working(run.id)
+        here = going.working(run.id)
         if here is not None:
             self.follow(here)
             return
         finished = run.record.finished_at is not None
-        holder = None if finished else doors.held_by(run.id, settings=settings)
+        holder = None if finished else going.held_by(run.id, settings=settings)
         state = state_of_run(here=False, held=holder is not None, finished=finished)
         self.run, self._working = run, None
         self._watch += 1
@@ -207,15 +199,15 @@ class Watched(widgets.VBox):
         run, settings = self.run, self._desk.settings
         if run is None:
             return
-        pulse, due, pause = Pulse(run.record.rows, _ended(run)[1]), 0.0, threading.Event()
+        pulse, due, pause = Pulse(run.record.rows, _counted(run)[1]), 0.0, threading.Event()
         while number == self._watch:
-            counts, done = _ended(run)
+            counts, done = _counted(run)
             look = Progress(run.id, run.record.rows, counts, *pulse.beat(time.monotonic(), done))
             self.bar.value = render_look(look, self._lang, going=True)
             if time.monotonic() >= due:
                 due = time.monotonic() + self._draw_grid(going=True)
             pause.wait(POLL_EVERY)
-            if doors.held_by(run.id, settings=settings) is None and number == self._watch:
+            if going.held_by(run.id, settings=settings) is None and number == self._watch:
                 self.run = doors.open_run(run.id, settings=settings)
                 self._settled(None)
                 return
@@ -228,7 +220,7 @@ class Watched(widgets.VBox):
         if run is None:
             return
         self.state = state_of_run(here=False, held=False, finished=run.record.finished_at is not None)
-        counts, _ = _ended(run)
+        counts, _ = _counted(run)
         self.bar.value = render_look(
             Progress(run.id, run.record.rows, counts, 0.0, None), self._lang, going=False
         )
@@ -236,8 +228,7 @@ class Watched(widgets.VBox):
         self._draw_head()
         self.codes.show(run)
         self._voice.say(*ending(run, error))
-        if self.state is State.FINISHED:
-            self._finished(run)
+        self._ended(run)
         self._offer()
         self._changed()
 
@@ -258,43 +249,21 @@ class Watched(widgets.VBox):
 
     # --- what can be done ---------------------------------------------------------------------------------------
 
-    def _button(self, label: Text, name: str, do: Callable[[], None]) -> widgets.Button:
-        button = widgets.Button(
-            description=label.of(self._lang),
-            layout={"width": "auto", "align_self": "flex-start", "display": "none"},
-        )
-        button.add_class(name)
-        button.on_click(lambda _: self._voice.start(do))
-        return button
-
     def _offer(self) -> None:
         """Offer what the run as it stands allows: the rest of an unfinished one, the bad rows of a finished one."""
-        run = self.run
-        for button, brake, state, outcomes in (
-            (self.goon, self.goon_brake, State.UNFINISHED, PENDING),
-            (self.retry, self.retry_brake, State.FINISHED, RETRIED),
-        ):
-            rows = merchants = envs = 0
-            if run is not None and self.state is state:
-                rows, merchants, envs = rest_of(run, outcomes)
-            # An audit is not retried: the next one asks everybody. A run without a pending row lacks but its end.
-            audited = run is not None and run.record.kind == Kind.AUDIT and state is State.FINISHED
-            offered = self.state is state and not audited and (rows > 0 or state is State.UNFINISHED)
-            facts = Text(
-                f"{rows:,} rows, {merchants:,} merchants, {envs:,} environments",
-                f"{rows:,} 行，{merchants:,} 个商户，{envs:,} 个环境",
-            )
-            target = self._desk.settings.api_base
-            brake.ask(facts if offered else None, merchants, target, braked=self._desk.braked)
-            button.layout.display = "" if offered else "none"
-        self.export.offer(run if self.state in {State.UNFINISHED, State.FINISHED} else None)
+        run, state = self.run, self.state
+        # A run without a pending row lacks but its end. An audit is not retried: the next one asks everybody.
+        self.goon.offer(run if state is State.UNFINISHED else None, PENDING, even_without=True)
+        audited = run is not None and run.record.kind == Kind.AUDIT
+        self.retry.offer(run if state is State.FINISHED and not audited else None, RETRIED)
+        self.export.offer(run if state in {State.UNFINISHED, State.FINISHED} else None)
         self.arm()
 
     def arm(self) -> None:
         """Enable the buttons that may be pressed now."""
         busy = self._voice.busy or self.going
-        self.goon.disabled = busy or not self.goon_brake.off
-        self.retry.disabled = busy or not self.retry_brake.off
+        self.goon.arm(busy=busy)
+        self.retry.arm(busy=busy)
         self.export.button.disabled = busy
         self.stop.disabled = not self.going
 
@@ -310,13 +279,13 @@ class Watched(widgets.VBox):
 
     def _go_on(self) -> None:
         self.check_idle()
-        self.goon_brake.check()
+        self.goon.check()
         if self.run is not None:
             self.follow(doors.start_resume(self.run.id, settings=self._desk.settings, pace=self._desk.pace()))
 
     def _retry(self) -> None:
         self.check_idle()
-        self.retry_brake.check()
+        self.retry.check()
         if self.run is not None:
             self.follow(
                 doors.start_retry(
@@ -335,7 +304,7 @@ def _html(name: str) -> widgets.HTML:
     return html
 
 
-def _ended(run: Run) -> tuple[dict[Outcome, int], int]:
+def _counted(run: Run) -> tuple[dict[Outcome, int], int]:
     """(rows by outcome without the pending ones, their sum) as the ledger has them now."""
     counts = run.outcomes
     counts.pop(Outcome.PENDING, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Text, legible
 from tcb_ops.reports.diff import CHANGES, Change, diff_verdict
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def render_diff(diff: Diff, lang: Lang) -> Table:
     table = Table.grid()
     listed = [line for change in _SHOWN for line in diff.of(change) if line.before or line.after]
     widths = (
-        max(min(max((cell_len(_plain(line.merchant)) for line in listed), default=0), 30), MORE),
-        min(max((cell_len(_plain(line.env)) for line in listed), default=0), 28),
+        max(min(max((cell_len(legible(line.merchant)) for line in listed), default=0), 30), MORE),
+        min(max((cell_len(legible(line.env)) for line in listed), default=0), 28),
         max((len(f"{line.rows:,}") for line in listed), default=0),
     )
     for change in _SHOWN:
@@ -55,7 +55,7 @@ def render_diff(diff: Diff, lang: Lang) -> Table:
         table.add_row(Styled(f"{CHANGES[change].of(lang)} · {_rows(rows, lang)}", style="bold"))
         for code, lines in codes[:CODES]:
             count = _rows(sum(line.rows for line in lines), lang)
-            said = " · ".join((_plain(code), count, diff.meanings[code].of(lang)))
+            said = " · ".join((legible(code), count, diff.meanings[code].of(lang)))
             table.add_row(Styled(f"  {said}", overflow="fold"))
             table.add_row(_merchants(lines, change, widths, lang))
         if left := codes[CODES:]:
@@ -94,8 +94,8 @@ def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int
     for line in ordered[:MERCHANTS]:
         was = ""
         if change is Change.STILL_BROKEN and line.before != line.after:
-            was = Text(f"was {_plain(line.before)}", f"原为 {_plain(line.before)}").of(lang)
-        cells = (_plain(line.merchant), _plain(line.env), f"{line.rows:,}", was)
+            was = Text(f"was {legible(line.before)}", f"原为 {legible(line.before)}").of(lang)
+        cells = (legible(line.merchant), legible(line.env), f"{line.rows:,}", was)
         inner.add_row(*(Styled(cell, overflow="ellipsis") for cell in cells))
     if left := ordered[MERCHANTS:]:
         more = Text(f"… and {len(left):,} more", f"……另有 {len(left):,} 条")
@@ -107,8 +107,3 @@ def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int
 
 def _rows(count: int, lang: Lang) -> str:
     return Text(f"{count:,} row{'s' * (count != 1)}", f"{count:,} 行").of(lang)
-
-
-def _plain(text: str) -> str:
-    """Keep control characters of a text from outside away from the terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)

@@ -25,7 +25,7 @@ from tcb_ops.reports.diff import compare
 from tcb_ops.reports.digest import RowsDigest
 from tcb_ops.reports.files import write_errcodes, write_rows
 from tcb_ops.reports.history import history
-from tcb_ops.reports.leaks import find_leak
+from tcb_ops.reports.leaks import MASK, find_leak, masked
 from tcb_ops.reports.manifest import (
     MANIFEST,
     SIMULATED,
@@ -120,7 +120,9 @@ def export(
 def _write(seen: Ledger, run: RunRecord, folder: Path, settings: Settings, now: float) -> None:
     """Write every file of a report; `seen` is the ledger at one moment."""
     digest = RowsDigest()
-    write_rows(digest.passing(seen.rows(run)), run.headers, folder / RESULTS, folder / FAILED, settings)
+    rows = digest.passing(seen.rows(run))
+    if hidden := write_rows(rows, run.headers, folder / RESULTS, folder / FAILED, settings):
+        _LOG.warning("%s", _hidden(hidden).of(settings.lang))
     groups = seen.tallies(run)
     write_errcodes(causes(groups), folder / ERRCODES, settings.lang)
     write_workbook(seen, run, folder / WORKBOOK, settings, now=now)
@@ -138,16 +140,14 @@ def _write(seen: Ledger, run: RunRecord, folder: Path, settings: Settings, now: 
         changes=None if before is None else compare(seen, before, run, settings),
         history=history(seen, run.target, settings, now=now),
     )
-    (folder / PAGE).write_text(html, encoding="utf-8", newline="\n")
+    (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
     if chromium is not None and (why := write_pdf(folder / PAGE, folder / PDF, chromium)) is not None:
         _LOG.warning("%s", why.of(settings.lang))
     files = {name: fingerprint(folder / name) for name in sorted(_names(folder))}
     told = manifest(run, groups, files, digest.hexdigest(), settings, now=now)
     text = json.dumps(told, ensure_ascii=False, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
-    for name in sorted(
-        _names(folder), key=lambda name: (name != RESULTS, name)
-    ):  # the list's own line is named first
+    for name in sorted(_names(folder)):
         _refuse_leak(folder / name, run)
         _sync(folder / name)
     _sync(folder)
@@ -166,15 +166,22 @@ def _simulated(run: RunRecord) -> str:
     return f"{said.zh}\n{said.en}\n"
 
 
+def _hidden(rows: int) -> Text:
+    return Text(
+        f"{rows:,} row{'s' * (rows != 1)} of the list would show a token or a signature: the report has {MASK} there. "
+        "Take it out of the list, and have it renewed.",
+        f"清单中有 {rows:,} 行含有令牌或签名：报告中以 {MASK} 代替。请从清单中删去，并更换该令牌。",
+    )
+
+
 def _refuse_leak(file: Path, run: RunRecord) -> None:
     if leak := find_leak(file):
         raise StoppedError(
             Text(
                 f"the report was not finished: line {leak.line} of {file.name} would hold {leak.kind.en}. Nothing of it is "
-                f"left. If the list or the note holds it, take it out there and renew it; if not, please report this. "
-                f"Run {run.id} is safe in the ledger.",
-                f"报告未完成：{file.name} 第 {leak.line} 行会含有{leak.kind.zh}，已全部清除。如果它来自清单或备注，"
-                f"请从中删去并更换；否则请报告此问题。任务 {run.id} 的数据在台账中是安全的。",
+                f"left. That is a mistake of tcb-ops: please report it. Run {run.id} is safe in the ledger.",
+                f"报告未完成：{file.name} 第 {leak.line} 行会含有{leak.kind.zh}，已全部清除。"
+                f"这是 tcb-ops 的错误，请报告此问题。任务 {run.id} 的数据在台账中是安全的。",
             )
         )
 

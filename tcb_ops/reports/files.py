@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Outcome
+from tcb_ops.reports.leaks import masked
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.wording import action_text, reason_text
 from tcb_ops.spreadsheet import RISKY, guard
@@ -125,10 +126,14 @@ def _how(end: RowEnd) -> tuple[Any, ...]:
 
 def write_rows(
     records: Iterable[RowRecord], headers: Sequence[str], results: Path, failed: Path, settings: Settings
-) -> None:
-    """Write results.csv and failed.csv in one pass. Raises OSError; the files must not be there yet."""
+) -> int:
+    """Write results.csv and failed.csv in one pass; gives the rows whose own texts had to be masked.
+
+    Raises OSError; the files must not be there yet.
+    """
     iso, lang = Clock(settings.zone).iso, settings.lang
-    head = [guard(name) for name in (*headers, *RESULT_COLUMNS)]
+    head = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
+    hidden = 0
     with _new(results) as every_row, _new(failed) as bad_rows:
         write, write_bad = _writer(every_row), _writer(bad_rows)
         write(head)
@@ -147,6 +152,10 @@ def write_rows(
             bad = record.end.outcome not in GOOD
             # The writer looks at each letter on its own; a line without a letter that needs it is its cells and commas.
             line = ",".join(cells)
+            if masked(line) != line:
+                hidden += 1
+                cells = [*map(masked, cells)]
+                line = ",".join(cells)
             if line.count(",") == commas and '"' not in line and "\n" not in line and "\r" not in line:
                 line += "\r\n"
                 every_row.write(line)
@@ -156,6 +165,7 @@ def write_rows(
                 write(cells)
                 if bad:
                     write_bad(cells)
+    return hidden
 
 
 def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
@@ -173,7 +183,7 @@ def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
                 cause.action.of(lang),
             )
             counts = (cause.outcomes.get(outcome, 0) for outcome in _NOT_GOOD)
-            write([*map(guard, texts), cause.rows, *counts])
+            write([*(guard(masked(text)) for text in texts), cause.rows, *counts])
 
 
 def _new(file: Path) -> Any:

@@ -16,6 +16,7 @@ from tcb_ops.runs.records import RowRecord, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Self
 
     from tcb_ops.runs.records import EnvRecord, Moment, RunRecord
 
@@ -73,11 +74,10 @@ class FinalLedger(Ledger):
         self._remembers = False
 
     @contextmanager
-    def snapshot(self) -> Iterator[Ledger]:
+    def snapshot(self) -> Iterator[Self]:
         """Give this view as it is at this moment, as the ledger does."""
         with super().snapshot() as seen:
-            if isinstance(seen, FinalLedger):
-                seen._remembers = True  # noqa: SLF001  its own copy: nothing changes while it is looked at
+            seen._remembers = True  # noqa: SLF001  its own copy: nothing changes while it is looked at
             yield seen
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:

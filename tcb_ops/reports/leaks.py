@@ -1,7 +1,7 @@
-"""The last look at a report before it is finished: no token, signature or key may be in any of its files.
+"""No token, signature or key may be in any file of a report.
 
-Texts from outside have lost theirs by then (redact.py). What is found here came another way: in a cell of the list, in
-the note, or through a mistake of ours.
+What servers said has lost theirs by then (redact.py). The operators' own texts (cells of the list, the note) are theirs
+to the letter, so that only what the last look would find is masked in them; what it still finds is a mistake of ours.
 """
 
 from __future__ import annotations
@@ -16,38 +16,34 @@ from tcb_ops.model import Text
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Leak", "find_leak"]
+__all__ = ["MASK", "Leak", "find_leak", "masked"]
 
+MASK = "•••"
 CHUNK = 1 << 20
 OVERLAP = 512
 """Bytes looked at again with the next chunk: more than the beginning of any secret that a pattern needs."""
 
-_QUOTES = rb"(?:\"|'|&#34;|&#39;|&quot;){0,2}"  # twice in a CSV
-_IS = rb"(?:=|%3D|" + _QUOTES + rb"\s*[:=]\s*" + _QUOTES + rb")"
-_VALUE = rb"[0-9A-Za-z_%+/.@-]{8}"
+_QUOTES = r"(?:\"|'|&#34;|&#39;|&quot;){0,2}"  # twice in a CSV
+_IS = rf"(?:=|%3D|{_QUOTES}\s*[:=]\s*{_QUOTES})"
+_VALUE = r"[0-9A-Za-z_%+/.@-]{8,}"
 _KINDS = (
     # The literal is looked for first: it is quick, and hardly ever there.
-    (b"access_token", rb"access_token" + _IS + _VALUE, Text("an access token", "访问令牌（access_token）")),
+    ("access_token", rf"access_token{_IS}", Text("an access token", "访问令牌（access_token）")),
+    ("refresh_token", rf"refresh_token{_IS}", Text("a refresh token", "刷新令牌（refresh_token）")),
+    ("q-signature", rf"q-signature{_IS}", Text("a signature of the store", "存储签名（q-signature）")),
+    ("q-ak", rf"q-ak{_IS}", Text("a key id of the store", "存储密钥 ID（q-ak）")),
     (
-        b"refresh_token",
-        rb"refresh_token" + _IS + _VALUE,
-        Text("a refresh token", "刷新令牌（refresh_token）"),
-    ),
-    (
-        b"q-signature",
-        rb"q-signature" + _IS + _VALUE,
-        Text("a signature of the store", "存储签名（q-signature）"),
-    ),
-    (b"q-ak", rb"q-ak" + _IS + _VALUE, Text("a key id of the store", "存储密钥 ID（q-ak）")),
-    (
-        b"x-cos-security-token",
-        rb"x-cos-security-token" + _IS + _VALUE,
+        "x-cos-security-token",
+        rf"x-cos-security-token{_IS}",
         Text("a security token of the store", "存储临时令牌（x-cos-security-token）"),
     ),
     # domain.md §2: what tickets, refresh tokens and authorization codes begin with.
-    (b"@@@", rb"(?:ticket|token|code)@@@[\w-]{8}", Text("a ticket or a refresh token", "票据或刷新令牌")),
+    ("@@@", r"(?:ticket|token|code)@@@", Text("a ticket or a refresh token", "票据或刷新令牌")),
 )
-_PATTERNS = tuple((literal, re.compile(pattern), kind) for literal, pattern, kind in _KINDS)
+_PATTERNS = tuple(
+    (literal.encode(), re.compile((name + _VALUE).encode()), kind) for literal, name, kind in _KINDS
+)
+_MASKED = tuple((literal, re.compile(rf"({name}){_VALUE}")) for literal, name, _ in _KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +53,14 @@ class Leak:
     kind: Text
     line: int
     """Where it stands, by line feeds from 1; within a workbook, of one of its parts."""
+
+
+def masked(text: str) -> str:
+    """A text with ••• for what `find_leak` would find."""
+    for literal, pattern in _MASKED:
+        if literal in text:
+            text = pattern.sub(rf"\1{MASK}", text)
+    return text
 
 
 def find_leak(file: Path) -> Leak | None:

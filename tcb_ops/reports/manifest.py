@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from tcb_ops.reports.leaks import masked
 from tcb_ops.reports.page import counts_of, is_simulated
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "MARK",
     "SIMULATED",
     "Manifest",
+    "clean",
     "fingerprint",
     "manifest",
     "read_manifest",
@@ -71,14 +73,14 @@ def manifest(
     *,
     now: float,
 ) -> dict[str, Any]:
-    """Say what manifest.json says. Holds no secret: settings are the run's, which never have any."""
+    """Say what manifest.json says; what looks like a secret in the operator's texts is masked."""
 
     def moment(at: float | None) -> str | None:
         if at is None:
             return None
         return datetime.fromtimestamp(at, settings.zone).isoformat(timespec="milliseconds")
 
-    return {
+    said = {
         "schema": SCHEMA,
         "run": run.id,
         "parent": run.parent or None,
@@ -104,6 +106,19 @@ def manifest(
         "settings": run.settings,
         "versions": versions(),
     }
+    return {name: clean(value) for name, value in said.items()}
+
+
+def clean(value: Any) -> Any:
+    """A value of the manifest, its texts masked however deep they stand."""
+    match value:
+        case str():
+            return masked(value)
+        case dict():
+            return {name: clean(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [*map(clean, value)]
+    return value
 
 
 def read_manifest(folder: Path) -> Manifest | None:

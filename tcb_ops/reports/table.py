@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import Lang, Outcome, Text
+from tcb_ops.model import Lang, Outcome, Text, legible
 from tcb_ops.reports.wording import why
 
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ def render_errcodes(listed: Sequence[Cause], lang: Lang) -> Table:
     widths = [max((cell_len(line[column]) for line in every), default=0) for column in range(3)]
     for group, lines in zip(shown, parts, strict=True):
         head = Styled.assemble(
-            (_plain(group.code), "bold"),
-            f" · {_rows(group.rows).of(lang)} · {_plain(group.meaning.of(lang))}",
+            (legible(group.code), "bold"),
+            f" · {_rows(group.rows).of(lang)} · {legible(group.meaning.of(lang))}",
             overflow="fold",
         )
         table.add_row(head)
@@ -176,7 +176,7 @@ def render_errcodes(listed: Sequence[Cause], lang: Lang) -> Table:
 
 def _lines(group: CodeGroup, count: int, lang: Lang) -> list[tuple[str, str, str]]:
     """The merchants of a code that are shown, and how many more there are: name, environments, rows."""
-    lines = [(_plain(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
+    lines = [(legible(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
     if left := group.merchants[count:]:
         more = Text(f"… and {len(left):,} more merchants", f"……另有 {len(left):,} 家商户")
         lines.append((more.of(lang), "errcodes.csv", f"{sum(share.rows for share in left):,}"))
@@ -211,10 +211,5 @@ def _rows(count: int) -> Text:
 
 
 def _envs(share: MerchantShare) -> str:
-    first = _plain(share.envs[0])
+    first = legible(share.envs[0])
     return first if len(share.envs) == 1 else f"{first} +{len(share.envs) - 1}"
-
-
-def _plain(text: str) -> str:
-    """Keep control characters of a text from outside away from the terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)

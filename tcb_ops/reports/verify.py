@@ -17,7 +17,8 @@ from tcb_ops.reports.digest import RowsDigest
 from tcb_ops.reports.export import LEFT_BY_DESKTOPS, RESULTS
 from tcb_ops.reports.files import RESULT_COLUMNS, WORDS, Clock, fact_values
 from tcb_ops.reports.final import final_ledger
-from tcb_ops.reports.manifest import MANIFEST, fingerprint, read_manifest
+from tcb_ops.reports.leaks import masked
+from tcb_ops.reports.manifest import MANIFEST, clean, fingerprint, read_manifest
 from tcb_ops.reports.redact import redact
 from tcb_ops.spreadsheet import guard
 
@@ -233,7 +234,7 @@ def _check_about(told: Manifest, run: RunRecord) -> Iterator[Check]:
         "note": run.note,
         "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
     }
-    if wrong := [name for name, value in known.items() if told.said.get(name) != value]:
+    if wrong := [name for name, value in known.items() if told.said.get(name) != clean(value)]:
         names = ", ".join(wrong)
         yield Check(
             MANIFEST,
@@ -296,7 +297,7 @@ def _first_difference(
         return line[:words_at] + line[words_at + len(WORDS) :]
 
     head: list[str] = next(lines, [])
-    if head != [guard(name) for name in (*headers, *RESULT_COLUMNS)]:
+    if head != [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]:
         return Text(
             f"The first line of {RESULTS} is not the report's head.", f"{RESULTS} 的首行不是报告的表头。"
         )
@@ -317,8 +318,8 @@ def _first_difference(
         ]
         known += (iso(started), iso(ended))
         found = facts(line)
-        if found != known:
-            return _cell(names, found, known, lines.line_num, _where(record))
+        if found != known and found != (shown := [*map(masked, known)]):
+            return _cell(names, found, shown, lines.line_num, _where(record))
     return None
 
 

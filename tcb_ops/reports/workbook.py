@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Kind, Outcome, Text
 from tcb_ops.reports.files import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
+from tcb_ops.reports.leaks import masked
 from tcb_ops.reports.page import counts_of, is_simulated
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.remedies import remedies
@@ -255,7 +256,8 @@ class _Report:
         if not isinstance(value, str):
             sheet.write_number(line, column, value, style)
             return
-        text = value if value.isascii() else _NOT_XML.sub("\ufffd", value)
+        text = masked(value)
+        text = text if text.isascii() else _NOT_XML.sub("\ufffd", text)
         if len(text) * 2 > LONGEST:
             text = _fitting(text)
         if text.startswith("<r>") and text.endswith("</r>"):

@@ -1,42 +1,25 @@
 """Runs and rows, durably. The ledger is the truth: what it does not say has not happened.
 
 SQLAlchemy Core; SQLite by default (WAL, synchronous=FULL: a commit survives a power cut), PostgreSQL by URL. No
-token, signature or link is ever written here.
+token, signature or link is ever written here. What it is asked stands in `lookup`.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
-from copy import copy
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.errors import LedgerError, RunNotFoundError
-from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
-from tcb_ops.runs.across import errcodes_by_quarter, previous_run, rows_by_path
-from tcb_ops.runs.course import add_phases, ended_between, ends_by_moment, moments, phases_of
-from tcb_ops.runs.database import open_database
-from tcb_ops.runs.records import (
-    Earlier,
-    EnvRecord,
-    Meter,
-    Moment,
-    NewRun,
-    RowRecord,
-    RunRecord,
-    Tally,
-    end_values,
-    plan_values,
-    read_end,
-    read_row,
-    read_run,
-    run_values,
-)
-from tcb_ops.runs.schema import STORED, envs, rows, runs, spent
+from tcb_ops.errors import LedgerError
+from tcb_ops.model import Lang, Outcome, RowEnd, Text
+from tcb_ops.runs.course import add_phases
+from tcb_ops.runs.lookup import Lookup
+from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord, end_values, plan_values, run_values
+from tcb_ops.runs.schema import envs, rows, runs, spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SAME_RUN", "Ledger"]
 
 BATCH = 5_000
-"""Rows written or read at a time: enough to be quick, few enough to stay flat."""
+"""Rows written at a time: enough to be quick, few enough to stay flat."""
 SAME_RUN = timedelta(hours=24)
 """An unfinished run younger than this is gone on with."""
 
@@ -78,19 +61,14 @@ _RECORD = (
 )
 
 
-class Ledger:
-    """An open ledger. Every method is one transaction; errors are LedgerError with what to do."""
+class Ledger(Lookup):
+    """An open ledger, to be written to as well. Every method is one transaction."""
 
     def __init__(self, where: str) -> None:
         """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
-        self._engine, self.file, self.name = open_database(where)
-        self._held: sa.Connection | None = None
+        super().__init__(where)
         self._identity = self._identify()
         self._keeps_phases = False
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
 
     # --- planning -----------------------------------------------------------------------------------------------
 
@@ -128,278 +106,6 @@ class Ledger:
                 count += len(batch)
             connection.execute(runs.update().where(runs.c.number == number).values(rows=count))
         return self.run(new.id)
-
-    # --- looking up ---------------------------------------------------------------------------------------------
-
-    def run(self, wanted: str, target: str | None = None) -> RunRecord:
-        """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
-        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc())
-        if wanted == "latest":
-            query = query.where(runs.c.target == target) if target is not None else query
-        else:
-            query = query.where(runs.c.id.startswith(wanted, autoescape=True))
-        found = [read_run(record) for record in self._read(query.limit(20))]
-        exact = [record for record in found if record.id == wanted]
-        if exact or (wanted == "latest" and found) or len(found) == 1:
-            return (exact or found)[0]
-        if not found and wanted == "latest" and target is not None:
-            other = next(iter(self.runs(limit=1)), None)
-            hint = Text("", "")
-            if other is not None:
-                hint = Text(
-                    f" The newest of another target is {other.id} ({other.target}): name it, or give --api-base.",
-                    f" 其他目标的最新任务是 {other.id}（{other.target}）：请写出其编号，或加 --api-base。",
-                )
-            raise RunNotFoundError(
-                Text(
-                    f"{self.name} has no run of {target} yet.{hint.en}",
-                    f"{self.name} 中还没有 {target} 的任务。{hint.zh}",
-                )
-            )
-        if not found:
-            raise RunNotFoundError(
-                Text(
-                    f"no run '{wanted}' in {self.name}: `tcb-ops runs` lists them.",
-                    f"{self.name} 中没有任务“{wanted}”：用 `tcb-ops runs` 查看。",
-                )
-            )
-        several = ", ".join(record.id for record in found)
-        raise RunNotFoundError(
-            Text(
-                f"'{wanted}' may be any of {several}: write more of it.",
-                f"“{wanted}”对应多个任务：{several}，请写得更完整。",
-            )
-        )
-
-    def runs(self, target: str | None = None, limit: int | None = None) -> list[RunRecord]:
-        """List runs, the newest first."""
-        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(limit)
-        if target is not None:
-            query = query.where(runs.c.target == target)
-        return [read_run(record) for record in self._read(query)]
-
-    def unfinished(self, kind: Kind, target: str, list_sha256: str, root: str) -> list[RunRecord]:
-        """Find unfinished runs of the same kind, target, list bytes and root, the newest first.
-
-        A run that is done but for the report it was to leave (`out`) is one: killed while that was written.
-        """
-        query = (
-            sa.select(runs)
-            .where(
-                runs.c.kind == kind,
-                runs.c.target == target,
-                runs.c.list_sha256 == list_sha256,
-                runs.c.root == root,
-                runs.c.finished_at.is_(None) | ((runs.c.report == "") & (runs.c.out != "")),
-            )
-            .order_by(runs.c.created_at.desc())
-            .limit(50)
-        )
-        return [read_run(record) for record in self._read(query)]
-
-    def places(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments, with their rows and those still pending."""
-        pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
-        counted = (
-            sa.select(rows.c.place, sa.func.count().label("rows"), pending.label("pending"))
-            .where(rows.c.run == run.number)
-            .group_by(rows.c.place)
-            .subquery()
-        )
-        query = (
-            sa.select(envs, sa.func.coalesce(counted.c.rows, 0), sa.func.coalesce(counted.c.pending, 0))
-            .outerjoin(counted, counted.c.place == envs.c.no)
-            .where(envs.c.run == run.number)
-            .order_by(envs.c.no)
-        )
-        return [
-            EnvRecord(no, env, appid, merchant, owner, bool(left), int(count), int(waiting))
-            for _, no, env, appid, merchant, owner, left, count, waiting in self._read(query)
-        ]
-
-    def envs(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments without counting its rows: `rows` and `pending` are 0."""
-        query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
-        return [
-            EnvRecord(no, env, appid, merchant, owner, bool(left))
-            for _, no, env, appid, merchant, owner, left in self._read(query)
-        ]
-
-    def pending(self, run: RunRecord, place: EnvRecord, after_line: int, limit: int) -> list[Row]:
-        """Read the next pending rows of one environment, in the order of the list."""
-        query = (
-            sa.select(rows)
-            .where(
-                rows.c.run == run.number,
-                rows.c.place == place.no,
-                rows.c.line > after_line,
-                rows.c.outcome == Outcome.PENDING,
-            )
-            .order_by(rows.c.line)
-            .limit(limit)
-        )
-        return [read_row(record, place) for record in self._read(query)]
-
-    def first_bad(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
-        """Read the first rows of one environment that ended, but not well, in the order of the list."""
-        query = (
-            sa.select(rows)
-            .where(
-                rows.c.run == run.number,
-                rows.c.place == place.no,
-                rows.c.outcome.not_in([*GOOD, Outcome.PENDING]),
-            )
-            .order_by(rows.c.line)
-            .limit(limit)
-        )
-        return [RowRecord(read_row(record, place), read_end(record)) for record in self._read(query)]
-
-    def earlier(self, run: RunRecord, place: EnvRecord, paths: Sequence[str]) -> dict[str, Earlier]:
-        """What earlier uploads to this target left at some paths of an environment, where the last word is certain."""
-        query = (
-            sa.select(rows.c.path, rows.c.outcome, runs.c.id, rows.c.md5, rows.c.bytes, rows.c.file_id)
-            .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
-            .join(runs, runs.c.number == rows.c.run)
-            .where(
-                STORED,
-                rows.c.path.in_(paths),
-                envs.c.env == place.env,
-                runs.c.target == run.target,
-                runs.c.kind == Kind.UPLOAD,
-                runs.c.number != run.number,
-            )
-            .order_by(rows.c.ended_at)
-        )
-        last = {path: (outcome, Earlier(*more)) for path, outcome, *more in self._read(query)}
-        return {
-            path: found for path, (outcome, found) in last.items() if outcome != Outcome.FAILED and found.md5
-        }
-
-    def rows(
-        self,
-        run: RunRecord,
-        *,
-        outcomes: frozenset[Outcome] | None = None,
-        merchant: str = "",
-        path: str = "",
-        line: int | None = None,
-    ) -> Iterator[RowRecord]:
-        """Stream a run's rows in the order of the list, flat in memory.
-
-        `merchant` is a name or an appid, `path` a cloud path or a part of one.
-        """
-        place_of = {place.no: place for place in self.envs(run)}
-        query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
-        if outcomes is not None:
-            query = query.where(rows.c.outcome.in_(outcomes))
-        if merchant:
-            query = query.where(
-                rows.c.place.in_([p.no for p in place_of.values() if merchant in {p.merchant, p.appid}])
-            )
-        if path:
-            query = query.where(rows.c.path.contains(path, autoescape=True))
-        if line is not None:
-            query = query.where(rows.c.line == line)
-        last = -1
-        while batch := self._read(query.where(rows.c.line > last)):
-            last = batch[-1].line
-            for record in batch:
-                yield RowRecord(read_row(record, place_of[record[2]]), read_end(record))
-
-    def mended(self, run: RunRecord) -> set[int]:
-        """Lines of a run that one of its retries, or a retry of those, has ended well since."""
-        lines: set[int] = set()
-        for child in self._read(sa.select(runs).where(runs.c.parent == run.id)):
-            good = sa.select(rows.c.line).where(rows.c.run == child.number, rows.c.outcome.in_(GOOD))
-            lines.update(line for (line,) in self._read(good))
-            lines |= self.mended(read_run(child))
-        return lines
-
-    def retries(self, run: RunRecord) -> list[RunRecord]:
-        """List the retries of a run and the retries of those, the oldest first."""
-        found = [read_run(record) for record in self._read(sa.select(runs).where(runs.c.parent == run.id))]
-        found += [later for retry in list(found) for later in self.retries(retry)]
-        return sorted(found, key=lambda retry: retry.number)
-
-    def counts(self, run: RunRecord) -> dict[Outcome, int]:
-        """Rows by outcome, without zeros, pending included: their sum is the rows in."""
-        query = (
-            sa.select(rows.c.outcome, sa.func.count())
-            .where(rows.c.run == run.number)
-            .group_by(rows.c.outcome)
-        )
-        found = {Outcome(outcome): int(count) for outcome, count in self._read(query)}
-        return {outcome: found[outcome] for outcome in Outcome if outcome in found}
-
-    def tallies(self, run: RunRecord) -> list[Tally]:
-        """Rows by merchant, environment, outcome and code, most rows first."""
-        count = sa.func.count()
-        keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-        query = sa.select(*keys, count).where(rows.c.run == run.number).group_by(*keys)
-        place_of = {place.no: place for place in self.envs(run)}
-        found = [
-            Tally(
-                place_of[place].appid,
-                place_of[place].merchant,
-                place_of[place].env,
-                Outcome(outcome),
-                Reason(reason) if reason else None,
-                errcode,
-                store_code,
-                int(number),
-            )
-            for place, outcome, reason, errcode, store_code, number in self._read(query)
-        ]
-        return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
-
-    def course(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
-        """How rows ended over time, in moments of one width from the run's begin to its last end.
-
-        Empty where no row has ended. Rows that never began (invalid) are in none.
-        """
-        first, last = self._read(ended_between(run))[0]
-        if last is None:
-            return []
-        began = min(run.created_at, first)
-        width = max(last - began, 0.001) / buckets
-        found = self._read(ends_by_moment(run, began, width, self._engine.dialect.name))
-        return moments(began, width, buckets, found)
-
-    def spent(self, run: RunRecord) -> dict[str, float]:
-        """Seconds of the run by what it waited for (metering.py), over all sittings; empty where nothing was measured."""
-        if not self._has_phases():
-            return {}
-        return {phase: float(seconds) for phase, seconds in self._read(phases_of(run))}
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Ledger]:
-        """Give the ledger as it is at this moment: reads agree with one another, whatever is written meanwhile."""
-        seen = copy(self)
-        try:
-            with self._engine.connect() as connection:
-                if self._engine.dialect.name == "sqlite":
-                    connection.exec_driver_sql("BEGIN")  # the driver would begin at a write only
-                else:
-                    connection.execution_options(isolation_level="REPEATABLE READ")
-                seen._held = connection  # noqa: SLF001  its own copy
-                yield seen
-        except SQLAlchemyError as error:
-            raise self._trouble(error) from None
-
-    # --- across runs --------------------------------------------------------------------------------------------
-
-    def by_path(self, run: RunRecord) -> Iterator[Any]:
-        """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three."""
-        return self._stream(rows_by_path(run, self._engine.dialect.name))
-
-    def previous(self, run: RunRecord) -> RunRecord | None:
-        """Find the finished run before this one that it can be compared with; a retry has none."""
-        found = [] if run.parent else self._read(previous_run(run))
-        return read_run(found[0]) if found else None
-
-    def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
-        """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) over the runs of a target."""
-        return self._stream(errcodes_by_quarter(target, since, self._engine.dialect.name))
 
     # --- writing what happened ----------------------------------------------------------------------------------
 
@@ -491,12 +197,6 @@ class Ledger:
                 raise self._trouble(error) from None
         self._keeps_phases = True
 
-    def _has_phases(self) -> bool:
-        try:
-            return sa.inspect(self._engine).has_table(spent.name)
-        except SQLAlchemyError as error:
-            raise self._trouble(error) from None
-
     def _identify(self) -> tuple[int, int] | None:
         """Which file the ledger is; None for a database elsewhere, or a file that is gone."""
         if self.file is None:
@@ -506,24 +206,6 @@ class Ledger:
         except OSError:
             return None
         return stat.st_dev, stat.st_ino
-
-    def _read(self, query: sa.Select[Any]) -> Sequence[Any]:
-        try:
-            if self._held is not None:
-                return self._held.execute(query).all()
-            with self._engine.connect() as connection:
-                return connection.execute(query).all()
-        except SQLAlchemyError as error:
-            raise self._trouble(error) from None
-
-    def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
-        """Give what a query finds, some thousand records at a time."""
-        try:
-            with self._engine.connect() if self._held is None else nullcontext(self._held) as connection:
-                for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
-                    yield from batch
-        except SQLAlchemyError as error:
-            raise self._trouble(error) from None
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
@@ -541,14 +223,3 @@ class Ledger:
                 yield connection
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
-
-    def _trouble(self, error: SQLAlchemyError) -> LedgerError:
-        why = str(getattr(error, "orig", None) or type(error).__name__)
-        return LedgerError(
-            Text(
-                f"the ledger {self.name} cannot be used: {why}. What was committed is safe. Free space or mend the "
-                "access, then run the same command again: it goes on where it stopped.",
-                f"无法使用台账 {self.name}：{why}。已提交的内容是安全的。请释放磁盘空间或修复访问权限，"
-                "再次运行同一命令即可从中断处继续。",
-            )
-        )

@@ -108,6 +108,8 @@ class Tally:
     errcode: int | None
     store_code: str
     rows: int
+    detail: str = ""
+    """Why there was no token, in the source's words for one of these rows; empty where that is not what ended them."""
 
 
 @dataclass(frozen=True, slots=True)

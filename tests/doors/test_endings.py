@@ -270,3 +270,10 @@ def test_the_two_environments_of_a_merchant_are_told_apart(open_desk):
         many(TEA, TEA_TEST, rows=3), [Fault(env=TEA_TEST.env, path="banner/1.png", errcode=40097)]
     )
     assert desk.upload("--json").json["errcodes"][0]["env"] == TEA_TEST.env
+
+
+def test_a_name_with_an_escape_sequence_does_not_reach_the_terminal(open_desk):
+    said = open_desk()("check", "red\x1b[31m.csv")
+    assert said.code == 2
+    assert "\x1b" not in said.err
+    assert "red�[31m.csv" in said.err

@@ -9,7 +9,7 @@ import pytest
 from shop import TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.doors.python import held_by, working
+from tcb_ops.doors.going import held_by, working
 from tcb_ops.simulator import Fault
 
 

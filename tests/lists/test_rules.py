@@ -24,6 +24,7 @@ BAD = [
     pytest.param("/a.png", "begins with /", id="leading slash"),
     pytest.param("//a.png", "begins with /", id="two leading slashes"),
     pytest.param("\\a.png", "begins with \\", id="leading backslash"),
+    pytest.param("a/access_token=•••", "holds •••", id="hidden in a report"),
     pytest.param("a//b.png", "holds //", id="double slash"),
     pytest.param("a//", "holds //", id="double slash at the end"),
     pytest.param(".", "a . segment", id="dot"),

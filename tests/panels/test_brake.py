@@ -85,7 +85,8 @@ def test_going_on_and_retrying_are_braked_too(open_lab: Any, read: Any, cut_off:
     watched = panel.watched
     panel.desk.settings.__dict__["api_base"] = "https://api.weixin.qq.com"  # the same run, as if it were live
     watched._offer()
-    brake, act = getattr(watched, f"{button}_brake"), getattr(watched, button)
+    offer = getattr(watched, button)
+    brake, act = offer.brake, offer.button
     assert brake.layout.display == ""
     assert "1 merchants, 1 environments" in read(brake.facts)
     assert act.disabled

@@ -9,7 +9,7 @@ import pytest
 from shop import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.doors.python import held_by, working
+from tcb_ops.doors.going import held_by, working
 from tcb_ops.model import Merchant
 from tcb_ops.panels.looks import State
 from tcb_ops.simulator import Fault
@@ -87,7 +87,7 @@ def test_cancel_ends_tidily_and_go_on_does_the_rest_without_the_list(
     assert whole(panel.run, 60)["pending"] > 0
     (lab.shop.folder / "list.csv").unlink()
     first = panel.run.id
-    panel.watched.goon.click()
+    panel.watched.goon.button.click()
     panel.settle()
     assert panel.run.id == first
     assert whole(panel.run, 60) == {"uploaded": 60}
@@ -134,7 +134,7 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, whole: Wh
     panel.settle()
     parent = panel.run
     assert not hidden(panel.watched.retry)
-    panel.watched.retry.click()
+    panel.watched.retry.button.click()
     panel.settle()
     assert panel.run.record.parent == parent.id
     assert whole(panel.run, 1) == {"uploaded": 1}
@@ -234,9 +234,9 @@ def test_a_run_held_by_another_is_followed_and_its_holder_named(open_lab: Any, r
     registry: Callable[[str], Any] = working
     assert registry(other.id) is other
     # What another process sees: the run is held, and not by a run of its own.
-    from tcb_ops.doors import python as doors
+    from tcb_ops.doors import going
 
-    hidden_here = doors._going.pop(other.id)
+    hidden_here = going._going.pop(other.id)
     panel = lab.attach(other.id)
     assert f"run {other.id} is being worked on by" in read(panel.voice.line)
     assert panel.watched.state is State.ELSEWHERE
@@ -248,7 +248,7 @@ def test_a_run_held_by_another_is_followed_and_its_holder_named(open_lab: Any, r
     panel.settle()
     assert held_by(other.id, settings=settings) is None
     assert panel.watched.state is State.UNFINISHED
-    panel.watched.goon.click()
+    panel.watched.goon.button.click()
     panel.settle()
     assert panel.run.counts == {"uploaded": 60}
 

@@ -19,6 +19,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Lang, Outcome, Reason, RowEnd
 from tcb_ops.reports.export import _put, check_destination
 from tcb_ops.reports.leaks import CHUNK, find_leak
+from tcb_ops.reports.verify import verify
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import Meter
 
@@ -315,27 +316,46 @@ def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    ("about", "where"),
+    ("about", "shown"),
     [
-        ({"cells": ("access_token=80_AbCdEfGhIjKl", "{path}")}, "line 2 of results.csv"),
-        ({"cells": ("https://x.example/?q-ak=AKIDabcdefgh&a=1", "{path}")}, "line 2 of results.csv"),
-        ({"cells": ('{"x-cos-security-token": "AbCdEfGhIj"}', "{path}")}, "line 2 of results.csv"),
-        ({"note": "q-signature=0123456789abcdef"}, "of manifest.json"),
-        ({"note": "ticket@@@AbCdEfGhIjKl"}, "of manifest.json"),
+        ({"cells": ("access_token=80_AbCdEfGhIjKl", "{path}")}, "access_token=•••,"),
+        ({"cells": ("https://x.example/?q-ak=AKIDabcdefgh&a=1", "{path}")}, "?q-ak=•••&a=1,"),
+        ({"cells": ('{"x-cos-security-token": "AbCdEfGhIj"}', "{path}")}, 'token"": ""•••""}"'),
+        ({"path": "a/access_token%3D80_AbCdEfGhIjKl"}, "a/access_token%3D•••,"),
+        ({"headers": ("refresh_token=80_AbCdEfGhIjKl", "path")}, "refresh_token=•••,"),
+        ({"note": "q-signature=0123456789abcdef"}, "q-signature=•••"),
+        ({"note": "ticket@@@AbCdEfGhIjKl"}, "ticket@@@•••"),
+        ({"settings": {"columns": {"path": "access_token=80_AbCdEfGhIjKl"}}}, "access_token=•••"),
     ],
-    ids=["token", "key-id", "security-token", "signature", "ticket"],
+    ids=["token", "key-id", "security-token", "path", "header", "signature", "ticket", "setting"],
 )
-def test_a_report_that_would_hold_a_secret_is_not_finished(
-    a_run: Callable[..., Any], tmp_path: Path, about: dict[str, Any], where: str
+def test_a_secret_among_the_operator_s_own_texts_is_masked_and_keeps_no_report_back(
+    a_run: Callable[..., Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    about: dict[str, Any],
+    shown: str,
 ) -> None:
     clean = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
     reported = a_run([clean], **{"note": "", **about})
+    out = reported.export(tmp_path / "out")
+    wanted = "results.csv" if {"cells", "path", "headers"} & about.keys() else "manifest.json"
+    assert shown in (out / wanted).read_text(encoding="utf-8-sig")
+    for name, body in contents(out).items():
+        for secret in (b"80_AbC", b"AKIDabc", b"AbCdEfGh", b"0123456789abcdef"):
+            assert secret not in body, name
+    assert ("1 row of the list" in caplog.text) == bool({"cells", "path"} & about.keys())
+    assert verify(out, reported.ledger).good
+
+
+def test_a_report_that_would_hold_a_secret_is_not_finished(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    clean = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
+    reported = a_run([clean], settings={"access_token": "80_AbCdEfGhIjKl"})
     with pytest.raises(StoppedError) as refused:
         reported.export(tmp_path / "out")
     said = refused.value.text
-    assert where in said.en
-    for secret in ("80_AbC", "AKIDabc", "AbCdEfGh", "0123456789abcdef"):
-        assert secret not in said.en + said.zh
+    assert "of manifest.json" in said.en
+    assert "80_AbC" not in said.en + said.zh
     assert [name for name in names(tmp_path) if name.startswith("out")] == []
     assert reported.ledger.run(reported.run.id).report == ""
 

@@ -1,0 +1,174 @@
+"""JupyterLab as `tcb-ops lab` starts it, and a notebook of it in a browser: for the browser's tests and the screenshots."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage --disable-background-networking "
+    "--disable-component-update --disable-sync --js-flags=--expose-gc --enable-precise-memory-info"
+)
+NEWS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+READY = """async () => {
+  while (!window.jupyterapp) await new Promise(r => setTimeout(r, 50));
+  const app = window.jupyterapp;
+  await app.restored;
+  while (!app.shell.currentWidget?.context) await new Promise(r => setTimeout(r, 50));
+  const context = app.shell.currentWidget.context;
+  await context.ready;
+  await context.sessionContext.ready;
+  await context.sessionContext.session.kernel.info;
+}"""
+RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
+AT_REST = """() => {
+  const panel = window.jupyterapp.shell.currentWidget;
+  const cells = panel.content.widgets.filter(w => w.model.type === 'code');
+  return cells.every(w => w.model.executionCount) && panel.sessionContext.session.kernel.status === 'idle';
+}"""
+
+
+def launch(playwright: Playwright, chromium: str) -> Browser:
+    """Start a browser that leaves the network alone and can tell of its memory."""
+    return playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+
+
+@contextmanager
+def lab_server(home: Path) -> Iterator[str]:
+    """Run `tcb-ops lab work` in a folder, with nothing of this machine's own Jupyter; gives its address."""
+    settings = home / "settings" / f"{NEWS}"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = (
+        *(
+            "lab",
+            "work",
+            "--no-browser",
+            "--",
+            "--allow-root",
+            "--ServerApp.ip=127.0.0.1",
+            f"--ServerApp.port={port}",
+        ),
+        *("--ServerApp.port_retries=0", "--IdentityProvider.token=e2e", "--expose-app-in-browser"),
+        "--LanguageServerManager.autodetect=False",
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")} | {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+    }
+    log = home / "lab.log"
+    with log.open("wb") as said:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tcb_ops", *words], cwd=home, env=env, stdout=said, stderr=said
+        )
+        try:
+            base = f"http://127.0.0.1:{port}"
+            _wait_for(f"{base}/api?token=e2e", server, log)
+            yield base
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+@dataclass
+class Opened:
+    """A notebook in the browser."""
+
+    page: Page
+    address: str
+    shots: Path
+    """Screenshots are named after this."""
+    errors: list[str] = field(default_factory=list)
+
+    def heard(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def load(self) -> None:
+        self.page.goto(self.address)
+        self.page.evaluate(READY)
+
+    def run_all(self) -> None:
+        """Run all cells, and wait for the panel."""
+        self.page.evaluate(RUN_ALL)
+        self.page.wait_for_selector(".op-panel .op-status")
+
+    def at_rest(self) -> None:
+        """Wait until every cell has been run."""
+        self.page.wait_for_function(AT_REST)
+
+    def restart_and_run_all(self) -> None:
+        self.page.click("[data-jp-item-name='restart-and-run'] button, [data-jp-item-name='restart-and-run']")
+        self.page.click(".jp-Dialog button.jp-mod-accept")
+
+    def click(self, button: str) -> None:
+        """Click a panel's button as soon as it may be pressed."""
+        self.page.click(f".op-panel {button}:not([disabled])")
+
+    def text(self, selector: str) -> str:
+        return self.page.inner_text(f".op-panel {selector}")
+
+    def until(self, expression: str, argument: Any = None) -> None:
+        """Wait for something in the page: a JavaScript expression."""
+        self.page.wait_for_function(expression, arg=argument)
+
+    def shot(self, name: str) -> None:
+        """Keep a screenshot."""
+        self.page.screenshot(path=f"{self.shots}-{name}.png")
+
+    def violations(self) -> list[str]:
+        """What axe finds in the panel and the results."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page, context=".op-panel").response["violations"]
+        return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+
+
+@contextmanager
+def opened_page(
+    browser: Browser, base: str, path: str, *, shots: Path, height: int = 1400
+) -> Iterator[Opened]:
+    """Open a notebook in a page of its own; what goes wrong in the page is in `errors`."""
+    page = browser.new_page(viewport={"width": 1280, "height": height})
+    found = Opened(page, f"{base}/doc/tree/{path}?token=e2e&reset", shots)
+    page.on("console", found.heard)
+    page.on("pageerror", lambda error: found.errors.append(str(error)))
+    page.set_default_timeout(40_000)
+    try:
+        found.load()
+        yield found
+    finally:
+        page.close()
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):  # noqa: S310  loopback
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise AssertionError(
+        f"JupyterLab did not start:\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
+    )
