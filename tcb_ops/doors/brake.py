@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from tcb_ops.doors.screen import Screen, amount, span
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Kind, Lang, Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.settings import Settings
 
-__all__ = ["ask_first", "brake", "brake_retry", "dry_run", "facts", "facts_line", "warn_of_short_life"]
+__all__ = [
+    "ask_first",
+    "brake",
+    "brake_retry",
+    "dry_run",
+    "facts",
+    "facts_line",
+    "warn_of_again",
+    "warn_of_short_life",
+]
 
 
 def dry_run(
@@ -145,6 +155,25 @@ def warn_of_short_life(screen: Screen, batch: Batch, pace: Pace) -> None:
                 f"按每秒 {pace.rate:g} 次需要 {span(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
             )
         )
+
+
+def warn_of_again(screen: Screen, batch: Batch, settings: Settings) -> None:
+    """Say so where the newest run of this very list to this target is finished: all of it is sent once more."""
+    import tcb_ops as tcb
+
+    wanted = (Kind.UPLOAD, settings.api_base, batch.sha256)
+    records = (run.record for run in tcb.all_runs(settings=settings))
+    newest = next((r for r in records if (r.kind, r.target, r.list_sha256) == wanted), None)
+    if newest is None or newest.finished_at is None:
+        return
+    at = datetime.fromtimestamp(newest.finished_at, settings.zone).isoformat(" ", "minutes")[:16]
+    screen.say(
+        Text(
+            f"Run {newest.id} has done this list, finished {at}: its files are sent again. --skip-unchanged leaves out "
+            "those that are there.",
+            f"任务 {newest.id} 已完成过这份清单（{at}）：文件将再次发送。--skip-unchanged 会跳过云端已有且未变的文件。",
+        )
+    )
 
 
 LINK_LIFE = 900

@@ -123,8 +123,10 @@ def demo(lang: str | None) -> int:
     took = time.monotonic() - began
     screen.data(
         Text(
-            f"The report is in {dest.resolve()}: open report.html. ({took:.1f} s; SIMULATED, nothing left this machine.)",
-            f"报告在 {dest.resolve()}：请打开 report.html。（{took:.1f} 秒；演练，未向外发送任何内容。）",
+            f"The report is in {dest.resolve()}: open report.html. ({took:.1f} s; SIMULATED, nothing left this machine.)\n"
+            "Its ledger went with the simulator: for `retry` and `show`, rehearse with a list of your own (README, The first real run).",
+            f"报告在 {dest.resolve()}：请打开 report.html。（{took:.1f} 秒；演练，未向外发送任何内容。）\n"
+            "演示的台账已随模拟平台删除：要试 `retry` 和 `show`，请用自己的清单演练（见 README）。",
         ).of(screen.lang)
     )
     if strange:

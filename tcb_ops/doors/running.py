@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.doors.brake import brake, brake_retry, dry_run, facts, facts_line, warn_of_short_life
+from tcb_ops.doors.brake import (
+    brake,
+    brake_retry,
+    dry_run,
+    facts,
+    facts_line,
+    warn_of_again,
+    warn_of_short_life,
+)
 from tcb_ops.doors.options import (
     Given,
     list_options,
@@ -137,6 +145,8 @@ def upload(
         if values["dry_run"]:
             return dry_run(screen, batch, settings, pace, uploads=True, as_json=given.json)
         check_destination(_report_folder(out, ANY_RUN))
+        if not skip_unchanged:
+            warn_of_again(screen, batch, settings)
         brake(screen, batch, settings, yes=yes)
         going = start_upload(
             batch,

@@ -118,10 +118,11 @@ class Screen:
                 bar.update(task, completed=look.done, outcomes=said + note, look=look)
 
     def _lines(self, looks: Iterator[Progress]) -> None:
-        last = time.monotonic()
+        last, told = time.monotonic(), False
         for look in looks:
-            if time.monotonic() - last >= LINE_EVERY:
-                last = time.monotonic()
+            # What begins to hold a run up is said at once.
+            if time.monotonic() - last >= LINE_EVERY or (look.note is not None and not told):
+                last, told = time.monotonic(), look.note is not None
                 note = f" · {look.note.of(self.lang)}" if look.note else ""
                 self.err.print(
                     f"{look.done:,}/{look.total:,} · {_pace(look, self.lang)} · {counts_line(look.counts, self.lang)}{note}"

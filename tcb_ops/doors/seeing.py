@@ -13,7 +13,7 @@ from rich.table import Table
 from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.running import show_run
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Outcome, Reason, Text
+from tcb_ops.model import Outcome, Reason, Text, legible
 
 if TYPE_CHECKING:
     from tcb_ops.doors.screen import Screen
@@ -75,9 +75,9 @@ def runs(operator: str, host: str, **values: Any) -> int:
             record.kind,
             f"{record.rows:,}",
             counts_line(run.outcomes, settings.lang),
-            record.list_name,
+            legible(record.list_name),
             record.target.partition("://")[2],
-            record.note,
+            legible(record.note),
         )
     if found:
         screen.data(table)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops import errors
-from tcb_ops.headless.watch import cell_name
+from tcb_ops.headless.watch import cell_name, is_shown
 from tcb_ops.model import Text
 
 if TYPE_CHECKING:
@@ -98,10 +98,10 @@ def exit_code(said: int | None, asked: int, own: int | None, *, other: bool) -> 
 
 def _failed(content: NotebookNode) -> tuple[str, NotebookNode] | None:
     """The error output that ended the notebook, and its cell's name."""
-    for index, cell in enumerate(content.cells):
+    for number, cell in enumerate(filter(is_shown, content.cells), 1):
         for output in cell.get("outputs", ()):
             if output.output_type == "error":
-                return cell_name(cell, index), output
+                return cell_name(cell, number), output
     return None
 
 
@@ -131,7 +131,7 @@ def _kernel_died(source: Source, broke: Exception | None) -> Text:
 
 
 def _cell_failed(source: Source, cell: str, output: NotebookNode, out: Path) -> Text:
-    what = f"{output.ename}: {output.evalue}".removesuffix(": ").partition("\n")[0]
+    what = f"{output.ename}: {output.evalue}".removesuffix(": ").partition("\n")[0].rstrip(".")
     there = out / f"{source.name}.ipynb"
     return Text(
         f"{source.name}: the cell “{cell}” failed with {what}. The trace is in {there}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,12 +47,13 @@ def open_notebook(file: Path) -> Source:
 
 
 def check_place(source: Source, out: Path) -> None:
-    """Make the folder; refuse, before anything runs, to put the executed notebook over one that is none.
+    """Make the folder, if need be; refuse, before anything runs, one that cannot be written, and to put the executed notebook over one that is none.
 
     Raises UsageError.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise UsageError(

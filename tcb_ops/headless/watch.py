@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nbclient import NotebookClient
     from nbformat import NotebookNode
 
-__all__ = ["Watch", "cell_name"]
+__all__ = ["Watch", "cell_name", "is_shown"]
 
 REMIND_AFTER, KILL_AFTER = 10.0, 30.0
 """Seconds after an interrupt: the kernel may have missed the first (it was between two cells), or hang."""
@@ -53,12 +53,11 @@ class Watch:
         """Say which cell comes; end here if that was asked for while no cell was running."""
         if self.exit_code:
             raise _Interrupted
-        code = [index for index, other in enumerate(self._cells()) if _is_shown(other)]
+        cells = [] if self.content is None else self.content.cells
+        code = [index for index, other in enumerate(cells) if is_shown(other)]
         if cell_index in code:
-            self._tell(code.index(cell_index) + 1, len(code), cell_name(cell, cell_index))
-
-    def _cells(self) -> list[NotebookNode]:
-        return list(self.content.cells) if self.content is not None else []
+            number = code.index(cell_index) + 1
+            self._tell(number, len(code), cell_name(cell, number))
 
     def cell_runs(self, **_cell: Any) -> None:
         """From here on an interrupt is the kernel's."""
@@ -89,11 +88,12 @@ class Watch:
             process.send_signal(signal.SIGINT)
 
 
-def _is_shown(cell: NotebookNode) -> bool:
+def is_shown(cell: NotebookNode) -> bool:
+    """Whether it is a code cell of the notebook's own."""
     return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
 
 
-def cell_name(cell: NotebookNode, index: int) -> str:
-    """What a cell calls itself: its first line, where that is a comment."""
+def cell_name(cell: NotebookNode, number: int) -> str:
+    """What a cell calls itself: its first line, where that is a comment; else its number among the code cells."""
     first = cell.source.lstrip().partition("\n")[0]
-    return first.lstrip("# ").rstrip() if first.startswith("#") else f"[{index + 1}]"
+    return first.lstrip("# ").rstrip() if first.startswith("#") else f"[{number}]"

@@ -27,6 +27,7 @@ FILES: dict[str, Text] = {
     "results.csv": Text("every row and how it ended", "所有行及其结果"),
     "failed.csv": Text("the rows that are not good: a list again", "未成功的行：可作为清单再次使用"),
     "errcodes.csv": Text("errcodes by merchant and environment", "按商户和环境统计的错误码"),
+    "SIMULATED-演练.txt": Text("says that this was a rehearsal", "标明这是一次演练"),
     "manifest.json": Text("checksums, settings, versions: the proof", "校验和、设置、版本：存证"),
 }
 """What a report folder holds, in the order in which people want it."""

@@ -211,6 +211,8 @@ class Panel:
 
 
 def _print_problems(error: InputError, lang: Lang) -> None:
-    """Say a list's problems where a terminal or a log shows them."""
+    """Say a list's problems where a terminal or a log shows them; a single one is what the error says."""
+    if len(error.problems) == 1:
+        return
     for problem in islice(error.problems, PROBLEMS_SHOWN):
         sys.stderr.write(f"{format_problem(error.source, problem, lang)}\n")

@@ -61,13 +61,13 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     """Draw what a run of the batch would send, in sum and by merchant."""
     calls = 2 if uploads else 1
     facts = [
-        (Text("merchants", "商户"), f"{batch.merchants_count:,}"),
-        (Text("environments", "环境"), f"{batch.envs:,}"),
-        (Text("rows", "行数"), f"{batch.valid:,}"),
-        (Text("calls", "调用"), f"{batch.valid * calls:,}"),
+        (Text("merchants", "个商户"), f"{batch.merchants_count:,}"),
+        (Text("environments", "个环境"), f"{batch.envs:,}"),
+        (Text("rows", "行"), f"{batch.valid:,}"),
+        (Text("calls", "次调用"), f"{batch.valid * calls:,}"),
     ]
     if uploads:
-        facts.append((Text("to upload", "上传量"), amount(batch.total_bytes)))
+        facts.append((Text("to upload", "待上传"), amount(batch.total_bytes)))
     summed = " · ".join(f"<b>{esc(value)}</b> {esc(name.of(lang))}" for name, value in facts)
     shares = batch.by_merchant()
     heads = (
@@ -224,8 +224,8 @@ def _refused(source: str, problems: Sequence[Problem]) -> InputError:
     count = len(problems)
     return InputError(
         Text(
-            f"{source} is refused: it has {count:,} problems, listed below. Nothing was sent.",
-            f"{source} 未被接受：共 {count:,} 处问题，列表如下。未发送任何内容。",
+            f"{source} is refused: it has {count:,} problems. Nothing was sent.",
+            f"{source} 未被接受：共 {count:,} 处问题。未发送任何内容。",
         ),
         source,
         problems,

@@ -18,6 +18,8 @@ WIDTH, HEIGHT = 600, 100
 """Of the drawing, in its own units: it is stretched to the page."""
 SHORT = 5.0
 """Seconds of a run under which there is nothing to advise."""
+PAUSE = 60.0
+"""Seconds in which nothing ended, under which they are no pause worth telling of."""
 OWN = "own"
 
 PHASE_NAMES: dict[str, Text] = {
@@ -48,7 +50,7 @@ class Drawing:
     """Rows per second of the fullest moment."""
     mean: float
     quiet: tuple[float, float] | None
-    """The longest time in which nothing ended, where that is a fifth of the whole or more."""
+    """The longest time in which nothing ended, where that is a fifth of the whole or more, and a minute."""
 
 
 def draw(moments: Sequence[Moment]) -> Drawing | None:
@@ -210,6 +212,7 @@ def _quiet(moments: Sequence[Moment]) -> tuple[float, float] | None:
             begin = number + 1
         elif number + 1 - begin > longest[1] - longest[0]:
             longest = (begin, number + 1)
-    if (longest[1] - longest[0]) * 5 < len(moments):
+    if (longest[1] - longest[0]) * 5 < len(moments) or longest[0] == longest[1]:
         return None
-    return moments[longest[0]].at, moments[longest[1] - 1].until
+    since, until = moments[longest[0]].at, moments[longest[1] - 1].until
+    return (since, until) if until - since >= PAUSE else None

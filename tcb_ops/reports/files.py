@@ -18,8 +18,8 @@ from tcb_ops.spreadsheet import RISKY, guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import tzinfo
     from pathlib import Path
-    from zoneinfo import ZoneInfo
 
     from tcb_ops.model import Lang, RowEnd
     from tcb_ops.reports.table import Cause
@@ -69,7 +69,7 @@ _NOTHING_TO_SAY = GOOD - {Outcome.UNCHANGED}
 class Clock:
     """Writes Unix seconds as ISO 8601 with milliseconds and offset, in one time zone."""
 
-    def __init__(self, zone: ZoneInfo) -> None:
+    def __init__(self, zone: tzinfo) -> None:
         # Rows end by the thousand in a second: only the milliseconds are new each time.
         @lru_cache(maxsize=256)
         def second(at: int) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import RunNotFoundError
-from tcb_ops.model import GOOD, Outcome
+from tcb_ops.model import GOOD, Outcome, Reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import RowRecord, Tally
 
@@ -118,12 +118,14 @@ class FinalLedger(Ledger):
         if self._tallied is not None:
             return self._tallied
         counted: Counter[tuple[Any, ...]] = Counter()
+        details: dict[tuple[Any, ...], str] = {}
         for record in self.rows(run):
             row, end = record.row, record.end
-            counted[
-                row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code
-            ] += 1
-        found = [Tally(*(*key, rows)) for key, rows in counted.items()]
+            key = (row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code)
+            counted[key] += 1
+            if end.reason is Reason.NO_TOKEN:
+                details[key] = max(details.get(key, ""), end.detail)
+        found = [Tally(*(*key, rows, details.get(key, ""))) for key, rows in counted.items()]
         found.sort(key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
         if self._remembers:
             self._tallied = found

@@ -32,7 +32,7 @@ class HistoryLine:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class History:
     """The errcodes of some days: rows that ended with one, in whatever run; rows that are retried count again."""
 
@@ -67,6 +67,11 @@ class History:
         from tcb_ops.reports.frames import history_frame
 
         return history_frame(self)
+
+    def __repr__(self) -> str:
+        merchants = len({line.appid for line in self.lines})
+        rows = sum(line.rows for line in self.lines)
+        return f"<History of {len(self.days)} days: {rows:,} rows with an errcode, {merchants:,} merchants>"
 
     def _repr_html_(self) -> str:
         from tcb_ops.reports.inline import history_html

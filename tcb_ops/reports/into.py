@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from array import array
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import StoppedError, UsageError
@@ -106,8 +106,10 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> Beside:
     if first + len(COLUMNS) - 1 > LAST_COLUMN:
         raise UsageError(
             Text(
-                f"sheet '{shown(found.sheet.name, 40)}' has no room for {len(COLUMNS)} more columns at its right.",
-                f"工作表“{shown(found.sheet.name, 40)}”右侧没有位置再加 {len(COLUMNS)} 列。",
+                f"sheet '{shown(found.sheet.name, 40)}' has no room for {len(COLUMNS)} more columns: something stands "
+                "in the last ones. results.csv of the report has every row: tcb-ops report",
+                f"工作表“{shown(found.sheet.name, 40)}”右侧没有位置再加 {len(COLUMNS)} 列：最后几列已有内容。"
+                "报告的 results.csv 中有清单的每一行：tcb-ops report",
             )
         )
     taken = {fold(header) for header in found.headers}
@@ -235,7 +237,8 @@ def _new(dest: Path) -> Iterator[Path]:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that takes nothing has nothing to be cleared
+                part.unlink()
     raise StoppedError(
         Text(
             f"{dest} could not be written: {why}. Free space or name another place with --out.",

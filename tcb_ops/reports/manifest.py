@@ -7,7 +7,7 @@ import json
 import platform
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -17,6 +17,7 @@ from tcb_ops.reports.page import counts_of, is_simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import tzinfo
     from pathlib import Path
 
     from tcb_ops.runs.records import RunRecord, Tally
@@ -27,6 +28,7 @@ __all__ = [
     "MARK",
     "SIMULATED",
     "Manifest",
+    "about",
     "clean",
     "fingerprint",
     "manifest",
@@ -56,7 +58,8 @@ class Manifest:
     rows: int
     rows_digest: str
     """Empty in a report made before there was one."""
-    timezone: str
+    zone: tzinfo
+    """The time zone that its times are written in."""
     finished: bool
     exported_at: str
     retries: tuple[str, ...]
@@ -74,14 +77,22 @@ def manifest(
     now: float,
 ) -> dict[str, Any]:
     """Say what manifest.json says; what looks like a secret in the operator's texts is masked."""
-
-    def moment(at: float | None) -> str | None:
-        if at is None:
-            return None
-        return datetime.fromtimestamp(at, settings.zone).isoformat(timespec="milliseconds")
-
-    said = {
+    told = {
         "schema": SCHEMA,
+        **about(run, groups, settings.zone),
+        "rows_digest": rows_digest,
+        "files": files,
+        "exported_at": _moment(now, settings.zone),
+        "lang": str(settings.lang),
+        "timezone": settings.timezone,
+        "versions": versions(),
+    }
+    return {name: clean(value) for name, value in told.items()}
+
+
+def about(run: RunRecord, groups: Iterable[Tally], zone: tzinfo) -> dict[str, Any]:
+    """What a manifest says that the ledger knows too."""
+    return {
         "run": run.id,
         "parent": run.parent or None,
         "retries": list(run.retries),
@@ -91,22 +102,19 @@ def manifest(
         **({"mark": MARK} if is_simulated(run) else {}),
         "rows": run.rows,
         "counts": {str(outcome): rows for outcome, rows in counts_of(groups).items()},
-        "rows_digest": rows_digest,
         "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
-        "files": files,
         "operator": run.operator,
         "host": run.host,
         "note": run.note,
         "root": run.root,
-        "created_at": moment(run.created_at),
-        "finished_at": moment(run.finished_at),
-        "exported_at": moment(now),
-        "lang": str(settings.lang),
-        "timezone": settings.timezone,
+        "created_at": _moment(run.created_at, zone),
+        "finished_at": _moment(run.finished_at, zone),
         "settings": run.settings,
-        "versions": versions(),
     }
-    return {name: clean(value) for name, value in said.items()}
+
+
+def _moment(at: float | None, zone: tzinfo) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, zone).isoformat(timespec="milliseconds")
 
 
 def clean(value: Any) -> Any:
@@ -127,8 +135,11 @@ def read_manifest(folder: Path) -> Manifest | None:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in found["files"]):
             return None  # a name that leads out of the folder
-        zone = str(found.get("timezone", "UTC"))
-        ZoneInfo(zone)
+        exported_at = str(found["exported_at"])
+        # One made before the zone was written down has the offset of its times.
+        zone = (
+            ZoneInfo(found["timezone"]) if "timezone" in found else datetime.fromisoformat(exported_at).tzinfo
+        )
         return Manifest(
             run=str(found["run"]),
             files={str(name): dict(told) for name, told in found["files"].items()},
@@ -137,9 +148,9 @@ def read_manifest(folder: Path) -> Manifest | None:
             root=str(found.get("root", "")),
             rows=int(found["rows"]),
             rows_digest=str(found.get("rows_digest", "")),
-            timezone=zone,
+            zone=zone or UTC,
             finished=found["finished_at"] is not None,
-            exported_at=str(found["exported_at"]),
+            exported_at=exported_at,
             retries=tuple(map(str, found.get("retries", ()))),
             said=found,
         )

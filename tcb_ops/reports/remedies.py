@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.model import GOOD, Outcome, Reason, Text
+from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import MerchantShare
-from tcb_ops.reports.wording import dead_token_action, why
+from tcb_ops.reports.wording import dead_token, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,6 +73,8 @@ class Remedy:
     outcomes: Mapping[Outcome, int]
     """How these rows ended; the sum is `rows`."""
     rows: int
+    detail: str
+    """Why there was no token, in the source's words, without secrets; for one of the rows."""
 
 
 def per(outcome: Outcome, reason: Reason | None, number: int | None, store: str) -> Per:
@@ -111,17 +114,20 @@ def per(outcome: Outcome, reason: Reason | None, number: int | None, store: str)
 def remedies(groups: Iterable[Tally]) -> list[Remedy]:
     """Sum rows that are not good up by what mends them: most rows per action first, "nothing to do" last."""
     found: defaultdict[tuple[str, Text, Per], list[Tally]] = defaultdict(list)
-    texts: dict[str, Text] = {}
+    meanings: dict[tuple[str, Text], Text] = {}
     for group in groups:
         cause = why(group.outcome, group.reason, group.errcode, group.store_code)
         if cause is None:
             continue
-        action = dead_token_action() if group.reason is Reason.DEAD_TOKEN else cause.action
-        texts.setdefault(cause.code, cause.meaning)
+        meaning, action = cause.meaning, cause.action
+        if group.reason is Reason.DEAD_TOKEN:
+            meaning, action = dead_token()
+        meanings.setdefault((cause.code, action), meaning)
         how_often = per(group.outcome, group.reason, group.errcode, group.store_code)
         found[cause.code, action, how_often].append(group)
     listed = [
-        _remedy(code, texts[code], action, how_often, its) for (code, action, how_often), its in found.items()
+        _remedy(code, meanings[code, action], action, how_often, its)
+        for (code, action, how_often), its in found.items()
     ]
     return sorted(
         listed, key=lambda remedy: (-remedy.rows / remedy.actions if remedy.actions else 1, remedy.code)
@@ -161,4 +167,5 @@ def _remedy(code: str, meaning: Text, action: Text, how_often: Per, groups: list
         envs,
         {outcome: outcomes[outcome] for outcome in Outcome if outcomes[outcome] and outcome not in GOOD},
         outcomes.total(),
+        redact(next((group.detail for group in groups if group.detail), "")),
     )

@@ -6,8 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import Lang, Outcome, Text, legible
-from tcb_ops.reports.wording import why
+from tcb_ops.model import Lang, Outcome, Reason, Text, legible
+from tcb_ops.reports.redact import redact
+from tcb_ops.reports.wording import dead_token, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,8 @@ class Cause:
     outcomes: Mapping[Outcome, int]
     """How these rows ended; the sum is `rows`."""
     rows: int
+    detail: str = ""
+    """Why there was no token, in the source's words, without secrets; for one of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class MerchantShare:
 
 @dataclass(frozen=True, slots=True)
 class CodeGroup:
-    """All causes of one code."""
+    """All causes of one code that are mended in one way."""
 
     code: str
     meaning: Text
@@ -70,6 +73,7 @@ class CodeGroup:
     merchants: tuple[MerchantShare, ...]
     """Most rows first."""
     rows: int
+    detail: str = ""
 
 
 def errcode_table(ledger: Ledger, run: RunRecord) -> list[Cause]:
@@ -80,39 +84,48 @@ def errcode_table(ledger: Ledger, run: RunRecord) -> list[Cause]:
 def causes(groups: Iterable[Tally]) -> list[Cause]:
     """Tabulate groups of rows by merchant, environment and code, most rows first; good ones are left out."""
     outcomes: defaultdict[tuple[str, str, str, str], dict[Outcome, int]] = defaultdict(dict)
-    texts: dict[str, tuple[Text, Text]] = {}
+    texts: dict[tuple[str, str, str, str], tuple[Text, Text]] = {}
+    details: dict[tuple[str, str, str, str], str] = {}
     for group in groups:
         found = why(group.outcome, group.reason, group.errcode, group.store_code)
         if found is None:
             continue
-        texts.setdefault(found.code, (found.meaning, found.action))
-        ended = outcomes[group.appid, group.merchant, group.env, found.code]
+        entry = (group.appid, group.merchant, group.env, found.code)
+        texts.setdefault(entry, (found.meaning, found.action))
+        if group.reason is Reason.DEAD_TOKEN:
+            texts[entry] = dead_token()
+        if group.detail:
+            details.setdefault(entry, redact(group.detail))
+        ended = outcomes[entry]
         ended[group.outcome] = ended.get(group.outcome, 0) + group.rows
     listed = [
         Cause(
-            appid,
-            merchant,
-            env,
-            code,
-            *texts[code],
+            *entry,
+            *texts[entry],
             outcomes={outcome: ended[outcome] for outcome in Outcome if outcome in ended},
             rows=sum(ended.values()),
+            detail=details.get(entry, ""),
         )
-        for (appid, merchant, env, code), ended in outcomes.items()
+        for entry, ended in outcomes.items()
     ]
     return sorted(listed, key=lambda cause: (-cause.rows, cause.code, cause.merchant, cause.env, cause.appid))
 
 
 def by_code(listed: Iterable[Cause]) -> list[CodeGroup]:
     """Group causes by code, then by merchant; most rows first."""
-    codes: defaultdict[str, list[Cause]] = defaultdict(list)
+    codes: defaultdict[tuple[str, Text], list[Cause]] = defaultdict(list)
     for cause in listed:
-        codes[cause.code].append(cause)
+        codes[cause.code, cause.action].append(cause)
     groups = [
         CodeGroup(
-            code, found[0].meaning, found[0].action, _by_merchant(found), sum(cause.rows for cause in found)
+            code,
+            found[0].meaning,
+            action,
+            _by_merchant(found),
+            sum(cause.rows for cause in found),
+            next((cause.detail for cause in found if cause.detail), ""),
         )
-        for code, found in codes.items()
+        for (code, action), found in codes.items()
     ]
     return sorted(groups, key=lambda group: (-group.rows, group.code))
 
@@ -156,6 +169,10 @@ def render_errcodes(listed: Sequence[Cause], lang: Lang) -> Table:
         table.add_row(head)
         # No break after the arrow: Chinese has no spaces, and would all move to the next line.
         table.add_row(Styled(f"→\u00a0{group.action.of(lang)}", overflow="fold"))
+        if group.detail:
+            table.add_row(
+                Padding(Styled(legible(group.detail), style="italic", overflow="fold"), (0, 0, 0, 2))
+            )
         inner = Table.grid(padding=(0, 3, 0, 0))
         inner.add_column(no_wrap=True, width=min(widths[0], 30))
         inner.add_column(no_wrap=True, width=min(widths[1], 28))

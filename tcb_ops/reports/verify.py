@@ -9,7 +9,6 @@ from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.model import Text
@@ -18,12 +17,13 @@ from tcb_ops.reports.export import LEFT_BY_DESKTOPS, RESULTS
 from tcb_ops.reports.files import RESULT_COLUMNS, WORDS, Clock, fact_values
 from tcb_ops.reports.final import final_ledger
 from tcb_ops.reports.leaks import masked
-from tcb_ops.reports.manifest import MANIFEST, clean, fingerprint, read_manifest
+from tcb_ops.reports.manifest import MANIFEST, about, clean, fingerprint, read_manifest
 from tcb_ops.reports.redact import redact
 from tcb_ops.spreadsheet import guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import tzinfo
 
     from tcb_ops.model import Lang
     from tcb_ops.reports.manifest import Manifest
@@ -200,19 +200,12 @@ def _check_ledger(folder: Path, told: Manifest, ledger: Ledger | None) -> Iterat
         ledger = final_ledger(ledger, run)
     with ledger.snapshot() as seen:
         run = seen.run(run.id)
-        yield from _check_about(told, run)
-        if told.retries != run.retries:
-            more = ", ".join(sorted(set(run.retries) - set(told.retries)))
-            yield Check(
-                ROWS,
-                State.DIFFERS,
-                Text(
-                    f"the run was retried after this report was written ({more}): export it again.",
-                    f"生成本报告之后任务又重试过（{more}）：请重新导出。",
-                ),
-            )
-            return
-        yield _check_rows(folder / RESULTS, told, seen, run)
+        if told.retries == run.retries:
+            of_rows = _check_rows(folder / RESULTS, told, seen, run)
+        else:
+            of_rows = _check_retries(told, run)
+        yield from _check_about(told, seen, run, settled=told.finished and of_rows.state is State.SAME)
+        yield of_rows
 
 
 def _find(ledger: Ledger, run_id: str) -> RunRecord | None:
@@ -223,18 +216,29 @@ def _find(ledger: Ledger, run_id: str) -> RunRecord | None:
     return found if found.id == run_id else None
 
 
-def _check_about(told: Manifest, run: RunRecord) -> Iterator[Check]:
-    """What the manifest says of the run, against the ledger."""
-    known = {
-        "kind": str(run.kind),
-        "target": run.target,
-        "rows": run.rows,
-        "operator": run.operator,
-        "host": run.host,
-        "note": run.note,
-        "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
-    }
-    if wrong := [name for name, value in known.items() if told.said.get(name) != clean(value)]:
+def _check_retries(told: Manifest, run: RunRecord) -> Check:
+    if more := ", ".join(name for name in run.retries if name not in told.retries):
+        said = Text(
+            f"the run was retried after this report was written ({more}): export it again.",
+            f"生成本报告之后任务又重试过（{more}）：请重新导出。",
+        )
+    else:
+        gone = ", ".join(name for name in told.retries if name not in run.retries)
+        said = Text(
+            f"the ledger has no retry {gone} of this run; the rows were not compared.",
+            f"台账中没有该任务的重试 {gone}：未比较各行。",
+        )
+    return Check(ROWS, State.DIFFERS, said)
+
+
+def _check_about(told: Manifest, ledger: Ledger, run: RunRecord, *, settled: bool) -> Iterator[Check]:
+    """What the manifest says of the run, against the ledger. What an old one does not say is in no dispute."""
+    known = about(run, ledger.tallies(run), told.zone)
+    del known["retries"]  # looked at on its own
+    if not settled:  # these change while a run goes on, and are told by its rows
+        for name in ("counts", "finished_at", "settings"):
+            del known[name]
+    if wrong := [name for name, value in known.items() if told.said.get(name, value) != clean(value)]:
         names = ", ".join(wrong)
         yield Check(
             MANIFEST,
@@ -249,7 +253,7 @@ def _check_rows(results: Path, told: Manifest, seen: Ledger, run: RunRecord) -> 
     records = digest.passing(seen.rows(run))
     try:
         with results.open(encoding="utf-8-sig", newline="") as stream:
-            wrong = _first_difference(records, csv.reader(stream), run.headers, told.timezone)
+            wrong = _first_difference(records, csv.reader(stream), run.headers, told.zone)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
         wrong = Text(
@@ -286,10 +290,10 @@ def _check_rows(results: Path, told: Manifest, seen: Ledger, run: RunRecord) -> 
 
 
 def _first_difference(
-    records: Iterable[RowRecord], lines: Any, headers: Sequence[str], timezone: str
+    records: Iterable[RowRecord], lines: Any, headers: Sequence[str], zone: tzinfo
 ) -> Text | None:
     """The first row of results.csv that is not what the ledger says; its sentences are not compared."""
-    iso = Clock(ZoneInfo(timezone)).iso
+    iso = Clock(zone).iso
     names = [*headers, *_FACTS]
     words_at = len(headers) + RESULT_COLUMNS.index(WORDS[0])
 

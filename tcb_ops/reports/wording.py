@@ -22,7 +22,7 @@ __all__ = [
     "Why",
     "action_text",
     "counts_line",
-    "dead_token_action",
+    "dead_token",
     "reason_text",
     "verdict",
     "why",
@@ -273,9 +273,9 @@ def action_text(end: RowEnd) -> Text:
     return _NOTHING if found is None else found.action
 
 
-def dead_token_action() -> Text:
-    """Say what to do where a token was refused and the source gave the same one again, whatever the errcode."""
-    return _REASONS[Reason.DEAD_TOKEN][1]
+def dead_token() -> tuple[Text, Text]:
+    """Meaning and action where a token was refused and the source gave the same one again, whatever the errcode."""
+    return _REASONS[Reason.DEAD_TOKEN]
 
 
 def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_ROWS", "write_workbook"]
 
-MOST_ROWS = 10_000
-"""Rows of a sheet: some four seconds for two full ones. results.csv and failed.csv have every row."""
+MOST_ROWS = 20_000
+"""Rows of a sheet: as many as typical lists have; some eight seconds for two full ones. results.csv and failed.csv have every row."""
 LONGEST = 32_767
 """Characters that a cell of a workbook holds (ECMA-376 part 1, 18.3.1.40; counted in UTF-16 units)."""
 CUT = "…(cut 已截断)"
@@ -186,7 +186,8 @@ class _Report:
             listed = Text(", ", "、").of(self._lang).join(names[:_NAMED])
             if len(names) > _NAMED:
                 listed += Text(f" and {len(names) - _NAMED:,} more", f" 等 {len(names):,} 家").of(self._lang)
-            texts = (remedy.code, remedy.meaning.of(self._lang), remedy.action.of(self._lang))
+            meaning = f"{remedy.meaning.of(self._lang)} {remedy.detail}".strip()
+            texts = (remedy.code, meaning, remedy.action.of(self._lang))
             yield (*texts, remedy.rows, len(names), remedy.envs, listed)
 
     def _errcodes(self, listed: Iterable[Cause]) -> Iterator[Sequence[Any]]:

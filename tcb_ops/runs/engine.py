@@ -23,7 +23,7 @@ from tcb_ops.runs.pacing import Outage, Pace, after_canary
 from tcb_ops.runs.progress import Progress, Pulse
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.scribe import Scribe
-from tcb_ops.runs.stops import NO_COMPONENT, canary_stop, interrupted, outage, token_stop
+from tcb_ops.runs.stops import NO_COMPONENT, away, canary_stop, interrupted, outage, token_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -368,6 +368,7 @@ class Engine:
         self._outage.suspect(now, self._pace)
         if begins:
             self._meter.enter("outage")
+        if begins or now - self._shown >= SHOW_EVERY:
             self._show(now)
         if self._outage.over(now, self._pace):
             self._stop(outage(self._run, self._pace, self._last_outage))
@@ -418,8 +419,7 @@ class Engine:
     def _holding_up(self, now: float) -> Text | None:
         """What to say besides the numbers, if something holds the run up."""
         if self._outage.since is not None:
-            host = self._run.target
-            return Text(f"{host} cannot be reached; trying again", f"无法连接 {host}，正在重试")
+            return away(self._run.target, self._pace)
         paused = sum(
             1
             for lane in self._board.lanes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
@@ -12,14 +13,14 @@ from tcb_ops.errors import (
     PlatformStopError,
     TokenSourceError,
 )
-from tcb_ops.model import Text
+from tcb_ops.model import Text, is_loopback
 
 if TYPE_CHECKING:
     from tcb_ops.model import RowEnd
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.runs.records import RunRecord
 
-__all__ = ["NO_COMPONENT", "canary_stop", "interrupted", "outage", "platform_stop", "token_stop"]
+__all__ = ["NO_COMPONENT", "away", "canary_stop", "interrupted", "outage", "platform_stop", "token_stop"]
 
 NO_COMPONENT = Text(
     "This environment is the platform's own (owner = platform) and is served with the component token: set "
@@ -40,6 +41,17 @@ def interrupted(run: RunRecord) -> InterruptedRunError:
     """The error of a sitting that was told to end."""
     more = _go_on(run)
     return InterruptedRunError(Text(f"interrupted. {more.en}", f"已中断。{more.zh}"))
+
+
+def away(target: str, pace: Pace) -> Text:
+    """What is said while nobody is reached; a simulator on this machine is likelier to have been forgotten than lost."""
+    asks = Text("", "")
+    if is_loopback(urlsplit(target).hostname or ""):
+        asks = Text(" (is `tcb-ops simulate` running?)", "（`tcb-ops simulate` 在运行吗？）")
+    return Text(
+        f"{target} cannot be reached{asks.en}; trying again for {pace.patience:g} s",
+        f"无法连接 {target}{asks.zh}，{pace.patience:g} 秒内持续重试",
+    )
 
 
 def outage(run: RunRecord, pace: Pace, last: str) -> OutageError:

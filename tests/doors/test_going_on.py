@@ -187,3 +187,13 @@ def test_another_list_another_root_or_another_target_is_another_run(stopped):
     assert desk.upload("--json").json["run"] != run
     (desk.folder / "list.csv").write_bytes(listed)
     assert desk.upload("--json").json["run"] == run
+
+
+def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_desk):
+    desk = open_desk()
+    first = desk.upload("--json")
+    assert "sent again" not in first.err
+    again = desk.upload("--json")
+    assert f"Run {first.json['run']} has done this list" in again.err
+    assert "sent again" in again.err
+    assert "sent again" not in desk.upload("--skip-unchanged").err

@@ -119,6 +119,22 @@ def test_our_errors_in_a_cell_are_their_sentence_and_their_exit_code(open_desk, 
     assert not any("Traceback" in line for line in error.traceback)
 
 
+def test_a_cell_without_a_name_has_its_number_among_the_notebooks_own(open_desk):
+    desk = open_desk()
+    said = desk("notebook", keep(desk.folder, "# One\n1", "1 / 0"), "--out", "out")
+    assert "own 3/3 · [3]" in said.err
+    assert "the cell “[3]” failed with ZeroDivisionError" in said.err
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(open_desk):
+    if not Path("/proc/self").is_dir():
+        pytest.skip("needs a folder that nobody can write")
+    said = open_desk()("notebook", "03", "--out", "/proc")
+    assert said.code == 2
+    assert "--out /proc" in said.err
+    assert "Panel" not in said.err
+
+
 def test_any_other_error_names_its_cell_and_is_exit_3(open_desk):
     desk = open_desk()
     said = desk("notebook", keep(desk.folder, "# Divide\n1 / 0", "# Never\n1"), "--out", "out")

@@ -5,6 +5,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -180,3 +181,15 @@ def test_a_run_over_a_day_old_is_asked_about(open_desk, on_terminal, answer):
     else:
         assert (code, out, desk.calls) == (2, "", before)
         assert f"--resume {run}" in typed.seen
+
+
+def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_desk):
+    desk = open_desk(many(TEA, rows=5))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
+        target = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with desk.process("links", "list.csv", "--api-base", target, "--patience", "60") as process:
+            lines = [process.stderr.readline() for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+    assert f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s" in lines[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,14 @@ def test_outputs_are_kept_where_they_are_compared_and_nowhere_else(notebook: Any
             assert not cell.outputs, cell.source
     assert any(cell.outputs for cell in cells)
     assert "widgets" not in notebook.metadata
+
+
+def test_every_word_beside_the_cells_is_said_in_chinese_too(notebook: Any):
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            title, *lines = filter(None, cell.source.splitlines())
+            assert re.search(r"[a-z] .*[\u4e00-\u9fff]", title)
+            assert [bool(re.match(r"[\u4e00-\u9fff]", line)) for line in lines] == [False, True]
 
 
 def test_no_path_of_anybody_s_machine_is_in_a_notebook(name: str):

@@ -70,6 +70,9 @@ def test_an_audit_asks_once_per_environment_and_tells_what_changed(open_lab: Any
     frame = panel.changes().frame()
     assert frame["change"].tolist()[0] == "newly_broken"
     assert panel.errcodes().columns.tolist() == [85088]
+    history = panel.history()
+    assert [(line.merchant, line.errcode, line.rows) for line in history.lines] == [("城南书店", 85088, 1)]
+    assert "<svg" in history._repr_html_()
     assert panel.watched.retry.layout.display == "none"  # the next audit asks everybody
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +12,12 @@ import pytest
 from shop import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.doors.going import held_by, working
+from tcb_ops.doors.going import held_by
 from tcb_ops.model import Merchant
 from tcb_ops.panels.looks import State
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shop import Until, Whole
 
 SLOW = [Fault(delay=0.1)]
@@ -80,9 +81,11 @@ def test_cancel_ends_tidily_and_go_on_does_the_rest_without_the_list(
     panel.start.click()
     until(lambda: "of 60 rows" in panel.watched.bar.value and panel.watched.going)
     assert panel.start.disabled
+    until(lambda: "· running ·" in (panel.runs.choice.label or ""))
     panel.watched.stop.click()
     panel.settle()
     assert panel.watched.state is State.UNFINISHED
+    assert "· unfinished ·" in panel.runs.choice.label
     assert read(panel.voice.line).startswith("Cancelled. Unfinished:")
     assert whole(panel.run, 60)["pending"] > 0
     (lab.shop.folder / "list.csv").unlink()
@@ -226,27 +229,25 @@ def test_a_wrong_parameter_is_said_in_the_panel(open_lab: Any, read: Any, option
     assert said in read(open_lab().uploads(**options).voice.line)
 
 
-def test_a_run_held_by_another_is_followed_and_its_holder_named(open_lab: Any, read: Any, until: Until):
+def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
+    open_lab: Any, read: Any, until: Until
+):
     lab = open_lab(many(TEA, rows=60), SLOW)
-    settings = tcb.load_settings()
-    batch = tcb.read_paths("list.csv", lab.shop.merchants, "files")
-    other = tcb.start_upload(batch, settings=settings)
-    registry: Callable[[str], Any] = working
-    assert registry(other.id) is other
-    # What another process sees: the run is held, and not by a run of its own.
-    from tcb_ops.doors import going
-
-    hidden_here = going._going.pop(other.id)
-    panel = lab.attach(other.id)
-    assert f"run {other.id} is being worked on by" in read(panel.voice.line)
-    assert panel.watched.state is State.ELSEWHERE
-    assert panel.watched.stop.disabled
-    assert hidden(panel.watched.goon)
-    hidden_here.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        hidden_here.wait()
+    words = [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--concurrency", "4"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
+        try:
+            until(lambda: lab.shop.sim.stats["stored"] > 2)
+            panel = lab.attach()
+            assert f"run {panel.run.id} is being worked on by" in read(panel.voice.line)
+            assert panel.watched.state is State.ELSEWHERE
+            assert panel.watched.stop.disabled
+            assert hidden(panel.watched.goon)
+            other.send_signal(signal.SIGINT)
+            assert other.wait(20) == 130
+        finally:
+            other.kill()
     panel.settle()
-    assert held_by(other.id, settings=settings) is None
+    assert held_by(panel.run.id) is None
     assert panel.watched.state is State.UNFINISHED
     panel.watched.goon.button.click()
     panel.settle()

@@ -342,6 +342,32 @@ def test_one_look_serves_every_merchant_that_needs_it(run: Run, desk: Desk) -> N
     assert desk.sim.stats["authorizer_list"] == before + 1
 
 
+def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it(
+    run: Run, open_desk: Callable[..., Desk]
+) -> None:
+    desk = open_desk(Fault(step=Step.AUTHORIZER_LIST, status=500))
+
+    async def everyone() -> list[Any]:
+        async with using(desk.source()) as source:
+            asked = (source.token(merchant.appid) for merchant in MERCHANTS)
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    troubles = run(everyone())
+    assert all(isinstance(trouble, TokenError) for trouble in troubles)
+    assert all(merchant.appid in str(trouble) for merchant, trouble in zip(MERCHANTS, troubles, strict=True))
+    assert desk.sim.stats["authorizer_list"] == 2  # asked, and once more since that may help
+
+
+def test_a_wrong_secret_is_met_once_however_many_merchants_begin(run: Run, desk: Desk) -> None:
+    async def everyone() -> list[Any]:
+        async with using(desk.source(secret="PrAcTiCe-wrong-secret")) as source:
+            asked = (source.token(merchant.appid) for merchant in MERCHANTS)
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert {type(trouble) for trouble in run(everyone())} == {TokenSourceError}
+    assert desk.sim.stats["component_token"] == 1
+
+
 def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_others_go_on(
     run: Run, desk: Desk
 ) -> None:

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 BASE = "https://api.weixin.qq.com"
 KEPT = Kept(Secret("AcCeSs"), Secret("ReFrEsH"), 1600.0, 2200.0)
+ENDLESS = json.dumps(
+    {
+        "schema": 1,
+        "appid": "wx1",
+        "access_token": "a",
+        "refresh_token": "r",
+        "renew_at": 10**400,
+        "expires_at": 1,
+    }
+)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 
@@ -74,6 +84,16 @@ def test_everything_in_it_is_its_owners_alone_whatever_the_umask(folder: Path) -
 
 
 @posix
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a named pipe")
+@pytest.mark.parametrize("which", ["wx1.json", IDENTITY])
+def test_a_pipe_in_the_store_is_refused_since_reading_it_would_never_end(folder: Path, which: str) -> None:
+    opened(folder)
+    (folder / which).unlink(missing_ok=True)
+    os.mkfifo(folder / which, 0o600)
+    with pytest.raises(SettingsError, match="neither file nor folder"):
+        opened(folder)
+
+
 @pytest.mark.parametrize("which", [".", "wx1.json", IDENTITY])
 @pytest.mark.parametrize("mode", [0o040, 0o004])
 def test_a_store_that_others_may_read_is_refused_with_the_mend(folder: Path, which: str, mode: int) -> None:
@@ -163,8 +183,8 @@ def test_a_making_that_was_killed_is_gone_on_with(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"schema": 1}', '{"schema": 9, "appid": "wx1"}', "of-another"],
-    ids=["empty", "torn", "list", "fields", "newer", "of-another"],
+    ["", "{", "[]", '{"schema": 1}', '{"schema": 9, "appid": "wx1"}', "of-another", ENDLESS],
+    ids=["empty", "torn", "list", "fields", "newer", "of-another", "endless-time"],
 )
 def test_a_broken_record_is_one_merchants_trouble_with_the_mend(folder: Path, text: str) -> None:
     store = opened(folder)

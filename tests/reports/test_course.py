@@ -44,14 +44,15 @@ def test_nothing_that_ended_is_nothing_to_draw() -> None:
     assert draw([]) is None
 
 
-def test_a_long_pause_is_told() -> None:
+def test_a_long_pause_is_told_and_none_of_less_than_a_minute() -> None:
     one = {Outcome.UPLOADED: 1}
-    paused = draw(moments(one, *[{}] * 6, one))
-    steady = draw(moments(*[one] * 9, {}))
+    paused = draw(moments(one, *[{}] * 60, one))
     assert paused is not None
-    assert paused.quiet == (101.0, 107.0)
-    assert steady is not None
-    assert steady.quiet is None
+    assert paused.quiet == (101.0, 161.0)
+    for of_no_matter in (moments(*[one] * 250, *[{}] * 60, one), moments(one, *[{}] * 59, one)):
+        drawing = draw(of_no_matter)
+        assert drawing is not None
+        assert drawing.quiet is None
 
 
 def test_the_phases_and_our_own_time_add_up_to_the_run() -> None:

@@ -11,7 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.reports.final import final_ledger
+from tcb_ops.reports.remedies import remedies
 from tcb_ops.reports.table import Cause, _share, by_code, causes, errcode_table, render_errcodes
+from tcb_ops.reports.wording import dead_token
 from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:
@@ -44,6 +47,31 @@ def test_every_row_that_is_not_good_is_in_exactly_one_entry(
     assert bad == {outcome: rows for outcome, rows in counts.items() if outcome not in GOOD}
     keys = [(entry.appid, entry.env, entry.code) for entry in listed]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..., Any], lang: Lang) -> None:
+    said = "The token server answered HTTP 302: put the final address into tokens.url. access_token=PLANTED9"
+    ends = [
+        RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, said),
+        RowEnd(0, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001),
+        RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=40001),
+    ]
+    reported = a_run(ends)
+    final = final_ledger(reported.ledger, reported.run)
+    for ledger in (reported.ledger, final):
+        shown = "".join(drawn(errcode_table(ledger, reported.run), lang, 400))
+        assert "HTTP 302" in shown
+        assert "PLANTED" not in shown
+        meaning, action = dead_token()
+        assert meaning.of(lang) in shown
+        assert action.of(lang) in shown
+        assert shown.count("40001 · ") == 2
+        remedied = {remedy.meaning: remedy for remedy in remedies(ledger.tallies(reported.run))}
+        assert remedied[meaning].code == "40001"
+        assert [remedy.detail for remedy in remedied.values() if remedy.detail] == [
+            said.replace("PLANTED9", "•••")
+        ]
 
 
 def test_refused_and_not_attempted_rows_of_one_code_share_an_entry_most_rows_first() -> None:

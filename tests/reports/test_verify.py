@@ -159,6 +159,20 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
     assert wrong(verify(out, reported.ledger)) == {
         "manifest.json": "says other things of the run than the ledger: operator."
     }
+    told = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    others = {
+        "operator": "li.na",
+        "counts": {"uploaded": 2},
+        "simulated": True,
+        "parent": "x",
+        "settings": {},
+    }
+    others |= {"created_at": "2025-11-25T00:00:00.000+08:00", "root": "/", "kind": "audit"}
+    others |= {"finished_at": "2025-11-25T00:00:00.000+08:00"}
+    (out / "manifest.json").write_text(json.dumps(told | others), encoding="utf-8")
+    [(what, said)] = wrong(verify(out, reported.ledger)).items()
+    named = set(said.removesuffix(".").partition(": ")[2].split(", "))
+    assert (what, named) == ("manifest.json", set(others) - {"operator"})
 
 
 def test_a_run_that_went_on_since_says_so(a_run: Callable[..., Any], tmp_path: Path) -> None:

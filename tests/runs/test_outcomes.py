@@ -265,9 +265,9 @@ def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
     open_shop: OpenShop, whole: Whole
 ) -> None:
     slow = Fault(env=TEA.env, path="banner/0.png", calls=((1, 6),), errcode=45011)
-    shop = open_shop(many(TEA, rows=1) + many(TEA_TEST, BOOKS, rows=60), [slow])
-    run = upload(shop, Pace(per_env=1, backoff=0.01, slow_wait=0.05))
-    assert whole(run, 121) == {"uploaded": 121}
+    shop = open_shop(many(TEA, rows=1) + many(TEA_TEST, rows=60) + many(BOOKS, rows=20), [slow])
+    run = upload(shop, Pace(per_env=1, backoff=0.01, slow_wait=0.2))
+    assert whole(run, 81) == {"uploaded": 81}
     calls = shop.sim.calls
     last_told = max(n for n, call in enumerate(calls) if call.answer == 45011)
     last = {

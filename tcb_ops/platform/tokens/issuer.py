@@ -29,6 +29,7 @@ RENEW_FROM = 11 / 12
 """Of a token's life, from when it is renewed: 1 h 50 min of its 7200 s (domain.md §4)."""
 LIST_KEPT = 60.0
 """Seconds in which one look at api_get_authorizer_list serves every merchant."""
+LIST = "api_get_authorizer_list"
 PAGE, PAGES = 500, 200
 """Authorizers asked for at a time (the interface's most), and how often: 100,000 are more than any platform has."""
 
@@ -66,12 +67,15 @@ class Issuer:
         self._transport: Transport | None = None
         self._list: dict[str, Secret] = {}
         self._list_until = float("-inf")
-        self._listing = asyncio.Lock()
+        self._listing: asyncio.Task[Refusal | Text | None] | None = None
 
     async def aclose(self) -> None:
         """End a program that still runs, and close the connections."""
         self._secret.let_go()
         self._ticket.let_go()
+        if self._listing is not None:
+            self._listing.cancel()
+            await asyncio.gather(self._listing, return_exceptions=True)
         if self._transport is not None:
             await self._transport.aclose()
             self._transport = None
@@ -87,9 +91,17 @@ class Issuer:
                 said = await self._ask_for_component(secret, ticket)
         if isinstance(said, Refusal):
             raise for_all(COMPONENT_TOKEN, said)
-        return self._kept(said, "component_access_token", None, COMPONENT_TOKEN, "")
+        kept = said if isinstance(said, Text) else self._kept(said, "component_access_token", None)
+        if isinstance(kept, Kept):
+            return kept
+        raise TokenSourceError(
+            Text(
+                f"{COMPONENT_TOKEN} at {self._host} gave no usable answer. {kept.en}",
+                f"{self._host} 的 {COMPONENT_TOKEN} 没有给出可用的应答。{kept.zh}",
+            )
+        )
 
-    async def _ask_for_component(self, secret: Secret, ticket: Secret) -> dict[str, Any] | Refusal:
+    async def _ask_for_component(self, secret: Secret, ticket: Secret) -> dict[str, Any] | Refusal | Text:
         body = {
             "component_appid": self._component_appid,
             "component_appsecret": secret.reveal(),
@@ -125,33 +137,50 @@ class Issuer:
                 refresh, said = current, await self._refresh(appid, current)
         if isinstance(said, Refusal):
             raise for_one(appid, said, looked_up=looked_up and _wants_look_up(said))
+        if isinstance(said, Text):
+            raise _no_answer(appid, "api_authorizer_token", said)
         rotated = said.get("authorizer_refresh_token")
-        if is_token(
-            rotated
-        ):  # always what came back: whether it rotates, the platform's staff contradict (domain.md §4)
-            refresh = Secret(rotated)
-        return self._kept(said, "authorizer_access_token", refresh, "api_authorizer_token", appid)
+        # Always what came back: whether it rotates, the platform's staff contradict (domain.md §4).
+        refresh = Secret(rotated) if is_token(rotated) else refresh
+        fresh = self._kept(said, "authorizer_access_token", refresh)
+        if isinstance(fresh, Text):
+            raise _no_answer(appid, "api_authorizer_token", fresh)
+        return fresh
 
-    async def _refresh(self, appid: str, refresh: Secret) -> dict[str, Any] | Refusal:
+    async def _refresh(self, appid: str, refresh: Secret) -> dict[str, Any] | Refusal | Text:
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
-        return await self._ask_as_component("api_authorizer_token", body, (refresh,), appid)
+        return await self._ask_as_component("api_authorizer_token", body, (refresh,))
 
     async def _look_up(self, appid: str) -> Secret | None:
-        """The refresh token that the platform's list has for a merchant; one look serves all, for a minute."""
-        async with self._listing:
-            if self._clock() >= self._list_until:
-                self._list = await self._authorizers(appid)
-                self._list_until = self._clock() + LIST_KEPT
+        """The refresh token that the platform's list has for a merchant; one look serves all, for a minute.
+
+        One that fails is the failure of all who wait for it: 300 merchants must not try one after the other.
+        """
+        if self._clock() >= self._list_until:
+            if self._listing is None:
+                self._listing = asyncio.create_task(self._read_list())
+                self._listing.add_done_callback(self._listed)
+            trouble = await asyncio.shield(self._listing)
+            if isinstance(trouble, Refusal):
+                raise for_one(appid, trouble)
+            if isinstance(trouble, Text):
+                raise _no_answer(appid, LIST, trouble)
         return self._list.get(appid)
 
-    async def _authorizers(self, appid: str) -> dict[str, Secret]:
+    def _listed(self, done: asyncio.Task[Refusal | Text | None]) -> None:
+        self._listing = None
+        if not done.cancelled():
+            done.exception()  # seen, even where nobody waits any more
+
+    async def _read_list(self) -> Refusal | Text | None:
+        """Read the platform's list anew; gives what stood in the way."""
         found: dict[str, Secret] = {}
         seen = 0
         for _ in range(PAGES):
             body = {"offset": seen, "count": PAGE}
-            said = await self._ask_as_component("api_get_authorizer_list", body, (), appid)
-            if isinstance(said, Refusal):
-                raise for_one(appid, said)
+            said = await self._ask_as_component(LIST, body)
+            if isinstance(said, Refusal | Text):
+                return said
             listed = said.get("list")
             entries = (
                 [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
@@ -163,18 +192,19 @@ class Issuer:
             total = said.get("total_count")
             if not entries or not isinstance(total, int) or seen >= total:
                 break
-        return found
+        self._list, self._list_until = found, self._clock() + LIST_KEPT
+        return None
 
     async def _ask_as_component(
-        self, interface: str, body: Mapping[str, Any], secrets: tuple[Secret, ...], appid: str
-    ) -> dict[str, Any] | Refusal:
+        self, interface: str, body: Mapping[str, Any], secrets: tuple[Secret, ...] = ()
+    ) -> dict[str, Any] | Refusal | Text:
         """Ask with the component token, renewed once where it is refused. Raises for what concerns everybody."""
         token = await self._component_access(None)
         full = {"component_appid": self._component_appid, **body}
-        said = await self._ask(interface, full, token, secrets, appid)
+        said = await self._ask(interface, full, token, secrets)
         if isinstance(said, Refusal) and whose(interface, said.errcode) is Whose.COMPONENT:
             token = await self._component_access(token)
-            said = await self._ask(interface, full, token, secrets, appid)
+            said = await self._ask(interface, full, token, secrets)
         if isinstance(said, Refusal) and whose(interface, said.errcode) in {Whose.COMPONENT, Whose.EVERYBODY}:
             raise for_all(interface, said)
         return said
@@ -185,9 +215,8 @@ class Issuer:
         body: Mapping[str, Any],
         token: Secret | None = None,
         secrets: tuple[Secret, ...] = (),
-        appid: str = "",
-    ) -> dict[str, Any] | Refusal:
-        """Ask, and once more where that may help. No answer is `appid`'s trouble; everybody's where that is empty.
+    ) -> dict[str, Any] | Refusal | Text:
+        """Ask, and once more where that may help; where there is no answer that one can use, gives why.
 
         Raises TransportError where no connection is made at all.
         """
@@ -208,35 +237,28 @@ class Issuer:
                 why, away = said.why, None
             elif not isinstance(said, Refusal) or again or whose(interface, said.errcode) is not Whose.NOBODY:
                 return said
-        raise away or self._no_answer(interface, appid, why)
+        if away is not None:
+            raise away
+        return why
 
-    def _kept(
-        self, said: Mapping[str, Any], name: str, refresh: Secret | None, interface: str, appid: str
-    ) -> Kept:
+    def _kept(self, said: Mapping[str, Any], name: str, refresh: Secret | None) -> Kept | Text:
         value, now = said.get(name), self._clock()
         life: float | None = None
         with suppress(TypeError, ValueError, OverflowError):
             life = finite(float(said.get("expires_in", 7200)))
         if not is_token(value) or life is None:
-            why = Text(f"It lacks {name} or expires_in.", f"其中缺少 {name} 或 expires_in。")
-            raise self._no_answer(interface, appid, why)
+            return Text(f"It lacks {name} or expires_in.", f"其中缺少 {name} 或 expires_in。")
         return Kept(Secret(value), refresh, now + life * RENEW_FROM, now + life)
 
-    def _no_answer(self, interface: str, appid: str, why: Text) -> TokenError | TokenSourceError:
-        if not appid:
-            return TokenSourceError(
-                Text(
-                    f"{interface} at {self._host} gave no usable answer. {why.en}",
-                    f"{self._host} 的 {interface} 没有给出可用的应答。{why.zh}",
-                )
-            )
-        return TokenError(
-            Text(
-                f"the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why.en}",
-                f"暂时无法刷新 {appid} 的令牌：{interface} 没有给出可用的应答。{why.zh}",
-            )
+
+def _no_answer(appid: str, interface: str, why: Text) -> TokenError:
+    return TokenError(
+        Text(
+            f"the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why.en}",
+            f"暂时无法刷新 {appid} 的令牌：{interface} 没有给出可用的应答。{why.zh}",
         )
+    )
 
 
-def _wants_look_up(said: dict[str, Any] | Refusal) -> bool:
+def _wants_look_up(said: dict[str, Any] | Refusal | Text) -> bool:
     return isinstance(said, Refusal) and whose("api_authorizer_token", said.errcode) is Whose.REFRESH_TOKEN

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.model import Secret, Text
-from tcb_ops.platform.tokens.token import Token, is_token, read_object
+from tcb_ops.platform.tokens.token import Token, finite, is_token, read_object
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -190,6 +190,11 @@ class Store:
                 mode = path.stat().st_mode
             except FileNotFoundError:  # a temporary file that has got its name
                 continue
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would never end
+                raise self._bad(
+                    f"holds {path.name}, which is neither file nor folder: remove it",
+                    f"中的 {path.name} 既不是文件也不是文件夹：请删除它",
+                )
             if mode & 0o077:
                 raise self._bad(
                     f"may be read by others on this machine ({path.name}: {stat.filemode(mode)}): "
@@ -276,12 +281,11 @@ def _read_kept(said: dict[str, object], appid: str) -> Kept | None:
         or not isinstance(expires_at, int | float)
     ):
         return None
-    return Kept(
-        Secret(access) if access else None,
-        Secret(refresh) if refresh else None,
-        float(renew_at),
-        float(expires_at),
-    )
+    try:
+        moments = finite(float(renew_at)), finite(float(expires_at))
+    except (ValueError, OverflowError):
+        return None
+    return Kept(Secret(access) if access else None, Secret(refresh) if refresh else None, *moments)
 
 
 def _shown(value: object) -> str:

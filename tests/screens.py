@@ -1,0 +1,105 @@
+"""Make the README's screenshots: each panel after its run with the sample data, in both languages.
+
+    python tests/screens.py
+
+They go to docs/screens/. ImageMagick's `convert` makes them small. Names of this machine are replaced in the page before
+the picture is taken.
+"""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import nbformat
+from jupyter_lab import Opened, lab_server, launch, opened_page
+from playwright.sync_api import Browser, sync_playwright
+
+from tcb_ops.model import Lang
+from tcb_ops.reports.pdf import find_chromium
+from tcb_ops.workspace import notebook_names
+
+SCREENS = Path(__file__).parents[1] / "docs" / "screens"
+GIVEN = {"paths": "data/paths.csv", "root": "data/files"}
+"""As an operator would name them, below the working folder."""
+TIDY = """names => {
+  const told = text => names.reduce((left, [here, there]) => left.replaceAll(here, there), text);
+  const walker = document.createTreeWalker(document.querySelector('.op-panel'), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) walker.currentNode.data = told(walker.currentNode.data);
+  for (const field of document.querySelectorAll('.op-panel input')) field.value = told(field.value);
+  for (const field of document.querySelectorAll('.op-panel option')) field.textContent = told(field.textContent);
+}"""
+LARGEST = 150_000
+"""Bytes of a picture."""
+
+
+def prepared(work: Path, name: str, lang: Lang) -> str:
+    """Put a notebook with its parameters into the workspace; gives its name there."""
+    file = work / f"{name}.ipynb"
+    content = nbformat.read(file, 4)
+    cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", ()))
+    given = {"lang": str(lang)} | GIVEN
+    cell.source += "".join(
+        f"\n{key} = {value!r}" for key, value in given.items() if f"\n{key} = " in cell.source
+    )
+    there = work / f"{name}-{lang}.ipynb"
+    nbformat.write(content, there)
+    return there.name
+
+
+def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
+    """Run everything, export, and take the panel's picture."""
+    notebook.run_all()
+    notebook.at_rest()
+    notebook.click(".op-export")  # anew, to where an operator's reports go
+    notebook.page.wait_for_selector(".op-panel .op-files a")
+    notebook.page.wait_for_selector(".op-panel .op-export:not([disabled])")
+    me = f"{getpass.getuser()}@{socket.gethostname()}"
+    notebook.page.evaluate(TIDY, [[me, "li@ops-01"], [f"{work}/", ""], [str(work), "work"]])
+    panel = notebook.page.locator(".op-panel").first
+    file = SCREENS / (f"{number}.png" if lang is Lang.EN else f"{number}-zh.png")
+    panel.screenshot(path=file, animations="disabled")
+    return file
+
+
+def smaller(file: Path, convert: str) -> None:
+    """Give a picture a palette: text and flat colours need no more."""
+    for colours in (64, 32, 16):
+        subprocess.run([convert, str(file), "-strip", "+dither", "-colors", str(colours), f"png8:{file}"], check=True)
+        if file.stat().st_size < LARGEST:
+            return
+    message = f"{file} is still {file.stat().st_size:,} bytes"
+    raise SystemExit(message)
+
+
+def take(browser: Browser, base: str, work: Path, convert: str) -> None:
+    """Take all pictures."""
+    for name in notebook_names():
+        for lang in Lang:
+            path = prepared(work, name, lang)
+            with opened_page(browser, base, path, shots=work / name, height=2600) as notebook:
+                file = photographed(notebook, name[:2], lang, work)
+            smaller(file, convert)
+
+
+def main() -> None:
+    """Start JupyterLab and a browser, and take the pictures."""
+    chromium, convert = find_chromium(), shutil.which("convert")
+    if chromium is None or convert is None:
+        message = "This needs chromium and ImageMagick's convert."
+        raise SystemExit(message)
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as home,
+        lab_server(Path(home)) as base,
+        sync_playwright() as playwright,
+    ):
+        take(launch(playwright, chromium), base, Path(home).resolve() / "work", convert)
+
+
+if __name__ == "__main__":
+    main()
