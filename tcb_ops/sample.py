@@ -29,7 +29,9 @@ FAULTS = SAMPLE / "faults.toml"
 
 
 @contextmanager
-def rehearsal(folder: Path, *, lang: str | None = None, port: int = 0) -> Iterator[tuple[Settings, Simulator, Faults]]:
+def rehearsal(
+    folder: Path, *, lang: str | None = None, port: int = 0
+) -> Iterator[tuple[Settings, Simulator, Faults]]:
     """Run the simulator with the sample's merchants and faults; `folder` takes the ledger and the made-up tokens.
 
     Gives the settings that lead to it, the simulator, and its fault plan. Raises UsageError when `port` is taken.

@@ -69,7 +69,9 @@ def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
 def smaller(file: Path, convert: str) -> None:
     """Give a picture a palette: text and flat colours need no more."""
     for colours in (64, 32, 16):
-        subprocess.run([convert, str(file), "-strip", "+dither", "-colors", str(colours), f"png8:{file}"], check=True)
+        subprocess.run(
+            [convert, str(file), "-strip", "+dither", "-colors", str(colours), f"png8:{file}"], check=True
+        )
         if file.stat().st_size < LARGEST:
             return
     message = f"{file} is still {file.stat().st_size:,} bytes"

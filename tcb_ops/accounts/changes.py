@@ -65,6 +65,8 @@ class Changes:
     """Lines whose environment the platform lists for nobody any more; they stay as they are."""
     no_default: tuple[str, ...] = ()
     """Names that have got a further environment and mean none of theirs."""
+    without_env: tuple[Merchant, ...] = ()
+    """Merchants that authorize the platform, are in no line, and have no environment that a line could name."""
     troubles: tuple[tuple[Merchant, Trouble], ...] = ()
     """Merchants whose environments could not be had, 85088 among them; `env` is empty."""
 
@@ -146,6 +148,11 @@ def decide(
         ),
         gone=tuple(line for line in looked_at if line.env not in status),
         no_default=_no_default([*(line for line in lines if line.appid in here), *added], added),
+        without_env=tuple(
+            Merchant(one.appid, name_of[one.appid], "")
+            for one in authorizers
+            if one.environments == () and one.appid not in {appid for appid, _ in known}
+        ),
         troubles=tuple(
             (Merchant(one.appid, name_of[one.appid], ""), one.environments)
             for one in authorizers

@@ -64,7 +64,6 @@ class MerchantState:
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Everything of it, flat but for the quota and the troubles: for JSON and for frames."""
-        quota = self.quota
         return {
             "appid": self.merchant.appid,
             "merchant": self.merchant.name,
@@ -76,7 +75,7 @@ class MerchantState:
             "permission": self.permission,
             "cloud": self.cloud,
             "env_status": self.env_status or None,
-            "quota": quota and {"daily_limit": quota.daily_limit, "used": quota.used, "remain": quota.remain},
+            "quota": self.quota.figures if self.quota else None,
             "troubles": [
                 {
                     "code": trouble.code,

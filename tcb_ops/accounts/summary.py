@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.accounts.table import group, plain
-from tcb_ops.model import Lang, Text
+from tcb_ops.accounts.table import group
+from tcb_ops.model import Lang, Text, legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,10 +35,10 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
         yield Styled.assemble((head.of(lang), "bold"), f" · {len(rows):,}")
         if action:
             # No break after the arrow: Chinese has no spaces, and would all move to the next line.
-            yield Styled(f"→\u00a0{plain(action.of(lang))}", overflow="fold")
+            yield Styled(f"→\u00a0{legible(action.of(lang))}", overflow="fold")
         table = Table.grid(padding=(0, 3, 0, 0))
         for row in rows[:LINES]:
-            table.add_row(*(Styled(plain(cell), overflow="fold") for cell in row))
+            table.add_row(*(Styled(legible(cell), overflow="fold") for cell in row))
         yield Padding(table, (0, 0, 0, 2), expand=False)
         if len(rows) > LINES:
             more = len(rows) - LINES
@@ -85,6 +85,7 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
         "not_normal": [who(one) | {"env_status": status} for one, status in changes.not_normal],
         "env_gone": [who(one) for one in changes.gone],
         "no_default": list(changes.no_default),
+        "without_env": [{"appid": one.appid, "merchant": one.name} for one in changes.without_env],
         "not_read": [
             {
                 "appid": one.appid,
@@ -141,6 +142,14 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, 
         Text("names that mean several environments", "对应多个环境的名称"),
         Text("Mark one line of each default=yes.", "请各选一行标为 default=yes。"),
         [(name,) for name in changes.no_default],
+    )
+    yield (
+        Text("authorized, but without an environment yet", "已授权，但还没有环境"),
+        Text(
+            "Have one created in the cloud console (or with tcb/createenvandresource), then sync again.",
+            "请在云开发控制台创建环境（或调用 tcb/createenvandresource），然后再次 sync。",
+        ),
+        [who(one) for one in changes.without_env],
     )
     for trouble, whose in group(changes.troubles):
         code, meaning = trouble.code, trouble.meaning

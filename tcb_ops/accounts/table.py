@@ -8,7 +8,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from tcb_ops.accounts.asking import Trouble
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Text, legible
 from tcb_ops.spreadsheet import guard
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tcb_ops.accounts.states import MerchantState
     from tcb_ops.model import Merchant
 
-__all__ = ["draw_states", "group", "plain", "verdict", "write_states"]
+__all__ = ["draw_states", "group", "verdict", "write_states"]
 
 LINES = 40
 """Lines that are shown of those that cannot work, some of each trouble."""
@@ -34,7 +34,7 @@ _HEADS = (
     Text("set 49", "权限集"),
     Text("cloud", "云开发"),
     Text("status", "状态"),
-    Text("left", "剩余"),
+    Text("calls", "剩余调用"),
     Text("why", "原因"),
 )
 
@@ -51,12 +51,14 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
     if shown:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for head in _HEADS:
-            name = head.en == "merchant"
+            name, env = head.en == "merchant", head.en == "environment"
+            # Where the screen is narrow, names wrap and environments are cut; the rest stays whole.
             table.add_column(
                 head.of(lang),
-                justify="right" if head.en == "left" else "left",
-                no_wrap=not name,  # where the screen is narrow, the names give way and the rest stays whole
-                overflow="fold",
+                justify="right" if head.en == "calls" else "left",
+                no_wrap=not (name or env),
+                overflow="ellipsis" if env else "fold",
+                min_width=8 if name else 11 if env else None,
                 max_width=30 if name else None,
             )
         for state in shown:
@@ -67,13 +69,14 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
             f"… and {more:,} more that cannot work: --out FILE.csv has all",
             f"……另有 {more:,} 行不能工作：用 --out FILE.csv 导出全部",
         ).of(lang)
-    for trouble, lines in _by_code(bad):
+    for trouble, whose in group((state.merchant, trouble) for state in bad for trouble in state.troubles):
         yield ""
         yield Styled.assemble(
-            (trouble.code, "bold"), f" · {_lines(lines).of(lang)} · {plain(trouble.meaning.of(lang))}"
+            (trouble.code, "bold"),
+            f" · {_lines(len(whose)).of(lang)}{_names(whose).of(lang)} · {legible(trouble.meaning.of(lang))}",
         )
         # No break after the arrow: Chinese has no spaces, and would all move to the next line.
-        yield Styled(f"→\u00a0{plain(trouble.action.of(lang))}", overflow="fold")
+        yield Styled(f"→\u00a0{legible(trouble.action.of(lang))}", overflow="fold")
     if shown:
         yield ""
 
@@ -86,7 +89,8 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     en = f"{len(works):,} of {_lines(len(states)).en} can work, {bad:,} cannot"
     zh = f"{_lines(len(states)).zh}中 {len(works):,} 行可以工作，{bad:,} 行不能"
     if left:
-        en, zh = f"{en}, {left:,} {'has' if left == 1 else 'have'} left", f"{zh}，{left:,} 行已离开"
+        en = f"{en}, {left:,} {'is' if left == 1 else 'are'} of merchants that have left (status=left)"
+        zh = f"{zh}，{left:,} 行的商户已离开（status=left）"
     limited = [
         (state.quota.left, state.merchant.name)
         for state in works
@@ -94,8 +98,8 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     ]
     if limited:
         least, name = min(limited)
-        en = f"{en}. Fewest calls left today: {least:,} ({plain(name)})"
-        zh = f"{zh}。今日剩余调用最少：{least:,}（{plain(name)}）"
+        en = f"{en}. Fewest calls left today: {least:,} ({legible(name)})"
+        zh = f"{zh}。今日剩余调用最少：{least:,}（{legible(name)}）"
     return Text(f"{en}.", f"{zh}。")
 
 
@@ -114,7 +118,8 @@ def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> Non
             said = [merchant.appid, merchant.name, merchant.env, str(merchant.owner)]
             said += ["left" if merchant.left else _word(state.works)]
             said += [*map(_word, (state.token, state.permission, state.cloud)), state.env_status]
-            said += [str(n) for n in (quota.daily_limit, quota.used, quota.remain)] if quota else [""] * 3
+            figures = quota.figures if quota else None
+            said += [str(n) for n in figures.values()] if figures else [""] * 3
             said += [
                 " / ".join(filter(None, part))
                 for part in zip(
@@ -147,18 +152,13 @@ def _alike(trouble: Trouble, merchant: Merchant) -> Trouble:
     return Trouble(trouble.code, without(trouble.meaning), without(trouble.action))
 
 
-def plain(text: str) -> str:
-    """Keep control characters of a text from outside away from the terminal."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
-
-
 def _cells(state: MerchantState, lang: Lang) -> list[str]:
     left = state.quota.left if state.quota else None
     return [
-        plain(state.merchant.name),
-        plain(state.merchant.env),
+        legible(state.merchant.name),
+        legible(state.merchant.env),
         *(_shown(seen, lang) for seen in (state.token, state.permission, state.cloud)),
-        plain(state.env_status) or "–",
+        legible(state.env_status) or "–",
         "–" if left is None else f"{left:,}",
         ", ".join(trouble.code for trouble in state.troubles),
     ]
@@ -196,11 +196,14 @@ def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
     return [state for state in bad if id(state) in some]
 
 
-def _by_code(bad: Sequence[MerchantState]) -> list[tuple[Trouble, int]]:
-    """Each text once, the one that most suffer from first."""
-    return [
-        (trouble, len(whose)) for trouble, whose in group((s.merchant, t) for s in bad for t in s.troubles)
-    ]
+def _names(whose: Sequence[Merchant]) -> Text:
+    """Who it is, the first three."""
+    names = list(dict.fromkeys(legible(merchant.name) for merchant in whose))
+    more = len(names) - 3
+    return Text(
+        f" ({', '.join(names[:3])}{f' and {more:,} more' if more > 0 else ''})",
+        f"（{'、'.join(names[:3])}{f'等 {len(names):,} 个' if more > 0 else ''}）",
+    )
 
 
 def _lines(count: int) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ from rich.table import Table
 
 from tcb_ops.doors.screen import Screen, amount, span
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Kind, Lang, Text
+from tcb_ops.model import Kind, Lang, Text, legible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tcb_ops.doors.cost import Cost
     from tcb_ops.lists.paths import Batch
@@ -41,6 +42,10 @@ def dry_run(
     from tcb_ops.doors.cost import reckon
 
     calls_a_row = 2 if uploads else 1
+    left = Counter[str]()
+    for merchant, count in batch.of_left():
+        left[merchant.appid] += count
+    calls = (batch.valid - left.total()) * calls_a_row
     seconds = _seconds_at_rate(batch, pace)
     shares = batch.by_merchant()
     cost = reckon(batch, settings, pace)
@@ -52,7 +57,7 @@ def dry_run(
                 "merchant": name,
                 "envs": envs,
                 "rows": rows,
-                "calls": rows * calls_a_row,
+                "calls": (rows - left[appid]) * calls_a_row,
                 "bytes": size,
             }
             | cost.as_dict(appid)
@@ -61,7 +66,7 @@ def dry_run(
         screen.json(
             {
                 **facts(batch),
-                "calls": batch.valid * calls_a_row,
+                "calls": calls,
                 "seconds_at_rate": seconds,
                 "by_merchant": merchants,
             }
@@ -69,7 +74,7 @@ def dry_run(
         )
         cost.warn(screen, {appid: name for appid, name, *_ in shares})
         return 0
-    screen.data(_plan_table(shares, cost, screen.lang, pace, uploads=uploads))
+    screen.data(_plan_table(shares, left, cost, screen.lang, pace, uploads=uploads))
     screen.data(facts_line(batch).of(screen.lang))
     if seconds:
         screen.data(
@@ -80,8 +85,8 @@ def dry_run(
         )
     screen.data(
         Text(
-            f"{batch.valid * calls_a_row:,} calls to {settings.api_base}{' and its store' if uploads else ''}. Nothing was sent.",
-            f"将向 {settings.api_base}{'及其存储' if uploads else ''}发出 {batch.valid * calls_a_row:,} 次调用。未发送任何内容。",
+            f"{calls:,} calls to {settings.api_base}{' and its store' if uploads else ''}. Nothing was sent.",
+            f"将向 {settings.api_base} {'及其存储' if uploads else ''}发出 {calls:,} 次调用。未发送任何内容。",
         ).of(screen.lang)
     )
     cost.warn(screen, {appid: name for appid, name, *_ in shares})
@@ -89,7 +94,13 @@ def dry_run(
 
 
 def _plan_table(
-    shares: Sequence[tuple[str, str, int, int, int]], cost: Cost, lang: Lang, pace: Pace, *, uploads: bool
+    shares: Sequence[tuple[str, str, int, int, int]],
+    left: Mapping[str, int],
+    cost: Cost,
+    lang: Lang,
+    pace: Pace,
+    *,
+    uploads: bool,
 ) -> Table:
     """What each merchant is in for; those first whose day will not do."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -109,12 +120,13 @@ def _plan_table(
             head.of(lang), justify="left" if names else "right", no_wrap=not names, overflow="fold"
         )
     for appid, name, envs, rows, size in sorted(shares, key=lambda share: cost.fits(share[0]) is not False):
-        least = span(rows / pace.rate) if pace.rate else "–"
+        done = rows - left.get(appid, 0)
+        least = span(done / pace.rate) if pace.rate else "–"
         table.add_row(
             name,
             f"{envs:,}",
             f"{rows:,}",
-            f"{rows * (2 if uploads else 1):,}",
+            f"{done * (2 if uploads else 1):,}",
             *([amount(size)] if uploads else []),
             cost.left(cost.accounts[appid][0]),
             _FITS[cost.fits(appid)].of(lang),
@@ -234,6 +246,7 @@ def facts(batch: Batch) -> dict[str, Any]:
         "valid": batch.valid,
         "invalid": batch.count - batch.valid,
         "left_out": batch.left_out,
+        "merchant_left": sum(rows for _, rows in batch.of_left()),
         "merchants": batch.merchants_count,
         "envs": batch.envs,
         "bytes": batch.total_bytes if batch.root is not None else None,
@@ -244,7 +257,25 @@ def facts_line(batch: Batch) -> Text:
     """The same in one line."""
     size = batch.total_bytes
     of_size = (Text(f", {amount(size)}", f"，{amount(size)}")) if batch.root is not None else Text("", "")
+    left = _of_left(batch)
     return Text(
-        f"{batch.valid:,} of {batch.count:,} rows good: {batch.merchants_count:,} merchants, {batch.envs:,} environments{of_size.en}",
-        f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境{of_size.zh}",
+        f"{batch.valid:,} of {batch.count:,} rows good: {batch.merchants_count:,} merchants, {batch.envs:,} environments"
+        f"{of_size.en}{left.en}",
+        f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境"
+        f"{of_size.zh}{left.zh}",
+    )
+
+
+def _of_left(batch: Batch) -> Text:
+    """What of a list is for merchants that have left, and so will not be attempted; empty where nothing is."""
+    of_left = batch.of_left()
+    if not of_left:
+        return Text("", "")
+    rows = sum(count for _, count in of_left)
+    names = list(dict.fromkeys(legible(merchant.name) for merchant, _ in of_left))
+    more = len(names) - 3
+    return Text(
+        f"; {rows:,} of them will not be attempted: the merchant has left ({', '.join(names[:3])}"
+        f"{f' and {more:,} more' if more > 0 else ''})",
+        f"；其中 {rows:,} 行不会执行：商户已离开（{'、'.join(names[:3])}{f'等 {len(names):,} 个' if more > 0 else ''}）",
     )

@@ -133,12 +133,13 @@ class Cost:
 def reckon(batch: Batch, settings: Settings, pace: Pace, now: datetime | None = None) -> Cost:
     """Reckon what a list costs; asks for each account's quota (10 s at most), and for no link."""
     owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
+    left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
     rows: Counter[Account] = Counter()
     accounts: dict[str, set[Account]] = {}
     for appid, env, count in batch.by_place():
         whose = owner.get((appid, env), Owner.MERCHANT)
         account = Account(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
-        rows[account] += count
+        rows[account] += 0 if (appid, env) in left else count
         accounts.setdefault(appid, set()).add(account)
     return Cost(
         rows,
@@ -146,7 +147,7 @@ def reckon(batch: Batch, settings: Settings, pace: Pace, now: datetime | None = 
             appid: tuple(sorted(its, key=lambda one: one.owner is Owner.PLATFORM))
             for appid, its in accounts.items()
         },
-        ask_allowances(settings, rows),
+        ask_allowances(settings, [account for account, count in rows.items() if count]),
         pace.rate,
         seconds_left_of_the_day(now or datetime.now(UTC)),
     )
@@ -166,6 +167,4 @@ def _some(listed: list[Text]) -> Text:
 
 
 def _figures(quota: Quota | None) -> dict[str, int] | None:
-    if quota is None:
-        return None
-    return {"daily_limit": quota.daily_limit, "used": quota.used, "remain": quota.remain}
+    return quota.figures if quota is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,8 +194,12 @@ def _whom(given: Given, settings: Settings, env: str, appid: str) -> Merchant:
     def near(value: str, names: Sequence[str]) -> list[str]:
         return get_close_matches(value, names, n=3)
 
-    found = caller(given.read_merchants(settings), env.strip(), "", appid.strip(), near)
+    merchants = given.read_merchants(settings)
+    found = caller(merchants, env.strip(), "", appid.strip(), near)
     if isinstance(found, NoCaller):
+        if not appid and merchants.whole.for_env(env.strip()):
+            way_out = Text("say which one with --appid", "请用 --appid 指明是哪一个")
+            found = replace(found, mend=way_out)
         raise UsageError(
             Text(
                 f"--live {env}: {found.message.en} — {found.mend.en}",

@@ -71,8 +71,6 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) ->
     )
     if ended.text is not None and ended.exit_code > 1:
         screen.warn(Text(f"tcb-ops: {ended.text.en}", f"tcb-ops: {ended.text.zh}"))
-    elif ended.text is not None:
-        screen.say(ended.text)
     if given.json:
         screen.json(
             {
@@ -84,6 +82,10 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) ->
             }
         )
     else:
+        if ended.screen:
+            screen.data(ended.screen)
+        if ended.text is not None and ended.exit_code <= 1:
+            screen.data(ended.text.of(screen.lang))
         for left in (ended.notebook, ended.page, ended.report):
             if left is not None:
                 screen.data(str(left))

@@ -79,6 +79,16 @@ class Given:
         """The merchants file, narrowed by `--where`."""
         from tcb_ops.lists.merchants import read_merchants
 
+        if not settings.merchants.exists():
+            file = settings.merchants
+            raise UsageError(
+                Text(
+                    f"{file}: there is no such file. `tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills "
+                    "it from the platform; --merchants names another.",
+                    f"{file}：没有这个文件。`tcb-ops init` 可写出一份供填写，`tcb-ops merchants sync` 可从平台取得；"
+                    "--merchants 可指定另一份。",
+                )
+            )
         return read_merchants(settings.merchants, self.where)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.doors.going import Working, begin
-from tcb_ops.errors import RefusedError, UsageError
+from tcb_ops.errors import RefusedError, RunNotFoundError, UsageError
 from tcb_ops.model import Kind, Owner, Text
 from tcb_ops.run import Run
 from tcb_ops.runs.work import audit_work, list_work, rest_work, retry_work
@@ -157,20 +157,16 @@ def resume(run: str = "latest", **options: Any) -> Run:
 
 def open_run(wanted: str = "latest", *, settings: Settings | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of the settings' target). Raises RunNotFoundError."""
-    from tcb_ops.runs.ledger import Ledger
-
     settings = settings or load_settings()
-    ledger = Ledger(settings.ledger)
+    ledger = _ledger_with_runs(settings)
     return Run(ledger, ledger.run(wanted, settings.api_base), settings)
 
 
 def all_runs(*, settings: Settings | None = None) -> list[Run]:
     """List the runs of the ledger, the newest first."""
-    from tcb_ops.runs.ledger import Ledger
-
     settings = settings or load_settings()
-    ledger = Ledger(settings.ledger)
-    return [Run(ledger, record, settings) for record in ledger.runs()]
+    ledger = _ledger(settings)
+    return [Run(ledger, record, settings) for record in ledger.runs()] if ledger is not None else []
 
 
 def check_merchants(
@@ -194,10 +190,9 @@ def diff(older: str | Run, newer: str | Run = "latest", *, settings: Settings | 
     Each is a Run, an id, a prefix or `latest`. Raises RunNotFoundError, and UsageError where they cannot be compared.
     """
     from tcb_ops.reports.diff import compare
-    from tcb_ops.runs.ledger import Ledger
 
     settings = settings or load_settings()
-    ledger = Ledger(settings.ledger)
+    ledger = _ledger_with_runs(settings)
     before, after = (
         run.record if isinstance(run, Run) else ledger.run(run, settings.api_base) for run in (older, newer)
     )
@@ -207,25 +202,43 @@ def diff(older: str | Run, newer: str | Run = "latest", *, settings: Settings | 
 def history(days: int = 30, *, settings: Settings | None = None) -> History:
     """Errcodes by day and merchant over all runs of the settings' target, today and the days before it."""
     from tcb_ops.reports.history import history as look_back
-    from tcb_ops.runs.ledger import Ledger
 
     settings = settings or load_settings()
-    return look_back(Ledger(settings.ledger), settings.api_base, settings, days=days, now=time.time())
+    return look_back(_ledger(settings), settings.api_base, settings, days=days, now=time.time())
 
 
 def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
     """Check a report folder against its manifest, the ledger and the list, as far as they are there.
 
-    Nothing is written; a ledger that is not there is not made. Raises UsageError where the folder holds no report.
+    Nothing is written. Raises UsageError where the folder holds no report.
     """
     from tcb_ops.reports.verify import verify as check
-    from tcb_ops.runs.ledger import Ledger
 
     settings = settings or load_settings()
     place = Path(folder)
-    there = "://" in settings.ledger or Path(settings.ledger).exists()
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
-    return check(place, Ledger(settings.ledger) if there else None, lists)
+    return check(place, _ledger(settings), lists)
+
+
+def _ledger(settings: Settings) -> Ledger | None:
+    """The ledger, to look at; one that is not there is not made by looking."""
+    from tcb_ops.runs.ledger import Ledger
+
+    there = "://" in settings.ledger or Path(settings.ledger).exists()
+    return Ledger(settings.ledger) if there else None
+
+
+def _ledger_with_runs(settings: Settings) -> Ledger:
+    ledger = _ledger(settings)
+    if ledger is None:
+        where = settings.ledger
+        raise RunNotFoundError(
+            Text(
+                f"{where} is not there: no run was begun with this ledger yet. Check the working folder, and --ledger.",
+                f"{where} 不存在：还没有任务使用过这个台账。请检查当前文件夹和 --ledger。",
+            )
+        )
+    return ledger
 
 
 def upload_link(env: str, path: str, *, appid: str | None = None, settings: Settings | None = None) -> Link:

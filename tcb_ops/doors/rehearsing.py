@@ -12,7 +12,7 @@ import click
 from tcb_ops.doors.running import show_run
 from tcb_ops.doors.screen import Screen
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Kind, Lang, Outcome, Text
+from tcb_ops.model import Kind, Lang, Outcome, Owner, Text
 from tcb_ops.runs.pacing import Pace
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def simulate(
     from tcb_ops.settings import load_settings
     from tcb_ops.simulator import Faults, Simulator, load_faults, serve
 
-    screen = Screen(load_settings(options={"lang": lang}).lang)
+    settings = load_settings(options={"lang": lang})
+    screen = Screen(settings.lang)
     plan = load_faults(Path(faults)) if faults else Faults()
     if tokens is None and not (plan.component and plan.component.secret):
         raise UsageError(
@@ -59,10 +60,15 @@ def simulate(
                 "请说明哪些令牌有效：--tokens FILE，或在故障计划的 [component] 中填写 secret 和 ticket。",
             )
         )
+    served = list(read_merchants(merchants))
+    component = plan.component.appid if plan.component else settings.tokens.component_appid
+    if any(merchant.owner is Owner.PLATFORM for merchant in served):
+        screen.say(_about_the_component(component, in_plan=plan.component is not None))
     simulator = Simulator(
-        list(read_merchants(merchants)),
+        served,
         {} if tokens is None else Path(tokens),
         faults=plan,
+        component_appid=component,
         store=Path(store) if store else None,
         port=port,
     )
@@ -78,6 +84,22 @@ def simulate(
 
     serve(simulator, ready)
     return 0
+
+
+def _about_the_component(appid: str, *, in_plan: bool) -> Text:
+    """Whose token serves the lines with owner = platform."""
+    if not appid:
+        return Text(
+            "Lines with owner = platform need the component token: set component_appid under [tokens] in tcb-ops.toml, or "
+            "appid under [component] in the fault plan. Without it their rows are refused with 61014.",
+            "owner = platform 的行需要 component_access_token：请在 tcb-ops.toml 的 [tokens] 中设置 component_appid，"
+            "或在故障计划的 [component] 中填写 appid；否则这些行会以 61014 被拒绝。",
+        )
+    where = ("the fault plan", "故障计划") if in_plan else ("tcb-ops.toml", "tcb-ops.toml")
+    return Text(
+        f"Lines with owner = platform are served with the token of {appid} ({where[0]}).",
+        f"owner = platform 的行使用 {appid} 的令牌（来自 {where[1]}）。",
+    )
 
 
 @click.command()

@@ -315,10 +315,12 @@ def _head(run: Run, settings: Settings) -> Text:
     record = run.record
     begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "seconds")
     state = Text("finished", "已完成") if record.finished_at is not None else Text("unfinished", "未完成")
-    why = f" ({record.stopped})" if record.stopped else ""
+    why = Text("", "")
+    if record.stopped is not None:
+        why = Text(f" ({record.stopped.en})", f"（{record.stopped.zh}）")
     return Text(
-        f"Run {record.id} · {record.kind} to {record.target} · {record.list_name}, {record.rows:,} rows · begun {begun} by {record.operator}@{record.host} · {state.en}{why}",
-        f"任务 {record.id} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why}",
+        f"Run {record.id} · {record.kind} to {record.target} · {record.list_name}, {record.rows:,} rows · begun {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
+        f"任务 {record.id} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why.zh}",
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from tcb_ops.headless.ending import Ending, how_it_ended, what_was_said
 from tcb_ops.headless.page import Look, page_of
@@ -42,6 +43,8 @@ class Ended:
     text: Text | None
     run: str | None
     report: str | None
+    screen: str
+    """What a terminal shows of the run: what went wrong, what changed."""
     notebook: Path
     page: Path
 
@@ -97,6 +100,7 @@ def execute(
         content,
         out,
         Look(lang, zone),
+        said,
         how_it_ended(source, content, said, watch.exit_code, broke, out),
     )
 
@@ -149,7 +153,9 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _left(source: Source, content: NotebookNode, out: Path, look: Look, ending: Ending) -> Ended:
+def _left(
+    source: Source, content: NotebookNode, out: Path, look: Look, said: Mapping[str, Any], ending: Ending
+) -> Ended:
     """Put the executed notebook and its page in place, whole."""
     import nbformat
 
@@ -168,6 +174,9 @@ def _left(source: Source, content: NotebookNode, out: Path, look: Look, ending: 
         verdict=ending.text,
         bad=ending.exit_code != 0,
         simulated=_is_simulated(ending.report),
+        title=str(said.get("title") or ""),
+        result=str(said.get("page") or ""),
+        report=_link_to(ending.report, out),
     )
     notebook = nbformat.writes(content)  # type: ignore[no-untyped-call]
     return Ended(
@@ -175,6 +184,7 @@ def _left(source: Source, content: NotebookNode, out: Path, look: Look, ending: 
         ending.text,
         ending.run,
         ending.report,
+        str(said.get("screen") or ""),
         _place(out / f"{source.name}.ipynb", notebook),
         _place(out / f"{source.name}.html", page),
     )
@@ -186,6 +196,12 @@ def _is_simulated(report: str | None) -> bool:
         return bool(report and json.loads((Path(report) / "manifest.json").read_text("utf-8"))["simulated"])
     except (OSError, ValueError, KeyError):
         return False
+
+
+def _link_to(report: str | None, out: Path) -> str:
+    """The run's report as the page links to it; "" where there is none."""
+    file = Path(report) / "report.html" if report else None
+    return quote(Path(os.path.relpath(file, out)).as_posix()) if file is not None and file.exists() else ""
 
 
 def _place(dest: Path, text: str) -> Path:

@@ -21,6 +21,8 @@ _SIMULATED = Text(
     "This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.",
     "本次任务的目标是本机上的模拟器，没有任何内容到达微信或商户。",
 )
+_REPORT = Text("The whole report", "完整报告")
+_ONLY = "notebook-only"
 _FAILED = Text("This cell failed", "此单元格出错")
 
 
@@ -41,10 +43,14 @@ def page_of(
     verdict: Text | None = None,
     bad: bool = False,
     simulated: bool = False,
+    title: str = "",
+    result: str = "",
+    report: str = "",
 ) -> str:
     """Render it. Cells without anything to see are left out; an error is shown in words, without its trace.
 
-    On top: which run it was, how it ended, when, with which parameters, and whether it went to a simulator.
+    On top: which run it was, how it ended, when, with which parameters, and whether it went to a simulator; then
+    `result` (HTML of our own) and a link to `report`. Cells tagged `notebook-only` are for those who sit before it.
     """
     from jinja2 import Environment, PackageLoader
     from nbconvert import HTMLExporter
@@ -59,7 +65,10 @@ def page_of(
     cells, _ = exporter.from_notebook_node(_to_see(content, look.lang))
     environment = Environment(loader=PackageLoader("tcb_ops", "headless"), autoescape=True)
     return environment.get_template("page.html.j2").render(
-        title=_title(content) or name,
+        title=title or _title(content) or name,
+        result=result,
+        report=report,
+        report_name=_REPORT.of(look.lang),
         cells=cells,
         html_lang="zh-CN" if look.lang is Lang.ZH else "en",
         simulated=_SIMULATED.of(look.lang) if simulated else "",
@@ -88,6 +97,10 @@ def _to_see(content: NotebookNode, lang: Lang) -> NotebookNode:
         outputs = [
             _in_words(output, lang) for output in cell.get("outputs", ()) if output.get("name") != "stderr"
         ]
+        if _ONLY in cell.metadata.get("tags", ()):
+            outputs = [output for output in outputs if output["output_type"] == "error"]
+            if cell.cell_type == "markdown":
+                continue
         if cell.cell_type == "markdown":
             seen.cells.append(cell)
         elif outputs:

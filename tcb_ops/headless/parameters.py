@@ -21,6 +21,8 @@ Value = str | bool | int | float
 """What a parameter may be."""
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
+_CHOICES = {"target": ("simulator", "live"), "lang": ("en", "zh")}
+"""What a parameter of our notebooks may be; one of another notebook whose default is none of these may be anything."""
 _KINDS: dict[type, Text] = {
     bool: Text("true or false", "true 或 false"),
     int: Text("a whole number", "整数"),
@@ -73,6 +75,7 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
     True        ``false``, ``True``  False, True
     8           ``007``, ``-3``      7, -3
     1.0         ``2``, ``0.5``       2.0, 0.5
+    "en"        ``fr`` (lang)        refused, with the choices
     a list      anything             refused
     none such   anything             refused, with the names
     ==========  ===================  =======================
@@ -120,6 +123,15 @@ def _value(parameter: Parameter, said: str, notebook: str) -> Value:
         case float():
             value = _number(said)
         case str():
+            choices = _CHOICES.get(parameter.name, ())
+            if default in choices and said not in choices:
+                either = " / ".join(choices)
+                raise UsageError(
+                    Text(
+                        f"-p {parameter.name}={said}: must be one of {either}.",
+                        f"-p {parameter.name}={said}：应为 {either} 之一。",
+                    )
+                )
             value = said
     if value is None:
         kind = _KINDS[type(default)]

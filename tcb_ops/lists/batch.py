@@ -10,7 +10,7 @@ from tcb_ops.lists.cells import shown
 from tcb_ops.lists.files import Files, Unfit
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.staging import Problems, Staging
-from tcb_ops.model import Problem, Row, Text
+from tcb_ops.model import Merchant, Problem, Row, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +98,11 @@ class Batch:
     def by_place(self) -> list[tuple[str, str, int]]:
         """Of the valid rows: (appid, env, rows): who calls for which environment."""
         return self.staging.by_place(self.until)
+
+    def of_left(self) -> list[tuple[Merchant, int]]:
+        """Of the valid rows: those that will not be attempted, by the merchant's line that says it has left."""
+        left = {(m.appid, m.env): m for m in self.merchants.whole if m.left}
+        return [(left[appid, env], rows) for appid, env, rows in self.by_place() if (appid, env) in left]
 
     def rows(self) -> Iterator[Row]:
         """The rows in the order of the file; one with a problem has `invalid` set."""

@@ -80,7 +80,7 @@ def caller(
         lines = tuple(m for m in lines if m.default) if sum(m.default for m in lines) == 1 else lines
     if not any(m in merchants for m in lines):
         return None
-    return lines[0] if len(lines) == 1 else _several(column, lines)
+    return lines[0] if len(lines) == 1 else _several(column, lines, whole)
 
 
 class Callers:
@@ -171,15 +171,20 @@ def _other_merchant(merchant: str, lines: Sequence[Merchant]) -> NoCaller:
     )
 
 
-def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant]) -> NoCaller:
+def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whole: Merchants) -> NoCaller:
     listed = _listed(lines)
     if column == "env":
+        # A name has one default: a line of a merchant that has it elsewhere cannot be marked.
+        taken = {fold(m.name) for m in whole if m.default}
+        free = [m.name for m in lines if fold(m.name) not in taken]
         return NoCaller(
             column,
             Text(f"several merchants share this environment: {listed}", f"有多个商户共用这个环境：{listed}"),
             Text(
-                "say which one in a column appid, or mark one default=yes in the merchants file",
-                "请加一列 appid 指明是哪一个，或在商户文件里把其中一个标为 default=yes",
+                "say which one in a column appid"
+                + (f", or mark the line of {free[0]} default=yes in the merchants file" if free else ""),
+                "请加一列 appid 指明是哪一个"
+                + (f"，或在商户表里把 {free[0]} 的这一行标为 default=yes" if free else ""),
             ),
         )
     return NoCaller(

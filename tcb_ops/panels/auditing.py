@@ -11,6 +11,7 @@ from tcb_ops.model import Kind, Text
 from tcb_ops.panels.launching import LaunchPanel
 from tcb_ops.panels.markup import heading
 from tcb_ops.panels.panel import NotYet
+from tcb_ops.reports.diff_table import render_diff
 
 if TYPE_CHECKING:
     from tcb_ops.doors.going import Working
@@ -23,6 +24,7 @@ class Audits(LaunchPanel):
     """Audit all merchants."""
 
     kind, label = Kind.AUDIT, Text("Audit", "巡检")
+    title = Text("Errcode audit", "错误码巡检")
 
     def changes(self) -> Any:
         """What changed since the audit before: newly broken, mended, still broken."""
@@ -43,9 +45,20 @@ class Audits(LaunchPanel):
 
     def _ended(self, run: Run) -> None:
         super()._ended(run)
-        changes = run.changes() if run.record.finished_at is not None else None
+        self.changed.value = self._changes_of(run) if run.record.finished_at is not None else ""
+
+    def _changes_of(self, run: Run) -> str:
+        changes = run.changes()
         title = heading(Text("Since the audit before", "与上次巡检相比").of(self.lang))
-        self.changed.value = title + changes._repr_html_() if changes is not None else ""
+        return title + changes._repr_html_() if changes is not None else ""
+
+    def _screen(self, run: Run) -> list[Any]:
+        changes = run.changes()
+        return super()._screen(run) + ([render_diff(changes, self.lang)] if changes is not None else [])
+
+    def _page(self, run: Run) -> str:
+        days = heading(Text("Errcodes by day", "每日错误码").of(self.lang))
+        return f"{self._changes_of(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
 
     def _prepare(self) -> None:
         facts, _ = self._facts()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
     from tcb_ops.runs.records import RowRecord
 
-__all__ = ["Codes", "rows_of"]
+__all__ = ["Codes", "render_codes", "rows_of"]
 
 ROWS = 50
 """Rows behind a code that are shown."""
@@ -40,6 +40,21 @@ def rows_of(run: Run, causes: Sequence[Cause], code: str, appid: str) -> Iterato
         found = why(end.outcome, end.reason, end.errcode, end.store_code)
         if found and code in {"", found.code} and (record.row.appid, record.row.env) in places:
             yield record
+
+
+def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
+    """Draw the codes, with their rows and merchants, what they mean and what to do."""
+    heads = (
+        Text("Code", "错误码"),
+        Text("Rows", "行数"),
+        Text("Merchants", "商户"),
+        Text("What it means", "含义"),
+        Text("What to do", "怎么处理"),
+    )
+    title = Text("What went wrong, and what to do", "出了什么问题，怎么处理").of(lang)
+    rows = [(g.code, g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups]
+    drawn = table([head.of(lang) for head in heads], rows, "snttt", label=title, classes="op-by-code")
+    return heading(title) + drawn
 
 
 class Codes(widgets.VBox):
@@ -64,7 +79,7 @@ class Codes(widgets.VBox):
         self._run = None  # while the choices change, nothing is looked up
         self.layout.display = "" if causes else "none"
         self._causes = causes
-        self.table.value = self._table(by_code(causes))
+        self.table.value = render_codes(by_code(causes), self._lang)
         everything = Text("— all —", "— 全部 —").of(self._lang)
         groups = by_code(causes)
         names: dict[str, tuple[str, int]] = {}
@@ -87,19 +102,6 @@ class Codes(widgets.VBox):
         choice.add_class(name)
         choice.observe(lambda _: self._voice.guarded(self._drill), "value")
         return choice
-
-    def _table(self, groups: Sequence[CodeGroup]) -> str:
-        lang = self._lang
-        heads = (
-            Text("Code", "错误码"),
-            Text("Rows", "行数"),
-            Text("Merchants", "商户"),
-            Text("What it means", "含义"),
-            Text("What to do", "怎么处理"),
-        )
-        title = Text("What went wrong, and what to do", "出了什么问题，怎么处理").of(lang)
-        rows = [(g.code, g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups]
-        return heading(title) + table([head.of(lang) for head in heads], rows, "snttt", label=title)
 
     def _drill(self) -> None:
         """Show the first rows behind the choice."""

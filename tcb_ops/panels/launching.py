@@ -33,6 +33,10 @@ class LaunchPanel(Panel):
     kind: Kind
     label: Text
     """What the button says."""
+    title: Text
+
+    def _title(self) -> Text:
+        return self.title
 
     def _begin(self, **options: Any) -> Working:
         """Begin the run; `options` are the library's."""

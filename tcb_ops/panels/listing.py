@@ -56,6 +56,7 @@ class Links(_Listing):
     """Pick a list, see what was read and every problem, issue links."""
 
     kind, label = Kind.LINKS, Text("Issue links", "取链接")
+    title = Text("Upload links", "上传链接")
 
     def __init__(self, target: str, paths: str, where: str, out: str, note: str, lang: str) -> None:
         self._out = out
@@ -82,6 +83,7 @@ class Uploads(_Listing):
     """Pick a list and a root, see the plan, upload, watch."""
 
     kind, label = Kind.UPLOAD, Text("Upload", "上传")
+    title = Text("Uploads", "上传文件")
 
     def _begin(self, **options: Any) -> Working:
         return doors.start_upload(self._batch(), **options)

@@ -27,6 +27,9 @@ class Attached(Panel):
         self._wanted = run
         super().__init__(target, "", lang, report=report)
 
+    def _title(self) -> Text:
+        return Text("Run report", "任务报告")
+
     def _parts(self) -> list[Any]:
         self.runs = Runs(self.voice, self.desk, None, self.watched.attach)
         return [self.runs, widgets.HBox([self.watched.stop]), self.voice.line, self.watched]

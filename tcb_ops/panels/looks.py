@@ -122,8 +122,9 @@ def _cut_off(run: Run, error: TcbOpsError | None) -> Text:
         return Text("Cancelled.", "已取消。")
     if error is not None:
         return Text(f"{error.text.en}\n", f"{error.text.zh}\n")
-    if run.record.stopped == interrupted(run.record).text.en:
+    stopped = run.record.stopped
+    if stopped is not None and stopped.en == interrupted(run.record).text.en:
         return Text("It was cancelled or interrupted.", "该任务曾被取消或中断。")
-    if run.record.stopped:  # as the ledger keeps it
-        return Text(f"It was stopped: {run.record.stopped}\n", f"任务曾停止：{run.record.stopped}\n")
+    if stopped is not None:
+        return Text(f"It was stopped: {stopped.en}\n", f"任务曾停止：{stopped.zh}\n")
     return Text("It was cut off.", "该任务曾中断。")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from itertools import islice
@@ -17,6 +16,8 @@ from tcb_ops.lists.problems import format_problem
 from tcb_ops.model import Kind, Lang, Text
 from tcb_ops.panels.desk import open_desk
 from tcb_ops.panels.markup import STYLE, esc, said
+from tcb_ops.panels.reading import render_problems
+from tcb_ops.panels.telling import page_of_run, screen_of_run, tell, told_to
 from tcb_ops.panels.voice import Voice
 from tcb_ops.panels.watching import Watched
 from tcb_ops.reports.wording import verdict
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["NotYet", "Panel"]
 
 RUN_NOW = "TCB_OPS_RUN_NOW"
-HEADLESS_RESULT = "TCB_OPS_HEADLESS_RESULT"
-"""A file that gets the headless cell's result: how `tcb-ops notebook` learns of it."""
 HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
 """A folder that gets the report of a headless run, under the run's id."""
 
@@ -136,7 +135,7 @@ class Panel:
         An unfinished run that the panel shows is left alone unless `wanted`. Raises TcbOpsError, with all there is to
         say; Ctrl-C ends a run tidily.
         """
-        wanted = wanted or os.environ.get(RUN_NOW) == "1"
+        wanted, file = wanted or os.environ.get(RUN_NOW) == "1", told_to()
         try:
             desk = self.desk
             self.voice.settle()
@@ -148,10 +147,31 @@ class Panel:
         except TcbOpsError as error:
             if isinstance(error, InputError):
                 _print_problems(error, self.lang)
-            self._tell(self.run, None, error.exit_code, error.text)
+            if file is not None:
+                problems = render_problems(error.problems, self.lang) if isinstance(error, InputError) else ""
+                tell(
+                    file,
+                    run=self.run,
+                    report=None,
+                    code=error.exit_code,
+                    text=error.text,
+                    title=self._title().of(self.lang),
+                    page=problems,
+                )
             raise
-        how = verdict(Kind(run.record.kind), run.outcomes, finished=run.record.finished_at is not None)
-        self._tell(run, folder, self._exit_code(run), how)
+        if file is not None:
+            tell(
+                file,
+                run=run,
+                report=folder,
+                code=self._exit_code(run),
+                text=verdict(
+                    Kind(run.record.kind), run.outcomes, finished=run.record.finished_at is not None
+                ),
+                title=self._title().of(self.lang),
+                screen=self._screen(run),
+                page=self._page(run),
+            )
 
     def by_merchant(self) -> Any:
         """Rows by merchant: how many, how many good (DataFrame)."""
@@ -188,19 +208,17 @@ class Panel:
             folder = self.desk.place(self.report, f"reports/{run.id}")
         return self.watched.export.put(run, folder)
 
-    def _tell(self, run: Run | None, report: Path | None, code: int, text: Text | None) -> None:
-        file = os.environ.get(HEADLESS_RESULT)
-        if not file:
-            return
-        told = {
-            "run": run.id if run is not None else None,
-            "report": str(report) if report is not None else None,
-            "exit_code": code,
-            "text": {"en": text.en, "zh": text.zh} if text is not None else None,
-        }
-        part = Path(f"{file}.part")
-        part.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
-        part.replace(file)
+    def _title(self) -> Text:
+        """What a page about the panel's run is called."""
+        raise NotImplementedError
+
+    def _screen(self, run: Run) -> list[Any]:
+        """What a terminal shows of a headless run, beside its verdict."""
+        return screen_of_run(run, self.lang)
+
+    def _page(self, run: Run) -> str:
+        """What a page shows of it (HTML)."""
+        return page_of_run(run, self.lang)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.run!r}>"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Voice"]
 
 _NAMED_HERE = {
+    "--ledger": Text("the setting ledger", "设置 ledger"),
     "--new-run": Text("“begin anew”", "“重新开始”"),
     "--on-bad skip": Text("“go on without the rows that have problems”", "“跳过有问题的行”"),
     "--out": Text("“Links go to”, or the parameter `report`", "“链接写入”或参数 report"),

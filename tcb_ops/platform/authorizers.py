@@ -86,6 +86,13 @@ class Quota:
         """Calls left today; None where no limit is known."""
         return max(0, self.remain) if self.daily_limit > 0 else None
 
+    @property
+    def figures(self) -> dict[str, int] | None:
+        """The three by name; None where no limit is known, and so none of them says anything."""
+        if self.daily_limit <= 0:
+            return None
+        return {"daily_limit": self.daily_limit, "used": self.used, "remain": self.remain}
+
 
 class Authorizers:
     """Asks the platform about its merchants. Each call gives what was asked for, a Refusal or a NoAnswer."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.model import Text
 from tcb_ops.reports.diff import compare
 from tcb_ops.reports.digest import RowsDigest
@@ -113,7 +113,10 @@ def export(
                 f"然后重新生成：tcb-ops report {run.id}",
             )
         )
-    ledger.note_report(run, str(real))
+    try:
+        ledger.note_report(run, str(real))
+    except LedgerError as error:  # an auditor's copy that takes no writing: the report is whole all the same
+        _LOG.warning("%s", _not_noted(error).of(settings.lang))
     return dest
 
 
@@ -164,6 +167,13 @@ def _simulated(run: RunRecord) -> str:
         f"任务 {run.id} 是一次演练：目标是本机上的模拟器（{run.target}），没有任何内容到达微信或商户。",
     )
     return f"{said.zh}\n{said.en}\n"
+
+
+def _not_noted(error: LedgerError) -> Text:
+    return Text(
+        f"the report is whole, but the ledger did not keep where it stands: {error.text.en}",
+        f"报告已完整写入，但台账未能记下它的位置：{error.text.zh}",
+    )
 
 
 def _hidden(rows: int) -> Text:

@@ -79,8 +79,10 @@ class History:
         return history_html(self)
 
 
-def history(ledger: Ledger, target: str, settings: Settings, *, days: int = DAYS, now: float) -> History:
-    """Count the rows of a target that ended with an errcode other than 0, over the last `days` days, today included.
+def history(
+    ledger: Ledger | None, target: str, settings: Settings, *, days: int = DAYS, now: float
+) -> History:
+    """Count the rows of a target that ended with an errcode other than 0, over the last `days` days, today included; None has no runs.
 
     A day is one of the settings' time zone. Rows that a breaker kept from being attempted count under its errcode.
     """
@@ -93,7 +95,9 @@ def history(ledger: Ledger, target: str, settings: Settings, *, days: int = DAYS
         return datetime.fromtimestamp(quarter * QUARTER, settings.zone).date()
 
     counted: Counter[tuple[date, str, str, int]] = Counter()
-    for appid, merchant, errcode, quarter, rows in ledger.errcodes_since(target, since):
+    for appid, merchant, errcode, quarter, rows in (
+        ledger.errcodes_since(target, since) if ledger is not None else ()
+    ):
         counted[day_of(int(quarter)), merchant, appid, errcode] += rows
     lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
     lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))

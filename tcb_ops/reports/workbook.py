@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import tempfile
+from contextlib import suppress
 from datetime import datetime
+from io import FileIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -81,21 +83,46 @@ def write_workbook(ledger: Ledger, run: RunRecord, file: Path, settings: Setting
     from xlsxwriter.exceptions import XlsxWriterException
 
     title = _title(run).of(settings.lang)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".xlsx-") as scratch:
-        book = Workbook(str(file), {"constant_memory": True, "tmpdir": scratch})
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".xlsx-") as scratch, _Out(file, "xb") as out:
+        trouble: OSError | None
+        book = Workbook(out, {"constant_memory": True, "tmpdir": scratch})
         moment = datetime.fromtimestamp(now, settings.zone)
         book.set_properties({"title": f"{title} {run.id}", "created": moment.replace(tzinfo=None)})
         try:
             _Report(book, ledger, run, settings, now).write(title)
             book.close()
-        except XlsxWriterException as error:  # what it makes of an OSError of the file
-            trouble = OSError(str(error))
+        except (OSError, XlsxWriterException) as error:  # the latter is what it makes of the former
+            found = [one for one in (error, *error.args) if isinstance(one, OSError)]
+            trouble = found[0] if found else OSError(str(error))
+            trouble.with_traceback(None)  # whose frames hold the zip that was left open
         else:
-            return
+            trouble = out.trouble
         finally:
             for sheet in book.worksheets():  # after a full disk they would stay open
-                sheet.row_data_fh.close()
+                with suppress(OSError):
+                    sheet.row_data_fh.close()
+    if trouble is not None:
         raise trouble
+
+
+class _Out(FileIO):
+    """A file that keeps its first trouble to itself.
+
+    XlsxWriter leaves its zip open after one: collected, it would try once more, and print a trace.
+    """
+
+    trouble: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it; what comes after a trouble is dropped."""
+        left = memoryview(data).cast("B")
+        whole = len(left)
+        while left and self.trouble is None:
+            try:
+                left = left[super().write(left) :]
+            except OSError as error:
+                self.trouble = error
+        return whole
 
 
 class _Report:

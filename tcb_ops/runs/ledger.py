@@ -18,7 +18,16 @@ from tcb_ops.errors import LedgerError
 from tcb_ops.model import Lang, Outcome, RowEnd, Text
 from tcb_ops.runs.course import add_phases
 from tcb_ops.runs.lookup import Lookup
-from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord, end_values, plan_values, run_values
+from tcb_ops.runs.records import (
+    EnvRecord,
+    Meter,
+    NewRun,
+    RunRecord,
+    end_values,
+    plan_values,
+    run_values,
+    stopped_value,
+)
 from tcb_ops.runs.schema import envs, rows, runs, spent
 
 if TYPE_CHECKING:
@@ -157,10 +166,12 @@ class Ledger(Lookup):
                 runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped="")
             )
 
-    def stop(self, run: RunRecord, why: str) -> None:
+    def stop(self, run: RunRecord, why: Text) -> None:
         """Note why a sitting ended before its run did; the run stays unfinished."""
         with self._writing() as connection:
-            connection.execute(runs.update().where(runs.c.number == run.number).values(stopped=why))
+            connection.execute(
+                runs.update().where(runs.c.number == run.number).values(stopped=stopped_value(why))
+            )
 
     def forget(self, run: RunRecord) -> None:
         """Remove a run that was planned and never begun."""

@@ -85,11 +85,12 @@ class Lookup:
                     f"{self.name} 中没有任务“{wanted}”：用 `tcb-ops runs` 查看。",
                 )
             )
-        several = ", ".join(record.id for record in found)
+        newest = ", ".join(record.id for record in found[:5])
+        more = (" and others", "等") if len(found) > 5 else ("", "")
         raise RunNotFoundError(
             Text(
-                f"'{wanted}' may be any of {several}: write more of it.",
-                f"“{wanted}”对应多个任务：{several}，请写得更完整。",
+                f"'{wanted}' may be any of {newest}{more[0]}: write more of it.",
+                f"“{wanted}”对应多个任务：{newest}{more[1]}，请写得更完整。",
             )
         )
 

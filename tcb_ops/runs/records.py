@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ __all__ = [
     "read_row",
     "read_run",
     "run_values",
+    "stopped_value",
 ]
 
 
@@ -66,8 +67,8 @@ class RunRecord(NewRun):
     link_calls: int = 0
     upload_calls: int = 0
     finished_at: float | None = None
-    stopped: str = ""
-    """Why the last sitting ended early; empty when it did not."""
+    stopped: Text | None = None
+    """Why the last sitting ended early; None when it did not."""
     report: str = ""
     """Where its links.csv or its newest report folder stands."""
     retries: tuple[str, ...] = ()
@@ -208,14 +209,32 @@ def read_end(record: Any) -> RowEnd:
 def read_run(record: Any) -> RunRecord:
     """The run of a record."""
     values = {
-        name: getattr(record, name) for name in _RUN if name not in {"headers", "settings", "kind", "retries"}
+        name: getattr(record, name)
+        for name in _RUN
+        if name not in {"headers", "settings", "kind", "retries", "stopped"}
     }
     return RunRecord(
         **values,
         kind=Kind(record.kind),
         headers=tuple(json.loads(record.headers)),
         settings=json.loads(record.settings),
+        stopped=_read_stopped(record.stopped),
     )
+
+
+def stopped_value(why: Text) -> str:
+    """Why a sitting ended early, as a run's record: in both languages, since who reads it is not who ran it."""
+    return json.dumps({"en": why.en, "zh": why.zh}, ensure_ascii=False)
+
+
+def _read_stopped(said: str) -> Text | None:
+    """The same from a record; older ledgers hold the English sentence alone."""
+    if not said:
+        return None
+    try:
+        return Text(**json.loads(said))
+    except (ValueError, TypeError):
+        return Text(said, said)
 
 
 def run_values(new: NewRun) -> dict[str, Any]:

@@ -139,7 +139,7 @@ class Sitting:
         if isinstance(error, InterruptedRunError):
             error.exit_code = self._exit_code
         with suppress(LedgerError):
-            self._ledger.stop(self._run, error.text.en)
+            self._ledger.stop(self._run, error.text)
         return error
 
     async def _interrupt(self) -> None:

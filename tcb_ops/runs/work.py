@@ -98,22 +98,7 @@ def retry_work(
 
     places = _places(rows(), merchants)
     if not places:
-        raise UsageError(
-            Text(
-                f"run {parent.id} has no such row to run again (`tcb-ops errcodes {parent.id}` shows what there is)."
-                + (
-                    f" It is a retry itself: `tcb-ops retry {parent.parent}` for the rest."
-                    if parent.parent
-                    else ""
-                ),
-                f"任务 {parent.id} 中没有需要重试的行（可用 `tcb-ops errcodes {parent.id}` 查看）。"
-                + (
-                    f"它本身是一次重试：其余的行请用 `tcb-ops retry {parent.parent}`。"
-                    if parent.parent
-                    else ""
-                ),
-            )
-        )
+        raise UsageError(_nothing_left(ledger, parent))
     return Work(
         Kind(parent.kind),
         parent.list_name,
@@ -125,6 +110,24 @@ def retry_work(
         places,
         selection,
         parent.id,
+    )
+
+
+def _nothing_left(ledger: Ledger, parent: RunRecord) -> Text:
+    """Why a run has no row to run again: its retries have done them all, the rest is its parent's, or none was asked for."""
+    counts = ledger.counts(parent)
+    bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
+    if bad and len(ledger.mended(parent)) >= bad:
+        since = ", ".join(retry.id for retry in ledger.retries(parent))
+        return Text(
+            f"nothing is left to retry: every row of run {parent.id} is good since {since}.",
+            f"没有需要重试的行：任务 {parent.id} 的每一行都已在 {since} 中成功。",
+        )
+    whole = f" It is a retry itself: `tcb-ops retry {parent.parent}` for the rest." if parent.parent else ""
+    whole_zh = f"它本身是一次重试：其余的行请用 `tcb-ops retry {parent.parent}`。" if parent.parent else ""
+    return Text(
+        f"run {parent.id} has no such row to run again (`tcb-ops errcodes {parent.id}` shows what there is).{whole}",
+        f"任务 {parent.id} 中没有需要重试的行（可用 `tcb-ops errcodes {parent.id}` 查看）。{whole_zh}",
     )
 
 

@@ -113,6 +113,13 @@ def test_narrowed_only_whom_it_concerns_changes():
     assert changes.left == (1,)
 
 
+def test_a_merchant_without_an_environment_is_told_not_dropped():
+    changes = decide([line()], here(one("wx1", "e-1"), one("wx2", name="新店")))
+    assert [(m.appid, m.name) for m in changes.without_env] == [("wx2", "新店")]
+    assert changes.added == ()
+    assert decide([line("wx2", "gone")], here(one("wx2"))).without_env == ()  # its line says so: gone
+
+
 def test_a_line_of_the_platforms_own_environment_keeps_its_name_and_gives_it_to_nobody():
     own = line("wx1", "p-1", name="平台素材", owner=Owner.PLATFORM)
     unnamed = line("wx1", "p-2", name="wx1", owner=Owner.PLATFORM)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 from rich.cells import cell_len
@@ -28,7 +29,8 @@ def drawn(states, width=80, lang=Lang.EN):
 
 def test_a_trouble_that_hundreds_have_does_not_hide_the_others():
     text = drawn([*(state(n, "61007") for n in range(300)), state(900, "85088"), state(901, "halted")])
-    assert text.count("商户") == 40
+    assert len(re.findall("^商户", text, re.MULTILINE)) == 40
+    assert "61007 · 300 lines (商户0号, 商户100号, 商户101号 and 297 more) · m61007" in " ".join(text.split())
     assert "商户900号" in text
     assert "商户901号" in text
     assert "… and 262 more that cannot work" in text
@@ -86,6 +88,22 @@ def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadshe
         "7",
         "",
     ]
+
+
+def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
+    one = state(1, token=True, quota=Quota(0, 0, 0))
+    assert one.as_dict(Lang.EN)["quota"] is None
+    write_states([one], tmp_path / "s.csv", Lang.EN)
+    with (tmp_path / "s.csv").open(encoding="utf-8-sig", newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert [line[name] for name in ("daily_limit", "used", "remain")] == ["", "", ""]
+
+
+def test_with_long_ids_on_a_narrow_screen_the_names_column_keeps_its_head():
+    long = Merchant("wx1", "云上茶铺旗舰体验店", "tea-prod-a5cd68-0123456789abcdef")
+    text = drawn([MerchantState(long, troubles=(Trouble("no_token", Text("m", "含"), Text("d", "做")),))], 80)
+    assert text.startswith("merchant ")
+    assert all(cell_len(line) <= 80 for line in text.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -109,10 +109,26 @@ def test_the_platforms_own_environments_count_against_the_components_calls(open_
     assert found["platform"] == {"appid": COMPONENT.appid, "rows": 2, "quota": quota, "fits": False}
     by_appid = {line["appid"]: (line["quota"], line["fits"]) for line in found["by_merchant"]}
     assert by_appid == {
-        "wxtea": ({"daily_limit": 0, "used": 0, "remain": 0}, None),
+        "wxtea": (None, None),
         "wxbooks": ({"daily_limit": 9, "used": 0, "remain": 9}, False),
     }
     assert "the platform's own environments (2 rows, 1 left)" in said.err
+
+
+def test_rows_of_a_merchant_that_has_left_are_told_and_no_calls_of_theirs_counted(open_office, dry_run):
+    office = open_office([TEA, BOOKS, OWN])
+    (office.folder / "merchants.csv").write_text(
+        "appid,name,env,status\nwxtea,茶语小铺,tea-1,left\nwxbooks,城南书店,books-1,\nwxbooks,城南书店,own-1,\n",
+        encoding="utf-8",
+    )
+    said = dry_run()
+    assert "12 of them will not be attempted: the merchant has left (茶语小铺)" in said.out
+    assert "5 calls to" in said.out
+    found = json.loads(dry_run("--json").out)
+    assert (found["valid"], found["merchant_left"], found["calls"]) == (17, 12, 5)
+    assert {line["appid"]: line["calls"] for line in found["by_merchant"]} == {"wxtea": 0, "wxbooks": 5}
+    assert office.sim.stats["quota"] == 2  # the one that has left is not asked about
+    assert "其中 12 行不会执行：商户已离开（茶语小铺）" in dry_run("--lang", "zh").out
 
 
 def test_a_rate_that_needs_more_than_the_day_is_warned_of(open_office, dry_run):

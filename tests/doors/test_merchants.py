@@ -223,7 +223,10 @@ def test_check_shows_every_line_and_sums_up_in_json(open_office, tcb_ops):
     code, out, err = tcb_ops("merchants", "check")
     assert (code, err) == (0, "")
     assert "茶语小铺" in out
-    assert "2 of 3 lines can work, 0 cannot, 1 has left. Fewest calls left today: 6 (茶语小铺)." in out
+    assert (
+        "2 of 3 lines can work, 0 cannot, 1 is of merchants that have left (status=left). Fewest calls left today: 6 (茶语小铺)."
+        in out
+    )
     found = json.loads(tcb_ops("merchants", "check", "--json")[1])
     assert [found[name] for name in ("lines", "works", "cannot", "left", "note")] == [3, 2, 0, 1, None]
     tea, books, own = found["states"]

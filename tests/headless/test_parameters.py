@@ -33,12 +33,13 @@ def test_a_parameters_cell_gives_names_defaults_and_comments_in_order():
 @pytest.mark.parametrize(
     ("word", "value"),
     [
-        ("target=007", "007"),
-        ("target=true", "true"),
-        ("target=a=b", "a=b"),
-        ("target=", ""),
-        ("target= a ", " a "),
+        ("名称=007", "007"),
+        ("名称=true", "true"),
+        ("名称=a=b", "a=b"),
+        ("名称=", ""),
+        ("名称= a ", " a "),
         ("名称=云上茶铺", "云上茶铺"),
+        ("target=live", "live"),
         ("rows=007", 7),
         ("rows=-3", -3),
         ("share=2", 2.0),
@@ -55,6 +56,7 @@ def test_a_value_is_of_its_defaults_type(word, value):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["target=maybe"], "one of simulator / live"),
         (["rows=7.0"], "whole number"),
         (["rows=seven"], "whole number"),
         (["rows="], "whole number"),
@@ -87,3 +89,8 @@ def test_an_unknown_name_lists_names_and_defaults():
         assert listed(KNOWN) in language
     assert "  target = 'simulator'  or \"live\"" in listed(KNOWN)
     assert "  many   = …" in listed(KNOWN)
+
+
+def test_a_notebook_of_ones_own_may_mean_something_else_by_the_same_name():
+    known = parameters_of('target = "warehouse"\nlang = "fr"')
+    assert take_parameters(known, ["target=shop", "lang=de"], "nb") == {"target": "shop", "lang": "de"}

@@ -42,13 +42,23 @@ def test_the_report_goes_where_it_is_told_to(open_lab: Any, told: Any, monkeypat
     panel.run_now(wanted=True)
     said = told()
     assert "1 refused" in said.pop("text")["en"]
-    assert said == {"run": panel.run.id, "report": "here", "exit_code": 1}
+    assert (said["run"], said["report"], said["exit_code"]) == (panel.run.id, "here", 1)
+    assert said["title"] == "Uploads"
+    assert "40097 · 1 row" in said["screen"]
+    assert "城南书店   books-" in said["screen"]
+    assert "op-by-code" in said["page"]
+    assert "op-by-merchant" in said["page"]
     assert (lab.shop.folder / "here" / "report.html").exists()
     monkeypatch.setenv("TCB_OPS_HEADLESS_OUT", str(lab.shop.folder / "out"))
     other = lab.audits()
     other.run_now(wanted=True)
     assert (lab.shop.folder / "out" / other.run.id / "manifest.json").exists()
     assert told()["exit_code"] == 0
+    lab.audits().run_now(wanted=True)
+    assert told()["title"] == "Errcode audit"
+    assert "Since the audit before" in told()["page"]
+    assert "<svg" in told()["page"]
+    assert told()["screen"] != ""
     looked = lab.reports(panel.run.id)
     looked.run_now(wanted=True)
     assert (told()["run"], told()["exit_code"]) == (panel.run.id, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from typing import Any
 
-import pytest
 from shop import BOOKS, many
 
 from tcb_ops.panels.looks import State
@@ -96,10 +95,22 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
     assert (lab.shop.folder / "reports" / uploads.run.id / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("run", ["latest", "20990101"], ids=["none yet", "unknown"])
-def test_a_run_that_is_not_there_is_said(open_lab: Any, read: Any, run: str):
-    panel = open_lab().reports(run)
-    assert "has no run of" in read(panel.voice.line) or "no run '20990101'" in read(panel.voice.line)
+def test_a_ledger_that_is_not_there_is_said_and_not_made_by_looking(open_lab: Any, read: Any):
+    lab = open_lab()
+    panel = lab.reports()
+    assert "ledger.db is not there: no run was begun" in read(panel.voice.line)
+    assert panel.run is None
+    assert lab.audits().history().lines == ()
+    assert not (lab.shop.folder / "ledger.db").exists()
+
+
+def test_an_unknown_run_is_said(open_lab: Any, read: Any):
+    lab = open_lab()
+    done = lab.audits()
+    done.start.click()
+    done.settle()
+    panel = lab.reports("20990101")
+    assert "no run '20990101'" in read(panel.voice.line)
     assert panel.run is None
 
 

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.model import Lang, Outcome, Reason, RowEnd
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.export import _put, check_destination
 from tcb_ops.reports.leaks import CHUNK, find_leak
 from tcb_ops.reports.verify import verify
@@ -110,7 +112,7 @@ def test_an_echoed_secret_is_in_none_of_the_files(a_run: Callable[..., Any], tmp
         RowEnd(0, Outcome.PENDING),
     ]
     reported = a_run(ends, finished=False)
-    reported.ledger.stop(reported.run, echo)
+    reported.ledger.stop(reported.run, Text(echo, echo))
     for lang in Lang:
         for name, body in contents(reported.export(tmp_path / "out", lang=lang)).items():
             assert b"PLANTED" not in body, name
@@ -313,6 +315,17 @@ def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run: Callable[..., 
     failed = (out / "failed.csv").read_text(encoding="utf-8-sig")
     assert failed.count(",pending,") == counts["pending"]
     assert reported.ledger.counts(reported.run)[Outcome.UPLOADED] > counts.get("uploaded", 0)
+
+
+def test_a_ledger_that_takes_no_writing_still_gives_a_report(
+    a_run: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reported = a_run()
+    with closing(sqlite3.connect(tmp_path / "reports.db")) as base, base:
+        base.execute("CREATE TRIGGER kept BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'kept'); END")
+    out = reported.export(tmp_path / "out")
+    assert verify(out, reported.ledger).good
+    assert "the report is whole" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,12 @@ def test_a_notebook_shows_it_with_every_text_escaped(a_run: Callable[..., Any]) 
     assert "&lt;img" in html
 
 
+def test_its_repr_is_one_short_line(a_run: Callable[..., Any]) -> None:
+    reported = a_run([refused("2025-11-25T10:00")] * 3)
+    found = history(reported.ledger, reported.run.target, in_zone("Asia/Shanghai"), now=NOW)
+    assert repr(found) == "<History of 30 days: 3 rows with an errcode, 2 merchants>"
+
+
 def test_a_ledger_without_the_index_says_the_same(a_run: Callable[..., Any]) -> None:
     reported = a_run([refused("2025-11-25T01:00:00+00:00")] * 3)
     before = history(reported.ledger, TARGET, in_zone("UTC"), now=NOW)

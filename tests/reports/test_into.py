@@ -412,6 +412,18 @@ def test_a_workbook_that_changed_since_is_refused(tmp_path: Path, sent: Callable
         apart(run, file)
 
 
+def test_a_sheet_that_is_full_to_the_right_is_sent_to_results_csv(
+    tmp_path: Path, sent: Callable[..., Sent]
+) -> None:
+    file = plain(tmp_path / "a.xlsx", [])
+    book = openpyxl.load_workbook(file)
+    book.active.append((ENVS[0], "a.png"))
+    book.active.cell(2, 16_383, "far out")
+    book.save(file)
+    with pytest.raises(UsageError, match=r"no room for 4 more columns.*results\.csv"):
+        into_copy(sent(file), file)
+
+
 def test_a_csv_is_sent_to_results_csv(tmp_path: Path, sent: Callable[..., Sent]) -> None:
     file = tmp_path / "a.csv"
     file.write_text(f"env,path\n{ENVS[0]},a.png\n", encoding="utf-8")

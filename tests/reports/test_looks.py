@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from tcb_ops.model import Lang, Outcome, Reason, RowEnd
+from tcb_ops.model import Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.page import page as page_of
 from tcb_ops.reports.pdf import find_chromium, write_pdf
 from tcb_ops.runs.records import EnvRecord, Meter
@@ -196,7 +196,7 @@ def test_planted_html_and_script_are_only_text(
         path=f"{EVIL}{{line}}",
         note=EVIL, operator=EVIL, host=EVIL, list_name=EVIL, root=EVIL, parent=EVIL, settings={EVIL: EVIL},
     )  # fmt: skip
-    reported.ledger.stop(reported.run, EVIL)
+    reported.ledger.stop(reported.run, Text(EVIL, EVIL))
     file = reported.export(tmp_path / "out") / "report.html"
     page = look(file, WIDTHS["laptop"])
     assert page.evaluate("typeof ran") == "undefined"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd
+from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.final import final_ledger
 from tcb_ops.reports.wording import OUTCOMES
 from tcb_ops.runs.records import EnvRecord
@@ -117,7 +117,7 @@ def test_text_from_outside_is_escaped_wherever_it_comes_from(
         parent=EVIL,
         settings={EVIL: EVIL},
     )
-    reported.ledger.stop(reported.run, EVIL)
+    reported.ledger.stop(reported.run, Text(EVIL, EVIL))
     page, html = page_of(reported, tmp_path)
     assert "<script" not in html.lower()
     assert not [tag for tag, _ in page.tags if tag == "script"]
@@ -158,7 +158,7 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
     a_run: Callable[..., Any], tmp_path: Path
 ) -> None:
     reported = a_run([RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.PENDING)], finished=False)
-    reported.ledger.stop(reported.run, "the disk is full")
+    reported.ledger.stop(reported.run, Text("the disk is full", "磁盘已满"))
     page, _ = page_of(reported, tmp_path)
     assert "Unfinished: 1 of 2 rows have ended (1 good), 1 pending." in page.text
     assert "As of 2025-11-25 10:00:00+08:00" in page.text

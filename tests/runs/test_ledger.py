@@ -78,7 +78,7 @@ def test_a_planned_run_comes_back_as_it_was_given(ledger: Ledger) -> None:
     run = ledger.plan(new_run(), [row, a_row(3, PLACES[1]), invalid], PLACES)
     for name in NewRun.__dataclass_fields__:
         assert getattr(run, name) == getattr(new_run(), name), name
-    assert (run.rows, run.finished_at, run.stopped, run.link_calls) == (3, None, "", 0)
+    assert (run.rows, run.finished_at, run.stopped, run.link_calls) == (3, None, None, 0)
     first, _, last = ledger.rows(run)
     assert first.row == row
     assert first.end == RowEnd(2, Outcome.PENDING)
@@ -223,16 +223,27 @@ def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
     assert ledger.unfinished(**same) == []
 
 
+def test_why_a_sitting_ended_is_kept_in_both_languages_and_an_older_ledger_has_but_one(
+    ledger: Ledger,
+) -> None:
+    run = planned(ledger)
+    ledger.stop(run, Text("no connection", "无法连接"))
+    assert ledger.run(run.id).stopped == Text("no connection", "无法连接")
+    with ledger._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE runs SET stopped = 'as it once was: {'")
+    assert ledger.run(run.id).stopped == Text("as it once was: {", "as it once was: {")
+
+
 def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger: Ledger) -> None:
     older, newer = planned(ledger, run_id="a", created_at=1.0), planned(ledger, run_id="b", created_at=2.0)
 
     def found() -> str | None:
         return next((run.id for run in ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files")), None)
 
-    ledger.stop(newer, "no connection")
-    assert (found(), ledger.run("b").stopped) == ("b", "no connection")
+    ledger.stop(newer, Text("no connection", "无法连接"))
+    assert (found(), ledger.run("b").stopped) == ("b", Text("no connection", "无法连接"))
     ledger.finish(newer, 5.0)
-    assert (found(), ledger.run("b").stopped, ledger.run("b").finished_at) == ("a", "", 5.0)
+    assert (found(), ledger.run("b").stopped, ledger.run("b").finished_at) == ("a", None, 5.0)
     ledger.finish(older, 6.0)
     assert found() is None
 
