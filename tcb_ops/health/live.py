@@ -227,7 +227,7 @@ class _Doing:
                 self._appid, lambda token: self._objects.locate(trial.env, [file_id], token, trial.owner)
             )
             if isinstance(said, Trouble):
-                self._ended("confirm", _said(said), said.action)
+                self._ended("confirm", _not_fetched(_said(said)), said.action)
                 return
             one = said[0]
             if one.status:
@@ -235,10 +235,10 @@ class _Doing:
                 return
             got = await self._objects.fetch(one.url)
         except TcbOpsError as error:
-            self._ended("confirm", error.text)
+            self._ended("confirm", _not_fetched(error.text))
             return
         if isinstance(got, BadLink):
-            self._ended("confirm", got.why)
+            self._ended("confirm", _not_fetched(got.why))
         elif got.status != 200 or got.body != trial.content:
             self._ended(
                 "confirm",
@@ -320,6 +320,10 @@ def _file_id(link: Link, path: str, env: str) -> str:
     known = re.match(r"cloud://[^/]+", link.file_id)
     bucket = link.url.reveal().split("/", 4)[3]
     return f"{known[0]}/{path}" if known else f"cloud://{env}.{bucket}/{path}"
+
+
+def _not_fetched(why: Text) -> Text:
+    return Text(f"Not fetched back. {why.en}", f"未能取回。{why.zh}")
 
 
 def _said(trouble: Trouble) -> Text:

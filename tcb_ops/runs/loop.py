@@ -24,15 +24,21 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 def hand_over(work: Coroutine[None, None, Result]) -> Future[Result]:
     """Start a coroutine on the private loop."""
-    return asyncio.run_coroutine_threadsafe(work, _running())
+    try:
+        loop = _running()
+    except BaseException:  # Ctrl-C while the loop is made: nobody would await the work
+        work.close()
+        raise
+    return asyncio.run_coroutine_threadsafe(work, loop)
 
 
 def _running() -> asyncio.AbstractEventLoop:
     global _loop  # noqa: PLW0603  one loop a process, made when it is first needed
     with _lock:
         if _loop is None:
-            _loop = _new()
-            threading.Thread(target=_loop.run_forever, name="tcb-ops", daemon=True).start()
+            loop = _new()
+            threading.Thread(target=loop.run_forever, name="tcb-ops", daemon=True).start()
+            _loop = loop  # only now: one that Ctrl-C kept from running would hold up every later call
         return _loop
 
 

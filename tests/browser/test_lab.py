@@ -20,7 +20,12 @@ MOVING = "() => { const bar = document.querySelector('.op-panel progress'); retu
 FURTHER = "than => document.querySelector('.op-panel progress').value > than"
 HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
-BLOCK = "# Block\nimport time\nopen('blocked', 'w').close()\ntime.sleep(15)\nopen('free', 'w').close()"
+BLOCK = """# Block
+import pathlib, time
+panel.start.click()
+pathlib.Path('blocked').touch()
+while not pathlib.Path('go').exists(): time.sleep(0.1)
+pathlib.Path('free').touch()"""
 ANSWERS = """async ([button, shown]) => {
   const visible = () => { const found = document.querySelector(shown); return !!found && found.offsetParent !== null; };
   const before = visible(), began = performance.now();
@@ -133,14 +138,18 @@ def test_a_closed_tab_does_not_touch_the_run_and_a_new_one_shows_it(lab, open_la
     assert_whole(shop, 300)
 
 
-def test_buttons_answer_and_a_run_goes_on_while_another_cell_blocks_the_kernel(lab, open_lab_shop, until):
+def test_a_run_goes_on_and_is_shown_while_a_cell_blocks_the_kernel_and_no_click_is_lost(
+    lab, open_lab_shop, until
+):
     shop = open_lab_shop(60, [Fault(delay=0.1)])
     with lab.opened(shop.notebook("02_run_uploads", BLOCK), shots="live-blocked") as notebook:
         notebook.run_all()
         until((shop.folder / "blocked").exists)
-        notebook.click(".op-run")
         notebook.until(STATUS, "60 of 60 rows uploaded")
+        notebook.click(".op-list-browse")
         assert not (shop.folder / "free").exists()
+        (shop.folder / "go").touch()
+        notebook.page.wait_for_selector(".op-panel .op-list-entries")
     assert_whole(shop, 60)
 
 

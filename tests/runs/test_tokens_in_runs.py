@@ -14,6 +14,7 @@ from shop import BOOKS, QUICK, TEA, TEA_TEST, many
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, TokenSourceError
 from tcb_ops.model import Merchant, Outcome, Owner
+from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import errcode_table
 from tcb_ops.simulator import Component, Fault, Step
 
@@ -105,6 +106,17 @@ def test_a_token_that_dies_in_mid_run_is_refreshed_once(open_shop: OpenShop, who
     before = shop.sim.stats[f"authorizer_token:{TEA.appid}"]
     assert whole(tcb.upload(shop.read(), settings=settings, pace=QUICK), 40) == {"uploaded": 40}
     assert shop.sim.stats[f"authorizer_token:{TEA.appid}"] == before + 1
+
+
+def test_a_run_that_met_no_token_can_say_why_in_the_sources_words(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
+    shop.sim.drop_refresh_token(BOOKS.appid)
+    shop.sim.revoke(BOOKS.appid)
+    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK)
+    said = {tally.merchant: tally.detail for tally in run._ledger.tallies(run.record)}
+    assert said[TEA.name] == ""
+    assert said[BOOKS.name] == redact(said[BOOKS.name])  # shown as it is: no word of it looks like a secret
+    assert said[BOOKS.name].startswith("wxbooks needs a new authorization. api_get_authorizer_list has no")
 
 
 def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_on(

@@ -125,8 +125,8 @@ class Issuer:
         if refresh is None:
             raise TokenError(
                 Text(
-                    f"{appid} needs a new authorization: api_get_authorizer_list has no refresh token for it.",
-                    f"{appid} 需要重新授权：api_get_authorizer_list 中没有它的 refresh_token。",
+                    f"{appid} needs a new authorization. {LIST} has no refresh token for it.",
+                    f"{appid} 需要重新授权：{LIST} 中没有它的 refresh_token。",
                 ),
                 61003,
             )
