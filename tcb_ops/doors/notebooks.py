@@ -72,6 +72,8 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) ->
     if ended.text is not None and ended.exit_code > 1:
         screen.warn(Text(f"tcb-ops: {ended.text.en}", f"tcb-ops: {ended.text.zh}"))
     if given.json:
+        if ended.text is not None and ended.exit_code <= 1:
+            screen.say(ended.text)
         screen.json(
             {
                 "notebook": str(ended.notebook),

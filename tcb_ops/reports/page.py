@@ -162,7 +162,7 @@ def _whose(remedy: Remedy, words: Words) -> str:
     many = [words.plural("merchants", len(remedy.merchants))]
     if remedy.envs != len(remedy.merchants) or remedy.per is Per.ENV:
         many.append(words.plural("envs", remedy.envs))
-    if remedy.actions != 1 or remedy.per is Per.ONCE:
+    if remedy.actions != 1 or (remedy.per is Per.ONCE and len(remedy.merchants) > 1):
         many.append(words[often[remedy.per]])
     return " · ".join(many)
 
@@ -241,7 +241,8 @@ def _css(outcome: Outcome) -> str:
     """The class of an outcome's colour."""
     if outcome in GOOD:
         return "good"
-    return {Outcome.PENDING: "pending", Outcome.NOT_ATTEMPTED: "skip"}.get(outcome, "bad")
+    own = {Outcome.PENDING: "pending", Outcome.NOT_ATTEMPTED: "skip", Outcome.FAILED: "failed"}
+    return own.get(outcome, "bad")
 
 
 def _particulars(run: RunRecord, words: Words, now: float, *, pdf: bool) -> list[tuple[str, str]]:

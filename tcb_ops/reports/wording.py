@@ -298,7 +298,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     ==========  ====================  ===========================================
     no          any                   unfinished: how many have ended, how many are pending
     yes         none                  no rows
-    yes         all good              all N rows are good
+    yes         all good              all N rows are good; how many of them unchanged
     yes         some not good         G of N are good, B are not: by outcome
     ==========  ====================  ===========================================
     """
@@ -315,10 +315,16 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
         return Text("The run has no rows.", "任务中没有任何行。")
     if not bad:
         done = _DONE[kind]
-        if same := counts.get(Outcome.UNCHANGED, 0):
-            done = Text(
-                f"{done.en} ({same:,} of them unchanged, not sent again)",
-                f"{done.zh}（其中 {same:,} 行未变化，未重新发送）",
+        same = counts.get(Outcome.UNCHANGED, 0)
+        if same == total:
+            return Text(
+                f"All good: all {total:,} rows unchanged, nothing sent again.",
+                f"全部成功：共 {total:,} 行，均未变化，未重新发送。",
+            )
+        if same:
+            return Text(
+                f"All good: {total:,} rows, {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
+                f"全部成功：共 {total:,} 行，其中 {total - same:,} 行{done.zh}，{same:,} 行未变化、未重新发送。",
             )
         return Text(
             f"All good: {total:,} of {total:,} rows {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。"

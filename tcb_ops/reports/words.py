@@ -89,6 +89,10 @@ WORDS: dict[str, Text] = {
         "另有 {count} 条：tcb-ops diff {older} {newer}",
     ),
     "history": Text("Errcodes of the last days", "近期错误码"),
+    "history_about": Text(
+        "Rows of all runs against this target, by day; a row that is run again counts again.",
+        "对该目标的所有任务，按天计行数；再次运行的行会再次计入。",
+    ),
     # course
     "course": Text("The course of the run", "任务过程"),
     "over_time": Text("Rows that ended, over time", "各时段结束的行数"),

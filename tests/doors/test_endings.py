@@ -154,6 +154,18 @@ def test_a_note_is_kept_and_found(open_desk):
     assert [(run["kind"], run["note"]) for run in found] == [("upload", "双十一 第二批")]
 
 
+def test_runs_are_a_line_each_and_what_all_have_alike_is_left_out(open_desk):
+    desk = open_desk(many(TEA, rows=2))
+    first = desk.upload("--json").json["run"]
+    head, line = desk("runs").out.splitlines()
+    assert (head.split(), line.split()) == (
+        ["run", "kind", "rows", "not", "good", "list"],
+        [first, "upload", "2", "–", "list.csv"],
+    )
+    elsewhere = desk("runs", "--api-base", "https://elsewhere.example.com").out.splitlines()
+    assert [line.split()[-1] for line in elsewhere] == ["target", desk.shop.sim.base.partition("://")[2]]
+
+
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_dry_run_counts_and_sends_nothing(open_desk, kind):
     desk = open_desk()

@@ -172,6 +172,18 @@ def test_counts_stand_on_one_line_without_zeros() -> None:
             {Outcome.UPLOADED: 1200}, True, "All good: 1,200 of 1,200 rows uploaded.", id="all-good"
         ),
         pytest.param(
+            {Outcome.UPLOADED: 3, Outcome.UNCHANGED: 11},
+            True,
+            "All good: 14 rows, 3 uploaded, 11 unchanged and not sent again.",
+            id="some-unchanged",
+        ),
+        pytest.param(
+            {Outcome.UNCHANGED: 14},
+            True,
+            "All good: all 14 rows unchanged, nothing sent again.",
+            id="all-unchanged",
+        ),
+        pytest.param(
             {Outcome.UPLOADED: 5, Outcome.REFUSED: 2, Outcome.NOT_ATTEMPTED: 1},
             True,
             "5 of 8 rows are good, 3 not: 2 refused, 1 not attempted.",
