@@ -27,6 +27,7 @@ __all__ = [
     "Text",
     "is_loopback",
     "legible",
+    "plural",
 ]
 
 
@@ -50,6 +51,11 @@ class Text:
 
     def __str__(self) -> str:
         return self.en
+
+
+def plural(count: int, noun: str) -> str:
+    """Give `1 row`, `1,204 rows`, for English sentences."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 class Secret:

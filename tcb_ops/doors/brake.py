@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tcb_ops.doors.screen import Screen, amount, span
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Kind, Lang, Text, legible
+from tcb_ops.model import Kind, Lang, Text, legible, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ __all__ = [
     "ask_first",
     "brake",
     "brake_retry",
+    "done_before",
     "dry_run",
     "facts",
     "facts_line",
@@ -169,23 +170,31 @@ def warn_of_short_life(screen: Screen, batch: Batch, pace: Pace) -> None:
         )
 
 
-def warn_of_again(screen: Screen, batch: Batch, settings: Settings) -> None:
-    """Say so where the newest run of this very list to this target is finished: all of it is sent once more."""
+def done_before(batch: Batch, settings: Settings) -> Text | None:
+    """Say so where the newest run of this very list to this target is finished: all of it would be sent once more."""
     import tcb_ops as tcb
 
     wanted = (Kind.UPLOAD, settings.api_base, batch.sha256)
     records = (run.record for run in tcb.all_runs(settings=settings))
     newest = next((r for r in records if (r.kind, r.target, r.list_sha256) == wanted), None)
     if newest is None or newest.finished_at is None:
-        return
+        return None
     at = datetime.fromtimestamp(newest.finished_at, settings.zone).isoformat(" ", "minutes")[:16]
-    screen.say(
-        Text(
-            f"Run {newest.id} has done this list, finished {at}: its files are sent again. --skip-unchanged leaves out "
-            "those that are there.",
-            f"任务 {newest.id} 已完成过这份清单（{at}）：文件将再次发送。--skip-unchanged 会跳过云端已有且未变的文件。",
-        )
+    return Text(
+        f"Run {newest.id} has done this list, finished {at}: its files are sent again.",
+        f"任务 {newest.id} 已完成过这份清单（{at}）：文件将再次发送。",
     )
+
+
+def warn_of_again(screen: Screen, batch: Batch, settings: Settings) -> None:
+    """Say so before a list that is done is sent once more, and how to send less."""
+    if (again := done_before(batch, settings)) is not None:
+        screen.say(
+            Text(
+                f"{again.en} --skip-unchanged leaves out those that are there.",
+                f"{again.zh}--skip-unchanged 会跳过云端已有且未变的文件。",
+            )
+        )
 
 
 LINK_LIFE = 900
@@ -205,7 +214,7 @@ def brake_retry(screen: Screen, parent: Run, settings: Settings, *, yes: bool) -
     if not settings.on_loopback and envs > settings.confirm_over:
         rows = sum(cause.rows for cause in bad)
         said = Text(
-            f"At most {rows:,} rows again: {merchants:,} merchants, {envs:,} environments",
+            f"At most {plural(rows, 'row')} again: {plural(merchants, 'merchant')}, {plural(envs, 'environment')}",
             f"最多重试 {rows:,} 行：{merchants:,} 个商户，{envs:,} 个环境",
         )
         _ask(screen, said, envs, settings, yes=yes)
@@ -259,7 +268,7 @@ def facts_line(batch: Batch) -> Text:
     of_size = (Text(f", {amount(size)}", f"，{amount(size)}")) if batch.root is not None else Text("", "")
     left = _of_left(batch)
     return Text(
-        f"{batch.valid:,} of {batch.count:,} rows good: {batch.merchants_count:,} merchants, {batch.envs:,} environments"
+        f"{batch.valid:,} of {batch.count:,} rows good: {plural(batch.merchants_count, 'merchant')}, {plural(batch.envs, 'environment')}"
         f"{of_size.en}{left.en}",
         f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境"
         f"{of_size.zh}{left.zh}",

@@ -15,7 +15,7 @@ from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.reading import show_problems
 from tcb_ops.doors.screen import Screen, amount
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.model import Text
+from tcb_ops.model import Text, plural
 from tcb_ops.settings import SETTINGS_FILE, load_settings
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ def make_list(
         return 0
     screen.data(
         Text(
-            f"{dest}: {made.rows:,} rows, {made.files:,} files for {made.envs:,} environments of {made.merchants:,} merchants, {amount(made.bytes)}",
+            f"{dest}: {plural(made.rows, 'row')}, {plural(made.files, 'file')} for {plural(made.envs, 'environment')} of "
+            f"{plural(made.merchants, 'merchant')}, {amount(made.bytes)}",
             f"{dest}：{made.rows:,} 行，{made.files:,} 个文件，{made.merchants:,} 个商户的 {made.envs:,} 个环境，共 {amount(made.bytes)}",
         ).of(settings.lang)
     )

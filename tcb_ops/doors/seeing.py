@@ -13,7 +13,7 @@ from rich.table import Table
 from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.running import show_run
 from tcb_ops.errors import UsageError
-from tcb_ops.model import GOOD, Outcome, Reason, Text, legible
+from tcb_ops.model import GOOD, Outcome, Reason, Text, legible, plural
 
 if TYPE_CHECKING:
     from tcb_ops.doors.screen import Screen
@@ -335,7 +335,7 @@ def _head(run: Run, settings: Settings) -> Text:
     if record.stopped is not None:
         why = Text(f" ({record.stopped.en})", f"（{record.stopped.zh}）")
     return Text(
-        f"Run {record.id} · {record.kind} to {record.target} · {record.list_name}, {record.rows:,} rows · begun {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
+        f"Run {record.id} · {record.kind} to {record.target} · {record.list_name}, {plural(record.rows, 'row')} · begun {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
         f"任务 {record.id} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why.zh}",
     )
 

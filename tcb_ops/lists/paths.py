@@ -21,7 +21,7 @@ from tcb_ops.lists.source import digest, is_workbook, open_source
 from tcb_ops.lists.staging import Problems, Staging
 from tcb_ops.lists.table import BrokenTableError, Table, read_table
 from tcb_ops.lists.workbook import Rows, read_workbook
-from tcb_ops.model import Problem, Row, Text
+from tcb_ops.model import Problem, Row, Text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -238,6 +238,6 @@ def _decided(name: str, table: Table, found: Mapping[str, int], check: RowCheck)
     out = f", {check.left_out:,} more left out by --where" if check.left_out else ""
     out_zh = f"，另有 {check.left_out:,} 行被 --where 排除" if check.left_out else ""
     return Text(
-        f"{', '.join(en)}; columns {named}; {check.rows:,} rows{out}",
+        f"{', '.join(en)}; columns {named}; {plural(check.rows, 'row')}{out}",
         f"{'，'.join(zh)}；列 {named}；{check.rows:,} 行{out_zh}",
     )

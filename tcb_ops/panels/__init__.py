@@ -11,8 +11,18 @@
 zh. `where`: `column=value` items of the merchants file, semicolons between them.
 """
 
+from __future__ import annotations
+
+import os
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, ParamSpec
+
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 try:
     import ipywidgets as _ipywidgets  # noqa: F401  is it there?
@@ -29,9 +39,33 @@ from tcb_ops.panels.listing import Links, Uploads
 from tcb_ops.panels.looking import Attached, Reports
 from tcb_ops.panels.panel import Panel
 
+_Given = ParamSpec("_Given")
+
 __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads"]
 
 
+def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
+    """Take a path as its text and None as nothing, and refuse anything else in words: cells are typed by hand."""
+
+    @wraps(build)
+    def built(*given: _Given.args, **named: _Given.kwargs) -> Panel:
+        bound = signature(build).bind(*given, **named)
+        for name, value in bound.arguments.items():
+            text = "" if value is None else os.fspath(value) if isinstance(value, os.PathLike) else value
+            if not isinstance(text, str):
+                raise UsageError(
+                    Text(
+                        f"{name} = {value!r}: write it as one text in quotation marks.",
+                        f"{name} = {value!r}：请写成一个带引号的文本。",
+                    )
+                )
+            bound.arguments[name] = text
+        return build(*bound.args, **bound.kwargs)
+
+    return built
+
+
+@_of_texts
 def generate_links(
     target: str = "simulator",
     paths: str = "",
@@ -44,6 +78,7 @@ def generate_links(
     return Links(target, paths, where, out, note, lang)
 
 
+@_of_texts
 def run_uploads(
     target: str = "simulator",
     paths: str = "",
@@ -57,6 +92,7 @@ def run_uploads(
     return Uploads(target, paths, root, where, lang, note=note, report=report)
 
 
+@_of_texts
 def audit_errcodes(
     target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = "en"
 ) -> Panel:
@@ -64,6 +100,7 @@ def audit_errcodes(
     return Audits(target, where, lang, note=note, report=report)
 
 
+@_of_texts
 def export_report(
     target: str = "simulator", run: str = "latest", report: str = "", lang: str = "en"
 ) -> Panel:
@@ -71,6 +108,7 @@ def export_report(
     return Reports(target, run, lang, report=report)
 
 
+@_of_texts
 def attach(run: str = "latest", target: str = "live", lang: str = "en") -> Panel:
     """Look at a run wherever it is: going on in this process or another, cut off, finished. It can be gone on with."""
     return Attached(target, run, lang)

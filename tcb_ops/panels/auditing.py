@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from tcb_ops.doors import python as doors
-from tcb_ops.model import Kind, Text
+from tcb_ops.model import Kind, Text, plural
 from tcb_ops.panels.launching import LaunchPanel
 from tcb_ops.panels.markup import heading
 from tcb_ops.panels.panel import NotYet
@@ -69,7 +69,7 @@ class Audits(LaunchPanel):
         lines = self.desk.merchants
         merchants = len({merchant.appid for merchant in lines})
         facts = Text(
-            f"{merchants:,} merchants, {len(lines):,} environments, a call each; no file is sent",
+            f"{plural(merchants, 'merchant')}, {plural(len(lines), 'environment')}, a call each; no file is sent",
             f"{merchants:,} 个商户，{len(lines):,} 个环境，各调用一次；不发送任何文件",
         )
         return facts, merchants

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.doors.screen import amount
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Text, plural
 from tcb_ops.runs.pacing import Pace
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ class Desk:
         merchants = len({merchant.appid for merchant in self.merchants})
         if self.practising:
             return Text(
-                f"practice on this machine, sample data: {merchants:,} merchants. Nothing reaches WeChat.",
+                f"practice on this machine, sample data: {plural(merchants, 'merchant')}. Nothing reaches WeChat.",
                 f"本机演练，样例数据：{merchants:,} 个商户。不会有任何内容到达微信。",
             )
         where = self.settings.api_base
-        return Text(f"{where}: {merchants:,} merchants", f"{where}：{merchants:,} 个商户")
+        return Text(f"{where}: {plural(merchants, 'merchant')}", f"{where}：{merchants:,} 个商户")
 
 
 def open_desk(target: str, where: str, lang: Lang) -> Desk:

@@ -157,10 +157,6 @@ class LaunchPanel(Panel):
     def _ended(self, run: Run) -> None:  # noqa: ARG002  the list says of each run how it stands
         self._list_runs()
 
-    def _list_runs(self) -> None:
-        self.runs.refresh()
-        self.runs.choose(self.run)
-
     def _options(self) -> dict[str, Any]:
         return {"settings": self.desk.settings, "note": self.note, "selection": self.desk.selection}
 

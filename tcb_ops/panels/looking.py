@@ -39,9 +39,8 @@ class Attached(Panel):
         self.watched.attach(self._wanted)
         self.runs.choose(self.run)
 
-    def _ended(self, run: Run) -> None:
-        self.runs.refresh()
-        self.runs.choose(run)
+    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list says of each run how it stands
+        self._list_runs()
 
     def _work(self) -> Run:
         if self.run is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.doors.screen import span
 from tcb_ops.errors import InterruptedRunError
-from tcb_ops.model import Kind, Lang, Text
+from tcb_ops.model import Kind, Lang, Text, plural
 from tcb_ops.panels.markup import esc, heading, progress
 from tcb_ops.reports.wording import counts_line, verdict
 from tcb_ops.runs.stops import interrupted
@@ -70,7 +70,7 @@ def render_head(run: Run, state: State, lang: Lang, *, simulated: bool) -> str:
     kind = KINDS[Kind(record.kind)]
     title = Text(f"Run {record.id} · {said.en}", f"任务 {record.id} · {said.zh}").of(lang)
     about = Text(
-        f"{kind.en} · {record.list_name} · {record.rows:,} rows · {record.target} · {record.operator}@{record.host}",
+        f"{kind.en} · {record.list_name} · {plural(record.rows, 'row')} · {record.target} · {record.operator}@{record.host}",
         f"{kind.zh} · {record.list_name} · {record.rows:,} 行 · {record.target} · {record.operator}@{record.host}",
     ).of(lang)
     mark = '<span class="op-mark">SIMULATED 演练</span> ' if simulated else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from tcb_ops.model import Text
+from tcb_ops.model import Text, plural
 from tcb_ops.panels.brake import Brake
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Offer(widgets.VBox):
         rows, merchants, envs = rest_of(run, outcomes) if run is not None else (0, 0, 0)
         offered = run is not None and (rows > 0 or even_without)
         facts = Text(
-            f"{rows:,} rows, {merchants:,} merchants, {envs:,} environments",
+            f"{plural(rows, 'row')}, {plural(merchants, 'merchant')}, {plural(envs, 'environment')}",
             f"{rows:,} 行，{merchants:,} 个商户，{envs:,} 个环境",
         )
         desk = self._desk

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tcb_ops.panels.desk import Desk
+    from tcb_ops.panels.runs import Runs
     from tcb_ops.run import Run
 
 __all__ = ["NotYet", "Panel"]
@@ -57,6 +58,9 @@ class NotYet:
 class Panel:
     """A notebook's panel: shows itself as a cell's value. Trouble while it opens is shown, not raised."""
 
+    runs: Runs
+    """The earlier runs; among the panel's parts."""
+
     def __init__(self, target: str, where: str, lang: str, *, note: str = "", report: str = "") -> None:
         known = {str(one) for one in Lang}
         self.lang = Lang(lang) if lang in known else Lang.EN
@@ -75,7 +79,12 @@ class Panel:
                 )
             self._desk = open_desk(target, where, self.lang)
             self._watched = Watched(
-                self.voice, self._desk, report=report, changed=self._arm, ended=self._ended
+                self.voice,
+                self._desk,
+                report=report,
+                changed=self._arm,
+                ended=self._ended,
+                ended_unseen=self._list_runs,
             )
             parts = self._parts()
         except TcbOpsError as error:
@@ -99,6 +108,11 @@ class Panel:
 
     def _ended(self, run: Run) -> None:
         """Take note that a run is shown that nobody works on: it has just ended, or had before."""
+
+    def _list_runs(self) -> None:
+        """List the earlier runs anew: of one of them something has changed."""
+        self.runs.refresh()
+        self.runs.choose(self.run)
 
     def _arm(self) -> None:
         """Enable the buttons that may be pressed now."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from tcb_ops.doors.brake import facts_line
+from tcb_ops.doors.brake import done_before, facts_line
 from tcb_ops.doors.reading import PROBLEMS_SHOWN, new_fixme
 from tcb_ops.doors.screen import amount
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.lists.fixme import write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import Text
+from tcb_ops.model import Text, plural
 from tcb_ops.panels.markup import esc, heading, table
 from tcb_ops.panels.picker import Picker
 from tcb_ops.sample import FILES, PATHS
@@ -61,14 +61,15 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     """Draw what a run of the batch would send, in sum and by merchant."""
     calls = 2 if uploads else 1
     facts = [
-        (Text("merchants", "个商户"), f"{batch.merchants_count:,}"),
-        (Text("environments", "个环境"), f"{batch.envs:,}"),
-        (Text("rows", "行"), f"{batch.valid:,}"),
-        (Text("calls", "次调用"), f"{batch.valid * calls:,}"),
+        _fact(batch.merchants_count, "merchant", "个商户"),
+        _fact(batch.envs, "environment", "个环境"),
+        _fact(batch.valid, "row", "行"),
+        _fact(batch.valid * calls, "call", "次调用"),
     ]
     if uploads:
-        facts.append((Text("to upload", "待上传"), amount(batch.total_bytes)))
-    summed = " · ".join(f"<b>{esc(value)}</b> {esc(name.of(lang))}" for name, value in facts)
+        size = amount(batch.total_bytes)
+        facts.append(Text(f"{size} to upload", f"{size} 待上传"))
+    summed = " · ".join(_bold(fact.of(lang)) for fact in facts)
     shares = batch.by_merchant()
     heads = (
         Text("Merchant", "商户"),
@@ -88,6 +89,16 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
         f"<p>{summed}</p><details><summary>{esc(by)}</summary>"
         f"{table([head.of(lang) for head in heads], rows, 'snnnn', label=by)}<p>{esc(rest)}</p></details>"
     )
+
+
+def _fact(count: int, noun: str, zh: str) -> Text:
+    return Text(plural(count, noun), f"{count:,} {zh}")
+
+
+def _bold(fact: str) -> str:
+    """The number of a fact in bold."""
+    number, _, noun = fact.partition(" ")
+    return f"<b>{esc(number)}</b> {esc(noun)}"
 
 
 class Listed(widgets.VBox):
@@ -112,7 +123,9 @@ class Listed(widgets.VBox):
         lang = self._lang
 
         def again() -> None:
-            voice.start(self.read)
+            self._clear()  # at once: what was read is not what is picked now
+            self._changed()
+            voice.start(self.read, waits=True)
 
         self.paths = Picker(voice, "op-list", Text("Path list", "路径清单"), path=paths, picked=again)
         self.root = Picker(
@@ -178,9 +191,11 @@ class Listed(widgets.VBox):
         told = [batch.decided, *batch.warnings]
         self.told.value = "".join(f"<p>{esc(text.of(self._lang))}</p>" for text in told)
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
-        self._voice.say(
-            Text(f"Ready. {facts_line(batch).en}.", f"已就绪。{facts_line(batch).zh}。"),
-        )
+        ready = Text(f"Ready. {facts_line(batch).en}.", f"已就绪。{facts_line(batch).zh}。")
+        again = done_before(batch, self._desk.settings) if self._uploads else None
+        if again is not None:
+            ready = Text(f"{ready.en} {again.en}", f"{ready.zh}{again.zh}")
+        self._voice.say(ready)
         self._changed()
 
     @property

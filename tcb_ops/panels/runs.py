@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from tcb_ops.doors import python as doors
 from tcb_ops.doors.going import working
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Kind, Text
+from tcb_ops.model import Kind, Text, plural
 from tcb_ops.panels.looks import KINDS, STATES, state_of_run
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Runs(widgets.HBox):
             )
         ]
         parts = Text(
-            f"{begun[:16]} · {KINDS[Kind(record.kind)].en} · {state.en} · {record.rows:,} rows · {record.list_name} · {record.id}",
+            f"{begun[:16]} · {KINDS[Kind(record.kind)].en} · {state.en} · {plural(record.rows, 'row')} · {record.list_name} · {record.id}",
             f"{begun[:16]} · {KINDS[Kind(record.kind)].zh} · {state.zh} · {record.rows:,} 行 · {record.list_name} · {record.id}",
         )
         return parts.of(self._lang)

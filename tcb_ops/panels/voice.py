@@ -44,6 +44,7 @@ class Voice:
         """Called when work begins or ends: buttons are armed by it."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._next: Callable[[], None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -81,11 +82,19 @@ class Voice:
             return False
         return True
 
-    def start(self, what: Callable[[], None]) -> None:
-        """Do something in the background; one thing at a time."""
+    def start(self, what: Callable[[], None], *, waits: bool = False) -> None:
+        """Do something in the background; one thing at a time.
+
+        While another thing is going on, it is declined, or done next if it `waits`; of several that wait the last is done.
+        """
         with self._lock:
             if self._thread is not None:
-                self.say(Text("Still busy with the step before; wait a moment.", "上一步还在进行，请稍候。"))
+                if waits:
+                    self._next = what
+                else:
+                    self.say(
+                        Text("Still busy with the step before; wait a moment.", "上一步还在进行，请稍候。")
+                    )
                 return
             self._thread = threading.Thread(target=partial(self._do, what), name="tcb-ops-panel", daemon=True)
             thread = self._thread
@@ -99,8 +108,11 @@ class Voice:
             thread.join(seconds)
 
     def _do(self, what: Callable[[], None]) -> None:
-        try:
-            self.guarded(what)
-        finally:
-            self._thread = None
-            self.guarded(self.tells)
+        doing: Callable[[], None] | None = what
+        while doing is not None:
+            self.guarded(doing)
+            with self._lock:
+                doing, self._next = self._next, None
+                if doing is None:
+                    self._thread = None
+        self.guarded(self.tells)

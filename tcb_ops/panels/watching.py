@@ -64,13 +64,15 @@ class Watched(widgets.VBox):
         report: str = "",
         changed: Callable[[], None],
         ended: Callable[[Run], None],
+        ended_unseen: Callable[[], None],
     ) -> None:
         """Show nothing yet.
 
-        `changed` is called when a run begins or ends, `ended` with one that nobody works on; from whatever thread.
+        `changed` is called when a run begins or ends, `ended` with one that nobody works on, `ended_unseen` when one ends
+        while another is shown; from whatever thread.
         """
         self._voice, self._desk, self._lang = voice, desk, voice.lang
-        self._changed, self._ended = changed, ended
+        self._changed, self._ended, self._ended_unseen = changed, ended, ended_unseen
         self.run: Run | None = None
         self.state: State | None = None
         self._working: Working | None = None
@@ -193,6 +195,8 @@ class Watched(widgets.VBox):
         if number == self._watch:
             self.run, self._working = run, None
             self._settled(error)
+        else:
+            self._ended_unseen()
 
     def _poll(self, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""

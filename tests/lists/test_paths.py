@@ -257,7 +257,7 @@ def test_what_was_decided_is_one_line_in_both_languages(
     write: Callable[..., Path], merchants: Merchants
 ) -> None:
     batch = read_paths(write("环境ID;path\ntea-1a2b3c;a\n", encoding="gb18030"), merchants)
-    assert batch.decided.en.endswith("paths.csv: GB18030, semicolon; columns env = '环境ID', path; 1 rows")
+    assert batch.decided.en.endswith("paths.csv: GB18030, semicolon; columns env = '环境ID', path; 1 row")
     assert batch.decided.zh.endswith("paths.csv：GB18030，分号分隔；列 env = '环境ID', path；1 行")
 
 

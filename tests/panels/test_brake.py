@@ -88,7 +88,7 @@ def test_going_on_and_retrying_are_braked_too(open_lab: Any, read: Any, cut_off:
     offer = getattr(watched, button)
     brake, act = offer.brake, offer.button
     assert brake.layout.display == ""
-    assert "1 merchants, 1 environments" in read(brake.facts)
+    assert "1 merchant, 1 environment" in read(brake.facts)
     assert act.disabled
     act.click()
     panel.settle()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 from typing import Any
 
-from shop import BOOKS, many
+import pytest
+from shop import BOOKS, TEA, many
 
+from tcb_ops import panels
+from tcb_ops.errors import UsageError
 from tcb_ops.panels.looks import State
 from tcb_ops.simulator import Fault
 
@@ -129,3 +133,27 @@ def test_every_sentence_is_there_in_chinese(open_lab: Any, read: Any):
         words = read(part)
         assert not any(word in words for word in ("rows", "done", "finished", "merchants", "Merchant")), words
     assert panel.start.description == "上传"
+
+
+def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words(open_lab: Any, read: Any):
+    lab = open_lab()
+    panel = lab.uploads(Path("list.csv"), Path("files"), where=None)
+    assert panel.listed.paths.path == "list.csv"
+    assert not panel.start.disabled
+    with pytest.raises(UsageError, match=r"where = \['region=east'\]: write it as one text"):
+        panels.run_uploads(where=["region=east"])
+
+
+def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab: Any):
+    lab = open_lab(many(TEA, rows=10), [Fault(delay=0.1)])
+    audits = lab.audits()
+    audits.start.click()
+    audits.settle()
+    panel = lab.uploads()
+    panel.start.click()
+    panel.voice.settle()
+    second, thread = panel.run.id, panel.watched._thread
+    panel.watched.attach(audits.run.id)
+    thread.join(20)
+    assert panel.run.id == audits.run.id
+    assert [label for label, value in panel.runs.choice.options if value == second and "finished" in label]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +37,30 @@ def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab: Any, re
     assert panel.watched.stop.disabled
     assert hidden(panel.watched)
     assert lab.sent == 0
+
+
+def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(open_lab: Any, read: Any):
+    lab = open_lab()
+    first = Path("list.csv").read_text(encoding="utf-8").splitlines()[:2]
+    Path("other.csv").write_text("\n".join(first), encoding="utf-8")
+    panel, go = lab.uploads(), threading.Event()
+    panel.voice.start(lambda: go.wait(10) and None)
+    panel.listed.paths.text.value = "other.csv"
+    assert panel.listed.batch is None
+    assert panel.start.disabled
+    go.set()
+    panel.settle()
+    assert read(panel.listed.plan).startswith("1 merchant · 1 environment · 1 row ·")
+    assert not panel.start.disabled
+
+
+def test_a_list_that_is_done_is_said_to_be_sent_again(open_lab: Any, read: Any):
+    panel = open_lab().uploads()
+    panel.start.click()
+    panel.settle()
+    panel.listed.check.click()
+    panel.settle()
+    assert f"Run {panel.run.id} has done this list, finished" in read(panel.voice.line)
 
 
 def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do(

@@ -54,6 +54,18 @@ def test_one_thing_is_done_at_a_time_and_buttons_are_armed_anew_after_it(read: A
     assert not voice.busy
 
 
+def test_what_waits_is_done_next_and_of_several_the_last():
+    voice, go, done = Voice(Lang.EN), threading.Event(), []
+    voice.start(lambda: go.wait(10) and None)
+    voice.start(lambda: done.append("first"), waits=True)
+    voice.start(lambda: done.append("last"), waits=True)
+    assert done == []
+    go.set()
+    voice.settle()
+    assert done == ["last"]
+    assert not voice.busy
+
+
 def test_options_of_the_command_line_are_called_what_they_are_called_here(read: Any):
     voice = Voice(Lang.EN)
     voice.say(Text("give it up with --new-run.", "用 --new-run 放弃它。"))
