@@ -19,6 +19,7 @@ check: .venv/dev
 	$(BIN)/lint-imports
 
 .venv/core: pyproject.toml constraints.txt
+	@echo "Installing into .venv: about a minute, the first time."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@

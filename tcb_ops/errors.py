@@ -79,13 +79,21 @@ class SettingsError(UsageError):
 class InputError(UsageError):
     """A list or a merchants file has problems; nothing was sent.
 
-    `problems` holds every problem in the order of the file; `source` is the file as the user named it.
+    `problems` holds every problem in the order of the file; `source` is the file as the user named it; `decided` is how
+    it was read (encoding, columns), where it came so far.
     """
 
-    def __init__(self, text: Text, source: str = "", problems: Sequence[Problem] = ()) -> None:
+    def __init__(
+        self,
+        text: Text,
+        source: str = "",
+        problems: Sequence[Problem] = (),
+        decided: Text | None = None,
+    ) -> None:
         super().__init__(text)
         self.source = source
         self.problems = problems
+        self.decided = decided
 
 
 class RunNotFoundError(UsageError):

@@ -5,7 +5,6 @@ The command line, the panels and the notebooks are views over these calls.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,8 +74,7 @@ def start_audit(
     merchants: Merchants, *, selection: str = "", report: str | Path | None = None, **options: Any
 ) -> Working:
     """Begin an audit; takes what `audit` takes."""
-    sha256 = hashlib.sha256(Path(merchants.source).read_bytes()).hexdigest()
-    return begin(lambda _: audit_work(merchants, sha256, selection), _place(report), **options)
+    return begin(lambda _: audit_work(merchants, selection), _place(report), **options)
 
 
 def start_retry(
@@ -95,7 +93,8 @@ def start_retry(
         out = "links.retry.csv"
 
     def work(ledger: Ledger) -> Work:
-        return retry_work(ledger, ledger.run(run, settings.api_base), merchants, wanted, selection)
+        parent = ledger.run(run, settings.api_base)
+        return retry_work(ledger, parent, merchants, settings.api_base, wanted, selection)
 
     return begin(work, _place(out), **(options | {"settings": settings}))
 

@@ -68,6 +68,8 @@ def read_shown(
     except InputError as error:
         if error.source != source:
             raise
+        if error.decided is not None:
+            screen.say(Text(f"Read as {error.decided.en}", f"读作 {error.decided.zh}"))
         show(error)
         count = len(error.problems)
         screen.warn(

@@ -186,17 +186,20 @@ def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values
     """
     import tcb_ops as tcb
     from tcb_ops.reports.export import check_destination
+    from tcb_ops.runs.work import check_retry
 
     given, pace = take_given(values), take_pace(values)
     settings = given.settings()
     screen = given.screen(settings)
     parent = tcb.open_run(run, settings=settings)
+    check_retry(parent.record, settings.api_base)
     is_links = parent.record.kind is Kind.LINKS
     if not is_links:
         check_destination(_report_folder(out, ANY_RUN))
     selection = "; ".join(
         [*(f"errcode {c}" for c in sorted(codes)), *(f"where {w}" for w in sorted(given.where))]
     )
+    screen.say(_retried(parent))
     if parent.record.kind is Kind.UPLOAD:
         brake_retry(screen, parent, settings, yes=yes)
     going = tcb.start_retry(
@@ -269,9 +272,16 @@ def _report(screen: Screen, run: Run, given: Given, out: str | None) -> int:
     return show_run(screen, run, as_json=given.json, where=folder)
 
 
+def _retried(parent: Run) -> Text:
+    """Say which run is retried: `latest` may be the nightly audit."""
+    record = parent.record
+    name = Text(f"{record.kind} {record.id}", f"{record.kind} 任务 {record.id}")
+    return Text(f"Retrying {name.en} ({record.list_name}).", f"重试 {name.zh}（{record.list_name}）。")
+
+
 def show_run(screen: Screen, run: Run, *, as_json: bool, where: Path | None = None) -> int:
     """Print how a run ended; gives the exit code."""
-    from tcb_ops.reports.table import render_errcodes
+    from tcb_ops.reports.table import render_errcodes, rest_of
     from tcb_ops.reports.wording import verdict
 
     if as_json:
@@ -279,7 +289,7 @@ def show_run(screen: Screen, run: Run, *, as_json: bool, where: Path | None = No
     else:
         causes = run.cause_list()
         if causes:
-            screen.data(render_errcodes(causes, screen.lang))
+            screen.data(render_errcodes(causes, screen.lang, rest_of(run)))
         counts = run.outcomes
         screen.data(
             verdict(run.record.kind, counts, finished=run.record.finished_at is not None).of(screen.lang)

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.text import Text as Styled
 
-from tcb_ops.model import Lang, Text, legible
+from tcb_ops.model import GOOD, Lang, Text, legible
 from tcb_ops.reports.wording import counts_line
 
 if TYPE_CHECKING:
@@ -102,20 +103,26 @@ class Screen:
 
     def _bar(self, looks: Iterator[Progress], total: int) -> None:
         bar = Bar(
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[done]}"),
             _Rate(),
-            TextColumn("{task.fields[outcomes]}"),
+            TextColumn("{task.fields[outcomes]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=self.err,
             transient=True,
         )
         with bar:
-            task = bar.add_task("", total=total, outcomes="", look=None, lang=self.lang)
+            task = bar.add_task("", total=total, done="", outcomes="", look=None, lang=self.lang)
             for look in looks:
-                said = counts_line(look.counts, self.lang)
-                note = f" · {look.note.of(self.lang)}" if look.note else ""
-                bar.update(task, completed=look.done, outcomes=said + note, look=look)
+                # What holds the run up and what is not good come first: a narrow line cuts the rest.
+                worst_first = dict(sorted(look.counts.items(), key=lambda count: count[0] in GOOD))
+                note = f"{look.note.of(self.lang)} · " if look.note else ""
+                bar.update(
+                    task,
+                    completed=look.done,
+                    done=f"{look.done:,}/{look.total:,}",
+                    outcomes=note + counts_line(worst_first, self.lang),
+                    look=look,
+                )
 
     def _lines(self, looks: Iterator[Progress]) -> None:
         last, told = time.monotonic(), False
@@ -134,12 +141,12 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Styled:
         look = task.fields["look"]
-        return Styled(_pace(look, task.fields["lang"]) if look is not None else "")
+        return Styled(_pace(look, task.fields["lang"]) if look is not None else "", no_wrap=True)
 
 
 def _pace(look: Progress, lang: Lang) -> str:
     rate = Text(f"{look.rate:,.0f} rows/s", f"{look.rate:,.0f} 行/秒").of(lang)
-    if look.seconds_left is None:
+    if look.seconds_left is None or look.seconds_left < 1:  # the last rows may be waiting to be tried again
         return rate
     left = span(look.seconds_left)
     return f"{rate} · " + Text(f"{left} left", f"剩余 {left}").of(lang)

@@ -90,7 +90,7 @@ def _runs_table(found: list[Run], settings: Settings) -> Table:
         bad = sum(rows for outcome, rows in run.outcomes.items() if outcome not in GOOD) - pending
         cells = {
             "run": record.id,
-            "kind": record.kind,
+            "kind": f"{record.kind} (retry)" if record.parent else record.kind,
             "rows": f"{record.rows:,}",
             "bad": f"{bad:,}" if bad else "–",
             "pending": f"{pending:,}" if pending else "–",
@@ -160,7 +160,7 @@ def errcodes(run: str, **values: Any) -> int:
     By merchant and environment; `--json` gives the numbers.
     """
     import tcb_ops as tcb
-    from tcb_ops.reports.table import render_errcodes
+    from tcb_ops.reports.table import render_errcodes, rest_of
 
     given = take_given(values)
     settings = given.settings()
@@ -172,7 +172,7 @@ def errcodes(run: str, **values: Any) -> int:
         return 0
     causes = wanted.cause_list()
     if causes:
-        screen.data(render_errcodes(causes, settings.lang))
+        screen.data(render_errcodes(causes, settings.lang, rest_of(wanted)))
     else:
         screen.data(
             Text(f"Run {wanted.id}: nothing is wrong.", f"任务 {wanted.id}：没有问题。").of(settings.lang)
@@ -267,10 +267,12 @@ def explain(code: str, **values: Any) -> int:
     """
     from tcb_ops.errcodes import Errcode, describe
     from tcb_ops.errcodes import explain as look_up
+    from tcb_ops.reports.wording import ETAG_MISMATCH
 
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code.removesuffix(" (component)"))
     if code in set(Reason):
         return _explain_reason(screen, Reason(code), as_json=given.json)
     found = look_up(code)
@@ -321,6 +323,7 @@ def _about(run: Run, settings: Settings) -> dict[str, Any]:
         "list": record.list_name,
         "begun": datetime.fromtimestamp(record.created_at, settings.zone).isoformat(timespec="seconds"),
         "finished": record.finished_at is not None,
+        "parent": record.parent,
         "operator": record.operator,
         "host": record.host,
         "note": record.note,
@@ -331,12 +334,14 @@ def _head(run: Run, settings: Settings) -> Text:
     record = run.record
     begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "seconds")
     state = Text("finished", "已完成") if record.finished_at is not None else Text("unfinished", "未完成")
-    why = Text("", "")
+    why, of = Text("", ""), Text("", "")
+    if record.parent:
+        of = Text(f", a retry of {record.parent}", f"（{record.parent} 的重试）")
     if record.stopped is not None:
         why = Text(f" ({record.stopped.en})", f"（{record.stopped.zh}）")
     return Text(
-        f"Run {record.id} · {record.kind} to {record.target} · {record.list_name}, {plural(record.rows, 'row')} · begun {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
-        f"任务 {record.id} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why.zh}",
+        f"Run {record.id}{of.en} · {record.kind} to {record.target} · {record.list_name}, {plural(record.rows, 'row')} · begun {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
+        f"任务 {record.id}{of.zh} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why.zh}",
     )
 
 

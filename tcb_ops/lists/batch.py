@@ -122,7 +122,7 @@ class Batch:
         self.staging.clear_file_problems()
         if problem := files.problem():
             self.staging.add_problems([problem], of_file=True)
-            raise input_error(str(self.source), self.problems)
+            raise input_error(str(self.source), self.problems, self.decided)
         for page in self.staging.files():
             facts: list[tuple[int, int, int]] = []
             unfit: list[Problem] = []
@@ -135,7 +135,7 @@ class Batch:
             self.staging.set_files(facts)
             self.staging.add_problems(unfit, of_file=True)
         if self.on_bad == "refuse" and self.problems:
-            raise input_error(str(self.source), self.problems)
+            raise input_error(str(self.source), self.problems, self.decided)
         return replace(self, root=Path(root))
 
     def close(self) -> None:

@@ -43,8 +43,17 @@ class Merchants(Sequence[Merchant]):
     `whole` is the file without `--where`: who serves an environment does not depend on how a command is narrowed.
     """
 
-    def __init__(self, lines: Sequence[Merchant], source: str = "", whole: Merchants | None = None) -> None:
+    def __init__(
+        self,
+        lines: Sequence[Merchant],
+        source: str = "",
+        whole: Merchants | None = None,
+        *,
+        sha256: str = "",
+    ) -> None:
+        """`sha256`: of the file as it was read; empty where the lines come from nowhere else."""
         self.source = source
+        self.sha256: str = sha256 or (whole.sha256 if whole is not None else "")
         self.whole = whole if whole is not None else self
         self._lines = tuple(lines)
         self._keys = frozenset((m.appid, m.env) for m in self._lines)
@@ -126,7 +135,7 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
         )
     if problems:
         raise input_error(name, problems)
-    whole = Merchants(lines, name)
+    whole = Merchants(lines, name, sha256=decoded.sha256)
     return _narrowed(whole, where, table.headers, found) if where else whole
 
 

@@ -105,8 +105,9 @@ def read_paths(
         raise input_error(name, [of_file(message, mend, line=table.header_line)])
     staging.add_problems(_again(check.column("path"), *repeat) for repeat in staging.repeats())
     problems = Problems(staging, check.headers)
+    decided = _decided(name, table, found, check)
     if broken or (on_bad == "refuse" and root is None and problems):
-        raise input_error(name, problems)
+        raise input_error(name, problems, decided)
     if not check.rows:
         raise UsageError(
             Text(
@@ -122,7 +123,7 @@ def read_paths(
         encoding=listing.encoding,
         delimiter=table.delimiter,
         warnings=table.warnings + check.warnings(),
-        decided=_decided(name, table, found, check),
+        decided=decided,
         merchants=merchants,
         left_out=check.left_out,
         on_bad=on_bad,

@@ -29,11 +29,11 @@ def format_problem(source: str, problem: Problem, lang: Lang) -> str:
     return f"{where}{column}{message} — {mend}"
 
 
-def input_error(source: str, problems: Sequence[Problem]) -> InputError:
+def input_error(source: str, problems: Sequence[Problem], decided: Text | None = None) -> InputError:
     """The error that refuses a file: how many problems, and the first one in full."""
     many, first = len(problems), problems[0]
     en, zh = format_problem(source, first, Lang.EN), format_problem(source, first, Lang.ZH)
     if many > 1:
         en = f"{source} has {many:,} problems, so nothing was sent. The first: {en}"
         zh = f"{source} 有 {many:,} 处问题，什么都没有发送。第一处：{zh}"
-    return InputError(Text(en, zh), source, problems)
+    return InputError(Text(en, zh), source, problems, decided)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import Lang, Outcome, Reason, Text, legible
+from tcb_ops.model import Kind, Lang, Outcome, Reason, Text, legible
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.wording import dead_token, why
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from tcb_ops.run import Run
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord, Tally
 
@@ -26,12 +27,15 @@ __all__ = [
     "causes",
     "errcode_table",
     "render_errcodes",
+    "rest_of",
 ]
 
-LINES = 40
-"""Lines that the table may take on a terminal, more or less."""
-TEXTS = 4
-"""Lines of them that a code takes beside its merchants: what it means, what to do (which wraps), a blank one."""
+CODES = 20
+"""Codes that the table shows on a terminal."""
+MERCHANTS = 40
+"""Lines of merchants that it shows, over all codes."""
+FEWEST = 3
+"""Of them, what each code may take at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,38 +145,40 @@ def _by_merchant(found: Iterable[Cause]) -> tuple[MerchantShare, ...]:
     return tuple(sorted(shares, key=lambda share: (-share.rows, share.merchant, share.appid)))
 
 
-def render_errcodes(listed: Sequence[Cause], lang: Lang) -> Table:
+def rest_of(run: Run) -> str:
+    """Where a run's causes stand in full: in its report, or in the one that can be made."""
+    return f"tcb-ops report {run.id}" if run.record.kind is Kind.LINKS else "errcodes.csv"
+
+
+def render_errcodes(listed: Sequence[Cause], lang: Lang, rest: str = "errcodes.csv") -> Table:
     """Draw causes for a terminal: each code with its texts once, its merchants and their rows beneath, aligned.
 
-    Takes some 40 lines at most, however many merchants and codes there are; what is left out is counted.
+    `rest`: where what is left out can be seen.
+    However many merchants there are, it is a screen or two; what is left out is counted.
     """
     from rich.cells import cell_len
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text as Styled
 
+    from tcb_ops.reports.folding import Folded
+
     table = Table.grid()
     groups = by_code(listed)
-    shown = groups[: LINES // TEXTS]
+    shown = groups[:CODES]
     parts = [
-        _lines(group, count, lang)
+        _lines(group, count, lang, rest)
         for group, count in zip(shown, _share([len(group.merchants) for group in shown]), strict=True)
     ]
     every = [line for lines in parts for line in lines]
     widths = [max((cell_len(line[column]) for line in every), default=0) for column in range(3)]
     for group, lines in zip(shown, parts, strict=True):
-        head = Styled.assemble(
-            (legible(group.code), "bold"),
-            f" · {_rows(group.rows).of(lang)} · {legible(group.meaning.of(lang))}",
-            overflow="fold",
-        )
-        table.add_row(head)
-        # No break after the arrow: Chinese has no spaces, and would all move to the next line.
-        table.add_row(Styled(f"→\u00a0{group.action.of(lang)}", overflow="fold"))
+        code = legible(group.code)
+        head = f"{code} · {_rows(group.rows).of(lang)} · {legible(group.meaning.of(lang))}"
+        table.add_row(Folded(head, bold=len(code)))
+        table.add_row(Folded(f"→ {group.action.of(lang)}"))
         if group.detail:
-            table.add_row(
-                Padding(Styled(legible(group.detail), style="italic", overflow="fold"), (0, 0, 0, 2))
-            )
+            table.add_row(Padding(Folded(legible(group.detail), style="italic"), (0, 0, 0, 2)))
         inner = Table.grid(padding=(0, 3, 0, 0))
         inner.add_column(no_wrap=True, width=min(widths[0], 30))
         inner.add_column(no_wrap=True, width=min(widths[1], 28))
@@ -184,19 +190,19 @@ def render_errcodes(listed: Sequence[Cause], lang: Lang) -> Table:
         rows = _rows(sum(group.rows for group in left)).of(lang)
         table.add_row(
             Text(
-                f"… and {len(left)} more codes · {rows}: errcodes.csv",
-                f"……另有 {len(left)} 个错误码 · {rows}：见 errcodes.csv",
+                f"… and {len(left)} more codes · {rows}: {rest}",
+                f"……另有 {len(left)} 个错误码 · {rows}：见 {rest}",
             ).of(lang)
         )
     return table
 
 
-def _lines(group: CodeGroup, count: int, lang: Lang) -> list[tuple[str, str, str]]:
+def _lines(group: CodeGroup, count: int, lang: Lang, rest: str) -> list[tuple[str, str, str]]:
     """The merchants of a code that are shown, and how many more there are: name, environments, rows."""
     lines = [(legible(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
     if left := group.merchants[count:]:
         more = Text(f"… and {len(left):,} more merchants", f"……另有 {len(left):,} 家商户")
-        lines.append((more.of(lang), "errcodes.csv", f"{sum(share.rows for share in left):,}"))
+        lines.append((more.of(lang), rest, f"{sum(share.rows for share in left):,}"))
     return lines
 
 
@@ -207,18 +213,19 @@ def _share(wanted: Sequence[int]) -> list[int]:
     wanted            given
     ================  ==========
     3                 3
-    300               35
-    300, 2            29, 2
-    300, 300          15, 15
+    300               39
+    300, 2            37, 2
+    300, 300          19, 19
+    20 times 300      20 times 2
     ================  ==========
     """
     given = [0] * len(wanted)
-    left = LINES - TEXTS * len(wanted)
+    left = MERCHANTS
     smallest_first = sorted(range(len(wanted)), key=lambda place: wanted[place])
     for served, place in enumerate(smallest_first):
-        fair = max(1, left // (len(wanted) - served))
+        fair = max(FEWEST, left // (len(wanted) - served))
         # One line is for "… and N more merchants".
-        given[place] = wanted[place] if wanted[place] <= fair else max(1, fair - 1)
+        given[place] = wanted[place] if wanted[place] <= fair else fair - 1
         left -= given[place] + (given[place] < wanted[place])
     return given
 

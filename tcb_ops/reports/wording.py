@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tcb_ops.model import RowEnd
 
 __all__ = [
+    "ETAG_MISMATCH",
     "OUTCOMES",
     "Why",
     "action_text",
@@ -41,7 +42,7 @@ OUTCOMES: dict[Outcome, Text] = {
 """The outcomes as screens name them."""
 
 _NOTHING = Text("", "")
-_ETAG_MISMATCH = "ETagMismatch"
+ETAG_MISMATCH = "ETagMismatch"
 """What a run writes where a store's code would stand, when the store holds other bytes than were sent."""
 
 
@@ -199,7 +200,7 @@ def why(
         own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
         # Told apart from the merchants' rows of the same code: another cause, mended elsewhere.
         return Why(f"{errcode} (component)" if own != known else str(errcode), own.meaning, own.action)
-    if store_code == _ETAG_MISMATCH:
+    if store_code == ETAG_MISMATCH:
         return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH])
     if store_code or (reason is Reason.STORE_REFUSED and http_status):
         # An unknown code is whatever the server wrote, and the catalogue quotes it.

@@ -12,7 +12,7 @@ from tcb_ops.runs.schema import CARRIES_ERRCODE, envs, rows, runs
 if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord
 
-__all__ = ["QUARTER", "errcodes_by_quarter", "previous_run", "rows_by_path"]
+__all__ = ["QUARTER", "earlier_runs", "errcodes_by_quarter", "rows_by_path"]
 
 QUARTER = 900
 """Seconds. Every time zone is off UTC by whole quarters of an hour: days of any zone are made of them."""
@@ -61,8 +61,8 @@ def errcodes_by_quarter(target: str, since: float, dialect: str) -> sa.Select[An
     ).join(envs, (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place))
 
 
-def previous_run(run: RunRecord) -> sa.Select[Any]:
-    """Select the finished run that came before one: same kind, same target, a list of the same name; no retries."""
+def earlier_runs(run: RunRecord) -> sa.Select[Any]:
+    """Select the finished runs that came before one, the latest first: same kind and target, a list of the same name; no retries."""
     query = sa.select(runs).where(
         runs.c.kind == run.kind,
         runs.c.target == run.target,
@@ -73,4 +73,4 @@ def previous_run(run: RunRecord) -> sa.Select[Any]:
     )
     if run.kind is not Kind.AUDIT:
         query = query.where(runs.c.list_name == run.list_name)
-    return query.order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(1)
+    return query.order_by(runs.c.created_at.desc(), runs.c.number.desc())

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, RunNotFoundError
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Text
-from tcb_ops.runs.across import errcodes_by_quarter, previous_run, rows_by_path
+from tcb_ops.runs.across import earlier_runs, errcodes_by_quarter, rows_by_path
 from tcb_ops.runs.course import ended_between, ends_by_moment, moments, phases_of
 from tcb_ops.runs.database import open_database
 from tcb_ops.runs.records import (
@@ -232,15 +232,15 @@ class Lookup:
     def mended(self, run: RunRecord) -> set[int]:
         """Lines of a run that one of its retries, or a retry of those, has ended well since."""
         lines: set[int] = set()
-        for child in self._read(sa.select(runs).where(runs.c.parent == run.id)):
-            good = sa.select(rows.c.line).where(rows.c.run == child.number, rows.c.outcome.in_(GOOD))
+        for retry in self.retries(run):
+            good = sa.select(rows.c.line).where(rows.c.run == retry.number, rows.c.outcome.in_(GOOD))
             lines.update(line for (line,) in self._read(good))
-            lines |= self.mended(read_run(child))
         return lines
 
     def retries(self, run: RunRecord) -> list[RunRecord]:
-        """List the retries of a run and the retries of those, the oldest first."""
-        found = [read_run(record) for record in self._read(sa.select(runs).where(runs.c.parent == run.id))]
+        """List the retries of a run and the retries of those, the oldest first; only what went to the run's target."""
+        query = sa.select(runs).where(runs.c.parent == run.id, runs.c.target == run.target)
+        found = [read_run(record) for record in self._read(query)]
         found += [later for retry in list(found) for later in self.retries(retry)]
         return sorted(found, key=lambda retry: retry.number)
 
@@ -318,9 +318,10 @@ class Lookup:
         return self._stream(rows_by_path(run, self._engine.dialect.name))
 
     def previous(self, run: RunRecord) -> RunRecord | None:
-        """Find the finished run before this one that it can be compared with; a retry has none."""
-        found = [] if run.parent else self._read(previous_run(run))
-        return read_run(found[0]) if found else None
+        """Find the finished run before this one that it can be compared with, over the same part; a retry has none."""
+        found = [] if run.parent else self._read(earlier_runs(run))
+        same = (one for one in map(read_run, found) if one.selection == run.selection)
+        return next(same, None)
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) over the runs of a target."""

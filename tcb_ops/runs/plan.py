@@ -121,7 +121,7 @@ def plan(
 def _same_work(ledger: Ledger, work: Work, settings: Settings, now: float) -> RunRecord | None:
     """The newest run that this work may go on with: unfinished, or done today but for its report."""
     for run in ledger.unfinished(work.kind, settings.api_base, work.list_sha256, work.root_name):
-        same_part = (run.settings.get("selection", ""), run.parent) == (work.selection, work.parent)
+        same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and (run.finished_at is None or now - run.created_at < SAME_RUN.total_seconds()):
             return run
     return None

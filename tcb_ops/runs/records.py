@@ -74,6 +74,11 @@ class RunRecord(NewRun):
     retries: tuple[str, ...] = ()
     """With `report --final`: the retries whose ends are in. Not in the ledger."""
 
+    @property
+    def selection(self) -> str:
+        """The part of the list or of the merchants that was meant: what --where and its like were; empty for all."""
+        return str(self.settings.get("selection", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class EnvRecord:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord
 
-__all__ = ["PROBE", "Work", "audit_work", "list_work", "rest_work", "retry_work"]
+__all__ = ["PROBE", "Work", "audit_work", "check_retry", "list_work", "rest_work", "retry_work"]
 
 PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit asks a link for. Nothing is stored there."""
@@ -67,14 +67,16 @@ def list_work(batch: Batch, kind: Kind, selection: str = "") -> Work:
     )
 
 
-def retry_work(
-    ledger: Ledger, parent: RunRecord, merchants: Merchants, codes: Collection[str] = (), selection: str = ""
-) -> Work:
-    """The refused, failed and not attempted rows of a finished run, of these merchants, and of these codes if any.
-
-    Rows that an earlier retry has mended are done.
-    Local files are looked at anew: they may have been mended. Raises UsageError where nothing is left to do.
-    """
+def check_retry(parent: RunRecord, target: str) -> None:
+    """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
+    if parent.target != target:
+        raise UsageError(
+            Text(
+                f"run {parent.id} went to {parent.target}, and now the target is {target}. To retry it there: --api-base "
+                f"{parent.target}",
+                f"任务 {parent.id} 的目标是 {parent.target}，而现在的目标是 {target}。要在原目标重试，请加上 --api-base {parent.target}",
+            )
+        )
     if parent.finished_at is None:
         raise UsageError(
             Text(
@@ -82,6 +84,23 @@ def retry_work(
                 f"任务 {parent.id} 尚未完成：再次运行原命令即可继续。retry 只用于已完成的任务。",
             )
         )
+
+
+def retry_work(
+    ledger: Ledger,
+    parent: RunRecord,
+    merchants: Merchants,
+    target: str,
+    codes: Collection[str] = (),
+    selection: str = "",
+) -> Work:
+    """The refused, failed and not attempted rows of a finished run, of these merchants, and of these codes if any.
+
+    Rows that an earlier retry has mended are done.
+    Local files are looked at anew: they may have been mended. Raises UsageError where nothing is left to do, or the run
+    went to another target.
+    """
+    check_retry(parent, target)
     root = Path(parent.root) if parent.root else None
     wanted = {(merchant.env, merchant.appid) for merchant in merchants}
     mended = ledger.mended(parent)
@@ -98,7 +117,7 @@ def retry_work(
 
     places = _places(rows(), merchants)
     if not places:
-        raise UsageError(_nothing_left(ledger, parent))
+        raise UsageError(_nothing_left(ledger, parent, narrowed=bool(selection or codes)))
     return Work(
         Kind(parent.kind),
         parent.list_name,
@@ -113,7 +132,7 @@ def retry_work(
     )
 
 
-def _nothing_left(ledger: Ledger, parent: RunRecord) -> Text:
+def _nothing_left(ledger: Ledger, parent: RunRecord, *, narrowed: bool) -> Text:
     """Why a run has no row to run again: its retries have done them all, the rest is its parent's, or none was asked for."""
     counts = ledger.counts(parent)
     bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
@@ -125,13 +144,14 @@ def _nothing_left(ledger: Ledger, parent: RunRecord) -> Text:
         )
     whole = f" It is a retry itself: `tcb-ops retry {parent.parent}` for the rest." if parent.parent else ""
     whole_zh = f"它本身是一次重试：其余的行请用 `tcb-ops retry {parent.parent}`。" if parent.parent else ""
+    such, such_zh = (" such", "符合条件且") if narrowed else ("", "")
     return Text(
-        f"run {parent.id} has no such row to run again (`tcb-ops errcodes {parent.id}` shows what there is).{whole}",
-        f"任务 {parent.id} 中没有需要重试的行（可用 `tcb-ops errcodes {parent.id}` 查看）。{whole_zh}",
+        f"run {parent.id} has no{such} row to run again (`tcb-ops errcodes {parent.id}` shows what there is).{whole}",
+        f"任务 {parent.id} 中没有{such_zh}需要重试的行（可用 `tcb-ops errcodes {parent.id}` 查看）。{whole_zh}",
     )
 
 
-def audit_work(merchants: Merchants, sha256: str, selection: str = "") -> Work:
+def audit_work(merchants: Merchants, selection: str = "") -> Work:
     """One row per merchant's environment, all with the same path."""
     lines = list(merchants)
 
@@ -143,7 +163,7 @@ def audit_work(merchants: Merchants, sha256: str, selection: str = "") -> Work:
     return Work(
         Kind.AUDIT,
         Path(merchants.source).name,
-        sha256,
+        merchants.sha256,
         0,
         ("appid", "name", "env"),
         None,
@@ -164,7 +184,7 @@ def rest_work(run: RunRecord) -> Work:
         Path(run.root) if run.root else None,
         lambda: iter(()),  # they stand in the ledger
         [],
-        run.settings.get("selection", ""),
+        run.selection,
         run.parent,
     )
 

@@ -79,6 +79,7 @@ def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_d
     assert said.code == 2
     shown = [line for line in said.err.splitlines() if line.startswith("list.csv:")]
     assert len(shown) == 50
+    assert "Read as list.csv: UTF-8, comma; columns env, path; 120 rows" in said.err
     assert "… and 190 more problems" in said.err or "… and 70 more problems" in said.err
     fix_me = (desk.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fix_me) == 121

@@ -166,6 +166,23 @@ def test_runs_are_a_line_each_and_what_all_have_alike_is_left_out(open_desk):
     assert [line.split()[-1] for line in elsewhere] == ["target", desk.shop.sim.base.partition("://")[2]]
 
 
+def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_desk):
+    desk = open_desk(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    first = desk.upload("--json").json["run"]
+    said = desk("retry")
+    assert f"Retrying upload {first} (list.csv)." in said.err
+    assert "upload (retry)" in desk("runs").out
+    assert f", a retry of {first} · upload to" in desk("show").out
+    assert [one["parent"] for one in desk("runs", "--json").json["runs"]] == [first, ""]
+    assert "没有符合条件且需要重试的行" in desk("retry", first, "--errcode", "12345", "--lang", "zh").err
+
+
+@pytest.mark.parametrize("code", ["ETagMismatch", "61007 (component)"])
+def test_whatever_the_table_names_is_explained(open_desk, code):
+    said = open_desk()("explain", code)
+    assert (said.code, said.out.count("What to do:")) == (0, 1)
+
+
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_dry_run_counts_and_sends_nothing(open_desk, kind):
     desk = open_desk()

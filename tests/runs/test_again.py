@@ -1,5 +1,8 @@
 """Running again, carefully: retry, skip-unchanged, canary, audit."""
 
+import hashlib
+import sqlite3
+
 import pytest
 from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Whole
 
@@ -59,7 +62,7 @@ def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(open_shop: Open
 def test_what_cannot_be_retried_is_said(open_shop: OpenShop):
     shop = open_shop()
     good = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
-    with pytest.raises(tcb.UsageError, match="no such row to run again"):
+    with pytest.raises(tcb.UsageError, match="no row to run again"):
         tcb.retry(good.id, shop.merchants, settings=shop.settings)
 
 
@@ -148,6 +151,44 @@ def test_a_second_retry_leaves_out_what_the_first_has_mended(open_shop: OpenShop
             tcb.retry(run.id, shop.merchants, settings=shop.settings)
         with pytest.raises(tcb.UsageError, match=f"tcb-ops retry {run.id}"):
             tcb.retry(second.id, shop.merchants, settings=shop.settings)
+
+
+def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_shop: OpenShop):
+    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    elsewhere = shop.with_options(api_base="https://api.weixin.qq.com")
+    with pytest.raises(tcb.UsageError, match=f"went to {shop.sim.base}, and now .* --api-base {shop.sim.base}"):
+        tcb.retry(run.id, shop.merchants, settings=elsewhere)
+    assert [one.id for one in tcb.all_runs(settings=shop.settings)] == [run.id]
+
+
+def test_what_was_put_elsewhere_mends_nothing_here(open_shop: OpenShop, whole: Whole):
+    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    with reopened(shop):
+        retry = tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK)
+        assert run.final().counts == {"uploaded": 30}
+        with sqlite3.connect(shop.folder / "ledger.db") as ledger:  # as ledgers may hold from before this was refused
+            ledger.execute("UPDATE runs SET target = 'http://127.0.0.1:9' WHERE id = ?", (retry.id,))
+        assert run.final().counts == {"uploaded": 20, "refused": 10}
+        assert whole(tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK), 10) == {
+            "uploaded": 10
+        }
+
+
+def test_an_audit_is_of_the_merchants_that_were_read_and_compared_with_one_of_the_same_part(
+    open_shop: OpenShop,
+):
+    shop = open_shop()
+    merchants = tcb.read_merchants(shop.folder / "merchants.csv")
+    before = hashlib.sha256((shop.folder / "merchants.csv").read_bytes()).hexdigest()
+    (shop.folder / "merchants.csv").write_text("gone", encoding="utf-8")
+    whole = tcb.audit(merchants, settings=shop.settings, pace=QUICK)
+    assert whole.record.list_sha256 == before
+    part = tcb.audit(merchants, settings=shop.settings, pace=QUICK, selection="where region=east")
+    assert part.changes() is None
+    again = tcb.audit(merchants, settings=shop.settings, pace=QUICK)
+    assert again.changes().older.id == whole.id
 
 
 def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_shop: OpenShop):

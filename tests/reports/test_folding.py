@@ -1,0 +1,48 @@
+"""Chinese and Latin text on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from tcb_ops.errcodes import all_errcodes
+from tcb_ops.model import Lang
+from tcb_ops.reports.folding import Folded, fold
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("请重新授权并勾选权限集。", 10, ["请重新授权", "并勾选权限", "集。"]),
+        ("请用 tcb/createclouduser 开通", 22, ["请用", "tcb/createclouduser 开", "通"]),
+        ("ask the owner", 8, ["ask the", "owner"]),
+        ("权限集「小程序」", 8, ["权限集", "「小程", "序」"]),
+        ("a-word-that-is-too-long 了", 10, ["a-word-that-is-too-long", "了"]),
+        ("", 10, [""]),
+        ("短", 10, ["短"]),
+    ],
+)
+def test_lines_break_between_characters_and_at_no_closing_mark(
+    text: str, width: int, lines: list[str]
+) -> None:
+    assert fold(text, width).split("\n") == lines
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("lang", list(Lang))
+def test_nothing_is_lost_and_no_line_is_short_for_nothing(lang: Lang, width: int) -> None:
+    for known in all_errcodes():
+        text = known.action.of(lang)
+        lines = fold(text, width).split("\n")
+        assert "".join("".join(lines).split()) == "".join(text.split())
+        assert all(cell_len(line) <= width for line in lines)
+        assert all(cell_len(line) > width - 30 for line in lines[:-1])
+
+
+def test_it_is_drawn_to_the_width_there_is() -> None:
+    out = io.StringIO()
+    Console(file=out, width=10).print(Folded("61007 请重新授权", bold=5))
+    assert out.getvalue() == "61007 请重\n新授权\n"
