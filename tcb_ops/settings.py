@@ -25,9 +25,11 @@ from tcb_ops.model import Lang, Text, is_loopback
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SETTINGS_FILE", "Settings", "TokenSettings", "load_settings"]
+__all__ = ["CONFIG", "SETTINGS_FILE", "Settings", "TokenSettings", "load_settings", "settings_file"]
 
 SETTINGS_FILE = "tcb-ops.toml"
+CONFIG = "TCB_OPS_CONFIG"
+"""Names the settings file, as `--config` does: how `notebook --config` reaches its kernel."""
 _NO_BASE = "must look like https://api.weixin.qq.com"
 _NO_SPACE = "holds a space or a control character; it must look like https://api.weixin.qq.com"
 _NO_PORT = "has no port from 1 to 65535 behind its colon"
@@ -221,14 +223,19 @@ class Settings(BaseSettings):
         return is_loopback(urlsplit(self.api_base).hostname or "")
 
 
+def settings_file(config: str | Path | None = None) -> Path:
+    """The settings file: the one given, the one that TCB_OPS_CONFIG names, or tcb-ops.toml in the working folder."""
+    return Path(config or os.environ.get(CONFIG) or SETTINGS_FILE)
+
+
 def load_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings file, the environment and the options given.
 
-    `config` None means tcb-ops.toml in the working folder, which need not be there. Options that are None do not
-    count. Raises SettingsError naming the file or variable, never showing a value.
+    `config` None means the file that TCB_OPS_CONFIG names, or else tcb-ops.toml in the working folder, which need not be
+    there. Options that are None do not count. Raises SettingsError naming the file or variable, never showing a value.
     """
-    file = Path(config) if config is not None else Path(SETTINGS_FILE)
-    from_file = _read(file, required=config is not None)
+    file = settings_file(config)
+    from_file = _read(file, required=bool(config or os.environ.get(CONFIG)))
     given = _given(options or {})
 
     class _Layered(Settings):
@@ -304,8 +311,8 @@ def _read(file: Path, *, required: bool) -> dict[str, Any]:
             return {}
         raise SettingsError(
             Text(
-                f"{file}: no such settings file. Check --config.",
-                f"{file}：没有这个设置文件。请检查 --config。",
+                f"{file}: no such settings file. Check --config and {CONFIG}.",
+                f"{file}：没有这个设置文件。请检查 --config 和 {CONFIG}。",
             )
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

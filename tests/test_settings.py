@@ -206,6 +206,17 @@ def test_a_file_that_is_named_must_be_there() -> None:
         load_settings("nope.toml")
 
 
+def test_a_variable_names_the_file_as_the_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("confirm_over = 1")
+    write("confirm_over = 2", "other.toml")
+    monkeypatch.setenv("TCB_OPS_CONFIG", "other.toml")
+    assert load_settings().confirm_over == 2
+    assert load_settings("tcb-ops.toml").confirm_over == 1
+    monkeypatch.setenv("TCB_OPS_CONFIG", "nope.toml")
+    with pytest.raises(SettingsError, match=r"nope\.toml: no such settings file.*TCB_OPS_CONFIG"):
+        load_settings()
+
+
 def test_a_settings_file_with_a_byte_order_mark_is_read() -> None:
     Path("tcb-ops.toml").write_text('lang = "zh"', encoding="utf-8-sig")
     assert load_settings().lang is Lang.ZH

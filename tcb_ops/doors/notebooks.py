@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -15,11 +14,14 @@ from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.screen import Screen
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Lang, Text
-from tcb_ops.settings import load_settings
+from tcb_ops.settings import CONFIG, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tcb_ops.doors.options import Given
-    from tcb_ops.settings import Settings
+    from tcb_ops.headless.parameters import Value
+    from tcb_ops.headless.source import Source
 
 __all__ = ["lab", "notebook"]
 
@@ -57,12 +59,13 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) ->
     taken = take_parameters(source.parameters, [*parameters, *_from_options(given)], source.name)
     if "lang" in known:
         taken.setdefault("lang", settings.lang.value)
+    _check_target(given, source, taken)
     check_place(source, Path(out))
     ended = execute(
         source,
         taken,
         Path(out),
-        environment=_environment(given, settings),
+        environment=_environment(given),
         lang=Lang(settings.lang),
         zone=settings.zone,
         tell=lambda number, of, cell: screen.say(
@@ -100,17 +103,42 @@ def _from_options(given: Given) -> list[str]:
     return [*words, f"where={'; '.join(given.where)}"] if given.where else words
 
 
-def _environment(given: Given, settings: Settings) -> dict[str, str]:
-    """Options that name a target, as the variables that the notebook's own settings are read from."""
-    if not any((given.config, given.api_base, given.merchants, given.tokens, given.ledger)):
-        return {}
-    told: dict[str, str] = {}
-    for name, value in settings.model_dump(mode="json", exclude_unset=True).items():
-        within = value.items() if isinstance(value, dict) else [("", value)]
-        for inner, plain in within:
-            variable = "__".join(filter(None, (f"TCB_OPS_{name}", inner))).upper()
-            told[variable] = plain if isinstance(plain, str) else json.dumps(plain)
-    return told
+def _environment(given: Given) -> dict[str, str]:
+    """Options that say where to, as the variables that the notebook's own settings are read from."""
+    tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", given.tokens))
+    told = (
+        (CONFIG, given.config),
+        ("TCB_OPS_API_BASE", given.api_base),
+        ("TCB_OPS_MERCHANTS", given.merchants),
+        ("TCB_OPS_LEDGER", given.ledger),
+        *(tokens if given.tokens else ()),
+    )
+    return {name: value for name, value in told if value}
+
+
+def _check_target(given: Given, source: Source, taken: Mapping[str, Value]) -> None:
+    """Refuse options that lead to a target of one's own where the notebook is going to practise on the embedded one.
+
+    A notebook without the parameter `target` has its target from the settings alone.
+    """
+    usual = {parameter.name: parameter.default for parameter in source.parameters}
+    if taken.get("target", usual.get("target")) != "simulator":
+        return
+    options = {
+        "--api-base": given.api_base,
+        "--merchants": given.merchants,
+        "--tokens": given.tokens,
+        "--ledger": given.ledger,
+    }
+    for option, value in options.items():
+        if value:
+            raise UsageError(
+                Text(
+                    f"{option} is for a live run, and {source.name} practises on the embedded simulator unless told "
+                    "otherwise: add -p target=live. Nothing was run.",
+                    f"{option} 用于线上运行，而 {source.name} 默认在内置模拟器上演练：请加上 -p target=live。未运行任何内容。",
+                )
+            )
 
 
 @click.command(context_settings={"ignore_unknown_options": False})

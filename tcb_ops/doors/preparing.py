@@ -16,7 +16,7 @@ from tcb_ops.doors.reading import show_problems
 from tcb_ops.doors.screen import Screen, amount
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.model import Text, plural
-from tcb_ops.settings import SETTINGS_FILE, load_settings
+from tcb_ops.settings import SETTINGS_FILE, load_settings, settings_file
 
 if TYPE_CHECKING:
     from tcb_ops.doors.options import Given
@@ -174,10 +174,15 @@ def make_list(
 
 def _own(given: Given, settings: Settings) -> frozenset[str]:
     """The real paths of what must never be uploaded, however a folder is aimed."""
-    config = given.config or SETTINGS_FILE
     links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
     tokens = settings.tokens
-    named: list[str | Path] = [config, settings.merchants, tokens.file, tokens.store, *links]
+    named: list[str | Path] = [
+        settings_file(given.config),
+        settings.merchants,
+        tokens.file,
+        tokens.store,
+        *links,
+    ]
     named += [
         value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
     ]

@@ -69,7 +69,7 @@ def execute(
     with tempfile.TemporaryDirectory(prefix="tcb-ops-notebook-") as folder:
         result = Path(folder) / "result.json"
         told = {
-            "TCB_OPS_RUN_NOW": "1",
+            "TCB_OPS_RUN_NOW": "0" if values.get("RUN_NOW") is False else "1",
             "TCB_OPS_HEADLESS_RESULT": str(result),
             "TCB_OPS_HEADLESS_OUT": str(out.absolute()),
         }

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
+from tcb_ops.model import Text, legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Parameter", "Value", "listed", "parameters_of", "take_parameters"]
+__all__ = ["Parameter", "Value", "check_text", "listed", "parameters_of", "take_parameters"]
 
 Value = str | bool | int | float
 """What a parameter may be."""
@@ -87,6 +87,7 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
     for word in given:
         name, equals, said = word.partition("=")
         name = name.strip()
+        check_text("-p", name)
         if _SECRET.search(name):
             raise UsageError(
                 Text(
@@ -95,6 +96,7 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
                     f"-p {name}：密钥不能作为笔记本参数，因为参数会保存在执行后的笔记本里。请写在设置文件、环境变量或令牌文件中。",
                 )
             )
+        check_text(f"-p {name}", said)
         if not equals:
             raise UsageError(Text(f"-p {name}: write -p NAME=VALUE.", f"-p {name}：请写成 -p 名称=值。"))
         if name not in by_name:
@@ -103,6 +105,20 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
             raise UsageError(Text(f"-p {name} is given twice.", f"-p {name} 给了两次。"))
         taken[name] = _value(by_name[name], said, notebook)
     return taken
+
+
+def check_text(what: str, said: str) -> None:
+    """Refuse bytes that are no UTF-8: they cannot be kept in the executed notebook. Raises UsageError."""
+    try:
+        said.encode()
+    except UnicodeEncodeError:
+        shown = legible(said)
+        raise UsageError(
+            Text(
+                f"{what} {shown}: these bytes are no UTF-8 text. Write it in UTF-8; nothing was run.",
+                f"{what} {shown}：这些字节不是 UTF-8 文本。请用 UTF-8 书写；未运行任何内容。",
+            )
+        ) from None
 
 
 def _value(parameter: Parameter, said: str, notebook: str) -> Value:

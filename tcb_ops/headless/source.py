@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import UsageError
-from tcb_ops.headless.parameters import Parameter, parameters_of
+from tcb_ops.headless.parameters import Parameter, check_text, parameters_of
 from tcb_ops.model import Text
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def check_place(source: Source, out: Path) -> None:
 
     Raises UsageError.
     """
+    check_text("--out", os.fspath(out.absolute()))
+    check_text("NAME", os.fspath(source.file))
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()

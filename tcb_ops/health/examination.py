@@ -6,14 +6,13 @@ import os
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.health import desk, machine, target, tokens
 from tcb_ops.health.finding import Finding, Grade, limited, of_error, skipped
 from tcb_ops.model import Text
-from tcb_ops.settings import SETTINGS_FILE, load_settings
+from tcb_ops.settings import load_settings, settings_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,7 +121,7 @@ def _tokens(patient: Patient, settings: Settings, *, reached: bool) -> list[Find
 def _settings(patient: Patient) -> Finding:
     if patient.trouble is not None:
         return of_error("settings", patient.trouble.text)
-    file = Path(patient.config or SETTINGS_FILE)
+    file = settings_file(patient.config)
     if file.exists():
         return Finding("settings", Grade.OK, Text(f"{file} is valid", f"{file} 有效"))
     seen = Text(

@@ -40,6 +40,10 @@ _NO_RUN = Text(
     "No run yet: press the panel's button, then run this cell again.",
     "还没有任务：请先点击面板中的按钮，再运行此单元格。",
 )
+_NOT_ASKED = Text(
+    "Nothing was run: the target is live, and RUN_NOW is false.",
+    "未运行任何内容：目标为线上，而 RUN_NOW 为 false。",
+)
 
 
 class NotYet:
@@ -154,6 +158,15 @@ class Panel:
             desk = self.desk
             self.voice.settle()
             if not wanted and (not desk.practising or self._shows_unfinished()):
+                if file is not None:
+                    tell(
+                        file,
+                        run=None,
+                        report=None,
+                        code=0,
+                        text=_NOT_ASKED,
+                        title=self._title().of(self.lang),
+                    )
                 return
             run = self._work()
             folder = self._export(run)

@@ -222,6 +222,49 @@ def test_options_that_name_a_target_reach_the_notebooks_own_settings(open_desk):
     assert outputs(desk.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "['mine.db']"
 
 
+def test_with_another_settings_file_nothing_of_the_one_in_the_working_folder_holds(open_desk):
+    desk = open_desk()
+    toml = desk.folder / "tcb-ops.toml"
+    (desk.folder / "other.toml").write_text(toml.read_text("utf-8").replace("ledger", "# ledger"), "utf-8")
+    toml.write_text('merchants = "nowhere.csv"\nledger = "here.db"\n', encoding="utf-8")
+    said = desk("notebook", keep(desk.folder, WORK), "--out", "out", "--config", "other.toml")
+    assert said.code == 0, said.err
+    assert [file.name for file in desk.folder.glob("*.db")] == ["tcb-ops.db"]
+
+
+@pytest.mark.parametrize("option", ["--api-base", "--merchants", "--tokens", "--ledger"])
+def test_an_option_of_a_live_run_is_refused_where_the_notebook_practises(open_desk, option):
+    desk = open_desk()
+    value = {"--api-base": desk.shop.sim.base}.get(option, "merchants.csv")
+    said = desk("notebook", "03", option, value, "--out", "out")
+    assert (said.code, said.out) == (2, "")
+    assert f"{option} is for a live run" in said.err
+    assert "-p target=live" in said.err
+    assert not (desk.folder / "out").exists()
+
+
+def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_desk):
+    desk = open_desk()
+    said = desk("notebook", "03", "-p", "target=live", "-p", "RUN_NOW=false", "--out", "out")
+    assert said.code == 0
+    assert said.out.splitlines()[0] == "Nothing was run: the target is live, and RUN_NOW is false."
+    assert desk.calls == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-p", "text=\udcff", "--out", "out"), ("--out", "out\udcff"), ("-p", "te\udcffxt=a", "--out", "out")],
+    ids=["a value", "a folder", "a name"],
+)
+def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_desk, words):
+    desk = open_desk()
+    said = desk("notebook", keep(desk.folder, WORK), *words)
+    assert said.code == 2
+    assert "no UTF-8 text" in said.err
+    assert desk.calls == 0
+    assert not (desk.folder / "out").exists()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on(
     open_desk, until, number, code
