@@ -235,7 +235,8 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     there. Options that are None do not count. Raises SettingsError naming the file or variable, never showing a value.
     """
     file = settings_file(config)
-    from_file = _read(file, required=bool(config or os.environ.get(CONFIG)))
+    said = "--config" if config else CONFIG if os.environ.get(CONFIG) else ""
+    from_file = _read(file, said)
     given = _given(options or {})
 
     class _Layered(Settings):
@@ -303,16 +304,17 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _read(file: Path, *, required: bool) -> dict[str, Any]:
+def _read(file: Path, said: str) -> dict[str, Any]:
+    """Read the file; `said` is what names it, empty where it need not be there."""
     try:
         found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        if not required:
+        if not said:
             return {}
         raise SettingsError(
             Text(
-                f"{file}: no such settings file. Check --config and {CONFIG}.",
-                f"{file}：没有这个设置文件。请检查 --config 和 {CONFIG}。",
+                f"{file}: no such settings file. Check {said}.",
+                f"{file}：没有这个设置文件。请检查 {said}。",
             )
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -9,6 +9,7 @@ import ipywidgets as widgets
 
 from tcb_ops.model import Outcome, Text
 from tcb_ops.panels.markup import esc, heading, table
+from tcb_ops.panels.naming import beyond
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import by_code
 from tcb_ops.reports.wording import OUTCOMES, reason_text, why
@@ -79,9 +80,12 @@ class Codes(widgets.VBox):
         self._run = None  # while the choices change, nothing is looked up
         self.layout.display = "" if causes else "none"
         self._causes = causes
-        self.table.value = render_codes(by_code(causes), self._lang)
-        everything = Text("— all —", "— 全部 —").of(self._lang)
         groups = by_code(causes)
+        more = beyond(group.action for group in groups)
+        self.table.value = render_codes(groups, self._lang) + (
+            f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
+        )
+        everything = Text("— all —", "— 全部 —").of(self._lang)
         names: dict[str, tuple[str, int]] = {}
         for cause in causes:
             names[cause.appid] = (cause.merchant, names.get(cause.appid, ("", 0))[1] + cause.rows)

@@ -12,6 +12,7 @@ from tcb_ops.doors.brake import facts_line
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Kind, Text
 from tcb_ops.panels.launching import LaunchPanel
+from tcb_ops.panels.naming import LINKS_GO_TO
 from tcb_ops.panels.reading import Listed
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Links(_Listing):
 
     kind, label = Kind.LINKS, Text("Issue links", "取链接")
     title = Text("Upload links", "上传链接")
+    out_here = LINKS_GO_TO
 
     def __init__(self, target: str, paths: str, where: str, out: str, note: str, lang: str) -> None:
         self._out = out

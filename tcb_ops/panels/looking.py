@@ -10,6 +10,7 @@ from tcb_ops.doors import python as doors
 from tcb_ops.errors import UsageError
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Text
+from tcb_ops.panels.naming import REPORT
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.runs import Runs
 from tcb_ops.sample import FILES, PATHS
@@ -22,6 +23,8 @@ __all__ = ["Attached", "Reports"]
 
 class Attached(Panel):
     """Any run: going on here or elsewhere, cut off, or finished."""
+
+    out_here: Text | None = None
 
     def __init__(self, target: str, run: str, lang: str, *, report: str = "") -> None:
         self._wanted = run
@@ -58,6 +61,8 @@ class Attached(Panel):
 
 class Reports(Attached):
     """Choose a run, see it, export every format. In practice there is one to choose."""
+
+    out_here = REPORT
 
     def _open(self) -> None:
         if self.desk.practising and not self.runs.refresh():

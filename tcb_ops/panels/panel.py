@@ -16,6 +16,7 @@ from tcb_ops.lists.problems import format_problem
 from tcb_ops.model import Kind, Lang, Text
 from tcb_ops.panels.desk import open_desk
 from tcb_ops.panels.markup import STYLE, esc, said
+from tcb_ops.panels.naming import REPORT
 from tcb_ops.panels.reading import render_problems
 from tcb_ops.panels.telling import page_of_run, screen_of_run, tell, told_to
 from tcb_ops.panels.voice import Voice
@@ -64,12 +65,14 @@ class Panel:
 
     runs: Runs
     """The earlier runs; among the panel's parts."""
+    out_here: Text | None = REPORT
+    """What the panel calls the command line's `--out`."""
 
     def __init__(self, target: str, where: str, lang: str, *, note: str = "", report: str = "") -> None:
         known = {str(one) for one in Lang}
         self.lang = Lang(lang) if lang in known else Lang.EN
         self.note, self.report = note, report
-        self.voice = Voice(self.lang)
+        self.voice = Voice(self.lang, self.out_here)
         self.error: TcbOpsError | None = None
         """Why nothing can be done here, where that is so."""
         self._desk: Desk | None = None

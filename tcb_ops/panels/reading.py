@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from tcb_ops.lists.fixme import write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Text, plural
 from tcb_ops.panels.markup import esc, heading, table
+from tcb_ops.panels.naming import beyond
 from tcb_ops.panels.picker import Picker
 from tcb_ops.sample import FILES, PATHS
 
@@ -33,8 +35,8 @@ MERCHANTS_SHOWN = 300
 """Lines of the plan by merchant."""
 
 
-def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
-    """Draw the first problems as a table, and count the others."""
+def render_problems(problems: Sequence[Problem], lang: Lang, count: int | None = None) -> str:
+    """Draw the first problems as a table, and count the others; `count` is of all, where these are only the first."""
     if not problems:
         return ""
     heads = (
@@ -48,7 +50,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
         (p.line or "", p.column, p.message.of(lang), p.mend.of(lang), p.value)
         for p in islice(problems, PROBLEMS_SHOWN)
     ]
-    count = len(problems)
+    count = len(problems) if count is None else count
     title = Text(
         f"{count:,} problem{'s' * (count != 1)} in the list"
         + f", the first {PROBLEMS_SHOWN}" * (count > PROBLEMS_SHOWN),
@@ -189,7 +191,7 @@ class Listed(widgets.VBox):
         self.batch = batch
         self._show(batch.problems)
         told = [batch.decided, *batch.warnings]
-        self.told.value = "".join(f"<p>{esc(text.of(self._lang))}</p>" for text in told)
+        self.told.value = "".join(f"<p>{esc(self._voice.here(text).of(self._lang))}</p>" for text in told)
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
         ready = Text(f"Ready. {facts_line(batch).en}.", f"已就绪。{facts_line(batch).zh}。")
         again = done_before(batch, self._desk.settings) if self._uploads else None
@@ -212,7 +214,11 @@ class Listed(widgets.VBox):
 
     def _show(self, problems: Sequence[Problem]) -> None:
         self._problems = problems
-        self.problems.value = render_problems(problems, self._lang)
+        here = [replace(p, mend=self._voice.here(p.mend)) for p in islice(problems, PROBLEMS_SHOWN)]
+        more = beyond(problem.mend for problem in here)
+        self.problems.value = render_problems(here, self._lang, len(problems)) + (
+            f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
+        )
         for part in (self.problems, self.fixme):
             part.layout.display = "" if problems else "none"
 

@@ -16,28 +16,22 @@ import ipywidgets as widgets
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.model import Lang, Text
 from tcb_ops.panels.markup import said
+from tcb_ops.panels.naming import beyond, here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Voice"]
 
-_NAMED_HERE = {
-    "--ledger": Text("the setting ledger", "设置 ledger"),
-    "--new-run": Text("“begin anew”", "“重新开始”"),
-    "--on-bad skip": Text("“go on without the rows that have problems”", "“跳过有问题的行”"),
-    "--out": Text("“Links go to”, or the parameter `report`", "“链接写入”或参数 report"),
-    "--root": Text("“Local files”", "“本地文件夹”"),
-}
-"""What the library's sentences call by the command line's options, by the names that it has in panels."""
 _LOG = logging.getLogger("tcb_ops.panels")
 
 
 class Voice:
     """A panel's status line, and the one thread that does what its buttons ask for."""
 
-    def __init__(self, lang: Lang) -> None:
-        self.lang = lang
+    def __init__(self, lang: Lang, out: Text | None = None) -> None:
+        """`out`: what the panel calls the command line's `--out`; None where it has nothing like it."""
+        self.lang, self._out = lang, out
         self.line = widgets.HTML()
         self.line.add_class("op-status")
         self.tells: Callable[[], None] = lambda: None
@@ -53,10 +47,14 @@ class Voice:
 
     def say(self, text: Text, tone: str = "") -> None:
         """Show a sentence; `tone` is "", good or bad."""
-        sentence = text.of(self.lang)
-        for option, here in _NAMED_HERE.items():
-            sentence = sentence.replace(option, here.of(self.lang))
-        self.line.value = said(sentence, tone)
+        named = self.here(text)
+        more = beyond([named])
+        sentences = [named, more] if more is not None else [named]
+        self.line.value = said("\n".join(sentence.of(self.lang) for sentence in sentences), tone)
+
+    def here(self, text: Text) -> Text:
+        """Call what a sentence names by the command line's options what it is called in this panel."""
+        return here(text, self._out)
 
     def trouble(self, error: Exception) -> None:
         """Show what went wrong, in words."""

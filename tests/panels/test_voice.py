@@ -66,12 +66,6 @@ def test_what_waits_is_done_next_and_of_several_the_last():
     assert not voice.busy
 
 
-def test_options_of_the_command_line_are_called_what_they_are_called_here(read: Any):
-    voice = Voice(Lang.EN)
-    voice.say(Text("give it up with --new-run.", "用 --new-run 放弃它。"))
-    assert read(voice.line) == "give it up with “begin anew”."
-
-
 def test_without_ipywidgets_it_is_said_what_to_install():
     code = (
         "import sys; sys.modules['ipywidgets'] = None\nimport tcb_ops\n"

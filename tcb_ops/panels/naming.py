@@ -1,0 +1,45 @@
+"""The library's sentences name the command line's options: what those are called in a panel, and which it has not."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tcb_ops.model import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["LINKS_GO_TO", "REPORT", "beyond", "here"]
+
+LINKS_GO_TO = Text("“Links go to”", "“链接写入”")
+REPORT = Text("the parameter report", "参数 report")
+"""What `--out` is: in the panel that issues links, and where reports are exported."""
+_CALLED = {
+    "--api-base": Text("the setting api_base", "设置 api_base"),
+    "--ledger": Text("the setting ledger", "设置 ledger"),
+    "--new-run": Text("“begin anew”", "“重新开始”"),
+    "--on-bad skip": Text("“go on without the rows that have problems”", "“跳过有问题的行”"),
+    "--root": Text("“Local files”", "“本地文件夹”"),
+    "--where": Text("the parameter where", "参数 where"),
+}
+_OPTION = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
+
+
+def here(text: Text, out: Text | None) -> Text:
+    """Call options what they are called in a panel; `out` is what `--out` is there, None where there is nothing like it."""
+    en, zh = text.en, text.zh
+    for option, called in (_CALLED | ({"--out": out} if out is not None else {})).items():
+        en, zh = en.replace(option, called.en), zh.replace(option, called.zh)
+    return Text(en, zh)
+
+
+def beyond(texts: Iterable[Text]) -> Text | None:
+    """Say which options these sentences still name: no panel has them, the command line does. None where there are none."""
+    options = sorted({option for text in texts for option in _OPTION.findall(text.en)})
+    if not options:
+        return None
+    return Text(
+        f"A panel has no {', '.join(options)}: use the command line for that.",
+        f"面板没有 {'、'.join(options)}：需要时请使用命令行。",
+    )
