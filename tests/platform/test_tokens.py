@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -318,7 +320,7 @@ def test_the_program_is_told_which_token_was_refused_without_seeing_it(run: Run)
             "no JSON with an access_token",
             id="line-break",
         ),
-        pytest.param("print('[' * 100_000)", "no JSON with an access_token", id="brackets"),
+        pytest.param("print('[' * 60_000)", "no JSON with an access_token", id="brackets"),
         pytest.param(
             f"print(json.dumps({{'access_token': '{SECRET}' + 'x' * 5000}}))", "longer than 4096", id="long"
         ),
@@ -345,6 +347,46 @@ def test_a_program_without_a_token_is_one_merchants_trouble_and_what_it_printed_
 def test_a_program_that_cannot_be_started_is_said(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TokenError, match=r"none cannot be started \(No such file"):
         ask(run, CommandTokens((str(tmp_path / "none"),)))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_a_program_that_a_signal_ended_is_said(run: Run) -> None:
+    with pytest.raises(TokenError, match="was ended by signal 9 for wx1"):
+        ask(run, program("os.kill(os.getpid(), 9)"))
+
+
+@pytest.mark.parametrize("where", ["stdout", "stderr"])
+def test_a_program_that_prints_without_end_is_one_merchants_trouble_and_fills_no_memory(
+    run: Run, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(module, "COMMAND_SECONDS", 10 if where == "stdout" else 1.5)
+    why = "printed more than 64 KB" if where == "stdout" else "gave no answer"
+    tracemalloc.start()
+    try:
+        with pytest.raises(TokenError, match=f"{why}.* for wx1"):
+            ask(run, program(f"while True: sys.{where}.write('x' * 65536)"))
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_programs_that_hang_do_not_hold_up_another_merchants(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAKES_ROOM_AFTER", 0.2)
+    source = program('sys.argv[1] == "hangs" and time.sleep(60)\nprint(json.dumps({"access_token": "t"}))')
+
+    async def everyone() -> Token:
+        hanging = [asyncio.create_task(source.token("hangs")) for _ in range(2 * module.PROGRAMS_AT_ONCE)]
+        try:
+            return await asyncio.wait_for(source.token("wx1"), 10)
+        finally:
+            for one in hanging:
+                one.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
+            await source.aclose()
+
+    assert run(everyone()).value == Secret("t")
 
 
 def test_the_program_has_no_terminal_to_wait_at(run: Run) -> None:

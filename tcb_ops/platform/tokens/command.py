@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -15,12 +14,16 @@ from tcb_ops.platform.tokens.program import kill, output_of
 from tcb_ops.platform.tokens.token import Token, mark_of, read_token
 
 if TYPE_CHECKING:
+    import subprocess
+
     from tcb_ops.model import Secret
 
 __all__ = ["CommandTokens"]
 
 COMMAND_SECONDS = 30
 PROGRAMS_AT_ONCE = 8
+MAKES_ROOM_AFTER = 2.0
+"""Seconds after which a program that still runs makes room for another merchant's: some may hang for all their time."""
 
 
 class CommandTokens:
@@ -41,11 +44,22 @@ class CommandTokens:
             )
         self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._threads = ThreadPoolExecutor(PROGRAMS_AT_ONCE, thread_name_prefix="tcb-ops-token")
+        self._room = asyncio.Semaphore(PROGRAMS_AT_ONCE)
+        # So many run together where every one hangs.
+        most = int(PROGRAMS_AT_ONCE * COMMAND_SECONDS / MAKES_ROOM_AFTER)
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="tcb-ops-token")
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
         """Run the program for one appid."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, appid, refused)
+        loop = asyncio.get_running_loop()
+        async with self._room:
+            run = loop.run_in_executor(self._threads, self._run, appid, refused)
+            try:
+                await asyncio.wait([run], timeout=MAKES_ROOM_AFTER)
+            except asyncio.CancelledError:
+                run.cancel()
+                raise
+        return await run
 
     async def aclose(self) -> None:
         """End what still runs: in a session of its own, no Ctrl-C reaches it, and the process would wait for it."""
@@ -58,29 +72,21 @@ class CommandTokens:
         environment = {**os.environ, "TCB_OPS_APPID": appid}
         if refused is not None:
             environment["TCB_OPS_REFUSED"] = mark_of(refused)
-        try:
-            words = [word.replace("{appid}", appid) for word in self._command]
-            code, printed = output_of(words, environment, COMMAND_SECONDS, self._running)
-        except subprocess.TimeoutExpired:
-            raise _no_token(
-                program, appid, f"gave no answer in {COMMAND_SECONDS} s", f"在 {COMMAND_SECONDS} 秒内没有结果"
-            ) from None
-        except OSError as error:
-            why = error.strerror or "cannot be started"
-            raise _no_token(program, appid, f"cannot be started ({why})", f"无法启动（{why}）") from None
-        if code:
-            raise _no_token(program, appid, f"ended with exit code {code}", f"以退出码 {code} 结束")
+        words = [word.replace("{appid}", appid) for word in self._command]
+        printed = output_of(words, environment, COMMAND_SECONDS, self._running)
+        if isinstance(printed, Text):
+            raise _no_token(program, appid, printed)
         # What it printed is never shown: it may be the token.
         read = read_token(printed, time.time())
         if isinstance(read, Token):
             return read
-        raise _no_token(program, appid, f"printed {read.en}", f"输出了{read.zh}")
+        raise _no_token(program, appid, Text(f"printed {read.en}", f"输出了{read.zh}"))
 
 
-def _no_token(program: str, appid: str, en: str, zh: str) -> TokenError:
+def _no_token(program: str, appid: str, did: Text) -> TokenError:
     return TokenError(
         Text(
-            f"the token program {program} {en} for {appid}: run it by hand to see why.",
-            f"token 程序 {program} 对 {appid} {zh}：请手动运行它查看原因。",
+            f"the token program {program} {did.en} for {appid}: run it by hand to see why.",
+            f"token 程序 {program} 对 {appid} {did.zh}：请手动运行它查看原因。",
         )
     )

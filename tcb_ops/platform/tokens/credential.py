@@ -6,7 +6,6 @@ import asyncio
 import os
 import shlex
 import stat
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from tcb_ops.model import Secret, Text
 from tcb_ops.platform.tokens.program import kill, output_of
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
 __all__ = ["Credential"]
@@ -40,6 +40,7 @@ class Credential:
     def named(cls, setting: str, value: str) -> Credential:
         """Take a setting apart. Raises SettingsError where it is empty, or its variable or file is not there."""
         kind, _, where = value.partition(":")
+        where = where.strip()
         if not where:
             raise SettingsError(
                 Text(
@@ -47,7 +48,7 @@ class Credential:
                     f"缺少 {setting}：请写明它在哪里，形如 env:变量名、file:路径 或 command:程序。",
                 )
             )
-        found = cls(setting, kind, where.strip())
+        found = cls(setting, kind, where)
         if kind != "command":  # a program may be slow, and is asked only when its answer is needed
             found._read()
         return found
@@ -88,17 +89,12 @@ class Credential:
 
     def _of_program(self) -> str:
         try:
-            code, printed = output_of(shlex.split(self.where), os.environ, PROGRAM_SECONDS, self._running)
-        except subprocess.TimeoutExpired:
-            why, zh = f"gave no answer in {PROGRAM_SECONDS} s", f"在 {PROGRAM_SECONDS} 秒内没有结果"
-        except (OSError, ValueError) as error:
-            said = getattr(error, "strerror", None) or "cannot be started"
-            why, zh = f"cannot be started ({said})", f"无法启动（{said}）"
-        else:
-            if not code:
-                return printed[: LONGEST * 2].decode("utf-8", "replace")
-            why, zh = f"ended with exit code {code}", f"以退出码 {code} 结束"
-        raise self._bad(why, zh)
+            printed = output_of(shlex.split(self.where), os.environ, PROGRAM_SECONDS, self._running)
+        except ValueError:
+            printed = Text("cannot be started (its quotes do not match)", "无法启动（引号不成对）")
+        if isinstance(printed, bytes):
+            return printed.decode("utf-8", "replace")
+        raise self._bad(printed.en, printed.zh)
 
     def _bad(self, en: str, zh: str) -> SettingsError:
         # Of a program only its name: an argument may be what it should not be.

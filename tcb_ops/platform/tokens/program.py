@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import IO, TYPE_CHECKING
+
+from tcb_ops.model import Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["kill", "output_of"]
+__all__ = ["LARGEST_OUTPUT", "kill", "output_of"]
+
+LARGEST_OUTPUT = 64 * 1024
+"""Bytes: as much as a token server's answer may have."""
 
 
 def output_of(
@@ -19,28 +27,61 @@ def output_of(
     environment: Mapping[str, str],
     seconds: float,
     running: set[subprocess.Popen[bytes]],
-) -> tuple[int, bytes]:
-    """A program's exit code and what it printed; it stands in `running` for as long as it runs.
+) -> bytes | Text:
+    """What a program printed; else, as a verb phrase, what it did instead. It stands in `running` for as long as it runs.
 
-    One that takes too long is ended with all it has started. Raises OSError, subprocess.TimeoutExpired.
+    One that takes too long or prints without end is ended with all it has started. What it says on stderr may hold a
+    secret, and is not read.
     """
-    with subprocess.Popen(  # noqa: S603  the operator's own program, an argument list, no shell
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        start_new_session=os.name == "posix",
-    ) as program:
-        running.add(program)
-        try:
-            printed, _ = program.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            kill(program)
-            raise
-        finally:
-            running.discard(program)
-    return program.returncode, printed
+    end = time.monotonic() + seconds
+    try:
+        program = subprocess.Popen(  # noqa: S603  the operator's own program, an argument list, no shell
+            words,
+            bufsize=0,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=os.name == "posix",
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no such thing can be run"
+        return Text(f"cannot be started ({why})", f"无法启动（{why}）")
+    running.add(program)
+    try:
+        return _said(program, end, seconds)
+    finally:
+        running.discard(program)
+
+
+def _said(program: subprocess.Popen[bytes], end: float, seconds: float) -> bytes | Text:
+    printed: SimpleQueue[bytes] = SimpleQueue()
+    assert program.stdout is not None  # noqa: S101  it was asked for
+    # A thread, since a pipe cannot be waited for with a time everywhere, and a child may hold it open for ever.
+    Thread(target=_read, args=(program.stdout, printed), daemon=True).start()
+    try:
+        text = printed.get(timeout=seconds)
+        too_much = len(text) > LARGEST_OUTPUT
+        code = None if too_much else program.wait(max(0.0, end - time.monotonic()))
+    except (Empty, subprocess.TimeoutExpired):
+        too_much, code = False, None
+    if code is None:  # not waited for yet, so its number is still its own
+        kill(program)
+        program.wait()
+        if too_much:
+            return Text("printed more than 64 KB", "输出超过 64 KB")
+        return Text(f"gave no answer in {seconds:g} s", f"在 {seconds:g} 秒内没有结果")
+    if code < 0:
+        return Text(f"was ended by signal {-code}", f"被信号 {-code} 终止")
+    return Text(f"ended with exit code {code}", f"以退出码 {code} 结束") if code else text
+
+
+def _read(pipe: IO[bytes], printed: SimpleQueue[bytes]) -> None:
+    text = b""
+    with pipe:
+        while len(text) <= LARGEST_OUTPUT and (chunk := pipe.read(LARGEST_OUTPUT)):
+            text += chunk
+    printed.put(text)
 
 
 def kill(program: subprocess.Popen[bytes]) -> None:
