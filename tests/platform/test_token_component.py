@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import Server, always
+from scripted import Connection, Server, always
 
 from tcb_ops.errors import (
     SettingsError,
@@ -24,7 +24,7 @@ from tcb_ops.errors import (
 )
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.platform.answers import Interfaces, Refusal
-from tcb_ops.platform.tokens import TokenSource, open_source
+from tcb_ops.platform.tokens import Token, TokenSource, open_source
 from tcb_ops.platform.tokens.component import MOST_REFUSED, ComponentTokens
 from tcb_ops.platform.tokens.credential import Credential
 from tcb_ops.platform.tokens.refusals import Whose, whose
@@ -356,6 +356,99 @@ def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it
     assert all(isinstance(trouble, TokenError) for trouble in troubles)
     assert all(merchant.appid in str(trouble) for merchant, trouble in zip(MERCHANTS, troubles, strict=True))
     assert desk.sim.stats["authorizer_list"] == 2  # asked, and once more since that may help
+
+
+def platform_that_says(listed: Any, *refreshed: Any) -> Server:
+    """A platform that answers the list, and one refresh after the other, as it is told to."""
+    answers = {
+        b"api_component_token": [{"component_access_token": "t", "expires_in": 7200}],
+        b"api_get_authorizer_list": [listed],
+        b"api_authorizer_token": list(refreshed),
+    }
+
+    async def script(connection: Connection) -> None:
+        while True:
+            head, _ = await connection.request()
+            said = next(found for name, found in answers.items() if name in head)
+            await connection.answer(json.dumps(said.pop(0) if len(said) > 1 else said[0]).encode())
+
+    return Server(script)
+
+
+LISTED = {"total_count": 1, "list": [{"authorizer_appid": "wx0", "refresh_token": "r1", "auth_time": 1}]}
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        pytest.param({"errcode": 0, "list": None}, id="null"),
+        pytest.param({"errcode": 0, "errmsg": "ok"}, id="nothing"),
+        pytest.param({"total_count": 2, "list": {}}, id="no-list"),
+        pytest.param({"list": []}, id="no-count"),
+        pytest.param({"total_count": 2, "list": []}, id="fewer-than-it-says"),
+    ],
+)
+def test_a_list_that_is_none_says_nothing_about_a_merchants_authorization(
+    run: Run, desk: Desk, listed: Any
+) -> None:
+    async def asked() -> None:
+        async with platform_that_says(listed) as server, using(desk.source(base=server.base)) as source:
+            await source.token("wx0")
+
+    with pytest.raises(
+        TokenError, match=r"wx0 cannot be refreshed now: api_get_authorizer_list gave"
+    ) as caught:
+        run(asked())
+    assert not caught.value.errcode
+
+
+def test_a_list_that_holds_fewer_than_it_says_serves_those_it_holds(run: Run, desk: Desk) -> None:
+    good = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r1"}
+
+    async def asked() -> Token:
+        short = platform_that_says({**LISTED, "total_count": 3}, good)
+        async with short as server, using(desk.source(base=server.base)) as source:
+            return await source.token("wx0")
+
+    assert run(asked()).value == Secret("a")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [{"expires_in": 7200}, {"authorizer_access_token": "a", "expires_in": "abc"}],
+    ids=["no-token", "no-end"],
+)
+def test_a_rotated_refresh_token_is_stored_even_where_nothing_else_came(
+    run: Run, desk: Desk, rest: dict[str, Any]
+) -> None:
+    good = {"authorizer_access_token": "b", "expires_in": 7200, "authorizer_refresh_token": "r2"}
+
+    async def asked() -> list[bytes]:
+        answers = platform_that_says(LISTED, {**rest, "authorizer_refresh_token": "r2"}, good)
+        async with answers as server, using(desk.source(base=server.base)) as source:
+            with pytest.raises(TokenError, match="api_authorizer_token gave no usable answer"):
+                await source.token("wx0")
+            assert desk.stored("wx0")["refresh_token"] == "r2"
+            assert (await source.token("wx0")).value == Secret("b")
+        return server.bodies
+
+    assert b'"authorizer_refresh_token":"r2"' in run(asked())[-1]
+
+
+def test_a_rotated_refresh_token_replaces_the_old_one_beside_a_token_that_still_lives(
+    run: Run, desk: Desk
+) -> None:
+    good = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r1"}
+
+    async def asked() -> Token:
+        answers = platform_that_says(LISTED, good, {"authorizer_refresh_token": "r2"})
+        async with answers as server, using(desk.source(base=server.base)) as source:
+            await source.token("wx0")
+            desk.clock.now += 6700
+            return await source.token("wx0")
+
+    assert run(asked()).value == Secret("a")
+    assert (desk.stored("wx0")["access_token"], desk.stored("wx0")["refresh_token"]) == ("a", "r2")
 
 
 def test_a_wrong_secret_is_met_once_however_many_merchants_begin(run: Run, desk: Desk) -> None:

@@ -17,13 +17,12 @@ from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, Transpor
 from tcb_ops.model import Text
 from tcb_ops.platform.tokens.credential import Credential
 from tcb_ops.platform.tokens.issuer import Issuer
-from tcb_ops.platform.tokens.store import Store
+from tcb_ops.platform.tokens.store import Kept, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tcb_ops.model import Secret
-    from tcb_ops.platform.tokens.store import Kept
     from tcb_ops.platform.tokens.token import Token
     from tcb_ops.settings import TokenSettings
 
@@ -148,6 +147,11 @@ class ComponentTokens:
             return await self._renewed(appid, refused)
 
     async def _renewed(self, appid: str, refused: Secret | None) -> Token:
+        async def keep(refresh: Secret) -> None:
+            await asyncio.to_thread(
+                self._store.write, appid, replace(kept or Kept(None, None), refresh=refresh)
+            )
+
         async with self._store.hold(appid):
             kept, now = self._read(appid), self._clock()
             if kept is not None and (kept.serves(refused, now) or not self._may_refresh(appid, refused, now)):
@@ -156,7 +160,7 @@ class ComponentTokens:
                 fresh = await (
                     self._issuer.component_token()
                     if appid == self._component_appid
-                    else self._issuer.authorizer_token(appid, kept)
+                    else self._issuer.authorizer_token(appid, kept, keep)
                 )
             except (TokenError, TokenSourceError, TransportError):
                 if kept is None or not kept.alive(refused, now):

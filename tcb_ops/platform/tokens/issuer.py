@@ -67,6 +67,8 @@ class Issuer:
         self._transport: Transport | None = None
         self._list: dict[str, Secret] = {}
         self._list_until = float("-inf")
+        self._list_short: Text | None = None
+        """Where the list held fewer than it said: that a merchant is not on it then means nothing."""
         self._listing: asyncio.Task[Refusal | Text | None] | None = None
 
     async def aclose(self) -> None:
@@ -116,8 +118,13 @@ class Issuer:
             text = error.text
         raise TokenSourceError(text)
 
-    async def authorizer_token(self, appid: str, kept: Kept | None) -> Kept:
-        """Refresh a merchant's token; a refresh token that is missing or refused is looked up, once."""
+    async def authorizer_token(
+        self, appid: str, kept: Kept | None, keep: Callable[[Secret], Awaitable[None]]
+    ) -> Kept:
+        """Refresh a merchant's token; a refresh token that is missing or refused is looked up, once.
+
+        `keep` is given a rotated refresh token that came without a token of use: the old one has five minutes left.
+        """
         refresh = kept.refresh if kept is not None else None
         looked_up = refresh is None
         if refresh is None:
@@ -141,9 +148,11 @@ class Issuer:
             raise _no_answer(appid, "api_authorizer_token", said)
         rotated = said.get("authorizer_refresh_token")
         # Always what came back: whether it rotates, the platform's staff contradict (domain.md §4).
-        refresh = Secret(rotated) if is_token(rotated) else refresh
-        fresh = self._kept(said, "authorizer_access_token", refresh)
+        newest = Secret(rotated) if is_token(rotated) else refresh
+        fresh = self._kept(said, "authorizer_access_token", newest)
         if isinstance(fresh, Text):
+            if newest != refresh:
+                await keep(newest)
             raise _no_answer(appid, "api_authorizer_token", fresh)
         return fresh
 
@@ -165,7 +174,10 @@ class Issuer:
                 raise for_one(appid, trouble)
             if isinstance(trouble, Text):
                 raise _no_answer(appid, LIST, trouble)
-        return self._list.get(appid)
+        found = self._list.get(appid)
+        if found is None and self._list_short is not None:
+            raise _no_answer(appid, LIST, self._list_short)
+        return found
 
     def _listed(self, done: asyncio.Task[Refusal | Text | None]) -> None:
         self._listing = None
@@ -175,24 +187,27 @@ class Issuer:
     async def _read_list(self) -> Refusal | Text | None:
         """Read the platform's list anew; gives what stood in the way."""
         found: dict[str, Secret] = {}
-        seen = 0
+        seen = total = 0
         for _ in range(PAGES):
             body = {"offset": seen, "count": PAGE}
             said = await self._ask_as_component(LIST, body)
             if isinstance(said, Refusal | Text):
                 return said
-            listed = said.get("list")
-            entries = (
-                [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-            )
-            for entry in entries:
-                if is_token(entry.get("refresh_token")):  # it may be absent or empty (domain.md §2.3)
+            listed, count = said.get("list"), said.get("total_count")
+            if not isinstance(listed, list) or not isinstance(count, int):
+                return Text("It lacks list or total_count.", "其中缺少 list 或 total_count。")
+            for entry in listed:  # its refresh token may be absent or empty (domain.md §2.3)
+                if isinstance(entry, dict) and is_token(entry.get("refresh_token")):
                     found[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
-            seen += len(entries)
-            total = said.get("total_count")
-            if not entries or not isinstance(total, int) or seen >= total:
+            seen, total = seen + len(listed), count
+            if not listed or seen >= total:
                 break
         self._list, self._list_until = found, self._clock() + LIST_KEPT
+        self._list_short = None
+        if seen < total:
+            self._list_short = Text(
+                f"It listed {seen:,} of {total:,} merchants.", f"它只列出 {total:,} 个商户中的 {seen:,} 个。"
+            )
         return None
 
     async def _ask_as_component(
