@@ -267,12 +267,12 @@ def explain(code: str, **values: Any) -> int:
     """
     from tcb_ops.errcodes import Errcode, describe
     from tcb_ops.errcodes import explain as look_up
-    from tcb_ops.reports.wording import ETAG_MISMATCH
+    from tcb_ops.reports.wording import COMPONENT_MARK, ETAG_MISMATCH
 
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
-    code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code.removesuffix(" (component)"))
+    code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code.removesuffix(COMPONENT_MARK))
     if code in set(Reason):
         return _explain_reason(screen, Reason(code), as_json=given.json)
     found = look_up(code)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops import errcodes
+from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.model import GOOD, Outcome, Reason, Text
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import MerchantShare
-from tcb_ops.reports.wording import dead_token, why
+from tcb_ops.reports.wording import COMPONENT_MARK, ETAG_MISMATCH, dead_token, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,6 +39,9 @@ REASON_NAMES: dict[str, Text] = {
     Reason.INVALID: Text("bad input", "输入有误"),
 }
 """Reasons in a word or two, for narrow places; by the name that errcodes.csv has in its column `code`."""
+_ERRCODE = re.compile("-?[0-9]{1,9}")
+_TOKENS = frozenset({Reason.DEAD_TOKEN, Reason.COMPONENT})
+"""Reasons that make another cause of an errcode: it is about another token than as a rule."""
 
 _FOR_ALL = {61028, "RequestTimeTooSkewed"}
 """Codes that stop a merchant or an environment at a time, while one thing mends them all: the platform's own
@@ -77,43 +81,51 @@ class Remedy:
     """Why there was no token, in the source's words, without secrets; for one of the rows."""
 
 
-def per(outcome: Outcome, reason: Reason | None, number: int | None, store: str) -> Per:
-    """Say how often somebody has to act on rows that ended so.
+def per(code: str, token: Reason | None = None) -> Per:
+    """Say how often somebody has to act on rows under a code, as errcodes.csv has it.
 
-    ================================================  ==========================
-    the end                                           act
-    ================================================  ==========================
-    merchant left                                     nobody
-    no token, dead token                              per merchant
-    ETag mismatch                                     per environment
-    a code that one thing mends for all               once
-    a code that says slow down (lower --rate)         once
-    a code of scope appid, of the component token     once
-    a code of scope appid                             per merchant
-    a code of scope env                               per environment
-    a code of scope row (the list), or platform       once
-    anything else: the list, files, network, pending  once
-    ================================================  ==========================
+    ==================================================  ==========================
+    the code                                            act
+    ==================================================  ==========================
+    merchant_left                                       nobody
+    no_token, any of a dead token                       per merchant
+    ETagMismatch                                        per environment
+    a code that one thing mends for all                 once
+    a code that says slow down (lower --rate)           once
+    a code of scope appid, of the component token       once
+    a code of scope appid                               per merchant
+    a code of scope env                                 per environment
+    a code of scope row (the list), or platform         once
+    anything else: the list, files, network, pending    once
+    ==================================================  ==========================
+
+    `token`: DEAD_TOKEN or COMPONENT where the code is about such a one. How a row came by its code is not asked: one
+    that a breaker kept from being attempted is mended with the rows that tripped it.
     """
-    if reason is Reason.MERCHANT_LEFT:
-        return Per.NOBODY
-    if reason in {Reason.NO_TOKEN, Reason.DEAD_TOKEN}:
-        return Per.MERCHANT
-    if reason is Reason.ETAG_MISMATCH:
+    match code:
+        case Reason.MERCHANT_LEFT:
+            return Per.NOBODY
+        case Reason.NO_TOKEN:
+            return Per.MERCHANT
+    if code == ETAG_MISMATCH:
         return Per.ENV
-    if outcome is Outcome.PENDING or not (number or store):
-        return Per.ONCE
-    known = errcode(number) if number else store_code(store)
+    if token is Reason.DEAD_TOKEN:
+        return Per.MERCHANT
+    number = code.removesuffix(COMPONENT_MARK)
+    known = errcodes.errcode(int(number)) if _ERRCODE.fullmatch(number) else errcodes.store_code(code)
     if known.decision is Decision.SLOW or known.code in _FOR_ALL:
         return Per.ONCE
-    if reason is Reason.COMPONENT and known.scope is Scope.APPID:
+    if token is Reason.COMPONENT and known.scope is Scope.APPID:
         return Per.ONCE
     return {Scope.APPID: Per.MERCHANT, Scope.ENV: Per.ENV}.get(known.scope, Per.ONCE)
 
 
 def remedies(groups: Iterable[Tally]) -> list[Remedy]:
-    """Sum rows that are not good up by what mends them: most rows per action first, "nothing to do" last."""
-    found: defaultdict[tuple[str, Text, Per], list[Tally]] = defaultdict(list)
+    """Sum rows that are not good up by what mends them: most rows per action first, "nothing to do" last.
+
+    Rows of one code and one action are one remedy, but for those of a token of another kind.
+    """
+    found: defaultdict[tuple[str, Text, Reason | None], list[Tally]] = defaultdict(list)
     meanings: dict[tuple[str, Text], Text] = {}
     for group in groups:
         cause = why(group.outcome, group.reason, group.errcode, group.store_code)
@@ -123,14 +135,18 @@ def remedies(groups: Iterable[Tally]) -> list[Remedy]:
         if group.reason is Reason.DEAD_TOKEN:
             meaning, action = dead_token()
         meanings.setdefault((cause.code, action), meaning)
-        how_often = per(group.outcome, group.reason, group.errcode, group.store_code)
-        found[cause.code, action, how_often].append(group)
+        found[cause.code, action, group.reason if group.reason in _TOKENS else None].append(group)
     listed = [
-        _remedy(code, meanings[code, action], action, how_often, its)
-        for (code, action, how_often), its in found.items()
+        _remedy(code, meanings[code, action], action, per(code, token), its)
+        for (code, action, token), its in found.items()
     ]
     return sorted(
-        listed, key=lambda remedy: (-remedy.rows / remedy.actions if remedy.actions else 1, remedy.code)
+        listed,
+        key=lambda remedy: (
+            -remedy.rows / remedy.actions if remedy.actions else 1,
+            -remedy.rows,
+            remedy.code,
+        ),
     )
 
 
@@ -138,11 +154,17 @@ def short_name(code: str) -> Text:
     """A few words for a code as errcodes.csv has it; the code alone where there are none."""
     if code in REASON_NAMES:
         return REASON_NAMES[code]
-    try:
-        known = errcode(int(code))
-    except ValueError:
-        return Text("", "")
-    return Text(known.name.replace("_", " "), re.split("[，（：；。]", known.meaning.zh)[0])
+    if code == ETAG_MISMATCH:
+        return REASON_NAMES[Reason.ETAG_MISMATCH]
+    if _ERRCODE.fullmatch(code):
+        known = errcodes.errcode(int(code))
+        return Text(known.name.replace("_", " "), _begin(known.meaning.zh))
+    of_store = errcodes.store_code(code)  # in English such a code says it itself
+    return Text("", _begin(of_store.meaning.zh) if of_store.known else "")
+
+
+def _begin(meaning: str) -> str:
+    return re.split("[，（：；。]", meaning)[0]
 
 
 def _remedy(code: str, meaning: Text, action: Text, how_often: Per, groups: list[Tally]) -> Remedy:

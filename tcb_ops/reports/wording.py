@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tcb_ops.model import RowEnd
 
 __all__ = [
+    "COMPONENT_MARK",
     "ETAG_MISMATCH",
     "OUTCOMES",
     "Why",
@@ -44,6 +45,8 @@ OUTCOMES: dict[Outcome, Text] = {
 _NOTHING = Text("", "")
 ETAG_MISMATCH = "ETagMismatch"
 """What a run writes where a store's code would stand, when the store holds other bytes than were sent."""
+COMPONENT_MARK = " (component)"
+"""Tells an errcode that was said of the component token from the merchants' own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,7 @@ def why(
         known = errcodes.errcode(errcode)
         own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
         # Told apart from the merchants' rows of the same code: another cause, mended elsewhere.
-        return Why(f"{errcode} (component)" if own != known else str(errcode), own.meaning, own.action)
+        return Why(f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode), own.meaning, own.action)
     if store_code == ETAG_MISMATCH:
         return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH])
     if store_code or (reason is Reason.STORE_REFUSED and http_status):

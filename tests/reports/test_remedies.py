@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.errcodes import all_errcodes
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.errcodes import all_errcodes, all_store_codes
+from tcb_ops.model import Outcome, Reason, Text
 from tcb_ops.reports.remedies import REASON_NAMES, Per, per, remedies, short_name
 from tcb_ops.runs.records import Tally
 
@@ -16,32 +16,33 @@ if TYPE_CHECKING:
 
 REFUSED, FAILED, SKIPPED = Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED
 
-# outcome, reason, errcode, store code -> how often
+# code, whose token it is about -> how often
 ACTS = {
-    "merchant left: nobody": (SKIPPED, Reason.MERCHANT_LEFT, None, "", Per.NOBODY),
-    "no token: per merchant": (SKIPPED, Reason.NO_TOKEN, None, "", Per.MERCHANT),
-    "dead token: per merchant": (REFUSED, Reason.DEAD_TOKEN, 40001, "", Per.MERCHANT),
-    "other bytes stored: per environment": (FAILED, Reason.ETAG_MISMATCH, 0, "ETagMismatch", Per.ENV),
-    "the platform is not published: once": (REFUSED, Reason.REFUSED, 61028, "", Per.ONCE),
-    "this machine's clock: once": (FAILED, Reason.STORE_REFUSED, None, "RequestTimeTooSkewed", Per.ONCE),
-    "slow down: once": (SKIPPED, Reason.BREAKER, 45011, "", Per.ONCE),
-    "scope appid: per merchant": (REFUSED, Reason.REFUSED, 85088, "", Per.MERCHANT),
-    "scope env: per environment": (REFUSED, Reason.REFUSED, -601012, "", Per.ENV),
-    "scope env of the store: per environment": (FAILED, Reason.STORE_REFUSED, None, "NoSuchBucket", Per.ENV),
-    "scope row: once": (REFUSED, Reason.REFUSED, 40097, "", Per.ONCE),
-    "scope platform: once": (REFUSED, Reason.REFUSED, 61004, "", Per.ONCE),
-    "unknown: once": (REFUSED, Reason.REFUSED, 987654, "", Per.ONCE),
-    "no answer: once": (FAILED, Reason.NO_ANSWER, None, "", Per.ONCE),
-    "bad input: once": (Outcome.INVALID, Reason.INVALID, None, "", Per.ONCE),
-    "pending: once": (Outcome.PENDING, None, None, "", Per.ONCE),
+    "merchant left: nobody": ("merchant_left", None, Per.NOBODY),
+    "no token: per merchant": ("no_token", None, Per.MERCHANT),
+    "dead token: per merchant": ("40001", Reason.DEAD_TOKEN, Per.MERCHANT),
+    "other bytes stored: per environment": ("ETagMismatch", None, Per.ENV),
+    "the platform is not published: once": ("61028", None, Per.ONCE),
+    "this machine's clock: once": ("RequestTimeTooSkewed", None, Per.ONCE),
+    "slow down: once": ("45011", None, Per.ONCE),
+    "scope appid, the component token's: once": ("45009", Reason.COMPONENT, Per.ONCE),
+    "the same, told apart by its texts: once": ("61007 (component)", Reason.COMPONENT, Per.ONCE),
+    "scope appid: per merchant": ("85088", None, Per.MERCHANT),
+    "scope env: per environment": ("-601012", None, Per.ENV),
+    "scope env of the store: per environment": ("NoSuchBucket", None, Per.ENV),
+    "scope row: once": ("40097", None, Per.ONCE),
+    "scope platform: once": ("61004", None, Per.ONCE),
+    "unknown: once": ("987654", None, Per.ONCE),
+    "what a server wrote where a code should be: once": ("9" * 5000, None, Per.ONCE),
+    "no answer: once": ("no_answer", None, Per.ONCE),
+    "bad input: once": ("invalid", None, Per.ONCE),
+    "pending: once": ("pending", None, Per.ONCE),
 }
 
 
-@pytest.mark.parametrize(("outcome", "reason", "errcode", "store", "often"), ACTS.values(), ids=ACTS)
-def test_how_often_somebody_has_to_act(
-    outcome: Outcome, reason: Reason | None, errcode: int | None, store: str, often: Per
-) -> None:
-    assert per(outcome, reason, errcode, store) is often
+@pytest.mark.parametrize(("code", "token", "often"), ACTS.values(), ids=ACTS)
+def test_how_often_somebody_has_to_act(code: str, token: Reason | None, often: Per) -> None:
+    assert per(code, token) is often
 
 
 def tally(rows: int, errcode: int | None = None, *, at: int = 0, env: str = "", **more: Any) -> Tally:
@@ -83,6 +84,42 @@ def test_a_cause_is_one_line_over_merchants_environments_and_outcomes() -> None:
     ]
 
 
+REFUSING = [*(entry.code for entry in all_errcodes() if entry.code), 987654]
+STOPPED = [
+    *((Reason.REFUSED, Reason.BREAKER, code, "") for code in REFUSING),
+    *((Reason.COMPONENT, Reason.COMPONENT, code, "") for code in REFUSING),
+    *((Reason.STORE_REFUSED, Reason.BREAKER, None, entry.code) for entry in all_store_codes()),
+    (Reason.STORE_REFUSED, Reason.BREAKER, None, "NotInTheCatalogue"),
+    (Reason.ETAG_MISMATCH, Reason.BREAKER, 0, "ETagMismatch"),
+]
+
+
+@pytest.mark.parametrize(("tripped", "stopped", "errcode", "store"), STOPPED)
+def test_rows_that_a_breaker_stopped_are_one_cause_with_the_rows_that_tripped_it(
+    tripped: Reason, stopped: Reason, errcode: int | None, store: str
+) -> None:
+    found = remedies(
+        [
+            tally(3, errcode, reason=tripped, store_code=store, outcome=FAILED if store else REFUSED),
+            tally(37, errcode, reason=stopped, store_code=store, outcome=SKIPPED),
+        ]
+    )
+    assert [remedy.rows for remedy in found] == [40]
+
+
+def test_of_causes_that_are_equally_worth_mending_the_one_with_most_rows_comes_first() -> None:
+    found = remedies(
+        [
+            tally(12, -501000),
+            *(tally(12, 61007, at=at) for at in range(5)),
+            *(tally(12, 45009, at=at) for at in range(2)),
+        ]
+    )
+    assert [(remedy.code, remedy.rows) for remedy in found] == [
+        ("61007", 60), ("45009", 24), ("-501000", 12),
+    ]  # fmt: skip
+
+
 def test_a_dead_token_has_another_remedy_than_its_errcode() -> None:
     found = remedies([tally(1, 40001), tally(2, 40001, at=1, reason=Reason.DEAD_TOKEN)])
     assert len({remedy.action for remedy in found}) == len(found) == 2
@@ -107,5 +144,7 @@ def test_every_reason_and_errcode_has_a_short_name_in_both_languages() -> None:
             name = short_name(code)
             assert 0 < len(name.en) <= 40, code
             assert 0 < len(name.zh) <= 40, code
-    assert short_name("SlowDown").en == "", "a code of the store says it itself"
+    assert short_name("SlowDown") == Text("", "对存储服务的请求过快"), "in English such a code says it itself"
+    assert short_name("ETagMismatch").en == "other bytes stored"
+    assert short_name("NotInTheCatalogue") == Text("", "")
     assert Outcome.PENDING in REASON_NAMES
