@@ -16,6 +16,7 @@ from tcb_ops.model import Kind, Lang, Text, legible, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from tcb_ops.doors.cost import Cost
     from tcb_ops.lists.paths import Batch
@@ -31,8 +32,9 @@ __all__ = [
     "dry_run",
     "facts",
     "facts_line",
+    "ran_out",
+    "short_life",
     "warn_of_again",
-    "warn_of_short_life",
 ]
 
 
@@ -157,17 +159,26 @@ def _seconds_at_rate(batch: Batch, pace: Pace) -> float:
     return batch.most_rows_of_an_appid / pace.rate if pace.rate else 0.0
 
 
-def warn_of_short_life(screen: Screen, batch: Batch, pace: Pace) -> None:
+def short_life(batch: Batch, pace: Pace) -> Text | None:
     """Where the rate makes it certain that the first links run out before the last is issued, say so."""
     seconds = _seconds_at_rate(batch, pace)
-    if seconds > LINK_LIFE:
-        screen.warn(
-            Text(
-                f"At {pace.rate:g} calls/s this takes {span(seconds)}, but a link lives about 15 minutes: the first "
-                "links will have run out before the last is issued.",
-                f"按每秒 {pace.rate:g} 次需要 {span(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
-            )
-        )
+    if seconds <= LINK_LIFE:
+        return None
+    return Text(
+        f"At {pace.rate:g} calls/s this takes {span(seconds)}, but a link lives about 15 minutes: the first "
+        "links will have run out before the last is issued.",
+        f"按每秒 {pace.rate:g} 次需要 {span(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
+    )
+
+
+def ran_out(links: int, out: Path | str) -> Text | None:
+    """Say how many links had run out when their file was finished; None where none had."""
+    if not links:
+        return None
+    return Text(
+        f"{links:,} links had run out when {out} was finished. Run again for new ones.",
+        f"{out} 写完时已有 {links:,} 个链接过期。请再次运行以取得新链接。",
+    )
 
 
 def done_before(batch: Batch, settings: Settings) -> Text | None:

@@ -15,8 +15,9 @@ from tcb_ops.doors.brake import (
     dry_run,
     facts,
     facts_line,
+    ran_out,
+    short_life,
     warn_of_again,
-    warn_of_short_life,
 )
 from tcb_ops.doors.options import (
     Given,
@@ -95,16 +96,12 @@ def links(paths: str, out: str, **values: Any) -> int:
     with screen.held(), read_shown(screen, paths, given, settings, values, root=None) as batch:
         if values["dry_run"]:
             return dry_run(screen, batch, settings, pace, uploads=False, as_json=given.json)
-        warn_of_short_life(screen, batch, pace)
+        if (short := short_life(batch, pace)) is not None:
+            screen.warn(short)
         going = start_links(batch, out=dest, **_run_arguments(given, settings, pace, values, screen))
         run = _follow(screen, going, given)
-    if going.links_run_out:
-        screen.warn(
-            Text(
-                f"{going.links_run_out:,} links had run out when {out} was finished. Run again for new ones.",
-                f"{out} 写完时已有 {going.links_run_out:,} 个链接过期。请再次运行以取得新链接。",
-            )
-        )
+    if (late := ran_out(going.links_run_out, out)) is not None:
+        screen.warn(late)
     return show_run(screen, run, as_json=given.json, where=Path(run.record.report))
 
 

@@ -54,6 +54,10 @@ class LaunchPanel(Panel):
         """Build the parts above the button."""
         return []
 
+    def _beside_pace(self) -> list[Any]:
+        """Build what is said about the pace."""
+        return []
+
     def _prepare(self) -> None:
         """Make ready what the run needs. Raises TcbOpsError."""
 
@@ -97,6 +101,7 @@ class LaunchPanel(Panel):
             *picking,
             title,
             widgets.HBox([self.pace, self.new]),
+            *self._beside_pace(),
             self.brake,
             widgets.HBox([self.start, self.watched.stop]),
             self.runs,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from tcb_ops.doors import python as doors
-from tcb_ops.doors.brake import facts_line
+from tcb_ops.doors.brake import facts_line, short_life
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Kind, Text
 from tcb_ops.panels.launching import LaunchPanel
+from tcb_ops.panels.markup import said
 from tcb_ops.panels.naming import LINKS_GO_TO
 from tcb_ops.panels.reading import Listed
 
@@ -72,7 +73,27 @@ class Links(_Listing):
             style={"description_width": "7rem"},
         )
         self.out.add_class("op-out")
+        self.life = widgets.HTML()
+        self.life.add_class("op-life")
         return [*super()._pick(), self.out]
+
+    def _parts(self) -> list[Any]:
+        parts = super()._parts()
+        self.pace.observe(lambda _: self.voice.guarded(self._tell_life), "value")
+        return parts
+
+    def _beside_pace(self) -> list[Any]:
+        return [self.life]
+
+    def _changed(self) -> None:
+        super()._changed()
+        self._tell_life()
+
+    def _tell_life(self) -> None:
+        """Where links will have run out before the last is there, say so beside the pace."""
+        batch = self.listed.batch
+        short = short_life(batch, self.desk.pace(gentle=self.pace.value)) if batch is not None else None
+        self.life.value = said(short.of(self.lang), "bad") if short is not None else ""
 
     def _begin(self, **options: Any) -> Working:
         return doors.start_links(self._batch(), out=Path(self.out.value), **options)

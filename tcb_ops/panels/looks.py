@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from tcb_ops.doors.brake import ran_out
 from tcb_ops.doors.screen import span
 from tcb_ops.errors import InterruptedRunError
 from tcb_ops.model import Kind, Lang, Text, plural
@@ -96,8 +97,11 @@ def render_look(look: Progress, lang: Lang, *, going: bool) -> str:
     return progress(look.done, look.total, label) + "".join(f"<p>{esc(line)}</p>" for line in lines if line)
 
 
-def ending(run: Run, error: TcbOpsError | None) -> tuple[Text, str]:
-    """Say how a run stands that nobody works on, and in which tone. `error` is what ended it in our sight."""
+def ending(run: Run, error: TcbOpsError | None, links_run_out: int = 0) -> tuple[Text, str]:
+    """Say how a run stands that nobody works on, and in which tone.
+
+    `error` is what ended it in our sight, `links_run_out` how many of its links were too old by then.
+    """
     record, counts = run.record, run.outcomes
     said = verdict(Kind(record.kind), counts, finished=record.finished_at is not None)
     if record.finished_at is None:
@@ -114,7 +118,10 @@ def ending(run: Run, error: TcbOpsError | None) -> tuple[Text, str]:
             f"{said.en}\nThe links are in {record.report}, readable by you alone; they live about 15 minutes.",
             f"{said.zh}\n链接在 {record.report}，仅您本人可读；约 15 分钟后过期。",
         )
-    return said, "good" if run.good and error is None else "bad"
+    late = ran_out(links_run_out, record.report)
+    if late is not None:
+        said = Text(f"{said.en}\n{late.en}", f"{said.zh}\n{late.zh}")
+    return said, "good" if run.good and error is None and late is None else "bad"
 
 
 def _cut_off(run: Run, error: TcbOpsError | None) -> Text:

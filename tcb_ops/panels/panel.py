@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from tcb_ops.doors.brake import ran_out
 from tcb_ops.doors.reading import PROBLEMS_SHOWN
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.lists.problems import format_problem
@@ -195,9 +196,7 @@ class Panel:
                 run=run,
                 report=folder,
                 code=self._exit_code(run),
-                text=verdict(
-                    Kind(run.record.kind), run.outcomes, finished=run.record.finished_at is not None
-                ),
+                text=self._verdict(run),
                 title=self._title().of(self.lang),
                 screen=self._screen(run),
                 page=self._page(run),
@@ -229,6 +228,11 @@ class Panel:
 
     def _shows_unfinished(self) -> bool:
         return self.run is not None and self.run.record.finished_at is None
+
+    def _verdict(self, run: Run) -> Text:
+        said = verdict(Kind(run.record.kind), run.outcomes, finished=run.record.finished_at is not None)
+        late = ran_out(self.watched.links_run_out, run.record.report)
+        return Text(f"{said.en}\n{late.en}", f"{said.zh}\n{late.zh}") if late is not None else said
 
     def _export(self, run: Run) -> Path:
         out = os.environ.get(HEADLESS_OUT)

@@ -75,6 +75,8 @@ class Watched(widgets.VBox):
         self._changed, self._ended, self._ended_unseen = changed, ended, ended_unseen
         self.run: Run | None = None
         self.state: State | None = None
+        self.links_run_out = 0
+        """Of the run that is shown, where it ended here: how many of its links were too old by then."""
         self._working: Working | None = None
         self._thread: threading.Thread | None = None
         self._watch = 0
@@ -194,7 +196,7 @@ class Watched(widgets.VBox):
             run, error = working.so_far(), early
         if number == self._watch:
             self.run, self._working = run, None
-            self._settled(error)
+            self._settled(error, working.links_run_out)
         else:
             self._ended_unseen()
 
@@ -218,12 +220,13 @@ class Watched(widgets.VBox):
 
     # --- what is shown ------------------------------------------------------------------------------------------
 
-    def _settled(self, error: TcbOpsError | None) -> None:
+    def _settled(self, error: TcbOpsError | None, links_run_out: int = 0) -> None:
         """Show a run that nobody works on: finished or cut off."""
         run = self.run
         if run is None:
             return
         self.state = state_of_run(here=False, held=False, finished=run.record.finished_at is not None)
+        self.links_run_out = links_run_out
         counts, _ = _counted(run)
         self.bar.value = render_look(
             Progress(run.id, run.record.rows, counts, 0.0, None), self._lang, going=False
@@ -231,7 +234,7 @@ class Watched(widgets.VBox):
         self._draw_grid(going=False)
         self._draw_head()
         self.codes.show(run)
-        self._voice.say(*ending(run, error))
+        self._voice.say(*ending(run, error, links_run_out))
         self._ended(run)
         self._offer()
         self._changed()

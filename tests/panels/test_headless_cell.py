@@ -64,6 +64,20 @@ def test_the_report_goes_where_it_is_told_to(open_lab: Any, told: Any, monkeypat
     assert (told()["run"], told()["exit_code"]) == (panel.run.id, 0)
 
 
+def test_links_that_have_run_out_are_told_of(open_lab: Any, told: Any):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, lifetime=0)])
+    lab.links().run_now(wanted=True)
+    assert "10 links had run out when" in told()["text"]["en"]
+    assert told()["exit_code"] == 0
+
+
+def test_a_live_target_that_was_not_asked_for_is_told_of_too(open_lab: Any, told: Any):
+    lab = open_lab()
+    lab.audits().run_now(wanted=False)
+    assert told()["text"]["en"] == "Nothing was run: the target is live, and RUN_NOW is false."
+    assert (told()["run"], told()["exit_code"], lab.sent) == (None, 0, 0)
+
+
 def test_a_list_with_problems_raises_and_says_each_of_them(
     open_lab: Any, told: Any, capsys: pytest.CaptureFixture[str]
 ):

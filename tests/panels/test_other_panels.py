@@ -27,6 +27,27 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, r
     assert f"The links are in {links}, readable by you alone" in read(panel.voice.line)
 
 
+def test_links_that_will_run_out_before_the_last_is_there_are_said_to_beside_the_pace(
+    open_lab: Any, read: Any
+):
+    lab = open_lab(many(TEA, rows=4501))
+    panel = lab.links()
+    assert read(panel.life) == ""
+    panel.pace.value = True
+    assert "the first links will have run out before the last is issued" in read(panel.life)
+    panel.pace.value = False
+    assert read(panel.life) == ""
+
+
+def test_links_that_have_run_out_by_the_end_are_counted(open_lab: Any, read: Any):
+    panel = open_lab(faults=[Fault(env=BOOKS.env, lifetime=0)]).links()
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"linked": 30}
+    assert f"10 links had run out when {panel.run.record.report} was finished" in read(panel.voice.line)
+    assert "op-bad" in panel.voice.line.value
+
+
 def test_links_never_look_at_local_files(open_lab: Any):
     lab = open_lab()
     for file in (lab.shop.folder / "files").iterdir():
