@@ -73,6 +73,10 @@ class Run:
         """Rows by merchant, environment, outcome and code, as they stand now: one query of the ledger."""
         return self._ledger.tallies(self.record)
 
+    def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
+        """Bytes of the local files of the rows with these outcomes, as they were when the run was planned."""
+        return self._ledger.planned_bytes(self.record, outcomes)
+
     def rows(
         self,
         *,

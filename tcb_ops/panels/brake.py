@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 import ipywidgets as widgets
 
@@ -21,15 +22,15 @@ __all__ = ["Brake", "released"]
 def released(typed: str, merchants: int, *, braked: bool) -> bool:
     """Decide whether a run may begin.
 
-    ==================  ===================  ==========
-    target              typed                may begin
-    ==================  ===================  ==========
-    on this machine     anything             yes
-    live                the number           yes
-    live                anything else        no
-    ==================  ===================  ==========
+    ==================  ==============================  ==========
+    target              typed                           may begin
+    ==================  ==============================  ==========
+    on this machine     anything                        yes
+    live                the number, full width or not   yes
+    live                anything else                   no
+    ==================  ==============================  ==========
     """
-    return not braked or typed.strip().replace(",", "") == str(merchants)
+    return not braked or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
 
 
 class Brake(widgets.VBox):

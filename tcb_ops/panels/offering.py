@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from tcb_ops.model import Text, plural
+from tcb_ops.doors.screen import amount
+from tcb_ops.model import Kind, Text, plural
 from tcb_ops.panels.brake import Brake
 
 if TYPE_CHECKING:
@@ -58,11 +59,14 @@ class Offer(widgets.VBox):
         """Offer it for a run's rows with these outcomes, `even_without` any; None takes it back."""
         rows, merchants, envs = rest_of(run, outcomes) if run is not None else (0, 0, 0)
         offered = run is not None and (rows > 0 or even_without)
-        facts = Text(
-            f"{plural(rows, 'row')}, {plural(merchants, 'merchant')}, {plural(envs, 'environment')}",
-            f"{rows:,} 行，{merchants:,} 个商户，{envs:,} 个环境",
-        )
         desk = self._desk
+        uploads = run is not None and offered and desk.braked and run.record.kind == Kind.UPLOAD
+        size = f", {amount(run.planned_bytes(outcomes))}" if run is not None and uploads else ""
+        what = Text("file", "个文件") if uploads else Text("row", "行")
+        facts = Text(
+            f"{plural(rows, what.en)}, {plural(merchants, 'merchant')}, {plural(envs, 'environment')}{size}",
+            f"{rows:,} {what.zh}，{merchants:,} 个商户，{envs:,} 个环境{size.replace(', ', '，')}",
+        )
         self.brake.ask(facts if offered else None, merchants, desk.settings.api_base, braked=desk.braked)
         self.layout.display = "" if offered else "none"
 

@@ -277,6 +277,12 @@ class Lookup:
         ]
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
+    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
+        """Bytes of the local files of the rows with these outcomes, as they were when the run was planned."""
+        summed = sa.func.coalesce(sa.func.sum(rows.c.size), 0)
+        query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
+        return int(self._read(query)[0][0])
+
     def course(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
         """How rows ended over time, in moments of one width from the run's begin to its last end.
 

@@ -16,12 +16,23 @@ from tcb_ops.panels.brake import released
         ("12", 12, True, True),
         (" 12 ", 12, True, True),
         ("1,200", 1200, True, True),
+        ("１，２００", 1200, True, True),
         ("", 12, True, False),
         ("13", 12, True, False),
         ("twelve", 12, True, False),
         ("012", 12, True, False),
     ],
-    ids=["this machine", "the number", "spaces", "thousands", "nothing", "another", "a word", "not as shown"],
+    ids=[
+        "this machine",
+        "the number",
+        "spaces",
+        "thousands",
+        "full width",
+        "nothing",
+        "another",
+        "a word",
+        "not as shown",
+    ],
 )
 def test_a_run_may_begin(typed: str, merchants: int, braked: bool, may: bool):
     assert released(typed, merchants, braked=braked) is may
@@ -88,7 +99,10 @@ def test_going_on_and_retrying_are_braked_too(open_lab: Any, read: Any, cut_off:
     offer = getattr(watched, button)
     brake, act = offer.brake, offer.button
     assert brake.layout.display == ""
-    assert "1 merchant, 1 environment" in read(brake.facts)
+    files, size = panel.run.counts.get("pending", 1), len("tea-1a2b3c/banner/3.png")
+    assert f"{files} file{'s' * (files > 1)}, 1 merchant, 1 environment, " in read(brake.facts)
+    if not cut_off:
+        assert f"1 environment, {size} B" in read(brake.facts)
     assert act.disabled
     act.click()
     panel.settle()
