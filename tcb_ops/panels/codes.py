@@ -15,7 +15,7 @@ from tcb_ops.reports.table import by_code
 from tcb_ops.reports.wording import OUTCOMES, reason_text, why
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tcb_ops.model import Lang
     from tcb_ops.panels.voice import Voice
@@ -67,8 +67,8 @@ class Codes(widgets.VBox):
         self._causes: list[Cause] = []
         self.table = widgets.HTML()
         self.table.add_class("op-codes")
-        self.code = self._choice(Text("Code", "错误码"), "op-code")
-        self.merchant = self._choice(Text("Merchant", "商户"), "op-merchant")
+        self.code = self._choice(Text("Code", "错误码"), "op-code", self._narrow)
+        self.merchant = self._choice(Text("Merchant", "商户"), "op-merchant", self._drill)
         self.rows = widgets.HTML(layout={"max_height": "24rem", "overflow": "auto"}, tabbable=True)
         self.rows.add_class("op-rows").add_class("op-scroll")
         super().__init__([self.table, widgets.HBox([self.code, self.merchant]), self.rows])
@@ -85,26 +85,41 @@ class Codes(widgets.VBox):
         self.table.value = render_codes(groups, self._lang) + (
             f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
         )
-        everything = Text("— all —", "— 全部 —").of(self._lang)
+        self.code.options = [self._everything, *((f"{g.code} · {g.rows:,}", g.code) for g in groups)]
+        self.code.index = 0
+        self.merchant.options = [self._everything]
+        self._run = run
+        self._narrow()
+
+    @property
+    def _everything(self) -> tuple[str, str]:
+        return Text("— all —", "— 全部 —").of(self._lang), ""
+
+    def _narrow(self) -> None:
+        """Offer the merchants that have the chosen code, and keep the chosen one if it is among them."""
+        run, kept = self._run, self.merchant.value
+        if run is None:
+            return
+        self._run = None
         names: dict[str, tuple[str, int]] = {}
-        for cause in causes:
-            names[cause.appid] = (cause.merchant, names.get(cause.appid, ("", 0))[1] + cause.rows)
+        for cause in self._causes:
+            if self.code.value in {"", cause.code}:
+                names[cause.appid] = (cause.merchant, names.get(cause.appid, ("", 0))[1] + cause.rows)
         ordered = sorted(names.items(), key=lambda item: (-item[1][1], item[1][0]))
-        self.code.options = [(everything, ""), *((f"{g.code} · {g.rows:,}", g.code) for g in groups)]
         self.merchant.options = [
-            (everything, ""),
+            self._everything,
             *((f"{name} · {rows:,} ({appid})", appid) for appid, (name, rows) in ordered),
         ]
-        self.code.index = self.merchant.index = 0
+        self.merchant.value = kept if kept in names else ""
         self._run = run
         self._drill()
 
-    def _choice(self, label: Text, name: str) -> widgets.Dropdown:
+    def _choice(self, label: Text, name: str, chosen: Callable[[], None]) -> widgets.Dropdown:
         choice = widgets.Dropdown(
             description=label.of(self._lang), layout={"width": "24rem"}, style={"description_width": "7rem"}
         )
         choice.add_class(name)
-        choice.observe(lambda _: self._voice.guarded(self._drill), "value")
+        choice.observe(lambda _: self._voice.guarded(chosen), "value")
         return choice
 
     def _drill(self) -> None:

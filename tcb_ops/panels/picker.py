@@ -72,7 +72,9 @@ class Picker(widgets.VBox):
         lang, self._voice, self._endings, self._picked = voice.lang, voice, endings, picked
         self._folder = (Path(path).parent if endings else Path(path)) if path else Path()
         of = {
-            "browse": Text("Browse…", "浏览…"),
+            "browse": Text(
+                "Browse files…" if endings else "Browse folders…", "浏览文件…" if endings else "浏览文件夹…"
+            ),
             "up": Text("Up", "上一级"),
             "open": Text("Open", "打开"),
             "use": Text("Use this folder", "使用此文件夹"),
@@ -165,7 +167,15 @@ class Picker(widgets.VBox):
             return
         name, content = Path(uploaded[0]["name"]).name, bytes(uploaded[0]["content"])
         self.upload.value = ()  # the page and the widget's state need not hold it twice
-        if not content or len(content) > LARGEST_UPLOAD:
+        if not content:
+            raise UsageError(
+                Text(
+                    f"{name} came without a byte: it is empty, or too large for the browser. Look at it, or put it on the "
+                    "server and browse for it.",
+                    f"{name} 没有任何内容：文件是空的，或大到浏览器无法上传。请检查它，或先放到服务器上，再浏览选择。",
+                )
+            )
+        if len(content) > LARGEST_UPLOAD:
             raise UsageError(
                 Text(
                     f"{name}: only lists up to 5 MB can be uploaded here. Put it on the server and browse for it.",

@@ -71,6 +71,13 @@ def test_the_folder_that_is_shown_is_used_not_the_one_that_is_marked(folder: Pat
     assert picked == [".", "素材"]
 
 
+def test_browsing_for_files_and_for_folders_are_told_apart(folder: Path):
+    assert [a_picker(endings=endings)[0].browse.description for endings in (LIST_ENDINGS, ())] == [
+        "Browse files…",
+        "Browse folders…",
+    ]
+
+
 def test_a_path_may_be_typed(folder: Path):
     picker, _, picked = a_picker()
     picker.text.value = " b.csv "
@@ -104,9 +111,13 @@ def test_an_uploaded_list_is_kept_under_a_name_of_its_own(folder: Path):
     assert picker.upload.value == ()
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * (LARGEST_UPLOAD + 1)], ids=["empty", "too large"])
-def test_an_upload_that_a_browser_could_not_carry_is_refused(folder: Path, content: bytes):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "it is empty, or too large for the browser"), (b"x" * (LARGEST_UPLOAD + 1), "up to 5 MB")],
+    ids=["empty", "too large"],
+)
+def test_an_upload_that_is_empty_or_too_large_is_refused(folder: Path, content: bytes, said: str):
     picker, _, picked = a_picker()
-    with pytest.raises(UsageError, match="up to 5 MB"):
+    with pytest.raises(UsageError, match=said):
         picker._take(uploaded("清单.csv", content))
     assert picked == []

@@ -92,6 +92,11 @@ def test_the_rows_behind_a_code_and_a_merchant_are_shown(open_lab: Any, read: An
     codes.code.value = "40097"
     assert "Rows that are not good: 1 of 1" in read(codes.rows)
     assert "banner/7.png refused" in read(codes.rows)
+    assert [appid for _, appid in codes.merchant.options] == ["", TEA.appid]
+    codes.merchant.value = TEA.appid
+    codes.code.value = "85088"  # none of theirs: all merchants that have it
+    assert codes.merchant.value == ""
+    assert "Rows that are not good: 10 of 10" in read(codes.rows)
     codes.code.value = ""
     codes.merchant.value = BOOKS.appid
     assert "Rows that are not good: 10 of 10" in read(codes.rows)
