@@ -150,7 +150,7 @@ def _check_target(given: Given, source: Source, taken: Mapping[str, Value]) -> N
 def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: bool, no_browser: bool) -> int:
     """Copy the notebooks into DIR and open JupyterLab there.
 
-    Also the sample data they practise on. What you have changed is kept; where ours has changed as well, the new one is
+    Also a copy of the sample data, to read and to try lists with. What you have changed is kept; where ours has changed as well, the new one is
     put beside it as NAME.new.ipynb. DIR is the working folder unless given.
     """
     from tcb_ops.workspace import fill
