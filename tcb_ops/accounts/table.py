@@ -42,7 +42,8 @@ _HEADS = (
 def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
     """Draw the table, then what is behind each code and what to do. What is left out is counted."""
     from rich.table import Table
-    from rich.text import Text as Styled
+
+    from tcb_ops.reports.folding import Folded
 
     bad = _worst_first([state for state in states if state.troubles])
     good = [state for state in states if state.works]
@@ -52,12 +53,12 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
         table = Table(box=None, pad_edge=False, header_style="bold")
         for head in _HEADS:
             name, env = head.en == "merchant", head.en == "environment"
-            # Where the screen is narrow, names wrap and environments are cut; the rest stays whole.
+            # Where the screen is narrow, names and environments wrap, to be copied whole; the rest stays on its line.
             table.add_column(
                 head.of(lang),
                 justify="right" if head.en == "calls" else "left",
                 no_wrap=not (name or env),
-                overflow="ellipsis" if env else "fold",
+                overflow="fold",
                 min_width=8 if name else 11 if env else None,
                 max_width=30 if name else None,
             )
@@ -71,12 +72,9 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
         ).of(lang)
     for trouble, whose in group((state.merchant, trouble) for state in bad for trouble in state.troubles):
         yield ""
-        yield Styled.assemble(
-            (trouble.code, "bold"),
-            f" · {_lines(len(whose)).of(lang)}{_names(whose).of(lang)} · {legible(trouble.meaning.of(lang))}",
-        )
-        # No break after the arrow: Chinese has no spaces, and would all move to the next line.
-        yield Styled(f"→\u00a0{legible(trouble.action.of(lang))}", overflow="fold")
+        said = f"{trouble.code} · {_lines(len(whose)).of(lang)}{_names(whose).of(lang)} · {legible(trouble.meaning.of(lang))}"
+        yield Folded(said, bold=len(trouble.code))
+        yield Folded(f"→ {legible(trouble.action.of(lang))}")
     if shown:
         yield ""
 

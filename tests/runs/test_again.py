@@ -157,7 +157,9 @@ def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_shop: OpenShop):
     shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
     run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
     elsewhere = shop.with_options(api_base="https://api.weixin.qq.com")
-    with pytest.raises(tcb.UsageError, match=f"went to {shop.sim.base}, and now .* --api-base {shop.sim.base}"):
+    with pytest.raises(
+        tcb.UsageError, match=f"went to {shop.sim.base}, and now .* --api-base {shop.sim.base}"
+    ):
         tcb.retry(run.id, shop.merchants, settings=elsewhere)
     assert [one.id for one in tcb.all_runs(settings=shop.settings)] == [run.id]
 
@@ -168,7 +170,9 @@ def test_what_was_put_elsewhere_mends_nothing_here(open_shop: OpenShop, whole: W
     with reopened(shop):
         retry = tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK)
         assert run.final().counts == {"uploaded": 30}
-        with sqlite3.connect(shop.folder / "ledger.db") as ledger:  # as ledgers may hold from before this was refused
+        with sqlite3.connect(
+            shop.folder / "ledger.db"
+        ) as ledger:  # as ledgers may hold from before this was refused
             ledger.execute("UPDATE runs SET target = 'http://127.0.0.1:9' WHERE id = ?", (retry.id,))
         assert run.final().counts == {"uploaded": 20, "refused": 10}
         assert whole(tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK), 10) == {
