@@ -132,10 +132,8 @@ def test_an_appid_without_a_line_is_one_merchants_trouble(run: Run, file: Path) 
     [
         pytest.param("", "line 1: no column appid, access_token", id="empty"),
         pytest.param(f"appid,token\nwx1,{SECRET}\n", "line 1: no column access_token", id="missing-column"),
-        pytest.param(
-            f"appid,access_token\nwx1,a\n,{SECRET}\n", "line 3: appid or access_token is empty", id="no-appid"
-        ),
-        pytest.param("appid,access_token\nwx1\n", "line 2: appid or access_token is empty", id="no-token"),
+        pytest.param(f"appid,access_token\nwx1,a\n,{SECRET}\n", "line 3: the appid is empty", id="no-appid"),
+        pytest.param("appid,access_token\nwx1\n", "line 2: the access_token is empty", id="no-token"),
         pytest.param(
             f"appid,access_token\nwx1,{SECRET}中\n", "line 2: the access_token holds", id="no-ascii"
         ),
@@ -145,7 +143,7 @@ def test_an_appid_without_a_line_is_one_merchants_trouble(run: Run, file: Path) 
             id="control-character",
         ),
         pytest.param(
-            f"appid,access_token\nwx1,a\nwx1,{SECRET}\n", "line 3: wx1 stands there twice", id="twice"
+            f"appid,access_token\nwx1,a\nwx1,{SECRET}\n", "line 3: the appid stands there twice", id="twice"
         ),
         pytest.param(
             f"appid,access_token,expires_at\nwx1,{SECRET},soon\n",
@@ -171,6 +169,28 @@ def test_a_token_file_that_cannot_work_is_said_with_its_line_and_shows_no_token(
     assert str(tmp_path / "t.csv") in caught.value.text.zh
     assert SECRET not in shown(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        pytest.param("wx1,", "line 3: the access_token is empty", id="empty"),
+        pytest.param("wx1,中", "line 3: the access_token holds", id="no-ascii"),
+        pytest.param("wx1,t,soon", "line 3: expires_at is neither", id="bad-end"),
+        pytest.param("wx1,t\nwx1,u", "line 4: the appid stands there twice", id="twice"),
+    ],
+)
+@pytest.mark.parametrize("when", ["at-start", "in-mid-run"])
+def test_a_line_that_cannot_be_used_is_its_own_merchants_trouble(
+    run: Run, file: Path, line: str, why: str, when: str
+) -> None:
+    pauses = Pauses()
+    source = FileTokens(file, pauses.clock, pauses) if when == "in-mid-run" else None
+    write(file, f"appid,access_token,expires_at\nwx2,other\n{line}\n")
+    source = source or FileTokens(file, pauses.clock, pauses)
+    with pytest.raises(TokenError, match=why):
+        ask(run, source)
+    assert ask(run, source, "wx2").value == Secret("other")
 
 
 def test_a_token_file_that_is_missing_a_folder_or_no_utf_8_is_said(tmp_path: Path) -> None:

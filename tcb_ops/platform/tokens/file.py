@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.model import Secret, Text
-from tcb_ops.platform.tokens.token import LONGEST_TOKEN, Token, finite
+from tcb_ops.platform.tokens.token import LONGEST_TOKEN, Token, finite, is_token
 
 if TYPE_CHECKING:
     import _csv
@@ -46,6 +46,8 @@ class FileTokens:
         self._seen: tuple[int, int, int] | None = None
         """Of the file that `_tokens` is all of."""
         self._tokens: dict[str, Token] = {}
+        self._troubles: dict[str, Text] = {}
+        """What is wrong with a merchant's line, by appid."""
         self._read(trusted=True)
         self._read_at = float("-inf")
 
@@ -62,7 +64,7 @@ class FileTokens:
             found = self._tokens.get(appid)
             if found is not None:
                 return found
-            trouble = Text(
+            trouble = self._troubles.get(appid) or Text(
                 f"{self._file} has no token for {appid}: add a line for it.",
                 f"{self._file} 中没有 {appid} 的 token：请为它加一行。",
             )
@@ -97,20 +99,21 @@ class FileTokens:
                 content = content[: content.rfind(b"\n") + 1]
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise self._bad("is not UTF-8", "不是 UTF-8 编码") from None
+            raise self._bad("is not UTF-8: save it as UTF-8", "不是 UTF-8 编码，请另存为 UTF-8") from None
         except OSError as error:
             why = error.strerror or "cannot be read"
             raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）") from None
         reader = csv.reader(text.splitlines())
         try:
-            self._tokens = self._parse(reader)
+            self._tokens, self._troubles = self._parse(reader)
         except csv.Error:
             line = reader.line_num
             raise self._bad(f"line {line}: is no CSV", f"第 {line} 行：不是 CSV") from None
         if not cut_off:
             self._seen = seen
 
-    def _parse(self, reader: _csv.Reader) -> dict[str, Token]:
+    def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
+        """Read the lines; what is wrong with one is its merchant's trouble, and everybody's where none can be used."""
         header = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
@@ -118,40 +121,26 @@ class FileTokens:
             raise self._bad(f"line 1: no column {names}", f"第 1 行：缺少列 {names}")
         at = {name: place for place, name in enumerate(header)}
         tokens: dict[str, Token] = {}
+        troubles: dict[str, Text] = {}
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
             value = {name: cells[place].strip() if place < len(cells) else "" for name, place in at.items()}
-            line = reader.line_num
-            if not value["appid"] or not value["access_token"]:
-                raise self._bad(
-                    f"line {line}: appid or access_token is empty",
-                    f"第 {line} 行：appid 或 access_token 为空",
-                )
-            if len(value["access_token"]) > LONGEST_TOKEN:
-                raise self._bad(
-                    f"line {line}: the access_token is longer than {LONGEST_TOKEN} characters",
-                    f"第 {line} 行：access_token 超过 {LONGEST_TOKEN} 个字符",
-                )
-            if not value["access_token"].isascii() or not value["access_token"].isprintable():
-                raise self._bad(
-                    f"line {line}: the access_token holds characters that no token has",
-                    f"第 {line} 行：access_token 含有不可能出现的字符",
-                )
-            if value["appid"] in tokens:
-                raise self._bad(
-                    f"line {line}: {value['appid']} stands there twice",
-                    f"第 {line} 行：{value['appid']} 重复出现",
-                )
-            try:
-                end = _moment(value.get("expires_at", ""))
-            except (ValueError, OverflowError, OSError):
-                raise self._bad(
-                    f"line {line}: expires_at is neither Unix seconds nor ISO 8601",
-                    f"第 {line} 行：expires_at 既不是 Unix 秒也不是 ISO 8601",
-                ) from None
-            tokens[value["appid"]] = Token(Secret(value["access_token"]), end)
-        return tokens
+            appid, line = value["appid"], reader.line_num
+            if not appid:
+                raise self._bad(f"line {line}: the appid is empty", f"第 {line} 行：appid 为空")
+            read = _token_of(value["access_token"], value.get("expires_at", ""))
+            if appid in tokens or appid in troubles:
+                read = Text("the appid stands there twice", "appid 重复出现")
+            if isinstance(read, Token):
+                tokens[appid] = read
+                continue
+            tokens.pop(appid, None)
+            # Without the appid: in a line that has lost a cell it may be the token.
+            troubles[appid] = self._bad(f"line {line}: {read.en}", f"第 {line} 行：{read.zh}").text
+        if troubles and not tokens:
+            raise SettingsError(next(iter(troubles.values())))
+        return tokens, troubles
 
     def _bad(self, en: str, zh: str) -> SettingsError:
         return SettingsError(
@@ -159,6 +148,27 @@ class FileTokens:
                 f"token file {self._file}: {en}. It is a CSV with the columns appid,access_token[,expires_at].",
                 f"token 文件 {self._file}：{zh}。它应是包含 appid,access_token[,expires_at] 列的 CSV。",
             )
+        )
+
+
+def _token_of(token: str, expires_at: str) -> Token | Text:
+    """What a line's cells say, or what is wrong with them."""
+    if not token:
+        return Text("the access_token is empty", "access_token 为空")
+    if len(token) > LONGEST_TOKEN:
+        return Text(
+            f"the access_token is longer than {LONGEST_TOKEN} characters",
+            f"access_token 超过 {LONGEST_TOKEN} 个字符",
+        )
+    if not is_token(token):
+        return Text(
+            "the access_token holds characters that no token has", "access_token 含有不可能出现的字符"
+        )
+    try:
+        return Token(Secret(token), _moment(expires_at))
+    except (ValueError, OverflowError, OSError):
+        return Text(
+            "expires_at is neither Unix seconds nor ISO 8601", "expires_at 既不是 Unix 秒也不是 ISO 8601"
         )
 
 
