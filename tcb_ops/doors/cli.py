@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -101,6 +102,10 @@ def run(arguments: Sequence[str]) -> int:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         code = getattr(error.__cause__ or error, "exit_code", 130)
+        from tcb_ops.runs.loop import wind_up
+
+        with suppress(KeyboardInterrupt):  # told again: at once
+            wind_up()
         _say(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
         return int(code)
     except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: nobody reads on; click exits at that

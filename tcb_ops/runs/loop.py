@@ -8,18 +8,22 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from concurrent.futures import Future
 
-__all__ = ["hand_over"]
+__all__ = ["hand_over", "wind_up"]
 
 Result = TypeVar("Result")
 
+LET_END = 8.0
+"""Seconds for what is cancelled at the end of the process: longer than a token source takes to close."""
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_under_way: set[Future[Any]] = set()
 
 
 def hand_over(work: Coroutine[None, None, Result]) -> Future[Result]:
@@ -29,7 +33,28 @@ def hand_over(work: Coroutine[None, None, Result]) -> Future[Result]:
     except BaseException:  # Ctrl-C while the loop is made: nobody would await the work
         work.close()
         raise
-    return asyncio.run_coroutine_threadsafe(work, loop)
+    handed = asyncio.run_coroutine_threadsafe(work, loop)
+    _under_way.add(handed)
+    handed.add_done_callback(_under_way.discard)
+    return handed
+
+
+def wind_up() -> None:
+    """Before the process ends early: cancel what is under way and let it end, so that a refresh on its way is stored.
+
+    Blocks, for LET_END at most.
+    """
+    if _loop is None:
+        return
+    for handed in tuple(_under_way):
+        handed.cancel()
+
+    async def end() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=LET_END)
+
+    asyncio.run_coroutine_threadsafe(end(), _loop).result()
 
 
 def _running() -> asyncio.AbstractEventLoop:

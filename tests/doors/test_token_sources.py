@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
+import sys
+from dataclasses import replace
 
 import pytest
 from shop import BOOKS, TEA, many
@@ -32,8 +36,8 @@ def lang(request, monkeypatch):
 def open_platform(open_desk, monkeypatch):
     """A platform whose tokens are refreshed here, with these lines under `[tokens]`."""
 
-    def opened(*tokens, faults=(), lang="en"):
-        desk = open_desk(many(TEA, BOOKS, rows=2), faults, lang=lang, component=PLATFORM, tokens={})
+    def opened(*tokens, faults=(), lang="en", component=PLATFORM):
+        desk = open_desk(many(TEA, BOOKS, rows=2), faults, lang=lang, component=component, tokens={})
         (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
         monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
         configure(desk, *(tokens or WHOLE))
@@ -152,3 +156,29 @@ def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_
     listed = (desk.folder / "all.csv").read_text(encoding="utf-8-sig")
     assert "mine.png" in listed
     assert not re.search(r"ticket\.txt|tcb-ops\.tokens|tcb-ops\.toml", listed)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("merchants", "check"),
+        ("merchants", "sync"),
+        ("links", "list.csv", "--dry-run"),
+        ("doctor",),
+    ],
+    ids="-".join,
+)
+def test_a_command_that_is_interrupted_keeps_the_refresh_that_is_on_its_way(open_platform, until, words):
+    rotating = replace(PLATFORM, rotate=True)
+    slow = Fault(appid=TEA.appid, step=Step.AUTHORIZER_TOKEN, delay=1)
+    desk = open_platform(faults=[slow], component=rotating)
+    sim = desk.shop.sim
+    with desk.process(*words) as process:
+        until(lambda: sim.stats[f"authorizer_token:{TEA.appid}"])
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    kept = json.loads((desk.folder / "tcb-ops.tokens" / f"{TEA.appid}.json").read_text())
+    assert kept["refresh_token"] == sim.refresh_token(TEA.appid)
