@@ -25,6 +25,7 @@ from tcb_ops.errors import (
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.platform.answers import Interfaces, Refusal
 from tcb_ops.platform.tokens import Token, TokenSource, open_source
+from tcb_ops.platform.tokens import store as store_module
 from tcb_ops.platform.tokens.component import MOST_REFUSED, ComponentTokens
 from tcb_ops.platform.tokens.credential import Credential
 from tcb_ops.platform.tokens.refusals import Whose, whose
@@ -449,6 +450,27 @@ def test_a_rotated_refresh_token_replaces_the_old_one_beside_a_token_that_still_
 
     assert run(asked()).value == Secret("a")
     assert (desk.stored("wx0")["access_token"], desk.stored("wx0")["refresh_token"]) == ("a", "r2")
+
+
+@pytest.mark.parametrize(("held", "error"), [("wx0", TokenError), (PLATFORM, TokenSourceError)])
+def test_a_lock_that_another_keeps_is_its_owners_trouble_and_the_components_everybodys(
+    run: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch, held: str, error: type[TcbOpsError]
+) -> None:
+    monkeypatch.setattr(store_module, "LONGEST_HOLD", 0.1)
+
+    async def asked() -> None:
+        async with Store(desk.store, PLATFORM, desk.sim.base).hold(held), using(desk.source()) as source:
+            await source.token("wx0")
+
+    with pytest.raises(error, match=f"other processes have kept {held}'s token locked"):
+        run(asked())
+
+
+def test_a_broken_record_of_the_components_token_is_everybodys(run: Run, desk: Desk) -> None:
+    source = desk.source()
+    (desk.store / f"{PLATFORM}.json").write_text("{}")
+    with pytest.raises(TokenSourceError, match="no record of a token: delete it"):
+        ask(run, source)
 
 
 def test_a_wrong_secret_is_met_once_however_many_merchants_begin(run: Run, desk: Desk) -> None:

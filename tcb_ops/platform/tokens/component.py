@@ -110,8 +110,17 @@ class ComponentTokens:
 
         Raises TransportError where the platform cannot be reached: an outage, which its callers wait out.
         """
+        try:
+            return await self._token(appid, refused)
+        except TokenError as error:
+            if appid != self._component_appid:
+                raise
+            text = error.text
+        raise TokenSourceError(text)  # the component's own trouble is everybody's
+
+    async def _token(self, appid: str, refused: Secret | None) -> Token:
         while True:
-            kept = self._read(appid)
+            kept = self._store.read(appid)
             if kept is not None and kept.serves(refused, self._clock()):
                 return kept.token
             flight = self._flights.get(appid)
@@ -153,7 +162,7 @@ class ComponentTokens:
             )
 
         async with self._store.hold(appid):
-            kept, now = self._read(appid), self._clock()
+            kept, now = self._store.read(appid), self._clock()
             if kept is not None and (kept.serves(refused, now) or not self._may_refresh(appid, refused, now)):
                 return kept.token
             try:
@@ -181,13 +190,3 @@ class ComponentTokens:
             return False
         times.append(now)
         return True
-
-    def _read(self, appid: str) -> Kept | None:
-        """What is stored; a broken record of the component's own concerns everybody."""
-        try:
-            return self._store.read(appid)
-        except TokenError as error:
-            if appid != self._component_appid:
-                raise
-            text = error.text
-        raise TokenSourceError(text)

@@ -150,8 +150,9 @@ class Store:
             if asyncio.get_running_loop().time() > end:
                 raise TokenError(
                     Text(
-                        f"another process has been refreshing {appid}'s token for {LONGEST_HOLD:g} s. Look for one that hangs.",
-                        f"另一个进程刷新 {appid} 的令牌已超过 {LONGEST_HOLD:g} 秒。请检查是否有挂起的进程。",
+                        f"other processes have kept {appid}'s token locked for {LONGEST_HOLD:g} s: the platform answers "
+                        "them slowly, or one of them hangs.",
+                        f"其他进程占用 {appid} 的令牌锁已达 {LONGEST_HOLD:g} 秒：平台应答缓慢，或某个进程已挂起。",
                     )
                 )
             await asyncio.sleep(POLL)
