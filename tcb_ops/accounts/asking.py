@@ -12,6 +12,7 @@ from tcb_ops.errors import OutageError, PlatformStopError, TokenError, Transport
 from tcb_ops.model import Reason, Text
 from tcb_ops.platform.answers import NoAnswer, Refusal
 from tcb_ops.runs.pacing import Pace, Step, Tries, backoff_wait, next_step
+from tcb_ops.runs.stops import stopping
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -85,7 +86,7 @@ class Asking:
             patient = waited < self.pace.patience and self.pace.attempts > 1
             match next_step(*_decision(said), tries, tries.link, self.pace, patient=patient):
                 case Step.STOP_RUN if isinstance(said, Refusal):
-                    raise _stop(said)
+                    raise PlatformStopError(stopping(said.errcode, said.errmsg))
                 case Step.REFRESH:
                     tries.refreshed = True
                     if not await self._renewed(appid, token):
@@ -200,14 +201,4 @@ def _trouble(said: Refusal | NoAnswer | TransportError) -> Trouble:
             "Check the network and any proxy on the way, then look again.",
             "请检查网络和途经的代理，然后再查一次。",
         ),
-    )
-
-
-def _stop(said: Refusal) -> PlatformStopError:
-    known = errcode(said.errcode)
-    return PlatformStopError(
-        Text(
-            f"errcode {known.code} ({known.meaning.en}) stops every merchant. {known.action.en}",
-            f"errcode {known.code}（{known.meaning.zh}）影响所有商户。{known.action.zh}",
-        )
     )

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.runs.records import RunRecord
 
-__all__ = ["NO_COMPONENT", "away", "canary_stop", "interrupted", "outage", "platform_stop", "token_stop"]
+__all__ = [
+    "NO_COMPONENT",
+    "away",
+    "canary_stop",
+    "interrupted",
+    "outage",
+    "platform_stop",
+    "stopping",
+    "token_stop",
+]
 
 NO_COMPONENT = Text(
     "This environment is the platform's own (owner = platform) and is served with the component token: set "
@@ -68,12 +77,17 @@ def outage(run: RunRecord, pace: Pace, last: str) -> OutageError:
 
 def platform_stop(end: RowEnd, run: RunRecord) -> PlatformStopError:
     """The error of a run that meets a refusal of the whole platform."""
-    known, more = errcode(end.errcode or 0), _go_on(run)
-    return PlatformStopError(
-        Text(
-            f"errcode {known.code} ({known.meaning.en}) stops every merchant. {known.action.en} {more.en}",
-            f"errcode {known.code}（{known.meaning.zh}）影响所有商户。{known.action.zh} {more.zh}",
-        )
+    said, more = stopping(end.errcode or 0, end.errmsg), _go_on(run)
+    return PlatformStopError(Text(f"{said.en} {more.en}", f"{said.zh}{more.zh}"))
+
+
+def stopping(code: int, errmsg: str) -> Text:
+    """What is said of a refusal of the whole platform; the errmsg of 61004 names the address that is missing."""
+    known = errcode(code)
+    said, said_zh = (f" ({errmsg})", f"（{errmsg}）") if errmsg else ("", "")
+    return Text(
+        f"errcode {code}{said} stops every merchant. {known.meaning.en} {known.action.en}",
+        f"errcode {code}{said_zh}影响所有商户。{known.meaning.zh}{known.action.zh}",
     )
 
 

@@ -112,7 +112,7 @@ def test_what_does_not_pass_is_not_tried_again(answer):
 
 @pytest.mark.parametrize("code", [61004, 61005, 61006, 40125])
 def test_what_concerns_everybody_stops(code):
-    with pytest.raises(PlatformStopError, match=str(code)) as stop:
+    with pytest.raises(PlatformStopError, match=rf"errcode {code} \(said so\) stops every merchant") as stop:
         asked(Tokens("t1"), refusal(code))
     assert stop.value.exit_code == 3
 

@@ -161,16 +161,17 @@ def test_a_finished_run_is_never_gone_on_with(open_shop: OpenShop) -> None:
 def test_61004_stops_the_run_with_its_rows_pending_and_mended_it_goes_on(
     open_shop: OpenShop, whole: Whole, kind: str
 ) -> None:
+    errmsg = "access clientip is not registered requestIP: 203.0.113.9"
     shop = open_shop(
         many(TEA, BOOKS, rows=50),
-        [Fault(appid=TEA.appid, path="banner/20.png", errcode=61004, calls=((1, 1),))],
+        [Fault(appid=TEA.appid, path="banner/20.png", errcode=61004, errmsg=errmsg, calls=((1, 1),))],
     )
-    with pytest.raises(PlatformStopError) as caught:
+    with pytest.raises(PlatformStopError, match=r"203\.0\.113\.9") as caught:
         start(shop, kind).wait()
     assert caught.value.exit_code == 3
     run = latest(shop)
     assert run.record.stopped is not None
-    assert "61004" in run.record.stopped.zh
+    assert f"errcode 61004（{errmsg}）" in run.record.stopped.zh
     assert run.record.finished_at is None
     counts = whole(run, 100)
     assert counts.keys() == {"pending", "linked" if kind == "links" else "uploaded"}
