@@ -57,8 +57,9 @@ def diff(older: str, newer: str, **values: Any) -> int:
 def verify(folder: str, **values: Any) -> int:
     """Check that a report folder is what was exported.
 
-    Every file against manifest.json, every row of results.csv against the ledger, the list against its SHA-256. Names the
-    file or the row that differs: exit code 1. Nothing differs: 0. No report in DIR: 2.
+    Every file against manifest.json, the manifest and every row of the CSVs against the ledger, the list against its
+    SHA-256. Names the file or the row that differs: exit code 1. Nothing differs: 0, and what that proves. No report in
+    DIR: 2.
     """
     import tcb_ops as tcb
 
@@ -104,6 +105,6 @@ def _verdict(found: Verification) -> Text:
             f"任务 {found.run} 的报告与原来不一致：{len(found.checks)} 项检查中有 {len(differs)} 项不同。{left.zh}",
         )
     return Text(
-        f"The report of run {found.run} is what was exported.{left.en}",
-        f"任务 {found.run} 的报告与导出时一致。{left.zh}",
+        f"Nothing differs in the report of run {found.run}. {found.proves.en}{left.en}",
+        f"任务 {found.run} 的报告没有不一致之处。{found.proves.zh}{left.zh}",
     )

@@ -46,10 +46,21 @@ if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
-__all__ = ["LEFT_BY_DESKTOPS", "MANIFEST", "RESULTS", "check_destination", "export"]
+__all__ = [
+    "ALWAYS",
+    "ERRCODES",
+    "FAILED",
+    "LEFT_BY_DESKTOPS",
+    "MANIFEST",
+    "RESULTS",
+    "check_destination",
+    "export",
+]
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
+ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
+"""What every report has; beside them may be the PDF, and a rehearsal's mark."""
 _LOG = logging.getLogger("tcb_ops.reports")
 LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 IN_USE = ".tcb-ops-export.lock"

@@ -31,6 +31,7 @@ __all__ = [
     "RESULT_COLUMNS",
     "WORDS",
     "Clock",
+    "errcode_facts",
     "fact_values",
     "own_values",
     "write_errcodes",
@@ -174,16 +175,15 @@ def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
         write = _writer(stream)
         write(ERRCODE_COLUMNS)
         for cause in listed:
-            texts = (
-                cause.appid,
-                cause.merchant,
-                cause.env,
-                cause.code,
-                cause.meaning.of(lang),
-                cause.action.of(lang),
-            )
-            counts = (cause.outcomes.get(outcome, 0) for outcome in _NOT_GOOD)
-            write([*(guard(masked(text)) for text in texts), cause.rows, *counts])
+            appid, merchant, env, code, *counts = errcode_facts(cause)
+            texts = (appid, merchant, env, code, cause.meaning.of(lang), cause.action.of(lang))
+            write([*(guard(masked(text)) for text in texts), *counts])
+
+
+def errcode_facts(cause: Cause) -> tuple[Any, ...]:
+    """Give the values of ERRCODE_COLUMNS but for meaning and action: what does not hang on the language."""
+    counts = (cause.outcomes.get(outcome, 0) for outcome in _NOT_GOOD)
+    return cause.appid, cause.merchant, cause.env, cause.code, cause.rows, *counts
 
 
 def _new(file: Path) -> Any:

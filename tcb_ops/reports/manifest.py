@@ -7,11 +7,13 @@ import json
 import platform
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from tcb_ops.model import is_loopback
 from tcb_ops.reports.leaks import masked
 from tcb_ops.reports.page import counts_of, is_simulated
 
@@ -57,12 +59,13 @@ class Manifest:
     """The folder of the local files, where the list lies as a rule."""
     rows: int
     rows_digest: str
-    """Empty in a report made before there was one."""
     zone: tzinfo
     """The time zone that its times are written in."""
     finished: bool
     exported_at: str
     retries: tuple[str, ...]
+    simulated: bool
+    """Whether its target is on this machine, whatever it says beside."""
     said: Mapping[str, Any]
     """All of it, as it stands."""
 
@@ -135,23 +138,19 @@ def read_manifest(folder: Path) -> Manifest | None:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in found["files"]):
             return None  # a name that leads out of the folder
-        exported_at = str(found["exported_at"])
-        # One made before the zone was written down has the offset of its times.
-        zone = (
-            ZoneInfo(found["timezone"]) if "timezone" in found else datetime.fromisoformat(exported_at).tzinfo
-        )
         return Manifest(
             run=str(found["run"]),
             files={str(name): dict(told) for name, told in found["files"].items()},
             list_name=str(found["input"]["name"]),
             list_sha256=str(found["input"]["sha256"]),
-            root=str(found.get("root", "")),
+            root=str(found["root"]),
             rows=int(found["rows"]),
-            rows_digest=str(found.get("rows_digest", "")),
-            zone=zone or UTC,
+            rows_digest=str(found["rows_digest"]),
+            zone=ZoneInfo(found["timezone"]),
             finished=found["finished_at"] is not None,
-            exported_at=exported_at,
-            retries=tuple(map(str, found.get("retries", ()))),
+            exported_at=str(found["exported_at"]),
+            retries=tuple(map(str, found["retries"])),
+            simulated=is_loopback(urlsplit(str(found["target"])).hostname or ""),
             said=found,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

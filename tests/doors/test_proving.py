@@ -84,7 +84,7 @@ def test_a_report_is_verified_then_tampered_with_then_not(two_runs):
     desk, _, newer = two_runs
     good = desk("verify", "newer")
     assert good.code == 0
-    assert f"The report of run {newer} is what was exported." in good.out
+    assert f"Nothing differs in the report of run {newer}." in good.out
     assert "list.csv is the list that was read" in good.out
     found = desk("verify", "newer", "--json").json
     assert found["good"] is True

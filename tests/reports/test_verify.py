@@ -83,10 +83,15 @@ def test_a_changed_file_a_missing_one_and_an_added_one_are_named(
     (out / "notes.txt").write_text("mine", encoding="utf-8")
     (out / ".DS_Store").touch()
     found = wrong(verify(out, reported.ledger))
-    assert set(found) == {"errcodes.csv", "report.html", "failed.csv", "notes.txt"}
+    assert set(found) == {"errcodes.csv", "report.html", "failed.csv", "notes.txt", "rows"}
     assert "same size" in found["errcodes.csv"]
     assert "5 now" in found["report.html"]
     assert found["failed.csv"] == "is missing."
+    assert (
+        "Line 2 of errcodes.csv, 晨光文具 test-3c4d: code is “85089”, the ledger has “85088”."
+        in found["rows"]
+    )
+    assert "failed.csv cannot be read" in found["rows"]
 
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["", "with the manifest changed to match"])
@@ -134,7 +139,7 @@ def test_rows_left_out_or_added_are_named(a_run: Callable[..., Any], tmp_path: P
     ("statement", "said"),
     [
         ("UPDATE rows SET outcome = 'uploaded' WHERE line = 3", "Line 3 of results.csv"),
-        ("UPDATE rows SET detail = 'x' WHERE line = 3", "in no column of results.csv"),
+        ("UPDATE rows SET detail = 'x' WHERE line = 3", "No column of the CSVs differs"),
         ("DELETE FROM rows WHERE line = 4", "Line 4 of results.csv is a row that the ledger does not have"),
     ],
 )
@@ -189,11 +194,92 @@ def test_without_the_ledger_or_its_run_it_says_what_was_not_checked(
 ) -> None:
     reported = a_run([GOOD])
     out = reported.export(tmp_path / "out")
+    found = verify(out, None)
+    assert found.good
+    assert {check.what: check.state for check in found.checks}["rows"] is State.NOT_CHECKED
+    assert "compared with manifest.json only" in found.proves.en
+    assert "agree with the ledger" in verify(out, reported.ledger).proves.en
     sql(reported, "UPDATE runs SET id = id || '-and-more'")
-    for ledger in (None, reported.ledger):
-        found = verify(out, ledger)
-        assert found.good
-        assert {check.what: check.state for check in found.checks}["rows"] is State.NOT_CHECKED
+    found = verify(out, reported.ledger)
+    assert "has no run 20251125-093000-k7q2: nothing bears this report out" in wrong(found)["rows"]
+
+
+def _unmarked(out: Path, told: dict[str, Any]) -> None:
+    del told["simulated"], told["mark"], told["files"]["SIMULATED-演练.txt"]
+    (out / "SIMULATED-演练.txt").unlink()
+
+
+def _never_finished(out: Path, told: dict[str, Any]) -> None:
+    told |= {"finished_at": None, "counts": {"uploaded": 160}}
+
+
+def _no_digest(out: Path, told: dict[str, Any]) -> None:
+    told["rows_digest"] = ""
+
+
+def _no_failed_rows(out: Path, told: dict[str, Any]) -> None:
+    head = (out / "failed.csv").read_bytes().splitlines(keepends=True)[0]
+    (out / "failed.csv").write_bytes(head)
+
+
+def _no_failed_csv(out: Path, told: dict[str, Any]) -> None:
+    (out / "failed.csv").unlink()
+    del told["files"]["failed.csv"]
+
+
+def _one_row_less_failed(out: Path, told: dict[str, Any]) -> None:
+    lines = (out / "failed.csv").read_bytes().splitlines(keepends=True)
+    (out / "failed.csv").write_bytes(b"".join([lines[0], *lines[2:]]))
+
+
+def _a_good_row_failed(out: Path, told: dict[str, Any]) -> None:
+    good = (out / "results.csv").read_bytes().splitlines(keepends=True)[1]
+    (out / "failed.csv").write_bytes((out / "failed.csv").read_bytes() + good)
+
+
+def _fewer_errcodes(out: Path, told: dict[str, Any]) -> None:
+    lines = (out / "errcodes.csv").read_bytes().splitlines(keepends=True)
+    (out / "errcodes.csv").write_bytes(b"".join(lines[:-1]))
+
+
+def _milder_errcodes(out: Path, told: dict[str, Any]) -> None:
+    change(out / "errcodes.csv", ",1,1,0,0,0,0", ",0,0,0,0,0,0")
+
+
+def _another_run(out: Path, told: dict[str, Any]) -> None:
+    told["run"] = "20251125-093000-zzzz"
+
+
+@pytest.mark.parametrize(
+    ("tamper", "what", "said"),
+    [
+        (_unmarked, "manifest.json", "simulated"),
+        (_unmarked, "SIMULATED-演练.txt", "not listed in manifest.json"),
+        (_never_finished, "manifest.json", "counts, finished_at"),
+        (_no_digest, "rows", "their digest in manifest.json"),
+        (_no_failed_rows, "rows", "failed.csv lacks the row of line 3 of the list"),
+        (_no_failed_csv, "failed.csv", "not listed in manifest.json"),
+        (_one_row_less_failed, "rows", "Line 2 of failed.csv"),
+        (_a_good_row_failed, "rows", "Line 4 of failed.csv is a row that the ledger does not have there"),
+        (_fewer_errcodes, "rows", "errcodes.csv has more or fewer lines than the ledger has errcodes, from line 3"),
+        (_milder_errcodes, "rows", "Line 2 of errcodes.csv"),
+        (_another_run, "rows", "has no run 20251125-093000-zzzz"),
+    ],
+)  # fmt: skip
+def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
+    a_run: Callable[..., Any],
+    tmp_path: Path,
+    tamper: Callable[[Path, dict[str, Any]], None],
+    what: str,
+    said: str,
+) -> None:
+    reported = a_run([GOOD, REFUSED, REFUSED], target="http://127.0.0.1:1")
+    out = reported.export(tmp_path / "out")
+    told = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    tamper(out, told)
+    (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+    manifest_as_is(out)
+    assert said in wrong(verify(out, reported.ledger))[what]
 
 
 def test_the_list_is_compared_where_it_still_is(a_run: Callable[..., Any], tmp_path: Path) -> None:
