@@ -339,8 +339,23 @@ def test_a_ledger_that_takes_no_writing_still_gives_a_report(
         ({"note": "q-signature=0123456789abcdef"}, "q-signature=•••"),
         ({"note": "ticket@@@AbCdEfGhIjKl"}, "ticket@@@•••"),
         ({"settings": {"columns": {"path": "access_token=80_AbCdEfGhIjKl"}}}, "access_token=•••"),
+        ({"cells": ("Access_Token: 80_AbCdEfGhIjKl", "{path}")}, "Access_Token: •••,"),
+        ({"cells": ("?Q-AK%3dAKIDabcdefgh", "{path}")}, "?Q-AK%3d•••,"),
+        ({"note": "ACCESS_TOKEN=80_AbCdEfGhIjKl"}, "ACCESS_TOKEN=•••"),
     ],
-    ids=["token", "key-id", "security-token", "path", "header", "signature", "ticket", "setting"],
+    ids=[
+        "token",
+        "key-id",
+        "security-token",
+        "path",
+        "header",
+        "signature",
+        "ticket",
+        "setting",
+        "Title_Case",
+        "capitals",
+        "capitals in the note",
+    ],
 )
 def test_a_secret_among_the_operator_s_own_texts_is_masked_and_keeps_no_report_back(
     a_run: Callable[..., Any],
@@ -380,6 +395,9 @@ def test_a_secret_across_two_chunks_is_found_and_prose_about_tokens_is_not(tmp_p
         leak = find_leak(file)
         assert leak is not None
         assert leak.line == 2
+    file.write_bytes(b"\nX-COS-Security-Token: AbCdEfGhIjKl")
+    assert (leak := find_leak(file)) is not None
+    assert leak.line == 2
     prose = "errmsg,access_token: expired; access_token=•••; q-ak=•••; token@@@; see x-cos-security-token"
     file.write_text(prose, encoding="utf-8")
     assert find_leak(file) is None
