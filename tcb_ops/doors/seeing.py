@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
 from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.running import show_run
+from tcb_ops.doors.tables import rows_table, runs_table
 from tcb_ops.errors import UsageError
-from tcb_ops.model import GOOD, Outcome, Reason, Text, legible, plural
+from tcb_ops.model import Outcome, Reason, Text, plural
 
 if TYPE_CHECKING:
     from tcb_ops.doors.screen import Screen
@@ -52,54 +52,10 @@ def runs(operator: str, host: str, **values: Any) -> int:
         screen.json({"runs": [run.summary() | _about(run, settings) for run in found]})
         return 0
     if found:
-        screen.data(_runs_table(found, settings))
+        screen.data(runs_table(found, settings))
     else:
         screen.say(Text(f"No runs in {settings.ledger_name} yet.", f"{settings.ledger_name} 中还没有任务。"))
     return 0
-
-
-def _runs_table(found: list[Run], settings: Settings) -> Table:
-    """A line per run. Targets only where there is another than today's, so that 80 columns do."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    heads = {
-        "run": Text("run", "任务"),  # its id says when it began
-        "kind": Text("kind", "类型"),
-        "rows": Text("rows", "行数"),
-        "bad": Text("not good", "未成功"),
-        "pending": Text("pending", "待处理"),
-        "list": Text("list", "清单"),
-        "target": Text("target", "目标"),
-        "note": Text("note", "备注"),
-    }
-    if all(run.record.target == settings.api_base for run in found):
-        del heads["target"]
-    if not any(run.record.note for run in found):
-        del heads["note"]
-    if all(run.record.finished_at for run in found):
-        del heads["pending"]
-    for name, head in heads.items():
-        number = name in {"rows", "bad", "pending"}
-        table.add_column(
-            head.of(settings.lang),
-            overflow="fold",
-            justify="right" if number else "left",
-            no_wrap=number or name in {"run", "kind"},
-        )
-    for run in found:
-        record, pending = run.record, run.outcomes.get(Outcome.PENDING, 0)
-        bad = sum(rows for outcome, rows in run.outcomes.items() if outcome not in GOOD) - pending
-        cells = {
-            "run": record.id,
-            "kind": f"{record.kind} (retry)" if record.parent else record.kind,
-            "rows": f"{record.rows:,}",
-            "bad": f"{bad:,}" if bad else "–",
-            "pending": f"{pending:,}" if pending else "–",
-            "list": legible(record.list_name),
-            "target": record.target.partition("://")[2],
-            "note": legible(record.note),
-        }
-        table.add_row(*(cells[name] for name in heads))
-    return table
 
 
 @click.command()
@@ -138,9 +94,13 @@ def show(run: str, line: int | None, merchant: str, path: str, **values: Any) ->
                 f"任务 {wanted.id} 中没有这样的行。" + (f"其中的商户有：{known}。" if known else ""),
             )
         )
+    elif len(shown) == 1:
+        for name, value in _row(shown[0], settings).items():
+            if value not in {None, ""}:
+                screen.data(f"{name:>16}  {value}")
     else:
-        for record in shown:
-            _show_row(screen, record, settings)
+        for part in rows_table(shown, settings.lang):
+            screen.data(part)
     if next(rows, None) is not None:
         screen.warn(
             Text(
@@ -352,10 +312,3 @@ def _row(record: RowRecord, settings: Settings) -> dict[str, Any]:
     values = dict(zip(RESULT_COLUMNS, own_values(record, settings.lang), strict=True))
     times = {name: clock.iso(values[name]) or None for name in ("tcb_started_at", "tcb_ended_at")}
     return {"path": record.row.path, "file": record.row.file} | values | times
-
-
-def _show_row(screen: Screen, record: RowRecord, settings: Settings) -> None:
-    for name, value in _row(record, settings).items():
-        if value not in {None, ""}:
-            screen.data(f"{name:>16}  {value}")
-    screen.data("")
