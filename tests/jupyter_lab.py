@@ -35,6 +35,13 @@ READY = """async () => {
   await context.sessionContext.session.kernel.info;
 }"""
 RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
+CUT = """() => {
+  const edge = document.querySelector('.jp-Notebook').getBoundingClientRect().right;
+  return [...document.querySelectorAll('.op-panel :is(button, input, select, label)')].filter(control => {
+    const box = control.getBoundingClientRect();
+    return box.width && (box.right > edge || (control.matches('button, label') && control.scrollWidth > control.clientWidth + 1));
+  }).map(control => control.className + ': ' + (control.innerText || control.value));
+}"""
 AT_REST = """() => {
   const panel = window.jupyterapp.shell.currentWidget;
   const cells = panel.content.widgets.filter(w => w.model.type === 'code');
@@ -135,6 +142,15 @@ class Opened:
     def shot(self, name: str) -> None:
         """Keep a screenshot."""
         self.page.screenshot(path=f"{self.shots}-{name}.png")
+
+    def cut(self, width: int) -> list[str]:
+        """The panel's controls that are cut, or off the screen, in a window of so many pixels."""
+        self.page.set_viewport_size({"width": width, "height": 1400})
+        self.until(
+            "wide => document.querySelector('.jp-Notebook').getBoundingClientRect().right <= wide", width
+        )
+        found: list[str] = self.page.evaluate(CUT)
+        return found
 
     def violations(self) -> list[str]:
         """What axe finds in the panel and the results."""

@@ -22,6 +22,11 @@ STYLE = """<style>
 .op-panel p { margin: 2px 0; }
 .op-panel .op-quiet { color: var(--jp-ui-font-color2, #555); opacity: 1; }
 .op-panel .op-mark { display: inline-block; border: 1px solid currentColor; border-radius: 3px; padding: 0 6px; font-weight: 600; }
+.op-panel .widget-hbox { flex-flow: row wrap; }
+.op-panel .widget-inline-hbox { max-width: calc(100% - 4px); }
+.op-panel .jupyter-button { flex: none; }
+.op-panel .widget-checkbox { height: auto; }
+.op-panel .widget-checkbox .widget-label-basic { white-space: normal; }
 .op-say { border-left: 4px solid var(--op-todo); padding: 4px 10px; margin: 4px 0; background: var(--jp-layout-color2, #f5f5f5);
   white-space: pre-line; overflow-wrap: anywhere; }
 .op-say.op-good { border-color: var(--op-good); }
@@ -35,7 +40,7 @@ STYLE = """<style>
 .op-panel .op-goodtext { color: var(--op-good); font-weight: 600; }
 .op-panel .op-badtext { color: var(--op-bad); font-weight: 600; }
 .op-panel progress { width: 100%; max-width: 44rem; height: 14px; accent-color: var(--jp-brand-color1, #1976d2); }
-.op-bar { display: inline-flex; width: 9rem; height: 9px; background: var(--jp-layout-color3, #e0e0e0); vertical-align: middle; }
+.op-bar { display: inline-flex; width: min(9rem, 12vw); height: 9px; background: var(--jp-layout-color3, #e0e0e0); vertical-align: middle; }
 .op-bar i { display: block; height: 100%; }
 .op-bar .g { background: var(--op-good); } .op-bar .b { background: var(--op-bad); }
 .op-panel .op-scroll { border-top: 1px solid var(--op-line); border-bottom: 1px solid var(--op-line); }

@@ -66,6 +66,10 @@ def test_run_all_leads_to_a_panel_and_results_without_errors_or_violations(lab, 
         assert notebook.violations() == []
         notebook.page.locator(".op-panel").first.scroll_into_view_if_needed()
         notebook.shot("panel")
+        for browse in notebook.page.locator(".op-panel button:has-text('Browse'):visible").all():
+            browse.click()
+        assert notebook.cut(700) == []
+        notebook.shot("narrow")
 
 
 def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_lab_shop):
