@@ -99,7 +99,7 @@ def links(paths: str, out: str, **values: Any) -> int:
         if (short := short_life(batch, pace)) is not None:
             screen.warn(short)
         going = start_links(batch, out=dest, **_run_arguments(given, settings, pace, values, screen))
-        run = _follow(screen, going, given)
+        run = _follow(screen, going, given, anew=values["new_run"])
     if (late := ran_out(going.links_run_out, out)) is not None:
         screen.warn(late)
     return show_run(screen, run, as_json=given.json, where=Path(run.record.report))
@@ -152,7 +152,7 @@ def upload(
             report=out or "reports",
             **_run_arguments(given, settings, pace, values, screen),
         )
-        run = _follow(screen, going, given)
+        run = _follow(screen, going, given, anew=values["new_run"])
     return _report(screen, run, given, out)
 
 
@@ -212,7 +212,7 @@ def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values
         resume=values["resume"],
         may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
     )
-    done = _follow(screen, going, given)
+    done = _follow(screen, going, given, anew=values["new_run"])
     if is_links:
         return show_run(screen, done, as_json=given.json, where=Path(done.record.report))
     return _report(screen, done, given, out)
@@ -247,7 +247,7 @@ def audit(out: str | None, **values: Any) -> int:
         resume=values["resume"],
         may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
     )
-    return _report(screen, _follow(screen, going, given), given, out)
+    return _report(screen, _follow(screen, going, given, anew=values["new_run"]), given, out)
 
 
 ANY_RUN = "a-run"
@@ -324,7 +324,7 @@ def _ask_to_go_on(screen: Screen, run_id: str, begun: float, settings: Settings)
     return click.confirm(question.of(screen.lang), err=True)
 
 
-def _follow(screen: Screen, going: Working, given: Given) -> Run:
+def _follow(screen: Screen, going: Working, given: Given, *, anew: bool) -> Run:
     """Show a run's progress until its end; on an early end the JSON object is printed all the same."""
     going_on = None
     if going.resumed:
@@ -340,4 +340,11 @@ def _follow(screen: Screen, going: Working, given: Given) -> Run:
     except (StoppedError, InterruptedRunError):
         if given.json:
             screen.json(going.so_far().summary())
+        if anew:
+            screen.warn(
+                Text(
+                    "To go on with this run, leave --new-run out: with it the same command begins another.",
+                    "要继续这个任务，请去掉 --new-run：带着它会再开始一个新任务。",
+                )
+            )
         raise

@@ -144,6 +144,13 @@ def test_new_run_begins_anew(stopped):
     assert said.json["run"] != run
 
 
+def test_whoever_began_anew_and_was_stopped_is_told_how_to_go_on(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    said = desk.upload("--new-run", "--api-base", "http://127.0.0.1:9", "--patience", "0.2")
+    assert said.code == 3
+    assert "To go on with this run, leave --new-run out" in said.err
+
+
 def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     desk, run = stopped
     finished = next(one["run"] for one in desk("runs", "--json").json["runs"] if one["finished"])
