@@ -221,7 +221,7 @@ def _of_status(status: str, *, own: bool) -> Trouble:
             Text("It is not among the platform's own environments.", "平台自有环境中没有这一个。"),
             Text(
                 "Correct env in the merchants file; if the environment is a merchant's, clear owner there.",
-                "请改正商户文件中的 env；若该环境属于商户，请清除 owner。",
+                "请改正商户表中的 env；若该环境属于商户，请清除 owner。",
             ),
         )
     if status:

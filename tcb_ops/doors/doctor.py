@@ -37,7 +37,7 @@ _NAMES = {
     "browser": Text("PDF browser", "PDF 浏览器"),
     "fonts": Text("Chinese font", "中文字体"),
     "settings": Text("settings", "设置"),
-    "merchants": Text("merchants", "商户文件"),
+    "merchants": Text("merchants", "商户表"),
     "ledger": Text("ledger", "台账"),
     "disk": Text("disk", "磁盘"),
     "secrets": Text("secrets", "密钥文件"),

@@ -125,7 +125,7 @@ _MENDS = {
         "Mend it; the README's section on settings lists what there is.",
         "请修正；可用的设置见 README 的“设置”一节。",
     ),
-    "merchants": Text("Mend the merchants file.", "请修正商户文件。"),
+    "merchants": Text("Mend the merchants file.", "请修正商户表。"),
     "ledger": Text(
         "Mend that, or name another ledger with --ledger.", "请处理，或用 --ledger 指定另一个台账。"
     ),

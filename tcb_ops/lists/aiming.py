@@ -114,7 +114,7 @@ def _decided(groups: Iterable[list[Merchant]], said: Text) -> list[Merchant]:
     raise UsageError(
         Text(
             f"{said.en}: {listed}. Mark one default=yes in the merchants file, or narrow it with --where",
-            f"{said.zh}：{listed}。请在商户文件里把其中一个标为 default=yes，或用 --where 缩小范围",
+            f"{said.zh}：{listed}。请在商户表里把其中一个标为 default=yes，或用 --where 缩小范围",
         )
     )
 

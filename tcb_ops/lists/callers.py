@@ -116,7 +116,7 @@ def _unknown_env(env: str, whole: Merchants, near: Callable[[str, Sequence[str]]
     file = whole.source or "merchants.csv"
     return NoCaller(
         "env",
-        Text(f"the merchants file has no environment '{shown(env)}'", f"商户文件里没有环境“{shown(env)}”"),
+        Text(f"the merchants file has no environment '{shown(env)}'", f"商户表里没有环境“{shown(env)}”"),
         Text(
             f"did you mean {like}? Otherwise add it to {file}"
             if like
@@ -135,7 +135,7 @@ def _unknown_merchant(
         "merchant",
         Text(
             f"the merchants file has no name or appid '{shown(merchant)}'",
-            f"商户文件里没有名称或 appid 为“{shown(merchant)}”的商户",
+            f"商户表里没有名称或 appid 为“{shown(merchant)}”的商户",
         ),
         Text(
             f"did you mean {like}? Otherwise add it to {file}" if like else f"check it, or add it to {file}",
@@ -192,7 +192,7 @@ def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whol
         Text(f"this merchant means several environments: {listed}", f"这个商户对应多个环境：{listed}"),
         Text(
             "write the environment in a column env, or mark one default=yes in the merchants file",
-            "请加一列 env 写明环境，或在商户文件里把其中一个标为 default=yes",
+            "请加一列 env 写明环境，或在商户表里把其中一个标为 default=yes",
         ),
     )
 
