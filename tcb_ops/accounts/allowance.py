@@ -95,7 +95,7 @@ async def _ask(settings: Settings, wanted: list[Account], seconds: float) -> All
                 reasons.append(_NEEDS_COMPONENT)
                 return
             call = partial(authorizers.quota, interface=UPLOADS if mine else COMPONENT_UPLOADS)
-            said = await asking.ask(account.appid if mine else component, call)
+            said = await asking.ask(account.appid if mine else component, call, account.owner)
             if isinstance(said, Trouble):
                 reasons.append(
                     Text(f"{said.meaning.en} {said.action.en}", f"{said.meaning.zh}{said.action.zh}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import OutageError, PlatformStopError, TokenError, TransportError, TransportFault
-from tcb_ops.model import Reason, Text
+from tcb_ops.model import Owner, Reason, Text
 from tcb_ops.platform.answers import NoAnswer, Refusal
 from tcb_ops.runs.pacing import Pace, Step, Tries, backoff_wait, next_step
 from tcb_ops.runs.stops import stopping
@@ -61,20 +61,23 @@ class Asking:
     told_of_pause: bool = False
 
     async def ask(
-        self, appid: str, call: Callable[[Secret], Awaitable[Found | Refusal | NoAnswer]]
+        self,
+        appid: str,
+        call: Callable[[Secret], Awaitable[Found | Refusal | NoAnswer]],
+        owner: Owner = Owner.MERCHANT,
     ) -> Found | Trouble:
-        """Call with the appid's token; gives what was found, or the trouble when that is its end.
+        """Call with the appid's token; gives what was found, or the trouble when that is its end, in its owner's words.
 
         Raises PlatformStopError for a refusal that concerns everybody, OutageError when nobody is reached, and what
         the token source raises for everybody.
         """
         try:
-            return await self._ask(appid, call)
+            return await self._ask(appid, call, owner)
         except TokenError as error:
             return Trouble(Reason.NO_TOKEN, Text("There is no token for it.", "没有它的令牌。"), error.text)
 
     async def _ask(
-        self, appid: str, call: Callable[[Secret], Awaitable[Found | Refusal | NoAnswer]]
+        self, appid: str, call: Callable[[Secret], Awaitable[Found | Refusal | NoAnswer]], owner: Owner
     ) -> Found | Trouble:
         tries, waited, answers = Tries(), 0.0, self.answers
         while True:
@@ -102,7 +105,7 @@ class Asking:
                 case _ if isinstance(said, TransportError) and self.answers == answers:
                     raise OutageError(said.text)
                 case _:
-                    return _trouble(said)
+                    return _trouble(said, owner)
 
     def _tell_of_pause(self) -> None:
         if not self.told_of_pause:
@@ -190,9 +193,9 @@ def _decision(said: Refusal | NoAnswer | TransportError) -> tuple[Decision, Scop
             return Decision.RETRY, Scope.ROW
 
 
-def _trouble(said: Refusal | NoAnswer | TransportError) -> Trouble:
+def _trouble(said: Refusal | NoAnswer | TransportError, owner: Owner) -> Trouble:
     if isinstance(said, Refusal):
-        known = errcode(said.errcode)
+        known = errcode(said.errcode, owner)
         return Trouble(str(said.errcode), known.meaning, known.action, said.errmsg)
     return Trouble(
         Reason.NO_ANSWER,

@@ -131,7 +131,7 @@ async def _look(
         async def about_the_platform() -> Answers:
             if not component:
                 return Answers(_NO_COMPONENT)
-            found = await asking.ask(component, authorizers.own_environments)
+            found = await asking.ask(component, authorizers.own_environments, Owner.PLATFORM)
             if isinstance(found, Trouble):
                 return Answers(of_the_component(found))
             left = await asking.ask(component, partial(authorizers.quota, interface=COMPONENT_UPLOADS))

@@ -148,7 +148,7 @@ def judge(merchant: Merchant, answers: Answers, elsewhere: Mapping[str, str]) ->
         troubles.append(_of_status(status, own=own))
     quota = answers.quota if isinstance(answers.quota, Quota) else None
     if quota is not None and quota.left == 0:
-        troubles.append(_of_code(45009))
+        troubles.append(_of_code(45009, merchant.owner))
     return MerchantState(merchant, token, permission, cloud, status, quota, tuple(troubles))
 
 
@@ -169,8 +169,8 @@ def of_the_component(trouble: Trouble) -> Trouble:
     return replace(trouble, action=action)
 
 
-def _of_code(code: int) -> Trouble:
-    known = errcode(code)
+def _of_code(code: int, owner: Owner) -> Trouble:
+    known = errcode(code, owner)
     return Trouble(str(code), known.meaning, known.action)
 
 

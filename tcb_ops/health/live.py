@@ -128,7 +128,7 @@ class _Doing:
             return await self._wechat.upload_link(trial.env, trial.path, token, trial.owner)
 
         # A refusal for everybody, no token at all, nobody there: nothing was stored, and it is raised as it is.
-        said: Link | BadLink | Trouble = await self._asking.ask(self._appid, ask)
+        said: Link | BadLink | Trouble = await self._asking.ask(self._appid, ask, trial.owner)
         if isinstance(said, Trouble):
             code = f"errcode {said.code}: " if said.errcode is not None else ""
             self._ended(
@@ -224,7 +224,9 @@ class _Doing:
         trial, file_id = self._trial, _file_id(link, self._trial.path, self._trial.env)
         try:
             said = await self._asking.ask(
-                self._appid, lambda token: self._objects.locate(trial.env, [file_id], token, trial.owner)
+                self._appid,
+                lambda token: self._objects.locate(trial.env, [file_id], token, trial.owner),
+                trial.owner,
             )
             if isinstance(said, Trouble):
                 self._ended("confirm", _not_fetched(_said(said)), said.action)
@@ -279,7 +281,9 @@ class _Doing:
         trial = self._trial
         try:
             said = await self._asking.ask(
-                self._appid, lambda token: self._objects.delete(trial.env, [file_id], token, trial.owner)
+                self._appid,
+                lambda token: self._objects.delete(trial.env, [file_id], token, trial.owner),
+                trial.owner,
             )
         except TcbOpsError as error:
             return Text(f"Not deleted. {error.text.en}", f"未能删除。{error.text.zh}")

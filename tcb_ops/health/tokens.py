@@ -156,7 +156,9 @@ async def _call(settings: Settings, source: TokenSource, account: Account) -> Fi
         authorizers = Authorizers(interfaces, settings.tokens.component_appid)
         asking = Asking(source, Pace(attempts=1))
         try:
-            said = await asking.ask(account.appid, lambda token: authorizers.quota(token, account.uploads))
+            said = await asking.ask(
+                account.appid, lambda token: authorizers.quota(token, account.uploads), account.owner
+            )
         except PlatformStopError as error:  # 61004, and what else concerns everybody
             return of_error("address", error.text)
         except OutageError as error:

@@ -67,6 +67,17 @@ def test_each_trouble_is_its_merchants_alone(open_office):
     assert found == expected | {"not-its-own": ["not_listed"]}
 
 
+@pytest.mark.parametrize("met", ["refused", "nothing left"])
+def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_office, met):
+    used_up = [Account(COMPONENT.appid, daily_limit=5, used=5)] if met == "nothing left" else []
+    faults = [Fault(step=Step.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
+    office = open_office([TEA, OWN], accounts=used_up, faults=faults)
+    (state,) = merchant_states(office.settings, [OWN], pace=QUICK)
+    (trouble,) = state.troubles
+    assert trouble.meaning.en == "The platform's own calls for today are used up."
+    assert "/componenttcb/uploadfile" in trouble.action.en
+
+
 def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_office):
     office = open_office([TEA, OWN], accounts=[Account("wxtea", permissions=(18,))])
     looked = begin_look(office.with_options(component_appid=""), [TEA, OWN], pace=QUICK).result()

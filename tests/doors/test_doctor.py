@@ -361,6 +361,13 @@ def test_live_ends_early_where_there_is_no_link(open_office, doctor, tmp_path):
     assert {one["known"] for one in record(tmp_path)["settled"]} == {False}
 
 
+def test_live_says_the_platforms_own_quota_is_the_platforms(open_office, doctor):
+    open_office([TEA, OWN], faults=[Fault(env=OWN.env, errcode=45009)])
+    code, out, _ = doctor("--live", "own-1", "--lang", "en")
+    assert (code, "The platform's own calls for today" in " ".join(out.split())) == (1, True)
+    assert "/componenttcb/uploadfile" in out
+
+
 def test_live_is_stopped_by_what_stops_everybody(open_office, doctor, tmp_path):
     office = open_office()
     office.sim.refuse_ip()

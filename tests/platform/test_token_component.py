@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted import Connection, Server, always
 
+from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
     SettingsError,
     TcbOpsError,
@@ -492,6 +493,7 @@ def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_
     with pytest.raises(TokenError, match="wx0 needs a new authorization") as caught:
         ask(run, desk.source(), refused=first)
     assert caught.value.errcode == 61023
+    assert errcode(61023).action.en.startswith("Send the merchant a new authorization link")
     assert "wx0 需要重新授权" in caught.value.text.zh
     assert (desk.sim.stats - before)["authorizer_list"] == 1
     assert run(desk.works(ask(run, desk.source(), "wx1")))
