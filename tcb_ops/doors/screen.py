@@ -103,10 +103,10 @@ class Screen:
 
     def _bar(self, looks: Iterator[Progress], total: int) -> None:
         bar = Bar(
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[done]}"),
-            _Rate(),
-            TextColumn("{task.fields[outcomes]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=12, table_column=_whole()),
+            TextColumn("{task.fields[done]}", table_column=_whole()),
+            _Rate(table_column=_whole()),
+            _Outcomes(),
             console=self.err,
             transient=True,
         )
@@ -136,12 +136,24 @@ class Screen:
                 )
 
 
+def _whole() -> Column:
+    """A column that is not what a narrow line cuts."""
+    return Column(no_wrap=True)
+
+
+class _Outcomes(ProgressColumn):
+    """What the rows ended as: cut where the line is narrow, so that progress keeps to one line."""
+
+    def render(self, task: Task) -> Styled:
+        return Styled(task.fields["outcomes"], no_wrap=True, overflow="ellipsis")
+
+
 class _Rate(ProgressColumn):
     """Rows a second, and the time left."""
 
     def render(self, task: Task) -> Styled:
         look = task.fields["look"]
-        return Styled(_pace(look, task.fields["lang"]) if look is not None else "", no_wrap=True)
+        return Styled(_pace(look, task.fields["lang"]) if look is not None else "")
 
 
 def _pace(look: Progress, lang: Lang) -> str:
