@@ -86,8 +86,7 @@ class Asking:
             said = await self._said(call, token)
             if not isinstance(said, Refusal | NoAnswer | TransportError):
                 return said
-            patient = waited < self.pace.patience and self.pace.attempts > 1
-            match next_step(*_decision(said), tries, tries.link, self.pace, patient=patient):
+            match next_step(*_decision(said), tries, tries.link, self.pace, patient=self._patient(waited)):
                 case Step.STOP_RUN if isinstance(said, Refusal):
                     raise PlatformStopError(stopping(said.errcode, said.errmsg))
                 case Step.REFRESH:
@@ -99,15 +98,17 @@ class Asking:
                     await self.sleep(backoff_wait(self.pace, tries.link, random.random()))  # noqa: S311  no secret
                 case Step.SLOW:
                     tries.link -= 1
-                    waited += self.pace.slow_wait
-                    self._tell_of_pause()
-                    await self.sleep(self.pace.slow_wait)
+                    waited += await self._pause()
                 case _ if isinstance(said, TransportError) and self.answers == answers:
                     raise OutageError(said.text)
                 case _:
                     return _trouble(said, owner)
 
-    def _tell_of_pause(self) -> None:
+    def _patient(self, waited: float) -> bool:
+        return waited < self.pace.patience and self.pace.attempts > 1
+
+    async def _pause(self) -> float:
+        """Wait as the platform asks; gives for how long."""
         if not self.told_of_pause:
             self.told_of_pause = True
             seconds = f"{self.pace.slow_wait:g}"
@@ -117,16 +118,29 @@ class Asking:
                     f"平台要求放慢（45011）：每次暂停 {seconds} 秒后继续。",
                 )
             )
+        await self.sleep(self.pace.slow_wait)
+        return self.pace.slow_wait
 
     async def _token(self, appid: str) -> Secret:
         if appid not in self.tokens:
-            self.tokens[appid] = (await self.source.token(appid)).value
+            self.tokens[appid] = await self._given(appid, None)
         return self.tokens[appid]
+
+    async def _given(self, appid: str, refused: Secret | None) -> Secret:
+        """What the source gives; waited for where the platform tells it to slow down."""
+        waited = 0.0
+        while True:
+            try:
+                return (await self.source.token(appid, refused)).value
+            except TokenError as error:
+                if errcode(error.errcode).decision is not Decision.SLOW or not self._patient(waited):
+                    raise
+            waited += await self._pause()
 
     async def _renewed(self, appid: str, refused: Secret) -> bool:
         """Whether there is another token than the one that was refused."""
         if self.tokens.get(appid) == refused:  # else another call of the same appid has looked already
-            self.tokens[appid] = (await self.source.token(appid, refused)).value
+            self.tokens[appid] = await self._given(appid, refused)
         return self.tokens[appid] != refused
 
     async def _said(

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
 from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.runs.board import REFILL, Account, Board, Job, Lane, lanes_of
@@ -305,16 +306,23 @@ class Engine:
         """Get an account's token; without one its rows end as not_attempted.
 
         A source that nobody gets a token of ends the run. One that asks the platform waits with the rows while that
-        is away.
+        is away, and the account pauses where the platform tells it to slow down (45011).
         """
         lang = self._means.lang
         refused, account.refused = account.refused, None
         try:
             token = await self._token_of(account, refused)
         except TokenError as error:
-            self._then.close(
-                account.lanes, Reason.NO_TOKEN, error.text.of(lang), errcode=error.errcode or None
-            )
+            now = self._clock()
+            if errcode(error.errcode).decision is Decision.SLOW and account.pace.patient(now, self._pace):
+                account.refused = refused
+                account.pace.told(now, self._pace)
+                await asyncio.sleep(self._pace.slow_wait)
+                self._board.tokenless.add(account)
+            else:
+                self._then.close(
+                    account.lanes, Reason.NO_TOKEN, error.text.of(lang), errcode=error.errcode or None
+                )
         except TokenSourceError as error:
             self._stop(token_stop(error, self._run))
         except TransportError as error:

@@ -29,6 +29,8 @@ class Tokens:
     async def token(self, appid, refused=None):
         self.refused.append(refused and refused.reveal())
         given = self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
+        if isinstance(given, int):
+            raise TokenError(Text(f"errcode {given}", f"errcode {given}"), given)
         if given is None:
             raise TokenError(Text(f"no token for {appid}", f"没有 {appid} 的令牌"))
         return Token(Secret(given))
@@ -101,6 +103,15 @@ def test_told_to_slow_down_it_pauses_and_counts_no_attempt():
     ]
     ended, used, _ = asked(Tokens("t1"), *[refusal(45011)] * 9, pace=Pace(attempts=2, patience=120))
     assert (ended.code, len(used)) == ("45011", 3)
+
+
+def test_a_token_source_that_is_told_to_slow_down_is_waited_for_too():
+    found, used, waits = asked(Tokens(45011, 45011, "t1"), "found")
+    assert (found, used, waits) == ("found", ["t1"], [60, 60])
+    ended, used, waits = asked(Tokens(45011), pace=Pace(attempts=2, patience=120))
+    assert (ended.code, used, waits) == ("no_token", [], [60, 60])
+    ended, _, waits = asked(Tokens(61003))
+    assert (ended.code, waits) == ("no_token", [])
 
 
 @pytest.mark.parametrize("answer", [refusal(85088), refusal(61003), GARBAGE], ids=["85088", "61003", "404"])

@@ -131,6 +131,26 @@ def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_
     assert "authorization link" in cause.action.en
 
 
+def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    slow = Fault(appid=TEA.appid, step=Step.AUTHORIZER_TOKEN, errcode=45011, calls=((1, 2),))
+    shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
+    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK), 10) == {"uploaded": 10}
+    assert shop.sim.stats[f"authorizer_token:{TEA.appid}"] == 3
+
+
+def test_a_refresh_that_is_told_to_slow_down_for_ever_ends_its_merchants_rows(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    slow = Fault(appid=TEA.appid, step=Step.AUTHORIZER_TOKEN, errcode=45011)
+    shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
+    pace = tcb.Pace(backoff=0.01, slow_wait=0.05, patience=0.2)
+    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=pace)
+    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    assert [cause.code for cause in errcode_table(run._ledger, run.record)] == ["45011"]
+
+
 def test_a_refresh_token_that_nobody_has_is_reported_with_the_merchants_name(
     open_shop: OpenShop, whole: Whole
 ) -> None:
