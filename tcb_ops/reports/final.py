@@ -125,6 +125,8 @@ class FinalLedger(Ledger):
             counted[key] += 1
             if end.reason is Reason.NO_TOKEN:
                 details[key] = max(details.get(key, ""), end.detail)
+            elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
+                details[key] = max(details.get(key, ""), end.errmsg)
         found = [Tally(*(*key, rows, details.get(key, ""))) for key, rows in counted.items()]
         found.sort(key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
         if self._remembers:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.settings import Settings
 
-__all__ = ["DAYS", "History", "HistoryLine", "history"]
+__all__ = ["DAYS", "History", "HistoryLine", "MerchantHistory", "history"]
 
 DAYS = 30
 
@@ -30,6 +30,20 @@ class HistoryLine:
     appid: str
     errcode: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantHistory:
+    """One merchant's errcodes over the days of a history."""
+
+    merchant: str
+    appid: str
+    days: int
+    """On which it had one."""
+    last: date
+    rows: int
+    codes: tuple[int, ...]
+    """Most rows first."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,15 +66,13 @@ class History:
         ordered = sorted(counted.items(), key=lambda found: (-sum(found[1]), found[0]))
         return [(errcode, tuple(rows)) for errcode, rows in ordered]
 
-    def merchants(self) -> list[tuple[str, str, int, int]]:
-        """Merchant, appid, days on which it had an errcode, and its rows; most days first."""
-        rows: Counter[tuple[str, str]] = Counter()
-        days: dict[tuple[str, str], set[date]] = {}
+    def merchants(self) -> list[MerchantHistory]:
+        """The merchants that had an errcode: those with most days first."""
+        its: dict[tuple[str, str], list[HistoryLine]] = {}
         for line in self.lines:
-            rows[line.merchant, line.appid] += line.rows
-            days.setdefault((line.merchant, line.appid), set()).add(line.day)
-        found = [(*key, len(days[key]), count) for key, count in rows.items()]
-        return sorted(found, key=lambda merchant: (-merchant[2], -merchant[3], merchant[0], merchant[1]))
+            its.setdefault((line.merchant, line.appid), []).append(line)
+        found = [_of_merchant(*key, lines) for key, lines in its.items()]
+        return sorted(found, key=lambda one: (-one.days, -one.rows, one.merchant, one.appid))
 
     def frame(self) -> pd.DataFrame:
         """Give a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
@@ -102,3 +114,12 @@ def history(
     lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
     lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))
     return History(span, tuple(lines), target, settings)
+
+
+def _of_merchant(merchant: str, appid: str, lines: list[HistoryLine]) -> MerchantHistory:
+    codes: Counter[int] = Counter()
+    for line in lines:
+        codes[line.errcode] += line.rows
+    days = {line.day for line in lines}
+    ordered = sorted(codes, key=lambda code: (-codes[code], code))
+    return MerchantHistory(merchant, appid, len(days), max(days), codes.total(), tuple(ordered))

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from tcb_ops.model import GOOD, Lang, Outcome, Text
+from tcb_ops.reports.bars import bars
 from tcb_ops.reports.diff import CHANGES, Change, diff_verdict
 from tcb_ops.reports.page import counts_of, is_simulated
 from tcb_ops.reports.table import by_code, causes
@@ -26,10 +27,6 @@ LINES = 12
 """Lines of a table; what is left out is counted."""
 SHORT = 12
 """Letters of a cell that is not broken."""
-CODES = 6
-"""Errcodes that have a colour of their own in the plot; the others share grey."""
-_COLOURS = ("#d1495b", "#edae49", "#00798c", "#7b6ba8", "#3d85c6", "#66a182")
-_GREY = "#8a8f98"
 # No colour of the background: JupyterLab's themes are light and dark. Both borders stand out on either.
 _BOX = "border:1px solid rgba(127,127,127,.35);border-radius:6px;padding:12px 16px;max-width:760px;line-height:1.5"
 _MARK = "background:#b45309;color:#fff;border-radius:3px;padding:1px 6px;font-size:85%"
@@ -97,67 +94,59 @@ def history_html(history: History) -> str:
     """The plot, and the merchants that had errcodes on most days."""
     lang = history.settings.lang
     found = history.merchants()
-    lines = [(escape(name), escape(appid), f"{days:,}", f"{rows:,}") for name, appid, days, rows in found]
-    heads = (Text("merchant", "商户"), Text("appid", "appid"), Text("days", "天数"), Text("rows", "行数"))
+    lines = [
+        (
+            escape(one.merchant),
+            escape(one.appid),
+            f"{one.days:,}",
+            one.last.isoformat(),
+            f"{one.rows:,}",
+            _named([str(code) for code in one.codes], lang),
+        )
+        for one in found[:LINES]
+    ]
+    heads = (
+        Text("merchant", "商户"), Text("appid", "appid"), Text("days", "天数"), Text("last on", "最近一天"),
+        Text("rows", "行数"), Text("errcodes", "错误码"),
+    )  # fmt: skip
     return (
-        f'<div style="{_BOX}">{history_svg(history)}{_table(heads, lines[:LINES], lang)}'
-        + _more(len(lines) - LINES, Text("more merchants: .frame()", "家商户：.frame()"), lang)
+        f'<div style="{_BOX}">{history_svg(history)}{_table(heads, lines, lang)}'
+        + _more(len(found) - LINES, Text("more merchants: .frame()", "家商户：.frame()"), lang)
         + "</div>"
     )
 
 
-WIDTH, HEIGHT, LEFT, BASE = 720, 190, 48, 150
+WIDTH, HEIGHT, LEFT, TOP, BASE = 720, 190, 48, 20, 150
 
 
 def history_svg(history: History) -> str:
     """A bar per day, stacked by errcode: the most frequent ones in colours of their own."""
-    lang, codes = history.settings.lang, history.codes()
-    shown = [(str(code), rows) for code, rows in codes[:CODES]]
-    if left := codes[CODES:]:
-        others = tuple(map(sum, zip(*(rows for _, rows in left), strict=True)))
-        shown.append((Text("others", "其他").of(lang), others))
-    heights = [sum(rows[at] for _, rows in shown) for at in range(len(history.days))]
-    top = max(heights, default=0)
-    first, last = history.days[0].isoformat(), history.days[-1].isoformat()
-    title = Text(f"Errcodes by day, {first} to {last}", f"每日错误码，{first} 至 {last}").of(lang)
-    told = "; ".join(f"{code}: {sum(rows):,}" for code, rows in shown) or Text("none", "无").of(lang)
-    step = (WIDTH - LEFT - 8) / len(history.days)
-    bars = []
-    for at, day in enumerate(history.days):
-        below = float(BASE)
-        for number, (code, rows) in enumerate(shown):
-            if rows[at]:
-                high = rows[at] / top * (BASE - 20)
-                below -= high
-                bars.append(
-                    f'<rect x="{LEFT + at * step + step * 0.12:.1f}" y="{below:.1f}" width="{step * 0.76:.1f}" '
-                    f'height="{high:.1f}" fill="{_colour(number, code, shown)}"><title>{day.isoformat()} · '
-                    f"{escape(code)} · {_rows(rows[at], lang)}</title></rect>"
-                )
+    lang = history.settings.lang
+    drawn = bars(history, WIDTH - LEFT - 8, BASE - TOP)
     legend, x = [], LEFT
-    for number, (code, _) in enumerate(shown):
-        colour = _colour(number, code, shown)
+    for colour, code, _ in drawn.legend:
         legend.append(
             f'<rect x="{x}" y="174" width="10" height="10" fill="{colour}"/>{_label(x + 14, 183, code)}'
         )
         x += 34 + 7 * len(code)
     none = _label(WIDTH // 2, 90, Text("no errcodes in these days", "这些天没有错误码").of(lang), "middle")
+    first, last = history.days[0].isoformat(), history.days[-1].isoformat()
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" style="max-width:{WIDTH}px" role="img" '
         'font-size="11" fill="currentColor" font-family="system-ui,sans-serif">'
-        f"<title>{escape(title)}</title><desc>{escape(told)}</desc>"
+        f"<title>{escape(drawn.title.of(lang))}</title><desc>{escape(drawn.told)}</desc>"
         f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{BASE}" y2="{BASE}" stroke="currentColor" opacity=".4"/>'
-        + (_label(LEFT - 6, 24, f"{top:,}", "end") + _label(LEFT - 6, BASE, "0", "end") if top else none)
+        + (
+            _label(LEFT - 6, 24, f"{drawn.top:,}", "end") + _label(LEFT - 6, BASE, "0", "end")
+            if drawn.top
+            else none
+        )
         + _label(LEFT, BASE + 14, first)
         + (_label(WIDTH - 8, BASE + 14, last, "end") if len(history.days) > 1 else "")
-        + "".join(bars)
+        + f'<g transform="translate({LEFT} {TOP})">{drawn.shapes}</g>'
         + "".join(legend)
         + "</svg>"
     )
-
-
-def _colour(number: int, code: str, shown: Sequence[tuple[str, tuple[int, ...]]]) -> str:
-    return _COLOURS[number] if number < CODES and code == shown[number][0] else _GREY
 
 
 def _label(x: float, y: float, text: str, anchor: str = "start") -> str:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from tcb_ops import errcodes
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.model import GOOD, Outcome, Reason, Text
-from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import MerchantShare
-from tcb_ops.reports.wording import COMPONENT_MARK, ETAG_MISMATCH, dead_token, why
+from tcb_ops.reports.wording import COMPONENT_MARK, ETAG_MISMATCH, dead_token, own_words, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,7 +77,11 @@ class Remedy:
     """How these rows ended; the sum is `rows`."""
     rows: int
     detail: str
-    """Why there was no token, in the source's words, without secrets; for one of the rows."""
+    """What the token source or the platform said of one of the rows, without secrets, where that has to be read."""
+    even: bool
+    """Whether each action mends as many rows as the others."""
+    in_list: bool
+    """Whether it may be the list's own values that are wrong, so that the same rows would only be refused again."""
 
 
 def per(code: str, token: Reason | None = None) -> Per:
@@ -127,6 +130,7 @@ def remedies(groups: Iterable[Tally]) -> list[Remedy]:
     """
     found: defaultdict[tuple[str, Text, Reason | None], list[Tally]] = defaultdict(list)
     meanings: dict[tuple[str, Text], Text] = {}
+    details: dict[tuple[str, Text], str] = {}
     for group in groups:
         cause = why(group.outcome, group.reason, group.errcode, group.store_code)
         if cause is None:
@@ -135,9 +139,11 @@ def remedies(groups: Iterable[Tally]) -> list[Remedy]:
         if group.reason is Reason.DEAD_TOKEN:
             meaning, action = dead_token()
         meanings.setdefault((cause.code, action), meaning)
+        if said := own_words(group, cause):
+            details.setdefault((cause.code, action), said)
         found[cause.code, action, group.reason if group.reason in _TOKENS else None].append(group)
     listed = [
-        _remedy(code, meanings[code, action], action, per(code, token), its)
+        _remedy(code, meanings[code, action], action, per(code, token), its, details.get((code, action), ""))
         for (code, action, token), its in found.items()
     ]
     return sorted(
@@ -167,7 +173,20 @@ def _begin(meaning: str) -> str:
     return re.split("[，（：；。]", meaning)[0]
 
 
-def _remedy(code: str, meaning: Text, action: Text, how_often: Per, groups: list[Tally]) -> Remedy:
+def _in_list(code: str) -> bool:
+    """Whether rows under a code come out the same until the list itself is mended: what is wrong is a value of theirs."""
+    if code == Reason.INVALID:
+        return True
+    if _ERRCODE.fullmatch(code):
+        known = errcodes.errcode(int(code))
+        return known.known and (known.decision, known.scope) == (Decision.FIX, Scope.ROW)
+    of_store = errcodes.store_code(code)
+    return of_store.known and (of_store.decision, of_store.scope) == (Decision.FIX, Scope.ROW)
+
+
+def _remedy(
+    code: str, meaning: Text, action: Text, how_often: Per, groups: list[Tally], detail: str
+) -> Remedy:
     merchants: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     outcomes: Counter[Outcome] = Counter()
     for group in groups:
@@ -177,17 +196,25 @@ def _remedy(code: str, meaning: Text, action: Text, how_often: Per, groups: list
         MerchantShare(appid, merchant, tuple(env for env, _ in envs.most_common()), envs.total())
         for (appid, merchant), envs in merchants.items()
     ]
-    envs = len({group.env for group in groups})
+    envs = Counter[tuple[str, str]]()
+    for group in groups:
+        envs[group.appid, group.env] += group.rows
+    mended = {
+        Per.MERCHANT: [share.rows for share in shares],
+        Per.ENV: [*envs.values()],
+    }.get(how_often, [outcomes.total()])
     return Remedy(
         code,
         short_name(code),
         meaning,
         action,
         how_often,
-        {Per.ONCE: 1, Per.MERCHANT: len(merchants), Per.ENV: envs, Per.NOBODY: 0}[how_often],
+        0 if how_often is Per.NOBODY else len(mended),
         tuple(sorted(shares, key=lambda share: (-share.rows, share.merchant, share.appid))),
-        envs,
+        len(envs),
         {outcome: outcomes[outcome] for outcome in Outcome if outcomes[outcome] and outcome not in GOOD},
         outcomes.total(),
-        redact(next((group.detail for group in groups if group.detail), "")),
+        detail,
+        len(set(mended)) == 1,
+        _in_list(code),
     )

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tcb_ops.model import Kind, Lang, Outcome, Reason, Text, legible
-from tcb_ops.reports.redact import redact
-from tcb_ops.reports.wording import dead_token, why
+from tcb_ops.reports.wording import dead_token, own_words, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +52,7 @@ class Cause:
     """How these rows ended; the sum is `rows`."""
     rows: int
     detail: str = ""
-    """Why there was no token, in the source's words, without secrets; for one of the rows."""
+    """What the token source or the platform said of one of the rows, without secrets, where that has to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,8 @@ def causes(groups: Iterable[Tally]) -> list[Cause]:
         texts.setdefault(entry, (found.meaning, found.action))
         if group.reason is Reason.DEAD_TOKEN:
             texts[entry] = dead_token()
-        if group.detail:
-            details.setdefault(entry, redact(group.detail))
+        if said := own_words(group, found):
+            details.setdefault(entry, said)
         ended = outcomes[entry]
         ended[group.outcome] = ended.get(group.outcome, 0) + group.rows
     listed = [

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tcb_ops.model import RowEnd
+    from tcb_ops.runs.records import Tally
 
 __all__ = [
     "COMPONENT_MARK",
@@ -25,6 +26,7 @@ __all__ = [
     "action_text",
     "counts_line",
     "dead_token",
+    "own_words",
     "reason_text",
     "verdict",
     "why",
@@ -43,6 +45,8 @@ OUTCOMES: dict[Outcome, Text] = {
 """The outcomes as screens name them."""
 
 _NOTHING = Text("", "")
+ERRMSG = 160
+"""Letters of an errmsg that stand beside a cause; results.csv has it whole."""
 ETAG_MISMATCH = "ETagMismatch"
 """What a run writes where a store's code would stand, when the store holds other bytes than were sent."""
 COMPONENT_MARK = " (component)"
@@ -275,6 +279,16 @@ def action_text(end: RowEnd) -> Text:
         end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
     )
     return _NOTHING if found is None else found.action
+
+
+def own_words(group: Tally, cause: Why) -> str:
+    """What the token source or the platform said, without secrets, where that is what somebody has to read; else empty."""
+    if group.reason is Reason.NO_TOKEN:
+        return redact(group.detail)
+    if "errmsg" not in cause.action.en or not group.detail:
+        return ""
+    said = redact(group.detail)
+    return f"errmsg: {said[:ERRMSG]}{'…' * (len(said) > ERRMSG)}"
 
 
 def dead_token() -> tuple[Text, Text]:

@@ -219,8 +219,8 @@ class Calls:
         if verdict != "different" or self.etag == "warn":
             return end
         why = Text(
-            f"the store holds {answer.etag}, sent was {answer.md5}",
-            f"存储中为 {answer.etag}，发送的是 {answer.md5}",
+            f"The store holds {answer.etag}, sent was {answer.md5}.",
+            f"存储中为 {answer.etag}，发送的是 {answer.md5}。",
         )
         failed = replace(
             end,

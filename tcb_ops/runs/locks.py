@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.runs.ledger import Ledger
 
-__all__ = ["PLANNING_SECONDS", "hold", "host_name", "operator_name", "planning"]
+__all__ = ["PLANNING_SECONDS", "hold", "host_name", "operator_name", "planning", "working"]
 
 
 def operator_name() -> str:
@@ -89,12 +89,31 @@ def hold(ledger: Ledger, run_id: str) -> Iterator[None]:
         raise _unwritable(folder, error) from None
     try:
         with suppress(OSError):  # a full disk: it only names the holder
-            holder.write_text(f"{operator_name()}@{host_name()}, process {os.getpid()}\n", encoding="utf-8")
+            holder.write_text(f"{_me()}\n", encoding="utf-8")
         yield
     finally:
         with suppress(OSError):
             holder.unlink()
         lock.release()  # its empty file stays: unlinked, it would let two processes lock two files of one name
+
+
+def working(ledger: Ledger, run_id: str) -> str:
+    """Who else works on a run at this moment, as far as it can be known here; empty for nobody."""
+    folder = _folder(ledger)
+    try:
+        who = (folder / f"{run_id}.holder").read_text(encoding="utf-8").strip()
+        if who == _me():
+            return ""
+        with FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
+            return ""  # it was killed
+    except Timeout:
+        return who
+    except (OSError, NotImplementedError):
+        return ""
+
+
+def _me() -> str:
+    return f"{operator_name()}@{host_name()}, process {os.getpid()}"
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

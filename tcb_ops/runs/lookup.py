@@ -258,7 +258,13 @@ class Lookup:
         """Rows by merchant, environment, outcome and code, most rows first."""
         count = sa.func.count()
         keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-        said = sa.func.max(sa.case((rows.c.reason == Reason.NO_TOKEN, rows.c.detail), else_=""))
+        said = sa.func.max(
+            sa.case(
+                (rows.c.reason == Reason.NO_TOKEN, rows.c.detail),
+                (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
+                else_="",
+            )
+        )
         query = sa.select(*keys, count, said).where(rows.c.run == run.number).group_by(*keys)
         place_of = {place.no: place for place in self.envs(run)}
         found = [

@@ -115,7 +115,7 @@ class Tally:
     store_code: str
     rows: int
     detail: str = ""
-    """Why there was no token, in the source's words for one of these rows; empty where that is not what ended them."""
+    """What was said of one of these rows: why there was no token, in the source's words; the platform's errmsg."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from tcb_ops.model import Lang, Outcome, Reason, RowEnd
-from tcb_ops.reports.history import history
+from tcb_ops.reports.history import MerchantHistory, history
 from tcb_ops.reports.inline import history_svg
+from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,7 +64,22 @@ def test_every_run_of_the_target_counts_and_no_other(a_run: Callable[..., Any]) 
         (date(2025, 11, 25), "晨光文具", "wxaaaa", 85088, 2)
     ]
     assert found.codes() == [(85088, (0, 0, 0, 0, 0, 0, 2))]
-    assert found.merchants() == [("晨光文具", "wxaaaa", 1, 2)]
+    assert found.merchants() == [MerchantHistory("晨光文具", "wxaaaa", 1, date(2025, 11, 25), 2, (85088,))]
+
+
+def test_merchants_with_most_days_come_first_each_with_its_last_day_and_its_codes(
+    a_run: Callable[..., Any],
+) -> None:
+    names = {0: "few", 1: "often"}
+    places = [EnvRecord(at, f"e{at}", f"wx{at}", name, "merchant", left=False) for at, name in names.items()]
+    ends = [refused("2025-11-25T01:00:00+00:00", -1)] * 8  # of both, in turns
+    ends[1:4:2] = [refused("2025-11-23T01:00:00+00:00", 61007)] * 2
+    ends[5] = refused("2025-11-24T01:00:00+00:00", 61007)
+    found = history(a_run(ends, places=places).ledger, TARGET, in_zone("UTC"), days=7, now=NOW).merchants()
+    assert found == [
+        MerchantHistory("often", "wx1", 3, date(2025, 11, 25), 4, (61007, -1)),
+        MerchantHistory("few", "wx0", 1, date(2025, 11, 25), 4, (-1,)),
+    ]
 
 
 def test_rows_that_a_breaker_ended_count_under_its_errcode(a_run: Callable[..., Any]) -> None:
@@ -101,7 +117,7 @@ def test_the_drawing_is_xml_with_a_text_alternative(
     title = svg.find("title")
     assert title is not None
     assert "2025-11-25" in (title.text or "")
-    bars = [rect for rect in svg.findall("rect") if rect.find("title") is not None]
+    bars = [rect for rect in svg.iter("rect") if rect.find("title") is not None]
     assert len(bars) == min(codes, 7)
     assert all(float(bar.attrib["y"]) >= 0 for bar in bars)
 
