@@ -38,6 +38,8 @@ class Voice:
         """Called when work begins or ends: buttons are armed by it."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._newest: threading.Thread | None = None
+        """The same, until it has told its end as well."""
         self._next: Callable[[], None] | None = None
 
     @property
@@ -95,13 +97,13 @@ class Voice:
                     )
                 return
             self._thread = threading.Thread(target=partial(self._do, what), name="tcb-ops-panel", daemon=True)
-            thread = self._thread
+            thread = self._newest = self._thread
         self.guarded(self.tells)
         thread.start()
 
     def settle(self, seconds: float = 600) -> None:
-        """Wait until nothing is going on."""
-        thread = self._thread
+        """Wait until nothing is going on, and the buttons say so."""
+        thread = self._newest
         if thread is not None:
             thread.join(seconds)
 

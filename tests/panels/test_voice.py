@@ -54,6 +54,24 @@ def test_one_thing_is_done_at_a_time_and_buttons_are_armed_anew_after_it(read: A
     assert not voice.busy
 
 
+def test_it_is_at_rest_only_when_its_end_was_told():
+    voice, go, told = Voice(Lang.EN), threading.Event(), []
+    ended = threading.Event()
+
+    def tells() -> None:
+        if not voice.busy:
+            ended.set()
+            go.wait(10)
+            told.append("end")
+
+    voice.tells = tells
+    voice.start(lambda: None)
+    ended.wait(10)
+    go.set()
+    voice.settle()
+    assert told == ["end"]
+
+
 def test_what_waits_is_done_next_and_of_several_the_last():
     voice, go, done = Voice(Lang.EN), threading.Event(), []
     voice.start(lambda: go.wait(10) and None)
