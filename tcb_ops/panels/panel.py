@@ -157,8 +157,16 @@ class Panel:
         An unfinished run that the panel shows is left alone unless `wanted`. Raises TcbOpsError, with all there is to
         say; Ctrl-C ends a run tidily.
         """
-        wanted, file = wanted or os.environ.get(RUN_NOW) == "1", told_to()
+        file = told_to()
         try:
+            if not isinstance(wanted, bool):  # "false" is true to Python, and this is what sends live
+                raise UsageError(
+                    Text(
+                        f"RUN_NOW = {wanted!r}: write True or False. Nothing was run.",
+                        f"RUN_NOW = {wanted!r}：请写 True 或 False。未运行任何内容。",
+                    )
+                )
+            wanted = wanted or os.environ.get(RUN_NOW) == "1"
             desk = self.desk
             self.voice.settle()
             if not wanted and (not desk.practising or self._shows_unfinished()):

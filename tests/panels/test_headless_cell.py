@@ -36,6 +36,16 @@ def test_a_live_target_is_worked_on_only_when_that_is_asked(
     assert (panel.run is not None) is works
 
 
+@pytest.mark.parametrize("wanted", ["false", "true", 0, 1, None])
+def test_only_a_truth_value_says_whether_to_run(open_lab: Any, told: Any, wanted: Any):
+    lab = open_lab()
+    panel = lab.uploads()
+    with pytest.raises(tcb.UsageError, match="write True or False"):
+        panel.run_now(wanted)
+    assert told()["exit_code"] == 2
+    assert lab.sent == 0
+
+
 def test_the_report_goes_where_it_is_told_to(open_lab: Any, told: Any, monkeypatch: pytest.MonkeyPatch):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
     panel = lab.uploads(report="here")
