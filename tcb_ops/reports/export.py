@@ -62,7 +62,7 @@ WORKBOOK, PDF = "report.xlsx", "report.pdf"
 ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
 """What every report has; beside them may be the PDF, and a rehearsal's mark."""
 _LOG = logging.getLogger("tcb_ops.reports")
-LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
 IN_USE = ".tcb-ops-export.lock"
 """In a folder that is being written: whoever holds its lock is at it. A kill lets go of it."""
 

@@ -189,6 +189,11 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, rea
         if file.name.isascii():
             assert f"href='reports/{panel.run.id}/{file.name}'" in html
     assert f"Run {panel.run.id} is exported to" in read(panel.voice.line)
+    (folder / ".ipynb_checkpoints").mkdir()  # JupyterLab's, once a link has been followed
+    (folder / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
+    panel.watched.export.button.click()
+    panel.settle()
+    assert f"Run {panel.run.id} is exported to" in read(panel.voice.line)
 
 
 def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: Any, read: Any):
