@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Text, legible
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -23,6 +23,8 @@ _SIMULATED = Text(
 )
 _REPORT = Text("The whole report", "完整报告")
 _ONLY = "notebook-only"
+_MARK = "papermill-error-cell-tag"
+"""Of the cells that papermill puts before a cell that failed, in red and in English."""
 _FAILED = Text("This cell failed", "此单元格出错")
 
 
@@ -86,7 +88,7 @@ def _begun(content: NotebookNode, zone: ZoneInfo) -> str:
 def _given(content: NotebookNode) -> list[str]:
     """The parameters that were given; the language is seen anyway."""
     given = content.metadata.papermill.get("parameters", {})
-    return [f"{key} = {value}" for key, value in given.items() if key != "lang"]
+    return [legible(f"{key} = {value}") for key, value in given.items() if key != "lang"]
 
 
 def _to_see(content: NotebookNode, lang: Lang) -> NotebookNode:
@@ -94,6 +96,8 @@ def _to_see(content: NotebookNode, lang: Lang) -> NotebookNode:
 
     seen: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
     for cell in content.cells:
+        if _MARK in cell.metadata.get("tags", ()):
+            continue
         outputs = [
             _in_words(output, lang) for output in cell.get("outputs", ()) if output.get("name") != "stderr"
         ]

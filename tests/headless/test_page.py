@@ -42,6 +42,16 @@ def test_it_shows_results_without_code_traces_or_warnings(notebook):
         assert gone not in page
 
 
+def test_papermills_own_marks_are_left_out_and_control_characters_are_shown_as_such(notebook):
+    mark = {"tags": ["papermill-error-cell-tag"]}
+    notebook.cells.insert(0, new_markdown_cell("An Exception was encountered", metadata=mark))
+    notebook.metadata.papermill["parameters"]["note"] = "a\x1b[2Jb"
+    page = page_of(notebook, "own", CHINESE)
+    assert "Exception" not in page
+    assert "note = a�[2Jb" in page
+    assert "\x1b" not in page
+
+
 def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(notebook):
     page = page_of(
         notebook, "own", CHINESE, run="r-1", verdict=Text("en", "有一行未成功。"), bad=True, simulated=True
