@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,11 +118,14 @@ def fill(workspace: Path) -> Copied:
                     new.append(name)
                     remembered[name] = ours
                 case Step.BESIDE:
-                    other = _beside(name)
-                    if step(ours, _sha256_of(workspace / other), remembered.get(other)) is Step.COPY:
-                        _write(workspace / other, content)
-                        remembered[other] = ours
-                    beside.append((name, other))
+                    for other in _beside(name):
+                        found = step(ours, _sha256_of(workspace / other), remembered.get(other))
+                        if found is Step.COPY:
+                            _write(workspace / other, content)
+                            remembered[other] = ours
+                        if found is not Step.BESIDE:
+                            beside.append((name, other))
+                            break
                 case Step.KEEP:
                     if theirs == ours:
                         remembered[name] = ours
@@ -147,9 +151,12 @@ def _ours() -> Iterator[tuple[str, Path]]:
             yield f"data/{file.relative_to(SAMPLE).as_posix()}", file
 
 
-def _beside(name: str) -> str:
+def _beside(name: str) -> Iterator[str]:
+    """Names for ours beside an operator's; the first may be theirs too by now."""
     stem, dot, ending = name.rpartition(".")
-    return f"{stem}.new{dot}{ending}"
+    yield f"{stem}.new{dot}{ending}"
+    for number in count(2):
+        yield f"{stem}.new-{number}{dot}{ending}"
 
 
 def _remembered(workspace: Path) -> dict[str, str]:

@@ -77,7 +77,12 @@ def test_where_both_changed_the_new_one_goes_beside_and_is_never_put_over_change
         assert (tmp_path / ONE).read_bytes() == b"mine"
         assert beside.read_bytes() == (NOTEBOOKS / ONE).read_bytes()
     beside.write_bytes(b"mine too")
-    fill(tmp_path)
+    assert fill(tmp_path).beside == ((ONE, beside.name),)  # it is the newest, changed by now
+    pretend_older(tmp_path, beside.name, b"older")
+    beside.write_bytes(b"mine too")
+    for _ in range(2):
+        assert fill(tmp_path).beside == ((ONE, "02_run_uploads.new-2.ipynb"),)
+    assert (tmp_path / "02_run_uploads.new-2.ipynb").read_bytes() == (NOTEBOOKS / ONE).read_bytes()
     assert beside.read_bytes() == b"mine too"
 
 

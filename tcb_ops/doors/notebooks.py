@@ -141,7 +141,25 @@ def _check_target(given: Given, source: Source, taken: Mapping[str, Value]) -> N
             )
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+class _Passing(click.Command):
+    """A command whose words after `--` are another program's, whatever stands before."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what stands before `--`; what stands after it is `arguments`."""
+        at = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:at])
+        if more := ctx.params["arguments"]:
+            raise UsageError(
+                Text(
+                    f"{' '.join(more)}: write what is JupyterLab's after -- .",
+                    f"{' '.join(more)}：传给 JupyterLab 的内容请写在 -- 之后。",
+                )
+            )
+        ctx.params["arguments"] = tuple(args[at + 1 :])
+        return rest
+
+
+@click.command(cls=_Passing)
 @click.argument("folder", metavar="[DIR]", default=".")
 @click.argument("arguments", metavar="[-- JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--no-open", is_flag=True, help="Only copy; start nothing.")

@@ -355,7 +355,7 @@ def test_lab_into_a_folder_that_cannot_be_is_said(open_desk):
 
 def test_lab_serves_its_workspace_and_ends_with_a_signal(open_desk):
     desk = open_desk()
-    words = ("lab", "work", "--no-browser", "--", "--ServerApp.port=0", "--allow-root")
+    words = ("lab", "--no-browser", "--", "--ServerApp.port=0", "--allow-root")
     with desk.process(*words, stderr=subprocess.PIPE) as process:
         for line in process.stderr:
             if "/lab?token=" in line:
@@ -363,7 +363,14 @@ def test_lab_serves_its_workspace_and_ends_with_a_signal(open_desk):
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 143
-    assert (desk.folder / "work" / "data" / "paths.csv").is_file()
+    assert (desk.folder / "data" / "paths.csv").is_file()
+    assert not (desk.folder / "--ServerApp.port=0").exists()
+
+
+def test_what_is_meant_for_jupyterlab_stands_behind_two_dashes(open_desk):
+    said = open_desk()("lab", "work", "other", "--no-open")
+    assert said.code == 2
+    assert "other: write what is JupyterLab's after --" in said.err
 
 
 @pytest.mark.parametrize("words", [("notebook", "own.ipynb", "--out", "out"), ("lab", "work")])
