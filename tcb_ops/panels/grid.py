@@ -90,7 +90,7 @@ def render_grid(lines: Sequence[Line], lang: Lang, *, going: bool) -> str:
     shown = lines[:GRID_LINES]
     rows = [
         (
-            line.merchant,
+            f'<span class="op-name">{esc(line.merchant)}</span>',
             state_of(line, going=going).of(lang),
             line.rows,
             _bar(line),
@@ -102,7 +102,7 @@ def render_grid(lines: Sequence[Line], lang: Lang, *, going: bool) -> str:
         for line in shown
     ]
     label = Text("Merchants and how their rows stand", "各商户的行状态").of(lang)
-    drawn = table([head.of(lang) for head in _HEADS], rows, "ssnhnmns", label=label, classes="op-by-merchant")
+    drawn = table([head.of(lang) for head in _HEADS], rows, "hsnhnmns", label=label, classes="op-by-merchant")
     more = len(lines) - len(shown)
     if more > 0:
         left = Text(f"… and {more:,} more merchants: see the report", f"……另有 {more:,} 家商户：见报告").of(

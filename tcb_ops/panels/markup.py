@@ -37,6 +37,7 @@ STYLE = """<style>
 .op-panel table.op-table td { border-bottom: 1px solid var(--op-line); overflow-wrap: break-word; max-width: 34rem; }
 .op-panel table.op-table .op-num { text-align: right; white-space: nowrap; }
 .op-panel table.op-table .op-short { white-space: nowrap; }
+.op-panel .op-name { display: inline-block; width: max-content; max-width: 14rem; }
 .op-panel .op-goodtext { color: var(--op-good); font-weight: 600; }
 .op-panel .op-badtext { color: var(--op-bad); font-weight: 600; }
 .op-panel progress { width: 100%; max-width: 44rem; height: 14px; accent-color: var(--jp-brand-color1, #1976d2); }
