@@ -37,9 +37,9 @@ READY = """async () => {
 RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
 CUT = """() => {
   const edge = document.querySelector('.jp-Notebook').getBoundingClientRect().right;
-  return [...document.querySelectorAll('.op-panel :is(button, input, select, label)')].filter(control => {
+  return [...document.querySelectorAll('.op-panel :is(button, input, select, label, .op-grid)')].filter(control => {
     const box = control.getBoundingClientRect();
-    return box.width && (box.right > edge || (control.matches('button, label') && control.scrollWidth > control.clientWidth + 1));
+    return box.width && (box.right > edge || (control.matches('button, label, .op-grid') && control.scrollWidth > control.clientWidth + 1));
   }).map(control => control.className + ': ' + (control.innerText || control.value));
 }"""
 AT_REST = """() => {
@@ -144,7 +144,7 @@ class Opened:
         self.page.screenshot(path=f"{self.shots}-{name}.png")
 
     def cut(self, width: int) -> list[str]:
-        """The panel's controls that are cut, or off the screen, in a window of so many pixels."""
+        """The panel's controls, and its grid, that are cut, or off the screen, in a window of so many pixels."""
         self.page.set_viewport_size({"width": width, "height": 1400})
         self.until(
             "wide => document.querySelector('.jp-Notebook').getBoundingClientRect().right <= wide", width

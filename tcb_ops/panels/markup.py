@@ -38,6 +38,7 @@ STYLE = """<style>
 .op-panel table.op-table .op-num { text-align: right; white-space: nowrap; }
 .op-panel table.op-table .op-short { white-space: nowrap; }
 .op-panel .op-name { display: inline-block; width: max-content; max-width: 14rem; }
+@media (max-width: 46rem) { .op-panel .op-by-merchant :is(th, td):is(:nth-child(2), :nth-child(4)) { display: none; } }
 .op-panel .op-goodtext { color: var(--op-good); font-weight: 600; }
 .op-panel .op-badtext { color: var(--op-bad); font-weight: 600; }
 .op-panel progress { width: 100%; max-width: 44rem; height: 14px; accent-color: var(--jp-brand-color1, #1976d2); }
