@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tcb_ops import errcodes
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.model import GOOD, Outcome, Reason, Text
-from tcb_ops.reports.table import MerchantShare
+from tcb_ops.reports.table import MerchantShare, in_short
 from tcb_ops.reports.wording import COMPONENT_MARK, ETAG_MISMATCH, dead_token, own_words, why
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Remedy:
     """How these rows ended; the sum is `rows`."""
     rows: int
     detail: str
-    """What the token source or the platform said of one of the rows, without secrets, where that has to be read."""
+    """What the token source or the platform said, without secrets, where that has to be read; in short."""
     even: bool
     """Whether each action mends as many rows as the others."""
     in_list: bool
@@ -130,7 +130,7 @@ def remedies(groups: Iterable[Tally]) -> list[Remedy]:
     """
     found: defaultdict[tuple[str, Text, Reason | None], list[Tally]] = defaultdict(list)
     meanings: dict[tuple[str, Text], Text] = {}
-    details: dict[tuple[str, Text], str] = {}
+    details: defaultdict[tuple[str, Text], list[tuple[str, str]]] = defaultdict(list)
     for group in groups:
         cause = why(group.outcome, group.reason, group.errcode, group.store_code)
         if cause is None:
@@ -139,11 +139,10 @@ def remedies(groups: Iterable[Tally]) -> list[Remedy]:
         if group.reason is Reason.DEAD_TOKEN:
             meaning, action = dead_token()
         meanings.setdefault((cause.code, action), meaning)
-        if said := own_words(group, cause):
-            details.setdefault((cause.code, action), said)
+        details[cause.code, action].append((group.appid, own_words(group, cause)))
         found[cause.code, action, group.reason if group.reason in _TOKENS else None].append(group)
     listed = [
-        _remedy(code, meanings[code, action], action, per(code, token), its, details.get((code, action), ""))
+        _remedy(code, meanings[code, action], action, per(code, token), its, in_short(details[code, action]))
         for (code, action, token), its in found.items()
     ]
     return sorted(

@@ -25,6 +25,7 @@ __all__ = [
     "by_code",
     "causes",
     "errcode_table",
+    "in_short",
     "render_errcodes",
     "rest_of",
 ]
@@ -77,6 +78,7 @@ class CodeGroup:
     """Most rows first."""
     rows: int
     detail: str = ""
+    """Why there was no token, in the source's words, without secrets; in short."""
 
 
 def errcode_table(ledger: Ledger, run: RunRecord) -> list[Cause]:
@@ -126,11 +128,34 @@ def by_code(listed: Iterable[Cause]) -> list[CodeGroup]:
             action,
             _by_merchant(found),
             sum(cause.rows for cause in found),
-            next((cause.detail for cause in found if cause.detail), ""),
+            in_short((cause.appid, cause.detail) for cause in found),
         )
         for (code, action), found in codes.items()
     ]
     return sorted(groups, key=lambda group: (-group.rows, group.code))
+
+
+def in_short(said: Iterable[tuple[str, str]]) -> str:
+    """What was said of several appids, most rows first: each sentence once, and not in the name of one of them.
+
+    What the platform says bears a rid, so that each is another: the first will do.
+
+    ==========================================  ===========================
+    of                                          in short
+    ==========================================  ===========================
+    wx1: unknown wx1                            unknown wx1
+    wx1: unknown wx1, wx2: unknown wx2          unknown …
+    wx1: unknown wx1, wx2: wx2 has left         unknown … / … has left
+    four and more, each another sentence        the first three, then / …
+    errmsg: a rid: 1, errmsg: a rid: 2          errmsg: a rid: 1
+    ==========================================  ===========================
+    """
+    heard = [(appid, detail) for appid, detail in said if detail]
+    if heard and heard[0][1].startswith("errmsg: "):
+        return heard[0][1]
+    one = len({appid for appid, _ in heard}) == 1
+    sentences = list(dict.fromkeys(text if one else text.replace(appid or "…", "…") for appid, text in heard))
+    return " / ".join([*sentences[:3], *(["…"] if len(sentences) > 3 else [])])
 
 
 def _by_merchant(found: Iterable[Cause]) -> tuple[MerchantShare, ...]:

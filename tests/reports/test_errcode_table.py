@@ -13,7 +13,7 @@ from rich.console import Console
 from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.final import final_ledger
 from tcb_ops.reports.remedies import remedies
-from tcb_ops.reports.table import Cause, _share, by_code, causes, errcode_table, render_errcodes
+from tcb_ops.reports.table import Cause, _share, by_code, causes, errcode_table, in_short, render_errcodes
 from tcb_ops.reports.wording import dead_token
 from tcb_ops.runs.records import Tally
 
@@ -98,6 +98,33 @@ def test_codes_are_grouped_by_rows_and_a_merchant_s_environments_are_joined() ->
     assert [(group.code, group.rows) for group in groups] == [("7", 9), ("9", 7)]
     assert groups[0].merchants[0].envs == ("a1", "a2")
     assert groups[0].merchants[0].rows == 9
+
+
+@pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        ([], ""),
+        ([("wx1", ""), ("wx2", "unknown wx2")], "unknown wx2"),
+        ([("wx1", "unknown wx1"), ("wx1", "unknown wx1")], "unknown wx1"),
+        ([("wx1", "unknown wx1"), ("wx2", "unknown wx2")], "unknown …"),
+        ([("wx1", "unknown wx1"), ("wx2", "wx2 has left"), ("wx3", "unknown wx3")], "unknown … / … has left"),
+        ([(f"wx{n}", f"HTTP {n}") for n in range(5)], "HTTP 0 / HTTP 1 / HTTP 2 / …"),
+        ([("", "no appid is set"), ("wx1", "no appid is set")], "no appid is set"),
+    ],
+)
+def test_what_one_merchant_lacks_is_not_said_of_all(said: list[tuple[str, str]], short: str) -> None:
+    assert in_short(said) == short
+
+
+def test_merchants_without_a_token_are_told_why_each_once() -> None:
+    def group(appid: str, detail: str) -> Tally:
+        return Tally(
+            appid, appid, appid, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, None, "", 1, f"{appid}: {detail}"
+        )
+
+    groups = [group("wx1", "HTTP 404"), group("wx2", "HTTP 500"), group("wx3", "HTTP 404")]
+    assert [found.detail for found in by_code(causes(groups))] == ["…: HTTP 404 / …: HTTP 500"]
+    assert [found.detail for found in remedies(groups)] == ["…: HTTP 404 / …: HTTP 500"]
 
 
 def test_a_small_table_in_english() -> None:
