@@ -195,6 +195,24 @@ def test_a_broken_record_is_one_merchants_trouble_with_the_mend(folder: Path, te
     assert store.read("wx2") == KEPT
 
 
+@posix
+@pytest.mark.parametrize("how", ["a folder", "closed"])
+def test_a_record_that_alone_cannot_be_read_is_one_merchants_trouble(folder: Path, how: str) -> None:
+    store = opened(folder)
+    store.write("wx2", KEPT)
+    store.write("wx1", KEPT)
+    if how == "closed":
+        if os.geteuid() == 0:
+            pytest.skip("root reads everything")
+        (folder / "wx1.json").chmod(0)
+    else:
+        (folder / "wx1.json").unlink()
+        (folder / "wx1.json").mkdir(0o700)
+    with pytest.raises(TokenError, match=r"wx1\.json cannot be read \(.*\): delete it"):
+        store.read("wx1")
+    assert store.read("wx2") == KEPT
+
+
 def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder: Path) -> None:
     store = opened(folder)
     (folder / "wx1.json.tmp").mkdir()

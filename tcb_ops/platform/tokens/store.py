@@ -84,12 +84,15 @@ class Store:
         else:
             return
         raise self._bad(
-            f"cannot be used ({why}): make it readable and writable for yourself alone",
-            f"无法使用（{why}）：请确保本人可读写",
+            f"cannot be used ({why}): it has to be readable and writable for yourself alone, on a disk with room",
+            f"无法使用（{why}）：请确保本人可读写，且磁盘有剩余空间",
         )
 
     def read(self, appid: str) -> Kept | None:
-        """What is kept for an appid; None where nothing is. Raises TokenError for what is no record of ours."""
+        """What is kept for an appid; None where nothing is.
+
+        Raises TokenError for what is no record of ours or alone cannot be read, TokenSourceError for the store's trouble.
+        """
         file = self._file(appid)
         try:
             with file.open("rb") as opened:
@@ -98,17 +101,21 @@ class Store:
             return None
         except OSError as error:
             why = error.strerror or "cannot be read"
+            its_own = isinstance(error, PermissionError | IsADirectoryError)
+            if not its_own or not os.access(self._folder, os.X_OK):
+                raise self._trouble(file, why) from None
+            ill = Text(f"cannot be read ({why})", f"无法读取（{why}）")
         else:
             kept = _read_kept(said, appid)
             if kept is not None:
                 return kept
-            raise TokenError(
-                Text(
-                    f"{file} is no record of a token: delete it, and the refresh token is looked up anew.",
-                    f"{file} 不是令牌记录：请删除它，refresh_token 会重新查取。",
-                )
+            ill = Text("is no record of a token", "不是令牌记录")
+        raise TokenError(
+            Text(
+                f"{file} {ill.en}: delete it, and the refresh token is looked up anew.",
+                f"{file} {ill.zh}：请删除它，refresh_token 会重新查取。",
             )
-        raise self._trouble(file, why)
+        )
 
     def write(self, appid: str, kept: Kept) -> None:
         """Keep an appid's tokens; the caller holds its lock. Raises TokenSourceError when the disk does not take it."""
