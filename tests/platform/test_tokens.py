@@ -159,6 +159,9 @@ def test_an_appid_without_a_line_is_one_merchants_trouble(run: Run, file: Path) 
             f"appid,access_token\nwx1,{SECRET}{'x' * 5000}\n", "line 2: the access_token is longer", id="long"
         ),
         pytest.param(f"appid,access_token\nwx1,{SECRET}{'x' * 200_000}\n", "line 2: is no CSV", id="endless"),
+        pytest.param(
+            f'appid,access_token\nwx1,"{SECRET}\nwx2,other\n', "line 3: is no CSV", id="unclosed-quote"
+        ),
     ],
 )
 def test_a_token_file_that_cannot_work_is_said_with_its_line_and_shows_no_token(

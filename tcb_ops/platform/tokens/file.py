@@ -103,12 +103,15 @@ class FileTokens:
         except OSError as error:
             why = error.strerror or "cannot be read"
             raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）") from None
-        reader = csv.reader(text.splitlines())
+        reader = csv.reader(text.splitlines(keepends=True), strict=True)
         try:
             self._tokens, self._troubles = self._parse(reader)
         except csv.Error:
             line = reader.line_num
-            raise self._bad(f"line {line}: is no CSV", f"第 {line} 行：不是 CSV") from None
+            raise self._bad(
+                f"line {line}: is no CSV (a quotation mark that is not closed?)",
+                f"第 {line} 行：不是 CSV（可能有未闭合的引号）",
+            ) from None
         if not cut_off:
             self._seen = seen
 
