@@ -183,6 +183,19 @@ def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
     assert shop.sim.stats["link_calls"] == 0
 
 
+def test_a_ticket_that_is_not_to_be_had_stops_the_run_and_says_once_how_it_goes_on(
+    open_shop: OpenShop,
+) -> None:
+    shop = open_shop(component=COMPONENT, tokens={})
+    settings = by_itself(shop, ticket="command:false")
+    with pytest.raises(
+        TokenSourceError, match=r"tokens\.ticket: the program false ended with exit code 1"
+    ) as caught:
+        tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    assert caught.value.text.en.lower().count("run the same command again") == 1
+    assert caught.value.text.zh.count("再次运行") == 1
+
+
 def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_shop: OpenShop) -> None:
     shop = open_shop(component=COMPONENT, tokens={})
     settings = by_itself(shop).model_copy(update={"api_base": "http://127.0.0.1:9"})

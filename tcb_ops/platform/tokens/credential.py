@@ -107,7 +107,7 @@ class Credential:
         kind = kinds[self.kind]
         return SettingsError(
             Text(
-                f"{self.setting}: the {kind.en} {where} {en}. Mend it, then run the same command again.",
-                f"{self.setting}：{kind.zh} {where} {zh}。请修正后再次运行同一命令。",
+                f"{self.setting}: the {kind.en} {where} {en}. Mend that first.",
+                f"{self.setting}：{kind.zh} {where} {zh}。请先修正。",
             )
         )
