@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def hand_over(work: Coroutine[None, None, Result]) -> Future[Result]:
 def wind_up() -> None:
     """Before the process ends early: cancel what is under way and let it end, so that a refresh on its way is stored.
 
-    Blocks, for LET_END at most.
+    Blocks, for little more than LET_END at most.
     """
     if _loop is None:
         return
@@ -54,7 +55,8 @@ def wind_up() -> None:
         if others:
             await asyncio.wait(others, timeout=LET_END)
 
-    asyncio.run_coroutine_threadsafe(end(), _loop).result()
+    with suppress(TimeoutError):  # a loop that is stuck ends with the process
+        asyncio.run_coroutine_threadsafe(end(), _loop).result(LET_END + 1)
 
 
 def _running() -> asyncio.AbstractEventLoop:
