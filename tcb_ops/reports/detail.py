@@ -10,12 +10,12 @@ from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.wording import why
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 
-__all__ = ["FIRST", "MerchantDetail", "by_merchant", "with_first_rows"]
+__all__ = ["FIRST", "MerchantDetail", "by_merchant", "fitting", "with_first_rows"]
 
 FIRST = 3
 """Rows that are shown of a merchant."""
@@ -74,18 +74,29 @@ def by_merchant(groups: Iterable[Tally]) -> list[MerchantDetail]:
     return sorted(found, key=lambda merchant: (-merchant.bad, merchant.merchant, merchant.appid))
 
 
-def with_first_rows(found: Iterable[MerchantDetail], ledger: Ledger, run: RunRecord) -> list[MerchantDetail]:
-    """Add to each merchant its first rows that are not good, environment by environment."""
+def with_first_rows(
+    found: Iterable[MerchantDetail], ledger: Ledger, run: RunRecord
+) -> Iterator[MerchantDetail]:
+    """Add to each merchant its first rows that are not good, environment by environment, as it is asked for."""
     place_of = {(place.appid, place.merchant, place.env): place for place in ledger.envs(run)}
-    filled = []
     for detail in found:
         first: list[RowRecord] = []
         for env, outcomes in detail.envs:
             if _bad(outcomes) and len(first) < FIRST:
                 place = place_of[detail.appid, detail.merchant, env]
                 first += ledger.first_bad(run, place, FIRST - len(first))
-        filled.append(replace(detail, first=tuple(first)))
-    return filled
+        yield replace(detail, first=tuple(first))
+
+
+def fitting(parts: Iterable[str], room: int) -> list[str]:
+    """Take parts of a page as long as they fit into so many bytes; what comes after the first that does not is not made."""
+    taken = []
+    for part in parts:
+        room -= len(part.encode())
+        if room < 0:
+            break
+        taken.append(part)
+    return taken
 
 
 def _bad(outcomes: Mapping[Outcome, int]) -> int:

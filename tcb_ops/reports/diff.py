@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
-__all__ = ["CHANGES", "Change", "Diff", "DiffLine", "change", "compare", "diff_verdict"]
+__all__ = ["CHANGES", "Change", "Diff", "DiffLine", "change", "changed", "compare", "diff_verdict"]
 
 
 class Change(StrEnum):
@@ -145,6 +145,13 @@ def change(before: str | None, after: str | None) -> Change:
     if after in GOOD:
         return Change.STILL_GOOD if before in GOOD else Change.MENDED
     return Change.NEWLY_BROKEN if before in GOOD else Change.STILL_BROKEN
+
+
+def changed(what: Change) -> Text:
+    """Say what the lines of a change are about. Of rows that only one run has, those that are not good have lines."""
+    if what in {Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER}:
+        return Text(f"{CHANGES[what].en}, not good", f"{CHANGES[what].zh}，未成功")
+    return CHANGES[what]
 
 
 def compare(ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settings) -> Diff:

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from tcb_ops.model import Lang, Text, legible
-from tcb_ops.reports.diff import CHANGES, Change, diff_verdict
+from tcb_ops.reports.diff import Change, changed, diff_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def render_diff(diff: Diff, lang: Lang) -> Table:
         if not codes:
             continue
         rows = sum(line.rows for _, lines in codes for line in lines)
-        table.add_row(Styled(f"{CHANGES[change].of(lang)} · {_rows(rows, lang)}", style="bold"))
+        table.add_row(Styled(f"{changed(change).of(lang)} · {_rows(rows, lang)}", style="bold"))
         for code, lines in codes[:CODES]:
             count = _rows(sum(line.rows for line in lines), lang)
             said = " · ".join((legible(code), count, diff.meanings[code].of(lang)))

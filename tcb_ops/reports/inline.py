@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.model import GOOD, Lang, Outcome, Text
 from tcb_ops.reports.bars import bars
-from tcb_ops.reports.diff import CHANGES, Change, diff_verdict
+from tcb_ops.reports.diff import Change, changed, diff_verdict
 from tcb_ops.reports.page import counts_of, is_simulated
 from tcb_ops.reports.table import by_code, causes
 from tcb_ops.reports.wording import OUTCOMES, verdict
@@ -83,7 +83,7 @@ def diff_html(diff: Diff) -> str:
         if lines:
             rows = sum(line.rows for line in lines)
             parts.append(
-                f'<div style="margin-top:10px"><b>{escape(CHANGES[change].of(lang))}</b> · {_rows(rows, lang)}</div>'
+                f'<div style="margin-top:10px"><b>{escape(changed(change).of(lang))}</b> · {_rows(rows, lang)}</div>'
             )
             parts.append(_table(heads, [_cells(line, diff, lang) for line in lines[:LINES]], lang))
             parts.append(_more(len(lines) - LINES, Text("more lines: .frame()", "条：.frame()"), lang))

@@ -7,18 +7,21 @@ ledger summed up; however large the run, the page stays small and says where the
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_loopback
+from tcb_ops.reports.bars import bars
 from tcb_ops.reports.course import PHASE_NAMES, advice, draw, duration, where_it_went
-from tcb_ops.reports.detail import by_merchant, with_first_rows
+from tcb_ops.reports.detail import by_merchant, fitting, with_first_rows
 from tcb_ops.reports.heat import CODES, MERCHANTS, heat, warmth
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.remedies import REASON_NAMES, Per, remedies, short_name
 from tcb_ops.reports.wording import OUTCOMES, reason_text, verdict
 from tcb_ops.reports.words import Words, short
+from tcb_ops.runs.locks import working
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,10 +40,16 @@ CAUSES = 12
 """Causes under "what to do next"; the rest is in errcodes.csv."""
 NAMED = 4
 """Merchants named beside a cause."""
+MOST_BYTES = 390_000
+"""Of a page: what its other sections leave is for the merchants. Masking may add some."""
 DETAILED = 80
-"""Merchants with details of their own, the worst first."""
+"""Merchants with details of their own at most, the worst first."""
+DETAILS_SHARE = 0.7
+"""Of the room for the merchants, what details may take; the rest is for lines."""
 LISTED = 420
-"""Further merchants with a line."""
+"""Further merchants with a line, at most."""
+PAST = 12
+"""Merchants in the table of the last days."""
 ENVS = 8
 """Environments of a merchant."""
 CHANGED = 15
@@ -86,48 +95,61 @@ def page(
     listed = remedies(groups)
     table = heat(groups)
     drawing = draw(ledger.course(run))
-    told = advice(spent, run.seconds, run.settings)
-    html: str = _template(words).render(
-        html_lang="zh-CN" if settings.lang == "zh" else "en",
-        heading=words[str(Kind(run.kind))],
-        run=run,
-        simulated=is_simulated(run),
-        verdict=verdict(run.kind, counts, finished=run.finished_at is not None).of(settings.lang),
-        state=_state(run, counts),
-        as_of=words.moment(now),
-        sums=[(OUTCOMES[outcome].of(settings.lang), rows, _css(outcome)) for outcome, rows in counts.items()],
-        total=sum(counts.values()),
-        unverified=sum(g.rows for g in groups if g.reason is Reason.UNVERIFIED and g.outcome in GOOD),
-        remedies=[(remedy, _whose(remedy, words)) for remedy in listed[:CAUSES]],
-        remedies_left=listed[CAUSES:],
-        retry=run.finished_at is not None
+    unverified = sum(g.rows for g in groups if g.reason is Reason.UNVERIFIED and g.outcome in GOOD)
+    holder = "" if run.finished_at is not None else working(ledger, run.id)
+    environment = _environment(words)
+    told = {
+        "html_lang": "zh-CN" if settings.lang == "zh" else "en",
+        "heading": words[str(Kind(run.kind))],
+        "run": run,
+        "simulated": is_simulated(run),
+        "verdict": verdict(run.kind, counts, finished=run.finished_at is not None).of(settings.lang),
+        "state": _state(run, counts),
+        "as_of": words.moment(now),
+        "sums": [
+            (OUTCOMES[outcome].of(settings.lang), rows, _css(outcome)) for outcome, rows in counts.items()
+        ],
+        "total": sum(counts.values()),
+        "holder": holder,
+        "joined": words.plural("joined", len(run.retries)),
+        "unverified": words.plural("unverified", unverified) if unverified else "",
+        "remedies": [(remedy, _whose(remedy, words)) for remedy in listed[:CAUSES]],
+        "remedies_left": listed[CAUSES:],
+        "in_list": ", ".join(remedy.code for remedy in listed[:CAUSES] if remedy.in_list)
+        if run.kind is not Kind.AUDIT
+        else "",
+        "retry": run.finished_at is not None
         and bool({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED} & counts.keys()),
-        named=NAMED,
-        heat=table,
-        heat_bounded=table is not None and (table.rest is not None or table.other_codes > 0),
-        heat_of=(min(table.merchants, MERCHANTS), min(len(table.codes), CODES)) if table else (0, 0),
-        changes=_changes(changes, words),
-        history=_history(history),
-        drawing=drawing,
-        chart=_chart(drawing, words),
-        where=[
+        "named": NAMED,
+        "heat": table,
+        "heat_bounded": table is not None and (table.rest is not None or table.other_codes > 0),
+        "heat_of": (min(table.merchants, MERCHANTS), min(len(table.codes), CODES)) if table else (0, 0),
+        "changes": _changes(changes, words),
+        "history": _past(history),
+        "drawing": drawing,
+        "chart": _chart(drawing, words),
+        "where": [
             (PHASE_NAMES[phase], duration(part), share)
             for phase, part, share in where_it_went(spent, run.seconds)
         ],
-        advice=told,
-        detailed=with_first_rows(merchants[:DETAILED], ledger, run),
-        open=bad <= OPEN,
-        envs_shown=ENVS,
-        plain=merchants[DETAILED : DETAILED + LISTED],
-        plain_left=max(0, len(merchants) - DETAILED - LISTED),
-        particulars=_particulars(run, words, now, pdf=pdf),
-        settings=sorted((name, _shown(value)) for name, value in run.settings.items()),
-        versions=versions,
-    )
+        "advice": advice(spent, run.seconds, run.settings),
+        "merchants": len(merchants),
+        "particulars": _particulars(run, words, now, pdf=pdf),
+        "settings": sorted((name, _shown(value)) for name, value in run.settings.items()),
+        "versions": versions,
+    }
+    whole = environment.get_template("report.html.j2").render
+    of = environment.get_template("merchant.html.j2").module
+    room = MOST_BYTES - len(whole(told, blocks=[], lines=[]).encode())
+    detailed = with_first_rows(merchants[:DETAILED], ledger, run)
+    blocks = fitting((of.block(one, bad <= OPEN, ENVS) for one in detailed), int(room * DETAILS_SHARE))
+    room -= sum(len(block.encode()) for block in blocks)
+    others = merchants[len(blocks) :][:LISTED]
+    html: str = whole(told, blocks=blocks, lines=fitting(map(of.line, others), room))
     return html
 
 
-def _template(words: Words) -> Any:
+def _environment(words: Words) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -142,6 +164,7 @@ def _template(words: Words) -> Any:
         "redact": redact,
         "told": words.told,
         "short": short,
+        "breaks": _breaks,
     }
     environment.globals |= {
         "w": words,
@@ -153,7 +176,14 @@ def _template(words: Words) -> Any:
         "short_name": short_name,
         "css": _css,
     }
-    return environment.get_template("report.html.j2")
+    return environment
+
+
+def _breaks(code: str) -> Any:
+    """A code that may be parted between its words, as InvalidArgument between d and A."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(re.split("(?<=[a-z])(?=[A-Z])", code))
 
 
 def _whose(remedy: Remedy, words: Words) -> str:
@@ -201,17 +231,19 @@ def _changes(changes: Diff | None, words: Words) -> dict[str, Any] | None:
     """What the page shows of a diff: its lines by kind of change, bounded."""
     if changes is None:
         return None
-    from tcb_ops.reports.diff import CHANGES, Change, diff_verdict
+    from tcb_ops.reports.diff import Change, changed, diff_verdict
 
-    kinds = []
-    for change in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.MENDED):
-        lines = changes.of(change)
-        if lines:
-            kinds.append((CHANGES[change], sum(line.rows for line in lines), lines[:CHANGED]))
+    listed = {
+        wanted: changes.of(wanted) for wanted in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.MENDED)
+    }
+    listed[Change.ONLY_IN_NEWER] = [line for line in changes.of(Change.ONLY_IN_NEWER) if line.after]
+    kinds = [
+        (changed(change), sum(line.rows for line in lines), lines[:CHANGED])
+        for change, lines in listed.items()
+        if lines
+    ]
     shown = sum(len(lines) for _, _, lines in kinds)
-    every = sum(
-        len(changes.of(change)) for change in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.MENDED)
-    )
+    every = sum(map(len, listed.values()))
     left = words["changes_more"].format(
         count=f"{every - shown:,}", older=changes.older.id, newer=changes.newer.id
     )
@@ -222,13 +254,17 @@ def _changes(changes: Diff | None, words: Words) -> dict[str, Any] | None:
     }
 
 
-def _history(history: History | None) -> str:
-    """The drawing of a history; empty where there is none, or nothing in it."""
+def _past(history: History | None) -> dict[str, Any] | None:
+    """What the page shows of a history: its drawing, and the merchants with errcodes on most days."""
     if history is None or not history.lines:
-        return ""
-    from tcb_ops.reports.inline import history_svg
-
-    return history_svg(history)
+        return None
+    found = history.merchants()
+    return {
+        "drawn": bars(history, 600, 100),
+        "days": history.days,
+        "merchants": found[:PAST],
+        "left": max(0, len(found) - PAST),
+    }
 
 
 def _state(run: RunRecord, counts: Mapping[Outcome, int]) -> str:

@@ -27,6 +27,19 @@ WORDS: dict[str, Text] = {
         "Run the same command again to go on; then export the report again.",
         "再次运行同一命令即可继续；完成后请重新导出报告。",
     ),
+    "worked_on": Text(
+        "{holder} is working on it at this moment: write the report again when that has ended.",
+        "{holder} 正在执行该任务：请在其结束后重新生成报告。",
+    ),
+    "wait": Text("Wait for the run to end.", "请等待任务结束。"),
+    "joined": Text("with its retries", "含重试"),
+    "joined_1": Text(
+        "Joined with its retry: the last state of each row.", "已并入 1 次重试：每一行均为最后的结果。"
+    ),
+    "joined_n": Text(
+        "Joined with its {count} retries: the last state of each row.",
+        "已并入 {count} 次重试：每一行均为最后的结果。",
+    ),
     "rows": Text("Rows", "行数"),
     "good": Text("good", "成功"),
     "bad": Text("not good", "未成功"),
@@ -40,10 +53,11 @@ WORDS: dict[str, Text] = {
         "按每次处理能修复的行数排列，多的在前。",
     ),
     "cause": Text("Cause", "原因"),
-    "action": Text("What to do", "怎么处理"),
+    "action": Text("What to do", "怎么办"),
     "whose": Text("Whose it is", "涉及谁"),
     "nothing_wrong": Text("Nothing went wrong. There is nothing to do.", "没有出现问题，无需处理。"),
     "each": Text("{count} each", "每次 {count} 行"),
+    "each_or_so": Text("{count} each on average", "平均每次 {count} 行"),
     "once": Text("once for all", "处理一次即可"),
     "per_merchant": Text("once per merchant", "每家商户处理一次"),
     "per_env": Text("once per environment", "每个环境处理一次"),
@@ -62,7 +76,15 @@ WORDS: dict[str, Text] = {
         "Then run these rows again:",
         "处理后重新运行这些行：",
     ),
-    "unverified": Text(
+    "in_list": Text(
+        "Where the list itself is wrong ({codes}) a retry sends the same again. Mend a copy of failed.csv instead, and run it:",
+        "清单本身有误的行（{codes}），重试只会再次发送同样的内容。请改好 failed.csv 的副本，再运行：",
+    ),
+    "unverified_1": Text(
+        "1 good row is stored but not confirmed: the store's ETag was no MD5 of the bytes (unverified in results.csv).",
+        "有 1 行已存储但未能核实：存储返回的 ETag 不是内容的 MD5（见 results.csv）。",
+    ),
+    "unverified_n": Text(
         "{count} good rows are stored but not confirmed: the store's ETag was no MD5 of the bytes (unverified in results.csv).",
         "有 {count} 行已存储但未能核实：存储返回的 ETag 不是内容的 MD5（见 results.csv）。",
     ),
@@ -92,6 +114,13 @@ WORDS: dict[str, Text] = {
     "history_about": Text(
         "Rows of all runs against this target, by day; a row that is run again counts again.",
         "对该目标的所有任务，按天计行数；再次运行的行会再次计入。",
+    ),
+    "at_most_rows": Text("at most {count} rows a day", "最多一天 {count} 行"),
+    "days": Text("Days with errcodes", "出现天数"),
+    "last_day": Text("Last on", "最近一天"),
+    "past_left": Text(
+        "{count} more merchants: tcb.history() in Python, notebook 03.",
+        "另有 {count} 家商户：见笔记本 03，或 Python 中的 tcb.history()。",
     ),
     # course
     "course": Text("The course of the run", "任务过程"),
@@ -127,6 +156,10 @@ WORDS: dict[str, Text] = {
     "path": Text("Path", "上传路径"),
     "reason": Text("Why", "原因"),
     "envs_left": Text("{count} more environments: errcodes.csv.", "另有 {count} 个环境：见 errcodes.csv。"),
+    "folded": Text(
+        "On paper merchants are folded: report.html unfolds each, and lists the others.",
+        "纸上只列出各商户的一行摘要：展开的内容和其余商户见 report.html。",
+    ),
     "detail_left": Text("The other {count} merchants", "其他 {count} 家商户"),
     "detail_gone": Text(
         "{count} more merchants are left out here; results.csv has every row.",
@@ -145,7 +178,7 @@ WORDS: dict[str, Text] = {
     "note": Text("Note", "备注"),
     "operator": Text("Operator", "操作人"),
     "host": Text("Machine", "机器"),
-    "created": Text("Planned", "计划时间"),
+    "created": Text("Begun", "开始时间"),
     "finished": Text("Finished", "完成时间"),
     "unfinished": Text("not finished", "未完成"),
     "exported": Text("Report written", "报告生成时间"),

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.final import final_ledger
@@ -24,7 +25,7 @@ EVIL = '<script>alert("x")</script>'
 class Page(HTMLParser):
     """The elements, the tables' cells and the text of a page; fails on an element left open."""
 
-    VOID = frozenset({"meta", "br"})
+    VOID = frozenset({"meta", "br", "wbr"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -233,6 +234,74 @@ def test_a_final_report_shows_only_rows_that_are_not_good_now(
         parent=original.run.id,
     )
     final = final_ledger(original.ledger, original.run)
-    page, _ = page_of(replace(original, ledger=final, run=final.original), tmp_path)
+    page, html = page_of(replace(original, ledger=final, run=final.original), tmp_path)
     assert [row[0] for row in page.tables[-1][1:]] == ["3"], "line 2 was mended by the retry"
     assert "a run and its retries are too far apart" in page.text
+    before_the_causes = page.text.partition("What to do next")[0]
+    assert "Joined with its retry: the last state of each row." in before_the_causes
+    assert re.findall("<title>(.*)</title>", html)[0].endswith("with its retries")
+
+
+def test_while_somebody_works_on_the_run_it_says_to_wait(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run([RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.PENDING)], finished=False)
+    folder = tmp_path / "reports.db-locks"
+    folder.mkdir()
+    lock = FileLock(folder / f"{reported.run.id}.lock", is_singleton=False)
+    (folder / f"{reported.run.id}.holder").write_text("wang.wu@ops-2, process 7\n", encoding="utf-8")
+    with lock.acquire():
+        held, _ = page_of(reported, tmp_path / "held")
+    killed, _ = page_of(reported, tmp_path / "killed")
+    assert "wang.wu@ops-2, process 7 is working on it at this moment" in held.text
+    assert "Wait for the run to end." in held.text
+    assert "Run the same command again" not in held.text
+    assert "wang.wu" not in killed.text
+    assert "Run the same command again to go on" in killed.text
+
+
+def test_where_the_list_is_wrong_it_points_to_failed_csv(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    ends = [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=code) for code in (40097, 61007)]
+    page, _ = page_of(a_run(ends), tmp_path / "wrong")
+    assert "Where the list itself is wrong (40097) a retry sends the same again." in page.text
+    assert "tcb-ops upload mended.csv" in page.text
+    page, _ = page_of(a_run(ends[1:], id="20251125-093000-right"), tmp_path / "right")
+    assert "list itself" not in page.text
+
+
+def test_where_errmsg_has_to_be_read_it_stands_there_without_secrets(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    unknown = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=987654)
+    ends = [replace(unknown, errmsg="what is access_token=80_AbCdEfGhIjKl doing " + "here " * 60)]
+    ends += [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, errmsg="said in the catalogue")]
+    page, html = page_of(a_run(ends), tmp_path)
+    assert "errmsg: what is access_token=••• doing here" in page.text
+    assert "here " * 40 not in html
+    assert "said in the catalogue" not in page.text
+
+
+def test_numbers_agree_with_their_words(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    unverified = RowEnd(0, Outcome.UPLOADED, Reason.UNVERIFIED, errcode=0)
+    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007)
+    page, _ = page_of(a_run([unverified, *[refused] * 4]), tmp_path / "uneven")
+    assert "1 good row is stored but not confirmed" in page.text
+    assert "2 each on average" in page.text, "three rows of one merchant, one of the other"
+    page, _ = page_of(a_run([unverified] * 2, id="20251125-093000-two"), tmp_path / "two")
+    assert "2 good rows are stored" in page.text
+
+
+def test_what_is_new_and_not_good_stands_among_the_changes(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, ended_at=1_764_034_009.0)
+    a_run([RowEnd(0, Outcome.UPLOADED)], id="20251124-093000-k7q2", created_at=1_764_000_000.0)
+    page, _ = page_of(a_run([RowEnd(0, Outcome.UPLOADED), refused, RowEnd(0, Outcome.UPLOADED)]), tmp_path)
+    (table,) = [table for table in page.tables if ["Only in the newer run, not good · 1"] in table]
+    assert table[-1][:3] == ["1", "晨光文具", "test-3c4d"]
+
+
+def test_the_last_days_stand_there_by_code_and_by_merchant(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, ended_at=1_764_034_009.0)
+    places = [EnvRecord(at, f"e{at}", f"wx{at}", f"商户{at:02}", "merchant", left=False) for at in range(14)]
+    page, _ = page_of(a_run([refused] * 15, places=places), tmp_path)
+    (table,) = [table for table in page.tables if "Days with errcodes" in table[0]]
+    assert table[1] == ["商户00", "1", "2025-11-25", "2", "61007"]
+    assert len(table) == 1 + 12
+    assert "2 more merchants: tcb.history() in Python, notebook 03." in page.text
