@@ -330,7 +330,7 @@ def _markdown(entries: list[Errcode], lang: Lang) -> str:
     heads = (
         Text(en="errcode", zh="errcode"),
         Text(en="What it means", zh="含义"),
-        Text(en="What to do", zh="怎么处理"),
+        Text(en="What to do", zh="怎么办"),
         Text(en="What tcb-ops does by itself", zh="tcb-ops 自动做什么"),
     )
     lines = [[head.of(lang) for head in heads], ["---:", "---", "---", "---"]]

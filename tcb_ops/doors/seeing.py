@@ -184,13 +184,13 @@ def report(run: str, out: str | None, final: bool, into: str | None, split_by: s
     if final:
         asked, wanted = wanted.id, wanted.final()
         screen.say(_joined(asked, wanted))
+    as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
     if into is not None:
         written = wanted.write_into(into, out, split_by=split_by)
     else:
         name = f"{wanted.id}-final" if final else wanted.id
         written = wanted.export(out or Path("reports") / name)
     if wanted.record.finished_at is None:
-        as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
         screen.warn(
             Text(
                 f"Run {wanted.id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",

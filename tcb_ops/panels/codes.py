@@ -50,9 +50,9 @@ def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
         Text("Rows", "行数"),
         Text("Merchants", "商户"),
         Text("What it means", "含义"),
-        Text("What to do", "怎么处理"),
+        Text("What to do", "怎么办"),
     )
-    title = Text("What went wrong, and what to do", "出了什么问题，怎么处理").of(lang)
+    title = Text("What went wrong, and what to do", "出了什么问题，怎么办").of(lang)
     rows = [(g.code, g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups]
     drawn = table([head.of(lang) for head in heads], rows, "snttt", label=title, classes="op-by-code")
     return heading(title) + drawn

@@ -36,7 +36,7 @@ def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
         Text("云开发", "云开发"),
         Text("Status", "环境状态"),
         Text("Calls left", "剩余调用"),
-        Text("What to do", "怎么处理"),
+        Text("What to do", "怎么办"),
     )
     ordered = sorted(states, key=lambda state: (state.works, state.merchant.left))
     rows = [

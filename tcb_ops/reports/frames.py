@@ -75,7 +75,8 @@ def results_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.Data
 def errcodes_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
     """Rows per merchant and errcode (other than 0): index merchant, appid, env; a column per errcode; Int64.
 
-    Merchants and errcodes with most rows come first. Without errcodes the frame is empty, its index names the same.
+    Merchants and errcodes stand in the order of their largest number. Without errcodes the frame is empty, its index
+    names the same.
     """
     import pandas as pd
 

@@ -72,6 +72,16 @@ _CAUSE_HEADS = (
     Text("environments", "环境数"),
     Text("which merchants", "哪些商户"),
 )
+_ERRCODE_HEADS = {
+    "appid": Text("appid", "appid"),
+    "merchant": Text("merchant", "商户"),
+    "env": Text("env", "环境"),
+    "code": Text("code", "错误码"),
+    "meaning": Text("meaning", "含义"),
+    "action": Text("what to do", "怎么办"),
+    "rows": Text("rows", "行数"),
+    **{str(outcome): text for outcome, text in OUTCOMES.items()},
+}
 
 
 def write_workbook(ledger: Ledger, run: RunRecord, file: Path, settings: Settings, *, now: float) -> None:
@@ -147,7 +157,8 @@ class _Report:
         self._table("causes", heads, self._causes(groups), "errcodes.csv", wrapped={1, 2, 6})
         listed = causes(groups)
         errcodes = self._errcodes(listed)
-        self._table("errcodes", ERRCODE_COLUMNS, errcodes, "errcodes.csv", wrapped={4, 5}, total=len(listed))
+        columns = [_ERRCODE_HEADS[name].of(self._lang) for name in ERRCODE_COLUMNS]
+        self._table("errcodes", columns, errcodes, "errcodes.csv", wrapped={4, 5}, total=len(listed))
         names = (*self._run.headers, *RESULT_COLUMNS)
         counts = counts_of(groups)
         total = sum(counts.values())

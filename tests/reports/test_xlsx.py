@@ -17,7 +17,7 @@ from openpyxl.utils.escape import unescape  # which openpyxl leaves to its calle
 
 from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd
 from tcb_ops.reports import workbook
-from tcb_ops.reports.files import ERRCODE_COLUMNS, RESULT_COLUMNS
+from tcb_ops.reports.files import RESULT_COLUMNS
 from tcb_ops.reports.remedies import remedies
 from tcb_ops.reports.workbook import CUT, LONGEST, write_workbook
 
@@ -108,8 +108,18 @@ def test_causes_come_in_the_order_of_what_to_do_next(
         (remedy.code, remedy.rows, len(remedy.merchants), remedy.envs) for remedy in wanted
     ]
     head, *listed = lines(book["errcodes"])
-    assert head == ERRCODE_COLUMNS
+    assert head[:8] == ("appid", "merchant", "env", "code", "meaning", "what to do", "rows", "refused")
     assert sum(row[6] for row in listed) == sum(row[3] for row in rows)
+
+
+def test_in_chinese_the_heads_of_the_tables_are_chinese(
+    a_run: Callable[..., Any], in_english: Any, tmp_path: Path
+) -> None:
+    book = write(a_run(), tmp_path / "report.xlsx", in_english, Lang.ZH)
+    assert lines(book["错误码"])[0][:9] == (
+        "appid", "商户", "环境", "错误码", "含义", "怎么办", "行数", "被拒绝", "失败",
+    )  # fmt: skip
+    assert lines(book["原因"])[0][:4] == ("错误码", "含义", "怎么办", "行数")
 
 
 def test_the_summary_adds_up_and_names_the_run(

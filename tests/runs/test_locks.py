@@ -14,7 +14,7 @@ from shop import TEA, OpenShop, many
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import hold, host_name, operator_name
+from tcb_ops.runs.locks import hold, host_name, operator_name, working
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -94,3 +94,15 @@ def test_a_run_that_is_worked_on_is_refused_whole(open_shop: OpenShop) -> None:
         tcb.start_upload(shop.read(), settings=shop.settings)
     assert working.wait().counts == {"uploaded": 30}
     assert shop.sim.stats["stored"] == 30
+
+
+def test_who_else_works_on_a_run_can_be_asked(ledger: Ledger, holder: subprocess.Popen[str]) -> None:
+    assert working(ledger, "run-1") == f"{operator_name()}@{host_name()}, process {holder.pid}"
+    assert working(ledger, "run-2") == ""
+    with hold(ledger, "run-2"):
+        assert working(ledger, "run-2") == "", "that is we"
+    holder.kill()
+    holder.wait()
+    assert working(ledger, "run-1") == ""
+    with hold(ledger, "run-1"):
+        pass
