@@ -26,7 +26,7 @@ from tcb_ops.reports.files import (
 )
 from tcb_ops.reports.final import final_ledger
 from tcb_ops.reports.leaks import masked
-from tcb_ops.reports.manifest import MANIFEST, about, clean
+from tcb_ops.reports.manifest import MANIFEST, about, clean, fingerprint
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import causes
 from tcb_ops.spreadsheet import guard
@@ -89,7 +89,7 @@ def check_ledger(folder: Path, told: Manifest, ledger: Ledger | None) -> Iterato
             of_rows, as_exported = _check_rows(folder, told, seen, run)
         else:
             of_rows, as_exported = _check_retries(told, run), False
-        yield from _check_about(told, seen, run, as_exported=as_exported)
+        yield from _check_about(folder, told, seen, run, as_exported=as_exported)
         yield of_rows
 
 
@@ -116,21 +116,36 @@ def _check_retries(told: Manifest, run: RunRecord) -> Check:
     return Check(ROWS, State.DIFFERS, said)
 
 
-def _check_about(told: Manifest, ledger: Ledger, run: RunRecord, *, as_exported: bool) -> Iterator[Check]:
-    """What the manifest says of the run, against the ledger. What it does not say differs as well."""
-    known = {"mark": _NOT_SAID} | about(run, ledger.tallies(run), told.zone)
+def _check_about(
+    folder: Path, told: Manifest, seen: Ledger, run: RunRecord, *, as_exported: bool
+) -> Iterator[Check]:
+    """The manifest as a whole, and what it says of the run, against the ledger. What it does not say differs as well."""
+    known = {"mark": _NOT_SAID} | about(run, seen.tallies(run), told.zone)
     if not as_exported:  # these change with the rows, which are told on their own
         for name in ("counts", "finished_at", "settings", "retries"):
             del known[name]
     elif not told.finished and run.finished_at is None:
         del known["settings"]  # it may be gone on with under others
+    found = []
     if wrong := [name for name, value in known.items() if told.said.get(name, _NOT_SAID) != clean(value)]:
         names = ", ".join(wrong)
-        yield Check(
-            MANIFEST,
-            State.DIFFERS,
-            Text(f"says other things of the run than the ledger: {names}.", f"与台账不一致的内容：{names}。"),
+        found.append(
+            Text(f"says other things of the run than the ledger: {names}.", f"与台账不一致的内容：{names}。")
         )
+    exported = seen.exports(run)
+    same = exported is not None and fingerprint(folder / MANIFEST)["sha256"] in exported
+    if exported is not None and not same:
+        found.append(
+            Text(
+                "is not one that was exported with this ledger: it was changed, or written with another ledger.",
+                "不是用此台账导出的：它被改动过，或是用另一个台账导出的。",
+            )
+        )
+    if found:
+        said = Text(" It ".join(text.en for text in found), "".join(text.zh for text in found))
+        yield Check(MANIFEST, State.DIFFERS, said)
+    elif same:
+        yield Check(MANIFEST, State.SAME, Text("was exported with this ledger", "由此台账导出"))
 
 
 def _check_rows(folder: Path, told: Manifest, seen: Ledger, run: RunRecord) -> tuple[Check, bool]:

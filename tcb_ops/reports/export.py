@@ -112,6 +112,7 @@ def export(
         with _part(real) as (part, finished), ledger.snapshot() as seen, _no_cycles():
             _write(seen, seen.run(run.id), part, settings, now)
             finished()
+            digest = str(fingerprint(part / MANIFEST)["sha256"])
             _put(part, real)
     except OSError as error:
         trouble = _why(error)
@@ -125,7 +126,7 @@ def export(
             )
         )
     try:
-        ledger.note_report(run, str(real))
+        ledger.note_report(run, str(real), digest)
     except LedgerError as error:  # an auditor's copy that takes no writing: the report is whole all the same
         _LOG.warning("%s", _not_noted(error).of(settings.lang))
     return dest
@@ -182,8 +183,8 @@ def _simulated(run: RunRecord) -> str:
 
 def _not_noted(error: LedgerError) -> Text:
     return Text(
-        f"the report is whole, but the ledger did not keep where it stands: {error.text.en}",
-        f"报告已完整写入，但台账未能记下它的位置：{error.text.zh}",
+        f"the report is whole, but the ledger did not keep that it was written, so that `verify` does not know it: {error.text.en}",
+        f"报告已完整写入，但台账未能记下这次导出，`verify` 因此不认识它：{error.text.zh}",
     )
 
 

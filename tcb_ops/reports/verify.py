@@ -1,7 +1,7 @@
 """Is a report what was exported, and what the ledger says? Names the file, or the row, that differs.
 
-Every file is held against manifest.json; what the manifest says of the run and every row of the CSVs against the ledger
-(against.py). report.html, report.pdf and report.xlsx have nothing but the manifest: whoever changes both is not seen.
+Every file is held against manifest.json, the manifest against the ledger, which keeps the digest of each that it
+exported, and every row of the CSVs too (against.py). Without the ledger whoever changes a file and the manifest is not seen.
 """
 
 from __future__ import annotations
@@ -46,12 +46,20 @@ class Verification:
     @property
     def proves(self) -> Text:
         """What is proven where nothing differs, and what is not."""
-        if any(check.what == ROWS and check.state is State.SAME for check in self.checks):
+        same = {check.what for check in self.checks if check.state is State.SAME}
+        if {ROWS, MANIFEST} <= same:
             return Text(
-                f"The CSVs and {MANIFEST} agree with the ledger, but for their sentences. report.html, report.pdf and "
-                f"report.xlsx were compared with {MANIFEST} only: whoever changes such a file and the manifest is not seen.",
-                f"各 CSV 和 {MANIFEST} 与台账一致（其中的说明文字不比较）。report.html、report.pdf、report.xlsx "
-                f"只与 {MANIFEST} 比对：同时改动这些文件和 manifest 的人无法被发现。",
+                "Every file is as it was exported with this ledger, and the CSVs are what the ledger says. Whoever can write "
+                "to the ledger too is not seen.",
+                "每个文件都与用此台账导出时一致，各 CSV 与台账一致。能改写台账的人无法被发现。",
+            )
+        if ROWS in same:
+            return Text(
+                f"The CSVs and {MANIFEST} agree with the ledger, but for their sentences. The ledger keeps no exports yet: "
+                f"report.html, report.pdf and report.xlsx were compared with {MANIFEST} only, and whoever changes one of them "
+                "and the manifest is not seen.",
+                f"各 CSV 和 {MANIFEST} 与台账一致（其中的说明文字不比较）。台账尚未记录导出：report.html、report.pdf、report.xlsx "
+                f"只与 {MANIFEST} 比对，同时改动这些文件和 manifest 的人无法被发现。",
             )
         return Text(
             f"The files were compared with {MANIFEST} only: whoever changes a file and the manifest is not seen.",

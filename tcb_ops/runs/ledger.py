@@ -28,7 +28,7 @@ from tcb_ops.runs.records import (
     run_values,
     stopped_value,
 )
-from tcb_ops.runs.schema import envs, rows, runs, spent
+from tcb_ops.runs.schema import envs, exports, rows, runs, spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -77,7 +77,7 @@ class Ledger(Lookup):
         """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
         super().__init__(where)
         self._identity = self._identify()
-        self._keeps_phases = False
+        self._has: set[str] = set()
 
     # --- planning -----------------------------------------------------------------------------------------------
 
@@ -120,8 +120,8 @@ class Ledger(Lookup):
 
     def record(self, run: RunRecord, ends: Sequence[RowEnd], meter: Meter) -> None:
         """Commit how rows ended, and what the sitting has spent since the last time."""
-        if meter.phases and not self._keeps_phases:
-            self._make_phases()
+        if meter.phases:
+            self._make(spent)
         with self._writing() as connection:
             if ends:
                 connection.execute(_RECORD, [end_values(run.number, end) for end in ends])
@@ -179,9 +179,14 @@ class Ledger(Lookup):
             for table, column in ((rows, rows.c.run), (envs, envs.c.run), (runs, runs.c.number)):
                 connection.execute(table.delete().where(column == run.number))
 
-    def note_report(self, run: RunRecord, report: str) -> None:
-        """Note where a run's links.csv or newest report stands."""
+    def note_report(self, run: RunRecord, report: str, manifest_sha256: str = "") -> None:
+        """Note where a run's links.csv or newest report stands, and the digest of that report's manifest.json."""
+        if manifest_sha256:
+            self._make(exports)
         with self._writing() as connection:
+            its = (exports.c.run == run.number) & (exports.c.manifest_sha256 == manifest_sha256)
+            if manifest_sha256 and not connection.execute(sa.select(exports).where(its)).all():
+                connection.execute(exports.insert().values(run=run.number, manifest_sha256=manifest_sha256))
             connection.execute(runs.update().where(runs.c.number == run.number).values(report=report))
 
     # --- the database -------------------------------------------------------------------------------------------
@@ -199,14 +204,16 @@ class Ledger(Lookup):
             )
         )
 
-    def _make_phases(self) -> None:
-        """Make the table of phases in a ledger that was made before there was one."""
+    def _make(self, table: sa.Table) -> None:
+        """Make a table in a ledger that was made before it was thought of."""
+        if table.name in self._has:
+            return
         try:
-            spent.create(self._engine, checkfirst=True)
+            table.create(self._engine, checkfirst=True)
         except SQLAlchemyError as error:
-            if not self._has_phases():  # two processes made it at once
+            if not self._has_table(table):  # two processes made it at once
                 raise self._trouble(error) from None
-        self._keeps_phases = True
+        self._has.add(table.name)
 
     def _identify(self) -> tuple[int, int] | None:
         """Which file the ledger is; None for a database elsewhere, or a file that is gone."""

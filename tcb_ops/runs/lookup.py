@@ -25,7 +25,7 @@ from tcb_ops.runs.records import (
     read_row,
     read_run,
 )
-from tcb_ops.runs.schema import STORED, envs, rows, runs, spent
+from tcb_ops.runs.schema import STORED, envs, exports, rows, runs, spent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -302,9 +302,16 @@ class Lookup:
         found = self._read(ends_by_moment(run, began, width, self._engine.dialect.name))
         return moments(began, width, buckets, found)
 
+    def exports(self, run: RunRecord) -> set[str] | None:
+        """SHA-256 of the manifest.json of each report written of a run; None where the ledger keeps none yet."""
+        if not self._has_table(exports):
+            return None
+        of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
+        return {digest for (digest,) in self._read(of_run)}
+
     def spent(self, run: RunRecord) -> dict[str, float]:
         """Seconds of the run by what it waited for (metering.py), over all sittings; empty where nothing was measured."""
-        if not self._has_phases():
+        if not self._has_table(spent):
             return {}
         return {phase: float(seconds) for phase, seconds in self._read(phases_of(run))}
 
@@ -341,9 +348,9 @@ class Lookup:
 
     # --- the database -------------------------------------------------------------------------------------------
 
-    def _has_phases(self) -> bool:
+    def _has_table(self, table: sa.Table) -> bool:
         try:
-            return sa.inspect(self._engine).has_table(spent.name)
+            return sa.inspect(self._engine).has_table(table.name)
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["SCHEMA", "STORED", "envs", "rows", "runs", "spent", "version"]
+__all__ = ["SCHEMA", "STORED", "envs", "exports", "rows", "runs", "spent", "version"]
 
 SCHEMA = sa.MetaData()
 
@@ -95,6 +95,18 @@ spent = sa.Table(
     sqlite_with_rowid=False,
 )
 """Where a run's time went. Ledgers of version 1 made before it was thought of get it with the next run."""
+
+exports = sa.Table(
+    "exports",
+    SCHEMA,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
+    sa.Column("manifest_sha256", sa.Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""The manifest.json of every report that was written of a run: `verify` knows the true ones by it.
+
+Ledgers of version 1 made before it was thought of get it with the next report.
+"""
 
 STORED = sa.text("outcome IN ('uploaded', 'unchanged', 'failed')")
 """Rows that say, or put in doubt, what stands at a path; written alike in the index and in the query that uses it."""

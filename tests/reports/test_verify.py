@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,9 +64,8 @@ def test_a_report_is_what_was_exported(
     states = {check.what: check.state for check in found.checks}
     assert states["rows"] is State.SAME
     assert states["input"] is State.NOT_CHECKED
-    assert set(states) == {
-        "rows", "input", *(file.name for file in out.iterdir() if file.name != "manifest.json")
-    }  # fmt: skip
+    assert set(states) == {"rows", "input", *(file.name for file in out.iterdir())}
+    assert "Every file is as it was exported" in found.proves.en
 
 
 def test_an_empty_run_is_proven_too(a_run: Callable[..., Any], tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_the_row_of_results_that_differs_from_the_ledger_is_named(
     if hidden:
         manifest_as_is(out)
     found = wrong(verify(out, reported.ledger))
-    assert set(found) == ({"rows"} if hidden else {"rows", "results.csv"})
+    assert set(found) == {"rows", "manifest.json" if hidden else "results.csv"}
     assert said in found["rows"]
     assert "The ledger is as it was exported" in found["rows"]
 
@@ -162,7 +163,8 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
     out = reported.export(tmp_path / "out")
     change(out / "manifest.json", '"operator": "li.na"', '"operator": "wang.wu"')
     assert wrong(verify(out, reported.ledger)) == {
-        "manifest.json": "says other things of the run than the ledger: operator."
+        "manifest.json": "says other things of the run than the ledger: operator. It is not one that was exported with "
+        "this ledger: it was changed, or written with another ledger."
     }
     told = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     others = {
@@ -176,7 +178,7 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
     others |= {"finished_at": "2025-11-25T00:00:00.000+08:00"}
     (out / "manifest.json").write_text(json.dumps(told | others), encoding="utf-8")
     [(what, said)] = wrong(verify(out, reported.ledger)).items()
-    named = set(said.removesuffix(".").partition(": ")[2].split(", "))
+    named = set(said.partition(". It is")[0].partition(": ")[2].split(", "))
     assert (what, named) == ("manifest.json", set(others) - {"operator"})
 
 
@@ -198,10 +200,37 @@ def test_without_the_ledger_or_its_run_it_says_what_was_not_checked(
     assert found.good
     assert {check.what: check.state for check in found.checks}["rows"] is State.NOT_CHECKED
     assert "compared with manifest.json only" in found.proves.en
-    assert "agree with the ledger" in verify(out, reported.ledger).proves.en
     sql(reported, "UPDATE runs SET id = id || '-and-more'")
     found = verify(out, reported.ledger)
     assert "has no run 20251125-093000-k7q2: nothing bears this report out" in wrong(found)["rows"]
+
+
+def test_a_ledger_that_keeps_no_exports_yet_says_what_that_leaves_open(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run([GOOD, REFUSED])
+    out = reported.export(tmp_path / "out")
+    sql(reported, "DROP TABLE exports")
+    found = verify(out, reported.ledger)
+    assert found.good
+    assert "report.html, report.pdf and report.xlsx were compared with manifest.json only" in found.proves.en
+    again = type(reported.ledger)(str(tmp_path / "reports.db"))  # as the next command opens it
+    replace(reported, ledger=again).export(out)
+    assert "Every file is as it was exported" in verify(out, again).proves.en
+    again.close()
+
+
+def test_a_copy_of_an_older_report_is_still_known(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run([GOOD, RowEnd(0, Outcome.PENDING)], finished=False)
+    older = tmp_path / "elsewhere"
+    shutil.copytree(reported.export(tmp_path / "out"), older)
+    reported.export(tmp_path / "out", lang=Lang.ZH)
+    assert verify(older, reported.ledger).good
+    assert verify(tmp_path / "out", reported.ledger).good
+
+
+def _a_page_that_says_otherwise(out: Path, told: dict[str, Any]) -> None:
+    change(out / "report.html", "not: 2 refused", "not: 1 refused")
 
 
 def _unmarked(out: Path, told: dict[str, Any]) -> None:
@@ -253,6 +282,7 @@ def _another_run(out: Path, told: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("tamper", "what", "said"),
     [
+        (_a_page_that_says_otherwise, "manifest.json", "is not one that was exported with this ledger"),
         (_unmarked, "manifest.json", "simulated"),
         (_unmarked, "SIMULATED-演练.txt", "not listed in manifest.json"),
         (_never_finished, "manifest.json", "counts, finished_at"),
