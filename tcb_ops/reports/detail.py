@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 
-__all__ = ["FIRST", "MerchantDetail", "by_merchant", "fitting", "with_first_rows"]
+__all__ = ["FIRST", "MerchantDetail", "by_merchant", "fitting", "namesakes", "with_first_rows"]
 
 FIRST = 3
 """Rows that are shown of a merchant."""
@@ -72,6 +72,12 @@ def by_merchant(groups: Iterable[Tally]) -> list[MerchantDetail]:
             )
         )
     return sorted(found, key=lambda merchant: (-merchant.bad, merchant.merchant, merchant.appid))
+
+
+def namesakes(groups: Iterable[Tally]) -> set[str]:
+    """Names that more than one merchant has: beside them the appid tells which one is meant."""
+    names = Counter(name for name, _ in {(group.merchant, group.appid) for group in groups})
+    return {name for name, merchants in names.items() if name and merchants > 1}
 
 
 def with_first_rows(

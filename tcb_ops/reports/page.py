@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_loopback
 from tcb_ops.reports.bars import bars
 from tcb_ops.reports.course import PHASE_NAMES, advice, draw, duration, where_it_went
-from tcb_ops.reports.detail import by_merchant, fitting, with_first_rows
+from tcb_ops.reports.detail import by_merchant, fitting, namesakes, with_first_rows
 from tcb_ops.reports.heat import CODES, MERCHANTS, heat, warmth
 from tcb_ops.reports.redact import redact
 from tcb_ops.reports.remedies import REASON_NAMES, Per, remedies, short_name
@@ -98,6 +98,7 @@ def page(
     unverified = sum(g.rows for g in groups if g.reason is Reason.UNVERIFIED and g.outcome in GOOD)
     holder = "" if run.finished_at is not None else working(ledger, run.id)
     environment = _environment(words)
+    environment.globals["namesakes"] = namesakes(groups)
     told = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": words[str(Kind(run.kind))],
@@ -111,6 +112,7 @@ def page(
         ],
         "total": sum(counts.values()),
         "holder": holder,
+        "says_how": run.stopped is not None and "the same command again" in run.stopped.en,
         "joined": words.plural("joined", len(run.retries)),
         "unverified": words.plural("unverified", unverified) if unverified else "",
         "remedies": [(remedy, _whose(remedy, words)) for remedy in listed[:CAUSES]],
@@ -135,7 +137,7 @@ def page(
         "advice": advice(spent, run.seconds, run.settings),
         "merchants": len(merchants),
         "particulars": _particulars(run, words, now, pdf=pdf),
-        "settings": sorted((name, _shown(value)) for name, value in run.settings.items()),
+        "settings": sorted((name, _shown(value)) for name, value in run.settings.items() if value != ""),
         "versions": versions,
     }
     whole = environment.get_template("report.html.j2").render

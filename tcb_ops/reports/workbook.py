@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Kind, Outcome, Text
+from tcb_ops.reports.detail import namesakes
 from tcb_ops.reports.files import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
 from tcb_ops.reports.leaks import masked
 from tcb_ops.reports.page import counts_of, is_simulated
@@ -218,9 +219,15 @@ class _Report:
         yield Text("finished", "完成时间"), unfinished if done is None else self._moment(done)
         yield Text("as of", "统计时间"), self._moment(self._now)
 
-    def _causes(self, groups: Iterable[Tally]) -> Iterator[Sequence[Any]]:
+    def _causes(self, groups: Sequence[Tally]) -> Iterator[Sequence[Any]]:
+        twice = namesakes(groups)
         for remedy in remedies(groups):
-            names = [share.merchant or share.appid for share in remedy.merchants]
+            names = [
+                f"{share.merchant} {share.appid}"
+                if share.merchant in twice
+                else share.merchant or share.appid
+                for share in remedy.merchants
+            ]
             listed = Text(", ", "、").of(self._lang).join(names[:_NAMED])
             if len(names) > _NAMED:
                 listed += Text(f" and {len(names) - _NAMED:,} more", f" 等 {len(names):,} 家").of(self._lang)

@@ -14,6 +14,7 @@ from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.final import final_ledger
 from tcb_ops.reports.wording import OUTCOMES
 from tcb_ops.runs.records import EnvRecord
+from tcb_ops.runs.stops import interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,6 +166,27 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
     assert "As of 2025-11-25 10:00:00+08:00" in page.text
     assert "the disk is full" in page.text
     assert "Run the same command again to go on" in page.text
+
+
+def test_how_to_go_on_is_said_once(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run([RowEnd(0, Outcome.UPLOADED)] * 2, finished=False)
+    reported.ledger.stop(reported.run, interrupted(reported.run).text)
+    page, _ = page_of(reported, tmp_path)
+    assert page.text.count("the same command again") == 1
+
+
+def test_merchants_of_one_name_are_told_apart_by_their_appids(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    names = ("茶语小铺", "茶语小铺", "晨光文具")
+    places = [
+        EnvRecord(at, f"e{at}", f"wx{at}", name, "merchant", left=False) for at, name in enumerate(names)
+    ]
+    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, ended_at=1_764_034_009.0)
+    page, _ = page_of(a_run([refused] * 3, places=places), tmp_path)
+    causes, heat = page.tables[0], page.tables[1]
+    assert "茶语小铺 wx0 (1) · 茶语小铺 wx1 (1)" in " ".join(causes[1][3].split())
+    assert {line[0] for line in heat[1:-1]} == {"茶语小铺 wx0", "茶语小铺 wx1", "晨光文具"}
 
 
 def test_a_good_run_says_that_nothing_went_wrong(a_run: Callable[..., Any], tmp_path: Path) -> None:
