@@ -160,11 +160,11 @@ def compare(ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settin
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
-    for place, before, after in _pairs(ledger.by_path(older), ledger.by_path(newer)):
+    for place, before, after, rows in _pairs(ledger, older, newer):
         what = became(before and before[0], after and after[0])
-        counts[what] += 1
+        counts[what] += rows
         if what is not Change.STILL_GOOD:  # a million of them, as a rule
-            counted[what, place, before, after] += 1
+            counted[what, place, before, after] += rows
     names = {(place.env, place.appid): place.merchant for run in (older, newer) for place in ledger.envs(run)}
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     meanings: dict[str, Text] = {}
@@ -205,6 +205,20 @@ State = tuple[str, str, int | None, str]
 
 
 def _pairs(
+    ledger: Ledger, older: RunRecord, newer: RunRecord
+) -> Iterator[tuple[tuple[str, str], State | None, State | None, int]]:
+    """The place, the state in each run, and how many rows there are of it; rows of one place and state may come apart."""
+    summed_up = ledger.pairs(older, newer)
+    if summed_up is None:
+        for pair in _merged(ledger.by_path(older), ledger.by_path(newer)):
+            yield *pair, 1
+        return
+    places = {place.no: (place.env, place.appid) for place in ledger.envs(older)}
+    for place, *states, rows in summed_up:
+        yield places[place], tuple(states[:4]), tuple(states[4:]), rows
+
+
+def _merged(
     older: Iterator[Any], newer: Iterator[Any]
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None]]:
     """Merge two streams that are ordered by environment, appid and path: the place, and the row's state in each."""

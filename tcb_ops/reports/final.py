@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby, islice
@@ -16,7 +15,6 @@ from tcb_ops.runs.records import RowRecord, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Self
 
     from tcb_ops.runs.records import EnvRecord, Moment, RunRecord
 
@@ -70,15 +68,6 @@ class FinalLedger(Ledger):
             link_calls=sum(one.link_calls for one in family),
             upload_calls=sum(one.upload_calls for one in family),
         )
-        self._tallied: list[Tally] | None = None
-        self._remembers = False
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Self]:
-        """Give this view as it is at this moment, as the ledger does."""
-        with super().snapshot() as seen:
-            seen._remembers = True  # noqa: SLF001  its own copy: nothing changes while it is looked at
-            yield seen
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run, as the ledger does."""
@@ -113,10 +102,7 @@ class FinalLedger(Ledger):
             counted[tally.outcome] += tally.rows
         return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
 
-    def tallies(self, run: RunRecord) -> list[Tally]:
-        """Rows by merchant, environment, outcome and code, most rows first."""
-        if self._tallied is not None:
-            return self._tallied
+    def _tally(self, run: RunRecord) -> list[Tally]:
         counted: Counter[tuple[Any, ...]] = Counter()
         details: dict[tuple[Any, ...], str] = {}
         for record in self.rows(run):
@@ -129,8 +115,6 @@ class FinalLedger(Ledger):
                 details[key] = max(details.get(key, ""), end.errmsg)
         found = [Tally(*(*key, rows, details.get(key, ""))) for key, rows in counted.items()]
         found.sort(key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
-        if self._remembers:
-            self._tallied = found
         return found
 
     def first_bad(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:

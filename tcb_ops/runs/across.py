@@ -12,7 +12,7 @@ from tcb_ops.runs.schema import CARRIES_ERRCODE, envs, rows, runs
 if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord
 
-__all__ = ["QUARTER", "earlier_runs", "errcodes_by_quarter", "rows_by_path"]
+__all__ = ["QUARTER", "earlier_runs", "errcodes_by_quarter", "pairs_by_line", "rows_by_path"]
 
 QUARTER = 900
 """Seconds. Every time zone is off UTC by whole quarters of an hour: days of any zone are made of them."""
@@ -31,6 +31,30 @@ def rows_by_path(run: RunRecord, dialect: str) -> sa.Select[Any]:
         .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
         .where(rows.c.run == run.number)
         .order_by(*ordered, rows.c.outcome == Outcome.INVALID, rows.c.line)
+    )
+
+
+def pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
+    """Select (place, then outcome, reason, errcode and store_code of the one run, then of the other, rows) of two runs.
+
+    Only rows that have line, place and path in common.
+    """
+    older, newer = rows.alias("older"), rows.alias("newer")
+    states = [
+        table.c[name] for table in (older, newer) for name in ("outcome", "reason", "errcode", "store_code")
+    ]
+    same = (
+        (newer.c.run == after.number)
+        & (newer.c.line == older.c.line)
+        & (newer.c.place == older.c.place)
+        & (newer.c.path == older.c.path)
+    )
+    return (
+        sa.select(older.c.place, *states, sa.func.count())
+        .select_from(older)
+        .join(newer, same)
+        .where(older.c.run == before.number)
+        .group_by(older.c.place, *states)
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, RunNotFoundError
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Text
-from tcb_ops.runs.across import earlier_runs, errcodes_by_quarter, rows_by_path
+from tcb_ops.runs.across import earlier_runs, errcodes_by_quarter, pairs_by_line, rows_by_path
 from tcb_ops.runs.course import ended_between, ends_by_moment, moments, phases_of
 from tcb_ops.runs.database import open_database
 from tcb_ops.runs.records import (
@@ -46,6 +46,8 @@ class Lookup:
         """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
         self._engine, self.file, self.name = open_database(where)
         self._held: sa.Connection | None = None
+        self._tallied: dict[int, list[Tally]] | None = None
+        """What a snapshot has summed up."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -255,7 +257,14 @@ class Lookup:
         return {outcome: found[outcome] for outcome in Outcome if outcome in found}
 
     def tallies(self, run: RunRecord) -> list[Tally]:
-        """Rows by merchant, environment, outcome and code, most rows first."""
+        """Rows by merchant, environment, outcome and code, most rows first. A snapshot sums them up once."""
+        if self._tallied is None:
+            return self._tally(run)
+        if run.number not in self._tallied:
+            self._tallied[run.number] = self._tally(run)
+        return self._tallied[run.number]
+
+    def _tally(self, run: RunRecord) -> list[Tally]:
         count = sa.func.count()
         keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
         said = sa.func.max(
@@ -325,7 +334,7 @@ class Lookup:
                     connection.exec_driver_sql("BEGIN")  # the driver would begin at a write only
                 else:
                     connection.execution_options(isolation_level="REPEATABLE READ")
-                seen._held = connection  # noqa: SLF001  its own copy
+                seen._held, seen._tallied = connection, {}  # noqa: SLF001  its own copy
                 yield seen
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
@@ -335,6 +344,22 @@ class Lookup:
     def by_path(self, run: RunRecord) -> Iterator[Any]:
         """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three."""
         return self._stream(rows_by_path(run, self._engine.dialect.name))
+
+    def pairs(self, older: RunRecord, newer: RunRecord) -> list[Any] | None:
+        """Sum up the rows of two runs as `pairs_by_line` selects them; None unless the runs are the same line for line.
+
+        That is so as a rule where one list was run twice, and takes a fraction of the time that sorting both takes.
+        """
+        if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
+            return None
+        places = ([(place.no, place.env, place.appid) for place in self.envs(run)] for run in (older, newer))
+        if next(places) != next(places):
+            return None
+        found = self._read(pairs_by_line(older, newer))
+        bad_input = any(
+            Outcome.INVALID in record for record in found
+        )  # doubles, of which only the first counts
+        return None if bad_input or sum(record[-1] for record in found) != older.rows else list(found)
 
     def previous(self, run: RunRecord) -> RunRecord | None:
         """Find the finished run before this one that it can be compared with, over the same part; a retry has none."""

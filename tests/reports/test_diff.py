@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.model import Kind, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.diff import Change, change, compare, diff_verdict
 from tcb_ops.reports.diff_table import render_diff
-from tcb_ops.runs.records import Meter
+from tcb_ops.runs.records import EnvRecord, Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,6 +151,32 @@ def test_the_run_before_is_the_last_finished_one_of_the_same_kind_target_and_lis
     assert retry.ledger.previous(retry.run) is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_one_list_run_twice_is_summed_up_by_the_ledger_with_the_same_result(
+    a_run: Callable[..., Any], in_english: Settings, seed: int
+) -> None:
+    draw = random.Random(seed)
+    ends = [[draw.choice([GOOD, REFUSED, OTHER, PENDING]) for _ in range(40)] for _ in range(2)]
+    old, new = (a_run(its, id=name) for its, name in zip(ends, ("old", "new"), strict=True))
+    assert new.ledger.pairs(old.run, new.run)
+    quick = compare(new.ledger, old.run, new.run, in_english)
+    of_another = replace(old.run, list_sha256="00" * 32)
+    assert new.ledger.pairs(of_another, new.run) is None
+    merged = compare(new.ledger, of_another, new.run, in_english)
+    assert (quick.counts, quick.lines, quick.meanings) == (merged.counts, merged.lines, merged.meanings)
+    assert sum(quick.counts.values()) == 40
+
+
+def test_doubles_and_other_places_are_not_summed_up(a_run: Callable[..., Any]) -> None:
+    old = a_run([GOOD] * 4, id="old")
+    double = a_run([GOOD, GOOD, GOOD, RowEnd(0, Outcome.INVALID, Reason.INVALID)], id="double")
+    assert double.ledger.pairs(old.run, double.run) is None
+    place = EnvRecord(0, "elsewhere", "wx", "别处", "merchant", left=False)
+    moved = a_run([GOOD] * 4, id="moved", places=[place])
+    assert moved.ledger.pairs(old.run, moved.run) is None
+    assert old.ledger.pairs(old.run, replace(old.run, rows=3)) is None
+
+
 @pytest.mark.parametrize("lang", list(Lang))
 def test_the_screen_names_codes_merchants_and_sums(
     a_run: Callable[..., Any], in_english: Settings, lang: Lang
@@ -169,8 +196,6 @@ def test_the_screen_names_codes_merchants_and_sums(
 
 
 def test_at_300_merchants_the_screen_stays_short(a_run: Callable[..., Any], in_english: Settings) -> None:
-    from tcb_ops.runs.records import EnvRecord
-
     places = [EnvRecord(n, f"env-{n}", f"wx{n}", f"商户{n}", "merchant", left=False) for n in range(300)]
     old = a_run([GOOD] * 300, id="old", places=places)
     new = a_run([REFUSED] * 300, id="new", places=places)
@@ -184,8 +209,6 @@ def test_at_300_merchants_the_screen_stays_short(a_run: Callable[..., Any], in_e
 
 
 def test_a_notebook_shows_it_with_every_text_escaped(a_run: Callable[..., Any], in_english: Settings) -> None:
-    from tcb_ops.runs.records import EnvRecord
-
     planted = "<script>alert(1)</script>"
     places = [EnvRecord(0, f"env{planted}", "wx", planted, "merchant", left=False)]
     old = a_run([GOOD], id="old", places=places)
