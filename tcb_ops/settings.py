@@ -225,7 +225,7 @@ class Settings(BaseSettings):
 
 def settings_file(config: str | Path | None = None) -> Path:
     """The settings file: the one given, the one that TCB_OPS_CONFIG names, or tcb-ops.toml in the working folder."""
-    return Path(config or os.environ.get(CONFIG) or SETTINGS_FILE)
+    return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)
 
 
 def load_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
@@ -235,7 +235,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     there. Options that are None do not count. Raises SettingsError naming the file or variable, never showing a value.
     """
     file = settings_file(config)
-    said = "--config" if config else CONFIG if os.environ.get(CONFIG) else ""
+    said = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     from_file = _read(file, said)
     given = _given(options or {})
 

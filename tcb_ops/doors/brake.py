@@ -181,13 +181,15 @@ def ran_out(links: int, out: Path | str) -> Text | None:
     )
 
 
-def done_before(batch: Batch, settings: Settings) -> Text | None:
-    """Say so where the newest run of this very list to this target is finished: all of it would be sent once more."""
+def done_before(batch: Batch, settings: Settings, selection: str) -> Text | None:
+    """Say so where the newest run of this very part of the list to this target is finished: all of it would be sent once more."""
     import tcb_ops as tcb
 
-    wanted = (Kind.UPLOAD, settings.api_base, batch.sha256)
+    wanted = (Kind.UPLOAD, settings.api_base, batch.sha256, selection, "")
     records = (run.record for run in tcb.all_runs(settings=settings))
-    newest = next((r for r in records if (r.kind, r.target, r.list_sha256) == wanted), None)
+    newest = next(
+        (r for r in records if (r.kind, r.target, r.list_sha256, r.selection, r.parent) == wanted), None
+    )
     if newest is None or newest.finished_at is None:
         return None
     at = datetime.fromtimestamp(newest.finished_at, settings.zone).isoformat(" ", "minutes")[:16]
@@ -197,9 +199,9 @@ def done_before(batch: Batch, settings: Settings) -> Text | None:
     )
 
 
-def warn_of_again(screen: Screen, batch: Batch, settings: Settings) -> None:
+def warn_of_again(screen: Screen, batch: Batch, settings: Settings, selection: str) -> None:
     """Say so before a list that is done is sent once more, and how to send less."""
-    if (again := done_before(batch, settings)) is not None:
+    if (again := done_before(batch, settings, selection)) is not None:
         screen.say(
             Text(
                 f"{again.en} --skip-unchanged leaves out those that are there.",

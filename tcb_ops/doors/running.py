@@ -143,7 +143,7 @@ def upload(
             return dry_run(screen, batch, settings, pace, uploads=True, as_json=given.json)
         check_destination(_report_folder(out, ANY_RUN))
         if not skip_unchanged:
-            warn_of_again(screen, batch, settings)
+            warn_of_again(screen, batch, settings, selection_of(given, values))
         brake(screen, batch, settings, yes=yes)
         going = start_upload(
             batch,
@@ -272,8 +272,10 @@ def _report(screen: Screen, run: Run, given: Given, out: str | None) -> int:
 def _retried(parent: Run) -> Text:
     """Say which run is retried: `latest` may be the nightly audit."""
     record = parent.record
-    name = Text(f"{record.kind} {record.id}", f"{record.kind} 任务 {record.id}")
-    return Text(f"Retrying {name.en} ({record.list_name}).", f"重试 {name.zh}（{record.list_name}）。")
+    return Text(
+        f"Retrying {record.kind} {record.id} ({record.list_name}).",
+        f"重试任务 {record.id}（{record.kind}，{record.list_name}）。",
+    )
 
 
 def show_run(screen: Screen, run: Run, *, as_json: bool, where: Path | None = None) -> int:

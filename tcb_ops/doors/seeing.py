@@ -13,7 +13,7 @@ from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.running import show_run
 from tcb_ops.doors.tables import rows_table, runs_table
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Outcome, Reason, Text, plural
+from tcb_ops.model import Outcome, Owner, Reason, Text, plural
 
 if TYPE_CHECKING:
     from tcb_ops.doors.screen import Screen
@@ -225,17 +225,19 @@ def explain(code: str, **values: Any) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from tcb_ops.errcodes import Errcode, describe
+    from tcb_ops.errcodes import Errcode, describe, errcode
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.wording import COMPONENT_MARK, ETAG_MISMATCH
 
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
-    code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code.removesuffix(COMPONENT_MARK))
+    code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)
     if code in set(Reason):
         return _explain_reason(screen, Reason(code), as_json=given.json)
-    found = look_up(code)
+    number = code.removesuffix(COMPONENT_MARK)
+    of_component = number != code and number.removeprefix("-").isdecimal()
+    found = errcode(int(number), Owner.PLATFORM) if of_component else look_up(code)
     itself = describe(found.decision, found.scope)
     if given.json:
         screen.json(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from tcb_ops.model import GOOD, Outcome, Text, legible
+from tcb_ops.model import GOOD, Outcome, Reason, Text, legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def runs_table(found: Sequence[Run], settings: Settings) -> Table:
         bad = sum(rows for outcome, rows in run.outcomes.items() if outcome not in GOOD) - pending
         cells = {
             "run": record.id,
-            "kind": f"{record.kind} (retry)" if record.parent else record.kind,
+            "kind": record.kind + Text(" (retry)", "（重试）").of(settings.lang) * bool(record.parent),
             "rows": f"{record.rows:,}",
             "bad": f"{bad:,}" if bad else "–",
             "pending": f"{pending:,}" if pending else "–",
@@ -66,31 +66,36 @@ def runs_table(found: Sequence[Run], settings: Settings) -> Table:
 
 
 def rows_table(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
-    """Draw a line per row; then, once for each code, what it means and what to do."""
+    """Draw a line per row; then, once for each cause, what it means and what to do."""
     from tcb_ops.reports.folding import Folded
-    from tcb_ops.reports.wording import OUTCOMES, why
+    from tcb_ops.reports.wording import OUTCOMES, action_text, reason_text, why
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(Text("line", "行号").of(lang), justify="right", no_wrap=True)
+    table.add_column(Text("merchant", "商户").of(lang), overflow="fold")
     table.add_column(Text("environment", "环境").of(lang), overflow="fold")
     table.add_column(Text("path", "路径").of(lang), overflow="fold")
     table.add_column(Text("outcome", "结果").of(lang), no_wrap=True)
     table.add_column(Text("code", "错误码").of(lang), no_wrap=True)
-    causes: dict[tuple[str, Text], Text] = {}
+    causes: dict[tuple[str, str, str], None] = {}
     for record in shown:
         row, end = record.row, record.end
         cause = why(end.outcome, end.reason, end.errcode, end.store_code)
+        code = legible(cause.code) if cause is not None else ""
         if cause is not None:
-            causes.setdefault((cause.code, cause.action), cause.meaning)
+            own = end.reason in {Reason.DEAD_TOKEN, Reason.INVALID}  # what the code alone does not say
+            meaning, action = (reason_text(end), action_text(end)) if own else (cause.meaning, cause.action)
+            causes[code, legible(meaning.of(lang)), legible(action.of(lang))] = None
         table.add_row(
             f"{row.line}",
+            legible(row.merchant),
             legible(row.env),
             legible(row.path),
             OUTCOMES[end.outcome].of(lang),
-            legible(cause.code) if cause is not None else "",
+            code,
         )
     yield table
-    for (code, action), meaning in causes.items():
+    for named, means, todo in causes:
         yield ""
-        yield Folded(f"{legible(code)} · {legible(meaning.of(lang))}", bold=len(legible(code)))
-        yield Folded(f"→ {legible(action.of(lang))}")
+        yield Folded(f"{named} · {means}", bold=len(named))
+        yield Folded(f"→ {todo}")

@@ -45,13 +45,16 @@ __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links
 
 
 def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
-    """Take a path as its text and None as nothing, and refuse anything else in words: cells are typed by hand."""
+    """Take a path as its text and None as not given, and refuse anything else in words: cells are typed by hand."""
 
     @wraps(build)
     def built(*given: _Given.args, **named: _Given.kwargs) -> Panel:
         bound = signature(build).bind(*given, **named)
-        for name, value in bound.arguments.items():
-            text = "" if value is None else os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in list(bound.arguments.items()):
+            if value is None:
+                del bound.arguments[name]
+                continue
+            text = os.fspath(value) if isinstance(value, os.PathLike) else value
             if not isinstance(text, str):
                 raise UsageError(
                     Text(
@@ -60,7 +63,7 @@ def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
                     )
                 )
             bound.arguments[name] = text
-        return build(*bound.args, **bound.kwargs)
+        return build(**bound.arguments)  # type: ignore[call-arg]  # what was bound, by name
 
     return built
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ class Codes(widgets.VBox):
         self._run = None  # while the choices change, nothing is looked up
         self.layout.display = "" if causes else "none"
         self._causes = causes
-        groups = by_code(causes)
+        groups = [replace(group, action=self._voice.here(group.action)) for group in by_code(causes)]
         more = beyond(group.action for group in groups)
         self.table.value = render_codes(groups, self._lang) + (
             f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""

@@ -69,9 +69,8 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
         _fact(batch.valid * calls, "call", "次调用"),
     ]
     if uploads:
-        size = amount(batch.total_bytes)
-        facts.append(Text(f"{size} to upload", f"{size} 待上传"))
-    summed = " · ".join(_bold(fact.of(lang)) for fact in facts)
+        facts.append((amount(batch.total_bytes), Text("to upload", "待上传")))
+    summed = " · ".join(f"<b>{esc(number)}</b> {esc(what.of(lang))}" for number, what in facts)
     shares = batch.by_merchant()
     heads = (
         Text("Merchant", "商户"),
@@ -93,14 +92,9 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     )
 
 
-def _fact(count: int, noun: str, zh: str) -> Text:
-    return Text(plural(count, noun), f"{count:,} {zh}")
-
-
-def _bold(fact: str) -> str:
-    """The number of a fact in bold."""
-    number, _, noun = fact.partition(" ")
-    return f"<b>{esc(number)}</b> {esc(noun)}"
+def _fact(count: int, noun: str, zh: str) -> tuple[str, Text]:
+    number, _, nouns = plural(count, noun).partition(" ")
+    return number, Text(nouns, zh)
 
 
 class Listed(widgets.VBox):
@@ -194,7 +188,7 @@ class Listed(widgets.VBox):
         self.told.value = "".join(f"<p>{esc(self._voice.here(text).of(self._lang))}</p>" for text in told)
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
         ready = Text(f"Ready. {facts_line(batch).en}.", f"已就绪。{facts_line(batch).zh}。")
-        again = done_before(batch, self._desk.settings) if self._uploads else None
+        again = done_before(batch, self._desk.settings, self.selection) if self._uploads else None
         if again is not None:
             ready = Text(f"{ready.en} {again.en}", f"{ready.zh}{again.zh}")
         self._voice.say(ready)

@@ -165,7 +165,8 @@ class Watched(widgets.VBox):
             try:
                 watching(number)
             except Exception as error:  # noqa: BLE001  a thread's exception is seen by nobody
-                self.state, self._working = None, None
+                if number == self._watch:
+                    self.state, self._working = None, None
                 self._voice.trouble(error)
             self._voice.guarded(self.arm)
             self._voice.guarded(self._changed)

@@ -181,6 +181,7 @@ def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_desk):
 def test_whatever_the_table_names_is_explained(open_desk, code):
     said = open_desk()("explain", code)
     assert (said.code, said.out.count("What to do:")) == (0, 1)
+    assert ("component_appid" in said.out) is ("component" in code)
 
 
 @pytest.mark.parametrize("kind", ["links", "upload"])

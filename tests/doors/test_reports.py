@@ -195,7 +195,14 @@ def test_runs_show_a_run_and_its_rows(open_desk):
     assert {row["tcb_env"] for row in by_merchant} == {BOOKS.env}
     assert len(by_merchant) == 5
     shown = desk("show", "--merchant", BOOKS.name).out
-    assert shown.splitlines()[3].split() == ["9", BOOKS.env, "banner/2.png", "refused", "40097"]
+    assert shown.splitlines()[3].split() == [
+        "9",
+        BOOKS.name,
+        BOOKS.env,
+        "banner/2.png",
+        "refused",
+        "40097",
+    ]
     assert shown.count("→ ") == 1, "what to do stands once"
     assert len(desk("show", "--path", "banner/2", "--json").json["rows"]) == 2
     none = desk("show", "--line", "99")
