@@ -126,7 +126,7 @@ class Run:
         return timeline_frame(self._ledger, self.record, self._settings)
 
     def changes(self) -> Diff | None:
-        """What changed since the finished run before it of the same kind, target and list; None without one."""
+        """What changed since the finished run before it of the same kind, target, list and part; None without one."""
         from tcb_ops.reports.diff import compare
 
         before = self._ledger.previous(self.record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tcb_ops.errcodes import Decision, Scope, errcode
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tcb_ops.model import Secret
     from tcb_ops.platform.tokens import TokenSource
 
-__all__ = ["AT_ONCE", "Asking", "Trouble", "each"]
+__all__ = ["AT_ONCE", "RENEW_COMPONENT", "Asking", "Trouble", "each"]
 
 AT_ONCE = 8
 """Merchants that are asked about at a time."""
@@ -92,7 +92,7 @@ class Asking:
                 case Step.REFRESH:
                     tries.refreshed = True
                     if not await self._renewed(appid, token):
-                        return _DEAD_TOKEN
+                        return _DEAD_COMPONENT_TOKEN if owner is Owner.PLATFORM else _DEAD_TOKEN
                 case Step.RETRY:
                     tries.retried_once = True
                     await self.sleep(backoff_wait(self.pace, tries.link, random.random()))  # noqa: S311  no secret
@@ -194,6 +194,11 @@ _DEAD_TOKEN = Trouble(
         "请让令牌来源刷新它；若仍无效，需请商户重新授权。",
     ),
 )
+RENEW_COMPONENT = Text(
+    "Have the token source renew the component token, and make sure that only one program refreshes it.",
+    "请让令牌来源刷新 component_access_token，并确认只有一个程序在刷新它。",
+)
+_DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=RENEW_COMPONENT)
 
 
 def _decision(said: Refusal | NoAnswer | TransportError) -> tuple[Decision, Scope]:

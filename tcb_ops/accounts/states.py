@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.accounts.asking import Trouble
+from tcb_ops.accounts.asking import RENEW_COMPONENT, Trouble
 from tcb_ops.errcodes import errcode
 from tcb_ops.model import Lang, Merchant, Owner, Reason, Text
 from tcb_ops.platform.authorizers import Environment, Quota
@@ -155,10 +155,7 @@ def judge(merchant: Merchant, answers: Answers, elsewhere: Mapping[str, str]) ->
 def of_the_component(trouble: Trouble) -> Trouble:
     """The same trouble where the component token met it: the words for a merchant's token would mislead."""
     if trouble.code in _REFUSED:
-        action = Text(
-            "Have the token source renew the component token, and make sure that only one program refreshes it.",
-            "请让令牌来源刷新 component_access_token，并确认只有一个程序在刷新它。",
-        )
+        action = RENEW_COMPONENT
     elif trouble.code in COMPONENT_CODES and trouble.code != Reason.NO_TOKEN:
         action = Text(
             "Make sure that component_appid is the third-party platform's own appid.",

@@ -121,20 +121,22 @@ def _check_about(
 ) -> Iterator[Check]:
     """The manifest as a whole, and what it says of the run, against the ledger. What it does not say differs as well."""
     known = {"mark": _NOT_SAID} | about(run, seen.tallies(run), told.zone)
+    exported = seen.exports(run)  # none of a run whose reports are from before exports were kept
+    same = bool(exported) and fingerprint(folder / MANIFEST)["sha256"] in (exported or ())
     if not as_exported:  # these change with the rows, which are told on their own
         for name in ("counts", "finished_at", "settings", "retries"):
             del known[name]
-    elif not told.finished and run.finished_at is None:
+    elif not told.finished and (same or run.finished_at is None):
         del known["settings"]  # it may be gone on with under others
+        if same:
+            del known["finished_at"]  # it may have lacked nothing but its end
     found = []
     if wrong := [name for name, value in known.items() if told.said.get(name, _NOT_SAID) != clean(value)]:
         names = ", ".join(wrong)
         found.append(
             Text(f"says other things of the run than the ledger: {names}.", f"与台账不一致的内容：{names}。")
         )
-    exported = seen.exports(run)
-    same = exported is not None and fingerprint(folder / MANIFEST)["sha256"] in exported
-    if exported is not None and not same:
+    if exported and not same:
         found.append(
             Text(
                 "is not one that was exported with this ledger: it was changed, or written with another ledger.",

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALWAYS",
+    "CHECKPOINTS",
     "ERRCODES",
     "FAILED",
     "LEFT_BY_DESKTOPS",
@@ -62,7 +63,9 @@ WORKBOOK, PDF = "report.xlsx", "report.pdf"
 ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
 """What every report has; beside them may be the PDF, and a rehearsal's mark."""
 _LOG = logging.getLogger("tcb_ops.reports")
-LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
+LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+CHECKPOINTS = ".ipynb_checkpoints"
+"""Where JupyterLab keeps copies of what was opened in it."""
 IN_USE = ".tcb-ops-export.lock"
 """In a folder that is being written: whoever holds its lock is at it. A kill lets go of it."""
 
@@ -112,7 +115,8 @@ def export(
         with _part(real) as (part, finished), ledger.snapshot() as seen, _no_cycles():
             _write(seen, seen.run(run.id), part, settings, now)
             finished()
-            digest = str(fingerprint(part / MANIFEST)["sha256"])
+            # Before it can be seen: a kill in between must not make a true report an unknown one.
+            noted = _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
             _put(part, real)
     except OSError as error:
         trouble = _why(error)
@@ -125,11 +129,19 @@ def export(
                 f"然后重新生成：tcb-ops report {run.id}",
             )
         )
-    try:
-        ledger.note_report(run, str(real), digest)
-    except LedgerError as error:  # an auditor's copy that takes no writing: the report is whole all the same
-        _LOG.warning("%s", _not_noted(error).of(settings.lang))
+    if noted:
+        _note(ledger.note_report, run, str(real), settings)
     return dest
+
+
+def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, settings: Settings) -> bool:
+    """Have the ledger keep something of the export; whether it did. An auditor's copy may take no writing."""
+    try:
+        keep(run, what)
+    except LedgerError as error:
+        _LOG.warning("%s", _not_noted(error).of(settings.lang))
+        return False
+    return True
 
 
 def _write(seen: Ledger, run: RunRecord, folder: Path, settings: Settings, now: float) -> None:
@@ -183,8 +195,8 @@ def _simulated(run: RunRecord) -> str:
 
 def _not_noted(error: LedgerError) -> Text:
     return Text(
-        f"the report is whole, but the ledger did not keep that it was written, so that `verify` does not know it: {error.text.en}",
-        f"报告已完整写入，但台账未能记下这次导出，`verify` 因此不认识它：{error.text.zh}",
+        f"the report is whole, but the ledger did not keep that it was written: {error.text.en}",
+        f"报告已完整写入，但台账未能记下这次导出：{error.text.zh}",
     )
 
 
@@ -303,13 +315,22 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         raise _refused(dest, "it is not empty and holds no report", "该文件夹不为空，且其中没有报告")
     if found.run != run_id and not replace:
         raise _refused(dest, f"it holds the report of run {found.run}", f"其中是任务 {found.run} 的报告")
-    if others := sorted(there - {MANIFEST, *found.files}):
+    ours = {MANIFEST, *found.files}
+    if CHECKPOINTS in there and _copies(real / CHECKPOINTS, ours):
+        ours.add(CHECKPOINTS)
+    if others := sorted(there - ours):
         names = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         raise _refused(
             dest,
             f"beside a report it holds files that would be lost: {names}",
             f"除报告外还有会丢失的文件：{names}",
         )
+
+
+def _copies(folder: Path, files: set[str]) -> bool:
+    """Whether JupyterLab's copies are of these files alone: others may be all that is left of somebody's work."""
+    copies = {f"{Path(name).stem}-checkpoint{Path(name).suffix}" for name in files}
+    return folder.is_dir() and not folder.is_symlink() and {kept.name for kept in folder.iterdir()} <= copies
 
 
 def _refused(dest: Path, en: str, zh: str) -> UsageError:

@@ -196,6 +196,10 @@ def render_errcodes(listed: Sequence[Cause], lang: Lang, rest: str = "errcodes.c
     ]
     every = [line for lines in parts for line in lines]
     widths = [max((cell_len(line[column]) for line in every), default=0) for column in range(3)]
+    # Where the rest can be seen is copied, and so stands whole.
+    widths[1] = max(
+        (min(cell_len(place), 28) if place != rest else cell_len(rest) for _, place, _ in every), default=0
+    )
     for group, lines in zip(shown, parts, strict=True):
         code = legible(group.code)
         head = f"{code} · {_rows(group.rows).of(lang)} · {legible(group.meaning.of(lang))}"
@@ -205,7 +209,7 @@ def render_errcodes(listed: Sequence[Cause], lang: Lang, rest: str = "errcodes.c
             table.add_row(Padding(Folded(legible(group.detail), style="italic"), (0, 0, 0, 2)))
         inner = Table.grid(padding=(0, 3, 0, 0))
         inner.add_column(no_wrap=True, width=min(widths[0], 30))
-        inner.add_column(no_wrap=True, width=min(widths[1], 28))
+        inner.add_column(no_wrap=True, width=widths[1])
         inner.add_column(no_wrap=True, width=widths[2], justify="right")
         for line in lines:
             inner.add_row(*(Styled(cell, overflow="ellipsis") for cell in line))

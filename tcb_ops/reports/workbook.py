@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_ROWS", "write_workbook"]
 
 MOST_ROWS = 10_000
-"""Rows of a sheet: as many as typical lists have; some eight seconds for two full ones. results.csv and failed.csv have every row."""
+"""Rows of a sheet: two full ones take some five seconds. results.csv and failed.csv have every row."""
 LONGEST = 32_767
 """Characters that a cell of a workbook holds (ECMA-376 part 1, 18.3.1.40; counted in UTF-16 units)."""
 CUT = "…(cut 已截断)"

@@ -136,7 +136,7 @@ class Consequences:
         account, refused = job.lane.account, job.token
         job.refusal = end
         if account.dead == refused and self._clock() < account.dead_until:
-            self.ended(job, replace(end, reason=Reason.DEAD_TOKEN))
+            self.ended(job, _of_dead_token(job.lane, end))
             return
         self._board.again(job)
         if account.token is not None and account.token.value == refused:
@@ -150,7 +150,7 @@ class Consequences:
         for lane in account.lanes:
             for job in [job for job in lane.back if job.refusal is not None and job.token == token.value]:
                 lane.back.remove(job)
-                self.ended(job, replace(job.refusal or RowEnd(0, Outcome.REFUSED), reason=Reason.DEAD_TOKEN))
+                self.ended(job, _of_dead_token(lane, job.refusal or RowEnd(0, Outcome.REFUSED)))
         account.renew_at = float("inf")
         due = token.renew_at
         if due is None and token.expires_at is not None:
@@ -158,6 +158,12 @@ class Consequences:
         if due is not None and (left := due - time.time()) > 0:
             account.renew_at = self._clock() + left
         self._board.got_token(account, token)
+
+
+def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
+    """How a row ends whose token was refused and given again; of the component token that is one cause for everybody."""
+    dead = Reason.COMPONENT if lane.owner == Owner.PLATFORM else Reason.DEAD_TOKEN
+    return replace(end, reason=dead)
 
 
 def _by_component(lane: Lane, end: RowEnd) -> bool:

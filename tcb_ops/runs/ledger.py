@@ -179,14 +179,17 @@ class Ledger(Lookup):
             for table, column in ((rows, rows.c.run), (envs, envs.c.run), (runs, runs.c.number)):
                 connection.execute(table.delete().where(column == run.number))
 
-    def note_report(self, run: RunRecord, report: str, manifest_sha256: str = "") -> None:
-        """Note where a run's links.csv or newest report stands, and the digest of that report's manifest.json."""
-        if manifest_sha256:
-            self._make(exports)
+    def note_export(self, run: RunRecord, manifest_sha256: str) -> None:
+        """Note the digest of a report's manifest.json, by which `verify` knows it."""
+        self._make(exports)
         with self._writing() as connection:
             its = (exports.c.run == run.number) & (exports.c.manifest_sha256 == manifest_sha256)
-            if manifest_sha256 and not connection.execute(sa.select(exports).where(its)).all():
+            if not connection.execute(sa.select(exports).where(its)).all():
                 connection.execute(exports.insert().values(run=run.number, manifest_sha256=manifest_sha256))
+
+    def note_report(self, run: RunRecord, report: str) -> None:
+        """Note where a run's links.csv or newest report stands."""
+        with self._writing() as connection:
             connection.execute(runs.update().where(runs.c.number == run.number).values(report=report))
 
     # --- the database -------------------------------------------------------------------------------------------

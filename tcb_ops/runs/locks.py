@@ -104,11 +104,12 @@ def working(ledger: Ledger, run_id: str) -> str:
         who = (folder / f"{run_id}.holder").read_text(encoding="utf-8").strip()
         if who == _me():
             return ""
-        with FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
+        # While nobody plans, or whoever begins to work on it would be told that the dead one does.
+        with planning(ledger), FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
             return ""  # it was killed
     except Timeout:
         return who
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError, UsageError):
         return ""
 
 

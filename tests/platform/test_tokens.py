@@ -160,7 +160,7 @@ def test_an_appid_without_a_line_is_one_merchants_trouble(run: Run, file: Path) 
         ),
         pytest.param(f"appid,access_token\nwx1,{SECRET}{'x' * 200_000}\n", "line 2: is no CSV", id="endless"),
         pytest.param(
-            f'appid,access_token\nwx1,"{SECRET}\nwx2,other\n', "line 3: is no CSV", id="unclosed-quote"
+            f'appid,access_token\nwx1,"{SECRET}\nwx2,other\n', "line 2: is no CSV", id="unclosed-quote"
         ),
     ],
 )

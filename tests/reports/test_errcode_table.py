@@ -169,6 +169,14 @@ def test_three_hundred_merchants_take_a_screen_and_the_rest_is_counted(lang: Lan
     assert f"{sum(300 - at for at in range(shown, 300)):,}" in more
 
 
+def test_where_the_rest_can_be_seen_stands_whole() -> None:
+    listed = [cause(f"商户{at:03d}", f"env-{at}", "85088", 1) for at in range(300)]
+    out = io.StringIO()
+    rest = "tcb-ops report 20261126-002707-e790"
+    Console(file=out, width=80, color_system=None).print(render_errcodes(listed, Lang.ZH, rest))
+    assert rest in out.getvalue()
+
+
 def test_many_codes_are_cut_off_and_counted_too() -> None:
     listed = [cause("A", "a", f"{1000 + at}", 100 - at) for at in range(30)]
     lines = drawn(listed)

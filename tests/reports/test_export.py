@@ -21,7 +21,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.export import _put, check_destination
 from tcb_ops.reports.leaks import CHUNK, find_leak
-from tcb_ops.reports.verify import State, verify
+from tcb_ops.reports.verify import verify
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import Meter
 
@@ -324,9 +324,42 @@ def test_a_ledger_that_takes_no_writing_still_gives_a_report(
     with closing(sqlite3.connect(tmp_path / "reports.db")) as base, base:
         base.execute("CREATE TRIGGER kept BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'kept'); END")
     out = reported.export(tmp_path / "out")
-    found = verify(out, reported.ledger)
-    assert [check.what for check in found.checks if check.state is State.DIFFERS] == ["manifest.json"]
+    assert verify(out, reported.ledger).good
     assert "the report is whole" in caplog.text
+
+
+def test_copies_that_jupyterlab_keeps_of_the_report_go_and_of_anything_else_stay(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run()
+    out = reported.export(tmp_path / "out")
+    (out / ".ipynb_checkpoints").mkdir()
+    (out / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
+    reported.export(out)
+    assert not (out / ".ipynb_checkpoints").exists()
+    for folder in (out, tmp_path / "notes"):
+        (folder / ".ipynb_checkpoints").mkdir(parents=True)
+        (folder / ".ipynb_checkpoints" / "mine-checkpoint.ipynb").touch()
+        with pytest.raises(UsageError):
+            reported.export(folder)
+        assert (folder / ".ipynb_checkpoints" / "mine-checkpoint.ipynb").exists()
+
+
+def test_a_report_that_is_seen_is_one_that_the_ledger_knows(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run()
+    reported.export(tmp_path / "earlier")
+    code = (
+        "import os, sys; from pathlib import Path; from tcb_ops.reports import export; from tcb_ops.runs.ledger import Ledger\n"
+        "from tcb_ops.settings import Settings\n"
+        "put = export._put\n"
+        "export._put = lambda part, real: (put(part, real), os._exit(9))\n"
+        "ledger = Ledger(sys.argv[1]); export.export(ledger, ledger.run('latest'), Path(sys.argv[2]), Settings(), now=1.8e9)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "reports.db"), str(tmp_path / "out")]
+    assert subprocess.run(words, check=False).returncode == 9
+    assert verify(tmp_path / "out", reported.ledger).good
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,15 @@ def test_a_ledger_that_keeps_no_exports_yet_says_what_that_leaves_open(
     again.close()
 
 
+def test_a_run_that_lacked_only_its_end_bears_its_report_out_all_the_same(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run([GOOD, REFUSED], finished=False)
+    out = reported.export(tmp_path / "out")
+    reported.ledger.finish(reported.run, 1.8e9)
+    assert verify(out, reported.ledger).good
+
+
 def test_a_copy_of_an_older_report_is_still_known(a_run: Callable[..., Any], tmp_path: Path) -> None:
     reported = a_run([GOOD, RowEnd(0, Outcome.PENDING)], finished=False)
     older = tmp_path / "elsewhere"

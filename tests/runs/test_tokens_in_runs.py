@@ -15,6 +15,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import OutageError, TokenSourceError
 from tcb_ops.model import Merchant, Outcome, Owner
 from tcb_ops.reports.redact import redact
+from tcb_ops.reports.remedies import Per, remedies
 from tcb_ops.reports.table import errcode_table
 from tcb_ops.simulator import Component, Fault, Step
 
@@ -230,6 +231,19 @@ def test_a_dead_token_given_again_ends_the_rows_as_refused(open_shop: OpenShop, 
     assert whole(run, 10) == {"uploaded": 5, "refused": 5}
     assert "dead token" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
     assert any(b"x-tcb-refused: " in head for head in heads)
+
+
+def test_a_dead_component_token_is_one_cause_in_words_about_it(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(
+        many(TEA, OWN, SHARED, rows=2), merchants=[TEA, TEA_TEST, OWN, SHARED], component_appid=PLATFORM
+    )
+    with token_server({TEA.appid: good(TEA.appid), PLATFORM: good("nobody")}) as (url, _):
+        tokens = {"source": "service", "url": url, "component_appid": PLATFORM}
+        run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), pace=QUICK)
+    assert whole(run, 6) == {"uploaded": 2, "refused": 4}
+    (remedy,) = remedies(run._ledger.tallies(run.record))
+    assert (remedy.per, remedy.rows) == (Per.ONCE, 4)
+    assert "component" in remedy.action.en
 
 
 @pytest.mark.parametrize("status", ["401 No", "403 No"])

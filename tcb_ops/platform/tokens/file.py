@@ -47,6 +47,8 @@ class FileTokens:
         """Of the file that `_tokens` is all of."""
         self._tokens: dict[str, Token] = {}
         self._troubles: dict[str, Text] = {}
+        self._line = 0
+        """The last line that was read."""
         """What is wrong with a merchant's line, by appid."""
         self._read(trusted=True)
         self._read_at = float("-inf")
@@ -104,10 +106,11 @@ class FileTokens:
             why = error.strerror or "cannot be read"
             raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）") from None
         reader = csv.reader(text.splitlines(keepends=True), strict=True)
+        self._line = 0
         try:
             self._tokens, self._troubles = self._parse(reader)
         except csv.Error:
-            line = reader.line_num
+            line = self._line + 1  # the reader is at the file's end by now
             raise self._bad(
                 f"line {line}: is no CSV (a quotation mark that is not closed?)",
                 f"第 {line} 行：不是 CSV（可能有未闭合的引号）",
@@ -125,7 +128,9 @@ class FileTokens:
         at = {name: place for place, name in enumerate(header)}
         tokens: dict[str, Token] = {}
         troubles: dict[str, Text] = {}
+        self._line = reader.line_num
         for cells in reader:
+            self._line = reader.line_num
             if not any(cell.strip() for cell in cells):
                 continue
             value = {name: cells[place].strip() if place < len(cells) else "" for name, place in at.items()}
