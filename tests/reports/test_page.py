@@ -168,6 +168,18 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
     assert "Run the same command again to go on" in page.text
 
 
+@pytest.mark.parametrize(
+    ("target", "there"),
+    [("https://api.weixin.qq.com", ""), ("http://127.0.0.1:8089", " --api-base http://127.0.0.1:8089")],
+)
+def test_the_next_command_goes_to_the_runs_own_target(
+    a_run: Callable[..., Any], tmp_path: Path, target: str, there: str
+) -> None:
+    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007)
+    _, html = page_of(a_run([refused], id="mine", target=target), tmp_path)
+    assert f">tcb-ops retry mine{there}<" in html
+
+
 def test_how_to_go_on_is_said_once(a_run: Callable[..., Any], tmp_path: Path) -> None:
     reported = a_run([RowEnd(0, Outcome.UPLOADED)] * 2, finished=False)
     reported.ledger.stop(reported.run, interrupted(reported.run).text)
