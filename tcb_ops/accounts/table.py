@@ -8,7 +8,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from tcb_ops.accounts.asking import Trouble
-from tcb_ops.model import Lang, Text, legible
+from tcb_ops.model import Lang, Text, legible, plural
 from tcb_ops.spreadsheet import guard
 
 if TYPE_CHECKING:
@@ -205,4 +205,4 @@ def _names(whose: Sequence[Merchant]) -> Text:
 
 
 def _lines(count: int) -> Text:
-    return Text(f"{count:,} line{'s' * (count != 1)}", f"{count:,} 行")
+    return Text(plural(count, "line"), f"{count:,} 行")

@@ -68,7 +68,7 @@ def runs_table(found: Sequence[Run], settings: Settings) -> Table:
 def rows_table(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
     """Draw a line per row; then, once for each cause, what it means and what to do."""
     from tcb_ops.reports.folding import Folded
-    from tcb_ops.reports.wording import OUTCOMES, action_text, reason_text, why
+    from tcb_ops.reports.wording import OUTCOMES, reason_text, why
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(Text("line", "行号").of(lang), justify="right", no_wrap=True)
@@ -83,9 +83,9 @@ def rows_table(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTyp
         cause = why(end.outcome, end.reason, end.errcode, end.store_code)
         code = legible(cause.code) if cause is not None else ""
         if cause is not None:
-            own = end.reason in {Reason.DEAD_TOKEN, Reason.INVALID}  # what the code alone does not say
-            meaning, action = (reason_text(end), action_text(end)) if own else (cause.meaning, cause.action)
-            causes[code, legible(meaning.of(lang)), legible(action.of(lang))] = None
+            # Which rule a row broke is its own.
+            meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
+            causes[code, legible(meaning.of(lang)), legible(cause.action.of(lang))] = None
         table.add_row(
             f"{row.line}",
             legible(row.merchant),

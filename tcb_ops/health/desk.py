@@ -14,7 +14,7 @@ from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.health.finding import Finding, Grade, of_error, skipped
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.problems import format_problem
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,14 +48,14 @@ def look_at_merchants(settings: Settings, where: Sequence[str]) -> list[Finding]
             "; ".join(format_problem(file.name, one, Lang.EN) for one in shown),
             "；".join(format_problem(file.name, one, Lang.ZH) for one in shown),
         )
-        seen = Text(f"{count} problem{'s' * (count != 1)}: {said[0]}", f"{count} 处问题：{said[1]}")
+        seen = Text(f"{plural(count, 'problem')}: {said[0]}", f"{count} 处问题：{said[1]}")
         mend = Text("Mend the file; a run refuses it whole.", "请修正该文件；有问题时运行会整体拒绝它。")
         return [Finding("merchants", Grade.BAD, seen, mend)]
     appids, left = len({m.appid for m in lines}), sum(m.left for m in lines)
     gone = (f", {left} of them left", f"，其中 {left} 行已离开") if left else ("", "")
     seen = Text(
-        f"{file}: {len(lines):,} line{'s' * (len(lines) != 1)}, {appids:,} mini program{'s' * (appids != 1)}, "
-        f"{len(lines.envs):,} environment{'s' * (len(lines.envs) != 1)}{gone[0]}",
+        f"{file}: {plural(len(lines), 'line')}, {plural(appids, 'mini program')}, "
+        f"{plural(len(lines.envs), 'environment')}{gone[0]}",
         f"{file}：{len(lines):,} 行，{appids:,} 个小程序，{len(lines.envs):,} 个环境{gone[1]}",
     )
     return [Finding("merchants", Grade.OK, seen)]
@@ -144,7 +144,7 @@ def _opened(settings: Settings, size: str) -> Finding:
         return of_error("ledger", error.text)
     open_runs = [run for run in runs if run.finished_at is None]
     facts = (
-        f"{ledger.name}: {len(runs):,} run{'s' * (len(runs) != 1)}{size}",
+        f"{ledger.name}: {plural(len(runs), 'run')}{size}",
         f"{ledger.name}：{len(runs):,} 个任务{size}",
     )
     if not open_runs:

@@ -52,7 +52,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang, count: int | None =
     ]
     count = len(problems) if count is None else count
     title = Text(
-        f"{count:,} problem{'s' * (count != 1)} in the list"
+        f"{plural(count, 'problem')} in the list"
         + f", the first {PROBLEMS_SHOWN}" * (count > PROBLEMS_SHOWN),
         f"清单有 {count:,} 处问题" + f"，以下是前 {PROBLEMS_SHOWN} 处" * (count > PROBLEMS_SHOWN),
     ).of(lang)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import Text
+from tcb_ops.model import Text, plural
 
 if TYPE_CHECKING:
     from tcb_ops.reports.history import History
@@ -50,7 +50,7 @@ def bars(history: History, width: float, height: float) -> Bars:
             if rows[at]:
                 high = rows[at] / top * height
                 below = max(below - high, 0.0)
-                count = Text(f"{rows[at]:,} row{'s' * (rows[at] != 1)}", f"{rows[at]:,} 行").of(lang)
+                count = Text(plural(rows[at], "row"), f"{rows[at]:,} 行").of(lang)
                 shapes.append(
                     f'<rect x="{(at + 0.12) * step:.1f}" y="{below:.1f}" width="{step * 0.76:.1f}" height="{high:.1f}" '
                     f'fill="{colour}"><title>{day.isoformat()} · {escape(code)} · {count}</title></rect>'

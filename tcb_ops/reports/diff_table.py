@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import Lang, Text, legible
+from tcb_ops.model import Lang, Text, legible, plural
 from tcb_ops.reports.diff import Change, changed, diff_verdict
 
 if TYPE_CHECKING:
@@ -106,4 +106,4 @@ def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int
 
 
 def _rows(count: int, lang: Lang) -> str:
-    return Text(f"{count:,} row{'s' * (count != 1)}", f"{count:,} 行").of(lang)
+    return Text(plural(count, "row"), f"{count:,} 行").of(lang)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
-from tcb_ops.model import Text
+from tcb_ops.model import Text, plural
 from tcb_ops.reports.diff import compare
 from tcb_ops.reports.digest import RowsDigest
 from tcb_ops.reports.files import write_errcodes, write_rows
@@ -202,7 +202,7 @@ def _not_noted(error: LedgerError) -> Text:
 
 def _hidden(rows: int) -> Text:
     return Text(
-        f"{rows:,} row{'s' * (rows != 1)} of the list would show a token or a signature: the report has {MASK} there. "
+        f"{plural(rows, 'row')} of the list would show a token or a signature: the report has {MASK} there. "
         "Take it out of the list, and have it renewed.",
         f"清单中有 {rows:,} 行含有令牌或签名：报告中以 {MASK} 代替。请从清单中删去，并更换该令牌。",
     )

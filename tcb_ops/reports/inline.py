@@ -6,7 +6,7 @@ import re
 from html import escape
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import GOOD, Lang, Outcome, Text
+from tcb_ops.model import GOOD, Lang, Outcome, Text, plural
 from tcb_ops.reports.bars import bars
 from tcb_ops.reports.diff import Change, changed, diff_verdict
 from tcb_ops.reports.page import counts_of, is_simulated
@@ -206,7 +206,7 @@ def _named(names: Sequence[str], lang: Lang) -> str:
 
 
 def _rows(count: int, lang: Lang) -> str:
-    return Text(f"{count:,} row{'s' * (count != 1)}", f"{count:,} 行").of(lang)
+    return Text(plural(count, "row"), f"{count:,} 行").of(lang)
 
 
 def _tint(outcome: Outcome) -> str:

@@ -12,7 +12,7 @@ from tcb_ops import errcodes
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.model import GOOD, Outcome, Reason, Text
 from tcb_ops.reports.table import MerchantShare, in_short
-from tcb_ops.reports.wording import COMPONENT_MARK, ETAG_MISMATCH, dead_token, own_words, why
+from tcb_ops.reports.wording import COMPONENT_MARK, ETAG_MISMATCH, own_words, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -135,10 +135,8 @@ def remedies(groups: Iterable[Tally]) -> list[Remedy]:
         cause = why(group.outcome, group.reason, group.errcode, group.store_code)
         if cause is None:
             continue
-        meaning, action = cause.meaning, cause.action
-        if group.reason is Reason.DEAD_TOKEN:
-            meaning, action = dead_token()
-        meanings.setdefault((cause.code, action), meaning)
+        action = cause.action
+        meanings.setdefault((cause.code, action), cause.meaning)
         details[cause.code, action].append((group.appid, own_words(group, cause)))
         found[cause.code, action, group.reason if group.reason in _TOKENS else None].append(group)
     listed = [

@@ -6,8 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import Kind, Lang, Outcome, Reason, Text, legible
-from tcb_ops.reports.wording import dead_token, own_words, why
+from tcb_ops.model import Kind, Lang, Outcome, Text, legible, plural
+from tcb_ops.reports.wording import own_words, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -97,8 +97,6 @@ def causes(groups: Iterable[Tally]) -> list[Cause]:
             continue
         entry = (group.appid, group.merchant, group.env, found.code)
         texts.setdefault(entry, (found.meaning, found.action))
-        if group.reason is Reason.DEAD_TOKEN:
-            texts[entry] = dead_token()
         if said := own_words(group, found):
             details.setdefault(entry, said)
         ended = outcomes[entry]
@@ -259,7 +257,7 @@ def _share(wanted: Sequence[int]) -> list[int]:
 
 
 def _rows(count: int) -> Text:
-    return Text(f"{count:,} row{'s' * (count != 1)}", f"{count:,} 行")
+    return Text(plural(count, "row"), f"{count:,} 行")
 
 
 def _envs(share: MerchantShare) -> str:

@@ -25,7 +25,6 @@ __all__ = [
     "Why",
     "action_text",
     "counts_line",
-    "dead_token",
     "own_words",
     "reason_text",
     "verdict",
@@ -192,6 +191,7 @@ def why(
     pending                                 pending           the run goes on
     an errcode other than 0                 the errcode       the catalogue's
     the same, of the component token        it, (component)   the catalogue's, where they differ from a merchant's
+    the same, of a dead token               the errcode       the reason's: the source gave the token again
     ETagMismatch                            ETagMismatch      the reason's (it is no code of the store)
     a code of the store                     the store's code  the catalogue's
     the store refused without a code        store_refused     the catalogue's for the HTTP status, if there is one
@@ -202,6 +202,8 @@ def why(
     """
     if outcome in GOOD or outcome is Outcome.PENDING:
         return None if outcome in GOOD else _PENDING
+    if errcode and reason is Reason.DEAD_TOKEN:
+        return Why(str(errcode), *_REASONS[reason])
     if errcode:
         known = errcodes.errcode(errcode)
         own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
@@ -252,10 +254,9 @@ def reason_text(end: RowEnd) -> Text:
         return Text(found.meaning.en + said.en, found.meaning.zh + said.zh)
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
         return _breaker(end, found)
-    meaning = _REASONS[Reason.DEAD_TOKEN][0] if end.reason is Reason.DEAD_TOKEN else found.meaning
     if end.reason is Reason.STORE_REFUSED and detail:
         said = Text(f" The store's message: “{detail}”", f"存储服务返回的信息：“{detail}”")
-    return Text(f"{found.code}: {meaning.en}{said.en}", f"{found.code}：{meaning.zh}{said.zh}")
+    return Text(f"{found.code}: {found.meaning.en}{said.en}", f"{found.code}：{found.meaning.zh}{said.zh}")
 
 
 def _breaker(end: RowEnd, found: Why) -> Text:
@@ -273,7 +274,7 @@ def _breaker(end: RowEnd, found: Why) -> Text:
 
 def action_text(end: RowEnd) -> Text:
     """Say what the operator does about a row; empty where there is nothing to do."""
-    if end.reason is Reason.DEAD_TOKEN or (end.outcome in GOOD and end.reason is not None):
+    if end.outcome in GOOD and end.reason is not None:
         return _REASONS[end.reason][1]
     found = why(
         end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
@@ -289,11 +290,6 @@ def own_words(group: Tally, cause: Why) -> str:
         return ""
     said = redact(group.detail)
     return f"errmsg: {said[:ERRMSG]}{'…' * (len(said) > ERRMSG)}"
-
-
-def dead_token() -> tuple[Text, Text]:
-    """Meaning and action where a token was refused and the source gave the same one again, whatever the errcode."""
-    return _REASONS[Reason.DEAD_TOKEN]
 
 
 def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:

@@ -14,7 +14,7 @@ from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
 from tcb_ops.reports.final import final_ledger
 from tcb_ops.reports.remedies import remedies
 from tcb_ops.reports.table import Cause, _share, by_code, causes, errcode_table, in_short, render_errcodes
-from tcb_ops.reports.wording import dead_token
+from tcb_ops.reports.wording import why
 from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..
         shown = "".join(drawn(errcode_table(ledger, reported.run), lang, 400))
         assert "HTTP 302" in shown
         assert "PLANTED" not in shown
-        meaning, action = dead_token()
+        dead = why(Outcome.REFUSED, Reason.DEAD_TOKEN, 40001, "")
+        assert dead is not None
+        meaning, action = dead.meaning, dead.action
+        assert "dead token" in meaning.en
         assert meaning.of(lang) in shown
         assert action.of(lang) in shown
         assert shown.count("40001 · ") == 2
