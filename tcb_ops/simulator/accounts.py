@@ -78,13 +78,18 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """An environment that is not NORMAL."""
+    """An environment that is not NORMAL, or not its merchant's."""
 
     env: str
     status: EnvStatus = EnvStatus.NORMAL
+    _: KW_ONLY
+    foreign: bool = False
+    """It belongs to somebody else, whatever the merchants file says."""
 
     def refusal(self) -> int:
         """Give the errcode that refuses what would read or write in it, or 0."""
+        if self.foreign:
+            return -601012
         match self.status:
             case EnvStatus.HALTED:
                 return -501005

@@ -139,6 +139,7 @@ class Authorizations:
         ==============================================  ============================
         the caller's 云开发 is not open                 85088
         not the caller's, or the other owner's          -601012
+        the plan says that it is foreign                -601012
         the environment is halted or unavailable        -501005, -501018
         ==============================================  ============================
         """
@@ -158,7 +159,8 @@ class Authorizations:
             names = [
                 env for (who, env), owner in self._allowed.items() if (who, owner) == (appid, Owner.MERCHANT)
             ]
-        return [self._environment(env) for env in dict.fromkeys(names)]
+        found = [self._environment(env) for env in dict.fromkeys(names)]
+        return [environment for environment in found if not environment.foreign]
 
     def spend(self, appid: str, interface: str) -> bool:
         """Count a call against the caller's quota; False, and not counted, where it is used up."""

@@ -42,6 +42,7 @@ Beside its faults a plan says who is not in order; what these imply stands befor
     [[environment]]
     env = "shop-a-1f2e3d"
     status = "HALTED"  # -501005; or "UNAVAILABLE": -501018
+    foreign = true  # somebody else's, whatever the merchants file says: -601012
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def implied_outcomes(
     account: revoked, without 49 and 64, cloud = no   refused, not_attempted   refused, not_attempted
     account: daily_limit that is used up              refused, not_attempted   refused, not_attempted
     account: daily_limit that is not                  + refused, not_attempted (who comes late)
-    environment: HALTED or UNAVAILABLE                refused, not_attempted   refused, not_attempted
+    environment: HALTED, UNAVAILABLE or foreign       refused, not_attempted   refused, not_attempted
     ================================================  =======================  =========================
 
     A run that the whole platform refuses ends when the first row meets it: rows that came before have their own

@@ -158,7 +158,10 @@ def _account(entry: dict[str, Any]) -> Account:
 
 
 def _environment(entry: dict[str, Any]) -> Environment:
-    return Environment(**_values(entry, _ENVIRONMENT, needed=("env", "status")))
+    found = _values(entry, _ENVIRONMENT, needed=("env",))
+    if not {"status", "foreign"} & set(entry):
+        raise WrongError("say what is wrong with it: status or foreign.", "请写明问题：status 或 foreign。")
+    return Environment(**found)
 
 
 def _values(
@@ -216,4 +219,5 @@ _ACCOUNT: Readers = {
 _ENVIRONMENT: Readers = {
     "env": values.plain,
     "status": lambda key, value: EnvStatus(values.one_of(key, value, tuple(EnvStatus))),
+    "foreign": values.yes_or_no,
 }

@@ -6,9 +6,17 @@ import os
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shop import QUICK
+
+import tcb_ops as tcb
+from tcb_ops.model import GOOD
+from tcb_ops.sample import FILES, MERCHANTS, PATHS, rehearsal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LOOK = "from tcb_ops.notebooks import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
@@ -42,3 +50,32 @@ def test_in_jupyterlab_it_outlives_the_kernel_and_goes_with_the_server(tmp_path:
     looked(tmp_path, **lab | {"JPY_PARENT_PID": gone.stdout.strip()})
     looked(tmp_path, **lab)
     assert {folder.name.split("-")[0] for folder in kept.iterdir()} == {str(os.getpid())}
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The settings of a simulator with the sample's merchants and fault plan."""
+    with rehearsal(tmp_path_factory.mktemp("practice")) as (settings, _, _):
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def named(rehearsed: Any) -> set[str]:
+    """The environments that the check of merchants and tokens names."""
+    states = tcb.check_merchants(tcb.read_merchants(MERCHANTS), settings=rehearsed)
+    return {state.merchant.env for state in states if not state.works}
+
+
+def test_who_cannot_work_is_named_by_the_check_and_by_an_audit_alike(rehearsed: Any, named: set[str]):
+    run = tcb.audit(tcb.read_merchants(MERCHANTS), settings=rehearsed, pace=QUICK)
+    assert len(named) == 7
+    assert {row.row.env for row in run.rows() if row.end.outcome is not tcb.Outcome.LINKED} == named
+
+
+def test_in_an_upload_nothing_works_where_the_check_says_so_and_something_everywhere_else(
+    rehearsed: Any, named: set[str]
+):
+    with tcb.read_paths(PATHS, tcb.read_merchants(MERCHANTS), FILES) as batch:
+        run = tcb.upload(batch, settings=rehearsed, pace=QUICK)
+    rows = list(run.rows())
+    assert {row.row.env for row in rows} - {row.row.env for row in rows if row.end.outcome in GOOD} == named

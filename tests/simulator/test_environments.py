@@ -134,6 +134,22 @@ def test_an_environment_that_is_not_normal_says_so_and_takes_no_files(town, stat
     assert talk.call("tcb/uploadfile", "of-shop", **asked)["errcode"] == 0
 
 
+def test_an_environment_of_somebody_else_is_neither_listed_nor_served(town):
+    talk = town(
+        environments=[Environment("shop-a-1f2e3d", foreign=True), Environment("own-1a2b3c", foreign=True)]
+    )
+    listed = talk.call("tcb/getenvinfo", "of-shop")["info_list"]
+    assert [entry["env"] for entry in listed] == ["shared-77aa"]
+    assert talk.call("tcb/getenvinfo", "of-shop", env="shop-a-1f2e3d")["errcode"] == -601012
+    own = talk.call("componenttcb/describeenvs", "of-platform")["info_list"]
+    assert "own-1a2b3c" not in [entry["env"] for entry in own]
+    for wing, token, env in (
+        ("tcb", "of-shop", "shop-a-1f2e3d"),
+        ("componenttcb", "of-platform", "own-1a2b3c"),
+    ):
+        assert talk.call(f"{wing}/uploadfile", token, env=env, path="a")["errcode"] == -601012
+
+
 def quota(talk, token, cgi_path):
     return talk.call("cgi-bin/openapi/quota/get", token, cgi_path=cgi_path)
 

@@ -183,6 +183,10 @@ daily_limit = 7
 env = "a"
 status = "HALTED"
 
+[[environment]]
+env = "b"
+foreign = true
+
 [[fault]]
 appid = "wx1"
 step = "authorizer_token"
@@ -216,15 +220,19 @@ def test_a_plan_says_who_is_not_in_order(tmp_path):
             ),
             Account("wxc", daily_limit=7),
         ),
-        (Environment("a", EnvStatus.HALTED),),
+        (Environment("a", EnvStatus.HALTED), Environment("b", foreign=True)),
     )
 
 
-def test_a_plan_of_the_demo_has_neither_platform_nor_accounts():
-    from tcb_ops.sample import FAULTS
+def test_the_sample_s_plan_names_only_merchants_and_environments_that_are_there():
+    from tcb_ops.lists.merchants import read_merchants
+    from tcb_ops.sample import FAULTS, MERCHANTS
 
-    faults = load_faults(FAULTS)
-    assert (faults.component, faults.accounts, faults.environments) == (None, (), ())
+    faults, merchants = load_faults(FAULTS), list(read_merchants(MERCHANTS))
+    assert faults.component is None
+    assert {account.appid for account in faults.accounts} <= {merchant.appid for merchant in merchants}
+    assert {environment.env for environment in faults.environments} <= {m.env for m in merchants}
+    assert all(any(fault.concerns(m.env, m.appid) for m in merchants) for fault in faults.entries)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +257,9 @@ def test_a_plan_of_the_demo_has_neither_platform_nor_accounts():
             "account 1: ",
             "cloud is for merchants",
         ),
-        ('[[environment]]\nenv = "a"', "environment 1: ", "status is missing"),
+        ('[[environment]]\nenv = "a"', "environment 1: ", "status or foreign"),
+        ('[[environment]]\nenv = "a"\nforeign = "yes"', "environment 1: ", "true or false"),
+        ('[[environment]]\nstatus = "HALTED"', "environment 1: ", "env is missing"),
         ('[[environment]]\nenv = "a"\nstatus = "ILL"', "environment 1: ", "NORMAL, HALTED, UNAVAILABLE"),
         ('[[environment]]\nenv = "a-*"\nstatus = "HALTED"', "environment 1: ", "names one"),
         ('[[fault]]\nenv = "a"\nstep = "tokens"\nerrcode = 1', "fault 1: ", "authorizer_token"),

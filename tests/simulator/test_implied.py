@@ -132,6 +132,7 @@ STANDING = {
     "no cloud": (standing(Account(APPID, cloud=False)), STOPPED),
     "HALTED": (standing(environments=[Environment(ENV, EnvStatus.HALTED)]), STOPPED),
     "UNAVAILABLE": (standing(environments=[Environment(ENV, EnvStatus.UNAVAILABLE)]), STOPPED),
+    "foreign": (standing(environments=[Environment(ENV, foreign=True)]), STOPPED),
     "NORMAL": (standing(environments=[Environment(ENV)]), {UPLOADED}),
     "a sibling HALTED": (standing(environments=[Environment(SIBLING, EnvStatus.HALTED)]), {UPLOADED}),
     "quota used up": (standing(Account(APPID, daily_limit=5, used=5)), STOPPED),

@@ -13,6 +13,7 @@ PLANS = {
     "no cloud": (Faults(accounts=(Account(TEA.appid, cloud=False),)), {85088: 20}),
     "halted": (Faults(environments=(Environment(TEA_TEST.env, EnvStatus.HALTED),)), {-501005: 10}),
     "unavailable": (Faults(environments=(Environment(TEA.env, EnvStatus.UNAVAILABLE),)), {-501018: 10}),
+    "somebody else's": (Faults(environments=(Environment(TEA.env, foreign=True),)), {-601012: 10}),
     "quota used up": (Faults(accounts=(Account(BOOKS.appid, daily_limit=3, used=3),)), {45009: 10}),
     "quota used up on the way": (Faults(accounts=(Account(TEA.appid, daily_limit=8),)), {45009: 12}),
 }
