@@ -1,20 +1,42 @@
 # Two commands for a fresh machine with Python ≥ 3.11: `make demo` and `make test`. Each makes .venv and installs
 # what it needs.
+#
+#   make quick     what needs neither a browser nor a Jupyter kernel nor seconds: after every change
+#   make test      everything: before every commit
+#   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
+#   make soak      the long seeded rounds
+#
+# ARGS goes to pytest: make quick ARGS='tests/runs -x'
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# A process per processor. Tests of one xdist_group share a process.
+PARALLEL := -n logical --dist loadgroup
+ARGS ?=
 
-.PHONY: demo test check clean
+.PHONY: demo test quick shuffle soak lint check clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL) $(ARGS)
 
-# Everything that reads the code without running it.
-check: .venv/dev
+quick: lint
+	$(PYTEST) $(PARALLEL) -m 'not (slow or browser or notebook or kill or soak)' $(ARGS)
+
+shuffle: .venv/dev
+	$(PYTEST) $(PARALLEL) -p randomly $(ARGS)
+
+soak: .venv/dev
+	$(PYTEST) -m soak --timeout 3600 $(ARGS)
+
+lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Everything that reads the code without running it.
+check: lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from nbval.plugin import IPyNbCell
 from shop import BOOKS, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, options_for, write_csv
 
 from tcb_ops.lists.merchants import Merchants
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
     from tcb_ops.model import Merchant
     from tcb_ops.run import Run
     from tcb_ops.simulator import Fault
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the notebooks' cells in their order, whatever the order of the tests, and in one process."""
+    cells = sorted(
+        (item for item in items if isinstance(item, IPyNbCell)), key=lambda cell: (cell.path, cell.cell_num)
+    )
+    for cell in cells:
+        cell.add_marker(pytest.mark.notebook)
+        cell.add_marker(pytest.mark.xdist_group("cells"))
+    items[:] = cells + [item for item in items if not isinstance(item, IPyNbCell)]
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,7 +51,7 @@ def dry_run(
     calls = (batch.valid - left.total()) * calls_a_row
     seconds = _seconds_at_rate(batch, pace)
     shares = batch.by_merchant()
-    cost = reckon(batch, settings, pace)
+    cost = reckon(batch, settings, pace, datetime.now(UTC))
     platform = cost.platform
     if as_json:
         merchants = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.accounts.allowance import Account, ask_allowances, fits, seconds_left_of_the_day
@@ -13,6 +12,7 @@ from tcb_ops.model import Owner, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from tcb_ops.accounts.allowance import Allowances
     from tcb_ops.doors.screen import Screen
@@ -130,8 +130,8 @@ class Cost:
             )
 
 
-def reckon(batch: Batch, settings: Settings, pace: Pace, now: datetime | None = None) -> Cost:
-    """Reckon what a list costs; asks for each account's quota (10 s at most), and for no link."""
+def reckon(batch: Batch, settings: Settings, pace: Pace, now: datetime) -> Cost:
+    """Reckon what a list costs if it is begun now; asks for each account's quota (10 s at most), and for no link."""
     owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
     left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
     rows: Counter[Account] = Counter()
@@ -149,7 +149,7 @@ def reckon(batch: Batch, settings: Settings, pace: Pace, now: datetime | None = 
         },
         ask_allowances(settings, [account for account, count in rows.items() if count]),
         pace.rate,
-        seconds_left_of_the_day(now or datetime.now(UTC)),
+        seconds_left_of_the_day(now),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from tcb_ops.simulator import Fault
 from tcb_ops.workspace import notebook_names
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 ROWS = 1000  # measured by hand with 5,000: 57 ms at the median, 43 MB from beginning to end
 SLOW = Fault(delay=0.4)

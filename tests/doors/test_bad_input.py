@@ -215,6 +215,7 @@ def test_a_target_that_does_not_answer_is_exit_3_and_names_it(open_desk, kind):
     assert "nobody was reached" in said.err
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on(open_desk):
     """The limit on a file's size stands in for a full disk: the ledger's writes fail the same way."""
     desk = open_desk(many(TEA, BOOKS, rows=300))
@@ -240,6 +241,7 @@ def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on
     assert out == "" or desk.whole(json.loads(out), 600)["pending"] > 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_before_the_run_exists_sends_nothing(open_desk):
     desk = open_desk(many(TEA, BOOKS, rows=2000))
     limited = (

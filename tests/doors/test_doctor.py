@@ -423,6 +423,7 @@ def test_live_refuses_before_anything_is_sent(open_office, doctor, monkeypatch, 
     assert office.sim.stats["link_calls"] == 0
 
 
+@pytest.mark.slow
 def test_live_without_a_terminal_needs_yes_and_with_one_the_word(open_office, tmp_path):
     open_office()
     words = [
@@ -446,6 +447,7 @@ def test_live_without_a_terminal_needs_yes_and_with_one_the_word(open_office, tm
     assert (asked.returncode, "Nothing was sent" in said, "茶语小铺" in said) == (2, True, True)
 
 
+@pytest.mark.kill
 def test_live_deletes_before_it_ends_at_ctrl_c(open_office, tmp_path, until):
     office = open_office(faults=[Fault(step=Step.DOWNLOAD, delay=1.5)])
     words = [sys.executable, "-m", "tcb_ops", "doctor", "--live", "tea-1"]

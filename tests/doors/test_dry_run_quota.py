@@ -2,16 +2,20 @@
 
 import json
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from office import COMPONENT, office_opener
 
+import tcb_ops as tcb
 from tcb_ops.accounts.allowance import Account as Whose
 from tcb_ops.accounts.allowance import ask_allowances, fits, seconds_left_of_the_day
 from tcb_ops.doors.cli import run as run_command
-from tcb_ops.model import Merchant, Owner
+from tcb_ops.doors.cost import reckon
+from tcb_ops.doors.screen import Screen
+from tcb_ops.model import Lang, Merchant, Owner
 from tcb_ops.platform.authorizers import Quota
+from tcb_ops.runs.pacing import Pace
 from tcb_ops.simulator import Account, Fault, Step
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
@@ -131,11 +135,33 @@ def test_rows_of_a_merchant_that_has_left_are_told_and_no_calls_of_theirs_counte
     assert "其中 12 行不会执行：商户已离开（茶语小铺）" in dry_run("--lang", "zh").out
 
 
-def test_a_rate_that_needs_more_than_the_day_is_warned_of(open_office, dry_run):
+def test_a_rate_that_needs_more_than_a_day_is_warned_of(open_office, dry_run):
     open_office([TEA, BOOKS, OWN])
-    said = dry_run("--rate", "0.0001", "--lang", "zh")
-    assert "按此速率今天调用不完：茶语小铺 最长需要 33h20m" in said.err
-    assert "今天调用不完" not in dry_run("--rate", "100", "--lang", "zh").err
+    said = dry_run("--rate", "0.00002", "--lang", "zh")  # not even the two rows of one account fit into a day
+    assert "按此速率今天调用不完：城南书店、平台自有环境、茶语小铺 最长需要 166h40m" in said.err
+    assert "今天调用不完" not in dry_run("--rate", "1000000", "--lang", "zh").err
+
+
+@pytest.mark.parametrize(
+    ("beijing", "says"),
+    [
+        ((0, 0), "茶语小铺 最长需要 33h20m，而配额日在北京时间零点结束，还有 24h00m"),
+        ((15, 39), "茶语小铺 最长需要 33h20m，而配额日在北京时间零点结束，还有 8h21m"),
+        ((15, 41), "城南书店、茶语小铺 最长需要 33h20m，而配额日在北京时间零点结束，还有 8h19m"),
+        (
+            (23, 59),
+            "城南书店、平台自有环境、茶语小铺 最长需要 33h20m，而配额日在北京时间零点结束，还有 1m00s",
+        ),
+    ],
+    ids=["midnight", "before the second's", "after it", "the last minute"],
+)
+def test_what_is_left_of_the_day_decides_who_is_warned_of(open_office, capsys, beijing, says):
+    office = open_office([TEA, BOOKS, OWN])
+    batch = tcb.read_paths("list.csv", tcb.read_merchants("merchants.csv"))
+    now = datetime(2026, 3, 1, *beijing, tzinfo=timezone(timedelta(hours=8)))
+    cost = reckon(batch, office.settings, Pace(rate=0.0001), now)
+    cost.warn(Screen(Lang.ZH), {merchant.appid: merchant.name for merchant in (TEA, BOOKS)})
+    assert f"按此速率今天调用不完：{says}。" in capsys.readouterr().err
 
 
 def test_where_it_cannot_be_asked_it_says_so_once_and_goes_on(open_office, dry_run):

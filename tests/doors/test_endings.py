@@ -222,6 +222,7 @@ def test_links_that_will_run_out_before_the_last_is_issued_are_announced(open_de
     assert "15m50s" in said.out
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_change_how_a_run_ends(open_desk):
     desk = open_desk(faults=REFUSED)
     with desk.process("upload", "list.csv", "--root", "files", "--json", "--backoff", "0.01") as process:
@@ -233,6 +234,7 @@ def test_a_reader_that_goes_away_does_not_change_how_a_run_ends(open_desk):
     assert "Broken" not in err
 
 
+@pytest.mark.slow
 def test_json_stays_json_where_stdout_is_not_utf_8(open_desk):
     desk = open_desk(faults=REFUSED)
     env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
@@ -241,6 +243,7 @@ def test_json_stays_json_where_stdout_is_not_utf_8(open_desk):
     assert said.json["errcodes"][0]["merchant"] == BOOKS.name
 
 
+@pytest.mark.slow
 def test_chinese_paths_are_taken_as_they_are_typed(open_desk):
     desk = open_desk()
     (desk.folder / "list.csv").rename(desk.folder / "十一月 清单.csv")
@@ -274,6 +277,7 @@ def test_help_names_every_command_and_the_exit_codes(capsys):
         assert capsys.readouterr().out.startswith(f"Usage: tcb-ops {name}")
 
 
+@pytest.mark.slow
 def test_a_defect_is_told_without_a_trace_and_verbose_shows_it(open_desk):
     """A defect made on purpose: the command's own output breaks."""
     desk = open_desk(many(TEA, rows=1))

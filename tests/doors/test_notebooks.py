@@ -43,6 +43,7 @@ def outputs(file):
     return [output for cell in nbformat.read(file, 4).cells for output in cell.get("outputs", ())]
 
 
+@pytest.mark.notebook
 def test_a_notebook_is_run_with_parameters_and_leaves_itself_and_a_page_without_code_or_addresses(open_desk):
     desk = open_desk()
     said = desk(
@@ -80,6 +81,7 @@ def test_a_folder_that_cannot_be_made_is_said_before_anything_runs(open_desk):
     assert desk.calls == 0
 
 
+@pytest.mark.notebook
 def test_what_the_headless_cell_says_is_how_the_command_ends(open_desk):
     desk = open_desk([("tea-1a2b3c", "a.png")])
     text = {"en": "One row is not good.", "zh": "有一行未成功。"}
@@ -102,6 +104,7 @@ def test_what_the_headless_cell_says_is_how_the_command_ends(open_desk):
     assert outputs(desk.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "('1', 'out')"
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize(
     ("lang", "says"), [("en", "list.csv has 2 problems"), ("zh", "list.csv 有 2 处问题")]
 )
@@ -119,6 +122,7 @@ def test_our_errors_in_a_cell_are_their_sentence_and_their_exit_code(open_desk, 
     assert not any("Traceback" in line for line in error.traceback)
 
 
+@pytest.mark.notebook
 def test_a_cell_without_a_name_has_its_number_among_the_notebooks_own(open_desk):
     desk = open_desk()
     said = desk("notebook", keep(desk.folder, "# One\n1", "1 / 0"), "--out", "out")
@@ -135,6 +139,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(open_desk)
     assert "Panel" not in said.err
 
 
+@pytest.mark.notebook
 def test_any_other_error_names_its_cell_and_is_exit_3(open_desk):
     desk = open_desk()
     said = desk("notebook", keep(desk.folder, "# Divide\n1 / 0", "# Never\n1"), "--out", "out")
@@ -146,6 +151,7 @@ def test_any_other_error_names_its_cell_and_is_exit_3(open_desk):
     assert "This cell failed: ZeroDivisionError: division by zero" in page
 
 
+@pytest.mark.notebook
 def test_a_kernel_that_dies_is_said_in_words(open_desk):
     desk = open_desk()
     said = desk("notebook", keep(desk.folder, "# Die\nimport os\nos._exit(9)"), "--out", "out")
@@ -193,6 +199,7 @@ def test_what_is_no_notebook_is_said(open_desk, content, says):
     assert not (desk.folder / "out").exists()
 
 
+@pytest.mark.notebook
 def test_a_notebook_that_was_not_executed_here_is_never_overwritten_an_executed_one_is(open_desk):
     desk = open_desk()
     name = keep(desk.folder, "# One\n1")
@@ -208,6 +215,7 @@ def test_a_notebook_that_was_not_executed_here_is_never_overwritten_an_executed_
     assert desk("notebook", name, "--out", "out", "--quiet").code == 0
 
 
+@pytest.mark.notebook
 def test_options_that_name_a_target_reach_the_notebooks_own_settings(open_desk):
     desk = open_desk()
     (desk.folder / "tcb-ops.toml").rename(desk.folder / "other.toml")
@@ -222,6 +230,7 @@ def test_options_that_name_a_target_reach_the_notebooks_own_settings(open_desk):
     assert outputs(desk.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "['mine.db']"
 
 
+@pytest.mark.notebook
 def test_with_another_settings_file_nothing_of_the_one_in_the_working_folder_holds(open_desk):
     desk = open_desk()
     toml = desk.folder / "tcb-ops.toml"
@@ -243,6 +252,7 @@ def test_an_option_of_a_live_run_is_refused_where_the_notebook_practises(open_de
     assert not (desk.folder / "out").exists()
 
 
+@pytest.mark.notebook
 def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_desk):
     desk = open_desk()
     said = desk("notebook", "03", "-p", "target=live", "-p", "RUN_NOW=false", "--out", "out")
@@ -265,6 +275,8 @@ def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_desk, word
     assert not (desk.folder / "out").exists()
 
 
+@pytest.mark.notebook
+@pytest.mark.kill
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on(
     open_desk, until, number, code
@@ -291,6 +303,8 @@ def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on
     assert desk.whole(desk("show", "--json").json, 40) == {"linked": 40}
 
 
+@pytest.mark.notebook
+@pytest.mark.kill
 def test_an_interrupt_between_cells_ends_before_the_next(open_desk):
     desk = open_desk()
     name = keep(
@@ -309,6 +323,8 @@ def test_an_interrupt_between_cells_ends_before_the_next(open_desk):
     nbformat.read(desk.folder / "out" / "own.ipynb", 4)
 
 
+@pytest.mark.notebook
+@pytest.mark.kill
 def test_a_killed_command_leaves_no_broken_notebook_and_its_kernel_ends(open_desk, until):
     desk = open_desk(many(TEA, rows=60), [Fault(delay=0.1)])
     name = keep(desk.folder, "# Pid\nimport os\nopen('pid', 'w').write(str(os.getpid()))", WORK)
@@ -353,6 +369,8 @@ def test_lab_into_a_folder_that_cannot_be_is_said(open_desk):
     assert "Choose a folder" in said.err
 
 
+@pytest.mark.notebook
+@pytest.mark.kill
 def test_lab_serves_its_workspace_and_ends_with_a_signal(open_desk):
     desk = open_desk()
     words = ("lab", "--no-browser", "--", "--ServerApp.port=0", "--allow-root")
@@ -373,6 +391,7 @@ def test_what_is_meant_for_jupyterlab_stands_behind_two_dashes(open_desk):
     assert "other: write what is JupyterLab's after --" in said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("notebook", "own.ipynb", "--out", "out"), ("lab", "work")])
 def test_a_missing_extra_is_said_with_what_to_install(open_desk, words):
     desk = open_desk()

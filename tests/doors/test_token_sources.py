@@ -158,6 +158,7 @@ def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_
     assert not re.search(r"ticket\.txt|tcb-ops\.tokens|tcb-ops\.toml", listed)
 
 
+@pytest.mark.kill
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize(
     "words",

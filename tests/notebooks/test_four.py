@@ -15,7 +15,7 @@ import pytest
 from tcb_ops.doors.cli import run as run_command
 from tcb_ops.workspace import NOTEBOOKS, notebook_names
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.notebook]
 ROOT = Path(__file__).parents[2]
 NOT_CLEAN = {"01_generate_links": 1, "02_run_uploads": 1, "03_errcode_audit": 1, "04_export_report": 0}
 """Exit codes with the sample, whose merchants are partly ill; a look at a run ends with 0."""

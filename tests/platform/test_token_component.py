@@ -290,6 +290,7 @@ def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(
 # --- merchants ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(
     run: Run, open_desk: Callable[..., Desk]
 ) -> None:

@@ -345,6 +345,7 @@ def test_copies_that_jupyterlab_keeps_of_the_report_go_and_of_anything_else_stay
         assert (folder / ".ipynb_checkpoints" / "mine-checkpoint.ipynb").exists()
 
 
+@pytest.mark.kill
 def test_a_report_that_is_seen_is_one_that_the_ledger_knows(
     a_run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -462,6 +463,7 @@ def test_what_a_killed_export_left_is_cleared_and_what_is_in_use_or_not_ours_sta
     assert names(tmp_path / "out") == FILES
 
 
+@pytest.mark.kill
 def test_a_killed_export_is_cleared_by_the_next_one(a_run: Callable[..., Any], tmp_path: Path) -> None:
     reported = a_run([RowEnd(0, Outcome.UPLOADED)])
     code = (

@@ -287,6 +287,7 @@ def test_a_macro_workbook_stays_one(tmp_path: Path, sent: Callable[..., Sent]) -
         into_copy(run, file, tmp_path / "b.xlsx")
 
 
+@pytest.mark.slow
 def test_a_large_sheet_goes_through_whole(tmp_path: Path, sent: Callable[..., Sent]) -> None:
     """Larger than the pieces that it is read in."""
     file = plain(tmp_path / "a.xlsx", [(ENVS[n % 2], f"目录/{n}.png", "备注" * 20) for n in range(5_000)])

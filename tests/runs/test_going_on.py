@@ -112,6 +112,7 @@ def test_a_run_cancelled_before_its_first_call_goes_on(open_shop: OpenShop, whol
     assert_all_done(shop, start(shop, "upload").wait(), "upload", whole, 20)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_killed_run_goes_on_and_does_every_row_once(
     open_shop: OpenShop, whole: Whole, until: Until, kind: str
@@ -132,6 +133,7 @@ def test_a_killed_run_goes_on_and_does_every_row_once(
     assert shop.sim.stats[counter] <= 300 + 2 * FEW.concurrency
 
 
+@pytest.mark.kill
 def test_ctrl_c_in_a_process_ends_the_run_tidily(open_shop: OpenShop, until: Until) -> None:
     shop = open_shop(many(TEA, rows=200), HELD)
     argv = [sys.executable, "-c", START, "upload", str(shop.folder), shop.sim.base, "4"]
@@ -415,6 +417,7 @@ except tcb.UsageError as error:
 """
 
 
+@pytest.mark.slow
 def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_shop: OpenShop, tmp_path: Path):
     shop = open_shop(many(TEA, rows=40), [Fault(delay=0.05)])
     argv = [sys.executable, "-c", TWO_AT_ONCE, str(tmp_path), shop.sim.base]

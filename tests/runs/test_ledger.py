@@ -331,6 +331,7 @@ Ledger(sys.argv[1]).close()
 """
 
 
+@pytest.mark.slow
 def test_processes_that_make_the_ledger_at_once_make_one(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", OPEN, str(tmp_path / "ledger.db")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -360,6 +361,7 @@ t.Ledger(sys.argv[1]).plan(t.new_run(), rows(), t.PLACES)
 """
 
 
+@pytest.mark.kill
 def test_a_process_killed_while_planning_leaves_no_half_run(tmp_path: Path) -> None:
     file, here = tmp_path / "ledger.db", Path(__file__).parent
     Ledger(str(file)).close()
@@ -400,6 +402,7 @@ except tcb.StoppedError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(
     open_shop: OpenShop, whole: Whole, kind: str
