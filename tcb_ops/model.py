@@ -134,6 +134,8 @@ class Reason(StrEnum):
     """The link is not https, not the store's host, or not for this path."""
     FILE_CHANGED = "file_changed"
     FILE_UNREADABLE = "file_unreadable"
+    NO_CONFIRMATION = "no_confirmation"
+    """The store's answer, on every attempt, neither confirmed the object nor refused it: no ETag, a redirect."""
     ETAG_MISMATCH = "etag_mismatch"
     INVALID = "invalid"
     """Bad input; the row's detail says which rule."""

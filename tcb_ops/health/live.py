@@ -22,7 +22,7 @@ from tcb_ops.health.trial import REFRESHES, Step, Trial
 from tcb_ops.model import Owner, Secret, Text
 from tcb_ops.platform.answers import Interfaces, NoAnswer, Refusal
 from tcb_ops.platform.authorizers import COMPONENT_UPLOADS, UPLOADS
-from tcb_ops.platform.cos import Stored, StoreRefusal, etag_verdict, post_object
+from tcb_ops.platform.cos import Stored, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.platform.files import open_file
 from tcb_ops.platform.objects import NOT_THERE, FileAnswer, Objects
 from tcb_ops.platform.recording import RecordingTransport
@@ -149,7 +149,7 @@ class _Doing:
         self._went("link", Text(f"Link: lives {span} s", f"链接：有效 {span} 秒"))
         return said
 
-    async def _post(self, link: Link) -> Stored | StoreRefusal:
+    async def _post(self, link: Link) -> Stored | StoreRefusal | Unconfirmed:
         """Put the file up as a run does: opened, held against its plan, posted."""
         with tempfile.TemporaryDirectory(prefix="tcb-ops-doctor-") as folder:
             file = Path(folder) / "file.txt"
@@ -178,6 +178,10 @@ class _Doing:
                 ),
                 known.action,
             )
+            return
+        if isinstance(said, Unconfirmed):
+            en, zh = said.why.en, said.why.zh
+            self._ended("upload", Text(f"No confirmation from the store. {en}", f"未得到存储的确认。{zh}"))
             return
         trial.stored = said
         same = etag_verdict(said.etag, said.md5)
@@ -211,6 +215,8 @@ class _Doing:
         self._trial.secrets.add(bent)
         if isinstance(said, StoreRefusal):
             self._trial.refused = said
+            return
+        if isinstance(said, Unconfirmed):
             return
         self._ended(
             "signature",

@@ -1,7 +1,7 @@
 """The store: COS's form post of one local file, and what COS answers.
 
 The form's fields and their order are the interface page's (key, Signature, x-cos-security-token, x-cos-meta-fileid,
-the file last); success is 200, 201 or 204 without an `<Error>` body. Source: domain.md §1.2–1.4.
+the file last); success is 200, 201 or 204 with an ETag and without an `<Error>` body. Source: domain.md §1.2–1.4.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tcb_ops.platform.files import FileBody
     from tcb_ops.platform.transport import Answer, Transport
 
-__all__ = ["StoreRefusal", "Stored", "etag_verdict", "post_object"]
+__all__ = ["StoreRefusal", "Stored", "Unconfirmed", "etag_verdict", "post_object"]
 
 _WHOLE = 1024 * 1024
 """Bytes up to which a form is one bytes object and one write."""
@@ -59,7 +59,18 @@ class StoreRefusal:
     request_id: str
 
 
-async def post_object(transport: Transport, link: Link, path: str, body: FileBody) -> Stored | StoreRefusal:
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """An answer that neither confirms the object nor refuses it: a firewall's page, a redirect, no ETag."""
+
+    http_status: int
+    why: Text
+    request_id: str
+
+
+async def post_object(
+    transport: Transport, link: Link, path: str, body: FileBody
+) -> Stored | StoreRefusal | Unconfirmed:
     """Post a file to its link; the file is closed afterwards, whatever happens.
 
     Args:
@@ -155,31 +166,63 @@ def _around(boundary: str, link: Link, path: str) -> tuple[bytes, bytes]:
     return f"{head}--{boundary}\r\n{file}\r\n\r\n".encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
-def _read(answer: Answer, link: Link, md5: str) -> Stored | StoreRefusal:
+def _read(answer: Answer, link: Link, md5: str) -> Stored | StoreRefusal | Unconfirmed:
     """What an answer says.
 
-    ==============  =======================  ============================================
-    HTTP status     body                     result
-    ==============  =======================  ============================================
-    200, 201, 204   no `<Error>`             Stored
-    200, 201, 204   `<Error>`                StoreRefusal
-    any other       COS's XML                StoreRefusal with its code and message
-    any other       anything else            StoreRefusal without a code
-    ==============  =======================  ============================================
+    ==============  ======================================  ============================================
+    HTTP status     body                                    result
+    ==============  ======================================  ============================================
+    200, 201, 204   no `<Error>`, and an ETag in the head   Stored
+    200, 201, 204   no `<Error>`, no ETag                   Unconfirmed
+    3xx             anything: redirects are not followed    Unconfirmed
+    1xx, other 2xx  no `<Error>`                            Unconfirmed
+    any other       `<Error>` with a code                   StoreRefusal with its code and message
+    below 400       `<Error>` without a readable code       Unconfirmed
+    4xx, 5xx        anything else                           StoreRefusal without a code
+    ==============  ======================================  ============================================
     """
     error = _error(answer.body)
     request_id = _clean(
         answer.headers.get("x-cos-request-id", "") or (error or {}).get("RequestId", ""), link
     )
-    if error is None and answer.status in {200, 201, 204}:
-        return Stored(answer.status, _clean(answer.headers.get("etag", ""), link), md5, request_id)
+    etag = _clean(answer.headers.get("etag", ""), link)
+    documented = answer.status in {200, 201, 204}
+    if error is None and documented and _bare(etag):
+        return Stored(answer.status, etag, md5, request_id)
     said = error or {}
     code = said.get("Code", "")
+    if not re.fullmatch(r"[0-9A-Za-z.]{1,64}", code):
+        code = ""
+    if 300 <= answer.status < 400 or (answer.status < 400 and not code):
+        return Unconfirmed(
+            answer.status, _not_confirmed(answer.status, in_error=error is not None), request_id
+        )
     return StoreRefusal(
         http_status=answer.status,
-        code=code if re.fullmatch(r"[0-9A-Za-z.]{1,64}", code) else "",
+        code=code,
         message=_clean(said.get("Message", ""), link),
         request_id=request_id,
+    )
+
+
+def _not_confirmed(status: int, *, in_error: bool) -> Text:
+    if 300 <= status < 400:
+        return Text(
+            en=f"It answered HTTP {status}, a redirect, which is never followed.",
+            zh=f"返回了 HTTP {status} 重定向，重定向一律不跟随。",
+        )
+    if in_error:
+        return Text(
+            en=f"It answered HTTP {status} with an error that cannot be read.",
+            zh=f"返回了 HTTP {status}，但其中的错误信息无法读取。",
+        )
+    if status in {200, 201, 204}:
+        return Text(
+            en=f"It answered HTTP {status} without an ETag.", zh=f"返回了 HTTP {status}，但没有 ETag。"
+        )
+    return Text(
+        en=f"It answered HTTP {status}, which is not documented for an upload.",
+        zh=f"返回了 HTTP {status}，上传接口的文档中没有该状态码。",
     )
 
 
@@ -215,10 +258,15 @@ def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverifie
     =================================================  ==========
     32 hex digits, md5's                               same
     32 hex digits, others                              different
-    anything else (bucket's own keys, parts, nothing)  unverified
+    anything else (bucket's own keys, parts)           unverified
     =================================================  ==========
     """
-    bare = etag.strip().removeprefix("W/").strip('"').lower()
+    bare = _bare(etag).lower()
     if not re.fullmatch(r"[0-9a-f]{32}", bare):
         return "unverified"
     return "same" if bare == md5.lower() else "different"
+
+
+def _bare(etag: str) -> str:
+    """An ETag without quotes and `W/`."""
+    return etag.strip().removeprefix("W/").strip('"').strip()

@@ -34,6 +34,7 @@ REASON_NAMES: dict[str, Text] = {
     Reason.BAD_LINK: Text("bad link", "链接不可信"),
     Reason.FILE_CHANGED: Text("file changed", "文件已变化"),
     Reason.FILE_UNREADABLE: Text("file unreadable", "文件不可读"),
+    Reason.NO_CONFIRMATION: Text("no confirmation", "未获确认"),
     Reason.ETAG_MISMATCH: Text("other bytes stored", "内容不一致"),
     Reason.INVALID: Text("bad input", "输入有误"),
 }

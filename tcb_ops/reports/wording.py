@@ -148,6 +148,17 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
             "请确认文件存在且有读取权限，然后重新运行该行。",
         ),
     ),
+    Reason.NO_CONFIRMATION: (
+        Text(
+            "No confirmation from the store, on any attempt: the file may not be there.",
+            "多次尝试均未得到存储服务的确认：文件可能没有存入。",
+        ),
+        Text(
+            "Look for a firewall, proxy or login page between this machine and the store, then run the row again: sending "
+            "the same file twice does no harm.",
+            "请检查本机与存储服务之间的防火墙、代理或登录页，然后重新运行该行；同一文件重复上传没有影响。",
+        ),
+    ),
     Reason.ETAG_MISMATCH: (
         Text("The store holds other bytes than were sent.", "存储中的内容与发送的内容不一致。"),
         Text(

@@ -11,7 +11,7 @@ from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Kind, Lang, Link, Outcome, Owner, Reason, RowEnd, Text
 from tcb_ops.platform.answers import NoAnswer, Refusal
-from tcb_ops.platform.cos import Stored, etag_verdict, post_object
+from tcb_ops.platform.cos import Stored, Unconfirmed, etag_verdict, post_object
 from tcb_ops.platform.files import FileChangedError, FileUnreadableError, hash_file, open_file
 from tcb_ops.platform.wechat import BadLink
 from tcb_ops.runs.pacing import LINK_MARGIN
@@ -165,6 +165,16 @@ class Calls:
         except TransportError as error:
             return self._no_answer(job, error, "store")
         self.last_answer = self.clock()
+        if isinstance(answer, Unconfirmed):
+            end = self._end(
+                job,
+                Outcome.FAILED,
+                Reason.NO_CONFIRMATION,
+                answer.why,
+                http_status=answer.http_status,
+                rid=answer.request_id,
+            )
+            return Setback(end, Decision.RETRY, Scope.ROW, "store")
         if not isinstance(answer, Stored):
             known = store_code(answer.code, answer.message, answer.http_status)
             end = self._end(

@@ -14,7 +14,7 @@ calls across paths, so that a plan implies how each row ends, however many calls
     reset = true  # the connection breaks before the answer; "middle": within it
     body = "garbage"  # link: an answer that is not JSON
     lifetime = 1  # link: a link of this many seconds
-    etag = "wrong"  # store: not the MD5; "opaque": no MD5 at all
+    etag = "wrong"  # store: not the MD5; "opaque": no MD5 at all; "missing": no ETag
     delay = 1.5  # seconds before whatever follows
 
 The first entry that fits a call is played. `delay` goes with everything; of the others an entry has one. `step` may
@@ -91,6 +91,8 @@ class Etag(StrEnum):
     WRONG = "wrong"
     OPAQUE = "opaque"
     """No MD5 at all, as a bucket with its own keys answers."""
+    MISSING = "missing"
+    """No ETag header, as a firewall's page answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ def implied_outcomes(
     store: AccessDenied for the env                   linked                   failed, not_attempted
     store: wrong ETag for the env                     linked                   failed, not_attempted
     store: opaque ETag                                linked                   uploaded
+    store: missing ETag or 307 at call 1              linked                   uploaded
+    store: missing ETag or 307 at every call          linked                   failed
     ip_refused                                        pending                  pending
     account: revoked, without 49 and 64, cloud = no   refused, not_attempted   refused, not_attempted
     account: daily_limit that is used up              refused, not_attempted   refused, not_attempted
@@ -234,6 +236,8 @@ def _of_link(fault: Fault | None) -> tuple[Decision, Scope]:
 
 def _of_store(fault: Fault | None, *, expired: bool) -> tuple[Decision, Scope]:
     if fault is not None:
+        if not fault.code and fault.status is not None and fault.status < 400:
+            return Decision.RETRY, Scope.ROW  # a redirect, a page without an ETag: no confirmation
         if fault.code or fault.status is not None:
             entry = store_code(fault.code, fault.errmsg, fault.status or 0)
             return entry.decision, entry.scope
@@ -241,6 +245,8 @@ def _of_store(fault: Fault | None, *, expired: bool) -> tuple[Decision, Scope]:
             return Decision.RETRY, Scope.ROW
     if expired:
         return Decision.NEW_LINK, Scope.ROW
+    if fault is not None and fault.etag is Etag.MISSING:
+        return Decision.RETRY, Scope.ROW
     if fault is not None and fault.etag is Etag.WRONG:
         # Ends as a failure of the environment: the store does not hold what was sent.
         return Decision.RETRY, Scope.ENV

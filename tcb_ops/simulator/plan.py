@@ -193,7 +193,7 @@ _FAULT: Readers = {
     "reset": values.reset,
     "body": lambda key, value: bool(values.one_of(key, value, ("garbage",))),
     "lifetime": lambda key, value: values.number(key, value, 0, _A_DAY),
-    "etag": lambda key, value: Etag(values.one_of(key, value, ("wrong", "opaque"))),
+    "etag": lambda key, value: Etag(values.one_of(key, value, tuple(Etag))),
     "delay": values.delay,
 }
 _COMPONENT: Readers = {

@@ -103,10 +103,11 @@ class Store:
         body = post_response_xml(location, bucket, path, etag) if status == 201 else b""
         self._books.answered(place, Step.STORE, status)
         headers = self._headers() | {
-            "ETag": f'"{etag}"',
             "Location": location,
             "Content-Length": str(len(body)),
         }
+        if etag:
+            headers["ETag"] = f'"{etag}"'
         if body:
             headers["Content-Type"] = "application/xml"
         return web.Response(status=status, body=body, headers=headers)
@@ -205,5 +206,7 @@ def _etag(md5: str, fault: Fault | None) -> str:
             return hashlib.md5(md5.encode(), usedforsecurity=False).hexdigest()
         case Etag.OPAQUE:
             return f"{md5}-1"
+        case Etag.MISSING:
+            return ""
         case None:
             return md5

@@ -18,7 +18,7 @@ from scripted import SECRET, Connection, Run, Script, Server, always, length_in
 
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Link, Secret
-from tcb_ops.platform.cos import Stored, StoreRefusal, etag_verdict, post_object
+from tcb_ops.platform.cos import Stored, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.platform.files import FileBody, FileChangedError, FileUnreadableError, open_file
 from tcb_ops.platform.transport import Answer, Timeouts, Transport
 
@@ -56,7 +56,9 @@ def opened(path: Path) -> FileBody:
     return open_file(path, now.st_size, now.st_mtime_ns)
 
 
-async def posted(script: Script, body: FileBody, path: str = PATH) -> tuple[Stored | StoreRefusal, Server]:
+async def posted(
+    script: Script, body: FileBody, path: str = PATH
+) -> tuple[Stored | StoreRefusal | Unconfirmed, Server]:
     async with Server(script) as server, Transport(connections=1, timeouts=QUICK) as transport:
         return await post_object(transport, link_to(server.base), path, body), server
 
@@ -121,8 +123,8 @@ def test_a_form_up_to_1_mib_is_one_write(run: Run, tmp_path: Path, size: int, *,
 
 
 def test_a_small_file_with_a_huge_token_is_still_sent(run: Run, tmp_path: Path) -> None:
-    async def post() -> Stored | StoreRefusal:
-        async with Server(always()) as server, Transport(connections=1) as transport:
+    async def post() -> Stored | StoreRefusal | Unconfirmed:
+        async with Server(always(headers='ETag: "e"\r\n')) as server, Transport(connections=1) as transport:
             link = replace(link_to(server.base), token=Secret("t" * 100_000))
             return await post_object(
                 transport, link, PATH, opened(made(tmp_path, bytes((1 << 20) - (64 << 10))))
@@ -156,7 +158,7 @@ ANSWERS = [
         "AccessDenied",
         id="200, Error",
     ),
-    pytest.param("201 Created", "<Error><Code>Broken", "", id="201, half an Error"),
+    pytest.param("201 Created", "<Error><Code>Broken", "Unconfirmed", id="201, half an Error"),
     pytest.param(
         "403 Forbidden",
         XML.format(code="AccessDenied", message="Request has expired", more=""),
@@ -165,8 +167,15 @@ ANSWERS = [
     ),
     pytest.param("503 Busy", XML.format(code="SlowDown", message="", more=""), "SlowDown", id="503"),
     pytest.param("502 Bad Gateway", "<html>no</html>", "", id="a gateway's page"),
-    pytest.param("302 Found", "", "", id="redirect"),
-    pytest.param("202 Accepted", "", "", id="another 2xx"),
+    pytest.param("302 Found", "", "Unconfirmed", id="redirect"),
+    pytest.param("307 Temporary Redirect", "", "Unconfirmed", id="redirect of a POST"),
+    pytest.param(
+        "301 Moved Permanently",
+        XML.format(code="PermanentRedirect", message="", more=""),
+        "Unconfirmed",
+        id="redirect with COS's XML",
+    ),
+    pytest.param("202 Accepted", "", "Unconfirmed", id="another 2xx"),
     pytest.param("403 Forbidden", "", "", id="nothing"),
     pytest.param(
         "403 Forbidden", XML.format(code="no code, <b/>", message="", more=""), "", id="a code that is none"
@@ -176,12 +185,34 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("status", "body", "code"), ANSWERS)
 def test_what_an_answer_means(run: Run, tmp_path: Path, status: str, body: str, code: str) -> None:
-    result, _ = run(posted(always(body.encode(), status), opened(made(tmp_path, b"x"))))
-    if code == "Stored":
-        assert isinstance(result, Stored)
+    headers = 'ETag: "e"\r\nLocation: /elsewhere\r\n'
+    result, server = run(posted(always(body.encode(), status, headers), opened(made(tmp_path, b"x"))))
+    assert len(server.heads) == 1, "a redirect was followed"
+    if code in {"Stored", "Unconfirmed"}:
+        assert type(result).__name__ == code
     else:
         assert isinstance(result, StoreRefusal)
         assert result.code == code
+    assert result.http_status == int(status[:3])
+
+
+@pytest.mark.parametrize(
+    ("headers", "confirmed"),
+    [
+        pytest.param("", False, id="no ETag"),
+        pytest.param("Content-Type: text/html\r\n", False, id="a page"),
+        pytest.param("ETag: \r\n", False, id="an empty ETag"),
+        pytest.param('ETag: ""\r\n', False, id="an ETag of nothing"),
+        pytest.param('ETag: "9d41d8cd98f00b204e980-2"\r\n', True, id="an ETag that is no MD5"),
+        pytest.param("etag: W/abc\r\n", True, id="a weak one"),
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "204 No Content"])
+def test_an_answer_without_an_etag_confirms_nothing(
+    run: Run, tmp_path: Path, status: str, headers: str, *, confirmed: bool
+) -> None:
+    result, _ = run(posted(always(b"", status, headers), opened(made(tmp_path, b"x"))))
+    assert isinstance(result, Stored if confirmed else Unconfirmed)
     assert result.http_status == int(status[:3])
 
 
@@ -332,7 +363,7 @@ def test_a_file_that_changes_while_it_is_sent_breaks_the_form_off(
 def test_success_before_the_whole_file_was_sent_is_no_success(run: Run, tmp_path: Path) -> None:
     async def stores_nothing(connection: Connection) -> None:
         await connection.head()
-        await connection.answer(b"", "204 No Content")
+        await connection.answer(b"", "204 No Content", 'ETag: "e"\r\n')
         await connection.gone()
 
     with pytest.raises(TransportError) as caught:

@@ -65,6 +65,9 @@ EVERY_END = (
     RowEnd(0, Outcome.FAILED, Reason.BAD_LINK, "The link leads to example.com."),
     RowEnd(0, Outcome.FAILED, Reason.FILE_CHANGED),
     RowEnd(0, Outcome.FAILED, Reason.FILE_UNREADABLE),
+    RowEnd(
+        0, Outcome.FAILED, Reason.NO_CONFIRMATION, "It answered HTTP 200 without an ETag.", http_status=200
+    ),
     RowEnd(0, Outcome.FAILED, Reason.ETAG_MISMATCH, errcode=0, store_code="ETagMismatch", http_status=204),
     RowEnd(0, Outcome.INVALID, Reason.INVALID, "path starts with /"),
     RowEnd(0, Outcome.PENDING),

@@ -142,6 +142,14 @@ def test_good_rows_are_linked_and_no_file_is_looked_at(open_shop: OpenShop, whol
         pytest.param(
             Fault(step=STORE, etag=Etag.OPAQUE), "uploaded", Reason.UNVERIFIED, 1, 1, id="etag-is-no-md5"
         ),
+        pytest.param(Fault(step=STORE, etag=Etag.MISSING, calls=TWICE), "uploaded", None, 1, 3, id="no-etag"),
+        pytest.param(
+            Fault(step=STORE, etag=Etag.MISSING), "failed", Reason.NO_CONFIRMATION, 1, 4, id="never-an-etag"
+        ),
+        pytest.param(Fault(step=STORE, status=302, calls=ONCE), "uploaded", None, 1, 2, id="redirect-once"),
+        pytest.param(
+            Fault(step=STORE, status=307), "failed", Reason.NO_CONFIRMATION, 1, 4, id="redirect-always"
+        ),
         pytest.param(Fault(lifetime=0, calls=ONCE), "uploaded", None, 2, 2, id="link-run-out"),
     ],
 )

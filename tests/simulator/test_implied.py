@@ -96,6 +96,10 @@ TABLE = {
     "wrong ETag at call 1": (store(calls=ONCE, etag=Etag.WRONG), {LINKED}, {UPLOADED}),
     "wrong ETag always": (store(etag=Etag.WRONG), {LINKED}, {FAILED, NOT_ATTEMPTED}),
     "opaque ETag": (store(etag=Etag.OPAQUE), {LINKED}, {UPLOADED}),
+    "no ETag at call 1": (store(calls=ONCE, etag=Etag.MISSING), {LINKED}, {UPLOADED}),
+    "no ETag ever": (store(etag=Etag.MISSING), {LINKED}, {FAILED}),
+    "redirect at call 1": (store(calls=ONCE, status=307), {LINKED}, {UPLOADED}),
+    "redirect always": (store(status=307), {LINKED}, {FAILED}),
     "the new link is refused": (
         [*store(calls=ONCE, code="AccessDenied"), *link(calls=((2, 2),), errcode=47001)],
         {LINKED},

@@ -359,3 +359,11 @@ def test_a_planned_etag_is_not_the_md5(start, etag, md5):
     assert said != HELLO_MD5
     assert bool(re.fullmatch("[0-9a-f]{32}", said)) is md5
     assert talk.sim.objects[BUCKET, PATH].md5 == HELLO_MD5
+
+
+def test_a_planned_missing_etag_is_not_in_the_answer_though_the_object_is_stored(start):
+    talk = faulty(start, etag=Etag.MISSING)
+    answer = talk.upload()
+    assert answer.status_code == 204
+    assert "etag" not in answer.headers
+    assert talk.sim.objects[BUCKET, PATH].md5 == HELLO_MD5
