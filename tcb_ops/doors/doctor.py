@@ -232,8 +232,8 @@ def _ask(screen: Screen, settings: Settings, merchant: Merchant, *, yes: bool) -
 
 def _seen(trial: Trial, settings: Settings) -> list[Any]:
     """The steps, and what they settle, for the screen."""
-    from tcb_ops.health.redacted import without
     from tcb_ops.health.settled import settle
+    from tcb_ops.secrets import redact_known
 
     lang = settings.lang
     steps = [
@@ -244,14 +244,14 @@ def _seen(trial: Trial, settings: Settings) -> list[Any]:
     table.add_column(overflow="fold")
     for step in steps:
         word, style = _GRADES[step.grade]
-        table.add_row(Styled(word.of(lang), style), legible(without(step.seen.of(lang), trial.secrets)))
+        table.add_row(Styled(word.of(lang), style), legible(redact_known(step.seen.of(lang), trial.secrets)))
         if step.mend is not None:
             table.add_row("", f"→\u00a0{legible(step.mend.of(lang))}")
     parts: list[Any] = [table, ""]
     for one in settle(trial):
         still = "" if one.known else Text(" · still open", " · 仍未定").of(lang)
         parts.append(Styled(f"{one.question.of(lang)}{still}", "bold"))
-        parts.append(Styled(legible(without(one.seen.of(lang), trial.secrets)), overflow="fold"))
+        parts.append(Styled(legible(redact_known(one.seen.of(lang), trial.secrets)), overflow="fold"))
     parts.append("")
     if settings.on_loopback:
         parts.append(
@@ -264,13 +264,13 @@ def _seen(trial: Trial, settings: Settings) -> list[Any]:
 
 
 def _facts(trial: Trial, settings: Settings, file: Path) -> dict[str, Any]:
-    from tcb_ops.health.redacted import without
     from tcb_ops.health.settled import settle
+    from tcb_ops.secrets import redact_known
 
     lang = settings.lang
 
     def said(text: Text) -> str:
-        return without(text.of(lang), trial.secrets)
+        return redact_known(text.of(lang), trial.secrets)
 
     return {
         "target": settings.api_base,

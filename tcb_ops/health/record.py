@@ -10,9 +10,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.health.redacted import as_kept, without
+from tcb_ops.health.redacted import as_kept
 from tcb_ops.health.settled import settle
 from tcb_ops.model import Text
+from tcb_ops.secrets import redact_known
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ def write_record(trial: Trial, settings: Settings, folder: Path) -> Path:
     when = datetime.fromtimestamp(trial.began_at, settings.zone)
     env = re.sub(r"[^0-9A-Za-z_-]+", "_", trial.env)[:60]
     file = folder / f"doctor-live-{env}-{when:%Y%m%d-%H%M%S}-{trial.path[15:19]}.json"
-    text = without(json.dumps(record_of(trial, settings), ensure_ascii=False, indent=2), trial.secrets)
+    text = redact_known(json.dumps(record_of(trial, settings), ensure_ascii=False, indent=2), trial.secrets)
     try:
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:  # noqa: PTH123  a descriptor, for the mode
             out.write(text + "\n")

@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from tcb_ops.model import Text
-from tcb_ops.reports.redact import redact
+from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tcb_ops.platform.recording import Exchange
 
-__all__ = ["as_kept", "form_of", "looks", "signature_of", "without"]
+__all__ = ["as_kept", "form_of", "looks", "signature_of"]
 
 _HARMLESS = frozenset(
     (
@@ -100,14 +98,6 @@ def as_kept(exchange: Exchange) -> dict[str, Any]:
         for name, value in exchange.headers
     ]
     return seen | {"headers": [f"{name}: {value}" for name, value in headers], "body": _body(exchange.body)}
-
-
-def without(text: str, secrets: Iterable[str]) -> str:
-    """A text without these, as they are and as JSON and URLs write them: the last net, whatever slipped through."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        for form in {secret, json.dumps(secret)[1:-1], unquote(secret)}:
-            text = text.replace(form, "•••")
-    return text
 
 
 def _address(url: str) -> dict[str, Any]:

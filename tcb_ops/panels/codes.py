@@ -11,9 +11,9 @@ import ipywidgets as widgets
 from tcb_ops.model import Outcome, Text
 from tcb_ops.panels.markup import esc, heading, table
 from tcb_ops.panels.naming import beyond
-from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import by_code
 from tcb_ops.reports.wording import OUTCOMES, reason_text, why
+from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

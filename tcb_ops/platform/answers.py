@@ -16,6 +16,7 @@ import httpx
 
 from tcb_ops.model import Secret, Text
 from tcb_ops.platform.troubles import BROKEN, trouble_of
+from tcb_ops.secrets import LONGEST_TEXT, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +30,6 @@ _LONGEST_ERRMSG = 1000
 _RID_WITHIN = 200
 """Characters at an errmsg's end in which its rid is looked for."""
 _RID = re.compile(r"[0-9A-Za-z-]{1,64}")
-_TOKEN_IN_TEXT = re.compile(r"(access_token=)[^\s&\"']+", re.IGNORECASE)
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -173,14 +173,13 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
 
     Every step is linear in what a gateway may send; secrets go before the cut, which could leave half of one.
     """
-    text = UNPRINTABLE.sub(" ", errmsg) if isinstance(errmsg, str) else ""
-    for secret in secrets:
-        for form in {secret.reveal(), quote(secret.reveal(), safe="")} - {""}:
-            text = text.replace(form, "•••")
-    text = _TOKEN_IN_TEXT.sub(r"\1•••", text)
-    text = text.strip()
+    text = UNPRINTABLE.sub(" ", errmsg).strip() if isinstance(errmsg, str) else ""
+    secrets = tuple(secrets)
     at = text.rfind("rid:", -_RID_WITHIN)
     rid = text[at + 4 :].strip()
     if at < 0 or text[max(at - 1, 0) : at].isalnum() or not _RID.fullmatch(rid):
-        return text[:_LONGEST_ERRMSG], ""
-    return text[:at].rstrip(" ,")[:_LONGEST_ERRMSG], rid
+        rid = ""
+    else:
+        text = text[:at].rstrip(" ,")
+        rid = rid if redact(rid, secrets) == rid else ""
+    return redact(text[:LONGEST_TEXT], secrets)[:_LONGEST_ERRMSG], rid

@@ -17,6 +17,7 @@ import httpx
 
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Text
+from tcb_ops.secrets import LONGEST_TEXT, redact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,9 +31,10 @@ __all__ = ["StoreRefusal", "Stored", "Unconfirmed", "etag_verdict", "post_object
 _WHOLE = 1024 * 1024
 """Bytes up to which a form is one bytes object and one write."""
 _LARGEST_XML = 64 * 1024
+_LONGEST_MESSAGE = 1000
 
+_CODE = re.compile(r"[0-9A-Za-z.]{1,64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_SIGNED = re.compile(r"\b(q-(?:ak|signature|sign-time|key-time)=)[^&\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,6 @@ class Stored:
     """As COS wrote it, quotes and all; see `etag_verdict`."""
     md5: str
     """Of the file as planned, 32 lower-case hex digits: hashed as it was sent, or when it was sent before."""
-    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ async def post_object(
         raise trouble
     if failure is not None:
         raise failure
-    result = _read(answer, link, body.md5)
+    result = _read(answer, link, path, body.md5)
     if isinstance(result, Stored) and not body.md5:
         raise TransportError(
             TransportFault.RESET,
@@ -166,7 +167,7 @@ def _around(boundary: str, link: Link, path: str) -> tuple[bytes, bytes]:
     return f"{head}--{boundary}\r\n{file}\r\n\r\n".encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
-def _read(answer: Answer, link: Link, md5: str) -> Stored | StoreRefusal | Unconfirmed:
+def _read(answer: Answer, link: Link, path: str, md5: str) -> Stored | StoreRefusal | Unconfirmed:
     """What an answer says.
 
     ==============  ======================================  ============================================
@@ -182,17 +183,16 @@ def _read(answer: Answer, link: Link, md5: str) -> Stored | StoreRefusal | Uncon
     ==============  ======================================  ============================================
     """
     error = _error(answer.body)
-    request_id = _clean(
-        answer.headers.get("x-cos-request-id", "") or (error or {}).get("RequestId", ""), link
-    )
-    etag = _clean(answer.headers.get("etag", ""), link)
-    documented = answer.status in {200, 201, 204}
-    if error is None and documented and _bare(etag):
-        return Stored(answer.status, etag, md5, request_id)
+    etag = answer.headers.get("etag", "")
+    if _bare(etag) != md5:  # what is stored as it was sent is no text of somebody else's
+        etag = _clean(etag, link, path)
+    if error is None and answer.status in {200, 201, 204} and _bare(etag):
+        return Stored(answer.status, etag, md5)
     said = error or {}
     code = said.get("Code", "")
-    if not re.fullmatch(r"[0-9A-Za-z.]{1,64}", code):
+    if not _CODE.fullmatch(_clean(code, link, path)):
         code = ""
+    request_id = _clean(answer.headers.get("x-cos-request-id", "") or said.get("RequestId", ""), link, path)
     if 300 <= answer.status < 400 or (answer.status < 400 and not code):
         return Unconfirmed(
             answer.status, _not_confirmed(answer.status, in_error=error is not None), request_id
@@ -200,7 +200,7 @@ def _read(answer: Answer, link: Link, md5: str) -> Stored | StoreRefusal | Uncon
     return StoreRefusal(
         http_status=answer.status,
         code=code,
-        message=_clean(said.get("Message", ""), link),
+        message=_clean(said.get("Message", ""), link, path),
         request_id=request_id,
     )
 
@@ -242,12 +242,11 @@ def _error(body: bytes) -> dict[str, str] | None:
     return {child.tag: (child.text or "").strip() for child in root}
 
 
-def _clean(text: str, link: Link) -> str:
+def _clean(text: str, link: Link, path: str) -> str:
     """A sentence of the store's without what a signature is made of, on one line."""
-    for secret in (link.url, link.token, link.authorization, link.cos_file_id):
-        if secret.reveal():
-            text = text.replace(secret.reveal(), "•••")
-    return _SIGNED.sub(r"\1•••", _UNPRINTABLE.sub(" ", text)).strip()[:1000]
+    secrets = (link.url, link.token, link.authorization, link.cos_file_id)
+    text = redact(_UNPRINTABLE.sub(" ", text).strip()[:LONGEST_TEXT], secrets, (path, link.file_id))
+    return text[:_LONGEST_MESSAGE]
 
 
 def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverified"]:

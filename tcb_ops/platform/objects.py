@@ -14,6 +14,7 @@ from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Owner, Secret, Text
 from tcb_ops.platform.answers import UNPRINTABLE, NoAnswer, Refusal
 from tcb_ops.platform.wechat import BadLink, check_host
+from tcb_ops.secrets import LONGEST_TEXT, redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ class Objects:
         said = await self._interfaces.ask(
             f"{_WINGS[owner]}/batchdownloadfile", {"env": env, "file_list": files}, token
         )
-        return _answers(said, "file_list", file_ids)
+        return _answers(said, "file_list", file_ids, token)
 
     async def delete(
         self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
@@ -87,7 +88,7 @@ class Objects:
         """Delete at most 50 files of an environment; in their order. Takes and raises what `locate` does."""
         body = {"env": env, "fileid_list": list(file_ids)}
         said = await self._interfaces.ask(f"{_WINGS[owner]}/batchdeletefile", body, token)
-        return _answers(said, "delete_list", file_ids)
+        return _answers(said, "delete_list", file_ids, token)
 
     async def fetch(self, url: Secret) -> Answer | BadLink:
         """Fetch a file of at most 1 MiB from its URL; any status is an answer. Raises TransportError.
@@ -115,7 +116,7 @@ class Objects:
 
 
 def _answers(
-    said: dict[str, Any] | Refusal | NoAnswer, field: str, file_ids: Sequence[str]
+    said: dict[str, Any] | Refusal | NoAnswer, field: str, file_ids: Sequence[str], token: Secret
 ) -> tuple[FileAnswer, ...] | Refusal | NoAnswer:
     """Each file's answer, in the order that was asked; whatever the platform leaves out is no answer at all."""
     if not isinstance(said, dict):
@@ -131,7 +132,10 @@ def _answers(
         return NoAnswer(200, why, retryable=True)
     return tuple(
         FileAnswer(
-            file_id, _status(one) or 0, _text(one.get("errmsg")), Secret(_text(one.get("download_url"), None))
+            file_id,
+            _status(one) or 0,
+            redact(_text(one.get("errmsg"))[:LONGEST_TEXT], (token,))[:_LONGEST_ERRMSG],
+            Secret(_text(one.get("download_url"))),
         )
         for file_id in file_ids
         for one in (found[file_id],)
@@ -143,5 +147,5 @@ def _status(one: dict[str, Any]) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _text(value: object, longest: int | None = _LONGEST_ERRMSG) -> str:
-    return UNPRINTABLE.sub(" ", value)[:longest] if isinstance(value, str) else ""
+def _text(value: object) -> str:
+    return UNPRINTABLE.sub(" ", value) if isinstance(value, str) else ""

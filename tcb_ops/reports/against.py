@@ -27,8 +27,8 @@ from tcb_ops.reports.files import (
 from tcb_ops.reports.final import final_ledger
 from tcb_ops.reports.leaks import masked
 from tcb_ops.reports.manifest import MANIFEST, about, clean, fingerprint
-from tcb_ops.reports.redact import redact
 from tcb_ops.reports.table import causes
+from tcb_ops.secrets import redact
 from tcb_ops.spreadsheet import guard
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from tcb_ops.reports.diff import compare
 from tcb_ops.reports.digest import RowsDigest
 from tcb_ops.reports.files import write_errcodes, write_rows
 from tcb_ops.reports.history import history
-from tcb_ops.reports.leaks import MASK, find_leak, masked
+from tcb_ops.reports.leaks import find_leak, masked
 from tcb_ops.reports.manifest import (
     MANIFEST,
     SIMULATED,
@@ -38,6 +38,7 @@ from tcb_ops.reports.page import is_simulated, page
 from tcb_ops.reports.pdf import find_chromium, write_pdf
 from tcb_ops.reports.table import causes
 from tcb_ops.reports.workbook import write_workbook
+from tcb_ops.secrets import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.leaks import masked
-from tcb_ops.reports.redact import redact
 from tcb_ops.reports.wording import action_text, reason_text
+from tcb_ops.secrets import redact
 from tcb_ops.spreadsheet import RISKY, guard
 
 if TYPE_CHECKING:

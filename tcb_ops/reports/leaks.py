@@ -1,6 +1,6 @@
 """No token, signature or key may be in any file of a report.
 
-What servers said has lost theirs by then (redact.py). The operators' own texts (cells of the list, the note) are theirs
+What servers said has lost theirs by then (secrets.py). The operators' own texts (cells of the list, the note) are theirs
 to the letter, so that only what the last look would find is masked in them; what it still finds is a mistake of ours.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from tcb_ops.model import Text
+from tcb_ops.secrets import MASK
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["MASK", "Leak", "find_leak", "masked"]
+__all__ = ["Leak", "find_leak", "masked"]
 
-MASK = "•••"
 CHUNK = 1 << 20
 OVERLAP = 512
 """Bytes looked at again with the next chunk: more than the beginning of any secret that a pattern needs."""

@@ -17,11 +17,11 @@ from tcb_ops.reports.bars import bars
 from tcb_ops.reports.course import PHASE_NAMES, advice, draw, duration, where_it_went
 from tcb_ops.reports.detail import by_merchant, fitting, namesakes, with_first_rows
 from tcb_ops.reports.heat import CODES, MERCHANTS, heat, warmth
-from tcb_ops.reports.redact import redact
 from tcb_ops.reports.remedies import REASON_NAMES, Per, remedies, short_name
 from tcb_ops.reports.wording import OUTCOMES, reason_text, verdict
 from tcb_ops.reports.words import Words, short
 from tcb_ops.runs.locks import working
+from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

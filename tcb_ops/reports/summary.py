@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import Outcome
-from tcb_ops.reports.redact import redact
+from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
     from tcb_ops.runs.ledger import Ledger

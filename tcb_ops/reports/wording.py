@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops import errcodes
 from tcb_ops.model import GOOD, Kind, Lang, Outcome, Owner, Reason, Text
-from tcb_ops.reports.redact import redact
+from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,10 +18,10 @@ from tcb_ops.reports.detail import namesakes
 from tcb_ops.reports.files import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
 from tcb_ops.reports.leaks import masked
 from tcb_ops.reports.page import counts_of, is_simulated
-from tcb_ops.reports.redact import redact
 from tcb_ops.reports.remedies import remedies
 from tcb_ops.reports.table import causes
 from tcb_ops.reports.wording import OUTCOMES, verdict
+from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -14,7 +14,7 @@ SIGNED = "q-sign-algorithm=sha1&q-ak=AKID&q-sign-time=1;901&q-key-time=1;901&q-h
 PATH = "tcb-ops-doctor/x.txt"
 OWN_ID = f"cloud://tea-1.7465-tea-1-1/{PATH}"
 QUOTED = b"<Error><FormatString>post\n/7465-tea-1-1/tcb-ops-doctor/x.txt\n\n\n</FormatString></Error>"
-STORED = Stored(204, '"d41d8cd98f00b204e9800998ecf8427e"', "d41d8cd98f00b204e9800998ecf8427e", "")
+STORED = Stored(204, '"d41d8cd98f00b204e9800998ecf8427e"', "d41d8cd98f00b204e9800998ecf8427e")
 REFUSED = StoreRefusal(403, "SignatureDoesNotMatch", "", "")
 
 

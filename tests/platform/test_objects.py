@@ -94,7 +94,7 @@ def test_nothing_is_fetched_from_where_no_store_is(run, url):
     ],
 )
 def test_an_answer_that_leaves_a_file_out_is_none(said):
-    assert isinstance(_answers(said, "file_list", ["a"]), NoAnswer)
+    assert isinstance(_answers(said, "file_list", ["a"], TOKEN), NoAnswer)
 
 
 def test_answers_come_in_the_order_asked():
@@ -104,7 +104,7 @@ def test_answers_come_in_the_order_asked():
             {"fileid": "a", "status": 0, "errmsg": "ok", "download_url": "https://x/y"},
         ]
     }
-    assert _answers(said, "file_list", ["a", "b"]) == (
+    assert _answers(said, "file_list", ["a", "b"], TOKEN) == (
         FileAnswer("a", 0, "ok", Secret("https://x/y")),
         FileAnswer("b", -503003, "STORAGE [31m", Secret("")),
     )

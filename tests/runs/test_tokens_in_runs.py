@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from base64 import b64encode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import pytest
 from scripted import Server
@@ -14,9 +16,9 @@ from shop import BOOKS, QUICK, TEA, TEA_TEST, many
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, TokenSourceError
 from tcb_ops.model import Merchant, Outcome, Owner
-from tcb_ops.reports.redact import redact
 from tcb_ops.reports.remedies import Per, remedies
 from tcb_ops.reports.table import errcode_table
+from tcb_ops.secrets import redact
 from tcb_ops.simulator import Component, Fault, Step
 
 if TYPE_CHECKING:
@@ -341,3 +343,37 @@ def test_one_link_of_an_own_environment(open_shop: OpenShop) -> None:
         tcb.upload_link(OWN.env, "a.png", settings=shop.settings)
     settings = shop.with_options(tokens=tokens | {"component_appid": PLATFORM})
     assert tcb.upload_link(OWN.env, "a.png", settings=settings).file_id.endswith("/a.png")
+
+
+# --- what the platform and the store quote --------------------------------------------------------------------------------
+
+
+def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    token = f"token-of-{TEA.appid}"
+    part = token[:12]
+    written = (
+        part,
+        part.upper(),
+        "".join(f"%{ord(one):02X}" for one in part),
+        b64encode(token.encode()).decode(),
+    )
+    faults = [
+        Fault(env=TEA.env, path="banner/1.png", errcode=85088, errmsg="; ".join(written)),
+        Fault(env=TEA.env, path="banner/2.png", errcode=85088, errmsg=f"rid: {part}"),
+    ]
+    shop = open_shop(many(TEA, rows=3), faults)
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    assert whole(run, 3) == {"uploaded": 1, "refused": 2}
+    assert run.results()["tcb_errmsg"].str.contains("•••").sum() == 2
+    run.export(shop.folder / "report")
+    files = (*shop.folder.glob("ledger.db*"), *(shop.folder / "report").iterdir())
+    places = [file for file in files if file.is_file()]
+    assert {".db", ".csv", ".html", ".xlsx"} <= {place.suffix for place in places}
+    for place in places:
+        content = place.read_bytes()
+        if place.suffix == ".xlsx":
+            with ZipFile(place) as parts:
+                content = b"".join(map(parts.read, parts.namelist()))
+        assert [one for one in written if one.encode() in content] == [], place.name

@@ -1,0 +1,140 @@
+"""Take secrets out of texts from outside: a server's message may quote the token or the link that it was sent. Pure.
+
+A text is redacted where it enters (an answer of the platform, of the store), with the secrets that were sent; what is
+shown later is redacted again by names alone, for ledgers of earlier versions.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import string
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tcb_ops.model import Secret
+
+__all__ = ["LONGEST_TEXT", "MASK", "redact", "redact_known"]
+
+MASK = "•••"
+"""What stands in a secret's place."""
+LONGEST_TEXT = 4000
+"""Characters of a text from outside that are looked at; the callers show fewer."""
+
+_RUN = 12
+"""Characters of a secret, one after the other, that must not be shown (contract.md §8)."""
+_ENCODINGS = 3
+"""How often a text may have been percent-encoded."""
+
+_NAMES = (
+    r"access_token|refresh_token|verify_ticket|secret(?:_?key)?|q-signature|q-ak|x-cos-security-token"
+    r"|cos_file_id|x-cos-meta-fileid|authorization|(?<![a-z])(?:token|signature|sign)"
+)
+_NAMED = re.compile(
+    rf"(?P<name>(?:{_NAMES}))(?:"
+    r"(?P<told>[\"']?\s*(?:=|%3D)\s*[\"']?|[\"']\s*:\s*[\"'])[^\s\"'&,;<>{}]+"
+    r"|(?P<maybe>\s*:\s*)[^\s\"'&,;<>{}]{16,})",
+    re.IGNORECASE,
+)
+_QUERY = re.compile(r"(https?://[^\s?\"'<>]+\?)[^\s\"'<>]+", re.IGNORECASE)
+_HINT = re.compile(r"[=?:]|%3[Dd]")
+
+_ESCAPED = re.compile(r"(?:%|\\u00|\\x)([0-9A-Fa-f]{2})|\\([\"\\/])")
+_FOLDED = str.maketrans(string.ascii_uppercase + "-_", string.ascii_lowercase + "+/")
+"""Letters without their case; both alphabets of Base64 as one."""
+
+
+def redact(text: str, secrets: Iterable[Secret] = (), public: Iterable[str] = ()) -> str:
+    """Replace secrets in a text from outside by `•••`.
+
+    ======================================================  =======================
+    in the text                                             replaced
+    ======================================================  =======================
+    12 or more characters of a secret, one after the other  they
+    a whole secret that is shorter                          it
+    the same percent-encoded, in Base64, in other case      likewise
+    a value after `access_token=`, `"token":"` and so on    the value
+    a long value after `authorization: ` and so on          the value
+    a URL's query                                           the query
+    ======================================================  =======================
+
+    Prose such as `access_token: expired` stays.
+
+    Args:
+        text: what a server said; the time taken grows with its length, so cut it to LONGEST_TEXT before.
+        secrets: those that the server was sent, or knows.
+        public: what is no secret although it stands in one, such as the path within a link.
+
+    """
+    text = redact_known(text, (secret.reveal() for secret in secrets), public)
+    if not _HINT.search(text):
+        return text
+    text = _QUERY.sub(rf"\1{MASK}", text)
+    return _NAMED.sub(lambda m: f"{m['name']}{m['told'] or m['maybe']}{MASK}", text)
+
+
+def redact_known(text: str, secrets: Iterable[str], public: Iterable[str] = ()) -> str:
+    """Do the first three lines of `redact` alone: names and what follows them stay."""
+    secrets = [secret for secret in secrets if secret]
+    if not secrets:
+        return text
+    open_to_all = "\n".join(form for one in public for form in (one, quote(one))).translate(_FOLDED)
+    secrets = {form for secret in secrets for form in (secret, unquote(secret))}
+    haystacks = [(min(_RUN, len(secret)), _spellings(secret)) for secret in secrets]
+    hidden = bytearray(len(text))
+    for view, at in _views(text):
+        folded = view.translate(_FOLDED)
+        for run, haystack in haystacks:
+            for start in _runs(folded, haystack, run):
+                if folded[start : start + run] not in open_to_all:
+                    begin, end = at[start], at[start + run]
+                    hidden[begin:end] = b"\x01" * (end - begin)
+    return "".join(
+        MASK if found[0][0] else text[found.start() : found.end()]
+        for found in re.finditer(rb"\x01+|\x00+", hidden)
+    )
+
+
+def _spellings(secret: str) -> str:
+    """Every way a secret may be written but percent-encoded, folded.
+
+    Base64 writes three bytes as four characters, so that a piece looks differently by what stands before it: three ways.
+    12 bytes of a secret always fill 15 characters, whatever their place.
+    """
+    written = (secret, secret.lower(), secret.upper(), quote(secret, safe=""))
+    coded = {
+        base64.b64encode(bytes(before) + one.encode("utf-8", "replace")).decode().rstrip("=")
+        for one in written
+        for before in range(3)
+    }
+    return "\n".join((secret, *(coded if len(secret) >= _RUN else ()))).translate(_FOLDED)
+
+
+def _views(text: str) -> Iterator[tuple[str, list[int]]]:
+    """The text as it stands, then without its percent and JSON escapes, each with its characters' places in the text."""
+    at = list(range(len(text) + 1))
+    for _ in range(_ENCODINGS + 1):
+        yield text, at
+        if not _ESCAPED.search(text):
+            return
+        parts: list[str] = []
+        places: list[int] = []
+        last = 0
+        for found in _ESCAPED.finditer(text):
+            parts += text[last : found.start()], found[2] or chr(int(found[1], 16))
+            places += at[last : found.start() + 1]
+            last = found.end()
+        text, at = "".join((*parts, text[last:])), places + at[last:]
+
+
+def _runs(text: str, haystack: str, run: int) -> Iterator[int]:
+    """Where a text has `run` characters of the haystack; blocks of half as many are looked for first, which is quick."""
+    block = (run + 1) // 2
+    for at in range(0, len(text) - block + 1, block):
+        if text[at : at + block] in haystack:
+            for start in range(max(0, at - run + block), min(at, len(text) - run) + 1):
+                if text[start : start + run] in haystack:
+                    yield start
