@@ -15,8 +15,8 @@ from xml.sax.saxutils import escape, quoteattr
 from tcb_ops.lists.beside import cols
 from tcb_ops.lists.package import local, new_parser, write_package
 from tcb_ops.lists.rewrite import as_text
-from tcb_ops.lists.sheet import column_of, letters
-from tcb_ops.lists.values import unescape
+from tcb_ops.lists.sheet import LAST_COLUMN, column_of, letters
+from tcb_ops.lists.values import LONGEST_CELL, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -148,15 +148,21 @@ class _Reader:
         self._column = 0
         self._style = self._type = ""
         self._said: list[str] = []
+        self._length = 0
+        """Characters in it."""
         self._takes = self._sounds = False
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         match local(name):
             case "c":
                 ref = attributes.get("r")
-                self._column = self._column + 1 if ref is None else column_of(ref)
+                before = self._column
+                self._column = before + 1 if ref is None else column_of(ref)
+                if self._column <= before:
+                    raise ValueError
                 self._style, self._type = attributes.get("s", ""), attributes.get("t", "n")
                 self._said.clear()
+                self._length = 0
             case "v":
                 self._takes = True
             case "t":
@@ -168,6 +174,8 @@ class _Reader:
                 self._column = 0
             case "col":
                 # Names with a prefix are of later Excels; the prefix would mean nothing in the new workbook.
+                if len(self.columns) >= LAST_COLUMN:
+                    raise ValueError
                 self.columns.append({name: said for name, said in attributes.items() if ":" not in name})
             case "sheetFormatPr":
                 kept = ("baseColWidth", "defaultColWidth", "defaultRowHeight", "customHeight")
@@ -189,6 +197,9 @@ class _Reader:
 
     def text(self, characters: str) -> None:
         if self._takes:
+            self._length += len(characters)
+            if self._length > LONGEST_CELL:
+                raise ValueError
             self._said.append(characters)
 
     def _value(self, raw: str) -> tuple[str, str]:

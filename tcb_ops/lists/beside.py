@@ -111,7 +111,7 @@ class _Rows(Rewriting):
             case "row":
                 self._begin_row(name, attributes)
             case "col" if self._columns is not None:
-                self._columns.append(attributes)
+                self._columns = _one_more(self._columns, attributes)
             case "cols":
                 self._columns = []
                 self.cut_from_here()
@@ -185,6 +185,13 @@ class _Rows(Rewriting):
             else f'<{p}c r="{letters(column)}{self._line}"{style}/>'
             for column, text in enumerate(texts, self._beside.first)
         )
+
+
+def _one_more(columns: list[dict[str, str]], attributes: dict[str, str]) -> list[dict[str, str]]:
+    if len(columns) >= LAST_COLUMN:
+        raise ValueError
+    columns.append(attributes)
+    return columns
 
 
 def cols(there: Sequence[dict[str, str]], beside: Beside, prefix: str) -> str:

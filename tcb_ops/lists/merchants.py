@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar, overload
 
@@ -17,7 +17,7 @@ from tcb_ops.model import Merchant, Owner, Problem, Text
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Merchants", "read_merchants"]
+__all__ = ["Merchants", "merchants_table", "read_merchants"]
 
 _T = TypeVar("_T")
 
@@ -115,7 +115,7 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     problems: list[Problem] = []
     lines: list[Merchant] = []
     with opened(source) as decoded:
-        table = read_table(decoded.text, lambda row: rate(row, MERCHANT_COLUMNS, {}, MERCHANT_NEEDS))
+        table = merchants_table(decoded.text, name)
         found, header_problems = find_columns(table.headers, MERCHANT_COLUMNS, {}, table.header_line)
         for needed in ("appid", "name", "env"):
             if needed not in found:
@@ -137,6 +137,14 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
         raise input_error(name, problems)
     whole = Merchants(lines, name, sha256=decoded.sha256)
     return _narrowed(whole, where, table.headers, found) if where else whole
+
+
+def merchants_table(text: Iterable[str], name: str) -> Table:
+    """Find the header of a merchants file. Raises InputError where its quoting breaks before one is found."""
+    try:
+        return read_table(text, lambda row: rate(row, MERCHANT_COLUMNS, {}, MERCHANT_NEEDS))
+    except BrokenTableError as error:
+        raise input_error(name, [error.problem]) from None
 
 
 def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) -> list[Merchant]:

@@ -5,6 +5,7 @@ The one module of this wing that knows zipfile and expat.
 
 from __future__ import annotations
 
+import io
 import posixpath
 import zipfile
 import zlib
@@ -22,16 +23,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Package", "damaged", "local", "new_parser", "write_package"]
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 14
+"""Bytes that are parsed at once. 30 bytes of a sheet can make a row of 16,384 cells (128 KB)."""
 _LARGEST = 1 << 30
 """Bytes of a part, unpacked. A full sheet of 1,048,576 rows and five columns has some 300 MB."""
-_PLAUSIBLE = 64 << 20
+_LARGEST_SMALL = 32 << 20
+"""Bytes of a part that lists things: sheets, relations, styles."""
+_PLAUSIBLE = 16 << 20
 _RATIO = 200
 """A part over _PLAUSIBLE bytes that unpacks to more than this many times its size is a bomb: sheets of one repeated
 row reach 100."""
 _LONGEST_TAG = 1 << 20
 """expat holds a whole tag in memory; a cell's has some 30 bytes."""
+_DEEPEST = 256
+"""Elements within each other: expat and the handlers hold each open one. A sheet's cells are seven deep."""
+_MOST_NAMES = 10_000
+"""Names of elements and attributes in a part: a parser holds each. A sheet has some 200."""
 _MOST_PARTS = 100_000
+_LARGEST_DIRECTORY = 16 << 20
+"""Bytes of the zip's list of its parts, which zipfile reads at once and whole."""
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+"""What ECMA-376 part 2, annex B allows. zipfile unpacks the others without a bound on memory."""
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
@@ -49,6 +61,12 @@ _UNREADABLE = (
 )
 
 _Attributes: TypeAlias = dict[str, str]
+
+
+class _TooMuchError(Exception):
+    """More than a list can hold, in the part that is being read."""
+
+
 Change: TypeAlias = "Callable[[Iterator[bytes]], Iterator[bytes]]"
 """From the pieces of a part to those of the part that takes its place."""
 
@@ -65,8 +83,11 @@ class Package:
         raw.seek(0)
         if raw.read(8) == _OLE:
             raise BrokenTableError(_ole(raw))
+        self._bytes = raw.seek(0, io.SEEK_END)
         try:
-            self._zip = zipfile.ZipFile(raw)
+            self._zip = zipfile.ZipFile(_Bounded(raw))
+        except _TooMuchError:
+            problem = _bomb("zip")
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError):
             problem = _cut()
         else:
@@ -84,18 +105,18 @@ class Package:
 
     def feed(self, part: str, parser: expat.XMLParserType) -> Iterator[None]:
         """Give a part to a parser, piece by piece: a step of the iteration each."""
-        parser.StartDoctypeDeclHandler = _no_doctype
         fed = 0
         try:
             with self._zip.open(self._bounded(part)) as file:
                 while chunk := file.read(_CHUNK):
                     fed += len(chunk)
                     parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
-                    if fed - parser.CurrentByteIndex > _LONGEST_TAG:
-                        raise BrokenTableError(_bomb(part))
+                    _check(parser, fed)
                     yield
                 parser.Parse(b"", True)  # noqa: FBT003  as above
             yield
+        except _TooMuchError:
+            problem = _bomb(part)
         except _UNREADABLE:
             problem = damaged(part)
         except RuntimeError:  # what zipfile says of a part that needs a password
@@ -111,27 +132,31 @@ class Package:
             lambda name, attributes: found.append((local(name), attributes)),
             lambda name: found.append((f"/{local(name)}", {})),
         )
+        self._small(part)
         for _ in self.feed(part, parser):
             yield from found
             found.clear()
 
     def related(self, part: str) -> dict[str, tuple[str, str]]:
-        """The parts that a part leads to: id → (kind, part)."""
+        """The parts that a part leads to: id → (kind, part). Raises BrokenTableError where they are too many."""
         folder, name = posixpath.split(part)
         directory = posixpath.join(folder, "_rels", f"{name}.rels")
         if not self.has(directory):
             return {}
-        return {
-            attributes.get("Id", ""): (
-                attributes.get("Type", "").rpartition("/")[2],
-                posixpath.normpath(posixpath.join("/", folder, attributes.get("Target", ""))).lstrip("/"),
-            )
-            for name, attributes in self.elements(directory)
-            if name == "Relationship" and attributes.get("TargetMode") != "External"
-        }
+        found: dict[str, tuple[str, str]] = {}
+        for name, attributes in self.elements(directory):
+            if name == "Relationship" and attributes.get("TargetMode") != "External":
+                found[attributes.get("Id", "")] = (
+                    attributes.get("Type", "").rpartition("/")[2],
+                    posixpath.normpath(posixpath.join("/", folder, attributes.get("Target", ""))).lstrip("/"),
+                )
+                if len(found) > _MOST_PARTS:
+                    raise BrokenTableError(_bomb(directory))
+        return found
 
     def read(self, part: str) -> bytes:
         """The bytes of a small part."""
+        self._small(part)
         return b"".join(self.chunks(part))
 
     def copy(self, out: BinaryIO, changes: Mapping[str, Change]) -> None:
@@ -154,6 +179,8 @@ class Package:
         try:
             with self._zip.open(self._bounded(part)) as file:
                 yield from change(iter(partial(file.read, _CHUNK), b""))
+        except _TooMuchError:
+            problem = _bomb(part)
         except _UNREADABLE:
             problem = damaged(part)
         except RuntimeError:  # what zipfile says of a part that needs a password
@@ -166,11 +193,33 @@ class Package:
         info = self._parts.get(part.lower())
         if info is None:
             raise BrokenTableError(damaged(part))
-        size, packed = info.file_size, info.compress_size
+        if info.compress_type not in _METHODS:
+            raise BrokenTableError(damaged(part))
+        size, packed = (
+            info.file_size,
+            min(info.compress_size, self._bytes),
+        )  # it may say that it is packed larger
         if size > _LARGEST or (size > _PLAUSIBLE and size > packed * _RATIO):
             # What is said is what is unpacked at most: zipfile reads no further.
             raise BrokenTableError(_bomb(part))
         return info
+
+    def _small(self, part: str) -> None:
+        if self._bounded(part).file_size > _LARGEST_SMALL:
+            raise BrokenTableError(_bomb(part))
+
+
+class _Bounded:
+    """A zip file as zipfile reads it, but for a directory that is too large: it would be read whole."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._read = raw.read
+        self.seek, self.tell, self.seekable = raw.seek, raw.tell, raw.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > _LARGEST_DIRECTORY:
+            raise _TooMuchError
+        return self._read(size)
 
 
 def write_package(out: BinaryIO, parts: Iterable[tuple[str, Iterable[bytes]]]) -> None:
@@ -187,14 +236,35 @@ def new_parser(
     end: Callable[[str], None],
     text: Callable[[str], None] | None = None,
 ) -> expat.XMLParserType:
-    """Make a parser with these handlers."""
+    """Make a parser with these handlers, for a part that may hold anything."""
     parser = expat.ParserCreate()
+    depth = 0
+
+    def deeper(name: str, attributes: _Attributes) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _DEEPEST:
+            raise _TooMuchError
+        start(name, attributes)
+
+    def higher(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        end(name)
+
     parser.buffer_text = True
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
+    parser.StartElementHandler = deeper
+    parser.EndElementHandler = higher
+    parser.StartDoctypeDeclHandler = _no_doctype
     if text is not None:
         parser.CharacterDataHandler = text
     return parser
+
+
+def _check(parser: expat.XMLParserType, fed: int) -> None:
+    """Raise where a parser that was fed so many bytes holds too much of them."""
+    if fed - parser.CurrentByteIndex > _LONGEST_TAG or len(parser.intern) > _MOST_NAMES:
+        raise _TooMuchError
 
 
 def _no_doctype(*_: object) -> None:

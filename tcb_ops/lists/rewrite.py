@@ -20,6 +20,8 @@ _TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+_MOST_HELD = 16 << 20
+"""Bytes of what is left out, or of a tag. The longest is what says how wide the columns are: 16,384 short tags."""
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
 
 
@@ -48,6 +50,8 @@ class Rewriting:
         """Give the part's pieces on, changed. ValueError where it is not in UTF-8."""
         for chunk in chunks:
             self._held += chunk
+            if len(self._held) > _MOST_HELD:
+                raise ValueError
             self._parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
             yield self._ready(self._parser.CurrentByteIndex)
         self._parser.Parse(b"", True)  # noqa: FBT003  as above

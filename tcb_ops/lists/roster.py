@@ -20,16 +20,16 @@ from tcb_ops.errors import StoppedError
 from tcb_ops.lists.blank import merchants_file
 from tcb_ops.lists.cells import trim
 from tcb_ops.lists.decode import decode
-from tcb_ops.lists.headers import MERCHANT_COLUMNS, MERCHANT_NEEDS, find_columns, rate
-from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.lists.headers import MERCHANT_COLUMNS, MERCHANT_NEEDS, find_columns
+from tcb_ops.lists.merchants import merchants_table, read_merchants
 from tcb_ops.lists.source import open_source
-from tcb_ops.lists.table import read_table
 from tcb_ops.model import Text
 from tcb_ops.spreadsheet import guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from tcb_ops.lists.table import Table
     from tcb_ops.model import Merchant
 
 __all__ = ["Roster", "read_roster", "write_roster"]
@@ -131,16 +131,10 @@ def read_roster(file: Path) -> Roster:
     codec, text = cast("TextIO", decoded.text).encoding, decoded.text.read()
     plain = text.encode(codec)
     bom = content.removesuffix(plain) if content.endswith(plain) else b""
-    table = read_table(
-        io.StringIO(text, newline=""), lambda row: rate(row, MERCHANT_COLUMNS, {}, MERCHANT_NEEDS)
-    )
+    table = merchants_table(io.StringIO(text, newline=""), str(file))
     columns, problems = find_columns(table.headers, MERCHANT_COLUMNS, {}, table.header_line)
     whole = not problems and all(ours in columns for (ours,) in MERCHANT_NEEDS)
-    empty = whole and not any(
-        any(map(trim, cells))
-        for line, (_, cells) in enumerate(_records(text, table.delimiter, strict=False), 1)
-        if line > table.header_line
-    )
+    empty = whole and _is_empty(text, table)
     return Roster(
         () if empty else tuple(read_merchants(file)),
         content,
@@ -154,6 +148,17 @@ def read_roster(file: Path) -> Roster:
         columns,
         decoded.warnings,
     )
+
+
+def _is_empty(text: str, table: Table) -> bool:
+    try:
+        return not any(
+            any(map(trim, cells))
+            for line, (_, cells) in enumerate(_records(text, table.delimiter, strict=False), 1)
+            if line > table.header_line
+        )
+    except csv.Error:
+        return False  # read_merchants says where
 
 
 def write_roster(dest: Path, content: bytes, before: bytes | None) -> None:

@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 LAST_ROW, LAST_COLUMN = 1_048_576, 16_384
-_MOST_MERGES = 1_000_000
+_MOST_AREAS = 100_000
+"""Merged cells, and formulas that fill an area: each is held in memory."""
+_COLUMN = re.compile("[A-Z]{1,3}")
 _REF = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
 
 
@@ -75,6 +77,8 @@ class _Columns(dict[str, int]):
     """Column letters → number, counted from 1."""
 
     def __missing__(self, name: str) -> int:
+        if not _COLUMN.fullmatch(name):  # held for good, so that there must be an end of them
+            raise ValueError(name)
         number = 0
         for letter in name:
             number = number * 26 + ord(letter) - 64
@@ -126,10 +130,12 @@ class _Surveyor:
             case "v" | "is":
                 self._holds = True
             case "mergeCell":
-                if len(self.seen.merges) >= _MOST_MERGES:
+                if len(self.seen.merges) >= _MOST_AREAS:
                     raise ValueError
                 self.seen.merges.append(area_of(attributes["ref"]))
             case "col" if _yes(attributes.get("hidden")):
+                if len(self.seen.hidden_columns) >= LAST_COLUMN:
+                    raise ValueError
                 self.seen.hidden_columns.append((int(attributes["min"]), int(attributes["max"])))
             case "filterColumn":
                 self.seen.filtered = True
@@ -167,6 +173,8 @@ class _Reader:
         self._in_cell = self._formula = self._takes = self._sounds = False
         self._type = self._style = ""
         self._said: list[str] = []
+        self._length = 0
+        """Characters in it."""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         tag = local(name) if ":" in name else name
@@ -178,7 +186,7 @@ class _Reader:
             elif tag == "f":
                 self._formula = True
                 if attributes.get("t") == "array":
-                    self._spills.append(area_of(attributes["ref"]))
+                    self._add_spill(area_of(attributes["ref"]))
             elif tag == "rPh":
                 self._sounds = True
         elif tag == "row":
@@ -197,6 +205,9 @@ class _Reader:
 
     def text(self, characters: str) -> None:
         if self._takes:
+            self._length += len(characters)
+            if self._length > LONGEST_CELL:
+                raise ValueError
             self._said.append(characters)
 
     def _begin_row(self, attributes: dict[str, str]) -> None:
@@ -218,6 +229,7 @@ class _Reader:
         self._type, self._style = attributes.get("t", "n"), attributes.get("s", "")
         self._in_cell, self._formula, self._sounds = True, False, False
         self._said.clear()
+        self._length = 0
 
     def _end_cell(self) -> None:
         self._in_cell = False
@@ -235,6 +247,13 @@ class _Reader:
         if cell or not_computed((cell,)):
             self._holds = True
 
+    def _add_spill(self, area: Merge) -> None:
+        if area.top == area.bottom and area.left == area.right:  # the formula's own cell
+            return
+        if len(self._spills) >= _MOST_AREAS:
+            raise ValueError
+        self._spills.append(area)
+
     def _in_spill(self, column: int) -> bool:
         self._spills = [s for s in self._spills if s.bottom >= self._line]
         return any(s.left <= column <= s.right for s in self._spills)
@@ -243,8 +262,6 @@ class _Reader:
         ref = f"{letters(len(self._cells) + 1)}{self._line}"
         if self._formula and not raw and self._type != "str":  # a formula that gives "" says so by its type
             return NotText("", Kind.NOT_COMPUTED, ref)
-        if len(raw) > LONGEST_CELL:
-            raise ValueError
         kind: Kind | None = None
         match self._type:
             case "s":

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tcb_ops.lists.odd import Kind
-from tcb_ops.lists.package import local, new_parser
+from tcb_ops.lists.package import damaged, local, new_parser
+from tcb_ops.lists.table import BrokenTableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,12 @@ __all__ = ["LONGEST_CELL", "Formats", "Strings", "date_text", "number_text", "un
 
 LONGEST_CELL = 131_072
 """Characters, as in a CSV; a spreadsheet's own limit is 32,767."""
+_LARGEST_STRINGS = 256 << 20
+"""Bytes of the strings that cells share: they are held in memory."""
+_MOST_FORMATS, _MOST_STYLES = 10_000, 100_000
+"""A spreadsheet's own limits are some 250 and 65,490."""
+_LONGEST_FORMAT = 1024
+"""Characters; a spreadsheet's own limit is 255."""
 
 
 class Strings:
@@ -44,6 +51,8 @@ class Strings:
             pass
 
     def _add(self, text: str) -> None:
+        if len(self._bytes) + self._ends.itemsize * len(self._ends) > _LARGEST_STRINGS:
+            raise ValueError
         self._bytes.extend(text.encode("utf-8", "replace"))
         self._ends.append(len(self._bytes))
 
@@ -55,6 +64,8 @@ class _StringReader:
         self._add = add
         self._takes = self._sounds = False
         self._said: list[str] = []
+        self._length = 0
+        """Characters in it."""
 
     def start(self, name: str, _attributes: dict[str, str]) -> None:
         match local(name):
@@ -64,6 +75,7 @@ class _StringReader:
                 self._sounds = True
             case "si":
                 self._said.clear()
+                self._length = 0
 
     def end(self, name: str) -> None:
         match local(name):
@@ -72,13 +84,13 @@ class _StringReader:
             case "rPh":
                 self._sounds = False
             case "si":
-                text = unescape("".join(self._said))
-                if len(text) > LONGEST_CELL:
-                    raise ValueError
-                self._add(text)
+                self._add(unescape("".join(self._said)))
 
     def text(self, characters: str) -> None:
         if self._takes:
+            self._length += len(characters)
+            if self._length > LONGEST_CELL:
+                raise ValueError
             self._said.append(characters)
 
 
@@ -114,10 +126,15 @@ class Formats:
         for name, attributes in package.elements(part):
             match name:
                 case "numFmt":
-                    self._codes[_number(attributes, "numFmtId")] = attributes.get("formatCode", "")
+                    code = attributes.get("formatCode", "")
+                    if len(self._codes) >= _MOST_FORMATS or len(code) > _LONGEST_FORMAT:
+                        raise BrokenTableError(damaged(part))
+                    self._codes[_number(attributes, "numFmtId")] = code
                 case "cellXfs" | "/cellXfs":
                     within = name == "cellXfs"
                 case "xf" if within:
+                    if len(self._styles) >= _MOST_STYLES:
+                        raise BrokenTableError(damaged(part))
                     self._styles.append(_number(attributes, "numFmtId"))
 
     def show(self, raw: str, style: str, *, since_1904: bool) -> tuple[str, Kind]:

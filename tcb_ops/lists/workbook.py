@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from tcb_ops.lists.cells import fold, shown, trim
 from tcb_ops.lists.odd import Kind, NotText
-from tcb_ops.lists.package import Package
+from tcb_ops.lists.package import Package, damaged
 from tcb_ops.lists.problems import of_file
 from tcb_ops.lists.sheet import Merge, Survey, letters, read_rows, survey
 from tcb_ops.lists.table import HEAD_ROWS, BrokenTableError, Table, under_header
@@ -39,6 +39,8 @@ __all__ = ["Book", "Rows", "Sheet", "open_book", "read_workbook"]
 
 Rows: TypeAlias = Literal["all", "visible"]
 
+_MOST_SHEETS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
@@ -47,6 +49,14 @@ class Sheet:
     name: str
     part: str
     hidden: bool
+
+
+class _Head(NamedTuple):
+    """What the first rows of a sheet are like. They are not kept: a workbook may have thousands of sheets."""
+
+    holds: bool
+    fits: bool
+    """One of them is the header of a list."""
 
 
 @dataclass(slots=True)
@@ -77,8 +87,8 @@ def read_workbook(
     Raises BrokenTableError where it is no workbook, or what to read cannot be told.
     """
     book = open_book(raw)
-    heads = {one: [row.cells for row in islice(book.rows(one), HEAD_ROWS)] for one in book.sheets}
-    chosen = _choose(heads, rate, sheet)
+    heads = {one: _head(book.rows(one), rate) for one in book.sheets}
+    chosen = _choose(heads, sheet)
     layout = Text(f"XLSX, sheet '{shown(chosen.name)}'", f"XLSX，工作表“{shown(chosen.name)}”")
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
     table = under_header(records, rate, header_line, layout=layout)
@@ -102,16 +112,8 @@ def open_book(raw: BinaryIO) -> Book:
     if not package.has(main) or not main.lower().endswith(".xml"):
         raise BrokenTableError(_no_workbook(package))
     book = Book(package, main)
-    related = book.package.related(main)
-    for name, attributes in book.package.elements(main):
-        if name == "workbookPr":
-            book.since_1904 = attributes.get("date1904") in {"1", "true"}
-        elif name == "sheet":
-            rid = next((v for k, v in attributes.items() if k.endswith(":id")), "")
-            kind, part = related.get(rid, ("", ""))
-            if kind == "worksheet":
-                state = attributes.get("state", "visible")
-                book.sheets.append(Sheet(attributes.get("name", ""), part, state != "visible"))
+    related = package.related(main)
+    _list_sheets(book, related)
     if not book.sheets:
         raise BrokenTableError(_no_workbook(book.package))
     for kind, part in related.values():
@@ -122,7 +124,31 @@ def open_book(raw: BinaryIO) -> Book:
     return book
 
 
-def _choose(heads: Mapping[Sheet, Sequence[Sequence[str]]], rate: Rate, wanted: str) -> Sheet:
+def _list_sheets(book: Book, related: Mapping[str, tuple[str, str]]) -> None:
+    """Read what the main part says of the workbook and its sheets."""
+    for name, attributes in book.package.elements(book.main):
+        if name == "workbookPr":
+            book.since_1904 = attributes.get("date1904") in {"1", "true"}
+        elif name == "sheet":
+            rid = next((v for k, v in attributes.items() if k.endswith(":id")), "")
+            kind, part = related.get(rid, ("", ""))
+            if kind == "worksheet":
+                if len(book.sheets) >= _MOST_SHEETS:
+                    raise BrokenTableError(damaged(book.main))
+                state = attributes.get("state", "visible")
+                book.sheets.append(Sheet(attributes.get("name", ""), part, state != "visible"))
+
+
+def _head(rows: Iterator[SheetRow], rate: Rate) -> _Head:
+    holds = False
+    for row in islice(rows, HEAD_ROWS):
+        if rate(row.cells).fits:
+            return _Head(holds=True, fits=True)
+        holds = True
+    return _Head(holds, fits=False)
+
+
+def _choose(heads: Mapping[Sheet, _Head], wanted: str) -> Sheet:
     """Which sheet is the list: the table at the top of this module."""
     if wanted:
         named = [s for s in heads if s.name == wanted] or [s for s in heads if fold(s.name) == fold(wanted)]
@@ -130,13 +156,13 @@ def _choose(heads: Mapping[Sheet, Sequence[Sequence[str]]], rate: Rate, wanted: 
             return named[0]
         raise BrokenTableError(_no_sheet(wanted, heads))
     seen = [sheet for sheet in heads if not sheet.hidden]
-    holding = [sheet for sheet in seen if heads[sheet]]
-    fitting = [sheet for sheet in holding if any(rate(cells).fits for cells in heads[sheet])]
+    holding = [sheet for sheet in seen if heads[sheet].holds]
+    fitting = [sheet for sheet in holding if heads[sheet].fits]
     match fitting, holding:
         case ([one], _) | ([], [one]):
             return one
         case [], []:
-            if any(heads.values()):
+            if any(head.holds for head in heads.values()):
                 raise BrokenTableError(_only_hidden(heads))
             return (seen or list(heads))[0]
         case _:
@@ -160,10 +186,8 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Merge], width: int) ->
         yield line, cells
 
 
-def _said(
-    chosen: Sheet, heads: Mapping[Sheet, Sequence[Sequence[str]]], seen: Survey, rows: Rows | None
-) -> Iterator[Text]:
-    others = [sheet for sheet, head in heads.items() if head and sheet is not chosen]
+def _said(chosen: Sheet, heads: Mapping[Sheet, _Head], seen: Survey, rows: Rows | None) -> Iterator[Text]:
+    others = [sheet for sheet, head in heads.items() if head.holds and sheet is not chosen]
     if others:
         listed = _listed(others)
         yield Text(f"not read: sheets {listed}", f"未读取的工作表：{listed}")

@@ -12,7 +12,7 @@ from tcb_ops.errors import SettingsError
 from tcb_ops.model import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Tokens"]
 
@@ -100,13 +100,11 @@ class Tokens:
             raise _bad(file, f"cannot be read ({why})", f"无法读取（{why}）") from None
         except UnicodeDecodeError:
             raise _bad(file, "is not UTF-8", "不是 UTF-8 编码") from None
-        reader = csv.DictReader(lines)
         appids: dict[str, str] = {}
         ends: dict[str, float] = {}
-        for cells in reader:
+        for line, cells in _records(file, lines):
             appid, token = (cells.get("appid") or "").strip(), (cells.get("access_token") or "").strip()
             if not appid or not token:
-                line = reader.line_num
                 raise _bad(
                     file,
                     f"line {line}: appid or access_token is missing",
@@ -115,12 +113,28 @@ class Tokens:
             appids[token] = appid
             end = (cells.get("expires_at") or "").strip()
             if end:
-                ends[token] = _seconds(file, reader.line_num, end)
+                ends[token] = _seconds(file, line, end)
         if not appids:
             raise _bad(file, "holds no token", "没有任何 token")
         ends |= {token: end for token, end in self._ends.items() if token in self._issued}
         self._appids, self._ends = appids | self._issued, ends
         self._seen = (stat.st_mtime_ns, stat.st_size)
+
+
+def _records(file: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(line, cells) of every line below the header."""
+    reader = csv.DictReader(lines, strict=True)
+    line = 0
+    try:
+        for cells in reader:
+            line = reader.line_num
+            yield line, cells
+    except csv.Error:
+        raise _bad(
+            file,
+            f"line {line + 1}: is no CSV (a quotation mark that is not closed?)",
+            f"第 {line + 1} 行：不是 CSV（可能有未闭合的引号）",
+        ) from None
 
 
 def _seconds(file: Path, line: int, text: str) -> float:

@@ -6,6 +6,7 @@ import pytest
 
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.lists.merchants import Merchants, read_merchants
+from tcb_ops.lists.roster import read_roster
 from tcb_ops.model import Merchant, Owner
 
 if TYPE_CHECKING:
@@ -162,3 +163,27 @@ def test_where_knows_our_names_of_chinese_columns(write: Callable[..., Path]) ->
 def test_a_where_that_cannot_be_meant_is_refused(write: Callable[..., Path], where: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         read_merchants(write(FULL, "m.csv"), [where])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param('"appid,name,env\nwxtea,茶语,tea-1\n', 1, id="the header"),
+        pytest.param('appid,name,env\n"wxtea,茶语,tea-1\nwxb,书店,b-1\n', 2, id="the first row"),
+        pytest.param('商户表\nappid,name,env\nwxb,书店,b-1\nwxtea,"茶语,tea-1\n', 4, id="the last row"),
+        pytest.param('appid,name,env\nwxtea,"茶语,tea-1' + "x" * 140_000, 2, id="more than a cell takes"),
+        pytest.param('appid,name,env\nwxtea,"茶"语,tea-1\n', 2, id="a quote that closes too early"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_merchants, read_roster])
+def test_an_open_quote_is_told_with_file_and_line(
+    write: Callable[..., Path], read: Callable[[Path], object], text: str, line: int
+) -> None:
+    with pytest.raises(InputError) as raised:
+        read(write(text, "m.csv"))
+    assert raised.value.source.endswith("m.csv")
+    (problem,) = raised.value.problems
+    assert problem.line == line
+    assert "quote" in problem.message.en
+    assert "引号" in problem.message.zh
+    assert raised.value.__cause__ is None

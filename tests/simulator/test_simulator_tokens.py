@@ -121,3 +121,11 @@ def test_a_bad_file_is_refused_at_the_start_without_its_tokens(tmp_path, text, s
 def test_a_missing_file_is_refused_at_the_start(tmp_path):
     with pytest.raises(SettingsError, match="cannot be read"):
         Tokens(tmp_path / "tokens.csv")
+
+
+@pytest.mark.parametrize("cell", ['"wx2', '"wx2' + "x" * 140_000, '"wx"2'])
+def test_an_open_quote_is_told_with_its_line(tmp_path, cell):
+    file = tmp_path / "tokens.csv"
+    write(file, f"appid,access_token\nwx1,one\n{cell},two\n", 1000)
+    with pytest.raises(SettingsError, match="line 3"):
+        Tokens(file)
