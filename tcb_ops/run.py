@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Outcome
+from tcb_ops.reports.diff import RunDiff, compare
+from tcb_ops.reports.history import ErrcodeHistory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
 
-    from tcb_ops.reports.diff import Diff
     from tcb_ops.reports.table import Cause
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally
     from tcb_ops.settings import Settings
 
-__all__ = ["Run"]
+__all__ = ["Diff", "History", "Run"]
 
 
 class Run:
@@ -127,10 +129,8 @@ class Run:
 
     def changes(self) -> Diff | None:
         """What changed since the finished run before it of the same kind, target, list and part; None without one."""
-        from tcb_ops.reports.diff import compare
-
         before = self._ledger.previous(self.record)
-        return None if before is None else compare(self._ledger, before, self.record, self._settings)
+        return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
 
     def final(self) -> Run:
         """The run as it stands after its retries: the last state of each of its rows. Of a retry, that of its original."""
@@ -163,3 +163,46 @@ class Run:
 
         self.record = self._ledger.run(self.id)
         return export(self._ledger, self.record, Path(dest), self._settings, now=time.time(), replace=replace)
+
+
+@dataclass(frozen=True, slots=True)
+class Diff(RunDiff):
+    """What changed from one run to a later one, also as a DataFrame and in a notebook."""
+
+    @classmethod
+    def between(cls, ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settings) -> Diff:
+        """Compare two runs of one kind and target. Raises UsageError where they cannot be compared."""
+        found = compare(ledger, older, newer, settings)
+        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+    def frame(self) -> pd.DataFrame:
+        """Give the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
+        from tcb_ops.reports.frames import diff_frame
+
+        return diff_frame(self)
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.inline import diff_html
+
+        return diff_html(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class History(ErrcodeHistory):
+    """Errcodes by day and merchant, also as a DataFrame and in a notebook."""
+
+    @classmethod
+    def of(cls, found: ErrcodeHistory) -> History:
+        """Give the same days and lines."""
+        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+    def frame(self) -> pd.DataFrame:
+        """Give a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
+        from tcb_ops.reports.frames import history_frame
+
+        return history_frame(self)
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.inline import history_html
+
+        return history_html(self)

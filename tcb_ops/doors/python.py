@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch
     from tcb_ops.model import Link, Merchant
-    from tcb_ops.reports.diff import Diff
-    from tcb_ops.reports.history import History
     from tcb_ops.reports.verify import Verification
+    from tcb_ops.run import Diff, History
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.work import Work
 
@@ -188,22 +187,23 @@ def diff(older: str | Run, newer: str | Run = "latest", *, settings: Settings | 
 
     Each is a Run, an id, a prefix or `latest`. Raises RunNotFoundError, and UsageError where they cannot be compared.
     """
-    from tcb_ops.reports.diff import compare
+    from tcb_ops.run import Diff
 
     settings = settings or load_settings()
     ledger = _ledger_with_runs(settings)
     before, after = (
         run.record if isinstance(run, Run) else ledger.run(run, settings.api_base) for run in (older, newer)
     )
-    return compare(ledger, before, after, settings)
+    return Diff.between(ledger, before, after, settings)
 
 
 def history(days: int = 30, *, settings: Settings | None = None) -> History:
     """Errcodes by day and merchant over all runs of the settings' target, today and the days before it."""
     from tcb_ops.reports.history import history as look_back
+    from tcb_ops.run import History
 
     settings = settings or load_settings()
-    return look_back(_ledger(settings), settings.api_base, settings, days=days, now=time.time())
+    return History.of(look_back(_ledger(settings), settings.api_base, settings, days=days, now=time.time()))
 
 
 def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:

@@ -169,14 +169,21 @@ def _counts(run: Run, lang: Lang) -> str:
 
 def _not_implied(run: Run, batch: Batch, faults: Faults) -> list[int]:
     """Lines that ended otherwise than the fault plan implies; a row too few or too many counts as one."""
+    from tcb_ops.simulator import implied_outcomes
+
     envs: dict[str, set[str]] = {}
     for merchant in batch.merchants:
         envs.setdefault(merchant.appid, set()).add(merchant.env)
     strange = []
     for record in run.rows():
         row = record.row
-        implied = faults.implies(
-            row.env, row.appid, row.path, kind=Kind(run.record.kind), siblings=envs[row.appid] - {row.env}
+        implied = implied_outcomes(
+            faults,
+            row.env,
+            row.appid,
+            row.path,
+            kind=Kind(run.record.kind),
+            siblings=envs[row.appid] - {row.env},
         )
         if record.end.outcome not in implied or record.end.outcome is Outcome.PENDING:
             strange.append(row.line)

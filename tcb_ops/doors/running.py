@@ -280,7 +280,8 @@ def _retried(parent: Run) -> Text:
 
 def show_run(screen: Screen, run: Run, *, as_json: bool, where: Path | None = None) -> int:
     """Print how a run ended; gives the exit code."""
-    from tcb_ops.reports.table import render_errcodes, rest_of
+    from tcb_ops.doors.tables import rest_of
+    from tcb_ops.reports.table import render_errcodes
     from tcb_ops.reports.wording import verdict
 
     if as_json:

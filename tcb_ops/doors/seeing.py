@@ -120,7 +120,8 @@ def errcodes(run: str, **values: Any) -> int:
     By merchant and environment; `--json` gives the numbers.
     """
     import tcb_ops as tcb
-    from tcb_ops.reports.table import render_errcodes, rest_of
+    from tcb_ops.doors.tables import rest_of
+    from tcb_ops.reports.table import render_errcodes
 
     given = take_given(values)
     settings = given.settings()

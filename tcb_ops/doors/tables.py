@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from tcb_ops.model import GOOD, Outcome, Reason, Text, legible
+from tcb_ops.model import GOOD, Kind, Outcome, Reason, Text, legible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.records import RowRecord
     from tcb_ops.settings import Settings
 
-__all__ = ["rows_table", "runs_table"]
+__all__ = ["rest_of", "rows_table", "runs_table"]
 
 
 def runs_table(found: Sequence[Run], settings: Settings) -> Table:
@@ -99,3 +99,8 @@ def rows_table(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTyp
         yield ""
         yield Folded(f"{named} · {means}", bold=len(named))
         yield Folded(f"→ {todo}")
+
+
+def rest_of(run: Run) -> str:
+    """Where a run's causes stand in full: in its report, or in the one that can be made."""
+    return f"tcb-ops report {run.id}" if run.record.kind is Kind.LINKS else "errcodes.csv"

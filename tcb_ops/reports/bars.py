@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.model import Text, plural
 
 if TYPE_CHECKING:
-    from tcb_ops.reports.history import History
+    from tcb_ops.reports.history import ErrcodeHistory
 
 __all__ = ["Bars", "bars"]
 
@@ -34,7 +34,7 @@ class Bars:
     """The legend's numbers for those who do not see the drawing."""
 
 
-def bars(history: History, width: float, height: float) -> Bars:
+def bars(history: ErrcodeHistory, width: float, height: float) -> Bars:
     """Draw a history on a canvas of this size, its origin at the upper left."""
     lang, codes = history.settings.lang, history.codes()
     shown = [(colour, str(code), rows) for colour, (code, rows) in zip(_COLOURS, codes, strict=False)]

@@ -20,14 +20,12 @@ from tcb_ops.reports.wording import why
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    import pandas as pd
-
     from tcb_ops.reports.wording import Why
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
-__all__ = ["CHANGES", "Change", "Diff", "DiffLine", "change", "changed", "compare", "diff_verdict"]
+__all__ = ["CHANGES", "Change", "DiffLine", "RunDiff", "change", "changed", "compare", "diff_verdict"]
 
 
 class Change(StrEnum):
@@ -70,7 +68,7 @@ class DiffLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Diff:
+class RunDiff:
     """What changed from one run to a later one. Rows that are good in both are only counted."""
 
     older: RunRecord
@@ -95,12 +93,6 @@ class Diff:
         """The lines of one change, most rows first."""
         return [line for line in self.lines if line.change is wanted]
 
-    def frame(self) -> pd.DataFrame:
-        """Give the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
-        from tcb_ops.reports.frames import diff_frame
-
-        return diff_frame(self)
-
     def to_json(self) -> dict[str, Any]:
         """The object that `diff --json` prints."""
         return {
@@ -113,11 +105,6 @@ class Diff:
                 {name: getattr(line, name) for name in DiffLine.__dataclass_fields__} for line in self.lines
             ],
         }
-
-    def _repr_html_(self) -> str:
-        from tcb_ops.reports.inline import diff_html
-
-        return diff_html(self)
 
 
 def change(before: str | None, after: str | None) -> Change:
@@ -154,7 +141,7 @@ def changed(what: Change) -> Text:
     return CHANGES[what]
 
 
-def compare(ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settings) -> Diff:
+def compare(ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settings) -> RunDiff:
     """Compare two runs. Raises UsageError where they do not do the same to the same target."""
     _refuse_incomparable(older, newer)
     counts = dict.fromkeys(Change, 0)
@@ -182,10 +169,10 @@ def compare(ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settin
             order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
         )
     )  # fmt: skip
-    return Diff(older, newer, counts, tuple(listed), meanings, settings)
+    return RunDiff(older, newer, counts, tuple(listed), meanings, settings)
 
 
-def diff_verdict(diff: Diff) -> Text:
+def diff_verdict(diff: RunDiff) -> Text:
     """Sum a comparison up in one sentence; what did not occur is left out."""
     there = [(change, rows) for change, rows in diff.counts.items() if rows]
     if not there:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from tcb_ops.reports.diff import Diff, DiffLine
+    from tcb_ops.reports.diff import DiffLine, RunDiff
 
 __all__ = ["render_diff"]
 
@@ -30,7 +30,7 @@ _SHOWN = (
 )
 
 
-def render_diff(diff: Diff, lang: Lang) -> Table:
+def render_diff(diff: RunDiff, lang: Lang) -> Table:
     """Draw each change that asks for something, or was hoped for: its codes, and under each the merchants.
 
     Newly and still broken rows stand under the code they have now, mended ones under the code they had. At the end

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from tcb_ops.reports.diff import Diff
-    from tcb_ops.reports.history import History
+    from tcb_ops.reports.diff import RunDiff
+    from tcb_ops.reports.history import ErrcodeHistory
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
@@ -164,14 +164,14 @@ def timeline_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.Dat
     return pd.DataFrame(columns)
 
 
-def diff_frame(diff: Diff) -> pd.DataFrame:
+def diff_frame(diff: RunDiff) -> pd.DataFrame:
     """What changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
     names = ("change", "merchant", "appid", "env", "before", "after", "rows")
     lines = [tuple(getattr(line, name) for name in names) for line in diff.lines]
     return _frame(names, lines, ints=("rows",))
 
 
-def history_frame(history: History) -> pd.DataFrame:
+def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
     """Errcodes by day: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64); a day without is not in it."""
     import pandas as pd
 

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 from tcb_ops.runs.across import QUARTER
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.settings import Settings
 
-__all__ = ["DAYS", "History", "HistoryLine", "MerchantHistory", "history"]
+__all__ = ["DAYS", "ErrcodeHistory", "HistoryLine", "MerchantHistory", "history"]
 
 DAYS = 30
 
@@ -47,7 +45,7 @@ class MerchantHistory:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class History:
+class ErrcodeHistory:
     """The errcodes of some days: rows that ended with one, in whatever run; rows that are retried count again."""
 
     days: tuple[date, ...]
@@ -74,26 +72,15 @@ class History:
         found = [_of_merchant(*key, lines) for key, lines in its.items()]
         return sorted(found, key=lambda one: (-one.days, -one.rows, one.merchant, one.appid))
 
-    def frame(self) -> pd.DataFrame:
-        """Give a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
-        from tcb_ops.reports.frames import history_frame
-
-        return history_frame(self)
-
     def __repr__(self) -> str:
         merchants = len({line.appid for line in self.lines})
         rows = sum(line.rows for line in self.lines)
         return f"<History of {len(self.days)} days: {rows:,} rows with an errcode, {merchants:,} merchants>"
 
-    def _repr_html_(self) -> str:
-        from tcb_ops.reports.inline import history_html
-
-        return history_html(self)
-
 
 def history(
     ledger: Ledger | None, target: str, settings: Settings, *, days: int = DAYS, now: float
-) -> History:
+) -> ErrcodeHistory:
     """Count the rows of a target that ended with an errcode other than 0, over the last `days` days, today included; None has no runs.
 
     A day is one of the settings' time zone. Rows that a breaker kept from being attempted count under its errcode.
@@ -113,7 +100,7 @@ def history(
         counted[day_of(int(quarter)), merchant, appid, errcode] += rows
     lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
     lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))
-    return History(span, tuple(lines), target, settings)
+    return ErrcodeHistory(span, tuple(lines), target, settings)
 
 
 def _of_merchant(merchant: str, appid: str, lines: list[HistoryLine]) -> MerchantHistory:

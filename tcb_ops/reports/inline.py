@@ -16,8 +16,8 @@ from tcb_ops.reports.wording import OUTCOMES, verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tcb_ops.reports.diff import Diff, DiffLine
-    from tcb_ops.reports.history import History
+    from tcb_ops.reports.diff import DiffLine, RunDiff
+    from tcb_ops.reports.history import ErrcodeHistory
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
 
@@ -70,7 +70,7 @@ def run_html(ledger: Ledger, run: RunRecord, lang: Lang) -> str:
     )
 
 
-def diff_html(diff: Diff) -> str:
+def diff_html(diff: RunDiff) -> str:
     """A small table per change that asks for something, or gives joy."""
     lang = diff.settings.lang
     heads = (
@@ -90,7 +90,7 @@ def diff_html(diff: Diff) -> str:
     return "".join([*parts, "</div>"])
 
 
-def history_html(history: History) -> str:
+def history_html(history: ErrcodeHistory) -> str:
     """The plot, and the merchants that had errcodes on most days."""
     lang = history.settings.lang
     found = history.merchants()
@@ -119,7 +119,7 @@ def history_html(history: History) -> str:
 WIDTH, HEIGHT, LEFT, TOP, BASE = 720, 190, 48, 20, 150
 
 
-def history_svg(history: History) -> str:
+def history_svg(history: ErrcodeHistory) -> str:
     """A bar per day, stacked by errcode: the most frequent ones in colours of their own."""
     lang = history.settings.lang
     drawn = bars(history, WIDTH - LEFT - 8, BASE - TOP)
@@ -153,7 +153,7 @@ def _label(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _cells(line: DiffLine, diff: Diff, lang: Lang) -> tuple[str, ...]:
+def _cells(line: DiffLine, diff: RunDiff, lang: Lang) -> tuple[str, ...]:
     return (
         escape(line.merchant),
         escape(line.env),
@@ -163,7 +163,7 @@ def _cells(line: DiffLine, diff: Diff, lang: Lang) -> tuple[str, ...]:
     )
 
 
-def _code(code: str, diff: Diff, lang: Lang) -> str:
+def _code(code: str, diff: RunDiff, lang: Lang) -> str:
     """A code, with its meaning where the pointer rests."""
     if not code:
         return f'<span style="{_QUIET}">–</span>'

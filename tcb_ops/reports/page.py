@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tcb_ops.reports.course import Drawing
-    from tcb_ops.reports.diff import Diff
-    from tcb_ops.reports.history import History
+    from tcb_ops.reports.diff import RunDiff
+    from tcb_ops.reports.history import ErrcodeHistory
     from tcb_ops.reports.remedies import Remedy
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord, Tally
@@ -79,8 +79,8 @@ def page(
     *,
     now: float,
     pdf: bool = True,
-    changes: Diff | None = None,
-    history: History | None = None,
+    changes: RunDiff | None = None,
+    history: ErrcodeHistory | None = None,
 ) -> str:
     """Write the report of a run as HTML, in the settings' language and time zone.
 
@@ -229,7 +229,7 @@ def _chart(drawing: Drawing | None, words: Words) -> dict[str, str]:
     }
 
 
-def _changes(changes: Diff | None, words: Words) -> dict[str, Any] | None:
+def _changes(changes: RunDiff | None, words: Words) -> dict[str, Any] | None:
     """What the page shows of a diff: its lines by kind of change, bounded."""
     if changes is None:
         return None
@@ -256,7 +256,7 @@ def _changes(changes: Diff | None, words: Words) -> dict[str, Any] | None:
     }
 
 
-def _past(history: History | None) -> dict[str, Any] | None:
+def _past(history: ErrcodeHistory | None) -> dict[str, Any] | None:
     """What the page shows of a history: its drawing, and the merchants with errcodes on most days."""
     if history is None or not history.lines:
         return None

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import Kind, Lang, Outcome, Text, legible, plural
+from tcb_ops.model import Lang, Outcome, Text, legible, plural
 from tcb_ops.reports.wording import own_words, why
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from tcb_ops.run import Run
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord, Tally
 
@@ -27,7 +26,6 @@ __all__ = [
     "errcode_table",
     "in_short",
     "render_errcodes",
-    "rest_of",
 ]
 
 CODES = 20
@@ -165,11 +163,6 @@ def _by_merchant(found: Iterable[Cause]) -> tuple[MerchantShare, ...]:
         for (appid, merchant), its in merchants.items()
     ]
     return tuple(sorted(shares, key=lambda share: (-share.rows, share.merchant, share.appid)))
-
-
-def rest_of(run: Run) -> str:
-    """Where a run's causes stand in full: in its report, or in the one that can be made."""
-    return f"tcb-ops report {run.id}" if run.record.kind is Kind.LINKS else "errcodes.csv"
 
 
 def render_errcodes(listed: Sequence[Cause], lang: Lang, rest: str = "errcodes.csv") -> Table:

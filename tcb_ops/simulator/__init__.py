@@ -3,6 +3,7 @@
 from tcb_ops.simulator.accounts import Account, Component, Environment, EnvStatus
 from tcb_ops.simulator.books import Call, Stored
 from tcb_ops.simulator.faults import Etag, Fault, Faults, Reset, Step
+from tcb_ops.simulator.implied import implied_outcomes
 from tcb_ops.simulator.plan import load_faults
 from tcb_ops.simulator.serve import Simulator, serve
 
@@ -19,6 +20,7 @@ __all__ = [
     "Simulator",
     "Step",
     "Stored",
+    "implied_outcomes",
     "load_faults",
     "serve",
 ]

@@ -53,9 +53,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from tcb_ops.model import Kind, Outcome
     from tcb_ops.simulator.accounts import Account, Component, Environment
 
 __all__ = ["Etag", "Fault", "Faults", "Reset", "Step"]
@@ -152,22 +149,3 @@ class Faults:
         return any(
             entry.calls and entry.step is step and fnmatchcase(path, entry.path) for entry in self.entries
         )
-
-    def implies(
-        self,
-        env: str,
-        appid: str,
-        path: str,
-        *,
-        kind: Kind,
-        attempts: int = 4,
-        siblings: Collection[str] = (),
-    ) -> frozenset[Outcome]:
-        """Give every outcome that a run may end this row with under the plan; see `implied_outcomes`.
-
-        `siblings` are the merchant's other environments: a fault there can stop the whole merchant. For a row of a
-        platform-owned environment `appid` is the component's, and the siblings are the platform's.
-        """
-        from tcb_ops.simulator.implied import implied_outcomes
-
-        return implied_outcomes(self, env, appid, path, kind=kind, attempts=attempts, siblings=siblings)

@@ -31,9 +31,19 @@ End = tuple[Outcome, Scope | None]
 
 
 def implied_outcomes(
-    faults: Faults, env: str, appid: str, path: str, *, kind: Kind, attempts: int, siblings: Collection[str]
+    faults: Faults,
+    env: str,
+    appid: str,
+    path: str,
+    *,
+    kind: Kind,
+    attempts: int = 4,
+    siblings: Collection[str] = (),
 ) -> frozenset[Outcome]:
-    """Give every outcome that the row may have.
+    """Return every outcome that a run may end this row with under the plan.
+
+    `siblings` are the merchant's other environments: a fault there can stop the whole merchant. For a row of a
+    platform-owned environment `appid` is the component's, and the siblings are the platform's.
 
     ================================================  =======================  =========================
     the plan says                                     links                    upload

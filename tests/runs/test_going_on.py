@@ -17,7 +17,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.model import Outcome
 from tcb_ops.runs.pacing import Pace
-from tcb_ops.simulator import Fault, Faults, Simulator
+from tcb_ops.simulator import Fault, Faults, Simulator, implied_outcomes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -330,8 +330,14 @@ def test_faults_of_a_plan_end_as_the_plan_implies(open_shop: OpenShop, whole: Wh
     for record in run.rows():
         row = record.row
         siblings = [m.env for m in shop.merchants if m.appid == row.appid and m.env != row.env]
-        implied = Faults(tuple(plan)).implies(
-            row.env, row.appid, row.path, kind=tcb.Kind.UPLOAD, attempts=4, siblings=siblings
+        implied = implied_outcomes(
+            Faults(tuple(plan)),
+            row.env,
+            row.appid,
+            row.path,
+            kind=tcb.Kind.UPLOAD,
+            attempts=4,
+            siblings=siblings,
         )
         assert record.end.outcome in implied, row
 
