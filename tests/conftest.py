@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from tcb_ops.simulator import Fault
 
 
+TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+"""What rich and click read of a terminal."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the notebooks' cells in their order, whatever the order of the tests, and in one process."""
@@ -38,10 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No settings and no proxies of whoever runs the tests."""
+    """No settings, proxies, language and terminal of whoever runs the tests."""
     for name in list(os.environ):
         if name.startswith("TCB_OPS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    for name in ("LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LANGUAGE", *TERMINAL):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("TCB_OPS_CHROMIUM", "")  # a browser per report would take most of the time
 
 
@@ -105,7 +112,7 @@ def whole() -> Whole:
 def until() -> Until:
     """Wait for something that nothing signals; hung is failed."""
 
-    def waited(true: Callable[[], bool], seconds: float = 20) -> None:
+    def waited(true: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, "waited in vain"

@@ -68,6 +68,10 @@ class Working:
         """Give the progress as it is committed, until the work ends."""
         return self._sitting.watch() if self._sitting is not None else iter(())
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long at most for the work's end; gives whether it has ended."""
+        return self._sitting is None or self._sitting.ended_within(seconds)
+
     def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
         """Hand the progress to `show` until the work ends; Ctrl-C cancels the work, tidily, and shows on."""
         try:

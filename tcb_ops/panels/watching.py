@@ -189,7 +189,7 @@ class Watched(widgets.VBox):
                 self.bar.value = render_look(look, self._lang, going=True)
                 if time.monotonic() >= due:
                     due = time.monotonic() + self._draw_grid(going=True)
-            time.sleep(LOOK_EVERY)
+            working.ended_within(LOOK_EVERY)
         error: TcbOpsError | None = None
         try:
             run = working.wait()

@@ -97,6 +97,11 @@ class Sitting:
                 return
             seen = look
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long at most for the sitting's end; gives whether it has ended."""
+        with self._news:
+            return self._news.wait_for(lambda: self._ended, seconds)
+
     def interrupted(self, interrupt: KeyboardInterrupt) -> None:
         """Note a Ctrl-C or SIGTERM that reached the caller while it watched; `wait` raises what follows from it."""
         self._exit_code = getattr(interrupt, "exit_code", 130)

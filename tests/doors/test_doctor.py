@@ -440,7 +440,7 @@ def test_live_without_a_terminal_needs_yes_and_with_one_the_word(open_office, tm
     try:
         with subprocess.Popen(words, cwd=tmp_path, stdin=theirs, stderr=subprocess.PIPE, text=True) as asked:
             os.write(ours, b"n\n")
-            _, said = asked.communicate(timeout=30)
+            _, said = asked.communicate(timeout=60)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -454,7 +454,7 @@ def test_live_deletes_before_it_ends_at_ctrl_c(open_office, tmp_path, until):
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: office.sim.stats["download"] or office.sim.stats["store_calls"] >= 2)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "deleted first" in said
     assert "Traceback" not in said

@@ -30,7 +30,7 @@ def stop_in_mid_run(desk, kind, number, until):
     with desk.process(*words(kind, *FEW)) as process:
         until(lambda: desk.shop.sim.stats[counter(kind)] >= 40)
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     return process.returncode, out, err
 
@@ -53,6 +53,7 @@ def read_csv(file):
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_desk, until, kind, number, code):
@@ -71,6 +72,7 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_desk, unti
     assert desk.shop.sim.stats[counter(kind)] <= 180 + 2 * 8
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_killed_run_goes_on_and_sends_little_twice(open_desk, until, kind):
     desk = open_desk(ROWS, HELD)
@@ -82,6 +84,7 @@ def test_a_killed_run_goes_on_and_sends_little_twice(open_desk, until, kind):
     assert desk.shop.sim.stats[counter(kind)] <= 180 + 2 * 8
 
 
+@pytest.mark.kill
 def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_desk, until):
     desk = open_desk(ROWS, HELD)
     _, out, _ = stop_in_mid_run(desk, "upload", signal.SIGINT, until)
@@ -94,6 +97,7 @@ def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_desk, until):
     assert report.code == 0, "what there is can be looked at"
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_work_on_one_run(open_desk, until):
     desk = open_desk(ROWS, [Fault(delay=0.05)])
     with desk.process(*words("upload", *FEW)) as process:
@@ -102,7 +106,7 @@ def test_two_at_once_do_not_work_on_one_run(open_desk, until):
         assert (said.code, said.out) == (2, "")
         assert "is being worked on by" in said.err
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 130
 
 

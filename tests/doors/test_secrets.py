@@ -112,6 +112,7 @@ def test_in_success_refusal_and_failure(desk):
     assert len(secrets(desk)) > 10
 
 
+@pytest.mark.kill
 def test_when_a_run_is_interrupted_or_killed(desk, until):
     for number in (signal.SIGINT, signal.SIGKILL):
         before = desk.calls
@@ -229,6 +230,7 @@ def test_the_platforms_own_secrets_in_runs_that_succeed_and_fail(platforms_desk)
     assert_planted_kept(desk, planted, out, err)
 
 
+@pytest.mark.kill
 def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, until):
     desk = platforms_desk
     (desk.folder / "ticket.txt").write_text("PrAcTiCe-other-ticket")

@@ -28,7 +28,7 @@ class Typed:
         self.process, self.terminal, self.seen = process, terminal, ""
 
     def wait_for(self, words):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while words not in self.seen:
             assert time.monotonic() < end, self.seen
             if not self.read():
@@ -52,7 +52,7 @@ class Typed:
         while self.read():
             pass
         out = self.process.stdout.read()
-        return self.process.wait(timeout=20), out
+        return self.process.wait(timeout=60), out
 
 
 @pytest.fixture
@@ -84,6 +84,7 @@ main()
 """The terminal is the process's own, so that a Ctrl-C typed there reaches it."""
 
 
+@pytest.mark.slow
 def test_a_bar_shows_rows_rate_and_outcomes(open_desk, on_terminal):
     desk = open_desk(many(TEA, BOOKS, rows=60), HELD)
     with on_terminal(desk, "upload", "list.csv", "--root", "files", "--concurrency", "8", "--json") as typed:
@@ -95,6 +96,7 @@ def test_a_bar_shows_rows_rate_and_outcomes(open_desk, on_terminal):
     assert json.loads(out)["counts"] == {"uploaded": 120}
 
 
+@pytest.mark.kill
 def test_ctrl_c_typed_ends_the_run_with_130_and_gives_the_terminal_back(open_desk, on_terminal):
     desk = open_desk(many(TEA, BOOKS, rows=150), HELD)
     with on_terminal(desk, "upload", "list.csv", "--root", "files", "--concurrency", "8", "--json") as typed:
@@ -108,6 +110,7 @@ def test_ctrl_c_typed_ends_the_run_with_130_and_gives_the_terminal_back(open_des
     assert typed.seen.count("\x1b[?25l") == typed.seen.count("\x1b[?25h"), "the cursor is back"
 
 
+@pytest.mark.slow
 def test_quiet_shows_no_bar(open_desk, on_terminal):
     desk = open_desk(many(TEA, rows=20), HELD)
     with on_terminal(desk, "upload", "list.csv", "--root", "files", "--quiet") as typed:
@@ -115,6 +118,7 @@ def test_quiet_shows_no_bar(open_desk, on_terminal):
     assert (code, typed.seen) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 3)])
 def test_many_live_environments_are_asked_about(open_desk, on_terminal, answer, code):
     """api.example.invalid never resolves: a yes ends with exit 3."""
@@ -127,6 +131,7 @@ def test_many_live_environments_are_asked_about(open_desk, on_terminal, answer, 
     assert ("Nothing was sent." in typed.seen) == (answer == "n")
 
 
+@pytest.mark.kill
 def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal):
     desk = open_desk(many(*SIX, rows=2), merchants=SIX)
     with on_terminal(
@@ -144,12 +149,13 @@ def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal
     assert desk("runs", "--json").json == {"runs": []}
 
 
+@pytest.mark.slow
 def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_desk):
     desk = open_desk(many(TEA, rows=40), [Fault(delay=0.7)])
     with desk.process("links", "list.csv", "--concurrency", "4", "--per-env", "4") as process:
         lines = [process.stderr.readline() for _ in range(2)]
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert "list.csv" in lines[0]
     assert "/40 · " in lines[1]
     assert " linked" in lines[1]
@@ -163,6 +169,7 @@ def test_a_short_run_without_a_terminal_says_no_progress(open_desk):
     assert "\x1b" not in said.err + said.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["y", "n"])
 def test_a_run_over_a_day_old_is_asked_about(open_desk, on_terminal, answer):
     desk = open_desk(many(TEA, rows=3))
@@ -183,6 +190,7 @@ def test_a_run_over_a_day_old_is_asked_about(open_desk, on_terminal, answer):
         assert f"--resume {run}" in typed.seen
 
 
+@pytest.mark.slow
 def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_desk):
     desk = open_desk(many(TEA, rows=5))
     with socket.socket() as nobody:
@@ -191,5 +199,5 @@ def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_desk):
         with desk.process("links", "list.csv", "--api-base", target, "--patience", "60") as process:
             lines = [process.stderr.readline() for _ in range(2)]
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
     assert f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s" in lines[1]

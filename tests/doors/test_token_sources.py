@@ -178,7 +178,7 @@ def test_a_command_that_is_interrupted_keeps_the_refresh_that_is_on_its_way(open
     with desk.process(*words) as process:
         until(lambda: sim.stats[f"authorizer_token:{TEA.appid}"])
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
     kept = json.loads((desk.folder / "tcb-ops.tokens" / f"{TEA.appid}.json").read_text())

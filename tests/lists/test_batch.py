@@ -156,6 +156,7 @@ print(os.listdir(os.environ["TMPDIR"]))
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
 def test_memory_does_not_grow_with_the_list(write: Callable[..., Path]) -> None:
     script = """

@@ -158,7 +158,7 @@ def test_four_hundred_environments_are_quick(folder: Path) -> None:
     for n in range(100):
         (folder / f"{n}.png").write_bytes(b"x")
     targets = [Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(400)]
-    began = time.perf_counter()
+    began = time.process_time()
     _, _, made = make(folder, targets, "{env}/{date}/{rel}")
     assert made.rows == 400 * 103
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5

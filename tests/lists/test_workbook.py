@@ -199,6 +199,7 @@ def test_a_workbook_with_any_byte_changed_is_read_or_refused_in_words(
             read_paths(tmp_path / "c.xlsx", merchants)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
 def test_a_hundred_thousand_rows_take_seconds_and_flat_memory(tmp_path: Path) -> None:
     script = """
@@ -206,9 +207,9 @@ import json, sys, time
 from tcb_ops.lists import Merchants, read_paths
 from tcb_ops.model import Merchant
 merchants = Merchants([Merchant(f"wx{i}", f"商户{i}", f"env-{i}") for i in range(200)])
-began = time.perf_counter()
+began = time.process_time()
 batch = read_paths(sys.argv[1], merchants)
-took = time.perf_counter() - began
+took = time.process_time() - began
 (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(json.dumps([batch.count, batch.envs, took, int(peak)]))
 """

@@ -50,12 +50,12 @@ class Lab:
         """Not settled: the run may be going on."""
         panel = panels.attach(run, **more)
         self.opened.append(panel)
-        panel.voice.settle(20)
+        panel.voice.settle(60)
         return panel
 
     def _settled(self, panel: Panel) -> Panel:
         self.opened.append(panel)
-        panel.settle(20)
+        panel.settle(60)
         return panel
 
     @property
@@ -93,7 +93,7 @@ def open_lab(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     yield opened
     for lab in labs:
         for panel in lab.opened:
-            panel.settle(20)
+            panel.settle(60)
     widgets.Widget.close_all()
 
 

@@ -264,6 +264,7 @@ def test_a_wrong_parameter_is_said_in_the_panel(open_lab: Any, read: Any, option
     assert said in read(open_lab().uploads(**options).voice.line)
 
 
+@pytest.mark.kill
 def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
     open_lab: Any, read: Any, until: Until
 ):
@@ -326,6 +327,7 @@ def test_merchants_and_tokens_are_looked_at(open_lab: Any, read: Any):
     assert "2 of 3 lines can work, 1 cannot" in read(panel.voice.line)
 
 
+@pytest.mark.slow
 def test_three_hundred_merchants_run_and_all_stand_in_the_grid(open_lab: Any, read: Any):
     everybody = [Merchant(f"wx{n}", f"商户{n:03}", f"env-{n}") for n in range(300)]
     lab = open_lab(many(*everybody, rows=2), merchants=everybody)

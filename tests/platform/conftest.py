@@ -1,9 +1,8 @@
-"""A fresh event loop per test, of each kind that runs use."""
+"""A fresh event loop per test."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,21 +12,25 @@ if TYPE_CHECKING:
 
     from scripted import Run
 
-LOOPS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"]
+
+@pytest.fixture
+def loop() -> str:
+    """Which event loop; a module in which the loop matters has this fixture with both."""
+    return "asyncio"
 
 
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Run:
+@pytest.fixture
+def run(loop: str) -> Run:
     """Run a coroutine in a fresh loop, in debug mode where asyncio would complain; hung is failed."""
 
     def in_loop(work: Coroutine[Any, Any, Any]) -> Any:
         factory = None
-        if request.param == "uvloop":
+        if loop == "uvloop":
             import uvloop
 
             factory = uvloop.new_event_loop
         with asyncio.Runner(debug=True, loop_factory=factory) as runner:
-            return runner.run(asyncio.wait_for(work, 20))
+            return runner.run(asyncio.wait_for(work, 60))
 
     return in_loop
 

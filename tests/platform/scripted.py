@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 SECRET = "SeCrEt-access-token-42"
+LOOPS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"]
+"""The event loops that runs use."""
 
 
 def length_in(head: bytes) -> int:

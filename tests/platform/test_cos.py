@@ -27,7 +27,7 @@ PATH = "目录/a b.png"
 SIGNATURE = (
     "q-sign-algorithm=sha1&q-ak=AKIDabc&q-sign-time=1;2&q-signature=ca20694b28aab1a395b20dbd5d92bdfc9c60993f"
 )
-QUICK = Timeouts(connect=2, answer=0.5, slowest=1 << 30)
+QUICK = Timeouts(connect=10, answer=10, slowest=1 << 30)
 
 
 def link_to(base: str, target: str = f"/bucket/{PATH}") -> Link:

@@ -105,6 +105,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
                 child.stdout.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("desk", [True], ids=["rotated"], indirect=True)
 def test_50_processes_of_20_tasks_that_meet_one_expired_token_refresh_it_once(desk: Desk) -> None:
     first = desk.token()
@@ -126,6 +127,7 @@ def check(desk: Desk) -> None:
     assert desk.stored()["refresh_token"] == desk.sim.refresh_token("wx0")
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("step", ["asked", "refreshed", "half-answered"])
 @pytest.mark.parametrize("late", [False, True], ids=["soon", "after-the-overlap"])
 def test_a_process_killed_at_a_step_of_a_refresh_leaves_a_working_refresh_token(
@@ -152,7 +154,7 @@ def test_a_process_killed_at_a_step_of_a_refresh_leaves_a_working_refresh_token(
         async with Server(between) as server:
             with desk.at(server.base):
                 child = desk.start("churn", server.base, str(desk.store))
-                await asyncio.wait_for(reached.wait(), 20)
+                await asyncio.wait_for(reached.wait(), 60)
                 child.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(child.wait)
 
@@ -166,7 +168,7 @@ def hand_on(port: int, head: bytes, body: bytes) -> bytes:
     """The simulator's answer to a request, byte for byte."""
     import socket
 
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as there:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as there:
         there.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1) + body)
         answer = b""
         while chunk := there.recv(65536):
@@ -175,6 +177,7 @@ def hand_on(port: int, head: bytes, body: bytes) -> bytes:
     return answer
 
 
+@pytest.mark.kill
 def test_a_process_killed_at_any_moment_leaves_a_working_refresh_token(desk: Desk) -> None:
     chance = random.Random(5)
     for _ in range(5):

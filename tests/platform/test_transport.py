@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING
 import aiohttp
 import httpx
 import pytest
-from scripted import SECRET, Connection, Run, Script, Server, always
+from scripted import LOOPS, SECRET, Connection, Run, Script, Server, always
 
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.platform.transport import Answer, Timeouts, Transport, proxy_for
+from tcb_ops.platform.transport import STANDARD, Answer, Timeouts, Transport, proxy_for
 from tcb_ops.platform.troubles import trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-QUICK = Timeouts(connect=0.2, answer=0.3, slowest=1 << 30)
+QUICK = Timeouts(connect=0.5, answer=0.3, slowest=1 << 30)
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def post(base: str, body: bytes = b"{}") -> httpx.Request:
@@ -43,7 +48,7 @@ def posted(base: str, stream: Stream) -> httpx.Request:
     )
 
 
-async def sent(script: Script, timeouts: Timeouts = QUICK) -> Answer:
+async def sent(script: Script, timeouts: Timeouts = STANDARD) -> Answer:
     async with Server(script) as server, Transport(connections=2, timeouts=timeouts) as transport:
         return await transport.send(post(server.base))
 
@@ -177,7 +182,7 @@ def test_a_server_that_brings_no_answer_is_one_fault_without_secrets(
     caplog.set_level(logging.DEBUG)
     began = time.monotonic()
     with pytest.raises(TransportError) as caught:
-        run(sent(script))
+        run(sent(script, QUICK if fault is TransportFault.TIMEOUT else STANDARD))
     gc.collect()  # what asyncio has to say about exceptions nobody fetched, it says now
     assert caught.value.fault is fault
     assert caught.value.__cause__ is None
@@ -187,13 +192,13 @@ def test_a_server_that_brings_no_answer_is_one_fault_without_secrets(
     assert "/tcb/uploadfile" not in shown(caught.value) + caplog.text
     assert "127.0.0.1" in caught.value.text.en
     assert "127.0.0.1" in caught.value.text.zh
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
 
 def test_a_chunk_that_breaks_later_ends_too(run: Run) -> None:
     # Whether as garbage or as silence is the parser's affair: aiohttp 3.14 closes the connection and tells nobody.
     with pytest.raises(TransportError):
-        run(sent(breaks_its_chunks_later))
+        run(sent(breaks_its_chunks_later, QUICK))
 
 
 def test_refused_is_unreachable_and_not_a_reset(run: Run) -> None:
@@ -236,11 +241,11 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
 
     async def posting() -> None:
         async with Server(never_reads) as server:
-            # 64 MiB at 16 MiB/s: a deadline of 4.5 s, a silence of 0.55 s
-            timeouts = Timeouts(connect=0.2, answer=0.3, slowest=16 << 20)
+            # 1 GiB at 16 MiB/s: a deadline of more than 60 s, a silence of 0.55 s
+            timeouts = Timeouts(connect=0.5, answer=0.3, slowest=16 << 20)
             async with Transport(connections=1, timeouts=timeouts) as transport:
                 if body == "stream":
-                    await transport.send(posted(server.base, Stream(256, 1 << 18)), sending=64 << 20)
+                    await transport.send(posted(server.base, Stream(4096, 1 << 18)), sending=1 << 30)
                 else:
                     await transport.send(post(server.base, bytes(1 << 20)), sending=1 << 20)
 
@@ -248,16 +253,16 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
     with pytest.raises(TransportError) as caught:
         run(posting())
     assert caught.value.fault is TransportFault.TIMEOUT
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 def test_a_slow_sending_that_goes_on_is_not_given_up(run: Run) -> None:
     async def posting() -> Answer:
         async with Server(always(b"all of it")) as server:
-            timeouts = Timeouts(connect=0.1, answer=0.2, slowest=16 << 20)
+            timeouts = Timeouts(connect=0.5, answer=0.8, slowest=16 << 20)
             async with Transport(connections=1, timeouts=timeouts) as transport:
                 # longer than connecting and silence together, shorter than the deadline
-                return await transport.send(posted(server.base, Stream(6, 64, 0.15)), sending=64 << 20)
+                return await transport.send(posted(server.base, Stream(6, 64, 0.3)), sending=1 << 30)
 
     assert run(posting()).body == b"all of it"
 
@@ -367,7 +372,7 @@ def test_an_answer_that_comes_before_the_body_was_read_ends_the_sending(run: Run
 
     async def posting() -> list[int | TransportFault]:
         seen: list[int | TransportFault] = []
-        async with Transport(connections=1, timeouts=Timeouts(connect=1, answer=3)) as transport:
+        async with Transport(connections=1) as transport:
             for _ in range(20):
                 async with Server(refuses_early) as server:
                     try:
@@ -382,7 +387,7 @@ def test_an_answer_that_comes_before_the_body_was_read_ends_the_sending(run: Run
     began = time.monotonic()
     seen = run(posting())
     assert set(seen) <= {403, TransportFault.RESET}, "which of them depends on what the system delivers first"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 def test_an_early_answer_that_arrived_is_returned(run: Run) -> None:
@@ -559,15 +564,15 @@ def test_a_proxy_that_never_opens_the_tunnel_is_a_timeout_long_before_the_deadli
     async def posting() -> None:
         async with Server(never_answers) as server:
             monkeypatch.setenv("https_proxy", server.base)
-            timeouts = Timeouts(connect=0.2, answer=0.3, slowest=16 << 20)
+            timeouts = Timeouts(connect=0.5, answer=0.3, slowest=16 << 20)
             async with Transport(connections=1, timeouts=timeouts) as transport:
-                await transport.send(posted("https://cos.example.cn", Stream(256, 1 << 18)), sending=64 << 20)
+                await transport.send(posted("https://cos.example.cn", Stream(4096, 1 << 18)), sending=1 << 30)
 
     began = time.monotonic()
     with pytest.raises(TransportError) as caught:
         run(posting())
     assert caught.value.fault is TransportFault.TIMEOUT
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 # Every library error has its place

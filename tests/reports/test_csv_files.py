@@ -152,6 +152,7 @@ def peak_of(rows: int, folder: Path, settings: Settings) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, in_english: Settings) -> None:
     peak_of(500, tmp_path / "warm", in_english)
     small = peak_of(1_000, tmp_path / "small", in_english)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("pages")]
 WIDTHS = {"laptop": 1280, "phone": 390}
 LONG = "商户名称很长而且没有空格" * 12 + "AnEndWithoutAnySpace" * 3
 EVIL = '<img src="http://203.0.113.9/x.png" onerror="ran=1"><script>ran=1</script>"\'>&lt;'

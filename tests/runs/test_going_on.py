@@ -140,7 +140,7 @@ def test_ctrl_c_in_a_process_ends_the_run_tidily(open_shop: OpenShop, until: Unt
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: shop.sim.stats.get("stored", 0) >= 20)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert "InterruptedRunError" in said
     counts = latest(shop).counts
     assert counts["uploaded"] + counts["pending"] == 200

@@ -341,7 +341,7 @@ def test_processes_that_make_the_ledger_at_once_make_one(tmp_path: Path) -> None
         process.stdin.write("x")
         process.stdin.flush()
     for process in processes:
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert [process.returncode for process in processes] == [0, 0, 0, 0]
 
 

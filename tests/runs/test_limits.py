@@ -74,9 +74,9 @@ def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_shop: Open
 def test_merchants_do_not_share_a_rate(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(*TEN, rows=3), merchants=TEN)
     began = time.monotonic()
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=Pace(rate=4))
+    run = tcb.upload(shop.read(), settings=shop.settings, pace=Pace(rate=2))
     assert whole(run, 30) == {"uploaded": 30}
-    assert time.monotonic() - began < 29 / 4
+    assert time.monotonic() - began < 29 / 2
 
 
 def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency(
@@ -114,9 +114,9 @@ def test_more_rows_than_a_refill_all_go(open_shop: OpenShop, whole: Whole) -> No
 
 
 def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=0.8)])
+    shop = open_shop(many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=1.5)])
     batch = shop.read()
     began = time.process_time()
     run = tcb.upload(batch, settings=shop.settings, pace=Pace(concurrency=1, backoff=0.01))
-    assert time.process_time() - began < 0.6
+    assert time.process_time() - began < 1
     assert run.counts == {"uploaded": 2}

@@ -80,12 +80,12 @@ def test_it_stops_in_time_although_an_answer_is_held_back(start):
         body = b'{"env":"shop-a-1f2e3d","path":"a"}'
         head = b"POST /tcb/uploadfile?access_token=token-of-a%%2B1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
         connection.sendall(head % len(body) + body)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while not talk.sim.stats["link_calls"] and time.monotonic() < until:
             time.sleep(0.005)
         began = time.monotonic()
         talk.sim.__exit__(None, None, None)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
