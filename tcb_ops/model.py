@@ -187,6 +187,10 @@ class Row:
     mtime_ns: int | None = None
     invalid: Text | None = None
     """With `on_bad="skip"`: the problem's message, and the row ends as invalid."""
+    content_type: str = ""
+    """From the list, empty where it says none. In an upload run: what the object is stored with."""
+    cache_control: str = ""
+    """The object's Cache-Control; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from tcb_ops.lists.callers import NoCaller
 from tcb_ops.lists.cells import EDGE, shown, trim
 from tcb_ops.lists.odd import Kind, NotText, not_computed, odd_problem
-from tcb_ops.lists.rules import MAX_PATH_BYTES, not_advised, path_problem, too_long_in_urls
+from tcb_ops.lists.rules import (
+    MAX_PATH_BYTES,
+    header_problem,
+    is_media_type,
+    not_advised,
+    path_problem,
+    too_long_in_urls,
+)
 from tcb_ops.model import Problem, Row, Text
 from tcb_ops.spreadsheet import unguard
 
@@ -54,6 +61,10 @@ class RowCheck:
         self._env, self._merchant, self._appid, self._path, self._file = (
             found.get(ours, -1) for ours in ("env", "merchant", "appid", "path", "file")
         )
+        self._content_type, self._cache_control = (
+            found.get("content_type", -1),
+            found.get("cache_control", -1),
+        )
         self._callers = callers
         self._seen: dict[str, tuple[int, int, str]] = {}
 
@@ -77,6 +88,7 @@ class RowCheck:
         merchant = self._value(line, cells, self._merchant, "merchant", odd)
         appid = self._value(line, cells, self._appid, "appid", odd)
         file = self._value(line, cells, self._file, "file", odd).replace("\\", "/")
+        content_type, cache_control = self._object_headers(line, cells, odd)
         name = ""
         # Cells too many mostly means that they are not where they belong: judging them would only mislead.
         if not problems:
@@ -98,7 +110,17 @@ class RowCheck:
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
-        return Row(line, env, path, appid, name, file, tuple(cells)), problems
+        return Row(
+            line,
+            env,
+            path,
+            appid,
+            name,
+            file,
+            tuple(cells),
+            content_type=content_type,
+            cache_control=cache_control,
+        ), problems
 
     def warnings(self) -> tuple[Text, ...]:
         """One sentence per kind of doubt: how many, and where the first is."""
@@ -134,6 +156,19 @@ class RowCheck:
         if too_long_in_urls(path):
             self._note("long", line, "")
         return True
+
+    def _object_headers(self, line: int, cells: list[str], odd: dict[str, Problem]) -> tuple[str, str]:
+        """Content-Type and Cache-Control as the list gives them; empty where it does not."""
+        if self._content_type < 0 and self._cache_control < 0:
+            return "", ""
+        content_type = self._value(line, cells, self._content_type, "content_type", odd)
+        cache_control = self._value(line, cells, self._cache_control, "cache_control", odd)
+        for ours, value in (("content_type", content_type), ("cache_control", cache_control)):
+            if wrong := header_problem(value):
+                odd[ours] = Problem(line, self.column(ours), *wrong, shown(value))
+        if content_type and not is_media_type(content_type):
+            self._note("no type", line, shown(content_type, 40))
+        return content_type, cache_control
 
     def _note(self, kind: str, line: int, what: str) -> None:
         times, first, first_what = self._seen.get(kind, (0, line, what))
@@ -172,6 +207,10 @@ _WARNINGS = {
     "not advised": (
         "Paths with characters the storage advises against: {n}; they are sent as they are (first: line {line}, {what})",
         "有 {n} 个路径含有云存储不建议使用的字符，将原样发送（第一处：第 {line} 行，{what}）",
+    ),
+    "no type": (
+        "Content types that are not like image/png: {n}; they are sent as they are (first: line {line}, '{what}')",
+        "有 {n} 个内容类型不是 image/png 这样的媒体类型，将原样发送（第一处：第 {line} 行，“{what}”）",
     ),
     "long": (
         f"Paths over {MAX_PATH_BYTES} bytes when percent-encoded: {{n}}; the storage may refuse them (first: line {{line}})",

@@ -41,6 +41,8 @@ LIST_COLUMNS = _known(
     path="path cloudpath uploadpath 路径 上传路径 云端路径 云路径 云存储路径 目标路径 云端文件路径",
     file="file localfile localpath 文件 本地文件 本地路径 本地文件路径",
     appid=_APPID,
+    content_type="contenttype mimetype mime类型 内容类型 媒体类型",
+    cache_control="cachecontrol 缓存控制 缓存策略",
 )
 LIST_NEEDS = (("env", "merchant"), ("path",))
 MERCHANT_COLUMNS = _known(

@@ -70,7 +70,7 @@ def read_paths(
     r"""Read a path list (CSV, TSV or XLSX) and check every row.
 
     `root`: the folder of the local files, which are then looked at; None leaves them alone. `columns`: our name
-    (env, merchant, path, file, appid) → the header that means it, where that is not a known one. `on_bad`: "refuse"
+    (env, merchant, path, file, appid, content_type, cache_control) → the header that means it, where that is not a known one. `on_bad`: "refuse"
     raises where any row has a problem, "skip" marks those rows invalid. `header_row`: the header's row, 0 has it
     found. In a workbook `sheet` names the sheet and `rows` says whether hidden rows count. `file_map`: items such as
     `D:\素材=/data/素材`, for local files written on another machine; needs `root`.

@@ -11,7 +11,14 @@ from urllib.parse import quote
 
 from tcb_ops.model import Text
 
-__all__ = ["MAX_PATH_BYTES", "not_advised", "path_problem", "too_long_in_urls"]
+__all__ = [
+    "MAX_PATH_BYTES",
+    "header_problem",
+    "is_media_type",
+    "not_advised",
+    "path_problem",
+    "too_long_in_urls",
+]
 
 MAX_PATH_BYTES = 850
 """Both pages limit "the encoded length". Taken as UTF-8: the object overview defines a key as UTF-8 text in the same
@@ -20,6 +27,7 @@ this in that form is warned about, not refused."""
 
 _PLAIN = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;.*)?")
 _DOTS = re.compile(r"(?:^|/)(\.{1,2})(?:/|$)")
 _NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u00ff\u200b-\u200f\u2028-\u202e\u2060\ufeff]")
 
@@ -91,6 +99,26 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
             Text("shorten it (a Chinese character is 3 bytes)", "请缩短路径（一个汉字占 3 字节）"),
         )
     return None
+
+
+def header_problem(value: str) -> tuple[Text, Text] | None:
+    """What is wrong with a value that becomes a header of the object, and how to fix it; None where it may be sent."""
+    found = _CONTROL.search(value)
+    if found is None:
+        return None
+    code = f"U+{ord(found.group()):04X}"
+    return (
+        Text(f"the value holds a control character ({code})", f"值里有控制字符（{code}）"),
+        Text(
+            "take it out; a line break or tab may have got in by pasting",
+            "请删掉它；可能是粘贴时带进了换行或制表符",
+        ),
+    )
+
+
+def is_media_type(value: str) -> bool:
+    """Whether a content type has the form `type/subtype`, with or without parameters."""
+    return _MEDIA_TYPE.fullmatch(value) is not None
 
 
 def not_advised(path: str) -> str:

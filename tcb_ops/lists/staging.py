@@ -31,7 +31,7 @@ PRAGMA synchronous = OFF;
 PRAGMA cache_size = -4000;
 CREATE TABLE rows (
     line INTEGER PRIMARY KEY, env TEXT, path TEXT, appid TEXT, merchant TEXT, file TEXT, cells TEXT,
-    size INTEGER, mtime_ns INTEGER
+    size INTEGER, mtime_ns INTEGER, content_type TEXT, cache_control TEXT
 );
 CREATE TABLE problems (
     id INTEGER PRIMARY KEY, line INTEGER, header TEXT, en TEXT, zh TEXT, mend_en TEXT, mend_zh TEXT, value TEXT,
@@ -64,10 +64,23 @@ class Staging:
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Add rows, each line once."""
         values = (
-            (r.line, r.env, r.path, r.appid, r.merchant, r.file, _SEPARATOR.join(r.cells)) for r in rows
+            (
+                r.line,
+                r.env,
+                r.path,
+                r.appid,
+                r.merchant,
+                r.file,
+                _SEPARATOR.join(r.cells),
+                r.content_type,
+                r.cache_control,
+            )
+            for r in rows
         )
         self._put(
-            "INSERT INTO rows (line, env, path, appid, merchant, file, cells) VALUES (?,?,?,?,?,?,?)", values
+            "INSERT INTO rows (line, env, path, appid, merchant, file, cells, content_type, cache_control) "
+            "VALUES (?,?,?,?,?,?,?,?,?)",
+            values,
         )
 
     def add_problems(self, problems: Iterable[Problem], *, of_file: bool = False) -> None:
@@ -122,12 +135,13 @@ class Staging:
         last, end = 0, EVERY_LINE if until is None else until
         only = f"AND {_VALID}" if until is not None else ""
         while page := self.ask(
-            "SELECT line, env, path, appid, merchant, file, cells, size, mtime_ns FROM rows "  # noqa: S608  own names
+            "SELECT line, env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control "  # noqa: S608  own names
+            "FROM rows "
             f"WHERE line > ? AND line <= ? {only} ORDER BY line LIMIT ?",
             (last, end, _PAGE),
         ):
             invalid = self._said(last, page[-1][0])
-            for line, env, path, appid, merchant, file, cells, size, mtime_ns in page:
+            for line, env, path, appid, merchant, file, cells, size, mtime_ns, *headers in page:
                 yield Row(
                     line,
                     env,
@@ -139,6 +153,7 @@ class Staging:
                     size,
                     mtime_ns,
                     invalid.get(line),
+                    *headers,
                 )
             last = page[-1][0]
 

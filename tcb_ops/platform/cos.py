@@ -1,7 +1,7 @@
 """The store: COS's form post of one local file, and what COS answers.
 
 The form's fields and their order are the interface page's (key, Signature, x-cos-security-token, x-cos-meta-fileid,
-the file last); success is 200, 201 or 204 with an ETag and without an `<Error>` body. Source: domain.md §1.2–1.4.
+then COS's own Content-Type and Cache-Control, the file last); success is 200, 201 or 204 with an ETag and without an `<Error>` body. Source: domain.md §1.2–1.4.
 """
 
 from __future__ import annotations
@@ -70,7 +70,12 @@ class Unconfirmed:
 
 
 async def post_object(
-    transport: Transport, link: Link, path: str, body: FileBody
+    transport: Transport,
+    link: Link,
+    path: str,
+    body: FileBody,
+    content_type: str = "",
+    cache_control: str = "",
 ) -> Stored | StoreRefusal | Unconfirmed:
     """Post a file to its link; the file is closed afterwards, whatever happens.
 
@@ -79,6 +84,8 @@ async def post_object(
         link: from `Wechat.upload_link`, its URL used byte for byte.
         path: the cloud path that the link was asked for; the form's key.
         body: from `open_file`; a retry opens the file again.
+        content_type: what the object is served as; empty leaves it to the store (application/octet-stream).
+        cache_control: the object's Cache-Control; empty for none.
 
     Raises:
         TransportError: no answer, or success before the whole file was sent.
@@ -89,7 +96,7 @@ async def post_object(
     with body:
         body.take()
         boundary = secrets.token_hex(16)
-        head, tail = _around(boundary, link, path)
+        head, tail = _around(boundary, link, path, content_type, cache_control)
         length = len(head) + body.size + len(tail)
         url = link.url.reveal()
         form = httpx.Request(
@@ -146,7 +153,9 @@ class _Form(httpx.AsyncByteStream):
         yield self._tail
 
 
-def _around(boundary: str, link: Link, path: str) -> tuple[bytes, bytes]:
+def _around(
+    boundary: str, link: Link, path: str, content_type: str, cache_control: str
+) -> tuple[bytes, bytes]:
     """The form before and after the file's bytes.
 
     The file has a constant for a name, since COS uses it only where the key says `${filename}`; there it is these
@@ -157,6 +166,8 @@ def _around(boundary: str, link: Link, path: str) -> tuple[bytes, bytes]:
         "Signature": link.authorization.reveal(),
         "x-cos-security-token": link.token.reveal(),
         "x-cos-meta-fileid": link.cos_file_id.reveal(),
+        **({"Content-Type": content_type} if content_type else {}),
+        **({"Cache-Control": cache_control} if cache_control else {}),
     }
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'

@@ -17,6 +17,7 @@ from tcb_ops.reports.checks import Check, State
 from tcb_ops.reports.digest import RowsDigest
 from tcb_ops.reports.export import ERRCODES, FAILED, RESULTS
 from tcb_ops.reports.files import (
+    CONTENT_TYPE,
     ERRCODE_COLUMNS,
     RESULT_COLUMNS,
     WORDS,
@@ -219,8 +220,14 @@ def _first_difference(
     def facts(line: list[str]) -> list[str]:
         return line[:words_at] + line[words_at + len(WORDS) :]
 
-    if next(lines, []) != [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]:
+    head: list[str] = next(lines, [])
+    whole = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
+    older = head == [name for name in whole if name != CONTENT_TYPE]  # a report from before there were types
+    if head != whole and not older:
         return _head(name)
+    type_at = names.index(CONTENT_TYPE)
+    if older:
+        del names[type_at]
     for record, line in zip_longest(records, lines):
         if record is None:
             return Text(
@@ -237,6 +244,8 @@ def _first_difference(
             for value in values
         ]
         known += (iso(started), iso(ended))
+        if older:
+            del known[type_at]
         found = facts(line)
         if found != known and found != (shown := [*map(masked, known)]):
             return _cell(names, found, shown, f"{name}:{lines.line_num}", _where(record))

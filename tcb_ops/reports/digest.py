@@ -4,7 +4,8 @@ SHA-256 of a JSON text in UTF-8: one array that holds an array per row, in the o
 and with nothing escaped that JSON lets stand (Python: `json.dumps(rows, ensure_ascii=False, separators=(",", ":"))`).
 A row is `line, env, appid, merchant, path, file, size, [cells], outcome, reason, detail, errcode, errmsg, rid,
 http_status, store_code, attempts, bytes, md5, file_id, started, ended`: what there is not is null (no reason: an empty
-text), times are whole milliseconds since 1970 (UTC).
+text), times are whole milliseconds since 1970 (UTC). Where the object was given headers, `content_type, cache_control`
+follow.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
     """Everything that the ledger keeps of a row, in the order that the digest is over."""
     row, end = record.row, record.end
     started, ended = end.started_at, end.ended_at
+    # Runs of before headers were sent have none, and keep the digest of their reports.
+    headers = (row.content_type, row.cache_control) if row.content_type or row.cache_control else ()
     return (
         row.line,
         row.env,
@@ -81,4 +84,5 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
         end.file_id,
         None if started is None else round(started * 1000),
         None if ended is None else round(ended * 1000),
+        *headers,
     )

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from datetime import tzinfo
     from pathlib import Path
 
-    from tcb_ops.model import Lang, RowEnd
+    from tcb_ops.model import Lang
     from tcb_ops.reports.table import Cause
     from tcb_ops.runs.records import RowRecord
     from tcb_ops.settings import Settings
 
 __all__ = [
+    "CONTENT_TYPE",
     "ERRCODE_COLUMNS",
     "RESULT_COLUMNS",
     "WORDS",
@@ -38,6 +39,7 @@ __all__ = [
     "write_rows",
 ]
 
+CONTENT_TYPE = "tcb_content_type"
 RESULT_COLUMNS = (
     "tcb_line",
     "tcb_merchant",
@@ -55,6 +57,7 @@ RESULT_COLUMNS = (
     "tcb_bytes",
     "tcb_md5",
     "tcb_file_id",
+    CONTENT_TYPE,
     "tcb_started_at",
     "tcb_ended_at",
 )
@@ -95,13 +98,13 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
     """
     end = record.end
     if end.reason is None and end.outcome in _NOTHING_TO_SAY:
-        return (*_whose(record), "", "", *_how(end))
-    return (*_whose(record), reason_text(end).of(lang), action_text(end).of(lang), *_how(end))
+        return (*_whose(record), "", "", *_how(record))
+    return (*_whose(record), reason_text(end).of(lang), action_text(end).of(lang), *_how(record))
 
 
 def fact_values(record: RowRecord) -> tuple[Any, ...]:
     """Give the same without WORDS: what does not hang on the language, nor on our wording."""
-    return (*_whose(record), *_how(record.end))
+    return (*_whose(record), *_how(record))
 
 
 def _whose(record: RowRecord) -> tuple[Any, ...]:
@@ -109,7 +112,8 @@ def _whose(record: RowRecord) -> tuple[Any, ...]:
     return row.line, row.merchant, row.appid, row.env, record.end.outcome.value
 
 
-def _how(end: RowEnd) -> tuple[Any, ...]:
+def _how(record: RowRecord) -> tuple[Any, ...]:
+    end = record.end
     return (
         end.errcode,
         redact(end.errmsg) if end.errmsg else "",
@@ -120,6 +124,7 @@ def _how(end: RowEnd) -> tuple[Any, ...]:
         end.bytes,
         end.md5,
         redact(end.file_id) if "=" in end.file_id else end.file_id,
+        record.row.content_type,
         end.started_at,
         end.ended_at,
     )

@@ -157,7 +157,9 @@ class Calls:
             with body:
                 self.upload_calls += 1
                 job.tries.calls += 1
-                answer = await post_object(self.transport, link, row.path, body)
+                answer = await post_object(
+                    self.transport, link, row.path, body, row.content_type, row.cache_control
+                )
         except FileChangedError as error:
             return self._end(job, Outcome.FAILED, Reason.FILE_CHANGED, error.text)
         except FileUnreadableError as error:
@@ -191,10 +193,12 @@ class Calls:
         return self._stored(job, link, answer)
 
     async def _unchanged(self, job: Job, earlier: Earlier) -> RowEnd | None:
-        """The end of a row whose bytes an earlier run put there; None where they differ, or cannot be read."""
+        """The end of a row whose bytes and headers an earlier run put there; None where they differ, or cannot be read."""
         row = job.row
         planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
         if earlier.bytes != row.size:
+            return None
+        if (earlier.content_type, earlier.cache_control) != (row.content_type, row.cache_control):
             return None
         try:
             digest = self.digests.get(planned, "") or await asyncio.to_thread(hash_file, *planned)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
-from tcb_ops.runs.schema import SCHEMA, version
+from tcb_ops.runs.schema import ADDED_COLUMNS, SCHEMA, version
 
 __all__ = ["not_a_ledger", "on_network", "open_database"]
 
@@ -94,6 +94,25 @@ def _open_schema(engine: sa.Engine, name: str) -> None:
             f"its schema is version {found}, this tcb-ops knows {version.info['current']}: use the tcb-ops that made it",
             f"它的结构版本是 {found}，本版 tcb-ops 只认识 {version.info['current']}：请使用生成它的 tcb-ops",
         )
+    _add_columns(engine)
+
+
+def _add_columns(engine: sa.Engine) -> None:
+    """Add the columns that an older ledger lacks; another process may add them at the same time."""
+    for column in _missing_columns(engine):
+        kind = column.type.compile(engine.dialect)
+        try:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}")
+        except SQLAlchemyError:
+            if column in _missing_columns(engine):
+                raise
+
+
+def _missing_columns(engine: sa.Engine) -> list[sa.Column[str]]:
+    with engine.connect() as connection:
+        there = {column["name"] for column in sa.inspect(connection).get_columns("rows")}
+    return [column for column in ADDED_COLUMNS if column.name not in there]
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -110,7 +110,9 @@ class Ledger(Lookup):
                 )
             count = 0
             stream = iter(planned)
-            while batch := [plan_values(number, row, number_of, lang) for row in islice(stream, BATCH)]:
+            while batch := [
+                plan_values(number, row, number_of, lang, new.kind) for row in islice(stream, BATCH)
+            ]:
                 connection.execute(rows.insert(), batch)
                 count += len(batch)
             connection.execute(runs.update().where(runs.c.number == number).values(rows=count))

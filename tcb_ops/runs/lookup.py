@@ -182,7 +182,16 @@ class Lookup:
     def earlier(self, run: RunRecord, place: EnvRecord, paths: Sequence[str]) -> dict[str, Earlier]:
         """What earlier uploads to this target left at some paths of an environment, where the last word is certain."""
         query = (
-            sa.select(rows.c.path, rows.c.outcome, runs.c.id, rows.c.md5, rows.c.bytes, rows.c.file_id)
+            sa.select(
+                rows.c.path,
+                rows.c.outcome,
+                runs.c.id,
+                rows.c.md5,
+                rows.c.bytes,
+                rows.c.file_id,
+                sa.func.coalesce(rows.c.content_type, ""),
+                sa.func.coalesce(rows.c.cache_control, ""),
+            )
             .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
             .join(runs, runs.c.number == rows.c.run)
             .where(

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.lists.content_types import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd, Text
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class Earlier:
     md5: str
     bytes: int
     file_id: str
+    content_type: str
+    cache_control: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +178,14 @@ def end_values(number: int, end: RowEnd) -> dict[str, Any]:
     }
 
 
-def plan_values(number: int, row: Row, number_of: dict[tuple[str, str], int], lang: Lang) -> dict[str, Any]:
-    """A planned row's record."""
+def plan_values(
+    number: int, row: Row, number_of: dict[tuple[str, str], int], lang: Lang, kind: Kind
+) -> dict[str, Any]:
+    """A planned row's record; of an upload with the headers that the object is to have."""
+    content_type = cache_control = None
+    if kind is Kind.UPLOAD:
+        content_type = row.content_type or content_type_of(row.path, row.file)
+        cache_control = row.cache_control
     return {
         "run": number,
         "line": row.line,
@@ -189,6 +198,8 @@ def plan_values(number: int, row: Row, number_of: dict[tuple[str, str], int], la
         "outcome": Outcome.INVALID if row.invalid else Outcome.PENDING,
         "reason": Reason.INVALID if row.invalid else "",
         "detail": row.invalid.of(lang) if row.invalid else "",
+        "content_type": content_type,
+        "cache_control": cache_control,
     }
 
 
@@ -202,13 +213,24 @@ def read_row(record: Any, place: EnvRecord) -> Row:
     """The row of a record of the rows table."""
     line, _, path, file, size, mtime_ns, cells = record[1:8]
     return Row(
-        line, place.env, path, place.appid, place.merchant, file, tuple(_decode(cells)[0]), size, mtime_ns
+        line,
+        place.env,
+        path,
+        place.appid,
+        place.merchant,
+        file,
+        tuple(_decode(cells)[0]),
+        size,
+        mtime_ns,
+        None,
+        record[22] or "",
+        record[23] or "",
     )
 
 
 def read_end(record: Any) -> RowEnd:
     """The end of a record's row."""
-    return RowEnd(record[1], _OUTCOMES[record[8]], _REASONS[record[9]], *record[10:])
+    return RowEnd(record[1], _OUTCOMES[record[8]], _REASONS[record[9]], *record[10:22])
 
 
 def read_run(record: Any) -> RunRecord:

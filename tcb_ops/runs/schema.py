@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["SCHEMA", "STORED", "envs", "exports", "rows", "runs", "spent", "version"]
+__all__ = ["ADDED_COLUMNS", "SCHEMA", "STORED", "envs", "exports", "rows", "runs", "spent", "version"]
 
 SCHEMA = sa.MetaData()
 
@@ -83,8 +83,13 @@ rows = sa.Table(
     _text("file_id"),
     sa.Column("started_at", sa.Double),
     sa.Column("ended_at", sa.Double),
+    sa.Column("content_type", sa.Text),
+    sa.Column("cache_control", sa.Text),
     sqlite_with_rowid=False,
 )
+
+ADDED_COLUMNS = (rows.c.content_type, rows.c.cache_control)
+"""Columns that ledgers of version 1 made before they were thought of get when they are opened. They are nullable."""
 
 spent = sa.Table(
     "spent",

@@ -20,6 +20,9 @@ class Stored(NamedTuple):
     """Hex."""
     times: int
     """How often it was received."""
+    content_type: str = ""
+    """As the form gave it; empty where it gave none."""
+    cache_control: str = ""
 
 
 class Call(NamedTuple):
@@ -82,10 +85,14 @@ class Books:
         if place >= 0:
             self.calls[place] = self.calls[place]._replace(answer=answer)
 
-    def stored(self, bucket: str, key: str, size: int, md5: str) -> None:
+    def stored(
+        self, bucket: str, key: str, size: int, md5: str, content_type: str, cache_control: str
+    ) -> None:
         """Note an object received whole."""
         before = self.objects.get((bucket, key))
-        self.objects[bucket, key] = Stored(size, md5, before.times + 1 if before else 1)
+        self.objects[bucket, key] = Stored(
+            size, md5, before.times + 1 if before else 1, content_type, cache_control
+        )
         self.stats["stored"] += 1
 
     def new_id(self, now: float) -> str:

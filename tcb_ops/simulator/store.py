@@ -90,7 +90,8 @@ class Store:
                 checked = self._put(upload, bucket, path) or checked
         if isinstance(checked, Refusal):
             return self._refuse(request, place, checked)
-        self._books.stored(bucket, path, form.size, md5)
+        headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
+        self._books.stored(bucket, path, form.size, md5, *headers)
         response = self._accept(request, place, form, bucket, path, _etag(md5, fault))
         return within(request, response) if fault is not None and fault.reset is Reset.MIDDLE else response
 
@@ -136,10 +137,16 @@ class Store:
             missing = Refusal(404, "NoSuchKey", "The specified key does not exist.")
             return self._xml(request, refused or missing)
         self._books.stats["fetched"] += 1
-        headers = self._headers() | {"ETag": f'"{self._books.objects[bucket, path].md5}"'}
+        stored = self._books.objects[bucket, path]
+        headers = self._headers() | {
+            "ETag": f'"{stored.md5}"',
+            "Content-Type": stored.content_type or "application/octet-stream",
+        }
+        if stored.cache_control:
+            headers["Cache-Control"] = stored.cache_control
         if isinstance(found, Path):
             return web.FileResponse(found, headers=headers)
-        return web.Response(body=found, headers=headers | {"Content-Type": "application/octet-stream"})
+        return web.Response(body=found, headers=headers)
 
     def _refuse(self, request: web.BaseRequest, place: int, refusal: Refusal) -> web.Response:
         self._books.answered(place, Step.STORE, refusal.status)

@@ -58,10 +58,10 @@ def opened(path: Path) -> FileBody:
 
 
 async def posted(
-    script: Script, body: FileBody, path: str = PATH
+    script: Script, body: FileBody, path: str = PATH, *headers: str
 ) -> tuple[Stored | StoreRefusal | Unconfirmed, Server]:
     async with Server(script) as server, Transport(connections=1, timeouts=QUICK) as transport:
-        return await post_object(transport, link_to(server.base), path, body), server
+        return await post_object(transport, link_to(server.base), path, body, *headers), server
 
 
 SIZES = [0, 1, 4096, (1 << 20) - (64 << 10), (1 << 20) - (64 << 10) + 1, 1 << 20, (3 << 20) + 17]
@@ -100,6 +100,50 @@ def test_the_form_is_the_documented_one_with_the_file_last_and_an_exact_length(
     assert [part.get_filename() for part in parts] == [None] * 4 + ["file"]
     assert body.endswith(b"--\r\n")
     assert result == Stored(204, '"e"', hashlib.md5(content).hexdigest())
+
+
+# POST Object's form fields (cloud.tencent.com/document/product/436/14690) besides `Signature` and
+# `x-cos-security-token`, which the platform's page adds; `x-cos-meta-*` by its prefix.
+COS_FIELDS = {
+    "acl", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Type", "Expires", "key",
+    "success_action_redirect", "success_action_status", "x-cos-storage-class", "file",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        pytest.param(("image/svg+xml", ""), {"Content-Type": "image/svg+xml"}, id="type"),
+        pytest.param(("", "max-age=60"), {"Cache-Control": "max-age=60"}, id="cache"),
+        pytest.param(
+            ("text/html; charset=utf-8", "public, max-age=31536000, immutable"),
+            {
+                "Content-Type": "text/html; charset=utf-8",
+                "Cache-Control": "public, max-age=31536000, immutable",
+            },
+            id="both",
+        ),
+        pytest.param(("", ""), {}, id="none"),
+    ],
+)
+@pytest.mark.parametrize("size", [5, 1 << 20])
+def test_the_object_s_headers_are_cos_s_form_fields_before_the_file(
+    run: Run, tmp_path: Path, headers: tuple[str, str], sent: dict[str, str], size: int
+) -> None:
+    script = always(b"", "204 No Content", 'ETag: "e"\r\n')
+    _, server = run(posted(script, opened(made(tmp_path, os.urandom(size))), PATH, *headers))
+    kind = re.findall(rb"(?im)^content-type:[^\r]*", server.heads[0])[0]
+    form = email.message_from_bytes(kind + b"\r\n\r\n" + server.bodies[0])
+    parts: list[Any] = list(form.walk())[1:]
+    fields = [re.findall(r'\bname="([^"]*)"', part["Content-Disposition"])[0] for part in parts]
+    values = dict(zip(fields, (part.get_payload(decode=True) for part in parts), strict=True))
+    assert fields[0] == "key"
+    assert fields[-1] == "file"
+    assert {name: values[name].decode() for name in sent} == sent
+    assert {"Content-Type", "Cache-Control"} & set(fields) == set(sent)
+    own = {"Signature", "x-cos-security-token"}
+    assert all(name in COS_FIELDS | own or name.startswith("x-cos-meta-") for name in fields)
+    assert length_in(server.heads[0]) == len(server.bodies[0])
 
 
 class Noting(Transport):

@@ -34,7 +34,7 @@ def test_the_columns_are_the_input_s_then_the_contract_s(a_run: Callable[..., An
         assert head.decode("utf-8") == (
             "\ufeff货号,path,tcb_line,tcb_merchant,tcb_appid,tcb_env,tcb_outcome,tcb_reason,tcb_action,tcb_errcode,"
             "tcb_errmsg,tcb_rid,tcb_http_status,tcb_store_code,tcb_attempts,tcb_bytes,tcb_md5,tcb_file_id,"
-            "tcb_started_at,tcb_ended_at"
+            "tcb_content_type,tcb_started_at,tcb_ended_at"
         )
 
 
@@ -59,7 +59,7 @@ def test_a_row_is_written_whole_and_numbers_plain(a_run: Callable[..., Any], tmp
     a_run([end]).export(tmp_path / "out")
     lines = (tmp_path / "out" / "results.csv").read_bytes().decode("utf-8-sig").split("\r\n")
     assert lines[1:] == [
-        f"007,活动/2.png,2,晨光文具,wxaaaa,prod-1a2b,uploaded,,,0,ok,,204,,2,5,{'ab' * 16},cloud://x/1,2025-11-25T09:26:40.000+08:00,2025-11-25T09:26:41.250+08:00",
+        f"007,活动/2.png,2,晨光文具,wxaaaa,prod-1a2b,uploaded,,,0,ok,,204,,2,5,{'ab' * 16},cloud://x/1,image/png,2025-11-25T09:26:40.000+08:00,2025-11-25T09:26:41.250+08:00",
         "",
     ]
 

@@ -381,7 +381,7 @@ def test_the_digest_is_what_the_module_says_it_is(
         rows.append([
             row.line, row.env, row.appid, row.merchant, row.path, row.file, row.size, list(row.cells),
             str(end.outcome), str(end.reason or ""), end.detail, end.errcode, end.errmsg, end.rid,
-            end.http_status, end.store_code, end.attempts, end.bytes, end.md5, end.file_id, *times,
+            end.http_status, end.store_code, end.attempts, end.bytes, end.md5, end.file_id, *times, row.content_type, row.cache_control,
         ])  # fmt: skip
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
     told = json.loads((reported.export(tmp_path / "out") / "manifest.json").read_text(encoding="utf-8"))
@@ -389,3 +389,21 @@ def test_the_digest_is_what_the_module_says_it_is(
     empty = RowsDigest()
     assert list(empty.passing([])) == []
     assert empty.hexdigest() == hashlib.sha256(b"[]").hexdigest()
+
+
+def test_a_report_from_before_objects_had_headers_is_still_what_was_exported(
+    a_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    reported = a_run([GOOD, REFUSED])
+    sql(reported, "UPDATE rows SET content_type = NULL, cache_control = NULL")
+    out = reported.export(tmp_path / "out")
+    for name in ("results.csv", "failed.csv"):
+        lines = (out / name).read_bytes().decode("utf-8-sig").splitlines()
+        at = lines[0].split(",").index("tcb_content_type")
+        kept = [",".join(cell for n, cell in enumerate(line.split(",")) if n != at) for line in lines]
+        (out / name).write_bytes(("\ufeff" + "\r\n".join([*kept, ""])).encode())
+    manifest_as_is(out)
+    found = verify(out, reported.ledger)
+    assert "rows" not in wrong(found)
+    change(out / "results.csv", "uploaded", "refused")
+    assert "rows" in wrong(verify(out, reported.ledger))

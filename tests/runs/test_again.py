@@ -86,6 +86,28 @@ def test_a_changed_file_is_sent_even_if_its_size_is_the_same(open_shop: OpenShop
     assert whole(again, 30) == {"uploaded": 1, "unchanged": 29}
 
 
+def list_with(shop, header: str, value: str) -> None:
+    """The shop's list, with one more column."""
+    lines = shop.list.read_text(encoding="utf-8").splitlines()
+    more = [f"{lines[0]},{header}", *(f"{line},{value}" for line in lines[1:])]
+    shop.list.write_text("\n".join(more) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("header", "value"), [("content_type", "image/webp"), ("缓存控制", "max-age=60")], ids=["type", "cache"]
+)
+def test_a_changed_header_is_sent_again_though_the_bytes_are_there(
+    open_shop: OpenShop, whole: Whole, header: str, value: str
+):
+    shop = open_shop()
+    tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    list_with(shop, header, value)
+    again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)
+    assert whole(again, 30) == {"uploaded": 30}
+    third = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True, new_run=True)
+    assert whole(third, 30) == {"unchanged": 30}
+
+
 def test_a_later_failure_puts_the_earlier_upload_in_doubt(open_shop: OpenShop, whole: Whole):
     shop = open_shop([(TEA.env, "a.png")])
     tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)

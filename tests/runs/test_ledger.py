@@ -74,7 +74,7 @@ def planned(ledger: Ledger, rows: Iterable[Row] = (), **changes: Any) -> RunReco
 
 def test_a_planned_run_comes_back_as_it_was_given(ledger: Ledger) -> None:
     invalid = a_row(4, invalid=Text("starts with /", "以 / 开头"))
-    row = a_row(2, size=5, mtime_ns=1_700_000_000_123_456_789)
+    row = a_row(2, size=5, mtime_ns=1_700_000_000_123_456_789, content_type="image/webp")
     run = ledger.plan(new_run(), [row, a_row(3, PLACES[1]), invalid], PLACES)
     for name in NewRun.__dataclass_fields__:
         assert getattr(run, name) == getattr(new_run(), name), name
@@ -440,3 +440,26 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(ledger: Ledger, until: 
         other.rollback()
         writing.join(20)
     assert ledger.counts(run) == {Outcome.UPLOADED: 1, Outcome.PENDING: 9}
+
+
+def test_a_ledger_from_before_objects_had_headers_gets_their_columns(ledger: Ledger, tmp_path: Path) -> None:
+    run = planned(ledger)
+    ledger.record(run, [RowEnd(2, Outcome.UPLOADED, md5="ab" * 16, bytes=5)], Meter())
+    ledger.close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        for column in ("content_type", "cache_control"):
+            connection.execute(f"ALTER TABLE rows DROP COLUMN {column}")
+        connection.commit()
+    with closing(Ledger(str(tmp_path / "ledger.db"))) as opened, closing(Ledger(opened.name)) as beside:
+        found = list(opened.rows(run))
+        assert {(one.row.content_type, one.row.cache_control) for one in found} == {("", "")}
+        assert found[0].end.md5 == "ab" * 16
+        later = beside.plan(new_run("20260101-090000-0002"), [a_row(2, cache_control="no-store")], PLACES)
+        (row,) = beside.rows(later)
+        assert (row.row.content_type, row.row.cache_control) == ("image/png", "no-store")
+
+
+def test_a_run_of_links_has_no_headers(ledger: Ledger) -> None:
+    run = planned(ledger, [a_row(2, content_type="image/png", cache_control="no-store")], kind=Kind.LINKS)
+    (found,) = ledger.rows(run)
+    assert (found.row.content_type, found.row.cache_control) == ("", "")

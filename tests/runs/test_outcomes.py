@@ -75,6 +75,29 @@ def test_good_rows_are_uploaded_with_a_link_each(open_shop: OpenShop, whole: Who
     }
 
 
+def test_objects_are_stored_with_their_type_and_results_say_which(open_shop: OpenShop) -> None:
+    shop = open_shop([(TEA.env, "a.svg"), (TEA.env, "b.unknown"), (BOOKS.env, "c.WEBP"), (BOOKS.env, "d")])
+    lines = shop.list.read_text(encoding="utf-8").splitlines()
+    own = ["内容类型,cache_control", ",max-age=60", ",", ",no-store", "text/plain; charset=gb18030,"]
+    text = "\n".join(f"{line},{more}" for line, more in zip(lines, own, strict=True))
+    shop.list.write_text(text, encoding="utf-8")
+    run = upload(shop)
+    assert {path: (one.content_type, one.cache_control) for (_, path), one in shop.sim.objects.items()} == {
+        "a.svg": ("image/svg+xml", "max-age=60"),
+        "b.unknown": ("application/octet-stream", ""),
+        "c.WEBP": ("image/webp", "no-store"),
+        "d": ("text/plain; charset=gb18030", ""),
+    }
+    results = run.results()
+    assert list(results["tcb_content_type"]) == [
+        "image/svg+xml",
+        "application/octet-stream",
+        "image/webp",
+        "text/plain; charset=gb18030",
+    ]
+    assert list(results["内容类型"]) == ["", "", "", "text/plain; charset=gb18030"]
+
+
 def test_good_rows_are_linked_and_no_file_is_looked_at(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop()
     for file in (shop.folder / "files").iterdir():

@@ -39,6 +39,23 @@ def test_a_file_can_be_fetched_and_deleted(start, tmp_path, keep):
     assert "<Code>NoSuchKey</Code>" in gone.text
 
 
+@pytest.mark.parametrize("keep", [True, False], ids=["in a folder", "in memory"])
+def test_an_object_is_served_with_the_headers_of_its_form(start, tmp_path, keep):
+    talk = start(store=tmp_path / "kept" if keep else None)
+
+    def served():
+        return talk.http.get(download(talk, FILE)["file_list"][0]["download_url"]).headers
+
+    talk.upload(PATH)
+    assert served()["content-type"] == "application/octet-stream"
+    assert "cache-control" not in served()
+    link = talk.ask(PATH, ENV)
+    headers = [("Content-Type", b"image/svg+xml"), ("Cache-Control", b"max-age=60")]
+    *fields, file = talk.parts(link, PATH)
+    assert talk.post(link["url"], talk.form([*fields, *headers, file])).status_code == 204
+    assert (served()["content-type"], served()["cache-control"]) == ("image/svg+xml", "max-age=60")
+
+
 def test_top_level_0_hides_each_files_own_status(start):
     talk = start()
     talk.upload(PATH)
