@@ -39,6 +39,9 @@ _LONGEST_LIFE = 7 * 24 * 3600
 _ADDRESS = re.compile(r"(https?)://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/.*)", re.DOTALL)
 _LIFE = re.compile(r"(?:^|&)q-sign-time=([0-9]{1,12});([0-9]{1,12})(?:&|$)")
 
+_BUCKET = re.compile(r"/[0-9a-f]{4}-([^/]+)-[0-9]+/")
+_FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/")
+
 
 @dataclass(frozen=True, slots=True)
 class BadLink:
@@ -95,21 +98,23 @@ class Wechat:
         )
         request.read()
         answer = await self._transport.send(request)
-        return _read(answer, path, token, self._base, self._store_hosts)
+        return _read(answer, env, path, token, self._base, self._store_hosts)
 
 
 def _read(
-    answer: Answer, path: str, token: Secret, base: str, store_hosts: tuple[str, ...]
+    answer: Answer, env: str, path: str, token: Secret, base: str, store_hosts: tuple[str, ...]
 ) -> Link | Refusal | NoAnswer | BadLink:
     """What an answer to a link call says: where it is no refusal, its fields, checked."""
     said = read_answer(answer, (token,))
     return (
-        said if isinstance(said, Refusal | NoAnswer) else _link(said, answer.status, path, base, store_hosts)
+        said
+        if isinstance(said, Refusal | NoAnswer)
+        else _link(said, answer.status, env, path, base, store_hosts)
     )
 
 
 def _link(
-    said: dict[str, Any], status: int, path: str, base: str, store_hosts: tuple[str, ...]
+    said: dict[str, Any], status: int, env: str, path: str, base: str, store_hosts: tuple[str, ...]
 ) -> Link | NoAnswer | BadLink:
     fields = {name: _field(said.get(name)) for name in ("url", "token", "authorization", "cos_file_id")}
     missing = ", ".join(name for name, value in fields.items() if not value)
@@ -130,7 +135,7 @@ def _link(
                 zh=f"链接的 {long} 超过 16 KB，未发送任何内容：请检查中间网关。",
             )
         )
-    wrong = check_link(fields["url"], file_id, path, base, store_hosts)
+    wrong = check_link(fields["url"], file_id, env, path, base, store_hosts)
     if wrong is not None:
         return BadLink(wrong)
     life = _LIFE.search(fields["authorization"])
@@ -168,7 +173,7 @@ def _field(value: object) -> str:
 
 
 def check_link(
-    link_url: str, file_id: str, path: str, base: str, store_hosts: tuple[str, ...]
+    link_url: str, file_id: str, env: str, path: str, base: str, store_hosts: tuple[str, ...]
 ) -> Text | None:
     """Why a link must not be used; None where it may be.
 
@@ -183,10 +188,12 @@ def check_link(
     `/<bucket>/<path>`, as it stands                good
     `/<bucket>/<path>`, percent-decoded once        good
     any other path, a query, a fragment             refused
+    the bucket or file_id of another environment    refused
     ==============================================  =====================================
 
     The bucket is the one in file_id (`cloud://<env>.<bucket>/<path>`); where file_id is not of that form, any one
-    segment will do. The text never holds the link. Source: domain.md §1.1.
+    segment will do. An environment's bucket is `<4 hex>-<env>-<Tencent appid>`; of any other form it names none.
+    The text never holds the link. Source: domain.md §1.1.
     """
     stranger = check_host(link_url, base, store_hosts)
     if stranger is not None:
@@ -197,7 +204,19 @@ def check_link(
             en=f"The link at {host} is for another path than the one asked for, so nothing was sent to it.",
             zh=f"{host} 的链接对应的路径与请求的不一致，未向其发送任何内容。",
         )
+    if not _envs_named(target, file_id) <= {env}:
+        return Text(
+            en=f"The link at {host} is for another environment than {env}, so nothing was sent to it.",
+            zh=f"{host} 的链接属于另一个环境，而不是 {env}，未向其发送任何内容。",
+        )
     return None
+
+
+def _envs_named(target: str, file_id: str) -> set[str]:
+    """The environments that a link names: in the bucket of its request target, and in its file_id."""
+    bucket = _BUCKET.match(target)
+    owner = _FILE_ID.match(file_id)
+    return {found[1] for found in (bucket, owner) if found is not None}
 
 
 def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
@@ -245,8 +264,8 @@ def _is_rehearsal(base: str) -> bool:
 
 def _is_for(target: str, file_id: str, path: str) -> bool:
     """Whether a request target is `/<bucket>/<path>`, as it stands or percent-decoded once."""
-    known = re.match(r"cloud://[^./]+\.([^/]+)/", file_id)
-    bucket = known[1] if known else ""
+    known = _FILE_ID.match(file_id)
+    bucket = known[2] if known else ""
     if not bucket:
         segment = re.match(r"/([0-9A-Za-z._-]+)/", target)
         if segment is None:

@@ -14,6 +14,7 @@ calls across paths, so that a plan implies how each row ends, however many calls
     reset = true  # the connection breaks before the answer; "middle": within it
     body = "garbage"  # link: an answer that is not JSON
     lifetime = 1  # link: a link of this many seconds
+    other_env = "shop-b-4d5e6f"  # link: a link into another environment's bucket
     etag = "wrong"  # store: not the MD5; "opaque": no MD5 at all; "missing": no ETag
     delay = 1.5  # seconds before whatever follows
 
@@ -110,6 +111,8 @@ class Fault:
     garbage: bool = False
     lifetime: int | None = None
     """Seconds."""
+    other_env: str = ""
+    """The environment whose bucket the link leads to, instead of the one that was asked for."""
     etag: Etag | None = None
     delay: float = 0.0
     """Seconds."""

@@ -60,6 +60,7 @@ def implied_outcomes(
     link: 40001 at call 1 (is the token a new one?)   linked, refused          uploaded, refused
     link: 40001 at every call                         refused                  refused
     link: 45011 at every call                         refused, not_attempted   refused, not_attempted
+    link: into another environment's bucket           failed                   failed
     link: lifetime 0 at call 1                        linked                   uploaded
     link: lifetime 0 at every call                    linked                   failed
     link: lifetime 1 at every call                    linked                   uploaded, failed
@@ -237,6 +238,8 @@ def _of_link(fault: Fault | None) -> tuple[Decision, Scope]:
         return entry.decision, entry.scope
     if fault.reset or fault.garbage:
         return Decision.RETRY, Scope.ROW
+    if fault.other_env:
+        return Decision.FIX, Scope.ROW
     if fault.status is not None:
         # A gateway's page holds no errcode: its own trouble (5xx), 408 and 429 pass, any other status stays.
         passing = fault.status >= 500 or fault.status in {408, 429}

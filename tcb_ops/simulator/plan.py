@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["load_faults"]
 
-ANSWERS = ("errcode", "code", "status", "reset", "body", "lifetime", "etag")
+_OF_LINKS = ("lifetime", "other_env")
+ANSWERS = ("errcode", "code", "status", "reset", "body", "lifetime", "other_env", "etag")
 STORE_ONLY = frozenset({"code", "etag"})
-NOT_STORE = frozenset({"errcode", "body", "lifetime"})
+NOT_STORE = frozenset({"errcode", "body", *_OF_LINKS})
 _A_DAY = 86_400
 _OF_COMPONENT = {"appid", "daily_limit", "used"}
 """What an account says of the platform itself."""
@@ -123,8 +124,9 @@ def _fault(entry: dict[str, Any]) -> Fault:
         raise WrongError("say whom it hits: env, appid or both.", "请写明对象：env、appid 或两者。")
     step = found.get("step", Step.LINK)
     foreign = [key for key in entry if key in (NOT_STORE if step is Step.STORE else STORE_ONLY)]
-    if foreign or ("lifetime" in entry and step is not Step.LINK):
-        key = foreign[0] if foreign else "lifetime"
+    foreign += [key for key in _OF_LINKS if key in entry and step is not Step.LINK]
+    if foreign:
+        key = foreign[0]
         other = Step.STORE if key in STORE_ONLY else Step.LINK
         raise WrongError(f'{key} belongs to step = "{other}".', f'{key} 只用于 step = "{other}"。')
     answers = [key for key in ANSWERS if key in entry]
@@ -193,6 +195,7 @@ _FAULT: Readers = {
     "reset": values.reset,
     "body": lambda key, value: bool(values.one_of(key, value, ("garbage",))),
     "lifetime": lambda key, value: values.number(key, value, 0, _A_DAY),
+    "other_env": values.plain,
     "etag": lambda key, value: Etag(values.one_of(key, value, tuple(Etag))),
     "delay": values.delay,
 }

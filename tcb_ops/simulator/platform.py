@@ -36,7 +36,6 @@ class Platform:
         self._clock = known.clock
         self._link_lifetime = link_lifetime
         self._raw_urls = raw_urls
-        self._buckets = {merchant.env: bucket_of(merchant.env) for merchant in known.merchants}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a call: HTTP 200 with an errcode, unless a fault says otherwise."""
@@ -63,7 +62,7 @@ class Platform:
         if fault.errcode is not None:
             return self._errcode(place, fault.errcode, fault.errmsg)
         lifetime = self._link_lifetime if fault.lifetime is None else fault.lifetime
-        response = self._link(place, env, path, appid, lifetime)
+        response = self._link(place, fault.other_env or env, path, appid, lifetime)
         return within(request, response) if fault.reset is Reset.MIDDLE else response
 
     def _refused(self, method: str, target: str, env: str, asked: tuple[str, str] | int) -> str | int:
@@ -93,7 +92,7 @@ class Platform:
         return appid if self._known.spend(appid, route) else 45009
 
     def _link(self, place: int, env: str, path: str, appid: str, lifetime: int) -> web.Response:
-        bucket = self._buckets[env]
+        bucket = bucket_of(env)
         url = link_url(self.base, bucket, path, raw=self._raw_urls)
         answer = issue(url, env, bucket, path, appid, int(self._clock()), lifetime)
         self._books.answered(place, Step.LINK, 0)

@@ -18,6 +18,7 @@ WECHAT = "https://api.weixin.qq.com"
 REHEARSAL = "http://127.0.0.1:8080"
 BUCKET = "7465-test2-4a89da-1258717764"
 ENV = "test2-4a89da"
+OTHERS = "626f-books-77aa01-1258717764"
 PATH = "目录/a b.png"
 FILE_ID = f"cloud://{ENV}.{BUCKET}/{PATH}"
 SIGNED = "q-sign-algorithm=sha1&q-ak=AKID&q-sign-time=1557307130;1557308030&q-key-time=1557307130;1557308030&q-signature=ac"
@@ -369,6 +370,19 @@ BAD_LINKS = [
         f"{HOST}/{BUCKET}/%25E7%259B%25AE%25E5%25BD%2595/a b.png", FILE_ID, WECHAT, (), id="encoded twice"
     ),
     pytest.param(f"{HOST}/{BUCKET}/x/../{PATH}", FILE_ID, WECHAT, (), id="dot segments"),
+    pytest.param(
+        f"{HOST}/{OTHERS}/{PATH}", f"cloud://{ENV}.{OTHERS}/{PATH}", WECHAT, (), id="another's bucket"
+    ),
+    pytest.param(f"{HOST}/{OTHERS}/{PATH}", "", WECHAT, (), id="another's bucket, no file_id"),
+    pytest.param(
+        f"http://127.0.0.1:9/{OTHERS}/{PATH}", "", REHEARSAL, (), id="another's bucket in a rehearsal"
+    ),
+    pytest.param(
+        f"{HOST}/{BUCKET}/{PATH}", f"cloud://books-77.{BUCKET}/{PATH}", WECHAT, (), id="another's file_id"
+    ),
+    pytest.param(
+        f"{HOST}/7465-{ENV}-9-1258717764/{PATH}", "", WECHAT, (), id="an environment that begins alike"
+    ),
     pytest.param(f"{HOST}/{BUCKET}/{PATH}?a=b", FILE_ID, WECHAT, (), id="query"),
     pytest.param(f"{HOST}/{BUCKET}/{PATH}#a", FILE_ID, WECHAT, (), id="fragment"),
     pytest.param(f"{HOST}", FILE_ID, WECHAT, (), id="no path"),
@@ -381,14 +395,14 @@ BAD_LINKS = [
 
 @pytest.mark.parametrize(("url", "file_id", "base", "hosts"), GOOD_LINKS)
 def test_a_good_link(url: str, file_id: str, base: str, hosts: tuple[str, ...]) -> None:
-    assert check_link(url, file_id, PATH, base, hosts) is None
+    assert check_link(url, file_id, ENV, PATH, base, hosts) is None
 
 
 @pytest.mark.parametrize(("url", "file_id", "base", "hosts"), BAD_LINKS)
 def test_a_bad_link_is_refused_in_both_languages_without_showing_it(
     url: str, file_id: str, base: str, hosts: tuple[str, ...]
 ) -> None:
-    why = check_link(url, file_id, PATH, base, hosts)
+    why = check_link(url, file_id, ENV, PATH, base, hosts)
     assert why is not None
     assert why.en
     assert why.zh
@@ -398,13 +412,17 @@ def test_a_bad_link_is_refused_in_both_languages_without_showing_it(
 def test_a_link_that_is_encoded_but_for_a_question_mark_would_end_there() -> None:
     path = "a b?c"
     assert (
-        check_link(f"{HOST}/{BUCKET}/a%20b?c", f"cloud://{ENV}.{BUCKET}/{path}", path, WECHAT, ()) is not None
+        check_link(f"{HOST}/{BUCKET}/a%20b?c", f"cloud://{ENV}.{BUCKET}/{path}", ENV, path, WECHAT, ())
+        is not None
     )
     assert (
-        check_link(f"{HOST}/{BUCKET}/a%20b%3Fc", f"cloud://{ENV}.{BUCKET}/{path}", path, WECHAT, ()) is None
+        check_link(f"{HOST}/{BUCKET}/a%20b%3Fc", f"cloud://{ENV}.{BUCKET}/{path}", ENV, path, WECHAT, ())
+        is None
     )
 
 
 @pytest.mark.parametrize("path", ["a?b.png", "a#b.png", "100%.png", "a%41.png", "a+b.png", "{a}.png"])
 def test_a_link_with_the_path_unencoded_is_good_whatever_characters_it_has(path: str) -> None:
-    assert check_link(f"{HOST}/{BUCKET}/{path}", f"cloud://{ENV}.{BUCKET}/{path}", path, WECHAT, ()) is None
+    assert (
+        check_link(f"{HOST}/{BUCKET}/{path}", f"cloud://{ENV}.{BUCKET}/{path}", ENV, path, WECHAT, ()) is None
+    )

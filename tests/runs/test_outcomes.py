@@ -98,6 +98,23 @@ def test_objects_are_stored_with_their_type_and_results_say_which(open_shop: Ope
     assert list(results["内容类型"]) == ["", "", "", "text/plain; charset=gb18030"]
 
 
+@pytest.mark.parametrize("other", [BOOKS.env, "strange-0a1b2c"], ids=["another merchant's", "nobody's"])
+def test_a_link_into_another_environment_is_refused_and_nothing_is_sent_to_it(
+    open_shop: OpenShop, whole: Whole, other: str
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(env=TEA.env, other_env=other)])
+    run = upload(shop)
+    assert whole(run, 4) == {"failed": 2, "uploaded": 2}
+    refused = [end for end in ends(run) if end.outcome == "failed"]
+    assert {end.reason for end in refused} == {Reason.BAD_LINK}
+    assert all("another environment" in end.detail and TEA.env in end.detail for end in refused)
+    stored = [call for call in shop.sim.calls if call.step is STORE]
+    assert len(stored) == 2
+    assert {call.env for call in stored} == {BOOKS.env}
+    assert "strange" not in "".join(end.detail for end in refused)
+    assert "q-sign" not in "".join(end.detail for end in refused)
+
+
 def test_good_rows_are_linked_and_no_file_is_looked_at(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop()
     for file in (shop.folder / "files").iterdir():

@@ -39,6 +39,7 @@ def plan(tmp_path, text):
         ('env = "a"\nreset = "middle"', Fault("a", reset=Reset.MIDDLE)),
         ('env = "a"\nbody = "garbage"', Fault("a", garbage=True)),
         ('env = "a"\nlifetime = 1', Fault("a", lifetime=1)),
+        ('env = "a"\nother_env = "b-1"', Fault("a", other_env="b-1")),
         ('env = "a"\nstep = "store"\netag = "wrong"', Fault("a", step=Step.STORE, etag=Etag.WRONG)),
         (
             'env = "a"\nstep = "store"\netag = "opaque"\ndelay = 1',

@@ -76,6 +76,7 @@ TABLE = {
     "40001 always": (link(errcode=40001), {REFUSED}, {REFUSED}),
     "45011 at call 1": (link(calls=ONCE, errcode=45011), {LINKED}, {UPLOADED}),
     "45011 always": (link(errcode=45011), {REFUSED, NOT_ATTEMPTED}, {REFUSED, NOT_ATTEMPTED}),
+    "another environment's bucket": (link(calls=ONCE, other_env=SIBLING), {FAILED}, {FAILED}),
     "lifetime 0 at call 1": (link(calls=ONCE, lifetime=0), {LINKED}, {UPLOADED}),
     "lifetime 0 always": (link(lifetime=0), {LINKED}, {FAILED}),
     "lifetime 1 always": (link(lifetime=1), {LINKED}, {UPLOADED, FAILED}),
