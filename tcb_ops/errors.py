@@ -12,6 +12,7 @@
     │   ├── CanaryError             a row of the first environments is not good; the others were not begun
     │   ├── OutageError             no connection succeeds anywhere
     │   ├── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
+    │   ├── ResourceLimitError      this machine has no file descriptors or no memory left
     │   └── TokenSourceError        the token source has no token for anybody
     ├── InterruptedRunError 130/143 Ctrl-C or SIGTERM; the run can be gone on with
     ├── TokenError                  no token for a merchant (a row's end, never a run's)
@@ -40,6 +41,7 @@ __all__ = [
     "OutageError",
     "PlatformStopError",
     "RefusedError",
+    "ResourceLimitError",
     "RunNotFoundError",
     "SettingsError",
     "StoppedError",
@@ -118,6 +120,10 @@ class OutageError(StoppedError):
 
 class PlatformStopError(StoppedError):
     """The platform refuses the whole third-party platform, not one merchant."""
+
+
+class ResourceLimitError(StoppedError):
+    """The machine or the process has run out of file descriptors or memory, which every row needs."""
 
 
 class TokenSourceError(StoppedError):

@@ -112,7 +112,10 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except OSError as error:
-        _say(_system_refuses(error).of(_lang(arguments)))
+        from tcb_ops.resources import exhausted
+
+        shortage = exhausted(error)
+        _say((shortage.text if shortage is not None else _system_refuses(error)).of(_lang(arguments)))
         return 3
     except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
         return _defect(error, arguments)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tcb_ops.lists.problems import input_error, of_file
 from tcb_ops.model import Problem, Text
+from tcb_ops.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
             raise input_error(name, [_not_a_file(path)])
         raw = path.open("rb")
     except (OSError, ValueError) as error:
+        raise_if_exhausted(error)
         problem = _unreadable(error)
     else:
         with raw:

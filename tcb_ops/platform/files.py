@@ -13,8 +13,9 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
-from tcb_ops.errors import TcbOpsError
+from tcb_ops.errors import ResourceLimitError, TcbOpsError
 from tcb_ops.model import Text
+from tcb_ops.resources import exhausted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,7 +49,7 @@ class FileBody:
         self.size = size
         self.md5 = ""
         self.content: bytes | None = None
-        self.trouble: FileChangedError | FileUnreadableError | None = None
+        self.trouble: FileChangedError | FileUnreadableError | ResourceLimitError | None = None
         self._plan = (size, mtime_ns)
         self._file = os.fdopen(fd, "rb", buffering=0)
         self._left = size
@@ -138,7 +139,9 @@ def _changed(path: Path) -> FileChangedError:
     )
 
 
-def _unreadable(path: Path, error: Exception) -> FileUnreadableError:
+def _unreadable(path: Path, error: Exception) -> FileUnreadableError | ResourceLimitError:
+    if (shortage := exhausted(error)) is not None:
+        return shortage
     reason = getattr(error, "strerror", None) or type(error).__name__
     return FileUnreadableError(
         Text(
@@ -189,6 +192,7 @@ def open_file(
     Raises:
         FileChangedError: size or time are not the plan's, or it lies outside the root.
         FileUnreadableError: it cannot be read, or is no regular file (a pipe is not waited for).
+        ResourceLimitError: this process may open no more files.
 
     """
     flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
@@ -197,7 +201,7 @@ def open_file(
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     try:
-        trouble = _check(path, fd, (size, mtime_ns))
+        trouble: TcbOpsError | None = _check(path, fd, (size, mtime_ns))
         if trouble is None and root is not None and not _is_below(path, fd, root):
             trouble = _changed(path)
     except OSError as error:

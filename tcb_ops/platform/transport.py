@@ -27,6 +27,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from tcb_ops.model import is_loopback
 from tcb_ops.platform.troubles import BROKEN, TOO_LARGE, trouble_of
+from tcb_ops.resources import exhausted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -196,6 +197,7 @@ class Transport:
 
         Raises:
             TransportError: no usable answer. Holds host and port, and no chained cause.
+            ResourceLimitError: this machine has no room for one more connection.
 
         """
         try:
@@ -212,10 +214,13 @@ class Transport:
             ValueError,
         ) as error:
             trouble = trouble_of(error) or BROKEN
+            shortage = exhausted(error)
         else:
             if len(body) <= LARGEST_ANSWER:
                 return Answer(response.status_code, response.headers, body)
-            trouble = TOO_LARGE
+            trouble, shortage = TOO_LARGE, None
+        if shortage is not None:
+            raise shortage
         url = request.url
         raise trouble.error(f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}")
 

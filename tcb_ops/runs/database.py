@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
+from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.runs.schema import ADDED_COLUMNS, SCHEMA, version
 
 __all__ = ["not_a_ledger", "on_network", "open_database"]
@@ -68,6 +69,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         raise
     except SQLAlchemyError as error:
         engine.dispose()
+        raise_if_exhausted(error, unclear=True)
         why = str(getattr(error, "orig", None) or type(error).__name__)
         raise not_a_ledger(name, f"it cannot be opened ({why})", f"无法打开（{why}）") from None
     return engine, file, name
@@ -141,6 +143,7 @@ def _look(file: Path) -> None:
                 name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             }
     except sqlite3.Error as error:
+        raise_if_exhausted(error, unclear=True)
         if "not a database" in str(error):
             raise not_a_ledger(str(file), "it is not an SQLite file", "它不是 SQLite 文件") from None
         raise not_a_ledger(str(file), f"it cannot be opened ({error})", f"无法打开（{error}）") from None
@@ -167,6 +170,7 @@ def _refuse_unsuitable(file: Path) -> None:
         try:
             os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
+            raise_if_exhausted(error)
             why = error.strerror or "cannot be created"
             raise not_a_ledger(str(file), f"it cannot be created ({why})", f"无法创建（{why}）") from None
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Link, Outcome, Secret, Text
+from tcb_ops.resources import exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -189,7 +190,11 @@ class LinksFile:
         A record that cannot be read back is none.
         """
         places = array("q")
-        with self.part.open("rb") as part:
+        try:
+            part = self.part.open("rb")
+        except OSError as error:
+            raise _trouble(self.part, error) from None
+        with part:
             part.readline()
             while True:
                 at = part.tell()
@@ -273,6 +278,8 @@ def _cut_torn_line(file: io.BufferedRandom) -> None:
 
 
 def _trouble(file: Path, error: OSError) -> StoppedError:
+    if (shortage := exhausted(error)) is not None:
+        return shortage
     why = error.strerror or "it cannot be written"
     return StoppedError(
         Text(

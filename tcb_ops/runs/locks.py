@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
+from tcb_ops.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +119,7 @@ def _me() -> str:
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:
+    raise_if_exhausted(error)
     why = error.strerror or "cannot be written"
     return UsageError(
         Text(

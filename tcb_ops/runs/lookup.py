@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.errors import LedgerError, RunNotFoundError
+from tcb_ops.errors import LedgerError, RunNotFoundError, StoppedError
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Text
+from tcb_ops.resources import exhausted
 from tcb_ops.runs.across import earlier_runs, errcodes_by_quarter, pairs_by_line, rows_by_path
 from tcb_ops.runs.course import ended_between, ends_by_moment, moments, phases_of
 from tcb_ops.runs.database import open_database
@@ -406,7 +407,9 @@ class Lookup:
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
 
-    def _trouble(self, error: SQLAlchemyError) -> LedgerError:
+    def _trouble(self, error: SQLAlchemyError) -> StoppedError:
+        if (shortage := exhausted(error, unclear=True)) is not None:
+            return shortage
         why = str(getattr(error, "orig", None) or type(error).__name__)
         return LedgerError(
             Text(

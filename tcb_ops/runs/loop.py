@@ -6,10 +6,13 @@ A notebook's callbacks may run on one thread and loop one time and on another th
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from tcb_ops.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -19,6 +22,8 @@ __all__ = ["hand_over", "wind_up"]
 
 Result = TypeVar("Result")
 
+ROOM = 16
+"""Files that a loop and its first connections need; without room for its own, uvloop ends the process (SIGABRT)."""
 LET_END = 8.0
 """Seconds for what is cancelled at the end of the process: longer than a token source takes to close."""
 
@@ -70,8 +75,23 @@ def _running() -> asyncio.AbstractEventLoop:
 
 
 def _new() -> asyncio.AbstractEventLoop:
+    _check_room()
     if sys.platform == "win32":
         return asyncio.new_event_loop()
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def _check_room() -> None:
+    """Raise ResourceLimitError where this process cannot open as many files as a loop needs."""
+    opened: list[int] = []
+    try:
+        for _ in range(ROOM):
+            opened.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401  what was opened is closed below
+    except OSError as error:
+        raise_if_exhausted(error)
+        raise
+    finally:
+        for one in opened:
+            os.close(one)

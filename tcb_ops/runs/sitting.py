@@ -13,6 +13,7 @@ from tcb_ops.errors import InterruptedRunError, LedgerError, TcbOpsError
 from tcb_ops.model import Kind, Lang, Outcome
 from tcb_ops.platform.transport import Transport
 from tcb_ops.platform.wechat import Wechat
+from tcb_ops.resources import exhausted
 from tcb_ops.runs.engine import Engine, Means
 from tcb_ops.runs.linksfile import LinksFile
 from tcb_ops.runs.loop import hand_over
@@ -125,6 +126,11 @@ class Sitting:
                 raise self._early_end(interrupted(self._run)) from None
             except TcbOpsError as error:
                 raise self._early_end(error) from None
+            except OSError as error:
+                shortage = exhausted(error)
+                if shortage is None:
+                    raise
+                raise self._early_end(shortage) from None
         try:
             self._finish()
         except TcbOpsError as error:

@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 
 import pytest
-from shop import BOOKS, TEA, many, write_csv
+from shop import BOOKS, TEA, TEA_TEST, many, write_csv
 
 GOOD = f"env,path\r\n{TEA.env},a.png\r\n"
 
@@ -256,6 +256,35 @@ def test_a_full_disk_before_the_run_exists_sends_nothing(open_desk):
     assert out == ""
     assert desk.calls == 0
     assert desk("runs", "--json").json == {"runs": []}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on a process's files")
+def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_desk):
+    """Wherever the limit is met: libraries, ledger, list, event loop, connections, files to upload."""
+    desk = open_desk(many(TEA, TEA_TEST, BOOKS, rows=60))
+    for file in (desk.folder / "files").rglob("*.png"):
+        file.write_bytes(b"x" * 70_000)
+    words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "64", "--per-env", "64")
+    in_mid_run = 0
+    for limit in (10, 16, 32, 64):
+        limited = (
+            f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}));"
+            "from tcb_ops.doors.cli import main; main()"
+        )
+        with desk.spawn([sys.executable, "-c", limited, *words]) as process:
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == 3, (limit, err)
+        assert "Traceback" not in err
+        assert f"the limit of this process is {limit}" in err
+        assert "Raise ulimit -n" in err
+        if out:
+            in_mid_run += 1
+            assert set(desk.whole(json.loads(out), 180)) <= {"pending", "uploaded"}, limit
+    assert in_mid_run
+    said = desk(*words)
+    assert said.code == 0, said.err
+    assert desk.whole(said.json, 180) == {"uploaded": 180}
 
 
 def test_a_list_made_on_windows_is_read_and_its_backslashes_in_file_are_slashes(open_desk):

@@ -7,9 +7,12 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
+
+import pytest
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -127,3 +130,15 @@ def always(body: bytes = b"{}", status: str = "200 OK", headers: str = "") -> Sc
             await connection.answer(body, status, headers)
 
     return script
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Within the block this process can open nothing: no file, no connection."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

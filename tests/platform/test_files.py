@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
+from scripted import no_more_files
 
+from tcb_ops.errors import ResourceLimitError
 from tcb_ops.platform.files import FileChangedError, hash_file, open_file
 
 
@@ -58,3 +61,12 @@ def test_a_file_that_became_a_link_out_of_the_root_is_a_changed_one(tmp_path, sw
     with pytest.raises(FileChangedError):
         open_file(*plan, root=root)
     open_file(*plan, root=tmp_path).close()
+
+
+def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_unreadable(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"x")
+    now = file.stat()
+    for look in (open_file, hash_file):
+        with no_more_files(), pytest.raises(ResourceLimitError, match="Raise ulimit -n"):
+            look(file, now.st_size, now.st_mtime_ns)

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import LOOPS
+from scripted import LOOPS, no_more_files
 
-from tcb_ops.errors import SettingsError, TokenError
+from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
 from tcb_ops.model import Secret
 from tcb_ops.platform.tokens import Token, TokenSource, open_source
 from tcb_ops.platform.tokens import command as module
 from tcb_ops.platform.tokens.command import CommandTokens
 from tcb_ops.platform.tokens.file import FileTokens
 from tcb_ops.platform.tokens.service import ServiceTokens
+from tcb_ops.platform.tokens.store import Store
+from tcb_ops.platform.transport import Transport
 from tcb_ops.settings import Settings, TokenSettings
 
 if TYPE_CHECKING:
@@ -459,3 +461,30 @@ def test_a_command_that_is_not_named_is_found_at_once() -> None:
 
 def test_a_tokens_repr_is_not_the_token() -> None:
     assert SECRET not in repr(Token(Secret(SECRET), 1.0))
+
+
+# --- no file can be opened ----------------------------------------------------------------------------------------------
+
+
+def test_too_few_descriptors_are_everybodys_trouble_whatever_the_source(
+    run: Run, tmp_path: Path, file: Path
+) -> None:
+    settings = TokenSettings(file=file, command=("true",), url="http://127.0.0.1:9/{appid}")
+    for source in (FileTokens(file), CommandTokens(settings.command), ServiceTokens(settings.url, {})):
+        if isinstance(source, FileTokens):
+            write(file, "appid,access_token\nwx1,fresh\n")
+
+        async def asked(source: TokenSource = source) -> None:
+            if isinstance(source, ServiceTokens):
+                source._transport = Transport(connections=1)
+            try:
+                with no_more_files():
+                    await source.token("wx1")
+            finally:
+                await source.aclose()
+
+        with pytest.raises(ResourceLimitError, match="Raise ulimit -n"):
+            run(asked())
+    store = Store(tmp_path / "store", "wxplatform", "http://127.0.0.1:9")
+    with no_more_files(), pytest.raises(ResourceLimitError):
+        store.read("wx1")

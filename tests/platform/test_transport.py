@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 import httpx
 import pytest
-from scripted import LOOPS, SECRET, Connection, Run, Script, Server, always
+from scripted import LOOPS, SECRET, Connection, Run, Script, Server, always, no_more_files
 
-from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.errors import ResourceLimitError, TransportError, TransportFault
 from tcb_ops.platform.transport import STANDARD, Answer, Timeouts, Transport, proxy_for
 from tcb_ops.platform.troubles import trouble_of
 
@@ -642,3 +642,14 @@ def test_the_cause_behind_an_error_of_httpx_decides() -> None:
     trouble = trouble_of(error)
     assert trouble is not None
     assert trouble.fault is TransportFault.RESET
+
+
+def test_too_few_descriptors_are_no_fault_of_the_server(run: Run) -> None:
+    async def ask() -> None:
+        async with Server(always()) as server, Transport(connections=1) as transport:
+            with no_more_files():
+                await transport.send(httpx.Request("GET", f"{server.base}/?access_token={SECRET}"))
+
+    with pytest.raises(ResourceLimitError, match="Raise ulimit -n") as caught:
+        run(ask())
+    assert SECRET not in "".join(traceback.format_exception(caught.value))

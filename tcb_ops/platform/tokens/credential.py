@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.errors import SettingsError
 from tcb_ops.model import Secret, Text
 from tcb_ops.platform.tokens.program import kill, output_of
+from tcb_ops.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
     import subprocess
@@ -84,6 +85,7 @@ class Credential:
                     raise self._bad("is not a regular file", "不是普通文件")
                 return opened.read(LONGEST * 2).decode("utf-8-sig", "replace")
         except OSError as error:
+            raise_if_exhausted(error)
             why = error.strerror or "cannot be read"
         raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.model import Secret, Text
 from tcb_ops.platform.tokens.token import LONGEST_TOKEN, Token, finite, is_token
+from tcb_ops.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
     import _csv
@@ -103,6 +104,7 @@ class FileTokens:
         except UnicodeDecodeError:
             raise self._bad("is not UTF-8: save it as UTF-8", "不是 UTF-8 编码，请另存为 UTF-8") from None
         except OSError as error:
+            raise_if_exhausted(error)
             why = error.strerror or "cannot be read"
             raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）") from None
         reader = csv.reader(text.splitlines(keepends=True), strict=True)

@@ -12,6 +12,7 @@ from threading import Thread
 from typing import IO, TYPE_CHECKING
 
 from tcb_ops.model import Text
+from tcb_ops.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ def output_of(
             start_new_session=os.name == "posix",
         )
     except (OSError, ValueError) as error:
+        raise_if_exhausted(error)
         why = getattr(error, "strerror", None) or "no such thing can be run"
         return Text(f"cannot be started ({why})", f"无法启动（{why}）")
     running.add(program)

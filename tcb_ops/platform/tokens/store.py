@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.model import Secret, Text
 from tcb_ops.platform.tokens.token import Token, finite, is_token, read_object
+from tcb_ops.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,6 +81,7 @@ class Store:
         try:
             self._open(identity)
         except OSError as error:
+            raise_if_exhausted(error)
             why = error.strerror or "cannot be read"
         else:
             return
@@ -100,6 +102,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
+            raise_if_exhausted(error)
             why = error.strerror or "cannot be read"
             its_own = isinstance(error, PermissionError | IsADirectoryError)
             if not its_own or not os.access(self._folder, os.X_OK):
@@ -131,6 +134,7 @@ class Store:
         try:
             _replace(file, json.dumps(record, indent=1).encode())
         except OSError as error:
+            raise_if_exhausted(error)
             why = error.strerror or "cannot be written"
         else:
             return
@@ -152,6 +156,7 @@ class Store:
             except Timeout:
                 pass
             except (OSError, NotImplementedError) as error:
+                raise_if_exhausted(error)
                 why = getattr(error, "strerror", None) or "cannot be locked"
                 raise self._trouble(self._locks, why) from None
             if asyncio.get_running_loop().time() > end:

@@ -1,0 +1,86 @@
+"""Recognise that the system has run out of what every row needs: file descriptors, memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from tcb_ops.errors import ResourceLimitError
+from tcb_ops.model import Text
+
+__all__ = ["exhausted", "raise_if_exhausted"]
+
+_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_MEMORY = {errno.ENOMEM, errno.ENOBUFS}
+
+
+def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitError | None:
+    """The error to raise, outside any `except`, where an error means that a resource has run out; else None.
+
+    Args:
+        error: with its causes, as libraries wrap what the system says.
+        unclear: whether the error hides what the system said, as SQLite and a host name's look-up do. Then it is tried
+            whether a file can be opened now.
+
+    """
+    code = _errno(error)
+    if code is None and (unclear or isinstance(error, socket.gaierror)):
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as found:
+            code = _errno(found)
+    if code in _DESCRIPTORS:
+        return ResourceLimitError(_descriptors(code))
+    if code in _MEMORY:
+        return ResourceLimitError(
+            Text(
+                "the system has no memory left for this. Close other programs or lower --concurrency, then run the same "
+                "command again.",
+                "系统内存不足。请关闭其他程序或调低 --concurrency，然后再次运行同一命令。",
+            )
+        )
+    return None
+
+
+def raise_if_exhausted(error: BaseException, *, unclear: bool = False) -> None:
+    """Raise ResourceLimitError where `exhausted` finds one."""
+    found = exhausted(error, unclear=unclear)
+    if found is not None:
+        raise found from None
+
+
+def _errno(error: BaseException | None) -> int | None:
+    """What the system said, of an error or the nearest of its causes, where it is about a resource."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return errno.ENOMEM
+        if isinstance(error, OSError) and error.errno in _DESCRIPTORS | _MEMORY:
+            return error.errno
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _descriptors(code: int | None) -> Text:
+    limit = _limit()
+    if code == errno.ENFILE or limit is None:
+        return Text(
+            "too many open files on this machine: no more can be opened or connected to. Close other programs or lower "
+            "--concurrency, then run the same command again.",
+            "本机打开的文件过多，无法再打开文件或建立连接。请关闭其他程序或调低 --concurrency，然后再次运行同一命令。",
+        )
+    return Text(
+        f"too many open files: the limit of this process is {limit}, for files and connections together. Raise ulimit -n, "
+        "for example to 4096 (`ulimit -n 4096`), or lower --concurrency; then run the same command again.",
+        f"打开的文件过多：本进程的上限为 {limit}（文件与连接合计）。请调高 ulimit -n，例如 `ulimit -n 4096`，"
+        "或调低 --concurrency，然后再次运行同一命令。",
+    )
+
+
+def _limit() -> int | None:
+    """Files that this process may have open; None where the system does not say."""
+    if os.name != "posix":
+        return None
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,0 +1,51 @@
+"""What the system has no more of is never a server's, a file's or a merchant's trouble."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import httpx
+import pytest
+
+from tcb_ops.resources import exhausted
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "the limit of this process is"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "on this machine"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+        (OSError(errno.ENOBUFS, "No buffer space available"), "memory"),
+        (MemoryError(), "memory"),
+        (caused(httpx.ConnectError(""), OSError(errno.EMFILE, "")), "Raise ulimit -n"),
+    ],
+)
+def test_a_resource_that_has_run_out_is_told(error: Exception, words: str) -> None:
+    found = exhausted(error)
+    assert found is not None
+    assert words in found.text.en
+    assert "然后再次运行同一命令" in found.text.zh
+    assert found.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ECONNREFUSED, "refused"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EACCES, "Permission denied"),
+        OSError("Multiple exceptions"),
+        socket.gaierror(socket.EAI_NONAME, "unknown host"),
+        ValueError(),
+    ],
+)
+def test_any_other_trouble_is_none(error: Exception) -> None:
+    assert exhausted(error) is None
+    assert exhausted(error, unclear=True) is None
