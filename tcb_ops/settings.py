@@ -25,7 +25,17 @@ from tcb_ops.model import Lang, Text, is_loopback
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CONFIG", "SETTINGS_FILE", "Settings", "TokenSettings", "load_settings", "settings_file"]
+__all__ = [
+    "CONFIG",
+    "SETTINGS_FILE",
+    "Settings",
+    "TokenSettings",
+    "default_settings",
+    "is_practising",
+    "load_settings",
+    "practise_with",
+    "settings_file",
+]
 
 SETTINGS_FILE = "tcb-ops.toml"
 CONFIG = "TCB_OPS_CONFIG"
@@ -268,6 +278,25 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
             f"{where}：{_in_chinese(why, wrong)}。请修正；可用的设置见 README 的“设置”一节。",
         )
     )
+
+
+_practice: Settings | None = None
+
+
+def default_settings() -> Settings:
+    """Return the settings of a call that names none: the practice panel's below one, else what `load_settings` finds."""
+    return _practice or load_settings()
+
+
+def practise_with(settings: Settings | None) -> None:
+    """Let calls in this process that name no settings use these; None: again what `load_settings` finds."""
+    global _practice  # noqa: PLW0603  of this process, as the panel that is open
+    _practice = settings
+
+
+def is_practising() -> bool:
+    """Whether calls that name no settings go to the simulator of a practice panel."""
+    return _practice is not None
 
 
 _CHINESE = {

@@ -12,7 +12,7 @@ from nbval.plugin import IPyNbCell
 from shop import BOOKS, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, options_for, write_csv
 
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.settings import load_settings
+from tcb_ops.settings import load_settings, practise_with
 from tcb_ops.simulator import Faults, Simulator
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LANGUAGE", *TERMINAL):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "C.UTF-8")
+    practise_with(None)  # what a panel of another test has left
     monkeypatch.setenv("TCB_OPS_CHROMIUM", "")  # a browser per report would take most of the time
 
 

@@ -14,7 +14,7 @@ from tcb_ops.model import Kind
 from tcb_ops.run import Run
 from tcb_ops.runs.linksfile import check_place
 from tcb_ops.runs.pacing import Pace
-from tcb_ops.settings import Settings, load_settings
+from tcb_ops.settings import Settings, default_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +118,7 @@ def held_by(run: str, *, settings: Settings | None = None) -> Text | None:
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.locks import hold, planning
 
-    ledger = Ledger((settings or load_settings()).ledger)
+    ledger = Ledger((settings or default_settings()).ledger)
     try:
         with planning(ledger), hold(ledger, run):  # who plans to take it waits for us
             return None
@@ -151,7 +151,7 @@ def begin(
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.sitting import Sitting
 
-    settings, pace = settings or load_settings(), pace or Pace()
+    settings, pace = settings or default_settings(), pace or Pace()
     # Refused, if it cannot be read, before anything is planned.
     source = tokens or open_source(settings)
     ledger = Ledger(settings.ledger)

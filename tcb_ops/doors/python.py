@@ -14,7 +14,7 @@ from tcb_ops.errors import RefusedError, RunNotFoundError, UsageError
 from tcb_ops.model import Kind, Owner, Text
 from tcb_ops.run import Run
 from tcb_ops.runs.work import audit_work, list_work, rest_work, retry_work
-from tcb_ops.settings import Settings, load_settings
+from tcb_ops.settings import Settings, default_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -87,7 +87,7 @@ def start_retry(
 ) -> Working:
     """Begin a retry of a finished run, or go on with an unfinished one; takes what `retry` takes."""
     wanted = {str(code) for code in codes}
-    settings = options.get("settings") or load_settings()
+    settings = options.get("settings") or default_settings()
     if out is None and open_run(run, settings=settings).record.kind is Kind.LINKS:
         out = "links.retry.csv"
 
@@ -100,7 +100,7 @@ def start_retry(
 
 def start_resume(run: str, **options: Any) -> Working:
     """Go on with an unfinished run from what the ledger holds of it; takes what `resume` takes."""
-    settings = options.get("settings") or load_settings()
+    settings = options.get("settings") or default_settings()
     record = open_run(run, settings=settings).record
     manner = {name: record.settings[name] for name in ("skip_unchanged", "canary") if name in record.settings}
     return begin(
@@ -155,14 +155,14 @@ def resume(run: str = "latest", **options: Any) -> Run:
 
 def open_run(wanted: str = "latest", *, settings: Settings | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of the settings' target). Raises RunNotFoundError."""
-    settings = settings or load_settings()
+    settings = settings or default_settings()
     ledger = _ledger_with_runs(settings)
     return Run(ledger, ledger.run(wanted, settings.api_base), settings)
 
 
 def all_runs(*, settings: Settings | None = None) -> list[Run]:
     """List the runs of the ledger, the newest first."""
-    settings = settings or load_settings()
+    settings = settings or default_settings()
     ledger = _ledger(settings)
     return [Run(ledger, record, settings) for record in ledger.runs()] if ledger is not None else []
 
@@ -179,7 +179,7 @@ def check_merchants(
     """
     from tcb_ops.accounts.looking import merchant_states
 
-    return merchant_states(settings or load_settings(), merchants, progress=progress)
+    return merchant_states(settings or default_settings(), merchants, progress=progress)
 
 
 def diff(older: str | Run, newer: str | Run = "latest", *, settings: Settings | None = None) -> Diff:
@@ -189,7 +189,7 @@ def diff(older: str | Run, newer: str | Run = "latest", *, settings: Settings | 
     """
     from tcb_ops.run import Diff
 
-    settings = settings or load_settings()
+    settings = settings or default_settings()
     ledger = _ledger_with_runs(settings)
     before, after = (
         run.record if isinstance(run, Run) else ledger.run(run, settings.api_base) for run in (older, newer)
@@ -202,7 +202,7 @@ def history(days: int = 30, *, settings: Settings | None = None) -> History:
     from tcb_ops.reports.history import history as look_back
     from tcb_ops.run import History
 
-    settings = settings or load_settings()
+    settings = settings or default_settings()
     return History.of(look_back(_ledger(settings), settings.api_base, settings, days=days, now=time.time()))
 
 
@@ -213,7 +213,7 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
     """
     from tcb_ops.reports.verify import verify as check
 
-    settings = settings or load_settings()
+    settings = settings or default_settings()
     place = Path(folder)
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
     return check(place, _ledger(settings), lists)
@@ -250,7 +250,7 @@ def upload_link(env: str, path: str, *, appid: str | None = None, settings: Sett
     from tcb_ops.lists.rules import path_problem
     from tcb_ops.runs.loop import hand_over
 
-    settings = settings or load_settings()
+    settings = settings or default_settings()
     wrong = path_problem(path)
     if wrong is not None:
         raise UsageError(wrong[0])

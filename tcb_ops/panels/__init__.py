@@ -7,8 +7,8 @@
     panels.run_uploads(target="live", paths="paths.csv", root="files")   # as a cell's last line
     panels.attach("latest")                                              # a run that goes on, or was cut off
 
-`target`: "simulator" (the embedded one, sample data, no credentials) or "live" (what tcb-ops.toml says). `lang`: en or
-zh. `where`: `column=value` items of the merchants file, semicolons between them.
+`target`: "simulator" (the embedded one, sample data, no credentials) or "live" (what tcb-ops.toml says). Calls such as
+`tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh. `where`: `column=value` items of the merchants file, semicolons between them.
 """
 
 from __future__ import annotations
@@ -112,6 +112,9 @@ def export_report(
 
 
 @_of_texts
-def attach(run: str = "latest", target: str = "live", lang: str = "en") -> Panel:
-    """Look at a run wherever it is: going on in this process or another, cut off, finished. It can be gone on with."""
+def attach(run: str = "latest", target: str = "", lang: str = "en") -> Panel:
+    """Look at a run wherever it is: going on in this process or another, cut off, finished. It can be gone on with.
+
+    `target` "" is that of the panel that was opened last, "live" where none was.
+    """
     return Attached(target, run, lang)

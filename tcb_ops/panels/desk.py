@@ -65,12 +65,14 @@ class Desk:
 def open_desk(target: str, where: str, lang: Lang) -> Desk:
     """Read the settings and the merchants. Raises TcbOpsError, each with what to do.
 
-    `where`: `column=value` items with semicolons between them, as `--where` takes them.
+    `target` "" is that of the panel that was opened last. Calls of the library that name no settings follow this panel
+    from now on. `where`: `column=value` items with semicolons between them, as `--where` takes them.
     """
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.notebooks import practice
-    from tcb_ops.settings import load_settings
+    from tcb_ops.settings import is_practising, load_settings, practise_with
 
+    target = target or ("simulator" if is_practising() else "live")
     if target not in TARGETS:
         raise UsageError(
             Text(
@@ -80,6 +82,7 @@ def open_desk(target: str, where: str, lang: Lang) -> Desk:
         )
     practising = target == "simulator"
     settings = practice(lang) if practising else load_settings(options={"lang": lang})
+    practise_with(settings if practising else None)
     items = [item.strip() for item in where.split(";") if item.strip()]
     selection = "; ".join(f"where {item}" for item in sorted(items))
     return Desk(settings, read_merchants(settings.merchants, items), practising, selection)

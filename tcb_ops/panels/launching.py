@@ -111,11 +111,14 @@ class LaunchPanel(Panel):
         ]
 
     def _open(self) -> None:
-        """Make ready; show the newest run if it is unfinished: after a restart that is what one wants to know."""
+        """Make ready; show the newest run, finished or not: after a restart that is what one wants to know."""
         self.voice.guarded(self._prepare)
+        prepared = self.voice.line.value
         found = self.runs.refresh()
-        if found and found[0].record.finished_at is None:
+        if found:
             self.watched.attach(found[0].id)
+            if self.watched.at_rest:  # else whoever watches it writes the line
+                self.voice.line.value += prepared
 
     def _arm(self) -> None:
         super()._arm()

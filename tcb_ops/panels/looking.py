@@ -52,8 +52,8 @@ class Attached(Panel):
             raise UsageError(Text("There is no run to export.", "没有可导出的任务。"))
         return self.run
 
-    def _shows_unfinished(self) -> bool:
-        return False  # looking at it does nothing to it
+    def _shown_before(self) -> Run | None:
+        return None  # looking at a run replaces none
 
     def _exit_code(self, run: Run) -> int:  # noqa: ARG002  `show` and `report` end well whatever the run's rows did
         return 0

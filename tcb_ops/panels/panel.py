@@ -48,6 +48,13 @@ _NOT_ASKED = Text(
 )
 
 
+def _left_alone(run: Run) -> Text:
+    return Text(
+        f"Nothing was run: the panel shows run {run.id}, and RUN_NOW is false.",
+        f"未运行任何内容：面板显示任务 {run.id}，而 RUN_NOW 为 false。",
+    )
+
+
 class NotYet:
     """A sentence, where there is nothing to tabulate yet."""
 
@@ -154,7 +161,7 @@ class Panel:
     def run_now(self, wanted: bool = False) -> None:
         """Do headlessly what the panel is for: in practice always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
 
-        An unfinished run that the panel shows is left alone unless `wanted`. Raises TcbOpsError, with all there is to
+        Where the panel shows a run already, finished or not, nothing is begun unless `wanted`. Raises TcbOpsError, with all there is to
         say; Ctrl-C ends a run tidily.
         """
         file = told_to()
@@ -169,14 +176,15 @@ class Panel:
             wanted = wanted or os.environ.get(RUN_NOW) == "1"
             desk = self.desk
             self.voice.settle()
-            if not wanted and (not desk.practising or self._shows_unfinished()):
+            shown = self._shown_before()
+            if not wanted and (not desk.practising or shown is not None):
                 if file is not None:
                     tell(
                         file,
                         run=None,
                         report=None,
                         code=0,
-                        text=_NOT_ASKED,
+                        text=_left_alone(shown) if desk.practising and shown is not None else _NOT_ASKED,
                         title=self._title().of(self.lang),
                     )
                 return
@@ -234,8 +242,9 @@ class Panel:
     def _exit_code(self, run: Run) -> int:
         return 0 if run.good else 1
 
-    def _shows_unfinished(self) -> bool:
-        return self.run is not None and self.run.record.finished_at is None
+    def _shown_before(self) -> Run | None:
+        """The run that is shown and would be replaced by the headless one."""
+        return self.run
 
     def _verdict(self, run: Run) -> Text:
         said = verdict(Kind(run.record.kind), run.outcomes, finished=run.record.finished_at is not None)

@@ -116,6 +116,11 @@ class Watched(widgets.VBox):
         """Whether the run goes on in this process."""
         return self.state is State.HERE
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether a run is shown that nobody works on."""
+        return self.state in {State.UNFINISHED, State.FINISHED}
+
     def cancel(self) -> None:
         """End the run tidily; what is in flight has a moment."""
         if self._working is not None:
@@ -264,7 +269,7 @@ class Watched(widgets.VBox):
         self.goon.offer(run if state is State.UNFINISHED else None, PENDING, even_without=True)
         audited = run is not None and run.record.kind == Kind.AUDIT
         self.retry.offer(run if state is State.FINISHED and not audited else None, RETRIED)
-        self.export.offer(run if state in {State.UNFINISHED, State.FINISHED} else None)
+        self.export.offer(run if self.at_rest else None)
         self.arm()
 
     def arm(self) -> None:

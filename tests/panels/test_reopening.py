@@ -1,0 +1,140 @@
+"""After "Run all", a restarted kernel and a re-opened notebook: the newest run of the target is shown, nothing is begun."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shop import BOOKS
+
+from tcb_ops.panels.looks import State
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("kind", ["uploads", "links", "audits"])
+@pytest.mark.parametrize("refused", [False, True], ids=["all good", "some refused"])
+def test_a_finished_run_is_shown_again_with_what_can_be_done(
+    open_lab: Any, read: Any, kind: str, refused: bool
+):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)] if refused else [])
+    first = getattr(lab, kind)()
+    first.start.click()
+    first.settle()
+    sent, verdict = lab.sent, read(first.voice.line)
+    again = getattr(lab, kind)()
+    assert again.run.id == first.run.id
+    assert again.watched.state is State.FINISHED
+    assert f"Run {first.run.id} · finished" in read(again.watched.head)
+    line = read(again.voice.line)
+    assert verdict in line
+    assert "Ready." in line
+    assert again.watched.export.layout.display == ""
+    assert not again.watched.export.button.disabled
+    retried = refused and kind != "audits"
+    assert (again.watched.retry.layout.display == "") is retried
+    assert again.watched.retry.button.disabled is False
+    assert (again.watched.codes.layout.display == "") is refused
+    assert again.by_merchant().equals(first.by_merchant())
+    assert not again.start.disabled
+    assert lab.sent == sent
+
+
+def test_of_several_runs_the_newest_is_shown_and_the_retry_counts(open_lab: Any):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, calls=((1, 1),))])
+    panel = lab.uploads()
+    panel.start.click()
+    panel.settle()
+    panel.watched.retry.button.click()
+    panel.settle()
+    audits = lab.audits()
+    audits.start.click()
+    audits.settle()
+    again = lab.uploads()
+    assert again.run.record.parent
+    assert again.run.id == panel.run.id
+    assert lab.reports().run.id == audits.run.id
+
+
+def test_a_list_that_is_refused_by_now_is_told_of_beside_the_run(open_lab: Any, read: Any):
+    lab = open_lab()
+    first = lab.uploads()
+    first.start.click()
+    first.settle()
+    (lab.shop.folder / "list.csv").unlink()
+    again = lab.uploads()
+    line = read(again.voice.line)
+    assert "list.csv" in line
+    assert "30 of 30 rows uploaded" in line
+    assert again.run.id == first.run.id
+    assert again.start.disabled
+
+
+PRACTISE = """
+import json
+import tcb_ops as tcb
+from tcb_ops import panels
+panel = panels.run_uploads()
+panel.run_now(False)
+print(json.dumps({"shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
+                  "runs": [run.id for run in tcb.all_runs()]}))
+"""
+BELOW = """
+import json
+import tcb_ops as tcb
+from tcb_ops import panels
+panel = panels.run_uploads()
+panel.run_now(False)
+attached = panels.attach()
+attached.settle()
+found = {"run": panel.run.id, "opened": tcb.open_run().id, "all": [run.id for run in tcb.all_runs()],
+         "attached": attached.run.id, "bad": sum(line.rows for line in tcb.history().lines) > 0}
+panels.run_uploads("live")
+try:
+    tcb.open_run()
+except tcb.RunNotFoundError as error:
+    found["live"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def practised(script: str, tmp: Path, **more: str) -> Any:
+    """What a kernel in an empty folder prints."""
+    (tmp / "tmp").mkdir(exist_ok=True)
+    (tmp / "work").mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp / "work",
+        env=os.environ | {"TMPDIR": str(tmp / "tmp")} | more,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_path: Path):
+    lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
+    first, again = practised(PRACTISE, tmp_path, **lab), practised(PRACTISE, tmp_path, **lab)
+    assert first["finished"]
+    assert again == first
+    assert first["runs"] == [first["shown"]]
+
+
+def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_live_one_the_live_ones(
+    tmp_path: Path,
+):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "merchants.csv").write_text("appid,name,env\nwx1,a,a-1\n", encoding="utf-8")
+    found = practised(BELOW, tmp_path)
+    assert found["opened"] == found["attached"] == found["run"]
+    assert found["all"] == [found["run"]]
+    assert found["bad"]
+    assert "is not there" in found["live"]
