@@ -10,9 +10,11 @@ import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 __all__ = [
     "GOOD",
+    "SIMULATOR",
     "Kind",
     "Lang",
     "Link",
@@ -26,8 +28,10 @@ __all__ = [
     "Secret",
     "Text",
     "is_loopback",
+    "is_simulated",
     "legible",
     "plural",
+    "target_label",
 ]
 
 
@@ -262,6 +266,24 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+SIMULATOR = "simulator"
+"""The target of runs against the embedded simulator, whatever port it listens on."""
+
+
+def is_simulated(target: str) -> bool:
+    """Whether a run's target is a simulator on this machine: nothing of it reached WeChat."""
+    return target == SIMULATOR or is_loopback(urlsplit(target).hostname or "")
+
+
+def target_label(target: str, base: str) -> str:
+    """Name a target for people, with whether it is live: `LIVE https://…` or `SIMULATED http://…`.
+
+    `base` is where the embedded simulator listens, or stands for it.
+    """
+    url = base if target == SIMULATOR else target
+    return f"{'SIMULATED' if is_simulated(target) else 'LIVE'} {url}"
 
 
 def legible(text: str) -> str:

@@ -11,16 +11,17 @@ import os
 import re
 import shlex
 import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.model import Lang, Text, is_loopback
+from tcb_ops.model import SIMULATOR, Lang, Text, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIG",
     "SETTINGS_FILE",
+    "Origin",
     "Settings",
     "TokenSettings",
+    "aim",
     "default_settings",
     "is_practising",
     "load_settings",
@@ -40,6 +43,9 @@ __all__ = [
 SETTINGS_FILE = "tcb-ops.toml"
 CONFIG = "TCB_OPS_CONFIG"
 """Names the settings file, as `--config` does: how `notebook --config` reaches its kernel."""
+LEDGER_FILE = "tcb-ops.db"
+NOT_STARTED = "http://127.0.0.1"
+"""The API base of the embedded simulator until it listens: never a live one."""
 _NO_BASE = "must look like https://api.weixin.qq.com"
 _NO_SPACE = "holds a space or a control character; it must look like https://api.weixin.qq.com"
 _NO_PORT = "has no port from 1 to 65535 behind its colon"
@@ -148,6 +154,20 @@ def _system_lang() -> Lang:
     return Lang.ZH if spoken.lower().startswith("zh") else Lang.EN
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where settings came from: what a command that is to reach the same ones has to repeat."""
+
+    file: Path | None = None
+    """The settings file, absolute, links resolved; None where there is none."""
+    from_file: Mapping[str, Any] = field(default_factory=dict)
+    """What the file says, paths made relative to its folder."""
+    overridden: frozenset[str] = frozenset()
+    """Settings that an option or a variable gave."""
+    ledger_choice: Text | None = None
+    """Which ledger is used and why, where two could be meant."""
+
+
 class Settings(BaseSettings):
     """Everything that holds for all commands. Frozen; holds no token."""
 
@@ -161,9 +181,14 @@ class Settings(BaseSettings):
     )
 
     api_base: str = "https://api.weixin.qq.com"
+    """Where calls go."""
+    target: Literal["", "simulator"] = ""
+    """`simulator`: the embedded simulator, whatever port it listens on. A URL given as target becomes `api_base`."""
     merchants: Path = Path("merchants.csv")
-    ledger: str = Field(default="tcb-ops.db", repr=False)
+    ledger: str = Field(default=LEDGER_FILE, repr=False)
     """A file, or a database URL (which may hold a password: never shown)."""
+    reports: Path = Path("reports")
+    """The folder that gets a folder per report."""
     lang: Lang = Field(default_factory=_system_lang)
     timezone: str = "Asia/Shanghai"
     confirm_over: int = Field(default=5, ge=0)
@@ -173,6 +198,7 @@ class Settings(BaseSettings):
     etag: Literal["fail", "warn"] = "fail"
     """What a stored object's differing ETag means."""
     tokens: TokenSettings = TokenSettings()
+    _origin: Origin = PrivateAttr(default_factory=Origin)
 
     @field_validator("store_hosts", mode="before")
     @classmethod
@@ -228,6 +254,16 @@ class Settings(BaseSettings):
         return f"{scheme}://{rest.rpartition('@')[2]}" if there else self.ledger
 
     @property
+    def origin(self) -> Origin:
+        """Where these settings came from."""
+        return self._origin
+
+    @property
+    def run_target(self) -> str:
+        """The target as runs keep it: the API base, or `simulator` for the embedded one, whose port changes."""
+        return self.target or self.api_base
+
+    @property
     def on_loopback(self) -> bool:
         """Whether the target is a simulator on this machine: its reports are marked SIMULATED 演练."""
         return is_loopback(urlsplit(self.api_base).hostname or "")
@@ -238,6 +274,37 @@ def settings_file(config: str | Path | None = None) -> Path:
     return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)
 
 
+def aim(settings: Settings, target: str | None) -> Settings:
+    """The same settings with another target, `simulator` or a URL; None leaves it. Raises SettingsError."""
+    if target is None or target == settings.run_target:
+        return settings
+    options = _aimed({"target": target}, "target")
+    if not options["target"]:
+        try:
+            options["api_base"] = Settings(api_base=target).api_base
+        except ValidationError as error:
+            raise _wrong("target", error.errors(include_input=False, include_url=False)[0]) from None
+    return settings.model_copy(update=options)
+
+
+def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Make `target` and `api_base` of one layer one choice; `names` is what this layer calls them."""
+    given = {name: layer.get(name) for name in ("target", "api_base")}
+    both = [value.rstrip("/") for value in given.values() if isinstance(value, str) and value]
+    if not both:
+        return {name: value for name, value in layer.items() if name != "target" or value}
+    if len(set(both)) > 1:
+        raise SettingsError(
+            Text(
+                f"{' and '.join(names)} name different targets: give one of them.",
+                f"{' 和 '.join(names)} 指向不同的目标：请只给出其中一个。",
+            )
+        )
+    if both[0] == SIMULATOR:
+        return layer | {"target": SIMULATOR, "api_base": NOT_STARTED}
+    return layer | {"target": "", "api_base": given["target"] or given["api_base"]}
+
+
 def load_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings file, the environment and the options given.
 
@@ -246,8 +313,21 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     """
     file = settings_file(config)
     said = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
-    from_file = _read(file, said)
+    there = file.is_file()
+    from_file = _aimed(_read(file, said), f"{file}: target", f"{file}: api_base")
     given = _given(options or {})
+    target_named = "target" if given.get("target") else "api_base"
+    given = _aimed(given, "--target", "--api-base")
+    if "api_base" not in given:
+        variables = {name: os.environ.get(f"TCB_OPS_{name.upper()}") for name in ("target", "api_base")}
+        target_named = "TCB_OPS_TARGET" if variables["target"] else "TCB_OPS_API_BASE"
+        given |= _given(_aimed(_given(variables), "TCB_OPS_TARGET", "TCB_OPS_API_BASE"))
+    overridden = frozenset(given) | {name for name in Settings.model_fields if _variables(name)}
+    choice = None
+    if there and "ledger" not in from_file and "ledger" not in overridden:
+        from_file["ledger"], choice = _ledger_of(file)
+    if there and "reports" not in from_file:
+        from_file["reports"] = file.parent / "reports"
 
     class _Layered(Settings):
         @classmethod
@@ -262,17 +342,54 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
             return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
 
     try:
-        return _Layered(**given)
+        settings = _Layered(**given)
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False)[0]
+    else:
+        origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
+        settings._origin = origin  # noqa: SLF001  our own model's
+        return settings
     key = ".".join(str(part) for part in wrong["loc"])
     variable = "TCB_OPS_" + key.upper().replace(".", "__")
-    if key in given:  # an option beats the others
+    if key == "api_base" and key in given:
+        where = target_named
+    elif key in given:  # an option beats the others
         where = key
     else:
         where = variable if variable in os.environ else f"{file}: {key}" if from_file else key
+    raise _wrong(where, wrong)
+
+
+def _variables(name: str) -> bool:
+    """Whether a variable gives a setting, or a part of it."""
+    variable = f"TCB_OPS_{name.upper()}"
+    return any(known == variable or known.startswith(f"{variable}__") for known in os.environ)
+
+
+def _ledger_of(file: Path) -> tuple[str, Text | None]:
+    """The ledger where nobody names one: of the settings file's folder, else an existing one of the working folder."""
+    usual, here = file.parent / LEDGER_FILE, Path(LEDGER_FILE).absolute()
+    if os.path.realpath(usual) == os.path.realpath(here) or not here.exists():
+        return str(usual), None
+    settings_are = os.path.realpath(file)
+    if usual.exists():
+        return str(usual), Text(
+            f"Ledger: {os.path.realpath(usual)}, which belongs to {settings_are}. {here} in the working folder is not "
+            "used; --ledger names another.",
+            f"台账：{os.path.realpath(usual)}，与 {settings_are} 同在一个文件夹。未使用当前文件夹中的 {here}；"
+            "可用 --ledger 另行指定。",
+        )
+    return str(here), Text(
+        f"Ledger: {here}, found in the working folder. There is none beside {settings_are} yet; to keep using this one "
+        "from everywhere, set ledger in that file.",
+        f"台账：{here}（位于当前文件夹）。{settings_are} 旁边还没有台账；要在任何文件夹都使用它，请在该文件中设置 ledger。",
+    )
+
+
+def _wrong(where: str, wrong: Mapping[str, Any]) -> SettingsError:
+    """The error for a setting that cannot be used, named as its writer knows it."""
     why = wrong["msg"].removeprefix("Value error, ")
-    raise SettingsError(
+    return SettingsError(
         Text(
             f"{where}: {why}. Mend it; the README's section on settings lists what there is.",
             f"{where}：{_in_chinese(why, wrong)}。请修正；可用的设置见 README 的“设置”一节。",
@@ -352,8 +469,9 @@ def _read(file: Path, said: str) -> dict[str, Any]:
             Text(f"{file}: cannot be read as TOML: {why}", f"{file}：不能作为 TOML 读取：{why}")
         ) from None
     folder = file.parent
-    if isinstance(found.get("merchants"), str):
-        found["merchants"] = folder / found["merchants"]
+    for name in ("merchants", "reports"):
+        if isinstance(found.get(name), str):
+            found[name] = folder / found[name]
     if isinstance(found.get("ledger"), str) and "://" not in found["ledger"]:
         found["ledger"] = str(folder / found["ledger"])
     tokens = found.get("tokens")

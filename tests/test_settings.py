@@ -308,3 +308,47 @@ def test_a_token_setting_that_cannot_work_is_named_and_its_value_not_shown(
 )
 def test_a_good_url_of_a_token_server_is_kept(url: str) -> None:
     assert load_settings(options={"tokens": {"url": url}}).tokens.url == url
+
+
+def test_ledger_and_reports_belong_to_the_settings_file_wherever_it_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert (load_settings().ledger, load_settings().reports) == ("tcb-ops.db", Path("reports"))
+    (home / "tcb-ops.toml").write_text("", encoding="utf-8")
+    settings = load_settings(home / "tcb-ops.toml")
+    assert (settings.ledger, settings.reports) == (str(home / "tcb-ops.db"), home / "reports")
+    assert settings.origin.ledger_choice is None
+
+
+@pytest.mark.parametrize(("of_file", "used"), [(False, "elsewhere"), (True, "home")])
+def test_a_ledger_of_the_working_folder_is_found_and_the_choice_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_file: bool, used: str
+) -> None:
+    for name in ("home", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "home" / "tcb-ops.toml").write_text("", encoding="utf-8")
+    (tmp_path / "elsewhere" / "tcb-ops.db").touch()
+    if of_file:
+        (tmp_path / "home" / "tcb-ops.db").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    settings = load_settings(tmp_path / "home" / "tcb-ops.toml")
+    assert settings.ledger == str(tmp_path / used / "tcb-ops.db")
+    assert settings.origin.ledger_choice is not None
+    assert settings.origin.ledger_choice.en.startswith(f"Ledger: {tmp_path / used / 'tcb-ops.db'}")
+    named = load_settings(tmp_path / "home" / "tcb-ops.toml", {"ledger": "mine.db"})
+    assert (named.ledger, named.origin.ledger_choice) == ("mine.db", None)
+
+
+def test_a_link_to_the_settings_folder_is_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    (tmp_path / "home" / "tcb-ops.toml").write_text("", encoding="utf-8")
+    (tmp_path / "home" / "tcb-ops.db").touch()
+    monkeypatch.chdir(tmp_path / "home")
+    assert load_settings(tmp_path / "link" / "tcb-ops.toml").origin.ledger_choice is None

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tcb_ops.doors.screen import Screen, amount, span
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Kind, Lang, Text, legible, plural
+from tcb_ops.model import Kind, Lang, Outcome, Text, legible, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ask_first",
     "brake",
+    "brake_rest",
     "brake_retry",
     "done_before",
     "dry_run",
@@ -185,7 +186,7 @@ def done_before(batch: Batch, settings: Settings, selection: str) -> Text | None
     """Say so where the newest run of this very part of the list to this target is finished: all of it would be sent once more."""
     import tcb_ops as tcb
 
-    wanted = (Kind.UPLOAD, settings.api_base, batch.sha256, selection, "")
+    wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, selection, "")
     records = (run.record for run in tcb.all_runs(settings=settings))
     newest = next(
         (r for r in records if (r.kind, r.target, r.list_sha256, r.selection, r.parent) == wanted), None
@@ -215,20 +216,47 @@ LINK_LIFE = 900
 
 
 def brake(screen: Screen, batch: Batch, settings: Settings, *, yes: bool) -> None:
-    """Before many live environments are written to: show merchants, environments, files and bytes, and ask."""
-    if not settings.on_loopback and batch.envs > settings.confirm_over:
+    """Before live environments are written to: show merchants, environments, files and bytes, and ask.
+
+    ==================  ========================  =====
+    target              environments              asks
+    ==================  ========================  =====
+    simulated           any                       no
+    live, a terminal    any                       yes
+    live, no terminal   up to `confirm_over`      no
+    live, no terminal   more                      needs `--yes`
+    ==================  ========================  =====
+    """
+    if _asks(batch.envs, settings):
         _ask(screen, facts_line(batch), batch.envs, settings, yes=yes)
+
+
+def _asks(envs: int, settings: Settings) -> bool:
+    return not settings.on_loopback and (sys.stdin.isatty() or envs > settings.confirm_over)
 
 
 def brake_retry(screen: Screen, parent: Run, settings: Settings, *, yes: bool) -> None:
     """The same before a retry: what of the parent is not good is what will be sent."""
     bad = [cause for cause in parent.cause_list() if cause.env]
     envs, merchants = len({c.env for c in bad}), len({c.appid for c in bad})
-    if not settings.on_loopback and envs > settings.confirm_over:
+    if _asks(envs, settings):
         rows = sum(cause.rows for cause in bad)
         said = Text(
             f"At most {plural(rows, 'row')} again: {plural(merchants, 'merchant')}, {plural(envs, 'environment')}",
             f"最多重试 {rows:,} 行：{merchants:,} 个商户，{envs:,} 个环境",
+        )
+        _ask(screen, said, envs, settings, yes=yes)
+
+
+def brake_rest(screen: Screen, run: Run, settings: Settings, *, yes: bool) -> None:
+    """The same before a run is resumed without its list: what is pending is what will be sent."""
+    left = [tally for tally in run.tallies() if tally.outcome is Outcome.PENDING]
+    envs, merchants = len({(t.appid, t.env) for t in left}), len({t.appid for t in left})
+    if _asks(envs, settings):
+        rows = sum(tally.rows for tally in left)
+        said = Text(
+            f"{plural(rows, 'row')} left: {plural(merchants, 'merchant')}, {plural(envs, 'environment')}",
+            f"剩余 {rows:,} 行：{merchants:,} 个商户，{envs:,} 个环境",
         )
         _ask(screen, said, envs, settings, yes=yes)
 
@@ -239,7 +267,7 @@ def _ask(screen: Screen, said: Text, envs: int, settings: Settings, *, yes: bool
         ask_first(
             screen,
             Text(
-                f"Upload to {envs:,} live environments of {settings.api_base}?",
+                f"Upload to {plural(envs, 'live environment')} of {settings.api_base}?",
                 f"要上传到 {settings.api_base} 的 {envs:,} 个线上环境吗？",
             ),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -87,6 +87,7 @@ def _examine(given: Given) -> int:
 
     options = {
         "api_base": given.api_base,
+        "target": given.target,
         "merchants": given.merchants,
         "ledger": given.ledger,
         "lang": given.lang,
@@ -94,11 +95,16 @@ def _examine(given: Given) -> int:
     patient = Patient.of(given.settings, options, given.config, given.where)
     lang = patient.fallback.lang if patient.fallback is not None else Lang(given.lang or "en")
     screen = Screen(lang, quiet=given.quiet, verbose=given.verbose)
-    with _waiting(screen, Text("examining …", "正在检查……")):
+    with ExitStack() as stack:
+        if patient.settings is not None:
+            opened = stack.enter_context(given.reach(screen, patient.settings))
+            screen.release()
+            patient = replace(patient, settings=opened, fallback=opened)
+        stack.enter_context(_waiting(screen, Text("examining …", "正在检查……")))
         findings = list(examine(patient))
     bad = sum(finding.grade is Grade.BAD for finding in findings)
     warnings = sum(finding.grade is Grade.WARNING for finding in findings)
-    target = patient.fallback.api_base if "api_base" in patient.known and patient.fallback else None
+    target = patient.fallback.run_target if "api_base" in patient.known and patient.fallback else None
     if given.json:
         screen.json(
             {
@@ -164,15 +170,17 @@ def _live(given: Given, env: str, appid: str, *, yes: bool) -> int:
             )
         )
     given.warn_of_open_tokens(screen, settings)
-    _ask(screen, settings, merchant, yes=yes)
-    work = begin_trial(settings, merchant)
-    try:
-        with _waiting(screen, Text("uploading one tiny file …", "正在上传一个小文件……")):
-            trial = work.result()
-    except KeyboardInterrupt:
-        screen.warn(Text("Ending: the file is deleted first.", "正在结束：先删除已上传的文件。"))
-        work.result()
-        raise
+    with given.reach(screen, settings) as settings:
+        screen.release()
+        _ask(screen, settings, merchant, yes=yes)
+        work = begin_trial(settings, merchant)
+        try:
+            with _waiting(screen, Text("uploading one tiny file …", "正在上传一个小文件……")):
+                trial = work.result()
+        except KeyboardInterrupt:
+            screen.warn(Text("Ending: the file is deleted first.", "正在结束：先删除已上传的文件。"))
+            work.result()
+            raise
     file = write_record(trial, settings, Path())
     if given.json:
         screen.json(_facts(trial, settings, file))
@@ -273,7 +281,7 @@ def _facts(trial: Trial, settings: Settings, file: Path) -> dict[str, Any]:
         return redact_known(text.of(lang), trial.secrets)
 
     return {
-        "target": settings.api_base,
+        "target": settings.run_target,
         "env": trial.env,
         "path": trial.path,
         "good": trial.good,

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
-from tcb_ops.model import Kind
+from tcb_ops.model import Kind, Merchant, Owner
 from tcb_ops.run import Run
 from tcb_ops.runs.linksfile import check_place
 from tcb_ops.runs.pacing import Pace
-from tcb_ops.settings import Settings, default_settings
+from tcb_ops.settings import NOT_STARTED, Settings, aim, default_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,20 +140,23 @@ def begin(
     tokens: TokenSource | None = None,
     skip_unchanged: bool = False,
     canary: int = 0,
+    target: str | None = None,
 ) -> Working:
     """Plan the work, or find the unfinished run to go on with, and set off. Raises UsageError, SettingsError, LedgerError.
 
-    `out`: where a links run's file goes, else where the caller is going to export to.
+    `out`: where a links run's file goes, else where the caller is going to export to. `target`: `simulator` or a URL, in
+    place of the settings' own; the embedded simulator runs as long as the run is worked on.
     """
     from tcb_ops.platform.tokens import open_source
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.locks import hold, planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.sitting import Sitting
+    from tcb_ops.simulator.embedded import opened_target
 
-    settings, pace = settings or default_settings(), pace or Pace()
-    # Refused, if it cannot be read, before anything is planned.
-    source = tokens or open_source(settings)
+    settings, pace = aim(settings or default_settings(), target), pace or Pace()
+    # Refused, if it cannot be read, before anything is planned. The simulator that is yet to start has its own.
+    source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
     if work.kind is Kind.LINKS and out is not None:
@@ -174,6 +177,7 @@ def begin(
         stack.enter_context(hold(ledger, planned.run.id))
         if planned.run.finished_at is not None:  # all but its report, which the caller writes
             return Working(ledger, planned.run, None, settings, stack.pop_all(), resumed=True)
+        settings = stack.enter_context(opened_target(settings, _merchants(ledger, planned.run)))
         try:
             sitting = Sitting(
                 ledger,
@@ -182,7 +186,7 @@ def begin(
                 pace,
                 root=work.root or Path(),
                 out=out,
-                tokens=source,
+                tokens=source or open_source(settings),
                 progress=progress,
                 skip_unchanged=skip_unchanged,
                 canary=canary,
@@ -194,6 +198,14 @@ def begin(
             raise
         return Working(ledger, planned.run, sitting, settings, stack.pop_all(), resumed=planned.resumed)
     raise AssertionError  # the block above returns or raises
+
+
+def _merchants(ledger: Ledger, run: RunRecord) -> list[Merchant]:
+    """The merchants of a run: whom the embedded simulator serves."""
+    return [
+        Merchant(place.appid, place.merchant, place.env, owner=Owner(place.owner), left=place.left)
+        for place in ledger.envs(run)
+    ]
 
 
 def _abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:

@@ -63,7 +63,9 @@ def sync(out: str | None, dry_run: bool, **values: Any) -> int:
         screen.warn(Text(f"{settings.merchants}: {warning.en}", f"{settings.merchants}：{warning.zh}"))
     only = {m.appid for m in given.read_merchants(settings)} if given.where else None
     given.warn_of_open_tokens(screen, settings)
-    found = _wait(screen, partial(begin_sync, settings, only=only, say=screen.say))
+    with given.reach(screen, settings) as settings:
+        screen.release()
+        found = _wait(screen, partial(begin_sync, settings, only=only, say=screen.say))
     changes = decide(lines, found, settings.tokens.component_appid, only)
     writes = not dry_run and (changes.writes or bool(out) or not roster.exists)
     if writes:
@@ -100,7 +102,9 @@ def check_merchants(out: str | None, **values: Any) -> int:
     screen = given.screen(settings)
     lines = given.read_merchants(settings)
     given.warn_of_open_tokens(screen, settings)
-    looked = _wait(screen, partial(begin_look, settings, lines, say=screen.say))
+    with given.reach(screen, settings) as settings:
+        screen.release()
+        looked = _wait(screen, partial(begin_look, settings, lines, say=screen.say))
     states = looked.states
     if out:
         write_states(states, Path(out), settings.lang)
@@ -109,7 +113,7 @@ def check_merchants(out: str | None, **values: Any) -> int:
     if given.json:
         screen.json(
             {
-                "target": settings.api_base,
+                "target": settings.run_target,
                 "lines": len(states),
                 "works": works,
                 "cannot": cannot,

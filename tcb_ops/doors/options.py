@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,17 +13,17 @@ import click
 
 from tcb_ops.doors.screen import Screen
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
+from tcb_ops.model import Text, target_label
 from tcb_ops.runs.pacing import Pace
 from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch
 
-__all__ = ["Given", "list_options", "pace_options", "run_options", "shared_options"]
+__all__ = ["Given", "list_options", "pace_options", "run_options", "shared_options", "target_line"]
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -34,6 +34,7 @@ class Given:
 
     config: str | None
     api_base: str | None
+    target: str | None
     merchants: str | None
     tokens: str | None
     ledger: str | None
@@ -48,6 +49,7 @@ class Given:
         """The settings file, the environment, then these options."""
         options: dict[str, Any] = {
             "api_base": self.api_base,
+            "target": self.target,
             "merchants": self.merchants,
             "ledger": self.ledger,
             "lang": self.lang,
@@ -61,6 +63,28 @@ class Given:
     def screen(self, settings: Settings) -> Screen:
         """Where to talk."""
         return Screen(settings.lang, quiet=self.quiet, verbose=self.verbose)
+
+    @contextmanager
+    def reach(self, screen: Screen, settings: Settings) -> Iterator[Settings]:
+        """Open the target for a command that sends; the first line that it prints names the target.
+
+        What else is said is held back until the command releases the screen, or ends.
+        """
+        from tcb_ops.simulator.embedded import opened_target
+
+        merchants = self.read_merchants(settings).whole if settings.target else ()
+        with (
+            opened_target(settings, merchants) as opened,
+            screen.held(None if self.quiet and opened.on_loopback else target_line(opened)),
+        ):
+            self.say_ledger(screen, settings)
+            yield opened
+
+    @staticmethod
+    def say_ledger(screen: Screen, settings: Settings) -> None:
+        """Say which ledger is used and why, where two could be meant."""
+        if settings.origin.ledger_choice is not None:
+            screen.say(settings.origin.ledger_choice)
 
     def warn_of_open_tokens(self, screen: Screen, settings: Settings) -> None:
         """Say so where others on this machine may read the token file."""
@@ -92,13 +116,26 @@ class Given:
         return read_merchants(settings.merchants, self.where)
 
 
+def target_line(settings: Settings) -> Text:
+    """Name the target: what a command that sends says first and last."""
+    label = target_label(settings.run_target, settings.api_base)
+    if settings.target:
+        return Text(f"{label} (embedded simulator)", f"{label}（内置模拟平台）")
+    return Text(label, label)
+
+
 def shared_options(command: Command) -> Command:
     """Add the shared options; the command gets them as `given`."""
     options = (
         click.option(
             "--config", metavar="FILE", help="Settings file. [default: tcb-ops.toml here, if there]"
         ),
-        click.option("--api-base", metavar="URL", help="The target. [default: https://api.weixin.qq.com]"),
+        click.option(
+            "--target",
+            metavar="simulator|URL",
+            help="Where calls go; simulator: the embedded one. [default: https://api.weixin.qq.com]",
+        ),
+        click.option("--api-base", metavar="URL", help="The same as --target URL."),
         click.option("--merchants", metavar="FILE", help="Merchants file. [default: merchants.csv]"),
         click.option("--tokens", metavar="FILE", help="Token file: appid,access_token[,expires_at]."),
         click.option("--ledger", metavar="FILE|URL", help="The ledger. [default: tcb-ops.db]"),

@@ -35,6 +35,7 @@ def diff(older: str, newer: str, **values: Any) -> int:
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    given.say_ledger(screen, settings)
     found = tcb.diff(older, newer, settings=settings)
     if given.json:
         screen.json(found.to_json())
@@ -66,6 +67,7 @@ def verify(folder: str, **values: Any) -> int:
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    given.say_ledger(screen, settings)
     found = tcb.verify(Path(folder), settings=settings)
     if given.json:
         screen.json(found.to_json(settings.lang))

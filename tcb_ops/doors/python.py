@@ -14,7 +14,7 @@ from tcb_ops.errors import RefusedError, RunNotFoundError, UsageError
 from tcb_ops.model import Kind, Owner, Text
 from tcb_ops.run import Run
 from tcb_ops.runs.work import audit_work, list_work, rest_work, retry_work
-from tcb_ops.settings import Settings, default_settings
+from tcb_ops.settings import Settings, aim, default_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -87,20 +87,20 @@ def start_retry(
 ) -> Working:
     """Begin a retry of a finished run, or go on with an unfinished one; takes what `retry` takes."""
     wanted = {str(code) for code in codes}
-    settings = options.get("settings") or default_settings()
+    settings = _settings(options.get("settings"), options.pop("target", None))
     if out is None and open_run(run, settings=settings).record.kind is Kind.LINKS:
         out = "links.retry.csv"
 
     def work(ledger: Ledger) -> Work:
-        parent = ledger.run(run, settings.api_base)
-        return retry_work(ledger, parent, merchants, settings.api_base, wanted, selection)
+        parent = ledger.run(run, settings.run_target)
+        return retry_work(ledger, parent, merchants, settings.run_target, wanted, selection)
 
     return begin(work, _place(out), **(options | {"settings": settings}))
 
 
 def start_resume(run: str, **options: Any) -> Working:
     """Go on with an unfinished run from what the ledger holds of it; takes what `resume` takes."""
-    settings = options.get("settings") or default_settings()
+    settings = _settings(options.get("settings"), options.pop("target", None))
     record = open_run(run, settings=settings).record
     manner = {name: record.settings[name] for name in ("skip_unchanged", "canary") if name in record.settings}
     return begin(
@@ -113,7 +113,7 @@ def start_resume(run: str, **options: Any) -> Working:
 def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run:
     """Ask for an upload link per row, and write them to `out` (0600). Local files are not looked at.
 
-    Options: `settings`, `pace` (a Pace), `progress` (called with a Progress after commits), `note`, `new_run`,
+    Options: `settings`, `target` (`simulator`: the embedded one; or a URL), `pace` (a Pace), `progress` (called with a Progress after commits), `note`, `new_run`,
     `resume` (a run's id), `may_go_on` (asked about an unfinished run over a day old: its id, when it began),
     `tokens` (a TokenSource).
     """
@@ -153,11 +153,11 @@ def resume(run: str = "latest", **options: Any) -> Run:
     return start_resume(run, **options).wait()
 
 
-def open_run(wanted: str = "latest", *, settings: Settings | None = None) -> Run:
-    """Open a run by id, unambiguous prefix, or `latest` (of the settings' target). Raises RunNotFoundError."""
-    settings = settings or default_settings()
+def open_run(wanted: str = "latest", *, settings: Settings | None = None, target: str | None = None) -> Run:
+    """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
+    settings = _settings(settings, target)
     ledger = _ledger_with_runs(settings)
-    return Run(ledger, ledger.run(wanted, settings.api_base), settings)
+    return Run(ledger, ledger.run(wanted, settings.run_target), settings)
 
 
 def all_runs(*, settings: Settings | None = None) -> list[Run]:
@@ -171,6 +171,7 @@ def check_merchants(
     merchants: Iterable[Merchant],
     *,
     settings: Settings | None = None,
+    target: str | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[MerchantState]:
     """Look at what each line of a merchants file can do today: token, permission set, 云开发, environment, calls left.
@@ -178,32 +179,41 @@ def check_merchants(
     `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
     """
     from tcb_ops.accounts.looking import merchant_states
+    from tcb_ops.simulator.embedded import opened_target
 
-    return merchant_states(settings or default_settings(), merchants, progress=progress)
+    lines = list(merchants)
+    with opened_target(_settings(settings, target), lines) as opened:
+        return merchant_states(opened, lines, progress=progress)
 
 
-def diff(older: str | Run, newer: str | Run = "latest", *, settings: Settings | None = None) -> Diff:
+def diff(
+    older: str | Run,
+    newer: str | Run = "latest",
+    *,
+    settings: Settings | None = None,
+    target: str | None = None,
+) -> Diff:
     """Compare two runs of one kind and target: newly broken, mended, still broken, by merchant and cause.
 
     Each is a Run, an id, a prefix or `latest`. Raises RunNotFoundError, and UsageError where they cannot be compared.
     """
     from tcb_ops.run import Diff
 
-    settings = settings or default_settings()
+    settings = _settings(settings, target)
     ledger = _ledger_with_runs(settings)
     before, after = (
-        run.record if isinstance(run, Run) else ledger.run(run, settings.api_base) for run in (older, newer)
+        run.record if isinstance(run, Run) else ledger.run(run, settings.run_target) for run in (older, newer)
     )
     return Diff.between(ledger, before, after, settings)
 
 
-def history(days: int = 30, *, settings: Settings | None = None) -> History:
-    """Errcodes by day and merchant over all runs of the settings' target, today and the days before it."""
+def history(days: int = 30, *, settings: Settings | None = None, target: str | None = None) -> History:
+    """Errcodes by day and merchant over all runs of `target`, else the settings' one: today and the days before it."""
     from tcb_ops.reports.history import history as look_back
     from tcb_ops.run import History
 
-    settings = settings or default_settings()
-    return History.of(look_back(_ledger(settings), settings.api_base, settings, days=days, now=time.time()))
+    settings = _settings(settings, target)
+    return History.of(look_back(_ledger(settings), settings.run_target, settings, days=days, now=time.time()))
 
 
 def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
@@ -217,6 +227,10 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
     place = Path(folder)
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
     return check(place, _ledger(settings), lists)
+
+
+def _settings(settings: Settings | None, target: str | None) -> Settings:
+    return aim(settings or default_settings(), target)
 
 
 def _ledger(settings: Settings) -> Ledger | None:
@@ -240,7 +254,14 @@ def _ledger_with_runs(settings: Settings) -> Ledger:
     return ledger
 
 
-def upload_link(env: str, path: str, *, appid: str | None = None, settings: Settings | None = None) -> Link:
+def upload_link(
+    env: str,
+    path: str,
+    *,
+    appid: str | None = None,
+    settings: Settings | None = None,
+    target: str | None = None,
+) -> Link:
     """Ask for one upload link, for ad-hoc work. Its secret parts show themselves only through `.reveal()`.
 
     `appid` is needed where several merchants share the environment. Raises UsageError (unknown env, bad path),
@@ -249,12 +270,14 @@ def upload_link(env: str, path: str, *, appid: str | None = None, settings: Sett
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.lists.rules import path_problem
     from tcb_ops.runs.loop import hand_over
+    from tcb_ops.simulator.embedded import opened_target
 
-    settings = settings or default_settings()
+    settings = _settings(settings, target)
     wrong = path_problem(path)
     if wrong is not None:
         raise UsageError(wrong[0])
-    callers = read_merchants(settings.merchants).for_env(env)
+    merchants = read_merchants(settings.merchants)
+    callers = merchants.for_env(env)
     chosen = (
         [m for m in callers if m.appid == appid]
         if appid
@@ -268,7 +291,8 @@ def upload_link(env: str, path: str, *, appid: str | None = None, settings: Sett
                 f"环境 {env}：符合的商户有 {len(chosen)} 个（该环境：{known}），请用 appid= 指定。",
             )
         )
-    return hand_over(_one_link(env, path, chosen[0].appid, chosen[0].owner, settings)).result()
+    with opened_target(settings, merchants) as opened:
+        return hand_over(_one_link(env, path, chosen[0].appid, chosen[0].owner, opened)).result()
 
 
 async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Settings) -> Link:

@@ -11,6 +11,7 @@ import click
 
 from tcb_ops.doors.brake import (
     brake,
+    brake_rest,
     brake_retry,
     dry_run,
     facts,
@@ -28,9 +29,10 @@ from tcb_ops.doors.options import (
     shared_options,
     take_given,
     take_pace,
+    target_line,
 )
 from tcb_ops.doors.reading import read_shown
-from tcb_ops.errors import InterruptedRunError, StoppedError
+from tcb_ops.errors import InterruptedRunError, StoppedError, UsageError
 from tcb_ops.model import Kind, Text
 
 if TYPE_CHECKING:
@@ -74,39 +76,42 @@ def check(paths: str, **values: Any) -> int:
 
 
 @click.command()
-@click.argument("paths")
-@click.option(
-    "--out", default="links.csv", show_default=True, metavar="FILE", help="Where the links go (0600)."
-)
+@click.argument("paths", required=False)
+@click.option("--out", metavar="FILE", help="Where the links go (0600). [default: links.csv]")
 @list_options
 @pace_options
 @run_options
 @shared_options
-def links(paths: str, out: str, **values: Any) -> int:
+def links(paths: str | None, out: str | None, **values: Any) -> int:
     """Ask for an upload link per row; write links.csv.
 
-    Links live about 15 minutes. An unfinished run of the same list is gone on with.
+    Links live about 15 minutes. An unfinished run of the same list is gone on with; --resume RUN needs no list.
     """
     from tcb_ops.doors.python import start_links
 
     given, pace = take_given(values), take_pace(values)
     settings = given.settings()
     screen = given.screen(settings)
-    dest = Path(out).absolute()
-    with screen.held(), read_shown(screen, paths, given, settings, values, root=None) as batch:
-        if values["dry_run"]:
-            return dry_run(screen, batch, settings, pace, uploads=False, as_json=given.json)
-        if (short := short_life(batch, pace)) is not None:
-            screen.warn(short)
-        going = start_links(batch, out=dest, **_run_arguments(given, settings, pace, values, screen))
-        run = _follow(screen, going, given, anew=values["new_run"])
-    if (late := ran_out(going.links_run_out, out)) is not None:
-        screen.warn(late)
-    return show_run(screen, run, as_json=given.json, where=Path(run.record.report))
+    with given.reach(screen, settings) as settings:
+        if paths is None:
+            going = _resumed(screen, Kind.LINKS, given, settings, pace, values)
+            run = _follow(screen, going, given)
+        else:
+            with read_shown(screen, paths, given, settings, values, root=None) as batch:
+                if values["dry_run"]:
+                    return dry_run(screen, batch, settings, pace, uploads=False, as_json=given.json)
+                if (short := short_life(batch, pace)) is not None:
+                    screen.warn(short)
+                dest = Path(out or "links.csv").absolute()
+                going = start_links(batch, out=dest, **_run_arguments(given, settings, pace, values, screen))
+                run = _follow(screen, going, given)
+        if (late := ran_out(going.links_run_out, out or run.record.report)) is not None:
+            screen.warn(late)
+        return _end(screen, run, settings, given, Path(run.record.report))
 
 
 @click.command()
-@click.argument("paths")
+@click.argument("paths", required=False)
 @click.option("--out", default=None, metavar="DIR", help="The report folder. [default: reports/RUN]")
 @click.option(
     "--skip-unchanged",
@@ -119,17 +124,18 @@ def links(paths: str, out: str, **values: Any) -> int:
     metavar="N",
     help="The first N environments first; stop there if a row is not good.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask before uploading to many live environments.")
+@click.option("--yes", is_flag=True, help="Do not ask before uploading to a live target.")
 @list_options
 @pace_options
 @run_options
 @shared_options
 def upload(
-    paths: str, out: str | None, yes: bool, skip_unchanged: bool, canary: int | None, **values: Any
+    paths: str | None, out: str | None, yes: bool, skip_unchanged: bool, canary: int | None, **values: Any
 ) -> int:
     """Upload the list's files; write a report folder.
 
-    Every file gets a fresh link of its own. An unfinished run of the same list is gone on with.
+    Every file gets a fresh link of its own. An unfinished run of the same list is gone on with; --resume RUN needs no
+    list. On a terminal an upload to a live target asks first.
     """
     from tcb_ops.doors.python import start_upload
     from tcb_ops.reports.export import check_destination
@@ -137,23 +143,28 @@ def upload(
     given, pace = take_given(values), take_pace(values)
     settings = given.settings()
     screen = given.screen(settings)
-    root = values["root"] or str(Path(paths).parent)
-    with screen.held(), read_shown(screen, paths, given, settings, values, root=root) as batch:
-        if values["dry_run"]:
-            return dry_run(screen, batch, settings, pace, uploads=True, as_json=given.json)
-        check_destination(_report_folder(out, ANY_RUN))
-        if not skip_unchanged:
-            warn_of_again(screen, batch, settings, selection_of(given, values))
-        brake(screen, batch, settings, yes=yes)
-        going = start_upload(
-            batch,
-            skip_unchanged=skip_unchanged,
-            canary=canary or 0,
-            report=out or "reports",
-            **_run_arguments(given, settings, pace, values, screen),
-        )
-        run = _follow(screen, going, given, anew=values["new_run"])
-    return _report(screen, run, given, out)
+    manner: dict[str, Any] = {"skip_unchanged": skip_unchanged, "canary": canary or 0}
+    with given.reach(screen, settings) as settings:
+        if paths is None:
+            check_destination(_report_folder(settings, out, ANY_RUN))
+            going = _resumed(screen, Kind.UPLOAD, given, settings, pace, values, yes=yes, **manner)
+            return _report(screen, _follow(screen, going, given), settings, given, out)
+        root = values["root"] or str(Path(paths).parent)
+        with read_shown(screen, paths, given, settings, values, root=root) as batch:
+            if values["dry_run"]:
+                return dry_run(screen, batch, settings, pace, uploads=True, as_json=given.json)
+            check_destination(_report_folder(settings, out, ANY_RUN))
+            if not skip_unchanged:
+                warn_of_again(screen, batch, settings, selection_of(given, values))
+            brake(screen, batch, settings, yes=yes)
+            going = start_upload(
+                batch,
+                report=out or settings.reports,
+                **manner,
+                **_run_arguments(given, settings, pace, values, screen),
+            )
+            run = _follow(screen, going, given)
+        return _report(screen, run, settings, given, out)
 
 
 @click.command()
@@ -171,7 +182,7 @@ def upload(
     metavar="PATH",
     help="The report folder, or links.retry.csv. [default: reports/RUN]",
 )
-@click.option("--yes", is_flag=True, help="Do not ask before uploading to many live environments.")
+@click.option("--yes", is_flag=True, help="Do not ask before uploading to a live target.")
 @pace_options
 @click.option("--new-run", is_flag=True, help="Begin anew even if a retry of the run is unfinished.")
 @click.option("--resume", default="", metavar="RUN", help="Go on with this unfinished retry.")
@@ -189,33 +200,34 @@ def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values
     settings = given.settings()
     screen = given.screen(settings)
     parent = tcb.open_run(run, settings=settings)
-    check_retry(parent.record, settings.api_base)
+    check_retry(parent.record, settings.run_target)
     is_links = parent.record.kind is Kind.LINKS
     if not is_links:
-        check_destination(_report_folder(out, ANY_RUN))
+        check_destination(_report_folder(settings, out, ANY_RUN))
     selection = "; ".join(
         [*(f"errcode {c}" for c in sorted(codes)), *(f"where {w}" for w in sorted(given.where))]
     )
-    screen.say(_retried(parent))
-    if parent.record.kind is Kind.UPLOAD:
-        brake_retry(screen, parent, settings, yes=yes)
-    going = tcb.start_retry(
-        parent.id,
-        given.read_merchants(settings),
-        codes=codes,
-        out=(out or "links.retry.csv") if is_links else (out or "reports"),
-        selection=selection,
-        settings=settings,
-        pace=pace,
-        note=given.note,
-        new_run=values["new_run"],
-        resume=values["resume"],
-        may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
-    )
-    done = _follow(screen, going, given, anew=values["new_run"])
-    if is_links:
-        return show_run(screen, done, as_json=given.json, where=Path(done.record.report))
-    return _report(screen, done, given, out)
+    with given.reach(screen, settings) as settings:
+        screen.say(_retried(parent))
+        if parent.record.kind is Kind.UPLOAD:
+            brake_retry(screen, parent, settings, yes=yes)
+        going = tcb.start_retry(
+            parent.id,
+            given.read_merchants(settings),
+            codes=codes,
+            out=(out or "links.retry.csv") if is_links else (out or settings.reports),
+            selection=selection,
+            settings=settings,
+            pace=pace,
+            note=given.note,
+            new_run=values["new_run"],
+            resume=values["resume"],
+            may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
+        )
+        done = _follow(screen, going, given)
+        if is_links:
+            return _end(screen, done, settings, given, Path(done.record.report))
+        return _report(screen, done, settings, given, out)
 
 
 @click.command()
@@ -235,38 +247,89 @@ def audit(out: str | None, **values: Any) -> int:
     given, pace = take_given(values), take_pace(values)
     settings = given.settings()
     screen = given.screen(settings)
-    check_destination(_report_folder(out, ANY_RUN))
-    going = tcb.start_audit(
-        given.read_merchants(settings),
-        report=out or "reports",
-        selection="; ".join(f"where {w}" for w in sorted(given.where)),
-        settings=settings,
-        pace=pace,
-        note=given.note,
-        new_run=values["new_run"],
-        resume=values["resume"],
-        may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
-    )
-    return _report(screen, _follow(screen, going, given, anew=values["new_run"]), given, out)
+    check_destination(_report_folder(settings, out, ANY_RUN))
+    with given.reach(screen, settings) as settings:
+        going = tcb.start_audit(
+            given.read_merchants(settings),
+            report=out or settings.reports,
+            selection="; ".join(f"where {w}" for w in sorted(given.where)),
+            settings=settings,
+            pace=pace,
+            note=given.note,
+            new_run=values["new_run"],
+            resume=values["resume"],
+            may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
+        )
+        return _report(screen, _follow(screen, going, given), settings, given, out)
 
 
 ANY_RUN = "a-run"
 """Stands for the id of a run that has none yet."""
 
 
-def _report_folder(out: str | None, run_id: str) -> Path:
-    return Path(out) if out is not None else Path("reports") / run_id
+def _report_folder(settings: Settings, out: str | None, run_id: str) -> Path:
+    return Path(out) if out is not None else settings.reports / run_id
 
 
-def _report(screen: Screen, run: Run, given: Given, out: str | None) -> int:
+def _report(screen: Screen, run: Run, settings: Settings, given: Given, out: str | None) -> int:
     """Write a finished run's report folder and show how it ended."""
     try:
-        folder = run.export(_report_folder(out, run.id))
+        folder = run.export(_report_folder(settings, out, run.id))
     except StoppedError:
         if given.json:
             screen.json(run.summary())
         raise
-    return show_run(screen, run, as_json=given.json, where=folder)
+    return _end(screen, run, settings, given, folder)
+
+
+def _end(screen: Screen, run: Run, settings: Settings, given: Given, where: Path) -> int:
+    """Show how a run ended, and name the target once more; gives the exit code."""
+    code = show_run(screen, run, as_json=given.json)
+    at = target_line(settings)
+    screen.say(Text(f"{at.en} · run {run.id}: {where}", f"{at.zh} · 任务 {run.id}：{where}"))
+    return code
+
+
+def _resumed(
+    screen: Screen,
+    kind: Kind,
+    given: Given,
+    settings: Settings,
+    pace: Pace,
+    values: dict[str, Any],
+    *,
+    yes: bool = False,
+    **manner: Any,
+) -> Working:
+    """Resume the run that --resume names, without its list. Raises UsageError where it is none of this command's."""
+    import tcb_ops as tcb
+
+    if not values["resume"] or values["dry_run"]:
+        context = click.get_current_context()
+        argument = next(one for one in context.command.params if one.name == "paths")
+        raise click.MissingParameter(ctx=context, param=argument)
+    run = tcb.open_run(values["resume"], settings=settings)
+    record = run.record
+    wrong = None
+    if record.kind is not kind or record.parent:
+        wrong = Text(
+            f"it is a run of {'retry' if record.parent else record.kind}", f"它是 {record.kind} 任务"
+        )
+    elif record.target != settings.run_target:
+        wrong = Text(f"its target is {record.target}", f"它的目标是 {record.target}")
+    elif values["root"] and str(Path(values["root"]).resolve()) != record.root:
+        wrong = Text(f"its files are below {record.root}", f"它的文件位于 {record.root}")
+    if wrong is not None:
+        raise UsageError(
+            Text(
+                f"run {record.id} cannot be resumed here: {wrong.en}.",
+                f"无法在此继续任务 {record.id}：{wrong.zh}。",
+            )
+        )
+    if kind is Kind.UPLOAD:
+        brake_rest(screen, run, settings, yes=yes)
+    given.warn_of_open_tokens(screen, settings)
+    return tcb.start_resume(record.id, settings=settings, pace=pace, **manner)
 
 
 def _retried(parent: Run) -> Text:
@@ -327,7 +390,7 @@ def _ask_to_go_on(screen: Screen, run_id: str, begun: float, settings: Settings)
     return click.confirm(question.of(screen.lang), err=True)
 
 
-def _follow(screen: Screen, going: Working, given: Given, *, anew: bool) -> Run:
+def _follow(screen: Screen, going: Working, given: Given) -> Run:
     """Show a run's progress until its end; on an early end the JSON object is printed all the same."""
     going_on = None
     if going.resumed:
@@ -343,11 +406,4 @@ def _follow(screen: Screen, going: Working, given: Given, *, anew: bool) -> Run:
     except (StoppedError, InterruptedRunError):
         if given.json:
             screen.json(going.so_far().summary())
-        if anew:
-            screen.warn(
-                Text(
-                    "To go on with this run, leave --new-run out: with it the same command begins another.",
-                    "要继续这个任务，请去掉 --new-run：带着它会再开始一个新任务。",
-                )
-            )
         raise

@@ -46,6 +46,7 @@ class Screen:
     def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
         self.lang, self.quiet, self.verbose = lang, quiet, verbose
         self._held: list[Text] | None = None
+        self._head: Text | None = None
         self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
         self.err = _Pipe(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
@@ -72,19 +73,29 @@ class Screen:
         self._talk(text)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold talk back until `release`, or the end of the block: what a run says first is known only when it begins."""
-        self._held = []
+    def held(self, head: Text | None = None) -> Iterator[None]:
+        """Hold talk back until `release`, or the end of the block: what a run says first is known only when it begins.
+
+        `head` begins the first line; an error before the release, so that nothing was sent, is told without it.
+        """
+        self._held, self._head = [], head
         try:
             yield
+        except BaseException:
+            self._head = None
+            raise
         finally:
             self.release()
 
     def release(self, first: Text | None = None) -> None:
-        """Say `first`, then what was held back."""
+        """Say the head, and `first` on the same line; then what was held back."""
         held, self._held = self._held or [], None
-        for text in [first, *held] if first is not None else held:
-            self._talk(text)
+        head, self._head = self._head, None
+        if head is not None and first is not None:
+            first = Text(f"{head.en} · {first.en}", f"{head.zh} · {first.zh}")
+        for text in (first or head, *held):
+            if text is not None:
+                self._talk(text)
 
     def _talk(self, text: Text) -> None:
         if self._held is not None:

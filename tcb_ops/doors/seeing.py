@@ -41,6 +41,7 @@ def runs(operator: str, host: str, **values: Any) -> int:
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    given.say_ledger(screen, settings)
     found = [
         run
         for run in tcb.all_runs(settings=settings)
@@ -71,6 +72,7 @@ def show(run: str, line: int | None, merchant: str, path: str, **values: Any) ->
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    given.say_ledger(screen, settings)
     wanted = tcb.open_run(run, settings=settings)
     if line is None and not merchant and not path:
         if not given.json:
@@ -126,6 +128,7 @@ def errcodes(run: str, **values: Any) -> int:
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    given.say_ledger(screen, settings)
     wanted = tcb.open_run(run, settings=settings)
     if given.json:
         summary = wanted.summary()
@@ -174,6 +177,7 @@ def report(run: str, out: str | None, final: bool, into: str | None, split_by: s
     given = take_given(values)
     settings = given.settings()
     screen = given.screen(settings)
+    given.say_ledger(screen, settings)
     if split_by and into is None:
         raise UsageError(
             Text(
@@ -190,7 +194,7 @@ def report(run: str, out: str | None, final: bool, into: str | None, split_by: s
         written = wanted.write_into(into, out, split_by=split_by)
     else:
         name = f"{wanted.id}-final" if final else wanted.id
-        written = wanted.export(out or Path("reports") / name)
+        written = wanted.export(out or settings.reports / name)
     if wanted.record.finished_at is None:
         screen.warn(
             Text(

@@ -34,7 +34,7 @@ def runs_table(found: Sequence[Run], settings: Settings) -> Table:
         "target": Text("target", "目标"),
         "note": Text("note", "备注"),
     }
-    if all(run.record.target == settings.api_base for run in found):
+    if all(run.record.target == settings.run_target for run in found):
         del heads["target"]
     if not any(run.record.note for run in found):
         del heads["note"]

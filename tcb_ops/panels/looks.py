@@ -130,7 +130,7 @@ def _cut_off(run: Run, error: TcbOpsError | None) -> Text:
     if error is not None:
         return Text(f"{error.text.en}\n", f"{error.text.zh}\n")
     stopped = run.record.stopped
-    if stopped is not None and stopped.en == interrupted(run.record).text.en:
+    if stopped is not None and stopped.en == interrupted().text.en:
         return Text("It was cancelled or interrupted.", "该任务曾被取消或中断。")
     if stopped is not None:
         return Text(f"It was stopped: {stopped.en}\n", f"任务曾停止：{stopped.zh}\n")

@@ -56,7 +56,7 @@ class Runs(widgets.HBox):
         found = [
             run
             for run in doors.all_runs(settings=settings)
-            if run.record.target == settings.api_base and self._kind in {None, Kind(run.record.kind)}
+            if run.record.target == settings.run_target and self._kind in {None, Kind(run.record.kind)}
         ][:LISTED]
         kept = self.choice.value
         ids = [run.id for run in found]

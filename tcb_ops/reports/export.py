@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
-from tcb_ops.model import Text, plural
+from tcb_ops.model import Text, is_simulated, plural
 from tcb_ops.reports.diff import compare
 from tcb_ops.reports.digest import RowsDigest
 from tcb_ops.reports.files import write_errcodes, write_rows
@@ -34,7 +34,7 @@ from tcb_ops.reports.manifest import (
     read_manifest,
     versions,
 )
-from tcb_ops.reports.page import is_simulated, page
+from tcb_ops.reports.page import page
 from tcb_ops.reports.pdf import find_chromium, write_pdf
 from tcb_ops.reports.table import causes
 from tcb_ops.reports.workbook import write_workbook
@@ -154,7 +154,7 @@ def _write(seen: Ledger, run: RunRecord, folder: Path, settings: Settings, now: 
     groups = seen.tallies(run)
     write_errcodes(causes(groups), folder / ERRCODES, settings.lang)
     write_workbook(seen, run, folder / WORKBOOK, settings, now=now)
-    if is_simulated(run):
+    if is_simulated(run.target):
         (folder / SIMULATED).write_text(_simulated(run), encoding="utf-8", newline="\n")
     chromium = find_chromium()
     before = None if run.retries else seen.previous(run)  # a run with its retries is compared with no other

@@ -6,10 +6,10 @@ import re
 from html import escape
 from typing import TYPE_CHECKING
 
-from tcb_ops.model import GOOD, Lang, Outcome, Text, plural
+from tcb_ops.model import GOOD, Lang, Outcome, Text, is_simulated, plural
 from tcb_ops.reports.bars import bars
 from tcb_ops.reports.diff import Change, changed, diff_verdict
-from tcb_ops.reports.page import counts_of, is_simulated
+from tcb_ops.reports.page import counts_of
 from tcb_ops.reports.table import by_code, causes
 from tcb_ops.reports.wording import OUTCOMES, verdict
 
@@ -41,7 +41,7 @@ def run_html(ledger: Ledger, run: RunRecord, lang: Lang) -> str:
         groups = seen.tallies(run)
     counts = counts_of(groups)
     said = verdict(run.kind, counts, finished=run.finished_at is not None).of(lang)
-    mark = f' <span style="{_MARK}">SIMULATED 演练</span>' if is_simulated(run) else ""
+    mark = f' <span style="{_MARK}">SIMULATED 演练</span>' if is_simulated(run.target) else ""
     chips = " ".join(
         f'<span style="white-space:nowrap;margin-right:12px"><span style="color:{_TINT[_tint(outcome)]}" '
         f'aria-hidden="true">●</span> {escape(OUTCOMES[outcome].of(lang))} <b>{rows:,}</b></span>'

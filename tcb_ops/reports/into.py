@@ -16,10 +16,9 @@ from tcb_ops.lists.beside import Beside, add_columns, first_free
 from tcb_ops.lists.cells import fold, shown, trim
 from tcb_ops.lists.odd import NotText
 from tcb_ops.lists.sheet import LAST_COLUMN, LAST_ROW, survey
-from tcb_ops.model import Text
+from tcb_ops.model import Text, is_simulated
 from tcb_ops.reports.files import RESULT_COLUMNS, own_values
 from tcb_ops.reports.original import find_list, open_original, readable
-from tcb_ops.reports.page import is_simulated
 from tcb_ops.reports.wording import OUTCOMES
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def write_into(ledger: Ledger, run: RunRecord, original: Path, dest: Path | None
         _free(dest)
         with readable(original), _new(dest) as part:
             found = find_list(book, ledger, run)
-            beside = _beside(found, lang, simulated=is_simulated(run))
+            beside = _beside(found, lang, simulated=is_simulated(run.target))
             with part.open("xb") as out:
                 add_columns(found.book, found.sheet, beside, _texts(ledger, run, lang), out)
     return dest
@@ -85,7 +84,7 @@ def write_apart(
         _free(dest)
         with readable(original), _new(dest) as part:
             found = find_list(book, ledger, run)
-            beside = _beside(found, lang, simulated=is_simulated(run))
+            beside = _beside(found, lang, simulated=is_simulated(run.target))
             values, group_of = _groups(found, _column(found, column))
             names = _file_names(original.stem, values, lang)
             part.mkdir()

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from tcb_ops.model import is_loopback
+from tcb_ops.model import is_simulated
 from tcb_ops.reports.leaks import masked
-from tcb_ops.reports.page import counts_of, is_simulated
+from tcb_ops.reports.page import counts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,8 +100,8 @@ def about(run: RunRecord, groups: Iterable[Tally], zone: tzinfo) -> dict[str, An
         "retries": list(run.retries),
         "kind": str(run.kind),
         "target": run.target,
-        "simulated": is_simulated(run),
-        **({"mark": MARK} if is_simulated(run) else {}),
+        "simulated": is_simulated(run.target),
+        **({"mark": MARK} if is_simulated(run.target) else {}),
         "rows": run.rows,
         "counts": {str(outcome): rows for outcome, rows in counts_of(groups).items()},
         "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
@@ -150,7 +149,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             finished=found["finished_at"] is not None,
             exported_at=str(found["exported_at"]),
             retries=tuple(map(str, found["retries"])),
-            simulated=is_loopback(urlsplit(str(found["target"])).hostname or ""),
+            simulated=is_simulated(str(found["target"])),
             said=found,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -10,9 +10,8 @@ import json
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_loopback
+from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.bars import bars
 from tcb_ops.reports.course import PHASE_NAMES, advice, draw, duration, where_it_went
 from tcb_ops.reports.detail import by_merchant, fitting, namesakes, with_first_rows
@@ -21,6 +20,7 @@ from tcb_ops.reports.remedies import REASON_NAMES, Per, remedies, short_name
 from tcb_ops.reports.wording import OUTCOMES, reason_text, verdict
 from tcb_ops.reports.words import Words, short
 from tcb_ops.runs.locks import working
+from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord, Tally
     from tcb_ops.settings import Settings
 
-__all__ = ["counts_of", "is_simulated", "page"]
+__all__ = ["counts_of", "page"]
 
 CAUSES = 12
 """Causes under "what to do next"; the rest is in errcodes.csv."""
@@ -56,11 +56,6 @@ CHANGED = 15
 """Lines of a kind of change."""
 OPEN = 3
 """With so few merchants that have something wrong, their details stand open."""
-
-
-def is_simulated(run: RunRecord) -> bool:
-    """Whether the run's target is a simulator on this machine: the run's own target, not today's setting."""
-    return is_loopback(urlsplit(run.target).hostname or "")
 
 
 def counts_of(groups: Iterable[Tally]) -> dict[Outcome, int]:
@@ -103,7 +98,7 @@ def page(
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": words[str(Kind(run.kind))],
         "run": run,
-        "simulated": is_simulated(run),
+        "simulated": is_simulated(run.target),
         "verdict": verdict(run.kind, counts, finished=run.finished_at is not None).of(settings.lang),
         "state": _state(run, counts),
         "as_of": words.moment(now),
@@ -112,7 +107,7 @@ def page(
         ],
         "total": sum(counts.values()),
         "holder": holder,
-        "says_how": run.stopped is not None and "the same command again" in run.stopped.en,
+        "resume": quoted(resume(settings, run, canary=counts.keys() <= GOOD | {Outcome.PENDING})),
         "joined": words.plural("joined", len(run.retries)),
         "unverified": words.plural("unverified", unverified) if unverified else "",
         "remedies": [(remedy, _whose(remedy, words)) for remedy in listed[:CAUSES]],
@@ -120,13 +115,16 @@ def page(
         "in_list": ", ".join(remedy.code for remedy in listed[:CAUSES] if remedy.in_list)
         if run.kind is not Kind.AUDIT
         else "",
-        "retry": run.finished_at is not None
-        and bool({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED} & counts.keys()),
+        "retry": quoted(retry(settings, run))
+        if run.finished_at is not None
+        and {Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED} & counts.keys()
+        else "",
+        "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "heat": table,
         "heat_bounded": table is not None and (table.rest is not None or table.other_codes > 0),
         "heat_of": (min(table.merchants, MERCHANTS), min(len(table.codes), CODES)) if table else (0, 0),
-        "changes": _changes(changes, words),
+        "changes": _changes(changes, words, settings),
         "history": _past(history),
         "drawing": drawing,
         "chart": _chart(drawing, words),
@@ -229,7 +227,7 @@ def _chart(drawing: Drawing | None, words: Words) -> dict[str, str]:
     }
 
 
-def _changes(changes: RunDiff | None, words: Words) -> dict[str, Any] | None:
+def _changes(changes: RunDiff | None, words: Words, settings: Settings) -> dict[str, Any] | None:
     """What the page shows of a diff: its lines by kind of change, bounded."""
     if changes is None:
         return None
@@ -246,13 +244,12 @@ def _changes(changes: RunDiff | None, words: Words) -> dict[str, Any] | None:
     ]
     shown = sum(len(lines) for _, _, lines in kinds)
     every = sum(map(len, listed.values()))
-    left = words["changes_more"].format(
-        count=f"{every - shown:,}", older=changes.older.id, newer=changes.newer.id
-    )
+    newer = changes.newer
     return {
         "verdict": diff_verdict(changes),
         "kinds": kinds,
-        "left": left if every > shown else "",
+        "left": words["changes_more"].format(count=f"{every - shown:,}") if every > shown else "",
+        "diff": quoted(command(settings, "diff", changes.older.id, newer.id, target=newer.target)),
     }
 
 

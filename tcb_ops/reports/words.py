@@ -24,8 +24,8 @@ WORDS: dict[str, Text] = {
     "as_of": Text("As of", "统计时间"),
     "stopped": Text("The last sitting ended early:", "上一次运行提前结束："),
     "go_on": Text(
-        "Run the same command again to go on; then export the report again.",
-        "再次运行同一命令即可继续；完成后请重新导出报告。",
+        "Export the report again when the run has ended. To resume it:",
+        "任务结束后请重新导出报告。要继续这个任务：",
     ),
     "worked_on": Text(
         "{holder} is working on it at this moment: write the report again when that has ended.",
@@ -77,8 +77,8 @@ WORDS: dict[str, Text] = {
         "处理后重新运行这些行：",
     ),
     "in_list": Text(
-        "Where the list itself is wrong ({codes}) a retry sends the same again. Mend a copy of failed.csv instead, and run it:",
-        "清单本身有误的行（{codes}），重试只会再次发送同样的内容。请改好 failed.csv 的副本，再运行：",
+        "Where the list itself is wrong ({codes}) a retry sends the same again. Correct a copy of failed.csv instead, save it as failed-fixed.csv, and run it:",
+        "清单本身有误的行（{codes}），重试只会再次发送同样的内容。请改好 failed.csv 的副本，存为 failed-fixed.csv，再运行：",
     ),
     "unverified_1": Text(
         "1 good row is stored but not confirmed: the store's ETag was no MD5 of the bytes (unverified in results.csv).",
@@ -107,8 +107,8 @@ WORDS: dict[str, Text] = {
     "after": Text("Now", "现在"),
     "is_good": Text("good", "成功"),
     "changes_more": Text(
-        "{count} more lines: tcb-ops diff {older} {newer}",
-        "另有 {count} 条：tcb-ops diff {older} {newer}",
+        "{count} more lines:",
+        "另有 {count} 条：",
     ),
     "history": Text("Errcodes of the last days", "近期错误码"),
     "history_about": Text(

@@ -13,11 +13,11 @@ from io import FileIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.model import GOOD, Kind, Outcome, Text
+from tcb_ops.model import GOOD, Kind, Outcome, Text, is_simulated
 from tcb_ops.reports.detail import namesakes
 from tcb_ops.reports.files import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
 from tcb_ops.reports.leaks import masked
-from tcb_ops.reports.page import counts_of, is_simulated
+from tcb_ops.reports.page import counts_of
 from tcb_ops.reports.remedies import remedies
 from tcb_ops.reports.table import causes
 from tcb_ops.reports.wording import OUTCOMES, verdict
@@ -317,7 +317,7 @@ class _Report:
 
 
 def _title(run: RunRecord) -> Text:
-    mark = "SIMULATED 演练 · " if is_simulated(run) else ""
+    mark = "SIMULATED 演练 · " if is_simulated(run.target) else ""
     kind = _TITLES[Kind(run.kind)]
     return Text(mark + kind.en, mark + kind.zh)
 

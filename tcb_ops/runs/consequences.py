@@ -63,7 +63,7 @@ class Consequences:
         )
         match step:
             case Step.STOP_RUN:
-                self._stop(platform_stop(setback.end, self._run))
+                self._stop(platform_stop(setback.end))
             case Step.REFRESH:
                 tries.refreshed = True
                 self.refused_token(job, setback.end)

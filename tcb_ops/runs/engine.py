@@ -24,7 +24,7 @@ from tcb_ops.runs.pacing import Outage, Pace, after_canary
 from tcb_ops.runs.progress import Progress, Pulse
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.scribe import Scribe
-from tcb_ops.runs.stops import NO_COMPONENT, away, canary_stop, interrupted, outage, token_stop
+from tcb_ops.runs.stops import NO_COMPONENT, away, canary_stop, interrupted, outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -128,7 +128,7 @@ class Engine:
             self._scribe.close()
             await writing
         except asyncio.CancelledError:
-            self._trouble = self._trouble or interrupted(self._run)
+            self._trouble = self._trouble or interrupted()
             raise
         finally:
             await self._clear_away(writing)
@@ -137,7 +137,7 @@ class Engine:
 
     def interrupt(self) -> None:
         """End the sitting tidily: calls in flight have a moment to end, the other rows stay pending."""
-        self._stop(interrupted(self._run))
+        self._stop(interrupted())
 
     # --- setting up and clearing away -------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Engine:
         fine = GOOD | {Outcome.INVALID}  # left out on purpose, with --on-bad skip
         bad = sum(t.rows for t in tallies if t.env not in others and t.outcome not in fine)
         if bad:
-            self._stop(canary_stop(self._run, bad))
+            self._stop(canary_stop(bad))
         else:
             self._set_out(self._rest)
 
@@ -324,7 +324,7 @@ class Engine:
                     account.lanes, Reason.NO_TOKEN, error.text.of(lang), errcode=error.errcode or None
                 )
         except TokenSourceError as error:
-            self._stop(token_stop(error, self._run))
+            self._stop(error)
         except TransportError as error:
             account.refused, self._tokens_away = refused, True
             self._nobody_there(error.text.of(lang))
@@ -379,12 +379,12 @@ class Engine:
         if begins or now - self._shown >= SHOW_EVERY:
             self._show(now)
         if self._outage.over(now, self._pace):
-            self._stop(outage(self._run, self._pace, self._last_outage))
+            self._stop(outage(self._pace, self._last_outage))
 
     def _probe(self, now: float) -> None:
         """While the target is away: one held row at a time tries again."""
         if self._outage.over(now, self._pace):
-            self._stop(outage(self._run, self._pace, self._last_outage))
+            self._stop(outage(self._pace, self._last_outage))
         elif now >= self._outage.probe_at and self._held and not self._tasks:
             self._begin(self._held.pop(0), now)
 

@@ -77,7 +77,7 @@ def plan(
     day old (its id, when it began); where it says no and neither `new_run` nor `resume` says what to do, UsageError.
     """
     if resume:
-        return Planned(_wanted(ledger.run(resume, settings.api_base), work, settings), resumed=True)
+        return Planned(_wanted(ledger.run(resume, settings.run_target), work, settings), resumed=True)
     found = _same_work(ledger, work, settings, now)
     choice = choose(found.created_at if found else None, now, new_run=new_run)
     if found is not None and choice is Choice.ASK and not may_go_on(found.id, found.created_at):
@@ -95,7 +95,7 @@ def plan(
     new = NewRun(
         id=_new_id(now, settings),
         kind=work.kind,
-        target=settings.api_base,
+        target=settings.run_target,
         list_name=work.list_name,
         list_sha256=work.list_sha256,
         list_bytes=work.list_bytes,
@@ -120,7 +120,7 @@ def plan(
 
 def _same_work(ledger: Ledger, work: Work, settings: Settings, now: float) -> RunRecord | None:
     """The newest run that this work may go on with: unfinished, or done today but for its report."""
-    for run in ledger.unfinished(work.kind, settings.api_base, work.list_sha256, work.root_name):
+    for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and (run.finished_at is None or now - run.created_at < SAME_RUN.total_seconds()):
             return run
@@ -137,7 +137,7 @@ def _wanted(run: RunRecord, work: Work, settings: Settings) -> RunRecord:
     wrong: Text | None = None
     if run.finished_at is not None:
         wrong = Text("it is finished", "它已完成")
-    elif run.kind != work.kind or run.target != settings.api_base:
+    elif run.kind != work.kind or run.target != settings.run_target:
         wrong = Text(f"it is {run.kind} to {run.target}", f"它是发往 {run.target} 的 {run.kind}")
     elif run.list_sha256 != work.list_sha256:
         wrong = Text("the list has changed since", "清单此后有改动")

@@ -17,7 +17,7 @@ from tcb_ops.resources import exhausted
 from tcb_ops.runs.engine import Engine, Means
 from tcb_ops.runs.linksfile import LinksFile
 from tcb_ops.runs.loop import hand_over
-from tcb_ops.runs.stops import interrupted
+from tcb_ops.runs.stops import interrupted, with_next
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,7 +123,7 @@ class Sitting:
                 else:
                     self.interrupted(interrupt)
             except CancelledError:
-                raise self._early_end(interrupted(self._run)) from None
+                raise self._early_end(interrupted()) from None
             except TcbOpsError as error:
                 raise self._early_end(error) from None
             except OSError as error:
@@ -151,7 +151,7 @@ class Sitting:
             error.exit_code = self._exit_code
         with suppress(LedgerError):
             self._ledger.stop(self._run, error.text)
-        return error
+        return with_next(error, self._run, self._settings)
 
     async def _interrupt(self) -> None:
         if self._engine is not None:

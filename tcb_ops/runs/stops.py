@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
@@ -11,14 +10,16 @@ from tcb_ops.errors import (
     InterruptedRunError,
     OutageError,
     PlatformStopError,
-    TokenSourceError,
 )
-from tcb_ops.model import Text, is_loopback
+from tcb_ops.model import Text, is_simulated, target_label
+from tcb_ops.runs.next_commands import of_run, quoted, resume
 
 if TYPE_CHECKING:
+    from tcb_ops.errors import TcbOpsError
     from tcb_ops.model import RowEnd
     from tcb_ops.runs.pacing import Pace
     from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
 
 __all__ = [
     "NO_COMPONENT",
@@ -28,7 +29,7 @@ __all__ = [
     "outage",
     "platform_stop",
     "stopping",
-    "token_stop",
+    "with_next",
 ]
 
 NO_COMPONENT = Text(
@@ -39,23 +40,46 @@ NO_COMPONENT = Text(
 """Why a row of the platform's own environments has no token."""
 
 
-def _go_on(run: RunRecord) -> Text:
-    return Text(
-        f"Run the same command again: it goes on with run {run.id}.",
-        f"再次运行同一命令，即可继续任务 {run.id}。",
-    )
+def with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
+    """Add to an error that ended a run early which run that is, its target, and the command that resumes it."""
+    target = target_label(run.target, settings.api_base)
+    lines = [*error.text.en.splitlines()], [*error.text.zh.splitlines()]
+    ways = [
+        (
+            Text(f"To resume run {run.id} ({target}):", f"继续任务 {run.id}（{target}）："),
+            resume(settings, run),
+        )
+    ]
+    if isinstance(error, CanaryError):
+        ways = [
+            (Text("To see why:", "查看原因："), of_run(settings, run, "errcodes")),
+            (
+                Text(
+                    f"To go on with the other environments of run {run.id} ({target}) all the same:",
+                    f"仍要继续任务 {run.id}（{target}）的其余环境：",
+                ),
+                resume(settings, run, canary=False),
+            ),
+        ]
+    for about, words in ways:
+        lines[0].extend((about.en, quoted(words)))
+        lines[1].extend((about.zh, quoted(words)))
+    error.args = ("\n".join(lines[0]),)
+    error.text = Text("\n".join(lines[0]), "\n".join(lines[1]))
+    return error
 
 
-def interrupted(run: RunRecord) -> InterruptedRunError:
+def interrupted() -> InterruptedRunError:
     """The error of a sitting that was told to end."""
-    more = _go_on(run)
-    return InterruptedRunError(Text(f"interrupted. {more.en}", f"已中断。{more.zh}"))
+    return InterruptedRunError(
+        Text("interrupted; the rows not done are pending.", "已中断；未完成的行仍待处理。")
+    )
 
 
 def away(target: str, pace: Pace) -> Text:
     """What is said while nobody is reached; a simulator on this machine is likelier to have been forgotten than lost."""
     asks = Text("", "")
-    if is_loopback(urlsplit(target).hostname or ""):
+    if is_simulated(target):
         asks = Text(" (is `tcb-ops simulate` running?)", "（`tcb-ops simulate` 在运行吗？）")
     return Text(
         f"{target} cannot be reached{asks.en}; trying again for {pace.patience:g} s",
@@ -63,22 +87,20 @@ def away(target: str, pace: Pace) -> Text:
     )
 
 
-def outage(run: RunRecord, pace: Pace, last: str) -> OutageError:
+def outage(pace: Pace, last: str) -> OutageError:
     """The error of a run whose patience with an outage has run out; `last` is what the last try met."""
-    more = _go_on(run)
     return OutageError(
         Text(
             f"{last}; nobody was reached for {pace.patience:g} s, so the run stops and the rows not done are pending. "
-            f"Check the network. {more.en}",
-            f"{last}；{pace.patience:g} 秒内未能连上任何地址，任务就此停止，未完成的行仍待处理。请检查网络。{more.zh}",
+            "Check the network.",
+            f"{last}；{pace.patience:g} 秒内未能连上任何地址，任务就此停止，未完成的行仍待处理。请检查网络。",
         )
     )
 
 
-def platform_stop(end: RowEnd, run: RunRecord) -> PlatformStopError:
+def platform_stop(end: RowEnd) -> PlatformStopError:
     """The error of a run that meets a refusal of the whole platform."""
-    said, more = stopping(end.errcode or 0, end.errmsg), _go_on(run)
-    return PlatformStopError(Text(f"{said.en} {more.en}", f"{said.zh}{more.zh}"))
+    return PlatformStopError(stopping(end.errcode or 0, end.errmsg))
 
 
 def stopping(code: int, errmsg: str) -> Text:
@@ -91,19 +113,11 @@ def stopping(code: int, errmsg: str) -> Text:
     )
 
 
-def token_stop(error: TokenSourceError, run: RunRecord) -> TokenSourceError:
-    """The error of a run whose token source has no token for anybody."""
-    more = _go_on(run)
-    return TokenSourceError(Text(f"{error.text.en} {more.en}", f"{error.text.zh}{more.zh}"))
-
-
-def canary_stop(run: RunRecord, bad: int) -> CanaryError:
+def canary_stop(bad: int) -> CanaryError:
     """The error of a run whose first environments did not all go well."""
     return CanaryError(
         Text(
-            f"{bad:,} rows of the first environments are not good, so the run stops here: `tcb-ops errcodes {run.id}` says "
-            "why. To go on with the other environments all the same, run the same command without --canary.",
-            f"首批环境中有 {bad:,} 行未成功，任务就此停下：用 `tcb-ops errcodes {run.id}` 查看原因。"
-            "若仍要继续其余环境，请去掉 --canary 再次运行同一命令。",
+            f"{bad:,} rows of the first environments are not good, so the run stops here.",
+            f"首批环境中有 {bad:,} 行未成功，任务就此停下。",
         )
     )

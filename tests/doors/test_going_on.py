@@ -62,11 +62,13 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_desk, unti
     assert ended == code
     found = json.loads(out)
     assert 0 < desk.whole(found, 180)["pending"] < 180
-    assert f"Run the same command again: it goes on with run {found['run']}." in err
+    assert f"To resume run {found['run']} (SIMULATED {desk.shop.sim.base}):" in err
     done = 180 - found["counts"]["pending"]
     said = desk(*words(kind, *FEW))
     first = said.err.splitlines()[0]
-    assert first.startswith(f"Going on with run {found['run']}: {done} of 180 rows are done.")
+    assert first.startswith(
+        f"SIMULATED {desk.shop.sim.base} · Going on with run {found['run']}: {done} of 180 rows"
+    )
     assert said.json["run"] == found["run"]
     assert_all_done(desk, kind, said)
     assert desk.shop.sim.stats[counter(kind)] <= 180 + 2 * 8
@@ -148,11 +150,13 @@ def test_new_run_begins_anew(stopped):
     assert said.json["run"] != run
 
 
-def test_whoever_began_anew_and_was_stopped_is_told_how_to_go_on(open_desk):
+def test_whoever_began_anew_and_was_stopped_is_given_a_command_that_resumes_that_run(open_desk):
     desk = open_desk(many(TEA, rows=1))
     said = desk.upload("--new-run", "--api-base", "http://127.0.0.1:9", "--patience", "0.2")
     assert said.code == 3
-    assert "To go on with this run, leave --new-run out" in said.err
+    (again,) = [line for line in said.err.splitlines() if line.startswith("tcb-ops upload --resume ")]
+    assert "--new-run" not in again
+    assert "--target http://127.0.0.1:9" in again
 
 
 def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):

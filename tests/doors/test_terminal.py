@@ -105,7 +105,7 @@ def test_ctrl_c_typed_ends_the_run_with_130_and_gives_the_terminal_back(open_des
         code, out = typed.end()
     assert code == 130
     assert desk.whole(json.loads(out), 300)["pending"] > 0
-    assert "goes on with run" in typed.seen
+    assert "To resume run " in typed.seen
     assert "Traceback" not in typed.seen
     assert typed.seen.count("\x1b[?25l") == typed.seen.count("\x1b[?25h"), "the cursor is back"
 
@@ -131,6 +131,18 @@ def test_many_live_environments_are_asked_about(open_desk, on_terminal, answer, 
     assert ("Nothing was sent." in typed.seen) == (answer == "n")
 
 
+@pytest.mark.parametrize(("words", "code"), [((), 2), (("--yes",), 3)])
+def test_one_live_environment_is_asked_about_on_a_terminal(open_desk, on_terminal, words, code):
+    desk = open_desk(many(TEA, rows=2))
+    live = ("--target", "https://api.example.invalid", "--patience", "0.1")
+    with on_terminal(desk, "upload", "list.csv", "--root", "files", *live, *words) as typed:
+        if not words:
+            typed.wait_for("Upload to 1 live environment of https://api.example.invalid? [y/N]")
+            typed.type("n\n")
+        assert typed.end()[0] == code
+    assert typed.seen.startswith("LIVE https://api.example.invalid\r\n")
+
+
 @pytest.mark.kill
 def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal):
     desk = open_desk(many(*SIX, rows=2), merchants=SIX)
@@ -153,12 +165,13 @@ def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal
 def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_desk):
     desk = open_desk(many(TEA, rows=40), [Fault(delay=0.7)])
     with desk.process("links", "list.csv", "--concurrency", "4", "--per-env", "4") as process:
-        lines = [process.stderr.readline() for _ in range(2)]
+        lines = [process.stderr.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
-    assert "list.csv" in lines[0]
-    assert "/40 · " in lines[1]
-    assert " linked" in lines[1]
+    assert lines[0] == f"SIMULATED {desk.shop.sim.base}\n"
+    assert "list.csv" in lines[1]
+    assert "/40 · " in lines[2]
+    assert " linked" in lines[2]
     assert "\x1b" not in "".join(lines)
 
 
@@ -197,7 +210,7 @@ def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_desk):
         nobody.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
         target = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         with desk.process("links", "list.csv", "--api-base", target, "--patience", "60") as process:
-            lines = [process.stderr.readline() for _ in range(2)]
+            lines = [process.stderr.readline() for _ in range(3)]
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
-    assert f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s" in lines[1]
+    assert f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s" in lines[2]

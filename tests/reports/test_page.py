@@ -165,26 +165,30 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
     assert "Unfinished: 1 of 2 rows have ended (1 good), 1 pending." in page.text
     assert "As of 2025-11-25 10:00:00+08:00" in page.text
     assert "the disk is full" in page.text
-    assert "Run the same command again to go on" in page.text
+    assert "To resume it:" in page.text
 
 
 @pytest.mark.parametrize(
     ("target", "there"),
-    [("https://api.weixin.qq.com", ""), ("http://127.0.0.1:8089", " --api-base http://127.0.0.1:8089")],
+    [
+        ("https://api.weixin.qq.com", ""),
+        ("http://127.0.0.1:8089", " --target http://127.0.0.1:8089"),
+        ("simulator", " --target simulator"),
+    ],
 )
 def test_the_next_command_goes_to_the_runs_own_target(
     a_run: Callable[..., Any], tmp_path: Path, target: str, there: str
 ) -> None:
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007)
     _, html = page_of(a_run([refused], id="mine", target=target), tmp_path)
-    assert f">tcb-ops retry mine{there}<" in html
+    assert f">tcb-ops retry mine{there} --ledger " in html
 
 
 def test_how_to_go_on_is_said_once(a_run: Callable[..., Any], tmp_path: Path) -> None:
     reported = a_run([RowEnd(0, Outcome.UPLOADED)] * 2, finished=False)
-    reported.ledger.stop(reported.run, interrupted(reported.run).text)
-    page, _ = page_of(reported, tmp_path)
-    assert page.text.count("the same command again") == 1
+    reported.ledger.stop(reported.run, interrupted().text)
+    _, html = page_of(reported, tmp_path)
+    assert html.count(f"--resume {reported.run.id}") == 1
 
 
 def test_merchants_of_one_name_are_told_apart_by_their_appids(
@@ -287,16 +291,16 @@ def test_while_somebody_works_on_the_run_it_says_to_wait(a_run: Callable[..., An
     killed, _ = page_of(reported, tmp_path / "killed")
     assert "wang.wu@ops-2, process 7 is working on it at this moment" in held.text
     assert "Wait for the run to end." in held.text
-    assert "Run the same command again" not in held.text
+    assert "To resume it:" not in held.text
     assert "wang.wu" not in killed.text
-    assert "Run the same command again to go on" in killed.text
+    assert "To resume it:" in killed.text
 
 
 def test_where_the_list_is_wrong_it_points_to_failed_csv(a_run: Callable[..., Any], tmp_path: Path) -> None:
     ends = [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=code) for code in (40097, 61007)]
     page, _ = page_of(a_run(ends), tmp_path / "wrong")
     assert "Where the list itself is wrong (40097) a retry sends the same again." in page.text
-    assert "tcb-ops upload mended.csv" in page.text
+    assert "tcb-ops upload failed-fixed.csv" in page.text
     page, _ = page_of(a_run(ends[1:], id="20251125-093000-right"), tmp_path / "right")
     assert "list itself" not in page.text
 

@@ -1,0 +1,117 @@
+"""Next commands: they can be copied and work as they stand, from any folder.
+
+`command` makes every one of them: it repeats what the run depended on, with absolute paths. Pure.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcb_ops.model import SIMULATOR, Kind
+from tcb_ops.runs.pacing import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
+
+__all__ = ["FIXED_LIST", "command", "fixed_list", "of_run", "quoted", "resume", "retry"]
+
+FIXED_LIST = "failed-fixed.csv"
+"""Stands for the list that its reader is going to correct."""
+_USUAL_TARGET = "https://api.weixin.qq.com"
+
+
+def command(settings: Settings, *words: str, target: str | None = None) -> list[str]:
+    """Compose a command with these words that works from any folder.
+
+    Args:
+        settings: the settings that it is to work with; what their file does not say is repeated as options.
+        words: the command's name, its arguments and options.
+        target: the run's target; None for the settings' own.
+
+    """
+    return ["tcb-ops", *words, *_shared(settings, settings.run_target if target is None else target)]
+
+
+def of_run(settings: Settings, run: RunRecord, *words: str) -> list[str]:
+    """Compose a command about a run: `of_run(settings, run, "show")`."""
+    return command(settings, *words, run.id, target=run.target)
+
+
+def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[str]:
+    """Compose the command that resumes an unfinished run, without its list; `canary`: whether its canary is kept."""
+    words = ["retry", run.parent] if run.parent else [str(run.kind)]
+    words += ["--resume", run.id]
+    if run.kind is Kind.UPLOAD and not run.parent:
+        words += ["--root", run.root]
+        words += ["--skip-unchanged"] if run.settings.get("skip_unchanged") else []
+        if canary and run.settings.get("canary"):
+            words += ["--canary", str(run.settings["canary"])]
+    if run.out and run.out != str(Path(settings.reports).absolute()):
+        words += ["--out", run.out]
+    return command(settings, *words, *_pace(run), target=run.target)
+
+
+def retry(settings: Settings, run: RunRecord) -> list[str]:
+    """Compose the command that runs a finished run's rows again that did not succeed."""
+    return of_run(settings, run, "retry")
+
+
+def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
+    """Compose the command that takes a corrected copy of a run's failed.csv."""
+    root = ["--root", run.root] if run.root else []
+    columns = [
+        part.split(" ", 1) for part in run.selection.split("; ") if part.startswith(("column ", "map "))
+    ]
+    options = [word for name, value in columns for word in (f"--{name}", value)]
+    return command(settings, str(run.kind), FIXED_LIST, *root, *options, target=run.target)
+
+
+def quoted(words: Sequence[str]) -> str:
+    """Quote a command for this machine's shell."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _pace(run: RunRecord) -> list[str]:
+    """The options about speed that a run was given."""
+    usual = asdict(Pace())
+    told = {name: run.settings.get(name, value) for name, value in usual.items()}
+    return [
+        word
+        for name, value in told.items()
+        if value != usual[name] and value is not None
+        for word in (f"--{name.replace('_', '-')}", f"{value:g}")
+    ]
+
+
+def _shared(settings: Settings, target: str) -> list[str]:
+    """The options that lead from any folder to the same target, ledger, merchants and tokens."""
+    origin, words = settings.origin, []
+    said = origin.from_file
+    if origin.file is not None:
+        words += ["--config", str(origin.file)]
+    usual_target = said.get("target") or str(said.get("api_base", _USUAL_TARGET)).rstrip("/")
+    if target != usual_target or origin.overridden & {"target", "api_base"}:
+        words += ["--target", target]
+    ledger = settings.ledger_name if "://" in settings.ledger else str(Path(settings.ledger).absolute())
+    if (
+        origin.file is None
+        or origin.ledger_choice is not None
+        or "ledger" in origin.overridden
+        or settings.ledger != said.get("ledger")
+    ):
+        words += ["--ledger", ledger]
+    if settings.merchants != said.get("merchants") or "merchants" in origin.overridden:
+        words += ["--merchants", str(Path(settings.merchants).absolute())]
+    tokens, kept = settings.tokens, said.get("tokens")
+    kept = kept if isinstance(kept, dict) else {}
+    if target != SIMULATOR and tokens.source == "file" and tokens.file != kept.get("file"):
+        words += ["--tokens", str(Path(tokens.file).absolute())]
+    return words
