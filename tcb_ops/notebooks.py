@@ -19,7 +19,7 @@ from tcb_ops.sample import rehearsal
 if TYPE_CHECKING:
     from tcb_ops.settings import Settings
 
-__all__ = ["practice"]
+__all__ = ["in_jupyter_session", "practice"]
 
 _lock = threading.Lock()
 _practice: Settings | None = None
@@ -41,6 +41,11 @@ def practice(lang: str | None = None) -> Settings:
             _practice = _begun(stack, folder, lang)
             atexit.register(stack.close)
     return _practice.model_copy(update={"lang": Lang(lang)}) if lang else _practice
+
+
+def in_jupyter_session() -> bool:
+    """Whether somebody sits before the notebook: its kernel was started by a Jupyter server, not by a program."""
+    return bool(os.environ.get("JPY_SESSION_NAME"))
 
 
 def _begun(stack: ExitStack, folder: Path, lang: str | None) -> Settings:

@@ -75,6 +75,7 @@ def lab_server(home: Path) -> Iterator[str]:
         ),
         *("--ServerApp.port_retries=0", "--IdentityProvider.token=e2e", "--expose-app-in-browser"),
         "--LanguageServerManager.autodetect=False",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")} | {
         "JUPYTER_CONFIG_DIR": str(home / "config"),
@@ -162,11 +163,14 @@ class Opened:
 
 @contextmanager
 def opened_page(
-    browser: Browser, base: str, path: str, *, shots: Path, height: int = 1400
+    browser: Browser, base: str, path: str, *, shots: Path, height: int = 1400, view: str = "doc/tree"
 ) -> Iterator[Opened]:
-    """Open a notebook in a page of its own; what goes wrong in the page is in `errors`."""
+    """Open a notebook in a page of its own; what goes wrong in the page is in `errors`.
+
+    `view`: doc/tree is JupyterLab's, notebooks is Notebook 7's.
+    """
     page = browser.new_page(viewport={"width": 1280, "height": height})
-    found = Opened(page, f"{base}/doc/tree/{path}?token=e2e&reset", shots)
+    found = Opened(page, f"{base}/{view}/{path}?token=e2e&reset", shots)
     page.on("console", found.heard)
     page.on("pageerror", lambda error: found.errors.append(str(error)))
     page.set_default_timeout(40_000)

@@ -15,6 +15,7 @@ from tcb_ops.doors.reading import PROBLEMS_SHOWN
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.lists.problems import format_problem
 from tcb_ops.model import Kind, Lang, Text
+from tcb_ops.notebooks import in_jupyter_session
 from tcb_ops.panels.desk import open_desk
 from tcb_ops.panels.markup import STYLE, esc, said
 from tcb_ops.panels.naming import REPORT
@@ -256,7 +257,9 @@ class Panel:
         if out and not self.report:
             folder = Path(out) / run.id
         else:
-            folder = self.desk.place(self.report, f"reports/{run.id}")
+            usual = f"reports/{run.id}"
+            # In front of somebody it goes below the notebook: a server opens links to no other files.
+            folder = self.desk.place(self.report or (usual if in_jupyter_session() else ""), usual)
         return self.watched.export.put(run, folder)
 
     def _title(self) -> Text:

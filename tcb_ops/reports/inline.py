@@ -63,7 +63,7 @@ def run_html(ledger: Ledger, run: RunRecord, lang: Lang) -> str:
         Text("merchants", "商户"),
         Text("what to do", "怎么办"),
     )
-    more = _more(len(top) - 3, Text("more codes: run.causes()", "个错误码：run.causes()"), lang)
+    more = _more(len(top) - 3, Text("more codes", "个错误码"), lang)
     return (
         f'<div style="{_BOX}"><div><b>{escape(run.id)}</b> · {escape(run.kind)} → {escape(run.target)}{mark}</div>'
         f'<div style="margin:6px 0">{escape(said)}</div><div>{chips}</div>{_table(heads, lines, lang)}{more}</div>'
@@ -86,7 +86,7 @@ def diff_html(diff: RunDiff) -> str:
                 f'<div style="margin-top:10px"><b>{escape(changed(change).of(lang))}</b> · {_rows(rows, lang)}</div>'
             )
             parts.append(_table(heads, [_cells(line, diff, lang) for line in lines[:LINES]], lang))
-            parts.append(_more(len(lines) - LINES, Text("more lines: .frame()", "条：.frame()"), lang))
+            parts.append(_more(len(lines) - LINES, Text("more lines", "条"), lang))
     return "".join([*parts, "</div>"])
 
 
@@ -111,7 +111,7 @@ def history_html(history: ErrcodeHistory) -> str:
     )  # fmt: skip
     return (
         f'<div style="{_BOX}">{history_svg(history)}{_table(heads, lines, lang)}'
-        + _more(len(found) - LINES, Text("more merchants: .frame()", "家商户：.frame()"), lang)
+        + _more(len(found) - LINES, Text("more merchants", "家商户"), lang)
         + "</div>"
     )
 

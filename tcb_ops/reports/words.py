@@ -119,8 +119,8 @@ WORDS: dict[str, Text] = {
     "days": Text("Days with errcodes", "出现天数"),
     "last_day": Text("Last on", "最近一天"),
     "past_left": Text(
-        "{count} more merchants: tcb.history() in Python, notebook 03.",
-        "另有 {count} 家商户：见笔记本 03，或 Python 中的 tcb.history()。",
+        "{count} more merchants are left out here.",
+        "另有 {count} 家商户，此处从略。",
     ),
     # course
     "course": Text("The course of the run", "任务过程"),

@@ -96,10 +96,10 @@ class Lab:
         return Shop(folder, sim, self)
 
     @contextmanager
-    def opened(self, path: str, *, shots: str) -> Iterator[Opened]:
+    def opened(self, path: str, *, shots: str, view: str = "doc/tree") -> Iterator[Opened]:
         """Open a notebook in a page of its own; whatever goes wrong in the page is looked at when it closes."""
         ARTIFACTS.mkdir(exist_ok=True)
-        with opened_page(self.browser, self.base, path, shots=ARTIFACTS / shots) as found:
+        with opened_page(self.browser, self.base, path, shots=ARTIFACTS / shots, view=view) as found:
             try:
                 yield found
                 found.shot("end")

@@ -72,6 +72,26 @@ def test_run_all_leads_to_a_panel_and_results_without_errors_or_violations(lab, 
         notebook.shot("narrow")
 
 
+@pytest.mark.parametrize(("view", "own_tab"), [("doc/tree", False), ("notebooks", True)], ids=["Lab", "7"])
+def test_the_report_of_run_all_opens_from_its_link(lab, view, own_tab):
+    with lab.opened("02_run_uploads.ipynb", shots=f"links-{own_tab}", view=view) as notebook:
+        notebook.run_all()
+        notebook.at_rest()
+        link = notebook.page.locator(".op-panel .op-files a:text('report.html')")
+        if not link.count():  # the run is an earlier test's: it is shown again, and not exported by itself
+            notebook.click(".op-export")
+        if own_tab:
+            with notebook.page.expect_popup() as opened:
+                link.click()
+            report = opened.value.locator("body")
+        else:
+            link.click()
+            report = notebook.page.frame_locator("iframe").locator("body")
+        assert "476 rows are good" in report.inner_text()
+        if own_tab:  # Notebook 7 complains of plugins of its own that it does not load
+            notebook.errors.clear()
+
+
 def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_lab_shop):
     shop = open_lab_shop(300, [ONCE, SLOW])
     with lab.opened(shop.notebook("02_run_uploads"), shots="live-02") as notebook:

@@ -82,7 +82,8 @@ import tcb_ops as tcb
 from tcb_ops import panels
 panel = panels.run_uploads()
 panel.run_now(False)
-print(json.dumps({"shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
+links = str(panel.watched.export.files.outputs)
+print(json.dumps({"linked": f"<a href='reports/{panel.run.id}/report.html'" in links, "shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
                   "runs": [run.id for run in tcb.all_runs()]}))
 """
 BELOW = """
@@ -124,6 +125,8 @@ def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_pa
     lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
     first, again = practised(PRACTISE, tmp_path, **lab), practised(PRACTISE, tmp_path, **lab)
     assert first["finished"]
+    assert first.pop("linked")
+    assert not again.pop("linked")  # what was exported once is not exported again
     assert again == first
     assert first["runs"] == [first["shown"]]
 

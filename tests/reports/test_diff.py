@@ -207,6 +207,9 @@ def test_at_300_merchants_the_screen_stays_short(a_run: Callable[..., Any], in_e
     assert len(said.get().splitlines()) < 20
     assert "… and 290 more" in said.get()
     assert len(found.to_json()["changes"]) == 300
+    html = found._repr_html_()
+    assert "… and 288 more lines<" in html
+    assert "frame" not in html
 
 
 def test_a_notebook_shows_it_with_every_text_escaped(a_run: Callable[..., Any], in_english: Settings) -> None:

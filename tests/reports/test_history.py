@@ -109,6 +109,15 @@ def test_the_frame_has_its_dtypes_with_rows_and_without(a_run: Callable[..., Any
 
 
 @pytest.mark.parametrize("lang", list(Lang))
+def test_what_is_left_out_is_counted_without_any_code(a_run: Callable[..., Any], lang: Lang) -> None:
+    places = [EnvRecord(n, f"shop-{n}", f"wx{n}", f"店{n}", "merchant", left=False) for n in range(15)]
+    reported = a_run([refused("2025-11-25T01:00:00+00:00")] * 15, places=places)
+    html = look_back(reported.ledger, TARGET, in_zone("UTC", lang), days=7, now=NOW)._repr_html_()
+    assert {Lang.EN: "… and 3 more merchants<", Lang.ZH: "……另有 3 家商户<"}[lang] in html
+    assert "frame" not in html
+
+
+@pytest.mark.parametrize("lang", list(Lang))
 @pytest.mark.parametrize("codes", [0, 3, 9])
 def test_the_drawing_is_xml_with_a_text_alternative(
     a_run: Callable[..., Any], lang: Lang, codes: int

@@ -342,4 +342,4 @@ def test_the_last_days_stand_there_by_code_and_by_merchant(a_run: Callable[..., 
     (table,) = [table for table in page.tables if "Days with errcodes" in table[0]]
     assert table[1] == ["商户00", "1", "2025-11-25", "2", "61007"]
     assert len(table) == 1 + 12
-    assert "2 more merchants: tcb.history() in Python, notebook 03." in page.text
+    assert "2 more merchants are left out here." in page.text
