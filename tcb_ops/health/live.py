@@ -12,7 +12,7 @@ import secrets
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tcb_ops.model import Link, Merchant
     from tcb_ops.platform.recording import Exchange
     from tcb_ops.platform.tokens import TokenSource
+    from tcb_ops.platform.transport import Answer
     from tcb_ops.settings import Settings
 
 __all__ = ["begin_trial"]
@@ -48,6 +49,7 @@ _PATIENT = Timeouts(connect=10, answer=20)
 _PACE = Pace(attempts=3, backoff=0.5, slow_wait=5, patience=10)
 _SHORTEST_SECRET = 6
 """Characters: taking out less would tear ordinary words."""
+_SVG = "image/svg+xml"
 _SIGNATURE = re.compile(r"(q-signature=[0-9a-f]*)([0-9a-f])$")
 
 
@@ -63,9 +65,8 @@ def begin_trial(settings: Settings, merchant: Merchant) -> Future[Trial]:
     source = open_source(settings)
     now = time.time()
     name = secrets.token_hex(16)
-    trial = Trial(
-        merchant.env, merchant.owner, f"tcb-ops-doctor/{name}.txt", f"tcb-ops doctor {name}\n".encode(), now
-    )
+    content = f'<svg xmlns="http://www.w3.org/2000/svg"><title>tcb-ops doctor {name}</title></svg>\n'
+    trial = Trial(merchant.env, merchant.owner, f"tcb-ops-doctor/{name}.svg", content.encode(), now)
     return hand_over(_run(settings, source, appid, trial))
 
 
@@ -77,6 +78,14 @@ async def _run(settings: Settings, source: TokenSource, appid: str, trial: Trial
     finally:
         await source.aclose()
     return trial
+
+
+@dataclass(frozen=True, slots=True)
+class _NotFetched:
+    """Why the object was not fetched."""
+
+    why: Text
+    mend: Text | None = None
 
 
 class _Doing:
@@ -108,7 +117,9 @@ class _Doing:
                 await self._upload(link)
                 if trial.stored is not None:
                     await self._probe_signature(link)
-                    await self._confirm(link)
+                    served = await self._confirm(link)
+                    if served is not None:
+                        await self._compare_types(link, served)
             finally:
                 await self._delete(link)
             await self._limits()
@@ -151,14 +162,14 @@ class _Doing:
         self._went("link", Text(f"Link: lives {span} s", f"链接：有效 {span} 秒"))
         return said
 
-    async def _post(self, link: Link) -> Stored | StoreRefusal | Unconfirmed:
+    async def _post(self, link: Link, content_type: str = _SVG) -> Stored | StoreRefusal | Unconfirmed:
         """Put the file up as a run does: opened, held against its plan, posted."""
         with tempfile.TemporaryDirectory(prefix="tcb-ops-doctor-") as folder:
             file = Path(folder) / "file.txt"
             file.write_bytes(self._trial.content)
             plan = file.stat()
             body = open_file(file, plan.st_size, plan.st_mtime_ns)
-            return await post_object(self._transport, link, self._trial.path, body)
+            return await post_object(self._transport, link, self._trial.path, body, content_type)
 
     async def _upload(self, link: Link) -> None:
         trial = self._trial
@@ -228,7 +239,48 @@ class _Doing:
             ),
         )
 
-    async def _confirm(self, link: Link) -> None:
+    async def _confirm(self, link: Link) -> str | None:
+        """Fetch the object back; gives the Content-Type that it came with, None where it did not come as it was sent."""
+        got = await self._fetch(link)
+        sent = self._trial.content
+        if isinstance(got, _NotFetched):
+            self._ended("confirm", got.why, got.mend)
+            return None
+        if got.status != 200 or got.body != sent:
+            self._ended(
+                "confirm",
+                Text(
+                    f"Fetched back: HTTP {got.status}, {len(got.body)} bytes, not the {len(sent)} that were sent.",
+                    f"取回：HTTP {got.status}，{len(got.body)} 字节，与发出的 {len(sent)} 字节不同。",
+                ),
+            )
+            return None
+        self._went(
+            "confirm",
+            Text(f"Fetched back: the same {len(sent)} bytes", f"取回：{len(sent)} 字节，内容一致"),
+        )
+        return str(got.headers.get("content-type", ""))
+
+    async def _compare_types(self, link: Link, served: str) -> None:
+        """Put the file up once more without a Content-Type, and say what it is served as with and without."""
+        try:
+            said = await self._post(link, "")
+        except TcbOpsError:
+            return  # it was a question only
+        got = await self._fetch(link) if isinstance(said, Stored) else None
+        if got is None or isinstance(got, _NotFetched):
+            return
+        without = got.headers.get("content-type", "")
+        self._went(
+            "content_type",
+            Text(
+                f"Content-Type: sent as {_SVG}, served as {served}; not sent, served as {without} (an overwritten object may "
+                "come from a cache)",
+                f"Content-Type：发送 {_SVG} 时返回 {served}；不发送时返回 {without}（被覆盖的对象可能来自缓存）",
+            ),
+        )
+
+    async def _fetch(self, link: Link) -> Answer | _NotFetched:
         trial, file_id = self._trial, _file_id(link, self._trial.path, self._trial.env)
         try:
             said = await self._asking.ask(
@@ -237,31 +289,14 @@ class _Doing:
                 trial.owner,
             )
             if isinstance(said, Trouble):
-                self._ended("confirm", _not_fetched(_said(said)), said.action)
-                return
+                return _NotFetched(_not_fetched(_said(said)), said.action)
             one = said[0]
             if one.status:
-                self._ended("confirm", _status("batchdownloadfile", one))
-                return
+                return _NotFetched(_status("batchdownloadfile", one))
             got = await self._objects.fetch(one.url)
         except TcbOpsError as error:
-            self._ended("confirm", _not_fetched(error.text))
-            return
-        if isinstance(got, BadLink):
-            self._ended("confirm", _not_fetched(got.why))
-        elif got.status != 200 or got.body != trial.content:
-            self._ended(
-                "confirm",
-                Text(
-                    f"Fetched back: HTTP {got.status}, {len(got.body)} bytes, not the {len(trial.content)} that were sent.",
-                    f"取回：HTTP {got.status}，{len(got.body)} 字节，与发出的 {len(trial.content)} 字节不同。",
-                ),
-            )
-        else:
-            seen = Text(
-                f"Fetched back: the same {len(got.body)} bytes", f"取回：{len(got.body)} 字节，内容一致"
-            )
-            self._went("confirm", seen)
+            return _NotFetched(_not_fetched(error.text))
+        return _NotFetched(_not_fetched(got.why)) if isinstance(got, BadLink) else got
 
     async def _delete(self, link: Link) -> None:
         trial, file_id = self._trial, _file_id(link, self._trial.path, self._trial.env)

@@ -21,7 +21,7 @@ class Step:
     """One step and how it went."""
 
     name: str
-    """link, upload, signature, confirm, delete."""
+    """link, upload, signature, confirm, content_type, delete."""
     good: bool
     seen: Text
     mend: Text | None = None
