@@ -127,7 +127,14 @@ class ResourceLimitError(StoppedError):
 
 
 class TokenSourceError(StoppedError):
-    """The token source has no token for anybody: it cannot be reached, or is refused itself."""
+    """The token source has no token for anybody: it cannot be reached, or is refused itself.
+
+    `transient` as TokenError's.
+    """
+
+    def __init__(self, text: Text, *, transient: bool = False) -> None:
+        super().__init__(text)
+        self.transient = transient
 
 
 class InterruptedRunError(TcbOpsError):
@@ -139,12 +146,14 @@ class InterruptedRunError(TcbOpsError):
 class TokenError(TcbOpsError):
     """The token source has no token for a merchant: its rows end as not_attempted.
 
-    `errcode` is the platform's where it is what refused the merchant (61003, 61023 …), else 0.
+    `errcode` is the platform's where it is what refused the merchant (61003, 61023 …), else 0. `transient`: the source gave
+    no usable answer at all. It may pass, and only the others' answers tell whether it concerns this merchant alone.
     """
 
-    def __init__(self, text: Text, errcode: int = 0) -> None:
+    def __init__(self, text: Text, errcode: int = 0, *, transient: bool = False) -> None:
         super().__init__(text)
         self.errcode = errcode
+        self.transient = transient
 
 
 class TransportFault(StrEnum):

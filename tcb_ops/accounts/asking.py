@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tcb_ops.errcodes import Decision, Scope, errcode
-from tcb_ops.errors import OutageError, PlatformStopError, TokenError, TransportError, TransportFault
+from tcb_ops.errors import (
+    OutageError,
+    PlatformStopError,
+    TokenError,
+    TokenSourceError,
+    TransportError,
+    TransportFault,
+)
 from tcb_ops.model import Owner, Reason, Text
 from tcb_ops.platform.answers import NoAnswer, Refusal
 from tcb_ops.runs.pacing import Pace, Step, Tries, backoff_wait, next_step
@@ -56,6 +63,8 @@ class Asking:
     say: Callable[[Text], None] = lambda _: None
     """Told once, when the platform asks for a pause: for a minute nothing else would move."""
     tokens: dict[str, Secret] = field(default_factory=dict)
+    source_answered: bool = False
+    """The token source has given or refused somebody a token: what it does not answer is one merchant's trouble."""
     answers: int = 0
     """Calls that somebody answered, or at least took."""
     told_of_pause: bool = False
@@ -74,6 +83,9 @@ class Asking:
         try:
             return await self._ask(appid, call, owner)
         except TokenError as error:
+            if error.transient and not self.source_answered:
+                raise TokenSourceError(error.text) from None
+            self.source_answered |= not error.transient
             return Trouble(Reason.NO_TOKEN, Text("There is no token for it.", "没有它的令牌。"), error.text)
 
     async def _ask(
@@ -131,10 +143,13 @@ class Asking:
         waited = 0.0
         while True:
             try:
-                return (await self.source.token(appid, refused)).value
+                found = (await self.source.token(appid, refused)).value
             except TokenError as error:
                 if errcode(error.errcode).decision is not Decision.SLOW or not self._patient(waited):
                     raise
+            else:
+                self.source_answered = True
+                return found
             waited += await self._pause()
 
     async def _renewed(self, appid: str, refused: Secret) -> bool:

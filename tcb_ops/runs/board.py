@@ -78,6 +78,10 @@ class Account:
     """The token source is being asked."""
     refused: Secret | None = None
     """The token that the platform refused, until the source has been asked."""
+    no_token_since: float | None = None
+    """When the source was first asked of those questions, one after the other, that it gave no usable answer to."""
+    no_token_tries: int = 0
+    """So many they are."""
     dead: Secret | None = None
     """A token that the platform refused and the source gave again."""
     dead_until: float = 0.0

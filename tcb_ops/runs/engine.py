@@ -20,11 +20,11 @@ from tcb_ops.runs.board import REFILL, Account, Board, Job, Lane, lanes_of
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.consequences import Consequences, closed_end
 from tcb_ops.runs.metering import Metering
-from tcb_ops.runs.pacing import Outage, Pace, after_canary
+from tcb_ops.runs.pacing import Outage, Pace, Step, after_canary, after_no_token, backoff_wait
 from tcb_ops.runs.progress import Progress, Pulse
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.scribe import Scribe
-from tcb_ops.runs.stops import NO_COMPONENT, away, canary_stop, interrupted, outage
+from tcb_ops.runs.stops import NO_COMPONENT, away, canary_stop, interrupted, outage, token_outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,6 +44,8 @@ GRACE = 3.0
 """Seconds that calls in flight have to end when a run is interrupted."""
 TELL_PHASES_EVERY = 1.0
 """Seconds between two times that the ledger is told where the time went."""
+ASK_AT_LEAST = 3.0
+"""Seconds that the token source has for one answer, however short patience is."""
 SHOW_EVERY = 0.1
 """Seconds between two looks at the progress."""
 
@@ -102,6 +104,10 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._outage = Outage()
         self._last_outage = ""
+        self._source_answered = float("-inf")
+        """When the token source last gave or refused anybody a token."""
+        self._source_trouble: Text | None = None
+        """What the token source did when last asked, instead of answering."""
         self._tokens_away = False
         """Whether the token source met the outage too."""
         self._held: list[Job] = []
@@ -305,15 +311,26 @@ class Engine:
     async def _ask_token(self, account: Account) -> None:
         """Get an account's token; without one its rows end as not_attempted.
 
-        A source that nobody gets a token of ends the run. One that asks the platform waits with the rows while that
-        is away, and the account pauses where the platform tells it to slow down (45011).
+        A source that nobody gets a token of ends the run; one that gives no usable answer is asked again first, as
+        `after_no_token` says. One that asks the platform waits with the rows while that is away, and the account pauses
+        where the platform tells it to slow down (45011).
         """
         lang = self._means.lang
         refused, account.refused = account.refused, None
+        asked = self._clock()
         try:
             token = await self._token_of(account, refused)
-        except TokenError as error:
+        except (TokenError, TokenSourceError) as error:
             now = self._clock()
+            if error.transient:
+                account.refused = refused
+                await self._no_token(account, asked, error)
+                return
+            if isinstance(error, TokenSourceError):
+                self._stop(error)
+                return
+            if account.appid:
+                self._answered(account, now)
             if errcode(error.errcode).decision is Decision.SLOW and account.pace.patient(now, self._pace):
                 account.refused = refused
                 account.pace.told(now, self._pace)
@@ -323,8 +340,6 @@ class Engine:
                 self._then.close(
                     account.lanes, Reason.NO_TOKEN, error.text.of(lang), errcode=error.errcode or None
                 )
-        except TokenSourceError as error:
-            self._stop(error)
         except TransportError as error:
             account.refused, self._tokens_away = refused, True
             self._nobody_there(error.text.of(lang))
@@ -334,14 +349,48 @@ class Engine:
             if self._tokens_away:
                 self._tokens_away = False
                 self._outage_ended()
+            self._answered(account, self._clock())
             self._then.got_token(account, token, refused)
         finally:
             account.asking = False
 
     async def _token_of(self, account: Account, refused: Secret | None) -> Token:
+        """Ask the source, for no longer than patience lasts."""
         if not account.appid:
             raise TokenError(NO_COMPONENT)
-        return await self._means.tokens.token(account.appid, refused)
+        since = self._clock() if account.no_token_since is None else account.no_token_since
+        seconds = max(ASK_AT_LEAST, since + self._pace.patience - self._clock())
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._means.tokens.token(account.appid, refused)
+        except TimeoutError:
+            said = Text(
+                f"the token source gave no answer for {account.appid} in {seconds:.0f} s.",
+                f"令牌来源在 {seconds:.0f} 秒内没有给出 {account.appid} 的应答。",
+            )
+        raise TokenError(said, transient=True)
+
+    def _answered(self, account: Account, now: float) -> None:
+        """Note that the token source is there: it gave or refused a token."""
+        self._source_answered, self._source_trouble = now, None
+        account.no_token_since, account.no_token_tries = None, 0
+
+    async def _no_token(self, account: Account, asked: float, error: TokenError | TokenSourceError) -> None:
+        """After no usable answer of the token source: ask again, end the merchant's rows, or stop the run."""
+        now, pace = self._clock(), self._pace
+        since = account.no_token_since = asked if account.no_token_since is None else account.no_token_since
+        account.no_token_tries += 1
+        match after_no_token(since, self._source_answered, account.no_token_tries, now, pace):
+            case Step.RETRY:
+                self._source_trouble = error.text
+                self._show(now)
+                wait = backoff_wait(pace, min(account.no_token_tries, 5), self._means.chance())
+                await asyncio.sleep(max(0.0, min(wait, since + pace.patience - now)))
+                self._board.tokenless.add(account)
+            case Step.STOP_RUN:
+                self._stop(token_outage(error.text, pace))
+            case _:
+                self._then.close(account.lanes, Reason.NO_TOKEN, error.text.of(self._means.lang))
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 
@@ -428,6 +477,12 @@ class Engine:
         """What to say besides the numbers, if something holds the run up."""
         if self._outage.since is not None:
             return away(self._run.target, self._pace)
+        if self._source_trouble is not None:
+            seconds = f"{self._pace.patience:g}"
+            return Text(
+                f"{self._source_trouble.en} Trying again for {seconds} s",
+                f"{self._source_trouble.zh}{seconds} 秒内持续重试",
+            )
         paused = sum(
             1
             for lane in self._board.lanes

@@ -28,6 +28,7 @@ __all__ = [
     "Step",
     "Tries",
     "after_canary",
+    "after_no_token",
     "backoff_wait",
     "next_step",
 ]
@@ -138,6 +139,33 @@ def next_step(
 def backoff_wait(pace: Pace, used: int, chance: float) -> float:
     """Seconds to wait after the `used`-th attempt: doubling from `pace.backoff`, ±25 %; `chance` is in [0, 1)."""
     return min(LONGEST_BACKOFF, pace.backoff * 2.0 ** (used - 1)) * (0.75 + 0.5 * chance)
+
+
+def after_no_token(since: float, source_answered: float, tries: int, now: float, pace: Pace) -> Step:
+    """Decide what follows when the token source gave no usable answer for a merchant.
+
+    ==================  ===============  ==========  ========
+    others were         tries of         patience    step
+    answered meanwhile  the merchant     left
+    ==================  ===============  ==========  ========
+    yes                 < attempts       yes         retry
+    yes                 any other                    end
+    no                  any              yes         retry
+    no                  any              no          stop_run
+    ==================  ===============  ==========  ========
+
+    Args:
+        since: when the merchant's first such question was asked.
+        source_answered: when the source last gave or refused anybody a token.
+        tries: such questions since then.
+        now: the time, as the other two.
+        pace: attempts and patience.
+
+    """
+    patient = now - since < pace.patience
+    if source_answered < since:
+        return Step.RETRY if patient else Step.STOP_RUN
+    return Step.RETRY if patient and tries < pace.attempts else Step.END
 
 
 @dataclass(slots=True)

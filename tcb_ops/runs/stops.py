@@ -10,6 +10,7 @@ from tcb_ops.errors import (
     InterruptedRunError,
     OutageError,
     PlatformStopError,
+    TokenSourceError,
 )
 from tcb_ops.model import Text, is_simulated, target_label
 from tcb_ops.runs.next_commands import of_run, quoted, resume
@@ -29,6 +30,7 @@ __all__ = [
     "outage",
     "platform_stop",
     "stopping",
+    "token_outage",
     "with_next",
 ]
 
@@ -110,6 +112,17 @@ def stopping(code: int, errmsg: str) -> Text:
     return Text(
         f"errcode {code}{said} stops every merchant. {known.meaning.en} {known.action.en}",
         f"errcode {code}{said_zh}影响所有商户。{known.meaning.zh}{known.action.zh}",
+    )
+
+
+def token_outage(text: Text, pace: Pace) -> TokenSourceError:
+    """The error of a run whose token source has given nobody a usable answer for as long as patience allows."""
+    return TokenSourceError(
+        Text(
+            f"{text.en} No merchant got an answer from the token source for {pace.patience:g} s, so the run stops and the "
+            "rows not done are pending.",
+            f"{text.zh}{pace.patience:g} 秒内令牌来源未对任何商户作出应答，任务就此停止，未完成的行仍待处理。",
+        )
     )
 
 

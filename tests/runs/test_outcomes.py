@@ -377,6 +377,16 @@ def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_shop: OpenSh
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_call_refreshes_its_token_once_and_a_second_refusal_is_the_rows_end(
+    open_shop: OpenShop,
+) -> None:
+    shop = open_shop([(TEA.env, "a.png")], [Fault(path="a.png", errcode=40001, calls=((1, 9),))])
+    run = upload(shop, tokens=Rotating(shop))
+    (end,) = ends(run)
+    assert (end.outcome, end.reason, end.errcode) == (Outcome.REFUSED, Reason.REFUSED, 40001)
+    assert (end.attempts, shop.sim.stats["link_calls"]) == (2, 2)
+
+
 def test_a_rotated_token_is_read_once_and_all_rows_are_good(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(TEA, BOOKS, rows=100))
     working = tcb.start_upload(

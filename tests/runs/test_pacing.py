@@ -15,6 +15,7 @@ from tcb_ops.runs.pacing import (
     Slowdown,
     Step,
     Tries,
+    after_no_token,
     backoff_wait,
     next_step,
 )
@@ -179,3 +180,20 @@ def test_an_answer_ends_the_outage() -> None:
     assert not outage.over(1e9, PACE)
     outage.suspect(50.0, PACE)
     assert outage.probe_at == 51.0
+
+
+@pytest.mark.parametrize(
+    ("answered", "tries", "now", "step"),
+    [
+        pytest.param(15.0, 3, 20.0, Step.RETRY, id="the others are answered, tries are left"),
+        pytest.param(15.0, 4, 20.0, Step.END, id="the others are answered, no tries are left"),
+        pytest.param(15.0, 1, 310.0, Step.END, id="the others are answered, no patience is left"),
+        pytest.param(5.0, 99, 309.9, Step.RETRY, id="nobody is answered, patience is left"),
+        pytest.param(5.0, 1, 310.0, Step.STOP_RUN, id="nobody is answered, no patience is left"),
+        pytest.param(float("-inf"), 1, 310.0, Step.STOP_RUN, id="nobody ever was"),
+    ],
+)
+def test_what_follows_when_the_token_source_gives_no_usable_answer(
+    answered: float, tries: int, now: float, step: Step
+) -> None:
+    assert after_no_token(10.0, answered, tries, now, PACE) is step

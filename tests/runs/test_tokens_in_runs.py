@@ -52,8 +52,8 @@ def by_itself(shop: Shop, **changed: Any) -> Any:
 
 
 @contextmanager
-def token_server(answers: dict[str, tuple[str, bytes]]) -> Iterator[tuple[str, list[bytes]]]:
-    """A token server in a thread of its own: appid → status and body. Gives its URL and the requests it got."""
+def token_server(answers: dict[str, tuple[str, bytes] | None]) -> Iterator[tuple[str, list[bytes]]]:
+    """A token server in a thread of its own: appid → status and body, None to hang. Gives its URL and the requests it got."""
     up, down = threading.Event(), threading.Event()
     server: list[Server] = []
 
@@ -61,8 +61,11 @@ def token_server(answers: dict[str, tuple[str, bytes]]) -> Iterator[tuple[str, l
         while True:
             head, _ = await connection.request()
             appid = head.split(b" ")[1].removeprefix(b"/").decode()
-            status, body = answers.get(appid, ("404 Unknown", b""))
-            await connection.answer(body, status)
+            answer = answers.get(appid, ("404 Unknown", b""))
+            if answer is None:
+                await connection.gone()
+                return
+            await connection.answer(answer[1], answer[0])
 
     async def serve() -> None:
         async with Server(script) as listening:
@@ -260,13 +263,80 @@ def test_a_token_server_that_does_not_let_us_in_stops_the_run(
     assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
 
 
-def test_a_token_server_that_is_down_stops_the_run(open_shop: OpenShop, whole: Whole) -> None:
+SHORT = tcb.Pace(backoff=0.01, patience=0.3)
+
+
+def test_a_token_server_that_is_down_stops_the_run_after_patience(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop()
     settings = shop.with_options(tokens={"source": "service", "url": "http://127.0.0.1:9/{appid}"})
     with pytest.raises(TokenSourceError, match=r"127\.0\.0\.1:9 cannot be reached") as caught:
-        tcb.upload(shop.read(), settings=settings, pace=QUICK)
+        tcb.upload(shop.read(), settings=settings, pace=SHORT)
+    assert "for 0.3 s, so the run stops" in caught.value.text.en
     assert "无法连接令牌服务 127.0.0.1:9" in caught.value.text.zh
     assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param(None, "gave no answer", id="hangs"),
+        pytest.param(("503 Busy", b""), "HTTP 503", id="is broken"),
+    ],
+)
+def test_a_token_server_that_answers_nobody_stops_the_run_after_patience(
+    open_shop: OpenShop, whole: Whole, answer: tuple[str, bytes] | None, words: str
+) -> None:
+    shop = open_shop()
+    with token_server({TEA.appid: answer, BOOKS.appid: answer}) as (url, _):
+        settings = shop.with_options(tokens={"source": "service", "url": url})
+        with pytest.raises(TokenSourceError, match=words) as caught:
+            tcb.upload(shop.read(), settings=settings, pace=SHORT)
+    assert caught.value.exit_code == 3
+    assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
+    assert shop.sim.stats["link_calls"] == 0
+
+
+def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=5))
+    with token_server({TEA.appid: good(TEA.appid), BOOKS.appid: ("500 Oops", b"")}) as (url, _):
+        settings = shop.with_options(tokens={"source": "service", "url": url})
+        run = tcb.upload(shop.read(), settings=settings, pace=tcb.Pace(backoff=0.01, attempts=2, patience=60))
+    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
+    assert "HTTP 500" in reason
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        pytest.param(("./none",), "cannot be started", id="missing"),
+        pytest.param(("/dev/null",), "cannot be started", id="not executable"),
+        pytest.param(("sh", "-c", "exec ./none"), "exit code 127", id="missing to the shell"),
+        pytest.param(("sh", "-c", "kill -9 $$"), "signal 9", id="ended by a signal"),
+        pytest.param(("sh", "-c", "sleep 60"), "gave no answer", id="hangs"),
+    ],
+)
+def test_a_token_program_that_cannot_be_run_stops_the_run_after_patience(
+    open_shop: OpenShop, whole: Whole, command: tuple[str, ...], words: str
+) -> None:
+    shop = open_shop()
+    settings = shop.with_options(tokens={"source": "command", "command": command})
+    with pytest.raises(TokenSourceError, match=words):
+        tcb.upload(shop.read(), settings=settings, pace=SHORT)
+    assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
+
+
+def test_a_token_program_that_refuses_a_merchant_is_that_merchants_trouble(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=5))
+    code = '[ "$1" = wxtea ] || exit 3; echo "{\\"access_token\\": \\"token-of-$1\\"}"'
+    settings = shop.with_options(tokens={"source": "command", "command": ["sh", "-c", code, "-", "{appid}"]})
+    run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    assert "exit code 3" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
 
 
 # --- the platform's own environments --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.model import Text
-from tcb_ops.platform.tokens.program import kill, output_of
+from tcb_ops.platform.tokens.program import NoOutput, kill, output_of
 from tcb_ops.platform.tokens.token import Token, mark_of, read_token
 
 if TYPE_CHECKING:
@@ -74,19 +74,21 @@ class CommandTokens:
             environment["TCB_OPS_REFUSED"] = mark_of(refused)
         words = [word.replace("{appid}", appid) for word in self._command]
         printed = output_of(words, environment, COMMAND_SECONDS, self._running)
-        if isinstance(printed, Text):
+        if isinstance(printed, NoOutput):
             raise _no_token(program, appid, printed)
         # What it printed is never shown: it may be the token.
         read = read_token(printed, time.time())
         if isinstance(read, Token):
             return read
-        raise _no_token(program, appid, Text(f"printed {read.en}", f"输出了{read.zh}"))
+        did = Text(f"printed {read.en}", f"输出了{read.zh}")
+        raise _no_token(program, appid, NoOutput(did, transient=False))
 
 
-def _no_token(program: str, appid: str, did: Text) -> TokenError:
+def _no_token(program: str, appid: str, none: NoOutput) -> TokenError:
     return TokenError(
         Text(
-            f"the token program {program} {did.en} for {appid}: run it by hand to see why.",
-            f"token 程序 {program} 对 {appid} {did.zh}：请手动运行它查看原因。",
-        )
+            f"the token program {program} {none.did.en} for {appid}: run it by hand to see why.",
+            f"token 程序 {program} 对 {appid} {none.did.zh}：请手动运行它查看原因。",
+        ),
+        transient=none.transient,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.model import Secret, Text
-from tcb_ops.platform.tokens.program import kill, output_of
+from tcb_ops.platform.tokens.program import NoOutput, kill, output_of
 from tcb_ops.resources import raise_if_exhausted
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ class Credential:
         try:
             printed = output_of(shlex.split(self.where), os.environ, PROGRAM_SECONDS, self._running)
         except ValueError:
-            printed = Text("cannot be started (its quotes do not match)", "无法启动（引号不成对）")
+            printed = NoOutput(Text("cannot be started (its quotes do not match)", "无法启动（引号不成对）"))
         if isinstance(printed, bytes):
             return printed.decode("utf-8", "replace")
-        raise self._bad(printed.en, printed.zh)
+        raise self._bad(printed.did.en, printed.did.zh)
 
     def _bad(self, en: str, zh: str) -> SettingsError:
         # Of a program only its name: an argument may be what it should not be.

@@ -62,18 +62,19 @@ class FileTokens:
             try:
                 self._read(trusted=False, last=again == RE_READS)
             except SettingsError as error:
-                trouble = error.text
+                trouble, transient = error.text, True
                 continue
             found = self._tokens.get(appid)
             if found is not None:
                 return found
+            transient = False
             trouble = self._troubles.get(appid) or Text(
                 f"{self._file} has no token for {appid}: add a line for it.",
                 f"{self._file} 中没有 {appid} 的 token：请为它加一行。",
             )
             if self._clock() - self._read_at >= SETTLED:
                 break
-        raise TokenError(trouble)
+        raise TokenError(trouble, transient=transient)
 
     async def aclose(self) -> None:
         """Nothing is held open."""

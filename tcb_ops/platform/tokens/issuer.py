@@ -100,7 +100,8 @@ class Issuer:
             Text(
                 f"{COMPONENT_TOKEN} at {self._host} gave no usable answer. {kept.en}",
                 f"{self._host} 的 {COMPONENT_TOKEN} 没有给出可用的应答。{kept.zh}",
-            )
+            ),
+            transient=True,
         )
 
     async def _ask_for_component(self, secret: Secret, ticket: Secret) -> dict[str, Any] | Refusal | Text:
@@ -176,7 +177,7 @@ class Issuer:
                 raise _no_answer(appid, LIST, trouble)
         found = self._list.get(appid)
         if found is None and self._list_short is not None:
-            raise _no_answer(appid, LIST, self._list_short)
+            raise _no_answer(appid, LIST, self._list_short, transient=False)
         return found
 
     def _listed(self, done: asyncio.Task[Refusal | Text | None]) -> None:
@@ -266,12 +267,13 @@ class Issuer:
         return Kept(Secret(value), refresh, now + life * RENEW_FROM, now + life)
 
 
-def _no_answer(appid: str, interface: str, why: Text) -> TokenError:
+def _no_answer(appid: str, interface: str, why: Text, *, transient: bool = True) -> TokenError:
     return TokenError(
         Text(
             f"the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why.en}",
             f"暂时无法刷新 {appid} 的令牌：{interface} 没有给出可用的应答。{why.zh}",
-        )
+        ),
+        transient=transient,
     )
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO, TYPE_CHECKING
@@ -17,10 +18,23 @@ from tcb_ops.resources import raise_if_exhausted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["LARGEST_OUTPUT", "kill", "output_of"]
+__all__ = ["LARGEST_OUTPUT", "NoOutput", "kill", "output_of"]
 
 LARGEST_OUTPUT = 64 * 1024
 """Bytes: as much as a token server's answer may have."""
+
+_CANNOT_BE_RUN = {126, 127}
+"""A shell's exit codes for a program that is not executable, and one that is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoOutput:
+    """What a program did instead of printing and ending with 0."""
+
+    did: Text
+    """A verb phrase."""
+    transient: bool = True
+    """It did not run to its end, so that it has said nothing of what it was asked for."""
 
 
 def output_of(
@@ -28,8 +42,8 @@ def output_of(
     environment: Mapping[str, str],
     seconds: float,
     running: set[subprocess.Popen[bytes]],
-) -> bytes | Text:
-    """What a program printed; else, as a verb phrase, what it did instead. It stands in `running` for as long as it runs.
+) -> bytes | NoOutput:
+    """What a program printed, or what it did instead. It stands in `running` for as long as it runs.
 
     One that takes too long or prints without end is ended with all it has started. What it says on stderr may hold a
     secret, and is not read.
@@ -48,7 +62,7 @@ def output_of(
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
         why = getattr(error, "strerror", None) or "no such thing can be run"
-        return Text(f"cannot be started ({why})", f"无法启动（{why}）")
+        return NoOutput(Text(f"cannot be started ({why})", f"无法启动（{why}）"))
     running.add(program)
     try:
         return _said(program, end, seconds)
@@ -56,7 +70,7 @@ def output_of(
         running.discard(program)
 
 
-def _said(program: subprocess.Popen[bytes], end: float, seconds: float) -> bytes | Text:
+def _said(program: subprocess.Popen[bytes], end: float, seconds: float) -> bytes | NoOutput:
     printed: SimpleQueue[bytes] = SimpleQueue()
     assert program.stdout is not None  # noqa: S101  it was asked for
     # A thread, since a pipe cannot be waited for with a time everywhere, and a child may hold it open for ever.
@@ -71,11 +85,14 @@ def _said(program: subprocess.Popen[bytes], end: float, seconds: float) -> bytes
         kill(program)
         program.wait()
         if too_much:
-            return Text("printed more than 64 KB", "输出超过 64 KB")
-        return Text(f"gave no answer in {seconds:g} s", f"在 {seconds:g} 秒内没有结果")
+            return NoOutput(Text("printed more than 64 KB", "输出超过 64 KB"), transient=False)
+        return NoOutput(Text(f"gave no answer in {seconds:g} s", f"在 {seconds:g} 秒内没有结果"))
     if code < 0:
-        return Text(f"was ended by signal {-code}", f"被信号 {-code} 终止")
-    return Text(f"ended with exit code {code}", f"以退出码 {code} 结束") if code else text
+        return NoOutput(Text(f"was ended by signal {-code}", f"被信号 {-code} 终止"))
+    if code:
+        did = Text(f"ended with exit code {code}", f"以退出码 {code} 结束")
+        return NoOutput(did, transient=code in _CANNOT_BE_RUN)
+    return text
 
 
 def _read(pipe: IO[bytes], printed: SimpleQueue[bytes]) -> None:

@@ -97,13 +97,15 @@ class ServiceTokens:
                 Text(
                     f"the token server {self._host} cannot be reached. {said.text.en}",
                     f"无法连接令牌服务 {self._host}。{said.text.zh}",
-                )
+                ),
+                transient=True,
             )
         raise TokenError(
             Text(
                 f"the token server {self._host} gave no answer for {appid}. {said.text.en}",
                 f"令牌服务 {self._host} 没有给出 {appid} 的应答。{said.text.zh}",
-            )
+            ),
+            transient=True,
         )
 
     async def aclose(self) -> None:
@@ -140,7 +142,7 @@ def what_it_says(status: int, body: bytes, appid: str, host: str, now: float) ->
     401, 403                                 TokenSourceError: everybody's
     404                                      TokenError: the server does not know it
     3xx, which is not followed               TokenError
-    5xx, 408, 429, on both tries             TokenError
+    5xx, 408, 429, on both tries             TokenError, transient
     any other status                         TokenError
     =======================================  =======================================
     """
@@ -176,5 +178,6 @@ def what_it_says(status: int, body: bytes, appid: str, host: str, now: float) ->
         Text(
             f"no token for {appid}: the token server {host} {why.en}.",
             f"没有 {appid} 的令牌：令牌服务 {host} {why.zh}。",
-        )
+        ),
+        transient=_may_pass(status),
     )
