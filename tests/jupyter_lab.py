@@ -95,7 +95,7 @@ def lab_server(home: Path) -> Iterator[str]:
             yield base
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 @dataclass
@@ -173,7 +173,7 @@ def opened_page(
     found = Opened(page, f"{base}/{view}/{path}?token=e2e&reset", shots)
     page.on("console", found.heard)
     page.on("pageerror", lambda error: found.errors.append(str(error)))
-    page.set_default_timeout(40_000)
+    page.set_default_timeout(100_000)
     try:
         found.load()
         yield found
@@ -182,7 +182,7 @@ def opened_page(
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 100
     while time.monotonic() < end and server.poll() is None:
         try:
             with urllib.request.urlopen(address, timeout=5):  # noqa: S310  loopback

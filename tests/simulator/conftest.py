@@ -100,7 +100,7 @@ def start() -> Iterator[Any]:
             tokens = options.pop("tokens", TOKENS)
             merchants = options.pop("merchants", MERCHANTS)
             sim = stack.enter_context(Simulator(merchants, tokens, **options))
-            return Talk(sim, stack.enter_context(httpx.Client(trust_env=False, timeout=5)))
+            return Talk(sim, stack.enter_context(httpx.Client(trust_env=False, timeout=60)))
 
         yield started
 
@@ -108,5 +108,5 @@ def start() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Talk]:
     """One simulator for tests that only ask it."""
-    with Simulator(MERCHANTS, TOKENS) as sim, httpx.Client(trust_env=False, timeout=5) as http:
+    with Simulator(MERCHANTS, TOKENS) as sim, httpx.Client(trust_env=False, timeout=60) as http:
         yield Talk(sim, http)

@@ -52,7 +52,7 @@ def test_a_port_that_is_none_is_named():
 
 def test_what_is_no_http_is_refused_and_not_logged(start, caplog):
     talk = start()
-    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=60) as connection:
         connection.sendall("POST /tcb/uploadfile?access_token=目录 HTTP/1.1\r\n\r\n".encode())
         assert b" 400 " in connection.recv(4096)
     assert caplog.records == []

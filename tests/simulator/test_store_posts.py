@@ -46,7 +46,7 @@ def request(talk, link, body):
 
 
 def exchange(talk, data):
-    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=60) as connection:
         connection.sendall(data)
         return connection.recv(65536)
 
@@ -253,7 +253,7 @@ def test_a_client_that_goes_away_in_mid_send_leaves_nothing(start, tmp_path, cap
     talk = start(store=tmp_path / "s", record=True)
     link = talk.ask()
     post = request(talk, link, talk.form(talk.parts(link, data=bytes(100_000))))
-    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", talk.sim.port), timeout=60) as connection:
         connection.sendall(post[:50_000])
     until = time.monotonic() + 30
     while talk.sim.calls[-1].answer != "gone" and time.monotonic() < until:
