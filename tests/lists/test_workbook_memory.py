@@ -145,6 +145,7 @@ DAMAGED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOO_MUCH)
 def test_a_workbook_with_far_too_much_of_something_is_refused_before_it_costs_memory(
     tmp_path: Path, name: str
@@ -154,6 +155,7 @@ def test_a_workbook_with_far_too_much_of_something_is_refused_before_it_costs_me
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_part_that_no_spreadsheet_writes_is_refused_before_it_costs_memory(
     tmp_path: Path, name: str
@@ -161,12 +163,14 @@ def test_a_part_that_no_spreadsheet_writes_is_refused_before_it_costs_memory(
     assert said_of(workbook(tmp_path / "b.xlsx", **DAMAGED[name])).startswith("the workbook is damaged")
 
 
+@pytest.mark.slow
 def test_short_rows_that_stand_far_right_are_read_in_little_memory(tmp_path: Path) -> None:
     head = b"<worksheet><sheetData><row>" + LIST[0] + b"</row>"
     far = filled(head, b'<row><c r="XFD1"><v>1</v></c></row>', b"</sheetData></worksheet>", 1 << 16)
     assert said_of(workbook(tmp_path / "b.xlsx", s=far)) == "there is a header but no row below it"
 
 
+@pytest.mark.slow
 def test_many_sheets_with_wide_heads_are_read_in_little_memory(tmp_path: Path) -> None:
     row = b'<row><c r="A1" t="str"><v>env</v></c><c r="B1" t="str"><v>path</v></c><c r="XFD1"><v>1</v></c></row>'
     sheets = b"".join(b'<sheet name="%d" r:id="a"/>' % n for n in range(100))
@@ -180,12 +184,14 @@ def test_many_sheets_with_wide_heads_are_read_in_little_memory(tmp_path: Path) -
     assert said.startswith("several sheets look like a list")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_part_packed_as_no_workbook_is_gets_refused(tmp_path: Path, method: int) -> None:
     file = workbook(tmp_path / "b.xlsx", method, s=filled(b"<worksheet>", b" ", b"</worksheet>", 1 << 24))
     assert said_of(file).startswith("the workbook is damaged")
 
 
+@pytest.mark.slow
 def test_a_part_that_says_it_is_packed_larger_than_the_file_gains_nothing(tmp_path: Path) -> None:
     file = workbook(tmp_path / "b.xlsx", t=filled(b"<sst>", SI, b"</sst>", 1 << 26))
     data = bytearray(file.read_bytes())
@@ -196,6 +202,7 @@ def test_a_part_that_says_it_is_packed_larger_than_the_file_gains_nothing(tmp_pa
     assert said_of(file).startswith("the workbook unpacks to far more")
 
 
+@pytest.mark.slow
 def test_a_zip_with_a_million_parts_is_refused_before_its_directory_is_read(tmp_path: Path) -> None:
     entry = (
         struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"

@@ -36,6 +36,7 @@ def test_a_process_has_one_and_takes_it_along(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_in_jupyterlab_it_outlives_the_kernel_and_goes_with_the_server(tmp_path: Path):
     lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
     first, again = looked(tmp_path, **lab), looked(tmp_path, **lab)
