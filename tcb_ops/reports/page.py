@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_simulated
@@ -25,6 +26,10 @@ from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from types import CodeType
+
+    from jinja2 import BytecodeCache
+    from jinja2.bccache import Bucket
 
     from tcb_ops.reports.course import Drawing
     from tcb_ops.reports.diff import RunDiff
@@ -149,11 +154,30 @@ def page(
     return html
 
 
+@cache
+def _compiled_templates() -> BytecodeCache:
+    """Keep what the templates compile to: compiling takes longer than all else about a small report."""
+    from jinja2 import BytecodeCache
+
+    class Memory(BytecodeCache):
+        def __init__(self) -> None:
+            self.kept: dict[tuple[str, str], CodeType | None] = {}
+
+        def load_bytecode(self, bucket: Bucket) -> None:
+            bucket.code = self.kept.get((bucket.key, bucket.checksum))
+
+        def dump_bytecode(self, bucket: Bucket) -> None:
+            self.kept[bucket.key, bucket.checksum] = bucket.code
+
+    return Memory()
+
+
 def _environment(words: Words) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("tcb_ops.reports"),
+        bytecode_cache=_compiled_templates(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

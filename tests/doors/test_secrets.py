@@ -94,6 +94,7 @@ def desk(open_desk):
     return open_desk(many(TEA, TEA_TEST, BOOKS, rows=6), TROUBLE)
 
 
+@pytest.mark.slow
 def test_in_success_refusal_and_failure(desk):
     _, links_out, links_err = loud(desk, *links())
     assert "DEBUG" in links_err, "the loggers are loud"
@@ -128,6 +129,7 @@ def test_when_a_run_is_interrupted_or_killed(desk, until):
             part.unlink()
 
 
+@pytest.mark.slow
 def test_when_the_token_is_refused_or_the_platform_is_away(desk):
     desk.shop.keep_tokens({appid: f"{token}-gone" for appid, token in TOKENS.items()})
     code, out, err = loud(desk, *links("--json"))
@@ -138,6 +140,7 @@ def test_when_the_token_is_refused_or_the_platform_is_away(desk):
     assert_kept(desk, out, err)
 
 
+@pytest.mark.slow
 def test_when_the_program_itself_breaks(desk):
     """A defect made on purpose, deep in a call: --verbose shows its trace, and that holds no secret."""
     broken = LOUD.replace(
@@ -210,6 +213,7 @@ def assert_planted_kept(desk, planted, *texts):
                 assert secret.encode() not in file.read_bytes(), (secret, file.name)
 
 
+@pytest.mark.slow
 def test_the_platforms_own_secrets_in_runs_that_succeed_and_fail(platforms_desk):
     desk = platforms_desk
     planted = {PLATFORM.secret, PLATFORM.ticket, REFRESH}
@@ -249,6 +253,7 @@ def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, until)
     assert_planted_kept(desk, {PLATFORM.secret, PLATFORM.ticket} | of_the_store(desk), out, err)
 
 
+@pytest.mark.slow
 def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platforms_desk):
     """A defect made on purpose beneath the refresh: --verbose shows its trace, and that holds no secret."""
     desk = platforms_desk
@@ -263,6 +268,7 @@ def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platform
     assert_planted_kept(desk, {PLATFORM.secret, PLATFORM.ticket}, out, err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["closed", "open"])
 def test_the_token_servers_key(open_desk, monkeypatch, port):
     desk = open_desk(many(TEA, rows=2))
