@@ -9,6 +9,7 @@
     │   └── RunNotFoundError        no such run, or several
     ├── StoppedError        exit 3  a run stopped on something that is no row's fault
     │   ├── LedgerError             the ledger cannot be read or written
+    │   │   └── LedgerDamagedError  the ledger has lost or changed what was written to it
     │   ├── CanaryError             a row of the first environments is not good; the others were not begun
     │   ├── OutageError             no connection succeeds anywhere
     │   ├── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
@@ -37,6 +38,7 @@ __all__ = [
     "CanaryError",
     "InputError",
     "InterruptedRunError",
+    "LedgerDamagedError",
     "LedgerError",
     "OutageError",
     "PlatformStopError",
@@ -108,6 +110,10 @@ class StoppedError(TcbOpsError):
 
 class LedgerError(StoppedError):
     """The ledger cannot be opened, read or written."""
+
+
+class LedgerDamagedError(LedgerError):
+    """The ledger has lost or changed what was written to it: nothing is concluded from the rest."""
 
 
 class CanaryError(StoppedError):

@@ -12,7 +12,7 @@ import click
 from tcb_ops.doors.options import shared_options, take_given
 from tcb_ops.doors.running import show_run
 from tcb_ops.doors.tables import rows_table, runs_table
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.model import Outcome, Owner, Reason, Text, plural
 
 if TYPE_CHECKING:
@@ -49,14 +49,22 @@ def runs(operator: str, host: str, **values: Any) -> int:
         and operator in {"", run.record.operator}
         and host in {"", run.record.host}
     ]
+    sound: list[tuple[Run, dict[str, Any]]] = []
+    damaged: list[LedgerDamagedError] = []
+    for run in found:
+        try:
+            sound.append((run, run.summary() if given.json else run.counts))
+        except LedgerDamagedError as error:  # it does not hide the others
+            damaged.append(error)
     if given.json:
-        screen.json({"runs": [run.summary() | _about(run, settings) for run in found]})
-        return 0
-    if found:
-        screen.data(runs_table(found, settings))
-    else:
+        screen.json({"runs": [summary | _about(run, settings) for run, summary in sound]})
+    elif sound:
+        screen.data(runs_table([run for run, _ in sound], settings))
+    elif not damaged:
         screen.say(Text(f"No runs in {settings.ledger_name} yet.", f"{settings.ledger_name} 中还没有任务。"))
-    return 0
+    for damage in damaged:
+        screen.warn(damage.text)
+    return damaged[0].exit_code if damaged else 0
 
 
 @click.command()

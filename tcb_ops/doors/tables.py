@@ -49,8 +49,9 @@ def runs_table(found: Sequence[Run], settings: Settings) -> Table:
             no_wrap=number or name in {"run", "kind"},
         )
     for run in found:
-        record, pending = run.record, run.outcomes.get(Outcome.PENDING, 0)
-        bad = sum(rows for outcome, rows in run.outcomes.items() if outcome not in GOOD) - pending
+        record, outcomes = run.record, run.outcomes
+        pending = outcomes.get(Outcome.PENDING, 0)
+        bad = sum(rows for outcome, rows in outcomes.items() if outcome not in GOOD) - pending
         cells = {
             "run": record.id,
             "kind": record.kind + Text(" (retry)", "（重试）").of(settings.lang) * bool(record.parent),

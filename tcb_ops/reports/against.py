@@ -11,7 +11,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import RunNotFoundError
+from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.model import GOOD, Outcome, Text
 from tcb_ops.reports.checks import Check, State
 from tcb_ops.reports.digest import RowsDigest
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["ROWS", "check_ledger"]
 
 ROWS = "rows"
+LEDGER = "ledger"
 _CELL = 60
 """Characters of a cell that a message shows."""
 _FACTS = tuple(name for name in RESULT_COLUMNS if name not in WORDS)
@@ -57,7 +58,7 @@ _NOT_SAID = object()
 def check_ledger(folder: Path, told: Manifest, ledger: Ledger | None) -> Iterator[Check]:
     """Compare a report with the ledger; without one nothing of it is proven, and that is said.
 
-    A ledger that does not have the run differs: nothing in it bears the report out.
+    A ledger that does not have the run, or is damaged, differs: nothing in it bears the report out.
     """
     if ledger is None:
         yield Check(
@@ -70,6 +71,13 @@ def check_ledger(folder: Path, told: Manifest, ledger: Ledger | None) -> Iterato
             ),
         )
         return
+    try:
+        yield from _compare_with(ledger, folder, told)
+    except LedgerDamagedError as error:
+        yield Check(LEDGER, State.DIFFERS, error.text)
+
+
+def _compare_with(ledger: Ledger, folder: Path, told: Manifest) -> Iterator[Check]:
     run = _find(ledger, told.run)
     if run is None:
         yield Check(

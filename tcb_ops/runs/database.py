@@ -15,10 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.model import Text
 from tcb_ops.resources import raise_if_exhausted
-from tcb_ops.runs.schema import ADDED_COLUMNS, SCHEMA, version
+from tcb_ops.runs.integrity import damaged, is_damage
+from tcb_ops.runs.schema import ADDED_COLUMNS, SCHEMA, envs, rows, runs, version
 
 __all__ = ["not_a_ledger", "on_network", "open_database"]
 
@@ -44,7 +45,7 @@ _NETWORK = {
 def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
     """Open or create a ledger's database at a file or a URL; gives the engine, the file (if it is one), a name to show.
 
-    Raises UsageError when it is no ledger, or cannot be one.
+    Raises UsageError when it is no ledger, or cannot be one; LedgerDamagedError when it is a damaged one.
     """
     file = None if "://" in where else Path(where)
     try:
@@ -63,19 +64,21 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
     if url.get_backend_name() == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
     try:
-        _open_schema(engine, name)
-    except UsageError:
+        _open_schema(engine, name, file)
+    except TcbOpsError:
         engine.dispose()
         raise
     except SQLAlchemyError as error:
         engine.dispose()
         raise_if_exhausted(error, unclear=True)
         why = str(getattr(error, "orig", None) or type(error).__name__)
+        if is_damage(error):
+            raise damaged(name, file, Text(why, why)) from None
         raise not_a_ledger(name, f"it cannot be opened ({why})", f"无法打开（{why}）") from None
     return engine, file, name
 
 
-def _open_schema(engine: sa.Engine, name: str) -> None:
+def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
     """Make the tables of a new ledger; refuse another schema, or another program's database, untouched."""
     with engine.begin() as connection:
         there = set(sa.inspect(connection).get_table_names())
@@ -89,7 +92,13 @@ def _open_schema(engine: sa.Engine, name: str) -> None:
             return
         if version.name not in there:
             raise not_a_ledger(name, "it is another program's database", "它是其他程序的数据库")
-        found = connection.execute(sa.select(version.c.version)).scalar_one_or_none()
+        versions = connection.execute(sa.select(version.c.version)).scalars().all()
+    if gone := sorted({runs.name, envs.name, rows.name} - there):
+        gone_names = ", ".join(gone)
+        raise damaged(name, file, Text(f"it has no table {gone_names}", f"其中没有表 {gone_names}"))
+    if len(versions) != 1:
+        raise damaged(name, file, Text("its version is not one number", "它的版本号不是一个数字"))
+    found = versions[0]
     if found != version.info["current"]:
         raise not_a_ledger(
             name,
@@ -146,6 +155,8 @@ def _look(file: Path) -> None:
         raise_if_exhausted(error, unclear=True)
         if "not a database" in str(error):
             raise not_a_ledger(str(file), "it is not an SQLite file", "它不是 SQLite 文件") from None
+        if is_damage(error):
+            raise damaged(str(file), file, Text(str(error), str(error))) from None
         raise not_a_ledger(str(file), f"it cannot be opened ({error})", f"无法打开（{error}）") from None
     if tables and version.name not in tables:
         raise not_a_ledger(str(file), "it is another program's database", "它是其他程序的数据库")

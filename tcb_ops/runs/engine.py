@@ -140,6 +140,8 @@ class Engine:
             await self._clear_away(writing)
         if self._trouble is not None:
             raise self._trouble
+        # Rows that the ledger holds, but no longer finds by environment, were never taken up.
+        self._means.ledger.check_rows(self._run, sum(self._scribe.counts.values()))
 
     def interrupt(self) -> None:
         """End the sitting tidily: calls in flight have a moment to end, the other rows stay pending."""

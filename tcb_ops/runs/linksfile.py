@@ -1,7 +1,8 @@
 """links.csv: the one place where links are written, on purpose. 0600, UTF-8 without BOM.
 
-While a run goes on, its links gather in `links.csv.part` in the order in which they are issued, each flushed before
-the ledger says that its row is linked. At the end the list's order is restored and the file renamed into place.
+While a run goes on, its links gather in `links.csv.part` in the order in which they are issued, each on the disk before
+the ledger says that its row is linked. At the end the list's order is restored, the file synced, renamed into place and
+its folder synced; only then does the ledger say that the run is finished, and only then is the part file removed.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ class LinksFile:
                 self._file.truncate()
                 self._file.write(head)
                 self._file.flush()
+                _sync_folder(self.part.parent)
             _cut_torn_line(self._file)
         except OSError as error:
             raise _trouble(self.part, error) from None
@@ -131,7 +133,7 @@ class LinksFile:
             self._file = None
 
     def append(self, ends: Iterable[RowEnd]) -> None:
-        """Write the links among these ends, and hand them to the operating system."""
+        """Write the links among these ends; when this returns, they are on the disk."""
         if self._file is None:
             return
         text = io.StringIO(newline="")
@@ -140,9 +142,12 @@ class LinksFile:
             if end.link is not None:
                 now = self._clock()
                 writer.writerow((end.line, *_shown(end.link), now + end.link.alive_for(now)))
+        if not text.getvalue():
+            return
         try:
             self._file.write(text.getvalue().encode())
             self._file.flush()
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise _trouble(self.part, error) from None
 
@@ -172,10 +177,12 @@ class LinksFile:
                 out.flush()
                 os.fsync(out.fileno())
             fresh.replace(self.dest)
+            _sync_folder(self.dest.parent)
         except OSError as error:
+            raise _trouble(self.dest, error) from None
+        finally:  # it holds links
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
-            raise _trouble(self.dest, error) from None
         return run_out
 
     def discard(self) -> None:
@@ -275,6 +282,16 @@ def _cut_torn_line(file: io.BufferedRandom) -> None:
             break
         end = begin
     file.seek(0, os.SEEK_END)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep a file's name; Windows does so itself."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _trouble(file: Path, error: OSError) -> StoppedError:

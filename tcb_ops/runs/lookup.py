@@ -1,20 +1,26 @@
-"""What a ledger says: runs, their rows, sums of them. Nothing here writes."""
+"""What a ledger says: runs, their rows, sums of them. Nothing here writes.
+
+Whatever sums up or streams a run's rows compares their number with the one that the run was planned with. A ledger that
+has lost rows, or holds values that were never written, is a LedgerDamagedError: nothing is concluded from the rest.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+import sqlite3
+from contextlib import closing, contextmanager, nullcontext
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.errors import LedgerError, RunNotFoundError, StoppedError
-from tcb_ops.model import GOOD, Kind, Outcome, Reason, Text
+from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
+from tcb_ops.model import GOOD, Kind, Outcome, Reason, Text, plural
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.across import earlier_runs, errcodes_by_quarter, pairs_by_line, rows_by_path
 from tcb_ops.runs.course import ended_between, ends_by_moment, moments, phases_of
 from tcb_ops.runs.database import open_database
+from tcb_ops.runs.integrity import check_file, damaged, is_damage, orphaned_runs
 from tcb_ops.runs.records import (
     Earlier,
     EnvRecord,
@@ -22,9 +28,13 @@ from tcb_ops.runs.records import (
     RowRecord,
     RunRecord,
     Tally,
+    check_order,
+    check_state,
     read_end,
+    read_env,
     read_row,
     read_run,
+    valid_time,
 )
 from tcb_ops.runs.schema import STORED, envs, exports, rows, runs, spent
 
@@ -58,12 +68,13 @@ class Lookup:
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
+        self._check_runs()
         query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc())
         if wanted == "latest":
             query = query.where(runs.c.target == target) if target is not None else query
         else:
             query = query.where(runs.c.id.startswith(wanted, autoescape=True))
-        found = [read_run(record) for record in self._read(query.limit(20))]
+        found = self._runs(query.limit(20))
         exact = [record for record in found if record.id == wanted]
         if exact or (wanted == "latest" and found) or len(found) == 1:
             return (exact or found)[0]
@@ -99,16 +110,18 @@ class Lookup:
 
     def runs(self, target: str | None = None, limit: int | None = None) -> list[RunRecord]:
         """List runs, the newest first."""
+        self._check_runs()
         query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(limit)
         if target is not None:
             query = query.where(runs.c.target == target)
-        return [read_run(record) for record in self._read(query)]
+        return self._runs(query)
 
     def unfinished(self, kind: Kind, target: str, list_sha256: str, root: str) -> list[RunRecord]:
         """Find unfinished runs of the same kind, target, list bytes and root, the newest first.
 
         A run that is done but for the report it was to leave (`out`) is one: killed while that was written.
         """
+        self._check_runs()
         query = (
             sa.select(runs)
             .where(
@@ -121,7 +134,24 @@ class Lookup:
             .order_by(runs.c.created_at.desc())
             .limit(50)
         )
-        return [read_run(record) for record in self._read(query)]
+        return self._runs(query)
+
+    def check(self, run: RunRecord) -> None:
+        """Check a run before it is resumed: all its rows are there, and SQLite's file has no fault that a check of bounded time finds.
+
+        Raises LedgerDamagedError.
+        """
+        self.counts(run)
+        self.places(run)
+        if self._engine.dialect.name != "sqlite":
+            return
+        with self._reading(), closing(self._engine.raw_connection()) as pooled:
+            try:
+                fault = check_file(cast("sqlite3.Connection", pooled.driver_connection))
+            except sqlite3.Error as error:
+                fault = str(error)
+        if fault:
+            raise self._damaged(Text(f"SQLite's check found: {fault}", f"SQLite 检查发现：{fault}"))
 
     def places(self, run: RunRecord) -> list[EnvRecord]:
         """List a run's environments, with their rows and those still pending."""
@@ -138,18 +168,18 @@ class Lookup:
             .where(envs.c.run == run.number)
             .order_by(envs.c.no)
         )
-        return [
-            EnvRecord(no, env, appid, merchant, owner, bool(left), int(count), int(waiting))
-            for _, no, env, appid, merchant, owner, left, count, waiting in self._read(query)
-        ]
+        with self._reading(run):
+            found = [
+                read_env(record, int(count), int(waiting)) for *record, count, waiting in self._read(query)
+            ]
+        self.check_rows(run, sum(place.rows for place in found))
+        return found
 
     def envs(self, run: RunRecord) -> list[EnvRecord]:
         """List a run's environments without counting its rows: `rows` and `pending` are 0."""
         query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
-        return [
-            EnvRecord(no, env, appid, merchant, owner, bool(left))
-            for _, no, env, appid, merchant, owner, left in self._read(query)
-        ]
+        with self._reading(run):
+            return [read_env(record) for record in self._read(query)]
 
     def pending(self, run: RunRecord, place: EnvRecord, after_line: int, limit: int) -> list[Row]:
         """Read the next pending rows of one environment, in the order of the list."""
@@ -164,7 +194,10 @@ class Lookup:
             .order_by(rows.c.line)
             .limit(limit)
         )
-        return [read_row(record, place) for record in self._read(query)]
+        with self._reading(run):
+            found = self._read(query)
+            check_order(found, after_line)
+            return [read_row(record, place) for record in found]
 
     def first_bad(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of one environment that ended, but not well, in the order of the list."""
@@ -178,7 +211,8 @@ class Lookup:
             .order_by(rows.c.line)
             .limit(limit)
         )
-        return [RowRecord(read_row(record, place), read_end(record)) for record in self._read(query)]
+        with self._reading(run):
+            return [RowRecord(read_row(record, place), read_end(record)) for record in self._read(query)]
 
     def earlier(self, run: RunRecord, place: EnvRecord, paths: Sequence[str]) -> dict[str, Earlier]:
         """What earlier uploads to this target left at some paths of an environment, where the last word is certain."""
@@ -221,8 +255,14 @@ class Lookup:
     ) -> Iterator[RowRecord]:
         """Stream a run's rows in the order of the list, flat in memory.
 
-        `merchant` is a name or an appid, `path` a cloud path or a part of one.
+        `merchant` is a name or an appid, `path` a cloud path or a part of one. A selection is given only once all of the
+        run's rows were found, all rows until one is found missing.
         """
+        selected = outcomes is not None or merchant or path or line is not None
+        if merchant:  # which the index by environment answers
+            self.places(run)
+        elif selected:
+            self.counts(run)
         place_of = {place.no: place for place in self.envs(run)}
         query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
         if outcomes is not None:
@@ -235,16 +275,23 @@ class Lookup:
             query = query.where(rows.c.path.contains(path, autoescape=True))
         if line is not None:
             query = query.where(rows.c.line == line)
-        last = -1
+        last, found = -1, 0
         while batch := self._read(query.where(rows.c.line > last)):
-            last = batch[-1].line
-            for record in batch:
-                yield RowRecord(read_row(record, place_of[record[2]]), read_end(record))
+            with self._reading(run):
+                check_order(batch, last)
+                last, found = batch[-1].line, found + len(batch)
+                records = [
+                    RowRecord(read_row(record, place_of[record[2]]), read_end(record)) for record in batch
+                ]
+            yield from records
+        if not selected:
+            self.check_rows(run, found)
 
     def mended(self, run: RunRecord) -> set[int]:
         """Lines of a run that one of its retries, or a retry of those, has ended well since."""
         lines: set[int] = set()
         for retry in self.retries(run):
+            self.counts(retry)
             good = sa.select(rows.c.line).where(rows.c.run == retry.number, rows.c.outcome.in_(GOOD))
             lines.update(line for (line,) in self._read(good))
         return lines
@@ -252,7 +299,7 @@ class Lookup:
     def retries(self, run: RunRecord) -> list[RunRecord]:
         """List the retries of a run and the retries of those, the oldest first; only what went to the run's target."""
         query = sa.select(runs).where(runs.c.parent == run.id, runs.c.target == run.target)
-        found = [read_run(record) for record in self._read(query)]
+        found = self._runs(query)
         found += [later for retry in list(found) for later in self.retries(retry)]
         return sorted(found, key=lambda retry: retry.number)
 
@@ -263,7 +310,9 @@ class Lookup:
             .where(rows.c.run == run.number)
             .group_by(rows.c.outcome)
         )
-        found = {Outcome(outcome): int(count) for outcome, count in self._read(query)}
+        with self._reading(run):
+            found = {Outcome(outcome): int(count) for outcome, count in self._read(query)}
+        self.check_rows(run, sum(found.values()))
         return {outcome: found[outcome] for outcome in Outcome if outcome in found}
 
     def tallies(self, run: RunRecord) -> list[Tally]:
@@ -286,20 +335,25 @@ class Lookup:
         )
         query = sa.select(*keys, count, said).where(rows.c.run == run.number).group_by(*keys)
         place_of = {place.no: place for place in self.envs(run)}
-        found = [
-            Tally(
-                place_of[place].appid,
-                place_of[place].merchant,
-                place_of[place].env,
-                Outcome(outcome),
-                Reason(reason) if reason else None,
-                errcode,
-                store_code,
-                int(number),
-                detail,
-            )
-            for place, outcome, reason, errcode, store_code, number, detail in self._read(query)
-        ]
+        found = []
+        with self._reading(run):
+            for no, outcome, reason, errcode, store_code, number, detail in self._read(query):
+                check_state(outcome, reason, errcode, store_code, detail)
+                place = place_of[no]
+                found.append(
+                    Tally(
+                        place.appid,
+                        place.merchant,
+                        place.env,
+                        Outcome(outcome),
+                        Reason(reason) if reason else None,
+                        errcode,
+                        store_code,
+                        int(number),
+                        detail,
+                    )
+                )
+        self.check_rows(run, sum(tally.rows for tally in found))
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
@@ -316,10 +370,13 @@ class Lookup:
         first, last = self._read(ended_between(run))[0]
         if last is None:
             return []
-        began = min(run.created_at, first)
-        width = max(last - began, 0.001) / buckets
-        found = self._read(ends_by_moment(run, began, width, self._engine.dialect.name))
-        return moments(began, width, buckets, found)
+        with self._reading(run):
+            if not (valid_time(first) and valid_time(last)):
+                raise ValueError(last)
+            began = min(run.created_at, first)
+            width = max(last - began, 0.001) / buckets
+            found = self._read(ends_by_moment(run, began, width, self._engine.dialect.name))
+            return moments(began, width, buckets, found)
 
     def exports(self, run: RunRecord) -> set[str] | None:
         """SHA-256 of the manifest.json of each report written of a run; None where the ledger keeps none yet."""
@@ -349,11 +406,28 @@ class Lookup:
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
 
+    def check_rows(self, run: RunRecord, found: int) -> None:
+        """Refuse a run of which not exactly the rows are there that it was planned with."""
+        if found != run.rows:
+            raise self._damaged(
+                Text(
+                    f"run {run.id} was planned with {plural(run.rows, 'row')}, but {found:,} can be read",
+                    f"任务 {run.id} 计划了 {run.rows:,} 行，现在能读到 {found:,} 行",
+                )
+            )
+
     # --- across runs --------------------------------------------------------------------------------------------
 
     def by_path(self, run: RunRecord) -> Iterator[Any]:
         """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three."""
-        return self._stream(rows_by_path(run, self._engine.dialect.name))
+        found = 0
+        with self._reading(run):
+            for record in self._stream(rows_by_path(run, self._engine.dialect.name)):
+                env, appid, at, *state = record
+                check_state(*state, env, appid, at)
+                found += 1
+                yield record
+        self.check_rows(run, found)
 
     def pairs(self, older: RunRecord, newer: RunRecord) -> list[Any] | None:
         """Sum up the rows of two runs as `pairs_by_line` selects them; None unless the runs are the same line for line.
@@ -362,10 +436,16 @@ class Lookup:
         """
         if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
             return None
-        places = ([(place.no, place.env, place.appid) for place in self.envs(run)] for run in (older, newer))
+        places = (
+            [(place.no, place.env, place.appid) for place in self.places(run)] for run in (older, newer)
+        )
         if next(places) != next(places):
             return None
         found = self._read(pairs_by_line(older, newer))
+        with self._reading(newer):
+            for _, *states, _ in found:
+                check_state(*states[:4])
+                check_state(*states[4:])
         bad_input = any(
             Outcome.INVALID in record for record in found
         )  # doubles, of which only the first counts
@@ -373,9 +453,8 @@ class Lookup:
 
     def previous(self, run: RunRecord) -> RunRecord | None:
         """Find the finished run before this one that it can be compared with, over the same part; a retry has none."""
-        found = [] if run.parent else self._read(earlier_runs(run))
-        same = (one for one in map(read_run, found) if one.selection == run.selection)
-        return next(same, None)
+        found = [] if run.parent else self._runs(earlier_runs(run))
+        return next((one for one in found if one.selection == run.selection), None)
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) over the runs of a target."""
@@ -389,28 +468,63 @@ class Lookup:
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
 
-    def _read(self, query: sa.Select[Any]) -> Sequence[Any]:
-        try:
+    def _read(self, query: sa.Executable) -> Sequence[Any]:
+        with self._reading():
             if self._held is not None:
                 return self._held.execute(query).all()
             with self._engine.connect() as connection:
                 return connection.execute(query).all()
+
+    def _runs(self, query: sa.Select[Any]) -> list[RunRecord]:
+        with self._reading():
+            return [read_run(record) for record in self._read(query)]
+
+    def _check_runs(self) -> None:
+        """Refuse a ledger that holds rows of a run, but not the run: another would be taken for the newest."""
+        if self._engine.dialect.name == "sqlite" and self._read(
+            sa.text(orphaned_runs)
+        ):  # others hold foreign keys
+            raise self._damaged(
+                Text(
+                    "it holds rows of a run whose own record is missing",
+                    "其中有某个任务的行，但缺少该任务的记录",
+                )
+            )
+
+    @contextmanager
+    def _reading(self, run: RunRecord | None = None) -> Iterator[None]:
+        """Report what goes wrong with the database, and values that were never written to it, in words."""
+        try:
+            yield
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
+        except (KeyError, OverflowError, TypeError, ValueError):
+            named = (f"run {run.id}", f"任务 {run.id} ") if run is not None else ("a run", "某个任务")
+            raise self._damaged(
+                Text(
+                    f"a record of {named[0]} holds values that tcb-ops does not write",
+                    f"{named[1]}的一条记录含有 tcb-ops 不会写入的值",
+                )
+            ) from None
+
+    def _damaged(self, what: Text) -> LedgerDamagedError:
+        return damaged(self.name, self.file, what)
 
     def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
         """Give what a query finds, some thousand records at a time."""
-        try:
-            with self._engine.connect() if self._held is None else nullcontext(self._held) as connection:
-                for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
-                    yield from batch
-        except SQLAlchemyError as error:
-            raise self._trouble(error) from None
+        with (
+            self._reading(),
+            self._engine.connect() if self._held is None else nullcontext(self._held) as connection,
+        ):
+            for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
+                yield from batch
 
     def _trouble(self, error: SQLAlchemyError) -> StoppedError:
         if (shortage := exhausted(error, unclear=True)) is not None:
             return shortage
         why = str(getattr(error, "orig", None) or type(error).__name__)
+        if is_damage(error):
+            return self._damaged(Text(why, why))
         return LedgerError(
             Text(
                 f"the ledger {self.name} cannot be used: {why}. What was committed is safe. Free space or mend the "

@@ -77,7 +77,7 @@ def plan(
     day old (its id, when it began); where it says no and neither `new_run` nor `resume` says what to do, UsageError.
     """
     if resume:
-        return Planned(_wanted(ledger.run(resume, settings.run_target), work, settings), resumed=True)
+        return _resumed(ledger, _wanted(ledger.run(resume, settings.run_target), work, settings))
     found = _same_work(ledger, work, settings, now)
     choice = choose(found.created_at if found else None, now, new_run=new_run)
     if found is not None and choice is Choice.ASK and not may_go_on(found.id, found.created_at):
@@ -91,7 +91,7 @@ def plan(
             )
         )
     if found is not None and choice is not Choice.NEW:
-        return Planned(found, resumed=True)
+        return _resumed(ledger, found)
     new = NewRun(
         id=_new_id(now, settings),
         kind=work.kind,
@@ -116,6 +116,11 @@ def plan(
         parent=work.parent,
     )
     return Planned(ledger.plan(new, work.rows(), work.places, settings.lang), resumed=False)
+
+
+def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
+    ledger.check(run)
+    return Planned(run, resumed=True)
 
 
 def _same_work(ledger: Ledger, work: Work, settings: Settings, now: float) -> RunRecord | None:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.lists.content_types import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd, Text
+from tcb_ops.runs.schema import envs, rows, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    import sqlalchemy as sa
 
     from tcb_ops.model import Lang
 
@@ -23,13 +26,17 @@ __all__ = [
     "RowRecord",
     "RunRecord",
     "Tally",
+    "check_order",
+    "check_state",
     "end_values",
     "plan_values",
     "read_end",
+    "read_env",
     "read_row",
     "read_run",
     "run_values",
     "stopped_value",
+    "valid_time",
 ]
 
 
@@ -209,8 +216,56 @@ _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason}
 
 
+_LAST_TIME = 253_402_214_400
+"""Unix seconds of the last day of the year 9999: later times are no dates."""
+
+
+class _Types:
+    """The types that a table's values may have. A damaged SQLite file gives values of any type in any column."""
+
+    def __init__(self, table: sa.Table) -> None:
+        self._allowed = [
+            {column.type.python_type, *((type(None),) if column.nullable else ())} for column in table.columns
+        ]
+        self._known: set[tuple[type, ...]] = set()
+
+    def check(self, record: Any) -> None:
+        """Raise TypeError where a value is of another type."""
+        found = tuple(map(type, record))
+        if found in self._known:  # a million rows have a handful of combinations
+            return
+        if not all(kind in allowed for kind, allowed in zip(found, self._allowed, strict=False)):
+            message = "a value of another type"
+            raise TypeError(message)
+        self._known.add(found)
+
+
+_RUN_TYPES, _ENV_TYPES, _ROW_TYPES = _Types(runs), _Types(envs), _Types(rows)
+
+
+def valid_time(at: float | None) -> bool:
+    """Whether a time, where there is one, can be shown as a date."""
+    return at is None or 0 <= at < _LAST_TIME
+
+
+def check_order(records: Sequence[Any], after_line: int) -> None:
+    """Raise ValueError where rows are not in the order of their lines: whoever reads on from the last would never end."""
+    for record in records:
+        if record[1] <= after_line:
+            raise ValueError(after_line)
+        after_line = record[1]
+
+
+def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts: Any) -> None:
+    """Raise ValueError where how a row ended, or one of the texts beside it, is nothing that is ever written."""
+    known = outcome in _OUTCOMES and reason in _REASONS and (errcode is None or type(errcode) is int)
+    if not known or not {type(store_code), *map(type, texts)} <= {str}:
+        raise ValueError(outcome)
+
+
 def read_row(record: Any, place: EnvRecord) -> Row:
-    """The row of a record of the rows table."""
+    """The row of a record of the rows table. Raises ValueError, TypeError or KeyError for a damaged one."""
+    _ROW_TYPES.check(record)
     line, _, path, file, size, mtime_ns, cells = record[1:8]
     return Row(
         line,
@@ -219,7 +274,7 @@ def read_row(record: Any, place: EnvRecord) -> Row:
         place.appid,
         place.merchant,
         file,
-        tuple(_decode(cells)[0]),
+        _texts(cells),
         size,
         mtime_ns,
         None,
@@ -229,12 +284,36 @@ def read_row(record: Any, place: EnvRecord) -> Row:
 
 
 def read_end(record: Any) -> RowEnd:
-    """The end of a record's row."""
-    return RowEnd(record[1], _OUTCOMES[record[8]], _REASONS[record[9]], *record[10:22])
+    """The end of a record's row. Raises ValueError, TypeError or KeyError for a damaged one."""
+    end = RowEnd(record[1], _OUTCOMES[record[8]], _REASONS[record[9]], *record[10:22])
+    if not (valid_time(end.started_at) and valid_time(end.ended_at)):
+        raise ValueError(end.ended_at)
+    return end
+
+
+def read_env(record: Any, counted: int = 0, pending: int = 0) -> EnvRecord:
+    """The environment of a record. Raises TypeError for a damaged one."""
+    _ENV_TYPES.check(record)
+    _, no, env, appid, merchant, owner, left = record
+    return EnvRecord(no, env, appid, merchant, owner, left, counted, pending)
+
+
+def _texts(said: str) -> tuple[str, ...]:
+    """A JSON list of texts. Raises ValueError where it is something else."""
+    texts, end = _decode(said)
+    if end != len(said) or type(texts) is not list or not {*map(type, texts)} <= {str}:
+        raise ValueError(said)
+    return tuple(texts)
 
 
 def read_run(record: Any) -> RunRecord:
-    """The run of a record."""
+    """The run of a record. Raises ValueError or TypeError for a damaged one."""
+    _RUN_TYPES.check(record)
+    if not (valid_time(record.created_at) and valid_time(record.finished_at)):
+        raise ValueError(record.finished_at)
+    settings = json.loads(record.settings)
+    if type(settings) is not dict:
+        raise ValueError(settings)
     values = {
         name: getattr(record, name)
         for name in _RUN
@@ -243,8 +322,8 @@ def read_run(record: Any) -> RunRecord:
     return RunRecord(
         **values,
         kind=Kind(record.kind),
-        headers=tuple(json.loads(record.headers)),
-        settings=json.loads(record.settings),
+        headers=_texts(record.headers),
+        settings=settings,
         stopped=_read_stopped(record.stopped),
     )
 

@@ -15,6 +15,7 @@ from tcb_ops.model import Lang, Outcome, Reason, RowEnd
 from tcb_ops.reports.digest import RowsDigest
 from tcb_ops.reports.verify import State, verify
 from tcb_ops.runs.records import Meter
+from tcb_ops.runs.schema import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.reports.verify import Verification
 
+COPIED = [column.name for column in rows.columns if column.name not in {"run", "line", "place"}]
 GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0, md5="ab" * 16, started_at=1764034000.25, ended_at=1764034001.5)
 REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no, 云开发")
 
@@ -141,7 +143,6 @@ def test_rows_left_out_or_added_are_named(a_run: Callable[..., Any], tmp_path: P
     [
         ("UPDATE rows SET outcome = 'uploaded' WHERE line = 3", "Line 3 of results.csv"),
         ("UPDATE rows SET detail = 'x' WHERE line = 3", "No column of the CSVs differs"),
-        ("DELETE FROM rows WHERE line = 4", "Line 4 of results.csv is a row that the ledger does not have"),
     ],
 )
 def test_a_ledger_that_was_changed_is_told_by_its_row(
@@ -154,6 +155,29 @@ def test_a_ledger_that_was_changed_is_told_by_its_row(
     assert set(found) == {"rows"}
     assert said in found["rows"]
     assert "changed after the export" in found["rows"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DELETE FROM rows WHERE line = 4", "was planned with 3 rows, but 2 can be read"),
+        ("UPDATE runs SET rows = 2", "was planned with 2 rows, but 3 can be read"),
+        ("INSERT INTO rows SELECT run, 9, place, * FROM rows WHERE line = 4", "but 4 can be read"),
+        ("DELETE FROM envs WHERE no = 1", "values that tcb-ops does not write"),
+        ("PRAGMA foreign_keys = 0; DELETE FROM runs", "whose own record is missing"),
+    ],
+)
+def test_a_ledger_that_lost_rows_is_a_difference_of_its_own(
+    a_run: Callable[..., Any], tmp_path: Path, statement: str, said: str
+) -> None:
+    reported = a_run([GOOD, REFUSED, GOOD])
+    out = reported.export(tmp_path / "out")
+    for one in statement.split("; "):
+        sql(reported, one.replace("*", ", ".join(COPIED)))
+    found = wrong(verify(out, reported.ledger))
+    assert set(found) == {"ledger"}
+    assert said in found["ledger"]
+    assert str(tmp_path / "reports.db") in found["ledger"]
 
 
 def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(

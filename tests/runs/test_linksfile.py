@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
+import sqlite3
 import stat
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import sqlalchemy as sa
+from shop import BOOKS, QUICK, TEA, OpenShop, many
 
+import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Kind, Link, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.ledger import Ledger
@@ -19,7 +24,6 @@ from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 PLACE = EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False)
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -210,3 +214,68 @@ def test_a_list_must_not_have_a_column_of_ours(name: str) -> None:
 
 def test_other_columns_are_the_lists_own() -> None:
     check_columns(["env", "path", "urls", "token_id", "备注", "tcb_errcode"])
+
+
+def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is relied on that was not synced: file before ledger, bytes before name, name before `finished`, all before the part goes."""
+    shop = open_shop(many(TEA, BOOKS, rows=20))
+    folder = shop.folder
+    dest, part = folder / "links.csv", folder / "links.csv.part"
+    synced: dict[int, bytes] = {}
+    names: set[str] = set()
+    wrong: list[str] = []
+    seen: set[str] = set()
+    fsync, replace, unlink = os.fsync, os.replace, os.unlink
+
+    def require(holds: bool, what: str) -> None:
+        seen.add(what)
+        if not holds:
+            wrong.append(what)
+
+    def syncing(handle: int) -> None:
+        fsync(handle)
+        if os.path.samestat(os.fstat(handle), folder.stat()):
+            names.clear()
+            names.update(entry.name for entry in folder.iterdir())
+        for file in folder.glob("*.part"), folder.glob(".*.tmp"):
+            for one in file:
+                if os.path.samestat(os.fstat(handle), one.stat()):
+                    synced[one.stat().st_ino] = one.read_bytes()
+
+    def committing(connection: sa.Connection) -> None:
+        linked = connection.exec_driver_sql("SELECT line FROM rows WHERE outcome = 'linked'").scalars().all()
+        if linked and part.exists():
+            lines = synced.get(part.stat().st_ino, b"").splitlines()[1:]
+            held = {int(line.partition(b",")[0]) for line in lines}
+            require(held >= set(linked), "links before the ledger")
+            require(part.name in names, "the part file's name before the ledger")
+        if connection.exec_driver_sql("SELECT finished_at FROM runs").scalar() is not None:
+            require(dest.name in names, "the file's name before the run's end")
+
+    def replacing(source: Any, target: Any) -> None:
+        if Path(target) == dest:
+            body = Path(source).read_bytes()
+            require(synced.get(Path(source).stat().st_ino) == body, "bytes before the name")
+            require(body.count(b"\r\n") == 41, "all rows before the name")
+        replace(source, target)
+
+    def removing(file: Any, **options: Any) -> None:
+        if Path(file) == part:
+            with closing(sqlite3.connect(folder / "ledger.db")) as ledger:
+                (finished,) = ledger.execute("SELECT finished_at FROM runs").fetchone()
+            require(finished is not None, "the run's end before the part file goes")
+        unlink(file, **options)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", replacing)
+    monkeypatch.setattr(os, "unlink", removing)
+    sa.event.listen(sa.Engine, "commit", committing)
+    try:
+        run = tcb.links(shop.read(), settings=shop.settings, pace=QUICK, out=dest)
+    finally:
+        sa.event.remove(sa.Engine, "commit", committing)
+    assert run.counts == {"linked": 40}
+    assert wrong == []
+    assert len(seen) == 6

@@ -1,0 +1,455 @@
+"""A damaged ledger never passes for a whole one: whatever is read from it, damage is named, with what to do."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import sqlite3
+from contextlib import closing, redirect_stderr, redirect_stdout, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, many
+
+import tcb_ops as tcb
+from tcb_ops.doors.cli import run as run_command
+from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError
+from tcb_ops.model import Reason, RowEnd
+from tcb_ops.runs.integrity import check_file
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.plan import plan
+from tcb_ops.runs.records import Meter
+from tcb_ops.runs.work import list_work
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PAGE = 4_096
+DAMAGES = 27
+FAULTS = [
+    Fault(env=BOOKS.env, path="banner/?.png", errcode=40097),
+    Fault(env=TEA.env, path="banner/7.png", errcode=-601002),
+]
+QUICKLY = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "5", "--yes")
+
+
+def sql(file: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(file)) as ledger, ledger:
+        for statement in statements:
+            ledger.execute(statement)
+
+
+def settle(file: Path) -> None:
+    """Bring all that is in the write-ahead log into the file."""
+    with closing(sqlite3.connect(file)) as ledger:
+        ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def without_index(file: Path, index: str, statement: str) -> None:
+    """Change a table behind the back of one of its indexes."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as ledger:
+        kept = ledger.execute("SELECT * FROM sqlite_master WHERE name = ?", (index,)).fetchone()
+        ledger.execute("PRAGMA writable_schema = ON")
+        ledger.execute("DELETE FROM sqlite_master WHERE name = ?", (index,))
+    with closing(sqlite3.connect(file)) as ledger, ledger:
+        ledger.execute(statement)
+    with closing(sqlite3.connect(file, isolation_level=None)) as ledger:
+        ledger.execute("PRAGMA writable_schema = ON")
+        ledger.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", kept)
+
+
+def reopen(file: Path) -> None:
+    """Make the newest run unfinished, with every third row pending."""
+    sql(
+        file,
+        "UPDATE rows SET outcome = 'pending', reason = '', errcode = NULL, ended_at = NULL "
+        "WHERE line % 3 = 0 AND run = (SELECT max(number) FROM runs)",
+        "UPDATE runs SET finished_at = NULL WHERE number = (SELECT max(number) FROM runs)",
+    )
+
+
+def command(shop: Shop, ledger: Path, *words: str) -> tuple[int, str, str]:
+    """Run a command on a ledger, with the shop's target, merchants and tokens; never a trace or a defect."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run_command([*words, "--config", str(shop.folder / "tcb-ops.toml"), "--ledger", str(ledger)])
+    told = err.getvalue()
+    assert "Traceback" not in told, (words, told)
+    assert "defect" not in told, (words, told)
+    return code, out.getvalue(), told
+
+
+def write_run(shop: Shop, number: int) -> None:
+    """Write a finished run of the shop's list, one row in seven refused."""
+    with closing(Ledger(shop.settings.ledger)) as ledger:
+        work = list_work(shop.read(), tcb.Kind.UPLOAD)
+        run = plan(ledger, work, shop.settings, out=None, manner={}, new_run=True, now=1.7e9 + number).run
+        refused = {"outcome": tcb.Outcome.REFUSED, "reason": Reason.REFUSED, "errcode": 40097, "errmsg": "no"}
+        good = {
+            "outcome": tcb.Outcome.UPLOADED,
+            "errcode": 0,
+            "md5": "ab" * 16,
+            "bytes": 5,
+            "file_id": "cloud://a/b",
+        }
+        lines = range(2, run.rows + 2)
+        ends = [
+            RowEnd(
+                line, attempts=1, started_at=1.7e9, ended_at=1.7e9 + line, **(good if line % 7 else refused)
+            )
+            for line in lines
+        ]
+        ledger.record(run, ends, Meter(5.0, len(ends), len(ends)))
+        ledger.finish(run, 1.7e9 + 60)
+
+
+@pytest.fixture
+def used(open_shop: OpenShop) -> Callable[..., Shop]:
+    """A shop whose ledger holds two finished runs of one list, some rows refused in each, and a report of the second.
+
+    The rows are sent, or only `written` to the ledger: for many.
+    """
+
+    def opened(rows: int, *, written: bool = False) -> Shop:
+        shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=rows), FAULTS)
+        (shop.folder / "tcb-ops.toml").write_text(
+            f'api_base = "{shop.sim.base}"\nmerchants = "merchants.csv"\nlang = "en"\n'
+            '[tokens]\nsource = "file"\nfile = "tokens.csv"\n',
+            encoding="utf-8",
+        )
+        for number in range(2):
+            if written:
+                write_run(shop, number)
+            else:
+                tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, new_run=True)
+        tcb.open_run(settings=shop.settings).export(shop.folder / "report")
+        settle(shop.folder / "ledger.db")
+        return shop
+
+    return opened
+
+
+READERS: dict[str, Callable[[tcb.Run], Any]] = {
+    "counts": lambda run: run.counts,
+    "good": lambda run: run.good,
+    "repr": repr,
+    "html": lambda run: run._repr_html_(),
+    "summary": lambda run: run.summary(),
+    "tallies": lambda run: run.tallies(),
+    "rows": lambda run: list(run.rows()),
+    "rows of a merchant": lambda run: list(run.rows(merchant=TEA.name)),
+    "rows of a path": lambda run: list(run.rows(path="banner/1.png")),
+    "failed": lambda run: list(run.rows(outcomes=frozenset({tcb.Outcome.REFUSED}))),
+    "results": lambda run: run.results(),
+    "errcodes": lambda run: run.errcodes(),
+    "causes": lambda run: run.causes(),
+    "by_merchant": lambda run: run.by_merchant(),
+    "changes": lambda run: run.changes(),
+    "final": lambda run: run.final().counts,
+}
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DELETE FROM rows WHERE run = 2 AND line % 10 = 0", "was planned with 30 rows, but 27 can be read"),
+        ("UPDATE runs SET rows = 29 WHERE number = 2", "was planned with 29 rows, but 30 can be read"),
+        (
+            "CREATE TEMP TABLE more AS SELECT * FROM rows WHERE run = 2 AND line < 4; "  # noqa: ISC004  one script
+            "UPDATE more SET line = line + 100; INSERT INTO rows SELECT * FROM more",
+            "30 rows, but 32 can be read",
+        ),
+    ],
+)
+def test_every_reader_compares_the_rows_with_those_that_were_planned(
+    used: Callable[..., Shop], statement: str, said: str
+) -> None:
+    shop = used(10)
+    run = tcb.open_run(settings=shop.settings)
+    first = tcb.all_runs(settings=shop.settings)[1]
+    sql(shop.folder / "ledger.db", *statement.split("; "))
+    for name, read in READERS.items():
+        with pytest.raises(LedgerDamagedError, match=said) as caught:
+            read(tcb.open_run(run.id, settings=shop.settings))
+        assert caught.value.exit_code == 3, name
+    for read_two in (
+        lambda: tcb.diff(first, run.id, settings=shop.settings),
+        lambda: tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK),
+        lambda: run.export(shop.folder / "again"),
+    ):
+        with pytest.raises(LedgerDamagedError, match=said):
+            read_two()
+    assert not (shop.folder / "again").exists()
+    found = tcb.verify(shop.folder / "report", settings=shop.settings)
+    assert [check.what for check in found.checks if check.state == "differs"] == ["ledger"]
+
+
+def test_an_environment_that_is_missing_is_found_by_all_that_name_it(used: Callable[..., Shop]) -> None:
+    shop = used(10)
+    run = tcb.open_run(settings=shop.settings)
+    sql(shop.folder / "ledger.db", "DELETE FROM envs WHERE run = 2 AND no = 1")
+    for name in set(READERS) - {"counts", "good", "repr", "failed"}:  # which read nothing of it
+        with pytest.raises(LedgerDamagedError):
+            READERS[name](run)
+    assert sum(run.counts.values()) == 30  # no row is missing
+
+
+def test_a_run_without_its_record_does_not_let_another_be_the_latest(used: Callable[..., Shop]) -> None:
+    shop = used(3)
+    sql(shop.folder / "ledger.db", "DELETE FROM runs WHERE number = 2")
+    sent = shop.sim.stats["link_calls"]
+    for ask in (
+        lambda: tcb.open_run(settings=shop.settings),
+        lambda: tcb.all_runs(settings=shop.settings),
+        lambda: tcb.upload(shop.read(), settings=shop.settings, pace=QUICK),
+    ):
+        with pytest.raises(LedgerDamagedError, match="own record is missing"):
+            ask()
+    assert shop.sim.stats["link_calls"] == sent
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: sql(file, "DELETE FROM rows WHERE run = 2 AND line = 5"),
+        lambda file: sql(file, "DELETE FROM envs WHERE run = 2 AND no = 2"),
+        lambda file: without_index(file, "rows_by_place", "DELETE FROM rows WHERE run = 1 AND line = 5"),
+        lambda file: without_index(
+            file, "rows_by_place", "UPDATE rows SET place = 0 WHERE run = 2 AND line = 27"
+        ),
+    ],
+    ids=["row", "environment", "index of another run", "index"],
+)
+def test_a_damaged_run_is_not_resumed_and_nothing_is_sent(
+    used: Callable[..., Shop], damage: Callable[[Path], None]
+) -> None:
+    shop = used(10)
+    reopen(shop.folder / "ledger.db")
+    damage(shop.folder / "ledger.db")
+    sent = shop.sim.stats["link_calls"]
+    for work in (
+        lambda: tcb.upload(shop.read(), settings=shop.settings, pace=QUICK),
+        lambda: tcb.resume(settings=shop.settings, pace=QUICK),
+    ):
+        with pytest.raises(LedgerDamagedError, match="damaged"):
+            work()
+    assert shop.sim.stats["link_calls"] == sent
+
+
+def test_rows_that_vanish_while_the_run_works_are_no_success(open_shop: OpenShop) -> None:
+    """The index by environment has lost rows: they are pending, and never taken up."""
+    shop = open_shop(many(TEA, rows=40), [Fault(delay=0.02)])
+    lost = False
+
+    def lose(_progress: Any) -> None:
+        nonlocal lost
+        if not lost:
+            lost = True
+            sql(shop.folder / "ledger.db", "DELETE FROM rows WHERE line = 41")
+
+    pace = tcb.Pace(concurrency=2, per_env=2, backoff=0.01)
+    with pytest.raises(LedgerDamagedError, match="40 rows, but 39"):
+        tcb.upload(shop.read(), settings=shop.settings, pace=pace, progress=lose).counts  # noqa: B018
+
+
+def test_what_to_do_is_said_in_both_languages_and_the_command_recovers(used: Callable[..., Shop]) -> None:
+    shop = used(3)
+    ledger = shop.folder / "ledger.db"
+    sql(ledger, "DELETE FROM rows WHERE run = 1 AND line = 5")
+    code, out, told = command(shop, ledger, "show", tcb.all_runs(settings=shop.settings)[1].id, "--json")
+    assert (code, out) == (3, "")
+    assert f"sqlite3 {ledger} .recover | sqlite3 {shop.folder / 'ledger.recovered.db'}" in told
+    _, _, chinese = command(shop, ledger, "runs", "--lang", "zh")
+    assert "台账" in chinese
+    assert "已损坏" in chinese
+
+
+def test_one_damaged_run_does_not_hide_the_others(used: Callable[..., Shop]) -> None:
+    shop = used(3)
+    ledger = shop.folder / "ledger.db"
+    newer, older = tcb.all_runs(settings=shop.settings)
+    sql(ledger, "DELETE FROM rows WHERE run = 1 AND line = 5")
+    code, out, told = command(shop, ledger, "runs", "--json")
+    assert code == 3
+    assert [run["run"] for run in json.loads(out)["runs"]] == [newer.id]
+    assert older.id in told
+    code, out, told = command(shop, ledger, "runs")
+    assert (code, newer.id in out, older.id in out, older.id in told) == (3, True, False, True)
+
+
+def test_the_check_of_the_file_ends_when_its_time_is_up(tmp_path: Path) -> None:
+    file = tmp_path / "some.db"
+    sql(
+        file,
+        "CREATE TABLE numbers (n)",
+        "CREATE INDEX by_n ON numbers (n)",
+        "INSERT INTO numbers WITH RECURSIVE up (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM up WHERE n < 5000) "
+        "SELECT n FROM up",
+    )
+    without_index(file, "by_n", "UPDATE numbers SET n = 0 WHERE n = 4999")
+    with closing(sqlite3.connect(file)) as connection:
+        assert "by_n" in check_file(connection)
+        assert check_file(connection, 0.5, iter(range(100)).__next__) == ""
+        connection.execute(
+            "SELECT count(*) FROM numbers a, numbers b"
+        ).fetchone()  # nothing stops it any more
+
+
+def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used: Callable[..., Shop]) -> None:
+    shop = used(3)
+    with closing(Ledger(str(shop.folder / "ledger.db"))) as ledger:
+        with ledger._writing() as connection:
+            connection.exec_driver_sql("PRAGMA query_only = ON")
+        with pytest.raises(LedgerError) as caught:
+            ledger.finish(ledger.run("latest"), 1.0)
+    assert not isinstance(caught.value, LedgerDamagedError)
+
+
+# --- damage of any kind -----------------------------------------------------------------------------------------------
+
+
+def zeroed(file: Path, dice: random.Random) -> None:
+    pages = file.stat().st_size // PAGE
+    overwrite(file, dice.randrange(1, pages) * PAGE, bytes(PAGE))
+
+
+def scribbled(file: Path, dice: random.Random) -> None:
+    for _ in range(dice.randint(1, 4)):
+        overwrite(file, dice.randrange(100, file.stat().st_size), dice.randbytes(dice.randint(1, 400)))
+
+
+def page_of_noise(file: Path, dice: random.Random) -> None:
+    overwrite(file, dice.randrange(1, file.stat().st_size // PAGE) * PAGE, dice.randbytes(PAGE))
+
+
+def swapped(file: Path, dice: random.Random) -> None:
+    body = file.read_bytes()
+    one, two = (PAGE * number for number in dice.sample(range(1, len(body) // PAGE), 2))
+    overwrite(file, one, body[two : two + PAGE])
+    overwrite(file, two, body[one : one + PAGE])
+
+
+def truncated(file: Path, dice: random.Random) -> None:
+    with file.open("r+b") as out:
+        out.truncate(dice.randrange(PAGE, file.stat().st_size))
+
+
+def text_changed(file: Path, dice: random.Random) -> None:
+    """Values become those of another type, or words that nobody wrote."""
+    column = dice.choice(
+        ["outcome", "reason", "cells", "path", "line", "place", "ended_at", "errmsg", "attempts"]
+    )
+    value = dice.choice(["x'00ff'", "'\N{SNOWMAN}'", "1e300", "-7", "'[1]'"])
+    sql(file, f"UPDATE OR IGNORE rows SET {column} = {value} WHERE line % 97 = {dice.randrange(97)}")
+
+
+def record_changed(file: Path, dice: random.Random) -> None:
+    column = dice.choice(["rows", "kind", "headers", "settings", "created_at", "target"])
+    value = dice.choice(["x'00ff'", "'{'", "1e300", "-7", "'[1]'"])
+    sql(file, f"UPDATE OR IGNORE runs SET {column} = {value} WHERE number = {dice.choice([1, 2])}")
+
+
+def rows_lost(file: Path, dice: random.Random) -> None:
+    sql(file, f"DELETE FROM rows WHERE run = 2 AND line > {dice.randrange(2, 1500)}")
+
+
+def index_apart(file: Path, dice: random.Random) -> None:
+    index = dice.choice(["rows_by_place", "rows_by_path", "rows_by_errcode"])
+    without_index(file, index, f"DELETE FROM rows WHERE run = 2 AND line % 50 = {dice.randrange(50)}")
+
+
+def overwrite(file: Path, at: int, body: bytes) -> None:
+    with file.open("r+b") as out:
+        out.seek(at)
+        out.write(body)
+
+
+KINDS = (
+    zeroed,
+    scribbled,
+    page_of_noise,
+    swapped,
+    truncated,
+    text_changed,
+    record_changed,
+    rows_lost,
+    index_apart,
+)
+LOOKS = (("runs", "--json"), ("show", "--json"), ("errcodes", "--json"), ("verify", "report", "--json"))
+WORKS = (
+    ("report", "--out", "out"),
+    ("diff",),
+    ("retry", *QUICKLY, "--json"),
+    ("upload", "list.csv", *QUICKLY, "--json"),
+)
+
+
+def tells_the_truth(name: str, code: int, out: str, truth: dict[str, dict[str, int]]) -> bool:
+    """Whether what a command printed as JSON has all rows, and, where the truth is known, how they ended."""
+    if name == "verify":
+        return bool(json.loads(out)["good"]) is (code == 0)
+    if name not in {"runs", "show", "retry", "upload"}:
+        return True
+    told = json.loads(out)
+    runs = told["runs"] if name == "runs" else [told]
+    return all(
+        sum(run["counts"].values()) == run["rows"] and run["counts"] == truth.get(run["run"], run["counts"])
+        for run in runs
+    )
+
+
+def test_no_damage_passes_for_success_or_ends_in_a_trace(
+    used: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damaged copies of a ledger of 2 × 900 rows: each command says the whole truth, or ends with exit code 2 or 3."""
+    shop = used(300, written=True)
+    monkeypatch.chdir(shop.folder)
+    newer, older = tcb.all_runs(settings=shop.settings)
+    truth = {run.id: run.counts for run in (newer, older)}
+    lines = [record.row.line for record in newer.rows()]
+    found = 0
+    for seed in range(DAMAGES):
+        dice, file = random.Random(seed), shop.folder / f"damaged-{seed}.db"
+        shutil.copyfile(shop.folder / "ledger.db", file)
+        work = WORKS[(seed // len(KINDS)) % len(WORKS)]
+        unfinished = work[0] == "upload"
+        if unfinished:
+            reopen(file)
+            settle(file)
+        KINDS[seed % len(KINDS)](file, dice)
+        with suppress(sqlite3.Error):
+            settle(file)
+        named = False
+        for words in (*LOOKS, work):
+            extra = ("--root", "files") if unfinished and words is work else ()
+            given = (words[0], older.id, newer.id) if words[0] == "diff" else words
+            if words[0] == "report":
+                shutil.rmtree(shop.folder / "out", ignore_errors=True)
+            code, out, told = command(shop, file, *given, *extra)
+            where = (seed, KINDS[seed % len(KINDS)].__name__, words, code, told)
+            named |= code in {2, 3}
+            if code in {2, 3}:
+                assert "damaged" in told or "cannot be used" in told or code == 2, where
+                assert told.strip(), where
+            else:
+                assert tells_the_truth(words[0], code, out, {} if unfinished else truth), where
+        found += named
+        settings = shop.with_options(ledger=str(file))
+        for name in ("counts", "rows", "failed", "final"):
+            read = READERS[name]
+            try:
+                run = tcb.open_run(newer.id, settings=settings)
+                value = read(run)
+            except TcbOpsError:
+                continue
+            if unfinished:
+                continue
+            if name == "counts":
+                assert value == truth[newer.id], (seed, name)
+            elif name == "rows":
+                assert [record.row.line for record in value] == lines, (seed, name)
+    assert found > DAMAGES // 2
