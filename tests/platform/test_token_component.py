@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +30,7 @@ from tcb_ops.platform.tokens import store as store_module
 from tcb_ops.platform.tokens.component import MOST_REFUSED, ComponentTokens
 from tcb_ops.platform.tokens.credential import Credential
 from tcb_ops.platform.tokens.refusals import Whose, whose
-from tcb_ops.platform.tokens.store import Store
+from tcb_ops.platform.tokens.store import Kept, Store
 from tcb_ops.platform.transport import Transport
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.simulator import Component, Fault, Faults, Simulator, Step
@@ -75,7 +75,14 @@ class Desk:
         ticket = Credential("tokens.ticket", "file", str(given["ticket"]))
         store = Store(self.store, given["appid"], given["base"])
         return ComponentTokens(
-            given["appid"], secret, ticket, store, given["base"], clock=self.clock, retry_wait=0.01
+            given["appid"],
+            secret,
+            ticket,
+            store,
+            given["base"],
+            clock=self.clock,
+            retry_wait=0.01,
+            rotation_wait=0.01,
         )
 
     def stored(self, appid: str) -> dict[str, Any]:
@@ -361,11 +368,11 @@ def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it
     assert desk.sim.stats["authorizer_list"] == 2  # asked, and once more since that may help
 
 
-def platform_that_says(listed: Any, *refreshed: Any) -> Server:
-    """A platform that answers the list, and one refresh after the other, as it is told to."""
+def platform_that_says(listed: Any, *refreshed: Any, later: Any = ()) -> Server:
+    """A platform that answers the list, `later` the next times, and one refresh after the other, as it is told to."""
     answers = {
         b"api_component_token": [{"component_access_token": "t", "expires_in": 7200}],
-        b"api_get_authorizer_list": [listed],
+        b"api_get_authorizer_list": [listed, *later],
         b"api_authorizer_token": list(refreshed),
     }
 
@@ -414,6 +421,81 @@ def test_a_list_that_holds_fewer_than_it_says_serves_those_it_holds(run: Run, de
             return await source.token("wx0")
 
     assert run(asked()).value == Secret("a")
+
+
+OUTDATED = {"errcode": 61023, "errmsg": "refresh_token is invalid"}
+FRESH = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r3"}
+
+
+def listing(refresh: str) -> dict[str, Any]:
+    return {"total_count": 1, "list": [{"authorizer_appid": "wx0", "refresh_token": refresh}]}
+
+
+@pytest.mark.parametrize("code", [61023, 42002])
+def test_a_refresh_token_that_another_machine_has_just_rotated_is_looked_up_after_a_moment(
+    run: Run, desk: Desk, code: int
+) -> None:
+    """The list shows the old one for a moment longer."""
+
+    async def asked() -> tuple[Token, list[bytes]]:
+        lagging = platform_that_says(
+            listing("r1"), {**OUTDATED, "errcode": code}, FRESH, later=[listing("r2")]
+        )
+        async with lagging as server, using(desk.source(base=server.base)) as source:
+            return await source.token("wx0"), server.bodies
+
+    token, bodies = run(asked())
+    assert token.value == Secret("a")
+    assert b'"authorizer_refresh_token":"r2"' in bodies[-1]
+    assert desk.stored("wx0")["refresh_token"] == "r3"
+
+
+def test_a_rotation_on_top_of_a_rotation_is_followed_once_more(run: Run, desk: Desk) -> None:
+    async def asked() -> Token:
+        twice = platform_that_says(listing("r1"), OUTDATED, OUTDATED, FRESH, later=[listing("r4")])
+        async with twice as server, using(desk.source(base=server.base)) as source:
+            desk.source(base=server.base)._store.write("wx0", Kept(None, Secret("r0")))
+            return await source.token("wx0")
+
+    assert run(asked()).value == Secret("a")
+
+
+def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, desk: Desk) -> None:
+    """By a process on another machine, whose lock this one does not see."""
+
+    async def asked() -> tuple[Token, list[bytes]]:
+        async def script(connection: Connection) -> None:
+            while True:
+                head, body = await connection.request()
+                if b"api_component_token" in head:
+                    said: Any = {"component_access_token": "t", "expires_in": 7200}
+                elif b'"r1"' in body:
+                    source._store.write("wx0", Kept(None, Secret("r2")))
+                    said = OUTDATED
+                else:
+                    said = FRESH
+                await connection.answer(json.dumps(said).encode())
+
+        async with Server(script) as server, using(desk.source(base=server.base)) as source:
+            source._store.write("wx0", Kept(None, Secret("r1")))
+            return await source.token("wx0"), server.heads
+
+    token, heads = run(asked())
+    assert token.value == Secret("a")
+    assert not [head for head in heads if b"api_get_authorizer_list" in head]
+
+
+def test_two_machines_that_refresh_the_same_merchant_never_say_it_needs_an_authorization(
+    run: Run, open_desk: Callable[..., Desk]
+) -> None:
+    desk = open_desk(rotate=True)
+    there = replace(desk, folder=desk.folder / "there")
+    there.folder.mkdir()
+    (there.folder / "ticket").write_text(TICKET)
+    token = ask(run, desk.source())
+    for machine in (there, desk, there, desk):
+        token = ask(run, machine.source(), refused=token)
+        assert run(desk.works(token))
 
 
 @pytest.mark.parametrize(
@@ -496,7 +578,7 @@ def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_
     assert caught.value.errcode == 61023
     assert errcode(61023).action.en.startswith("Send the merchant a new authorization link")
     assert "wx0 需要重新授权" in caught.value.text.zh
-    assert (desk.sim.stats - before)["authorizer_list"] == 1
+    assert (desk.sim.stats - before)["authorizer_list"] == 2  # at once, and after a moment
     assert run(desk.works(ask(run, desk.source(), "wx1")))
 
 

@@ -31,6 +31,7 @@ __all__ = ["ComponentTokens"]
 AT_ONCE = 128
 """Refreshes on their way at once, each with a lock and a connection."""
 RETRY_WAIT = 1.0
+ROTATION_WAIT = 2.0
 LATER = 60.0
 """Seconds after which a renewal ahead of the end that failed is tried again."""
 MOST_REFUSED, REFUSED_WITHIN = 5, 300.0
@@ -50,6 +51,7 @@ class ComponentTokens:
         api_base: the target.
         clock: Unix seconds.
         retry_wait: seconds before a question that found no answer is asked once more.
+        rotation_wait: seconds before a refused refresh token is looked up for the last time.
 
     """
 
@@ -63,6 +65,7 @@ class ComponentTokens:
         *,
         clock: Callable[[], float] = time.time,
         retry_wait: float = RETRY_WAIT,
+        rotation_wait: float = ROTATION_WAIT,
     ) -> None:
         self._component_appid, self._store, self._clock = component_appid, store, clock
         self._issuer = Issuer(
@@ -74,6 +77,7 @@ class ComponentTokens:
             connections=AT_ONCE,
             clock=clock,
             retry_wait=retry_wait,
+            rotation_wait=rotation_wait,
         )
         self._room = asyncio.Semaphore(AT_ONCE)
         self._flights: dict[str, asyncio.Task[Token]] = {}
@@ -169,7 +173,7 @@ class ComponentTokens:
                 fresh = await (
                     self._issuer.component_token()
                     if appid == self._component_appid
-                    else self._issuer.authorizer_token(appid, kept, keep)
+                    else self._issuer.authorizer_token(appid, kept, keep, lambda: self._store.read(appid))
                 )
             except (TokenError, TokenSourceError, TransportError):
                 if kept is None or not kept.alive(refused, now):

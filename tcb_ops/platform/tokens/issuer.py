@@ -45,6 +45,8 @@ class Issuer:
         connections: how many questions go out at once.
         clock: Unix seconds.
         retry_wait: seconds before a question that found no answer is asked once more.
+        rotation_wait: seconds before a refused refresh token is looked up for the last time: another machine may just have
+            rotated it.
 
     """
 
@@ -59,14 +61,18 @@ class Issuer:
         connections: int,
         clock: Callable[[], float],
         retry_wait: float,
+        rotation_wait: float,
     ) -> None:
         self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
         self._base, self._component_access = api_base, component_access
         self._connections, self._clock, self._retry_wait = connections, clock, retry_wait
+        self._rotation_wait = rotation_wait
         self._host = api_base.partition("://")[2].partition("/")[0]
         self._transport: Transport | None = None
         self._list: dict[str, Secret] = {}
         self._list_until = float("-inf")
+        self._list_asked_at = float("-inf")
+        """When the list was asked for, by the loop's clock."""
         self._list_short: Text | None = None
         """Where the list held fewer than it said: that a merchant is not on it then means nothing."""
         self._listing: asyncio.Task[Refusal | Text | None] | None = None
@@ -120,14 +126,18 @@ class Issuer:
         raise TokenSourceError(text)
 
     async def authorizer_token(
-        self, appid: str, kept: Kept | None, keep: Callable[[Secret], Awaitable[None]]
+        self,
+        appid: str,
+        kept: Kept | None,
+        keep: Callable[[Secret], Awaitable[None]],
+        stored: Callable[[], Kept | None],
     ) -> Kept:
-        """Refresh a merchant's token; a refresh token that is missing or refused is looked up, once.
+        """Refresh a merchant's token; a refresh token that is missing or refused is looked up.
 
-        `keep` is given a rotated refresh token that came without a token of use: the old one has five minutes left.
+        `keep` is given a rotated refresh token that came without a token of use: the old one has five minutes left. `stored`
+        gives what is kept by now: a process elsewhere may have written it.
         """
         refresh = kept.refresh if kept is not None else None
-        looked_up = refresh is None
         if refresh is None:
             refresh = await self._look_up(appid)
         if refresh is None:
@@ -139,12 +149,10 @@ class Issuer:
                 61003,
             )
         said = await self._refresh(appid, refresh)
-        if _wants_look_up(said) and not looked_up:
-            looked_up, current = True, await self._look_up(appid)
-            if current is not None and current != refresh:
-                refresh, said = current, await self._refresh(appid, current)
+        if _wants_look_up(said):
+            refresh, said = await self._refresh_with_newer(appid, refresh, said, stored)
         if isinstance(said, Refusal):
-            raise for_one(appid, said, looked_up=looked_up and _wants_look_up(said))
+            raise for_one(appid, said, looked_up=_wants_look_up(said))
         if isinstance(said, Text):
             raise _no_answer(appid, "api_authorizer_token", said)
         rotated = said.get("authorizer_refresh_token")
@@ -157,16 +165,48 @@ class Issuer:
             raise _no_answer(appid, "api_authorizer_token", fresh)
         return fresh
 
+    async def _refresh_with_newer(
+        self,
+        appid: str,
+        refresh: Secret,
+        said: dict[str, Any] | Refusal | Text,
+        stored: Callable[[], Kept | None],
+    ) -> tuple[Secret, dict[str, Any] | Refusal | Text]:
+        """After a refused refresh token: try the one that is stored or listed by now, and once more after a moment.
+
+        Another machine that refreshes the same merchant may just have rotated it; its list may show that a little later.
+        Gives the refresh token that was tried last, and what was answered.
+        """
+        tried = {refresh}
+        for wait in (0.0, self._rotation_wait):
+            since = float(
+                "-inf"
+            )  # first a list that is at hand, then one that was asked for after the refusal
+            if wait:
+                since = asyncio.get_running_loop().time()
+                await asyncio.sleep(wait)
+            kept = stored()
+            newer = kept.refresh if kept is not None else None
+            if newer is None or newer in tried:
+                newer = await self._look_up(appid, since)
+            if newer is not None and newer not in tried:
+                tried.add(newer)
+                refresh, said = newer, await self._refresh(appid, newer)
+                if not _wants_look_up(said):
+                    break
+        return refresh, said
+
     async def _refresh(self, appid: str, refresh: Secret) -> dict[str, Any] | Refusal | Text:
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
         return await self._ask_as_component("api_authorizer_token", body, (refresh,))
 
-    async def _look_up(self, appid: str) -> Secret | None:
+    async def _look_up(self, appid: str, since: float = float("-inf")) -> Secret | None:
         """The refresh token that the platform's list has for a merchant; one look serves all, for a minute.
 
-        One that fails is the failure of all who wait for it: 300 merchants must not try one after the other.
+        The list was asked for after `since`, by the loop's clock. A look that fails is the failure of all who wait for it:
+        300 merchants must not try one after the other.
         """
-        if self._clock() >= self._list_until:
+        while self._clock() >= self._list_until or self._list_asked_at < since:
             if self._listing is None:
                 self._listing = asyncio.create_task(self._read_list())
                 self._listing.add_done_callback(self._listed)
@@ -188,6 +228,7 @@ class Issuer:
     async def _read_list(self) -> Refusal | Text | None:
         """Read the platform's list anew; gives what stood in the way."""
         found: dict[str, Secret] = {}
+        asked_at = asyncio.get_running_loop().time()
         seen = total = 0
         for _ in range(PAGES):
             body = {"offset": seen, "count": PAGE}
@@ -203,7 +244,7 @@ class Issuer:
             seen, total = seen + len(listed), count
             if not listed or seen >= total:
                 break
-        self._list, self._list_until = found, self._clock() + LIST_KEPT
+        self._list, self._list_until, self._list_asked_at = found, self._clock() + LIST_KEPT, asked_at
         self._list_short = None
         if seen < total:
             self._list_short = Text(
