@@ -9,100 +9,27 @@
     run = tcb.upload(batch)
     run.counts, run.results(), run.errcodes()
 
-Importing is quick and does nothing: pandas, SQLAlchemy and the HTTP client load where they are used.
+Importing is quick and does nothing: the modules behind a name load when it is first used, and pandas, SQLAlchemy and the
+HTTP client where they are needed.
 """
 
-from tcb_ops.doors.python import (
-    Working,
-    all_runs,
-    audit,
-    check_merchants,
-    diff,
-    history,
-    links,
-    open_run,
-    resume,
-    retry,
-    start_audit,
-    start_links,
-    start_resume,
-    start_retry,
-    start_upload,
-    upload,
-    upload_link,
-    verify,
-)
-from tcb_ops.errcodes import explain
-from tcb_ops.errors import (
-    CanaryError,
-    InputError,
-    InterruptedRunError,
-    RefusedError,
-    RunNotFoundError,
-    SettingsError,
-    StoppedError,
-    TcbOpsError,
-    TokenError,
-    TransportError,
-    UsageError,
-)
-from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.model import Kind, Lang, Link, Merchant, Outcome, Problem, Row, Secret, Text
-from tcb_ops.run import Run
-from tcb_ops.runs.pacing import Pace
-from tcb_ops.runs.progress import Progress
-from tcb_ops.settings import Settings, load_settings
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tcb_ops.public import *  # noqa: F403  the one list of them is there
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Batch",
-    "CanaryError",
-    "InputError",
-    "InterruptedRunError",
-    "Kind",
-    "Lang",
-    "Link",
-    "Merchant",
-    "Merchants",
-    "Outcome",
-    "Pace",
-    "Problem",
-    "Progress",
-    "RefusedError",
-    "Row",
-    "Run",
-    "RunNotFoundError",
-    "Secret",
-    "Settings",
-    "SettingsError",
-    "StoppedError",
-    "TcbOpsError",
-    "Text",
-    "TokenError",
-    "TransportError",
-    "UsageError",
-    "Working",
-    "all_runs",
-    "audit",
-    "check_merchants",
-    "diff",
-    "explain",
-    "history",
-    "links",
-    "load_settings",
-    "open_run",
-    "read_merchants",
-    "read_paths",
-    "resume",
-    "retry",
-    "start_audit",
-    "start_links",
-    "start_resume",
-    "start_retry",
-    "start_upload",
-    "upload",
-    "upload_link",
-    "verify",
-]
+
+def __getattr__(name: str) -> object:
+    """Load the public names: the command line can be interrupted before, without a trace."""
+    public = import_module("tcb_ops.public")
+    if name in {"__all__", *public.__all__}:
+        return getattr(public, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    public = import_module("tcb_ops.public")
+    return sorted([*public.__all__, "__version__"])

@@ -1,6 +1,17 @@
-"""`python -m tcb_ops`."""
+"""`tcb-ops` and `python -m tcb_ops`: ready for a signal before anything heavy is imported."""
 
-from tcb_ops.doors.cli import main
+from tcb_ops.signals import end_at_once
+
+INTERRUPTED = "tcb-ops: Interrupted; nothing was begun. 已中断；尚未开始。\n"
+
+
+def main() -> None:
+    """Run a command line and exit."""
+    end_at_once(message=INTERRUPTED.encode())
+    from tcb_ops.doors.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@
     │   ├── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
     │   ├── ResourceLimitError      this machine has no file descriptors or no memory left
     │   └── TokenSourceError        the token source has no token for anybody
-    ├── InterruptedRunError 130/143 Ctrl-C or SIGTERM; the run can be gone on with
+    ├── InterruptedRunError 130/143 Ctrl-C, SIGTERM or SIGHUP; the run can be gone on with
     ├── TokenError                  no token for a merchant (a row's end, never a run's)
     ├── TransportError              no usable answer from a server (a row's end, never a run's)
     └── RefusedError                one link asked for by `upload_link` was refused
@@ -144,7 +144,7 @@ class TokenSourceError(StoppedError):
 
 
 class InterruptedRunError(TcbOpsError):
-    """Ctrl-C (130) or SIGTERM (143) ended a run tidily; `exit_code` is set on the instance."""
+    """Ctrl-C (130), SIGTERM or SIGHUP (143) ended a run tidily; `exit_code` is set on the instance."""
 
     exit_code = 130
 

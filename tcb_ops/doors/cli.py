@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from tcb_ops import signals
 from tcb_ops.doors.doctor import doctor
 from tcb_ops.doors.merchants import merchants
 from tcb_ops.doors.mistyped import mistyped
@@ -28,7 +28,6 @@ from tcb_ops.model import Lang, Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
 __all__ = ["cli", "main"]
 
@@ -70,19 +69,20 @@ for _, _commands in _Sections.SECTIONS:
         cli.add_command(_command)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does, with another exit code."""
-
-    exit_code = 143
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit."""
-    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = 130
+    try:
+        signals.end_tidily()
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # while an error was told, or told again while it wound up
+        code = signals.asked() or code
+    finally:
+        signals.end_at_once(code or 130)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -101,25 +101,34 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        code = getattr(error.__cause__ or error, "exit_code", 130)
-        from tcb_ops.runs.loop import wind_up
-
-        with suppress(KeyboardInterrupt):  # told again: at once
-            wind_up()
-        _say(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
-        return int(code)
+        return _interrupted(int(getattr(error.__cause__ or error, "exit_code", 130)), arguments)
     except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: nobody reads on; click exits at that
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
+        return _unexpected(error, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _interrupted(code: int, arguments: Sequence[str]) -> int:
+    from tcb_ops.runs.loop import wind_up
+
+    with suppress(KeyboardInterrupt):  # told again: at once
+        wind_up()
+    _say(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
+    return code
+
+
+def _unexpected(error: Exception, arguments: Sequence[str]) -> int:
+    if signals.asked():  # some libraries make an error of their own of it
+        return _interrupted(signals.asked(), arguments)
+    if isinstance(error, OSError):
         from tcb_ops.resources import exhausted
 
         shortage = exhausted(error)
         _say((shortage.text if shortage is not None else _system_refuses(error)).of(_lang(arguments)))
         return 3
-    except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
-        return _defect(error, arguments)
-    return result if isinstance(result, int) else 0
+    return _defect(error, arguments)
 
 
 def _system_refuses(error: OSError) -> Text:
@@ -171,10 +180,6 @@ def _given(arguments: Sequence[str], option: str) -> str | None:
         if word.startswith(f"{option}="):
             return word.partition("=")[2] or None
     return None
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
 
 
 if __name__ == "__main__":

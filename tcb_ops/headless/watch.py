@@ -1,4 +1,4 @@
-"""An eye on the notebook that is being executed: says which cell runs, and passes Ctrl-C and SIGTERM on to its kernel."""
+"""An eye on the notebook that is being executed: says which cell runs, and passes Ctrl-C, SIGTERM and SIGHUP on to its kernel."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from tcb_ops.signals import end_signals, exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ class _Interrupted(Exception):  # noqa: N818  not an error
 
 
 class Watch:
-    """Hears of the cells, and passes Ctrl-C and SIGTERM on to the kernel, so that its run ends tidily."""
+    """Hears of the cells, and passes Ctrl-C, SIGTERM and SIGHUP on to the kernel, so that its run ends tidily."""
 
     def __init__(self, tell: Callable[[int, int, str], None]) -> None:
         self._tell = tell
@@ -42,7 +44,7 @@ class Watch:
         if threading.current_thread() is not threading.main_thread():  # signals are for the main thread alone
             yield
             return
-        before = {number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._asked) for number in end_signals()}
         try:
             yield
         finally:
@@ -68,7 +70,7 @@ class Watch:
         self._running = False
 
     def _asked(self, number: int, _frame: FrameType | None) -> None:
-        again, self.exit_code = bool(self.exit_code), 143 if number == signal.SIGTERM else 130
+        again, self.exit_code = bool(self.exit_code), exit_code(number)
         if again:
             self._kernel("kill")
         elif self._running:

@@ -104,7 +104,7 @@ class Sitting:
             return self._news.wait_for(lambda: self._ended, seconds)
 
     def interrupted(self, interrupt: KeyboardInterrupt) -> None:
-        """Note a Ctrl-C or SIGTERM that reached the caller while it watched; `wait` raises what follows from it."""
+        """Note a Ctrl-C, SIGTERM or SIGHUP that reached the caller while it watched; `wait` raises what follows from it."""
         self._exit_code = getattr(interrupt, "exit_code", 130)
         self.cancel()
 

@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
+from tcb_ops.signals import end_signals
 from tcb_ops.simulator.accounts import Component
 from tcb_ops.simulator.authorizations import Authorizations
 from tcb_ops.simulator.books import Books
@@ -225,7 +226,7 @@ class Simulator:
 
 
 def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: None) -> None:
-    """Run a simulator in the foreground until SIGINT or SIGTERM; `ready` is called once it listens.
+    """Run a simulator in the foreground until SIGINT, SIGTERM or SIGHUP; `ready` is called once it listens.
 
     Must be called in the main thread. Raises UsageError when the port cannot be had.
     """
@@ -234,7 +235,7 @@ def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: N
     def stop(_number: int, _frame: FrameType | None) -> None:
         told.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in end_signals()}
     try:
         with simulator:
             ready(simulator)

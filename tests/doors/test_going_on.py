@@ -54,7 +54,9 @@ def read_csv(file):
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_desk, until, kind, number, code):
     desk = open_desk(ROWS, HELD)

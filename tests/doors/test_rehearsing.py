@@ -33,7 +33,7 @@ def ask(base, token, env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_simulate_says_its_base_first_and_ends_with_0(open_desk, number):
     desk = open_desk(many(TEA, rows=1))
     with desk.process(*SIMULATE) as process:
