@@ -14,6 +14,7 @@ HTTP client where they are needed.
 """
 
 from importlib import import_module
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     """Load the public names: the command line can be interrupted before, without a trace."""
-    public = import_module("tcb_ops.public")
-    if name in {"__all__", *public.__all__}:
-        return getattr(public, name)
+    is_module = PathFinder.find_spec(f"{__name__}.{name}", __path__) is not None  # and is being imported
+    if not is_module and (name == "__all__" or not name.startswith("_")):
+        public = import_module("tcb_ops.public")
+        if name in {"__all__", *public.__all__}:
+            return getattr(public, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -58,7 +58,7 @@ def test_a_signal_while_the_command_starts_leaves_no_trace(open_desk, number, mo
         )
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == CODES[number]
+    assert process.returncode == CODES[number], err
     assert [word for word in ("Traceback", "Exception ignored", "defect", "Error") if word in err] == [], err
     assert err.count("nterrupted") == 1
     assert out == ""
