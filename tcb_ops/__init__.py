@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     """Load the public names: the command line can be interrupted before, without a trace."""
-    is_module = PathFinder.find_spec(f"{__name__}.{name}", __path__) is not None  # and is being imported
+    is_module = PathFinder.find_spec(f"{__name__}.{name}", __path__) is not None  # noqa: F405  every package has it
     if not is_module and (name == "__all__" or not name.startswith("_")):
         public = import_module("tcb_ops.public")
         if name in {"__all__", *public.__all__}:
