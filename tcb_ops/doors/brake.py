@@ -89,7 +89,7 @@ def dry_run(
         )
     screen.data(
         Text(
-            f"{calls:,} calls to {settings.api_base}{' and its store' if uploads else ''}. Nothing was sent.",
+            f"{plural(calls, 'call')} to {settings.api_base}{' and its store' if uploads else ''}. Nothing was sent.",
             f"将向 {settings.api_base} {'及其存储' if uploads else ''}发出 {calls:,} 次调用。未发送任何内容。",
         ).of(screen.lang)
     )

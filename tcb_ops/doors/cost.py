@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.accounts.allowance import Account, ask_allowances, fits, seconds_left_of_the_day
 from tcb_ops.doors.screen import span
-from tcb_ops.model import Owner, Text
+from tcb_ops.model import Owner, Text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +98,7 @@ class Cost:
         if short:
             listed = [
                 Text(
-                    f"{_name(account, names).en} ({self.rows[account]:,} rows, {left:,} left)",
+                    f"{_name(account, names).en} ({plural(self.rows[account], 'row')}, {left:,} left)",
                     f"{_name(account, names).zh}（{self.rows[account]:,} 行，剩余 {left:,}）",
                 )
                 for account, left in short

@@ -24,8 +24,9 @@ def mistyped(error: click.ClickException) -> Text:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "tcb-ops"
     said, zh = error.format_message().rstrip("."), _zh(error)
+    end = "" if said.endswith(("?", "!")) else "."
     return Text(
-        f"{said}. `{command} --help` says what there is.",
+        f"{said}{end} `{command} --help` says what there is.",
         f"{zh or said}。用 `{command} --help` 查看用法。",
     )
 

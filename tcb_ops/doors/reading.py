@@ -9,7 +9,7 @@ import click
 
 from tcb_ops.doors.options import Given, read_list
 from tcb_ops.errors import InputError
-from tcb_ops.model import Lang, Text
+from tcb_ops.model import Lang, Text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +86,9 @@ def read_shown(
         show(batch)
     if batch.left_out:
         screen.say(
-            Text(f"{batch.left_out:,} rows left out by --where", f"--where 排除了 {batch.left_out:,} 行")
+            Text(
+                f"{plural(batch.left_out, 'row')} left out by --where",
+                f"--where 排除了 {batch.left_out:,} 行",
+            )
         )
     return batch.limited(values["limit"]) if values.get("limit") else batch

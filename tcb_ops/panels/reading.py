@@ -239,7 +239,7 @@ def _refused(source: str, problems: Sequence[Problem]) -> InputError:
     count = len(problems)
     return InputError(
         Text(
-            f"{source} is refused: it has {count:,} problems. Nothing was sent.",
+            f"{source} is refused: it has {plural(count, 'problem')}. Nothing was sent.",
             f"{source} 未被接受：共 {count:,} 处问题。未发送任何内容。",
         ),
         source,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
-from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text, plural
 from tcb_ops.runs.board import REFILL, Account, Board, Job, Lane, lanes_of
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.consequences import Consequences, closed_end
@@ -491,7 +491,10 @@ class Engine:
             if max(lane.env.pace.paused_until, lane.account.pace.paused_until) > now
         )
         return (
-            Text(f"{paused} environments paused: told to slow down", f"{paused} 个环境按要求放慢，暂停中")
+            Text(
+                f"{plural(paused, 'environment')} paused: told to slow down",
+                f"{paused} 个环境按要求放慢，暂停中",
+            )
             if paused
             else None
         )

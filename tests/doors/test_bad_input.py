@@ -304,3 +304,10 @@ def test_seeing_what_is_not_there_is_exit_2(open_desk):
         said = desk(*words)
         assert (said.code, said.out) == (2, "")
         assert said.err.startswith("tcb-ops: ")
+
+
+@pytest.mark.parametrize("words", [("uplaod",), ("upload", "list.csv", "--rot", "files"), ("check",)])
+def test_a_mistyped_command_line_ends_each_sentence_once(open_desk, words):
+    said = open_desk(many(TEA, rows=1))(*words)
+    assert said.code == 2
+    assert [end for end in ("?.", "..", ".?") if end in said.err] == [], said.err
