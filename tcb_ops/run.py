@@ -59,6 +59,14 @@ class Run:
         """Whether every row ended well."""
         return all(outcome in GOOD for outcome in self.outcomes)
 
+    def with_settings(self, settings: Settings) -> Run:
+        """The same run, shown and exported with other settings."""
+        return Run(self._ledger, self.record, settings)
+
+    def close(self) -> None:
+        """Close the ledger's connections."""
+        self._ledger.close()
+
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""
         from tcb_ops.reports.summary import summary

@@ -39,7 +39,8 @@ def rehearsal(
     import secrets
 
     from tcb_ops.lists.merchants import read_merchants
-    from tcb_ops.settings import load_settings
+    from tcb_ops.model import SIMULATOR
+    from tcb_ops.settings import LEDGER_FILE, load_settings
     from tcb_ops.simulator import Simulator, load_faults
 
     merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
@@ -54,8 +55,9 @@ def rehearsal(
         options = {
             "api_base": simulator.base,
             "merchants": MERCHANTS,
-            "ledger": str(folder / "ledger.db"),
+            "ledger": str(folder / LEDGER_FILE),
             "lang": lang,
             "tokens": {"source": "file", "file": file},
         }
-        yield load_settings(options=options), simulator, faults
+        # The target is the embedded simulator, whatever port it has this time.
+        yield load_settings(options=options).model_copy(update={"target": SIMULATOR}), simulator, faults

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG",
+    "LEDGER_FILE",
+    "NOT_STARTED",
     "SETTINGS_FILE",
     "Origin",
     "Settings",
@@ -257,6 +259,13 @@ class Settings(BaseSettings):
     def origin(self) -> Origin:
         """Where these settings came from."""
         return self._origin
+
+    def kept_in(self, file: Path) -> Settings:
+        """The same settings as a settings file that is yet to be put at `file` will give them."""
+        said = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
+        kept = self.model_copy()
+        kept._origin = Origin(file, said)  # noqa: SLF001  our own copy
+        return kept
 
     @property
     def run_target(self) -> str:

@@ -16,6 +16,7 @@ from tcb_ops.doors.reading import show_problems
 from tcb_ops.doors.screen import Screen, amount
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.model import Text, plural
+from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import SETTINGS_FILE, load_settings, settings_file
 
 if TYPE_CHECKING:
@@ -162,13 +163,8 @@ def make_list(
             f"{dest}：{made.rows:,} 行，{made.files:,} 个文件，{made.merchants:,} 个商户的 {made.envs:,} 个环境，共 {amount(made.bytes)}",
         ).of(settings.lang)
     )
-    at = "" if base.resolve() == dest.absolute().parent.resolve() else f" --root '{base}'"
-    screen.say(
-        Text(
-            f"Look through it, then: tcb-ops upload {dest}{at}",
-            f"请先查看，然后运行：tcb-ops upload {dest}{at}",
-        )
-    )
+    upload = quoted(command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())))
+    screen.say(Text(f"Look through it, then:\n{upload}", f"请先查看，然后运行：\n{upload}"))
     return 0
 
 

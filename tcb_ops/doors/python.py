@@ -93,7 +93,7 @@ def start_retry(
 
     def work(ledger: Ledger) -> Work:
         parent = ledger.run(run, settings.run_target)
-        return retry_work(ledger, parent, merchants, settings.run_target, wanted, selection)
+        return retry_work(ledger, parent, merchants, settings, wanted, selection)
 
     return begin(work, _place(out), **(options | {"settings": settings}))
 

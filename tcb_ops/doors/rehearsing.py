@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -12,12 +14,14 @@ import click
 from tcb_ops.doors.running import show_run
 from tcb_ops.doors.screen import Screen
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Kind, Lang, Outcome, Owner, Text
+from tcb_ops.model import SIMULATOR, Kind, Lang, Outcome, Owner, Text
 from tcb_ops.runs.pacing import Pace
+from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE
 
 if TYPE_CHECKING:
     from tcb_ops.lists.paths import Batch
     from tcb_ops.run import Run
+    from tcb_ops.settings import Settings
     from tcb_ops.simulator import Faults, Simulator
 
 __all__ = ["demo", "simulate"]
@@ -107,13 +111,15 @@ def _about_the_component(appid: str, *, in_plan: bool) -> Text:
 def demo(lang: str | None) -> int:
     """Show the whole job against the simulator.
 
-    A dozen sample merchants, some of them ill. Needs no credentials; writes demo-report/ here. Exit 0 when every row ends as the fault plan implies.
+    A dozen sample merchants, some of them ill. Needs no credentials; writes demo-report/ here, with its ledger. Exit 0 when every row ends as the fault plan implies.
     """
     import tcb_ops as tcb
-    from tcb_ops.reports.export import check_destination
+    from tcb_ops.reports.export import DEMO_LEDGER, check_destination
+    from tcb_ops.runs.next_commands import quoted, retry
     from tcb_ops.sample import FILES, PATHS, rehearsal
 
-    began, dest = time.monotonic(), Path("demo-report")
+    began, dest = time.monotonic(), Path("demo-report").resolve()
+    home = dest / DEMO_LEDGER
     check_destination(dest, replace=True)
     with (
         tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder,
@@ -139,16 +145,22 @@ def demo(lang: str | None) -> int:
             )
             run = tcb.upload(batch, settings=settings, pace=_QUICK, note="demo")
             screen.say(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
-            run.export(dest, replace=True)
+            kept = settings.model_copy(update={"ledger": str(home / LEDGER_FILE)}).kept_in(
+                home / SETTINGS_FILE
+            )
+            run.with_settings(kept).export(dest, replace=True)
             show_run(screen, run, as_json=False)
             strange = [line for one in (linked, run) for line in _not_implied(one, batch, faults)]
-    took = time.monotonic() - began
+        linked.close()
+        run.close()
+        _keep_ledger(Path(folder), home, kept)
+    took, again = time.monotonic() - began, quoted(retry(kept, run.record))
     screen.data(
         Text(
-            f"The report is in {dest.resolve()}: open report.html. ({took:.1f} s; SIMULATED, nothing left this machine.)\n"
-            "Its ledger went with the simulator: for `retry` and `show`, rehearse with a list of your own (README, The first real run).",
-            f"报告在 {dest.resolve()}：请打开 report.html。（{took:.1f} 秒；演练，未向外发送任何内容。）\n"
-            "演示的台账已随模拟平台删除：要试 `retry` 和 `show`，请用自己的清单演练（见 README）。",
+            f"The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this machine.)\n"
+            f"Next, run again what did not succeed; this time the simulator injects no faults:\n{again}",
+            f"报告在 {dest}：请打开 report.html。（{took:.1f} 秒；演练，未向外发送任何内容。）\n"
+            f"接下来可以重试未成功的行；这一次模拟平台不再注入故障：\n{again}",
         ).of(screen.lang)
     )
     if strange:
@@ -159,6 +171,17 @@ def demo(lang: str | None) -> int:
             )
         )
     return 1 if strange else 0
+
+
+def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
+    """Keep the demo's ledger in its report's folder, with a settings file that leads to it."""
+    home.mkdir()
+    for part in folder.glob(f"{LEDGER_FILE}*"):
+        if part.is_file():
+            shutil.copyfile(part, home / part.name)
+    text = f"target = {json.dumps(SIMULATOR)}\nledger = {json.dumps(LEDGER_FILE)}\n"
+    text += f"merchants = {json.dumps(str(settings.merchants), ensure_ascii=False)}\n"
+    (home / SETTINGS_FILE).write_text(text, encoding="utf-8")
 
 
 def _counts(run: Run, lang: Lang) -> str:

@@ -200,7 +200,7 @@ def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values
     settings = given.settings()
     screen = given.screen(settings)
     parent = tcb.open_run(run, settings=settings)
-    check_retry(parent.record, settings.run_target)
+    check_retry(parent.record, settings)
     is_links = parent.record.kind is Kind.LINKS
     if not is_links:
         check_destination(_report_folder(settings, out, ANY_RUN))

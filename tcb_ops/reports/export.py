@@ -38,6 +38,7 @@ from tcb_ops.reports.page import page
 from tcb_ops.reports.pdf import find_chromium, write_pdf
 from tcb_ops.reports.table import causes
 from tcb_ops.reports.workbook import write_workbook
+from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.secrets import MASK
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ WORKBOOK, PDF = "report.xlsx", "report.pdf"
 ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
 """What every report has; beside them may be the PDF, and a rehearsal's mark."""
 _LOG = logging.getLogger("tcb_ops.reports")
+DEMO_LEDGER = "ledger"
+"""In the demo's report: the folder with its ledger and settings, which its suggested commands use."""
 LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 CHECKPOINTS = ".ipynb_checkpoints"
 """Where JupyterLab keeps copies of what was opened in it."""
@@ -81,6 +84,7 @@ def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = 
     an empty folder                                    yes
     a report of the same run                           yes, it is replaced
     a report of another run                            only with `replace`
+    the demo's report with its ledger in it            only with `replace`
     a report with other files in it                    no: they would be lost
     any other folder, a file                           no
     =================================================  ====================================
@@ -122,12 +126,13 @@ def export(
     except OSError as error:
         trouble = _why(error)
     if trouble:
+        again = quoted(of_run(settings, run, "report"))
         raise StoppedError(
             Text(
                 f"the report could not be written to {dest}: {trouble}. The run is safe in the ledger. Free space or name "
-                f"another folder, then write it again: tcb-ops report {run.id}",
+                f"another folder, then write it again:\n{again}",
                 f"无法把报告写入 {dest}：{trouble}。任务数据在台账中是安全的。请释放磁盘空间或换一个文件夹，"
-                f"然后重新生成：tcb-ops report {run.id}",
+                f"然后重新生成：\n{again}",
             )
         )
     if noted:
@@ -319,6 +324,8 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
     ours = {MANIFEST, *found.files}
     if CHECKPOINTS in there and _copies(real / CHECKPOINTS, ours):
         ours.add(CHECKPOINTS)
+    if replace and found.simulated:
+        ours.add(DEMO_LEDGER)
     if others := sorted(there - ours):
         names = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         raise _refused(

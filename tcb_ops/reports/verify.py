@@ -15,7 +15,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
 from tcb_ops.reports.against import ROWS, check_ledger
 from tcb_ops.reports.checks import Check, State
-from tcb_ops.reports.export import ALWAYS, CHECKPOINTS, LEFT_BY_DESKTOPS
+from tcb_ops.reports.export import ALWAYS, CHECKPOINTS, DEMO_LEDGER, LEFT_BY_DESKTOPS
 from tcb_ops.reports.manifest import MANIFEST, SIMULATED, fingerprint, read_manifest
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ def _not_listed(folder: Path, told: Manifest) -> Iterator[Check]:
         there = {entry.name for entry in folder.iterdir()}
     except OSError:
         there = set()
-    for name in sorted(there - set(told.files) - always - {MANIFEST, CHECKPOINTS} - LEFT_BY_DESKTOPS):
+    demo = {DEMO_LEDGER} if told.simulated else set()
+    for name in sorted(there - set(told.files) - always - {MANIFEST, CHECKPOINTS} - demo - LEFT_BY_DESKTOPS):
         yield Check(
             name, State.DIFFERS, Text("is no part of the report: it was added.", "不属于报告：是后来加入的。")
         )

@@ -12,6 +12,8 @@ from tcb_ops.errors import UsageError
 from tcb_ops.model import Text
 from tcb_ops.runs.ledger import SAME_RUN
 from tcb_ops.runs.locks import host_name, operator_name
+from tcb_ops.runs.next_commands import quoted
+from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.records import NewRun
 
 if TYPE_CHECKING:
@@ -82,12 +84,12 @@ def plan(
     choice = choose(found.created_at if found else None, now, new_run=new_run)
     if found is not None and choice is Choice.ASK and not may_go_on(found.id, found.created_at):
         begun = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
+        again = quoted(resume_command(settings, found))
         raise UsageError(
             Text(
-                f"run {found.id} of this list, begun {begun}, is unfinished and over a day old: "
-                f"--resume {found.id} goes on with it, --new-run begins anew.",
-                f"此清单有一个超过一天的未完成任务 {found.id}（开始于 {begun}）："
-                f"用 --resume {found.id} 继续，或用 --new-run 重新开始。",
+                f"run {found.id} of this list, begun {begun}, is unfinished and over a day old. --new-run starts another. "
+                f"To resume it:\n{again}",
+                f"此清单有一个超过一天的未完成任务 {found.id}（开始于 {begun}）。用 --new-run 可重新开始；要继续它：\n{again}",
             )
         )
     if found is not None and choice is not Choice.NEW:

@@ -57,8 +57,8 @@ def with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsE
             (Text("To see why:", "查看原因："), of_run(settings, run, "errcodes")),
             (
                 Text(
-                    f"To go on with the other environments of run {run.id} ({target}) all the same:",
-                    f"仍要继续任务 {run.id}（{target}）的其余环境：",
+                    f"To go on with the other environments of run {run.id} ({target}) all the same, without --canary:",
+                    f"仍要继续任务 {run.id}（{target}）的其余环境（不带 --canary）：",
                 ),
                 resume(settings, run, canary=False),
             ),

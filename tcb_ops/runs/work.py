@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.errors import UsageError
 from tcb_ops.model import GOOD, Kind, Outcome, Row, Text
 from tcb_ops.runs.linksfile import check_columns
+from tcb_ops.runs.next_commands import command, of_run, quoted, resume, retry
 from tcb_ops.runs.records import EnvRecord
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.paths import Batch
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RowRecord, RunRecord
+    from tcb_ops.settings import Settings
 
 __all__ = ["PROBE", "Work", "audit_work", "check_retry", "list_work", "rest_work", "retry_work"]
 
@@ -67,21 +69,23 @@ def list_work(batch: Batch, kind: Kind, selection: str = "") -> Work:
     )
 
 
-def check_retry(parent: RunRecord, target: str) -> None:
+def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
-    if parent.target != target:
+    if parent.target != settings.run_target:
+        again = quoted(retry(settings, parent))
         raise UsageError(
             Text(
-                f"run {parent.id} went to {parent.target}, and now the target is {target}. To retry it there: --api-base "
-                f"{parent.target}",
-                f"任务 {parent.id} 的目标是 {parent.target}，而现在的目标是 {target}。要在原目标重试，请加上 --api-base {parent.target}",
+                f"run {parent.id} went to {parent.target}, and now the target is {settings.run_target}. To retry it there:\n"
+                f"{again}",
+                f"任务 {parent.id} 的目标是 {parent.target}，而现在的目标是 {settings.run_target}。要在原目标重试：\n{again}",
             )
         )
     if parent.finished_at is None:
+        rest = quoted(resume(settings, parent))
         raise UsageError(
             Text(
-                f"run {parent.id} is unfinished: run its own command again, it goes on. A retry is for a finished run.",
-                f"任务 {parent.id} 尚未完成：再次运行原命令即可继续。retry 只用于已完成的任务。",
+                f"run {parent.id} is unfinished, and a retry is for a finished run. To resume it:\n{rest}",
+                f"任务 {parent.id} 尚未完成，retry 只用于已完成的任务。要继续它：\n{rest}",
             )
         )
 
@@ -90,7 +94,7 @@ def retry_work(
     ledger: Ledger,
     parent: RunRecord,
     merchants: Merchants,
-    target: str,
+    settings: Settings,
     codes: Collection[str] = (),
     selection: str = "",
 ) -> Work:
@@ -100,7 +104,7 @@ def retry_work(
     Local files are looked at anew: they may have been mended. Raises UsageError where nothing is left to do, or the run
     went to another target.
     """
-    check_retry(parent, target)
+    check_retry(parent, settings)
     root = Path(parent.root) if parent.root else None
     wanted = {(merchant.env, merchant.appid) for merchant in merchants}
     mended = ledger.mended(parent)
@@ -117,7 +121,7 @@ def retry_work(
 
     places = _places(rows(), merchants)
     if not places:
-        raise UsageError(_nothing_left(ledger, parent, narrowed=bool(selection or codes)))
+        raise UsageError(_nothing_left(ledger, parent, settings, narrowed=bool(selection or codes)))
     return Work(
         Kind(parent.kind),
         parent.list_name,
@@ -132,7 +136,7 @@ def retry_work(
     )
 
 
-def _nothing_left(ledger: Ledger, parent: RunRecord, *, narrowed: bool) -> Text:
+def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narrowed: bool) -> Text:
     """Why a run has no row to run again: its retries have done them all, the rest is its parent's, or none was asked for."""
     counts = ledger.counts(parent)
     bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
@@ -142,12 +146,16 @@ def _nothing_left(ledger: Ledger, parent: RunRecord, *, narrowed: bool) -> Text:
             f"nothing is left to retry: every row of run {parent.id} is good since {since}.",
             f"没有需要重试的行：任务 {parent.id} 的每一行都已在 {since} 中成功。",
         )
-    whole = f" It is a retry itself: `tcb-ops retry {parent.parent}` for the rest." if parent.parent else ""
-    whole_zh = f"它本身是一次重试：其余的行请用 `tcb-ops retry {parent.parent}`。" if parent.parent else ""
     such, such_zh = (" such", "符合条件且") if narrowed else ("", "")
+    shows = quoted(of_run(settings, parent, "errcodes"))
+    whole, whole_zh = "", ""
+    if parent.parent:
+        rest = quoted(command(settings, "retry", parent.parent, target=parent.target))
+        whole = f"\nIt is a retry itself; for the other rows of its original:\n{rest}"
+        whole_zh = f"\n它本身是一次重试；原任务的其余行：\n{rest}"
     return Text(
-        f"run {parent.id} has no{such} row to run again (`tcb-ops errcodes {parent.id}` shows what there is).{whole}",
-        f"任务 {parent.id} 中没有{such_zh}需要重试的行（可用 `tcb-ops errcodes {parent.id}` 查看）。{whole_zh}",
+        f"run {parent.id} has no{such} row to run again. To see what there is:\n{shows}{whole}",
+        f"任务 {parent.id} 中没有{such_zh}需要重试的行。查看其中的行：\n{shows}{whole_zh}",
     )
 
 

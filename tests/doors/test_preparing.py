@@ -79,7 +79,7 @@ def test_a_folder_becomes_a_list_that_upload_takes_as_it_is(desk, folder):
     assert said.code == 0, said.err
     assert said.out.strip() == "list.csv: 6 rows, 2 files for 3 environments of 2 merchants, 42 B"
     assert "hidden or temporary: 2" in said.err
-    assert "tcb-ops upload list.csv" in said.err
+    assert f"tcb-ops upload {desk.folder / 'list.csv'} --root {desk.folder}" in said.err
     assert desk.calls == 0
     rows = rows_of(desk.folder / "list.csv")
     path = rows[0]["path"]

@@ -180,7 +180,7 @@ def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_shop: OpenShop):
     run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
     elsewhere = shop.with_options(api_base="https://api.weixin.qq.com")
     with pytest.raises(
-        tcb.UsageError, match=f"went to {shop.sim.base}, and now .* --api-base {shop.sim.base}"
+        tcb.UsageError, match=rf"(?s)went to {shop.sim.base}, and now .* --target {shop.sim.base}"
     ):
         tcb.retry(run.id, shop.merchants, settings=elsewhere)
     assert [one.id for one in tcb.all_runs(settings=shop.settings)] == [run.id]
