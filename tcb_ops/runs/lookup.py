@@ -29,6 +29,7 @@ from tcb_ops.runs.records import (
     RunRecord,
     Tally,
     check_order,
+    check_runs,
     check_state,
     read_end,
     read_env,
@@ -48,6 +49,10 @@ __all__ = ["Lookup"]
 
 BATCH = 5_000
 """Rows read at a time: enough to be quick, few enough to stay flat."""
+
+
+RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
+"""Whose rows were summed up: where pages of a file are mixed up, SQLite takes those of another run along."""
 
 
 class Lookup:
@@ -197,6 +202,7 @@ class Lookup:
         with self._reading(run):
             found = self._read(query)
             check_order(found, after_line)
+            check_runs(run, *{record[0] for record in found})
             return [read_row(record, place) for record in found]
 
     def first_bad(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
@@ -279,6 +285,7 @@ class Lookup:
         while batch := self._read(query.where(rows.c.line > last)):
             with self._reading(run):
                 check_order(batch, last)
+                check_runs(run, *{record[0] for record in batch})
                 last, found = batch[-1].line, found + len(batch)
                 records = [
                     RowRecord(read_row(record, place_of[record[2]]), read_end(record)) for record in batch
@@ -306,12 +313,15 @@ class Lookup:
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Rows by outcome, without zeros, pending included: their sum is the rows in."""
         query = (
-            sa.select(rows.c.outcome, sa.func.count())
+            sa.select(rows.c.outcome, sa.func.count(), *RUNS)
             .where(rows.c.run == run.number)
             .group_by(rows.c.outcome)
         )
         with self._reading(run):
-            found = {Outcome(outcome): int(count) for outcome, count in self._read(query)}
+            found: dict[Outcome, int] = {}
+            for outcome, count, *of in self._read(query):
+                check_runs(run, *of)
+                found[Outcome(outcome)] = int(count)
         self.check_rows(run, sum(found.values()))
         return {outcome: found[outcome] for outcome in Outcome if outcome in found}
 
@@ -333,11 +343,12 @@ class Lookup:
                 else_="",
             )
         )
-        query = sa.select(*keys, count, said).where(rows.c.run == run.number).group_by(*keys)
+        query = sa.select(*keys, count, said, *RUNS).where(rows.c.run == run.number).group_by(*keys)
         place_of = {place.no: place for place in self.envs(run)}
         found = []
         with self._reading(run):
-            for no, outcome, reason, errcode, store_code, number, detail in self._read(query):
+            for no, outcome, reason, errcode, store_code, number, detail, *of in self._read(query):
+                check_runs(run, *of)
                 check_state(outcome, reason, errcode, store_code, detail)
                 place = place_of[no]
                 found.append(

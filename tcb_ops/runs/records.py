@@ -27,6 +27,7 @@ __all__ = [
     "RunRecord",
     "Tally",
     "check_order",
+    "check_runs",
     "check_state",
     "end_values",
     "plan_values",
@@ -254,6 +255,12 @@ def check_order(records: Sequence[Any], after_line: int) -> None:
         if record[1] <= after_line:
             raise ValueError(after_line)
         after_line = record[1]
+
+
+def check_runs(run: RunRecord, *numbers: int) -> None:
+    """Raise ValueError where rows found for a run are another's."""
+    if any(number != run.number for number in numbers):
+        raise ValueError(numbers)
 
 
 def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts: Any) -> None:
