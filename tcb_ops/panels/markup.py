@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["STYLE", "esc", "heading", "progress", "said", "table"]
+__all__ = ["STYLE", "esc", "heading", "is_command", "progress", "said", "table"]
 
 STYLE = """<style>
 .op-panel { --op-good: #18794e; --op-bad: #c62a2f; --op-todo: #767676; --op-line: var(--jp-border-color2, #ddd);
@@ -65,7 +65,14 @@ def heading(text: str) -> str:
 def said(text: str, tone: str = "") -> str:
     """Frame a sentence that a screen reader says when it changes; `tone` is "", good or bad."""
     kind = f" op-{tone}" if tone else ""
-    return f'<div role="status" aria-live="polite" class="op-say{kind}">{esc(text)}</div>' if text else ""
+    lines = [f"<code>{esc(line)}</code>" if is_command(line) else esc(line) for line in text.split("\n")]
+    shown = "\n".join(lines)
+    return f'<div role="status" aria-live="polite" class="op-say{kind}">{shown}</div>' if text else ""
+
+
+def is_command(line: str) -> bool:
+    """Whether a line is a suggested command: it is shown as it stands, in an element of its own."""
+    return line.startswith("tcb-ops ")
 
 
 def progress(done: int, total: int, label: str) -> str:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tcb_ops.model import Text
+from tcb_ops.panels.markup import is_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,15 +29,20 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*")
 
 def here(text: Text, out: Text | None) -> Text:
     """Call options what they are called in a panel; `out` is what `--out` is there, None where there is nothing like it."""
-    en, zh = text.en, text.zh
+    en, zh = text.en.split("\n"), text.zh.split("\n")
     for option, called in (_CALLED | ({"--out": out} if out is not None else {})).items():
-        en, zh = en.replace(option, called.en), zh.replace(option, called.zh)
-    return Text(en, zh)
+        en = [line if is_command(line) else line.replace(option, called.en) for line in en]
+        zh = [line if is_command(line) else line.replace(option, called.zh) for line in zh]
+    return Text("\n".join(en), "\n".join(zh))
+
+
+def _prose(text: str) -> str:
+    return "\n".join(line for line in text.split("\n") if not is_command(line))
 
 
 def beyond(texts: Iterable[Text]) -> Text | None:
     """Say which options these sentences still name: no panel has them, the command line does. None where there are none."""
-    options = sorted({option for text in texts for option in _OPTION.findall(text.en)})
+    options = sorted({option for text in texts for option in _OPTION.findall(_prose(text.en))})
     if not options:
         return None
     return Text(

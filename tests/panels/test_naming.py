@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,16 @@ from shop import TEA, write_csv
 from tcb_ops.model import Lang, Text
 from tcb_ops.panels.naming import LINKS_GO_TO, REPORT, beyond, here
 from tcb_ops.panels.voice import Voice
+
+
+def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
+    voice = Voice(Lang.EN, None)
+    said = "Check --root. To resume it:\ntcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a"
+    voice.say(Text(said, said))
+    shown = html.unescape(voice.line.value)
+    assert "<code>tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a</code>" in shown
+    assert "Check “Local files”." in shown
+    assert "A panel has no" not in shown
 
 
 @pytest.mark.parametrize(
