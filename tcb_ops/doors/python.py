@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tcb_ops.reports.verify import Verification
     from tcb_ops.run import Diff, History
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
     from tcb_ops.runs.work import Work
 
 __all__ = [
@@ -157,7 +158,7 @@ def open_run(wanted: str = "latest", *, settings: Settings | None = None, target
     """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
     settings = _settings(settings, target)
     ledger = _ledger_with_runs(settings)
-    return Run(ledger, ledger.run(wanted, settings.run_target), settings)
+    return Run(ledger, _find(ledger, wanted, settings), settings)
 
 
 def all_runs(*, settings: Settings | None = None) -> list[Run]:
@@ -202,7 +203,7 @@ def diff(
     settings = _settings(settings, target)
     ledger = _ledger_with_runs(settings)
     before, after = (
-        run.record if isinstance(run, Run) else ledger.run(run, settings.run_target) for run in (older, newer)
+        run.record if isinstance(run, Run) else _find(ledger, run, settings) for run in (older, newer)
     )
     return Diff.between(ledger, before, after, settings)
 
@@ -252,6 +253,22 @@ def _ledger_with_runs(settings: Settings) -> Ledger:
             )
         )
     return ledger
+
+
+def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
+    """Find a run; where there is none, say also how to list the runs."""
+    from tcb_ops.runs.next_commands import command, quoted
+
+    try:
+        return ledger.run(wanted, settings.run_target)
+    except RunNotFoundError as error:
+        listing = quoted(command(settings, "runs"))
+        raise RunNotFoundError(
+            Text(
+                f"{error.text.en}\nTo list the runs:\n{listing}",
+                f"{error.text.zh}\n查看所有任务：\n{listing}",
+            )
+        ) from None
 
 
 def upload_link(

@@ -88,8 +88,8 @@ class Lookup:
             hint = Text("", "")
             if other is not None:
                 hint = Text(
-                    f" The newest of another target is {other.id} ({other.target}): name it, or give --api-base.",
-                    f" 其他目标的最新任务是 {other.id}（{other.target}）：请写出其编号，或加 --api-base。",
+                    f" The newest of another target is {other.id} ({other.target}): name it, or give --target.",
+                    f" 其他目标的最新任务是 {other.id}（{other.target}）：请写出其编号，或加 --target。",
                 )
             raise RunNotFoundError(
                 Text(
@@ -100,8 +100,8 @@ class Lookup:
         if not found:
             raise RunNotFoundError(
                 Text(
-                    f"no run '{wanted}' in {self.name}: `tcb-ops runs` lists them.",
-                    f"{self.name} 中没有任务“{wanted}”：用 `tcb-ops runs` 查看。",
+                    f"no run '{wanted}' in {self.name}.",
+                    f"{self.name} 中没有任务“{wanted}”。",
                 )
             )
         newest = ", ".join(record.id for record in found[:5])

@@ -236,3 +236,10 @@ def test_a_variable_is_repeated_as_an_option(open_desk, monkeypatch):
     line = quoted(command(load_settings(), "runs"))
     assert f"--ledger {desk.folder / 'other.db'}" in line
     assert f"--config {os.path.realpath('tcb-ops.toml')}" in line
+
+
+def test_a_run_that_is_not_there_says_how_to_list_the_runs(open_desk, execute):
+    desk = open_desk(many(TEA, rows=1))
+    run = desk.upload("--json").json["run"]
+    (line,) = suggested(desk("show", "nope").err)
+    assert [one["run"] for one in execute(line, "--json").json["runs"]] == [run]
