@@ -145,7 +145,7 @@ def test_when_the_program_itself_breaks(desk):
     """A defect made on purpose, deep in a call: --verbose shows its trace, and that holds no secret."""
     broken = LOUD.replace(
         "from tcb_ops.doors",
-        "import tcb_ops.platform.answers as w; w.json.loads = None; from tcb_ops.doors",
+        "import tcb_ops.platform.answers as w; w._json = None; from tcb_ops.doors",
     )
     with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
         out, err = process.communicate(timeout=60)
