@@ -36,10 +36,12 @@ __all__ = [
     "TokenSettings",
     "aim",
     "default_settings",
+    "holds_password",
     "is_practising",
     "load_settings",
     "practise_with",
     "settings_file",
+    "shown_url",
 ]
 
 SETTINGS_FILE = "tcb-ops.toml"
@@ -48,6 +50,8 @@ CONFIG = "TCB_OPS_CONFIG"
 LEDGER_FILE = "tcb-ops.db"
 NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens: never a live one."""
+_HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
+"""Parts of a database URL's query that hold no password."""
 _NO_BASE = "must look like https://api.weixin.qq.com"
 _NO_SPACE = "holds a space or a control character; it must look like https://api.weixin.qq.com"
 _NO_PORT = "has no port from 1 to 65535 behind its colon"
@@ -251,9 +255,18 @@ class Settings(BaseSettings):
 
     @property
     def ledger_name(self) -> str:
-        """The ledger as it may be shown: a database URL without its password."""
-        scheme, there, rest = self.ledger.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}" if there else self.ledger
+        """The ledger as it may be shown: a database URL without what may hold a password."""
+        return shown_url(self.ledger)
+
+    @property
+    def ledger_option(self) -> str:
+        """The ledger as a suggested command repeats it, from any folder; empty where its URL may hold a password.
+
+        Such a URL belongs into TCB_OPS_LEDGER or the settings file, where the command finds it again.
+        """
+        if "://" not in self.ledger:
+            return str(Path(self.ledger).absolute())
+        return "" if holds_password(self.ledger) else self.ledger
 
     @property
     def origin(self) -> Origin:
@@ -276,6 +289,26 @@ class Settings(BaseSettings):
     def on_loopback(self) -> bool:
         """Whether the target is a simulator on this machine: its reports are marked SIMULATED 演练."""
         return is_loopback(urlsplit(self.api_base).hostname or "")
+
+
+def shown_url(where: str) -> str:
+    """A ledger's file as it is, a database URL without user, password and query: each part of those may be a secret.
+
+    Where they cannot be told from the rest (an @ after a ?), only the scheme is left.
+    """
+    scheme, there, rest = where.partition("://")
+    if not there:
+        return where
+    beside, _, query = rest.partition("?")
+    return f"{scheme}://" + ("…" if "@" in query else beside.rpartition("@")[2])
+
+
+def holds_password(where: str) -> bool:
+    """Whether a ledger's URL may hold a password: behind its user, or in its query under any name but a harmless one."""
+    _, there, rest = where.partition("://")
+    beside, _, query = rest.partition("?")
+    names = {part.partition("=")[0] for part in query.split("&") if part}
+    return bool(there) and ("@" in query or ":" in beside.rpartition("@")[0] or not names <= _HARMLESS)
 
 
 def settings_file(config: str | Path | None = None) -> Path:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from nbval.plugin import IPyNbCell
+from postgres import Postgres, cluster
 from shop import BOOKS, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, options_for, write_csv
 
 from tcb_ops.lists.merchants import Merchants
@@ -51,6 +53,22 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG", "C.UTF-8")
     practise_with(None)  # what a panel of another test has left
     monkeypatch.setenv("TCB_OPS_CHROMIUM", "")  # a browser per report would take most of the time
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of the tests' own."""
+    with cluster() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The name of an empty database in it."""
+    name = f"tcb_{secrets.token_hex(6)}"
+    postgres.run(f"CREATE DATABASE {name}")
+    yield name
+    postgres.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

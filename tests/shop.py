@@ -58,7 +58,7 @@ class Shop:
 
 OpenShop = Callable[..., Shop]
 Whole = Callable[["Run", int], dict[str, int]]
-Until = Callable[[Callable[[], bool]], None]
+Until = Callable[..., None]
 
 
 def write_csv(file: Path, header: tuple[str, ...], lines: Iterable[Iterable[Any]]) -> Path:

@@ -229,6 +229,31 @@ def test_a_settings_file_in_another_encoding_is_said(content: bytes) -> None:
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("url", "shown", "repeated"),
+    [
+        ("postgresql://db.example.com/runs", "postgresql://db.example.com/runs", True),
+        ("postgresql://op@db.example.com/runs", "postgresql://db.example.com/runs", True),
+        ("postgresql://op@/runs?host=/var/run/postgresql", "postgresql:///runs", True),
+        ("postgresql://op:hunter2@db:5432/runs", "postgresql://db:5432/runs", False),
+        ("postgresql://op:hun@ter2@db/runs", "postgresql://db/runs", False),
+        ("postgresql://op:hun/ter2@db/runs", "postgresql://db/runs", False),
+        ("postgresql://op:hun?ter2@db/runs", "postgresql://…", False),
+        ("postgresql://op@db/runs?password=hunter2", "postgresql://db/runs", False),
+        ("postgresql://op@db/runs?password=hun@ter2", "postgresql://…", False),
+        ("postgresql://db/runs?sslpassword=hunter2&host=h", "postgresql://db/runs", False),
+        ("postgresql://db/runs?passfile=/hunter2", "postgresql://db/runs", False),
+    ],
+)
+def test_a_database_url_is_shown_and_suggested_without_a_password(
+    url: str, shown: str, repeated: bool
+) -> None:
+    settings = load_settings(options={"ledger": url})
+    assert settings.ledger_name == shown
+    assert settings.ledger_option == (url if repeated else "")
+    assert "hunter2" not in repr(settings)
+
+
 def test_the_ledger_is_shown_without_its_password() -> None:
     settings = load_settings(options={"ledger": "postgresql://op:hunter2@db.example.com/runs"})
     assert settings.ledger_name == "postgresql://db.example.com/runs"

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcb_ops.errors import RunNotFoundError, TcbOpsError, UsageError
+from tcb_ops.errors import RunNotFoundError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.model import Kind, Merchant, Owner
 from tcb_ops.run import Run
 from tcb_ops.runs.linksfile import check_place
@@ -161,7 +161,7 @@ def begin(
     work = work_of(ledger)
     if work.kind is Kind.LINKS and out is not None:
         check_place(out)
-    with ExitStack() as stack, planning(ledger):
+    with ExitStack() as stack, planning(ledger) as still_alone:
         planned = plan(
             ledger,
             work,
@@ -174,11 +174,12 @@ def begin(
             now=time.time(),
             may_go_on=may_go_on,
         )
-        stack.enter_context(hold(ledger, planned.run.id))
+        confirm = stack.enter_context(hold(ledger, planned.run.id))
         if planned.run.finished_at is not None:  # all but its report, which the caller writes
             return Working(ledger, planned.run, None, settings, stack.pop_all(), resumed=True)
         settings = stack.enter_context(opened_target(settings, _merchants(ledger, planned.run)))
         try:
+            still_alone()  # or another command may have planned a second run of the list
             sitting = Sitting(
                 ledger,
                 planned.run,
@@ -191,8 +192,9 @@ def begin(
                 skip_unchanged=skip_unchanged,
                 canary=canary,
                 may_discard=lambda other: _abandoned(ledger, other, new_run=new_run),
+                confirm=confirm,
             )
-        except UsageError:
+        except (UsageError, StoppedError):
             if not planned.resumed:
                 ledger.forget(planned.run)
             raise

@@ -15,7 +15,7 @@ from tcb_ops.doors.screen import Screen
 from tcb_ops.errors import UsageError
 from tcb_ops.model import Text, target_label
 from tcb_ops.runs.pacing import Pace
-from tcb_ops.settings import Settings, load_settings
+from tcb_ops.settings import Settings, holds_password, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +62,17 @@ class Given:
 
     def screen(self, settings: Settings) -> Screen:
         """Where to talk."""
-        return Screen(settings.lang, quiet=self.quiet, verbose=self.verbose)
+        screen = Screen(settings.lang, quiet=self.quiet, verbose=self.verbose)
+        if self.ledger and holds_password(self.ledger):
+            screen.warn(
+                Text(
+                    "The password in --ledger can be seen in this machine's process list, and the commands suggested here "
+                    "leave it out: set TCB_OPS_LEDGER to the URL instead, or `ledger` in tcb-ops.toml.",
+                    "--ledger 中的密码会出现在本机的进程列表里，此处建议的命令也不会带上它：请改用环境变量 TCB_OPS_LEDGER，"
+                    "或在 tcb-ops.toml 中设置 ledger。",
+                )
+            )
+        return screen
 
     @contextmanager
     def reach(self, screen: Screen, settings: Settings) -> Iterator[Settings]:

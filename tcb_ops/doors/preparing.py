@@ -183,7 +183,8 @@ def _own(given: Given, settings: Settings) -> frozenset[str]:
         value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
     ]
     if "://" not in settings.ledger:
-        named += [settings.ledger + tail for tail in ("", "-wal", "-shm", "-journal", "-locks")]
+        real = os.path.realpath(settings.ledger)
+        named += [real + tail for tail in ("", "-wal", "-shm", "-journal", "-locks")]
     return frozenset(os.path.realpath(name) for name in named)
 
 

@@ -1,4 +1,4 @@
-"""Opening the ledger's database: SQLite with a commit that survives a power cut, or any other by URL.
+"""Opening the ledger's database: SQLite with a commit that survives a power cut, or PostgreSQL by URL.
 
 A file that is not a ledger is refused untouched, and so is one on a network file system, where locks do not hold.
 """
@@ -18,13 +18,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.model import Text
 from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.runs.advisory import lock_key
 from tcb_ops.runs.integrity import damaged, is_damage
-from tcb_ops.runs.schema import ADDED_COLUMNS, SCHEMA, envs, rows, runs, version
+from tcb_ops.runs.schema import ADDED_COLUMNS, SCHEMA, envs, holders, rows, runs, version
+from tcb_ops.settings import shown_url
 
-__all__ = ["not_a_ledger", "on_network", "open_database"]
+__all__ = ["not_a_ledger", "on_network", "open_database", "reason"]
 
 MAKING_SECONDS = 30
 """How long a process waits for another one that makes the same ledger."""
+
+_LIBPQ = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""How soon a server that has fallen silent is given up, unless the URL says otherwise."""
 
 _NETWORK = {
     "nfs",
@@ -47,22 +58,21 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
 
     Raises UsageError when it is no ledger, or cannot be one; LedgerDamagedError when it is a damaged one.
     """
-    file = None if "://" in where else Path(where)
-    try:
-        url = sa.make_url(where) if file is None else sa.URL.create("sqlite", database=str(file))
-    except SQLAlchemyError:
-        raise not_a_ledger(
-            "the ledger's URL", "it cannot be read as a database URL", "无法解析为数据库地址"
-        ) from None
-    name = str(file) if file is not None else url.render_as_string(hide_password=True)
+    name = shown_url(where)
+    url = _url(where, name)
+    file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
     if file is not None:
         _refuse_unsuitable(file)
     try:
-        engine = sa.create_engine(url, hide_parameters=True)
+        if file is not None:
+            engine = sa.create_engine(url, hide_parameters=True)
+            sa.event.listen(engine, "connect", _prepare_sqlite)
+        else:
+            libpq = url.get_driver_name() in {"psycopg", "psycopg2"}
+            more = {key: value for key, value in _LIBPQ.items() if key not in url.query} if libpq else {}
+            engine = sa.create_engine(url, hide_parameters=True, connect_args=more)
     except (SQLAlchemyError, ImportError):
         raise not_a_ledger(name, "its database driver is not installed", "没有安装对应的数据库驱动") from None
-    if url.get_backend_name() == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
     try:
         _open_schema(engine, name, file)
     except TcbOpsError:
@@ -71,23 +81,54 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
     except SQLAlchemyError as error:
         engine.dispose()
         raise_if_exhausted(error, unclear=True)
-        why = str(getattr(error, "orig", None) or type(error).__name__)
+        why = reason(error)
         if is_damage(error):
             raise damaged(name, file, Text(why, why)) from None
         raise not_a_ledger(name, f"it cannot be opened ({why})", f"无法打开（{why}）") from None
     return engine, file, name
 
 
+def _url(where: str, name: str) -> sa.URL:
+    """Read where the ledger is. Raises UsageError for a URL of neither an SQLite file nor PostgreSQL."""
+    if "://" not in where:
+        return sa.URL.create("sqlite", database=where)
+    if (
+        where.count("@") > 1 or "@" in where.partition("?")[2]
+    ):  # the driver would take a part of it for the host
+        raise not_a_ledger(
+            name, "an @ in a name or password must be written as %40", "名称或密码中的 @ 须写成 %40"
+        )
+    try:
+        url = sa.make_url(where)
+    except (SQLAlchemyError, ValueError):  # a port that is no number
+        raise not_a_ledger(
+            "the ledger's URL", "it cannot be read as a database URL", "无法解析为数据库地址"
+        ) from None
+    backend = url.get_backend_name()
+    if backend != "postgresql" and not (backend == "sqlite" and url.database and not url.query):
+        raise not_a_ledger(
+            name,
+            "a ledger is an SQLite file or a PostgreSQL database (postgresql+psycopg://…)",
+            "台账只能是 SQLite 文件或 PostgreSQL 数据库（postgresql+psycopg://…）",
+        )
+    return url
+
+
 def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
     """Make the tables of a new ledger; refuse another schema, or another program's database, untouched."""
     with engine.begin() as connection:
         there = set(sa.inspect(connection).get_table_names())
-        if not there and engine.dialect.name == "sqlite":
+        if not there:
             # Two processes may make the ledger at once. Not for one that is there: a look would wait for a long plan.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                _alone(connection)
             there = set(sa.inspect(connection).get_table_names())
         if not there:
             SCHEMA.create_all(connection)
+            if engine.dialect.name == "postgresql":
+                holders.create(connection)
             connection.execute(version.insert().values(version=version.info["current"]))
             return
         if version.name not in there:
@@ -106,6 +147,15 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
             f"它的结构版本是 {found}，本版 tcb-ops 只认识 {version.info['current']}：请使用生成它的 tcb-ops",
         )
     _add_columns(engine)
+    if engine.dialect.name == "postgresql" and holders.name not in there:  # an older ledger
+        with engine.begin() as connection:
+            _alone(connection)
+            holders.create(connection, checkfirst=True)
+
+
+def _alone(connection: sa.Connection) -> None:
+    """Be the only one that changes a PostgreSQL ledger's tables until the transaction ends."""
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
 
 
 def _add_columns(engine: sa.Engine) -> None:
@@ -202,6 +252,11 @@ def _filesystem(folder: Path) -> str:
         (f[1], f[2]) for f in fields if len(f) > 2 and folder.is_relative_to(f[1].replace("\\040", " "))
     ]
     return max(holding, key=lambda found: len(found[0]), default=("", ""))[1]
+
+
+def reason(error: SQLAlchemyError) -> str:
+    """What a database says of an error, on one line; its drivers write several."""
+    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
 
 
 def not_a_ledger(name: str, en: str, zh: str) -> UsageError:

@@ -24,7 +24,7 @@ from tcb_ops.runs.pacing import Outage, Pace, Step, after_canary, after_no_token
 from tcb_ops.runs.progress import Progress, Pulse
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.scribe import Scribe
-from tcb_ops.runs.stops import NO_COMPONENT, away, canary_stop, interrupted, outage, token_outage
+from tcb_ops.runs.stops import NO_COMPONENT, away, canary_stop, interrupted, lock_lost, outage, token_outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -48,6 +48,11 @@ ASK_AT_LEAST = 3.0
 """Seconds that the token source has for one answer, however short patience is."""
 SHOW_EVERY = 0.1
 """Seconds between two looks at the progress."""
+CONFIRM_EVERY = 3.0
+"""Seconds between two questions whether the run is still held, besides the one after each commit."""
+CONFIRM_WITHIN = 10.0
+"""Seconds for the answer. With CONFIRM_EVERY and GRACE it is less than the server takes to give a silent client up
+(advisory.py), so that nobody else works on the run before this session has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class Means:
     skip_unchanged: bool = False
     canary: int = 0
     """So many environments go first; 0 for all at once."""
+    confirm: Callable[[], None] = lambda: None
+    """Raises LedgerError where the run's lock is lost."""
     component_appid: str = ""
     """Whose token serves the platform's own environments; empty where the settings do not say."""
     chance: Callable[[], float] = random.random
@@ -92,7 +99,10 @@ class Engine:
             self._clock,
             self._meter,
         )
-        self._scribe = Scribe(means.ledger, run, means.links, self._writer, self._spent, self._committed)
+        self._watch = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-lock")
+        self._scribe = Scribe(
+            means.ledger, run, means.links, self._writer, self._spent, self._committed, means.confirm
+        )
         self._places: dict[int, EnvRecord] = {}
         self._rest: list[EnvRecord] = []
         """With a canary: the environments that wait for it."""
@@ -122,6 +132,8 @@ class Engine:
     async def work(self) -> None:
         """Do the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; rows not ended stay pending."""
         writing: asyncio.Task[None] | None = None
+        holding = self._loop.create_task(self._keep_hold())
+        holding.add_done_callback(self._heed)
         try:
             await self._set_up()
             writing = self._loop.create_task(self._scribe.write())
@@ -137,6 +149,7 @@ class Engine:
             self._trouble = self._trouble or interrupted()
             raise
         finally:
+            holding.cancel()
             await self._clear_away(writing)
         if self._trouble is not None:
             raise self._trouble
@@ -207,6 +220,17 @@ class Engine:
         await asyncio.gather(*left, *([writing] if writing else ()), return_exceptions=True)
         self._writer.shutdown()
         self._reader.shutdown()
+        self._watch.shutdown(wait=False)
+
+    async def _keep_hold(self) -> None:
+        """Ask again and again whether the run is still held; without an answer it is not."""
+        while True:
+            await asyncio.sleep(CONFIRM_EVERY)
+            answer = self._loop.run_in_executor(self._watch, self._means.confirm)
+            try:
+                await asyncio.wait_for(answer, CONFIRM_WITHIN)
+            except TimeoutError:
+                raise lock_lost() from None
 
     def _stop(self, trouble: Exception) -> None:
         self._trouble = self._trouble or trouble

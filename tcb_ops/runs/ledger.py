@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError
-from tcb_ops.model import Lang, Outcome, RowEnd, Text
+from tcb_ops.model import Lang, Outcome, RowEnd, Text, plural
 from tcb_ops.runs.course import add_phases
 from tcb_ops.runs.lookup import Lookup
 from tcb_ops.runs.records import (
@@ -43,7 +43,7 @@ SAME_RUN = timedelta(hours=24)
 """An unfinished run younger than this is gone on with."""
 
 
-_RECORD = (
+_SET = (
     rows.update()
     .where(rows.c.run == sa.bindparam("row_run"), rows.c.line == sa.bindparam("row_line"))
     .values(
@@ -68,6 +68,8 @@ _RECORD = (
         }
     )
 )
+_RECORD = _SET.where(rows.c.outcome == Outcome.PENDING)
+_REOPEN = _SET.where(rows.c.outcome != Outcome.PENDING)
 
 
 class Ledger(Lookup):
@@ -121,13 +123,19 @@ class Ledger(Lookup):
     # --- writing what happened ----------------------------------------------------------------------------------
 
     def record(self, run: RunRecord, ends: Sequence[RowEnd], meter: Meter) -> None:
-        """Commit how rows ended, and what the sitting has spent since the last time."""
+        """Commit how rows ended, and what the session has spent since the last time.
+
+        Rows that are not pending any more stay as they are; LedgerError says how many, after the commit of the others.
+        """
         if meter.phases:
             self._make(spent)
         with self._writing() as connection:
+            done = 0
             if ends:
-                connection.execute(_RECORD, [end_values(run.number, end) for end in ends])
+                done = connection.execute(_RECORD, [end_values(run.number, end) for end in ends]).rowcount
             self._spend(connection, run, meter)
+        if done != len(ends):
+            raise _not_pending(run, len(ends) - done)
 
     def close_place(
         self,
@@ -159,7 +167,7 @@ class Ledger(Lookup):
         stream = iter(lines)
         with self._writing() as connection:
             while batch := [{**blank, "row_line": line} for line in islice(stream, BATCH)]:
-                connection.execute(_RECORD, batch)
+                connection.execute(_REOPEN, batch)
 
     def finish(self, run: RunRecord, at: float) -> None:
         """Mark a run as finished: it is never gone on with."""
@@ -172,7 +180,9 @@ class Ledger(Lookup):
         """Note why a sitting ended before its run did; the run stays unfinished."""
         with self._writing() as connection:
             connection.execute(
-                runs.update().where(runs.c.number == run.number).values(stopped=stopped_value(why))
+                runs.update()
+                .where(runs.c.number == run.number, runs.c.finished_at.is_(None))
+                .values(stopped=stopped_value(why))
             )
 
     def forget(self, run: RunRecord) -> None:
@@ -246,3 +256,16 @@ class Ledger(Lookup):
                 yield connection
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
+
+
+def _not_pending(run: RunRecord, count: int) -> LedgerError:
+    return LedgerError(
+        Text(
+            f"{plural(count, 'row')} of run {run.id} {'was' if count == 1 else 'were'} no longer pending in the ledger when "
+            "their result was to be recorded: another process has worked on the run, or the ledger was changed. Nothing "
+            "was overwritten, and the other rows are recorded. Make sure that nobody else works on it, then run the same "
+            "command again.",
+            f"任务 {run.id} 中有 {count:,} 行在记录结果时已不是待处理状态：可能有其他进程执行过该任务，或台账被改动。"
+            "没有覆盖任何内容，其余各行均已记录。请确认没有其他人在执行它，然后再次运行同一命令。",
+        )
+    )

@@ -7,6 +7,7 @@ has lost rows, or holds values that were never written, is a LedgerDamagedError:
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from contextlib import closing, contextmanager, nullcontext
 from copy import copy
 from typing import TYPE_CHECKING, Any, cast
@@ -18,8 +19,9 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, St
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Text, plural
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.across import earlier_runs, errcodes_by_quarter, pairs_by_line, rows_by_path
+from tcb_ops.runs.advisory import AdvisoryLock
 from tcb_ops.runs.course import ended_between, ends_by_moment, moments, phases_of
-from tcb_ops.runs.database import open_database
+from tcb_ops.runs.database import open_database, reason
 from tcb_ops.runs.integrity import check_file, damaged, is_damage, orphaned_runs
 from tcb_ops.runs.records import (
     Earlier,
@@ -61,6 +63,7 @@ class Lookup:
     def __init__(self, where: str) -> None:
         """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
         self._engine, self.file, self.name = open_database(where)
+        weakref.finalize(self, self._engine.dispose)  # a run's holder never closes its ledger
         self._held: sa.Connection | None = None
         self._tallied: dict[int, list[Tally]] | None = None
         """What a snapshot has summed up."""
@@ -68,6 +71,10 @@ class Lookup:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def advisory_lock(self, name: str) -> AdvisoryLock | None:
+        """A lock in the database that whoever uses the ledger sees; None for a file, which has locks beside it."""
+        return AdvisoryLock(self._engine, name, self._trouble) if self.file is None else None
 
     # --- a run ---------------------------------------------------------------------------------------------
 
@@ -533,7 +540,7 @@ class Lookup:
     def _trouble(self, error: SQLAlchemyError) -> StoppedError:
         if (shortage := exhausted(error, unclear=True)) is not None:
             return shortage
-        why = str(getattr(error, "orig", None) or type(error).__name__)
+        why = reason(error)
         if is_damage(error):
             return self._damaged(Text(why, why))
         return LedgerError(

@@ -100,14 +100,16 @@ def _shared(settings: Settings, target: str) -> list[str]:
     usual_target = said.get("target") or str(said.get("api_base", _USUAL_TARGET)).rstrip("/")
     if target != usual_target or origin.overridden & {"target", "api_base"}:
         words += ["--target", target]
-    ledger = settings.ledger_name if "://" in settings.ledger else str(Path(settings.ledger).absolute())
     if (
-        origin.file is None
-        or origin.ledger_choice is not None
-        or "ledger" in origin.overridden
-        or settings.ledger != said.get("ledger")
+        settings.ledger_option
+        and (  # a URL with a password is found again where it was found: in a variable or a file
+            origin.file is None
+            or origin.ledger_choice is not None
+            or "ledger" in origin.overridden
+            or settings.ledger != said.get("ledger")
+        )
     ):
-        words += ["--ledger", ledger]
+        words += ["--ledger", settings.ledger_option]
     if settings.merchants != said.get("merchants") or "merchants" in origin.overridden:
         words += ["--merchants", str(Path(settings.merchants).absolute())]
     tokens, kept = settings.tokens, said.get("tokens")

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["ADDED_COLUMNS", "SCHEMA", "STORED", "envs", "exports", "rows", "runs", "spent", "version"]
+__all__ = [
+    "ADDED_COLUMNS",
+    "SCHEMA",
+    "STORED",
+    "envs",
+    "exports",
+    "holders",
+    "rows",
+    "runs",
+    "spent",
+    "version",
+]
 
 SCHEMA = sa.MetaData()
 
@@ -111,6 +122,17 @@ exports = sa.Table(
 """The manifest.json of every report that was written of a run: `verify` knows the true ones by it.
 
 Ledgers of version 1 made before it was thought of get it with the next report.
+"""
+
+holders = sa.Table(
+    "holders",
+    sa.MetaData(),  # SQLite has none
+    sa.Column("pid", sa.Integer, primary_key=True, autoincrement=False),
+    _text("who"),
+)
+"""Who is at the other end of a connection that holds advisory locks, by its backend's pid; PostgreSQL only.
+
+A row that a killed process left says nothing: only the pid of a lock that is held is looked up.
 """
 
 STORED = sa.text("outcome IN ('uploaded', 'unchanged', 'failed')")

@@ -40,10 +40,12 @@ class Scribe:
         threads: Executor,
         spent: Callable[[], Meter],
         written: Callable[[], None],
+        confirm: Callable[[], None],
     ) -> None:
+        """`confirm` raises LedgerError where the run is not held any more: asked after each commit."""
         self._ledger, self._run, self._links, self._threads = ledger, run, links, threads
         self._spent = spent
-        self._written = written
+        self._written, self._confirm = written, confirm
         self._gathered: list[RowEnd | Closing] = []
         self._more = asyncio.Event()
         self._closing = False
@@ -111,4 +113,5 @@ class Scribe:
             rows = self._ledger.close_place(self._run, item.place, item.end, item.in_flight)
             committed[item.end.outcome] = committed.get(item.end.outcome, 0) + rows
         flush(spent)
+        self._confirm()
         return committed

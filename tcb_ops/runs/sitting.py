@@ -49,13 +49,16 @@ class Sitting:
         skip_unchanged: bool = False,
         canary: int = 0,
         may_discard: Callable[[str], bool] = lambda _run: False,
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
         """Start working. The caller holds the run's lock; it may let go when `wait` has returned.
+
+        `confirm` raises LedgerError where that lock is lost: the session ends, its rows stay pending.
 
         `may_discard` says of another run's id whether its links, left where this run's are to go, are of no use.
         """
         self._ledger, self._run, self._settings, self._pace = ledger, run, settings, pace
-        self._root, self._progress = root, progress
+        self._root, self._progress, self._confirm = root, progress, confirm
         self._links = (
             LinksFile(out or Path(run.out), run.id, Path(run.out)) if run.kind is Kind.LINKS else None
         )
@@ -174,6 +177,7 @@ class Sitting:
                     self._show,
                     self._skip_unchanged,
                     self._canary,
+                    self._confirm,
                     settings.tokens.component_appid,
                 )
                 self._engine = Engine(self._run, means)

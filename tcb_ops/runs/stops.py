@@ -8,6 +8,7 @@ from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
     CanaryError,
     InterruptedRunError,
+    LedgerError,
     OutageError,
     PlatformStopError,
     TokenSourceError,
@@ -27,6 +28,7 @@ __all__ = [
     "away",
     "canary_stop",
     "interrupted",
+    "lock_lost",
     "outage",
     "platform_stop",
     "stopping",
@@ -75,6 +77,17 @@ def interrupted() -> InterruptedRunError:
     """The error of a sitting that was told to end."""
     return InterruptedRunError(
         Text("interrupted; the rows not done are pending.", "已中断；未完成的行仍待处理。")
+    )
+
+
+def lock_lost() -> LedgerError:
+    """The error of a session that cannot tell any more whether it alone works on its run."""
+    return LedgerError(
+        Text(
+            "the ledger's database does not answer, so another process may take the run over: this one stops, and the rows "
+            "not done are pending. Check the database and the network.",
+            "台账数据库没有应答，任务可能被其他进程接手：本进程就此停止，未完成的行仍待处理。请检查数据库和网络。",
+        )
     )
 
 

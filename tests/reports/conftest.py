@@ -129,8 +129,12 @@ def a_run(tmp_path: Path) -> Iterator[Callable[..., Reported]]:
                     Row(at + 2, place.env, name, place.appid, place.merchant, name, filled, 5, 1, invalid)
                 )
             run = ledger.plan(new, planned, places)
+            open_or_invalid = {
+                Outcome.PENDING,
+                Outcome.INVALID,
+            }  # an invalid row has ended when it is planned
             done = [
-                replace(end, line=at + 2) for at, end in enumerate(ends) if end.outcome is not Outcome.PENDING
+                replace(end, line=at + 2) for at, end in enumerate(ends) if end.outcome not in open_or_invalid
             ]
             ledger.record(run, done, Meter(12.3456, 7, 5))
             if finished:

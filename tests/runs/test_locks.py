@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+import threading
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
-from shop import TEA, OpenShop, many
+from shop import TEA, OpenShop, Until, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import hold, host_name, operator_name, working
+from tcb_ops.runs.locks import hold, host_name, operator_name, planning, working
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -32,15 +34,9 @@ with hold(Ledger(sys.argv[1]), "run-1"):
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(str(tmp_path / "ledger.db"))) as opened:
-        yield opened
-
-
-@pytest.fixture
-def holder(ledger: Ledger) -> Iterator[subprocess.Popen[str]]:
+def holder(place: str, ledger: Ledger) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds run-1."""
-    argv = [sys.executable, "-c", HOLD, str(ledger.file)]
+    argv = [sys.executable, "-c", HOLD, place]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -65,9 +61,10 @@ def test_another_run_of_the_same_ledger_is_free(ledger: Ledger, holder: subproce
         pass
 
 
-def test_a_killed_holder_frees_its_run(ledger: Ledger, holder: subprocess.Popen[str]) -> None:
+def test_a_killed_holder_frees_its_run(ledger: Ledger, holder: subprocess.Popen[str], until: Until) -> None:
     holder.kill()
     assert holder.wait() == -signal.SIGKILL
+    until(lambda: working(ledger, "run-1") == "")  # PostgreSQL hears of it a moment later
     with hold(ledger, "run-1"):
         pass
 
@@ -78,7 +75,8 @@ def test_a_run_can_be_held_again_and_again_and_is_exclusive_within_a_process(led
             pass
 
 
-def test_letting_go_leaves_the_lock_file_that_others_may_have_open(ledger: Ledger) -> None:
+def test_letting_go_leaves_the_lock_file_that_others_may_have_open(sqlite_ledger: Ledger) -> None:
+    ledger = sqlite_ledger
     assert ledger.file is not None
     lock = ledger.file.with_name("ledger.db-locks") / "run-1.lock"
     with hold(ledger, "run-1"):
@@ -96,13 +94,84 @@ def test_a_run_that_is_worked_on_is_refused_whole(open_shop: OpenShop) -> None:
     assert shop.sim.stats["stored"] == 30
 
 
-def test_who_else_works_on_a_run_can_be_asked(ledger: Ledger, holder: subprocess.Popen[str]) -> None:
+def test_who_else_works_on_a_run_can_be_asked(
+    ledger: Ledger, holder: subprocess.Popen[str], until: Until
+) -> None:
     assert working(ledger, "run-1") == f"{operator_name()}@{host_name()}, process {holder.pid}"
     assert working(ledger, "run-2") == ""
     with hold(ledger, "run-2"):
         assert working(ledger, "run-2") == "", "that is we"
     holder.kill()
     holder.wait()
-    assert working(ledger, "run-1") == ""
+    until(lambda: working(ledger, "run-1") == "")
     with hold(ledger, "run-1"):
+        pass
+
+
+# --- the folder of an SQLite ledger's locks -----------------------------------------------------------------------
+
+
+def test_what_another_made_where_the_locks_belong_is_refused_and_not_followed(
+    sqlite_ledger: Ledger, tmp_path: Path
+) -> None:
+    locks, elsewhere = tmp_path / "ledger.db-locks", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    locks.symlink_to(elsewhere)
+    for take in (lambda: hold(sqlite_ledger, "run-1"), lambda: planning(sqlite_ledger)):
+        with pytest.raises(UsageError, match=r"ledger\.db-locks is not a folder of yours") as caught, take():
+            pass
+        assert caught.value.exit_code == 2
+    assert list(elsewhere.iterdir()) == []
+    locks.unlink()
+    locks.write_text("a file")
+    with pytest.raises(UsageError, match="not a folder of yours"), hold(sqlite_ledger, "run-1"):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can make another user's folder")
+def test_another_users_folder_of_locks_is_refused(sqlite_ledger: Ledger, tmp_path: Path) -> None:
+    locks = tmp_path / "ledger.db-locks"
+    locks.mkdir()
+    os.chown(locks, 65534, 65534)
+    with pytest.raises(UsageError, match="another user's"), hold(sqlite_ledger, "run-1"):
+        pass
+    os.chown(tmp_path / "ledger.db", 65534, 65534)  # root helps the ledger's owner
+    with hold(sqlite_ledger, "run-1"):
+        pass
+
+
+def test_a_link_in_place_of_the_holders_name_is_not_written_through(
+    sqlite_ledger: Ledger, tmp_path: Path
+) -> None:
+    victim, locks = tmp_path / "victim", tmp_path / "ledger.db-locks"
+    victim.write_text("mine")
+    locks.mkdir()
+    (locks / "run-1.holder").symlink_to(victim)
+    with hold(sqlite_ledger, "run-1"):
+        assert (locks / "run-1.holder").read_text(encoding="utf-8").startswith(operator_name())
+    (locks / "run-2.lock").symlink_to(tmp_path / "made")
+    with pytest.raises(UsageError), hold(sqlite_ledger, "run-2"):
+        pass
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "made").exists()
+
+
+def test_two_names_of_one_ledger_share_its_locks(sqlite_ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "other.db").symlink_to(tmp_path / "ledger.db")
+    with (
+        closing(Ledger(str(tmp_path / "other.db"))) as other,
+        hold(sqlite_ledger, "run-1"),
+        pytest.raises(UsageError, match="being worked on"),
+        hold(other, "run-1"),
+    ):
+        pass
+
+
+def test_a_run_may_be_let_go_of_by_another_thread(sqlite_ledger: Ledger) -> None:
+    held = ExitStack()
+    held.enter_context(hold(sqlite_ledger, "run-1"))
+    other = threading.Thread(target=held.close)
+    other.start()
+    other.join()
+    with hold(sqlite_ledger, "run-1"):
         pass

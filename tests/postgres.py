@@ -1,0 +1,122 @@
+"""A PostgreSQL of the tests' own: a private cluster in a temporary folder, on a free port of loopback.
+
+Without PostgreSQL's programs, or its driver, the tests that need it are skipped; with TCB_OPS_NEED_POSTGRES=1 they fail.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NEEDED = os.environ.get("TCB_OPS_NEED_POSTGRES") == "1"
+PASSWORD = "planted-db-password-0123456789"
+"""Of the role `guarded`, the only one that has to give one."""
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running cluster; connections are trusted."""
+
+    port: int
+
+    def url(self, database: str, user: str = "postgres") -> str:
+        return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
+
+    def run(self, statement: str, database: str = "postgres") -> list[Any]:
+        """Execute one statement, and give what it finds."""
+        import psycopg
+
+        with psycopg.connect(
+            host="127.0.0.1", port=self.port, user="postgres", dbname=database, autocommit=True
+        ) as connection:
+            found = connection.execute(statement.encode())
+            return found.fetchall() if found.description else []
+
+
+def programs() -> Path | None:
+    """The folder of PostgreSQL's programs: on the path, or where Debian keeps them, the newest."""
+    if (found := shutil.which("initdb")) is not None:
+        return Path(found).resolve().parent
+    kept = [file.parent for file in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return max(kept, key=lambda folder: float(folder.parent.name), default=None)
+
+
+@contextmanager
+def cluster() -> Iterator[Postgres]:
+    """Run a cluster for as long as the block lasts; skip or fail where there is no PostgreSQL."""
+    found = programs()
+    if found is None or importlib.util.find_spec("psycopg") is None:
+        what = "PostgreSQL is not installed" if found is None else "psycopg is not installed"
+        (pytest.fail if NEEDED else pytest.skip)(what)
+    who: dict[str, Any] = {}
+    folder = Path(tempfile.mkdtemp(prefix="tcb-ops-postgres-"))
+    try:
+        if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+            known = {entry.pw_name: entry for entry in pwd.getpwall()}
+            user = known.get("postgres") or known["nobody"]
+            who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        data = folder / "data"
+        subprocess.run(
+            [
+                found / "initdb",
+                "-D",
+                data,
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "-N",
+            ],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **who,
+        )
+        rules = data / "pg_hba.conf"
+        rules.write_text("host all guarded 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+        with _server(found, data, folder, who) as server:
+            server.run(f"CREATE ROLE guarded LOGIN PASSWORD '{PASSWORD}'")
+            yield server
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _server(found: Path, data: Path, folder: Path, who: dict[str, Any]) -> Iterator[Postgres]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    told = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off"}
+    argv = [found / "postgres", "-D", data, *(f"--{name}={value}" for name, value in told.items())]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, **who)
+    try:
+        end = time.monotonic() + 60
+        while subprocess.run(
+            [found / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False
+        ).returncode:
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < end, (folder / "log").read_text()
+            time.sleep(0.02)
+        yield Postgres(port)
+    finally:
+        process.send_signal(3)  # SIGQUIT: at once, nothing is to be kept
+        process.wait(30)

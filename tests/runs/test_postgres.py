@@ -1,0 +1,383 @@
+"""A ledger that hosts, users and operators share: one of them works on a run, whatever happens to its connection."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from postgres import PASSWORD
+from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many
+
+import tcb_ops as tcb
+from tcb_ops.errors import LedgerError, UsageError
+from tcb_ops.runs import engine
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.locks import hold, host_name, operator_name, planning, working
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from postgres import Postgres
+
+    from tcb_ops.settings import Settings
+
+LOCKS = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+
+
+@pytest.fixture
+def url(postgres: Postgres, database: str) -> str:
+    return postgres.url(database)
+
+
+def with_ledger(shop: Shop, url: str) -> Settings:
+    return shop.with_options(ledger=url)
+
+
+# --- the lock --------------------------------------------------------------------------------------------------------
+
+
+def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(url: str) -> None:
+    with closing(Ledger(url)) as ledger:
+        lock = ledger.advisory_lock("run-1")
+        assert lock is not None
+        assert lock.acquire("me")
+        connection = lock._connection
+        assert connection is not None
+        told = {
+            name: str(connection.exec_driver_sql(f"SHOW tcp_{name}").scalar())
+            for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+        }
+        lock.release()
+    idle, interval, count = (int(told[f"keepalives_{name}"]) for name in ("idle", "interval", "count"))
+    assert idle + interval * count <= 25
+    assert told["user_timeout"] in {"25000", "25s"}
+    ours = engine.CONFIRM_EVERY + engine.CONFIRM_WITHIN + engine.GRACE
+    assert ours < idle + interval * count - engine.CONFIRM_EVERY, "we have ended before another may begin"
+
+
+@pytest.mark.slow
+def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
+    open_shop: OpenShop, whole: Whole, until: Until, postgres: Postgres, url: str, database: str
+) -> None:
+    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.02)])
+    settings = with_ledger(shop, url)
+    running = tcb.start_upload(shop.read(), settings=settings, pace=tcb.Pace(concurrency=8))
+    until(lambda: shop.sim.stats["stored"] >= 20)
+    [(holder,)] = postgres.run(LOCKS, database)
+    postgres.run(f"SELECT pg_terminate_backend({holder})")
+    with pytest.raises(LedgerError, match="held the lock on this run has ended") as caught:
+        running.wait()
+    assert caught.value.exit_code == 3
+    assert 0 < whole(tcb.open_run(running.id, settings=settings), 180)["pending"] < 180
+    assert postgres.run(LOCKS, database) == []
+    again = tcb.start_upload(shop.read(), settings=settings, pace=QUICK)
+    assert (again.id, again.resumed) == (running.id, True)
+    assert whole(again.wait(), 180) == {"uploaded": 180}
+    assert shop.sim.stats["stored"] <= 180 + 2 * 8
+
+
+def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
+    open_shop: OpenShop,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres: Postgres,
+    url: str,
+    database: str,
+) -> None:
+    monkeypatch.setattr(engine, "CONFIRM_EVERY", 0.05)
+    monkeypatch.setattr(engine, "GRACE", 0.05)
+    shop = open_shop(many(TEA, rows=4), [Fault(delay=100)])
+    running = tcb.start_upload(shop.read(), settings=with_ledger(shop, url))
+    until(lambda: shop.sim.stats["link_calls"] > 0)
+    [(holder,)] = postgres.run(LOCKS, database)
+    postgres.run(f"SELECT pg_terminate_backend({holder})")
+    with pytest.raises(LedgerError, match="held the lock"):
+        running.wait()
+
+
+class Network:
+    """A way to a server that can fall silent: connections stay, nothing goes through."""
+
+    def __init__(self, port: int) -> None:
+        self._to, self._open = port, threading.Event()
+        self._open.set()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._sockets: list[socket.socket] = [self._listening]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def fall_silent(self) -> None:
+        self._open.clear()
+
+    def speak(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self.speak()
+        for one in self._sockets:
+            with ExitStack() as stack:
+                stack.callback(one.close)
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._to))
+            self._sockets += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                self._open.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+def test_a_run_whose_database_falls_silent_stops(
+    open_shop: OpenShop, until: Until, monkeypatch: pytest.MonkeyPatch, postgres: Postgres, database: str
+) -> None:
+    monkeypatch.setattr(engine, "CONFIRM_EVERY", 0.05)
+    monkeypatch.setattr(engine, "CONFIRM_WITHIN", 0.5)
+    monkeypatch.setattr(engine, "GRACE", 0.05)
+    shop = open_shop(many(TEA, rows=4), [Fault(delay=100)])
+    with closing(Network(postgres.port)) as network:
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{network.port}/{database}"
+        running = tcb.start_upload(shop.read(), settings=with_ledger(shop, url))
+        until(lambda: shop.sim.stats["link_calls"] > 0)
+        network.fall_silent()
+        working_engine = running._sitting._engine
+        until(lambda: working_engine._trouble is not None)
+        assert shop.sim.stats["stored"] == 0
+        network.speak()  # so that nothing waits for TCP to give up, as it would for 10 s
+        with pytest.raises(LedgerError, match="does not answer"):
+            running.wait()
+
+
+def test_planning_alone_is_lost_with_its_connection(url: str, postgres: Postgres, database: str) -> None:
+    with closing(Ledger(url)) as ledger, planning(ledger) as still_alone:
+        still_alone()
+        [(holder,)] = postgres.run(LOCKS, database)
+        postgres.run(f"SELECT pg_terminate_backend({holder})")
+        with pytest.raises(LedgerError):
+            still_alone()
+
+
+def test_ledgers_in_two_schemas_of_a_database_have_locks_of_their_own(
+    url: str, postgres: Postgres, database: str
+) -> None:
+    for name in ("east", "west"):
+        postgres.run(f"CREATE SCHEMA {name}", database)
+    with (
+        closing(Ledger(f"{url}?options=-csearch_path%3Deast")) as east,
+        closing(Ledger(f"{url}?options=-csearch_path%3Dwest")) as west,
+        hold(east, "run-1"),
+        hold(west, "run-1"),
+    ):
+        assert east.runs() == west.runs() == []
+
+
+def test_a_role_that_may_only_use_the_tables_holds_and_is_told(
+    url: str, postgres: Postgres, database: str
+) -> None:
+    Ledger(url).close()
+    role = f"clerk_{database}"
+    postgres.run(f"CREATE ROLE {role} LOGIN")
+    grant = f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    postgres.run(grant, database)
+    try:
+        with closing(Ledger(url)) as ours, closing(Ledger(postgres.url(database, role))) as theirs:
+            me = f"{operator_name()}@{host_name()}, process {os.getpid()}"
+            for first, second in ((ours, theirs), (theirs, ours)):
+                with hold(first, "run-1"), pytest.raises(UsageError, match=me), hold(second, "run-1"):
+                    pass
+                assert working(second, "run-1") == ""
+    finally:
+        postgres.run(f"DROP OWNED BY {role}", database)
+        postgres.run(f"DROP ROLE {role}")
+
+
+def test_a_ledger_from_before_the_holders_were_named_gets_their_table(
+    url: str, postgres: Postgres, database: str
+) -> None:
+    Ledger(url).close()
+    postgres.run("DROP TABLE holders", database)
+    with closing(Ledger(url)) as ledger, hold(ledger, "run-1"):
+        assert working(ledger, "run-1") == "", "that is we"
+
+
+def test_what_a_killed_holder_left_names_nobody_and_is_cleared(
+    url: str, postgres: Postgres, database: str
+) -> None:
+    with closing(Ledger(url)) as ledger:
+        postgres.run("INSERT INTO holders VALUES (999999999, 'a dead one')", database)
+        with hold(ledger, "run-1"):
+            [(who,)] = postgres.run("SELECT who FROM holders", database)
+            assert who == f"{operator_name()}@{host_name()}, process {os.getpid()}"
+        assert postgres.run("SELECT who FROM holders", database) == []
+
+
+# --- passwords -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "postgresql+psycopg://guarded:{}@127.0.0.1:{}/{}",
+        "postgresql+psycopg://guarded@127.0.0.1:{1}/{2}?password={0}",
+        "postgresql+psycopg:///{2}?user=guarded&password={0}&host=127.0.0.1&port={1}",
+        "postgresql+psycopg://guarded@127.0.0.1:{1}/{2}?password={0}&passfile=/{0}&sslpassword={0}",
+    ],
+)
+def test_a_database_password_is_shown_nowhere(
+    open_shop: OpenShop,
+    postgres: Postgres,
+    database: str,
+    form: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(UsageError, match="password authentication failed") as caught:
+        Ledger(form.format("wrong" + PASSWORD, postgres.port, database))
+    assert PASSWORD not in f"{caught.value!r} {caught.value.text}"
+    postgres.run("GRANT CREATE ON SCHEMA public TO guarded", database)
+    shop = open_shop(many(TEA, rows=3), [Fault(path="banner/1.png", errcode=85088)])
+    settings = with_ledger(shop, form.format(PASSWORD, postgres.port, database))
+    run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    run.export(tmp_path / "report")
+    with pytest.raises(UsageError) as missing:
+        tcb.open_run("nosuch", settings=settings)
+    shown = (repr(settings), repr(run), run._repr_html_(), str(missing.value), *capsys.readouterr())
+    assert [text for text in shown if PASSWORD in text] == []
+    files = [file for file in (tmp_path / "report").iterdir() if file.is_file()]
+    assert "manifest.json" in {file.name for file in files}
+    assert [file.name for file in files if PASSWORD.encode() in file.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://op:hun@ter2@nowhere.invalid/runs",
+        "postgresql+psycopg://op:hunter2@127.0.0.1:hunter2/runs",
+        "postgresql+psycopg://nowhere:1/runs?password=x@hunter2",
+        "sqlite:///x.db?password=hunter2",
+        "mysql://op:hunter2@127.0.0.1/runs",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(UsageError, match="cannot be the ledger") as caught:
+        Ledger(url)
+    assert not any(part in str(caught.value.text) for part in ("hunter2", "ter2"))
+
+
+# --- two hosts at once -----------------------------------------------------------------------------------------------
+
+SEED = 20261126
+ROUNDS = [*range(2), *(pytest.param(number, marks=pytest.mark.soak) for number in range(2, 52))]
+AFTER = "import sys; sys.stdin.readline(); from tcb_ops.doors.cli import main; main(sys.argv[1:])"
+"""The command as a user types it, once all of them may begin."""
+
+
+@contextmanager
+def operators(shop: Shop, base: str, tmp_path: Path, url: str, names: tuple[str, str]) -> Iterator[list[Any]]:
+    """Two commands about to upload the same list, each with a user name, HOME, TMPDIR and working folder of its own."""
+    with ExitStack() as stack:
+        started = []
+        for number, name in enumerate(names):
+            mine = tmp_path / name
+            for folder in ("home", "tmp", "work"):
+                (mine / folder).mkdir(parents=True, exist_ok=True)
+            environment = {
+                "PATH": os.environ["PATH"],
+                "LANG": "C.UTF-8",
+                "HOME": str(mine / "home"),
+                "TMPDIR": str(mine / "tmp"),
+                "LOGNAME": name,
+                "USER": name,
+                "TCB_OPS_LEDGER": url,
+                "TCB_OPS_CHROMIUM": "",
+                "TCB_OPS_LANG": ("en", "zh")[number],
+            }
+            argv = [
+                sys.executable,
+                "-c",
+                AFTER,
+                "upload",
+                str(shop.list),
+                "--root",
+                str(shop.folder / "files"),
+            ]
+            argv += ["--api-base", base, "--merchants", str(shop.folder / "merchants.csv"), "--json"]
+            argv += ["--tokens", str(shop.folder / "tokens.csv"), "--out", str(mine / "report"), "--yes"]
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=mine / "work",
+                env=environment,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            started.append(process)
+        yield started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ROUNDS)
+def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
+    open_shop: OpenShop,
+    until: Until,
+    postgres: Postgres,
+    url: str,
+    database: str,
+    tmp_path: Path,
+    number: int,
+) -> None:
+    chance = random.Random(SEED + number)
+    rows = chance.randrange(40, 160)
+    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=rows))
+    names = ("wang", "li")
+    with ExitStack() as stack:
+        # The platform answers once one of them has been refused: neither can be done before the other has begun.
+        network = stack.enter_context(closing(Network(urlsplit(shop.sim.base).port or 0)))
+        network.fall_silent()
+        base = f"http://127.0.0.1:{network.port}"
+        both = stack.enter_context(operators(shop, base, tmp_path, url, names))
+        for process in chance.sample(both, 2):
+            process.stdin.write("\n")
+            process.stdin.flush()
+        until(lambda: any(process.poll() is not None for process in both), 60)
+        network.speak()
+        ended = [process.communicate(timeout=60) for process in both]
+    codes = [process.returncode for process in both]
+    assert sorted(codes) == [0, 2], ended
+    winner, loser = codes.index(0), codes.index(2)
+    found = json.loads(ended[winner][0])
+    assert found["counts"] == {"uploaded": 3 * rows}
+    said = ended[loser][1]
+    assert f"{names[winner]}@{host_name()}, process {both[winner].pid}" in said
+    assert found["run"] in said
+    sent = [(call.env, call.path) for call in shop.sim.calls if call.step == "store"]
+    assert len(sent) == len(set(sent)) == shop.sim.stats["stored"] == 3 * rows
+    assert postgres.run("SELECT count(*) FROM runs", database) == [(1,)]
+    assert [file for name in names for file in (tmp_path / name / "tmp").iterdir()] == []
