@@ -125,7 +125,8 @@ class Ledger(Lookup):
     def record(self, run: RunRecord, ends: Sequence[RowEnd], meter: Meter) -> None:
         """Commit how rows ended, and what the session has spent since the last time.
 
-        Rows that are not pending any more stay as they are; LedgerError says how many, after the commit of the others.
+        Rows that are not pending any more stay as they are; LedgerError says how many, after the commit of the others,
+        or LedgerDamagedError that rows are lost.
         """
         if meter.phases:
             self._make(spent)
@@ -135,6 +136,7 @@ class Ledger(Lookup):
                 done = connection.execute(_RECORD, [end_values(run.number, end) for end in ends]).rowcount
             self._spend(connection, run, meter)
         if done != len(ends):
+            self.counts(run)  # says so where the rows are lost
             raise _not_pending(run, len(ends) - done)
 
     def close_place(
