@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 AT_ONCE = 64
 """Calls in flight, for every contender."""
 
-Work = tuple[str, Path, Path]
+RunSpec = tuple[str, Path, Path]
 """Base URL, folder, list."""
 
 
-def rows_of(work: Work) -> list[dict[str, str]]:
+def rows_of(work: RunSpec) -> list[dict[str, str]]:
     with work[2].open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def tokens_of(work: Work) -> dict[str, str]:
+def tokens_of(work: RunSpec) -> dict[str, str]:
     """Access token by environment."""
     folder = work[1]
     with (folder / "tokens.csv").open(newline="") as file:
@@ -55,14 +55,15 @@ def write_links(folder: str, links: list[dict[str, Any]]) -> None:
 # --- tcb_ops ------------------------------------------------------------------------------------------------------
 
 
-def tcb_whole(kind: str) -> Callable[[Work], int]:
+def tcb_whole(kind: str) -> Callable[[RunSpec], int]:
     """`tcb_ops.links` or `tcb_ops.upload`, as an operator calls it: list, ledger, links.csv."""
+    import tcb_ops.runs.sitting
+
     import tcb_ops as tcb
     import tcb_ops.runs.ledger  # what the first call would import is not the work
-    import tcb_ops.runs.sitting
     from tcb_ops.settings import TokenSettings
 
-    def work(given: Work) -> int:
+    def work(given: RunSpec) -> int:
         base, folder, paths = given
         with tempfile.TemporaryDirectory(dir=folder) as own:
             settings = tcb.Settings(
@@ -83,18 +84,18 @@ def tcb_whole(kind: str) -> Callable[[Work], int]:
     return work
 
 
-def tcb_calls() -> Callable[[Work], int]:
+def tcb_calls() -> Callable[[RunSpec], int]:
     """The calling path alone, `Wechat.upload_link`: what a link costs without list, ledger and links.csv."""
     from tcb_ops.model import Link, Secret
-    from tcb_ops.platform.transport import Transport
-    from tcb_ops.platform.wechat import Wechat
+    from tcb_ops.wechat.client import PlatformClient
+    from tcb_ops.wechat.transport import Transport
 
-    async def work(given: Work) -> int:
+    async def work(given: RunSpec) -> int:
         rows = iter(rows_of(given))
         tokens = {env: Secret(token) for env, token in tokens_of(given).items()}
         got = 0
         async with Transport(connections=AT_ONCE) as transport:
-            wechat = Wechat(transport, given[0])
+            wechat = PlatformClient(transport, given[0])
 
             async def worker() -> None:
                 nonlocal got
@@ -111,11 +112,11 @@ def tcb_calls() -> Callable[[Work], int]:
 # --- what it is compared with -------------------------------------------------------------------------------------
 
 
-def bare_aiohttp() -> Callable[[Work], int]:
+def bare_aiohttp() -> Callable[[RunSpec], int]:
     """As little as a client can do: post, read, json.loads, keep."""
     import aiohttp
 
-    async def work(given: Work) -> int:
+    async def work(given: RunSpec) -> int:
         rows, tokens = iter(rows_of(given)), tokens_of(given)
         links: list[dict[str, Any]] = []
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_ONCE)) as session:
@@ -133,13 +134,13 @@ def bare_aiohttp() -> Callable[[Work], int]:
     return on_uvloop(work)
 
 
-def requests_links() -> Callable[[Work], int]:
+def requests_links() -> Callable[[RunSpec], int]:
     """The script that operators have today: requests, 64 threads, a session per thread, a CSV at the end."""
     import requests
 
     mine = threading.local()
 
-    def work(given: Work) -> int:
+    def work(given: RunSpec) -> int:
         tokens = tokens_of(given)
 
         def ask(row: dict[str, str]) -> dict[str, Any]:
@@ -155,13 +156,13 @@ def requests_links() -> Callable[[Work], int]:
     return work
 
 
-def requests_upload() -> Callable[[Work], int]:
+def requests_upload() -> Callable[[RunSpec], int]:
     """The same with the upload: link, MD5, form post, ETag compared."""
     import requests
 
     mine = threading.local()
 
-    def work(given: Work) -> int:
+    def work(given: RunSpec) -> int:
         tokens = tokens_of(given)
 
         def send(row: dict[str, str]) -> bool:
@@ -203,13 +204,13 @@ async def all_at_once(worker: Callable[[], Coroutine[None, None, None]]) -> None
     await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
 
 
-def on_uvloop(work: Callable[[Work], Coroutine[None, None, int]]) -> Callable[[Work], int]:
+def on_uvloop(work: Callable[[RunSpec], Coroutine[None, None, int]]) -> Callable[[RunSpec], int]:
     import uvloop
 
     return lambda given: uvloop.run(work(given))
 
 
-CONTENDERS: dict[str, Callable[[], Callable[[Work], int]]] = {
+CONTENDERS: dict[str, Callable[[], Callable[[RunSpec], int]]] = {
     "tcb-links": lambda: tcb_whole("links"),
     "tcb-calls": tcb_calls,
     "tcb-upload": lambda: tcb_whole("upload"),

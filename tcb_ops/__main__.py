@@ -8,7 +8,7 @@ INTERRUPTED = "tcb-ops: Interrupted; nothing was begun. 已中断；尚未开始
 def main() -> None:
     """Run a command line and exit."""
     end_at_once(message=INTERRUPTED.encode())
-    from tcb_ops.doors.cli import main as run
+    from tcb_ops.cli.main import main as run
 
     run()
 

@@ -18,21 +18,8 @@ from enum import StrEnum
 from functools import cache
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Lang, Owner, Text
-
-__all__ = [
-    "Decision",
-    "Errcode",
-    "Scope",
-    "StoreCode",
-    "all_errcodes",
-    "all_store_codes",
-    "describe",
-    "errcode",
-    "errcode_table",
-    "explain",
-    "store_code",
-]
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Owner
 
 
 class Decision(StrEnum):

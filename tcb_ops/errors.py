@@ -26,34 +26,19 @@ No message holds a token, a signature or a URL's query.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tcb_ops.i18n import Text
+from tcb_ops.model import Problem
 
-    from tcb_ops.model import Problem, Text
 
-__all__ = [
-    "CanaryError",
-    "InputError",
-    "InterruptedRunError",
-    "LedgerDamagedError",
-    "LedgerError",
-    "OutageError",
-    "PlatformStopError",
-    "RefusedError",
-    "ResourceLimitError",
-    "RunNotFoundError",
-    "SettingsError",
-    "StoppedError",
-    "TcbOpsError",
-    "TokenError",
-    "TokenSourceError",
-    "TransportError",
-    "TransportFault",
-    "UsageError",
-]
+class BrokenTableError(Exception):
+    """The table cannot be read on from here; `problem` says where and why. Stays inside this wing."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message.en)
+        self.problem = problem
 
 
 class TcbOpsError(Exception):

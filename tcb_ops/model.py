@@ -12,54 +12,12 @@ from enum import StrEnum
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-__all__ = [
-    "GOOD",
-    "SIMULATOR",
-    "Kind",
-    "Lang",
-    "Link",
-    "Merchant",
-    "Outcome",
-    "Owner",
-    "Problem",
-    "Reason",
-    "Row",
-    "RowEnd",
-    "Secret",
-    "Text",
-    "is_loopback",
-    "is_simulated",
-    "legible",
-    "plural",
-    "target_label",
-]
+from tcb_ops.i18n import Text
 
 
-class Lang(StrEnum):
-    """The languages of screens and reports."""
-
-    EN = "en"
-    ZH = "zh"
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """One sentence in both languages, written side by side so that neither is forgotten."""
-
-    en: str
-    zh: str
-
-    def of(self, lang: Lang) -> str:
-        """The sentence in one language."""
-        return self.zh if lang is Lang.ZH else self.en
-
-    def __str__(self) -> str:
-        return self.en
-
-
-def plural(count: int, noun: str) -> str:
-    """Give `1 row`, `1,204 rows`, for English sentences."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def file_problem(message: Text, mend: Text, *, line: int = 0, column: str = "", value: str = "") -> Problem:
+    """A problem of the file itself, which `--on-bad skip` cannot pass over."""
+    return Problem(line, column, message, mend, value, skippable=False)
 
 
 class Secret:
@@ -284,10 +242,3 @@ def target_label(target: str, base: str) -> str:
     """
     url = base if target == SIMULATOR else target
     return f"{'SIMULATED' if is_simulated(target) else 'LIVE'} {url}"
-
-
-def legible(text: str) -> str:
-    """A text from outside as one line for a terminal: line ends and tabs as spaces, escape sequences and the like as �."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "�" for c in text)

@@ -1,7 +1,6 @@
 """The public names, which `tcb_ops` gives when they are asked for."""
 
-from tcb_ops.doors.python import (
-    Working,
+from tcb_ops.api import (
     all_runs,
     audit,
     check_merchants,
@@ -34,11 +33,13 @@ from tcb_ops.errors import (
     TransportError,
     UsageError,
 )
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.model import Kind, Lang, Link, Merchant, Outcome, Problem, Row, Secret, Text
+from tcb_ops.model import Kind, Link, Merchant, Outcome, Problem, Row, Secret
 from tcb_ops.run import Run
-from tcb_ops.runs.pacing import Pace
+from tcb_ops.run_handle import RunHandle
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.progress import Progress
 from tcb_ops.settings import Settings, load_settings
 
@@ -53,12 +54,13 @@ __all__ = [
     "Merchant",
     "Merchants",
     "Outcome",
-    "Pace",
     "Problem",
     "Progress",
     "RefusedError",
     "Row",
     "Run",
+    "RunHandle",
+    "RunLimits",
     "RunNotFoundError",
     "Secret",
     "Settings",
@@ -69,7 +71,6 @@ __all__ = [
     "TokenError",
     "TransportError",
     "UsageError",
-    "Working",
     "all_runs",
     "audit",
     "check_merchants",

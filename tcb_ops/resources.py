@@ -7,9 +7,7 @@ import os
 import socket
 
 from tcb_ops.errors import ResourceLimitError
-from tcb_ops.model import Text
-
-__all__ = ["exhausted", "raise_if_exhausted"]
+from tcb_ops.i18n import Text
 
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _MEMORY = {errno.ENOMEM, errno.ENOBUFS}

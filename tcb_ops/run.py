@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.diff import RunDiff, compare
+from tcb_ops.reports.errcode_table import Cause
 from tcb_ops.reports.history import ErrcodeHistory
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
-
-    from tcb_ops.reports.table import Cause
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RowRecord, RunRecord, Tally
-    from tcb_ops.settings import Settings
-
-__all__ = ["Diff", "History", "Run"]
 
 
 class Run:
@@ -35,7 +31,7 @@ class Run:
         return f"<Run {self.id} {self.record.kind}: {counts}>"
 
     def _repr_html_(self) -> str:
-        from tcb_ops.reports.inline import run_html
+        from tcb_ops.reports.formats.notebook import run_html
 
         return run_html(self._ledger, self.record, self._settings.lang)
 
@@ -75,7 +71,7 @@ class Run:
 
     def cause_list(self) -> list[Cause]:
         """What is wrong, by merchant, environment and code, most rows first: as values, without pandas."""
-        from tcb_ops.reports.table import errcode_table
+        from tcb_ops.reports.errcode_table import errcode_table
 
         return errcode_table(self._ledger, self.record)
 
@@ -107,31 +103,31 @@ class Run:
 
     def results(self) -> pd.DataFrame:
         """Every row: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
-        from tcb_ops.reports.frames import results_frame
+        from tcb_ops.reports.formats.frames import results_frame
 
         return results_frame(self._ledger, self.record, self._settings)
 
     def errcodes(self) -> pd.DataFrame:
         """Rows by merchant (appid, env) × errcode."""
-        from tcb_ops.reports.frames import errcodes_frame
+        from tcb_ops.reports.formats.frames import errcodes_frame
 
         return errcodes_frame(self._ledger, self.record)
 
     def causes(self) -> pd.DataFrame:
         """What is wrong and what to do: a line per code, merchant and environment, most rows first."""
-        from tcb_ops.reports.frames import causes_frame
+        from tcb_ops.reports.formats.frames import causes_frame
 
         return causes_frame(self._ledger, self.record, self._settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """How merchants' rows stand: rows, good, not good, pending."""
-        from tcb_ops.reports.frames import merchants_frame
+        from tcb_ops.reports.formats.frames import merchants_frame
 
         return merchants_frame(self._ledger, self.record)
 
     def timeline(self) -> pd.DataFrame:
         """How rows ended over the run's time: a line per stretch, the oldest first."""
-        from tcb_ops.reports.frames import timeline_frame
+        from tcb_ops.reports.formats.frames import timeline_frame
 
         return timeline_frame(self._ledger, self.record, self._settings)
 
@@ -142,7 +138,7 @@ class Run:
 
     def final(self) -> Run:
         """The run as it stands after its retries: the last state of each of its rows. Of a retry, that of its original."""
-        from tcb_ops.reports.final import final_ledger
+        from tcb_ops.reports.merged_run import final_ledger
 
         joined = final_ledger(self._ledger, self.record)
         return Run(joined, joined.original, self._settings)
@@ -153,7 +149,7 @@ class Run:
         With `split_by`, a column's header, a new folder with a workbook per value of it. `dest` None is beside the
         original. Raises UsageError where `original` is not the run's list or something is in the way.
         """
-        from tcb_ops.reports.into import write_apart, write_into
+        from tcb_ops.reports.annotate_workbook import write_apart, write_into
 
         place = Path(dest) if dest is not None else None
         with self._ledger.snapshot() as seen:
@@ -185,12 +181,12 @@ class Diff(RunDiff):
 
     def frame(self) -> pd.DataFrame:
         """Give the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
-        from tcb_ops.reports.frames import diff_frame
+        from tcb_ops.reports.formats.frames import diff_frame
 
         return diff_frame(self)
 
     def _repr_html_(self) -> str:
-        from tcb_ops.reports.inline import diff_html
+        from tcb_ops.reports.formats.notebook import diff_html
 
         return diff_html(self)
 
@@ -206,11 +202,11 @@ class History(ErrcodeHistory):
 
     def frame(self) -> pd.DataFrame:
         """Give a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
-        from tcb_ops.reports.frames import history_frame
+        from tcb_ops.reports.formats.frames import history_frame
 
         return history_frame(self)
 
     def _repr_html_(self) -> str:
-        from tcb_ops.reports.inline import history_html
+        from tcb_ops.reports.formats.notebook import history_html
 
         return history_html(self)

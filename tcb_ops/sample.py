@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tcb_ops.settings import Settings
-    from tcb_ops.simulator import Faults, Simulator
-
-__all__ = ["FAULTS", "FILES", "MERCHANTS", "PATHS", "SAMPLE", "rehearsal"]
+from tcb_ops.settings import Settings
+from tcb_ops.simulator import Faults, Simulator
 
 
 def _folder() -> Path:

@@ -9,15 +9,10 @@ from __future__ import annotations
 import base64
 import re
 import string
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote, unquote
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from tcb_ops.model import Secret
-
-__all__ = ["LONGEST_TEXT", "MASK", "redact", "redact_known"]
+from tcb_ops.model import Secret
 
 MASK = "•••"
 """What stands in a secret's place."""

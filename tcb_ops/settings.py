@@ -11,9 +11,10 @@ import os
 import re
 import shlex
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -21,28 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.model import SIMULATOR, Lang, Text, is_loopback
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = [
-    "CONFIG",
-    "LEDGER_FILE",
-    "NOT_STARTED",
-    "SETTINGS_FILE",
-    "Origin",
-    "Settings",
-    "TokenSettings",
-    "aim",
-    "default_settings",
-    "holds_password",
-    "is_practising",
-    "load_settings",
-    "practise_with",
-    "settings_file",
-    "shown_url",
-]
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import SIMULATOR, is_loopback
 
 SETTINGS_FILE = "tcb-ops.toml"
 CONFIG = "TCB_OPS_CONFIG"

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
-
-__all__ = ["Ended", "asked", "end_at_once", "end_signals", "end_tidily", "exit_code"]
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGHUP"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from nbval.plugin import IPyNbCell
 from postgres import Postgres, cluster
-from shop import BOOKS, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, options_for, write_csv
+from workspace import BOOKS, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, options_for, write_csv
 
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.settings import load_settings, practise_with

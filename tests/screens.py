@@ -19,9 +19,9 @@ import nbformat
 from jupyter_lab import Opened, lab_server, launch, opened_page
 from playwright.sync_api import Browser, sync_playwright
 
-from tcb_ops.model import Lang
-from tcb_ops.reports.pdf import find_chromium
-from tcb_ops.workspace import notebook_names
+from tcb_ops.i18n import Lang
+from tcb_ops.notebooks.workspace import notebook_names
+from tcb_ops.reports.formats.pdf import find_chromium
 
 SCREENS = Path(__file__).parents[1] / "docs" / "screens"
 GIVEN = {"paths": "data/paths.csv", "root": "data/files"}

@@ -13,13 +13,17 @@ import click
 import pytest
 
 import tcb_ops as tcb
-from tcb_ops.doors.cli import cli
+from tcb_ops.cli.main import cli
 from tcb_ops.errcodes import all_errcodes, errcode_table
-from tcb_ops.model import Lang, Outcome
-from tcb_ops.platform.tokens import service
-from tcb_ops.platform.tokens.command import COMMAND_SECONDS
-from tcb_ops.reports import heat, into, page, workbook
+from tcb_ops.i18n import Lang
+from tcb_ops.model import Outcome
+from tcb_ops.reports import annotate_workbook as into
+from tcb_ops.reports import errcode_matrix as heat
+from tcb_ops.reports.formats import html as page
+from tcb_ops.reports.formats import xlsx as workbook
 from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.wechat.tokens import service
+from tcb_ops.wechat.tokens.command import COMMAND_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

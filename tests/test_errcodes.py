@@ -21,7 +21,8 @@ from tcb_ops.errcodes import (
     store_code,
 )
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Lang, Owner, Text
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Owner
 
 CJK = re.compile(r"[\u4e00-\u9fff]")
 

@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from tcb_ops.model import Secret, is_loopback, legible
+from tcb_ops.formatting import sanitize
+from tcb_ops.model import Secret, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -50,4 +51,4 @@ def test_secrets_are_equal_by_what_they_hold():
     ids=["as it is", "an escape sequence", "line ends", "others that do not print"],
 )
 def test_a_text_from_outside_is_one_line_that_a_terminal_can_take(text, shown):
-    assert legible(text) == shown
+    assert sanitize(text) == shown

@@ -9,9 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tcb_ops.doors.options import pace_options
+from tcb_ops.cli.options import pace_options
 from tcb_ops.errors import SettingsError
-from tcb_ops.model import Lang
+from tcb_ops.i18n import Lang
 from tcb_ops.settings import load_settings
 
 
@@ -351,13 +351,13 @@ def test_ledger_and_reports_belong_to_the_settings_file_wherever_it_is_named_fro
 
 @pytest.mark.parametrize(("of_file", "used"), [(False, "elsewhere"), (True, "home")])
 def test_a_ledger_of_the_working_folder_is_found_and_the_choice_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_file: bool, used: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_problem: bool, used: str
 ) -> None:
     for name in ("home", "elsewhere"):
         (tmp_path / name).mkdir()
     (tmp_path / "home" / "tcb-ops.toml").write_text("", encoding="utf-8")
     (tmp_path / "elsewhere" / "tcb-ops.db").touch()
-    if of_file:
+    if file_problem:
         (tmp_path / "home" / "tcb-ops.db").touch()
     monkeypatch.chdir(tmp_path / "elsewhere")
     settings = load_settings(tmp_path / "home" / "tcb-ops.toml")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tcb_ops.errors import UsageError
+from tcb_ops.notebooks.workspace import NOTEBOOKS, REMEMBERED, Step, fill, find_notebook, notebook_names, step
 from tcb_ops.sample import SAMPLE
-from tcb_ops.workspace import NOTEBOOKS, REMEMBERED, Step, fill, find_notebook, notebook_names, step
 
 ONE = "02_run_uploads.ipynb"
 

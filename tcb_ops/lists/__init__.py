@@ -1,11 +1,9 @@
 """Lists in: path lists and the merchants file, every problem of theirs at once."""
 
-from tcb_ops.lists.batch import Batch, OnBad
-from tcb_ops.lists.fixme import write_fixme
 from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.problems import format_problem
-from tcb_ops.lists.rules import path_problem
+from tcb_ops.lists.paths import Batch, OnBad, read_paths
+from tcb_ops.lists.problems import format_problem, write_fixme
+from tcb_ops.lists.validate import path_problem
 
 __all__ = [
     "Batch",

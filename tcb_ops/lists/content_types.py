@@ -10,8 +10,6 @@ import mimetypes
 import posixpath
 from functools import cache
 
-__all__ = ["UNKNOWN_TYPE", "content_type_of"]
-
 UNKNOWN_TYPE = "application/octet-stream"
 
 _WEB_TYPES = {

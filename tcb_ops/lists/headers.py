@@ -7,21 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from tcb_ops.lists.cells import fold, shown, trim
-from tcb_ops.lists.problems import of_file
-from tcb_ops.model import Problem, Text
-
-__all__ = [
-    "LIST_COLUMNS",
-    "LIST_NEEDS",
-    "MERCHANT_COLUMNS",
-    "MERCHANT_NEEDS",
-    "Known",
-    "Rating",
-    "find_columns",
-    "missing_column",
-    "rate",
-]
+from tcb_ops.cell_text import fold, shown, trim
+from tcb_ops.i18n import Text
+from tcb_ops.model import Problem, file_problem
 
 Known: TypeAlias = Mapping[str, frozenset[str]]
 """Our name of a column → the headers that mean it, as `_plain` writes them."""
@@ -142,7 +130,7 @@ def missing_column(wanted: str, headers: Sequence[str], line: int, *, mappable: 
         )
     else:
         mend = Text("add the column", "请补上这一列")
-    return of_file(message, mend, line=line)
+    return file_problem(message, mend, line=line)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -152,7 +140,7 @@ def _listed(names: Iterable[str]) -> str:
 def _twice(name: str, line: int) -> Problem:
     message = Text("the header has this name twice", "表头里这个列名出现了两次")
     mend = Text("rename or remove one of the two columns", "请改名或删除其中一列")
-    return of_file(message, mend, line=line, column=name)
+    return file_problem(message, mend, line=line, column=name)
 
 
 def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
@@ -162,7 +150,7 @@ def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
         f"say which one counts with --column {ours}={headers[0]}, or rename the others",
         f"请用 --column {ours}={headers[0]} 指明用哪一列，或给其他列改名",
     )
-    return of_file(message, mend, line=line)
+    return file_problem(message, mend, line=line)
 
 
 def _not_there(ours: str, header: str, headers: list[str], line: int) -> Problem:
@@ -171,4 +159,4 @@ def _not_there(ours: str, header: str, headers: list[str], line: int) -> Problem
         f"--column {ours}={shown(header, 40)}: the header has no such column; it has {listed}",
         f"--column {ours}={shown(header, 40)}：表头里没有这一列；表头是 {listed}",
     )
-    return of_file(message, Text("name one of these", "请从中选择一个"), line=line)
+    return file_problem(message, Text("name one of these", "请从中选择一个"), line=line)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, TypeVar, overload
+from pathlib import Path
+from typing import TypeVar, overload
 
-from tcb_ops.errors import UsageError
-from tcb_ops.lists.cells import fold, shown, trim
-from tcb_ops.lists.decode import opened
+from tcb_ops.cell_text import fold, shown, trim
+from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.i18n import Text
 from tcb_ops.lists.headers import MERCHANT_COLUMNS, MERCHANT_NEEDS, find_columns, missing_column, rate
-from tcb_ops.lists.problems import input_error, of_file
-from tcb_ops.lists.table import BrokenTableError, Table, read_table
-from tcb_ops.model import Merchant, Owner, Problem, Text
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["Merchants", "merchants_table", "read_merchants"]
+from tcb_ops.lists.problems import input_error
+from tcb_ops.lists.source import opened
+from tcb_ops.lists.table import Table, read_table
+from tcb_ops.model import Merchant, Owner, Problem, file_problem
 
 _T = TypeVar("_T")
 
@@ -131,7 +128,9 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     if not lines and not problems:
         message = Text("there is a header but no merchant below it", "只有表头，没有商户")
         problems.append(
-            of_file(message, Text("add a line per merchant and environment", "请为每个商户的每个环境补一行"))
+            file_problem(
+                message, Text("add a line per merchant and environment", "请为每个商户的每个环境补一行")
+            )
         )
     if problems:
         raise input_error(name, problems)
@@ -182,7 +181,7 @@ def _read_line(
         if not value:
             message = Text(f"the {ours} is empty", f"{ours} 为空")
             mend = Text("fill it in, or remove the line", "请填写，或删除这一行")
-            faults.append(of_file(message, mend, line=line, column=headers[found[ours]]))
+            faults.append(file_problem(message, mend, line=line, column=headers[found[ours]]))
         return value
 
     def one_of(ours: str, values: dict[str, _T]) -> _T:
@@ -192,7 +191,7 @@ def _read_line(
         allowed = ", ".join(v for v in values if v)
         message = Text(f"{ours} cannot be '{shown(value)}'", f"{ours} 不能是“{shown(value)}”")
         mend = Text(f"write one of {allowed}, or nothing", f"请填写 {allowed} 之一，或留空")
-        faults.append(of_file(message, mend, line=line, column=headers[found[ours]], value=shown(value)))
+        faults.append(file_problem(message, mend, line=line, column=headers[found[ours]], value=shown(value)))
         return values[""]
 
     merchant = Merchant(
@@ -264,7 +263,7 @@ def _too_many(line: int, cells: int, headers: int) -> Problem:
         f"这一行有 {cells} 个单元格，表头只有 {headers} 个",
     )
     mend = Text("put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来")
-    return of_file(message, mend, line=line)
+    return file_problem(message, mend, line=line)
 
 
 def _again(line: int, column: str, merchant: Merchant, first: int) -> Problem:
@@ -273,7 +272,7 @@ def _again(line: int, column: str, merchant: Merchant, first: int) -> Problem:
         f"{shown(merchant.appid)} 与 {shown(merchant.env)} 在第 {first} 行已经出现过",
     )
     mend = Text("remove one of the two lines", "请删除其中一行")
-    return of_file(message, mend, line=line, column=column, value=shown(merchant.env))
+    return file_problem(message, mend, line=line, column=column, value=shown(merchant.env))
 
 
 def _two_defaults(line: int, column: str, merchant: Merchant, first: int) -> Problem:
@@ -282,4 +281,4 @@ def _two_defaults(line: int, column: str, merchant: Merchant, first: int) -> Pro
         f"“{shown(merchant.name)}”的默认环境已在第 {first} 行指定",
     )
     mend = Text("leave one line of this name with default=yes", "同一名称只保留一行 default=yes")
-    return of_file(message, mend, line=line, column=column)
+    return file_problem(message, mend, line=line, column=column)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import csv
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
 
-from tcb_ops.errors import InputError
-from tcb_ops.model import Lang, Problem, Text
+from tcb_ops.cell_text import guard
+from tcb_ops.errors import InputError, UsageError
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.lists.staging import Problems
+from tcb_ops.model import Problem
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-__all__ = ["format_problem", "input_error", "of_file"]
+PROBLEMS_SHOWN = 50
+"""Problems on stderr; the fix-me CSV has all."""
 
 
-def of_file(message: Text, mend: Text, *, line: int = 0, column: str = "", value: str = "") -> Problem:
-    """A problem of the file itself, which `--on-bad skip` cannot pass over."""
-    return Problem(line, column, message, mend, value, skippable=False)
+def new_fixme(source: Path) -> Path:
+    """A name beside the list that is free: a fix-me file that is there may have been mended by hand."""
+    names = (
+        f"{source.with_suffix('')}.fix-me{number}.csv"
+        for number in ("", *(f"-{n}" for n in range(2, 10_000)))
+    )
+    return next(Path(name) for name in names if not Path(name).exists())
 
 
 def format_problem(source: str, problem: Problem, lang: Lang) -> str:
@@ -37,3 +45,40 @@ def input_error(source: str, problems: Sequence[Problem], decided: Text | None =
         en = f"{source} has {many:,} problems, so nothing was sent. The first: {en}"
         zh = f"{source} 有 {many:,} 处问题，什么都没有发送。第一处：{zh}"
     return InputError(Text(en, zh), source, problems, decided)
+
+
+_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_mend")
+
+
+def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
+    """Write the rows that have problems, and return how many; for 0 nothing is written.
+
+    Takes `Batch.problems` or an InputError's. The list's own columns come first, then tcb_line, tcb_column,
+    tcb_problem and tcb_mend, which reading drops again; a row with several problems stands once. Problems of a file
+    as a whole have no row. For Excel: UTF-8 with BOM, CRLF, no cell that would run as a formula.
+
+    Raises UsageError where `dest` cannot be written.
+    """
+    if not isinstance(problems, Problems):
+        return 0
+    rows = problems.by_row()
+    first = next(rows, None)
+    if first is None:
+        return 0
+    written = 0
+    try:
+        with Path(dest).open("w", encoding="utf-8-sig", newline="") as file:
+            out = csv.writer(file)
+            out.writerow([*map(guard, problems.headers), *_COLUMNS])
+            for cells, about in chain([first], rows):
+                columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
+                what = "; ".join(p.message.of(lang) for p in about)
+                mend = "; ".join(p.mend.of(lang) for p in about)
+                out.writerow(map(guard, (*cells, str(about[0].line), columns, what, mend)))
+                written += 1
+    except OSError as error:
+        why = error.strerror or "?"
+        failed = Text(f"{dest} cannot be written ({why})", f"{dest} 无法写入（{why}）")
+    else:
+        return written
+    raise UsageError(failed)

@@ -1,22 +1,236 @@
-"""A list's file: opened once, a regular file, and the same at the end as at the beginning."""
+"""From bytes to text: which encoding a list is in, decided in one pass and in flat memory.
+
+=================================  =====================================================================
+the bytes                          read as
+=================================  =====================================================================
+begin with a BOM                   what the BOM says (UTF-8, UTF-16, GB18030), nothing else
+are valid UTF-8                    UTF-8
+are not, but are valid GB18030     GB18030 (GBK and GB2312 are parts of it)
+are neither, or hold NUL bytes     a problem naming the line
+begin as a workbook does           a problem here: save it as CSV (for path lists, workbook.py reads it)
+=================================  =====================================================================
+"""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
 import os
+import re
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, BinaryIO
 
-from tcb_ops.lists.problems import input_error, of_file
-from tcb_ops.model import Problem, Text
+from tcb_ops.cell_text import shown
+from tcb_ops.i18n import Text
+from tcb_ops.lists.problems import input_error
+from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import raise_if_exhausted
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+_CHUNK = 1 << 20
+_LONGEST_LINE = 16 << 20
+"""No list has a longer line; without a limit one line of a stray binary would fill the memory."""
 
-__all__ = ["digest", "is_workbook", "open_source"]
+_BOMS = (
+    (b"\xef\xbb\xbf", "utf-8", "UTF-8 (BOM)"),
+    (b"\xff\xfe", "utf-16-le", "UTF-16"),
+    (b"\xfe\xff", "utf-16-be", "UTF-16"),
+    (b"\x84\x31\x95\x33", "gb18030", "GB18030 (BOM)"),
+)
+
+_CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+_ODD = re.compile("[\u0080-\u009f\u00a1-\u07ff]+")
+"""Latin-1, Greek, Cyrillic and their neighbours, but for the no-break space: all that two-byte GBK can look like when
+it is valid UTF-8 by accident (路 looks like a middle dot)."""
+_SURELY_UTF8 = 10
+"""So many Chinese characters in valid UTF-8 are no accident of GBK bytes."""
+
+_SAVE_AS = Text(
+    "save it in Excel or WPS as 'CSV UTF-8 (comma delimited)' and give that file",
+    "请在 Excel 或 WPS 中另存为“CSV UTF-8（逗号分隔）”，再用另存的文件",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A list opened as text."""
+
+    text: IO[str] = field(repr=False)
+    """Line ends as they stand in the file."""
+    encoding: str
+    """As shown to people."""
+    bytes: int
+    sha256: str
+    """Of the file's bytes, 64 hex digits."""
+    warnings: tuple[Text, ...]
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One encoding being tried on the bytes as they pass by."""
+
+    codec: str
+    failed_at: int | None = None
+    """Byte offset behind the BOM."""
+    cjk: int = 0
+    odd: str = ""
+    _fed: int = 0
+    _decoder: codecs.IncrementalDecoder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder(self.codec)()
+
+    def feed(self, chunk: bytes, *, last: bool) -> None:
+        if self.failed_at is not None:
+            return
+        pending = self._decoder.getstate()[0]
+        if not pending and not self.codec.startswith("utf-16") and chunk.isascii():
+            self._fed += len(chunk)
+            return
+        try:
+            text = self._decoder.decode(chunk, final=last)
+        except UnicodeDecodeError as error:
+            self.failed_at = self._fed - len(pending) + error.start
+            text = error.object[: error.start].decode(self.codec, "replace")
+        else:
+            if "\0" in text:  # UTF-16 only: elsewhere a NUL byte has been refused before
+                before = text[: text.index("\0")].encode(self.codec)
+                self.failed_at = self._fed - len(pending) + len(before)
+        self._fed += len(chunk)
+        if self.cjk < _SURELY_UTF8:
+            self.cjk += len(_CJK.findall(text))
+        if not self.odd and (found := _ODD.search(text)):
+            self.odd = found.group()
+
+
+@contextmanager
+def opened(source: str | Path) -> Iterator[Decoded]:
+    """Open a list as text, its encoding decided and its SHA-256 taken on the way.
+
+    Raises InputError where `open_source` or `decode` does.
+    """
+    with open_source(source) as raw:
+        decoded = decode(raw, str(source))  # named, so that its wrapper does not close the file too early
+        yield decoded
+
+
+def decode(raw: BinaryIO, name: str) -> Decoded:
+    """Decide the encoding of an open file.
+
+    Raises InputError where it is empty, is a workbook or other binary, or is in no known encoding.
+    """
+    if is_workbook(raw):
+        message = Text(
+            "this is a workbook (XLSX or XLS), not a CSV", "这是 Excel 工作簿（XLSX 或 XLS），不是 CSV"
+        )
+        raise input_error(name, [file_problem(message, _SAVE_AS)])
+    raw.seek(0)
+    head = raw.read(8)
+    bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
+    trials = [_Trial(codec)] if bom else [_Trial("utf-8"), _Trial("gb18030")]
+    size, sha256 = _pass_over(raw, len(bom), trials, name)
+    if size == len(bom):
+        message = Text("the file is empty", "文件是空的")
+        mend = Text(
+            "export the list again; it needs a header and rows", "请重新导出清单；清单要有表头和数据行"
+        )
+        raise input_error(name, [file_problem(message, mend)])
+    chosen = next((t for t in trials if t.failed_at is None), None)
+    if chosen is None:
+        furthest = max(trials, key=lambda t: t.failed_at or 0)
+        line = _line_at(raw, len(bom), furthest.failed_at or 0, furthest.codec)
+        raise input_error(name, [_undecodable(line, encoding or "UTF-8, GB18030")])
+    warnings = () if bom else _doubts(raw, trials, chosen)
+    raw.seek(len(bom))
+    text = io.TextIOWrapper(raw, encoding=chosen.codec, newline="")
+    return Decoded(text, encoding or chosen.codec.upper(), size, sha256, warnings)
+
+
+def _pass_over(raw: BinaryIO, skip: int, trials: list[_Trial], name: str) -> tuple[int, str]:
+    """Feed every byte to the hash and, behind the BOM, to the trials. Returns size and SHA-256."""
+    raw.seek(0)
+    digest, size, line_begins = hashlib.sha256(), 0, 0
+    wide = trials[0].codec.startswith("utf-16")
+    while chunk := raw.read(_CHUNK):
+        digest.update(chunk)
+        if b"\0" in chunk and not wide:
+            line = _line_at(raw, 0, size + chunk.index(b"\0"), "latin-1")
+            raise input_error(name, [_nul(line)])
+        if (end := max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))) >= 0:
+            line_begins = size + end
+        for trial in trials:
+            trial.feed(chunk if size else chunk[skip:], last=False)
+        size += len(chunk)
+        if size - line_begins > _LONGEST_LINE:
+            message = Text(
+                "a line is longer than 16 MiB, so this is no list", "有一行超过 16 MiB，这不是清单"
+            )
+            raise input_error(name, [file_problem(message, _SAVE_AS)])
+    for trial in trials:
+        trial.feed(b"", last=True)
+    return size, digest.hexdigest()
+
+
+def _doubts(raw: BinaryIO, trials: list[_Trial], chosen: _Trial) -> tuple[Text, ...]:
+    """Why the decision may be wrong; people are asked to look."""
+    utf8 = trials[0]
+    if chosen is not utf8 and utf8.cjk >= _SURELY_UTF8:
+        line = _line_at(raw, 0, utf8.failed_at or 0, "utf-8")
+        return (
+            Text(
+                f"read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a damaged "
+                "line, or two files joined. Check the Chinese texts; if they are wrong, mend that line",
+                f"按 GB18030 读取，但第 {line} 行之前都是有效的 UTF-8：可能是有一行损坏的 UTF-8，"
+                "或两个文件拼在了一起。请核对中文；不对就修好这一行",
+            ),
+        )
+    if chosen.cjk or not chosen.odd:
+        return ()
+    seen = shown(chosen.odd, 20)
+    other = "gb18030" if chosen is utf8 else "utf-8"
+    try:
+        instead = shown(chosen.odd.encode(chosen.codec).decode(other), 20)
+        as_en = f" (as {other.upper()} the same bytes read '{instead}')"
+        as_zh = f"（同样的字节按 {other.upper()} 读是“{instead}”）"
+    except UnicodeDecodeError:
+        as_en = as_zh = ""
+    return (
+        Text(
+            f"read as {chosen.codec.upper()}, but it holds '{seen}'{as_en} and no Chinese: the encoding may be "
+            "guessed wrong. If the text is wrong, save the list as 'CSV UTF-8', which says its encoding",
+            f"按 {chosen.codec.upper()} 读取，但其中有“{seen}”{as_zh}而没有汉字：编码可能判断错了。"
+            "如果文字不对，请把清单另存为“CSV UTF-8”，它会写明编码",
+        ),
+    )
+
+
+def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
+    """The line of the byte at `offset` behind `skip`; lines end in CRLF, CR or LF."""
+    raw.seek(skip)
+    newlines = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(codec)("replace"), translate=True)
+    line = 1
+    while offset > 0 and (chunk := raw.read(min(_CHUNK, offset))):
+        offset -= len(chunk)
+        line += newlines.decode(chunk, final=offset <= 0).count("\n")
+    return line
+
+
+def _nul(line: int) -> Problem:
+    message = Text(
+        "there are NUL bytes here: this is no text, or UTF-16 without its BOM",
+        "这里有 NUL 字节：这不是文本，或者是缺少 BOM 的 UTF-16",
+    )
+    return file_problem(message, _SAVE_AS, line=line)
+
+
+def _undecodable(line: int, tried: str) -> Problem:
+    message = Text(f"these bytes are not text in {tried}", f"这里的字节按 {tried} 都无法解码")
+    return file_problem(message, _SAVE_AS, line=line)
+
 
 _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """How a zip (xlsx), an empty zip and an OLE container (xls, a workbook with a password) begin."""
@@ -63,7 +277,7 @@ def digest(raw: BinaryIO) -> tuple[int, str]:
     return raw.tell(), sha256.hexdigest()
 
 
-_CHANGED = of_file(
+_CHANGED = file_problem(
     Text("the file was written to while it was read", "读取过程中文件被改动了"),
     Text("run it again when nobody is saving the file", "等没有人在保存这个文件时再运行一次"),
 )
@@ -74,7 +288,7 @@ def _not_a_file(path: Path) -> Problem:
         message = Text("this is a folder, not a file", "这是文件夹，不是文件")
     else:
         message = Text("this is no regular file but a pipe or a device", "这不是普通文件，而是管道或设备")
-    return of_file(
+    return file_problem(
         message, Text("give the path of a CSV, TSV or XLSX file", "请给出 CSV、TSV 或 XLSX 文件的路径")
     )
 
@@ -82,11 +296,11 @@ def _not_a_file(path: Path) -> Problem:
 def _unreadable(error: OSError | ValueError) -> Problem:
     if isinstance(error, FileNotFoundError):
         message = Text("there is no such file", "没有这个文件")
-        return of_file(message, Text("check the name and the folder", "请检查文件名和所在文件夹"))
+        return file_problem(message, Text("check the name and the folder", "请检查文件名和所在文件夹"))
     why = error.strerror if isinstance(error, OSError) else "not a usable file name"
     message = Text(f"the file cannot be read ({why})", f"文件无法读取（{why}）")
     mend = Text(
         "check its permissions, and whether another program holds it",
         "请检查文件权限，以及是否被别的程序占用",
     )
-    return of_file(message, mend)
+    return file_problem(message, mend)

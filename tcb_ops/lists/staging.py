@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Problem, Row, Text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-__all__ = ["EVERY_LINE", "Problems", "Staging"]
+from tcb_ops.i18n import Text
+from tcb_ops.model import Problem, Row
 
 _PAGE = 2_000
 """Rows taken at once; between two pages the reader may write."""
@@ -83,10 +79,10 @@ class Staging:
             values,
         )
 
-    def add_problems(self, problems: Iterable[Problem], *, of_file: bool = False) -> None:
-        """Add problems; `of_file` marks what `clear_file_problems` takes away again."""
+    def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
+        """Add problems; `file_problem` marks what `clear_file_problems` takes away again."""
         values = (
-            (p.line, p.column, *_both(p.message), *_both(p.mend), p.value, p.skippable, of_file)
+            (p.line, p.column, *_both(p.message), *_both(p.mend), p.value, p.skippable, file_problem)
             for p in problems
         )
         self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names

@@ -7,21 +7,19 @@ inside quotes. Workbooks (workbook.py) join by giving the same table.
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from tcb_ops.lists.cells import shown, trim
-from tcb_ops.lists.problems import of_file
-from tcb_ops.model import Problem, Text
+from tcb_ops.cell_text import shown, trim
+from tcb_ops.errors import BrokenTableError
+from tcb_ops.i18n import Text
+from tcb_ops.lists.headers import Rating
+from tcb_ops.model import Problem, file_problem
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from tcb_ops.lists.headers import Rating
-
-    Rate: TypeAlias = Callable[[Sequence[str]], Rating]
-    Record: TypeAlias = tuple[int, list[str]]
+Rate: TypeAlias = Callable[[Sequence[str]], Rating]
+Record: TypeAlias = tuple[int, list[str]]
 
 __all__ = ["HEAD_ROWS", "BrokenTableError", "Table", "read_table", "under_header"]
 
@@ -37,14 +35,6 @@ _SIGNS = "".join(_DELIMITERS)
 _SAMPLE_LINES = 50
 HEAD_ROWS = 20
 """The header is looked for among so many rows that are not blank: above it stand titles, not lists."""
-
-
-class BrokenTableError(Exception):
-    """The table cannot be read on from here; `problem` says where and why. Stays inside this wing."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message.en)
-        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +119,7 @@ def _no_header(line: int) -> Problem:
         "give the number of the row that holds the column names, or leave the option out",
         "请给出列名所在行的行号，或去掉这个选项",
     )
-    return of_file(message, mend, line=line)
+    return file_problem(message, mend, line=line)
 
 
 def _promise(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
@@ -160,7 +150,7 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
         # decode.py has read these bytes before, so they are others now.
         message = Text("the file was written to while it was read", "读取过程中文件被改动了")
         mend = Text("run it again when nobody is saving the file", "等没有人在保存这个文件时再运行一次")
-        problem = of_file(message, mend, line=line + 1)
+        problem = file_problem(message, mend, line=line + 1)
     else:
         return
     raise BrokenTableError(problem)
@@ -185,4 +175,4 @@ def _broken(line: int, why: str) -> Problem:
         "close the quote; a quote inside a quoted cell is written twice",
         "请补上引号；引号括起来的单元格里，引号要写两次",
     )
-    return of_file(message, mend, line=line)
+    return file_problem(message, mend, line=line)

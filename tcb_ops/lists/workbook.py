@@ -16,39 +16,21 @@ the same, --rows all / visible                         all rows / without them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
-from tcb_ops.lists.cells import fold, shown, trim
-from tcb_ops.lists.odd import Kind, NotText
-from tcb_ops.lists.package import Package, damaged
-from tcb_ops.lists.problems import of_file
-from tcb_ops.lists.sheet import Merge, Survey, letters, read_rows, survey
-from tcb_ops.lists.table import HEAD_ROWS, BrokenTableError, Table, under_header
-from tcb_ops.lists.values import Formats, Strings
-from tcb_ops.model import Problem, Text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from tcb_ops.lists.sheet import SheetRow
-    from tcb_ops.lists.table import Rate, Record
-
-__all__ = ["Book", "Rows", "Sheet", "open_book", "read_workbook"]
+from tcb_ops.cell_text import fold, shown, trim
+from tcb_ops.errors import BrokenTableError
+from tcb_ops.i18n import Text
+from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Table, under_header
+from tcb_ops.model import Problem, file_problem
+from tcb_ops.xlsx.sheet import Merge, SheetRow, Survey, letters, survey
+from tcb_ops.xlsx.values import Kind, NonTextCell
+from tcb_ops.xlsx.workbook import Sheet, open_book
 
 Rows: TypeAlias = Literal["all", "visible"]
-
-_MOST_SHEETS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """One of a workbook's sheets, and the part that holds it."""
-
-    name: str
-    part: str
-    hidden: bool
 
 
 class _Head(NamedTuple):
@@ -57,23 +39,6 @@ class _Head(NamedTuple):
     holds: bool
     fits: bool
     """One of them is the header of a list."""
-
-
-@dataclass(slots=True)
-class Book:
-    """An open workbook."""
-
-    package: Package
-    main: str
-    """The part that lists the sheets."""
-    sheets: list[Sheet] = field(default_factory=list)
-    since_1904: bool = False
-    strings: Strings = field(default_factory=Strings)
-    formats: Formats = field(default_factory=Formats)
-
-    def rows(self, sheet: Sheet) -> Iterator[SheetRow]:
-        """The sheet's rows that hold something."""
-        return read_rows(self.package, sheet.part, self.strings, self.formats, since_1904=self.since_1904)
 
 
 def read_workbook(
@@ -103,40 +68,6 @@ def read_workbook(
         said=tuple(_said(chosen, heads, seen, rows)),
         warnings=tuple(_warnings(table, seen)),
     )
-
-
-def open_book(raw: BinaryIO) -> Book:
-    """Open a workbook. Raises BrokenTableError where it is none that can be read."""
-    package = Package(raw)
-    main = next((part for kind, part in package.related("").values() if kind == "officeDocument"), "")
-    if not package.has(main) or not main.lower().endswith(".xml"):
-        raise BrokenTableError(_no_workbook(package))
-    book = Book(package, main)
-    related = package.related(main)
-    _list_sheets(book, related)
-    if not book.sheets:
-        raise BrokenTableError(_no_workbook(book.package))
-    for kind, part in related.values():
-        if kind == "sharedStrings":
-            book.strings.read(book.package, part)
-        elif kind == "styles":
-            book.formats.read(book.package, part)
-    return book
-
-
-def _list_sheets(book: Book, related: Mapping[str, tuple[str, str]]) -> None:
-    """Read what the main part says of the workbook and its sheets."""
-    for name, attributes in book.package.elements(book.main):
-        if name == "workbookPr":
-            book.since_1904 = attributes.get("date1904") in {"1", "true"}
-        elif name == "sheet":
-            rid = next((v for k, v in attributes.items() if k.endswith(":id")), "")
-            kind, part = related.get(rid, ("", ""))
-            if kind == "worksheet":
-                if len(book.sheets) >= _MOST_SHEETS:
-                    raise BrokenTableError(damaged(book.main))
-                state = attributes.get("state", "visible")
-                book.sheets.append(Sheet(attributes.get("name", ""), part, state != "visible"))
 
 
 def _head(rows: Iterator[SheetRow], rate: Rate) -> _Head:
@@ -182,7 +113,7 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Merge], width: int) ->
                 for column in range(merge.left, min(merge.right, width) + 1):
                     cells.extend([""] * (column - len(cells)))
                     if (line, column) != (merge.top, merge.left):
-                        cells[column - 1] = NotText("", Kind.MERGED, merge.ref)
+                        cells[column - 1] = NonTextCell("", Kind.MERGED, merge.ref)
         yield line, cells
 
 
@@ -222,7 +153,7 @@ def _which_rows(seen: Survey) -> Problem:
         "say with --rows all that they count, with --rows visible that they do not; or unhide or delete them",
         "请用 --rows all 表示包含这些行，或用 --rows visible 表示不含；也可以取消隐藏或删除它们",
     )
-    return of_file(message, mend)
+    return file_problem(message, mend)
 
 
 def _no_sheet(wanted: str, sheets: Iterable[Sheet]) -> Problem:
@@ -231,7 +162,7 @@ def _no_sheet(wanted: str, sheets: Iterable[Sheet]) -> Problem:
         f"--sheet {shown(wanted, 40)}: there is no such sheet; there are {listed}",
         f"--sheet {shown(wanted, 40)}：没有这个工作表；现有 {listed}",
     )
-    return of_file(message, Text("name one of these", "请从中选择一个"))
+    return file_problem(message, Text("name one of these", "请从中选择一个"))
 
 
 def _which_sheet(fitting: Sequence[Sheet], holding: Sequence[Sheet]) -> Problem:
@@ -250,26 +181,10 @@ def _which_sheet(fitting: Sequence[Sheet], holding: Sequence[Sheet]) -> Problem:
             f"say which sheet it is with --sheet '{first}', and what its columns mean with --column path=HEADER",
             f"请用 --sheet '{first}' 指明工作表，并用 --column path=表头 指明各列",
         )
-    return of_file(message, mend)
+    return file_problem(message, mend)
 
 
 def _only_hidden(sheets: Iterable[Sheet]) -> Problem:
     listed = _listed(sheets)
     message = Text(f"only hidden sheets hold anything: {listed}", f"只有隐藏的工作表有内容：{listed}")
-    return of_file(message, Text("name one with --sheet, or unhide it", "请用 --sheet 指明，或取消隐藏"))
-
-
-_SAVE_AS_XLSX = Text("open it in Excel or WPS and save it as .xlsx", "请在 Excel 或 WPS 中打开，另存为 .xlsx")
-
-
-def _no_workbook(package: Package) -> Problem:
-    if package.has("xl/workbook.bin"):
-        return of_file(Text("this is a binary workbook (.xlsb)", "这是二进制工作簿（.xlsb）"), _SAVE_AS_XLSX)
-    if package.has("content.xml"):
-        return of_file(
-            Text("this is an OpenDocument file (.ods)", "这是 OpenDocument 文件（.ods）"), _SAVE_AS_XLSX
-        )
-    return of_file(
-        Text("this is a zip file, but no workbook with sheets", "这是 zip 文件，但不是含有工作表的工作簿"),
-        Text("give a list in .xlsx, .csv or .tsv", "请给出 .xlsx、.csv 或 .tsv 格式的清单"),
-    )
+    return file_problem(message, Text("name one with --sheet, or unhide it", "请用 --sheet 指明，或取消隐藏"))

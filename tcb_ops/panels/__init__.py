@@ -14,15 +14,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import TYPE_CHECKING, ParamSpec
+from typing import ParamSpec
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tcb_ops.i18n import Text
 
 try:
     import ipywidgets as _ipywidgets  # noqa: F401  is it there?
@@ -34,9 +32,7 @@ except ModuleNotFoundError:
         )
     ) from None
 
-from tcb_ops.panels.auditing import Audits
-from tcb_ops.panels.listing import Links, Uploads
-from tcb_ops.panels.looking import Attached, Reports
+from tcb_ops.panels.notebook_panels import Attached, Audits, Links, Reports, Uploads
 from tcb_ops.panels.panel import Panel
 
 _Given = ParamSpec("_Given")

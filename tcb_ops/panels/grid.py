@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from tcb_ops.model import GOOD, Lang, Outcome, Text
-from tcb_ops.panels.markup import esc, table
-from tcb_ops.reports.wording import OUTCOMES, why
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from tcb_ops.runs.records import Tally
-
-__all__ = ["GRID_LINES", "Line", "lines_of", "render_grid", "state_of"]
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import GOOD, Outcome
+from tcb_ops.panels.html import esc, table
+from tcb_ops.reports.explanations import OUTCOMES, why
+from tcb_ops.runs.records import Tally
 
 GRID_LINES = 400
 """Merchants that the grid shows; the rest is counted, and stands in the report."""

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from tcb_ops.model import Text
-from tcb_ops.panels.markup import is_command
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["LINKS_GO_TO", "REPORT", "beyond", "here"]
+from tcb_ops.i18n import Text
+from tcb_ops.panels.html import is_command
 
 LINKS_GO_TO = Text("“Links go to”", "“链接写入”")
 REPORT = Text("the parameter report", "参数 report")

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as widgets
 
-from tcb_ops.doors.brake import ran_out
-from tcb_ops.doors.reading import PROBLEMS_SHOWN
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
-from tcb_ops.lists.problems import format_problem
-from tcb_ops.model import Kind, Lang, Text
-from tcb_ops.notebooks import in_jupyter_session
-from tcb_ops.panels.desk import open_desk
-from tcb_ops.panels.markup import STYLE, esc, said
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
+from tcb_ops.model import Kind
+from tcb_ops.notebooks.practice import in_jupyter_session
+from tcb_ops.panels.context import PanelContext, open_desk
+from tcb_ops.panels.headless_output import page_of_run, screen_of_run, tell, told_to
+from tcb_ops.panels.html import STYLE, esc, said
+from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.naming import REPORT
-from tcb_ops.panels.reading import render_problems
-from tcb_ops.panels.telling import page_of_run, screen_of_run, tell, told_to
-from tcb_ops.panels.voice import Voice
-from tcb_ops.panels.watching import Watched
-from tcb_ops.reports.wording import verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tcb_ops.panels.desk import Desk
-    from tcb_ops.panels.runs import Runs
-    from tcb_ops.run import Run
-
-__all__ = ["NotYet", "Panel"]
+from tcb_ops.panels.run_browser import Runs
+from tcb_ops.panels.run_monitor import RunMonitor
+from tcb_ops.panels.worker import Worker
+from tcb_ops.preflight import ran_out
+from tcb_ops.reports.explanations import verdict
+from tcb_ops.run import Run
 
 RUN_NOW = "TCB_OPS_RUN_NOW"
 HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
@@ -81,11 +75,11 @@ class Panel:
         known = {str(one) for one in Lang}
         self.lang = Lang(lang) if lang in known else Lang.EN
         self.note, self.report = note, report
-        self.voice = Voice(self.lang, self.out_here)
+        self.voice = Worker(self.lang, self.out_here)
         self.error: TcbOpsError | None = None
         """Why nothing can be done here, where that is so."""
-        self._desk: Desk | None = None
-        self._watched: Watched | None = None
+        self._desk: PanelContext | None = None
+        self._watched: RunMonitor | None = None
         self.view = widgets.VBox([widgets.HTML(STYLE), self.voice.line])
         self.view.add_class("op-panel")
         try:
@@ -94,7 +88,7 @@ class Panel:
                     Text(f'lang = "{lang}": write "en" or "zh".', f'lang = "{lang}"：请写 "en" 或 "zh"。')
                 )
             self._desk = open_desk(target, where, self.lang)
-            self._watched = Watched(
+            self._watched = RunMonitor(
                 self.voice,
                 self._desk,
                 report=report,
@@ -139,14 +133,14 @@ class Panel:
         raise NotImplementedError
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> PanelContext:
         """Where the panel works. Raises what kept it from opening."""
         if self._desk is None:
             raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))
         return self._desk
 
     @property
-    def watched(self) -> Watched:
+    def watched(self) -> RunMonitor:
         """The part that shows a run."""
         if self._watched is None:
             raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as widgets
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
-from tcb_ops.panels.markup import esc
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tcb_ops.panels.voice import Voice
-
-__all__ = ["LIST_ENDINGS", "Entry", "Picker", "entries"]
+from tcb_ops.i18n import Text
+from tcb_ops.panels.html import esc
+from tcb_ops.panels.worker import Worker
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 500
@@ -61,7 +56,7 @@ class Picker(widgets.VBox):
 
     def __init__(
         self,
-        voice: Voice,
+        voice: Worker,
         name: str,
         label: Text,
         *,
@@ -213,7 +208,7 @@ def _short(path: str) -> str:
         return path
 
 
-def _button(label: str, name: str, do: Callable[[], None], voice: Voice) -> Any:
+def _button(label: str, name: str, do: Callable[[], None], voice: Worker) -> Any:
     button = widgets.Button(description=label, layout={"width": "auto"})
     button.add_class(name)
     button.on_click(lambda _: voice.guarded(do))

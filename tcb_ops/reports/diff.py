@@ -7,25 +7,20 @@ ledger, so that memory stays flat.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import GOOD, Outcome, Reason, Text
-from tcb_ops.reports.wording import why
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from tcb_ops.reports.wording import Why
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RunRecord
-    from tcb_ops.settings import Settings
-
-__all__ = ["CHANGES", "Change", "DiffLine", "RunDiff", "change", "changed", "compare", "diff_verdict"]
+from tcb_ops.i18n import Text
+from tcb_ops.model import GOOD, Outcome, Reason
+from tcb_ops.reports.explanations import Why, why
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.settings import Settings
 
 
 class Change(StrEnum):

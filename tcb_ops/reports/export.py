@@ -13,52 +13,37 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
-from tcb_ops.model import Text, is_simulated, plural
+from tcb_ops.i18n import Text, plural
+from tcb_ops.model import is_simulated
 from tcb_ops.reports.diff import compare
-from tcb_ops.reports.digest import RowsDigest
-from tcb_ops.reports.files import write_errcodes, write_rows
+from tcb_ops.reports.errcode_table import causes
+from tcb_ops.reports.formats.csv import write_errcodes, write_rows
+from tcb_ops.reports.formats.html import page
+from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
+from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.history import history
-from tcb_ops.reports.leaks import find_leak, masked
 from tcb_ops.reports.manifest import (
     MANIFEST,
     SIMULATED,
+    RowsDigest,
     fingerprint,
     manifest,
     read_manifest,
     versions,
 )
-from tcb_ops.reports.page import page
-from tcb_ops.reports.pdf import find_chromium, write_pdf
-from tcb_ops.reports.table import causes
-from tcb_ops.reports.workbook import write_workbook
+from tcb_ops.reports.secret_scan import find_leak, masked
+from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import MASK
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RunRecord
-    from tcb_ops.settings import Settings
-
-__all__ = [
-    "ALWAYS",
-    "CHECKPOINTS",
-    "ERRCODES",
-    "FAILED",
-    "LEFT_BY_DESKTOPS",
-    "MANIFEST",
-    "RESULTS",
-    "check_destination",
-    "export",
-]
+from tcb_ops.settings import Settings
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"

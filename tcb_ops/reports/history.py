@@ -6,15 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING
 
-from tcb_ops.runs.across import QUARTER
-
-if TYPE_CHECKING:
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.settings import Settings
-
-__all__ = ["DAYS", "ErrcodeHistory", "HistoryLine", "MerchantHistory", "history"]
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.queries import QUARTER
+from tcb_ops.settings import Settings
 
 DAYS = 30
 

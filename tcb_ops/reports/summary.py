@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tcb_ops.model import Outcome
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import redact
-
-if TYPE_CHECKING:
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RunRecord
-
-__all__ = ["summary"]
 
 
 def summary(ledger: Ledger, run: RunRecord) -> dict[str, Any]:

@@ -7,25 +7,17 @@ exported, and every row of the CSVs too (against.py). Without the ledger whoever
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
-from tcb_ops.reports.against import ROWS, check_ledger
-from tcb_ops.reports.checks import Check, State
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.reports.export import ALWAYS, CHECKPOINTS, DEMO_LEDGER, LEFT_BY_DESKTOPS
-from tcb_ops.reports.manifest import MANIFEST, SIMULATED, fingerprint, read_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from tcb_ops.model import Lang
-    from tcb_ops.reports.manifest import Manifest
-    from tcb_ops.runs.ledger import Ledger
-
-__all__ = ["Check", "State", "Verification", "verify"]
+from tcb_ops.reports.manifest import MANIFEST, SIMULATED, Manifest, fingerprint, read_manifest
+from tcb_ops.reports.verify_ledger import ROWS, Check, State, check_ledger
+from tcb_ops.runs.ledger import Ledger
 
 INPUT = "input"
 

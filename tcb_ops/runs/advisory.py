@@ -9,23 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.errors import LedgerError
-from tcb_ops.model import Text
+from tcb_ops.errors import LedgerError, StoppedError
+from tcb_ops.i18n import Text
 from tcb_ops.runs.schema import holders
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tcb_ops.errors import StoppedError
-
-__all__ = ["AdvisoryLock", "lock_key"]
 
 _SESSION = {
     "tcp_keepalives_idle": "10",

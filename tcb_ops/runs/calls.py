@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.model import Kind, Lang, Link, Outcome, Owner, Reason, RowEnd, Text
-from tcb_ops.platform.answers import NoAnswer, Refusal
-from tcb_ops.platform.cos import Stored, Unconfirmed, etag_verdict, post_object
-from tcb_ops.platform.files import FileChangedError, FileUnreadableError, hash_file, open_file
-from tcb_ops.platform.wechat import BadLink
-from tcb_ops.runs.pacing import LINK_MARGIN
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tcb_ops.platform.transport import Transport
-    from tcb_ops.platform.wechat import Wechat
-    from tcb_ops.runs.board import Job
-    from tcb_ops.runs.metering import Metering
-    from tcb_ops.runs.records import Earlier
-
-__all__ = ["Calls", "Setback"]
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, RowEnd
+from tcb_ops.runs.limits import LINK_MARGIN
+from tcb_ops.runs.phase_timer import PhaseTimer
+from tcb_ops.runs.records import Earlier
+from tcb_ops.runs.scheduler import Task
+from tcb_ops.wechat.client import PlatformClient, UnsafeLink
+from tcb_ops.wechat.cos import Stored, Unconfirmed, etag_verdict, post_object
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, open_file
+from tcb_ops.wechat.responses import InvalidResponse, Refusal
+from tcb_ops.wechat.transport import Transport
 
 SMALL = 64 * 1024
 DIGESTS = 10_000
@@ -36,7 +30,7 @@ ETAG_MISMATCH = "ETagMismatch"
 
 
 @dataclass(frozen=True, slots=True)
-class Setback:
+class FailedAttempt:
     """A call that did not bring its row further."""
 
     end: RowEnd
@@ -59,7 +53,7 @@ class Calls:
     """Makes the calls of rows of one run."""
 
     kind: Kind
-    wechat: Wechat
+    wechat: PlatformClient
     transport: Transport
     root: Path
     etag: str
@@ -67,7 +61,7 @@ class Calls:
     lang: Lang
     clock: Callable[[], float]
     """Monotonic seconds."""
-    meter: Metering
+    meter: PhaseTimer
     link_calls: int = 0
     upload_calls: int = 0
     digests: dict[tuple[Path, int, int], str] = field(default_factory=dict)
@@ -75,7 +69,7 @@ class Calls:
     last_answer: float = field(default=float("-inf"))
     """When any server last answered, in `clock`'s time."""
 
-    async def go_on(self, job: Job) -> RowEnd | Setback:
+    async def go_on(self, job: Task) -> RowEnd | FailedAttempt:
         """Take a row as far as its calls succeed: to its end, or to a setback."""
         if job.started_at is None:
             job.started_at = time.time()
@@ -88,7 +82,7 @@ class Calls:
                 got = await self._link(job)
             finally:
                 self.meter.leave("link")
-            if isinstance(got, Setback):
+            if isinstance(got, FailedAttempt):
                 return got
             job.link, job.tries.link = got, 0
             job.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
@@ -102,7 +96,7 @@ class Calls:
         finally:
             self.meter.leave("store")
 
-    async def _link(self, job: Job) -> Link | Setback:
+    async def _link(self, job: Task) -> Link | FailedAttempt:
         row = job.row
         if job.token is None:  # the board hands out no row of an account without a token
             message = "a row was taken without a token"
@@ -128,21 +122,23 @@ class Calls:
                     rid=answer.rid,
                     http_status=answer.http_status,
                 )
-                return Setback(end, known.decision, known.scope, "link")
-            case NoAnswer():
+                return FailedAttempt(end, known.decision, known.scope, "link")
+            case InvalidResponse():
                 end = self._end(
                     job, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status
                 )
-                return Setback(end, Decision.RETRY if answer.retryable else Decision.FIX, Scope.ROW, "link")
-            case BadLink():
-                return Setback(
+                return FailedAttempt(
+                    end, Decision.RETRY if answer.retryable else Decision.FIX, Scope.ROW, "link"
+                )
+            case UnsafeLink():
+                return FailedAttempt(
                     self._end(job, Outcome.FAILED, Reason.BAD_LINK, answer.why),
                     Decision.FIX,
                     Scope.ROW,
                     "link",
                 )
 
-    async def _store(self, job: Job, link: Link) -> RowEnd | Setback:
+    async def _store(self, job: Task, link: Link) -> RowEnd | FailedAttempt:
         row = job.row
         planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
         digest = self.digests.get(planned, "")
@@ -176,7 +172,7 @@ class Calls:
                 http_status=answer.http_status,
                 rid=answer.request_id,
             )
-            return Setback(end, Decision.RETRY, Scope.ROW, "store")
+            return FailedAttempt(end, Decision.RETRY, Scope.ROW, "store")
         if not isinstance(answer, Stored):
             known = store_code(answer.code, answer.message, answer.http_status)
             end = self._end(
@@ -188,11 +184,11 @@ class Calls:
                 store_code=answer.code,
                 rid=answer.request_id,
             )
-            return Setback(end, known.decision, known.scope, "store")
+            return FailedAttempt(end, known.decision, known.scope, "store")
         self._keep_digest(planned, answer.md5)
         return self._stored(job, link, answer)
 
-    async def _unchanged(self, job: Job, earlier: Earlier) -> RowEnd | None:
+    async def _unchanged(self, job: Task, earlier: Earlier) -> RowEnd | None:
         """The end of a row whose bytes and headers an earlier run put there; None where they differ, or cannot be read."""
         row = job.row
         planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
@@ -217,7 +213,7 @@ class Calls:
             self.digests.clear()
         self.digests[planned] = digest
 
-    def _stored(self, job: Job, link: Link, answer: Stored) -> RowEnd | Setback:
+    def _stored(self, job: Task, link: Link, answer: Stored) -> RowEnd | FailedAttempt:
         verdict = etag_verdict(answer.etag, answer.md5)
         end = self._end(
             job,
@@ -243,12 +239,12 @@ class Calls:
             detail=why.of(self.lang),
             store_code=ETAG_MISMATCH,
         )
-        return Setback(failed, Decision.RETRY, Scope.ENV, "store")
+        return FailedAttempt(failed, Decision.RETRY, Scope.ENV, "store")
 
-    def _no_answer(self, job: Job, error: TransportError, step: str) -> Setback:
+    def _no_answer(self, job: Task, error: TransportError, step: str) -> FailedAttempt:
         if error.fault is not TransportFault.UNREACHABLE:
             self.last_answer = self.clock()  # somebody took the connection: the target is there
-        return Setback(
+        return FailedAttempt(
             self._end(job, Outcome.FAILED, Reason.NO_ANSWER, error.text),
             Decision.RETRY,
             Scope.ROW,
@@ -258,7 +254,7 @@ class Calls:
 
     def _end(
         self,
-        job: Job,
+        job: Task,
         outcome: Outcome,
         reason: Reason | None = None,
         detail: Text | None = None,

@@ -16,14 +16,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.model import Text
+from tcb_ops.i18n import Text
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.runs.advisory import lock_key
 from tcb_ops.runs.integrity import damaged, is_damage
 from tcb_ops.runs.schema import ADDED_COLUMNS, SCHEMA, envs, holders, rows, runs, version
 from tcb_ops.settings import shown_url
-
-__all__ = ["not_a_ledger", "on_network", "open_database", "reason"]
 
 MAKING_SECONDS = 30
 """How long a process waits for another one that makes the same ledger."""

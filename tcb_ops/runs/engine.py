@@ -9,36 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
-from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text, plural
-from tcb_ops.runs.board import REFILL, Account, Board, Job, Lane, lanes_of
+from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import Calls
-from tcb_ops.runs.consequences import Consequences, closed_end
-from tcb_ops.runs.metering import Metering
-from tcb_ops.runs.pacing import Outage, Pace, Step, after_canary, after_no_token, backoff_wait
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.limits import Outage, RunLimits, Step, after_canary, after_no_token, backoff_wait
+from tcb_ops.runs.links_file import LinksFile
+from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
+from tcb_ops.runs.phase_timer import PhaseTimer
 from tcb_ops.runs.progress import Progress, Pulse
-from tcb_ops.runs.records import Meter
-from tcb_ops.runs.scribe import Scribe
-from tcb_ops.runs.stops import NO_COMPONENT, away, canary_stop, interrupted, lock_lost, outage, token_outage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from pathlib import Path
-
-    from tcb_ops.model import Row, Secret
-    from tcb_ops.platform.tokens import Token, TokenSource
-    from tcb_ops.platform.transport import Transport
-    from tcb_ops.platform.wechat import Wechat
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.linksfile import LinksFile
-    from tcb_ops.runs.records import Earlier, EnvRecord, RunRecord
-
-__all__ = ["Engine", "Means"]
+from tcb_ops.runs.records import Earlier, EnvRecord, Meter, RunRecord
+from tcb_ops.runs.scheduler import REFILL, Account, Lane, Scheduler, Task, lanes_of
+from tcb_ops.runs.stop_errors import (
+    NO_COMPONENT,
+    away,
+    canary_stop,
+    interrupted,
+    lock_lost,
+    outage,
+    token_outage,
+)
+from tcb_ops.runs.writer import LedgerWriter
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.tokens import Token, TokenSource
+from tcb_ops.wechat.transport import Transport
 
 GRACE = 3.0
 """Seconds that calls in flight have to end when a run is interrupted."""
@@ -56,15 +57,15 @@ CONFIRM_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class RunContext:
     """What a sitting works with."""
 
     ledger: Ledger
     tokens: TokenSource
     transport: Transport
-    wechat: Wechat
+    wechat: PlatformClient
     root: Path
-    pace: Pace
+    pace: RunLimits
     etag: str
     lang: Lang
     links: LinksFile | None = None
@@ -82,13 +83,13 @@ class Means:
 class Engine:
     """Works on one run until it is finished, interrupted or stopped. Made and used inside one event loop."""
 
-    def __init__(self, run: RunRecord, means: Means) -> None:
+    def __init__(self, run: RunRecord, means: RunContext) -> None:
         self._run, self._means, self._pace = run, means, means.pace
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-reader")
-        self._meter = Metering(self._pace.concurrency, self._clock)
+        self._meter = PhaseTimer(self._pace.concurrency, self._clock)
         self._calls = Calls(
             run.kind,
             means.wechat,
@@ -100,7 +101,7 @@ class Engine:
             self._meter,
         )
         self._watch = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-lock")
-        self._scribe = Scribe(
+        self._scribe = LedgerWriter(
             means.ledger, run, means.links, self._writer, self._spent, self._committed, means.confirm
         )
         self._places: dict[int, EnvRecord] = {}
@@ -120,7 +121,7 @@ class Engine:
         """What the token source did when last asked, instead of answering."""
         self._tokens_away = False
         """Whether the token source met the outage too."""
-        self._held: list[Job] = []
+        self._held: list[Task] = []
         """Rows that met the outage, with the places they hold."""
         self._trouble: Exception | None = None
         self._metered = (self._clock(), 0, 0)
@@ -187,10 +188,10 @@ class Engine:
 
     def _set_out(self, places: list[EnvRecord]) -> None:
         """Put environments on the board."""
-        self._board = Board(
+        self._board = Scheduler(
             lanes_of([p for p in places if p.pending], self._pace, self._means.component_appid), self._meter
         )
-        self._then = Consequences(
+        self._then = OutcomeHandler(
             self._run,
             self._pace,
             self._board,
@@ -269,7 +270,7 @@ class Engine:
             self._begin(job, now)
         self._meter.room(there=False)
 
-    def _begin(self, job: Job, now: float) -> None:
+    def _begin(self, job: Task, now: float) -> None:
         account = job.lane.account
         job.refusal = None  # of its last token: from here on the row has another
         if (
@@ -301,16 +302,16 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self._board.next_strike()
+        at = self._board.next_timer()
         if self._outage.since is not None:
             at = self._outage.since + self._pace.patience if self._tasks else self._outage.probe_at
         if at is not None and at > now:
             self._timer = self._loop.call_at(at, self._wake.set)
 
     def _run_errands(self) -> None:
-        thirsty, self._board.thirsty = self._board.thirsty, []
-        if thirsty:
-            self._start(self._refill(thirsty), self._errands)
+        needs_refill, self._board.needs_refill = self._board.needs_refill, []
+        if needs_refill:
+            self._start(self._refill(needs_refill), self._errands)
         for account in list(self._board.tokenless):
             self._board.tokenless.discard(account)
             if not account.asking:
@@ -319,7 +320,7 @@ class Engine:
 
     # --- one row ------------------------------------------------------------------------------------------------
 
-    async def _turn(self, job: Job) -> None:
+    async def _turn(self, job: Task) -> None:
         """Make a row's calls until it ends or has to wait."""
         began = self._clock()
         result = await self._calls.go_on(job)
@@ -439,7 +440,7 @@ class Engine:
             lane.known.update(known)
             self._board.refilled(lane, rows)
 
-    def _met_outage(self, job: Job, detail: str) -> None:
+    def _met_outage(self, job: Task, detail: str) -> None:
         """Hold a row that found nobody there while nobody else was answered either. No attempt is counted."""
         job.link = None  # so that the probe asks the platform too, not the store alone
         self._held.append(job)

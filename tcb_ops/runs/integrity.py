@@ -5,19 +5,16 @@ from __future__ import annotations
 import shlex
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import LedgerDamagedError
-from tcb_ops.model import Text
+from tcb_ops.i18n import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from sqlalchemy.exc import SQLAlchemyError
-
-__all__ = ["CHECK_SECONDS", "check_file", "damaged", "is_damage", "orphaned_runs"]
 
 CHECK_SECONDS = 2.0
 """How long the check of a database file may take; what it has not come to by then stays unchecked."""

@@ -6,18 +6,19 @@ token, signature or link is ever written here. What it is asked stands in `looku
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError
-from tcb_ops.model import Lang, Outcome, RowEnd, Text, plural
-from tcb_ops.runs.course import add_phases
-from tcb_ops.runs.lookup import Lookup
+from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.runs.queries import add_phases
+from tcb_ops.runs.reader import Lookup
 from tcb_ops.runs.records import (
     EnvRecord,
     Meter,
@@ -29,13 +30,6 @@ from tcb_ops.runs.records import (
     stopped_value,
 )
 from tcb_ops.runs.schema import envs, exports, rows, runs, spent
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from tcb_ops.model import Row
-
-__all__ = ["SAME_RUN", "Ledger"]
 
 BATCH = 5_000
 """Rows written at a time: enough to be quick, few enough to stay flat."""

@@ -10,22 +10,16 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
+from tcb_ops.i18n import Text
 from tcb_ops.resources import raise_if_exhausted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from tcb_ops.runs.ledger import Ledger
-
-__all__ = ["PLANNING_SECONDS", "hold", "host_name", "operator_name", "planning", "working"]
+from tcb_ops.runs.ledger import Ledger
 
 
 def operator_name() -> str:

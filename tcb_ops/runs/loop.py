@@ -9,16 +9,12 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tcb_ops.resources import raise_if_exhausted
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from concurrent.futures import Future
-
-__all__ = ["hand_over", "wind_up"]
 
 Result = TypeVar("Result")
 

@@ -8,20 +8,14 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tcb_ops.model import SIMULATOR, Kind
-from tcb_ops.runs.pacing import Pace
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tcb_ops.runs.records import RunRecord
-    from tcb_ops.settings import Settings
-
-__all__ = ["FIXED_LIST", "command", "fixed_list", "of_run", "quoted", "resume", "retry"]
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.settings import Settings
 
 FIXED_LIST = "failed-fixed.csv"
 """Stands for the list that its reader is going to correct."""
@@ -81,7 +75,7 @@ def quoted(words: Sequence[str]) -> str:
 
 def _pace(run: RunRecord) -> list[str]:
     """The options about speed that a run was given."""
-    usual = asdict(Pace())
+    usual = asdict(RunLimits())
     told = {name: run.settings.get(name, value) for name, value in usual.items()}
     return [
         word

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Text
-from tcb_ops.runs.ledger import SAME_RUN
+from tcb_ops.i18n import Text
+from tcb_ops.runs.ledger import SAME_RUN, Ledger
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.runs.next_commands import resume as resume_command
-from tcb_ops.runs.records import NewRun
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.records import RunRecord
-    from tcb_ops.runs.work import Work
-    from tcb_ops.settings import Settings
-
-__all__ = ["Choice", "Planned", "choose", "plan"]
+from tcb_ops.runs.records import NewRun, RunRecord
+from tcb_ops.runs.spec import RunSpec
+from tcb_ops.settings import Settings
 
 
 class Choice(StrEnum):
@@ -62,7 +55,7 @@ def choose(unfinished_since: float | None, now: float, *, new_run: bool) -> Choi
 
 def plan(
     ledger: Ledger,
-    work: Work,
+    work: RunSpec,
     settings: Settings,
     *,
     out: Path | None,
@@ -125,7 +118,7 @@ def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
     return Planned(run, resumed=True)
 
 
-def _same_work(ledger: Ledger, work: Work, settings: Settings, now: float) -> RunRecord | None:
+def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
     """The newest run that this work may go on with: unfinished, or done today but for its report."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
@@ -139,7 +132,7 @@ def _new_id(now: float, settings: Settings) -> str:
     return f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def _wanted(run: RunRecord, work: Work, settings: Settings) -> RunRecord:
+def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
     """Check that a run named with `--resume` is the one this command line means."""
     wrong: Text | None = None
     if run.finished_at is not None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tcb_ops.model import Outcome, Text
-
-__all__ = ["Progress", "Pulse"]
+from tcb_ops.i18n import Text
+from tcb_ops.model import Outcome
 
 WINDOW = 30.0
 """Seconds over which the rate is taken."""

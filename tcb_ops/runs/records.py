@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.content_types import content_type_of
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd, Text
+from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.schema import envs, rows, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import sqlalchemy as sa
-
-    from tcb_ops.model import Lang
-
-__all__ = [
-    "Earlier",
-    "EnvRecord",
-    "Meter",
-    "Moment",
-    "NewRun",
-    "RowRecord",
-    "RunRecord",
-    "Tally",
-    "check_order",
-    "check_runs",
-    "check_state",
-    "end_values",
-    "plan_values",
-    "read_end",
-    "read_env",
-    "read_row",
-    "read_run",
-    "run_values",
-    "stopped_value",
-    "valid_time",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = [
-    "ADDED_COLUMNS",
-    "SCHEMA",
-    "STORED",
-    "envs",
-    "exports",
-    "holders",
-    "rows",
-    "runs",
-    "spent",
-    "version",
-]
-
 SCHEMA = sa.MetaData()
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True), info={"current": 1})

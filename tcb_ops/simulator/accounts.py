@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 
-__all__ = ["PERMISSION_SETS", "Account", "Component", "EnvStatus", "Environment"]
-
 PERMISSION_SETS = frozenset({49, 64})
 """Either lets the platform use the merchant's cloud: 49 小程序云开发管理, 64 on older pages (domain.md §2.3)."""
 

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
-from tcb_ops.model import Owner
+from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator.accounts import Account, Component, Environment, EnvStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from tcb_ops.model import Merchant
-    from tcb_ops.simulator.tokens import Tokens
-
-__all__ = ["Authorizations", "Wants"]
+from tcb_ops.simulator.tokens import Tokens
 
 UPLOADS = {Owner.MERCHANT: "/tcb/uploadfile", Owner.PLATFORM: "/componenttcb/uploadfile"}
 

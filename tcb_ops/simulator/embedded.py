@@ -5,21 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tcb_ops.settings import NOT_STARTED
+from tcb_ops.model import Merchant
+from tcb_ops.settings import NOT_STARTED, Settings
 from tcb_ops.simulator.accounts import Component
-from tcb_ops.simulator.serve import Simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from tcb_ops.model import Merchant
-    from tcb_ops.settings import Settings
-
-__all__ = ["opened_target"]
+from tcb_ops.simulator.server import Simulator
 
 COMPONENT_APPID = "wxsimulatedplatform"
 """The platform's own appid, where the settings name none."""

@@ -51,12 +51,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tcb_ops.simulator.accounts import Account, Component, Environment
-
-__all__ = ["Etag", "Fault", "Faults", "Reset", "Step"]
+from tcb_ops.simulator.accounts import Account, Component, Environment
 
 
 class Step(StrEnum):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from enum import Enum, auto
 
-__all__ = ["Form", "boundary_of"]
-
 HEAD_LIMIT = 64 * 1024
 """Bytes that one part's head, or one field, may have: a key has 850, a token some 1,000."""
 

@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from tcb_ops.model import Text
+from tcb_ops.i18n import Text
 from tcb_ops.simulator.faults import Reset
-
-__all__ = [
-    "WrongError",
-    "calls",
-    "delay",
-    "errcode",
-    "number",
-    "numbers",
-    "one_of",
-    "plain",
-    "reset",
-    "text",
-    "yes_or_no",
-]
 
 
 class WrongError(Exception):

@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tcb_ops.simulator.answers import errcode_json
-from tcb_ops.simulator.authorizations import Wants
+from tcb_ops.simulator.authorizations import Authorizations, Wants
 from tcb_ops.simulator.faults import Reset, Step
 from tcb_ops.simulator.links import bucket_of, issue, link_url
-from tcb_ops.simulator.wire import instead, json_answer, read_object, token_of, within
+from tcb_ops.simulator.responses import errcode_json, instead, json_answer, read_object, token_of, within
+from tcb_ops.simulator.state import SimulatorState
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-    from tcb_ops.simulator.authorizations import Authorizations
-    from tcb_ops.simulator.books import Books
-
-__all__ = ["LONGEST_PATH", "Platform", "path_allowed", "read_body"]
 
 LONGEST_PATH = 850
 """Bytes of a path in UTF-8: the store's limit for a key (436/14518)."""
@@ -28,7 +23,9 @@ _WANTS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants.
 class Platform:
     """Answers link calls of those who may make them."""
 
-    def __init__(self, books: Books, known: Authorizations, link_lifetime: int, *, raw_urls: bool) -> None:
+    def __init__(
+        self, books: SimulatorState, known: Authorizations, link_lifetime: int, *, raw_urls: bool
+    ) -> None:
         self.base = ""
         """`http://127.0.0.1:PORT`, once it listens."""
         self._books = books

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.model import Text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-__all__ = ["Tokens"]
+from tcb_ops.i18n import Text
 
 
 class Tokens:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import nbformat
 import pytest
 from jupyter_lab import lab_server, launch, opened_page
-from shop import write_csv
+from workspace import write_csv
 
 from tcb_ops.model import Merchant
-from tcb_ops.reports.pdf import find_chromium
+from tcb_ops.notebooks.workspace import NOTEBOOKS
+from tcb_ops.reports.formats.pdf import find_chromium
 from tcb_ops.simulator import Faults, Simulator
-from tcb_ops.workspace import NOTEBOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
+from tcb_ops.notebooks.workspace import notebook_names
 from tcb_ops.simulator import Fault
-from tcb_ops.workspace import notebook_names
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.browser, pytest.mark.xdist_group("browser")]
 

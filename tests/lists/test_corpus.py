@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.doors.cli import run
+from tcb_ops.cli.main import run
 from tcb_ops.lists import read_merchants, read_paths
 
 if TYPE_CHECKING:

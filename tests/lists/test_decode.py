@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError
-from tcb_ops.lists.decode import opened
+from tcb_ops.lists.source import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable

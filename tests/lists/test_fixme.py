@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.lists.fixme import write_fixme
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.problems import format_problem
-from tcb_ops.model import Lang, Problem, Text
+from tcb_ops.lists.problems import format_problem, write_fixme
+from tcb_ops.model import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable

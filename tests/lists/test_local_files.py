@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tcb_ops.lists.files import MAX_FILE_BYTES, Files, Found, Unfit
+from tcb_ops.lists.local_files import MAX_FILE_BYTES, Files, Found, Unfit
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.lists.roster import read_roster
+from tcb_ops.lists.merchants_editor import read_roster
 from tcb_ops.model import Merchant, Owner
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.i18n import Lang
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import Lang, Row
+from tcb_ops.model import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable

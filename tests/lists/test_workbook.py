@@ -16,10 +16,9 @@ import xlsxwriter
 
 from tcb_ops.errors import InputError
 from tcb_ops.lists import read_paths, write_fixme
-from tcb_ops.lists.odd import Kind, NotText
-from tcb_ops.lists.package import Package
-from tcb_ops.lists.sheet import read_rows
-from tcb_ops.lists.values import Formats, Strings
+from tcb_ops.xlsx.package import Package
+from tcb_ops.xlsx.sheet import read_rows
+from tcb_ops.xlsx.values import Formats, Kind, NonTextCell, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +81,7 @@ def test_two_other_readers_see_the_same_cells(name: str) -> None:
         assert row.hidden == sheet.row_dimensions[row.line].hidden
         for column, (ours, theirs) in enumerate(zip(row.cells, shown[row.line - 1], strict=False), 1):
             cell = sheet.cell(row.line, column)
-            if isinstance(ours, NotText):
+            if isinstance(ours, NonTextCell):
                 assert ours.kind in KINDS[cell.data_type]
                 assert ours.ref == cell.coordinate
             else:

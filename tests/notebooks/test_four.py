@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tcb_ops.doors.cli import run as run_command
-from tcb_ops.workspace import NOTEBOOKS, notebook_names
+from tcb_ops.cli.main import run as run_command
+from tcb_ops.notebooks.workspace import NOTEBOOKS, notebook_names
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.notebook]
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import pytest
 
 from tcb_ops import panels
-from tcb_ops.model import Lang
+from tcb_ops.i18n import Lang
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tcb_ops.panels.brake import released
+from tcb_ops.panels.action_button import released
 
 
 @pytest.mark.parametrize(

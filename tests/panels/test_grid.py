@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from tcb_ops.model import Lang, Outcome, Reason
+from tcb_ops.i18n import Lang
+from tcb_ops.model import Outcome, Reason
 from tcb_ops.panels.grid import GRID_LINES, Line, lines_of, render_grid, state_of
-from tcb_ops.panels.looks import State, render_look, state_of_run
-from tcb_ops.panels.markup import esc
-from tcb_ops.panels.watching import until_next
+from tcb_ops.panels.html import esc
+from tcb_ops.panels.run_monitor import until_next
+from tcb_ops.panels.run_summary import State, render_look, state_of_run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from shop import BOOKS, TEA
+from workspace import BOOKS, TEA
 
 import tcb_ops as tcb
 from tcb_ops.simulator import Fault

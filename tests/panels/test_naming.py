@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import TEA, write_csv
+from workspace import TEA, write_csv
 
-from tcb_ops.model import Lang, Text
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.panels.naming import LINKS_GO_TO, REPORT, beyond, here
-from tcb_ops.panels.voice import Voice
+from tcb_ops.panels.worker import Worker
 
 
 def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
-    voice = Voice(Lang.EN, None)
+    voice = Worker(Lang.EN, None)
     said = "Check --root. To resume it:\ntcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a"
     voice.say(Text(said, said))
     shown = html.unescape(voice.line.value)
@@ -46,7 +46,7 @@ def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
     ids=["begin anew", "root", "out of links", "out of a report", "no out", "only there", "no option"],
 )
 def test_an_option_is_called_what_it_is_called_here(read: Any, said: str, out: Text | None, shown: str):
-    voice = Voice(Lang.EN, out)
+    voice = Worker(Lang.EN, out)
     voice.say(Text(said, said))
     assert read(voice.line) == shown
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shop import BOOKS, TEA, many
+from workspace import BOOKS, TEA, many
 
 from tcb_ops import panels
 from tcb_ops.errors import UsageError
-from tcb_ops.panels.looks import State
+from tcb_ops.panels.run_summary import State
 from tcb_ops.simulator import Fault
 
 

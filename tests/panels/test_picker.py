@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Lang, Text
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.panels.picker import LARGEST_UPLOAD, LIST_ENDINGS, SHOWN, Picker, entries
-from tcb_ops.panels.voice import Voice
+from tcb_ops.panels.worker import Worker
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def a_picker(**options: Any) -> tuple[Picker, Voice, list[str]]:
+def a_picker(**options: Any) -> tuple[Picker, Worker, list[str]]:
     picked: list[str] = []
-    voice = Voice(Lang.EN)
+    voice = Worker(Lang.EN)
     picker = Picker(voice, "op-x", Text("List", "清单"), picked=lambda: picked.append(picker.path), **options)
     return picker, voice, picked
 

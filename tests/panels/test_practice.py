@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shop import QUICK
+from workspace import QUICK
 
 import tcb_ops as tcb
 from tcb_ops.model import GOOD

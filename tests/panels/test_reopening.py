@@ -9,9 +9,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shop import BOOKS
+from workspace import BOOKS
 
-from tcb_ops.panels.looks import State
+from tcb_ops.panels.run_summary import State
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shop import BOOKS, TEA, TEA_TEST, many
+from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.doors.going import held_by
 from tcb_ops.model import Merchant
-from tcb_ops.panels.looks import State
+from tcb_ops.panels.run_summary import State
+from tcb_ops.run_handle import held_by
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Lang, Text
-from tcb_ops.panels.voice import Voice
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.panels.worker import Worker
 
 if TYPE_CHECKING:
     import pytest
@@ -21,7 +21,7 @@ def broken() -> None:
 
 
 def test_our_own_errors_are_said_in_the_panel_s_language(read: Any, lang: str):
-    voice = Voice(Lang(lang))
+    voice = Worker(Lang(lang))
 
     def refused() -> None:
         raise UsageError(Text("Not like this.", "不能这样。"))
@@ -33,7 +33,7 @@ def test_our_own_errors_are_said_in_the_panel_s_language(read: Any, lang: str):
 def test_a_defect_is_said_in_words_and_its_trace_is_in_the_log_only(
     read: Any, caplog: pytest.LogCaptureFixture
 ):
-    voice = Voice(Lang.EN)
+    voice = Worker(Lang.EN)
     with caplog.at_level(logging.ERROR, "tcb_ops.panels"):
         voice.start(broken)
         voice.settle()
@@ -43,7 +43,7 @@ def test_a_defect_is_said_in_words_and_its_trace_is_in_the_log_only(
 
 
 def test_one_thing_is_done_at_a_time_and_buttons_are_armed_anew_after_it(read: Any):
-    voice, go, told = Voice(Lang.EN), threading.Event(), []
+    voice, go, told = Worker(Lang.EN), threading.Event(), []
     voice.tells = lambda: told.append(voice.busy)
     voice.start(lambda: go.wait(10) and None)
     voice.start(broken)
@@ -55,7 +55,7 @@ def test_one_thing_is_done_at_a_time_and_buttons_are_armed_anew_after_it(read: A
 
 
 def test_it_is_at_rest_only_when_its_end_was_told():
-    voice, go, told = Voice(Lang.EN), threading.Event(), []
+    voice, go, told = Worker(Lang.EN), threading.Event(), []
     ended = threading.Event()
 
     def tells() -> None:
@@ -73,7 +73,7 @@ def test_it_is_at_rest_only_when_its_end_was_told():
 
 
 def test_what_waits_is_done_next_and_of_several_the_last():
-    voice, go, done = Voice(Lang.EN), threading.Event(), []
+    voice, go, done = Worker(Lang.EN), threading.Event(), []
     voice.start(lambda: go.wait(10) and None)
     voice.start(lambda: done.append("first"), waits=True)
     voice.start(lambda: done.append("last"), waits=True)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import ipywidgets as widgets
-from shop import BOOKS, TEA
+from workspace import BOOKS, TEA
 
 from tcb_ops.simulator import Fault
 

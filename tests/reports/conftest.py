@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.model import Kind, Lang, Outcome, Reason, Row, RowEnd, Text
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord

@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tcb_ops.model import GOOD, Lang, Outcome, Reason, Row, RowEnd
-from tcb_ops.reports.files import RESULT_COLUMNS, Clock, write_errcodes, write_rows
-from tcb_ops.reports.table import errcode_table
+from tcb_ops.i18n import Lang
+from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
+from tcb_ops.reports.errcode_table import errcode_table
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, write_errcodes, write_rows
 from tcb_ops.runs.records import RowRecord
 
 if TYPE_CHECKING:

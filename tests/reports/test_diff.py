@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from tcb_ops.errors import UsageError
-from tcb_ops.model import Kind, Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Kind, Outcome, Reason, RowEnd
 from tcb_ops.reports.diff import Change, change, diff_verdict
-from tcb_ops.reports.diff_table import render_diff
+from tcb_ops.reports.formats.terminal import render_diff
 from tcb_ops.run import Diff
 from tcb_ops.runs.records import EnvRecord, Meter
 

@@ -10,11 +10,20 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd, Text
-from tcb_ops.reports.final import final_ledger
-from tcb_ops.reports.remedies import remedies
-from tcb_ops.reports.table import Cause, _share, by_code, causes, errcode_table, in_short, render_errcodes
-from tcb_ops.reports.wording import why
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import GOOD, Outcome, Reason, RowEnd
+from tcb_ops.reports.errcode_table import (
+    Cause,
+    _share,
+    by_code,
+    causes,
+    errcode_table,
+    in_short,
+    render_errcodes,
+)
+from tcb_ops.reports.explanations import why
+from tcb_ops.reports.merged_run import final_ledger
+from tcb_ops.reports.next_actions import next_actions
 from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:
@@ -70,7 +79,7 @@ def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..
         assert meaning.of(lang) in shown
         assert action.of(lang) in shown
         assert shown.count("40001 · ") == 2
-        remedied = {remedy.meaning: remedy for remedy in remedies(ledger.tallies(reported.run))}
+        remedied = {remedy.meaning: remedy for remedy in next_actions(ledger.tallies(reported.run))}
         assert remedied[meaning].code == "40001"
         assert [remedy.detail for remedy in remedied.values() if remedy.detail] == [
             said.replace("PLANTED9", "•••")
@@ -127,7 +136,7 @@ def test_merchants_without_a_token_are_told_why_each_once() -> None:
 
     groups = [group("wx1", "HTTP 404"), group("wx2", "HTTP 500"), group("wx3", "HTTP 404")]
     assert [found.detail for found in by_code(causes(groups))] == ["…: HTTP 404 / …: HTTP 500"]
-    assert [found.detail for found in remedies(groups)] == ["…: HTTP 404 / …: HTTP 500"]
+    assert [found.detail for found in next_actions(groups)] == ["…: HTTP 404 / …: HTTP 500"]
 
 
 def test_a_small_table_in_english() -> None:

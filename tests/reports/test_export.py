@@ -18,9 +18,10 @@ import pytest
 from filelock import FileLock
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.model import Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.export import _put, check_destination
-from tcb_ops.reports.leaks import CHUNK, find_leak
+from tcb_ops.reports.secret_scan import CHUNK, find_leak
 from tcb_ops.reports.verify import verify
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import Meter

@@ -12,7 +12,7 @@ import pytest
 
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
-from tcb_ops.reports.final import final_ledger, last_state
+from tcb_ops.reports.merged_run import final_ledger, last_state
 from tcb_ops.reports.summary import summary
 from tcb_ops.run import Run
 from tcb_ops.runs.records import Meter, NewRun, RowRecord

@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tcb_ops.errcodes import all_errcodes
-from tcb_ops.model import Lang
-from tcb_ops.reports.folding import Folded, fold
+from tcb_ops.i18n import Lang
+from tcb_ops.reports.formats.terminal import Wrapped, fold
 
 
 @pytest.mark.parametrize(
@@ -46,5 +46,5 @@ def test_nothing_is_lost_and_no_line_is_short_for_nothing(lang: Lang, width: int
 
 def test_it_is_drawn_to_the_width_there_is() -> None:
     out = io.StringIO()
-    Console(file=out, width=10).print(Folded("61007 请重新授权", bold=5))
+    Console(file=out, width=10).print(Wrapped("61007 请重新授权", bold=5))
     assert out.getvalue() == "61007 请重\n新授权\n"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from tcb_ops.model import Lang, Outcome, Reason, RowEnd
-from tcb_ops.reports.files import RESULT_COLUMNS
-from tcb_ops.reports.frames import causes_frame, errcodes_frame, results_frame, timeline_frame
-from tcb_ops.reports.inline import run_html
-from tcb_ops.reports.table import errcode_table
+from tcb_ops.i18n import Lang
+from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports.errcode_table import errcode_table
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS
+from tcb_ops.reports.formats.frames import causes_frame, errcodes_frame, results_frame, timeline_frame
+from tcb_ops.reports.formats.notebook import run_html
 from tcb_ops.runs.records import EnvRecord
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.heat import CODES, MERCHANTS, WARMEST, heat, warmth
+from tcb_ops.reports.errcode_matrix import CODES, MERCHANTS, WARMEST, heat, warmth
 from tcb_ops.runs.records import Tally
 
 

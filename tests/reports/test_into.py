@@ -16,9 +16,10 @@ from colleagues import ENVS, GOOD, HEADERS, REFUSED, full_workbook, send
 from openpyxl.utils.escape import unescape
 
 from tcb_ops.errors import InputError, StoppedError, UsageError
-from tcb_ops.model import Lang, Outcome, Reason, RowEnd
-from tcb_ops.reports import into
-from tcb_ops.reports.into import write_apart, write_into
+from tcb_ops.i18n import Lang
+from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports import annotate_workbook as into
+from tcb_ops.reports.annotate_workbook import write_apart, write_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

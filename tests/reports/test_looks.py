@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from tcb_ops.model import Lang, Outcome, Reason, RowEnd, Text
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.diff import compare
+from tcb_ops.reports.formats.html import page as page_of
+from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
 from tcb_ops.reports.history import history
-from tcb_ops.reports.page import page as page_of
-from tcb_ops.reports.pdf import find_chromium, write_pdf
 from tcb_ops.runs.records import EnvRecord, Meter
 from tcb_ops.settings import Settings
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from tcb_ops.model import GOOD, Kind, Lang, Outcome, Reason, RowEnd, Text
-from tcb_ops.reports.final import final_ledger
-from tcb_ops.reports.wording import OUTCOMES
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import GOOD, Kind, Outcome, Reason, RowEnd
+from tcb_ops.reports.explanations import OUTCOMES
+from tcb_ops.reports.merged_run import final_ledger
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.stops import interrupted
+from tcb_ops.runs.stop_errors import interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.reports.pdf import CHROMIUM, find_chromium, write_pdf
+from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium, write_pdf
 
 if TYPE_CHECKING:
     from collections.abc import Callable

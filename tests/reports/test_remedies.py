@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.errcodes import all_errcodes, all_store_codes
-from tcb_ops.model import Outcome, Reason, Text
-from tcb_ops.reports.remedies import REASON_NAMES, Per, per, remedies, short_name
+from tcb_ops.i18n import Text
+from tcb_ops.model import Outcome, Reason
+from tcb_ops.reports.next_actions import REASON_NAMES, Per, next_actions, per, short_name
 from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def tally(rows: int, errcode: int | None = None, *, at: int = 0, env: str = "", 
 
 
 def test_what_mends_most_rows_per_action_comes_first() -> None:
-    found = remedies(
+    found = next_actions(
         [
             *(tally(30, 85088, at=at) for at in range(10)),  # 300 rows, but ten merchants
             tally(40, 40097),  # one list
@@ -69,7 +70,7 @@ def test_what_mends_most_rows_per_action_comes_first() -> None:
 
 
 def test_a_cause_is_one_line_over_merchants_environments_and_outcomes() -> None:
-    (remedy,) = remedies(
+    (remedy,) = next_actions(
         [
             tally(3, 61007, at=1),
             tally(800, 61007, at=1, env="other", outcome=SKIPPED, reason=Reason.BREAKER),
@@ -98,7 +99,7 @@ STOPPED = [
 def test_rows_that_a_breaker_stopped_are_one_cause_with_the_rows_that_tripped_it(
     tripped: Reason, stopped: Reason, errcode: int | None, store: str
 ) -> None:
-    found = remedies(
+    found = next_actions(
         [
             tally(3, errcode, reason=tripped, store_code=store, outcome=FAILED if store else REFUSED),
             tally(37, errcode, reason=stopped, store_code=store, outcome=SKIPPED),
@@ -108,7 +109,7 @@ def test_rows_that_a_breaker_stopped_are_one_cause_with_the_rows_that_tripped_it
 
 
 def test_of_causes_that_are_equally_worth_mending_the_one_with_most_rows_comes_first() -> None:
-    found = remedies(
+    found = next_actions(
         [
             tally(12, -501000),
             *(tally(12, 61007, at=at) for at in range(5)),
@@ -121,7 +122,7 @@ def test_of_causes_that_are_equally_worth_mending_the_one_with_most_rows_comes_f
 
 
 def test_a_dead_token_has_another_remedy_than_its_errcode() -> None:
-    found = remedies([tally(1, 40001), tally(2, 40001, at=1, reason=Reason.DEAD_TOKEN)])
+    found = next_actions([tally(1, 40001), tally(2, 40001, at=1, reason=Reason.DEAD_TOKEN)])
     assert len({remedy.action for remedy in found}) == len(found) == 2
 
 
@@ -131,7 +132,7 @@ def test_each_row_that_is_not_good_is_in_exactly_one_remedy(a_run: Callable[...,
     bad = {group.outcome: 0 for group in groups}
     for group in groups:
         bad[group.outcome] += group.rows
-    found = remedies(groups)
+    found = next_actions(groups)
     assert sum(remedy.rows for remedy in found) == sum(
         rows for outcome, rows in bad.items() if outcome not in {"linked", "uploaded", "unchanged"}
     )

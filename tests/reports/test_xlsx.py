@@ -15,11 +15,12 @@ import pytest
 import python_calamine
 from openpyxl.utils.escape import unescape  # which openpyxl leaves to its caller
 
-from tcb_ops.model import GOOD, Lang, Outcome, Reason, RowEnd
-from tcb_ops.reports import workbook
-from tcb_ops.reports.files import RESULT_COLUMNS
-from tcb_ops.reports.remedies import remedies
-from tcb_ops.reports.workbook import CUT, LONGEST, write_workbook
+from tcb_ops.i18n import Lang
+from tcb_ops.model import GOOD, Outcome, Reason, RowEnd
+from tcb_ops.reports.formats import xlsx as workbook
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS
+from tcb_ops.reports.formats.xlsx import CUT, LONGEST, write_workbook
+from tcb_ops.reports.next_actions import next_actions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +103,7 @@ def test_causes_come_in_the_order_of_what_to_do_next(
 ) -> None:
     reported = a_run()
     book = write(reported, tmp_path / "report.xlsx", in_english)
-    wanted = remedies(reported.ledger.tallies(reported.run))
+    wanted = next_actions(reported.ledger.tallies(reported.run))
     rows = lines(book["causes"])[1:]
     assert [(row[0], row[3], row[4], row[5]) for row in rows] == [
         (remedy.code, remedy.rows, len(remedy.merchants), remedy.envs) for remedy in wanted

@@ -4,7 +4,7 @@ import hashlib
 import sqlite3
 
 import pytest
-from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Whole
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Whole
 
 import tcb_ops as tcb
 from tcb_ops.simulator import Fault, Step

@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
-from tcb_ops.platform.tokens import Token
-from tcb_ops.runs.board import REFILL, Account, Board, Env, Job, Lane, lanes_of
-from tcb_ops.runs.pacing import Pace, Slowdown
+from tcb_ops.runs.limits import RunLimits, Slowdown
 from tcb_ops.runs.records import EnvRecord
+from tcb_ops.runs.scheduler import REFILL, Account, Env, Lane, Scheduler, Task, lanes_of
+from tcb_ops.wechat.tokens import Token
 
-PACE = Pace(slow_wait=60.0)
+PACE = RunLimits(slow_wait=60.0)
 TOKEN = Token(Secret("token"))
 CLOSED = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
 
@@ -40,32 +40,32 @@ class Floor:
                 Row(line + n, env.name, f"{n}.png", mine.appid, "", "", ()) for n in range(1, count + 1)
             ]
             line += count
-        self.board = Board(self.lanes)
+        self.board = Scheduler(self.lanes)
         self.refills: Counter[int] = Counter()
 
     def refill(self) -> None:
-        thirsty, self.board.thirsty = self.board.thirsty, []
-        for lane in thirsty:
+        needs_refill, self.board.needs_refill = self.board.needs_refill, []
+        for lane in needs_refill:
             self.refills[lane.no] += 1
             rest = [row for row in self.ledger[lane.no] if row.line > lane.last_line]
             self.board.refilled(lane, rest[:REFILL])
 
-    def take(self, now: float = 0.0) -> Job | None:
+    def take(self, now: float = 0.0) -> Task | None:
         """The next row, refilling as the engine does."""
         job = self.board.take(now)
-        while job is None and self.board.thirsty:
+        while job is None and self.board.needs_refill:
             self.refill()
             job = self.board.take(now)
         return job
 
-    def take_all(self, most: int = 10_000, now: float = 0.0) -> list[Job]:
-        jobs: list[Job] = []
+    def take_all(self, most: int = 10_000, now: float = 0.0) -> list[Task]:
+        jobs: list[Task] = []
         while len(jobs) < most and (job := self.take(now)) is not None:
             jobs.append(job)
         return jobs
 
 
-def envs(jobs: list[Job]) -> list[str]:
+def envs(jobs: list[Task]) -> list[str]:
     return [job.row.env for job in jobs]
 
 
@@ -105,7 +105,7 @@ def test_a_row_that_waits_keeps_its_place_in_flight() -> None:
     first, second = floor.take_all()
     floor.board.wait(first, until=5.0)
     assert floor.take(now=4.9) is None
-    assert floor.board.next_strike() == 5.0
+    assert floor.board.next_timer() == 5.0
     assert floor.take(now=5.0) is first
     floor.board.release(second)
     assert floor.take(now=5.0) is not None
@@ -124,7 +124,7 @@ def test_a_paused_scope_hands_out_nothing_and_the_others_go_on(scope: str) -> No
     paused = floor.lanes[0].env.pace if scope == "env" else floor.lanes[0].account.pace
     paused.told(0.0, PACE)
     assert set(envs(floor.take_all(now=59.9))) == {"env1"}
-    assert floor.board.next_strike() == 60.0
+    assert floor.board.next_timer() == 60.0
     assert set(envs(floor.take_all(now=60.0))) == {"env0"}
 
 
@@ -140,9 +140,9 @@ def test_the_rate_of_a_merchant_is_kept_over_its_environments() -> None:
     account = floor.lanes[0].account
     taken: list[float] = []
     now = 0.0
-    while (job := floor.take(now)) or floor.board.next_strike() is not None:
+    while (job := floor.take(now)) or floor.board.next_timer() is not None:
         if job is None:
-            now = floor.board.next_strike() or now
+            now = floor.board.next_timer() or now
             continue
         account.next_call = max(now, account.next_call) + 0.5  # as the engine does at 2 calls a second
         taken.append(now)
@@ -189,13 +189,13 @@ def test_a_lane_asks_for_each_refill_once() -> None:
     for _ in range(5):
         assert floor.board.take(0.0) is None
         floor.board.enqueue(floor.lanes[0])
-    assert floor.board.thirsty == floor.lanes
+    assert floor.board.needs_refill == floor.lanes
     floor.refill()
     jobs = []
     while (job := floor.board.take(0.0)) is not None:  # the ledger is still being read
         jobs.append(job)
     assert len(jobs) == REFILL
-    assert floor.board.thirsty == floor.lanes
+    assert floor.board.needs_refill == floor.lanes
     floor.refill()
     assert floor.refills == {0: 2}
 
@@ -242,7 +242,7 @@ def test_whatever_happens_limits_hold_and_every_row_ends_once(seed: int) -> None
         per_account=chance.choice([2, 64]),
         shared=chance.random() < 0.5,
     )
-    in_hand: list[Job] = []
+    in_hand: list[Task] = []
     waiting: set[int] = set()
     begun: Counter[int] = Counter()
     ended: Counter[int] = Counter()
@@ -263,14 +263,14 @@ def test_whatever_happens_limits_hold_and_every_row_ends_once(seed: int) -> None
                     floor.board.wait(job, now + chance.random() * 5)
                     waiting.add(job.row.line)
                 case 1:
-                    job.lane.env.pace.told(now, Pace(slow_wait=3.0))
+                    job.lane.env.pace.told(now, RunLimits(slow_wait=3.0))
                     floor.board.again(job)
                     waiting.add(job.row.line)
                 case _:
                     floor.board.release(job)
                     job.lane.env.pace.row_good()
                     ended[job.row.line] += 1
-        elif (strike := floor.board.next_strike()) is not None:
+        elif (strike := floor.board.next_timer()) is not None:
             now = max(now, strike)
         elif all(lane.spent for lane in floor.lanes):
             break
@@ -289,9 +289,9 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
     places = [
         EnvRecord(no, env, appid, "", owner, left=False) for no, (env, appid, owner) in enumerate(listed)
     ]
-    merchant, own, other, its_own = (lane.account for lane in lanes_of(places, Pace(per_env=2), "wxp"))
+    merchant, own, other, its_own = (lane.account for lane in lanes_of(places, RunLimits(per_env=2), "wxp"))
     assert own is other
     assert len({id(merchant), id(own), id(its_own)}) == 3
     assert [account.appid for account in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
     assert [account.pace.limit for account in (merchant, own, its_own)] == [2, 4, 2]
-    assert lanes_of(places, Pace())[1].account.appid == "", "no component: no token"
+    assert lanes_of(places, RunLimits())[1].account.appid == "", "no component: no token"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd, Text
+from tcb_ops.i18n import Text
+from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
 

@@ -11,13 +11,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.model import Outcome
-from tcb_ops.runs.pacing import Pace
-from tcb_ops.simulator import Fault, Faults, Simulator, implied_outcomes
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.simulator import Fault, Faults, Simulator, expected_outcomes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress
 
-FEW = Pace(concurrency=8, per_env=4, backoff=0.01, slow_wait=0.05, patience=0.3)
+FEW = RunLimits(concurrency=8, per_env=4, backoff=0.01, slow_wait=0.05, patience=0.3)
 HELD = [Fault(delay=0.01)]
 """Calls that take long enough for a test to act in mid-run."""
 
@@ -47,7 +47,7 @@ else:
 """
 
 
-def start(shop: Shop, kind: str, pace: Pace = FEW, **options: Any) -> tcb.Working:
+def start(shop: Shop, kind: str, pace: RunLimits = FEW, **options: Any) -> tcb.RunHandle:
     options |= {"settings": shop.settings, "pace": pace}
     if kind == "links":
         return tcb.start_links(shop.read(), out=shop.folder / "links.csv", **options)
@@ -206,7 +206,7 @@ def test_a_target_that_comes_back_in_time_is_found_again(
 ) -> None:
     shop = open_shop(many(TEA, BOOKS, rows=100), HELD)
     looks: list[Progress] = []
-    pace = Pace(concurrency=8, backoff=0.02, patience=30)
+    pace = RunLimits(concurrency=8, backoff=0.02, patience=30)
     working = start(shop, "upload", pace, progress=looks.append)
     until(lambda: shop.sim.stats.get("stored", 0) >= 40)
     shop.sim.__exit__(None, None, None)
@@ -330,7 +330,7 @@ def test_faults_of_a_plan_end_as_the_plan_implies(open_shop: OpenShop, whole: Wh
     for record in run.rows():
         row = record.row
         siblings = [m.env for m in shop.merchants if m.appid == row.appid and m.env != row.env]
-        implied = implied_outcomes(
+        implied = expected_outcomes(
             Faults(tuple(plan)),
             row.env,
             row.appid,

@@ -11,17 +11,17 @@ from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, many
 
 import tcb_ops as tcb
-from tcb_ops.doors.cli import run as run_command
+from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError
 from tcb_ops.model import Reason, RowEnd
 from tcb_ops.runs.integrity import check_file
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.plan import plan
 from tcb_ops.runs.records import Meter
-from tcb_ops.runs.work import list_work
+from tcb_ops.runs.spec import list_spec
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def command(shop: Shop, ledger: Path, *words: str) -> tuple[int, str, str]:
 def write_run(shop: Shop, number: int) -> None:
     """Write a finished run of the shop's list, one row in seven refused."""
     with closing(Ledger(shop.settings.ledger)) as ledger:
-        work = list_work(shop.read(), tcb.Kind.UPLOAD)
+        work = list_spec(shop.read(), tcb.Kind.UPLOAD)
         run = plan(ledger, work, shop.settings, out=None, manner={}, new_run=True, now=1.7e9 + number).run
         refused = {"outcome": tcb.Outcome.REFUSED, "reason": Reason.REFUSED, "errcode": 40097, "errmsg": "no"}
         good = {
@@ -251,7 +251,7 @@ def test_rows_that_vanish_while_the_run_works_are_no_success(open_shop: OpenShop
             lost = True
             sql(shop.folder / "ledger.db", "DELETE FROM rows WHERE line = 41")
 
-    pace = tcb.Pace(concurrency=2, per_env=2, backoff=0.01)
+    pace = tcb.RunLimits(concurrency=2, per_env=2, backoff=0.01)
     with pytest.raises(LedgerDamagedError, match="40 rows, but 39"):
         tcb.upload(shop.read(), settings=shop.settings, pace=pace, progress=lose).counts  # noqa: B018
 

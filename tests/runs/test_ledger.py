@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shop import BOOKS, TEA, OpenShop, Until, Whole, many
+from workspace import BOOKS, TEA, OpenShop, Until, Whole, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import LedgerError, RunNotFoundError, UsageError
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd, Text
+from tcb_ops.i18n import Text
+from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
 from tcb_ops.simulator import Fault

@@ -13,13 +13,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
-from shop import BOOKS, QUICK, TEA, OpenShop, many
+from workspace import BOOKS, QUICK, TEA, OpenShop, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Kind, Link, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.linksfile import LINK_COLUMNS, LinksFile, check_columns
+from tcb_ops.runs.links_file import LINK_COLUMNS, LinksFile, check_columns
 from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
-from shop import TEA, OpenShop, Until, many
+from workspace import TEA, OpenShop, Until, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError

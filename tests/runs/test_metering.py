@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from shop import QUICK, TEA, OpenShop, Shop, many
+from workspace import QUICK, TEA, OpenShop, Shop, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.metering import PHASES, Metering
+from tcb_ops.runs.phase_timer import PHASES, PhaseTimer
 from tcb_ops.runs.records import Meter
 from tcb_ops.simulator import Fault
 
@@ -61,7 +61,7 @@ def test_time_goes_to_what_the_run_waits_for(
     slots: int, there: dict[str, int], room: bool, shared: dict[str, float]
 ) -> None:
     watch = Watch()
-    meter = Metering(slots, watch)
+    meter = PhaseTimer(slots, watch)
     for phase, count in there.items():
         for _ in range(count):
             meter.enter(phase)
@@ -73,7 +73,7 @@ def test_time_goes_to_what_the_run_waits_for(
 
 def test_what_was_left_is_not_counted_any_more() -> None:
     watch = Watch()
-    meter = Metering(1, watch)
+    meter = PhaseTimer(1, watch)
     meter.enter("link")
     watch.now = 2.0
     meter.leave("link")

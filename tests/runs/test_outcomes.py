@@ -11,14 +11,14 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole, many
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant, Outcome, Reason
-from tcb_ops.platform.tokens import Token
-from tcb_ops.runs.pacing import Pace
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.simulator import Etag, Fault, Reset, Step
 from tcb_ops.simulator.links import bucket_of
+from tcb_ops.wechat.tokens import Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 ONE = [(TEA.env, "banner/1.png")]
 ONCE, TWICE, THRICE = ((1, 1),), ((1, 2),), ((1, 3),)
 STORE = Step.STORE
-NARROW = Pace(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
+NARROW = RunLimits(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
 
 
-def upload(shop: Shop, pace: Pace = QUICK, **options: Any) -> Run:
+def upload(shop: Shop, pace: RunLimits = QUICK, **options: Any) -> Run:
     return tcb.upload(shop.read(), settings=shop.settings, pace=pace, **options)
 
 
-def links(shop: Shop, pace: Pace = QUICK, **options: Any) -> Run:
+def links(shop: Shop, pace: RunLimits = QUICK, **options: Any) -> Run:
     out = shop.folder / "links.csv"
     return tcb.links(shop.read(), settings=shop.settings, pace=pace, out=out, **options)
 
@@ -302,7 +302,7 @@ def test_rows_that_end_otherwise_in_between_keep_the_breaker_closed(
     open_shop: OpenShop, whole: Whole
 ) -> None:
     shop = open_shop(many(TEA, rows=30), [Fault(path="banner/?[05].png", errcode=85088)])
-    run = upload(shop, Pace(concurrency=1, per_env=1, backoff=0.01))
+    run = upload(shop, RunLimits(concurrency=1, per_env=1, backoff=0.01))
     assert whole(run, 30) == {"uploaded": 26, "refused": 4}
 
 
@@ -314,7 +314,7 @@ def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
 ) -> None:
     slow = Fault(env=TEA.env, path="banner/0.png", calls=((1, 6),), errcode=45011)
     shop = open_shop(many(TEA, rows=1) + many(TEA_TEST, rows=60) + many(BOOKS, rows=20), [slow])
-    run = upload(shop, Pace(per_env=1, backoff=0.01, slow_wait=0.2))
+    run = upload(shop, RunLimits(per_env=1, backoff=0.01, slow_wait=0.2))
     assert whole(run, 81) == {"uploaded": 81}
     calls = shop.sim.calls
     last_told = max(n for n, call in enumerate(calls) if call.answer == 45011)
@@ -340,7 +340,7 @@ def test_a_slow_environment_pauses_alone_and_counts_no_attempt(
 ) -> None:
     shop = open_shop(many(TEA, TEA_TEST, rows=20), [fault])
     began = time.monotonic()
-    run = upload(shop, Pace(per_env=1, backoff=0.01, slow_wait=0.05))
+    run = upload(shop, RunLimits(per_env=1, backoff=0.01, slow_wait=0.05))
     assert whole(run, 40) == {"uploaded": 40}
     assert time.monotonic() - began >= 6 * 0.05
     calls = shop.sim.calls
@@ -352,7 +352,7 @@ def test_a_slow_environment_pauses_alone_and_counts_no_attempt(
 
 def test_patience_with_a_slow_merchant_ends_its_rows(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=30), [Fault(appid=TEA.appid, errcode=45011)])
-    run = upload(shop, Pace(slow_wait=0.05, patience=0.2))
+    run = upload(shop, RunLimits(slow_wait=0.05, patience=0.2))
     counts = whole(run, 90)
     assert counts["uploaded"] == 30 == outcomes(run, BOOKS.env)["uploaded"]
     ill = [end for end in ends(run) if end.outcome is not Outcome.UPLOADED]
@@ -367,7 +367,7 @@ def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_shop: OpenSh
     shop = open_shop(
         [(TEA.env, "a.png"), (TEA.env, "b.png")], [*refused_then_busy, Fault(path="b.png", errcode=45011)]
     )
-    run = upload(shop, Pace(backoff=0.5, slow_wait=0.05, patience=0.1), tokens=Rotating(shop))
+    run = upload(shop, RunLimits(backoff=0.5, slow_wait=0.05, patience=0.1), tokens=Rotating(shop))
     assert [(end.outcome, end.errcode) for end in ends(run)] == [
         (Outcome.NOT_ATTEMPTED, 45011),
         (Outcome.REFUSED, 45011),
@@ -408,7 +408,7 @@ def test_rows_about_to_begin_while_the_token_is_refused_do_not_trip(
     open_shop: OpenShop, whole: Whole
 ) -> None:
     shop = open_shop(many(TEA, rows=300), [Fault(path="*[02468].png", errcode=40001, calls=ONCE)])
-    run = links(shop, Pace(per_env=64), tokens=Rotating(shop))
+    run = links(shop, RunLimits(per_env=64), tokens=Rotating(shop))
     assert whole(run, 300).keys() <= {"linked", "refused"}
 
 
@@ -438,7 +438,7 @@ def test_a_source_that_has_no_other_token_is_asked_about_it_once(open_shop: Open
         async def aclose(self) -> None:
             """Nothing is held open."""
 
-    run = upload(shop, Pace(per_env=2), tokens=Stale())
+    run = upload(shop, RunLimits(per_env=2), tokens=Stale())
     assert run.counts == {"refused": 30}
     assert asked == [None, tcb.Secret("stale")]
 
@@ -482,7 +482,7 @@ def test_a_link_that_ran_out_while_its_row_waited_is_asked_for_again(
     open_shop: OpenShop, whole: Whole
 ) -> None:
     shop = open_shop(ONE, [Fault(step=STORE, code="SlowDown", calls=ONCE)], link_lifetime=1)
-    run = upload(shop, Pace(slow_wait=0.05))
+    run = upload(shop, RunLimits(slow_wait=0.05))
     assert whole(run, 1) == {"uploaded": 1}
     assert (shop.sim.stats["link_calls"], shop.sim.stats["store_calls"]) == (2, 2)
 

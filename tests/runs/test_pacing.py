@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.runs.pacing import (
+from tcb_ops.runs.limits import (
     BREAKER_ROWS,
     GOOD_PER_NOTCH,
     LONGEST_BACKOFF,
     Breaker,
     Outage,
-    Pace,
+    RunLimits,
     Slowdown,
     Step,
     Tries,
@@ -20,7 +20,7 @@ from tcb_ops.runs.pacing import (
     next_step,
 )
 
-PACE = Pace(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
+PACE = RunLimits(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shop import TEA, TEA_TEST, OpenShop, Shop, many
+from workspace import TEA, TEA_TEST, OpenShop, Shop, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import PlatformStopError, UsageError
@@ -167,7 +167,7 @@ def test_a_token_file_that_cannot_be_read_is_found_before_anything_is_planned(sh
 
 
 def test_a_runs_settings_say_how_it_was_told_to_work(shop: Shop) -> None:
-    run = stopped(shop, note="每周", pace=tcb.Pace(concurrency=3))
+    run = stopped(shop, note="每周", pace=tcb.RunLimits(concurrency=3))
     assert (run.record.note, run.record.list_name, run.record.kind) == ("每周", "list.csv", tcb.Kind.UPLOAD)
     assert run.record.settings["concurrency"] == 3
     assert run.record.settings["etag"] == "fail"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from postgres import PASSWORD
-from shop import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import LedgerError, UsageError
@@ -72,7 +72,7 @@ def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
 ) -> None:
     shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.02)])
     settings = with_ledger(shop, url)
-    running = tcb.start_upload(shop.read(), settings=settings, pace=tcb.Pace(concurrency=8))
+    running = tcb.start_upload(shop.read(), settings=settings, pace=tcb.RunLimits(concurrency=8))
     until(lambda: shop.sim.stats["stored"] >= 20)
     [(holder,)] = postgres.run(LOCKS, database)
     postgres.run(f"SELECT pg_terminate_backend({holder})")
@@ -292,7 +292,7 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> 
 
 SEED = 20261126
 ROUNDS = [*range(2), *(pytest.param(number, marks=pytest.mark.soak) for number in range(2, 52))]
-AFTER = "import sys; sys.stdin.readline(); from tcb_ops.doors.cli import main; main(sys.argv[1:])"
+AFTER = "import sys; sys.stdin.readline(); from tcb_ops.cli.main import main; main(sys.argv[1:])"
 """The command as a user types it, once all of them may begin."""
 
 

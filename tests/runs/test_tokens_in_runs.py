@@ -11,13 +11,13 @@ from zipfile import ZipFile
 
 import pytest
 from scripted import Server
-from shop import BOOKS, QUICK, TEA, TEA_TEST, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, TokenSourceError
 from tcb_ops.model import Merchant, Outcome, Owner
-from tcb_ops.reports.remedies import Per, remedies
-from tcb_ops.reports.table import errcode_table
+from tcb_ops.reports.errcode_table import errcode_table
+from tcb_ops.reports.next_actions import Per, next_actions
 from tcb_ops.secrets import redact
 from tcb_ops.simulator import Component, Fault, Step
 
@@ -151,7 +151,7 @@ def test_a_refresh_that_is_told_to_slow_down_for_ever_ends_its_merchants_rows(
 ) -> None:
     slow = Fault(appid=TEA.appid, step=Step.AUTHORIZER_TOKEN, errcode=45011)
     shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
-    pace = tcb.Pace(backoff=0.01, slow_wait=0.05, patience=0.2)
+    pace = tcb.RunLimits(backoff=0.01, slow_wait=0.05, patience=0.2)
     run = tcb.upload(shop.read(), settings=by_itself(shop), pace=pace)
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
     assert [cause.code for cause in errcode_table(run._ledger, run.record)] == ["45011"]
@@ -205,7 +205,7 @@ def test_a_ticket_that_is_not_to_be_had_stops_the_run_and_says_once_how_it_goes_
 def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_shop: OpenShop) -> None:
     shop = open_shop(component=COMPONENT, tokens={})
     settings = by_itself(shop).model_copy(update={"api_base": "http://127.0.0.1:9"})
-    pace = tcb.Pace(backoff=0.01, patience=1.5)
+    pace = tcb.RunLimits(backoff=0.01, patience=1.5)
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:9"):
         tcb.upload(shop.read(), settings=settings, pace=pace)
     assert tcb.open_run(settings=settings).outcomes == {Outcome.PENDING: 30}
@@ -246,7 +246,7 @@ def test_a_dead_component_token_is_one_cause_in_words_about_it(open_shop: OpenSh
         tokens = {"source": "service", "url": url, "component_appid": PLATFORM}
         run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), pace=QUICK)
     assert whole(run, 6) == {"uploaded": 2, "refused": 4}
-    (remedy,) = remedies(run._ledger.tallies(run.record))
+    (remedy,) = next_actions(run._ledger.tallies(run.record))
     assert (remedy.per, remedy.rows) == (Per.ONCE, 4)
     assert "component" in remedy.action.en
 
@@ -263,7 +263,7 @@ def test_a_token_server_that_does_not_let_us_in_stops_the_run(
     assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
 
 
-SHORT = tcb.Pace(backoff=0.01, patience=0.3)
+SHORT = tcb.RunLimits(backoff=0.01, patience=0.3)
 
 
 def test_a_token_server_that_is_down_stops_the_run_after_patience(open_shop: OpenShop, whole: Whole) -> None:
@@ -302,7 +302,9 @@ def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
     shop = open_shop(many(TEA, BOOKS, rows=5))
     with token_server({TEA.appid: good(TEA.appid), BOOKS.appid: ("500 Oops", b"")}) as (url, _):
         settings = shop.with_options(tokens={"source": "service", "url": url})
-        run = tcb.upload(shop.read(), settings=settings, pace=tcb.Pace(backoff=0.01, attempts=2, patience=60))
+        run = tcb.upload(
+            shop.read(), settings=settings, pace=tcb.RunLimits(backoff=0.01, attempts=2, patience=60)
+        )
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
     (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
     assert "HTTP 500" in reason
@@ -390,7 +392,7 @@ def test_own_environments_never_lack_a_permission_set(open_shop: OpenShop, whole
         component=COMPONENT,
         tokens={},
     )
-    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=tcb.Pace(backoff=0.01, per_env=1))
+    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=tcb.RunLimits(backoff=0.01, per_env=1))
     counts = whole(run, 12)
     assert set(counts) == {"refused", "not_attempted"}
     said = run.results().query("tcb_env == 'own-env-1'")

@@ -11,7 +11,7 @@ from tcb_ops.simulator import (
     Faults,
     Reset,
     Step,
-    implied_outcomes,
+    expected_outcomes,
 )
 
 LINKED, UPLOADED, REFUSED = Outcome.LINKED, Outcome.UPLOADED, Outcome.REFUSED
@@ -125,13 +125,15 @@ TABLE = {
 def test_a_plan_implies(name, kind):
     entries, links, upload = TABLE[name]
     wanted = links if kind is Kind.LINKS else upload
-    assert implied_outcomes(Faults(tuple(entries)), ENV, APPID, PATH, kind=kind, siblings=[SIBLING]) == wanted
+    assert (
+        expected_outcomes(Faults(tuple(entries)), ENV, APPID, PATH, kind=kind, siblings=[SIBLING]) == wanted
+    )
 
 
 @pytest.mark.parametrize(("attempts", "wanted"), [(1, {REFUSED}), (2, {LINKED})])
 def test_attempts_bound_what_a_retry_can_mend(attempts, wanted):
     faults = Faults(tuple(link(calls=ONCE, errcode=-1)))
-    assert implied_outcomes(faults, ENV, APPID, PATH, kind=Kind.LINKS, attempts=attempts) == wanted
+    assert expected_outcomes(faults, ENV, APPID, PATH, kind=Kind.LINKS, attempts=attempts) == wanted
 
 
 def standing(*accounts, environments=(), entries=(), **component):
@@ -170,9 +172,9 @@ STANDING = {
 @pytest.mark.parametrize("name", STANDING)
 def test_what_the_plan_says_of_accounts_implies(name):
     plan, wanted = STANDING[name]
-    assert implied_outcomes(plan, ENV, APPID, PATH, kind=Kind.UPLOAD, siblings=[SIBLING]) == wanted
+    assert expected_outcomes(plan, ENV, APPID, PATH, kind=Kind.UPLOAD, siblings=[SIBLING]) == wanted
 
 
 def test_a_row_of_the_platforms_environment_hangs_on_the_components_quota():
     plan = standing(Account("wxc", daily_limit=5, used=5))
-    assert implied_outcomes(plan, "own", "wxc", PATH, kind=Kind.UPLOAD) == STOPPED
+    assert expected_outcomes(plan, "own", "wxc", PATH, kind=Kind.UPLOAD) == STOPPED

@@ -1,10 +1,10 @@
 """What a plan says of accounts and environments is what real runs meet, row by row, as `implies` has it."""
 
 import pytest
-from shop import BOOKS, QUICK, TEA, TEA_TEST
+from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Account, Component, Environment, EnvStatus, Faults, implied_outcomes
+from tcb_ops.simulator import Account, Component, Environment, EnvStatus, Faults, expected_outcomes
 
 PLANS = {
     "in order": (Faults(accounts=(Account(TEA.appid),)), {"uploaded": 30}),
@@ -28,7 +28,7 @@ def test_rows_end_as_the_plan_implies(open_shop, whole, name):
     for record in run.rows():
         row = record.row
         siblings = [each.env for each in shop.merchants if each.appid == row.appid and each.env != row.env]
-        implied = implied_outcomes(
+        implied = expected_outcomes(
             plan, row.env, row.appid, row.path, kind=tcb.Kind.UPLOAD, siblings=siblings
         )
         assert record.end.outcome in implied, row

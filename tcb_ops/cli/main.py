@@ -1,0 +1,248 @@
+"""What to say about a command line that cannot be read. click says it in English only."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+import click
+
+from tcb_ops import signals
+from tcb_ops.cli.doctor import doctor
+from tcb_ops.cli.inspect import errcodes, explain, report, runs, show
+from tcb_ops.cli.merchants import merchants
+from tcb_ops.cli.notebooks import lab, notebook
+from tcb_ops.cli.runs import audit, check, links, retry, upload
+from tcb_ops.cli.setup import init, make_list
+from tcb_ops.cli.simulate import demo, simulate
+from tcb_ops.cli.verify import diff, verify
+from tcb_ops.errors import TcbOpsError
+from tcb_ops.formatting import lines
+from tcb_ops.i18n import Lang, Text
+
+
+def mistyped(error: click.ClickException) -> Text:
+    """Say what is wrong with a command line, and where help is.
+
+    ==============================  ==============================
+    click's error                   names
+    ==============================  ==============================
+    an unknown option or command    it, and what looks like it
+    a value that does not fit       the option, what it takes
+    no argument, no value           what is missing
+    anything else                   click's own words
+    ==============================  ==============================
+    """
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "tcb-ops"
+    said, zh = error.format_message().rstrip("."), _zh(error)
+    end = "" if said.endswith(("?", "!")) else "."
+    return Text(
+        f"{said}{end} `{command} --help` says what there is.",
+        f"{zh or said}。用 `{command} --help` 查看用法。",
+    )
+
+
+def _zh(error: click.ClickException) -> str:
+    match error:
+        case click.exceptions.NoSuchOption():
+            return f"没有 {error.option_name} 这个选项{_alike(error.possibilities)}"
+        case click.exceptions.NoSuchCommand():
+            return f"没有 {error.command_name} 这个命令{_alike(error.possibilities)}"
+        case click.MissingParameter():
+            return f"缺少 {_name(error)}"
+        case click.BadParameter():
+            return f"{_name(error)} 的值不可用：{_takes(error.param)}"
+        case click.BadOptionUsage():
+            takes = "后面应有一个值" if "requires" in error.message else "不带值"
+            return f"选项 {error.option_name} {takes}"
+        case click.UsageError() if "unexpected extra" in error.message:
+            return f"多余的参数：{error.message.partition('(')[2].rstrip(')')}"
+    return ""
+
+
+def _alike(possible: object) -> str:
+    names = "、".join(map(str, possible)) if isinstance(possible, (list, tuple)) else ""
+    return f"（是否想写 {names}？）" if names else ""
+
+
+def _name(error: click.BadParameter) -> str:
+    if error.param is None:
+        return error.param_hint if isinstance(error.param_hint, str) else "参数"
+    if isinstance(error.param, click.Option):
+        return error.param.opts[0]
+    return error.param.make_metavar(error.ctx) if error.ctx is not None else (error.param.name or "参数")
+
+
+def _takes(param: click.Parameter | None) -> str:
+    kind = param.type if param is not None else None
+    if isinstance(kind, click.Choice):
+        return f"只能是 {'、'.join(map(str, kind.choices))}"
+    if isinstance(kind, (click.IntRange, click.FloatRange)):
+        whole = "应为整数" if isinstance(kind, click.IntRange) else "应为数字"
+        above = "大于" if kind.min_open else "不小于"
+        low = "" if kind.min is None else f"，{above} {kind.min:g}"
+        return whole + low + ("" if kind.max is None else f"，不大于 {kind.max:g}")
+    if kind is click.INT:
+        return "应为整数"
+    return "格式不对"
+
+
+class _Sections(click.Group):
+    """Lists the commands in the order in which an operator meets them."""
+
+    SECTIONS = (
+        ("Running", (check, links, upload, retry, audit)),
+        ("Seeing", (runs, show, errcodes, report, diff, verify, explain)),
+        ("Preparing", (init, doctor, merchants, make_list)),
+        ("Notebooks", (notebook, lab)),
+        ("Rehearsing", (simulate, demo)),
+    )
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return [command.name or "" for _, commands in self.SECTIONS for command in commands]
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, commands in self.SECTIONS:
+            with formatter.section(section):
+                formatter.write_dl([(c.name or "", c.get_short_help_str(formatter.width)) for c in commands])
+
+
+@click.group(
+    cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="tcb-ops", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Upload files into many merchants' WeChat cloud environments, see every errcode with what to do, prove it.
+
+    Exit codes: 0 every row good · 1 finished, some rows are not good · 2 usage, settings or input: nothing was sent ·
+    3 stopped on something that is no row's fault · 130 interrupted · 143 terminated.
+    """
+
+
+for _, _commands in _Sections.SECTIONS:
+    for _command in _commands:
+        cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
+            stream.reconfigure(errors="backslashreplace")
+    code = 130
+    try:
+        signals.end_tidily()
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # while an error was told, or told again while it wound up
+        code = signals.asked() or code
+    finally:
+        signals.end_at_once(code or 130)
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; gives the exit code. No error leaves it as a stack trace."""
+    try:
+        result = cli.main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
+    except TcbOpsError as error:
+        _say(error.text.of(_lang(arguments)))
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        _say(mistyped(error).of(_lang(arguments)))
+        return 2
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _interrupted(int(getattr(error.__cause__ or error, "exit_code", 130)), arguments)
+    except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: nobody reads on; click exits at that
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
+        return _unexpected(error, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _interrupted(code: int, arguments: Sequence[str]) -> int:
+    from tcb_ops.runs.loop import wind_up
+
+    with suppress(KeyboardInterrupt):  # told again: at once
+        wind_up()
+    _say(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
+    return code
+
+
+def _unexpected(error: Exception, arguments: Sequence[str]) -> int:
+    if signals.asked():  # some libraries make an error of their own of it
+        return _interrupted(signals.asked(), arguments)
+    if isinstance(error, OSError):
+        from tcb_ops.resources import exhausted
+
+        shortage = exhausted(error)
+        _say((shortage.text if shortage is not None else _system_refuses(error)).of(_lang(arguments)))
+        return 3
+    return _defect(error, arguments)
+
+
+def _system_refuses(error: OSError) -> Text:
+    """A file or folder that the system does not let us use, and no command has said so in better words."""
+    what, why = error.filename or "", error.strerror or type(error).__name__
+    return Text(
+        f"{what}: {why}. Mend that, then run the same command again.".lstrip(": "),
+        f"{what}：{why}。请处理后再次运行同一命令。".lstrip("："),
+    )
+
+
+def _defect(error: Exception, arguments: Sequence[str]) -> int:
+    if "--verbose" in arguments:
+        traceback.print_exception(error)
+    kind = type(error).__name__
+    _say(
+        Text(
+            f"A defect in tcb-ops ({kind}). What was committed is safe, and the same command goes on. "
+            "Please report it with the trace that --verbose shows.",
+            f"tcb-ops 自身出错（{kind}）。已提交的内容是安全的，再次运行同一命令即可继续。请附上 --verbose 显示的信息报告此问题。",
+        ).of(_lang(arguments))
+    )
+    return 3
+
+
+def _say(text: str) -> None:
+    click.echo(f"tcb-ops: {lines(text)}", err=True)
+
+
+def _lang(arguments: Sequence[str]) -> Lang:
+    """The language to say an error in: it may have come before the settings were read."""
+    from tcb_ops.settings import load_settings
+
+    asked = _given(arguments, "--lang")
+    try:
+        return load_settings(_given(arguments, "--config"), {"lang": asked}).lang
+    except TcbOpsError:
+        spoken = map(os.environ.get, ("TCB_OPS_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))
+        said = asked if asked in {"zh", "en"} else next(filter(None, spoken), "")
+        return Lang.ZH if said.lower().startswith("zh") else Lang.EN
+
+
+def _given(arguments: Sequence[str], option: str) -> str | None:
+    """What a command line that could not be read says after an option: `--lang zh` or `--lang=zh`."""
+    words = [*arguments, ""]
+    for word, after in itertools.pairwise(words):
+        if word == option:
+            return after or None
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2] or None
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The commands about notebooks: notebook, lab."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tcb_ops.cli.console import Console
+from tcb_ops.cli.options import CommonOptions, common_options, shared_options
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.notebooks.parameters import Value
+from tcb_ops.notebooks.source import Source
+from tcb_ops.settings import CONFIG, load_settings
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "-p",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the notebook; text stays text. Repeatable.",
+)
+@click.option(
+    "--out", required=True, metavar="DIR", help="Where the executed notebook, its page and the report go."
+)
+@shared_options
+def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) -> int:
+    """Run a notebook from top to bottom, unattended.
+
+    NAME is one of the four, a part of its name (03), or the path of your own. DIR gets the executed notebook, its page
+    without code, and the run's report in a folder named after the run. Exit codes are the run's.
+    """
+    _need("papermill", "nbconvert", "ipykernel")
+    from tcb_ops.notebooks.execute import execute
+    from tcb_ops.notebooks.parameters import take_parameters
+    from tcb_ops.notebooks.source import check_place, open_notebook
+    from tcb_ops.notebooks.workspace import find_notebook
+
+    given = common_options(values)
+    settings = given.settings()
+    screen = given.screen(settings)
+    source = open_notebook(find_notebook(name))
+    known = {parameter.name for parameter in source.parameters}
+    taken = take_parameters(source.parameters, [*parameters, *_from_options(given)], source.name)
+    if "lang" in known:
+        taken.setdefault("lang", settings.lang.value)
+    _check_target(given, source, taken)
+    check_place(source, Path(out))
+    ended = execute(
+        source,
+        taken,
+        Path(out),
+        environment=_environment(given),
+        lang=Lang(settings.lang),
+        zone=settings.zone,
+        tell=lambda number, of, cell: screen.say(
+            Text(f"{source.name} {number}/{of} · {cell}", f"{source.name} {number}/{of} · {cell}")
+        ),
+    )
+    if ended.text is not None and ended.exit_code > 1:
+        screen.warn(Text(f"tcb-ops: {ended.text.en}", f"tcb-ops: {ended.text.zh}"))
+    if given.json:
+        if ended.text is not None and ended.exit_code <= 1:
+            screen.say(ended.text)
+        screen.json(
+            {
+                "notebook": str(ended.notebook),
+                "page": str(ended.page),
+                "run": ended.run,
+                "report": ended.report,
+                "exit_code": ended.exit_code,
+            }
+        )
+    else:
+        if ended.screen:
+            screen.data(ended.screen)
+        if ended.text is not None and ended.exit_code <= 1:
+            screen.data(ended.text.of(screen.lang))
+        for left in (ended.notebook, ended.page, ended.report):
+            if left is not None:
+                screen.data(str(left))
+    return ended.exit_code
+
+
+def _from_options(given: CommonOptions) -> list[str]:
+    """Options that are parameters in a notebook."""
+    words = [f"{name}={said}" for name, said in (("lang", given.lang), ("note", given.note)) if said]
+    return [*words, f"where={'; '.join(given.where)}"] if given.where else words
+
+
+def _environment(given: CommonOptions) -> dict[str, str]:
+    """Options that say where to, as the variables that the notebook's own settings are read from."""
+    tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", given.tokens))
+    told = (
+        (CONFIG, given.config),
+        ("TCB_OPS_API_BASE", given.api_base),
+        ("TCB_OPS_MERCHANTS", given.merchants),
+        ("TCB_OPS_LEDGER", given.ledger),
+        *(tokens if given.tokens else ()),
+    )
+    return {name: value for name, value in told if value}
+
+
+def _check_target(given: CommonOptions, source: Source, taken: Mapping[str, Value]) -> None:
+    """Refuse options that lead to a target of one's own where the notebook is going to practise on the embedded one.
+
+    A notebook without the parameter `target` has its target from the settings alone.
+    """
+    usual = {parameter.name: parameter.default for parameter in source.parameters}
+    if taken.get("target", usual.get("target")) != "simulator":
+        return
+    options = {
+        "--api-base": given.api_base,
+        "--merchants": given.merchants,
+        "--tokens": given.tokens,
+        "--ledger": given.ledger,
+    }
+    for option, value in options.items():
+        if value:
+            raise UsageError(
+                Text(
+                    f"{option} is for a live run, and {source.name} practises on the embedded simulator unless told "
+                    "otherwise: add -p target=live. Nothing was run.",
+                    f"{option} 用于线上运行，而 {source.name} 默认在内置模拟器上演练：请加上 -p target=live。未运行任何内容。",
+                )
+            )
+
+
+class _Passing(click.Command):
+    """A command whose words after `--` are another program's, whatever stands before."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what stands before `--`; what stands after it is `arguments`."""
+        at = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:at])
+        if more := ctx.params["arguments"]:
+            raise UsageError(
+                Text(
+                    f"{' '.join(more)}: write what is JupyterLab's after -- .",
+                    f"{' '.join(more)}：传给 JupyterLab 的内容请写在 -- 之后。",
+                )
+            )
+        ctx.params["arguments"] = tuple(args[at + 1 :])
+        return rest
+
+
+@click.command(cls=_Passing)
+@click.argument("folder", metavar="[DIR]", default=".")
+@click.argument("arguments", metavar="[-- JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--no-open", is_flag=True, help="Only copy; start nothing.")
+@click.option("--no-browser", is_flag=True, help="Start JupyterLab, open no browser; its address is shown.")
+@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
+def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: bool, no_browser: bool) -> int:
+    """Copy the notebooks into DIR and open JupyterLab there.
+
+    Also a copy of the sample data, to read and to try lists with. What you have changed is kept; where ours has changed as well, the new one is
+    put beside it as NAME.new.ipynb. DIR is the working folder unless given.
+    """
+    from tcb_ops.notebooks.workspace import fill
+
+    screen = Console(load_settings(options={"lang": lang}).lang)
+    if not no_open:
+        _need("jupyterlab", "ipywidgets")
+    workspace = Path(folder)
+    copied = fill(workspace)
+    fresh = [name for name in copied.new if name.endswith(".ipynb")]
+    for name in fresh:
+        screen.data(str(workspace / name))
+    for name in copied.kept:
+        screen.say(Text(f"{workspace / name}: yours, kept", f"{workspace / name}：您改过，已保留"))
+    for name, other in copied.beside:
+        screen.say(
+            Text(
+                f"{workspace / name}: yours, kept; the new version is {workspace / other}",
+                f"{workspace / name}：您改过，已保留；新版本在 {workspace / other}",
+            )
+        )
+    if no_open:
+        return 0
+    words = ["-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
+    if no_browser:
+        words.append("--no-browser")
+    with subprocess.Popen([sys.executable, *words, *arguments]) as server:  # noqa: S603  our own interpreter
+        try:
+            return server.wait()
+        except KeyboardInterrupt:  # it would ask whether to end; asking once is enough
+            server.terminate()
+            raise
+
+
+def _need(*libraries: str) -> None:
+    """Say what to install where the extra is missing."""
+    missing = [library for library in libraries if find_spec(library) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise UsageError(
+            Text(
+                f"Notebooks need {names}: pip install 'tcb-ops[lab]'",
+                f"运行笔记本需要 {names}：pip install 'tcb-ops[lab]'",
+            )
+        )

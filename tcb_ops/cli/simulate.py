@@ -1,0 +1,208 @@
+"""The commands that need no credentials: simulate, demo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from tcb_ops.cli.console import Console
+from tcb_ops.cli.runs import show_run
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.lists.paths import Batch
+from tcb_ops.model import SIMULATOR, Kind, Outcome, Owner
+from tcb_ops.run import Run
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
+from tcb_ops.simulator import Faults, Simulator
+
+_QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
+"""The demo's waits: what takes a real run a minute must not hold up somebody who looks at it for the first time."""
+
+
+@click.command()
+@click.option("--merchants", required=True, metavar="FILE", help="Merchants file: whom it serves.")
+@click.option(
+    "--tokens",
+    metavar="FILE",
+    help="Token file; read again when it changes. Not needed where the fault plan's [component] gives tokens.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="0 for any free one."
+)
+@click.option("--faults", metavar="FILE", help="What goes wrong, and where (TOML).")
+@click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
+@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
+def simulate(
+    merchants: str, tokens: str | None, port: int, faults: str | None, store: str | None, lang: str | None
+) -> int:
+    """Serve a look-alike of the platform and of COS.
+
+    For rehearsals, on this machine only. Ctrl-C ends it.
+    """
+    from tcb_ops.lists.merchants import read_merchants
+    from tcb_ops.settings import load_settings
+    from tcb_ops.simulator import Faults, Simulator, load_faults, serve
+
+    settings = load_settings(options={"lang": lang})
+    screen = Console(settings.lang)
+    plan = load_faults(Path(faults)) if faults else Faults()
+    if tokens is None and not (plan.component and plan.component.secret):
+        raise UsageError(
+            Text(
+                "Say which tokens are good: --tokens FILE, or a fault plan whose [component] has secret and ticket.",
+                "请说明哪些令牌有效：--tokens FILE，或在故障计划的 [component] 中填写 secret 和 ticket。",
+            )
+        )
+    served = list(read_merchants(merchants))
+    component = plan.component.appid if plan.component else settings.tokens.component_appid
+    if any(merchant.owner is Owner.PLATFORM for merchant in served):
+        screen.say(_about_the_component(component, in_plan=plan.component is not None))
+    simulator = Simulator(
+        served,
+        {} if tokens is None else Path(tokens),
+        faults=plan,
+        component_appid=component,
+        store=Path(store) if store else None,
+        port=port,
+    )
+
+    def ready(listening: Simulator) -> None:
+        screen.data(listening.base)
+        screen.say(
+            Text(
+                f"The simulator listens: use --api-base {listening.base}. Ctrl-C ends it.",
+                f"模拟平台已就绪：使用 --api-base {listening.base}。按 Ctrl-C 结束。",
+            )
+        )
+
+    serve(simulator, ready)
+    return 0
+
+
+def _about_the_component(appid: str, *, in_plan: bool) -> Text:
+    """Whose token serves the lines with owner = platform."""
+    if not appid:
+        return Text(
+            "Lines with owner = platform need the component token: set component_appid under [tokens] in tcb-ops.toml, or "
+            "appid under [component] in the fault plan. Without it their rows are refused with 61014.",
+            "owner = platform 的行需要 component_access_token：请在 tcb-ops.toml 的 [tokens] 中设置 component_appid，"
+            "或在故障计划的 [component] 中填写 appid；否则这些行会以 61014 被拒绝。",
+        )
+    where = ("the fault plan", "故障计划") if in_plan else ("tcb-ops.toml", "tcb-ops.toml")
+    return Text(
+        f"Lines with owner = platform are served with the token of {appid} ({where[0]}).",
+        f"owner = platform 的行使用 {appid} 的令牌（来自 {where[1]}）。",
+    )
+
+
+@click.command()
+@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports.")
+def demo(lang: str | None) -> int:
+    """Show the whole job against the simulator.
+
+    A dozen sample merchants, some of them ill. Needs no credentials; writes demo-report/ here, with its ledger. Exit 0 when every row ends as the fault plan implies.
+    """
+    import tcb_ops as tcb
+    from tcb_ops.reports.export import DEMO_LEDGER, check_destination
+    from tcb_ops.runs.next_commands import quoted, retry
+    from tcb_ops.sample import FILES, PATHS, rehearsal
+
+    began, dest = time.monotonic(), Path("demo-report").resolve()
+    home = dest / DEMO_LEDGER
+    check_destination(dest, replace=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder,
+        rehearsal(Path(folder), lang=lang) as found,
+    ):
+        settings, simulator, faults = found
+        screen = Console(settings.lang)
+        merchants = tcb.read_merchants(settings.merchants)
+        names = len({merchant.appid for merchant in merchants})
+        screen.say(
+            Text(
+                f"1/4 The simulator plays the platform on {simulator.base}: {names} merchants, {len(merchants)} environments.",
+                f"1/4 模拟平台已启动 {simulator.base}：{names} 个商户，{len(merchants)} 个环境。",
+            )
+        )
+        with tcb.read_paths(PATHS, merchants, FILES) as batch:
+            screen.say(
+                Text(f"2/4 The list is checked: {batch.decided.en}", f"2/4 清单已检查：{batch.decided.zh}")
+            )
+            linked = tcb.links(batch, settings=settings, pace=_QUICK, out=Path(folder) / "links.csv")
+            screen.say(
+                Text(f"3/4 Links: {_counts(linked, Lang.EN)}", f"3/4 取链接：{_counts(linked, Lang.ZH)}")
+            )
+            run = tcb.upload(batch, settings=settings, pace=_QUICK, note="demo")
+            screen.say(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
+            kept = settings.model_copy(update={"ledger": str(home / LEDGER_FILE)}).kept_in(
+                home / SETTINGS_FILE
+            )
+            run.with_settings(kept).export(dest, replace=True)
+            show_run(screen, run, as_json=False)
+            strange = [line for one in (linked, run) for line in _not_implied(one, batch, faults)]
+        linked.close()
+        run.close()
+        _keep_ledger(Path(folder), home, kept)
+    took, again = time.monotonic() - began, quoted(retry(kept, run.record))
+    screen.data(
+        Text(
+            f"The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this machine.)\n"
+            f"Next, run again what did not succeed; this time the simulator injects no faults:\n{again}",
+            f"报告在 {dest}：请打开 report.html。（{took:.1f} 秒；演练，未向外发送任何内容。）\n"
+            f"接下来可以重试未成功的行；这一次模拟平台不再注入故障：\n{again}",
+        ).of(screen.lang)
+    )
+    if strange:
+        screen.warn(
+            Text(
+                f"{len(strange)} rows ended otherwise than the fault plan implies: lines {strange[:10]}",
+                f"{len(strange)} 行的结果与故障计划不符：第 {strange[:10]} 行",
+            )
+        )
+    return 1 if strange else 0
+
+
+def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
+    """Keep the demo's ledger in its report's folder, with a settings file that leads to it."""
+    home.mkdir()
+    for part in folder.glob(f"{LEDGER_FILE}*"):
+        if part.is_file():
+            shutil.copyfile(part, home / part.name)
+    text = f"target = {json.dumps(SIMULATOR)}\nledger = {json.dumps(LEDGER_FILE)}\n"
+    text += f"merchants = {json.dumps(str(settings.merchants), ensure_ascii=False)}\n"
+    (home / SETTINGS_FILE).write_text(text, encoding="utf-8")
+
+
+def _counts(run: Run, lang: Lang) -> str:
+    from tcb_ops.reports.explanations import counts_line
+
+    return counts_line(run.outcomes, lang)
+
+
+def _not_implied(run: Run, batch: Batch, faults: Faults) -> list[int]:
+    """Lines that ended otherwise than the fault plan implies; a row too few or too many counts as one."""
+    from tcb_ops.simulator import expected_outcomes
+
+    envs: dict[str, set[str]] = {}
+    for merchant in batch.merchants:
+        envs.setdefault(merchant.appid, set()).add(merchant.env)
+    strange = []
+    for record in run.rows():
+        row = record.row
+        implied = expected_outcomes(
+            faults,
+            row.env,
+            row.appid,
+            row.path,
+            kind=Kind(run.record.kind),
+            siblings=envs[row.appid] - {row.env},
+        )
+        if record.end.outcome not in implied or record.end.outcome is Outcome.PENDING:
+            strange.append(row.line)
+    return strange

@@ -1,0 +1,1 @@
+"""Check the machine, the files, the token source and the target."""

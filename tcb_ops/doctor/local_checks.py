@@ -1,0 +1,411 @@
+"""What is installed: Python, the packages, the Lab, a browser and fonts for PDFs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from tcb_ops.doctor.check_result import CheckResult, Grade, of_error, skipped
+from tcb_ops.errors import InputError, TcbOpsError
+from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.lists.problems import format_problem
+from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
+from tcb_ops.settings import Settings, TokenSettings
+
+_SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
+_FONTS_TAKE = 5
+"""Seconds that fc-list may take: it builds its cache the first time."""
+
+
+def look_at_python() -> list[CheckResult]:
+    """Python's version, against what the package asks for."""
+    needed = SpecifierSet(metadata("tcb-ops")["Requires-Python"])
+    found = platform.python_version()
+    seen = Text(f"{found} ({_machine()}), needs {needed}", f"{found}（{_machine()}），需要 {needed}")
+    if needed.contains(found, prereleases=True):
+        return [CheckResult("python", Grade.OK, seen)]
+    mend = Text(
+        f"Install a Python {needed}, and tcb-ops into it.", f"请安装 Python {needed}，并把 tcb-ops 装到其中。"
+    )
+    return [CheckResult("python", Grade.BAD, seen, mend)]
+
+
+def look_at_packages() -> list[CheckResult]:
+    """Whether tcb-ops's own requirements are met, from what is installed."""
+    needed = _needed("")
+    wrong = unmet(needed, _installed)
+    if not wrong:
+        seen = Text(
+            f"tcb-ops {version('tcb-ops')}, its {len(needed)} packages as required",
+            f"tcb-ops {version('tcb-ops')}，所需的 {len(needed)} 个包均符合要求",
+        )
+        return [CheckResult("packages", Grade.OK, seen)]
+    mend = Text(
+        "Install tcb-ops again, in an environment of its own: python -m pip install -c constraints.txt -e .",
+        "请在独立的环境中重新安装 tcb-ops：python -m pip install -c constraints.txt -e .",
+    )
+    return [CheckResult("packages", Grade.BAD, _listed(wrong), mend)]
+
+
+def look_at_lab() -> list[CheckResult]:
+    """JupyterLab and what the notebooks need, where the extra is installed."""
+    needed = _needed("lab")
+    there = [(name, found) for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
+    if not there:
+        return [
+            skipped(
+                "lab",
+                "not installed; notebooks need it: python -m pip install -c constraints.txt -e '.[lab]'",
+                "未安装；使用笔记本需要：python -m pip install -c constraints.txt -e '.[lab]'",
+            )
+        ]
+    wrong = unmet(needed, _installed)
+    if not wrong:
+        said = ", ".join(f"{name} {found}" for name, found in there)
+        return [CheckResult("lab", Grade.OK, Text(said, said))]
+    mend = Text(
+        "For notebooks: python -m pip install -c constraints.txt -e '.[lab]'",
+        "使用笔记本需要：python -m pip install -c constraints.txt -e '.[lab]'",
+    )
+    return [CheckResult("lab", Grade.WARNING, _listed(wrong), mend)]
+
+
+def unmet(
+    needed: Iterable[Requirement], installed: Callable[[str], str | None]
+) -> list[tuple[Requirement, str | None]]:
+    """Requirements that what is installed does not meet, each with the version that is there.
+
+    ===========================  =======
+    installed                    unmet
+    ===========================  =======
+    nothing of that name         yes
+    a version that fits          no
+    a pre-release that fits      no
+    any other version            yes
+    ===========================  =======
+    """
+    pairs = [(one, installed(one.name)) for one in needed]
+    return [(r, v) for r, v in pairs if v is None or not r.specifier.contains(v, prereleases=True)]
+
+
+def look_at_browser() -> list[CheckResult]:
+    """A Chromium, which prints reports as PDF."""
+    if os.environ.get(CHROMIUM) == "":
+        return [skipped("browser", f"{CHROMIUM} is empty: no PDFs", f"{CHROMIUM} 为空：不生成 PDF")]
+    found = find_chromium()
+    if found is not None:
+        return [CheckResult("browser", Grade.OK, Text(found, found))]
+    seen = Text("no Chromium: reports come without a PDF", "没有 Chromium：报告不含 PDF")
+    mend = Text(
+        f"Install chromium or Chrome, or name the program in {CHROMIUM}; leave {CHROMIUM} empty to do without.",
+        f"请安装 chromium 或 Chrome，或用 {CHROMIUM} 指定程序；不需要 PDF 时把 {CHROMIUM} 设为空。",
+    )
+    return [CheckResult("browser", Grade.WARNING, seen, mend)]
+
+
+def look_at_fonts(seconds: float = _FONTS_TAKE) -> list[CheckResult]:
+    """A font that has Chinese: a PDF without one shows boxes for the merchants' names."""
+    if sys.platform in {"darwin", "win32"}:
+        return [CheckResult("fonts", Grade.OK, Text("the system's own have Chinese", "系统自带中文字体"))]
+    program = shutil.which("fc-list")
+    if program is None:
+        return [
+            skipped(
+                "fonts", "no fc-list here (fontconfig), so unknown", "没有 fc-list（fontconfig），无法得知"
+            )
+        ]
+    try:
+        said = subprocess.run(  # noqa: S603  found in PATH, no shell
+            [program, ":lang=zh", "family"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return [skipped("fonts", "fc-list does not answer, so unknown", "fc-list 没有应答，无法得知")]
+    families = sorted(
+        {line.split(",")[0].strip() for line in said.stdout.decode(errors="replace").splitlines()}
+    )
+    families = [family for family in families if family.isprintable() and family]
+    if families:
+        more = len(families) - 1
+        return [
+            CheckResult(
+                "fonts",
+                Grade.OK,
+                Text(
+                    f"{families[0]}{f' and {more} more' if more else ''}",
+                    f"{families[0]}{f' 等 {more + 1} 种' if more else ''}",
+                ),
+            )
+        ]
+    seen = Text("no font has Chinese: PDFs would show boxes for it", "没有中文字体：PDF 中的中文会显示为方框")
+    mend = Text(
+        "Install one, e.g. the package fonts-noto-cjk.", "请安装中文字体，例如软件包 fonts-noto-cjk。"
+    )
+    return [CheckResult("fonts", Grade.WARNING, seen, mend)]
+
+
+def _needed(extra: str) -> list[Requirement]:
+    """What tcb-ops requires here: by itself, or what an extra adds."""
+    listed = [Requirement(one) for one in requires("tcb-ops") or ()]
+    if not extra:
+        return [r for r in listed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [
+        r
+        for r in listed
+        if r.marker is not None
+        and r.marker.evaluate({"extra": extra})
+        and not r.marker.evaluate({"extra": ""})
+    ]
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _listed(wrong: Iterable[tuple[Requirement, str | None]]) -> Text:
+    said = [(f"{r.name}{r.specifier}", found) for r, found in wrong]
+    return Text(
+        "; ".join(f"{name} is needed, {found or 'nothing'} is installed" for name, found in said),
+        "；".join(f"需要 {name}，{f'已装 {found}' if found else '未安装'}" for name, found in said),
+    )
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}".strip()
+
+
+_PROBLEMS = 3
+"""Problems of the merchants file that are shown; `check` shows all."""
+SCARCE, TIGHT = 100 * 1000**2, 1000**3
+"""Free bytes below which a run may end on a full disk, and below which somebody should look."""
+
+
+def look_at_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResult]:
+    """Whether the merchants file can be read, and what it holds."""
+    file = settings.merchants
+    if not file.exists():
+        seen = Text(f"{file} is not there", f"{file} 不存在")
+        mend = Text(
+            "Make it: `tcb-ops init` writes one to fill in, `tcb-ops merchants sync` asks the platform.",
+            "请创建它：`tcb-ops init` 生成待填写的文件，`tcb-ops merchants sync` 从平台获取。",
+        )
+        return [CheckResult("merchants", Grade.BAD, seen, mend)]
+    try:
+        lines = read_merchants(file, where)
+    except InputError as error:
+        shown = error.problems[:_PROBLEMS]
+        count = len(error.problems)
+        said = (
+            "; ".join(format_problem(file.name, one, Lang.EN) for one in shown),
+            "；".join(format_problem(file.name, one, Lang.ZH) for one in shown),
+        )
+        seen = Text(f"{plural(count, 'problem')}: {said[0]}", f"{count} 处问题：{said[1]}")
+        mend = Text("Mend the file; a run refuses it whole.", "请修正该文件；有问题时运行会整体拒绝它。")
+        return [CheckResult("merchants", Grade.BAD, seen, mend)]
+    appids, left = len({m.appid for m in lines}), sum(m.left for m in lines)
+    gone = (f", {left} of them left", f"，其中 {left} 行已离开") if left else ("", "")
+    seen = Text(
+        f"{file}: {plural(len(lines), 'line')}, {plural(appids, 'mini program')}, "
+        f"{plural(len(lines.envs), 'environment')}{gone[0]}",
+        f"{file}：{len(lines):,} 行，{appids:,} 个小程序，{len(lines.envs):,} 个环境{gone[1]}",
+    )
+    return [CheckResult("merchants", Grade.OK, seen)]
+
+
+def look_at_ledger(settings: Settings) -> list[CheckResult]:
+    """Whether the ledger opens and can be written, and what is unfinished in it; and the room on its disk.
+
+    A ledger file that is not there yet is not made.
+    """
+    if "://" in settings.ledger:
+        return [_opened(settings, "")]
+    file = Path(settings.ledger)
+    folder = file.resolve().parent
+    if not file.exists():
+        found = _not_yet(file, folder)
+    elif file.is_dir():
+        found = _opened(settings, "")
+    else:
+        found = _unwritable(file, folder) or _opened(settings, _size(file))
+    disk = [room(shutil.disk_usage(folder).free, folder)] if folder.is_dir() else []
+    return [found, *disk]
+
+
+def _not_yet(file: Path, folder: Path) -> CheckResult:
+    from tcb_ops.runs.database import not_a_ledger, on_network
+
+    trouble = None
+    if not folder.is_dir():
+        trouble = not_a_ledger(str(file), f"the folder {folder} is not there", f"文件夹 {folder} 不存在").text
+    elif on_network(folder):
+        trouble = not_a_ledger(
+            str(file),
+            "it would lie on a network file system, where locks do not hold",
+            "它位于网络文件系统上，文件锁不可靠",
+        ).text
+    elif not os.access(folder, os.W_OK):
+        trouble = not_a_ledger(str(file), f"{folder} cannot be written", f"{folder} 不可写").text
+    if trouble is not None:
+        return of_error("ledger", trouble)
+    return CheckResult(
+        "ledger",
+        Grade.OK,
+        Text(f"{file} is not there yet: the first run makes it", f"{file} 尚不存在：第一次运行时创建"),
+    )
+
+
+def _unwritable(file: Path, folder: Path) -> CheckResult | None:
+    """Whether a transaction can be begun; it is taken back at once."""
+    why = ""
+    if not os.access(folder, os.W_OK):
+        why = f"{folder}: {os.strerror(13)}"
+    else:
+        try:
+            with closing(
+                sqlite3.connect(
+                    f"{file.resolve().as_uri()}?mode=rw", uri=True, timeout=1, isolation_level=None
+                )
+            ) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            # Locked: somebody writes, so one can. No database: said better when it is opened.
+            if not any(word in str(error) for word in ("locked", "not a database")):
+                why = str(error)
+    if not why:
+        return None
+    seen = Text(f"{file} cannot be written ({why})", f"{file} 不可写（{why}）")
+    mend = Text(
+        f"Give yourself the right to write {file} and {folder}, or name another ledger with --ledger.",
+        f"请为自己开放 {file} 和 {folder} 的写权限，或用 --ledger 指定另一个台账。",
+    )
+    return CheckResult("ledger", Grade.BAD, seen, mend)
+
+
+def _opened(settings: Settings, size: str) -> CheckResult:
+    from tcb_ops.runs.ledger import Ledger
+
+    try:
+        ledger = Ledger(settings.ledger)
+        try:
+            runs = ledger.runs()
+        finally:
+            ledger.close()
+    except TcbOpsError as error:
+        return of_error("ledger", error.text)
+    open_runs = [run for run in runs if run.finished_at is None]
+    facts = (
+        f"{ledger.name}: {plural(len(runs), 'run')}{size}",
+        f"{ledger.name}：{len(runs):,} 个任务{size}",
+    )
+    if not open_runs:
+        return CheckResult("ledger", Grade.OK, Text(*facts))
+    named = ", ".join(run.id for run in open_runs[:3]) + (" …" if len(open_runs) > 3 else "")
+    seen = Text(
+        f"{facts[0]}, {len(open_runs):,} unfinished or at work: {named}",
+        f"{facts[1]}，其中 {len(open_runs):,} 个未完成或正在执行：{named}",
+    )
+    mend = Text(
+        "`tcb-ops show RUN` says what is left; the same command as then goes on with it.",
+        "`tcb-ops show 任务` 显示剩余的内容；再次运行当时的命令即可继续。",
+    )
+    return CheckResult("ledger", Grade.WARNING, seen, mend)
+
+
+def _size(file: Path) -> str:
+    size = file.stat().st_size
+    return f", {size / 1000**2:,.1f} MB" if size >= 100_000 else ""
+
+
+def room(free: int, folder: Path) -> CheckResult:
+    """How much room is left where the ledger lies.
+
+    ===================  ========
+    free                 grade
+    ===================  ========
+    under 100 MB         bad
+    under 1 GB           warning
+    1 GB and more        ok
+    ===================  ========
+    """
+    seen = Text(f"{free / 1000**3:,.1f} GB free in {folder}", f"{folder} 剩余 {free / 1000**3:,.1f} GB")
+    if free >= TIGHT:
+        return CheckResult("disk", Grade.OK, seen)
+    mend = Text(
+        "Make room: a run that meets a full disk stops (its rows stay pending), and reports need room beside the ledger.",
+        "请腾出空间：磁盘写满时运行会停止（剩余行保持未完成），报告也需要空间。",
+    )
+    return CheckResult("disk", Grade.BAD if free < SCARCE else Grade.WARNING, seen, mend)
+
+
+def look_at_secrets(settings: Settings) -> list[CheckResult]:
+    """Whether what holds secrets may be read by its owner alone."""
+    if os.name != "posix":
+        return [skipped("secrets", "file modes are not looked at on this system", "此系统上不检查文件权限")]
+    places = secret_places(settings.tokens)
+    wide = [path for path in _within(places) if _is_wide(path)]
+    if not wide:
+        there = [str(path) for path in places if path.exists()]
+        said = ", ".join(there)
+        if not there:
+            return [skipped("secrets", "no file with secrets here", "没有存放密钥的文件")]
+        return [CheckResult("secrets", Grade.OK, Text(f"{said}: yours alone", f"{said}：仅本人可读"))]
+    said = ", ".join(map(str, wide[:3])) + (" …" if len(wide) > 3 else "")
+    seen = Text(f"others on this machine may read {said}", f"本机其他用户可读取 {said}")
+    command = "chmod -R go-rwx " + " ".join(_quoted(path) for path in places if path.exists())
+    mend = Text(f"{command}", f"{command}")
+    # Tokens of a rehearsal open nothing.
+    return [CheckResult("secrets", Grade.WARNING if settings.on_loopback else Grade.BAD, seen, mend)]
+
+
+def secret_places(tokens: TokenSettings) -> list[Path]:
+    """Files and folders of the settings that hold tokens, secrets or tickets, by the source that is used."""
+    if tokens.source == "file":
+        return [tokens.file]
+    if tokens.source != "component":
+        return []
+    named = (
+        value.partition(":")[2].strip()
+        for value in (tokens.secret, tokens.ticket)
+        if value.startswith("file:")
+    )
+    return [*map(Path, named), tokens.store]
+
+
+def _within(places: Iterable[Path]) -> Iterable[Path]:
+    for place in places:
+        yield place
+        if place.is_dir():
+            with suppress(OSError):
+                yield from sorted(place.iterdir())[:2000]
+
+
+def _is_wide(path: Path) -> bool:
+    with suppress(OSError):
+        return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+    return False
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))

@@ -1,1 +1,0 @@
-"""The ways in: import and command line."""

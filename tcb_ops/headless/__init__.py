@@ -1,1 +1,0 @@
-"""Notebooks without anybody before them: parameters checked, cells run, the page made."""

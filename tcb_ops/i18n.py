@@ -1,0 +1,33 @@
+"""Texts in English and Chinese."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Lang(StrEnum):
+    """The languages of screens and reports."""
+
+    EN = "en"
+    ZH = "zh"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One sentence in both languages, written side by side so that neither is forgotten."""
+
+    en: str
+    zh: str
+
+    def of(self, lang: Lang) -> str:
+        """The sentence in one language."""
+        return self.zh if lang is Lang.ZH else self.en
+
+    def __str__(self) -> str:
+        return self.en
+
+
+def plural(count: int, noun: str) -> str:
+    """Give `1 row`, `1,204 rows`, for English sentences."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,116 @@
+"""What a list would spend of each account's day, against what is left of it. Pure, but for the asking."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from zoneinfo import ZoneInfo
+
+from tcb_ops.errors import StoppedError, TcbOpsError
+from tcb_ops.i18n import Text
+from tcb_ops.merchants.asking import TransportFailure, each
+from tcb_ops.merchants.check import connected
+from tcb_ops.model import Owner
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.loop import hand_over
+from tcb_ops.settings import Settings
+from tcb_ops.wechat.authorizers import COMPONENT_UPLOADS, UPLOADS, Quota
+from tcb_ops.wechat.tokens import open_source
+
+SECONDS = 10.0
+"""That the asking may take, whatever it has learnt by then."""
+_BEIJING = ZoneInfo("Asia/Shanghai")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose calls a row's link call counts against: a mini program's, or the platform's for its own environments."""
+
+    appid: str
+    owner: Owner = Owner.MERCHANT
+
+
+@dataclass(frozen=True, slots=True)
+class Allowances:
+    """What was learnt."""
+
+    quotas: dict[Account, Quota]
+    why_not: Text | None
+    """Why some are not known; the first reason."""
+
+
+def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float) -> bool | None:
+    """Whether so many link calls fit into the account's day.
+
+    ================  =====================  =======
+    calls left        time at the rate       answer
+    ================  =====================  =======
+    fewer than rows   any                    False
+    any               longer than the day    False
+    not known         within, or no rate     None
+    enough            within, or no rate     True
+    ================  =====================  =======
+    """
+    left = quota.left if quota is not None else None
+    if (left is not None and rows > left) or (rate is not None and rows / rate > seconds_left):
+        return False
+    return None if left is None else True
+
+
+def seconds_left_of_the_day(now: datetime) -> float:
+    """Seconds until the quotas start afresh: midnight in Beijing, which has no daylight saving time."""
+    there = now.astimezone(_BEIJING)
+    midnight = there.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - there).total_seconds()
+
+
+def ask_allowances(settings: Settings, accounts: Iterable[Account], seconds: float = SECONDS) -> Allowances:
+    """Ask for each account's calls left of the upload link. Blocks, `seconds` at most; raises nothing for what fails."""
+    wanted = list(dict.fromkeys(accounts))
+    if not wanted:
+        return Allowances({}, None)
+    try:
+        return hand_over(_ask(settings, wanted, seconds)).result()
+    except TcbOpsError as error:  # settings of the tokens that cannot work are the run's to say
+        return Allowances({}, error.text)
+
+
+async def _ask(settings: Settings, wanted: list[Account], seconds: float) -> Allowances:
+    component = settings.tokens.component_appid
+    quotas: dict[Account, Quota] = {}
+    reasons: list[Text] = []
+    async with connected(settings, open_source(settings), RunLimits(attempts=1)) as (asking, authorizers):
+
+        async def about(account: Account) -> None:
+            mine = account.owner is Owner.MERCHANT
+            if not mine and not component:
+                reasons.append(_NEEDS_COMPONENT)
+                return
+            call = partial(authorizers.quota, interface=UPLOADS if mine else COMPONENT_UPLOADS)
+            said = await asking.ask(account.appid if mine else component, call, account.owner)
+            if isinstance(said, TransportFailure):
+                reasons.append(
+                    Text(f"{said.meaning.en} {said.action.en}", f"{said.meaning.zh}{said.action.zh}")
+                )
+            else:
+                quotas[account] = said
+
+        try:
+            async with asyncio.timeout(seconds):
+                await each(wanted, about)
+        except TimeoutError:
+            reasons.append(
+                Text(f"Not all answered within {seconds:g} s.", f"部分查询在 {seconds:g} 秒内没有应答。")
+            )
+        except StoppedError as error:
+            reasons.append(error.text)
+    return Allowances(quotas, reasons[0] if reasons else None)
+
+
+_NEEDS_COMPONENT = Text(
+    "The platform's own environments count against the component's calls: set component_appid under [tokens].",
+    "平台自有环境的调用计入 component 的配额：请在 [tokens] 中设置 component_appid。",
+)

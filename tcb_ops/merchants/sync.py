@@ -1,0 +1,278 @@
+"""What a sync changed, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.merchants.asking import Asking, TransportFailure, each
+from tcb_ops.merchants.check import connected
+from tcb_ops.merchants.status import COMPONENT_CODES, of_the_component
+from tcb_ops.merchants.status_table import group
+from tcb_ops.merchants.sync_plan import Authorized, Authorizer, Changes
+from tcb_ops.model import Merchant
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.loop import hand_over
+from tcb_ops.settings import Settings
+from tcb_ops.wechat.authorizers import Authorizers, Info
+from tcb_ops.wechat.tokens import TokenSource, open_source
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+LINES = 10
+"""Lines that are shown of one kind of change."""
+
+_Row = tuple[str, ...]
+
+
+def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Iterator[RenderableType]:
+    """Draw what changed, kind by kind, those that ask for something of the operator last."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text as Styled
+
+    for head, action, rows in _kinds(lines, changes):
+        if not rows:
+            continue
+        yield Styled.assemble((head.of(lang), "bold"), f" · {len(rows):,}")
+        if action:
+            # No break after the arrow: Chinese has no spaces, and would all move to the next line.
+            yield Styled(f"→\u00a0{sanitize(action.of(lang))}", overflow="fold")
+        table = Table.grid(padding=(0, 3, 0, 0))
+        for row in rows[:LINES]:
+            table.add_row(*(Styled(sanitize(cell), overflow="fold") for cell in row))
+        yield Padding(table, (0, 0, 0, 2), expand=False)
+        if len(rows) > LINES:
+            more = len(rows) - LINES
+            yield Text(f"  … and {more:,} more: --json has all", f"  ……另有 {more:,} 个：--json 列出全部").of(
+                lang
+            )
+        yield ""
+
+
+def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
+    """The whole in one sentence."""
+    after = lines + len(changes.added)
+    kinds = (
+        (len(changes.added), Text("added", "新增")),
+        (len(changes.left), Text("left", "离开")),
+        (len(changes.returned), Text("returned", "恢复")),
+        (len(changes.names), Text("named", "补上名称")),
+    )
+    en = ", ".join(f"{count:,} {kind.en}" for count, kind in kinds if count)
+    zh = "，".join(f"{kind.zh} {count:,} 行" for count, kind in kinds if count)
+    if not changes.writes:
+        return Text(f"{file}: {after:,} lines, nothing to change.", f"{file}：{after:,} 行，无需改动。")
+    if written:
+        return Text(f"{file}: {after:,} lines, {en}.", f"{file}：共 {after:,} 行，{zh}。")
+    return Text(
+        f"{file} would have {after:,} lines: {en}. Nothing was written.",
+        f"{file} 将有 {after:,} 行：{zh}。未写入任何内容。",
+    )
+
+
+def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[str, Any]:
+    """The same for `--json`."""
+
+    def who(merchant: Merchant) -> dict[str, str]:
+        return {"appid": merchant.appid, "merchant": merchant.name, "env": merchant.env}
+
+    return {
+        "lines": len(lines) + len(changes.added),
+        "added": [who(one) for one in changes.added],
+        "left": [who(lines[place]) for place in changes.left],
+        "returned": [who(lines[place]) for place in changes.returned],
+        "named": [who(lines[place]) | {"merchant": name} for place, name in changes.names],
+        "renamed": [who(one.merchant) | {"platform_name": one.name} for one in changes.renamed],
+        "not_normal": [who(one) | {"env_status": status} for one, status in changes.not_normal],
+        "env_gone": [who(one) for one in changes.gone],
+        "no_default": list(changes.no_default),
+        "without_env": [{"appid": one.appid, "merchant": one.name} for one in changes.without_env],
+        "not_read": [
+            {
+                "appid": one.appid,
+                "merchant": one.name,
+                "code": trouble.code,
+                "errcode": trouble.errcode,
+                "meaning": trouble.meaning.of(lang),
+                "action": trouble.action.of(lang),
+                "errmsg": trouble.errmsg,
+            }
+            for one, trouble in changes.troubles
+        ],
+    }
+
+
+def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, Text | None, list[_Row]]]:
+    """Each kind of change: what it is, what to do about it, and whom it concerns."""
+
+    def who(merchant: Merchant, *more: str) -> _Row:
+        return (merchant.name, merchant.appid, *filter(None, (merchant.env, *more)))
+
+    yield Text("added", "新增"), None, [who(one) for one in changes.added]
+    yield (
+        Text("returned, status is empty again", "重新授权，已清除 status"),
+        None,
+        [who(lines[place]) for place in changes.returned],
+    )
+    yield (
+        Text("left, status=left", "已不再授权，status=left"),
+        None,
+        [who(lines[place]) for place in changes.left],
+    )
+    yield (
+        Text("named, where the appid stood for the name", "补上名称（此前以 appid 代替）"),
+        None,
+        [(name, lines[place].appid, lines[place].env) for place, name in changes.names],
+    )
+    yield (
+        Text("renamed at the platform, the file keeps its name", "平台上已改名，文件保留原有名称"),
+        None,
+        [(one.merchant.name, one.merchant.appid, f"→ {one.name}") for one in changes.renamed],
+    )
+    yield (
+        Text("environments that are not NORMAL", "状态不是 NORMAL 的环境"),
+        Text("merchants check says more.", "详见 merchants check。"),
+        [who(one, status) for one, status in changes.not_normal],
+    )
+    yield (
+        Text("environments that the platform does not list any more", "平台不再列出的环境"),
+        Text("Remove the lines if they are gone for good.", "若确已不用，请删除这些行。"),
+        [who(one) for one in changes.gone],
+    )
+    yield (
+        Text("names that mean several environments", "对应多个环境的名称"),
+        Text("Mark one line of each default=yes.", "请各选一行标为 default=yes。"),
+        [(name,) for name in changes.no_default],
+    )
+    yield (
+        Text("authorized, but without an environment yet", "已授权，但还没有环境"),
+        Text(
+            "Have one created in the cloud console (or with tcb/createenvandresource), then sync again.",
+            "请在云开发控制台创建环境（或调用 tcb/createenvandresource），然后再次 sync。",
+        ),
+        [who(one) for one in changes.without_env],
+    )
+    for trouble, whose in group(changes.troubles):
+        code, meaning = trouble.code, trouble.meaning
+        yield (
+            Text(f"no environments to be had, {code}: {meaning.en}", f"未取得环境，{code}：{meaning.zh}"),
+            trouble.action,
+            [who(one) for one in whose],
+        )
+
+
+def begin_sync(
+    settings: Settings,
+    *,
+    only: Collection[str] | None = None,
+    tokens: TokenSource | None = None,
+    pace: RunLimits | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    say: Callable[[Text], None] = lambda _: None,
+) -> Future[Authorized]:
+    """Begin asking; the future gives what was found. Cancelling it ends the calls.
+
+    Args:
+        settings: the target and the token source, which must give the token of `component_appid` as well.
+        only: appids whose environments are asked for; None for all.
+        tokens: a token source of the caller's own.
+        pace: its attempts, backoff, slow_wait and patience hold for each call.
+        progress: called with the mini programs done and their number, on the private loop's thread.
+        say: told of a pause that the platform asks for.
+
+    Raises SettingsError without a component_appid. The future raises PlatformStopError where the list is refused,
+    OutageError where nobody is reached, StoppedError where the list is not whole.
+
+    """
+    if not settings.tokens.component_appid:
+        raise SettingsError(
+            Text(
+                "merchants sync needs the component token: set component_appid under [tokens] in tcb-ops.toml, and let "
+                "the token source give that appid's token (README: Tokens).",
+                "merchants sync 需要 component_access_token：请在 tcb-ops.toml 的 [tokens] 中设置 component_appid，"
+                "并让令牌来源能给出该 appid 的令牌（见 README 的 Tokens 一节）。",
+            )
+        )
+    source = tokens or open_source(settings)
+    return hand_over(_sync(settings, only, source, pace or RunLimits(), progress, say))
+
+
+async def _sync(
+    settings: Settings,
+    only: Collection[str] | None,
+    source: TokenSource,
+    pace: RunLimits,
+    progress: Callable[[int, int], None],
+    say: Callable[[Text], None],
+) -> Authorized:
+    component = settings.tokens.component_appid
+    async with connected(settings, source, pace, say) as (asking, authorizers):
+        appids = await _list(asking, authorizers, component)
+        asked_for = [appid for appid in appids if only is None or appid in only]
+        done = 0
+
+        def one_done() -> None:
+            nonlocal done
+            done += 1
+            progress(done, len(asked_for))
+
+        async def about(appid: str) -> Authorizer:
+            info: Info | TransportFailure = await asking.ask(
+                component, partial(authorizers.info, appid=appid)
+            )
+            if isinstance(info, TransportFailure) and info.code in COMPONENT_CODES:
+                raise _stop(component, info)
+            name = "" if isinstance(info, TransportFailure) else info.name
+            return Authorizer(appid, name, await asking.ask(appid, authorizers.environments))
+
+        return Authorized(frozenset(appids), tuple(await each(asked_for, about, one_done)))
+
+
+async def _list(asking: Asking, authorizers: Authorizers, component: str) -> list[str]:
+    """Every appid once, in the platform's order."""
+    appids: dict[str, None] = {}
+    offset, total = 0, 1
+    while offset < total:
+        page = await asking.ask(component, partial(authorizers.page, offset=offset))
+        if isinstance(page, TransportFailure):
+            raise _stop(component, page)
+        offset, total = offset + len(page.appids), page.total
+        appids |= dict.fromkeys(page.appids)
+        if not page.appids:
+            break
+    if not appids and not total:
+        raise StoppedError(
+            Text(
+                f"The platform says that nobody has authorized it, so nothing was changed: is component_appid {component} right?",
+                f"平台称没有任何商户授权，因此未作改动：component_appid {component} 是否正确？",
+            )
+        )
+    if len(appids) < total:
+        raise StoppedError(
+            Text(
+                f"The platform says that {total:,} merchants have authorized it, but listed {len(appids):,}: somebody came "
+                "or went meanwhile. Nothing was changed; run the same command again.",
+                f"平台称有 {total:,} 个商户授权，但只列出 {len(appids):,} 个：其间可能有商户授权或取消授权。"
+                "未作改动，请再次运行同一命令。",
+            )
+        )
+    return list(appids)
+
+
+def _stop(component: str, trouble: TransportFailure) -> PlatformStopError:
+    told = of_the_component(trouble)
+    said = f" (errcode {told.code})" if told.errcode is not None else ""
+    return PlatformStopError(
+        Text(
+            f"The merchants cannot be asked for with the component token (of component_appid {component}){said}: "
+            f"{told.meaning.en} {told.action.en}",
+            f"无法用 component_access_token（component_appid {component}）查询商户{said}：{told.meaning.zh}{told.action.zh}",
+        )
+    )

@@ -1,0 +1,1 @@
+"""Notebooks: executing them unattended, their pages, the working folder, the practice platform."""

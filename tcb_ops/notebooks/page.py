@@ -1,0 +1,124 @@
+"""An executed notebook as a page for people: no code, no script, no external address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Lang, Text
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+_OURS = 2
+"""Lines in place of a trace where an error is ours: its sentence in English and in Chinese."""
+_SIMULATED = Text(
+    "This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.",
+    "本次任务的目标是本机上的模拟器，没有任何内容到达微信或商户。",
+)
+_REPORT = Text("The whole report", "完整报告")
+_ONLY = "notebook-only"
+_MARK = "papermill-error-cell-tag"
+"""Of the cells that papermill puts before a cell that failed, in red and in English."""
+_FAILED = Text("This cell failed", "此单元格出错")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """In which language, and in which time zone."""
+
+    lang: Lang
+    zone: ZoneInfo
+
+
+def page_of(
+    content: NotebookNode,
+    name: str,
+    look: Look,
+    *,
+    run: str | None = None,
+    verdict: Text | None = None,
+    bad: bool = False,
+    simulated: bool = False,
+    title: str = "",
+    result: str = "",
+    report: str = "",
+) -> str:
+    """Render it. Cells without anything to see are left out; an error is shown in words, without its trace.
+
+    On top: which run it was, how it ended, when, with which parameters, and whether it went to a simulator; then
+    `result` (HTML of our own) and a link to `report`. Cells tagged `notebook-only` are for those who sit before it.
+    """
+    from jinja2 import Environment, PackageLoader
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name="basic",  # the cells alone: the stock pages fetch scripts from three foreign hosts
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
+    cells, _ = exporter.from_notebook_node(_to_see(content, look.lang))
+    environment = Environment(loader=PackageLoader("tcb_ops", "notebooks"), autoescape=True)
+    return environment.get_template("page.html.j2").render(
+        title=title or _title(content) or name,
+        result=result,
+        report=report,
+        report_name=_REPORT.of(look.lang),
+        cells=cells,
+        html_lang="zh-CN" if look.lang is Lang.ZH else "en",
+        simulated=_SIMULATED.of(look.lang) if simulated else "",
+        verdict=verdict.of(look.lang) if verdict is not None else "",
+        bad=bad,
+        facts=[fact for fact in (run, _begun(content, look.zone), *_given(content)) if fact],
+    )
+
+
+def _begun(content: NotebookNode, zone: ZoneInfo) -> str:
+    began = content.metadata.papermill.get("start_time")
+    return datetime.fromisoformat(began).astimezone(zone).isoformat(" ", "minutes") if began else ""
+
+
+def _given(content: NotebookNode) -> list[str]:
+    """The parameters that were given; the language is seen anyway."""
+    given = content.metadata.papermill.get("parameters", {})
+    return [sanitize(f"{key} = {value}") for key, value in given.items() if key != "lang"]
+
+
+def _to_see(content: NotebookNode, lang: Lang) -> NotebookNode:
+    from nbformat import from_dict
+
+    seen: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
+    for cell in content.cells:
+        if _MARK in cell.metadata.get("tags", ()):
+            continue
+        outputs = [
+            _in_words(output, lang) for output in cell.get("outputs", ()) if output.get("name") != "stderr"
+        ]
+        if _ONLY in cell.metadata.get("tags", ()):
+            outputs = [output for output in outputs if output["output_type"] == "error"]
+            if cell.cell_type == "markdown":
+                continue
+        if cell.cell_type == "markdown":
+            seen.cells.append(cell)
+        elif outputs:
+            seen.cells.append(from_dict({**cell, "outputs": outputs}))  # type: ignore[no-untyped-call]
+    return seen
+
+
+def _in_words(output: NotebookNode, lang: Lang) -> NotebookNode | dict[str, Any]:
+    if output.output_type != "error":
+        return output
+    lines = list(output.traceback)
+    words = lines[lang is Lang.ZH] if len(lines) == _OURS else f"{output.ename}: {output.evalue}"
+    return {**output, "traceback": [f"{_FAILED.of(lang)}: {words}"]}
+
+
+def _title(content: NotebookNode) -> str:
+    first = next((cell.source for cell in content.cells if cell.cell_type == "markdown"), "")
+    heading: str = first.partition("\n")[0]
+    return heading.lstrip("# ").strip() if heading.startswith("#") else ""

@@ -1,0 +1,184 @@
+"""What a notebook can be told: its `parameters` cell, and what a command line says. Checked before anything runs."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tcb_ops.errors import UsageError
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Text
+
+Value = str | bool | int | float
+"""What a parameter may be."""
+_SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
+_TRUTHS = {"true": True, "false": False}
+_CHOICES = {"target": ("simulator", "live"), "lang": ("en", "zh")}
+"""What a parameter of our notebooks may be; one of another notebook whose default is none of these may be anything."""
+_KINDS: dict[type, Text] = {
+    bool: Text("true or false", "true 或 false"),
+    int: Text("a whole number", "整数"),
+    float: Text("a number", "数字"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An assignment of the `parameters` cell."""
+
+    name: str
+    default: Value | None
+    """None: no plain text, truth value or number, so that no command line can say it."""
+    about: str = ""
+    """The comment behind it."""
+
+
+def parameters_of(source: str) -> tuple[Parameter, ...]:
+    """Read the `parameters` cell: `name = "text"  # what it is`, one a line. Raises SyntaxError."""
+    lines = source.splitlines()
+    found = []
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                end = (
+                    lines[(node.end_lineno or node.lineno) - 1].encode()[node.end_col_offset or 0 :].decode()
+                )
+                found.append(Parameter(name, _literal(node.value), end.partition("#")[2].strip()))
+            case _:
+                pass
+    return tuple(found)
+
+
+def _literal(node: ast.expr | None) -> Value | None:
+    try:
+        value = ast.literal_eval(node) if node is not None else None
+    except ValueError:
+        return None
+    return value if isinstance(value, (str, bool, int, float)) else None
+
+
+def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: str) -> dict[str, Value]:
+    """Check `name=value` words by name and type.
+
+    ==========  ===================  =======================
+    default     said                 value
+    ==========  ===================  =======================
+    "" (text)   ``007``              ``"007"``, as it stands
+    True        ``false``, ``True``  False, True
+    8           ``007``, ``-3``      7, -3
+    1.0         ``2``, ``0.5``       2.0, 0.5
+    "en"        ``fr`` (lang)        refused, with the choices
+    a list      anything             refused
+    none such   anything             refused, with the names
+    ==========  ===================  =======================
+
+    A name that sounds like a secret is refused: parameters are stored in the executed notebook. Raises UsageError.
+    """
+    by_name: Mapping[str, Parameter] = {parameter.name: parameter for parameter in known}
+    taken: dict[str, Value] = {}
+    for word in given:
+        name, equals, said = word.partition("=")
+        name = name.strip()
+        check_text("-p", name)
+        if _SECRET.search(name):
+            raise UsageError(
+                Text(
+                    f"-p {name}: secrets are no notebook parameters, since those are kept in the executed notebook. "
+                    "Put it into the settings file, the environment or the token file.",
+                    f"-p {name}：密钥不能作为笔记本参数，因为参数会保存在执行后的笔记本里。请写在设置文件、环境变量或令牌文件中。",
+                )
+            )
+        check_text(f"-p {name}", said)
+        if not equals:
+            raise UsageError(Text(f"-p {name}: write -p NAME=VALUE.", f"-p {name}：请写成 -p 名称=值。"))
+        if name not in by_name:
+            raise UsageError(_unknown(name, known, notebook))
+        if name in taken:
+            raise UsageError(Text(f"-p {name} is given twice.", f"-p {name} 给了两次。"))
+        taken[name] = _value(by_name[name], said, notebook)
+    return taken
+
+
+def check_text(what: str, said: str) -> None:
+    """Refuse bytes that are no UTF-8: they cannot be kept in the executed notebook. Raises UsageError."""
+    try:
+        said.encode()
+    except UnicodeEncodeError:
+        shown = sanitize(said)
+        raise UsageError(
+            Text(
+                f"{what} {shown}: these bytes are no UTF-8 text. Write it in UTF-8; nothing was run.",
+                f"{what} {shown}：这些字节不是 UTF-8 文本。请用 UTF-8 书写；未运行任何内容。",
+            )
+        ) from None
+
+
+def _value(parameter: Parameter, said: str, notebook: str) -> Value:
+    default = parameter.default
+    value: Value | None = None
+    match default:
+        case None:
+            raise UsageError(
+                Text(
+                    f"-p {parameter.name}: in {notebook} it is neither text nor a number; set it in a copy of the notebook.",
+                    f"-p {parameter.name}：它在 {notebook} 中既不是文字也不是数字；请在笔记本的副本中设置。",
+                )
+            )
+        case bool():
+            value = _TRUTHS.get(said.strip().lower())
+        case int():
+            value = int(said) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", said) else None
+        case float():
+            value = _number(said)
+        case str():
+            choices = _CHOICES.get(parameter.name, ())
+            if default in choices and said not in choices:
+                either = " / ".join(choices)
+                raise UsageError(
+                    Text(
+                        f"-p {parameter.name}={said}: must be one of {either}.",
+                        f"-p {parameter.name}={said}：应为 {either} 之一。",
+                    )
+                )
+            value = said
+    if value is None:
+        kind = _KINDS[type(default)]
+        raise UsageError(
+            Text(
+                f"-p {parameter.name}={said}: must be {kind.en}, like its default {default}.",
+                f"-p {parameter.name}={said}：应为{kind.zh}，如默认值 {default}。",
+            )
+        )
+    return value
+
+
+def _number(said: str) -> float | None:
+    try:
+        value = float(said)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
+    near = difflib.get_close_matches(name, [parameter.name for parameter in known], 1)
+    there = f"\n{listed(known)}" if known else ""
+    return Text(
+        f"{notebook} has no parameter {name}{f'; is {near[0]} meant?' if near else '.'} It has:{there or ' none.'}",
+        f"{notebook} 没有参数 {name}{f'；是否指 {near[0]}？' if near else '。'}它的参数：{there or '无'}",
+    )
+
+
+def listed(known: Sequence[Parameter]) -> str:
+    """The parameters with their defaults, a line each."""
+    defaults = [repr(p.default) if p.default is not None else "…" for p in known]
+    wide = max((len(p.name) for p in known), default=0)
+    deep = max((len(default) for default in defaults), default=0)
+    return "\n".join(
+        f"  {p.name:<{wide}} = {default:<{deep}}  {p.about}".rstrip()
+        for p, default in zip(known, defaults, strict=True)
+    )

@@ -1,0 +1,160 @@
+"""What went wrong and what to do about it, by code; and the rows behind a code or a merchant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import ipywidgets as widgets
+
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Outcome
+from tcb_ops.panels.html import esc, heading, table
+from tcb_ops.panels.naming import beyond
+from tcb_ops.panels.worker import Worker
+from tcb_ops.reports.errcode_table import Cause, CodeGroup, by_code
+from tcb_ops.reports.explanations import OUTCOMES, reason_text, why
+from tcb_ops.run import Run
+from tcb_ops.runs.records import RowRecord
+from tcb_ops.secrets import redact
+
+ROWS = 50
+"""Rows behind a code that are shown."""
+NAMED = 4
+"""Merchants named beside a code."""
+
+
+def rows_of(run: Run, causes: Sequence[Cause], code: str, appid: str) -> Iterator[RowRecord]:
+    """Stream the rows of a run that are not good, of one code and one merchant; "" is all of them."""
+    wanted = [c for c in causes if code in {"", c.code} and appid in {"", c.appid}]
+    outcomes = frozenset(outcome for cause in wanted for outcome in cause.outcomes)
+    places = {(cause.appid, cause.env) for cause in wanted}
+    for record in run.rows(merchant=appid, outcomes=outcomes) if wanted else ():
+        end = record.end
+        found = why(end.outcome, end.reason, end.errcode, end.store_code)
+        if found and code in {"", found.code} and (record.row.appid, record.row.env) in places:
+            yield record
+
+
+def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
+    """Draw the codes, with their rows and merchants, what they mean and what to do."""
+    heads = (
+        Text("Code", "错误码"),
+        Text("Rows", "行数"),
+        Text("Merchants", "商户"),
+        Text("What it means", "含义"),
+        Text("What to do", "怎么办"),
+    )
+    title = Text("What went wrong, and what to do", "出了什么问题，怎么办").of(lang)
+    rows = [(g.code, g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups]
+    drawn = table([head.of(lang) for head in heads], rows, "snttt", label=title, classes="op-by-code")
+    return heading(title) + drawn
+
+
+class Codes(widgets.VBox):
+    """The errcode table of a run, and its rows by code and merchant."""
+
+    def __init__(self, voice: Worker) -> None:
+        self._voice, self._lang = voice, voice.lang
+        self._run: Run | None = None
+        self._causes: list[Cause] = []
+        self.table = widgets.HTML()
+        self.table.add_class("op-codes")
+        self.code = self._choice(Text("Code", "错误码"), "op-code", self._narrow)
+        self.merchant = self._choice(Text("Merchant", "商户"), "op-merchant", self._drill)
+        self.rows = widgets.HTML(layout={"max_height": "24rem", "overflow": "auto"}, tabbable=True)
+        self.rows.add_class("op-rows").add_class("op-scroll")
+        super().__init__([self.table, widgets.HBox([self.code, self.merchant]), self.rows])
+        self.layout.display = "none"
+
+    def show(self, run: Run | None) -> None:
+        """Show a run's rows that are not good; None, or a run without any, hides all of it."""
+        causes = [c for c in run.cause_list() if c.code != Outcome.PENDING] if run is not None else []
+        self._run = None  # while the choices change, nothing is looked up
+        self.layout.display = "" if causes else "none"
+        self._causes = causes
+        groups = [replace(group, action=self._voice.here(group.action)) for group in by_code(causes)]
+        more = beyond(group.action for group in groups)
+        self.table.value = render_codes(groups, self._lang) + (
+            f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
+        )
+        self.code.options = [self._everything, *((f"{g.code} · {g.rows:,}", g.code) for g in groups)]
+        self.code.index = 0
+        self.merchant.options = [self._everything]
+        self._run = run
+        self._narrow()
+
+    @property
+    def _everything(self) -> tuple[str, str]:
+        return Text("— all —", "— 全部 —").of(self._lang), ""
+
+    def _narrow(self) -> None:
+        """Offer the merchants that have the chosen code, and keep the chosen one if it is among them."""
+        run, kept = self._run, self.merchant.value
+        if run is None:
+            return
+        self._run = None
+        names: dict[str, tuple[str, int]] = {}
+        for cause in self._causes:
+            if self.code.value in {"", cause.code}:
+                names[cause.appid] = (cause.merchant, names.get(cause.appid, ("", 0))[1] + cause.rows)
+        ordered = sorted(names.items(), key=lambda item: (-item[1][1], item[1][0]))
+        self.merchant.options = [
+            self._everything,
+            *((f"{name} · {rows:,} ({appid})", appid) for appid, (name, rows) in ordered),
+        ]
+        self.merchant.value = kept if kept in names else ""
+        self._run = run
+        self._drill()
+
+    def _choice(self, label: Text, name: str, chosen: Callable[[], None]) -> widgets.Dropdown:
+        choice = widgets.Dropdown(
+            description=label.of(self._lang), layout={"width": "24rem"}, style={"description_width": "7rem"}
+        )
+        choice.add_class(name)
+        choice.observe(lambda _: self._voice.guarded(chosen), "value")
+        return choice
+
+    def _drill(self) -> None:
+        """Show the first rows behind the choice."""
+        run, lang = self._run, self._lang
+        if run is None:
+            return
+        code, appid = self.code.value or "", self.merchant.value or ""
+        total = sum(c.rows for c in self._causes if code in {"", c.code} and appid in {"", c.appid})
+        shown = list(islice(rows_of(run, self._causes, code, appid), ROWS))
+        heads = (
+            Text("Line", "行号"),
+            Text("Merchant", "商户"),
+            Text("Environment", "环境"),
+            Text("Path", "上传路径"),
+            Text("Outcome", "结果"),
+            Text("Why", "原因"),
+            Text("errmsg / rid", "errmsg / rid"),
+        )
+        rows = [
+            (
+                record.row.line,
+                record.row.merchant,
+                record.row.env,
+                record.row.path,
+                OUTCOMES[record.end.outcome].of(lang),
+                reason_text(record.end).of(lang),
+                redact(f"{record.end.errmsg} {record.end.rid}".strip()),
+            )
+            for record in shown
+        ]
+        title = Text(
+            f"Rows that are not good: {min(len(shown), total):,} of {total:,}",
+            f"未成功的行：{min(len(shown), total):,} / {total:,}",
+        ).of(lang)
+        self.rows.value = f"<p><b>{esc(title)}</b></p>" + table(
+            [head.of(lang) for head in heads], rows, "nsststt", label=title
+        )
+
+
+def _merchants(group: CodeGroup, lang: Lang) -> str:
+    names = ", ".join(share.merchant for share in group.merchants[:NAMED])
+    more = len(group.merchants) - NAMED
+    return names + Text(f" and {more:,} more", f" 等另外 {more:,} 家").of(lang) * (more > 0)

@@ -1,0 +1,245 @@
+"""A list in a panel: picked, read, checked, with every problem; and what running it would send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from tcb_ops.errors import InputError, UsageError
+from tcb_ops.formatting import format_size
+from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.lists.paths import Batch, read_paths
+from tcb_ops.lists.problems import PROBLEMS_SHOWN, new_fixme, write_fixme
+from tcb_ops.model import Problem
+from tcb_ops.panels.context import PanelContext
+from tcb_ops.panels.html import esc, heading, table
+from tcb_ops.panels.naming import beyond
+from tcb_ops.panels.picker import Picker
+from tcb_ops.panels.worker import Worker
+from tcb_ops.preflight import done_before, facts_line
+from tcb_ops.sample import FILES, PATHS
+
+MERCHANTS_SHOWN = 300
+"""Lines of the plan by merchant."""
+
+
+def render_problems(problems: Sequence[Problem], lang: Lang, count: int | None = None) -> str:
+    """Draw the first problems as a table, and count the others; `count` is of all, where these are only the first."""
+    if not problems:
+        return ""
+    heads = (
+        Text("Line", "行号"),
+        Text("Column", "列"),
+        Text("What is wrong", "问题"),
+        Text("How to mend it", "如何修正"),
+        Text("Value", "值"),
+    )
+    rows = [
+        (p.line or "", p.column, p.message.of(lang), p.mend.of(lang), p.value)
+        for p in islice(problems, PROBLEMS_SHOWN)
+    ]
+    count = len(problems) if count is None else count
+    title = Text(
+        f"{plural(count, 'problem')} in the list"
+        + f", the first {PROBLEMS_SHOWN}" * (count > PROBLEMS_SHOWN),
+        f"清单有 {count:,} 处问题" + f"，以下是前 {PROBLEMS_SHOWN} 处" * (count > PROBLEMS_SHOWN),
+    ).of(lang)
+    return heading(title) + table([head.of(lang) for head in heads], rows, "nsttt", label=title)
+
+
+def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
+    """Draw what a run of the batch would send, in sum and by merchant."""
+    calls = 2 if uploads else 1
+    facts = [
+        _fact(batch.merchants_count, "merchant", "个商户"),
+        _fact(batch.envs, "environment", "个环境"),
+        _fact(batch.valid, "row", "行"),
+        _fact(batch.valid * calls, "call", "次调用"),
+    ]
+    if uploads:
+        facts.append((format_size(batch.total_bytes), Text("to upload", "待上传")))
+    summed = " · ".join(f"<b>{esc(number)}</b> {esc(what.of(lang))}" for number, what in facts)
+    shares = batch.by_merchant()
+    heads = (
+        Text("Merchant", "商户"),
+        Text("Environments", "环境"),
+        Text("Rows", "行数"),
+        Text("Calls", "调用"),
+        Text("Size", "大小"),
+    )
+    rows = [
+        (name, envs, count, count * calls, format_size(size) if uploads else "–")
+        for _, name, envs, count, size in shares[:MERCHANTS_SHOWN]
+    ]
+    by = Text("By merchant", "按商户").of(lang)
+    more = len(shares) - MERCHANTS_SHOWN
+    rest = Text(f"… and {more:,} more", f"……另有 {more:,} 家").of(lang) if more > 0 else ""
+    return (
+        f"<p>{summed}</p><details><summary>{esc(by)}</summary>"
+        f"{table([head.of(lang) for head in heads], rows, 'snnnn', label=by)}<p>{esc(rest)}</p></details>"
+    )
+
+
+def _fact(count: int, noun: str, zh: str) -> tuple[str, Text]:
+    number, _, nouns = plural(count, noun).partition(" ")
+    return number, Text(nouns, zh)
+
+
+class Listed(widgets.VBox):
+    """The part of a panel that picks a list (and a root, for uploads) and checks it. `batch` is what can be run."""
+
+    def __init__(
+        self,
+        voice: Worker,
+        desk: PanelContext,
+        paths: str,
+        *,
+        root: str | None,
+        changed: Callable[[], None],
+    ) -> None:
+        """`root` None: local files are not looked at."""
+        self._voice, self._desk, self._lang, self._changed = voice, desk, voice.lang, changed
+        self._uploads = root is not None
+        if not paths and desk.practising:
+            paths, root = str(PATHS), str(FILES) if root == "" else root
+        self.batch: Batch | None = None
+        self._problems: Sequence[Problem] = ()
+        lang = self._lang
+
+        def again() -> None:
+            self._clear()  # at once: what was read is not what is picked now
+            self._changed()
+            voice.start(self.read, waits=True)
+
+        self.paths = Picker(voice, "op-list", Text("Path list", "路径清单"), path=paths, picked=again)
+        self.root = Picker(
+            voice, "op-root", Text("Local files", "本地文件夹"), endings=(), path=root or "", picked=again
+        )
+        self.root.text.placeholder = Text("the list's own folder", "清单所在文件夹").of(lang)
+        self.check = _button(Text("Check", "检查").of(lang), "op-check")
+        self.check.on_click(lambda _: again())
+        self.skip = widgets.Checkbox(
+            description=Text("go on without the rows that have problems", "跳过有问题的行，继续其余的行").of(
+                lang
+            ),
+            indent=False,
+            layout={"width": "auto", "align_self": "flex-start"},
+        )
+        self.skip.add_class("op-skip")
+        self.skip.observe(lambda _: voice.guarded(again), "value")
+        self.told = widgets.HTML()
+        self.told.add_class("op-read")
+        self.problems = widgets.HTML(layout={"max_height": "20rem", "overflow": "auto"}, tabbable=True)
+        self.problems.add_class("op-problems")
+        self.fixme = _button(Text("Write a fix-me CSV", "生成待修正 CSV").of(lang), "op-fixme")
+        self.fixme.on_click(lambda _: voice.start(self._write_fixme))
+        self.plan = widgets.HTML()
+        self.plan.add_class("op-plan")
+        title = widgets.HTML(heading(Text("1 · The list", "1 · 清单").of(lang)))
+        pickers = [self.paths, self.root] if self._uploads else [self.paths]
+        super().__init__(
+            [
+                title,
+                *pickers,
+                widgets.HBox([self.check, self.skip]),
+                self.told,
+                self.problems,
+                self.fixme,
+                self.plan,
+            ]
+        )
+        self._clear()
+
+    def read(self) -> None:
+        """Read and check the list that is picked. Raises TcbOpsError when it cannot be run."""
+        self._clear()
+        self._changed()
+        source = self.paths.path
+        if not source:
+            self._voice.say(Text("Pick a path list: CSV, TSV or XLSX.", "请选择路径清单：CSV、TSV 或 XLSX。"))
+            return
+        self._voice.say(Text(f"Checking {source} …", f"正在检查 {source} ……"))
+        root = (self.root.path or str(Path(source).parent)) if self._uploads else None
+        try:
+            batch = read_paths(
+                source, self._desk.merchants, root, on_bad="skip" if self.skip.value else "refuse"
+            )
+        except InputError as error:
+            self._show(error.problems)
+            count = len(error.problems)
+            if count > 1:
+                raise _refused(source, error.problems) from error
+            raise
+        self.batch = batch
+        self._show(batch.problems)
+        told = [batch.decided, *batch.warnings]
+        self.told.value = "".join(f"<p>{esc(self._voice.here(text).of(self._lang))}</p>" for text in told)
+        self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
+        ready = Text(f"Ready. {facts_line(batch).en}.", f"已就绪。{facts_line(batch).zh}。")
+        again = done_before(batch, self._desk.settings, self.selection) if self._uploads else None
+        if again is not None:
+            ready = Text(f"{ready.en} {again.en}", f"{ready.zh}{again.zh}")
+        self._voice.say(ready)
+        self._changed()
+
+    @property
+    def selection(self) -> str:
+        """What tells runs over other parts of the list apart."""
+        return self._desk.selection
+
+    def _clear(self) -> None:
+        self.batch, self._problems = None, ()
+        for part in (self.told, self.problems, self.plan):
+            part.value = ""
+        for part in (self.problems, self.fixme):
+            part.layout.display = "none"
+
+    def _show(self, problems: Sequence[Problem]) -> None:
+        self._problems = problems
+        here = [replace(p, mend=self._voice.here(p.mend)) for p in islice(problems, PROBLEMS_SHOWN)]
+        more = beyond(problem.mend for problem in here)
+        self.problems.value = render_problems(here, self._lang, len(problems)) + (
+            f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
+        )
+        for part in (self.problems, self.fixme):
+            part.layout.display = "" if problems else "none"
+
+    def _write_fixme(self) -> None:
+        dest = new_fixme(Path(self.paths.path))
+        written = write_fixme(self._problems, dest, self._lang)
+        if not written:
+            raise UsageError(
+                Text(
+                    "These problems are of the file as a whole; there is no row to mend.",
+                    "这些是整个文件的问题，没有可修正的行。",
+                )
+            )
+        self._voice.say(
+            Text(
+                f"{written:,} rows are in {dest}: mend them there, then pick that file.",
+                f"{written:,} 行已写入 {dest}：请在其中修正，然后选择该文件。",
+            ),
+            "good",
+        )
+
+
+def _refused(source: str, problems: Sequence[Problem]) -> InputError:
+    count = len(problems)
+    return InputError(
+        Text(
+            f"{source} is refused: it has {plural(count, 'problem')}. Nothing was sent.",
+            f"{source} 未被接受：共 {count:,} 处问题。未发送任何内容。",
+        ),
+        source,
+        problems,
+    )
+
+
+def _button(label: str, name: str) -> widgets.Button:
+    button = widgets.Button(description=label, layout={"width": "auto", "align_self": "flex-start"})
+    button.add_class(name)
+    return button

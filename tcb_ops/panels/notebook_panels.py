@@ -1,0 +1,223 @@
+"""The panels that work on a list: of notebook 01, links, and of notebook 02, uploads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from tcb_ops import api as doors
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Text, plural
+from tcb_ops.lists.paths import Batch, read_paths
+from tcb_ops.model import Kind
+from tcb_ops.panels.html import heading, said
+from tcb_ops.panels.list_reader import Listed
+from tcb_ops.panels.naming import LINKS_GO_TO, REPORT
+from tcb_ops.panels.panel import NotYet, Panel
+from tcb_ops.panels.run_browser import Runs
+from tcb_ops.panels.run_form import LaunchPanel
+from tcb_ops.preflight import facts_line, short_life
+from tcb_ops.reports.formats.terminal import render_diff
+from tcb_ops.run import Run
+from tcb_ops.run_handle import RunHandle
+from tcb_ops.sample import FILES, PATHS
+
+
+class _Listing(LaunchPanel):
+    """A panel whose run works on a list."""
+
+    def __init__(
+        self, target: str, paths: str, root: str | None, where: str, lang: str, *, note: str, report: str = ""
+    ) -> None:
+        self._paths, self._root = paths, root
+        super().__init__(target, where, lang, note=note, report=report)
+
+    def _pick(self) -> list[Any]:
+        self.listed = Listed(self.voice, self.desk, self._paths, root=self._root, changed=self._changed)
+        return [self.listed]
+
+    def _prepare(self) -> None:
+        self.listed.read()
+
+    def _facts(self) -> tuple[Text, int] | None:
+        batch = self.listed.batch
+        return (facts_line(batch), batch.merchants_count) if batch is not None else None
+
+    def _batch(self) -> Batch:
+        if self.listed.batch is None:
+            raise UsageError(
+                Text(
+                    'There is no list: pick one, or set the parameter paths = "…".',
+                    '没有清单：请选择清单，或设置参数 paths = "…"。',
+                )
+            )
+        return self.listed.batch
+
+
+class Links(_Listing):
+    """Pick a list, see what was read and every problem, issue links."""
+
+    kind, label = Kind.LINKS, Text("Issue links", "取链接")
+    title = Text("Upload links", "上传链接")
+    out_here = LINKS_GO_TO
+
+    def __init__(self, target: str, paths: str, where: str, out: str, note: str, lang: str) -> None:
+        self._out = out
+        super().__init__(target, paths, None, where, lang, note=note)
+
+    def _pick(self) -> list[Any]:
+        self.out = widgets.Text(
+            self._out or "links.csv",
+            description=Text("Links go to", "链接写入").of(self.lang),
+            layout={"width": "44rem"},
+            style={"description_width": "7rem"},
+        )
+        self.out.add_class("op-out")
+        self.life = widgets.HTML()
+        self.life.add_class("op-life")
+        return [*super()._pick(), self.out]
+
+    def _parts(self) -> list[Any]:
+        parts = super()._parts()
+        self.pace.observe(lambda _: self.voice.guarded(self._tell_life), "value")
+        return parts
+
+    def _beside_pace(self) -> list[Any]:
+        return [self.life]
+
+    def _changed(self) -> None:
+        super()._changed()
+        self._tell_life()
+
+    def _tell_life(self) -> None:
+        """Where links will have run out before the last is there, say so beside the pace."""
+        batch = self.listed.batch
+        short = short_life(batch, self.desk.pace(gentle=self.pace.value)) if batch is not None else None
+        self.life.value = said(short.of(self.lang), "bad") if short is not None else ""
+
+    def _begin(self, **options: Any) -> RunHandle:
+        return doors.start_links(self._batch(), out=Path(self.out.value), **options)
+
+    def _headless(self, **options: Any) -> RunHandle:
+        return doors.start_links(self._batch(), out=self.desk.place(self._out, "links.csv"), **options)
+
+
+class Uploads(_Listing):
+    """Pick a list and a root, see the plan, upload, watch."""
+
+    kind, label = Kind.UPLOAD, Text("Upload", "上传")
+    title = Text("Uploads", "上传文件")
+
+    def _begin(self, **options: Any) -> RunHandle:
+        return doors.start_upload(self._batch(), **options)
+
+
+class Audits(LaunchPanel):
+    """Audit all merchants."""
+
+    kind, label = Kind.AUDIT, Text("Audit", "巡检")
+    title = Text("Errcode audit", "错误码巡检")
+
+    def changes(self) -> Any:
+        """What changed since the audit before: newly broken, mended, still broken."""
+        first = Text(
+            "This is the first audit of this target: there is none to compare with.",
+            "这是该目标的第一次巡检：没有可对比的结果。",
+        )
+        return self._of_run(lambda run: run.changes() or NotYet(first, self.lang))
+
+    def history(self) -> Any:
+        """Errcodes by day and merchant over the ledger's runs of this target: a plot and a table."""
+        return doors.history(settings=self.desk.settings)
+
+    def _parts(self) -> list[Any]:
+        self.changed = widgets.HTML()
+        self.changed.add_class("op-changes")
+        return [*super()._parts(), self.changed]
+
+    def _ended(self, run: Run) -> None:
+        super()._ended(run)
+        self.changed.value = self._changes_of(run) if run.record.finished_at is not None else ""
+
+    def _changes_of(self, run: Run) -> str:
+        changes = run.changes()
+        title = heading(Text("Since the audit before", "与上次巡检相比").of(self.lang))
+        return title + changes._repr_html_() if changes is not None else ""
+
+    def _screen(self, run: Run) -> list[Any]:
+        changes = run.changes()
+        return super()._screen(run) + ([render_diff(changes, self.lang)] if changes is not None else [])
+
+    def _page(self, run: Run) -> str:
+        days = heading(Text("Errcodes by day", "每日错误码").of(self.lang))
+        return f"{self._changes_of(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
+
+    def _prepare(self) -> None:
+        facts, _ = self._facts()
+        self._changed()
+        self.voice.say(Text(f"Ready. {facts.en}.", f"已就绪。{facts.zh}。"))
+
+    def _facts(self) -> tuple[Text, int]:
+        lines = self.desk.merchants
+        merchants = len({merchant.appid for merchant in lines})
+        facts = Text(
+            f"{plural(merchants, 'merchant')}, {plural(len(lines), 'environment')}, a call each; no file is sent",
+            f"{merchants:,} 个商户，{len(lines):,} 个环境，各调用一次；不发送任何文件",
+        )
+        return facts, merchants
+
+    def _begin(self, **options: Any) -> RunHandle:
+        return doors.start_audit(self.desk.merchants, **options)
+
+
+class Attached(Panel):
+    """Any run: going on here or elsewhere, cut off, or finished."""
+
+    out_here: Text | None = None
+
+    def __init__(self, target: str, run: str, lang: str, *, report: str = "") -> None:
+        self._wanted = run
+        super().__init__(target, "", lang, report=report)
+
+    def _title(self) -> Text:
+        return Text("Run report", "任务报告")
+
+    def _parts(self) -> list[Any]:
+        self.runs = Runs(self.voice, self.desk, None, self.watched.attach)
+        return [self.runs, widgets.HBox([self.watched.stop]), self.voice.line, self.watched]
+
+    def _open(self) -> None:
+        self.runs.refresh()
+        self.watched.attach(self._wanted)
+        self.runs.choose(self.run)
+
+    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list says of each run how it stands
+        self._list_runs()
+
+    def _work(self) -> Run:
+        if self.run is None:
+            self._open()
+        if self.run is None:
+            raise UsageError(Text("There is no run to export.", "没有可导出的任务。"))
+        return self.run
+
+    def _shown_before(self) -> Run | None:
+        return None  # looking at a run replaces none
+
+    def _exit_code(self, run: Run) -> int:  # noqa: ARG002  `show` and `report` end well whatever the run's rows did
+        return 0
+
+
+class Reports(Attached):
+    """Choose a run, see it, export every format. In practice there is one to choose."""
+
+    out_here = REPORT
+
+    def _open(self) -> None:
+        if self.desk.practising and not self.runs.refresh():
+            self.voice.say(Text("Making a run to look at …", "正在生成供查看的演练任务 ……"))
+            with read_paths(PATHS, self.desk.merchants, FILES) as batch:
+                doors.upload(batch, settings=self.desk.settings, pace=self.desk.pace())
+        super()._open()

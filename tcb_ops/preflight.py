@@ -1,0 +1,265 @@
+"""What a run would do, before anything is sent: rows, bytes, calls against the quotas, time, warnings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tcb_ops.formatting import format_duration, format_size, sanitize
+from tcb_ops.i18n import Text, plural
+from tcb_ops.lists.paths import Batch
+from tcb_ops.merchants.quota import Account, Allowances, ask_allowances, fits, seconds_left_of_the_day
+from tcb_ops.model import Kind, Owner
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.settings import Settings
+from tcb_ops.wechat.authorizers import Quota
+
+
+def seconds_at_rate(batch: Batch, pace: RunLimits) -> float:
+    """The least time that the busiest appid needs at the rate allowed."""
+    return batch.most_rows_of_an_appid / pace.rate if pace.rate else 0.0
+
+
+def short_life(batch: Batch, pace: RunLimits) -> Text | None:
+    """Where the rate makes it certain that the first links run out before the last is issued, say so."""
+    seconds = seconds_at_rate(batch, pace)
+    if seconds <= LINK_LIFE:
+        return None
+    return Text(
+        f"At {pace.rate:g} calls/s this takes {format_duration(seconds)}, but a link lives about 15 minutes: the first "
+        "links will have run out before the last is issued.",
+        f"按每秒 {pace.rate:g} 次需要 {format_duration(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
+    )
+
+
+def ran_out(links: int, out: Path | str) -> Text | None:
+    """Say how many links had run out when their file was finished; None where none had."""
+    if not links:
+        return None
+    return Text(
+        f"{links:,} links had run out when {out} was finished. Run again for new ones.",
+        f"{out} 写完时已有 {links:,} 个链接过期。请再次运行以取得新链接。",
+    )
+
+
+def done_before(batch: Batch, settings: Settings, selection: str) -> Text | None:
+    """Say so where the newest run of this very part of the list to this target is finished: all of it would be sent once more."""
+    import tcb_ops as tcb
+
+    wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, selection, "")
+    records = (run.record for run in tcb.all_runs(settings=settings))
+    newest = next(
+        (r for r in records if (r.kind, r.target, r.list_sha256, r.selection, r.parent) == wanted), None
+    )
+    if newest is None or newest.finished_at is None:
+        return None
+    at = datetime.fromtimestamp(newest.finished_at, settings.zone).isoformat(" ", "minutes")[:16]
+    return Text(
+        f"Run {newest.id} has done this list, finished {at}: its files are sent again.",
+        f"任务 {newest.id} 已完成过这份清单（{at}）：文件将再次发送。",
+    )
+
+
+LINK_LIFE = 900
+"""Seconds a link is known to live (domain.md §1.1: the sample's q-sign-time)."""
+
+
+def facts(batch: Batch) -> dict[str, Any]:
+    """What there is to say of a checked list, for `--json`."""
+    return {
+        "list": str(batch.source),
+        "sha256": batch.sha256,
+        "encoding": batch.encoding,
+        "rows": batch.count,
+        "valid": batch.valid,
+        "invalid": batch.count - batch.valid,
+        "left_out": batch.left_out,
+        "merchant_left": sum(rows for _, rows in batch.of_left()),
+        "merchants": batch.merchants_count,
+        "envs": batch.envs,
+        "bytes": batch.total_bytes if batch.root is not None else None,
+    }
+
+
+def facts_line(batch: Batch) -> Text:
+    """The same in one line."""
+    size = batch.total_bytes
+    of_size = (
+        (Text(f", {format_size(size)}", f"，{format_size(size)}")) if batch.root is not None else Text("", "")
+    )
+    left = _of_left(batch)
+    return Text(
+        f"{batch.valid:,} of {batch.count:,} rows good: {plural(batch.merchants_count, 'merchant')}, {plural(batch.envs, 'environment')}"
+        f"{of_size.en}{left.en}",
+        f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境"
+        f"{of_size.zh}{left.zh}",
+    )
+
+
+def _of_left(batch: Batch) -> Text:
+    """What of a list is for merchants that have left, and so will not be attempted; empty where nothing is."""
+    of_left = batch.of_left()
+    if not of_left:
+        return Text("", "")
+    rows = sum(count for _, count in of_left)
+    names = list(dict.fromkeys(sanitize(merchant.name) for merchant, _ in of_left))
+    more = len(names) - 3
+    return Text(
+        f"; {rows:,} of them will not be attempted: the merchant has left ({', '.join(names[:3])}"
+        f"{f' and {more:,} more' if more > 0 else ''})",
+        f"；其中 {rows:,} 行不会执行：商户已离开（{'、'.join(names[:3])}{f'等 {len(names):,} 个' if more > 0 else ''}）",
+    )
+
+
+NAMED = 5
+"""Merchants that a warning names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The link calls of a list, one a row, by the account they count against."""
+
+    rows: Mapping[Account, int]
+    accounts: Mapping[str, tuple[Account, ...]]
+    """appid → the accounts that its rows count against: its own first, the platform's for the platform's environments."""
+    allowances: Allowances
+    rate: float | None
+    seconds_left: float
+    """Of the day, in Beijing."""
+
+    def quota(self, appid: str) -> Quota | None:
+        """What is left to a merchant; of its own account, where it has rows of its own."""
+        return self.allowances.quotas.get(self.accounts[appid][0])
+
+    def fits(self, appid: str) -> bool | None:
+        """Whether a merchant's rows fit into the day: False where one of its accounts does not, None where it is not known."""
+        answers = [self.account_fits(account) for account in self.accounts[appid]]
+        return False if False in answers else None if None in answers else True
+
+    def account_fits(self, account: Account) -> bool | None:
+        """Whether all rows that count against an account fit into its day."""
+        return fits(self.rows[account], self.allowances.quotas.get(account), self.rate, self.seconds_left)
+
+    def seconds(self, account: Account) -> float:
+        """The least time that an account's calls take at the rate allowed; 0 where there is none."""
+        return self.rows[account] / self.rate if self.rate else 0.0
+
+    @property
+    def platform(self) -> Account | None:
+        """The platform's own account, where there are rows for environments of its own."""
+        return next((account for account in self.rows if account.owner is Owner.PLATFORM), None)
+
+    @property
+    def platform_is_shared(self) -> bool:
+        """Whether the platform's account is more than one merchant's whole one."""
+        whose = [accounts for accounts in self.accounts.values() if self.platform in accounts]
+        return len(whose) > 1 or any(len(accounts) > 1 for accounts in whose)
+
+    def as_dict(self, appid: str) -> dict[str, Any]:
+        """A merchant's part, for `--json`."""
+        return {"quota": _figures(self.quota(appid)), "fits": self.fits(appid)}
+
+    def platform_dict(self, account: Account) -> dict[str, Any]:
+        """The platform's part, for `--json`."""
+        quota = _figures(self.allowances.quotas.get(account))
+        return {
+            "appid": account.appid,
+            "rows": self.rows[account],
+            "quota": quota,
+            "fits": self.account_fits(account),
+        }
+
+    def left(self, account: Account) -> str:
+        """The calls left to an account, for a table."""
+        quota = self.allowances.quotas.get(account)
+        return "–" if quota is None or quota.left is None else f"{quota.left:,}"
+
+    def warnings(self, names: Mapping[str, str]) -> Iterator[Text]:
+        """Yield what does not fit into the day; `names` are the merchants' by appid."""
+        short = [
+            (account, quota.left)
+            for account in self.rows
+            if (quota := self.allowances.quotas.get(account)) is not None
+            and quota.left is not None
+            and self.rows[account] > quota.left
+        ]
+        if short:
+            listed = [
+                Text(
+                    f"{_name(account, names).en} ({plural(self.rows[account], 'row')}, {left:,} left)",
+                    f"{_name(account, names).zh}（{self.rows[account]:,} 行，剩余 {left:,}）",
+                )
+                for account, left in short
+            ]
+            who = _some(listed)
+            yield (
+                Text(
+                    f"More rows than link calls left today: {who.en}. The rest will be refused with 45009: run it tomorrow, or "
+                    "free the quota with clear_quota.",
+                    f"行数超过今日剩余的取链接次数：{who.zh}。超出的行会以 45009 被拒绝：请明天再运行，或用 clear_quota 清零。",
+                )
+            )
+        slow = [account for account in self.rows if self.seconds(account) > self.seconds_left]
+        if slow:
+            who = _some([_name(account, names) for account in slow])
+            longest = max(map(self.seconds, slow))
+            yield (
+                Text(
+                    f"At this rate the calls do not end today: {who.en} needs up to {format_duration(longest)}, and the day of the "
+                    f"quotas ends at midnight in Beijing, in {format_duration(self.seconds_left)}.",
+                    f"按此速率今天调用不完：{who.zh} 最长需要 {format_duration(longest)}，而配额日在北京时间零点结束，"
+                    f"还有 {format_duration(self.seconds_left)}。",
+                )
+            )
+
+    @property
+    def unknown(self) -> Text | None:
+        """Why the calls left of some accounts are not known; None where all are."""
+        why = self.allowances.why_not
+        if why is None:
+            return None
+        return Text(f"Calls left are not known for all: {why.en}", f"部分商户的剩余调用未知：{why.zh}")
+
+
+def reckon(batch: Batch, settings: Settings, pace: RunLimits, now: datetime) -> Cost:
+    """Reckon what a list costs if it is begun now; asks for each account's quota (10 s at most), and for no link."""
+    owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
+    left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
+    rows: Counter[Account] = Counter()
+    accounts: dict[str, set[Account]] = {}
+    for appid, env, count in batch.by_place():
+        whose = owner.get((appid, env), Owner.MERCHANT)
+        account = Account(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
+        rows[account] += 0 if (appid, env) in left else count
+        accounts.setdefault(appid, set()).add(account)
+    return Cost(
+        rows,
+        {
+            appid: tuple(sorted(its, key=lambda one: one.owner is Owner.PLATFORM))
+            for appid, its in accounts.items()
+        },
+        ask_allowances(settings, [account for account, count in rows.items() if count]),
+        pace.rate,
+        seconds_left_of_the_day(now),
+    )
+
+
+def _name(account: Account, names: Mapping[str, str]) -> Text:
+    if account.owner is Owner.PLATFORM:
+        return Text("the platform's own environments", "平台自有环境")
+    name = names.get(account.appid, account.appid)
+    return Text(name, name)
+
+
+def _some(listed: list[Text]) -> Text:
+    more = len(listed) - NAMED
+    en, zh = ", ".join(one.en for one in listed[:NAMED]), "、".join(one.zh for one in listed[:NAMED])
+    return Text(f"{en} and {more:,} more", f"{zh}等 {len(listed):,} 个") if more > 0 else Text(en, zh)
+
+
+def _figures(quota: Quota | None) -> dict[str, int] | None:
+    return quota.figures if quota is not None else None

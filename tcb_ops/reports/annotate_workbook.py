@@ -1,0 +1,239 @@
+"""Back to colleagues: how rows ended, beside them in a copy of the workbook that they sent (`report RUN --into`)."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tcb_ops.cell_text import fold, shown, trim
+from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import is_simulated
+from tcb_ops.reports.explanations import OUTCOMES
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
+from tcb_ops.reports.source_workbook import ListSheet, find_list, open_original, readable
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
+from tcb_ops.xlsx.sheet import LAST_COLUMN, LAST_ROW, survey
+from tcb_ops.xlsx.split import put_apart
+from tcb_ops.xlsx.values import NonTextCell
+
+COLUMNS = (
+    Text("result", "结果"),
+    Text("reason", "原因"),
+    Text("what to do", "怎么办"),
+    Text("file_id", "file_id"),
+)
+WIDTHS = (24, 50, 50, 44)
+MOST_COPIES = 500
+"""Values of the column that a workbook is split by: more are mostly no people, but paths or dates."""
+_ADDED = Text("result", "结果")
+_NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*]')
+_LONGEST = 40
+"""Characters of the original's name and of a value in a file name: systems take 255 bytes, a Chinese letter has three."""
+
+
+def write_into(ledger: Ledger, run: RunRecord, original: Path, dest: Path | None, lang: Lang) -> Path:
+    """Write a copy of the run's own workbook, with result, reason, what to do and file_id beside each row; gives it.
+
+    `dest` None is beside the original, its name ending in 结果 or result. Raises UsageError where `original` is not
+    the run's list or something stands at `dest`, StoppedError where the disk does not take it. Nothing is left then.
+    """
+    with open_original(run, original) as book:
+        suffix = original.suffix
+        dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}{suffix}")
+        if dest.suffix.lower() != suffix.lower():
+            raise UsageError(
+                Text(
+                    f"{dest}: the copy is a workbook like {original.name}; let its name end in {suffix}.",
+                    f"{dest}：副本与 {original.name} 是同一种工作簿，文件名应以 {suffix} 结尾。",
+                )
+            )
+        _free(dest)
+        with readable(original), _new(dest) as part:
+            found = find_list(book, ledger, run)
+            beside = _beside(found, lang, simulated=is_simulated(run.target))
+            with part.open("xb") as out:
+                add_columns(found.book, found.sheet, beside, _texts(ledger, run, lang), out)
+    return dest
+
+
+def write_apart(
+    ledger: Ledger, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
+) -> Path:
+    """Write a workbook per value of a column into the new folder `dest`, each with the rows of that value; gives it.
+
+    Like `write_into`. A cell that is covered by a merged one has that one's value; rows without a value are together.
+    """
+    with open_original(run, original) as book:
+        dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
+        _free(dest)
+        with readable(original), _new(dest) as part:
+            found = find_list(book, ledger, run)
+            beside = _beside(found, lang, simulated=is_simulated(run.target))
+            values, group_of = _groups(found, _column(found, column))
+            names = _file_names(original.stem, values, lang)
+            part.mkdir()
+            files = [part / name for name in names]
+            put_apart(found.book, found.sheet, beside, _texts(ledger, run, lang), group_of, files)
+    return dest
+
+
+def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
+    """Where the new columns stand: right of everything, under names that the list does not have."""
+    used = 0
+    for row in found.book.rows(found.sheet):
+        held = len(row.cells)
+        while held > used and not row.cells[held - 1] and not isinstance(row.cells[held - 1], NonTextCell):
+            held -= 1
+        used = max(used, held)
+    first = first_free(found.book, found.sheet, used)
+    if first + len(COLUMNS) - 1 > LAST_COLUMN:
+        raise UsageError(
+            Text(
+                f"sheet '{shown(found.sheet.name, 40)}' has no room for {len(COLUMNS)} more columns: something stands "
+                "in the last ones. results.csv of the report has every row: tcb-ops report",
+                f"工作表“{shown(found.sheet.name, 40)}”右侧没有位置再加 {len(COLUMNS)} 列：最后几列已有内容。"
+                "报告的 results.csv 中有清单的每一行：tcb-ops report",
+            )
+        )
+    taken = {fold(header) for header in found.headers}
+    headers = []
+    for text in COLUMNS:
+        # A colleague must not take a rehearsal for the upload.
+        mark = " SIMULATED 演练" if text is COLUMNS[0] and simulated else ""
+        name = wanted = text.of(lang) + mark
+        number = 2
+        while fold(name) in taken:  # a list that has such a column; and a table has each name once
+            name, number = f"{wanted} {number}", number + 1
+        taken.add(fold(name))
+        headers.append(name)
+    return AppendColumns(found.header_line, first, tuple(headers), WIDTHS, like=found.path)
+
+
+def _texts(ledger: Ledger, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
+    for record in ledger.rows(run):
+        said = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
+        result = OUTCOMES[record.end.outcome].of(lang)
+        yield (
+            record.row.line,
+            (result, said["tcb_reason"], said["tcb_action"], said["tcb_file_id"]),
+        )
+
+
+# --- apart ----------------------------------------------------------------------------------------------------------
+
+
+def _column(found: ListSheet, wanted: str) -> int:
+    """The column with this header, counted from 1."""
+    for at, header in enumerate(found.headers, 1):
+        if header and fold(header) == fold(wanted):
+            return at
+    listed = ", ".join(f"'{shown(header, 40)}'" for header in found.headers if header)
+    raise UsageError(
+        Text(
+            f"--split-by {shown(wanted, 40)}: the list has no such column; it has {listed}.",
+            f"--split-by {shown(wanted, 40)}：清单中没有这一列；现有 {listed}。",
+        )
+    )
+
+
+def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
+    """The values of a column by their first row, and for every line of the sheet its value's number; -1 for none."""
+    group_of = array("h", [-1]) * (LAST_ROW + 1)
+    numbers: dict[str, int] = {}
+    seen = survey(found.book.package, found.sheet.part, found.header_line)
+    merges = [merge for merge in seen.merges if merge.left <= column <= merge.right]
+    at, above = 0, ""
+    for row in found.book.rows(found.sheet):
+        if row.line <= found.header_line:
+            continue
+        value = trim(row.cells[column - 1]) if column <= len(row.cells) else ""
+        while at < len(merges) and merges[at].bottom < row.line:
+            at += 1
+        if at < len(merges) and merges[at].top <= row.line:
+            above = value if row.line == merges[at].top else above
+            value = above
+        number = numbers.setdefault(value, len(numbers))
+        if number >= MOST_COPIES:
+            name = shown(found.headers[column - 1], 40)
+            raise UsageError(
+                Text(
+                    f"column '{name}' has more than {MOST_COPIES} values: split by one that has fewer.",
+                    f"“{name}”列有超过 {MOST_COPIES} 个不同的值：请改用取值较少的列来拆分。",
+                )
+            )
+        group_of[row.line] = number
+    return list(numbers), group_of
+
+
+def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
+    """A file name per value, that every system takes and none takes for another's: by upper and lower case, too."""
+    taken: set[str] = set()
+    names = []
+    for value in values:
+        printable = "".join(letter if letter.isprintable() else "_" for letter in value)
+        safe = _NOT_IN_NAMES.sub("_", printable)[:_LONGEST].strip(" .")
+        safe = safe or Text("(empty)", "（空）").of(lang)
+        name, number = f"{stem[:_LONGEST]} {safe}", 2
+        while fold(name) in taken:
+            name, number = f"{stem[:_LONGEST]} {safe} ({number})", number + 1
+        taken.add(fold(name))
+        names.append(f"{name}.xlsx")
+    return names
+
+
+# --- the disk -------------------------------------------------------------------------------------------------------
+
+
+def _free(dest: Path) -> None:
+    if os.path.lexists(dest):
+        raise UsageError(
+            Text(
+                f"{dest} is there already, and is not overwritten: remove it, or name another place with --out.",
+                f"{dest} 已存在，不会覆盖：请先移走它，或用 --out 指定别的位置。",
+            )
+        )
+    if not dest.parent.is_dir():
+        raise UsageError(
+            Text(
+                f"{dest}: there is no folder {dest.parent}. Make it, or name another place with --out.",
+                f"{dest}：没有文件夹 {dest.parent}。请先建立它，或用 --out 指定别的位置。",
+            )
+        )
+
+
+@contextmanager
+def _new(dest: Path) -> Iterator[Path]:
+    """A place to write, which becomes `dest` when all is there; else nothing is left of it."""
+    part = dest.with_name(f".{dest.name[:_LONGEST]}.part-{secrets.token_hex(4)}")
+    try:
+        yield part
+        for file in part.iterdir() if part.is_dir() else (part,):
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        _free(dest)
+        part.rename(dest)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    else:
+        return
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            with suppress(OSError):  # a disk that takes nothing has nothing to be cleared
+                part.unlink()
+    raise StoppedError(
+        Text(
+            f"{dest} could not be written: {why}. Free space or name another place with --out.",
+            f"无法写入 {dest}：{why}。请释放磁盘空间，或用 --out 指定别的位置。",
+        )
+    )

@@ -1,0 +1,347 @@
+"""What screens and reports say about how rows ended. Pure: from an end to sentences in both languages.
+
+The catalogue (errcodes.csv, storecodes.csv) speaks for every code it knows; here stands the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tcb_ops import errcodes
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import GOOD, Kind, Outcome, Owner, Reason, RowEnd
+from tcb_ops.runs.records import Tally
+from tcb_ops.secrets import redact
+
+OUTCOMES: dict[Outcome, Text] = {
+    Outcome.LINKED: Text("linked", "已取得链接"),
+    Outcome.UPLOADED: Text("uploaded", "已上传"),
+    Outcome.UNCHANGED: Text("unchanged", "未变化"),
+    Outcome.REFUSED: Text("refused", "被拒绝"),
+    Outcome.FAILED: Text("failed", "失败"),
+    Outcome.NOT_ATTEMPTED: Text("not attempted", "未尝试"),
+    Outcome.INVALID: Text("invalid", "输入有误"),
+    Outcome.PENDING: Text("pending", "待处理"),
+}
+"""The outcomes as screens name them."""
+
+_NOTHING = Text("", "")
+ERRMSG = 160
+"""Letters of an errmsg that stand beside a cause; results.csv has it whole."""
+ETAG_MISMATCH = "ETagMismatch"
+"""What a run writes where a store's code would stand, when the store holds other bytes than were sent."""
+COMPONENT_MARK = " (component)"
+"""Tells an errcode that was said of the component token from the merchants' own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why rows are not good: the code they are tabulated under, what it means, what to do."""
+
+    code: str
+    """An errcode, a code of the store, or where neither is there the reason's own name."""
+    meaning: Text
+    action: Text
+
+
+_PENDING = Why(
+    Outcome.PENDING,
+    Text("The run has not come to this row yet.", "任务尚未处理到该行。"),
+    Text(
+        "Run the same command again: it goes on where it stopped.",
+        "再次运行同一命令，即可从中断处继续。",
+    ),
+)
+
+_REASONS: dict[Reason, tuple[Text, Text]] = {
+    Reason.BREAKER: (
+        Text("Not attempted: the rows before it had been stopped.", "未尝试：此前的行已被停止。"),
+        Text(
+            "Mend what stopped those rows, then run this one again.", "先解决那些行的问题，再重新运行该行。"
+        ),
+    ),
+    Reason.NO_TOKEN: (
+        Text("The token source has no token for this merchant.", "令牌来源中没有该商户的令牌。"),
+        Text(
+            "Give the token source a token for this appid, then run the row again.",
+            "请在令牌来源中补上该 appid 的令牌，然后重新运行该行。",
+        ),
+    ),
+    Reason.MERCHANT_LEFT: (
+        Text("The merchants file says that this merchant has left.", "商户表标明该商户已离开。"),
+        Text(
+            "Nothing to do. If the merchant is back, clear its status in the merchants file and run the row again.",
+            "无需处理。若该商户已重新授权，请清除商户表中的 status，再重新运行该行。",
+        ),
+    ),
+    Reason.REFUSED: (
+        Text("The platform refused the row.", "平台拒绝了该行。"),
+        Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。"),
+    ),
+    Reason.COMPONENT: (
+        Text(
+            "The platform refused the component token in an environment of its own.",
+            "平台在自有环境中拒绝了 component_access_token。",
+        ),
+        Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。"),
+    ),
+    Reason.DEAD_TOKEN: (
+        Text(
+            "The token source returns a dead token: the platform refused it, and the same one was given again.",
+            "令牌来源给出的是失效的令牌：平台拒绝了它，而再次取得的仍是同一个。",
+        ),
+        Text(
+            "Have the token source renew this merchant's token, then run the row again.",
+            "请让令牌来源刷新该商户的令牌，然后重新运行该行。",
+        ),
+    ),
+    Reason.STORE_REFUSED: (
+        Text("The store refused the file.", "存储服务拒绝了该文件。"),
+        Text(
+            "Read the store's message in results.csv, and check any proxy or gateway on the way.",
+            "请查看 results.csv 中存储服务返回的信息，并检查途经的代理或网关。",
+        ),
+    ),
+    Reason.NO_ANSWER: (
+        Text("No usable answer came, on any attempt.", "多次尝试均未收到可用的应答。"),
+        Text(
+            "Check the network and any proxy on the way, then run the row again: sending the same file twice does no harm.",
+            "请检查网络和途经的代理，然后重新运行该行；同一文件重复上传没有影响。",
+        ),
+    ),
+    Reason.BAD_LINK: (
+        Text("The upload link was not used: it cannot be trusted.", "没有使用该上传链接：链接不可信。"),
+        Text(
+            "Check --api-base and any proxy on the way. If the store's host is your own, name it in store_hosts.",
+            "请检查 --api-base 和途经的代理。若存储服务使用自有域名，请在 store_hosts 中写明。",
+        ),
+    ),
+    Reason.FILE_CHANGED: (
+        Text("The local file changed after the run was planned.", "任务计划之后，本地文件发生了变化。"),
+        Text(
+            "Make sure that nothing writes to the file, then run the row again in a new run.",
+            "请确认没有程序在写该文件，然后用新任务重新运行该行。",
+        ),
+    ),
+    Reason.FILE_UNREADABLE: (
+        Text("The local file could not be read.", "无法读取本地文件。"),
+        Text(
+            "Check that the file is there and may be read, then run the row again.",
+            "请确认文件存在且有读取权限，然后重新运行该行。",
+        ),
+    ),
+    Reason.NO_CONFIRMATION: (
+        Text(
+            "No confirmation from the store, on any attempt: the file may not be there.",
+            "多次尝试均未得到存储服务的确认：文件可能没有存入。",
+        ),
+        Text(
+            "Look for a firewall, proxy or login page between this machine and the store, then run the row again: sending "
+            "the same file twice does no harm.",
+            "请检查本机与存储服务之间的防火墙、代理或登录页，然后重新运行该行；同一文件重复上传没有影响。",
+        ),
+    ),
+    Reason.ETAG_MISMATCH: (
+        Text("The store holds other bytes than were sent.", "存储中的内容与发送的内容不一致。"),
+        Text(
+            "Check any proxy on the way, then run the row again. If the bucket processes files on upload, set etag = "
+            '"warn" in the settings.',
+            '请检查途经的代理，然后重新运行该行。若存储桶会在上传时处理文件，请在设置中写 etag = "warn"。',
+        ),
+    ),
+    Reason.INVALID: (
+        Text("Left out as bad input.", "输入有误，已跳过。"),
+        Text("Mend the row in the list, then run it again.", "请改正清单中的该行，然后重新运行。"),
+    ),
+    Reason.UNVERIFIED: (
+        Text(
+            "Stored, but not confirmed: the store's ETag is not the MD5 of the bytes sent.",
+            "已存储，但未能核实：存储服务返回的 ETag 不是所发内容的 MD5。",
+        ),
+        Text(
+            "Nothing to do where the bucket encrypts with its own keys or processes files; otherwise look at the object.",
+            "若存储桶使用自有密钥加密或会处理文件，则无需处理；否则请查看该对象。",
+        ),
+    ),
+}
+
+
+def why(
+    outcome: Outcome,
+    reason: Reason | None,
+    errcode: int | None,
+    store_code: str,
+    *,
+    message: str = "",
+    http_status: int | None = None,
+) -> Why | None:
+    """Give the code that an end is tabulated under, with its texts. None for a good row.
+
+    ======================================  ================  ==============================
+    the end                                 code              texts
+    ======================================  ================  ==============================
+    good                                    none
+    pending                                 pending           the run goes on
+    an errcode other than 0                 the errcode       the catalogue's
+    the same, of the component token        it, (component)   the catalogue's, where they differ from a merchant's
+    the same, of a dead token               the errcode       the reason's: the source gave the token again
+    ETagMismatch                            ETagMismatch      the reason's (it is no code of the store)
+    a code of the store                     the store's code  the catalogue's
+    the store refused without a code        store_refused     the catalogue's for the HTTP status, if there is one
+    anything else                           the reason        the reason's
+    ======================================  ================  ==============================
+
+    `message` and `http_status` are the store's; where one row is meant they sharpen the texts.
+    """
+    if outcome in GOOD or outcome is Outcome.PENDING:
+        return None if outcome in GOOD else _PENDING
+    if errcode and reason is Reason.DEAD_TOKEN:
+        return Why(str(errcode), *_REASONS[reason])
+    if errcode:
+        known = errcodes.errcode(errcode)
+        own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
+        # Told apart from the merchants' rows of the same code: another cause, mended elsewhere.
+        return Why(f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode), own.meaning, own.action)
+    if store_code == ETAG_MISMATCH:
+        return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH])
+    if store_code or (reason is Reason.STORE_REFUSED and http_status):
+        # An unknown code is whatever the server wrote, and the catalogue quotes it.
+        shown = redact(store_code)
+        code = errcodes.store_code(shown, message, http_status or 0)
+        return Why(shown or Reason.STORE_REFUSED, code.meaning, code.action)
+    if reason is None:
+        return Why(
+            outcome,
+            OUTCOMES[outcome],
+            Text("Look at the row in results.csv.", "请查看 results.csv 中的该行。"),
+        )
+    return Why(reason, *_REASONS[reason])
+
+
+def reason_text(end: RowEnd) -> Text:
+    """Say why a row is not good, in a sentence or two; empty for a good row that was verified.
+
+    ===================================  ==================================================================
+    end                                  sentence
+    ===================================  ==================================================================
+    good                                 empty
+    good, unverified                     stored, but not confirmed
+    unchanged, with the run it is since  unchanged since that run, not re-checked
+    breaker                              not attempted: three rows in a row had ended with CODE; its meaning
+    breaker, CODE says slow down         not attempted: CODE kept coming for longer than --patience; its meaning
+    dead token                           CODE: the token source gave the same token again
+    an errcode or a store's code         CODE: its meaning; the store's own message
+    anything else                        the reason; the row's own detail
+    ===================================  ==================================================================
+    """
+    found = why(
+        end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
+    )
+    detail = redact(end.detail)
+    if found is None:
+        if end.outcome is Outcome.UNCHANGED and detail:
+            return Text(f"Unchanged since {detail}, not re-checked.", f"自 {detail} 以来未变化，未重新核对。")
+        return _NOTHING if end.reason is None else _REASONS[end.reason][0]
+    said = Text(f" {detail}", detail) if detail else _NOTHING
+    if found.code in {end.reason, end.outcome}:
+        return Text(found.meaning.en + said.en, found.meaning.zh + said.zh)
+    if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
+        return _breaker(end, found)
+    if end.reason is Reason.STORE_REFUSED and detail:
+        said = Text(f" The store's message: “{detail}”", f"存储服务返回的信息：“{detail}”")
+    return Text(f"{found.code}: {found.meaning.en}{said.en}", f"{found.code}：{found.meaning.zh}{said.zh}")
+
+
+def _breaker(end: RowEnd, found: Why) -> Text:
+    known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
+    if known.decision is errcodes.Decision.SLOW:
+        return Text(
+            f"Not attempted: {found.code} kept coming for longer than --patience. {found.meaning.en}",
+            f"未尝试：{found.code} 持续出现，超过了 --patience 的时限。{found.meaning.zh}",
+        )
+    return Text(
+        f"Not attempted: three rows in a row had ended with {found.code}. {found.meaning.en}",
+        f"未尝试：此前已有连续三行以 {found.code} 结束。{found.meaning.zh}",
+    )
+
+
+def action_text(end: RowEnd) -> Text:
+    """Say what the operator does about a row; empty where there is nothing to do."""
+    if end.outcome in GOOD and end.reason is not None:
+        return _REASONS[end.reason][1]
+    found = why(
+        end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
+    )
+    return _NOTHING if found is None else found.action
+
+
+def own_words(group: Tally, cause: Why) -> str:
+    """What the token source or the platform said, without secrets, where that is what somebody has to read; else empty."""
+    if group.reason is Reason.NO_TOKEN:
+        return redact(group.detail)
+    if "errmsg" not in cause.action.en or not group.detail:
+        return ""
+    said = redact(group.detail)
+    return f"errmsg: {said[:ERRMSG]}{'…' * (len(said) > ERRMSG)}"
+
+
+def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:
+    """Give the counts on one line, without zeros: `412 uploaded · 12 refused`."""
+    return " · ".join(f"{rows:,} {OUTCOMES[outcome].of(lang)}" for outcome, rows in counts.items() if rows)
+
+
+_DONE = {
+    Kind.UPLOAD: Text("uploaded", "已上传"),
+    Kind.LINKS: Text("issued with a link", "已取得链接"),
+    Kind.AUDIT: Text("given a link: every environment works", "均已取得链接：所有环境可用"),
+}
+
+
+def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
+    """Sum a run up in one sentence.
+
+    ==========  ====================  ===========================================
+    finished    rows                  sentence
+    ==========  ====================  ===========================================
+    no          any                   unfinished: how many have ended, how many are pending
+    yes         none                  no rows
+    yes         all good              all N rows are good; how many of them unchanged
+    yes         some not good         G of N are good, B are not: by outcome
+    ==========  ====================  ===========================================
+    """
+    total = sum(counts.values())
+    good = sum(rows for outcome, rows in counts.items() if outcome in GOOD)
+    pending = counts.get(Outcome.PENDING, 0)
+    bad = {outcome: rows for outcome, rows in counts.items() if outcome not in GOOD | {Outcome.PENDING}}
+    if not finished:
+        return Text(
+            f"Unfinished: {total - pending:,} of {total:,} rows have ended ({good:,} good), {pending:,} pending.",
+            f"任务未完成：共 {total:,} 行，已结束 {total - pending:,} 行（其中成功 {good:,} 行），待处理 {pending:,} 行。",
+        )
+    if not total:
+        return Text("The run has no rows.", "任务中没有任何行。")
+    if not bad:
+        done = _DONE[kind]
+        same = counts.get(Outcome.UNCHANGED, 0)
+        if same == total:
+            return Text(
+                f"All good: all {total:,} rows unchanged, nothing sent again.",
+                f"全部成功：共 {total:,} 行，均未变化，未重新发送。",
+            )
+        if same:
+            return Text(
+                f"All good: {total:,} rows, {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
+                f"全部成功：共 {total:,} 行，其中 {total - same:,} 行{done.zh}，{same:,} 行未变化、未重新发送。",
+            )
+        return Text(
+            f"All good: {total:,} of {total:,} rows {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。"
+        )
+    listed = Text(
+        ", ".join(f"{rows:,} {OUTCOMES[outcome].en}" for outcome, rows in bad.items()),
+        "、".join(f"{OUTCOMES[outcome].zh} {rows:,} 行" for outcome, rows in bad.items()),
+    )
+    return Text(
+        f"{good:,} of {total:,} rows are good, {total - good:,} not: {listed.en}.",
+        f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
+    )

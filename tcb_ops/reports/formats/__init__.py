@@ -1,0 +1,1 @@
+"""One module per format in which a run is shown or exported."""

@@ -1,0 +1,189 @@
+"""Runs as DataFrames, for notebooks. pandas loads here and nowhere else, when a frame is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.model import GOOD, Outcome
+from tcb_ops.reports.diff import RunDiff
+from tcb_ops.reports.errcode_table import errcode_table
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
+from tcb_ops.reports.history import ErrcodeHistory
+from tcb_ops.reports.summary import summary
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_INTS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
+_TIMES = {"tcb_started_at", "tcb_ended_at"}
+
+
+def results_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+    """Every row of a run, in the order of the list, with results.csv's columns.
+
+    ===========================================================================  ===========================
+    columns                                                                      dtype
+    ===========================================================================  ===========================
+    the input's own, and text                                                    string (empty, never NA)
+    tcb_line, tcb_errcode, tcb_http_status, tcb_attempts, tcb_bytes              Int64
+    tcb_started_at, tcb_ended_at                                                 datetime64 with time zone
+    ===========================================================================  ===========================
+
+    Texts are in the settings' language, times in their zone. Cells are as they stood in the list, without the
+    apostrophe that the CSV files have.
+    """
+    import pandas as pd
+
+    names = (*run.headers, *RESULT_COLUMNS)
+    columns: list[list[Any]] = [[] for _ in names]
+    for record in ledger.rows(run):
+        for column, value in zip(
+            columns, (*record.row.cells, *own_values(record, settings.lang)), strict=True
+        ):
+            column.append(value)
+    own = len(run.headers)
+    series: dict[int, Any] = {}
+    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
+        if place >= own and name in _INTS:
+            series[place] = pd.array(column, dtype="Int64")
+        elif place >= own and name in _TIMES:
+            series[place] = _times(column, settings)
+        else:
+            series[place] = pd.array(column, dtype="string")
+    frame = pd.DataFrame(series)
+    frame.columns = pd.Index(names, dtype="object")  # by place, not by name: a list may have a header twice
+    return frame
+
+
+def errcodes_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
+    """Rows per merchant and errcode (other than 0): index merchant, appid, env; a column per errcode; Int64.
+
+    Merchants and errcodes stand in the order of their largest number. Without errcodes the frame is empty, its index
+    names the same.
+    """
+    import pandas as pd
+
+    index = ["merchant", "appid", "env"]
+    found = pd.DataFrame(summary(ledger, run)["errcodes"], columns=[*index, "errcode", "rows"])
+    found = found.astype(dict.fromkeys(index, "string") | {"errcode": "int64", "rows": "Int64"})
+    frame = found.pivot_table(
+        index=index, columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
+    )
+    return frame.astype("Int64")
+
+
+def causes_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+    """What is wrong: a line per code, merchant and environment, most rows first, as in errcodes.csv.
+
+    =======================================================  ======
+    columns                                                  dtype
+    =======================================================  ======
+    code, merchant, appid, env                               string
+    rows                                                     Int64
+    meaning, action (in the settings' language)              string
+    =======================================================  ======
+    """
+    names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
+    lines = [
+        (
+            cause.code,
+            cause.merchant,
+            cause.appid,
+            cause.env,
+            cause.rows,
+            cause.meaning.of(settings.lang),
+            cause.action.of(settings.lang),
+        )
+        for cause in errcode_table(ledger, run)
+    ]
+    return _frame(names, lines, ints=("rows",))
+
+
+def merchants_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
+    """How merchants' rows stand: a line per merchant, in the order of their names.
+
+    merchant, appid (string); rows, good, not_good, pending (Int64), where rows is the sum of the other three.
+    """
+    lines: dict[tuple[str, str], list[int]] = {}
+    for tally in ledger.tallies(run):
+        line = lines.setdefault((tally.merchant, tally.appid), [0, 0, 0])
+        line[0 if tally.outcome in GOOD else 2 if tally.outcome is Outcome.PENDING else 1] += tally.rows
+    names = ("merchant", "appid", "rows", "good", "not_good", "pending")
+    return _frame(names, [(*who, sum(line), *line) for who, line in sorted(lines.items())], ints=names[2:])
+
+
+def timeline_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+    """The run over time: a line per stretch of one length, the oldest first; none where no row has ended.
+
+    ==============================================================================  ============================
+    columns                                                                         dtype
+    ==============================================================================  ============================
+    at: where the stretch begins                                                    datetime64 with time zone
+    seconds: its length                                                             Float64
+    linked, uploaded, unchanged, refused, failed, not_attempted: rows that ended    Int64
+    ended: their sum                                                                Int64
+    rate: ended ÷ seconds                                                           Float64
+    ==============================================================================  ============================
+
+    Rows that were skipped as bad input never began and are not in it.
+    """
+    import pandas as pd
+
+    kinds = [outcome for outcome in Outcome if outcome not in {Outcome.INVALID, Outcome.PENDING}]
+    moments = ledger.course(run)
+    ended = [sum(moment.outcomes.values()) for moment in moments]
+    seconds = [moment.until - moment.at for moment in moments]
+    columns: dict[str, Any] = {
+        "at": _times([moment.at for moment in moments], settings),
+        "seconds": pd.array(seconds, dtype="Float64"),
+    }
+    for outcome in kinds:
+        columns[str(outcome)] = pd.array(
+            [moment.outcomes.get(outcome, 0) for moment in moments], dtype="Int64"
+        )
+    columns["ended"] = pd.array(ended, dtype="Int64")
+    rates = [rows / span for rows, span in zip(ended, seconds, strict=True)]
+    columns["rate"] = pd.array(rates, dtype="Float64")
+    return pd.DataFrame(columns)
+
+
+def diff_frame(diff: RunDiff) -> pd.DataFrame:
+    """What changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
+    names = ("change", "merchant", "appid", "env", "before", "after", "rows")
+    lines = [tuple(getattr(line, name) for name in names) for line in diff.lines]
+    return _frame(names, lines, ints=("rows",))
+
+
+def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
+    """Errcodes by day: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64); a day without is not in it."""
+    import pandas as pd
+
+    names = ("day", "merchant", "appid", "errcode", "rows")
+    lines = [tuple(getattr(line, name) for name in names) for line in history.lines]
+    frame = _frame(names, lines, ints=("errcode", "rows"))
+    frame["day"] = pd.DatetimeIndex([line.day for line in history.lines], dtype="datetime64[s]")
+    return frame
+
+
+def _frame(names: Sequence[str], lines: Sequence[Sequence[Any]], *, ints: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = list(zip(*lines, strict=True)) or [()] * len(names)
+    return pd.DataFrame(
+        {
+            name: pd.array(list(column), dtype="Int64" if name in ints else "string")
+            for name, column in zip(names, columns, strict=True)
+        }
+    )
+
+
+def _times(column: Iterable[float | None], settings: Settings) -> pd.DatetimeIndex:
+    import pandas as pd
+
+    moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
+    return pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]").tz_convert(settings.timezone)

@@ -1,0 +1,112 @@
+"""report.pdf: the page as a Chromium on this machine prints it. Without one there is no PDF, and that is no error."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from tcb_ops.i18n import Text
+
+CHROMIUM = "TCB_OPS_CHROMIUM"
+"""The environment variable that names the browser; empty for none."""
+_NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+    "msedge",
+)
+
+
+def find_chromium() -> str | None:
+    """Find a Chromium: the one that TCB_OPS_CHROMIUM names (empty: none), else the first in PATH."""
+    named = os.environ.get(CHROMIUM)
+    if named is not None:
+        return shutil.which(named) if named else None
+    return next((found for name in _NAMES if (found := shutil.which(name))), None)
+
+
+def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: float = 60) -> Text | None:
+    """Print a page to `pdf`; gives None, or why it could not be done. What fails leaves nothing at `pdf`.
+
+    `chromium`: the program; None for the one that is found. `timeout` is in seconds. Nothing comes from the network.
+    """
+    program = chromium or find_chromium()
+    if program is None:
+        return _failed("no Chromium was found", "没有找到 Chromium")
+    why: Text | None = None
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-pdf-", ignore_cleanup_errors=True) as folder:
+        made = Path(folder) / "report.pdf"
+        try:
+            done = subprocess.run(  # noqa: S603  the operator's own browser, no shell
+                _command(program, page, made, Path(folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=timeout,
+                check=False,
+                env=_environment(folder),
+            )
+            if not _is_pdf(made):
+                why = _failed(
+                    f"{Path(program).name} ended with code {done.returncode} and made none",
+                    f"{Path(program).name} 以代码 {done.returncode} 结束，没有生成文件",
+                )
+            else:
+                shutil.copyfile(made, pdf)
+        except subprocess.TimeoutExpired:
+            why = _failed(f"it took longer than {timeout:g} seconds", f"超过了 {timeout:g} 秒")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            why = _failed(reason, reason)
+    if why is not None:
+        with suppress(OSError):
+            pdf.unlink(missing_ok=True)
+    return why
+
+
+def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return [
+        program,
+        "--headless",
+        *(["--no-sandbox"] if as_root else []),  # Chromium's sandbox refuses to run as root
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-extensions",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+        "--host-resolver-rules=MAP * ~NOTFOUND",  # the page has no address to load; the browser itself shall not either
+        f"--user-data-dir={folder}/profile",
+        "--no-pdf-header-footer",
+        f"--print-to-pdf={made}",
+        page.resolve().as_uri(),
+    ]
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """The operator's environment without our own variables, which may hold secrets; with a home of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
+    return kept | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder}
+
+
+def _is_pdf(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(5) == b"%PDF-"
+    except OSError:
+        return False
+
+
+def _failed(en: str, zh: str) -> Text:
+    return Text(
+        f"report.pdf was not written: {en}. report.html has the same, and prints from any browser.",
+        f"没有生成 report.pdf：{zh}。report.html 内容相同，可用任何浏览器打印。",
+    )

@@ -1,0 +1,325 @@
+"""report.xlsx: the report as colleagues open it in Excel or WPS. Bounded, so that it opens quickly after a large run.
+
+Every text is a text cell: nothing runs, nothing turns into a link or a number, and it reads back as it was.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from io import FileIO
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import GOOD, Kind, Outcome, is_simulated
+from tcb_ops.reports.errcode_table import Cause, causes
+from tcb_ops.reports.explanations import OUTCOMES, verdict
+from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
+from tcb_ops.reports.formats.html import counts_of
+from tcb_ops.reports.merchant_details import namesakes
+from tcb_ops.reports.next_actions import next_actions
+from tcb_ops.reports.secret_scan import masked
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+from tcb_ops.secrets import redact
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
+
+MOST_ROWS = 10_000
+"""Rows of a sheet: two full ones take some five seconds. results.csv and failed.csv have every row."""
+LONGEST = 32_767
+"""Characters that a cell of a workbook holds (ECMA-376 part 1, 18.3.1.40; counted in UTF-16 units)."""
+CUT = "…(cut 已截断)"
+_NAMED = 20
+"""Merchants that a cause names."""
+_MEASURED = 200
+"""Rows by which a column's width is chosen."""
+_NARROW, _WIDE, _WIDEST = 9, 44, 96
+_OWN_COLUMNS = ERRCODE_COLUMNS.index("rows") + 1
+_NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+_NOT_GOOD = frozenset(Outcome) - GOOD
+
+_SHEETS = {
+    "summary": Text("summary", "概要"),
+    "causes": Text("causes", "原因"),
+    "errcodes": Text("errcodes", "错误码"),
+    "bad": Text("not good", "未成功"),
+    "rows": Text("all rows", "全部行"),
+}
+_TITLES = {
+    Kind.UPLOAD: Text("Upload report", "上传报告"),
+    Kind.LINKS: Text("Upload links report", "上传链接报告"),
+    Kind.AUDIT: Text("Audit report", "巡检报告"),
+}
+_CAUSE_HEADS = (
+    Text("code", "错误码"),
+    Text("meaning", "含义"),
+    Text("what to do", "怎么办"),
+    Text("rows", "行数"),
+    Text("merchants", "商户数"),
+    Text("environments", "环境数"),
+    Text("which merchants", "哪些商户"),
+)
+_ERRCODE_HEADS = {
+    "appid": Text("appid", "appid"),
+    "merchant": Text("merchant", "商户"),
+    "env": Text("env", "环境"),
+    "code": Text("code", "错误码"),
+    "meaning": Text("meaning", "含义"),
+    "action": Text("what to do", "怎么办"),
+    "rows": Text("rows", "行数"),
+    **{str(outcome): text for outcome, text in OUTCOMES.items()},
+}
+
+
+def write_workbook(ledger: Ledger, run: RunRecord, file: Path, settings: Settings, *, now: float) -> None:
+    """Write report.xlsx: summary, causes, errcodes, the rows that are not good, all rows.
+
+    `now` is Unix seconds. Raises OSError; `file` must not be there yet.
+    """
+    from xlsxwriter import Workbook
+    from xlsxwriter.exceptions import XlsxWriterException
+
+    title = _title(run).of(settings.lang)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".xlsx-") as scratch, _Out(file, "xb") as out:
+        trouble: OSError | None
+        book = Workbook(out, {"constant_memory": True, "tmpdir": scratch})
+        moment = datetime.fromtimestamp(now, settings.zone)
+        book.set_properties({"title": f"{title} {run.id}", "created": moment.replace(tzinfo=None)})
+        try:
+            _Report(book, ledger, run, settings, now).write(title)
+            book.close()
+        except (OSError, XlsxWriterException) as error:  # the latter is what it makes of the former
+            found = [one for one in (error, *error.args) if isinstance(one, OSError)]
+            trouble = found[0] if found else OSError(str(error))
+            trouble.with_traceback(None)  # whose frames hold the zip that was left open
+        else:
+            trouble = out.trouble
+        finally:
+            for sheet in book.worksheets():  # after a full disk they would stay open
+                with suppress(OSError):
+                    sheet.row_data_fh.close()
+    if trouble is not None:
+        raise trouble
+
+
+class _Out(FileIO):
+    """A file that keeps its first trouble to itself.
+
+    XlsxWriter leaves its zip open after one: collected, it would try once more, and print a trace.
+    """
+
+    trouble: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it; what comes after a trouble is dropped."""
+        left = memoryview(data).cast("B")
+        whole = len(left)
+        while left and self.trouble is None:
+            try:
+                left = left[super().write(left) :]
+            except OSError as error:
+                self.trouble = error
+        return whole
+
+
+class _Report:
+    """The sheets, one after the other."""
+
+    def __init__(self, book: Any, ledger: Ledger, run: RunRecord, settings: Settings, now: float) -> None:
+        self._book, self._ledger, self._run, self._settings = book, ledger, run, settings
+        self._lang: Lang = settings.lang
+        self._now = now
+        self._head = book.add_format(
+            {"bold": True, "bg_color": "#E8EEF4", "bottom": 1, "border_color": "#8A9BAE", "valign": "vcenter"}
+        )
+        self._plain = book.add_format({"valign": "top"})
+        self._wrapped = book.add_format({"valign": "top", "text_wrap": True})
+        self._font = book.add_format()
+        self._note = book.add_format({"italic": True, "font_color": "#555555"})
+
+    def write(self, title: str) -> None:
+        groups = self._ledger.tallies(self._run)
+        self._summary(title, groups)
+        heads = [head.of(self._lang) for head in _CAUSE_HEADS]
+        self._table("causes", heads, self._causes(groups), "errcodes.csv", wrapped={1, 2, 6})
+        listed = causes(groups)
+        errcodes = self._errcodes(listed)
+        columns = [_ERRCODE_HEADS[name].of(self._lang) for name in ERRCODE_COLUMNS]
+        self._table("errcodes", columns, errcodes, "errcodes.csv", wrapped={4, 5}, total=len(listed))
+        names = (*self._run.headers, *RESULT_COLUMNS)
+        counts = counts_of(groups)
+        total = sum(counts.values())
+        bad = sum(rows for outcome, rows in counts.items() if outcome not in GOOD)
+        # Asked for only where there are some: on a large run that is all good the search reads every row.
+        not_good = self._ledger.rows(self._run, outcomes=_NOT_GOOD) if bad else iter(())
+        self._table("bad", names, self._values(not_good), "failed.csv", total=bad)
+        self._table("rows", names, self._values(self._ledger.rows(self._run)), "results.csv", total=total)
+
+    def _summary(self, title: str, groups: Iterable[Tally]) -> None:
+        counts, run, lang = counts_of(groups), self._run, self._lang
+        total = sum(counts.values())
+        sheet = self._sheet("summary")
+        large = self._book.add_format({"bold": True, "font_size": 16})
+        share = self._book.add_format({"num_format": "0.0%", "valign": "top"})
+        number = self._book.add_format({"num_format": "#,##0", "valign": "top", "align": "left"})
+        sheet.set_column(0, 0, 26)
+        sheet.set_column(1, 1, 70)
+        sheet.set_column(2, 2, 12)
+        self._put(sheet, 0, 0, title, large)
+        self._put(sheet, 1, 0, verdict(run.kind, counts, finished=run.finished_at is not None).of(lang))
+        line = 3
+        heads = (Text("outcome", "结果"), Text("rows", "行数"), Text("share", "占比"))
+        for column, head in enumerate(heads):
+            self._put(sheet, line, column, head.of(lang), self._head)
+        for outcome, rows in counts.items():
+            line += 1
+            self._put(sheet, line, 0, OUTCOMES[outcome].of(lang), self._plain)
+            self._put(sheet, line, 1, rows, number)
+            self._put(sheet, line, 2, rows / total, share)
+        line += 1
+        self._put(sheet, line, 0, Text("all rows", "合计").of(lang), self._head)
+        self._put(sheet, line, 1, total, number)
+        line += 1
+        for name, value in self._particulars():
+            line += 1
+            self._put(sheet, line, 0, name.of(lang), self._head)
+            self._put(sheet, line, 1, redact(value), self._wrapped)
+
+    def _particulars(self) -> Iterator[tuple[Text, str]]:
+        run = self._run
+        yield Text("run", "任务"), run.id
+        if run.retries:
+            joined = ", ".join(run.retries)
+            yield Text("joined with its retries", "已合并的重试任务"), joined
+        if run.parent:
+            yield Text("retries run", "重跑自任务"), run.parent
+        yield Text("target", "目标"), run.target
+        yield Text("list", "清单"), run.list_name
+        yield Text("SHA-256 of the list", "清单的 SHA-256"), run.list_sha256
+        yield Text("operator", "操作人"), f"{run.operator}@{run.host}"
+        if run.note:
+            yield Text("note", "备注"), run.note
+        yield Text("begun", "开始时间"), self._moment(run.created_at)
+        done = run.finished_at
+        unfinished = Text("not finished", "未完成").of(self._lang)
+        yield Text("finished", "完成时间"), unfinished if done is None else self._moment(done)
+        yield Text("as of", "统计时间"), self._moment(self._now)
+
+    def _causes(self, groups: Sequence[Tally]) -> Iterator[Sequence[Any]]:
+        twice = namesakes(groups)
+        for remedy in next_actions(groups):
+            names = [
+                f"{share.merchant} {share.appid}"
+                if share.merchant in twice
+                else share.merchant or share.appid
+                for share in remedy.merchants
+            ]
+            listed = Text(", ", "、").of(self._lang).join(names[:_NAMED])
+            if len(names) > _NAMED:
+                listed += Text(f" and {len(names) - _NAMED:,} more", f" 等 {len(names):,} 家").of(self._lang)
+            meaning = f"{remedy.meaning.of(self._lang)} {remedy.detail}".strip()
+            texts = (remedy.code, meaning, remedy.action.of(self._lang))
+            yield (*texts, remedy.rows, len(names), remedy.envs, listed)
+
+    def _errcodes(self, listed: Iterable[Cause]) -> Iterator[Sequence[Any]]:
+        for cause in listed:
+            texts = (cause.meaning.of(self._lang), cause.action.of(self._lang))
+            counts = [cause.outcomes.get(Outcome(name), 0) for name in ERRCODE_COLUMNS[_OWN_COLUMNS:]]
+            yield (cause.appid, cause.merchant, cause.env, cause.code, *texts, cause.rows, *counts)
+
+    def _values(self, records: Iterable[RowRecord]) -> Iterator[Sequence[Any]]:
+        iso = Clock(self._settings.zone).iso
+        for record in records:
+            *values, started, ended = own_values(record, self._lang)
+            yield (*record.row.cells, *values, iso(started), iso(ended))
+
+    def _table(
+        self,
+        name: str,
+        heads: Sequence[str],
+        lines: Iterable[Sequence[Any]],
+        elsewhere: str,
+        *,
+        wrapped: frozenset[int] | set[int] = frozenset(),
+        total: int = 0,
+    ) -> None:
+        """A sheet with a head that stays in view and filters; above it stands what is left out, if anything is."""
+        from rich.cells import cell_len
+
+        sheet = self._sheet(name)
+        top = 0
+        if total > MOST_ROWS:
+            left_out = Text(
+                f"The first {MOST_ROWS:,} of {total:,} rows. All of them are in {elsewhere}.",
+                f"以下是前 {MOST_ROWS:,} 行，共 {total:,} 行；全部见 {elsewhere}。",
+            )
+            self._put(sheet, 0, 0, left_out.of(self._lang), self._note)
+            top = 1
+        for column, head in enumerate(heads):
+            self._put(sheet, top, column, head, self._head)
+        widths = [cell_len(head[:_WIDEST]) + 4 for head in heads]  # the filter's button stands in the head
+        formats = [self._wrapped if column in wrapped else self._plain for column in range(len(heads))]
+        line = top
+        for line, values in enumerate(islice(lines, MOST_ROWS), top + 1):
+            for column, value in enumerate(values):
+                if value is not None and value != "":
+                    self._put(sheet, line, column, value, formats[column])
+            if line - top <= _MEASURED:
+                for column, value in enumerate(values):
+                    if value is not None:
+                        widths[column] = max(widths[column], cell_len(str(value)[:_WIDEST]) + 1)
+        for column, width in enumerate(widths):
+            most = _WIDE if column not in wrapped else _WIDE + 16
+            sheet.set_column(column, column, min(max(width, _NARROW), most))
+        sheet.autofilter(top, 0, line, len(heads) - 1)
+        sheet.freeze_panes(top + 1, 0)
+        sheet.ignore_errors({"number_stored_as_text": f"A1:XFD{line + 1}"})  # 007 is meant
+
+    def _sheet(self, name: str) -> Worksheet:
+        sheet = self._book.add_worksheet(_SHEETS[name].of(self._lang))
+        sheet.set_landscape()
+        sheet.fit_to_pages(1, 0)
+        return sheet
+
+    def _put(
+        self, sheet: Worksheet, line: int, column: int, value: str | float, style: Format | None = None
+    ) -> None:
+        """Write a number as a number, and a text as exactly that text: what it looks like is never asked."""
+        if not isinstance(value, str):
+            sheet.write_number(line, column, value, style)
+            return
+        text = masked(value)
+        text = text if text.isascii() else _NOT_XML.sub("\ufffd", text)
+        if len(text) * 2 > LONGEST:
+            text = _fitting(text)
+        if text.startswith("<r>") and text.endswith("</r>"):
+            # XlsxWriter takes such a text for runs that it has marked up itself; in two runs of its making it is text.
+            sheet.write_rich_string(line, column, self._font, "<", self._font, text[1:], style or self._font)
+        else:
+            sheet.write_string(line, column, text, style)
+
+    def _moment(self, at: float) -> str:
+        return f"{datetime.fromtimestamp(at, self._settings.zone).isoformat(' ', 'seconds')} {self._settings.timezone}"
+
+
+def _title(run: RunRecord) -> Text:
+    mark = "SIMULATED 演练 · " if is_simulated(run.target) else ""
+    kind = _TITLES[Kind(run.kind)]
+    return Text(mark + kind.en, mark + kind.zh)
+
+
+def _fitting(text: str) -> str:
+    """The text, or as much of it as a cell holds and a mark that it was cut."""
+    units = text.encode("utf-16-le")
+    if len(units) <= LONGEST * 2:
+        return text
+    return units[: (LONGEST - len(CUT)) * 2].decode("utf-16-le", "ignore") + CUT

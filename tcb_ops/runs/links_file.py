@@ -1,0 +1,301 @@
+"""links.csv: the one place where links are written, on purpose. 0600, UTF-8 without BOM.
+
+While a run goes on, its links gather in `links.csv.part` in the order in which they are issued, each on the disk before
+the ledger says that its row is linked. At the end the list's order is restored, the file synced, renamed into place and
+its folder synced; only then does the ledger say that the run is finished, and only then is the part file removed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import stat
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.i18n import Text
+from tcb_ops.model import Link, Outcome, RowEnd, Secret
+from tcb_ops.resources import exhausted
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import RunRecord
+
+LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
+"""The interface's own names, and the end of the link's life."""
+
+
+_OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
+"""The first line of a part file: the run that it belongs to."""
+
+
+def check_columns(headers: Iterable[str]) -> None:
+    """Refuse a list with a column that links.csv itself writes."""
+    twice = [name for name in headers if name.strip().lower() in LINK_COLUMNS]
+    if twice:
+        names = ", ".join(twice)
+        raise UsageError(
+            Text(
+                f"the list has a column that links.csv itself writes: {names}. Rename it in the list.",
+                f"清单里有 links.csv 自己要写的列：{names}。请在清单中改名。",
+            )
+        )
+
+
+def check_place(dest: Path) -> None:
+    """Refuse to write links over anything but an earlier links.csv: a slip of --out must not cost a list or a ledger."""
+    try:
+        there = dest.lstat()
+        with dest.open("rb") as file:
+            head = file.readline(1_000_000) if stat.S_ISREG(there.st_mode) else b""
+    except FileNotFoundError:
+        if dest.parent.is_dir():
+            return
+        head = b""
+    except OSError:
+        head = b""
+    if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
+        raise UsageError(
+            Text(
+                f"--out {dest}: it must be a new file in a folder that is there, or an earlier links.csv, which is replaced. "
+                "Name another.",
+                f"--out {dest}：应为已有文件夹中的新文件，或会被替换的旧 links.csv。请换一个名字。",
+            )
+        )
+
+
+class LinksFile:
+    """The links of one run, being gathered beside the file that they will end in."""
+
+    def __init__(
+        self,
+        dest: Path,
+        run_id: str,
+        begun_at: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`begun_at` is where the run's first sitting was told to put links.csv: its part file stands there."""
+        self.dest = dest
+        begun_at = begun_at or dest
+        self.part = begun_at.with_name(f"{begun_at.name}.part")
+        self._run_id, self._clock = run_id, clock
+        self._file: io.BufferedRandom | None = None
+
+    def open(self, may_discard: Callable[[str], bool] = lambda _run: False) -> None:
+        """Open the part file for appending; a torn last line is cut.
+
+        Another run's part is refused (UsageError), unless `may_discard` says of its id that nobody needs it.
+        """
+        head = f"# {self._run_id}\n".encode()
+        try:
+            handle = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.fdopen(handle, "r+b")
+            self.part.chmod(0o600)
+            found = self._file.readline()
+            owner = found[2:].decode(errors="replace").strip()
+            ours = not found or not found.endswith(b"\n") or _OWNER.fullmatch(found)
+            if not ours or (found.endswith(b"\n") and found != head and not may_discard(owner)):
+                self.close()
+                raise UsageError(
+                    Text(
+                        f"{self.part} belongs to another run ({owner[:40]}): go on with that one, give it up with --new-run, "
+                        "or name another file with --out.",
+                        f"{self.part} 属于另一个任务（{owner[:40]}）：请继续那个任务，用 --new-run 放弃它，或用 --out 指定其他文件。",
+                    )
+                )
+            if found != head:
+                self._file.seek(0)
+                self._file.truncate()
+                self._file.write(head)
+                self._file.flush()
+                _sync_folder(self.part.parent)
+            _cut_torn_line(self._file)
+        except OSError as error:
+            raise _trouble(self.part, error) from None
+
+    def close(self) -> None:
+        """Close the part file; it stays for the next sitting."""
+        if self._file is not None:
+            with suppress(OSError):  # a full disk was reported when the write failed
+                self._file.close()
+            self._file = None
+
+    def append(self, ends: Iterable[RowEnd]) -> None:
+        """Write the links among these ends; when this returns, they are on the disk."""
+        if self._file is None:
+            return
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        for end in ends:
+            if end.link is not None:
+                now = self._clock()
+                writer.writerow((end.line, *_shown(end.link), now + end.link.alive_for(now)))
+        if not text.getvalue():
+            return
+        try:
+            self._file.write(text.getvalue().encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _trouble(self.part, error) from None
+
+    def lost(self, linked: Iterable[int], now: float) -> Iterator[int]:
+        """Give those lines, of the ones the ledger calls linked, whose link is not here or has run out."""
+        places = self._places(now)
+        return (line for line in linked if line >= len(places) or places[line] < 0)
+
+    def finish(self, ledger: Ledger, run: RunRecord, zone: ZoneInfo, now: float) -> int:
+        """Write links.csv in the list's order, each row once, and rename it into place; gives the links run out."""
+        places = self._places(None)
+        fresh = self.dest.with_name(f".{self._run_id}.tmp")
+        run_out = 0
+        try:
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out, self.part.open("rb") as part:
+                fresh.chmod(0o600)
+                writer = csv.writer(out, lineterminator="\r\n")
+                writer.writerow((*run.headers, *LINK_COLUMNS))
+                for record in ledger.rows(run):
+                    end, link = record.end, None
+                    if end.outcome is Outcome.LINKED:
+                        part.seek(places[end.line])
+                        link, alive_until = _read_back(part.readline())
+                        run_out += alive_until <= now
+                    writer.writerow((*record.row.cells, *_final(end, link, zone)))
+                out.flush()
+                os.fsync(out.fileno())
+            fresh.replace(self.dest)
+            _sync_folder(self.dest.parent)
+        except OSError as error:
+            raise _trouble(self.dest, error) from None
+        finally:  # it holds links
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+        return run_out
+
+    def discard(self) -> None:
+        """Remove the part file: the ledger says that the run is finished, so nobody goes on with it."""
+        self.close()
+        with suppress(OSError):  # the next run at this place removes it
+            self.part.unlink()
+
+    def _places(self, alive_at: float | None) -> array[int]:
+        """Where each line's newest link stands in the part file (bytes), -1 for none; eight bytes a line.
+
+        A record that cannot be read back is none.
+        """
+        places = array("q")
+        try:
+            part = self.part.open("rb")
+        except OSError as error:
+            raise _trouble(self.part, error) from None
+        with part:
+            part.readline()
+            while True:
+                at = part.tell()
+                record = part.readline()
+                if not record:
+                    return places
+                number = record.partition(b",")[0]
+                if not number.isdigit() or len(number) > 9:
+                    continue
+                line = int(number)
+                if line >= len(places):
+                    places.extend([-1] * (line + 1 - len(places)))
+                alive = True
+                if alive_at is not None:
+                    try:
+                        alive = _read_back(record)[1] > alive_at
+                    except (ValueError, csv.Error):
+                        alive = False
+                places[line] = at if alive else -1
+
+
+def _shown(link: Link) -> tuple[Any, ...]:
+    return (
+        link.url.reveal(),
+        link.token.reveal(),
+        link.authorization.reveal(),
+        link.file_id,
+        link.cos_file_id.reveal(),
+        link.starts_at,
+        link.expires_at,
+    )
+
+
+def _read_back(record: bytes) -> tuple[Link, float]:
+    """A link, and until when it lives by the clock of this machine."""
+    _, url, token, authorization, file_id, cos_file_id, starts_at, expires_at, alive_until = next(
+        csv.reader([record.decode()])
+    )
+    link = Link(
+        Secret(url),
+        Secret(token),
+        Secret(authorization),
+        file_id,
+        Secret(cos_file_id),
+        int(expires_at),
+        int(starts_at),
+    )
+    return link, float(alive_until)
+
+
+def _final(end: RowEnd, link: Link | None, zone: ZoneInfo) -> tuple[Any, ...]:
+    errcode = "" if end.errcode is None else end.errcode
+    if link is None:
+        return (errcode, end.errmsg, "", "", "", "", "", "")
+    until = datetime.fromtimestamp(link.expires_at, UTC).astimezone(zone).isoformat()
+    return (
+        errcode,
+        end.errmsg,
+        link.url.reveal(),
+        link.token.reveal(),
+        link.authorization.reveal(),
+        link.file_id,
+        link.cos_file_id.reveal(),
+        until,
+    )
+
+
+def _cut_torn_line(file: io.BufferedRandom) -> None:
+    """Cut what a killed process left of its last line, and go to the end. Links hold no line breaks."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - 65_536)
+        file.seek(begin)
+        block = file.read(end - begin)
+        newline = block.rfind(b"\n")
+        if newline >= 0:
+            file.truncate(begin + newline + 1)
+            break
+        end = begin
+    file.seek(0, os.SEEK_END)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep a file's name; Windows does so itself."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _trouble(file: Path, error: OSError) -> StoppedError:
+    if (shortage := exhausted(error)) is not None:
+        return shortage
+    why = error.strerror or "it cannot be written"
+    return StoppedError(
+        Text(
+            f"{file}: {why}. What was committed is safe: free space or mend the access, then run the same command again.",
+            f"{file}：{why}。已提交的内容是安全的：请释放空间或修复权限，然后再次运行同一命令。",
+        )
+    )

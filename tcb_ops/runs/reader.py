@@ -1,0 +1,555 @@
+"""What a ledger says: runs, their rows, sums of them. Nothing here writes.
+
+Whatever sums up or streams a run's rows compares their number with the one that the run was planned with. A ledger that
+has lost rows, or holds values that were never written, is a LedgerDamagedError: nothing is concluded from the rest.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from copy import copy
+from typing import Any, Self, cast
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
+from tcb_ops.i18n import Text, plural
+from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
+from tcb_ops.resources import exhausted
+from tcb_ops.runs.advisory import AdvisoryLock
+from tcb_ops.runs.database import open_database, reason
+from tcb_ops.runs.integrity import check_file, damaged, is_damage, orphaned_runs
+from tcb_ops.runs.queries import (
+    earlier_runs,
+    ended_between,
+    ends_by_moment,
+    errcodes_by_quarter,
+    moments,
+    pairs_by_line,
+    phases_of,
+    rows_by_path,
+)
+from tcb_ops.runs.records import (
+    Earlier,
+    EnvRecord,
+    Moment,
+    RowRecord,
+    RunRecord,
+    Tally,
+    check_order,
+    check_runs,
+    check_state,
+    read_end,
+    read_env,
+    read_row,
+    read_run,
+    valid_time,
+)
+from tcb_ops.runs.schema import STORED, envs, exports, rows, runs, spent
+
+BATCH = 5_000
+"""Rows read at a time: enough to be quick, few enough to stay flat."""
+
+
+RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
+"""Whose rows were summed up: where pages of a file are mixed up, SQLite takes those of another run along."""
+
+
+class Lookup:
+    """An open ledger, to be asked. Each method reads at one moment; errors are LedgerError with what to do."""
+
+    def __init__(self, where: str) -> None:
+        """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
+        self._engine, self.file, self.name = open_database(where)
+        weakref.finalize(self, self._engine.dispose)  # a run's holder never closes its ledger
+        self._held: sa.Connection | None = None
+        self._tallied: dict[int, list[Tally]] | None = None
+        """What a snapshot has summed up."""
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def advisory_lock(self, name: str) -> AdvisoryLock | None:
+        """A lock in the database that whoever uses the ledger sees; None for a file, which has locks beside it."""
+        return AdvisoryLock(self._engine, name, self._trouble) if self.file is None else None
+
+    # --- a run ---------------------------------------------------------------------------------------------
+
+    def run(self, wanted: str, target: str | None = None) -> RunRecord:
+        """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
+        self._check_runs()
+        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc())
+        if wanted == "latest":
+            query = query.where(runs.c.target == target) if target is not None else query
+        else:
+            query = query.where(runs.c.id.startswith(wanted, autoescape=True))
+        found = self._runs(query.limit(20))
+        exact = [record for record in found if record.id == wanted]
+        if exact or (wanted == "latest" and found) or len(found) == 1:
+            return (exact or found)[0]
+        if not found and wanted == "latest" and target is not None:
+            other = next(iter(self.runs(limit=1)), None)
+            hint = Text("", "")
+            if other is not None:
+                hint = Text(
+                    f" The newest of another target is {other.id} ({other.target}): name it, or give --target.",
+                    f" 其他目标的最新任务是 {other.id}（{other.target}）：请写出其编号，或加 --target。",
+                )
+            raise RunNotFoundError(
+                Text(
+                    f"{self.name} has no run of {target} yet.{hint.en}",
+                    f"{self.name} 中还没有 {target} 的任务。{hint.zh}",
+                )
+            )
+        if not found:
+            raise RunNotFoundError(
+                Text(
+                    f"no run '{wanted}' in {self.name}.",
+                    f"{self.name} 中没有任务“{wanted}”。",
+                )
+            )
+        newest = ", ".join(record.id for record in found[:5])
+        more = (" and others", "等") if len(found) > 5 else ("", "")
+        raise RunNotFoundError(
+            Text(
+                f"'{wanted}' may be any of {newest}{more[0]}: write more of it.",
+                f"“{wanted}”对应多个任务：{newest}{more[1]}，请写得更完整。",
+            )
+        )
+
+    def runs(self, target: str | None = None, limit: int | None = None) -> list[RunRecord]:
+        """List runs, the newest first."""
+        self._check_runs()
+        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(limit)
+        if target is not None:
+            query = query.where(runs.c.target == target)
+        return self._runs(query)
+
+    def unfinished(self, kind: Kind, target: str, list_sha256: str, root: str) -> list[RunRecord]:
+        """Find unfinished runs of the same kind, target, list bytes and root, the newest first.
+
+        A run that is done but for the report it was to leave (`out`) is one: killed while that was written.
+        """
+        self._check_runs()
+        query = (
+            sa.select(runs)
+            .where(
+                runs.c.kind == kind,
+                runs.c.target == target,
+                runs.c.list_sha256 == list_sha256,
+                runs.c.root == root,
+                runs.c.finished_at.is_(None) | ((runs.c.report == "") & (runs.c.out != "")),
+            )
+            .order_by(runs.c.created_at.desc())
+            .limit(50)
+        )
+        return self._runs(query)
+
+    def check(self, run: RunRecord) -> None:
+        """Check a run before it is resumed: all its rows are there, and SQLite's file has no fault that a check of bounded time finds.
+
+        Raises LedgerDamagedError.
+        """
+        self.counts(run)
+        self.places(run)
+        if self._engine.dialect.name != "sqlite":
+            return
+        with self._reading(), closing(self._engine.raw_connection()) as pooled:
+            try:
+                fault = check_file(cast("sqlite3.Connection", pooled.driver_connection))
+            except sqlite3.Error as error:
+                fault = str(error)
+        if fault:
+            raise self._damaged(Text(f"SQLite's check found: {fault}", f"SQLite 检查发现：{fault}"))
+
+    def places(self, run: RunRecord) -> list[EnvRecord]:
+        """List a run's environments, with their rows and those still pending."""
+        pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
+        counted = (
+            sa.select(rows.c.place, sa.func.count().label("rows"), pending.label("pending"))
+            .where(rows.c.run == run.number)
+            .group_by(rows.c.place)
+            .subquery()
+        )
+        query = (
+            sa.select(envs, sa.func.coalesce(counted.c.rows, 0), sa.func.coalesce(counted.c.pending, 0))
+            .outerjoin(counted, counted.c.place == envs.c.no)
+            .where(envs.c.run == run.number)
+            .order_by(envs.c.no)
+        )
+        with self._reading(run):
+            found = [
+                read_env(record, int(count), int(waiting)) for *record, count, waiting in self._read(query)
+            ]
+        self.check_rows(run, sum(place.rows for place in found))
+        return found
+
+    def envs(self, run: RunRecord) -> list[EnvRecord]:
+        """List a run's environments without counting its rows: `rows` and `pending` are 0."""
+        query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
+        with self._reading(run):
+            return [read_env(record) for record in self._read(query)]
+
+    def pending(self, run: RunRecord, place: EnvRecord, after_line: int, limit: int) -> list[Row]:
+        """Read the next pending rows of one environment, in the order of the list."""
+        query = (
+            sa.select(rows)
+            .where(
+                rows.c.run == run.number,
+                rows.c.place == place.no,
+                rows.c.line > after_line,
+                rows.c.outcome == Outcome.PENDING,
+            )
+            .order_by(rows.c.line)
+            .limit(limit)
+        )
+        with self._reading(run):
+            found = self._read(query)
+            check_order(found, after_line)
+            check_runs(run, *{record[0] for record in found})
+            return [read_row(record, place) for record in found]
+
+    def first_bad(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
+        """Read the first rows of one environment that ended, but not well, in the order of the list."""
+        query = (
+            sa.select(rows)
+            .where(
+                rows.c.run == run.number,
+                rows.c.place == place.no,
+                rows.c.outcome.not_in([*GOOD, Outcome.PENDING]),
+            )
+            .order_by(rows.c.line)
+            .limit(limit)
+        )
+        with self._reading(run):
+            return [RowRecord(read_row(record, place), read_end(record)) for record in self._read(query)]
+
+    def earlier(self, run: RunRecord, place: EnvRecord, paths: Sequence[str]) -> dict[str, Earlier]:
+        """What earlier uploads to this target left at some paths of an environment, where the last word is certain."""
+        query = (
+            sa.select(
+                rows.c.path,
+                rows.c.outcome,
+                runs.c.id,
+                rows.c.md5,
+                rows.c.bytes,
+                rows.c.file_id,
+                sa.func.coalesce(rows.c.content_type, ""),
+                sa.func.coalesce(rows.c.cache_control, ""),
+            )
+            .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
+            .join(runs, runs.c.number == rows.c.run)
+            .where(
+                STORED,
+                rows.c.path.in_(paths),
+                envs.c.env == place.env,
+                runs.c.target == run.target,
+                runs.c.kind == Kind.UPLOAD,
+                runs.c.number != run.number,
+            )
+            .order_by(rows.c.ended_at)
+        )
+        last = {path: (outcome, Earlier(*more)) for path, outcome, *more in self._read(query)}
+        return {
+            path: found for path, (outcome, found) in last.items() if outcome != Outcome.FAILED and found.md5
+        }
+
+    def rows(
+        self,
+        run: RunRecord,
+        *,
+        outcomes: frozenset[Outcome] | None = None,
+        merchant: str = "",
+        path: str = "",
+        line: int | None = None,
+    ) -> Iterator[RowRecord]:
+        """Stream a run's rows in the order of the list, flat in memory.
+
+        `merchant` is a name or an appid, `path` a cloud path or a part of one. A selection is given only once all of the
+        run's rows were found, all rows until one is found missing.
+        """
+        selected = outcomes is not None or merchant or path or line is not None
+        if merchant:  # which the index by environment answers
+            self.places(run)
+        elif selected:
+            self.counts(run)
+        place_of = {place.no: place for place in self.envs(run)}
+        query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
+        if outcomes is not None:
+            query = query.where(rows.c.outcome.in_(outcomes))
+        if merchant:
+            query = query.where(
+                rows.c.place.in_([p.no for p in place_of.values() if merchant in {p.merchant, p.appid}])
+            )
+        if path:
+            query = query.where(rows.c.path.contains(path, autoescape=True))
+        if line is not None:
+            query = query.where(rows.c.line == line)
+        last, found = -1, 0
+        while batch := self._read(query.where(rows.c.line > last)):
+            with self._reading(run):
+                check_order(batch, last)
+                check_runs(run, *{record[0] for record in batch})
+                last, found = batch[-1].line, found + len(batch)
+                records = [
+                    RowRecord(read_row(record, place_of[record[2]]), read_end(record)) for record in batch
+                ]
+            yield from records
+        if not selected:
+            self.check_rows(run, found)
+
+    def mended(self, run: RunRecord) -> set[int]:
+        """Lines of a run that one of its retries, or a retry of those, has ended well since."""
+        lines: set[int] = set()
+        for retry in self.retries(run):
+            self.counts(retry)
+            good = sa.select(rows.c.line).where(rows.c.run == retry.number, rows.c.outcome.in_(GOOD))
+            lines.update(line for (line,) in self._read(good))
+        return lines
+
+    def retries(self, run: RunRecord) -> list[RunRecord]:
+        """List the retries of a run and the retries of those, the oldest first; only what went to the run's target."""
+        query = sa.select(runs).where(runs.c.parent == run.id, runs.c.target == run.target)
+        found = self._runs(query)
+        found += [later for retry in list(found) for later in self.retries(retry)]
+        return sorted(found, key=lambda retry: retry.number)
+
+    def counts(self, run: RunRecord) -> dict[Outcome, int]:
+        """Rows by outcome, without zeros, pending included: their sum is the rows in."""
+        query = (
+            sa.select(rows.c.outcome, sa.func.count(), *RUNS)
+            .where(rows.c.run == run.number)
+            .group_by(rows.c.outcome)
+        )
+        with self._reading(run):
+            found: dict[Outcome, int] = {}
+            for outcome, count, *of in self._read(query):
+                check_runs(run, *of)
+                found[Outcome(outcome)] = int(count)
+        self.check_rows(run, sum(found.values()))
+        return {outcome: found[outcome] for outcome in Outcome if outcome in found}
+
+    def tallies(self, run: RunRecord) -> list[Tally]:
+        """Rows by merchant, environment, outcome and code, most rows first. A snapshot sums them up once."""
+        if self._tallied is None:
+            return self._tally(run)
+        if run.number not in self._tallied:
+            self._tallied[run.number] = self._tally(run)
+        return self._tallied[run.number]
+
+    def _tally(self, run: RunRecord) -> list[Tally]:
+        count = sa.func.count()
+        keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
+        said = sa.func.max(
+            sa.case(
+                (rows.c.reason == Reason.NO_TOKEN, rows.c.detail),
+                (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
+                else_="",
+            )
+        )
+        query = sa.select(*keys, count, said, *RUNS).where(rows.c.run == run.number).group_by(*keys)
+        place_of = {place.no: place for place in self.envs(run)}
+        found = []
+        with self._reading(run):
+            for no, outcome, reason, errcode, store_code, number, detail, *of in self._read(query):
+                check_runs(run, *of)
+                check_state(outcome, reason, errcode, store_code, detail)
+                place = place_of[no]
+                found.append(
+                    Tally(
+                        place.appid,
+                        place.merchant,
+                        place.env,
+                        Outcome(outcome),
+                        Reason(reason) if reason else None,
+                        errcode,
+                        store_code,
+                        int(number),
+                        detail,
+                    )
+                )
+        self.check_rows(run, sum(tally.rows for tally in found))
+        return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
+
+    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
+        """Bytes of the local files of the rows with these outcomes, as they were when the run was planned."""
+        summed = sa.func.coalesce(sa.func.sum(rows.c.size), 0)
+        query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
+        return int(self._read(query)[0][0])
+
+    def course(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
+        """How rows ended over time, in moments of one width from the run's begin to its last end.
+
+        Empty where no row has ended. Rows that never began (invalid) are in none.
+        """
+        first, last = self._read(ended_between(run))[0]
+        if last is None:
+            return []
+        with self._reading(run):
+            if not (valid_time(first) and valid_time(last)):
+                raise ValueError(last)
+            began = min(run.created_at, first)
+            width = max(last - began, 0.001) / buckets
+            found = self._read(ends_by_moment(run, began, width, self._engine.dialect.name))
+            return moments(began, width, buckets, found)
+
+    def exports(self, run: RunRecord) -> set[str] | None:
+        """SHA-256 of the manifest.json of each report written of a run; None where the ledger keeps none yet."""
+        if not self._has_table(exports):
+            return None
+        of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
+        return {digest for (digest,) in self._read(of_run)}
+
+    def spent(self, run: RunRecord) -> dict[str, float]:
+        """Seconds of the run by what it waited for (metering.py), over all sittings; empty where nothing was measured."""
+        if not self._has_table(spent):
+            return {}
+        return {phase: float(seconds) for phase, seconds in self._read(phases_of(run))}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Self]:
+        """Give the ledger as it is at this moment: reads agree with one another, whatever is written meanwhile."""
+        seen = copy(self)
+        try:
+            with self._engine.connect() as connection:
+                if self._engine.dialect.name == "sqlite":
+                    connection.exec_driver_sql("BEGIN")  # the driver would begin at a write only
+                else:
+                    connection.execution_options(isolation_level="REPEATABLE READ")
+                seen._held, seen._tallied = connection, {}  # noqa: SLF001  its own copy
+                yield seen
+        except SQLAlchemyError as error:
+            raise self._trouble(error) from None
+
+    def check_rows(self, run: RunRecord, found: int) -> None:
+        """Refuse a run of which not exactly the rows are there that it was planned with."""
+        if found != run.rows:
+            raise self._damaged(
+                Text(
+                    f"run {run.id} was planned with {plural(run.rows, 'row')}, but {found:,} can be read",
+                    f"任务 {run.id} 计划了 {run.rows:,} 行，现在能读到 {found:,} 行",
+                )
+            )
+
+    # --- across runs --------------------------------------------------------------------------------------------
+
+    def by_path(self, run: RunRecord) -> Iterator[Any]:
+        """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three."""
+        found = 0
+        with self._reading(run):
+            for record in self._stream(rows_by_path(run, self._engine.dialect.name)):
+                env, appid, at, *state = record
+                check_state(*state, env, appid, at)
+                found += 1
+                yield record
+        self.check_rows(run, found)
+
+    def pairs(self, older: RunRecord, newer: RunRecord) -> list[Any] | None:
+        """Sum up the rows of two runs as `pairs_by_line` selects them; None unless the runs are the same line for line.
+
+        That is so as a rule where one list was run twice, and takes a fraction of the time that sorting both takes.
+        """
+        if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
+            return None
+        places = (
+            [(place.no, place.env, place.appid) for place in self.places(run)] for run in (older, newer)
+        )
+        if next(places) != next(places):
+            return None
+        found = self._read(pairs_by_line(older, newer))
+        with self._reading(newer):
+            for _, *states, _ in found:
+                check_state(*states[:4])
+                check_state(*states[4:])
+        bad_input = any(
+            Outcome.INVALID in record for record in found
+        )  # doubles, of which only the first counts
+        return None if bad_input or sum(record[-1] for record in found) != older.rows else list(found)
+
+    def previous(self, run: RunRecord) -> RunRecord | None:
+        """Find the finished run before this one that it can be compared with, over the same part; a retry has none."""
+        found = [] if run.parent else self._runs(earlier_runs(run))
+        return next((one for one in found if one.selection == run.selection), None)
+
+    def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
+        """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) over the runs of a target."""
+        return self._stream(errcodes_by_quarter(target, since, self._engine.dialect.name))
+
+    # --- the database -------------------------------------------------------------------------------------------
+
+    def _has_table(self, table: sa.Table) -> bool:
+        try:
+            return sa.inspect(self._engine).has_table(table.name)
+        except SQLAlchemyError as error:
+            raise self._trouble(error) from None
+
+    def _read(self, query: sa.Executable) -> Sequence[Any]:
+        with self._reading():
+            if self._held is not None:
+                return self._held.execute(query).all()
+            with self._engine.connect() as connection:
+                return connection.execute(query).all()
+
+    def _runs(self, query: sa.Select[Any]) -> list[RunRecord]:
+        with self._reading():
+            return [read_run(record) for record in self._read(query)]
+
+    def _check_runs(self) -> None:
+        """Refuse a ledger that holds rows of a run, but not the run: another would be taken for the newest."""
+        if self._engine.dialect.name == "sqlite" and self._read(
+            sa.text(orphaned_runs)
+        ):  # others hold foreign keys
+            raise self._damaged(
+                Text(
+                    "it holds rows of a run whose own record is missing",
+                    "其中有某个任务的行，但缺少该任务的记录",
+                )
+            )
+
+    @contextmanager
+    def _reading(self, run: RunRecord | None = None) -> Iterator[None]:
+        """Report what goes wrong with the database, and values that were never written to it, in words."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise self._trouble(error) from None
+        except (KeyError, OverflowError, TypeError, ValueError):
+            named = (f"run {run.id}", f"任务 {run.id} ") if run is not None else ("a run", "某个任务")
+            raise self._damaged(
+                Text(
+                    f"a record of {named[0]} holds values that tcb-ops does not write",
+                    f"{named[1]}的一条记录含有 tcb-ops 不会写入的值",
+                )
+            ) from None
+
+    def _damaged(self, what: Text) -> LedgerDamagedError:
+        return damaged(self.name, self.file, what)
+
+    def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
+        """Give what a query finds, some thousand records at a time."""
+        with (
+            self._reading(),
+            self._engine.connect() if self._held is None else nullcontext(self._held) as connection,
+        ):
+            for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
+                yield from batch
+
+    def _trouble(self, error: SQLAlchemyError) -> StoppedError:
+        if (shortage := exhausted(error, unclear=True)) is not None:
+            return shortage
+        why = reason(error)
+        if is_damage(error):
+            return self._damaged(Text(why, why))
+        return LedgerError(
+            Text(
+                f"the ledger {self.name} cannot be used: {why}. What was committed is safe. Free space or mend the "
+                "access, then run the same command again: it goes on where it stopped.",
+                f"无法使用台账 {self.name}：{why}。已提交的内容是安全的。请释放磁盘空间或修复访问权限，"
+                "再次运行同一命令即可从中断处继续。",
+            )
+        )

@@ -1,0 +1,110 @@
+"""The one writer: commits what has gathered as soon as its last commit is done, and only then lets it be shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from tcb_ops.model import Outcome, RowEnd
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.links_file import LinksFile
+from tcb_ops.runs.records import EnvRecord, Meter, RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """An environment of which no further row begins: its pending rows, but those in flight, end alike."""
+
+    place: EnvRecord
+    end: RowEnd
+    in_flight: tuple[int, ...]
+
+
+class LedgerWriter:
+    """Takes row ends and closings in order, and writes them to links.csv.part and the ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        run: RunRecord,
+        links: LinksFile | None,
+        threads: Executor,
+        spent: Callable[[], Meter],
+        written: Callable[[], None],
+        confirm: Callable[[], None],
+    ) -> None:
+        """`confirm` raises LedgerError where the run is not held any more: asked after each commit."""
+        self._ledger, self._run, self._links, self._threads = ledger, run, links, threads
+        self._spent = spent
+        self._written, self._confirm = written, confirm
+        self._gathered: list[RowEnd | Closing] = []
+        self._more = asyncio.Event()
+        self._closing = False
+        self._committing = False
+        self.uncommitted = 0
+        """Rows that have ended and are not yet in the ledger."""
+        self.counts = dict.fromkeys(Outcome, 0)
+        """Rows committed, by outcome; pending is not kept."""
+
+    def add(self, item: RowEnd | Closing) -> None:
+        """Take an end; it is committed with all that gathers meanwhile."""
+        self._gathered.append(item)
+        self.uncommitted += isinstance(item, RowEnd)
+        self._more.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be committed."""
+        return bool(self._gathered) or self._committing
+
+    def close(self) -> None:
+        """Let `write` return once everything is committed."""
+        self._closing = True
+        self._more.set()
+
+    async def write(self) -> None:
+        """Commit until closed. Raises LedgerError or StoppedError; what it could not commit stays pending."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            batch, self._gathered = self._gathered, []
+            if batch:
+                self._committing = True
+                committed = await loop.run_in_executor(self._threads, self._commit, batch, self._spent())
+                self._committing = False
+                for outcome, rows in committed.items():
+                    self.counts[outcome] += rows
+                self.uncommitted -= sum(isinstance(item, RowEnd) for item in batch)
+                self._written()
+            elif self._closing:
+                await loop.run_in_executor(self._threads, self._ledger.record, self._run, [], self._spent())
+                return
+            if self._gathered or self._closing:
+                self._more.set()
+
+    def _commit(self, batch: list[RowEnd | Closing], spent: Meter) -> dict[Outcome, int]:
+        """Write one batch, in order; runs in the writer's own thread."""
+        committed: dict[Outcome, int] = {}
+        ends: list[RowEnd] = []
+
+        def flush(spent: Meter) -> None:
+            if self._links is not None:
+                self._links.append(ends)
+            self._ledger.record(self._run, ends, spent)
+            for end in ends:
+                committed[end.outcome] = committed.get(end.outcome, 0) + 1
+            ends.clear()
+
+        for item in batch:
+            if isinstance(item, RowEnd):
+                ends.append(item)
+                continue
+            flush(Meter())
+            rows = self._ledger.close_place(self._run, item.place, item.end, item.in_flight)
+            committed[item.end.outcome] = committed.get(item.end.outcome, 0) + rows
+        flush(spent)
+        self._confirm()
+        return committed

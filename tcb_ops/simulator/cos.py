@@ -1,0 +1,213 @@
+"""The simulated store: COS's POST Object, with the checks and answers that a link meets there, and signed GETs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
+
+from aiohttp import web
+
+from tcb_ops.errcodes import store_code
+from tcb_ops.model import Merchant
+from tcb_ops.simulator.blob_store import BlobStore, Small, Upload
+from tcb_ops.simulator.faults import Etag, Fault, Reset, Step
+from tcb_ops.simulator.form import Form, boundary_of
+from tcb_ops.simulator.links import MAX_OBJECT, bucket_of, check_download, check_form
+from tcb_ops.simulator.responses import Refusal, instead, post_response_xml, refusal_xml, reset, within
+from tcb_ops.simulator.state import SimulatorState
+
+FORM_HEAD = 64 * 1024
+"""Bytes that a form may have besides its file."""
+
+
+class Store:
+    """Answers form posts to the buckets of the given merchants, and gives what a download URL names."""
+
+    def __init__(
+        self,
+        books: SimulatorState,
+        merchants: Sequence[Merchant],
+        clock: Callable[[], float],
+        directory: Path | None,
+    ) -> None:
+        self._books = books
+        self._clock = clock
+        self._shelf = BlobStore(directory)
+        self._envs = {bucket_of(merchant.env): merchant.env for merchant in merchants}
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request for a bucket: what cannot be a form post is refused before its body is read."""
+        target, _, query = request.raw_path.partition("?")
+        bucket, _, rest = target[1:].partition("/")
+        env = self._envs.get(bucket, "")
+        try:
+            path = unquote_to_bytes(rest.encode("utf-8", "surrogateescape")).decode()
+        except UnicodeDecodeError:
+            path = ""
+        if request.method == "GET" and query:
+            return self._download(request, bucket, path, query)
+        place = self._books.arrived(Step.STORE, env, path)
+        checked = _head_refusal(request, env, path)
+        if not isinstance(checked, Refusal):
+            try:
+                return await self._post(request, place, env, bucket, path, Form(checked))
+            except (ConnectionError, web.RequestPayloadError):
+                # The client has gone, or what it sends is no HTTP: there is nobody to answer.
+                self._books.answered(place, Step.STORE, "gone")
+                return reset(request)
+        response = self._refuse(request, place, checked)
+        response.force_close()
+        return response
+
+    async def _post(
+        self, request: web.BaseRequest, place: int, env: str, bucket: str, path: str, form: Form
+    ) -> web.StreamResponse:
+        now = self._clock()
+        with self._shelf.upload() as upload:
+            md5 = await _receive(request, form, upload)
+            checked = check_form(form, bucket, path, now)
+            appid = "" if isinstance(checked, Refusal) else checked
+            fault = self._books.fault(Step.STORE, env, appid, path)
+            if fault is not None:
+                if fault.delay:
+                    await asyncio.sleep(fault.delay)
+                played = instead(request, fault)
+                if played is not None:
+                    name, response = played
+                    self._books.answered(place, Step.STORE, name)
+                    return response
+                checked = _planned(fault) or checked
+            if not isinstance(checked, Refusal):
+                checked = self._put(upload, bucket, path) or checked
+        if isinstance(checked, Refusal):
+            return self._refuse(request, place, checked)
+        headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
+        self._books.stored(bucket, path, form.size, md5, *headers)
+        response = self._accept(request, place, form, bucket, path, _etag(md5, fault))
+        return within(request, response) if fault is not None and fault.reset is Reset.MIDDLE else response
+
+    def _accept(
+        self, request: web.BaseRequest, place: int, form: Form, bucket: str, path: str, etag: str
+    ) -> web.Response:
+        asked = form.fields.get("success_action_status", "")
+        status = int(asked) if asked in {"200", "201"} else 204
+        location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
+        body = post_response_xml(location, bucket, path, etag) if status == 201 else b""
+        self._books.answered(place, Step.STORE, status)
+        headers = self._headers() | {
+            "Location": location,
+            "Content-Length": str(len(body)),
+        }
+        if etag:
+            headers["ETag"] = f'"{etag}"'
+        if body:
+            headers["Content-Type"] = "application/xml"
+        return web.Response(status=status, body=body, headers=headers)
+
+    def holds(self, bucket: str, path: str) -> bool:
+        """Whether an object is there."""
+        return (bucket, path) in self._books.objects
+
+    def remove(self, bucket: str, path: str) -> None:
+        """Let an object be gone."""
+        self._books.objects.pop((bucket, path), None)
+        self._shelf.remove(bucket, path)
+
+    def _put(self, upload: Upload | Small, bucket: str, path: str) -> Refusal | None:
+        try:
+            self._shelf.put(upload, bucket, path)
+        except OSError:
+            # COS has no folders: a/b beside a is two objects there, and cannot be two files here.
+            return Refusal(409, "PathConflict", "The object cannot stand beside those that are there.")
+        return None
+
+    def _download(self, request: web.BaseRequest, bucket: str, path: str, query: str) -> web.StreamResponse:
+        refused = check_download(bucket, path, query, self._clock())
+        found = None if refused or not self.holds(bucket, path) else self._shelf.get(bucket, path)
+        if found is None:
+            missing = Refusal(404, "NoSuchKey", "The specified key does not exist.")
+            return self._xml(request, refused or missing)
+        self._books.stats["fetched"] += 1
+        stored = self._books.objects[bucket, path]
+        headers = self._headers() | {
+            "ETag": f'"{stored.md5}"',
+            "Content-Type": stored.content_type or "application/octet-stream",
+        }
+        if stored.cache_control:
+            headers["Cache-Control"] = stored.cache_control
+        if isinstance(found, Path):
+            return web.FileResponse(found, headers=headers)
+        return web.Response(body=found, headers=headers)
+
+    def _refuse(self, request: web.BaseRequest, place: int, refusal: Refusal) -> web.Response:
+        self._books.answered(place, Step.STORE, refusal.status)
+        self._books.stats[f"store:{refusal.code}"] += 1
+        return self._xml(request, refusal)
+
+    def _xml(self, request: web.BaseRequest, refusal: Refusal) -> web.Response:
+        headers = self._headers() | {"Content-Type": "application/xml"}
+        resource = request.headers.get("Host", "") + request.raw_path.partition("?")[0]
+        body = refusal_xml(
+            refusal, resource.encode("ascii", "backslashreplace").decode(), headers["x-cos-request-id"]
+        )
+        return web.Response(status=refusal.status, body=body, headers=headers)
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "Server": "tencent-cos",
+            "x-cos-request-id": self._books.new_id(self._clock()).replace("-", ""),
+        }
+
+
+def _head_refusal(request: web.BaseRequest, env: str, path: str) -> Refusal | bytes:
+    """Give the refusal that a request's head earns, or the form's boundary."""
+    boundary = boundary_of(request.headers.get("Content-Type", ""))
+    if request.method != "POST":
+        return Refusal(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+    if not env:
+        return Refusal(404, "NoSuchBucket", "The specified bucket does not exist.")
+    if not path:
+        return Refusal(400, "InvalidURI", "The path is empty or not UTF-8.")
+    if request.content_length is None:
+        return Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+    if request.content_length > MAX_OBJECT + FORM_HEAD:
+        return Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
+    if boundary is None:
+        return Refusal(400, "MalformedPOSTRequest", "The body is not multipart/form-data.")
+    return boundary
+
+
+async def _receive(request: web.BaseRequest, form: Form, upload: Upload | Small) -> str:
+    """Read a body to its end, refused or not (an answer in mid-send can be lost in a reset); give the file's MD5."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    md5 = hashlib.md5(usedforsecurity=False)
+    async for chunk in request.content.iter_any():
+        data = form.feed(chunk)
+        md5.update(data)
+        upload.write(data)
+    return md5.hexdigest()
+
+
+def _planned(fault: Fault) -> Refusal | None:
+    """Give the COS error that a fault names; its status is the catalogue's unless the plan says otherwise."""
+    if not fault.code:
+        return None
+    known = store_code(fault.code, fault.errmsg)
+    default = "Access Denied." if fault.code == "AccessDenied" else known.meaning.en
+    return Refusal(fault.status or known.http_status or 400, fault.code, fault.errmsg or default)
+
+
+def _etag(md5: str, fault: Fault | None) -> str:
+    match fault.etag if fault else None:
+        case Etag.WRONG:
+            return hashlib.md5(md5.encode(), usedforsecurity=False).hexdigest()
+        case Etag.OPAQUE:
+            return f"{md5}-1"
+        case Etag.MISSING:
+            return ""
+        case None:
+            return md5

@@ -1,0 +1,259 @@
+"""How a row ends under a fault plan, by tcb-ops' rules: pure, and written apart from the engine that it judges.
+
+The rules are those of the contract and of the errcode catalogue: a retry is an attempt, a new token comes once, a new
+link is an attempt of the store, slowing down is none, and three rows of a scope that are stopped by the same code
+stop the others. Delays are taken to be shorter than the client's timeouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from glob import escape
+
+from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops.model import Kind, Outcome
+from tcb_ops.simulator.faults import Etag, Fault, Faults, Step
+
+BREAKER_ROWS = 3
+SLOW_WAITS = 5
+"""Pauses that patience allows: 300 s of patience, 60 s each."""
+
+End = tuple[Outcome, Scope | None]
+"""How a row ends, and the scope whose breaker counts that end."""
+
+
+def expected_outcomes(
+    faults: Faults,
+    env: str,
+    appid: str,
+    path: str,
+    *,
+    kind: Kind,
+    attempts: int = 4,
+    siblings: Collection[str] = (),
+) -> frozenset[Outcome]:
+    """Return every outcome that a run may end this row with under the plan.
+
+    `siblings` are the merchant's other environments: a fault there can stop the whole merchant. For a row of a
+    platform-owned environment `appid` is the component's, and the siblings are the platform's.
+
+    ================================================  =======================  =========================
+    the plan says                                     links                    upload
+    ================================================  =======================  =========================
+    nothing                                           linked                   uploaded
+    link: -1 at call 1                                linked                   uploaded
+    link: -1 at every call                            refused                  refused
+    link: 503, a reset or garbage at every call       failed                   failed
+    link: 404 at call 1                               failed                   failed
+    link: 85088 for the env                           refused, not_attempted   refused, not_attempted
+    link: 85088 for this path alone                   refused                  refused
+    link: 85088 for a sibling env                     linked, not_attempted    uploaded, not_attempted
+    link: 61004 anywhere                              pending                  pending
+    link: 40001 at call 1 (is the token a new one?)   linked, refused          uploaded, refused
+    link: 40001 at every call                         refused                  refused
+    link: 45011 at every call                         refused, not_attempted   refused, not_attempted
+    link: into another environment's bucket           failed                   failed
+    link: lifetime 0 at call 1                        linked                   uploaded
+    link: lifetime 0 at every call                    linked                   failed
+    link: lifetime 1 at every call                    linked                   uploaded, failed
+    store: SlowDown, 503 or a reset at call 1         linked                   uploaded
+    store: 503 or a reset at every call               linked                   failed
+    store: NoSuchBucket for the env                   linked                   failed, not_attempted
+    store: AccessDenied at call 1                     linked                   uploaded
+    store: AccessDenied for the env                   linked                   failed, not_attempted
+    store: wrong ETag for the env                     linked                   failed, not_attempted
+    store: opaque ETag                                linked                   uploaded
+    store: missing ETag or 307 at call 1              linked                   uploaded
+    store: missing ETag or 307 at every call          linked                   failed
+    ip_refused                                        pending                  pending
+    account: revoked, without 49 and 64, cloud = no   refused, not_attempted   refused, not_attempted
+    account: daily_limit that is used up              refused, not_attempted   refused, not_attempted
+    account: daily_limit that is not                  + refused, not_attempted (who comes late)
+    environment: HALTED, UNAVAILABLE or foreign       refused, not_attempted   refused, not_attempted
+    ================================================  =======================  =========================
+
+    A run that the whole platform refuses ends when the first row meets it: rows that came before have their own
+    outcome, the others are pending.
+    """
+    faults = replace(faults, entries=(*_standing(faults), *faults.entries))
+    here = faults.within(env, appid)
+    ends = _Way(lambda step, call: here.find(step, path, call), kind, attempts).link(_Used())
+    outcomes = {outcome for outcome, _ in ends}
+    rows: dict[tuple[Scope, str], int] = {}
+    for entry in faults.entries:
+        for scope in _stops(entry, kind, attempts):
+            code = f"{entry.step}/{entry.errcode}/{entry.code}/{entry.etag}"
+            rows[scope, code] = rows.get((scope, code), 0) + _rows_hit(entry, scope, env, appid, siblings)
+    for (scope, _), count in rows.items():
+        if scope is Scope.PLATFORM and count:
+            outcomes.add(Outcome.PENDING)
+        elif count >= BREAKER_ROWS:
+            outcomes.add(Outcome.NOT_ATTEMPTED)
+    if any(account.appid == appid and account.daily_limit for account in faults.accounts):
+        outcomes |= {Outcome.REFUSED, Outcome.NOT_ATTEMPTED}
+    return frozenset(outcomes)
+
+
+def _standing(faults: Faults) -> list[Fault]:
+    """Give what the state of the platform, its accounts and environments answers, in the order of the checks."""
+    platform = faults.component
+    found = [Fault(errcode=61004)] if platform and platform.ip_refused else []
+    for account in faults.accounts:
+        appid = escape(account.appid)
+        merchant = platform is None or account.appid != platform.appid
+        if merchant and account.refusal():
+            found.append(Fault(appid=appid, errcode=account.refusal()))
+        elif merchant and not account.cloud:
+            found.append(Fault(appid=appid, errcode=85088))
+    found += [
+        Fault(escape(environment.env), errcode=environment.refusal())
+        for environment in faults.environments
+        if environment.refusal()
+    ]
+    found += [
+        Fault(appid=escape(account.appid), errcode=45009)
+        for account in faults.accounts
+        if 0 < account.daily_limit <= account.used
+    ]
+    return found
+
+
+def _rows_hit(entry: Fault, scope: Scope, env: str, appid: str, siblings: Collection[str]) -> int:
+    """Count the rows of the scope that an entry can stop: one per environment for a plain path, else enough."""
+    envs = {env} if scope is Scope.ENV else {env, *siblings}
+    hit = sum(entry.concerns(each, appid) for each in envs)
+    if scope is Scope.PLATFORM:
+        return 1
+    return hit if not set(entry.path) & set("*?[") else hit * BREAKER_ROWS
+
+
+def _stops(entry: Fault, kind: Kind, attempts: int) -> set[Scope]:
+    """Give the scopes whose breaker counts a row that meets this entry."""
+    if entry.errcode is not None and errcode(entry.errcode).decision is Decision.STOP:
+        return {errcode(entry.errcode).scope}
+    alone = _Way(
+        lambda step, call: entry if step == entry.step and entry.covers(call) else None, kind, attempts
+    )
+    return {scope for _, scope in alone.link(_Used()) if scope is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """What a row has used up on its way."""
+
+    link_calls: int = 0
+    store_calls: int = 0
+    link_attempts: int = 0
+    store_attempts: int = 0
+    waits: int = 0
+    refreshed: bool = False
+    relinked: bool = False
+    retried_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """All ways that one row can go."""
+
+    find: Callable[[Step, int], Fault | None]
+    """The fault to play at the nth call of a step."""
+    kind: Kind
+    attempts: int
+
+    def link(self, used: _Used) -> set[End]:
+        """Make a link call, and go on from its answer."""
+        fault = self.find(Step.LINK, used.link_calls + 1)
+        used = replace(used, link_calls=used.link_calls + 1)
+        tried = replace(used, link_attempts=used.link_attempts + 1)
+        end = Outcome.FAILED if fault is None or fault.errcode is None else Outcome.REFUSED
+        decision, scope = _of_link(fault)
+        again = tried.link_attempts < self.attempts
+        match decision:
+            case Decision.GOOD:
+                return self._linked(fault, tried)
+            case Decision.REFRESH if not used.refreshed:
+                # Whether the token source has a new one is not in the plan: where it has none, the row ends.
+                return {(end, None)} | self.link(replace(used, refreshed=True))
+            case Decision.SLOW:
+                return self._slow(end, scope, used, self.link)
+            case Decision.STOP:
+                return {(Outcome.PENDING if scope is Scope.PLATFORM else end, scope)}
+            case Decision.RETRY if again:
+                return self.link(tried)
+            case _:
+                return {(end, None)}
+
+    def _linked(self, fault: Fault | None, used: _Used) -> set[End]:
+        if self.kind == Kind.LINKS:
+            return {(Outcome.LINKED, None)}
+        lifetime = None if fault is None else fault.lifetime
+        if lifetime is None:
+            return self.store(used, expired=False)
+        run_out = self.store(used, expired=True)
+        return run_out if lifetime <= 0 else run_out | self.store(used, expired=False)
+
+    def store(self, used: _Used, *, expired: bool) -> set[End]:
+        """Make a store call, and go on from its answer."""
+        fault = self.find(Step.STORE, used.store_calls + 1)
+        used = replace(used, store_calls=used.store_calls + 1)
+        tried = replace(used, store_attempts=used.store_attempts + 1)
+        decision, scope = _of_store(fault, expired=expired)
+        again = tried.store_attempts < self.attempts
+        match decision:
+            case Decision.GOOD:
+                return {(Outcome.UPLOADED, None)}
+            case Decision.SLOW:
+                return self._slow(Outcome.FAILED, scope, used, lambda then: self.store(then, expired=expired))
+            case Decision.RETRY if again:
+                return self.store(tried, expired=expired)
+            case Decision.RETRY_ONCE if again and not tried.retried_once:
+                return self.store(replace(tried, retried_once=True), expired=expired)
+            case Decision.NEW_LINK if again:
+                return self.link(replace(tried, relinked=True))
+            case Decision.NEW_LINK_ONCE if again and not tried.relinked:
+                return self.link(replace(tried, relinked=True))
+            case _:
+                return {(Outcome.FAILED, None if scope is Scope.ROW else scope)}
+
+    def _slow(self, end: Outcome, scope: Scope, used: _Used, again: Callable[[_Used], set[End]]) -> set[End]:
+        """Wait without an attempt, as long as patience lasts; then the scope's other rows may be left undone."""
+        if used.waits < SLOW_WAITS:
+            return again(replace(used, waits=used.waits + 1))
+        return {(end, None), (Outcome.NOT_ATTEMPTED, scope)}
+
+
+def _of_link(fault: Fault | None) -> tuple[Decision, Scope]:
+    if fault is None:
+        return Decision.GOOD, Scope.ROW
+    if fault.errcode is not None:
+        entry = errcode(fault.errcode)
+        return entry.decision, entry.scope
+    if fault.reset or fault.garbage:
+        return Decision.RETRY, Scope.ROW
+    if fault.other_env:
+        return Decision.FIX, Scope.ROW
+    if fault.status is not None:
+        # A gateway's page holds no errcode: its own trouble (5xx), 408 and 429 pass, any other status stays.
+        passing = fault.status >= 500 or fault.status in {408, 429}
+        return Decision.RETRY if passing else Decision.FIX, Scope.ROW
+    return Decision.GOOD, Scope.ROW
+
+
+def _of_store(fault: Fault | None, *, expired: bool) -> tuple[Decision, Scope]:
+    if fault is not None:
+        if not fault.code and fault.status is not None and fault.status < 400:
+            return Decision.RETRY, Scope.ROW  # a redirect, a page without an ETag: no confirmation
+        if fault.code or fault.status is not None:
+            entry = store_code(fault.code, fault.errmsg, fault.status or 0)
+            return entry.decision, entry.scope
+        if fault.reset:
+            return Decision.RETRY, Scope.ROW
+    if expired:
+        return Decision.NEW_LINK, Scope.ROW
+    if fault is not None and fault.etag is Etag.MISSING:
+        return Decision.RETRY, Scope.ROW
+    if fault is not None and fault.etag is Etag.WRONG:
+        # Ends as a failure of the environment: the store does not hold what was sent.
+        return Decision.RETRY, Scope.ENV
+    return Decision.GOOD, Scope.ROW

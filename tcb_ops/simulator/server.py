@@ -1,0 +1,271 @@
+"""Running the simulator: on loopback, in a thread of its own with its own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from email.utils import formatdate
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Text
+from tcb_ops.model import Merchant
+from tcb_ops.signals import end_signals
+from tcb_ops.simulator.accounts import Account, Component, Environment, EnvStatus
+from tcb_ops.simulator.authorizations import Authorizations
+from tcb_ops.simulator.cos import Store
+from tcb_ops.simulator.faults import Faults
+from tcb_ops.simulator.interfaces import Interfaces
+from tcb_ops.simulator.platform import Platform
+from tcb_ops.simulator.state import Call, SimulatorState, Stored
+from tcb_ops.simulator.tokens import Tokens
+
+HOST = "127.0.0.1"
+STOP_SECONDS = 0.5
+"""What answers that are still on their way may take when the simulator stops."""
+_LOG = logging.getLogger("tcb_ops.simulator")
+# A request that is no HTTP is answered 400; aiohttp would log it as an error, with the token in its target.
+_LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+_PLATFORM_ROUTES = ("/tcb/", "/componenttcb/", "/cgi-bin/")
+
+
+class Simulator:
+    """The platform and COS on one port of 127.0.0.1, for exactly these merchants and tokens.
+
+    A context manager: inside it listens. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]` that is
+    read again when it has changed. `store` is a folder that gets the objects' bytes; `record` keeps every call (memory
+    grows with them). `component` plays the interfaces that give tokens; `component_appid` alone says whose token among
+    `tokens` is the component's. `accounts` and `environments` are those that are not in order; the fault plan may name
+    all three as well. Raises UsageError when the port cannot be had, SettingsError for a bad token file.
+    """
+
+    def __init__(
+        self,
+        merchants: Sequence[Merchant],
+        tokens: Mapping[str, str] | Path,
+        *,
+        faults: Faults = Faults(),  # noqa: B008  frozen and empty
+        store: Path | None = None,
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+        link_lifetime: int = 900,
+        record: bool = False,
+        raw_urls: bool = False,
+        component: Component | None = None,
+        component_appid: str = "",
+        accounts: Sequence[Account] = (),
+        environments: Sequence[Environment] = (),
+    ) -> None:
+        self.port = port
+        """0 for any free port, until it listens."""
+        self._books = SimulatorState(faults, record=record)
+        self._tokens = Tokens(tokens)
+        self._clock = clock
+        self._known = Authorizations(
+            merchants,
+            self._tokens,
+            clock,
+            component or faults.component or Component(component_appid),
+            (*faults.accounts, *accounts),
+            (*faults.environments, *environments),
+        )
+        self._platform = Platform(self._books, self._known, link_lifetime, raw_urls=raw_urls)
+        self._store = Store(self._books, merchants, clock, store)
+        self._interfaces = Interfaces(self._books, self._known, self._store)
+        self._store_directory = store
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._listens = threading.Event()
+        self._failed: OSError | None = None
+
+    @property
+    def base(self) -> str:
+        """`http://127.0.0.1:PORT`: the API base, and the start of every link."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def stats(self) -> Counter[str]:
+        """Counters so far.
+
+        `link_calls`, `store_calls`; `link:ERRCODE`, `store:STATUS`, `store:CODE` and `link:reset` and the like by
+        answer; `stored` (objects received), `objects` (different ones), `escaped_bodies` (paths sent as ASCII escapes),
+        `component_links` (link calls for the platform's own environments), `fetched` (downloads). Of every other
+        interface `STEP`, `STEP:APPID` and `STEP:ERRCODE`, such as `authorizer_token`.
+        """
+        return self._books.stats | Counter(objects=len(self._books.objects))
+
+    @property
+    def objects(self) -> dict[tuple[str, str], Stored]:
+        """What the store holds by now: (bucket, key) → size, md5, times received."""
+        return dict(self._books.objects)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls in order of arrival, with `record=True`."""
+        return list(self._books.calls)
+
+    def rotate(self, appid: str) -> str:
+        """Give an appid a new token; the old one is refused with 40001."""
+        return self._tokens.rotate(appid)
+
+    def expire(self, appid: str) -> None:
+        """Let an appid's token run out: it is refused with 42001. The component's appid has one as well."""
+        self._tokens.expire(appid)
+
+    def revoke(self, appid: str) -> None:
+        """Let a merchant revoke its authorization: 61003, and no longer listed."""
+        self._known.set_revoked(appid, revoked=True)
+
+    def authorize(self, appid: str) -> None:
+        """Let a merchant authorize the platform anew: it has a new refresh token, which only the list tells."""
+        self._known.set_revoked(appid, revoked=False)
+
+    def refresh_token(self, appid: str) -> str:
+        """Give a merchant's current refresh token."""
+        return self._known.refresh_token(appid)
+
+    def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
+        """Void a merchant's refresh tokens (61023); only the list has the new one, or with `listed=False` nobody."""
+        self._known.drop_refresh_token(appid, listed=listed)
+
+    def new_ticket(self) -> str:
+        """Push a component_verify_ticket and give it; the ones before are refused with 61005."""
+        return self._known.new_ticket()
+
+    def refuse_ip(self, refused: bool = True) -> None:
+        """Answer every call to the platform with 61004, or no longer."""
+        self._known.ip_refused = refused
+
+    def set_status(self, env: str, status: EnvStatus) -> None:
+        """Let an environment be halted, or be well again."""
+        self._known.set_status(env, status)
+
+    def __enter__(self) -> Self:
+        if not 0 <= self.port <= 65535:
+            raise UsageError(_no_port(self.port, OSError(errno.EINVAL, "not from 0 to 65535")))
+        if self._store_directory is not None:
+            self._store_directory.mkdir(parents=True, exist_ok=True)
+        self._listens.clear()
+        self._failed = None
+        self._thread = threading.Thread(target=self._run, name="tcb-ops-simulator", daemon=True)
+        self._thread.start()
+        self._listens.wait()
+        if self._failed is not None:
+            self._thread.join()
+            self._thread = None
+            raise UsageError(_no_port(self.port, self._failed))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is None or self._loop is None or self._stop is None:
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._thread = None
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            try:
+                runner.run(self._serve())
+            finally:
+                self._listens.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        # The access log is off: it would be most of the work. Link calls are small, so reading them whole is safe.
+        server = web.Server(self._answer, access_log=None, logger=_LOG)
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_SECONDS)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, HOST, self.port, backlog=1024)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            self._platform.base = self._interfaces.base = self.base
+            self._listens.set()
+            await self._stop.wait()
+            # asyncio trips over a connection that is accepted in the turn in which it stops to listen.
+            await _settled()
+        except OSError as error:
+            self._failed = error
+        finally:
+            await runner.cleanup()
+            # Sockets close in the turns after: the loop must not end before them.
+            await _settled(server)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._interfaces.has(request.raw_path.partition("?")[0]):
+            response = await self._interfaces.answer(request)
+        elif request.raw_path.startswith(_PLATFORM_ROUTES):
+            response = await self._platform.answer(request)
+        else:
+            response = await self._store.answer(request)
+        response.headers["Date"] = _date(int(self._clock()))
+        return response
+
+
+def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: None) -> None:
+    """Run a simulator in the foreground until SIGINT, SIGTERM or SIGHUP; `ready` is called once it listens.
+
+    Must be called in the main thread. Raises UsageError when the port cannot be had.
+    """
+    told = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        told.set()
+
+    before = {number: signal.signal(number, stop) for number in end_signals()}
+    try:
+        with simulator:
+            ready(simulator)
+            told.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _settled(server: web.Server | None = None) -> None:
+    """Let the loop turn a few times, for connections to come up, or to close."""
+    for _ in range(5):
+        for connection in server.connections if server else ():
+            connection.force_close()
+        await asyncio.sleep(0)
+
+
+@lru_cache(maxsize=4)
+def _date(now: int) -> str:
+    return formatdate(now, usegmt=True)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _no_port(port: int, error: OSError) -> Text:
+    if error.errno == errno.EADDRINUSE:
+        return Text(
+            f"Port {port} is in use by another program: choose another with --port, or 0 for any free one.",
+            f"端口 {port} 已被其他程序占用：请用 --port 换一个，或写 0 自动选择空闲端口。",
+        )
+    return Text(
+        f"Port {port} cannot be opened on {HOST} ({error.strerror}): choose another with --port.",
+        f"无法在 {HOST} 上打开端口 {port}（{error.strerror}）：请用 --port 换一个。",
+    )

@@ -1,0 +1,1 @@
+"""The platform's interfaces, the store, tokens, and the HTTP transport."""

@@ -1,0 +1,277 @@
+"""The store: COS's form post of one local file, and what COS answers.
+
+The form's fields and their order are the interface page's (key, Signature, x-cos-security-token, x-cos-meta-fileid,
+then COS's own Content-Type and Cache-Control, the file last); success is 200, 201 or 204 with an ETag and without an `<Error>` body. Source: domain.md §1.2–1.4.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+from xml.etree import ElementTree as ET
+
+import httpx
+
+from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.i18n import Text
+from tcb_ops.model import Link
+from tcb_ops.secrets import LONGEST_TEXT, redact
+from tcb_ops.wechat.local_files import FileBody
+from tcb_ops.wechat.transport import Answer, Transport
+
+_WHOLE = 1024 * 1024
+"""Bytes up to which a form is one bytes object and one write."""
+_LARGEST_XML = 64 * 1024
+_LONGEST_MESSAGE = 1000
+
+_CODE = re.compile(r"[0-9A-Za-z.]{1,64}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """COS took the object."""
+
+    http_status: int
+    etag: str
+    """As COS wrote it, quotes and all; see `etag_verdict`."""
+    md5: str
+    """Of the file as planned, 32 lower-case hex digits: hashed as it was sent, or when it was sent before."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRefusal:
+    """COS, or something in front of it, did not take the object."""
+
+    http_status: int
+    code: str
+    """COS's, e.g. `AccessDenied`; empty where the answer was not COS's XML."""
+    message: str
+    """COS's `<Message>` only, without secrets."""
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """An answer that neither confirms the object nor refuses it: a firewall's page, a redirect, no ETag."""
+
+    http_status: int
+    why: Text
+    request_id: str
+
+
+async def post_object(
+    transport: Transport,
+    link: Link,
+    path: str,
+    body: FileBody,
+    content_type: str = "",
+    cache_control: str = "",
+) -> Stored | StoreRefusal | Unconfirmed:
+    """Post a file to its link; the file is closed afterwards, whatever happens.
+
+    Args:
+        transport: sends the form.
+        link: from `Wechat.upload_link`, its URL used byte for byte.
+        path: the cloud path that the link was asked for; the form's key.
+        body: from `open_file`; a retry opens the file again.
+        content_type: what the object is served as; empty leaves it to the store (application/octet-stream).
+        cache_control: the object's Cache-Control; empty for none.
+
+    Raises:
+        TransportError: no answer, or success before the whole file was sent.
+        FileChangedError: while it was sent; the form was broken off, so that no object was made.
+        FileUnreadableError: likewise.
+
+    """
+    with body:
+        body.take()
+        boundary = secrets.token_hex(16)
+        head, tail = _around(boundary, link, path, content_type, cache_control)
+        length = len(head) + body.size + len(tail)
+        url = link.url.reveal()
+        form = httpx.Request(
+            "POST",
+            _origin("/".join(url.split("/", 3)[:3])),
+            headers={
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(length),
+            },
+            stream=httpx.ByteStream(b"".join((head, body.content, tail)))
+            if body.content is not None and length <= _WHOLE
+            else _Form(head, body, tail),
+        )
+        if isinstance(form.stream, httpx.ByteStream):
+            form.read()
+        failure = None
+        try:
+            answer = await transport.send(form, sending=length, exact_url=url)
+        except TransportError as error:
+            failure = error
+        trouble = body.trouble  # before the closing, which a thread that still reads would trip over
+    if trouble is not None:
+        raise trouble
+    if failure is not None:
+        raise failure
+    result = _read(answer, link, path, body.md5)
+    if isinstance(result, Stored) and not body.md5:
+        raise TransportError(
+            TransportFault.RESET,
+            Text(
+                en=f"{form.url.host} reported success before it had the whole file; trying again may help.",
+                zh=f"{form.url.host} 在收完整个文件之前就返回成功，可重试。",
+            ),
+        )
+    return result
+
+
+@lru_cache(maxsize=64)
+def _origin(address: str) -> httpx.URL:
+    """The store's host for httpx, which must not see the path; there are few, and parsing one takes 40 µs."""
+    return httpx.URL(f"{address}/")
+
+
+class _Form(httpx.AsyncByteStream):
+    """A form too large for one write. Its end is sent only after the file was found unchanged."""
+
+    def __init__(self, head: bytes, body: FileBody, tail: bytes) -> None:
+        self._head, self._body, self._tail = head, body, tail
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._head
+        async for chunk in self._body.chunks():
+            yield chunk
+        yield self._tail
+
+
+def _around(
+    boundary: str, link: Link, path: str, content_type: str, cache_control: str
+) -> tuple[bytes, bytes]:
+    """The form before and after the file's bytes.
+
+    The file has a constant for a name, since COS uses it only where the key says `${filename}`; there it is these
+    very characters, which leaves the key as it is.
+    """
+    fields = {
+        "key": path,
+        "Signature": link.authorization.reveal(),
+        "x-cos-security-token": link.token.reveal(),
+        "x-cos-meta-fileid": link.cos_file_id.reveal(),
+        **({"Content-Type": content_type} if content_type else {}),
+        **({"Cache-Control": cache_control} if cache_control else {}),
+    }
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    name = "${filename}" if "${filename}" in path else "file"
+    file = f'Content-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: application/octet-stream'
+    return f"{head}--{boundary}\r\n{file}\r\n\r\n".encode(), f"\r\n--{boundary}--\r\n".encode()
+
+
+def _read(answer: Answer, link: Link, path: str, md5: str) -> Stored | StoreRefusal | Unconfirmed:
+    """What an answer says.
+
+    ==============  ======================================  ============================================
+    HTTP status     body                                    result
+    ==============  ======================================  ============================================
+    200, 201, 204   no `<Error>`, and an ETag in the head   Stored
+    200, 201, 204   no `<Error>`, no ETag                   Unconfirmed
+    3xx             anything: redirects are not followed    Unconfirmed
+    1xx, other 2xx  no `<Error>`                            Unconfirmed
+    any other       `<Error>` with a code                   StoreRefusal with its code and message
+    below 400       `<Error>` without a readable code       Unconfirmed
+    4xx, 5xx        anything else                           StoreRefusal without a code
+    ==============  ======================================  ============================================
+    """
+    error = _error(answer.body)
+    etag = answer.headers.get("etag", "")
+    if _bare(etag) != md5:  # what is stored as it was sent is no text of somebody else's
+        etag = _clean(etag, link, path)
+    if error is None and answer.status in {200, 201, 204} and _bare(etag):
+        return Stored(answer.status, etag, md5)
+    said = error or {}
+    code = said.get("Code", "")
+    if not _CODE.fullmatch(_clean(code, link, path)):
+        code = ""
+    request_id = _clean(answer.headers.get("x-cos-request-id", "") or said.get("RequestId", ""), link, path)
+    if 300 <= answer.status < 400 or (answer.status < 400 and not code):
+        return Unconfirmed(
+            answer.status, _not_confirmed(answer.status, in_error=error is not None), request_id
+        )
+    return StoreRefusal(
+        http_status=answer.status,
+        code=code,
+        message=_clean(said.get("Message", ""), link, path),
+        request_id=request_id,
+    )
+
+
+def _not_confirmed(status: int, *, in_error: bool) -> Text:
+    if 300 <= status < 400:
+        return Text(
+            en=f"It answered HTTP {status}, a redirect, which is never followed.",
+            zh=f"返回了 HTTP {status} 重定向，重定向一律不跟随。",
+        )
+    if in_error:
+        return Text(
+            en=f"It answered HTTP {status} with an error that cannot be read.",
+            zh=f"返回了 HTTP {status}，但其中的错误信息无法读取。",
+        )
+    if status in {200, 201, 204}:
+        return Text(
+            en=f"It answered HTTP {status} without an ETag.", zh=f"返回了 HTTP {status}，但没有 ETag。"
+        )
+    return Text(
+        en=f"It answered HTTP {status}, which is not documented for an upload.",
+        zh=f"返回了 HTTP {status}，上传接口的文档中没有该状态码。",
+    )
+
+
+def _error(body: bytes) -> dict[str, str] | None:
+    """The children of an `<Error>` document; empty where it cannot be read, None where the body is something else."""
+    if b"<Error" not in body:
+        return None
+    text = body.decode("utf-8", errors="replace")
+    if len(body) > _LARGEST_XML or re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+        return {}
+    try:
+        root = ET.fromstring(text)  # noqa: S314  no DOCTYPE, no ENTITY, no more than 64 KiB
+    except (ET.ParseError, ValueError):
+        return {}
+    if root.tag != "Error":
+        return None
+    return {child.tag: (child.text or "").strip() for child in root}
+
+
+def _clean(text: str, link: Link, path: str) -> str:
+    """A sentence of the store's without what a signature is made of, on one line."""
+    secrets = (link.url, link.token, link.authorization, link.cos_file_id)
+    text = redact(_UNPRINTABLE.sub(" ", text).strip()[:LONGEST_TEXT], secrets, (path, link.file_id))
+    return text[:_LONGEST_MESSAGE]
+
+
+def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverified"]:
+    """Whether a stored object is the one that was sent.
+
+    =================================================  ==========
+    etag, without quotes and `W/`                      verdict
+    =================================================  ==========
+    32 hex digits, md5's                               same
+    32 hex digits, others                              different
+    anything else (bucket's own keys, parts)           unverified
+    =================================================  ==========
+    """
+    bare = _bare(etag).lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", bare):
+        return "unverified"
+    return "same" if bare == md5.lower() else "different"
+
+
+def _bare(etag: str) -> str:
+    """An ETag without quotes and `W/`."""
+    return etag.strip().removeprefix("W/").strip('"').strip()

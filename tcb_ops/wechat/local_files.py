@@ -1,0 +1,212 @@
+"""A local file on its way to the store: held against the run's plan, read and hashed, good for one sending.
+
+The plan noted each file's size and time; what is sent must be that file, to its last byte, or nothing at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tcb_ops.errors import ResourceLimitError, TcbOpsError
+from tcb_ops.i18n import Text
+from tcb_ops.resources import exhausted
+
+_SMALL = 1024 * 1024 - 64 * 1024
+"""Bytes up to which a file is read at once; with the form around it that is one write of at most 1 MiB."""
+_CHUNK = 256 * 1024
+"""Bytes of a larger file that are read, hashed and sent at a time (performance.md)."""
+
+
+class FileChangedError(TcbOpsError):
+    """The local file is not the planned one any more, before or while it was sent."""
+
+
+class FileUnreadableError(TcbOpsError):
+    """The local file cannot be read, or is no regular file."""
+
+
+class FileBody:
+    """A local file, opened and held against its plan by `open_file`; good for one sending, which closes it.
+
+    `trouble` is the error that reading it ended with; `md5` the digest of all its bytes, empty until all were read.
+    """
+
+    def __init__(self, path: Path, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
+        self.path = path
+        self.size = size
+        self.md5 = ""
+        self.content: bytes | None = None
+        self.trouble: FileChangedError | FileUnreadableError | ResourceLimitError | None = None
+        self._plan = (size, mtime_ns)
+        self._file = os.fdopen(fd, "rb", buffering=0)
+        self._left = size
+        self._hash = None if known_md5 else hashlib.md5(usedforsecurity=False)
+        self._known_md5 = known_md5
+        self._taken = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; again is harmless."""
+        self._file.close()
+
+    def take(self) -> None:
+        """Refuse a second sending: the file has been read to its end."""
+        if self._taken:
+            message = "a FileBody is good for one sending: open the file again"
+            raise RuntimeError(message)
+        self._taken = True
+
+    def load(self) -> None:
+        """Read a small file into `content`. Blocks. Raises as `read` does."""
+        parts = [self.read()]
+        while not self.md5:
+            parts.append(self.read())
+        self.content = b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The file's bytes, each chunk read and hashed in a thread while nothing else of it is."""
+        if self.content is not None:
+            yield self.content
+        loop = asyncio.get_running_loop()
+        while not self.md5:
+            yield await loop.run_in_executor(None, self.read)
+
+    def read(self) -> bytes:
+        """The next chunk, hashed. With the last one the file is held against its plan once more. Blocks.
+
+        Raises:
+            FileChangedError: it grew, shrank or was written to. Also kept in `trouble`.
+            FileUnreadableError: likewise.
+
+        """
+        try:
+            chunk = self._file.read(min(_CHUNK, self._left)) or b""
+            if self._hash is not None:
+                self._hash.update(chunk)
+            self._left -= len(chunk)
+            if not chunk or not self._left:
+                self.trouble = _check(self.path, self._file.fileno(), self._plan)
+            if not chunk and self._left and self.trouble is None:
+                self.trouble = _changed(self.path)
+        except (OSError, ValueError) as error:  # ValueError: closed by a cancelled sending
+            self.trouble = _unreadable(self.path, error)
+        if self.trouble is not None:
+            raise self.trouble
+        if not self._left:
+            self.md5 = self._hash.hexdigest() if self._hash is not None else self._known_md5
+        return chunk
+
+
+def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | FileUnreadableError | None:
+    """What is wrong with an open file, whose plan is (size, mtime_ns)."""
+    now = os.fstat(fd)
+    if not stat.S_ISREG(now.st_mode):
+        return FileUnreadableError(
+            Text(
+                en=f"{path} is not a regular file (a folder, a device, a pipe): only files can be uploaded.",
+                zh=f"{path} 不是普通文件（而是文件夹、设备或管道）：只能上传普通文件。",
+            )
+        )
+    return None if (now.st_size, now.st_mtime_ns) == plan else _changed(path)
+
+
+def _changed(path: Path) -> FileChangedError:
+    return FileChangedError(
+        Text(
+            en=f"{path} has changed since the run was planned; start a new run when it is final.",
+            zh=f"{path} 在任务计划之后被改动；请在文件定稿后另起一次任务。",
+        )
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> FileUnreadableError | ResourceLimitError:
+    if (shortage := exhausted(error)) is not None:
+        return shortage
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return FileUnreadableError(
+        Text(
+            en=f"{path} cannot be read ({reason}): check that it is there and may be read.",
+            zh=f"无法读取 {path}（{reason}）：请检查文件是否存在、是否有读取权限。",
+        )
+    )
+
+
+def hash_file(path: Path, size: int, mtime_ns: int) -> str:
+    """The MD5 of a file that is still as planned. Blocks. Raises as `open_file` does."""
+    with open_file(path, size, mtime_ns) as body:
+        while not body.md5:
+            body.read()
+        return body.md5
+
+
+_real = lru_cache(maxsize=16)(os.path.realpath)
+
+
+def _is_below(path: Path, fd: int, root: Path) -> bool:
+    """Whether an open file lies in a folder; a cached folder is looked at again before the answer is no."""
+    real = ""
+    with suppress(OSError):  # Linux names what was opened, whatever the path leads to by now
+        real = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  on each file's way, where a Path costs more
+    real = real or os.path.realpath(path)
+    if real.startswith(_real(root).rstrip(os.sep) + os.sep):
+        return True
+    _real.cache_clear()
+    return real.startswith(_real(root).rstrip(os.sep) + os.sep)
+
+
+def open_file(
+    path: Path, size: int, mtime_ns: int, known_md5: str = "", root: Path | None = None
+) -> FileBody:
+    """Open a file for one sending and hold it against its plan; a small one is read at once.
+
+    Blocks for as long as the file system does: call it in a thread.
+
+    Args:
+        path: the local file.
+        size: bytes, at the plan.
+        mtime_ns: nanoseconds, at the plan.
+        known_md5: its digest, where the same file (by size and time) has been hashed already: one file for 400
+            environments is hashed once.
+        root: the folder that the file must lie in, links followed; it may have become a link that leads out.
+
+    Raises:
+        FileChangedError: size or time are not the plan's, or it lies outside the root.
+        FileUnreadableError: it cannot be read, or is no regular file (a pipe is not waited for).
+        ResourceLimitError: this process may open no more files.
+
+    """
+    flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+    try:
+        fd = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    try:
+        trouble: TcbOpsError | None = _check(path, fd, (size, mtime_ns))
+        if trouble is None and root is not None and not _is_below(path, fd, root):
+            trouble = _changed(path)
+    except OSError as error:
+        trouble = _unreadable(path, error)
+    if trouble is not None:
+        os.close(fd)
+        raise trouble
+    body = FileBody(path, fd, size, mtime_ns, known_md5)
+    if size <= _SMALL:
+        with body:
+            body.load()
+    return body

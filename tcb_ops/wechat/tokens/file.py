@@ -1,0 +1,189 @@
+"""`source = "file"`: a CSV of tokens that somebody else keeps fresh."""
+
+from __future__ import annotations
+
+import _csv
+import asyncio
+import csv
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+
+from tcb_ops.errors import SettingsError, TokenError
+from tcb_ops.i18n import Text
+from tcb_ops.model import Secret
+from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.wechat.tokens.token import LONGEST_TOKEN, Token, finite, is_token
+
+LARGEST_FILE = 16 * 1024 * 1024
+"""Bytes of a token file."""
+SETTLED = 2.0
+"""Seconds after which a file that was written to counts as whole."""
+RE_READS, RE_READ_WAIT = 4, 0.5
+"""How often, and after how many seconds, a file that may be half-written is read again."""
+
+
+class FileTokens:
+    """`source = "file"`: a CSV `appid,access_token[,expires_at]`, read again when it has changed.
+
+    Whoever refreshes it may write it in place. So what is read again in mid-run may be half a file: its unfinished
+    last line is not trusted while it is young, and what is missing or broken is waited for before it is a trouble.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._file, self._clock, self._sleep = file, clock, sleep
+        self._looked: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
+        """Of the file that `_tokens` is all of."""
+        self._tokens: dict[str, Token] = {}
+        self._troubles: dict[str, Text] = {}
+        self._line = 0
+        """The last line that was read."""
+        """What is wrong with a merchant's line, by appid."""
+        self._read(trusted=True)
+        self._read_at = float("-inf")
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the file is looked at each time
+        """Look the appid up; a stat of the file costs less than a wrong token."""
+        for again in range(RE_READS + 1):
+            if again:
+                await self._sleep(RE_READ_WAIT)
+            try:
+                self._read(trusted=False, last=again == RE_READS)
+            except SettingsError as error:
+                trouble, transient = error.text, True
+                continue
+            found = self._tokens.get(appid)
+            if found is not None:
+                return found
+            transient = False
+            trouble = self._troubles.get(appid) or Text(
+                f"{self._file} has no token for {appid}: add a line for it.",
+                f"{self._file} 中没有 {appid} 的 token：请为它加一行。",
+            )
+            if self._clock() - self._read_at >= SETTLED:
+                break
+        raise TokenError(trouble, transient=transient)
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+    def _read(self, *, trusted: bool, last: bool = False) -> None:
+        """Read the file if it has changed, without its last line where that may be cut off.
+
+        `trusted` takes it as it stands; `last` does where it has not changed since it was looked at before.
+        """
+        try:
+            now = self._file.stat()
+            if not stat.S_ISREG(now.st_mode):
+                raise self._bad("cannot be read (not a regular file)", "无法读取（不是普通文件）")
+            seen = (now.st_mtime_ns, now.st_size, now.st_ino)
+            if seen == self._seen:
+                return
+            trusted = trusted or (last and seen == self._looked)
+            self._seen, self._looked, self._read_at = None, seen, self._clock()
+            with self._file.open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
+                raise self._bad("is larger than 16 MB", "超过 16 MB")
+            young = not trusted and self._read_at - now.st_mtime < SETTLED
+            cut_off = young and not content.endswith((b"\n", b"\r"))
+            if cut_off:
+                content = content[: content.rfind(b"\n") + 1]
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise self._bad("is not UTF-8: save it as UTF-8", "不是 UTF-8 编码，请另存为 UTF-8") from None
+        except OSError as error:
+            raise_if_exhausted(error)
+            why = error.strerror or "cannot be read"
+            raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）") from None
+        reader = csv.reader(text.splitlines(keepends=True), strict=True)
+        self._line = 0
+        try:
+            self._tokens, self._troubles = self._parse(reader)
+        except csv.Error:
+            line = self._line + 1  # the reader is at the file's end by now
+            raise self._bad(
+                f"line {line}: is no CSV (a quotation mark that is not closed?)",
+                f"第 {line} 行：不是 CSV（可能有未闭合的引号）",
+            ) from None
+        if not cut_off:
+            self._seen = seen
+
+    def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
+        """Read the lines; what is wrong with one is its merchant's trouble, and everybody's where none can be used."""
+        header = [name.strip().lower() for name in next(reader, [])]
+        missing = [name for name in ("appid", "access_token") if name not in header]
+        if missing:
+            names = ", ".join(missing)
+            raise self._bad(f"line 1: no column {names}", f"第 1 行：缺少列 {names}")
+        at = {name: place for place, name in enumerate(header)}
+        tokens: dict[str, Token] = {}
+        troubles: dict[str, Text] = {}
+        self._line = reader.line_num
+        for cells in reader:
+            self._line = reader.line_num
+            if not any(cell.strip() for cell in cells):
+                continue
+            value = {name: cells[place].strip() if place < len(cells) else "" for name, place in at.items()}
+            appid, line = value["appid"], reader.line_num
+            if not appid:
+                raise self._bad(f"line {line}: the appid is empty", f"第 {line} 行：appid 为空")
+            read = _token_of(value["access_token"], value.get("expires_at", ""))
+            if appid in tokens or appid in troubles:
+                read = Text("the appid stands there twice", "appid 重复出现")
+            if isinstance(read, Token):
+                tokens[appid] = read
+                continue
+            tokens.pop(appid, None)
+            # Without the appid: in a line that has lost a cell it may be the token.
+            troubles[appid] = self._bad(f"line {line}: {read.en}", f"第 {line} 行：{read.zh}").text
+        if troubles and not tokens:
+            raise SettingsError(next(iter(troubles.values())))
+        return tokens, troubles
+
+    def _bad(self, en: str, zh: str) -> SettingsError:
+        return SettingsError(
+            Text(
+                f"token file {self._file}: {en}. It is a CSV with the columns appid,access_token[,expires_at].",
+                f"token 文件 {self._file}：{zh}。它应是包含 appid,access_token[,expires_at] 列的 CSV。",
+            )
+        )
+
+
+def _token_of(token: str, expires_at: str) -> Token | Text:
+    """What a line's cells say, or what is wrong with them."""
+    if not token:
+        return Text("the access_token is empty", "access_token 为空")
+    if len(token) > LONGEST_TOKEN:
+        return Text(
+            f"the access_token is longer than {LONGEST_TOKEN} characters",
+            f"access_token 超过 {LONGEST_TOKEN} 个字符",
+        )
+    if not is_token(token):
+        return Text(
+            "the access_token holds characters that no token has", "access_token 含有不可能出现的字符"
+        )
+    try:
+        return Token(Secret(token), _moment(expires_at))
+    except (ValueError, OverflowError, OSError):
+        return Text(
+            "expires_at is neither Unix seconds nor ISO 8601", "expires_at 既不是 Unix 秒也不是 ISO 8601"
+        )
+
+
+def _moment(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        moment = float(text)
+    except ValueError:
+        return datetime.fromisoformat(text).timestamp()
+    return finite(moment)

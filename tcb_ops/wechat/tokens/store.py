@@ -1,0 +1,303 @@
+"""The refresh tokens on disk: a folder of small files, one per appid, each replaced whole.
+
+A refresh token is valid until it is lost, so what stands here must survive a kill at any moment: a file is written
+beside its place, synced, renamed, and the folder synced. One per appid, because 500 merchants in one file would mean
+writing all of them for each refresh, under a lock that everybody waits for. The locks are the operating system's, so
+that a kill frees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
+from tcb_ops.i18n import Text
+from tcb_ops.model import Secret
+from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.wechat.tokens.token import Token, finite, is_token, read_object
+
+SCHEMA = 1
+POLL = 0.02
+"""Seconds between two looks at a lock that another process holds."""
+LONGEST_HOLD = 120.0
+"""Seconds that a lock is waited for: longer than any refresh takes."""
+LARGEST_FILE = 64 * 1024
+IDENTITY = "_platform.json"
+"""Whose store this is; no appid begins with `_`."""
+LOCKS = ".locks"
+_APPID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """What is known of one appid's tokens."""
+
+    access: Secret | None
+    refresh: Secret | None
+    """None for the component itself, which has none."""
+    renew_at: float = 0.0
+    """Unix seconds from which a newer access token is fetched, ahead of its end."""
+    expires_at: float = 0.0
+    """Unix seconds."""
+
+    @property
+    def token(self) -> Token:
+        """The access token, as a source gives it."""
+        return Token(self.access or Secret(""), self.expires_at, self.renew_at)
+
+    def serves(self, refused: Secret | None, now: float) -> bool:
+        """Whether it is used as it is: it is not the refused one, nor due to be renewed."""
+        return self.alive(refused, now) and now < self.renew_at
+
+    def alive(self, refused: Secret | None, now: float) -> bool:
+        """Whether it may still be used where no newer one can be had."""
+        return self.access is not None and self.access != refused and now < self.expires_at
+
+
+class Store:
+    """The tokens of one platform at one API base. Opened, or made where there is none.
+
+    Raises SettingsError where it cannot be read, belongs to another platform or API base, or may be read by others.
+    """
+
+    def __init__(self, folder: Path, component_appid: str, api_base: str) -> None:
+        self._folder = folder
+        self._locks = folder / LOCKS
+        identity = {"schema": SCHEMA, "component_appid": component_appid, "api_base": api_base.rstrip("/")}
+        try:
+            self._open(identity)
+        except OSError as error:
+            raise_if_exhausted(error)
+            why = error.strerror or "cannot be read"
+        else:
+            return
+        raise self._bad(
+            f"cannot be used ({why}): it has to be readable and writable for yourself alone, on a disk with room",
+            f"无法使用（{why}）：请确保本人可读写，且磁盘有剩余空间",
+        )
+
+    def read(self, appid: str) -> StoredToken | None:
+        """What is kept for an appid; None where nothing is.
+
+        Raises TokenError for what is no record of ours or alone cannot be read, TokenSourceError for the store's trouble.
+        """
+        file = self._file(appid)
+        try:
+            with file.open("rb") as opened:
+                said = read_object(opened.read(LARGEST_FILE))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise_if_exhausted(error)
+            why = error.strerror or "cannot be read"
+            its_own = isinstance(error, PermissionError | IsADirectoryError)
+            if not its_own or not os.access(self._folder, os.X_OK):
+                raise self._trouble(file, why) from None
+            ill = Text(f"cannot be read ({why})", f"无法读取（{why}）")
+        else:
+            kept = _read_kept(said, appid)
+            if kept is not None:
+                return kept
+            ill = Text("is no record of a token", "不是令牌记录")
+        raise TokenError(
+            Text(
+                f"{file} {ill.en}: delete it, and the refresh token is looked up anew.",
+                f"{file} {ill.zh}：请删除它，refresh_token 会重新查取。",
+            )
+        )
+
+    def write(self, appid: str, kept: StoredToken) -> None:
+        """Keep an appid's tokens; the caller holds its lock. Raises TokenSourceError when the disk does not take it."""
+        record = {
+            "schema": SCHEMA,
+            "appid": appid,
+            "access_token": kept.access.reveal() if kept.access else "",
+            "expires_at": kept.expires_at,
+            "renew_at": kept.renew_at,
+            "refresh_token": kept.refresh.reveal() if kept.refresh else "",
+        }
+        file = self._file(appid)
+        try:
+            _replace(file, json.dumps(record, indent=1).encode())
+        except OSError as error:
+            raise_if_exhausted(error)
+            why = error.strerror or "cannot be written"
+        else:
+            return
+        raise self._trouble(file, why)
+
+    @asynccontextmanager
+    async def hold(self, appid: str) -> AsyncIterator[None]:
+        """Hold an appid's lock, over tasks, threads and processes. Never blocks the loop.
+
+        Raises TokenError when another holds it for two minutes.
+        """
+        self._file(appid)
+        lock = FileLock(self._locks / f"{appid}.lock", timeout=0, mode=0o600, thread_local=False)
+        end = asyncio.get_running_loop().time() + LONGEST_HOLD
+        while True:
+            try:
+                lock.acquire()
+                break
+            except Timeout:
+                pass
+            except (OSError, NotImplementedError) as error:
+                raise_if_exhausted(error)
+                why = getattr(error, "strerror", None) or "cannot be locked"
+                raise self._trouble(self._locks, why) from None
+            if asyncio.get_running_loop().time() > end:
+                raise TokenError(
+                    Text(
+                        f"other processes have kept {appid}'s token locked for {LONGEST_HOLD:g} s: the platform answers "
+                        "them slowly, or one of them hangs.",
+                        f"其他进程占用 {appid} 的令牌锁已达 {LONGEST_HOLD:g} 秒：平台应答缓慢，或某个进程已挂起。",
+                    )
+                )
+            await asyncio.sleep(POLL)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _open(self, identity: dict[str, object]) -> None:
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            self._folder.mkdir(mode=0o700)
+        if not self._folder.is_dir():
+            raise self._bad("is not a folder", "不是文件夹")
+        names = {entry.name for entry in os.scandir(self._folder)}
+        if IDENTITY not in names:
+            # A making that was killed, or is going on beside us, has left no more than these.
+            if names - {LOCKS, f"{IDENTITY}.tmp"} and not (self._folder / IDENTITY).exists():
+                raise self._bad(
+                    "holds other things and is no token store: name another folder",
+                    "中有其他内容，不是令牌库：请换一个文件夹",
+                )
+            self._locks.mkdir(mode=0o700, exist_ok=True)
+            with FileLock(self._locks / f"{IDENTITY}.lock", timeout=LONGEST_HOLD, mode=0o600):
+                if not (self._folder / IDENTITY).exists():
+                    _replace(self._folder / IDENTITY, json.dumps(identity, indent=1).encode())
+        self._check_alone()
+        self._check_ours(identity)
+        self._locks.mkdir(mode=0o700, exist_ok=True)
+
+    def _check_alone(self) -> None:
+        if os.name != "posix":
+            return
+        for path in (self._folder, *self._folder.iterdir()):
+            try:
+                mode = path.stat().st_mode
+            except FileNotFoundError:  # a temporary file that has got its name
+                continue
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would never end
+                raise self._bad(
+                    f"holds {path.name}, which is neither file nor folder: remove it",
+                    f"中的 {path.name} 既不是文件也不是文件夹：请删除它",
+                )
+            if mode & 0o077:
+                raise self._bad(
+                    f"may be read by others on this machine ({path.name}: {stat.filemode(mode)}): "
+                    f"chmod -R go-rwx {self._folder}",
+                    f"可被本机其他用户读取（{path.name}：{stat.filemode(mode)}）：请执行 chmod -R go-rwx {self._folder}",
+                )
+
+    def _check_ours(self, identity: dict[str, object]) -> None:
+        found = read_object((self._folder / IDENTITY).read_bytes()[:LARGEST_FILE])
+        if not set(identity) <= set(found):
+            raise self._bad(
+                f"cannot be read ({IDENTITY} is no JSON of ours): name another folder, or delete this one, and the "
+                "refresh tokens are looked up anew",
+                f"无法读取（{IDENTITY} 不是预期的 JSON）：请换一个文件夹，或删除它，refresh_token 会重新查取",
+            )
+        if found["schema"] != SCHEMA:
+            raise self._bad(
+                "was written by a newer tcb-ops: use that one, or name another folder",
+                "由更新版本的 tcb-ops 写成：请使用新版本，或换一个文件夹",
+            )
+        for name in ("component_appid", "api_base"):
+            if found[name] != identity[name]:
+                raise self._bad(
+                    f"belongs to another platform ({name} {_shown(found[name])}, not {identity[name]}): name another folder",
+                    f"属于另一个平台（{name} 为 {_shown(found[name])}，而不是 {identity[name]}）：请换一个文件夹",
+                )
+
+    def _file(self, appid: str) -> Path:
+        if not _APPID.fullmatch(appid):
+            raise TokenError(
+                Text(
+                    f"{_shown(appid)} is no appid: correct it in the merchants file.",
+                    f"{_shown(appid)} 不是 appid：请在商户表中改正。",
+                )
+            )
+        return self._folder / f"{appid}.json"
+
+    def _bad(self, en: str, zh: str) -> SettingsError:
+        return SettingsError(
+            Text(
+                f"token store {self._folder} {en} (tokens.store).",
+                f"令牌库 {self._folder} {zh}（tokens.store）。",
+            )
+        )
+
+    def _trouble(self, path: Path, why: str) -> TokenSourceError:
+        return TokenSourceError(
+            Text(
+                f"token store: {path}: {why}. Without it no token is renewed safely: mend the disk or its permissions.",
+                f"令牌库：{path}：{why}。没有它就无法安全地刷新令牌：请检查磁盘或权限。",
+            )
+        )
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Put a file in place whole, for its owner alone, and on the disk when this returns.
+
+    The temporary name is the same each time: writers of one file hold its lock, and what a kill left is overwritten.
+    """
+    fresh = file.with_name(f"{file.name}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    with open(os.open(fresh, flags, 0o600), "wb") as out:  # noqa: PTH123  a descriptor, for the mode
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(file)
+    if os.name == "posix":
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _read_kept(said: dict[str, object], appid: str) -> StoredToken | None:
+    access, refresh = said.get("access_token"), said.get("refresh_token")
+    renew_at, expires_at = said.get("renew_at"), said.get("expires_at")
+    if (
+        said.get("schema") != SCHEMA
+        or said.get("appid") != appid
+        or not (access == "" or is_token(access))
+        or not (refresh == "" or is_token(refresh))
+        or not isinstance(renew_at, int | float)
+        or not isinstance(expires_at, int | float)
+    ):
+        return None
+    try:
+        moments = finite(float(renew_at)), finite(float(expires_at))
+    except (ValueError, OverflowError):
+        return None
+    return StoredToken(Secret(access) if access else None, Secret(refresh) if refresh else None, *moments)
+
+
+def _shown(value: object) -> str:
+    """A text from outside, kept short and printable."""
+    text = str(value)[:80]
+    return text if text.isprintable() else ascii(text)

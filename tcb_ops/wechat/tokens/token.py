@@ -1,0 +1,97 @@
+"""What every source of tokens gives and promises, and how an answer with a token is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
+
+from tcb_ops.i18n import Text
+from tcb_ops.model import Secret
+
+LONGEST_TOKEN = 4096
+"""Characters; the platform's have some 200, and may have 512 (domain.md §4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token and, where the source says so, its end."""
+
+    value: Secret
+    expires_at: float | None = None
+    """Unix seconds."""
+    renew_at: float | None = None
+    """Unix seconds from which on the source has a newer one; None where the source does not renew ahead."""
+
+
+class TokenSource(Protocol):
+    """What the engine asks for tokens."""
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:
+        """Give the appid's token, looked up anew when `refused` names the one that failed.
+
+        The component token is the token of the component's own appid. Raises TokenError where this appid has none,
+        TokenSourceError where nobody has, TransportError where the platform itself was asked and is away.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of threads, files and connections."""
+
+
+def token_fingerprint(refused: Secret) -> str:
+    """How a source is told which token was refused: the first 12 hex digits of its SHA-256."""
+    return hashlib.sha256(refused.reveal().encode()).hexdigest()[:12]
+
+
+def read_token(answer: bytes, now: float) -> Token | Text:
+    """Read `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds).
+
+    What cannot be used gives a noun phrase that says what it was, without a word of it: it may be the token.
+    """
+    said = read_object(answer)
+    value = said.get("access_token")
+    if isinstance(value, str) and len(value) > LONGEST_TOKEN:
+        return Text(
+            f"an access_token longer than {LONGEST_TOKEN} characters",
+            f"超过 {LONGEST_TOKEN} 个字符的 access_token",
+        )
+    if not is_token(value):
+        return Text("no JSON with an access_token", "不含 access_token 的内容")
+    try:
+        return Token(Secret(value), _end(said, now))
+    except (ValueError, OverflowError):
+        return Text("an expiry that is no time", "无效的到期时间")
+
+
+def is_token(value: object) -> TypeGuard[str]:
+    """Whether a value can stand in a query as a token: printable ASCII, not endless."""
+    return (
+        isinstance(value, str) and 0 < len(value) <= LONGEST_TOKEN and value.isascii() and value.isprintable()
+    )
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """The JSON object that a text is, or an empty one."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):  # its text quotes what was read, so it goes no further
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _end(answer: Mapping[str, Any], now: float) -> float | None:
+    for key, start in (("expires_at", 0.0), ("expires_in", now)):
+        value = answer.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return finite(start + value)
+    return None
+
+
+def finite(moment: float) -> float:
+    """The moment itself. Raises ValueError for NaN and infinity."""
+    if not math.isfinite(moment):
+        raise ValueError
+    return moment

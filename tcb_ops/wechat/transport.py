@@ -1,0 +1,248 @@
+"""The guarded seam: the one place that builds HTTP and sends it.
+
+httpx requests go through httpx-aiohttp's public transport interface over an aiohttp session that is ours. Left to
+itself httpx-aiohttp 0.2.0 ignores the write timeout, reports refused and reset connections both as ConnectTimeout,
+lets aiohttp's errors through with the whole URL in their text, and keeps cookies. So this module owns the session
+(no cookies, nothing from netrc), sets an outer deadline that grows with the bytes, never follows a redirect, limits
+what it reads, and turns every library error into a TransportError that knows host and port and nothing else: the
+access token is in the query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import httpx
+import yarl
+from aiohttp.http_exceptions import HttpProcessingError
+from httpx_aiohttp import AiohttpTransport
+
+from tcb_ops.model import is_loopback
+from tcb_ops.resources import exhausted
+from tcb_ops.wechat.transport_errors import BROKEN, TOO_LARGE, transport_failure
+
+LARGEST_ANSWER = 1024 * 1024
+"""Bytes of an answer's body; a link is some 1 KiB."""
+
+_IN_FLIGHT = 4 * 1024 * 1024
+"""Bytes that the system's socket buffers may still hold when the last one has been written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered, whatever its status. Shows neither headers nor body: a link is in there."""
+
+    status: int
+    headers: httpx.Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a server may take. Seconds, and bytes a second."""
+
+    connect: float = 10
+    answer: float = 60
+    """From the request's last byte to the answer's; also the longest stop while a large body is sent."""
+    slowest: int = 32 * 1024
+    """The slowest sending that is still borne: what is sent adds its bytes / slowest to the deadline."""
+
+    def deadline(self, sending: int) -> float:
+        """Seconds after which a request with a body of so many bytes is given up, whatever goes on."""
+        return self.connect + self.answer + sending / self.slowest
+
+    def silence(self, sending: int) -> float:
+        """Seconds without any progress: the answer's, and what the socket buffers may still have to send."""
+        return self.answer + min(sending, _IN_FLIGHT) / self.slowest
+
+
+STANDARD = Timeouts()
+
+
+def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
+    """The proxy for a URL, of those that the environment names (`urllib.request.getproxies_environment()`).
+
+    Loopback never goes through one, whatever the environment says: a rehearsal would leave the machine. Only http
+    and https proxies are known; another kind (socks5) is passed over.
+    """
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or is_loopback(url.host):
+        return None
+    netloc = url.netloc.decode("ascii")
+    if urllib.request.proxy_bypass_environment(netloc, dict(proxies)):  # type: ignore[attr-defined]  # not in typeshed
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    return proxy if proxy.startswith(("http://", "https://")) else None
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_exact: ContextVar[yarl.URL] = ContextVar("exact")
+
+
+async def _as_it_stands(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Put the exact URL back that httpx and yarl have re-quoted on the way (`%41` to `A`, `{` to `%7B`)."""
+    request.url = _exact.get()
+    return await send(request)
+
+
+def _exactly(url: str) -> yarl.URL:
+    """The URL with its request target byte for byte; non-ASCII goes as UTF-8. Raises ValueError.
+
+    Two characters cannot stand in a request target and are encoded after all: space, and `#` (a fragment is never
+    sent, so one that comes here is part of an unencoded path).
+    """
+    if _CONTROL.search(url):
+        raise ValueError
+    url = url.replace(" ", "%20").replace("#", "%23")
+    exact = yarl.URL(url, encoded=True)
+    if not url.endswith(exact.raw_path_qs):  # e.g. a bare `?` at the end, which yarl drops
+        raise ValueError
+    return exact
+
+
+class _Watched(httpx.AsyncByteStream):
+    """A stream that reports each chunk the connection takes."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, progress: Callable[[], None]) -> None:
+        self._chunks = aiter(stream)
+        self._progress = progress
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._progress()
+        return await anext(self._chunks)
+
+
+class Transport:
+    """Sends requests and reads answers; made and closed inside the running loop that uses it.
+
+    Args:
+        connections: how many requests go out at once; more wait for a connection, and their deadline runs.
+        timeouts: see Timeouts.
+
+    """
+
+    def __init__(self, *, connections: int, timeouts: Timeouts = STANDARD) -> None:
+        self._timeouts = timeouts
+        self._tls = httpx.create_ssl_context()
+        self._connector = aiohttp.TCPConnector(limit=connections, ssl=self._tls)
+        self._headers = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "identity"}
+        self._proxies = urllib.request.getproxies_environment()
+        self._sessions: list[aiohttp.ClientSession] = []
+        self._clients: dict[tuple[str | None, bool], AiohttpTransport] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for session in self._sessions:
+            await session.close()
+        await self._connector.close()
+
+    def _client(self, url: httpx.URL, *, exact: bool) -> AiohttpTransport:
+        """The session for a URL's proxy, with or without the exact URL; all share the connections.
+
+        The proxy is looked up here and not by aiohttp's trust_env, which asks netrc and the environment in two
+        threads for each request.
+        """
+        proxy = proxy_for(url, self._proxies) if self._proxies else None
+        client = self._clients.get((proxy, exact))
+        if client is None:
+            session = aiohttp.ClientSession(
+                connector=self._connector,
+                connector_owner=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+                proxy=proxy,
+                middlewares=(_as_it_stands,) if exact else (),
+            )
+            self._sessions.append(session)
+            client = self._clients[proxy, exact] = AiohttpTransport(verify=self._tls, client=session)
+        return client
+
+    async def send(self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None) -> Answer:
+        """Send a request and read its answer; any status is an answer, a redirect too.
+
+        Args:
+            request: with its content, or with a stream and an exact Content-Length.
+            sending: bytes of the body, which the deadline grows with. A stream that makes no progress is given up
+                long before.
+            exact_url: the URL to send byte for byte, where httpx's quoting must not touch it; `request` names the
+                same host.
+
+        Raises:
+            TransportError: no usable answer. Holds host and port, and no chained cause.
+            ResourceLimitError: this machine has no room for one more connection.
+
+        """
+        try:
+            if exact_url is not None:
+                _exact.set(_exactly(exact_url))
+            client = self._client(request.url, exact=exact_url is not None)
+            body, response = await self._exchange(client, request, sending)
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            aiohttp.ClientError,
+            HttpProcessingError,
+            OSError,
+            ValueError,
+        ) as error:
+            trouble = transport_failure(error) or BROKEN
+            shortage = exhausted(error)
+        else:
+            if len(body) <= LARGEST_ANSWER:
+                return Answer(response.status_code, response.headers, body)
+            trouble, shortage = TOO_LARGE, None
+        if shortage is not None:
+            raise shortage
+        url = request.url
+        raise trouble.error(f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}")
+
+    async def _exchange(
+        self, client: AiohttpTransport, request: httpx.Request, sending: int
+    ) -> tuple[bytes, httpx.Response]:
+        timeouts = self._timeouts
+        now = asyncio.get_running_loop().time
+        silence = timeouts.silence(sending)
+        end = now() + timeouts.deadline(sending)
+        request.extensions["timeout"] = {"connect": timeouts.connect}
+        async with asyncio.timeout_at(end) as clock:
+            if isinstance(request.stream, httpx.AsyncByteStream) and not isinstance(
+                request.stream, httpx.ByteStream
+            ):
+                clock.reschedule(min(end, now() + timeouts.connect + silence))
+                request.stream = _Watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
+            response = await client.handle_async_request(request)
+            try:
+                body = b""
+                async for chunk in response.stream:  # type: ignore[union-attr]  # an async transport's stream is async
+                    body += chunk
+                    if len(body) > LARGEST_ANSWER:
+                        break
+            finally:
+                # An early answer ends the sending; an error of that must not hide the answer.
+                with suppress(httpx.HTTPError, aiohttp.ClientError, OSError):
+                    await response.aclose()
+        return body, response

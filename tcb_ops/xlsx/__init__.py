@@ -1,0 +1,1 @@
+"""Workbooks: reading sheets, appending columns, splitting by a column."""

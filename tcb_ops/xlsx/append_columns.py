@@ -1,0 +1,414 @@
+"""A part of a workbook written anew: byte for byte as it was, but for the places that are changed.
+
+What nobody here understands (charts, validations, a later Excel's inventions) stays exactly as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+from xml.sax.saxutils import escape, quoteattr
+
+from tcb_ops.xlsx.package import Change, Package, local, new_parser
+from tcb_ops.xlsx.sheet import LAST_COLUMN, area_of, column_of, letters, survey
+from tcb_ops.xlsx.workbook import Book, Sheet
+
+_TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
+_ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
+_NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+_MOST_HELD = 16 << 20
+"""Bytes of what is left out, or of a tag. The longest is what says how wide the columns are: 16,384 short tags."""
+_UTF8 = {"utf-8", "utf8", "us-ascii"}
+
+
+class Rewriting:
+    """Handlers that copy a part through. A subclass looks at elements in `start` and `end`, and changes what it means to."""
+
+    def __init__(self) -> None:
+        self._parser = new_parser(self.start, self.end)
+        self._parser.XmlDeclHandler = _only_utf8
+        self._held = bytearray()
+        self._at = 0
+        """Where in the part the held bytes begin."""
+        self._edits: list[tuple[int, int, bytes]] = []
+        """(from, to, what stands there instead), by place."""
+        self._cut: int | None = None
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+        raise NotImplementedError
+
+    def end(self, name: str) -> None:
+        """An element ends."""
+        raise NotImplementedError
+
+    def passing(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Give the part's pieces on, changed. ValueError where it is not in UTF-8."""
+        for chunk in chunks:
+            self._held += chunk
+            if len(self._held) > _MOST_HELD:
+                raise ValueError
+            self._parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
+            yield self._ready(self._parser.CurrentByteIndex)
+        self._parser.Parse(b"", True)  # noqa: FBT003  as above
+        yield self._ready(self._at + len(self._held))
+
+    # --- for handlers -------------------------------------------------------------------------------------------
+
+    def tag(self) -> bytes:
+        """The tag that the handler is called for, as it stands."""
+        found = _TAG.match(self._held, self._parser.CurrentByteIndex - self._at)
+        if found is None:
+            raise ValueError
+        return found[0]
+
+    def change_tag(self, tag: bytes) -> None:
+        """Have another tag stand there."""
+        place = self._parser.CurrentByteIndex
+        self._edits.append((place, place + len(self.tag()), tag))
+
+    def insert(self, text: str) -> None:
+        """Have something stand before the tag."""
+        place = self._parser.CurrentByteIndex
+        self._edits.append((place, place, text.encode()))
+
+    def cut_from_here(self) -> None:
+        """Leave out what stands from this tag on."""
+        self._cut = self._parser.CurrentByteIndex
+
+    def cut_so_far(self) -> str:
+        """What is being left out, up to this end of an element and with it."""
+        begin = (self._cut or 0) - self._at
+        return self._held[begin : self._element_end() - self._at].decode()
+
+    def cut_to_here(self, instead: str = "") -> None:
+        """Leave out what stands up to this end of an element, which is left out too."""
+        if self._cut is not None:
+            self._edits.append((self._cut, self._element_end(), instead.encode()))
+            self._cut = None
+
+    def _element_end(self) -> int:
+        place = self._parser.CurrentByteIndex
+        # Of <c/> expat says where it ends, of </c> where it begins.
+        return place + len(self.tag()) if self._held.startswith(b"</", place - self._at) else place
+
+    # --- the bytes ----------------------------------------------------------------------------------------------
+
+    def _ready(self, until: int) -> bytes:
+        """What is decided of the held bytes; the rest is held on."""
+        if self._cut is not None:
+            until = min(until, self._cut)
+        out = bytearray()
+        at = self._at
+        done = 0
+        for begin, end, instead in self._edits:
+            if end > until:
+                until = min(until, begin)
+                break
+            out += self._held[at - self._at : begin - self._at] + instead
+            at = end
+            done += 1
+        until = max(until, at)
+        out += self._held[at - self._at : until - self._at]
+        del self._held[: until - self._at]
+        del self._edits[:done]
+        self._at = until
+        return bytes(out)
+
+
+def replaced(tag: bytes, attribute: str, value: str) -> bytes:
+    """A tag with another value of an attribute that it has; unchanged where it has none."""
+    found = re.search(rb"(?<=\s)" + attribute.encode() + rb"\s*=\s*(\"[^\"]*\"|'[^']*')", tag)
+    if found is None:
+        return tag
+    return tag[: found.start(1)] + quoteattr(value).encode() + tag[found.end(1) :]
+
+
+def as_text(text: str) -> str:
+    """A text as it stands between tags of a workbook: what XML cannot hold is written as _x0001_ (ECMA-376 22.9.2.19)."""
+    if not text.isascii():
+        text = _NOT_XML.sub("\ufffd", text)
+    text = _ESCAPED.sub("_x005F_", text)
+    return escape(_CONTROL.sub(lambda found: f"_x{ord(found[0]):04X}_", text))
+
+
+def _only_utf8(_version: str, encoding: str | None, _standalone: int) -> None:
+    if encoding is not None and encoding.lower() not in _UTF8:
+        raise ValueError(encoding)
+
+
+_ANCHOR = re.compile(rb"<(?:[\w.-]+:)?col>\s*(\d{1,5})\s*</")
+"""Where a drawing is fastened, counted from 0 (ECMA-376 part 1, 20.5.2.5)."""
+_FILTER = "_xlnm._FilterDatabase"
+
+
+@dataclass(frozen=True, slots=True)
+class AppendColumns:
+    """The columns to write."""
+
+    header_line: int
+    first: int
+    """The first of them, counted from 1; there are as many as headers."""
+    headers: tuple[str, ...]
+    widths: tuple[int, ...]
+    """In characters."""
+    like: int
+    """The column whose looks the new ones take over, row by row."""
+
+    @property
+    def last(self) -> int:
+        """The last of them."""
+        return self.first + len(self.headers) - 1
+
+
+def first_free(book: Book, sheet: Sheet, used: int) -> int:
+    """The first column right of everything in a sheet whose cells reach to column `used`: merged cells, tables, charts.
+
+    Never beyond LAST_COLUMN + 1.
+    """
+    ends = [used, *(merge.right for merge in survey(book.package, sheet.part, 0).merges)]
+    for kind, part in book.package.related(sheet.part).values():
+        if kind == "table":
+            for name, attributes in book.package.elements(part):
+                if name == "table":
+                    ends.append(area_of(attributes["ref"]).right)
+        elif kind == "drawing":
+            ends.append(_drawn_to(book.package, part))
+    return min(max(ends), LAST_COLUMN) + 1
+
+
+def _drawn_to(package: Package, part: str) -> int:
+    """The last column that a chart or a picture lies on, counted from 1: cells beneath it would not be seen."""
+    return max((int(column) + 1 for column in _ANCHOR.findall(package.read(part))), default=0)
+
+
+def add_columns(
+    book: Book,
+    sheet: Sheet,
+    beside: AppendColumns,
+    values: Iterator[tuple[int, Sequence[str]]],
+    out: BinaryIO,
+) -> None:
+    """Write a copy of a workbook to `out`, with values beside the rows of a sheet: (line, texts), by line.
+
+    Texts stand as texts. Raises BrokenTableError where the workbook cannot be
+    read, OSError where `out` takes no more.
+    """
+    changes: dict[str, Change] = {
+        sheet.part: _Rows(beside, values).passing,
+        book.main: _Names(sheet.name, beside).passing,
+    }
+    for kind, part in book.package.related(sheet.part).values():
+        if kind == "table":
+            changes[part] = _TableColumns(beside).passing
+    book.package.copy(out, changes)
+
+
+class _Rows(Rewriting):
+    """The sheet: cells in its rows, and what says how far they reach."""
+
+    def __init__(self, beside: AppendColumns, values: Iterator[tuple[int, Sequence[str]]]) -> None:
+        super().__init__()
+        self._beside, self._values = beside, values
+        self._next = next(values, None)
+        self._depth = 0
+        self._line = self._column = 0
+        self._prefix = ""
+        self._columns: list[dict[str, str]] | None = None
+        self._texts: Sequence[str] | None = None
+        """What is still to be written in this row."""
+        self._wanted = False
+        self._style = ""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        match local(name):
+            case "c":  # by far the most
+                if self._wanted:
+                    self._begin_cell(attributes)
+            case "row":
+                self._begin_row(name, attributes)
+            case "col" if self._columns is not None:
+                self._columns = _one_more(self._columns, attributes)
+            case "cols":
+                self._columns = []
+                self.cut_from_here()
+            case "sheetData" if self._columns is None:
+                prefix = name.removesuffix("sheetData")
+                self.insert(cols([], self._beside, prefix))
+            case "dimension":
+                self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._beside)))
+            case "autoFilter" if self._depth == 2 and "ref" in attributes:
+                area = area_of(attributes["ref"])
+                if area.top == self._beside.header_line:
+                    self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._beside)))
+
+    def end(self, name: str) -> None:
+        self._depth -= 1
+        match local(name):
+            case "c":
+                self.cut_to_here()
+            case "row" if self._texts is not None:
+                self._write()
+            case "cols":
+                self.cut_to_here(cols(self._columns or [], self._beside, name.removesuffix("cols")))
+
+    def _begin_row(self, name: str, attributes: dict[str, str]) -> None:
+        self._line = int(attributes.get("r", self._line + 1))
+        self._column, self._style = 0, attributes.get("s", "")
+        self._texts = self._texts_of_row()
+        self._wanted = self._texts is not None
+        if self._texts is None:
+            return
+        self._prefix = name.removesuffix("row")
+        tag = self.tag()
+        if "spans" in attributes:
+            first, _, last = attributes["spans"].partition(":")
+            tag = replaced(tag, "spans", f"{first}:{max(int(last), self._beside.last)}")
+        if tag.endswith(b"/>"):
+            cells, self._texts = self._cells(self._texts), None
+            tag = tag[:-2] + b">" + cells.encode() + f"</{name}>".encode()
+        self.change_tag(tag)
+
+    def _texts_of_row(self) -> Sequence[str] | None:
+        if self._line == self._beside.header_line:
+            return self._beside.headers
+        while self._next is not None and self._next[0] < self._line:
+            self._next = next(self._values, None)
+        return self._next[1] if self._next is not None and self._next[0] == self._line else None
+
+    def _begin_cell(self, attributes: dict[str, str]) -> None:
+        ref = attributes.get("r")
+        self._column = self._column + 1 if ref is None else column_of(ref)
+        if self._column == self._beside.like:
+            self._style = attributes.get("s", "")
+        if self._column < self._beside.first:
+            return
+        if self._texts is not None:
+            self._write()
+        if self._column <= self._beside.last:
+            self.cut_from_here()  # empty, else the new columns would stand further right
+
+    def _write(self) -> None:
+        if self._texts is not None:
+            self.insert(self._cells(self._texts))
+        self._texts = None
+
+    def _cells(self, texts: Sequence[str]) -> str:
+        p, style = self._prefix, f" s={quoteattr(self._style)}" if self._style else ""
+        return "".join(
+            f'<{p}c r="{letters(column)}{self._line}"{style} t="inlineStr"><{p}is><{p}t xml:space="preserve">'
+            f"{as_text(text)}</{p}t></{p}is></{p}c>"
+            if text
+            else f'<{p}c r="{letters(column)}{self._line}"{style}/>'
+            for column, text in enumerate(texts, self._beside.first)
+        )
+
+
+def _one_more(columns: list[dict[str, str]], attributes: dict[str, str]) -> list[dict[str, str]]:
+    if len(columns) >= LAST_COLUMN:
+        raise ValueError
+    columns.append(attributes)
+    return columns
+
+
+def cols(there: Sequence[dict[str, str]], beside: AppendColumns, prefix: str) -> str:
+    """The sheet's columns with the new ones among them; what spans these is parted."""
+    parts: list[tuple[int, dict[str, str]]] = []
+    for attributes in there:
+        low, high = int(attributes["min"]), int(attributes["max"])
+        for first, last in ((low, min(high, beside.first - 1)), (max(low, beside.last + 1), high)):
+            if first <= last:
+                parts.append((first, attributes | {"min": str(first), "max": str(last)}))
+    for column, width in enumerate(beside.widths, beside.first):
+        parts.append(
+            (column, {"min": str(column), "max": str(column), "width": str(width), "customWidth": "1"})
+        )
+    written = "".join(
+        f"<{prefix}col " + " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items()) + "/>"
+        for _, attributes in sorted(parts, key=lambda part: part[0])
+    )
+    return f"<{prefix}cols>{written}</{prefix}cols>"
+
+
+def _widened(ref: str, beside: AppendColumns) -> str:
+    """An area that reaches to the last new column."""
+    area = area_of(ref)
+    top, bottom = min(area.top, beside.header_line), max(area.bottom, beside.header_line)
+    return f"{letters(area.left)}{top}:{letters(max(area.right, beside.last))}{bottom}"
+
+
+class _TableColumns(Rewriting):
+    """A table (ListObject) that holds the list: its area, its filter and its columns."""
+
+    def __init__(self, beside: AppendColumns) -> None:
+        super().__init__()
+        self._beside = beside
+        self._ours = False
+        self._ids: list[int] = []
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        match local(name):
+            case "table":
+                area = area_of(attributes["ref"])
+                self._ours = (
+                    area.top == self._beside.header_line
+                    and area.right + 1 == self._beside.first
+                    and attributes.get("headerRowCount", "1") != "0"
+                    and attributes.get("tableType", "worksheet") == "worksheet"
+                )
+                self._widen(attributes)
+            case "autoFilter":
+                self._widen(attributes)
+            case "tableColumns" if self._ours:
+                count = int(attributes["count"]) + len(self._beside.headers)
+                self.change_tag(replaced(self.tag(), "count", str(count)))
+            case "tableColumn":
+                self._ids.append(int(attributes["id"]))
+
+    def end(self, name: str) -> None:
+        if self._ours and local(name) == "tableColumns":
+            prefix, after = name.removesuffix("tableColumns"), max(self._ids) + 1
+            self.insert(
+                "".join(
+                    f'<{prefix}tableColumn id="{number}" name={quoteattr(header)}/>'
+                    for number, header in enumerate(self._beside.headers, after)
+                )
+            )
+
+    def _widen(self, attributes: dict[str, str]) -> None:
+        if self._ours:
+            self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._beside)))
+
+
+class _Names(Rewriting):
+    """The workbook: the name under which it keeps the area of the sheet's filter."""
+
+    def __init__(self, sheet: str, beside: AppendColumns) -> None:
+        super().__init__()
+        self._sheet, self._beside = sheet, beside
+        self._sheets: list[str] = []
+        self._ours = False
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        match local(name):
+            case "sheet":
+                self._sheets.append(attributes.get("name", ""))
+            case "definedName" if attributes.get("name") == _FILTER:
+                if self._sheets.index(self._sheet) == int(attributes.get("localSheetId", -1)):
+                    self._ours = True
+                    self.cut_from_here()
+
+    def end(self, name: str) -> None:
+        if local(name) == "definedName" and self._ours:
+            self.cut_to_here(self._widened(self.cut_so_far()))
+            self._ours = False
+
+    def _widened(self, said: str) -> str:
+        found = re.fullmatch(r"(.*\$[A-Z]+\$([0-9]+):\$)[A-Z]+(\$[0-9]+</[^>]*>)", said, re.DOTALL)
+        if found is None or int(found[2]) != self._beside.header_line:
+            return said
+        return f"{found[1]}{letters(self._beside.last)}{found[3]}"

@@ -1,0 +1,223 @@
+"""After a run: retries joined, failed.csv mended and fed back, and the colleagues' workbook, as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+import openpyxl
+import pytest
+import xlsxwriter
+from workspace import BOOKS, TEA, many
+
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ROWS = many(TEA, BOOKS, rows=4)
+ILL = Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)
+
+
+@pytest.fixture
+def workbook(tmp_path: Path) -> Path:
+    """The list as a workbook, its rows two owners'."""
+    with xlsxwriter.Workbook(str(tmp_path / "清单.xlsx")) as book:
+        sheet = book.add_worksheet("清单")
+        sheet.write_row(0, 0, ("环境ID", "上传路径", "本地文件", "负责人"))
+        for n, (env, path) in enumerate(ROWS):
+            sheet.write_row(n + 1, 0, (env, path, f"{n}.bin", "王芳" if n < 6 else "李娜"))
+    return tmp_path / "清单.xlsx"
+
+
+def column(file: Path, letter: str) -> list[Any]:
+    return [cell.value for cell in openpyxl.load_workbook(file).worksheets[0][letter]]
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+# --- with its retries -----------------------------------------------------------------------------------------------
+
+
+def test_final_joins_a_run_with_its_retries(open_desk: Callable[..., Any]) -> None:
+    desk = open_desk(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
+    first = desk.upload("--json")
+    assert (first.code, first.json["counts"]) == (1, {"uploaded": 7, "refused": 1})
+    again = desk("retry", "latest", "--json")
+    assert again.json["counts"] == {"uploaded": 1}
+    said = desk("report", "latest", "--final", "--json")
+    assert said.code == 0
+    assert said.json["run"] == first.json["run"]
+    assert said.json["counts"] == {"uploaded": 8}
+    assert sum(said.json["counts"].values()) == said.json["rows"] == 8
+    assert again.json["run"] in said.err
+    folder = desk.folder / "reports" / f"{first.json['run']}-final"
+    assert [row["tcb_outcome"] for row in rows_of(folder / "results.csv")] == ["uploaded"] * 8
+    assert rows_of(folder / "failed.csv") == []
+    assert desk("verify", str(folder)).code == 0
+    assert desk("report", first.json["run"], "--json").json["counts"] == {"uploaded": 7, "refused": 1}
+    zh = desk("report", first.json["run"], "--final", "--lang", "zh")
+    assert "及其重试" in zh.err
+    assert desk.in_english(zh.err) == []
+
+
+# --- failed.csv -----------------------------------------------------------------------------------------------------
+
+
+def _as_it_is(text: str) -> bytes:
+    return text.encode("utf-8-sig")
+
+
+def _gb18030(text: str) -> bytes:
+    return text.encode("gb18030")
+
+
+def _without_bom(text: str) -> bytes:
+    return text.replace("\r\n", "\n").encode()
+
+
+def _semicolons(text: str) -> bytes:
+    return _with(text, ";").encode("utf-8-sig")
+
+
+def _tabs(text: str) -> bytes:
+    return _with(text, "\t").encode("gb18030")
+
+
+def _all_quoted(text: str) -> bytes:
+    return _with(text, ",", csv.QUOTE_ALL).encode("utf-8-sig")
+
+
+def _with(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> str:
+
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, quoting=quoting)
+    writer.writerows(csv.reader(io.StringIO(text, newline="")))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [_as_it_is, _gb18030, _without_bom, _semicolons, _tabs, _all_quoted],
+    ids=lambda saved: saved.__name__.strip("_"),
+)
+def test_failed_csv_is_mended_and_fed_back_and_only_its_rows_run(
+    open_desk: Callable[..., Any], saved: Callable[[str], bytes]
+) -> None:
+    """As a spreadsheet program may have saved it again: other encoding, other delimiter, other quotes."""
+    desk = open_desk(ROWS, [ILL, Fault(env=TEA.env, path="banner/1.png", errcode=40097)])
+    assert desk.upload("--out", "out").code == 1
+    failed = desk.folder / "out" / "failed.csv"
+    text = failed.read_bytes().decode("utf-8-sig")
+    mended = text.replace("banner/2.png", "banner/两.png").replace("banner/1.png", "banner/一.png")
+    (desk.folder / "mended.csv").write_bytes(saved(mended))
+    before = desk.calls
+    said = desk("upload", "mended.csv", "--root", "files", "--json")
+    assert (said.code, said.json["counts"]) == (0, {"uploaded": 2})
+    assert desk.calls - before == 4
+    run = desk.latest()
+    assert [(record.row.path, record.row.cells) for record in run.rows()] == [
+        ("banner/一.png", (TEA.env, "banner/一.png", "1.bin", "第 1 行")),
+        ("banner/两.png", (BOOKS.env, "banner/两.png", "6.bin", "第 6 行")),
+    ]
+    assert run.record.headers == ("env", "path", "file", "备注")
+
+
+# --- back to colleagues ---------------------------------------------------------------------------------------------
+
+
+def test_into_writes_how_rows_ended_beside_them(open_desk: Callable[..., Any], workbook: Path) -> None:
+    desk = open_desk(ROWS, [ILL], lang="zh")
+    assert desk("upload", workbook.name, "--root", "files").code == 1
+    before = workbook.read_bytes()
+    said = desk("report", "--into", workbook.name)
+    assert (said.code, said.out.strip()) == (0, "清单 结果.xlsx")
+    assert workbook.read_bytes() == before
+    assert column(desk.folder / "清单 结果.xlsx", "E") == [
+        "结果 SIMULATED 演练",
+        *["已上传"] * 6,
+        "被拒绝",
+        "已上传",
+    ]
+    assert str(column(desk.folder / "清单 结果.xlsx", "F")[7]).startswith("40097")
+    assert str(column(desk.folder / "清单 结果.xlsx", "H")[1]).startswith("cloud://")
+    assert not (desk.folder / "reports" / "latest").exists()
+    twice = desk("report", "--into", workbook.name)
+    assert (twice.code, twice.out) == (2, "")
+    assert desk.in_english(twice.err) == []
+    named = desk("report", "--into", workbook.name, "--out", "给王芳.xlsx", "--lang", "en", "--json")
+    assert named.json["into"] == "给王芳.xlsx"
+    assert column(desk.folder / "给王芳.xlsx", "E")[0] == "result SIMULATED 演练"
+
+
+def test_into_with_final_shows_what_retries_have_mended(
+    open_desk: Callable[..., Any], workbook: Path
+) -> None:
+    desk = open_desk(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
+    assert desk("upload", workbook.name, "--root", "files").code == 1
+    assert desk("retry").code == 0
+    assert desk("report", "--final", "--into", workbook.name, "--out", "a.xlsx").code == 0
+    assert column(desk.folder / "a.xlsx", "E")[1:] == ["uploaded"] * 8
+    assert desk("report", "--into", workbook.name, "--out", "b.xlsx").code == 0
+    assert column(desk.folder / "b.xlsx", "E")[1:] == [None] * 6 + ["uploaded", None], "the retry's own rows"
+
+
+def test_split_by_gives_each_their_rows(open_desk: Callable[..., Any], workbook: Path) -> None:
+    desk = open_desk(ROWS, [ILL])
+    assert desk("upload", workbook.name, "--root", "files").code == 1
+    said = desk("report", "--into", workbook.name, "--split-by", "负责人", "--out", "给同事")
+    assert (said.code, said.out.strip()) == (0, "给同事")
+    found = {file.name: column(file, "D")[1:] for file in (desk.folder / "给同事").iterdir()}
+    assert found == {"清单 王芳.xlsx": ["王芳"] * 6, "清单 李娜.xlsx": ["李娜"] * 2}
+    assert column(desk.folder / "给同事" / "清单 李娜.xlsx", "E") == [
+        "result SIMULATED 演练",
+        "refused",
+        "uploaded",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--split-by", "负责人"), "give both"),
+        (("--into", "清单.xlsx", "--split-by", "谁"), "'负责人'"),
+        (("--into", "list.csv"), "takes the workbook"),
+        (("--into", "nowhere.xlsx"), "no such file"),
+        (("--into", "other.xlsx"), "SHA-256 differs"),
+        (("--into", "清单.xlsx", "--out", "清单.xlsx"), "there already"),
+        (("--into", "清单.xlsx", "--out", "a.csv"), "end in .xlsx"),
+        (("nosuchrun", "--into", "清单.xlsx"), "nosuchrun"),
+    ],
+    ids=[
+        "split alone",
+        "unknown column",
+        "csv",
+        "missing",
+        "another",
+        "the original",
+        "suffix",
+        "unknown run",
+    ],
+)
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_what_cannot_be_done_is_said_and_nothing_is_written(
+    open_desk: Callable[..., Any], workbook: Path, words: tuple[str, ...], said: str, lang: str
+) -> None:
+    desk = open_desk(ROWS)
+    assert desk("upload", workbook.name, "--root", "files").code == 0
+    with xlsxwriter.Workbook(str(desk.folder / "other.xlsx")) as other:
+        other.add_worksheet().write_row(0, 0, ("env", "path"))
+    before = {file: file.read_bytes() for file in desk.folder.iterdir() if file.suffix in {".xlsx", ".csv"}}
+    refused = desk("report", *words, "--lang", lang)
+    assert (refused.code, refused.out) == (2, "")
+    if lang == "en":
+        assert said in refused.err
+    else:
+        assert desk.in_english(refused.err) == []
+    after = {file: file.read_bytes() for file in desk.folder.iterdir() if file.suffix in {".xlsx", ".csv"}}
+    assert after == before

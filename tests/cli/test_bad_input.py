@@ -1,0 +1,313 @@
+"""Bad input: each a clear message naming file, line and mend, exit 2, nothing sent, no trace."""
+
+import json
+import socket
+import sqlite3
+import sys
+from contextlib import closing
+
+import pytest
+from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
+
+GOOD = f"env,path\r\n{TEA.env},a.png\r\n"
+
+
+def lists():
+    """A list's bytes, and what stderr must say of it."""
+    row = f"{TEA.env},a.png"
+    return {
+        "empty": (b"", ["list.csv", "empty", "export"]),
+        "blank lines": (b"\n\n", ["list.csv", "blank lines"]),
+        "header alone": (b"env,path\n", ["list.csv:1", "no row", "add a row"]),
+        "not text": (b"env,path\n\xff\xfe\xfd,a\n", ["list.csv:2", "not text", "UTF-8"]),
+        "NUL": (f"env,path\n{row}\n{TEA.env},b\0.png\n".encode(), ["list.csv:3", "NUL"]),
+        "workbook": (b"PK\x03\x04" + bytes(40), ["list.csv", "workbook", "again"]),
+        "no path column": (b"env,name\ntea,x\n", ["list.csv:1", "path", "--column"]),
+        "no env column": (b"path\na.png\n", ["list.csv:1", "env", "--column"]),
+        "same column twice": (f"env,path,path\n{row},b\n".encode(), ["list.csv:1", "path"]),
+        "duplicate": (
+            f"env,path\n{row}\n{row}\n".encode(),
+            ["list.csv:3", "same environment and path as in line 2", "remove"],
+        ),
+        "unknown env": (b"env,path\nnope-1,a.png\n", ["list.csv:2", "'env'", "nope-1"]),
+        "unknown merchant": ("商户,path\n无名,a.png\n".encode(), ["list.csv:2", "商户", "merchants"]),
+        "empty path": (f"env,path,x\n{TEA.env},,1\n".encode(), ["list.csv:2", "'path'", "empty"]),
+        "empty env": (b"env,path\n,a.png\n", ["list.csv:2", "'env'", "empty"]),
+        "leading slash": (f"env,path\n{TEA.env},/a.png\n".encode(), ["list.csv:2", "'path'", "/"]),
+        "double slash": (f"env,path\n{TEA.env},a//b.png\n".encode(), ["list.csv:2", "'path'", "//"]),
+        "dot": (f"env,path\n{TEA.env},a/./b.png\n".encode(), ["list.csv:2", "'path'", "."]),
+        "dots": (f"env,path\n{TEA.env},a/../b.png\n".encode(), ["list.csv:2", "'path'", ".."]),
+        "control": (f"env,path\n{TEA.env},a\x1bb.png\n".encode(), ["list.csv:2", "'path'", "control"]),
+        "too long": (f"env,path\n{TEA.env},{'字' * 284}\n".encode(), ["list.csv:2", "'path'", "850"]),
+    }
+
+
+@pytest.mark.parametrize("name", lists())
+@pytest.mark.parametrize("command", ["check", "links", "upload"])
+def test_a_bad_list_is_refused_whole_with_line_and_mend(open_desk, name, command):
+    desk = open_desk(many(TEA, rows=1))
+    data, told = lists()[name]
+    (desk.folder / "list.csv").write_bytes(data)
+    (desk.folder / "a.png").write_bytes(b"x")
+    said = desk(command, "list.csv", "--json")
+    assert (said.code, said.out) == (2, "")
+    assert [word for word in told if word not in said.err] == [], said.err
+    assert "Nothing was sent." in said.err
+    assert said.err.count("\n") <= 4, said.err
+    assert desk.calls == 0
+    assert not (desk.folder / "ledger.db").exists()
+
+
+def test_a_list_that_is_missing_or_a_folder_is_named(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    for command in ("check", "links", "upload"):
+        said = desk(command, "没有.csv")
+        assert said.code == 2
+        assert "没有.csv: there is no such file" in said.err
+        said = desk(command, "files")
+        assert said.code == 2
+        assert "files: " in said.err
+        assert "folder" in said.err
+    assert desk.calls == 0
+
+
+def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    wrong = [(TEA.env, f"/{n}.png", "x") for n in range(120)]
+    write_csv(desk.folder / "list.csv", ("env", "path", "备注"), wrong)
+    said = desk("upload", "list.csv", "--root", "files")
+    assert said.code == 2
+    shown = [line for line in said.err.splitlines() if line.startswith("list.csv:")]
+    assert len(shown) == 50
+    assert "Read as list.csv: UTF-8, comma; columns env, path; 120 rows" in said.err
+    assert "… and 190 more problems" in said.err or "… and 70 more problems" in said.err
+    fix_me = (desk.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert len(fix_me) == 121
+    assert fix_me[0].startswith("env,path,备注,tcb_line,tcb_column,tcb_problem,tcb_mend")
+    mended = "\r\n".join(line.replace(",/", ",") for line in fix_me)
+    (desk.folder / "list.fix-me.csv").write_text(mended, encoding="utf-8")
+    assert desk("links", "list.fix-me.csv").code == 0
+
+
+def test_fix_me_goes_where_it_is_told(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
+    assert desk("check", "list.csv", "--fix-me", "mend.csv").code == 2
+    assert (desk.folder / "mend.csv").exists()
+    assert not (desk.folder / "list.fix-me.csv").exists()
+    said = desk("check", "list.csv", "--fix-me", "nowhere/mend.csv")
+    assert said.code == 2
+    assert "nowhere/mend.csv cannot be written" in said.err
+
+
+def test_local_files_that_are_missing_or_special_or_outside_are_named_before_anything_is_sent(open_desk):
+    desk = open_desk(many(TEA, rows=4))
+    files = desk.folder / "files"
+    (files / "0.bin").unlink()
+    (files / "1.bin").unlink()
+    (files / "1.bin").mkdir()
+    (files / "2.bin").unlink()
+    (files / "2.bin").symlink_to(desk.folder / "tokens.csv")
+    said = desk.upload("--json")
+    assert (said.code, said.out) == (2, "")
+    assert [line for line in (2, 3, 4) if f"list.csv:{line}: column 'file'" not in said.err] == []
+    assert "list.csv:5" not in said.err
+    assert desk.calls == 0
+    assert desk.links("--json").code == 0, "links never looks at local files"
+
+
+SETTINGS = {
+    "no merchants file": (("--merchants", "nope.csv"), ["nope.csv", "no such file"]),
+    "no token file": (("--tokens", "nope.csv"), ["nope.csv"]),
+    "token file without its columns": (("--tokens", "list.csv"), ["list.csv", "access_token"]),
+    "token file that is a folder": (("--tokens", "files"), ["files"]),
+    "ledger that is none": (("--ledger", "list.csv"), ["list.csv cannot be the ledger", "--ledger"]),
+    "ledger of another program": (("--ledger", "other.db"), ["other.db", "another program's database"]),
+    "ledger in no folder": (("--ledger", "nowhere/l.db"), ["nowhere", "--ledger"]),
+    "ledger that is a folder": (("--ledger", "files"), ["files", "it is a folder"]),
+    "ledger by a bad URL": (("--ledger", "nope://x:hush@y/z"), ["--ledger"]),
+    "no settings file": (("--config", "nope.toml"), ["nope.toml", "--config"]),
+    "settings that are no TOML": (("--config", "list.csv"), ["list.csv", "TOML"]),
+    "settings with an unknown name": (("--config", "bad.toml"), ["bad.toml", "colour"]),
+    "target over plain http": (
+        ("--api-base", "http://api.example.com"),
+        ["tcb-ops: api_base", "must be https"],
+    ),
+    "target that is no URL": (("--api-base", "wechat"), ["tcb-ops: api_base", "https://api.weixin.qq.com"]),
+    "where without a value": (("--where", "stage"), ["--where", "="]),
+    "where of an unknown column": (("--where", "stage=live"), ["--where", "stage"]),
+    "where that leaves nobody": (("--where", "name=nobody"), ["--where"]),
+    "column without a header": (("--column", "path"), ["--column path", "NAME=HEADER"]),
+    "column of an unknown name": (("--column", "colour=path"), ["--column colour"]),
+    "column of an unknown header": (("--column", "path=nope"), ["nope"]),
+    "unknown option": (("--colour",), ["--colour", "--help"]),
+    "a number that is none": (("--concurrency", "many"), ["--concurrency", "--help"]),
+    "a number out of range": (("--attempts", "0"), ["--attempts", "--help"]),
+    "a root that is not there": (("--root", "nowhere"), ["nowhere"]),
+    "a run that is not there": (("--resume", "nope"), ["nope"]),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_bad_settings_are_named_and_nothing_is_sent(open_desk, name):
+    desk = open_desk(many(TEA, rows=2))
+    (desk.folder / "bad.toml").write_text('colour = "red"\n', encoding="utf-8")
+    with closing(sqlite3.connect(desk.folder / "other.db")) as other, other:
+        other.execute("CREATE TABLE plants (name)")
+    before = (desk.folder / "other.db").read_bytes()
+    options, told = SETTINGS[name]
+    command = "upload" if "--root" in options else "links"
+    said = desk(command, "list.csv", "--json", *options)
+    assert (said.code, said.out) == (2, "")
+    assert [word for word in told if word not in said.err] == [], said.err
+    assert f"token-of-{TEA.appid}" not in said.err
+    assert "hush" not in said.err
+    assert desk.calls == 0
+    assert (desk.folder / "other.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("", ["tokens.csv"]),
+        (
+            f"appid,access_token,expires_at\r\n{TEA.appid},s3cr3t-t0ken,soon\r\n",
+            ["tokens.csv: line 2", "expires_at"],
+        ),
+        (f"appid,access_token\r\n{TEA.appid},\r\n", ["tokens.csv: line 2"]),
+        (
+            f"appid,access_token\r\n{TEA.appid},s3cr3t-t0ken\r\n{TEA.appid},s3cr3t-t0ken2\r\n",
+            ["tokens.csv: line 3"],
+        ),
+    ],
+    ids=["empty", "bad time", "no token", "appid twice"],
+)
+def test_a_bad_token_file_is_named_by_line_and_shows_no_token(open_desk, file, told):
+    desk = open_desk(many(TEA, rows=2))
+    (desk.folder / "tokens.csv").write_text(file, encoding="utf-8")
+    said = desk.links("--json")
+    assert "s3cr3t" not in said.out + said.err
+    assert desk.calls == 0
+    assert said.code == 2, said.err
+    assert [word for word in told if word not in said.err] == [], said.err
+
+
+def test_a_bad_variable_is_named_and_its_value_is_not(open_desk, monkeypatch):
+    desk = open_desk(many(TEA, rows=2))
+    monkeypatch.setenv("TCB_OPS_CONFIRM_OVER", "hush")
+    said = desk.links()
+    assert said.code == 2
+    assert "TCB_OPS_CONFIRM_OVER" in said.err
+    assert "hush" not in said.err
+    assert desk.calls == 0
+
+
+@pytest.mark.parametrize("kind", ["links", "upload"])
+def test_a_target_that_does_not_answer_is_exit_3_and_names_it(open_desk, kind):
+    desk = open_desk(many(TEA, rows=2))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        base = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    said = getattr(desk, kind)("--json", "--api-base", base, "--patience", "0.2")
+    assert said.code == 3
+    assert desk.whole(said.json, 2) == {"pending": 2}
+    assert base.removeprefix("http://") in said.err
+    assert "nobody was reached" in said.err
+
+
+@pytest.mark.slow
+def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on(open_desk):
+    """The limit on a file's size stands in for a full disk: the ledger's writes fail the same way."""
+    desk = open_desk(many(TEA, BOOKS, rows=300))
+    words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "8")
+    planned = desk(
+        "upload", "list.csv", "--root", "files", "--api-base", "http://127.0.0.1:9", "--patience", "0.1"
+    )
+    assert planned.code == 3
+    size = (desk.folder / "ledger.db").stat().st_size
+    limited = (
+        f"import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 100_000},) * 2);"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from tcb_ops.cli.main import main; main()"
+    )
+    with desk.spawn([sys.executable, "-c", limited, *words]) as process:
+        out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert "defect" not in err, err
+    assert process.returncode == 3, err
+    assert "ledger.db" in err
+    said = desk(*words)
+    assert said.code == 0
+    assert desk.whole(said.json, 600) == {"uploaded": 600}
+    assert out == "" or desk.whole(json.loads(out), 600)["pending"] > 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_before_the_run_exists_sends_nothing(open_desk):
+    desk = open_desk(many(TEA, BOOKS, rows=2000))
+    limited = (
+        "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2);"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from tcb_ops.cli.main import main; main()"
+    )
+    with desk.spawn([sys.executable, "-c", limited, "links", "list.csv", "--json"]) as process:
+        out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert "defect" not in err, err
+    assert process.returncode in {2, 3}
+    assert out == ""
+    assert desk.calls == 0
+    assert desk("runs", "--json").json == {"runs": []}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on a process's files")
+def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_desk):
+    """Wherever the limit is met: libraries, ledger, list, event loop, connections, files to upload."""
+    desk = open_desk(many(TEA, TEA_TEST, BOOKS, rows=60))
+    for file in (desk.folder / "files").rglob("*.png"):
+        file.write_bytes(b"x" * 70_000)
+    words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "64", "--per-env", "64")
+    in_mid_run = 0
+    for limit in (10, 16, 32, 64):
+        limited = (
+            f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}));"
+            "from tcb_ops.cli.main import main; main()"
+        )
+        with desk.spawn([sys.executable, "-c", limited, *words]) as process:
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == 3, (limit, err)
+        assert "Traceback" not in err
+        assert f"the limit of this process is {limit}" in err
+        assert "Raise ulimit -n" in err
+        if out:
+            in_mid_run += 1
+            assert set(desk.whole(json.loads(out), 180)) <= {"pending", "uploaded"}, limit
+    assert in_mid_run
+    said = desk(*words)
+    assert said.code == 0, said.err
+    assert desk.whole(said.json, 180) == {"uploaded": 180}
+
+
+def test_a_list_made_on_windows_is_read_and_its_backslashes_in_file_are_slashes(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    (desk.folder / "files" / "图片").mkdir()
+    (desk.folder / "files" / "图片" / "a.png").write_bytes(b"x")
+    text = f"环境ID\t上传路径\t本地文件\r\n{TEA.env}\t图/a.png\t图片\\a.png\r\n"
+    (desk.folder / "list.csv").write_bytes(text.encode("gb18030"))
+    said = desk.upload("--json")
+    assert (said.code, said.json["counts"]) == (0, {"uploaded": 1})
+    assert "GB18030" in said.err
+
+
+def test_seeing_what_is_not_there_is_exit_2(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    for words in (("show",), ("errcodes", "nope"), ("report", "2026"), ("explain", "nonsense")):
+        said = desk(*words)
+        assert (said.code, said.out) == (2, "")
+        assert said.err.startswith("tcb-ops: ")
+
+
+@pytest.mark.parametrize("words", [("uplaod",), ("upload", "list.csv", "--rot", "files"), ("check",)])
+def test_a_mistyped_command_line_ends_each_sentence_once(open_desk, words):
+    said = open_desk(many(TEA, rows=1))(*words)
+    assert said.code == 2
+    assert [end for end in ("?.", "..", ".?") if end in said.err] == [], said.err

@@ -1,0 +1,471 @@
+"""doctor and doctor --live, as an operator types them, against the simulator."""
+
+import json
+import os
+import pty
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from token_server import SECRETS, office_opener
+
+from tcb_ops.cli.main import run as run_command
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.simulator import Environment, EnvStatus, Etag, Fault, Reset, Step
+
+TEA = Merchant("wxtea", "茶语小铺", "tea-1")
+BOOKS = Merchant("wxbooks", "城南书店", "books-1")
+OWN = Merchant("wxtea", "茶语小铺", "own-1", owner=Owner.PLATFORM)
+OF_THE_PLATFORM = "appid,name,env,owner\nwxtea,茶语小铺,own-1,platform\n"
+
+
+@pytest.fixture
+def open_office(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as stack:
+        opened = office_opener(stack, tmp_path)
+
+        def office(merchants=(TEA, BOOKS), faults=(), **options):
+            found = opened(merchants, faults, **options)
+            lines = [f"{m.appid},{m.name},{m.env},{m.owner}" for m in merchants]
+            found.file.write_text("\n".join(["appid,name,env,owner", *lines, ""]), encoding="utf-8")
+            return found
+
+        yield office
+
+
+@pytest.fixture
+def doctor(capsys, tmp_path):
+    """Type `doctor …`: exit code, stdout, stderr; no secret on either, nor in what it left behind."""
+
+    def typed(*words):
+        capsys.readouterr()
+        code = run_command(["doctor", *words])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        assert "defect" not in said.out + said.err, said.err
+        left = "".join(file.read_text("utf-8") for file in tmp_path.glob("doctor-live-*.json"))
+        assert not [secret for secret in SECRETS if secret in said.out + said.err + left]
+        return code, said.out, said.err
+
+    return typed
+
+
+@pytest.fixture
+def checks(doctor):
+    """Type `doctor --json`: exit code, and the checks by name."""
+
+    def typed(*words):
+        code, out, _ = doctor("--json", *words)
+        found = json.loads(out)
+        assert found["fit"] == (code == 0)
+        assert found["bad"] == sum(one["grade"] == "bad" for one in found["checks"])
+        assert all(one["mend"] for one in found["checks"] if one["grade"] in {"bad", "warning"})
+        return code, {one["check"]: one for one in found["checks"]}
+
+    return typed
+
+
+ORDER = (
+    *("python", "packages", "lab", "browser", "fonts", "settings", "merchants", "ledger", "disk", "secrets"),
+    *("target", "clock", "tokens", "address"),
+)
+
+
+def test_all_is_well_and_nothing_is_uploaded_or_made(open_office, checks, doctor, tmp_path):
+    office = open_office()
+    before = sorted(file.name for file in tmp_path.iterdir())
+    code, found = checks()
+    assert code == 0
+    assert tuple(found) == ORDER
+    assert {found[name]["grade"] for name in ORDER if name not in {"browser", "fonts"}} == {"ok"}
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
+    assert office.sim.stats["link_calls"] == office.sim.stats["store_calls"] == 0
+    assert office.sim.stats["quota"] == 1
+    code, out, err = doctor()
+    assert (code, err) == (0, f"SIMULATED {office.sim.base}\n")
+    assert "Fit for work" in out
+    assert "茶语小铺" in out
+
+
+def test_in_chinese_it_is_all_chinese(open_office, doctor, find_english):
+    open_office().sim.refuse_ip()
+    code, out, _ = doctor("--lang", "zh")
+    assert code == 1
+    assert "尚不能工作" in out
+    assert "✗ 有误" in out
+    said = " ".join(
+        line.split("  ")[-1] for line in out.splitlines() if "JupyterLab" not in line and "字体" not in line
+    )
+    assert find_english(said) == []
+
+
+def test_an_address_that_is_not_on_the_list_is_told_from_a_real_call(open_office, checks):
+    open_office().sim.refuse_ip()
+    code, found = checks()
+    assert (code, found["address"]["grade"], found["target"]["grade"]) == (1, "bad", "ok")
+    assert "61004" in found["address"]["seen"]
+    assert "IP" in found["address"]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "code", "grade"),
+    [(30, 0, "ok"), (-120, 0, "warning"), (1000, 1, "bad")],
+    ids=["30 s", "2 min", "17 min"],
+)
+def test_a_clock_is_held_against_the_targets(open_office, checks, ahead, code, grade):
+    open_office(clock=lambda: time.time() + ahead)
+    ended, found = checks()
+    assert (ended, found["clock"]["grade"]) == (code, grade)
+    if grade != "ok":
+        assert ("behind" if ahead > 0 else "ahead of") in found["clock"]["seen"]
+        assert "time server" in found["clock"]["mend"]
+
+
+def test_a_dead_target_is_bad_and_what_needs_it_is_not_looked_at(open_office, checks):
+    open_office()
+    began = time.monotonic()
+    code, found = checks("--api-base", "http://127.0.0.1:1")
+    assert time.monotonic() - began < 20
+    assert code == 1
+    assert [found[n]["grade"] for n in ("target", "clock", "tokens", "address")] == [
+        "bad",
+        "skipped",
+        "ok",
+        "skipped",
+    ]
+
+
+def test_a_name_that_nobody_knows_is_said(open_office, checks):
+    open_office()
+    code, found = checks("--api-base", "https://no-such-host.invalid")
+    assert (code, found["target"]["grade"]) == (1, "bad")
+    assert "no-such-host.invalid is not known" in found["target"]["seen"]
+
+
+class Wifi(BaseHTTPRequestHandler):
+    """A hotel's page, whatever is asked."""
+
+    def do_POST(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>hotel wifi</html>")
+
+    def log_message(self, *words):
+        pass
+
+
+def test_something_else_at_the_target_is_not_the_platform(open_office, checks):
+    open_office()
+    with HTTPServer(("127.0.0.1", 0), Wifi) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        code, found = checks("--api-base", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert (code, found["target"]["grade"]) == (1, "bad")
+    assert "hotel" not in str(found)
+
+
+BROKEN = {
+    "no TOML": ("lang = \n", "cannot be read as TOML"),
+    "a wrong value": ('timezone = "Mars/Base"\n', "timezone"),
+    "an unknown setting": ("foo = 1\n", "foo"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BROKEN.values(), ids=BROKEN.keys())
+def test_with_broken_settings_the_other_checks_still_run(open_office, checks, tmp_path, text, said):
+    office = open_office()
+    (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")
+    code, found = checks()
+    assert (code, found["settings"]["grade"], said in found["settings"]["seen"]) == (1, "bad", True)
+    assert found["python"]["grade"] == "ok"
+    assert {found[n]["grade"] for n in ("merchants", "ledger", "target", "tokens")} == {"skipped"}
+    code, found = checks(
+        "--api-base", office.sim.base, "--ledger", "other.db", "--merchants", "merchants.csv"
+    )
+    assert [found[n]["grade"] for n in ("settings", "merchants", "ledger", "target", "clock")] == [
+        "bad",
+        *["ok"] * 4,
+    ]
+
+
+def test_with_a_broken_variable_too(open_office, checks, monkeypatch):
+    open_office()
+    monkeypatch.setenv("TCB_OPS_LANG", "klingon")
+    code, found = checks()
+    assert (code, found["settings"]["grade"]) == (1, "bad")
+
+
+@pytest.mark.parametrize(
+    ("ail", "check", "grade", "seen"),
+    [
+        (lambda office: (office.folder / "tokens.csv").chmod(0o644), "secrets", "warning", "tokens.csv"),
+        (lambda office: (office.folder / "tokens.csv").unlink(), "tokens", "bad", "tokens.csv"),
+        (lambda office: (office.folder / "tokens.csv").write_text("x"), "tokens", "bad", "access_token"),
+        (lambda office: office.keep_tokens("wxbooks"), "tokens", "warning", "wxtea"),
+        (lambda office: office.keep_tokens("wxother"), "tokens", "bad", "wxtea"),
+        (lambda office: office.file.unlink(), "merchants", "bad", "is not there"),
+        (lambda office: office.file.write_text("appid,name\n"), "merchants", "bad", "1 problem"),
+        (lambda office: (office.folder / "ledger.db").write_text("text " * 99), "ledger", "bad", "SQLite"),
+        (lambda office: office.sim.revoke("wxtea"), "address", "warning", "61003"),
+        (lambda office: office.sim.expire("wxtea"), "address", "bad", "refused"),
+    ],
+    ids=[
+        "modes",
+        "no tokens",
+        "no CSV",
+        "one without",
+        "none with one",
+        "no merchants",
+        "no env",
+        "ledger",
+        "revoked",
+        "expired",
+    ],
+)
+def test_each_ailment_has_its_mend(open_office, checks, ail, check, grade, seen):
+    ail(open_office())
+    code, found = checks()
+    assert (code, found[check]["grade"]) == (int(grade == "bad"), grade), found[check]
+    assert seen in found[check]["seen"]
+    others = {name for name, one in found.items() if one["grade"] == "bad"} - {check}
+    assert others == set()
+
+
+def test_an_unfinished_run_is_pointed_at(open_office, checks, capsys):
+    office = open_office()
+    (office.folder / "list.csv").write_text("env,path\ntea-1,a\nbooks-1,a\n", encoding="utf-8")
+    office.sim.refuse_ip()
+    assert run_command(["links", "list.csv", "--patience", "1"]) == 3
+    office.sim.refuse_ip(refused=False)
+    code, found = checks()
+    assert (code, found["ledger"]["grade"]) == (0, "warning")
+    assert "1 unfinished" in found["ledger"]["seen"]
+
+
+# --- --live ----------------------------------------------------------------------------------------------------
+
+
+def record(folder):
+    (file,) = folder.glob("doctor-live-*.json")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    return json.loads(file.read_text("utf-8"))
+
+
+def steps(out):
+    return {step["step"]: step["good"] for step in json.loads(out)["steps"]}
+
+
+ALL_GOOD = {"link": True, "upload": True, "confirm": True, "content_type": True, "delete": True}
+
+
+def test_live_puts_a_file_up_fetches_it_back_and_deletes_it(open_office, doctor, tmp_path):
+    office = open_office()
+    code, out, _ = doctor("--live", "tea-1", "--json")
+    assert (code, steps(out)) == (0, ALL_GOOD)
+    assert office.sim.objects == {}
+    kept = record(tmp_path)
+    assert kept["left_behind"] is None
+    assert [one["status"] for one in kept["exchanges"]] == [
+        *(200, 204, 403, 200, 200),
+        *(204, 200, 200),
+        *(200, 200, 200),
+    ]
+    assert [(one["number"], one["known"]) for one in kept["settled"]] == [(n, True) for n in (1, 2, 3, 4)]
+    types = next(step["en"] for step in kept["steps"] if step["step"] == "content_type")
+    assert (
+        "sent as image/svg+xml, served as image/svg+xml; not sent, served as application/octet-stream"
+        in types
+    )
+    said = [one["seen"]["en"] for one in kept["settled"]]
+    assert f"post\\n/7465-tea-1-1258717764/{kept['path']}\\n\\n\\n" in said[0]
+    assert "file_id ends in the path" in said[0]
+    assert said[1].startswith("HTTP 204 without success_action_status, a body of 0 B; ETag quoted")
+    assert "900 s" in said[2]
+    assert "/tcb/uploadfile: daily_limit 0" in said[3]
+    assert "/api_authorizer_token: daily_limit" in said[3]
+
+
+def test_live_shows_steps_and_what_they_settle(open_office, doctor):
+    open_office()
+    code, out, _ = doctor("--live", "tea-1", "--lang", "zh")
+    assert code == 0
+    for said in (
+        "已删除：没有遗留",
+        "1. 参与签名的 pathname",
+        "4. 每日调用上限",
+        "SIMULATED 演练",
+        "doctor-live-tea-1-",
+    ):
+        assert said in out
+
+
+def test_live_in_an_environment_of_the_platforms_own_goes_through_componenttcb(open_office, doctor, tmp_path):
+    office = open_office([TEA, OWN])
+    code, out, _ = doctor("--live", "own-1", "--json")
+    assert (code, steps(out), office.sim.objects) == (0, ALL_GOOD, {})
+    paths = [
+        one["request"]["url"]["address"].removeprefix(office.sim.base)
+        for one in record(tmp_path)["exchanges"]
+    ]
+    assert [path for path in paths if "tcb/" in path and "doctor" not in path] == [
+        "/componenttcb/uploadfile",
+        "/componenttcb/batchdownloadfile",
+        "/componenttcb/batchdownloadfile",
+        "/componenttcb/batchdeletefile",
+    ]
+
+
+ECHO = "no such thing for token-of-wxtea, access_token=token-of-wxtea"
+FAILS = {
+    "no download": (Fault(step=Step.DOWNLOAD, errcode=-503001, errmsg=ECHO), {"confirm"}),
+    "download reset": (Fault(step=Step.DOWNLOAD, reset=Reset.BEFORE), {"confirm"}),
+    "etag": (Fault(step=Step.STORE, etag=Etag.WRONG), {"upload"}),
+    "answer of the upload lost": (Fault(step=Step.STORE, calls=((1, 1),), reset=Reset.MIDDLE), {"upload"}),
+    "first delete lost": (Fault(step=Step.DELETE, calls=((1, 1),), reset=Reset.BEFORE), set()),
+}
+
+
+@pytest.mark.parametrize(("fault", "bad"), FAILS.values(), ids=FAILS.keys())
+def test_live_leaves_nothing_behind_even_when_a_step_fails(open_office, doctor, tmp_path, fault, bad):
+    office = open_office(faults=[fault])
+    code, out, _ = doctor("--live", "tea-1", "--json")
+    assert {name for name, good in steps(out).items() if not good} == bad
+    assert code == int(bool(bad))
+    assert steps(out)["delete"]
+    assert office.sim.objects == {}
+    assert record(tmp_path)["left_behind"] is None
+
+
+def test_live_takes_an_etag_that_is_no_md5_for_what_it_is(open_office, doctor, tmp_path):
+    open_office(faults=[Fault(step=Step.STORE, etag=Etag.OPAQUE)])
+    code, out, _ = doctor("--live", "tea-1", "--json")
+    assert (code, steps(out)) == (0, ALL_GOOD)
+    assert ": no MD5. Headers:" in record(tmp_path)["settled"][1]["seen"]["en"]
+
+
+def test_live_says_what_it_could_not_delete_and_where(open_office, doctor, tmp_path):
+    office = open_office(faults=[Fault(step=Step.DELETE, errcode=-503002)])
+    code, out, _ = doctor("--live", "tea-1")
+    assert code == 1
+    assert len(office.sim.objects) == 1
+    kept = record(tmp_path)
+    assert kept["left_behind"].endswith(kept["path"])
+    assert "Not deleted" in out
+    assert kept["path"] in out
+
+
+def test_live_ends_early_where_there_is_no_link(open_office, doctor, tmp_path):
+    office = open_office(environments=[Environment("tea-1", EnvStatus.HALTED)])
+    code, out, _ = doctor("--live", "tea-1")
+    assert (code, office.sim.stats["store_calls"], office.sim.objects) == (1, 0, {})
+    assert "-501005" in out
+    assert {one["known"] for one in record(tmp_path)["settled"]} == {False}
+
+
+def test_live_says_the_platforms_own_quota_is_the_platforms(open_office, doctor):
+    open_office([TEA, OWN], faults=[Fault(env=OWN.env, errcode=45009)])
+    code, out, _ = doctor("--live", "own-1", "--lang", "en")
+    assert (code, "The platform's own calls for today" in " ".join(out.split())) == (1, True)
+    assert "/componenttcb/uploadfile" in out
+
+
+def test_live_is_stopped_by_what_stops_everybody(open_office, doctor, tmp_path):
+    office = open_office()
+    office.sim.refuse_ip()
+    code, out, err = doctor("--live", "tea-1")
+    assert (code, out, "61004" in err) == (3, "", True)
+    assert list(tmp_path.glob("doctor-live-*")) == []
+
+
+def test_live_renews_a_refused_token_as_a_run_does(open_office, doctor, tmp_path):
+    office = open_office()
+    fresh = office.sim.rotate("wxtea")
+    tokens = tmp_path / "tokens.csv"
+    tokens.write_text(tokens.read_text().replace("token-of-wxtea", fresh))
+    code, out, _ = doctor("--live", "tea-1", "--json")
+    assert (code, steps(out)) == (0, ALL_GOOD)
+    assert fresh not in json.dumps(record(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--live", "nowhere"), "nowhere"),
+        (("--live", "tea-1", "--appid", "wxbooks"), "wxbooks"),
+        (("--live", "gone-1"), "has left"),
+        (("--live", "tea-1", "--where", "name=城南书店"), "--where"),
+        (("--appid", "wxtea"), "--live"),
+        (("--yes",), "--live"),
+        (("--live", "own-1"), "component_appid"),
+        (("--live", "tea-1", "--api-base", "https://api.weixin.qq.com"), "--yes"),
+    ],
+    ids=[
+        "unknown env",
+        "other appid",
+        "left",
+        "narrowed",
+        "appid alone",
+        "yes alone",
+        "no component",
+        "not asked",
+    ],
+)
+def test_live_refuses_before_anything_is_sent(open_office, doctor, monkeypatch, words, said):
+    office = open_office([TEA, BOOKS])
+    with office.file.open("a", encoding="utf-8") as file:
+        file.write("wxtea,茶语小铺,own-1,platform\n")
+    text = office.file.read_text("utf-8").splitlines()
+    lines = [text[0] + ",status", *(f"{line}," for line in text[1:]), "wxgone,旧店,gone-1,,left", ""]
+    office.file.write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setenv("TCB_OPS_TOKENS__COMPONENT_APPID", "")
+    code, out, err = doctor(*words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert office.sim.stats["link_calls"] == 0
+
+
+@pytest.mark.slow
+def test_live_without_a_terminal_needs_yes_and_with_one_the_word(open_office, tmp_path):
+    open_office()
+    words = [
+        sys.executable,
+        "-m",
+        "tcb_ops",
+        "doctor",
+        "--live",
+        "tea-1",
+        "--api-base",
+        "https://127.0.0.2.invalid",
+    ]
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(words, cwd=tmp_path, stdin=theirs, stderr=subprocess.PIPE, text=True) as asked:
+            os.write(ours, b"n\n")
+            _, said = asked.communicate(timeout=60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (asked.returncode, "Nothing was sent" in said, "茶语小铺" in said) == (2, True, True)
+
+
+@pytest.mark.kill
+def test_live_deletes_before_it_ends_at_ctrl_c(open_office, tmp_path, until):
+    office = open_office(faults=[Fault(step=Step.DOWNLOAD, delay=1.5)])
+    words = [sys.executable, "-m", "tcb_ops", "doctor", "--live", "tea-1"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: office.sim.stats["download"] or office.sim.stats["store_calls"] >= 2)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "deleted first" in said
+    assert "Traceback" not in said
+    assert office.sim.objects == {}

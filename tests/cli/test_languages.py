@@ -1,0 +1,108 @@
+"""Everything that a command says, it says in the language that was asked for."""
+
+import re
+
+import pytest
+from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
+
+from tcb_ops.simulator import Fault
+from tcb_ops.simulator.faults import Step
+
+TROUBLE = [
+    Fault(env=TEA.env, path="banner/1.png", errcode=40097),
+    Fault(env=TEA_TEST.env, path="banner/1.png", step=Step.STORE, code="PaymentRequired"),
+    Fault(env=BOOKS.env, errcode=85088),
+]
+COMMANDS = {
+    "check": ("check", "list.csv"),
+    "check --root": ("check", "list.csv", "--root", "files"),
+    "links": ("links", "list.csv"),
+    "upload": ("upload", "list.csv", "--root", "files"),
+    "dry run": ("upload", "list.csv", "--root", "files", "--dry-run", "--rate", "1"),
+    "where": ("links", "list.csv", "--where", "appid=wxtea"),
+    "away": ("links", "list.csv", "--new-run", "--api-base", "http://127.0.0.1:9", "--patience", "0.1"),
+    "runs": ("runs",),
+    "show": ("show",),
+    "row": ("show", "--line", "3"),
+    "errcodes": ("errcodes",),
+    "report": ("report",),
+    "explain": ("explain", "61007"),
+    "missing file": ("check", "nope.csv"),
+    "no run": ("show", "nope"),
+    "unknown option": ("runs", "--colour"),
+    "unknown command": ("frobnicate",),
+    "no argument": ("upload",),
+    "one argument too many": ("check", "a.csv", "b.csv"),
+    "no value": ("runs", "--note"),
+    "bad choice": ("check", "list.csv", "--on-bad", "ignore"),
+    "bad number": ("links", "list.csv", "--concurrency", "many"),
+    "number out of range": ("links", "list.csv", "--attempts", "0"),
+    "rate out of range": ("links", "list.csv", "--rate", "0"),
+    "flag with a value": ("runs", "--json=1"),
+    "bad where": ("links", "list.csv", "--where", "stage"),
+    "bad column": ("links", "list.csv", "--column", "path"),
+    "bad ledger": ("runs", "--ledger", "list.csv"),
+    "bad tokens": ("links", "list.csv", "--tokens", "list.csv"),
+    "bad target": ("links", "list.csv", "--api-base", "http://example.com"),
+    "no settings": ("runs", "--config", "nope.toml"),
+    "unknown code": ("explain", "nonsense"),
+    "bad list": ("check", "bad.csv"),
+}
+
+
+@pytest.fixture
+def worked(open_desk):
+    desk = open_desk(many(TEA, TEA_TEST, BOOKS, rows=6), TROUBLE, lang="zh")
+    wrong = [
+        ("nope", "/a//b/../c\x1b.png"),
+        (TEA.env, ""),
+        (TEA.env, "字" * 300),
+        ("", "x"),
+        (TEA.env, "y"),
+        (TEA.env, "y"),
+    ]
+    write_csv(desk.folder / "bad.csv", ("env", "path"), wrong)
+    assert desk.upload().code == 1
+    return desk
+
+
+def test_asked_for_chinese_no_english_sentence_is_left(worked):
+    english = {name: worked.in_english(said) for name, said in all_said(worked, "zh").items()}
+    assert {name: found for name, found in english.items() if found} == {}
+
+
+def test_asked_for_english_no_chinese_sentence_is_left(worked):
+    own = "茶语小铺城南书店备注第行字"  # the operator's own words
+    chinese = {}
+    for name, said in all_said(worked, "en").items():
+        text = re.sub(
+            "「.*?」|小程序云开发管理|云开发|path=云端路径", "", said
+        )  # names on consoles, an example
+        if any("\u4e00" <= character <= "\u9fff" and character not in own for character in text):
+            chinese[name] = text
+    assert chinese == {}
+
+
+def all_said(desk, lang):
+    said = {}
+    for name, (command, *more) in COMMANDS.items():
+        found = desk(command, "--lang", lang, *more)
+        said[name] = found.out + found.err
+        assert said[name], name
+    return said
+
+
+@pytest.mark.parametrize("words", [("--lang", "zh"), ("--lang=zh",)])
+def test_the_language_asked_for_holds_for_errors_before_the_settings_are_read(open_desk, words):
+    desk = open_desk(many(TEA, rows=1))
+    assert "没有这个设置文件" in desk("runs", "--config", "nope.toml", *words).err
+    assert "没有 --colour 这个选项" in desk("runs", "--colour", *words).err
+
+
+def test_the_language_of_the_environment_holds_where_none_is_asked_for(open_desk, monkeypatch):
+    desk = open_desk(many(TEA, rows=1))
+    (desk.folder / "tcb-ops.toml").unlink()
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert "没有这个设置文件" in desk("runs", "--config", "nope.toml").err
+    monkeypatch.setenv("TCB_OPS_LANG", "en")
+    assert "no such settings file" in desk("runs", "--config", "nope.toml").err

@@ -1,0 +1,147 @@
+"""diff and verify as commands: what they print, and how they end."""
+
+import json
+import re
+
+import pytest
+from workspace import BOOKS, TEA, TEA_TEST, many
+
+import tcb_ops as tcb
+from tcb_ops.simulator import Fault
+
+
+@pytest.fixture
+def two_runs(open_desk):
+    """A desk with two runs: BOOKS was refused in the first, a row of TEA is in the second."""
+    faults = [
+        Fault(env=BOOKS.env, errcode=-501007, calls=((1, 1),)),
+        Fault(env=TEA.env, path="banner/2.png", errcode=40097, calls=((2, 2),)),
+    ]
+    desk = open_desk(many(TEA, BOOKS, rows=5), faults)
+    older = desk.upload("--json", "--out", "older").json["run"]
+    newer = desk.upload("--json", "--out", "newer", "--new-run").json["run"]
+    return desk, older, newer
+
+
+def test_diff_tells_what_broke_and_what_was_mended(two_runs):
+    desk, older, newer = two_runs
+    said = desk("diff", older, newer)
+    assert said.code == 1
+    for words in ("Newly broken · 1 row", "40097", TEA.name, "Mended · 5 rows", "-501007", BOOKS.name):
+        assert words in said.out
+    found = desk("diff", older[:-1], "latest", "--json").json
+    assert (found["older"]["run"], found["newer"]["run"]) == (older, newer)
+    assert found["counts"] == {
+        "newly_broken": 1, "still_broken": 0, "mended": 5, "only_in_newer": 0, "only_in_older": 0,
+        "unfinished": 0, "still_good": 4,
+    }  # fmt: skip
+    assert set(found) == {"older", "newer", "kind", "target", "counts", "changes"}
+    assert found["changes"][0] == {
+        "change": "newly_broken", "appid": TEA.appid, "merchant": TEA.name, "env": TEA.env, "before": "",
+        "after": "40097", "rows": 1,
+    }  # fmt: skip
+    zh = desk("diff", older, newer, "--lang", "zh")
+    assert desk.in_english(zh.out) == []
+    assert desk("diff", newer, newer).code == 0
+
+
+def test_diff_is_what_the_library_gives_and_the_page_shows(two_runs):
+    desk, older, newer = two_runs
+    settings = desk.shop.settings
+    found = tcb.diff(older, settings=settings)
+    assert found.to_json() == desk("diff", older, newer, "--json").json
+    run = tcb.open_run(newer, settings=settings)
+    assert run.changes() == found
+    assert tcb.open_run(older, settings=settings).changes() is None
+    assert older in (desk.folder / "newer" / "report.html").read_text(encoding="utf-8")
+    assert {str(name): str(kind) for name, kind in found.frame().dtypes.items()} == {
+        **dict.fromkeys(("change", "merchant", "appid", "env", "before", "after"), "string"), "rows": "Int64",
+    }  # fmt: skip
+    assert {line.errcode for line in tcb.history(2, settings=settings).lines} == {-501007, 40097}
+
+
+@pytest.mark.parametrize(("words", "said"), [(("none", "latest"), "no run 'none'"), (("latest",), "RUN")])
+def test_diff_of_a_run_that_is_not_there_is_a_usage_error(two_runs, words, said):
+    desk, _, _ = two_runs
+    found = desk("diff", *words)
+    assert (found.code, found.out) == (2, "")
+    assert said in found.err
+
+
+def test_runs_of_different_targets_are_not_compared(two_runs):
+    desk, older, _ = two_runs
+    away = ("--api-base", "http://127.0.0.1:9", "--patience", "0.1")
+    other = desk.upload("--json", *away).json["run"]
+    said = desk("diff", older, other)
+    assert (said.code, said.out) == (2, "")
+    assert "different targets" in said.err
+    same = desk("diff", other, other)
+    assert same.code == 0
+    assert "unfinished" in same.err
+
+
+def test_a_report_is_verified_then_tampered_with_then_not(two_runs):
+    desk, _, newer = two_runs
+    good = desk("verify", "newer")
+    assert good.code == 0
+    assert f"Nothing differs in the report of run {newer}." in good.out
+    assert "list.csv is the list that was read" in good.out
+    found = desk("verify", "newer", "--json").json
+    assert found["good"] is True
+    assert {check["state"] for check in found["checks"]} == {"same"}
+    results = desk.folder / "newer" / "results.csv"
+    results.write_bytes(results.read_bytes().replace(b"refused", b"uploaded", 1))
+    bad = desk("verify", "newer")
+    assert bad.code == 1
+    assert re.search(r"DIFFERS +results\.csv +was changed after the export", bad.out)
+    assert "Line 4 of results.csv, the row of line 4 of the list (banner/2.png)" in " ".join(bad.out.split())
+    zh = desk("verify", "newer", "--lang", "zh")
+    assert zh.code == 1
+    assert desk.in_english(zh.out) == []
+
+
+def test_without_its_ledger_a_report_is_verified_as_far_as_it_goes_and_none_is_made(two_runs):
+    desk, _, _ = two_runs
+    said = desk("verify", "newer", "--ledger", "gone.db")
+    assert said.code == 0
+    assert "Not checked: rows." in said.out
+    assert not (desk.folder / "gone.db").exists()
+
+
+@pytest.mark.parametrize("folder", ["files", "nowhere", "list.csv"])
+def test_a_folder_without_a_report_is_a_usage_error(two_runs, folder):
+    desk, _, _ = two_runs
+    said = desk("verify", folder)
+    assert (said.code, said.out) == (2, "")
+    assert "holds no report of tcb-ops" in said.err
+
+
+def test_a_final_report_is_verified_with_its_retries(two_runs):
+    desk, _, newer = two_runs
+    assert desk("retry", newer, "--out", "again").code == 0
+    assert desk("report", newer, "--final", "--out", "final").code == 0
+    told = json.loads((desk.folder / "final" / "manifest.json").read_text(encoding="utf-8"))
+    assert len(told["retries"]) == 1
+    assert desk("verify", "final").code == 0
+    assert desk("verify", "newer").code == 0
+
+
+def test_only_the_environments_of_the_list_are_compared(open_desk):
+    desk = open_desk(many(TEA, TEA_TEST, rows=3))
+    older = desk.upload("--json").json["run"]
+    newer = desk.upload("--json", "--limit", "2").json["run"]
+    found = desk("diff", older, newer, "--json")
+    assert found.code == 0
+    assert found.json["counts"]["only_in_older"] == 4
+
+
+def test_a_report_of_a_run_that_goes_on_says_as_of_when(open_desk):
+    desk = open_desk(many(TEA, rows=3))
+    away = ("--api-base", "http://127.0.0.1:9")
+    assert desk.upload("--patience", "0.1", *away).code == 3
+    said = desk("report", "--out", "so-far", *away)
+    assert said.code == 0
+    assert re.search(r"is unfinished: this shows it as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said.err)
+    told = json.loads((desk.folder / "so-far" / "manifest.json").read_text(encoding="utf-8"))
+    assert (told["finished_at"], told["counts"]) == (None, {"pending": 3})
+    assert desk("verify", "so-far").code == 0

@@ -1,0 +1,215 @@
+"""simulate and demo: what a new operator tries first."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import pytest
+from workspace import BOOKS, TEA, many
+
+import tcb_ops
+from tcb_ops.cli.main import run
+
+SIMULATE = ("simulate", "--merchants", "merchants.csv", "--tokens", "tokens.csv", "--port", "0")
+
+
+def ask(base, token, env):
+    answer = httpx.post(
+        f"{base}/tcb/uploadfile",
+        params={"access_token": token},
+        json={"env": env, "path": "a.png"},
+        trust_env=False,
+    )
+    return answer.json()["errcode"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_simulate_says_its_base_first_and_ends_with_0(open_desk, number):
+    desk = open_desk(many(TEA, rows=1))
+    with desk.process(*SIMULATE) as process:
+        base = process.stdout.readline().strip()
+        assert base.startswith("http://127.0.0.1:")
+        assert ask(base, f"token-of-{TEA.appid}", TEA.env) == 0
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert f"use --api-base {base}" in err
+
+
+@pytest.mark.slow
+def test_simulate_serves_exactly_those_merchants_tokens_and_faults(open_desk):
+    desk = open_desk(many(TEA, rows=1), merchants=[TEA])
+    (desk.folder / "faults.toml").write_text(
+        f'[[fault]]\nenv = "{TEA.env}"\npath = "bad*"\nerrcode = 85088\n', "utf-8"
+    )
+    (desk.folder / "list.csv").write_text(
+        f"env,path,file\n{TEA.env},a.png,0.bin\n{TEA.env},bad.png,0.bin\n", "utf-8"
+    )
+    with desk.process(*SIMULATE, "--faults", "faults.toml", "--store", "kept") as process:
+        base = process.stdout.readline().strip()
+        assert ask(base, f"token-of-{TEA.appid}", BOOKS.env) != 0
+        assert ask(base, "another", TEA.env) == 40001
+        said = desk("upload", "list.csv", "--root", "files", "--api-base", base, "--json")
+        assert said.json["counts"] == {"uploaded": 1, "refused": 1}
+        assert said.json["target"] == base
+        process.terminate()
+        process.communicate(timeout=60)
+    kept = [file for file in (desk.folder / "kept").rglob("*") if file.is_file()]
+    assert [file.read_bytes() for file in kept] == [(desk.folder / "files" / "0.bin").read_bytes()]
+
+
+@pytest.mark.slow
+def test_simulate_needs_no_tokens_where_its_plan_plays_the_platform(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    said = desk("simulate", "--merchants", "merchants.csv")
+    assert (said.code, said.out) == (2, "")
+    assert "--tokens FILE, or a fault plan whose [component]" in said.err
+    platform = '[component]\nappid = "wxc"\nsecret = "practice-secret"\nticket = "practice-ticket"\n'
+    (desk.folder / "faults.toml").write_text(platform, "utf-8")
+    words = ("simulate", "--merchants", "merchants.csv", "--port", "0", "--faults", "faults.toml")
+    with desk.process(*words) as process:
+        base = process.stdout.readline().strip()
+        answer = httpx.post(
+            f"{base}/cgi-bin/component/api_component_token",
+            json={
+                "component_appid": "wxc",
+                "component_appsecret": "practice-secret",
+                "component_verify_ticket": "practice-ticket",
+            },
+            trust_env=False,
+        )
+        assert set(answer.json()) == {"component_access_token", "expires_in"}
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_simulate_refuses_what_it_cannot_serve(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    (desk.folder / "bad.toml").write_text("[[fault]]\nerrcod = 1\n", "utf-8")
+    taken = str(desk.shop.sim.port)
+    for words, told in (
+        ((*SIMULATE[:-1], taken), f"Port {taken} is in use"),
+        ((*SIMULATE, "--faults", "bad.toml"), "errcod"),
+        ((*SIMULATE, "--faults", "nope.toml"), "nope.toml"),
+        (("simulate", "--merchants", "nope.csv", "--tokens", "tokens.csv"), "nope.csv"),
+        (("simulate", "--merchants", "merchants.csv", "--tokens", "nope.csv"), "nope.csv"),
+        (("simulate", "--merchants", "merchants.csv", "--tokens", "tokens.csv", "--port", "70000"), "--port"),
+    ):
+        said = desk(*words)
+        assert (said.code, said.out) == (2, ""), words
+        assert told in said.err
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch, capsys, lang, find_english):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2 if lang == "en" else 1):
+        assert run(["demo", "--lang", lang]) == 0
+        said = capsys.readouterr()
+    assert (find_english(said.out + said.err) == []) == (lang == "zh")
+    assert [file.name for file in tmp_path.iterdir()] == ["demo-report"]
+    report = tmp_path / "demo-report"
+    manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["simulated"] is True
+    for name, known in manifest["files"].items():
+        assert hashlib.sha256((report / name).read_bytes()).hexdigest() == known["sha256"]
+    with (report / "results.csv").open(encoding="utf-8-sig", newline="") as lines:
+        outcomes = [row["tcb_outcome"] for row in csv.DictReader(lines)]
+    assert {o: outcomes.count(o) for o in set(outcomes)} == manifest["counts"]
+    assert "SIMULATED" in (report / "report.html").read_text(encoding="utf-8")
+    assert [word for word in ("85088", "61007", "星河影院", str(report)) if word not in said.out] == []
+    assert "4/4" in said.err
+
+
+def test_demo_leaves_a_folder_of_somebody_elses_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo-report").mkdir()
+    (tmp_path / "demo-report" / "mine.txt").write_text("mine", "utf-8")
+    assert run(["demo"]) == 2
+    assert "demo-report" in capsys.readouterr().err
+    assert (tmp_path / "demo-report" / "mine.txt").read_text("utf-8") == "mine"
+
+
+@pytest.mark.kill
+def test_demo_interrupted_is_130_and_leaves_nothing(tmp_path):
+    argv = [sys.executable, "-m", "tcb_ops", "demo", "--lang", "en"]
+    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+    env = os.environ | {"TMPDIR": str(tmp_path / "t"), "PYTHONUTF8": "1"}
+    (tmp_path / "t").mkdir()
+    with subprocess.Popen(argv, cwd=tmp_path, env=env, **kept) as process:
+        for line in process.stderr:
+            if line.startswith("3/4"):
+                process.send_signal(signal.SIGINT)
+                break
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert [file.name for file in tmp_path.rglob("*")] == ["t"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("TCB_OPS_TEST_WHEEL") != "1", reason="builds the wheel: .ci/run asks for it"
+)
+def test_the_wheel_installed_elsewhere_gives_the_demo_too(tmp_path):
+    """The wheel alone is unpacked where nothing of the checkout is in reach; its dependencies are this machine's."""
+    here = Path(tcb_ops.__file__).parent.parent
+    if not (here / "pyproject.toml").exists() or find_spec("pip") is None:
+        pytest.skip("needs the checkout and pip")
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        tmp_path / "w",
+        here,
+    ]
+    if find_spec("hatchling") is None:
+        wheel.remove("--no-build-isolation")
+    subprocess.run(wheel, check=True, capture_output=True, timeout=100)
+    (built,) = (tmp_path / "w").iterdir()
+    venv.create(tmp_path / "v", with_pip=False, symlinks=True)
+    python = tmp_path / "v" / "bin" / "python"
+    site = Path(
+        subprocess.run(
+            [python, "-c", "import site; print(site.getsitepackages()[0])"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    )
+    shutil.unpack_archive(built, site, "zip")
+    libraries = Path(httpx.__file__).parent.parent
+    (site / "libraries.pth").write_text(f"{libraries}\n", "utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = (
+        "import sys, pathlib, tcb_ops; from tcb_ops.sample import SAMPLE; "
+        f"assert pathlib.Path(tcb_ops.__file__).is_relative_to({str(site)!r}); "
+        f"assert SAMPLE.is_relative_to({str(site)!r}); from tcb_ops.cli.main import main; main()"
+    )
+    ended = subprocess.run(
+        [python, "-c", code, "demo", "--lang", "en"],
+        cwd=tmp_path / "elsewhere",
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "elsewhere" / "demo-report" / "report.html").exists()

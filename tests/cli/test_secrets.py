@@ -1,0 +1,287 @@
+"""Tokens, signatures and links stand in links.csv and nowhere else, however a command ends and however much is logged."""
+
+import csv
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from workspace import BOOKS, TEA, TEA_TEST, many
+
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.simulator import Component, Fault
+from tcb_ops.simulator.faults import Etag, Reset, Step
+
+LOUD = (
+    "import logging, sys; logging.basicConfig(level=0, stream=sys.stderr); "
+    "from tcb_ops.cli.main import main; main(sys.argv[1:])"
+)
+TOKENS = {appid: f"token-of-{appid}" for appid in (TEA.appid, BOOKS.appid)}
+TROUBLE = [
+    Fault(env=TEA.env, path="banner/1.png", errcode=40001),
+    Fault(env=TEA.env, path="banner/2.png", status=502),
+    Fault(env=TEA.env, path="banner/3.png", reset=Reset.MIDDLE),
+    Fault(env=TEA.env, path="banner/4.png", garbage=True),
+    Fault(env=TEA_TEST.env, path="banner/1.png", step=Step.STORE, code="SignatureDoesNotMatch"),
+    Fault(env=TEA_TEST.env, path="banner/2.png", step=Step.STORE, etag=Etag.WRONG),
+    Fault(env=TEA_TEST.env, path="banner/3.png", step=Step.STORE, reset=Reset.BEFORE),
+    Fault(env=BOOKS.env, errcode=85088),
+]
+PATTERNS = ("q-signature=", "q-sign-algorithm", "access_token=", "x-cos-security-token:")
+"""What a secret looks like, for links that never reached a file."""
+
+
+def secrets(desk):
+    """The tokens, and every secret part of the links in links.csv."""
+    found = set(TOKENS.values())
+    for file in desk.folder.glob("links.csv*"):
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                found |= {
+                    row[name] for name in ("url", "token", "authorization", "cos_file_id") if row.get(name)
+                }
+    return found
+
+
+def assert_kept(desk, *texts):
+    """Nothing secret in what was said, nor in any file but the token file, links.csv and the uploads themselves."""
+    mine = {"tokens.csv", "fresh.csv", "links.csv", "links.csv.part"}
+    files = [
+        file
+        for file in desk.folder.rglob("*")
+        if file.is_file() and file.name not in mine and "files" not in file.relative_to(desk.folder).parts
+    ]
+    assert any(file.name.startswith("ledger.db") for file in files)
+    for secret in (*secrets(desk), *PATTERNS):
+        assert [text for text in texts if secret in text] == [], secret
+        assert [file.name for file in files if secret.encode() in file.read_bytes()] == [], secret
+
+
+def loud(desk, *words, act=None):
+    """Run a command with every logger at its loudest; `act` may do something to the process."""
+    with desk.spawn([sys.executable, "-X", "dev", "-W", "ignore", "-c", LOUD, *words]) as process:
+        arguments = Path(f"/proc/{process.pid}/cmdline")
+        seen = arguments.read_text(encoding="utf-8") if arguments.exists() else ""
+        if act is not None:
+            act(process)
+        out, err = process.communicate(timeout=60)
+    assert [secret for secret in secrets(desk) if secret in seen] == []
+    return process.returncode, out, err
+
+
+def upload(*more):
+    return (
+        "upload",
+        "list.csv",
+        "--root",
+        "files",
+        "--backoff",
+        "0.01",
+        "--attempts",
+        "2",
+        "--verbose",
+        *more,
+    )
+
+
+def links(*more):
+    return ("links", "list.csv", "--backoff", "0.01", "--attempts", "2", "--verbose", *more)
+
+
+@pytest.fixture
+def desk(open_desk):
+    return open_desk(many(TEA, TEA_TEST, BOOKS, rows=6), TROUBLE)
+
+
+@pytest.mark.slow
+def test_in_success_refusal_and_failure(desk):
+    _, links_out, links_err = loud(desk, *links())
+    assert "DEBUG" in links_err, "the loggers are loud"
+    code, out, err = loud(desk, *upload("--json"))
+    assert code == 1
+    assert_kept(desk, links_out, links_err, out, err)
+    for words in (
+        ("show",),
+        ("show", "--path", "banner"),
+        ("errcodes",),
+        ("report", "--json"),
+        ("runs", "--json"),
+    ):
+        said = desk(*words)
+        assert_kept(desk, said.out, said.err)
+    assert len(secrets(desk)) > 10
+
+
+@pytest.mark.kill
+def test_when_a_run_is_interrupted_or_killed(desk, until):
+    for number in (signal.SIGINT, signal.SIGKILL):
+        before = desk.calls
+
+        def end(process, number=number, before=before):
+            until(lambda: desk.calls >= before + 6)
+            process.send_signal(number)
+
+        _, out, err = loud(desk, *links("--new-run", "--concurrency", "2"), act=end)
+        assert_kept(desk, out, err)
+        for part in desk.folder.glob("links.csv.part"):
+            assert part.stat().st_mode & 0o077 == 0
+            part.unlink()
+
+
+@pytest.mark.slow
+def test_when_the_token_is_refused_or_the_platform_is_away(desk):
+    desk.shop.keep_tokens({appid: f"{token}-gone" for appid, token in TOKENS.items()})
+    code, out, err = loud(desk, *links("--json"))
+    assert code == 1
+    assert_kept(desk, out, err)
+    code, out, err = loud(desk, *links("--json", "--api-base", "http://127.0.0.1:9", "--patience", "0.1"))
+    assert code == 3
+    assert_kept(desk, out, err)
+
+
+@pytest.mark.slow
+def test_when_the_program_itself_breaks(desk):
+    """A defect made on purpose, deep in a call: --verbose shows its trace, and that holds no secret."""
+    broken = LOUD.replace(
+        "from tcb_ops.cli",
+        "import tcb_ops.wechat.responses as w; w._json = None; from tcb_ops.cli",
+    )
+    with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "TypeError" in err
+    assert_kept(desk, out, err)
+
+
+# --- secrets of the token sources -----------------------------------------------------------------------------------------
+
+PLATFORM = Component("wxplatform", "PrAcTiCe-app-secret", "PrAcTiCe-ticket", rotate=True)
+OWN = Merchant("wxplatform", "平台自有", "own-env-1", owner=Owner.PLATFORM)
+KEY = "Bearer PrAcTiCe-auth-key"
+REFRESH = f"practice-refresh-token-of-{BOOKS.appid}"
+
+
+@pytest.fixture
+def platforms_desk(open_desk, monkeypatch):
+    """A platform that refreshes by itself: its secret in the environment, its ticket in a file."""
+    faults = [
+        *TROUBLE,
+        Fault(appid=BOOKS.appid, step=Step.AUTHORIZER_TOKEN, errcode=61003, errmsg=f"no {REFRESH}"),
+    ]
+    desk = open_desk(
+        many(TEA, TEA_TEST, BOOKS, rows=6),
+        faults,
+        merchants=(TEA, TEA_TEST, BOOKS, OWN),
+        component=PLATFORM,
+        tokens={},
+    )
+    (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
+    monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
+    settings(
+        desk,
+        'source = "component"',
+        "sole_owner = true",
+        f'component_appid = "{PLATFORM.appid}"',
+        'secret = "env:PRACTICE_SECRET"',
+        'ticket = "file:ticket.txt"',
+    )
+    return desk
+
+
+def settings(desk, *tokens):
+    file = desk.folder / "tcb-ops.toml"
+    head = file.read_text(encoding="utf-8").split("[tokens]")[0]
+    file.write_text("\n".join([head, "[tokens]", *tokens]), encoding="utf-8")
+
+
+def of_the_store(desk):
+    """Every token that stands in the store by now."""
+    found = [json.loads(file.read_text()) for file in (desk.folder / "tcb-ops.tokens").glob("*.json")]
+    return {
+        record[name] for record in found for name in ("access_token", "refresh_token") if record.get(name)
+    }
+
+
+def assert_planted_kept(desk, planted, *texts):
+    assert_kept(desk, *texts)
+    mine = {"ticket.txt", "links.csv", "links.csv.part"}
+    for secret in planted:
+        assert [text[:200] for text in texts if secret in text] == [], secret
+        for file in desk.folder.rglob("*"):
+            if file.is_file() and file.name not in mine and "tcb-ops.tokens" not in file.parts:
+                assert secret.encode() not in file.read_bytes(), (secret, file.name)
+
+
+@pytest.mark.slow
+def test_the_platforms_own_secrets_in_runs_that_succeed_and_fail(platforms_desk):
+    desk = platforms_desk
+    planted = {PLATFORM.secret, PLATFORM.ticket, REFRESH}
+    _, links_out, links_err = loud(desk, *links())
+    assert "DEBUG" in links_err, "the loggers are loud"
+    planted |= of_the_store(desk)
+    assert len(planted) > 4
+    assert_planted_kept(desk, planted, links_out, links_err)
+    desk.shop.sim.expire(TEA.appid)
+    _, out, err = loud(desk, *upload("--json", "--new-run"))
+    planted |= of_the_store(desk)
+    assert_planted_kept(desk, planted, out, err)
+    desk.shop.sim.refuse_ip()
+    desk.shop.sim.expire(TEA.appid)
+    code, out, err = loud(desk, *links("--new-run"))
+    assert code == 3
+    assert "61004" in err
+    assert_planted_kept(desk, planted, out, err)
+
+
+@pytest.mark.kill
+def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, until):
+    desk = platforms_desk
+    (desk.folder / "ticket.txt").write_text("PrAcTiCe-other-ticket")
+    code, out, err = loud(desk, *links())
+    assert code == 3
+    assert "61006" in err
+    assert_planted_kept(desk, {PLATFORM.secret, "PrAcTiCe-other-ticket"}, out, err)
+    (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
+    before = desk.shop.sim.stats["authorizer_token"]
+
+    def kill(process):
+        until(lambda: desk.shop.sim.stats["authorizer_token"] > before)
+        process.send_signal(signal.SIGKILL)
+
+    _, out, err = loud(desk, *links(), act=kill)
+    assert_planted_kept(desk, {PLATFORM.secret, PLATFORM.ticket} | of_the_store(desk), out, err)
+
+
+@pytest.mark.slow
+def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platforms_desk):
+    """A defect made on purpose beneath the refresh: --verbose shows its trace, and that holds no secret."""
+    desk = platforms_desk
+    broken = LOUD.replace(
+        "from tcb_ops.cli",
+        "import tcb_ops.wechat.tokens.component_client as i; i.is_token = None; from tcb_ops.cli",
+    )
+    with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "TypeError" in err
+    assert_planted_kept(desk, {PLATFORM.secret, PLATFORM.ticket}, out, err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("port", ["closed", "open"])
+def test_the_token_servers_key(open_desk, monkeypatch, port):
+    desk = open_desk(many(TEA, rows=2))
+    monkeypatch.setenv("PRACTICE_KEY", KEY)
+    base = "http://127.0.0.1:9" if port == "closed" else desk.shop.sim.base  # no token server: it answers 403
+    settings(
+        desk,
+        'source = "service"',
+        f'url = "{base}/{{appid}}?key=PrAcTiCe-query"',
+        'auth_env = "PRACTICE_KEY"',
+    )
+    code, out, err = loud(desk, *links())
+    assert code == 3
+    assert ("cannot be reached" if port == "closed" else "HTTP 403") in err
+    assert_planted_kept(desk, {KEY, "PrAcTiCe-auth-key"}, out, err)
+    assert "PrAcTiCe-query" not in out + err

@@ -1,0 +1,216 @@
+"""With a terminal: a bar, questions, Ctrl-C as a key. Without: a line now and then."""
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from contextlib import closing, contextmanager
+
+import pytest
+from workspace import BOOKS, TEA, many
+
+from tcb_ops.model import Merchant
+from tcb_ops.simulator import Fault
+
+HELD = [Fault(delay=0.02)]
+SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
+
+
+class Typed:
+    """A command on a terminal of its own; stdout is a pipe."""
+
+    def __init__(self, process, terminal):
+        self.process, self.terminal, self.seen = process, terminal, ""
+
+    def wait_for(self, words):
+        end = time.monotonic() + 60
+        while words not in self.seen:
+            assert time.monotonic() < end, self.seen
+            if not self.read():
+                raise AssertionError(self.seen)
+
+    def read(self):
+        """Read what is on the terminal by now; False once nobody writes to it."""
+        if not select.select([self.terminal], [], [], 0.05)[0]:
+            return True
+        try:
+            data = os.read(self.terminal, 65536)
+        except OSError:  # Linux: the other end is closed
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+    def type(self, text):
+        os.write(self.terminal, text.encode())
+
+    def end(self):
+        while self.read():
+            pass
+        out = self.process.stdout.read()
+        return self.process.wait(timeout=60), out
+
+
+@pytest.fixture
+def on_terminal():
+    @contextmanager
+    def opened(desk, *words):
+        ours, theirs = pty.openpty()
+        options = {"stdin": theirs, "stderr": theirs, "env": {"TERM": "xterm", "COLUMNS": "120"}}
+        try:
+            argv = [sys.executable, "-c", CONTROLLED, *words]
+            with desk.spawn(argv, start_new_session=True, **options) as process:
+                os.close(theirs)
+                theirs = -1
+                yield Typed(process, ours)
+        finally:
+            os.close(ours)
+            if theirs >= 0:
+                os.close(theirs)
+
+    return opened
+
+
+CONTROLLED = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from tcb_ops.cli.main import main
+main()
+"""
+"""The terminal is the process's own, so that a Ctrl-C typed there reaches it."""
+
+
+@pytest.mark.slow
+def test_a_bar_shows_rows_rate_and_outcomes(open_desk, on_terminal):
+    desk = open_desk(many(TEA, BOOKS, rows=60), HELD)
+    with on_terminal(desk, "upload", "list.csv", "--root", "files", "--concurrency", "8", "--json") as typed:
+        typed.wait_for("/120")
+        typed.wait_for(" uploaded")
+        code, out = typed.end()
+    assert code == 0
+    assert "rows/s" in typed.seen
+    assert json.loads(out)["counts"] == {"uploaded": 120}
+
+
+@pytest.mark.kill
+def test_ctrl_c_typed_ends_the_run_with_130_and_gives_the_terminal_back(open_desk, on_terminal):
+    desk = open_desk(many(TEA, BOOKS, rows=150), HELD)
+    with on_terminal(desk, "upload", "list.csv", "--root", "files", "--concurrency", "8", "--json") as typed:
+        typed.wait_for(" uploaded")
+        typed.type("\x03")
+        code, out = typed.end()
+    assert code == 130
+    assert desk.whole(json.loads(out), 300)["pending"] > 0
+    assert "To resume run " in typed.seen
+    assert "Traceback" not in typed.seen
+    assert typed.seen.count("\x1b[?25l") == typed.seen.count("\x1b[?25h"), "the cursor is back"
+
+
+@pytest.mark.slow
+def test_quiet_shows_no_bar(open_desk, on_terminal):
+    desk = open_desk(many(TEA, rows=20), HELD)
+    with on_terminal(desk, "upload", "list.csv", "--root", "files", "--quiet") as typed:
+        code, _ = typed.end()
+    assert (code, typed.seen) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 3)])
+def test_many_live_environments_are_asked_about(open_desk, on_terminal, answer, code):
+    """api.example.invalid never resolves: a yes ends with exit 3."""
+    desk = open_desk(many(*SIX, rows=2), merchants=SIX)
+    words = ("--api-base", "https://api.example.invalid", "--patience", "0.1")
+    with on_terminal(desk, "upload", "list.csv", "--root", "files", *words) as typed:
+        typed.wait_for("Upload to 6 live environments of https://api.example.invalid?")
+        typed.type(f"{answer}\n")
+        assert typed.end()[0] == code
+    assert ("Nothing was sent." in typed.seen) == (answer == "n")
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 2), (("--yes",), 3)])
+def test_one_live_environment_is_asked_about_on_a_terminal(open_desk, on_terminal, words, code):
+    desk = open_desk(many(TEA, rows=2))
+    live = ("--target", "https://api.example.invalid", "--patience", "0.1")
+    with on_terminal(desk, "upload", "list.csv", "--root", "files", *live, *words) as typed:
+        if not words:
+            typed.wait_for("Upload to 1 live environment of https://api.example.invalid? [y/N]")
+            typed.type("n\n")
+        assert typed.end()[0] == code
+    assert typed.seen.startswith("LIVE https://api.example.invalid\r\n")
+
+
+@pytest.mark.kill
+def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal):
+    desk = open_desk(many(*SIX, rows=2), merchants=SIX)
+    with on_terminal(
+        desk, "upload", "list.csv", "--root", "files", "--api-base", "https://api.example.invalid"
+    ) as typed:
+        typed.wait_for("[y/N]: ")
+        # Python may be just about to read: a signal that comes in that instant is seen at the next key.
+        pressed = time.monotonic()
+        typed.type("\x03")
+        while typed.read():
+            if time.monotonic() - pressed > 2:
+                pressed = time.monotonic()
+                typed.type("\x03")
+        assert typed.end()[0] == 130
+    assert desk("runs", "--json").json == {"runs": []}
+
+
+@pytest.mark.slow
+def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_desk):
+    desk = open_desk(many(TEA, rows=40), [Fault(delay=0.7)])
+    with desk.process("links", "list.csv", "--concurrency", "4", "--per-env", "4") as process:
+        lines = [process.stderr.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert lines[0] == f"SIMULATED {desk.shop.sim.base}\n"
+    assert "list.csv" in lines[1]
+    assert "/40 · " in lines[2]
+    assert " linked" in lines[2]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_short_run_without_a_terminal_says_no_progress(open_desk):
+    desk = open_desk(many(TEA, rows=5))
+    said = desk.upload()
+    assert "rows/s" not in said.err
+    assert "\x1b" not in said.err + said.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_run_over_a_day_old_is_asked_about(open_desk, on_terminal, answer):
+    desk = open_desk(many(TEA, rows=3))
+    run = desk.upload("--json", "--limit", "2").json["run"]
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET created_at = created_at - 90000, finished_at = NULL")
+    before = desk.calls
+    words = ("upload", "list.csv", "--root", "files", "--limit", "2", "--json")
+    with on_terminal(desk, *words) as typed:
+        typed.wait_for(f"Run {run} of this list, begun ")
+        typed.wait_for("[y/N]: ")
+        typed.type(f"{answer}\n")
+        code, out = typed.end()
+    if answer == "y":
+        assert (code, json.loads(out)["run"]) == (0, run)
+    else:
+        assert (code, out, desk.calls) == (2, "", before)
+        assert f"--resume {run}" in typed.seen
+
+
+@pytest.mark.slow
+def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_desk):
+    desk = open_desk(many(TEA, rows=5))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
+        target = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with desk.process("links", "list.csv", "--api-base", target, "--patience", "60") as process:
+            lines = [process.stderr.readline() for _ in range(3)]
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+    assert f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s" in lines[2]

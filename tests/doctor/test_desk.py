@@ -1,0 +1,122 @@
+"""The files of a run: merchants, ledger, disk, secrets."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tcb_ops.doctor.check_result import Grade
+from tcb_ops.doctor.local_checks import (
+    look_at_ledger,
+    look_at_merchants,
+    look_at_secrets,
+    room,
+    secret_places,
+)
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.settings import TokenSettings, load_settings
+
+
+def settings(**options):
+    return load_settings(options={"api_base": "https://api.weixin.qq.com"} | options)
+
+
+@pytest.mark.parametrize(
+    ("free", "grade"),
+    [(10**9, Grade.OK), (10**9 - 1, Grade.WARNING), (10**8, Grade.WARNING), (10**8 - 1, Grade.BAD)],
+)
+def test_room_on_the_disk(tmp_path, free, grade):
+    found = room(free, tmp_path)
+    assert (found.grade, found.mend is None) == (grade, grade is Grade.OK)
+
+
+def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
+    found = look_at_ledger(settings(ledger=str(tmp_path / "new.db")))
+    assert [(f.name, f.grade) for f in found] == [("ledger", Grade.OK), ("disk", Grade.OK)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledgers_runs_are_counted(tmp_path):
+    Ledger(str(tmp_path / "own.db")).close()
+    found = look_at_ledger(settings(ledger=str(tmp_path / "own.db")))
+    assert (found[0].grade, found[0].seen.en) == (Grade.OK, f"{tmp_path / 'own.db'}: 0 runs")
+
+
+def other_program(file):
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+
+
+@pytest.mark.parametrize(
+    ("make", "seen"),
+    [
+        (other_program, "another program's database"),
+        (lambda file: file.write_text("no database at all " * 10), "not an SQLite file"),
+        (lambda file: file.mkdir(), "it is a folder"),
+        (lambda file: file.parent.rename(file.parent.parent / "moved"), "is not there"),
+    ],
+    ids=["another program's", "no database", "a folder", "no folder"],
+)
+def test_what_is_no_ledger_is_bad_with_its_mend(tmp_path, make, seen):
+    from tcb_ops.doctor.check_result import limited
+
+    folder = tmp_path / "work"
+    folder.mkdir()
+    make(folder / "ledger.db")
+    found = limited(["ledger"], lambda: look_at_ledger(settings(ledger=str(folder / "ledger.db"))), 10)[0]
+    assert (found.grade, seen in found.seen.en, bool(found.mend)) == (Grade.BAD, True, True), found
+
+
+def test_a_ledger_that_somebody_writes_to_is_well(tmp_path):
+    file = tmp_path / "own.db"
+    Ledger(str(file)).close()
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        assert look_at_ledger(settings(ledger=str(file)))[0].grade is Grade.OK
+        connection.execute("ROLLBACK")
+
+
+def test_the_merchants_file_is_counted_or_its_problems_shown(tmp_path):
+    file = tmp_path / "merchants.csv"
+    (missing,) = look_at_merchants(settings(merchants=file), ())
+    assert (missing.grade, "init" in missing.mend.en) == (Grade.BAD, True)
+    file.write_text("appid,name,env,status\nwx1,甲,e-1,\nwx1,甲,e-2,left\nwx2,乙,e-3,\n", encoding="utf-8")
+    (good,) = look_at_merchants(settings(merchants=file), ())
+    assert good.grade is Grade.OK
+    assert good.seen.en.endswith("3 lines, 2 mini programs, 3 environments, 1 of them left")
+    file.write_text("appid,name,env\n" + "wx1,,e-1\n" * 5, encoding="utf-8")
+    (bad,) = look_at_merchants(settings(merchants=file), ())
+    assert (bad.grade, bad.seen.en.count("merchants.csv:")) == (Grade.BAD, 3)
+
+
+@pytest.mark.parametrize(
+    ("base", "mode", "grade"),
+    [
+        ("https://api.weixin.qq.com", 0o600, Grade.OK),
+        ("https://api.weixin.qq.com", 0o640, Grade.BAD),
+        ("https://api.weixin.qq.com", 0o604, Grade.BAD),
+        ("http://127.0.0.1:1", 0o644, Grade.WARNING),
+    ],
+    ids=["own", "group", "others", "a rehearsal's"],
+)
+def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
+    file = tmp_path / "tokens.csv"
+    file.write_text("appid,access_token\n")
+    file.chmod(mode)
+    (found,) = look_at_secrets(settings(api_base=base, tokens={"source": "file", "file": file}))
+    assert found.grade is grade
+    assert (found.mend is None) == (grade is Grade.OK)
+    if found.mend:
+        assert found.mend.en == f"chmod -R go-rwx {file}"
+
+
+def test_files_that_hold_secrets_are_those_of_the_source_in_use(tmp_path):
+    named = {"secret": f"file:{tmp_path / 'secret'}", "ticket": "env:TICKET", "store": tmp_path / "store"}
+    assert secret_places(TokenSettings(source="component", **named)) == [tmp_path / "secret", named["store"]]
+    assert secret_places(TokenSettings(source="command")) == []
+    (tmp_path / "store").mkdir(mode=0o700)
+    kept = tmp_path / "store" / "wx1.json"
+    kept.write_text("{}")
+    kept.chmod(0o644)
+    (found,) = look_at_secrets(settings(tokens={"source": "component", **named}))
+    assert (found.grade, str(kept) in found.seen.en) == (Grade.BAD, True)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.resolve import MerchantResolver, Unresolved, caller
+from tcb_ops.model import Merchant
+
+
+def no_names(_value: str, _names: object) -> list[str]:
+    return []
+
+
+def answer(found: Merchant | Unresolved | None) -> str:
+    match found:
+        case None:
+            return "left out"
+        case Unresolved(column, message):
+            return f"{column}: {message.en}"
+        case Merchant(appid, _, env):
+            return f"{appid} {env}"
+
+
+@pytest.mark.parametrize(
+    ("defaults", "mend"),
+    [
+        ((), "say which one in a column appid, or mark the line of 甲 default=yes in the merchants file"),
+        (
+            ("甲",),
+            "say which one in a column appid, or mark the line of 乙 default=yes in the merchants file",
+        ),
+        (("甲", "乙"), "say which one in a column appid"),
+    ],
+    ids=["none has a default", "one has", "both have"],
+)
+def test_a_shared_environments_mend_is_one_that_the_merchants_file_takes(
+    defaults: tuple[str, ...], mend: str
+) -> None:
+    lines = [Merchant(f"wx{name}", name, "shared") for name in ("甲", "乙")]
+    lines += [Merchant(f"wx{name}", name, f"own-{name}", default=True) for name in defaults]
+    found = caller(Merchants(lines), "shared", "", "", no_names)
+    assert isinstance(found, Unresolved)
+    assert found.mend.en == mend
+
+
+@pytest.mark.parametrize(
+    ("env", "merchant", "appid", "expected"),
+    [
+        pytest.param("books-77aa01", "", "", "wxbooks books-77aa01", id="one of E"),
+        pytest.param(
+            "books-77aa01",
+            "whoever",
+            "",
+            "merchant: 'whoever' does not work in this row's environment",
+            id="one of E, a merchant that means nothing",
+        ),
+        pytest.param("shared-5e6f", "", "wxsoup", "wxsoup shared-5e6f", id="shared, appid says who"),
+        pytest.param("shared-5e6f", "soup & CO", "", "wxsoup shared-5e6f", id="shared, merchant says who"),
+        pytest.param("shared-5e6f", "", "", "env: several merchants share", id="shared, nobody says who"),
+        pytest.param(
+            "shared-5e6f",
+            "茶语小铺",
+            "",
+            "merchant: '茶语小铺' does not work in this row's environment",
+            id="shared, a merchant from elsewhere",
+        ),
+        pytest.param(
+            "books-77aa01", "", "wxtea", "appid: 'wxtea' does not work", id="an appid from elsewhere"
+        ),
+        pytest.param(
+            "nowhere", "", "", "env: the merchants file has no environment 'nowhere'", id="unknown env"
+        ),
+        pytest.param(
+            "nowhere",
+            "茶语小铺",
+            "",
+            "env: the merchants file has no",
+            id="unknown env beside a known merchant",
+        ),
+        pytest.param("", "城南书店", "", "wxbooks books-77aa01", id="one of M by name"),
+        pytest.param("", "WXBOOKS", "", "wxbooks books-77aa01", id="one of M by appid"),
+        pytest.param("", "茶语小铺", "", "wxtea tea-1a2b3c", id="several of M, one the default"),
+        pytest.param("", "麦田烘焙", "", "merchant: this merchant means several", id="several of M"),
+        pytest.param(
+            "", "谁", "", "merchant: the merchants file has no name or appid '谁'", id="unknown merchant"
+        ),
+        pytest.param("", "", "wxtea", "env: the environment is empty", id="empty"),
+    ],
+)
+def test_who_serves_a_row(merchants: Merchants, env: str, merchant: str, appid: str, expected: str) -> None:
+    assert answer(caller(merchants, env, merchant, appid, no_names)).startswith(expected)
+
+
+def test_a_default_line_says_who_calls_for_a_shared_environment(merchants: Merchants) -> None:
+    shared = Merchants([*merchants, Merchant("wxmain", "总店", "shared-5e6f", default=True)])
+    assert answer(caller(shared, "shared-5e6f", "", "", no_names)) == "wxmain shared-5e6f"
+
+
+def test_several_are_all_listed_with_name_and_appid(merchants: Merchants) -> None:
+    said = answer(caller(merchants, "shared-5e6f", "", "", no_names))
+    assert "shared-5e6f (老街面馆, wxnoodle), shared-5e6f (Soup & Co, wxsoup)" in said
+
+
+@pytest.mark.parametrize(
+    ("env", "merchant", "appid", "expected"),
+    [
+        pytest.param("tea-1a2b3c", "", "", "wxtea tea-1a2b3c", id="stays"),
+        pytest.param("books-77aa01", "", "", "left out", id="narrowed away"),
+        pytest.param("", "城南书店", "", "left out", id="narrowed away by name"),
+        pytest.param("shared-5e6f", "", "wxnoodle", "left out", id="the other one of a shared env"),
+        pytest.param("shared-5e6f", "", "", "env: several", id="who calls does not depend on the narrowing"),
+        pytest.param("books-77aa01", "", "wxtea", "left out", id="a fault of a row that is not asked for"),
+        pytest.param("nowhere", "", "", "env: the merchants file has no", id="absent from the whole file"),
+    ],
+)
+def test_rows_of_merchants_narrowed_away_are_left_out(
+    merchants: Merchants, env: str, merchant: str, appid: str, expected: str
+) -> None:
+    east = Merchants([m for m in merchants if ("region", "华东") in m.columns], "merchants.csv", merchants)
+    assert answer(caller(east, env, merchant, appid, no_names)).startswith(expected)
+
+
+def test_near_names_are_suggested_but_not_for_ever(merchants: Merchants) -> None:
+    callers = MerchantResolver(merchants)
+    unknown = callers.of("boks-77aa01", "", "")
+    assert isinstance(unknown, Unresolved)
+    assert "books-77aa01 (城南书店)" in unknown.mend.en
+    assert "books-77aa01 (城南书店)" in unknown.mend.zh
+    unknown = callers.of("", "茶语小店", "")
+    assert isinstance(unknown, Unresolved)
+    assert "茶语小铺" in unknown.mend.en
+    late = [callers.of(f"books-77aa0{i}x", "", "") for i in range(300)][-1]
+    assert isinstance(late, Unresolved)
+    assert "did you mean" not in late.mend.en

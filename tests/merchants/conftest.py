@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from token_server import OpenOffice, office_opener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def open_office(tmp_path: Path) -> Iterator[OpenOffice]:
+    """Open an office: `open_office(merchants, faults, accounts=…)`; it closes with the test."""
+    with ExitStack() as stack:
+        yield office_opener(stack, tmp_path)

@@ -1,0 +1,159 @@
+"""Looking at every merchant over real sockets: the simulator plays the accounts."""
+
+import pytest
+from token_server import COMPONENT
+
+import tcb_ops as tcb
+from tcb_ops.errors import OutageError, PlatformStopError
+from tcb_ops.merchants.check import begin_look, merchant_states
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.simulator import Account, Environment, EnvStatus, Fault, Step
+
+TEA = Merchant("wxtea", "茶语小铺", "tea-1")
+TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
+BOOKS = Merchant("wxbooks", "城南书店", "books-1")
+OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)
+QUICK = RunLimits(attempts=2, backoff=0.01, slow_wait=0.01)
+
+
+def codes(states):
+    return {state.merchant.env: [t.code for t in state.troubles] for state in states}
+
+
+def test_all_is_well_and_each_account_is_asked_once(open_office):
+    office = open_office([TEA, TEA_TEST, BOOKS, OWN], accounts=[Account("wxtea", daily_limit=10, used=4)])
+    states = tcb.check_merchants([TEA, TEA_TEST, BOOKS, OWN], settings=office.settings)
+    assert [state.merchant for state in states] == [TEA, TEA_TEST, BOOKS, OWN]
+    assert all(state.works for state in states)
+    assert [(s.token, s.permission, s.cloud, s.env_status) for s in states] == [
+        (True, True, True, "NORMAL"),
+        (True, True, True, "NORMAL"),
+        (True, True, True, "NORMAL"),
+        (True, None, True, "NORMAL"),
+    ]
+    assert [state.quota.left for state in states] == [6, 6, None, None]
+    asked = {
+        step: office.sim.stats[step] for step in ("env_info", "authorizer_info", "describe_envs", "quota")
+    }
+    assert asked == {"env_info": 2, "authorizer_info": 2, "describe_envs": 1, "quota": 3}
+    assert office.sim.stats["link_calls"] == 0
+
+
+def test_each_trouble_is_its_merchants_alone(open_office):
+    ill = {
+        "revoked": (Account("wx1", revoked=True), "61003"),
+        "no set": (Account("wx2", permissions=(18,)), "61007"),
+        "no cloud": (Account("wx3", cloud=False), "85088"),
+        "used up": (Account("wx4", daily_limit=5, used=5), "45009"),
+        "no token": (Account("wx5"), "no_token"),
+        "halted": (Account("wx6"), "halted"),
+        "unavailable": (Account("wx7"), "unavailable"),
+        "well": (Account("wx8"), None),
+    }
+    lines = [Merchant(account.appid, name, f"{account.appid}-env") for name, (account, _) in ill.items()]
+    stranger = Merchant("wx8", "well", "not-its-own")
+    office = open_office(
+        lines,
+        accounts=[account for account, _ in ill.values()],
+        environments=[
+            Environment("wx6-env", EnvStatus.HALTED),
+            Environment("wx7-env", EnvStatus.UNAVAILABLE),
+        ],
+    )
+    office.keep_tokens(*(f"wx{n}" for n in (1, 2, 3, 4, 6, 7, 8)), COMPONENT.appid)
+    found = codes(merchant_states(office.settings, [*lines, stranger], pace=QUICK))
+    expected = {f"{account.appid}-env": [code] if code else [] for account, code in ill.values()}
+    assert found == expected | {"not-its-own": ["not_listed"]}
+
+
+@pytest.mark.parametrize("met", ["refused", "nothing left"])
+def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_office, met):
+    used_up = [Account(COMPONENT.appid, daily_limit=5, used=5)] if met == "nothing left" else []
+    faults = [Fault(step=Step.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
+    office = open_office([TEA, OWN], accounts=used_up, faults=faults)
+    (state,) = merchant_states(office.settings, [OWN], pace=QUICK)
+    (trouble,) = state.troubles
+    assert trouble.meaning.en == "The platform's own calls for today are used up."
+    assert "/componenttcb/uploadfile" in trouble.action.en
+
+
+def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_office):
+    office = open_office([TEA, OWN], accounts=[Account("wxtea", permissions=(18,))])
+    looked = begin_look(office.with_options(component_appid=""), [TEA, OWN], pace=QUICK).result()
+    tea, own = looked.states
+    assert (tea.permission, [t.code for t in tea.troubles]) == (False, ["61007"])
+    assert [t.code for t in own.troubles] == ["no_token"]
+    assert "component_appid" in own.troubles[0].action.en
+    assert "Set component_appid" in looked.note.en
+    assert office.sim.stats["authorizer_info"] == 0
+
+
+@pytest.mark.parametrize("ill", ["not given", "refused"])
+def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_office, ill):
+    office = open_office([TEA, BOOKS])
+    if ill == "not given":
+        office.keep_tokens("wxtea", "wxbooks")
+    else:
+        office.sim.rotate(COMPONENT.appid)
+    looked = begin_look(office.settings, [TEA, BOOKS], pace=QUICK).result()
+    assert [(state.works, state.permission) for state in looked.states] == [(True, None), (True, None)]
+    assert "component token does not work" in looked.note.en
+
+
+def test_a_token_that_ran_out_is_looked_up_anew_once(open_office):
+    office = open_office([TEA])
+    office.sim.expire("wxtea")
+    (state,) = merchant_states(office.settings, [TEA], pace=QUICK)
+    assert (state.token, [t.code for t in state.troubles]) == (False, ["dead_token"])
+    assert office.sim.stats["env_info"] == 1
+
+
+def test_a_shared_environment_is_what_its_owner_is_told(open_office):
+    guest = Merchant("wxbooks", "城南书店", "tea-1")
+    office = open_office([TEA, BOOKS, guest], environments=[Environment("tea-1", EnvStatus.HALTED)])
+    assert codes(merchant_states(office.settings, [TEA, BOOKS, guest], pace=QUICK)) == {
+        "tea-1": ["halted"],
+        "books-1": [],
+    }
+
+
+def test_who_has_left_is_not_asked(open_office):
+    office = open_office([TEA, BOOKS])
+    gone = Merchant("wxbooks", "城南书店", "books-1", left=True)
+    states = merchant_states(office.settings, [TEA, gone])
+    assert [(s.works, s.troubles) for s in states] == [(True, ()), (False, ())]
+    assert office.sim.stats["env_info:wxbooks"] == 0
+
+
+def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_office):
+    faults = [
+        Fault(appid="wxtea", step=Step.ENV_INFO, calls=((1, 1),), errcode=-1),
+        Fault(appid="wxbooks", step=Step.ENV_INFO, status=502),
+    ]
+    office = open_office([TEA, BOOKS], faults)
+    assert codes(merchant_states(office.settings, [TEA, BOOKS], pace=QUICK)) == {
+        "tea-1": [],
+        "books-1": ["no_answer"],
+    }
+
+
+def test_what_stops_everybody_stops_the_look(open_office):
+    office = open_office([TEA, BOOKS])
+    office.sim.refuse_ip()
+    with pytest.raises(PlatformStopError, match="61004"):
+        merchant_states(office.settings, [TEA, BOOKS], pace=QUICK)
+
+
+def test_nobody_there_stops_the_look(open_office):
+    office = open_office([TEA])
+    nowhere = office.settings.model_copy(update={"api_base": "http://127.0.0.1:1"})
+    with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:1"):
+        merchant_states(nowhere, [TEA], pace=QUICK)
+
+
+def test_progress_counts_the_mini_programs(open_office):
+    office = open_office([TEA, TEA_TEST, BOOKS])
+    seen = []
+    merchant_states(office.settings, [TEA, TEA_TEST, BOOKS], progress=lambda *at: seen.append(at))
+    assert seen == [(1, 2), (2, 2)]

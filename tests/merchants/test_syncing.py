@@ -1,0 +1,71 @@
+"""Asking who has authorized the platform: the list whole or not at all, and whose trouble is whose."""
+
+import asyncio
+import json
+
+import pytest
+from scripted import Server, always
+from token_server import COMPONENT
+
+from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
+from tcb_ops.merchants.asking import TransportFailure
+from tcb_ops.merchants.sync import begin_sync
+from tcb_ops.model import Merchant
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.simulator import Fault, Step
+
+TEA = Merchant("wxtea", "茶语小铺", "tea-1")
+BOOKS = Merchant("wxbooks", "城南书店", "books-1")
+QUICK = RunLimits(attempts=2, backoff=0.01, slow_wait=0.01)
+
+
+def test_who_is_looked_at_may_be_narrowed_but_who_is_there_is_known(open_office):
+    office = open_office([TEA, BOOKS])
+    seen = []
+    found = begin_sync(office.settings, only={"wxtea"}, progress=lambda *at: seen.append(at)).result()
+    assert found.appids == {"wxtea", "wxbooks"}
+    assert [(one.appid, one.name, [e.env for e in one.environments]) for one in found.authorizers] == [
+        ("wxtea", "茶语小铺", ["tea-1"])
+    ]
+    assert seen == [(1, 1)]
+    assert office.sim.stats["env_info"] == 1
+
+
+@pytest.mark.parametrize(
+    "listed", [[], [{"authorizer_appid": "wxtea"}]], ids=["no page", "the same page again and again"]
+)
+def test_a_list_that_is_short_of_its_own_total_is_no_list(open_office, listed):
+    office = open_office([TEA])
+
+    async def sync():
+        answer = json.dumps({"total_count": 3, "list": listed}).encode()
+        async with Server(always(answer)) as server:
+            settings = office.settings.model_copy(update={"api_base": server.base})
+            return await asyncio.wrap_future(begin_sync(settings, pace=QUICK))
+
+    with pytest.raises(StoppedError, match="3 merchants have authorized it, but listed"):
+        asyncio.run(sync())
+
+
+def test_a_component_token_that_dies_on_the_way_stops_the_sync(open_office):
+    office = open_office([TEA, BOOKS], [Fault(step=Step.AUTHORIZER_INFO, errcode=42001)])
+    with pytest.raises(PlatformStopError, match=COMPONENT.appid):
+        begin_sync(office.settings, pace=QUICK).result()
+
+
+def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_office):
+    faults = [
+        Fault(appid="wxtea", step=step, errcode=61003) for step in (Step.AUTHORIZER_INFO, Step.ENV_INFO)
+    ]
+    office = open_office([TEA, BOOKS], faults)
+    books, tea = begin_sync(office.settings, pace=QUICK).result().authorizers
+    assert (books.name, len(books.environments)) == ("城南书店", 1)
+    assert isinstance(tea.environments, TransportFailure)
+    assert (tea.name, tea.environments.code) == ("", "61003")
+
+
+def test_without_a_component_appid_nothing_is_asked(open_office):
+    office = open_office([TEA])
+    with pytest.raises(SettingsError, match="component_appid"):
+        begin_sync(office.with_options(component_appid=""))
+    assert not office.sim.stats

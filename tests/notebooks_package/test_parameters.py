@@ -1,0 +1,96 @@
+"""The `parameters` cell and what a command line says about it."""
+
+import pytest
+
+from tcb_ops.errors import UsageError
+from tcb_ops.notebooks.parameters import Parameter, listed, parameters_of, take_parameters
+
+CELL = """\
+# Parameters
+target = "simulator"  # or "live"
+名称: str = ""  # 商户 # 名称
+rows = 8
+share = 0.5
+dry = True
+many = ["a"]
+late = rows + 1
+"""
+KNOWN = parameters_of(CELL)
+
+
+def test_a_parameters_cell_gives_names_defaults_and_comments_in_order():
+    assert (
+        Parameter("target", "simulator", 'or "live"'),
+        Parameter("名称", "", "商户 # 名称"),
+        Parameter("rows", 8),
+        Parameter("share", 0.5),
+        Parameter("dry", default=True),
+        Parameter("many", None),
+        Parameter("late", None),
+    ) == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("名称=007", "007"),
+        ("名称=true", "true"),
+        ("名称=a=b", "a=b"),
+        ("名称=", ""),
+        ("名称= a ", " a "),
+        ("名称=云上茶铺", "云上茶铺"),
+        ("target=live", "live"),
+        ("rows=007", 7),
+        ("rows=-3", -3),
+        ("share=2", 2.0),
+        ("share=.25", 0.25),
+        ("dry=false", False),
+        ("dry=True", True),
+    ],
+)
+def test_a_value_is_of_its_defaults_type(word, value):
+    taken = take_parameters(KNOWN, [word], "nb")[word.partition("=")[0]]
+    assert (taken, type(taken)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["target=maybe"], "one of simulator / live"),
+        (["rows=7.0"], "whole number"),
+        (["rows=seven"], "whole number"),
+        (["rows="], "whole number"),
+        (["rows=true"], "whole number"),
+        (["share=nan"], "a number"),
+        (["share=inf"], "a number"),
+        (["dry=1"], "true or false"),
+        (["dry=yes"], "true or false"),
+        (["many=b"], "neither text nor a number"),
+        (["late=3"], "neither text nor a number"),
+        (["target"], "NAME=VALUE"),
+        (["rows=1", "rows=2"], "twice"),
+        (["row=1"], "is rows meant?"),
+        (["access_token=abc"], "secrets"),
+        (["appSecret=abc"], "secrets"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ",".join(value),
+)
+def test_what_does_not_fit_is_refused_in_words(words, says):
+    with pytest.raises(UsageError, match=says.replace("?", r"\?")) as refused:
+        take_parameters(KNOWN, words, "nb")
+    assert refused.value.text.zh != refused.value.text.en
+    assert "abc" not in str(refused.value)
+
+
+def test_an_unknown_name_lists_names_and_defaults():
+    with pytest.raises(UsageError) as refused:
+        take_parameters(KNOWN, ["zzz=1"], "nb")
+    for language in (refused.value.text.en, refused.value.text.zh):
+        assert listed(KNOWN) in language
+    assert "  target = 'simulator'  or \"live\"" in listed(KNOWN)
+    assert "  many   = …" in listed(KNOWN)
+
+
+def test_a_notebook_of_ones_own_may_mean_something_else_by_the_same_name():
+    known = parameters_of('target = "warehouse"\nlang = "fr"')
+    assert take_parameters(known, ["target=shop", "lang=de"], "nb") == {"target": "shop", "lang": "de"}

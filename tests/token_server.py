@@ -1,0 +1,95 @@
+"""An office for tests: a platform with its component and its merchants' accounts, a token file, and the settings."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workspace import write_csv
+
+from tcb_ops.settings import Settings, load_settings
+from tcb_ops.simulator import Component, Faults, Simulator
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from tcb_ops.model import Merchant
+    from tcb_ops.simulator import Fault
+
+COMPONENT = Component("wxcomponent", secret="practice-secret", ticket="practice-ticket")
+SECRETS = ("practice-secret", "practice-ticket", "practice-refresh-token", "token-of-")
+
+
+@dataclass(frozen=True)
+class Office:
+    """Everything that the merchants' commands need, on disk and on loopback."""
+
+    folder: Path
+    sim: Simulator
+    settings: Settings
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "merchants.csv"
+
+    def with_options(self, **tokens: Any) -> Settings:
+        """The same settings but for these of the tokens."""
+        return self.settings.model_copy(update={"tokens": self.settings.tokens.model_copy(update=tokens)})
+
+    def keep_tokens(self, *appids: str) -> None:
+        """Write the token file anew, with tokens for these alone."""
+        write_csv(
+            self.folder / "tokens.csv",
+            ("appid", "access_token"),
+            ((one, f"token-of-{one}") for one in appids),
+        )
+        (self.folder / "tokens.csv").chmod(0o600)
+
+    def lines(self) -> list[dict[str, str]]:
+        """The merchants file as it stands."""
+        with self.file.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+
+
+OpenOffice = Callable[..., Office]
+
+
+def office_opener(stack: ExitStack, folder: Path) -> OpenOffice:
+    """Make `open_office(merchants, faults, …)`: other options are the simulator's."""
+
+    def opened(merchants: Iterable[Merchant], faults: Iterable[Fault] = (), **options: Any) -> Office:
+        known = list(merchants)
+        appids = dict.fromkeys([*(one.appid for one in known), COMPONENT.appid])
+        tokens = {appid: f"token-of-{appid}" for appid in appids}
+        given = {"component": COMPONENT} | options
+        sim = stack.enter_context(Simulator(known, tokens, faults=Faults(tuple(faults)), **given))
+        settings = {
+            "api_base": sim.base,
+            "merchants": folder / "merchants.csv",
+            "ledger": str(folder / "ledger.db"),
+            "lang": "en",
+            "tokens": {
+                "source": "file",
+                "file": folder / "tokens.csv",
+                "component_appid": COMPONENT.appid,
+            },
+        }
+        office = Office(folder, sim, load_settings(options=settings))
+        office.keep_tokens(*appids)
+        config = (
+            f'api_base = "{sim.base}"',
+            'merchants = "merchants.csv"',
+            'ledger = "ledger.db"',
+            'lang = "en"',
+            "[tokens]",
+            'source = "file"',
+            'file = "tokens.csv"',
+            f'component_appid = "{COMPONENT.appid}"',
+        )
+        (folder / "tcb-ops.toml").write_text("\n".join(config), encoding="utf-8")
+        return office
+
+    return opened

@@ -1,0 +1,93 @@
+"""Other interfaces of the platform: what is asked, what counts as an answer, what an answer may not quote."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import SECRET, Connection, Server
+
+from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.model import Secret
+from tcb_ops.wechat.responses import Interfaces, InvalidResponse, Refusal
+from tcb_ops.wechat.transport import Transport
+
+if TYPE_CHECKING:
+    from scripted import Run
+
+APP_SECRET = "PLANTED-app-secret"
+
+
+async def _ask(server: Server, interface: str, body: dict[str, Any], token: Secret | None = None) -> Any:
+    async with server, Transport(connections=1) as transport:
+        return await Interfaces(transport, server.base).ask(interface, body, token, (Secret(APP_SECRET),))
+
+
+def _saying(body: object, status: str = "200 OK") -> Server:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.answer(json.dumps(body, ensure_ascii=False).encode(), status)
+
+    return Server(script)
+
+
+def test_a_success_without_an_errcode_is_the_object(run: Run) -> None:
+    server = _saying({"component_access_token": "t", "expires_in": 7200})
+    said = run(_ask(server, "cgi-bin/component/api_component_token", {"component_appid": "wx茶"}))
+    assert said == {"component_access_token": "t", "expires_in": 7200}
+    assert server.heads[0].startswith(b"POST /cgi-bin/component/api_component_token HTTP/1.1\r\n")
+    assert server.bodies == ['{"component_appid":"wx茶"}'.encode()]
+
+
+@pytest.mark.parametrize(
+    ("interface", "target"),
+    [
+        ("cgi-bin/component/api_get_authorizer_list", "component_access_token"),
+        ("tcb/getenvinfo", "access_token"),
+        ("componenttcb/describeenvs", "access_token"),
+        ("cgi-bin/openapi/quota/get", "access_token"),
+    ],
+)
+def test_the_token_stands_in_the_query_under_the_interfaces_own_name(
+    run: Run, interface: str, target: str
+) -> None:
+    server = _saying({"errcode": 0})
+    run(_ask(server, interface, {}, Secret("a b+c")))
+    assert server.heads[0].startswith(f"POST /{interface}?{target}=a%20b%2Bc HTTP/1.1".encode())
+
+
+def test_a_refusal_quotes_neither_the_token_nor_the_secrets_of_the_body(run: Run) -> None:
+    errmsg = f"invalid appsecret {APP_SECRET} of {SECRET} rid: 61725984-6126f6f9-040f19c4"
+    server = _saying({"errcode": 40125, "errmsg": errmsg})
+    said = run(_ask(server, "cgi-bin/component/api_component_token", {}, Secret(SECRET)))
+    assert said == Refusal(40125, "invalid appsecret ••• of •••", "61725984-6126f6f9-040f19c4", 200)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "retryable"),
+    [
+        ([], "200 OK", True),
+        ({}, "200 OK", True),
+        ({"x": 1}, "502 Bad Gateway", True),
+        ({"x": 1}, "404 Not Found", False),
+    ],
+    ids=["a list", "an empty object", "a gateway's error", "a page that is not there"],
+)
+def test_what_is_neither_an_object_nor_an_errcode_is_no_answer(
+    run: Run, body: object, status: str, retryable: bool
+) -> None:
+    said = run(_ask(_saying(body, status), "tcb/getenvinfo", {}))
+    assert isinstance(said, InvalidResponse)
+    assert said.retryable is retryable
+
+
+def test_a_connection_that_breaks_is_a_transport_error_without_the_token(run: Run) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        connection.reset()
+
+    with pytest.raises(TransportError) as caught:
+        run(_ask(Server(script), "tcb/getenvinfo", {}, Secret(SECRET)))
+    assert caught.value.fault is TransportFault.RESET
+    assert SECRET not in repr((caught.value, caught.value.__cause__, caught.value.__context__))

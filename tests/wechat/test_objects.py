@@ -1,0 +1,112 @@
+"""Objects by their file_id: located, fetched, deleted; over real sockets where something is sent."""
+
+import pytest
+
+from tcb_ops.model import Merchant, Owner, Secret
+from tcb_ops.simulator import Component, Simulator
+from tcb_ops.wechat.client import PlatformClient, UnsafeLink
+from tcb_ops.wechat.cos import post_object
+from tcb_ops.wechat.local_files import open_file
+from tcb_ops.wechat.objects import NOT_THERE, FileAnswer, Objects, _answers
+from tcb_ops.wechat.recording import RecordingTransport
+from tcb_ops.wechat.responses import Interfaces, InvalidResponse, Refusal
+from tcb_ops.wechat.transport import Timeouts
+
+SHOP = Merchant("wxtea", "茶", "tea-1")
+OWN = Merchant("wxtea", "茶", "own-1", owner=Owner.PLATFORM)
+TOKEN, COMPONENT = Secret("token+of/tea"), Secret("token-of-component")
+
+
+@pytest.fixture
+def platform():
+    tokens = {"wxtea": TOKEN.reveal(), "wxcomponent": COMPONENT.reveal()}
+    with Simulator([SHOP, OWN], tokens, component=Component("wxcomponent")) as sim:
+        yield sim
+
+
+@pytest.mark.parametrize(
+    ("where", "token"), [(SHOP, TOKEN), (OWN, COMPONENT)], ids=["merchant's", "platform's"]
+)
+def test_an_object_is_located_fetched_and_deleted(run, platform, tmp_path, where, token):
+    path = "a/海报 1.png"
+    (tmp_path / "f").write_bytes(b"\x00bytes")
+    stat = (tmp_path / "f").stat()
+
+    async def all_of_it():
+        async with RecordingTransport(connections=2, timeouts=Timeouts()) as transport:
+            objects = Objects(Interfaces(transport, platform.base), transport, platform.base)
+            link = await PlatformClient(transport, platform.base).upload_link(
+                where.env, path, token, where.owner
+            )
+            await post_object(
+                transport, link, path, open_file(tmp_path / "f", stat.st_size, stat.st_mtime_ns)
+            )
+            ids = [link.file_id, f"{link.file_id}x"]
+            located = await objects.locate(where.env, ids, token, where.owner)
+            assert [(one.file_id, one.status) for one in located] == [(ids[0], 0), (ids[1], NOT_THERE)]
+            assert (await objects.fetch(located[0].url)).body == b"\x00bytes"
+            deleted = await objects.delete(where.env, ids, token, where.owner)
+            assert [one.status for one in deleted] == [0, NOT_THERE]
+            assert (await objects.fetch(located[0].url)).status == 404
+            refused = await objects.delete("other-env", ids, token, where.owner)
+            assert isinstance(refused, Refusal)
+            assert token.reveal() not in repr(transport.exchanges) + repr(located)
+
+    run(all_of_it())
+    assert platform.objects == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://bucket.tcb.qcloud.la/a?sign=planted",
+        "https://evil.example/a?sign=planted",
+        "https://tcb.qcloud.la.evil.example/a?sign=planted",
+        "https://bucket.tcb.qcloud.la:8443/a?sign=planted",
+        "https://user@bucket.tcb.qcloud.la/a?sign=planted",
+        "http://127.0.0.1:1/a?sign=planted",
+        "file:///etc/passwd",
+        "",
+    ],
+    ids=["http", "stranger", "look-alike", "port", "user", "loopback under a live base", "file", "empty"],
+)
+def test_nothing_is_fetched_from_where_no_store_is(run, url):
+    async def fetch():
+        base = "https://api.weixin.qq.com"
+        async with RecordingTransport(connections=1, timeouts=Timeouts()) as transport:
+            said = await Objects(Interfaces(transport, base), transport, base).fetch(Secret(url))
+            return said, transport.exchanges
+
+    said, sent = run(fetch())
+    assert isinstance(said, UnsafeLink)
+    assert "planted" not in said.why.en
+    assert sent == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"file_list": None},
+        {"file_list": []},
+        {"file_list": ["a"]},
+        {"file_list": [{"fileid": "a"}]},
+        {"file_list": [{"fileid": "a", "status": "0"}]},
+        {"file_list": [{"fileid": "b", "status": 0}]},
+    ],
+)
+def test_an_answer_that_leaves_a_file_out_is_none(said):
+    assert isinstance(_answers(said, "file_list", ["a"], TOKEN), InvalidResponse)
+
+
+def test_answers_come_in_the_order_asked():
+    said = {
+        "file_list": [
+            {"fileid": "b", "status": -503003, "errmsg": "STORAGE\x1b[31m"},
+            {"fileid": "a", "status": 0, "errmsg": "ok", "download_url": "https://x/y"},
+        ]
+    }
+    assert _answers(said, "file_list", ["a", "b"], TOKEN) == (
+        FileAnswer("a", 0, "ok", Secret("https://x/y")),
+        FileAnswer("b", -503003, "STORAGE [31m", Secret("")),
+    )

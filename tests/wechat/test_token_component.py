@@ -1,0 +1,770 @@
+"""Tokens that tcb-ops refreshes by itself: one refresh at a time, stored before it is used, ahead of the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import Connection, Server, always
+
+from tcb_ops.errcodes import errcode
+from tcb_ops.errors import (
+    SettingsError,
+    TcbOpsError,
+    TokenError,
+    TokenSourceError,
+    TransportError,
+    TransportFault,
+)
+from tcb_ops.model import Merchant, Secret
+from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.simulator import Component, Fault, Faults, Simulator, Step
+from tcb_ops.simulator.faults import Reset
+from tcb_ops.wechat.responses import Interfaces, Refusal
+from tcb_ops.wechat.tokens import Token, TokenSource, open_source
+from tcb_ops.wechat.tokens import store as store_module
+from tcb_ops.wechat.tokens.component import MOST_REFUSED, ComponentTokens
+from tcb_ops.wechat.tokens.component_client import ErrorScope, whose
+from tcb_ops.wechat.tokens.credential import Credential
+from tcb_ops.wechat.tokens.store import Store, StoredToken
+from tcb_ops.wechat.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from scripted import Run
+
+PLATFORM, SECRET, TICKET = "wxplatform", "PrAcTiCe-app-secret", "ticket@@@PrAcTiCe"
+MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(3)]
+
+
+@dataclass
+class Clock:
+    """Time that goes on when it is told to."""
+
+    now: float = field(default_factory=lambda: float(int(time.time())))
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class PanelContext:
+    """A platform on loopback, and the settings of one operator of it."""
+
+    sim: Simulator
+    folder: Path
+    clock: Clock
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "tcb-ops.tokens"
+
+    def source(self, **changed: Any) -> ComponentTokens:
+        given = {"appid": PLATFORM, "secret": SECRET, "ticket": self.folder / "ticket", "base": self.sim.base}
+        given |= changed
+        secret = Credential("tokens.secret", "env", "S", {"S": given["secret"]})
+        ticket = Credential("tokens.ticket", "file", str(given["ticket"]))
+        store = Store(self.store, given["appid"], given["base"])
+        return ComponentTokens(
+            given["appid"],
+            secret,
+            ticket,
+            store,
+            given["base"],
+            clock=self.clock,
+            retry_wait=0.01,
+            rotation_wait=0.01,
+        )
+
+    def stored(self, appid: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.store / f"{appid}.json").read_text())
+        return found
+
+    async def works(self, token: Secret) -> bool:
+        """Whether the platform takes a merchant's token."""
+        async with Transport(connections=1) as transport:
+            said = await Interfaces(transport, self.sim.base).ask("tcb/getenvinfo", {}, token)
+        return not isinstance(said, Refusal)
+
+
+@pytest.fixture
+def open_desk(tmp_path: Path) -> Iterator[Callable[..., PanelContext]]:
+    with ExitStack() as stack:
+
+        def opened(*faults: Fault, merchants: Any = MERCHANTS, **component: Any) -> PanelContext:
+            clock = Clock()
+            sim = stack.enter_context(
+                Simulator(
+                    merchants,
+                    {},
+                    component=Component(PLATFORM, SECRET, TICKET, **component),
+                    faults=Faults(tuple(faults)),
+                    clock=clock,
+                )
+            )
+            (tmp_path / "ticket").write_text(TICKET)
+            return PanelContext(sim, tmp_path, clock)
+
+        yield opened
+
+
+@pytest.fixture
+def desk(open_desk: Callable[..., PanelContext]) -> PanelContext:
+    return open_desk()
+
+
+@asynccontextmanager
+async def using(source: TokenSource) -> AsyncIterator[TokenSource]:
+    try:
+        yield source
+    finally:
+        await source.aclose()
+
+
+def ask(run: Run, source: TokenSource, appid: str = "wx0", refused: Secret | None = None) -> Secret:
+    async def asked() -> Secret:
+        async with using(source):
+            return (await source.token(appid, refused)).value
+
+    value: Secret = run(asked())
+    return value
+
+
+def shown(error: TcbOpsError) -> str:
+    """Everything that a log or a screen could show of an error."""
+    chain = [error, error.__cause__, error.__context__]
+    return " ".join(f"{one!r}" for one in chain) + error.text.en + error.text.zh
+
+
+# --- what it gives --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rotate", [False, True], ids=["same-refresh-token", "rotated"])
+def test_an_empty_store_is_filled_from_the_platforms_list(
+    run: Run, open_desk: Callable[..., PanelContext], rotate: bool
+) -> None:
+    desk = open_desk(rotate=rotate)
+    token = ask(run, desk.source())
+    assert run(desk.works(token))
+    stats = desk.sim.stats
+    assert (stats["component_token"], stats["authorizer_list"], stats["authorizer_token"]) == (1, 1, 1)
+    stored = desk.stored("wx0")
+    assert stored["access_token"] == token.reveal()
+    assert stored["refresh_token"] == desk.sim.refresh_token("wx0")
+
+
+def test_what_is_stored_serves_the_next_process_without_a_call(run: Run, desk: PanelContext) -> None:
+    token = ask(run, desk.source())
+    before = desk.sim.stats
+    assert ask(run, desk.source()) == token
+    assert desk.sim.stats == before
+
+
+@pytest.mark.parametrize("rotate", [False, True], ids=["same-refresh-token", "rotated"])
+def test_a_refused_token_is_refreshed_and_the_newest_refresh_token_kept(
+    run: Run, open_desk: Callable[..., PanelContext], rotate: bool
+) -> None:
+    desk = open_desk(rotate=rotate)
+    first = ask(run, desk.source())
+    desk.sim.expire("wx0")
+    second = ask(run, desk.source(), refused=first)
+    assert second != first
+    assert run(desk.works(second))
+    assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
+    assert desk.sim.stats["authorizer_list"] == 1
+
+
+def test_a_newer_stored_token_is_used_instead_of_a_refresh(run: Run, desk: PanelContext) -> None:
+    first = ask(run, desk.source())
+    second = ask(run, desk.source(), refused=first)
+    calls = desk.sim.stats["authorizer_token"]
+    assert ask(run, desk.source(), refused=first) == second
+    assert desk.sim.stats["authorizer_token"] == calls == 2
+
+
+def test_twenty_tasks_that_meet_one_refused_token_make_one_refresh(run: Run, desk: PanelContext) -> None:
+    first = ask(run, desk.source())
+    desk.sim.expire("wx0")
+
+    async def all_at_once() -> set[Secret]:
+        sources = [desk.source() for _ in range(4)]
+        got = await asyncio.gather(*(source.token("wx0", first) for source in sources for _ in range(5)))
+        for source in sources:
+            await source.aclose()
+        return {token.value for token in got}
+
+    (second,) = run(all_at_once())
+    assert second != first
+    assert desk.sim.stats["authorizer_token:wx0"] == 2
+
+
+def test_a_token_is_renewed_at_an_hour_and_fifty_minutes(run: Run, desk: PanelContext) -> None:
+    first = ask(run, desk.source())
+    desk.clock.now += 6599
+    assert ask(run, desk.source()) == first
+    desk.clock.now += 1
+    second = ask(run, desk.source())
+    assert second != first
+    token = desk.stored("wx0")
+    assert token["expires_at"] == desk.clock.now + 7200
+    assert token["renew_at"] == desk.clock.now + 6600
+    assert desk.sim.stats["component_token"] == 2, "the component's own as well"
+
+
+def test_a_renewal_ahead_that_fails_leaves_the_token_that_still_lives(
+    run: Run, open_desk: Callable[..., PanelContext]
+) -> None:
+    desk = open_desk(Fault(appid="wx0", step=Step.AUTHORIZER_TOKEN, calls=((2, 5),), status=502))
+    first = ask(run, desk.source())
+    desk.clock.now += 6700
+
+    async def renewed() -> Any:
+        async with using(desk.source()) as source:
+            return await source.token("wx0")
+
+    token = run(renewed())
+    assert token.value == first
+    assert token.renew_at == desk.clock.now + 60
+    desk.clock.now += 600
+    with pytest.raises(TokenError, match="cannot be refreshed now"):
+        ask(run, desk.source())
+
+
+def test_the_component_token_is_the_one_of_the_components_appid(run: Run, desk: PanelContext) -> None:
+    async def asked() -> Any:
+        async with using(desk.source()) as source, Transport(connections=1) as transport:
+            token = (await source.token(PLATFORM)).value
+            return await Interfaces(transport, desk.sim.base).ask("componenttcb/describeenvs", {}, token)
+
+    assert not isinstance(run(asked()), Refusal)
+    assert desk.sim.stats["component_token"] == 1
+
+
+def test_a_component_token_that_is_refused_is_renewed_once(run: Run, desk: PanelContext) -> None:
+    ask(run, desk.source())
+    desk.sim.expire(PLATFORM)
+    assert run(desk.works(ask(run, desk.source(), "wx1")))
+    assert desk.sim.stats["component_token"] == 2
+
+
+def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run: Run, desk: PanelContext) -> None:
+    async def asked() -> int:
+        async with using(desk.source()) as source:
+            token, times = await source.token("wx0"), 0
+            while times < 20 and (fresh := await source.token("wx0", token.value)).value != token.value:
+                token, times = fresh, times + 1
+            return times
+
+    assert run(asked()) == MOST_REFUSED
+
+
+def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(
+    run: Run, open_desk: Callable[..., PanelContext]
+) -> None:
+    desk = open_desk(Fault(appid="wx0", step=Step.AUTHORIZER_TOKEN, delay=0.3), rotate=True)
+
+    async def given_up() -> None:
+        async with using(desk.source()) as source:
+            asking = asyncio.create_task(source.token("wx0"))
+            while not desk.sim.stats["authorizer_token"]:  # noqa: ASYNC110  another thread's counter
+                await asyncio.sleep(0.005)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    run(given_up())
+    assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
+
+
+def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(
+    run: Run, open_desk: Callable[..., PanelContext]
+) -> None:
+    fault = Fault(appid="wx0", step=Step.AUTHORIZER_TOKEN, calls=((1, 1),), reset=Reset.MIDDLE)
+    desk = open_desk(fault, rotate=True)
+    assert run(desk.works(ask(run, desk.source())))
+    assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
+
+
+# --- merchants ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(
+    run: Run, open_desk: Callable[..., PanelContext]
+) -> None:
+    merchants = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(500)]
+    slow = Fault(appid="wx8", step=Step.AUTHORIZER_TOKEN, delay=0.5)
+    desk = open_desk(slow, merchants=merchants)
+
+    async def everyone() -> list[str]:
+        landed = []
+        async with using(desk.source()) as source:
+
+            async def one(appid: str) -> None:
+                await source.token(appid)
+                landed.append(appid)
+
+            async with Store(desk.store, PLATFORM, desk.sim.base).hold("wx7"):  # as a slow process beside us
+                waiting = asyncio.create_task(one("wx7"))
+                await asyncio.gather(*(one(m.appid) for m in merchants if m.appid != "wx7"))
+            await waiting
+        return landed
+
+    landed = run(everyone())
+    assert landed[-1] == "wx7"
+    stats = desk.sim.stats
+    assert {stats[f"authorizer_token:{merchant.appid}"] for merchant in merchants} == {1}
+    assert (stats["component_token"], stats["authorizer_list"]) == (1, 1)
+
+
+def test_a_refresh_token_that_is_refused_is_looked_up_once(run: Run, desk: PanelContext) -> None:
+    first = ask(run, desk.source())
+    desk.sim.drop_refresh_token("wx0")
+    before = desk.sim.stats
+    assert run(desk.works(ask(run, desk.source(), refused=first)))
+    stats = desk.sim.stats - before
+    assert (stats["authorizer_list"], stats["authorizer_token"]) == (1, 2)
+    assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
+
+
+def test_one_look_serves_every_merchant_that_needs_it(run: Run, desk: PanelContext) -> None:
+    appids = [merchant.appid for merchant in MERCHANTS]
+
+    async def all_of(refused: dict[str, Secret]) -> dict[str, Secret]:
+        async with using(desk.source()) as source:
+            got = await asyncio.gather(*(source.token(appid, refused.get(appid)) for appid in appids))
+        return {appid: token.value for appid, token in zip(appids, got, strict=True)}
+
+    first = run(all_of({}))
+    for appid in appids:
+        desk.sim.drop_refresh_token(appid)
+    before = desk.sim.stats["authorizer_list"]
+    run(all_of(first))
+    assert desk.sim.stats["authorizer_list"] == before + 1
+
+
+def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it(
+    run: Run, open_desk: Callable[..., PanelContext]
+) -> None:
+    desk = open_desk(Fault(step=Step.AUTHORIZER_LIST, status=500))
+
+    async def everyone() -> list[Any]:
+        async with using(desk.source()) as source:
+            asked = (source.token(merchant.appid) for merchant in MERCHANTS)
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    troubles = run(everyone())
+    assert all(isinstance(trouble, TokenError) for trouble in troubles)
+    assert all(merchant.appid in str(trouble) for merchant, trouble in zip(MERCHANTS, troubles, strict=True))
+    assert desk.sim.stats["authorizer_list"] == 2  # asked, and once more since that may help
+
+
+def platform_that_says(listed: Any, *refreshed: Any, later: Any = ()) -> Server:
+    """A platform that answers the list, `later` the next times, and one refresh after the other, as it is told to."""
+    answers = {
+        b"api_component_token": [{"component_access_token": "t", "expires_in": 7200}],
+        b"api_get_authorizer_list": [listed, *later],
+        b"api_authorizer_token": list(refreshed),
+    }
+
+    async def script(connection: Connection) -> None:
+        while True:
+            head, _ = await connection.request()
+            said = next(found for name, found in answers.items() if name in head)
+            await connection.answer(json.dumps(said.pop(0) if len(said) > 1 else said[0]).encode())
+
+    return Server(script)
+
+
+LISTED = {"total_count": 1, "list": [{"authorizer_appid": "wx0", "refresh_token": "r1", "auth_time": 1}]}
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        pytest.param({"errcode": 0, "list": None}, id="null"),
+        pytest.param({"errcode": 0, "errmsg": "ok"}, id="nothing"),
+        pytest.param({"total_count": 2, "list": {}}, id="no-list"),
+        pytest.param({"list": []}, id="no-count"),
+        pytest.param({"total_count": 2, "list": []}, id="fewer-than-it-says"),
+    ],
+)
+def test_a_list_that_is_none_says_nothing_about_a_merchants_authorization(
+    run: Run, desk: PanelContext, listed: Any
+) -> None:
+    async def asked() -> None:
+        async with platform_that_says(listed) as server, using(desk.source(base=server.base)) as source:
+            await source.token("wx0")
+
+    with pytest.raises(
+        TokenError, match=r"wx0 cannot be refreshed now: api_get_authorizer_list gave"
+    ) as caught:
+        run(asked())
+    assert not caught.value.errcode
+
+
+def test_a_list_that_holds_fewer_than_it_says_serves_those_it_holds(run: Run, desk: PanelContext) -> None:
+    good = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r1"}
+
+    async def asked() -> Token:
+        short = platform_that_says({**LISTED, "total_count": 3}, good)
+        async with short as server, using(desk.source(base=server.base)) as source:
+            return await source.token("wx0")
+
+    assert run(asked()).value == Secret("a")
+
+
+OUTDATED = {"errcode": 61023, "errmsg": "refresh_token is invalid"}
+FRESH = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r3"}
+
+
+def listing(refresh: str) -> dict[str, Any]:
+    return {"total_count": 1, "list": [{"authorizer_appid": "wx0", "refresh_token": refresh}]}
+
+
+@pytest.mark.parametrize("code", [61023, 42002])
+def test_a_refresh_token_that_another_machine_has_just_rotated_is_looked_up_after_a_moment(
+    run: Run, desk: PanelContext, code: int
+) -> None:
+    """The list shows the old one for a moment longer."""
+
+    async def asked() -> tuple[Token, list[bytes]]:
+        lagging = platform_that_says(
+            listing("r1"), {**OUTDATED, "errcode": code}, FRESH, later=[listing("r2")]
+        )
+        async with lagging as server, using(desk.source(base=server.base)) as source:
+            return await source.token("wx0"), server.bodies
+
+    token, bodies = run(asked())
+    assert token.value == Secret("a")
+    assert b'"authorizer_refresh_token":"r2"' in bodies[-1]
+    assert desk.stored("wx0")["refresh_token"] == "r3"
+
+
+def test_a_rotation_on_top_of_a_rotation_is_followed_once_more(run: Run, desk: PanelContext) -> None:
+    async def asked() -> Token:
+        twice = platform_that_says(listing("r1"), OUTDATED, OUTDATED, FRESH, later=[listing("r4")])
+        async with twice as server, using(desk.source(base=server.base)) as source:
+            desk.source(base=server.base)._store.write("wx0", StoredToken(None, Secret("r0")))
+            return await source.token("wx0")
+
+    assert run(asked()).value == Secret("a")
+
+
+def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, desk: PanelContext) -> None:
+    """By a process on another machine, whose lock this one does not see."""
+
+    async def asked() -> tuple[Token, list[bytes]]:
+        async def script(connection: Connection) -> None:
+            while True:
+                head, body = await connection.request()
+                if b"api_component_token" in head:
+                    said: Any = {"component_access_token": "t", "expires_in": 7200}
+                elif b'"r1"' in body:
+                    source._store.write("wx0", StoredToken(None, Secret("r2")))
+                    said = OUTDATED
+                else:
+                    said = FRESH
+                await connection.answer(json.dumps(said).encode())
+
+        async with Server(script) as server, using(desk.source(base=server.base)) as source:
+            source._store.write("wx0", StoredToken(None, Secret("r1")))
+            return await source.token("wx0"), server.heads
+
+    token, heads = run(asked())
+    assert token.value == Secret("a")
+    assert not [head for head in heads if b"api_get_authorizer_list" in head]
+
+
+def test_two_machines_that_refresh_the_same_merchant_never_say_it_needs_an_authorization(
+    run: Run, open_desk: Callable[..., PanelContext]
+) -> None:
+    desk = open_desk(rotate=True)
+    there = replace(desk, folder=desk.folder / "there")
+    there.folder.mkdir()
+    (there.folder / "ticket").write_text(TICKET)
+    token = ask(run, desk.source())
+    for machine in (there, desk, there, desk):
+        token = ask(run, machine.source(), refused=token)
+        assert run(desk.works(token))
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [{"expires_in": 7200}, {"authorizer_access_token": "a", "expires_in": "abc"}],
+    ids=["no-token", "no-end"],
+)
+def test_a_rotated_refresh_token_is_stored_even_where_nothing_else_came(
+    run: Run, desk: PanelContext, rest: dict[str, Any]
+) -> None:
+    good = {"authorizer_access_token": "b", "expires_in": 7200, "authorizer_refresh_token": "r2"}
+
+    async def asked() -> list[bytes]:
+        answers = platform_that_says(LISTED, {**rest, "authorizer_refresh_token": "r2"}, good)
+        async with answers as server, using(desk.source(base=server.base)) as source:
+            with pytest.raises(TokenError, match="api_authorizer_token gave no usable answer"):
+                await source.token("wx0")
+            assert desk.stored("wx0")["refresh_token"] == "r2"
+            assert (await source.token("wx0")).value == Secret("b")
+        return server.bodies
+
+    assert b'"authorizer_refresh_token":"r2"' in run(asked())[-1]
+
+
+def test_a_rotated_refresh_token_replaces_the_old_one_beside_a_token_that_still_lives(
+    run: Run, desk: PanelContext
+) -> None:
+    good = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r1"}
+
+    async def asked() -> Token:
+        answers = platform_that_says(LISTED, good, {"authorizer_refresh_token": "r2"})
+        async with answers as server, using(desk.source(base=server.base)) as source:
+            await source.token("wx0")
+            desk.clock.now += 6700
+            return await source.token("wx0")
+
+    assert run(asked()).value == Secret("a")
+    assert (desk.stored("wx0")["access_token"], desk.stored("wx0")["refresh_token"]) == ("a", "r2")
+
+
+@pytest.mark.parametrize(("held", "error"), [("wx0", TokenError), (PLATFORM, TokenSourceError)])
+def test_a_lock_that_another_keeps_is_its_owners_trouble_and_the_components_everybodys(
+    run: Run, desk: PanelContext, monkeypatch: pytest.MonkeyPatch, held: str, error: type[TcbOpsError]
+) -> None:
+    monkeypatch.setattr(store_module, "LONGEST_HOLD", 0.1)
+
+    async def asked() -> None:
+        async with Store(desk.store, PLATFORM, desk.sim.base).hold(held), using(desk.source()) as source:
+            await source.token("wx0")
+
+    with pytest.raises(error, match=f"other processes have kept {held}'s token locked"):
+        run(asked())
+
+
+def test_a_broken_record_of_the_components_token_is_everybodys(run: Run, desk: PanelContext) -> None:
+    source = desk.source()
+    (desk.store / f"{PLATFORM}.json").write_text("{}")
+    with pytest.raises(TokenSourceError, match="no record of a token: delete it"):
+        ask(run, source)
+
+
+def test_a_wrong_secret_is_met_once_however_many_merchants_begin(run: Run, desk: PanelContext) -> None:
+    async def everyone() -> list[Any]:
+        async with using(desk.source(secret="PrAcTiCe-wrong-secret")) as source:
+            asked = (source.token(merchant.appid) for merchant in MERCHANTS)
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert {type(trouble) for trouble in run(everyone())} == {TokenSourceError}
+    assert desk.sim.stats["component_token"] == 1
+
+
+def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_others_go_on(
+    run: Run, desk: PanelContext
+) -> None:
+    first = ask(run, desk.source())
+    desk.sim.drop_refresh_token("wx0", listed=False)
+    before = desk.sim.stats
+    with pytest.raises(TokenError, match="wx0 needs a new authorization") as caught:
+        ask(run, desk.source(), refused=first)
+    assert caught.value.errcode == 61023
+    assert errcode(61023).action.en.startswith("Send the merchant a new authorization link")
+    assert "wx0 需要重新授权" in caught.value.text.zh
+    assert (desk.sim.stats - before)["authorizer_list"] == 2  # at once, and after a moment
+    assert run(desk.works(ask(run, desk.source(), "wx1")))
+
+
+def test_a_merchant_that_is_not_on_the_list_needs_an_authorization(run: Run, desk: PanelContext) -> None:
+    with pytest.raises(TokenError, match="wx-unknown needs a new authorization"):
+        ask(run, desk.source(), "wx-unknown")
+    assert desk.sim.stats["authorizer_token"] == 0
+
+
+def test_a_revoked_merchant_is_its_own_trouble(run: Run, desk: PanelContext) -> None:
+    first = ask(run, desk.source())
+    desk.sim.revoke("wx0")
+    with pytest.raises(TokenError, match="errcode 61003") as caught:
+        ask(run, desk.source(), refused=first)
+    assert caught.value.errcode == 61003
+    assert run(desk.works(ask(run, desk.source(), "wx1")))
+
+
+def test_an_appid_that_is_none_never_becomes_a_file(run: Run, desk: PanelContext) -> None:
+    with pytest.raises(TokenError, match="is no appid"):
+        ask(run, desk.source(), "../wx0")
+
+
+# --- what stops everybody -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "changed", "code", "action"),
+    [
+        pytest.param(None, {"secret": "PrAcTiCe-wrong-secret"}, 40125, "AppSecret", id="wrong-secret"),
+        pytest.param(40001, {}, 40001, "AppSecret", id="wrong-secret-as-40001"),
+        pytest.param(None, {"appid": "wxother"}, 61011, "component_appid", id="wrong-component"),
+        pytest.param(61004, {}, 61004, "whitelist", id="ip"),
+        pytest.param(61005, {}, 61005, "next push", id="expired-ticket"),
+        pytest.param(61006, {}, 61006, "next push", id="other-platforms-ticket"),
+        pytest.param(45009, {}, 45009, "clear_quota", id="daily-quota"),
+    ],
+)
+def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secret(
+    run: Run,
+    open_desk: Callable[..., PanelContext],
+    fault: int | None,
+    changed: dict[str, Any],
+    code: int,
+    action: str,
+) -> None:
+    faults = (
+        () if fault is None else (Fault(step=Step.COMPONENT_TOKEN, errcode=fault, errmsg=f"no {SECRET}"),)
+    )
+    desk = open_desk(*faults)
+    with pytest.raises(TokenSourceError, match=f"errcode {code}") as caught:
+        ask(run, desk.source(**changed))
+    assert caught.value.exit_code == 3
+    assert action in caught.value.text.en
+    assert not [secret for secret in (SECRET, TICKET, "wrong-secret") if secret in shown(caught.value)]
+    assert desk.sim.stats["component_token"] == 1
+
+
+def test_an_ip_that_is_refused_only_later_stops_everybody(run: Run, desk: PanelContext) -> None:
+    first = ask(run, desk.source())
+    desk.sim.refuse_ip()
+    with pytest.raises(TokenSourceError, match="61004"):
+        ask(run, desk.source(), refused=first)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_a_refused_ticket_is_read_again_once(run: Run, desk: PanelContext, tmp_path: Path) -> None:
+    """The backend has put a new one there while the old one was under way."""
+    fresh = desk.sim.new_ticket()
+    (tmp_path / "first").write_text(TICKET)
+    (tmp_path / "second").write_text(fresh)
+    script = tmp_path / "ticket.sh"
+    script.write_text('cd "$(dirname "$0")"; cat first; mv second first 2>/dev/null; exit 0\n')
+    source = desk.source()
+    source._issuer._ticket = Credential("tokens.ticket", "command", f"sh {script}")
+    assert run(desk.works(ask(run, source)))
+    assert desk.sim.stats["component_token"] == 2
+
+
+def test_a_credential_that_is_gone_in_mid_run_is_said(run: Run, desk: PanelContext) -> None:
+    (desk.folder / "ticket").unlink()
+    with pytest.raises(TokenSourceError, match=r"tokens\.ticket: the file .*ticket cannot be read"):
+        ask(run, desk.source())
+
+
+def test_nonsense_for_one_merchant_is_its_own_trouble(
+    run: Run, open_desk: Callable[..., PanelContext]
+) -> None:
+    desk = open_desk(Fault(appid="wx0", step=Step.AUTHORIZER_TOKEN, garbage=True))
+    with pytest.raises(TokenError, match="wx0 cannot be refreshed now"):
+        ask(run, desk.source())
+    assert run(desk.works(ask(run, desk.source(), "wx1")))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b'{"component_access_token":5,"expires_in":7200}',
+        b'{"component_access_token":"a\\nb","expires_in":7200}',
+        b'{"component_access_token":"PrAcTiCe","expires_in":"soon"}',
+        b'{"component_access_token":"PrAcTiCe","expires_in":1e999}',
+        b'{"expires_in":7200}',
+    ],
+    ids=["page", "number", "line-break", "no-time", "no-end", "no-token"],
+)
+def test_nonsense_instead_of_a_component_token_is_everybodys(
+    run: Run, desk: PanelContext, body: bytes
+) -> None:
+    async def asked() -> None:
+        async with Server(always(body)) as server, using(desk.source(base=server.base)) as source:
+            await source.token("wx0")
+
+    with pytest.raises(
+        TokenSourceError, match=r"api_component_token at 127\.0\.0\.1:[0-9]+ gave no usable answer"
+    ) as caught:
+        run(asked())
+    assert "PrAcTiCe" not in shown(caught.value)
+
+
+def test_a_platform_that_is_away_is_an_outage_and_no_merchants_trouble(run: Run, desk: PanelContext) -> None:
+    with pytest.raises(TransportError) as caught:
+        ask(run, desk.source(base="http://127.0.0.1:9"))
+    assert caught.value.fault is TransportFault.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("interface", "code", "expected"),
+    [
+        ("api_component_token", 61005, ErrorScope.TICKET),
+        ("api_component_token", 61006, ErrorScope.TICKET),
+        ("api_component_token", 40001, ErrorScope.EVERYBODY),
+        ("api_component_token", 40125, ErrorScope.EVERYBODY),
+        ("api_component_token", 45009, ErrorScope.EVERYBODY),
+        ("api_component_token", -1, ErrorScope.NOBODY),
+        ("api_authorizer_token", -1000, ErrorScope.NOBODY),
+        ("api_authorizer_token", 40001, ErrorScope.COMPONENT),
+        ("api_authorizer_token", 42001, ErrorScope.COMPONENT),
+        ("api_authorizer_token", 40014, ErrorScope.COMPONENT),
+        ("api_authorizer_token", 61023, ErrorScope.REFRESH_TOKEN),
+        ("api_authorizer_token", 42002, ErrorScope.REFRESH_TOKEN),
+        ("api_authorizer_token", 61004, ErrorScope.EVERYBODY),
+        ("api_authorizer_token", 61005, ErrorScope.EVERYBODY),
+        ("api_authorizer_token", 61011, ErrorScope.EVERYBODY),
+        ("api_authorizer_token", 41018, ErrorScope.EVERYBODY),
+        ("api_authorizer_token", 41002, ErrorScope.EVERYBODY),
+        ("api_authorizer_token", 41004, ErrorScope.EVERYBODY),
+        ("api_authorizer_token", 61003, ErrorScope.MERCHANT),
+        ("api_authorizer_token", 61007, ErrorScope.MERCHANT),
+        ("api_authorizer_token", 50002, ErrorScope.MERCHANT),
+        ("api_authorizer_token", 42007, ErrorScope.MERCHANT),
+        ("api_authorizer_token", 99999, ErrorScope.MERCHANT),
+    ],
+)
+def test_whose_trouble_a_refusal_is(interface: str, code: int, expected: ErrorScope) -> None:
+    assert whose(interface, code) is expected
+
+
+# --- the settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tokens", "why"),
+    [
+        pytest.param({}, "needs sole_owner = true", id="not-sole"),
+        pytest.param({"sole_owner": True}, r"tokens\.component_appid is missing", id="no-component"),
+        pytest.param(
+            {"sole_owner": True, "component_appid": "wx"}, r"tokens\.secret is missing", id="no-secret"
+        ),
+        pytest.param(
+            {"sole_owner": True, "component_appid": "wx", "secret": "env:TCB_NOT_SET"},
+            "environment variable TCB_NOT_SET is empty or not set",
+            id="secret-not-set",
+        ),
+        pytest.param(
+            {"sole_owner": True, "component_appid": "wx", "secret": "env:PATH", "ticket": "file:none"},
+            "file none cannot be read",
+            id="no-ticket-file",
+        ),
+    ],
+)
+def test_a_component_that_cannot_work_is_refused_before_anything_is_sent(
+    tokens: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    settings = Settings(tokens=TokenSettings(source="component", store=tmp_path / "store", **tokens))
+    with pytest.raises(SettingsError, match=why) as caught:
+        open_source(settings)
+    assert caught.value.exit_code == 2
+    assert os.environ["PATH"] not in shown(caught.value)

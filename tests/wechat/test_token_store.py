@@ -1,0 +1,274 @@
+"""The refresh tokens on disk: whole at any moment, for their owner alone, of one platform."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
+from tcb_ops.model import Secret
+from tcb_ops.wechat.tokens.store import IDENTITY, LOCKS, Store, StoredToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from scripted import Run
+
+BASE = "https://api.weixin.qq.com"
+KEPT = StoredToken(Secret("AcCeSs"), Secret("ReFrEsH"), 1600.0, 2200.0)
+ENDLESS = json.dumps(
+    {
+        "schema": 1,
+        "appid": "wx1",
+        "access_token": "a",
+        "refresh_token": "r",
+        "renew_at": 10**400,
+        "expires_at": 1,
+    }
+)
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "conf" / "tcb-ops.tokens"
+
+
+def opened(folder: Path, component: str = "wxplatform", base: str = BASE) -> Store:
+    return Store(folder, component, base)
+
+
+def test_what_is_written_is_read_by_the_next(folder: Path) -> None:
+    opened(folder).write("wx1", KEPT)
+    assert opened(folder, base=f"{BASE}/").read("wx1") == KEPT
+    assert opened(folder).read("wx2") is None
+    opened(folder).write("wxplatform", StoredToken(Secret("c"), None, 1.0, 2.0))
+    assert opened(folder).read("wxplatform") == StoredToken(Secret("c"), None, 1.0, 2.0)
+
+
+def test_nothing_shows_a_token(folder: Path) -> None:
+    assert "AcCeSs" not in repr(KEPT)
+    assert "ReFrEsH" not in repr(KEPT) + repr(KEPT.token)
+
+
+@posix
+def test_everything_in_it_is_its_owners_alone_whatever_the_umask(folder: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = opened(folder)
+        store.write("wx1", KEPT)
+
+        async def held() -> None:
+            async with store.hold("wx1"):
+                pass
+
+        asyncio.run(held())
+    finally:
+        os.umask(before)
+    modes = {str(p.relative_to(folder)): p.stat().st_mode & 0o777 for p in (folder, *folder.rglob("*"))}
+    assert modes == {
+        ".": 0o700,
+        LOCKS: 0o700,
+        f"{LOCKS}/{IDENTITY}.lock": 0o600,
+        f"{LOCKS}/wx1.lock": 0o600,
+        IDENTITY: 0o600,
+        "wx1.json": 0o600,
+    }
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a named pipe")
+@pytest.mark.parametrize("which", ["wx1.json", IDENTITY])
+def test_a_pipe_in_the_store_is_refused_since_reading_it_would_never_end(folder: Path, which: str) -> None:
+    opened(folder)
+    (folder / which).unlink(missing_ok=True)
+    os.mkfifo(folder / which, 0o600)
+    with pytest.raises(SettingsError, match="neither file nor folder"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("which", [".", "wx1.json", IDENTITY])
+@pytest.mark.parametrize("mode", [0o040, 0o004])
+def test_a_store_that_others_may_read_is_refused_with_the_mend(folder: Path, which: str, mode: int) -> None:
+    opened(folder).write("wx1", KEPT)
+    path = folder / which
+    path.chmod(path.stat().st_mode | mode)
+    with pytest.raises(SettingsError, match="chmod -R go-rwx") as caught:
+        opened(folder)
+    assert "可被本机其他用户读取" in caught.value.text.zh
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("component", "base", "why"),
+    [
+        ("wxother", BASE, "belongs to another platform .component_appid wxplatform, not wxother"),
+        (
+            "wxplatform",
+            "http://127.0.0.1:1",
+            "belongs to another platform .api_base https://api.weixin.qq.com",
+        ),
+    ],
+    ids=["component", "api-base"],
+)
+def test_another_platforms_store_is_refused(folder: Path, component: str, base: str, why: str) -> None:
+    opened(folder)
+    with pytest.raises(SettingsError, match=why):
+        opened(folder, component, base)
+
+
+def _a_file(folder: Path) -> None:
+    folder.parent.mkdir(parents=True)
+    folder.write_text("{}")
+
+
+def _a_folder_of_something_else(folder: Path) -> None:
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "notes.txt").write_text("mine")
+
+
+def _no_json(folder: Path) -> None:
+    opened(folder)
+    (folder / IDENTITY).write_bytes(b"\xff{")
+
+
+def _newer(folder: Path) -> None:
+    opened(folder)
+    said = json.loads((folder / IDENTITY).read_text())
+    (folder / IDENTITY).write_text(json.dumps(said | {"schema": 2}))
+
+
+def _unreadable(folder: Path) -> None:
+    opened(folder)
+    (folder / IDENTITY).unlink()
+    (folder / IDENTITY).mkdir(mode=0o700)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (_a_file, "is not a folder"),
+        (_a_folder_of_something_else, "holds other things and is no token store"),
+        (_no_json, "no JSON of ours"),
+        (_newer, "newer tcb-ops"),
+        (_unreadable, "cannot be used .Is a directory"),
+    ],
+    ids=["file", "foreign", "no-json", "newer", "unreadable"],
+)
+def test_what_is_no_store_of_ours_is_refused_and_left_alone(
+    folder: Path, make: Callable[[Path], None], why: str
+) -> None:
+    make(folder)
+    before = sorted(path.name for path in folder.rglob("*"))
+    with pytest.raises(SettingsError, match=why) as caught:
+        opened(folder)
+    assert str(folder) in caught.value.text.zh
+    assert sorted(path.name for path in folder.rglob("*")) == before
+
+
+def test_a_making_that_was_killed_is_gone_on_with(folder: Path) -> None:
+    (folder / LOCKS).mkdir(parents=True, mode=0o700)
+    folder.chmod(0o700)
+    (folder / f"{IDENTITY}.tmp").touch(mode=0o600)
+    opened(folder).write("wx1", KEPT)
+    assert opened(folder).read("wx1") == KEPT
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"schema": 1}', '{"schema": 9, "appid": "wx1"}', "of-another", ENDLESS],
+    ids=["empty", "torn", "list", "fields", "newer", "of-another", "endless-time"],
+)
+def test_a_broken_record_is_one_merchants_trouble_with_the_mend(folder: Path, text: str) -> None:
+    store = opened(folder)
+    store.write("wx2", KEPT)
+    (folder / "wx1.json").write_text((folder / "wx2.json").read_text() if text == "of-another" else text)
+    with pytest.raises(TokenError, match=r"wx1\.json is no record of a token: delete it"):
+        store.read("wx1")
+    assert store.read("wx2") == KEPT
+
+
+@posix
+@pytest.mark.parametrize("how", ["a folder", "closed"])
+def test_a_record_that_alone_cannot_be_read_is_one_merchants_trouble(folder: Path, how: str) -> None:
+    store = opened(folder)
+    store.write("wx2", KEPT)
+    store.write("wx1", KEPT)
+    if how == "closed":
+        if os.geteuid() == 0:
+            pytest.skip("root reads everything")
+        (folder / "wx1.json").chmod(0)
+    else:
+        (folder / "wx1.json").unlink()
+        (folder / "wx1.json").mkdir(0o700)
+    with pytest.raises(TokenError, match=r"wx1\.json cannot be read \(.*\): delete it"):
+        store.read("wx1")
+    assert store.read("wx2") == KEPT
+
+
+def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder: Path) -> None:
+    store = opened(folder)
+    (folder / "wx1.json.tmp").mkdir()
+    with pytest.raises(TokenSourceError, match=r"wx1\.json: Is a directory"):
+        store.write("wx1", KEPT)
+
+
+def test_what_a_kill_left_beside_a_record_is_overwritten(folder: Path) -> None:
+    store = opened(folder)
+    store.write("wx1", KEPT)
+    (folder / "wx1.json.tmp").write_text("x" * 100_000)
+    (folder / "wx1.json.tmp").chmod(0o600)
+    newer = StoredToken(Secret("newer"), Secret("r"), 1.0, 2.0)
+    store.write("wx1", newer)
+    assert opened(folder).read("wx1") == newer
+    assert not (folder / "wx1.json.tmp").exists()
+
+
+@posix
+def test_a_link_in_the_temporary_files_place_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    store = opened(folder)
+    (tmp_path / "other").write_text("mine")
+    (folder / "wx1.json.tmp").symlink_to(tmp_path / "other")
+    with pytest.raises(TokenSourceError):
+        store.write("wx1", KEPT)
+    assert (tmp_path / "other").read_text() == "mine"
+
+
+@pytest.mark.parametrize("appid", ["", "..", "../wx1", "a/b", "_platform", ".wx", "wx 1", "x" * 65, "商户"])
+def test_only_an_appid_becomes_a_file(folder: Path, appid: str) -> None:
+    store = opened(folder)
+    with pytest.raises(TokenError, match="is no appid"):
+        store.read(appid)
+    with pytest.raises(TokenError, match="is no appid"):
+        store.write(appid, KEPT)
+
+
+def test_one_holds_an_appid_at_a_time_and_others_do_not_wait(run: Run, folder: Path) -> None:
+    first, second = opened(folder), opened(folder)
+    order: list[Any] = []
+
+    async def hold(store: Store, appid: str, name: str, go: asyncio.Event | None = None) -> None:
+        async with store.hold(appid):
+            order.append(name)
+            if go is not None:
+                await go.wait()
+                order.append(f"{name} done")
+
+    async def all_three() -> None:
+        go = asyncio.Event()
+        one = asyncio.create_task(hold(first, "wx1", "first", go))
+        await asyncio.sleep(0)
+        two = asyncio.create_task(hold(second, "wx1", "second"))
+        await hold(second, "wx2", "other")
+        go.set()
+        await asyncio.gather(one, two)
+
+    run(all_three())
+    assert order == ["first", "other", "first done", "second"]

@@ -1,0 +1,82 @@
+"""A shop floor for tests: merchants, tokens, files, a list, and a simulator that serves them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.lists.paths import Batch, read_paths
+from tcb_ops.model import Merchant
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.run import Run
+    from tcb_ops.simulator import Simulator
+
+QUICK = RunLimits(backoff=0.01, slow_wait=0.05, patience=10)
+TEA, TEA_TEST, BOOKS = (
+    Merchant("wxtea", "茶语小铺", "tea-1a2b3c"),
+    Merchant("wxtea", "茶语小铺", "tea-test-9f"),
+    Merchant("wxbooks", "城南书店", "books-77aa01"),
+)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Everything that a run needs, on disk and on loopback."""
+
+    folder: Path
+    sim: Simulator
+    settings: Settings
+    merchants: Merchants
+    list: Path
+
+    def read(self, **options: Any) -> Batch:
+        return read_paths(self.list, self.merchants, self.folder / "files", **options)
+
+    def with_options(self, **options: Any) -> Settings:
+        """The same settings but for these."""
+        return load_settings(options=options_for(self.folder, self.sim) | options)
+
+    def keep_tokens(self, tokens: Mapping[str, str]) -> None:
+        """Write the token file anew, as a refresher beside us does: all at once."""
+        write_csv(self.folder / "fresh.csv", ("appid", "access_token"), tokens.items())
+        (self.folder / "fresh.csv").replace(self.folder / "tokens.csv")
+
+    def rotate(self, appid: str, others: Mapping[str, str]) -> str:
+        """Let the platform and the token file go on to a new token of one merchant."""
+        token = self.sim.rotate(appid)
+        self.keep_tokens({**others, appid: token})
+        return token
+
+
+OpenShop = Callable[..., Shop]
+Whole = Callable[["Run", int], dict[str, int]]
+Until = Callable[..., None]
+
+
+def write_csv(file: Path, header: tuple[str, ...], lines: Iterable[Iterable[Any]]) -> Path:
+    with file.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([header, *lines])
+    return file
+
+
+def many(*merchants: Merchant, rows: int) -> list[tuple[str, str]]:
+    """So many rows per environment, the list sorted by environment."""
+    return [(merchant.env, f"banner/{n}.png") for merchant in merchants for n in range(rows)]
+
+
+def options_for(folder: Path, sim: Simulator) -> dict[str, Any]:
+    return {
+        "api_base": sim.base,
+        "ledger": str(folder / "ledger.db"),
+        "merchants": folder / "merchants.csv",
+        "lang": "en",
+        "tokens": {"source": "file", "file": folder / "tokens.csv"},
+    }

@@ -1,0 +1,87 @@
+"""A part written anew: changed where it is meant to be, byte for byte as it was elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tcb_ops.xlsx.append_columns import Rewriting, as_text, replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BEFORE = (
+    '<?xml version="1.0" encoding="UTF-8"?>\r\n<!-- 注释 --><a\n  x = "1>2"  y=\'"\'>'
+    "<cut>中文<deep/></cut><cut/>  <keep z=\"&lt;\"/><tag w='3'/><tag w='4'>t</tag></a >\n"
+)
+AFTER = (
+    '<?xml version="1.0" encoding="UTF-8"?>\r\n<!-- 注释 --><a\n  x = "1>2"  y=\'"\'>'
+    '[中文]  <keep z="&lt;"/><tag w="5"/><tag w="5">t</tag>结束</a >\n'
+)
+
+
+class Changed(Rewriting):
+    """Cuts out every `cut`, the first of them for what it holds; gives every `tag` another w; adds to the end of `a`."""
+
+    def start(self, name: str, _attributes: dict[str, str]) -> None:
+        if name == "cut":
+            self.cut_from_here()
+        elif name == "tag":
+            self.change_tag(replaced(self.tag(), "w", "5"))
+
+    def end(self, name: str) -> None:
+        if name == "cut":
+            held = self.cut_so_far().removeprefix("<cut>").removesuffix("<deep/></cut>")
+            self.cut_to_here(f"[{held}]" if held != "<cut/>" else "")
+        elif name == "a":
+            self.insert("结束")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1 << 20])
+def test_it_does_not_matter_in_which_pieces_the_part_comes(size: int) -> None:
+    before = BEFORE.encode()
+
+    def pieces() -> Iterator[bytes]:
+        for at in range(0, len(before), size):
+            yield before[at : at + size]
+
+    assert b"".join(Changed().passing(pieces())).decode() == AFTER
+
+
+@pytest.mark.parametrize(
+    ("tag", "after"),
+    [
+        (b'<row r="1" spans="1:4">', b'<row r="1" spans="1:8">'),
+        (b"<row spans = '1:4'/>", b'<row spans = "1:8"/>'),
+        (b'<row x:spans="1:4">', b'<row x:spans="1:4">'),
+        (b"<row>", b"<row>"),
+    ],
+    ids=["usual", "other quotes", "another's", "none"],
+)
+def test_an_attribute_gets_another_value(tag: bytes, after: bytes) -> None:
+    assert replaced(tag, "spans", "1:8") == after
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a<b>&c", "a&lt;b&gt;&amp;c"),
+        ("a\x00\x1f\rb\n\t", "a_x0000__x001F__x000D_b\n\t"),
+        ("_x0041_", "_x005F_x0041_"),
+        ("_x00_ _xZZZZ_", "_x00_ _xZZZZ_"),
+        ("\ud800\ufffe𠮷", "\ufffd\ufffd𠮷"),
+    ],
+    ids=["marks", "control", "an escape", "no escapes", "no characters"],
+)
+def test_a_text_is_written_so_that_xml_can_hold_it(text: str, written: str) -> None:
+    assert as_text(text) == written
+    ET.fromstring(f"<t>{as_text(text)}</t>")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
+def test_another_encoding_is_refused_since_what_is_added_would_be_garbled(encoding: str) -> None:
+    body = f'<?xml version="1.0" encoding="{encoding}"?><a/>'.encode(encoding)
+    with pytest.raises((ValueError, LookupError)):
+        b"".join(Changed().passing(iter([body])))
