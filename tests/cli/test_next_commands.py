@@ -19,6 +19,8 @@ from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
 from tcb_ops.simulator import Fault
 
+pytestmark = pytest.mark.slow
+
 
 def suggested(text):
     """The commands that stand alone on a line."""

@@ -15,6 +15,8 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.simulator import Fault
 
+pytestmark = pytest.mark.kill
+
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 MOMENTS = (0, 20, 60, 120, 200, 300, 420, 550)
 """Of the start: milliseconds of computing, which say how far it is on a busy machine as well."""
