@@ -42,13 +42,14 @@ class BrokenTableError(Exception):
 
 
 class TcbOpsError(Exception):
-    """The root. `text` says what happened and what to do, in English and Chinese."""
+    """The root. `problem` says what happened, `fix` what to do where it is a sentence of its own; `text` is both."""
 
     exit_code = 3
 
-    def __init__(self, text: Text) -> None:
-        super().__init__(text.en)
-        self.text = text
+    def __init__(self, problem: Text, fix: Text | None = None) -> None:
+        self.problem, self.fix = problem, fix
+        self.text = problem if fix is None else Text(f"{problem.en} {fix.en}", f"{problem.zh}{fix.zh}")
+        super().__init__(self.text.en)
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a trace: a notebook's reader gets the sentence."""
@@ -123,8 +124,8 @@ class TokenSourceError(StoppedError):
     `transient` as TokenError's.
     """
 
-    def __init__(self, text: Text, *, transient: bool = False) -> None:
-        super().__init__(text)
+    def __init__(self, problem: Text, fix: Text | None = None, *, transient: bool = False) -> None:
+        super().__init__(problem, fix)
         self.transient = transient
 
 
@@ -141,8 +142,10 @@ class TokenError(TcbOpsError):
     no usable answer at all. It may pass, and only the others' answers tell whether it concerns this merchant alone.
     """
 
-    def __init__(self, text: Text, errcode: int = 0, *, transient: bool = False) -> None:
-        super().__init__(text)
+    def __init__(
+        self, problem: Text, errcode: int = 0, *, fix: Text | None = None, transient: bool = False
+    ) -> None:
+        super().__init__(problem, fix)
         self.errcode = errcode
         self.transient = transient
 
@@ -165,8 +168,8 @@ class TransportFault(StrEnum):
 class TransportError(TcbOpsError):
     """No usable answer. Holds no URL, no header and no chained cause: those carry tokens."""
 
-    def __init__(self, fault: TransportFault, text: Text) -> None:
-        super().__init__(text)
+    def __init__(self, fault: TransportFault, problem: Text, fix: Text | None = None) -> None:
+        super().__init__(problem, fix)
         self.fault = fault
 
 
@@ -175,6 +178,6 @@ class RefusedError(TcbOpsError):
 
     exit_code = 1
 
-    def __init__(self, text: Text, errcode: int) -> None:
-        super().__init__(text)
+    def __init__(self, problem: Text, errcode: int, *, fix: Text | None = None) -> None:
+        super().__init__(problem, fix)
         self.errcode = errcode
