@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from tcb_ops.i18n import Text
 
 
-def file_problem(message: Text, mend: Text, *, line: int = 0, column: str = "", value: str = "") -> Problem:
+def file_problem(message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "") -> Problem:
     """A problem of the file itself, which `--on-bad skip` cannot pass over."""
-    return Problem(line, column, message, mend, value, skippable=False)
+    return Problem(line, column, message, fix, value, skippable=False)
 
 
 class Secret:
@@ -201,14 +201,14 @@ class RowEnd:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in a list or merchants file that must be mended before anything is sent."""
+    """Something in a list or merchants file that must be fixed before anything is sent."""
 
     line: int
     """0 where it concerns the file as a whole."""
     column: str
     """The header as it stands in the file; empty where no one column is meant."""
     message: Text
-    mend: Text
+    fix: Text
     value: str = ""
     """The offending cell, shortened for screens."""
     skippable: bool = True

@@ -202,11 +202,11 @@ def _whom(given: CommonOptions, settings: Settings, env: str, appid: str) -> Mer
     if isinstance(found, Unresolved):
         if not appid and merchants.whole.for_env(env.strip()):
             way_out = Text("say which one with --appid", "请用 --appid 指明是哪一个")
-            found = replace(found, mend=way_out)
+            found = replace(found, fix=way_out)
         raise UsageError(
             Text(
-                f"--live {env}: {found.message.en} — {found.mend.en}",
-                f"--live {env}：{found.message.zh} —— {found.mend.zh}",
+                f"--live {env}: {found.message.en} — {found.fix.en}",
+                f"--live {env}：{found.message.zh} —— {found.fix.zh}",
             )
         )
     if found is None:

@@ -163,14 +163,14 @@ def _sizes(files: Sequence[str], root: Path) -> tuple[list[int], list[Problem]]:
     for file in files:
         found = looks.look(file)
         if isinstance(found, Unfit):
-            problems.append(file_problem(found.message, found.mend))
+            problems.append(file_problem(found.message, found.fix))
         elif "\\" in file or trim(file) != file or not _is_text(file):
             message = Text(f"a list cannot name the file {shown(file)}", f"清单无法写出文件名 {shown(file)}")
-            mend = Text(
+            fix = Text(
                 "rename it without backslashes and without spaces at its ends, in readable characters",
                 "请改名：不含反斜杠，首尾没有空格，且字符可读",
             )
-            problems.append(file_problem(message, mend))
+            problems.append(file_problem(message, fix))
         else:
             sizes.append(found.size)
     return sizes, problems
@@ -189,12 +189,12 @@ def _bad_paths(files: Sequence[str], paths: Sequence[str]) -> list[Problem]:
     for file, path in zip(files, paths, strict=True):
         if (wrong := path_problem(trim(path))) is None and trim(path) == path:
             continue
-        message, mend = wrong or (
+        message, fix = wrong or (
             Text("the path begins or ends with a space", "路径首尾有空格"),
             Text("change --path, or rename the file", "请修改 --path，或给文件改名"),
         )
         name = shown(file)
-        problems.append(file_problem(Text(f"{name}: {message.en}", f"{name}：{message.zh}"), mend))
+        problems.append(file_problem(Text(f"{name}: {message.en}", f"{name}：{message.zh}"), fix))
     return problems
 
 

@@ -118,19 +118,19 @@ def missing_column(wanted: str, headers: Sequence[str], line: int, *, mappable: 
     there = _listed(trim(h) for h in headers)
     message = Text(f"no column for {wanted}; the header has {there}", f"没有 {wanted} 列；表头是 {there}")
     if len(headers) == 1 and "，" in headers[0]:
-        mend = Text(
+        fix = Text(
             "the header is parted by full-width commas (，); part it by plain commas",
             "表头用的是全角逗号（，），请改用半角逗号",
         )
     elif mappable:
         name = wanted.split(" / ", maxsplit=1)[0]
-        mend = Text(
+        fix = Text(
             f"add it, or say which one it is with --column {name}=HEADER",
             f"请补上这一列，或用 --column {name}=表头 指明是哪一列",
         )
     else:
-        mend = Text("add the column", "请补上这一列")
-    return file_problem(message, mend, line=line)
+        fix = Text("add the column", "请补上这一列")
+    return file_problem(message, fix, line=line)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -139,18 +139,18 @@ def _listed(names: Iterable[str]) -> str:
 
 def _twice(name: str, line: int) -> Problem:
     message = Text("the header has this name twice", "表头里这个列名出现了两次")
-    mend = Text("rename or remove one of the two columns", "请改名或删除其中一列")
-    return file_problem(message, mend, line=line, column=name)
+    fix = Text("rename or remove one of the two columns", "请改名或删除其中一列")
+    return file_problem(message, fix, line=line, column=name)
 
 
 def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
     listed = _listed(headers)
     message = Text(f"several columns mean {ours}: {listed}", f"有多列都表示 {ours}：{listed}")
-    mend = Text(
+    fix = Text(
         f"say which one counts with --column {ours}={headers[0]}, or rename the others",
         f"请用 --column {ours}={headers[0]} 指明用哪一列，或给其他列改名",
     )
-    return file_problem(message, mend, line=line)
+    return file_problem(message, fix, line=line)
 
 
 def _not_there(ours: str, header: str, headers: list[str], line: int) -> Problem:

@@ -36,7 +36,7 @@ class Unfit:
     """Why a file may not be sent."""
 
     message: Text
-    mend: Text
+    fix: Text
 
 
 class Files:
@@ -56,8 +56,8 @@ class Files:
             return None
         root = shown(self._name)
         message = Text(f"the root folder {root} is not there", f"根目录 {root} 不存在")
-        mend = Text("give the folder that holds the files with --root", "请用 --root 指明存放文件的文件夹")
-        return file_problem(message, mend)
+        fix = Text("give the folder that holds the files with --root", "请用 --root 指明存放文件的文件夹")
+        return file_problem(message, fix)
 
     def _look(self, file: str) -> Found | Unfit:
         """`file` is relative to the root, with forward slashes; links are resolved before it is judged."""

@@ -180,8 +180,8 @@ def _read_line(
         value = cells[found[ours]]
         if not value:
             message = Text(f"the {ours} is empty", f"{ours} 为空")
-            mend = Text("fill it in, or remove the line", "请填写，或删除这一行")
-            faults.append(file_problem(message, mend, line=line, column=headers[found[ours]]))
+            fix = Text("fill it in, or remove the line", "请填写，或删除这一行")
+            faults.append(file_problem(message, fix, line=line, column=headers[found[ours]]))
         return value
 
     def one_of(ours: str, values: dict[str, _T]) -> _T:
@@ -190,8 +190,8 @@ def _read_line(
             return values[fold(value)]
         allowed = ", ".join(v for v in values if v)
         message = Text(f"{ours} cannot be '{shown(value)}'", f"{ours} 不能是“{shown(value)}”")
-        mend = Text(f"write one of {allowed}, or nothing", f"请填写 {allowed} 之一，或留空")
-        faults.append(file_problem(message, mend, line=line, column=headers[found[ours]], value=shown(value)))
+        fix = Text(f"write one of {allowed}, or nothing", f"请填写 {allowed} 之一，或留空")
+        faults.append(file_problem(message, fix, line=line, column=headers[found[ours]], value=shown(value)))
         return values[""]
 
     merchant = Merchant(
@@ -246,13 +246,13 @@ def _fits_nobody(whole: Merchants, where: Sequence[str], wanted: dict[int, set[s
             near += [f"{whole[0].columns[at][0]}={shown(there[name])}" for name in close]
     if near:
         listed = ", ".join(near)
-        mend = Text(f"did you mean {listed}?", f"是不是 {listed}？")
+        fix = Text(f"did you mean {listed}?", f"是不是 {listed}？")
     else:
-        mend = Text("check the values", "请检查取值")
+        fix = Text("check the values", "请检查取值")
     return UsageError(
         Text(
-            f"{said}: no merchant of {whole.source} fits; {mend.en}",
-            f"{said}：{whole.source} 中没有符合的商户；{mend.zh}",
+            f"{said}: no merchant of {whole.source} fits; {fix.en}",
+            f"{said}：{whole.source} 中没有符合的商户；{fix.zh}",
         )
     )
 
@@ -262,8 +262,8 @@ def _too_many(line: int, cells: int, headers: int) -> Problem:
         f"the line has {cells} cells, the header {headers}",
         f"这一行有 {cells} 个单元格，表头只有 {headers} 个",
     )
-    mend = Text("put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来")
-    return file_problem(message, mend, line=line)
+    fix = Text("put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来")
+    return file_problem(message, fix, line=line)
 
 
 def _again(line: int, column: str, merchant: Merchant, first: int) -> Problem:
@@ -271,8 +271,8 @@ def _again(line: int, column: str, merchant: Merchant, first: int) -> Problem:
         f"{shown(merchant.appid)} with {shown(merchant.env)} is in line {first} already",
         f"{shown(merchant.appid)} 与 {shown(merchant.env)} 在第 {first} 行已经出现过",
     )
-    mend = Text("remove one of the two lines", "请删除其中一行")
-    return file_problem(message, mend, line=line, column=column, value=shown(merchant.env))
+    fix = Text("remove one of the two lines", "请删除其中一行")
+    return file_problem(message, fix, line=line, column=column, value=shown(merchant.env))
 
 
 def _two_defaults(line: int, column: str, merchant: Merchant, first: int) -> Problem:
@@ -280,5 +280,5 @@ def _two_defaults(line: int, column: str, merchant: Merchant, first: int) -> Pro
         f"'{shown(merchant.name)}' has its default environment in line {first} already",
         f"“{shown(merchant.name)}”的默认环境已在第 {first} 行指定",
     )
-    mend = Text("leave one line of this name with default=yes", "同一名称只保留一行 default=yes")
-    return file_problem(message, mend, line=line, column=column)
+    fix = Text("leave one line of this name with default=yes", "同一名称只保留一行 default=yes")
+    return file_problem(message, fix, line=line, column=column)

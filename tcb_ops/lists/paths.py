@@ -134,7 +134,7 @@ class Batch:
             for line, file in page:
                 found = files.look(file)
                 if isinstance(found, Unfit):
-                    unfit.append(Problem(line, self.file_column, found.message, found.mend, shown(file)))
+                    unfit.append(Problem(line, self.file_column, found.message, found.fix, shown(file)))
                 else:
                     facts.append((found.size, found.mtime_ns, line))
             self.staging.set_files(facts)
@@ -226,8 +226,8 @@ def read_paths(
         staging.add_problems([broken])
     elif not check.rows and not check.left_out:
         message = Text("there is a header but no row below it", "只有表头，没有数据行")
-        mend = Text("add a row per file", "请为每个文件补一行")
-        raise input_error(name, [file_problem(message, mend, line=table.header_line)])
+        fix = Text("add a row per file", "请为每个文件补一行")
+        raise input_error(name, [file_problem(message, fix, line=table.header_line)])
     staging.add_problems(_again(check.column("path"), *repeat) for repeat in staging.repeats())
     problems = Problems(staging, check.headers)
     decided = _decided(name, table, found, check)
@@ -303,10 +303,10 @@ def _opened(source: str | Path, choice: _Choice) -> Iterator[_Listing]:
 def _columns(name: str, table: Table, given: Mapping[str, str]) -> dict[str, int]:
     if not table.headers:
         message = Text("the file holds nothing but blank lines", "文件里只有空行")
-        mend = Text(
+        fix = Text(
             "export the list again; it needs a header and rows", "请重新导出清单；清单要有表头和数据行"
         )
-        raise input_error(name, [file_problem(message, mend)])
+        raise input_error(name, [file_problem(message, fix)])
     found, problems = find_columns(table.headers, LIST_COLUMNS, given, table.header_line)
     if "env" not in found and "merchant" not in found and not {"env", "merchant"} & set(given):
         problems.append(missing_column("env / merchant", table.headers, table.header_line))
@@ -343,8 +343,8 @@ def _stage(table: Table, check: RowCheck, staging: Staging) -> Problem | None:
 
 def _again(column: str, line: int, first: int, path: str) -> Problem:
     message = Text(f"the same environment and path as in line {first}", f"与第 {first} 行的环境和路径都相同")
-    mend = Text("remove one of the two rows, or give it another path", "请删除其中一行，或改用别的路径")
-    return Problem(line, column, message, mend, shown(path))
+    fix = Text("remove one of the two rows, or give it another path", "请删除其中一行，或改用别的路径")
+    return Problem(line, column, message, fix, shown(path))
 
 
 def _decided(name: str, table: Table, found: Mapping[str, int], check: RowCheck) -> Text:

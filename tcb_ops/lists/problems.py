@@ -18,7 +18,7 @@ PROBLEMS_SHOWN = 50
 
 
 def new_fixme(source: Path) -> Path:
-    """A name beside the list that is free: a fix-me file that is there may have been mended by hand."""
+    """A name beside the list that is free: a fix-me file that is there may have been edited by hand."""
     names = (
         f"{source.with_suffix('')}.fix-me{number}.csv"
         for number in ("", *(f"-{n}" for n in range(2, 10_000)))
@@ -27,14 +27,14 @@ def new_fixme(source: Path) -> Path:
 
 
 def format_problem(source: str, problem: Problem, lang: Lang) -> str:
-    """One line: `FILE:LINE: column 'X': what is wrong — how to mend it`; without LINE for the whole file."""
+    """One line: `FILE:LINE: column 'X': what is wrong — how to fix it`; without LINE for the whole file."""
     where = f"{source}:{problem.line}: " if problem.line else f"{source}: "
-    message, mend = problem.message.of(lang), problem.mend.of(lang)
+    message, fix = problem.message.of(lang), problem.fix.of(lang)
     if lang is Lang.ZH:
         column = f"“{problem.column}”列：" if problem.column else ""
-        return f"{where}{column}{message} —— {mend}"
+        return f"{where}{column}{message} —— {fix}"
     column = f"column '{problem.column}': " if problem.column else ""
-    return f"{where}{column}{message} — {mend}"
+    return f"{where}{column}{message} — {fix}"
 
 
 def input_error(source: str, problems: Sequence[Problem], decided: Text | None = None) -> InputError:
@@ -47,14 +47,14 @@ def input_error(source: str, problems: Sequence[Problem], decided: Text | None =
     return InputError(Text(en, zh), source, problems, decided)
 
 
-_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_mend")
+_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix")
 
 
 def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
     """Write the rows that have problems, and return how many; for 0 nothing is written.
 
     Takes `Batch.problems` or an InputError's. The list's own columns come first, then tcb_line, tcb_column,
-    tcb_problem and tcb_mend, which reading drops again; a row with several problems stands once. Problems of a file
+    tcb_problem and tcb_fix, which reading drops again; a row with several problems stands once. Problems of a file
     as a whole have no row. For Excel: UTF-8 with BOM, CRLF, no cell that would run as a formula.
 
     Raises UsageError where `dest` cannot be written.
@@ -73,8 +73,8 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
             for cells, about in chain([first], rows):
                 columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
                 what = "; ".join(p.message.of(lang) for p in about)
-                mend = "; ".join(p.mend.of(lang) for p in about)
-                out.writerow(map(guard, (*cells, str(about[0].line), columns, what, mend)))
+                fix = "; ".join(p.fix.of(lang) for p in about)
+                out.writerow(map(guard, (*cells, str(about[0].line), columns, what, fix)))
                 written += 1
     except OSError as error:
         why = error.strerror or "?"

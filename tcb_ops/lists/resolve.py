@@ -24,7 +24,7 @@ class Unresolved:
 
     column: Literal["env", "merchant", "appid"]
     message: Text
-    mend: Text
+    fix: Text
 
 
 def caller(
@@ -148,7 +148,7 @@ def _other_appid(appid: str, lines: Sequence[Merchant]) -> Unresolved:
             f"'{shown(appid)}' does not work in this environment; it belongs to {listed}",
             f"“{shown(appid)}”不在这个环境里；这个环境属于 {listed}",
         ),
-        Text("write one of these appids, or mend the environment", "请改成其中一个 appid，或改正环境"),
+        Text("write one of these appids, or fix the environment", "请改成其中一个 appid，或改正环境"),
     )
 
 
@@ -161,7 +161,7 @@ def _other_merchant(merchant: str, lines: Sequence[Merchant]) -> Unresolved:
             f"“{shown(merchant)}”不在这一行的环境里；这个环境属于 {listed}",
         ),
         Text(
-            "mend the merchant or the environment: they aim at different ones",
+            "fix the merchant or the environment: they aim at different ones",
             "请改正商户或环境：两者指向不同的对象",
         ),
     )

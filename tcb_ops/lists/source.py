@@ -135,10 +135,10 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     size, sha256 = _pass_over(raw, len(bom), trials, name)
     if size == len(bom):
         message = Text("the file is empty", "文件是空的")
-        mend = Text(
+        fix = Text(
             "export the list again; it needs a header and rows", "请重新导出清单；清单要有表头和数据行"
         )
-        raise input_error(name, [file_problem(message, mend)])
+        raise input_error(name, [file_problem(message, fix)])
     chosen = next((t for t in trials if t.failed_at is None), None)
     if chosen is None:
         furthest = max(trials, key=lambda t: t.failed_at or 0)
@@ -183,7 +183,7 @@ def _doubts(raw: BinaryIO, trials: list[_Trial], chosen: _Trial) -> tuple[Text, 
         return (
             Text(
                 f"read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a damaged "
-                "line, or two files joined. Check the Chinese texts; if they are wrong, mend that line",
+                "line, or two files joined. Check the Chinese texts; if they are wrong, fix that line",
                 f"按 GB18030 读取，但第 {line} 行之前都是有效的 UTF-8：可能是有一行损坏的 UTF-8，"
                 "或两个文件拼在了一起。请核对中文；不对就修好这一行",
             ),
@@ -299,8 +299,8 @@ def _unreadable(error: OSError | ValueError) -> Problem:
         return file_problem(message, Text("check the name and the folder", "请检查文件名和所在文件夹"))
     why = error.strerror if isinstance(error, OSError) else "not a usable file name"
     message = Text(f"the file cannot be read ({why})", f"文件无法读取（{why}）")
-    mend = Text(
+    fix = Text(
         "check its permissions, and whether another program holds it",
         "请检查文件权限，以及是否被别的程序占用",
     )
-    return file_problem(message, mend)
+    return file_problem(message, fix)

@@ -115,11 +115,11 @@ def _no_header(line: int) -> Problem:
     message = Text(
         f"--header-row {line}: there is nothing in this row", f"--header-row {line}：这一行是空的，或不存在"
     )
-    mend = Text(
+    fix = Text(
         "give the number of the row that holds the column names, or leave the option out",
         "请给出列名所在行的行号，或去掉这个选项",
     )
-    return file_problem(message, mend, line=line)
+    return file_problem(message, fix, line=line)
 
 
 def _promise(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
@@ -149,8 +149,8 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
     except UnicodeDecodeError:
         # decode.py has read these bytes before, so they are others now.
         message = Text("the file was written to while it was read", "读取过程中文件被改动了")
-        mend = Text("run it again when nobody is saving the file", "等没有人在保存这个文件时再运行一次")
-        problem = file_problem(message, mend, line=line + 1)
+        fix = Text("run it again when nobody is saving the file", "等没有人在保存这个文件时再运行一次")
+        problem = file_problem(message, fix, line=line + 1)
     else:
         return
     raise BrokenTableError(problem)
@@ -171,8 +171,8 @@ def _broken(line: int, why: str) -> Problem:
             "a quote closes in the middle of a cell, so where the cell ends cannot be told",
             "引号在单元格中间就闭合了，无法判断单元格到哪里结束",
         )
-    mend = Text(
+    fix = Text(
         "close the quote; a quote inside a quoted cell is written twice",
         "请补上引号；引号括起来的单元格里，引号要写两次",
     )
-    return file_problem(message, mend, line=line)
+    return file_problem(message, fix, line=line)

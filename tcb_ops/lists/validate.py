@@ -29,7 +29,7 @@ _NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u00ff\u200b-\u200f\u2028-\
 
 
 def path_problem(path: str) -> tuple[Text, Text] | None:
-    r"""What is wrong with a trimmed path, and how to mend it; None where it may be sent.
+    r"""What is wrong with a trimmed path, and how to fix it; None where it may be sent.
 
     ==============================  ============================================
     path                            problem
@@ -209,7 +209,7 @@ class RowCheck:
                 if isinstance(by, Unresolved):
                     value = {"env": env, "merchant": merchant, "appid": appid}[by.column]
                     column = self.column(by.column)
-                    problems.append(Problem(line, column, by.message, by.mend, shown(value)))
+                    problems.append(Problem(line, column, by.message, by.fix, shown(value)))
                     appid = ""
                 else:
                     env, appid, name = by.env, by.appid, by.name
@@ -297,10 +297,10 @@ class RowCheck:
             f"the row has {cells} cells, the header {self._width}; beyond it: {listed}",
             f"这一行有 {cells} 个单元格，表头只有 {self._width} 个；多出的是：{listed}",
         )
-        mend = Text(
+        fix = Text(
             "put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来"
         )
-        return Problem(line, "", message, mend, listed)
+        return Problem(line, "", message, fix, listed)
 
 
 _WARNINGS = {

@@ -149,11 +149,11 @@ def _which_rows(seen: Survey) -> Problem:
         f"hidden rows: {seen.hidden_rows:,}{filtered.en}, the first is row {seen.first_hidden}",
         f"有 {seen.hidden_rows:,} 行被隐藏{filtered.zh}，第一处是第 {seen.first_hidden} 行",
     )
-    mend = Text(
+    fix = Text(
         "say with --rows all that they count, with --rows visible that they do not; or unhide or delete them",
         "请用 --rows all 表示包含这些行，或用 --rows visible 表示不含；也可以取消隐藏或删除它们",
     )
-    return file_problem(message, mend)
+    return file_problem(message, fix)
 
 
 def _no_sheet(wanted: str, sheets: Iterable[Sheet]) -> Problem:
@@ -170,18 +170,18 @@ def _which_sheet(fitting: Sequence[Sheet], holding: Sequence[Sheet]) -> Problem:
     if fitting:
         listed = _listed(fitting)
         message = Text(f"several sheets look like a list: {listed}", f"有多个工作表都像清单：{listed}")
-        mend = Text(f"say which one with --sheet '{first}'", f"请用 --sheet '{first}' 指明用哪一个")
+        fix = Text(f"say which one with --sheet '{first}'", f"请用 --sheet '{first}' 指明用哪一个")
     else:
         listed = _listed(holding)
         message = Text(
             f"no sheet has a column path and one of env and merchant; there are {listed}",
             f"没有工作表同时含有 path 列和 env 或 merchant 列；现有 {listed}",
         )
-        mend = Text(
+        fix = Text(
             f"say which sheet it is with --sheet '{first}', and what its columns mean with --column path=HEADER",
             f"请用 --sheet '{first}' 指明工作表，并用 --column path=表头 指明各列",
         )
-    return file_problem(message, mend)
+    return file_problem(message, fix)
 
 
 def _only_hidden(sheets: Iterable[Sheet]) -> Problem:

@@ -35,11 +35,11 @@ def render_problems(problems: Sequence[Problem], lang: Lang, count: int | None =
         Text("Line", "行号"),
         Text("Column", "列"),
         Text("What is wrong", "问题"),
-        Text("How to mend it", "如何修正"),
+        Text("How to fix it", "如何修正"),
         Text("Value", "值"),
     )
     rows = [
-        (p.line or "", p.column, p.message.of(lang), p.mend.of(lang), p.value)
+        (p.line or "", p.column, p.message.of(lang), p.fix.of(lang), p.value)
         for p in islice(problems, PROBLEMS_SHOWN)
     ]
     count = len(problems) if count is None else count
@@ -200,8 +200,8 @@ class Listed(widgets.VBox):
 
     def _show(self, problems: Sequence[Problem]) -> None:
         self._problems = problems
-        here = [replace(p, mend=self._voice.here(p.mend)) for p in islice(problems, PROBLEMS_SHOWN)]
-        more = beyond(problem.mend for problem in here)
+        here = [replace(p, fix=self._voice.here(p.fix)) for p in islice(problems, PROBLEMS_SHOWN)]
+        more = beyond(problem.fix for problem in here)
         self.problems.value = render_problems(here, self._lang, len(problems)) + (
             f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
         )
@@ -214,13 +214,13 @@ class Listed(widgets.VBox):
         if not written:
             raise UsageError(
                 Text(
-                    "These problems are of the file as a whole; there is no row to mend.",
+                    "These problems are of the file as a whole; there is no row to fix.",
                     "这些是整个文件的问题，没有可修正的行。",
                 )
             )
         self._voice.say(
             Text(
-                f"{written:,} rows are in {dest}: mend them there, then pick that file.",
+                f"{written:,} rows are in {dest}: fix them there, then pick that file.",
                 f"{written:,} 行已写入 {dest}：请在其中修正，然后选择该文件。",
             ),
             "good",

@@ -293,20 +293,20 @@ def _bomb(part: str) -> Problem:
         f"the workbook unpacks to far more than a list can be (in {shown(part, 60)})",
         f"工作簿解压后远远超过一份清单应有的大小（{shown(part, 60)}）",
     )
-    mend = Text(
+    fix = Text(
         "copy the rows into a new workbook; do not open this one if you do not know where it is from",
         "请把数据复制到新的工作簿；来源不明时不要打开它",
     )
-    return file_problem(message, mend)
+    return file_problem(message, fix)
 
 
 def _password() -> Problem:
     message = Text("the workbook is protected with a password", "工作簿设有打开密码")
-    mend = Text(
+    fix = Text(
         "open it, take the password off (File > Info > Protect Workbook) and save it",
         "请打开后取消密码（文件 > 信息 > 保护工作簿）并保存",
     )
-    return file_problem(message, mend)
+    return file_problem(message, fix)
 
 
 def _ole(raw: BinaryIO) -> Problem:

@@ -57,12 +57,12 @@ def not_computed(cells: Iterable[str]) -> bool:
 
 
 def odd_problem(cell: NonTextCell) -> tuple[Text, Text]:
-    """What is wrong with such a cell in a column that must be text, and how to mend it."""
+    """What is wrong with such a cell in a column that must be text, and how to fix it."""
     seen = shown(cell, 40)
-    message, mend = _SENTENCES[cell.kind]
+    message, fix = _SENTENCES[cell.kind]
     return (
         Text(message.en.format(ref=cell.ref, seen=seen), message.zh.format(ref=cell.ref, seen=seen)),
-        mend,
+        fix,
     )
 
 

@@ -83,7 +83,7 @@ def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_d
     assert "… and 190 more problems" in said.err or "… and 70 more problems" in said.err
     fix_me = (desk.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fix_me) == 121
-    assert fix_me[0].startswith("env,path,备注,tcb_line,tcb_column,tcb_problem,tcb_mend")
+    assert fix_me[0].startswith("env,path,备注,tcb_line,tcb_column,tcb_problem,tcb_fix")
     mended = "\r\n".join(line.replace(",/", ",") for line in fix_me)
     (desk.folder / "list.fix-me.csv").write_text(mended, encoding="utf-8")
     assert desk("links", "list.fix-me.csv").code == 0

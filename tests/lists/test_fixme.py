@@ -37,20 +37,20 @@ def test_the_rows_with_problems_stand_once_each_with_what_and_how(
     problems = raised.value.problems
     assert write_fixme(problems, tmp_path / "fix-me.csv", lang) == 2
     header, first, second = read(tmp_path / "fix-me.csv")
-    assert header == ["环境ID", "上传路径", "备注", "tcb_line", "tcb_column", "tcb_problem", "tcb_mend"]
+    assert header == ["环境ID", "上传路径", "备注", "tcb_line", "tcb_column", "tcb_problem", "tcb_fix"]
     assert first[:5] == ["nope", "/b.png", "'=1+1", "3", "环境ID; 上传路径"]
     assert first[5] == "; ".join(p.message.of(lang) for p in problems[:2])
     assert second[:5] == ["tea-1a2b3c", "好.png", "007", "4", "上传路径"]
-    assert second[6] == problems[2].mend.of(lang)
+    assert second[6] == problems[2].fix.of(lang)
 
 
-def test_mended_it_can_be_read_back_in(
+def test_a_fixed_file_can_be_read_back_in(
     write: Callable[..., Path], merchants: Merchants, tmp_path: Path
 ) -> None:
     batch = read_paths(write(LIST), merchants, on_bad="skip")
     write_fixme(batch.problems, tmp_path / "fix-me.csv")
     text = (tmp_path / "fix-me.csv").read_text("utf-8-sig").replace("nope,/b", "books-77aa01,b")
-    again = read_paths(write(text, "mended.csv"), merchants)
+    again = read_paths(write(text, "fixed.csv"), merchants)
     assert again.headers == batch.headers
     assert [r.cells for r in again.rows()] == [
         ("books-77aa01", "b.png", "=1+1"),
@@ -76,16 +76,16 @@ def test_a_place_that_cannot_be_written_is_told(
         write_fixme(problems, tmp_path / "nowhere/fix-me.csv")
 
 
-PROBLEM = Problem(7, "路径", Text("is wrong", "不对"), Text("mend it", "请改正"))
-WHOLE = Problem(0, "", Text("is wrong", "不对"), Text("mend it", "请改正"))
+PROBLEM = Problem(7, "路径", Text("is wrong", "不对"), Text("fix it", "请改正"))
+WHOLE = Problem(0, "", Text("is wrong", "不对"), Text("fix it", "请改正"))
 
 
 @pytest.mark.parametrize(
     ("problem", "lang", "line"),
     [
-        (PROBLEM, Lang.EN, "p.csv:7: column '路径': is wrong — mend it"),
+        (PROBLEM, Lang.EN, "p.csv:7: column '路径': is wrong — fix it"),
         (PROBLEM, Lang.ZH, "p.csv:7: “路径”列：不对 —— 请改正"),
-        (WHOLE, Lang.EN, "p.csv: is wrong — mend it"),
+        (WHOLE, Lang.EN, "p.csv: is wrong — fix it"),
         (WHOLE, Lang.ZH, "p.csv: 不对 —— 请改正"),
     ],
 )

@@ -67,5 +67,5 @@ def test_a_header_means_one_thing_only() -> None:
 def test_a_missing_column_says_what_is_there_and_how_to_map_it() -> None:
     problem = missing_column("path", ["env", "目标"], 1)
     assert "'env', '目标'" in problem.message.en
-    assert "--column path=HEADER" in problem.mend.en
-    assert "full-width" in missing_column("path", ["env，path"], 1).mend.en
+    assert "--column path=HEADER" in problem.fix.en
+    assert "full-width" in missing_column("path", ["env，path"], 1).fix.en

@@ -129,14 +129,14 @@ def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root: Pat
     (root / "Banner" / "Café.PNG").write_bytes(b"x")
     (root / "two.png").write_bytes(b"x")
     (root / "Two.png").write_bytes(b"x")
-    mends = {}
+    fixes = {}
     for file in ("banner/café.png", "Banner/Cafe\u0301.PNG", "TWO.PNG", "Banner/none.png", "a.png/x"):
         unfit = Files(root).look(file)
         assert isinstance(unfit, Unfit)
-        mends[file] = unfit.mend.en
-    assert "did you mean Banner/Café.PNG?" in mends["banner/café.png"]
-    assert "looks the same but is in another Unicode form" in mends["Banner/Cafe\u0301.PNG"]
-    assert all("check the name" in mends[file] for file in ("TWO.PNG", "Banner/none.png", "a.png/x"))
+        fixes[file] = unfit.fix.en
+    assert "did you mean Banner/Café.PNG?" in fixes["banner/café.png"]
+    assert "looks the same but is in another Unicode form" in fixes["Banner/Cafe\u0301.PNG"]
+    assert all("check the name" in fixes[file] for file in ("TWO.PNG", "Banner/none.png", "a.png/x"))
 
 
 def test_a_file_written_on_windows_is_told_how_to_be_found(root: Path) -> None:
@@ -144,4 +144,4 @@ def test_a_file_written_on_windows_is_told_how_to_be_found(root: Path) -> None:
         unfit = Files(root).look(file)
         assert isinstance(unfit, Unfit)
         assert "not relative" in unfit.message.en
-        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in unfit.mend.en
+        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in unfit.fix.en

@@ -72,7 +72,7 @@ def test_a_list_from_windows_finds_its_files(
     assert row.cells[2] == "D:\\素材\\春\\a.png"
     with pytest.raises(InputError) as raised:
         read_paths(path, merchants, data)
-    assert "--map 'D:/素材/春=FOLDER'" in raised.value.problems[0].mend.en
+    assert "--map 'D:/素材/春=FOLDER'" in raised.value.problems[0].fix.en
 
 
 def test_a_mapped_file_cannot_leave_the_root(

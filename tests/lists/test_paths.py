@@ -22,8 +22,8 @@ def problems_of(source: Path, merchants: Merchants, **options: Any) -> list[tupl
     assert raised.value.source == str(source)
     for problem in raised.value.problems:
         assert problem.message.zh
-        assert problem.mend.en
-        assert problem.mend.zh
+        assert problem.fix.en
+        assert problem.fix.zh
     return [(p.line, p.column, p.message.en) for p in raised.value.problems]
 
 

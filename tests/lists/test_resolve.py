@@ -22,7 +22,7 @@ def answer(found: Merchant | Unresolved | None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("defaults", "mend"),
+    ("defaults", "fix"),
     [
         ((), "say which one in a column appid, or mark the line of 甲 default=yes in the merchants file"),
         (
@@ -33,14 +33,14 @@ def answer(found: Merchant | Unresolved | None) -> str:
     ],
     ids=["none has a default", "one has", "both have"],
 )
-def test_a_shared_environments_mend_is_one_that_the_merchants_file_takes(
-    defaults: tuple[str, ...], mend: str
+def test_a_shared_environments_fix_is_one_that_the_merchants_file_takes(
+    defaults: tuple[str, ...], fix: str
 ) -> None:
     lines = [Merchant(f"wx{name}", name, "shared") for name in ("甲", "乙")]
     lines += [Merchant(f"wx{name}", name, f"own-{name}", default=True) for name in defaults]
     found = caller(Merchants(lines), "shared", "", "", no_names)
     assert isinstance(found, Unresolved)
-    assert found.mend.en == mend
+    assert found.fix.en == fix
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_near_names_are_suggested_but_not_for_ever(merchants: Merchants) -> None
     callers = MerchantResolver(merchants)
     unknown = callers.of("boks-77aa01", "", "")
     assert isinstance(unknown, Unresolved)
-    assert "books-77aa01 (城南书店)" in unknown.mend.en
-    assert "books-77aa01 (城南书店)" in unknown.mend.zh
+    assert "books-77aa01 (城南书店)" in unknown.fix.en
+    assert "books-77aa01 (城南书店)" in unknown.fix.zh
     unknown = callers.of("", "茶语小店", "")
     assert isinstance(unknown, Unresolved)
-    assert "茶语小铺" in unknown.mend.en
+    assert "茶语小铺" in unknown.fix.en
     late = [callers.of(f"books-77aa0{i}x", "", "") for i in range(300)][-1]
     assert isinstance(late, Unresolved)
-    assert "did you mean" not in late.mend.en
+    assert "did you mean" not in late.fix.en

@@ -104,7 +104,7 @@ def test_a_list_in_a_workbook_is_a_list(tmp_path: Path, merchants: Merchants) ->
     assert "工作表“清单”" in batch.decided.zh
 
 
-def test_three_bad_rows_among_five_thousand_are_found_and_can_be_mended(
+def test_three_bad_rows_among_five_thousand_are_found_and_can_be_fixed(
     tmp_path: Path, merchants: Merchants
 ) -> None:
     rows: list[list[Any]] = [["env", "path", "说明"]] + [["tea-1a2b3c", f"a/{n}.png", n] for n in range(5000)]
