@@ -21,8 +21,8 @@ REMEMBERED = ".tcb-ops-lab.json"
 
 def _folder() -> Path:
     """The notebooks: within the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "notebook_files"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "notebooks"
+    inside = Path(__file__).parents[1] / "notebook_files"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "notebooks"
 
 
 NOTEBOOKS = _folder()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from shop import OpenShop, Shop
+    from workspace import OpenShop, Shop
 
 QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")
 ENGLISH = re.compile(r"\b[A-Za-z][a-z]+(?: [a-z]+){2,}")

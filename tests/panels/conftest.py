@@ -16,7 +16,7 @@ from tcb_ops.i18n import Lang
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from shop import OpenShop, Shop
+    from workspace import OpenShop, Shop
 
     from tcb_ops.panels.panel import Panel
 

@@ -82,7 +82,7 @@ def test_another_list_asks_anew(open_lab: Any):
 
 @pytest.mark.parametrize(("cut_off", "button"), [(True, "goon"), (False, "retry")], ids=["go on", "retry"])
 def test_going_on_and_retrying_are_braked_too(open_lab: Any, read: Any, cut_off: bool, button: str):
-    from shop import TEA, many
+    from workspace import TEA, many
 
     from tcb_ops.simulator import Fault
 

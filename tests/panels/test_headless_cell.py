@@ -107,7 +107,7 @@ def test_ctrl_c_ends_the_run_tidily(open_lab: Any, told: Any, until: Any):
     import signal
     import threading
 
-    from shop import many
+    from workspace import many
 
     lab = open_lab(many(TEA, rows=60), [Fault(delay=0.1)])
     panel = lab.uploads()

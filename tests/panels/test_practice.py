@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOOK = "from tcb_ops.notebooks import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
+LOOK = "from tcb_ops.notebooks.practice import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
 
 
 def looked(tmp: Path, **more: str) -> list[str]:

@@ -19,7 +19,7 @@ from tcb_ops.run_handle import held_by
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
-    from shop import Until, Whole
+    from workspace import Until, Whole
 
 SLOW = [Fault(delay=0.1)]
 

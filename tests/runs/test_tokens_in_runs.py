@@ -24,7 +24,7 @@ from tcb_ops.simulator import Component, Fault, Step
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shop import OpenShop, Shop, Whole
+    from workspace import OpenShop, Shop, Whole
 
 PLATFORM = "wxplatform"
 OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
