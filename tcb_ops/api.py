@@ -154,7 +154,7 @@ def check_merchants(
     `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
     """
     from tcb_ops.merchants.check import merchant_states
-    from tcb_ops.simulator.embedded import opened_target
+    from tcb_ops.simulator import opened_target
 
     lines = list(merchants)
     with opened_target(_settings(settings, target), lines) as opened:
@@ -261,7 +261,7 @@ def upload_link(
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.lists.validate import path_problem
     from tcb_ops.runs.loop import hand_over
-    from tcb_ops.simulator.embedded import opened_target
+    from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
     wrong = path_problem(path)

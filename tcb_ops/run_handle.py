@@ -145,7 +145,7 @@ def begin(
     from tcb_ops.runs.locks import hold, planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
-    from tcb_ops.simulator.embedded import opened_target
+    from tcb_ops.simulator import opened_target
     from tcb_ops.wechat.tokens import open_source
 
     settings, pace = aim(settings or default_settings(), target), pace or RunLimits()

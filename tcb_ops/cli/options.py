@@ -76,7 +76,7 @@ class CommonOptions:
 
         What else is said is held back until the command releases the screen, or ends.
         """
-        from tcb_ops.simulator.embedded import opened_target
+        from tcb_ops.simulator import opened_target
 
         merchants = self.read_merchants(settings).whole if settings.target else ()
         with (

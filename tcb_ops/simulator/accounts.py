@@ -43,7 +43,7 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SimulatedAccount:
     """A merchant's account. One that no line of the merchants file has is an authorizer without environments."""
 
     appid: str
@@ -75,7 +75,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class SimulatedEnvironment:
     """An environment that is not NORMAL, or not its merchant's."""
 
     env: str

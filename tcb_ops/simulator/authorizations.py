@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator.accounts import Account, Component, Environment, EnvStatus
+from tcb_ops.simulator.accounts import Component, EnvStatus, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.simulator.tokens import Tokens
 
 UPLOADS = {Owner.MERCHANT: "/tcb/uploadfile", Owner.PLATFORM: "/componenttcb/uploadfile"}
@@ -46,8 +46,8 @@ class Authorizations:
         tokens: Tokens,
         clock: Callable[[], float],
         component: Component,
-        accounts: Iterable[Account],
-        environments: Iterable[Environment],
+        accounts: Iterable[SimulatedAccount],
+        environments: Iterable[SimulatedEnvironment],
     ) -> None:
         self.component = component
         self.tokens = tokens
@@ -57,9 +57,9 @@ class Authorizations:
         self.began = int(clock())
         self.used: Counter[tuple[str, str]] = Counter()
         """Calls by (appid, path of the interface)."""
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, SimulatedAccount] = {}
         for merchant in merchants:
-            account = self._accounts.get(merchant.appid) or Account(
+            account = self._accounts.get(merchant.appid) or SimulatedAccount(
                 merchant.appid, merchant.name, revoked=True
             )
             self._accounts[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
@@ -110,11 +110,11 @@ class Authorizations:
             return 48001
         return 61014 if wants is Wants.COMPONENTS and not components else appid
 
-    def account(self, appid: str) -> Account:
+    def account(self, appid: str) -> SimulatedAccount:
         """Give an account as it is by now; one that nobody named is in order."""
-        return self._accounts.get(appid) or Account(appid)
+        return self._accounts.get(appid) or SimulatedAccount(appid)
 
-    def authorizers(self) -> list[Account]:
+    def authorizers(self) -> list[SimulatedAccount]:
         """Give those who have authorized the platform, by appid."""
         return [
             account
@@ -144,7 +144,7 @@ class Authorizations:
             allowed = self._allowed.get((appid, env)) is Owner.MERCHANT
         return self._environment(env).refusal() if allowed else -601012
 
-    def environments_of(self, appid: str) -> list[Environment]:
+    def environments_of(self, appid: str) -> list[SimulatedEnvironment]:
         """Give a caller's environments in the order of the merchants file."""
         if appid == self.component.appid:
             names = [merchant.env for merchant in self.merchants if merchant.owner is Owner.PLATFORM]
@@ -214,7 +214,7 @@ class Authorizations:
 
     def set_status(self, env: str, status: EnvStatus) -> None:
         """Let an environment be halted, or be well again."""
-        self._environments[env] = Environment(env, status)
+        self._environments[env] = SimulatedEnvironment(env, status)
 
     def new_ticket(self) -> str:
         """Push a ticket; the ones before have run out."""
@@ -222,8 +222,8 @@ class Authorizations:
         self._ticket, self._ticket_ends = self._new("ticket"), self.clock() + self.component.ticket_lifetime
         return self._ticket
 
-    def _environment(self, env: str) -> Environment:
-        return self._environments.get(env) or Environment(env)
+    def _environment(self, env: str) -> SimulatedEnvironment:
+        return self._environments.get(env) or SimulatedEnvironment(env)
 
     def _new(self, whose: str) -> str:
         self._made += 1

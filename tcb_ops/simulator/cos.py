@@ -13,7 +13,7 @@ from aiohttp import web
 from tcb_ops.errcodes import store_code
 from tcb_ops.model import Merchant
 from tcb_ops.simulator.blob_store import BlobStore, Small, Upload
-from tcb_ops.simulator.faults import Etag, Fault, Reset, Step
+from tcb_ops.simulator.faults import Etag, Fault, FaultStep, Reset
 from tcb_ops.simulator.form import Form, boundary_of
 from tcb_ops.simulator.links import MAX_OBJECT, bucket_of, check_download, check_form
 from tcb_ops.simulator.responses import Refusal, instead, post_response_xml, refusal_xml, reset, within
@@ -49,14 +49,14 @@ class Store:
             path = ""
         if request.method == "GET" and query:
             return self._download(request, bucket, path, query)
-        place = self._books.arrived(Step.STORE, env, path)
+        place = self._books.arrived(FaultStep.STORE, env, path)
         checked = _head_refusal(request, env, path)
         if not isinstance(checked, Refusal):
             try:
                 return await self._post(request, place, env, bucket, path, Form(checked))
             except (ConnectionError, web.RequestPayloadError):
                 # The client has gone, or what it sends is no HTTP: there is nobody to answer.
-                self._books.answered(place, Step.STORE, "gone")
+                self._books.answered(place, FaultStep.STORE, "gone")
                 return reset(request)
         response = self._refuse(request, place, checked)
         response.force_close()
@@ -70,14 +70,14 @@ class Store:
             md5 = await _receive(request, form, upload)
             checked = check_form(form, bucket, path, now)
             appid = "" if isinstance(checked, Refusal) else checked
-            fault = self._books.fault(Step.STORE, env, appid, path)
+            fault = self._books.fault(FaultStep.STORE, env, appid, path)
             if fault is not None:
                 if fault.delay:
                     await asyncio.sleep(fault.delay)
                 played = instead(request, fault)
                 if played is not None:
                     name, response = played
-                    self._books.answered(place, Step.STORE, name)
+                    self._books.answered(place, FaultStep.STORE, name)
                     return response
                 checked = _planned(fault) or checked
             if not isinstance(checked, Refusal):
@@ -96,7 +96,7 @@ class Store:
         status = int(asked) if asked in {"200", "201"} else 204
         location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
         body = post_response_xml(location, bucket, path, etag) if status == 201 else b""
-        self._books.answered(place, Step.STORE, status)
+        self._books.answered(place, FaultStep.STORE, status)
         headers = self._headers() | {
             "Location": location,
             "Content-Length": str(len(body)),
@@ -143,7 +143,7 @@ class Store:
         return web.Response(body=found, headers=headers)
 
     def _refuse(self, request: web.BaseRequest, place: int, refusal: Refusal) -> web.Response:
-        self._books.answered(place, Step.STORE, refusal.status)
+        self._books.answered(place, FaultStep.STORE, refusal.status)
         self._books.stats[f"store:{refusal.code}"] += 1
         return self._xml(request, refusal)
 

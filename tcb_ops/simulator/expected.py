@@ -13,7 +13,7 @@ from glob import escape
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.simulator.faults import Etag, Fault, Faults, Step
+from tcb_ops.simulator.faults import Etag, Fault, Faults, FaultStep
 
 BREAKER_ROWS = 3
 SLOW_WAITS = 5
@@ -156,14 +156,14 @@ class _Used:
 class _Way:
     """All ways that one row can go."""
 
-    find: Callable[[Step, int], Fault | None]
+    find: Callable[[FaultStep, int], Fault | None]
     """The fault to play at the nth call of a step."""
     kind: Kind
     attempts: int
 
     def link(self, used: _Used) -> set[End]:
         """Make a link call, and go on from its answer."""
-        fault = self.find(Step.LINK, used.link_calls + 1)
+        fault = self.find(FaultStep.LINK, used.link_calls + 1)
         used = replace(used, link_calls=used.link_calls + 1)
         tried = replace(used, link_attempts=used.link_attempts + 1)
         end = Outcome.FAILED if fault is None or fault.errcode is None else Outcome.REFUSED
@@ -195,7 +195,7 @@ class _Way:
 
     def store(self, used: _Used, *, expired: bool) -> set[End]:
         """Make a store call, and go on from its answer."""
-        fault = self.find(Step.STORE, used.store_calls + 1)
+        fault = self.find(FaultStep.STORE, used.store_calls + 1)
         used = replace(used, store_calls=used.store_calls + 1)
         tried = replace(used, store_attempts=used.store_attempts + 1)
         decision, scope = _of_store(fault, expired=expired)

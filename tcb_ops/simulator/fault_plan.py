@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text
 from tcb_ops.simulator import plan_values as values
-from tcb_ops.simulator.accounts import Account, Component, Environment, EnvStatus
-from tcb_ops.simulator.faults import Etag, Fault, Faults, Step
+from tcb_ops.simulator.accounts import Component, EnvStatus, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.simulator.faults import Etag, Fault, Faults, FaultStep
 from tcb_ops.simulator.plan_values import WrongError
 
 _OF_LINKS = ("lifetime", "other_env")
@@ -22,7 +22,7 @@ _A_DAY = 86_400
 _OF_COMPONENT = {"appid", "daily_limit", "used"}
 """What an account says of the platform itself."""
 
-Entry = TypeVar("Entry", Fault, Account, Environment)
+Entry = TypeVar("Entry", Fault, SimulatedAccount, SimulatedEnvironment)
 Readers = dict[str, "Callable[[str, Any], Any]"]
 
 
@@ -118,12 +118,12 @@ def _fault(entry: dict[str, Any]) -> Fault:
     found = {_FIELDS.get(key, key): value for key, value in found.items()}
     if "env" not in entry and "appid" not in entry:
         raise WrongError("say whom it hits: env, appid or both.", "请写明对象：env、appid 或两者。")
-    step = found.get("step", Step.LINK)
-    foreign = [key for key in entry if key in (NOT_STORE if step is Step.STORE else STORE_ONLY)]
-    foreign += [key for key in _OF_LINKS if key in entry and step is not Step.LINK]
+    step = found.get("step", FaultStep.LINK)
+    foreign = [key for key in entry if key in (NOT_STORE if step is FaultStep.STORE else STORE_ONLY)]
+    foreign += [key for key in _OF_LINKS if key in entry and step is not FaultStep.LINK]
     if foreign:
         key = foreign[0]
-        other = Step.STORE if key in STORE_ONLY else Step.LINK
+        other = FaultStep.STORE if key in STORE_ONLY else FaultStep.LINK
         raise WrongError(f'{key} belongs to step = "{other}".', f'{key} 只用于 step = "{other}"。')
     answers = [key for key in ANSWERS if key in entry]
     if len(answers) > 1 and answers != ["code", "status"]:
@@ -151,15 +151,15 @@ def _component(entry: dict[str, Any]) -> Component:
     return Component(**found)
 
 
-def _account(entry: dict[str, Any]) -> Account:
-    return Account(**_values(entry, _ACCOUNT, needed=("appid",)))
+def _account(entry: dict[str, Any]) -> SimulatedAccount:
+    return SimulatedAccount(**_values(entry, _ACCOUNT, needed=("appid",)))
 
 
-def _environment(entry: dict[str, Any]) -> Environment:
+def _environment(entry: dict[str, Any]) -> SimulatedEnvironment:
     found = _values(entry, _ENVIRONMENT, needed=("env",))
     if not {"status", "foreign"} & set(entry):
         raise WrongError("say what is wrong with it: status or foreign.", "请写明问题：status 或 foreign。")
-    return Environment(**found)
+    return SimulatedEnvironment(**found)
 
 
 def _values(
@@ -182,7 +182,7 @@ _FAULT: Readers = {
     "env": values.text,
     "appid": values.text,
     "path": values.text,
-    "step": lambda key, value: Step(values.one_of(key, value, tuple(Step))),
+    "step": lambda key, value: FaultStep(values.one_of(key, value, tuple(FaultStep))),
     "call": values.calls,
     "errcode": values.errcode,
     "errmsg": values.text,

@@ -52,10 +52,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from tcb_ops.simulator.accounts import Account, Component, Environment
+from tcb_ops.simulator.accounts import Component, SimulatedAccount, SimulatedEnvironment
 
 
-class Step(StrEnum):
+class FaultStep(StrEnum):
     """What is called: the two steps of a row, and the platform's other interfaces."""
 
     LINK = "link"
@@ -96,7 +96,7 @@ class Fault:
     env: str = "*"
     appid: str = "*"
     path: str = "*"
-    step: Step = Step.LINK
+    step: FaultStep = FaultStep.LINK
     calls: tuple[tuple[int, int], ...] = ()
     """Ranges of call numbers, ends included, counted from 1; none means every call."""
     errcode: int | None = None
@@ -117,7 +117,7 @@ class Fault:
         """Whether the entry is about this merchant's environment."""
         return fnmatchcase(env, self.env) and fnmatchcase(appid, self.appid)
 
-    def hits(self, step: Step, path: str, call: int) -> bool:
+    def hits(self, step: FaultStep, path: str, call: int) -> bool:
         """Whether the entry is played at the nth call of a step for a path."""
         return self.step is step and self.covers(call) and fnmatchcase(path, self.path)
 
@@ -132,18 +132,18 @@ class Faults:
 
     entries: tuple[Fault, ...] = ()
     component: Component | None = None
-    accounts: tuple[Account, ...] = ()
-    environments: tuple[Environment, ...] = ()
+    accounts: tuple[SimulatedAccount, ...] = ()
+    environments: tuple[SimulatedEnvironment, ...] = ()
 
     def within(self, env: str, appid: str) -> Faults:
         """Give the entries that are about one merchant's environment."""
         return Faults(tuple(entry for entry in self.entries if entry.concerns(env, appid)))
 
-    def find(self, step: Step, path: str, call: int) -> Fault | None:
+    def find(self, step: FaultStep, path: str, call: int) -> Fault | None:
         """Give the entry to play at a call, of a plan narrowed by `within`."""
         return next((entry for entry in self.entries if entry.hits(step, path, call)), None)
 
-    def counted(self, step: Step, path: str) -> bool:
+    def counted(self, step: FaultStep, path: str) -> bool:
         """Whether calls for this path need counting, because an entry names a call."""
         return any(
             entry.calls and entry.step is step and fnmatchcase(path, entry.path) for entry in self.entries

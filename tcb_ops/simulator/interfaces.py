@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.simulator.accounts import Environment
+from tcb_ops.simulator.accounts import SimulatedEnvironment
 from tcb_ops.simulator.authorizations import Authorizations, Wants
 from tcb_ops.simulator.cos import Store
-from tcb_ops.simulator.faults import Reset, Step
+from tcb_ops.simulator.faults import FaultStep, Reset
 from tcb_ops.simulator.links import bucket_of, download_url
 from tcb_ops.simulator.responses import errcode_json, instead, json_answer, read_object, token_of, within
 from tcb_ops.simulator.state import SimulatorState
@@ -170,7 +170,7 @@ def quota_of(known: Authorizations, appid: str, cgi_path: str) -> dict[str, Any]
     }
 
 
-def _listed(known: Authorizations, environments: list[Environment]) -> dict[str, Any]:
+def _listed(known: Authorizations, environments: list[SimulatedEnvironment]) -> dict[str, Any]:
     made = datetime.fromtimestamp(known.began, UTC) + timedelta(hours=8)  # the platform speaks Beijing time
     return {
         "errcode": 0,
@@ -264,7 +264,7 @@ Answer = dict[str, Any] | int
 
 @dataclass(frozen=True, slots=True)
 class _Interface:
-    step: Step
+    step: FaultStep
     wants: Wants
     answer: Callable[[str, dict[str, Any]], Answer]
     """From the caller's appid and the body's object."""
@@ -279,29 +279,29 @@ class Interfaces:
         self._books = books
         self._known = known
         self._interfaces = {
-            "/tcb/getenvinfo": _Interface(Step.ENV_INFO, Wants.MERCHANTS, partial(env_info, known)),
+            "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, Wants.MERCHANTS, partial(env_info, known)),
             "/componenttcb/describeenvs": _Interface(
-                Step.DESCRIBE_ENVS, Wants.COMPONENTS, partial(describe_envs, known)
+                FaultStep.DESCRIBE_ENVS, Wants.COMPONENTS, partial(describe_envs, known)
             ),
-            "/cgi-bin/openapi/quota/get": _Interface(Step.QUOTA, Wants.EITHER, self._quota),
+            "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
         }
         for wing, wants in (("/tcb", Wants.MERCHANTS), ("/componenttcb", Wants.COMPONENTS)):
             self._interfaces[f"{wing}/batchdownloadfile"] = _Interface(
-                Step.DOWNLOAD,
+                FaultStep.DOWNLOAD,
                 wants,
                 lambda appid, asked: download_files(known, store, self.base, appid, asked),
             )
             self._interfaces[f"{wing}/batchdeletefile"] = _Interface(
-                Step.DELETE, wants, partial(delete_files, known, store)
+                FaultStep.DELETE, wants, partial(delete_files, known, store)
             )
         if known.component.secret:
             self._interfaces |= {
                 f"/cgi-bin/component/{name}": _Interface(step, wants, partial(answer, known))
                 for name, step, wants, answer in (
-                    ("api_component_token", Step.COMPONENT_TOKEN, Wants.NOBODYS, component_token),
-                    ("api_authorizer_token", Step.AUTHORIZER_TOKEN, Wants.COMPONENTS, authorizer_token),
-                    ("api_get_authorizer_list", Step.AUTHORIZER_LIST, Wants.COMPONENTS, authorizer_list),
-                    ("api_get_authorizer_info", Step.AUTHORIZER_INFO, Wants.COMPONENTS, authorizer_info),
+                    ("api_component_token", FaultStep.COMPONENT_TOKEN, Wants.NOBODYS, component_token),
+                    ("api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, Wants.COMPONENTS, authorizer_token),
+                    ("api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, Wants.COMPONENTS, authorizer_list),
+                    ("api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, Wants.COMPONENTS, authorizer_info),
                 )
             }
 
@@ -349,7 +349,7 @@ class Interfaces:
         # The quota is not part of the cloud's permission set.
         return refused if refused and (route.startswith("/tcb/") or account.revoked) else appid
 
-    def _give(self, step: Step, answer: Answer, errmsg: str = "") -> web.Response:
+    def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> web.Response:
         code = answer if isinstance(answer, int) else 0
         self._books.stats[f"{step}:{code}"] += 1
         if isinstance(answer, int):

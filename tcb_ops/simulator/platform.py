@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tcb_ops.simulator.authorizations import Authorizations, Wants
-from tcb_ops.simulator.faults import Reset, Step
+from tcb_ops.simulator.faults import FaultStep, Reset
 from tcb_ops.simulator.links import bucket_of, issue, link_url
 from tcb_ops.simulator.responses import errcode_json, instead, json_answer, read_object, token_of, within
 from tcb_ops.simulator.state import SimulatorState
@@ -39,14 +39,14 @@ class Platform:
         body = await request.read()
         asked = read_body(body)
         env, path = ("", "") if isinstance(asked, int) else asked
-        place = self._books.arrived(Step.LINK, env, path)
+        place = self._books.arrived(FaultStep.LINK, env, path)
         appid = self._refused(request.method, request.raw_path, env, asked)
         if isinstance(appid, int):
             return self._errcode(place, appid)
         if body.isascii() and not path.isascii():
             # The documented trap: the platform says ok, and the file cannot be downloaded afterwards.
             self._books.stats["escaped_bodies"] += 1
-        fault = self._books.fault(Step.LINK, env, appid, path)
+        fault = self._books.fault(FaultStep.LINK, env, appid, path)
         if fault is None:
             return self._link(place, env, path, appid, self._link_lifetime)
         if fault.delay:
@@ -54,7 +54,7 @@ class Platform:
         played = instead(request, fault)
         if played is not None:
             name, response = played
-            self._books.answered(place, Step.LINK, name)
+            self._books.answered(place, FaultStep.LINK, name)
             return response
         if fault.errcode is not None:
             return self._errcode(place, fault.errcode, fault.errmsg)
@@ -92,11 +92,11 @@ class Platform:
         bucket = bucket_of(env)
         url = link_url(self.base, bucket, path, raw=self._raw_urls)
         answer = issue(url, env, bucket, path, appid, int(self._clock()), lifetime)
-        self._books.answered(place, Step.LINK, 0)
+        self._books.answered(place, FaultStep.LINK, 0)
         return json_answer(answer)
 
     def _errcode(self, place: int, code: int, errmsg: str = "") -> web.Response:
-        self._books.answered(place, Step.LINK, code)
+        self._books.answered(place, FaultStep.LINK, code)
         return json_answer(errcode_json(code, self._books.new_id(self._clock()), errmsg))
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
+import secrets
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
@@ -22,17 +26,20 @@ from aiohttp.http_exceptions import HttpProcessingError
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Merchant
+from tcb_ops.settings import NOT_STARTED, Settings
 from tcb_ops.signals import end_signals
-from tcb_ops.simulator.accounts import Account, Component, Environment, EnvStatus
+from tcb_ops.simulator.accounts import Component, EnvStatus, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.simulator.authorizations import Authorizations
 from tcb_ops.simulator.cos import Store
 from tcb_ops.simulator.faults import Faults
 from tcb_ops.simulator.interfaces import Interfaces
 from tcb_ops.simulator.platform import Platform
-from tcb_ops.simulator.state import Call, SimulatorState, Stored
+from tcb_ops.simulator.state import Call, SimulatorState, StoredObject
 from tcb_ops.simulator.tokens import Tokens
 
 HOST = "127.0.0.1"
+COMPONENT_APPID = "wxsimulatedplatform"
+"""The platform's own appid, where the settings name none."""
 STOP_SECONDS = 0.5
 """What answers that are still on their way may take when the simulator stops."""
 _LOG = logging.getLogger("tcb_ops.simulator")
@@ -65,8 +72,8 @@ class Simulator:
         raw_urls: bool = False,
         component: Component | None = None,
         component_appid: str = "",
-        accounts: Sequence[Account] = (),
-        environments: Sequence[Environment] = (),
+        accounts: Sequence[SimulatedAccount] = (),
+        environments: Sequence[SimulatedEnvironment] = (),
     ) -> None:
         self.port = port
         """0 for any free port, until it listens."""
@@ -108,7 +115,7 @@ class Simulator:
         return self._books.stats | Counter(objects=len(self._books.objects))
 
     @property
-    def objects(self) -> dict[tuple[str, str], Stored]:
+    def objects(self) -> dict[tuple[str, str], StoredObject]:
         """What the store holds by now: (bucket, key) → size, md5, times received."""
         return dict(self._books.objects)
 
@@ -236,6 +243,34 @@ def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: N
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def opened_target(settings: Settings, merchants: Iterable[Merchant]) -> Iterator[Settings]:
+    """Start the embedded simulator on a free port where it is the target; give the settings that lead to it.
+
+    Settings of any other target, or of a simulator that is running already, are given as they are.
+    """
+    if not settings.target or settings.api_base != NOT_STARTED:
+        yield settings
+        return
+    served = list(merchants)
+    component = settings.tokens.component_appid or COMPONENT_APPID
+    appids = dict.fromkeys([*(merchant.appid for merchant in served), component])
+    tokens = {appid: secrets.token_hex(24) for appid in appids}
+    platform = Component(component, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
+    with (
+        tempfile.TemporaryDirectory(prefix="tcb-ops-simulator-") as folder,
+        Simulator(served, tokens, component=platform) as simulator,
+    ):
+        file = Path(folder) / "tokens.csv"
+        lines = ("appid,access_token", *map(",".join, tokens.items()))
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as out:
+            out.writelines(f"{line}\n" for line in lines)
+        own = settings.tokens.model_copy(
+            update={"source": "file", "file": file, "component_appid": component}
+        )
+        yield settings.model_copy(update={"api_base": simulator.base, "tokens": own})
 
 
 async def _settled(server: web.Server | None = None) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from tcb_ops.simulator.faults import Fault, Faults, Step
+from tcb_ops.simulator.faults import Fault, Faults, FaultStep
 
 
-class Stored(NamedTuple):
+class StoredObject(NamedTuple):
     """An object that the store holds."""
 
     size: int
@@ -25,7 +25,7 @@ class Stored(NamedTuple):
 class Call(NamedTuple):
     """A recorded call. `env` and `path` are empty where the call did not say them in a way one can read."""
 
-    step: Step
+    step: FaultStep
     env: str
     path: str
     answer: int | str
@@ -37,17 +37,17 @@ class SimulatorState:
 
     def __init__(self, faults: Faults, *, record: bool) -> None:
         self.stats: Counter[str] = Counter()
-        self.objects: dict[tuple[str, str], Stored] = {}
+        self.objects: dict[tuple[str, str], StoredObject] = {}
         self.calls: list[Call] = []
         self._faults = faults
         self._record = record
         self._plans: dict[tuple[str, str], Faults] = {}
         """The part of the plan that is about one merchant's environment: most have none."""
-        self._counts: Counter[tuple[Step, str, str]] = Counter()
+        self._counts: Counter[tuple[FaultStep, str, str]] = Counter()
         """Calls by (env, path), only where an entry names a call."""
         self._ids = 0
 
-    def fault(self, step: Step, env: str, appid: str, path: str) -> Fault | None:
+    def fault(self, step: FaultStep, env: str, appid: str, path: str) -> Fault | None:
         """Note a call and give the fault to play."""
         if not self._faults.entries:
             return None
@@ -62,13 +62,13 @@ class SimulatorState:
             call = self._counts[step, env, path]
         return plan.find(step, path, call)
 
-    def called(self, step: Step, appid: str) -> None:
+    def called(self, step: FaultStep, appid: str) -> None:
         """Count a call of an interface that is no step of a row; `appid` is empty where nobody's."""
         self.stats[str(step)] += 1
         if appid:
             self.stats[f"{step}:{appid}"] += 1
 
-    def arrived(self, step: Step, env: str, path: str) -> int:
+    def arrived(self, step: FaultStep, env: str, path: str) -> int:
         """Note a call in the order of arrival; give its place, for `answered`."""
         self.stats[f"{step}_calls"] += 1
         if not self._record:
@@ -76,7 +76,7 @@ class SimulatorState:
         self.calls.append(Call(step, env, path, ""))
         return len(self.calls) - 1
 
-    def answered(self, place: int, step: Step, answer: int | str) -> None:
+    def answered(self, place: int, step: FaultStep, answer: int | str) -> None:
         """Count an answer, and note it at the call's place."""
         self.stats[f"{step}:{answer}"] += 1
         if place >= 0:
@@ -87,7 +87,7 @@ class SimulatorState:
     ) -> None:
         """Note an object received whole."""
         before = self.objects.get((bucket, key))
-        self.objects[bucket, key] = Stored(
+        self.objects[bucket, key] = StoredObject(
             size, md5, before.times + 1 if before else 1, content_type, cache_control
         )
         self.stats["stored"] += 1

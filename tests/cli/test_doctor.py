@@ -17,7 +17,7 @@ from token_server import SECRETS, office_opener
 
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import Environment, EnvStatus, Etag, Fault, Reset, Step
+from tcb_ops.simulator import EnvStatus, Etag, Fault, FaultStep, Reset, SimulatedEnvironment
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
@@ -326,11 +326,14 @@ def test_live_in_an_environment_of_the_platforms_own_goes_through_componenttcb(o
 
 ECHO = "no such thing for token-of-wxtea, access_token=token-of-wxtea"
 FAILS = {
-    "no download": (Fault(step=Step.DOWNLOAD, errcode=-503001, errmsg=ECHO), {"confirm"}),
-    "download reset": (Fault(step=Step.DOWNLOAD, reset=Reset.BEFORE), {"confirm"}),
-    "etag": (Fault(step=Step.STORE, etag=Etag.WRONG), {"upload"}),
-    "answer of the upload lost": (Fault(step=Step.STORE, calls=((1, 1),), reset=Reset.MIDDLE), {"upload"}),
-    "first delete lost": (Fault(step=Step.DELETE, calls=((1, 1),), reset=Reset.BEFORE), set()),
+    "no download": (Fault(step=FaultStep.DOWNLOAD, errcode=-503001, errmsg=ECHO), {"confirm"}),
+    "download reset": (Fault(step=FaultStep.DOWNLOAD, reset=Reset.BEFORE), {"confirm"}),
+    "etag": (Fault(step=FaultStep.STORE, etag=Etag.WRONG), {"upload"}),
+    "answer of the upload lost": (
+        Fault(step=FaultStep.STORE, calls=((1, 1),), reset=Reset.MIDDLE),
+        {"upload"},
+    ),
+    "first delete lost": (Fault(step=FaultStep.DELETE, calls=((1, 1),), reset=Reset.BEFORE), set()),
 }
 
 
@@ -346,14 +349,14 @@ def test_live_leaves_nothing_behind_even_when_a_step_fails(open_office, doctor, 
 
 
 def test_live_takes_an_etag_that_is_no_md5_for_what_it_is(open_office, doctor, tmp_path):
-    open_office(faults=[Fault(step=Step.STORE, etag=Etag.OPAQUE)])
+    open_office(faults=[Fault(step=FaultStep.STORE, etag=Etag.OPAQUE)])
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert (code, steps(out)) == (0, ALL_GOOD)
     assert ": no MD5. Headers:" in record(tmp_path)["settled"][1]["seen"]["en"]
 
 
 def test_live_says_what_it_could_not_delete_and_where(open_office, doctor, tmp_path):
-    office = open_office(faults=[Fault(step=Step.DELETE, errcode=-503002)])
+    office = open_office(faults=[Fault(step=FaultStep.DELETE, errcode=-503002)])
     code, out, _ = doctor("--live", "tea-1")
     assert code == 1
     assert len(office.sim.objects) == 1
@@ -364,7 +367,7 @@ def test_live_says_what_it_could_not_delete_and_where(open_office, doctor, tmp_p
 
 
 def test_live_ends_early_where_there_is_no_link(open_office, doctor, tmp_path):
-    office = open_office(environments=[Environment("tea-1", EnvStatus.HALTED)])
+    office = open_office(environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)])
     code, out, _ = doctor("--live", "tea-1")
     assert (code, office.sim.stats["store_calls"], office.sim.objects) == (1, 0, {})
     assert "-501005" in out
@@ -459,7 +462,7 @@ def test_live_without_a_terminal_needs_yes_and_with_one_the_word(open_office, tm
 
 @pytest.mark.kill
 def test_live_deletes_before_it_ends_at_ctrl_c(open_office, tmp_path, until):
-    office = open_office(faults=[Fault(step=Step.DOWNLOAD, delay=1.5)])
+    office = open_office(faults=[Fault(step=FaultStep.DOWNLOAD, delay=1.5)])
     words = [sys.executable, "-m", "tcb_ops", "doctor", "--live", "tea-1"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: office.sim.stats["download"] or office.sim.stats["store_calls"] >= 2)

@@ -9,12 +9,12 @@ from token_server import COMPONENT, office_opener
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.merchants.quota import Account as ErrorScope
+from tcb_ops.merchants.quota import SimulatedAccount as ErrorScope
 from tcb_ops.merchants.quota import ask_allowances, fits, seconds_left_of_the_day
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.preflight import reckon
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Account, Fault, Step
+from tcb_ops.simulator import Fault, FaultStep, SimulatedAccount
 from tcb_ops.wechat.authorizers import Quota
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
@@ -90,7 +90,10 @@ def test_the_day_ends_at_midnight_in_beijing(now, left):
 def test_calls_left_are_shown_and_too_many_rows_warned_of(open_office, dry_run):
     office = open_office(
         [TEA, BOOKS, OWN],
-        accounts=[Account("wxtea", daily_limit=10, used=3), Account("wxbooks", daily_limit=99)],
+        accounts=[
+            SimulatedAccount("wxtea", daily_limit=10, used=3),
+            SimulatedAccount("wxbooks", daily_limit=99),
+        ],
     )
     said = dry_run()
     assert "More rows than link calls left today: 茶语小铺 (12 rows, 7 left)." in said.err
@@ -104,7 +107,10 @@ def test_calls_left_are_shown_and_too_many_rows_warned_of(open_office, dry_run):
 def test_the_platforms_own_environments_count_against_the_components_calls(open_office, dry_run):
     open_office(
         [TEA, BOOKS, OWN],
-        accounts=[Account(COMPONENT.appid, daily_limit=1), Account("wxbooks", daily_limit=9)],
+        accounts=[
+            SimulatedAccount(COMPONENT.appid, daily_limit=1),
+            SimulatedAccount("wxbooks", daily_limit=9),
+        ],
     )
     said = dry_run("--json")
     found = json.loads(said.out)
@@ -164,7 +170,7 @@ def test_what_is_left_of_the_day_decides_who_is_warned_of(open_office, beijing, 
 
 
 def test_where_it_cannot_be_asked_it_says_so_once_and_goes_on(open_office, dry_run):
-    office = open_office([TEA, BOOKS, OWN], accounts=[Account("wxtea", daily_limit=10)])
+    office = open_office([TEA, BOOKS, OWN], accounts=[SimulatedAccount("wxtea", daily_limit=10)])
     office.keep_tokens("wxtea")
     said = dry_run("--json")
     assert {line["appid"]: line["fits"] for line in json.loads(said.out)["by_merchant"]} == {
@@ -181,8 +187,8 @@ def test_where_it_cannot_be_asked_it_says_so_once_and_goes_on(open_office, dry_r
 def test_what_does_not_answer_in_time_is_not_waited_for(open_office):
     office = open_office(
         [TEA, BOOKS],
-        [Fault(appid="wxtea", step=Step.QUOTA, delay=30)],
-        accounts=[Account("wxbooks", daily_limit=5)],
+        [Fault(appid="wxtea", step=FaultStep.QUOTA, delay=30)],
+        accounts=[SimulatedAccount("wxbooks", daily_limit=5)],
     )
     found = ask_allowances(office.settings, [ErrorScope("wxtea"), ErrorScope("wxbooks")], seconds=2)
     assert found.quotas == {ErrorScope("wxbooks"): Quota(5, 0, 5)}

@@ -6,11 +6,11 @@ import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 from tcb_ops.simulator import Fault
-from tcb_ops.simulator.faults import Step
+from tcb_ops.simulator.faults import FaultStep
 
 TROUBLE = [
     Fault(env=TEA.env, path="banner/1.png", errcode=40097),
-    Fault(env=TEA_TEST.env, path="banner/1.png", step=Step.STORE, code="PaymentRequired"),
+    Fault(env=TEA_TEST.env, path="banner/1.png", step=FaultStep.STORE, code="PaymentRequired"),
     Fault(env=BOOKS.env, errcode=85088),
 ]
 COMMANDS = {

@@ -14,7 +14,7 @@ from token_server import COMPONENT, SECRETS, office_opener
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import Account, Environment, EnvStatus, Fault, Step
+from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
@@ -63,8 +63,11 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_of
     new = Merchant("wxnew", "新店", "new-1")
     office = open_office(
         [TEA, TEA_TEST, BOOKS, back, new, Merchant("wxnocloud", "无云", "x")],
-        accounts=[Account("wxbooks", name="城南书店旗舰店"), Account("wxnocloud", cloud=False)],
-        environments=[Environment("tea-1", EnvStatus.HALTED)],
+        accounts=[
+            SimulatedAccount("wxbooks", name="城南书店旗舰店"),
+            SimulatedAccount("wxnocloud", cloud=False),
+        ],
+        environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)],
     )
     office.keep_tokens("wxtea", "wxbooks", "wxback", "wxnew", "wxnocloud", COMPONENT.appid)
     head = "小程序ID,名称,环境ID,区域,默认,状态,备注"
@@ -114,8 +117,8 @@ def test_a_merchant_leaves_and_returns(open_office, tcb_ops):
 @pytest.mark.slow
 def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_office, tcb_ops):
     many = [Merchant(f"wx{n:03}", f"商户{n:03}号", f"env-{n:03}") for n in range(300)]
-    ill = [Account(f"wx{n:03}", permissions=(18,)) for n in range(50)]
-    office = open_office(many, accounts=[*ill, Account("wx299", daily_limit=100, used=93)])
+    ill = [SimulatedAccount(f"wx{n:03}", permissions=(18,)) for n in range(50)]
+    office = open_office(many, accounts=[*ill, SimulatedAccount("wx299", daily_limit=100, used=93)])
     code, out, _ = tcb_ops("merchants", "sync")
     assert (code, len(office.lines())) == (0, 250)
     assert out.count("\n") < 40
@@ -166,8 +169,8 @@ def test_narrowed_by_where_only_those_merchants_change(open_office, tcb_ops):
 def test_one_merchants_trouble_does_not_stop_the_others(open_office, tcb_ops):
     office = open_office(
         [TEA, BOOKS, Merchant("wxset", "无权限", "set-1"), Merchant("wxno", "无令牌", "no-1")],
-        [Fault(appid="wxtea", step=Step.AUTHORIZER_INFO, errcode=61003)],
-        accounts=[Account("wxset", permissions=(18,))],
+        [Fault(appid="wxtea", step=FaultStep.AUTHORIZER_INFO, errcode=61003)],
+        accounts=[SimulatedAccount("wxset", permissions=(18,))],
     )
     office.keep_tokens("wxtea", "wxbooks", "wxset", COMPONENT.appid)
     code, out, _ = tcb_ops("merchants", "sync", "--json")
@@ -209,14 +212,14 @@ def test_a_list_that_is_not_whole_changes_nothing(open_office, tcb_ops):
 
 
 def test_1200_authorizers_come_in_pages_of_500(open_office, tcb_ops):
-    office = open_office([TEA], accounts=[Account(f"wx{n:04}", cloud=False) for n in range(1199)])
+    office = open_office([TEA], accounts=[SimulatedAccount(f"wx{n:04}", cloud=False) for n in range(1199)])
     found = json.loads(tcb_ops("merchants", "sync", "--json")[1])
     assert (found["authorized"], office.sim.stats["authorizer_list"]) == (1200, 3)
     assert [one["env"] for one in found["added"]] == ["tea-1"]
 
 
 def test_check_shows_every_line_and_sums_up_in_json(open_office, tcb_ops):
-    office = open_office([TEA, BOOKS, OWN], accounts=[Account("wxtea", daily_limit=10, used=4)])
+    office = open_office([TEA, BOOKS, OWN], accounts=[SimulatedAccount("wxtea", daily_limit=10, used=4)])
     office.file.write_text(
         f"appid,name,env,owner,status\nwxtea,茶语小铺,tea-1,,\nwxbooks,城南书店,books-1,,left\n{COMPONENT.appid},平台,own-1,platform,\n",
         encoding="utf-8",
@@ -237,7 +240,7 @@ def test_check_shows_every_line_and_sums_up_in_json(open_office, tcb_ops):
 
 
 def test_check_narrowed_to_one_and_in_chinese(open_office, tcb_ops, find_english):
-    office = open_office([TEA, BOOKS], accounts=[Account("wxtea", cloud=False)])
+    office = open_office([TEA, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)])
     office.file.write_text(
         "appid,name,env\nwxtea,茶语小铺,tea-1\nwxbooks,城南书店,books-1\n", encoding="utf-8"
     )
@@ -262,7 +265,7 @@ def test_troubles_that_differ_but_in_the_merchant_stand_once(open_office, tcb_op
 @pytest.mark.kill
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_leaves_the_file_as_it_was(open_office):
-    office = open_office([TEA], [Fault(appid="wxtea", step=Step.ENV_INFO, delay=30)])
+    office = open_office([TEA], [Fault(appid="wxtea", step=FaultStep.ENV_INFO, delay=30)])
     office.file.write_bytes(b"appid,name,env\n")
     argv = [sys.executable, "-m", "tcb_ops", "merchants", "sync"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("TCB_OPS_")} | {"PYTHONUTF8": "1"}

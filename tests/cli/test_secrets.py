@@ -11,7 +11,7 @@ from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator import Component, Fault
-from tcb_ops.simulator.faults import Etag, Reset, Step
+from tcb_ops.simulator.faults import Etag, FaultStep, Reset
 
 LOUD = (
     "import logging, sys; logging.basicConfig(level=0, stream=sys.stderr); "
@@ -23,9 +23,9 @@ TROUBLE = [
     Fault(env=TEA.env, path="banner/2.png", status=502),
     Fault(env=TEA.env, path="banner/3.png", reset=Reset.MIDDLE),
     Fault(env=TEA.env, path="banner/4.png", garbage=True),
-    Fault(env=TEA_TEST.env, path="banner/1.png", step=Step.STORE, code="SignatureDoesNotMatch"),
-    Fault(env=TEA_TEST.env, path="banner/2.png", step=Step.STORE, etag=Etag.WRONG),
-    Fault(env=TEA_TEST.env, path="banner/3.png", step=Step.STORE, reset=Reset.BEFORE),
+    Fault(env=TEA_TEST.env, path="banner/1.png", step=FaultStep.STORE, code="SignatureDoesNotMatch"),
+    Fault(env=TEA_TEST.env, path="banner/2.png", step=FaultStep.STORE, etag=Etag.WRONG),
+    Fault(env=TEA_TEST.env, path="banner/3.png", step=FaultStep.STORE, reset=Reset.BEFORE),
     Fault(env=BOOKS.env, errcode=85088),
 ]
 PATTERNS = ("q-signature=", "q-sign-algorithm", "access_token=", "x-cos-security-token:")
@@ -167,7 +167,7 @@ def platforms_desk(open_desk, monkeypatch):
     """A platform that refreshes by itself: its secret in the environment, its ticket in a file."""
     faults = [
         *TROUBLE,
-        Fault(appid=BOOKS.appid, step=Step.AUTHORIZER_TOKEN, errcode=61003, errmsg=f"no {REFRESH}"),
+        Fault(appid=BOOKS.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=61003, errmsg=f"no {REFRESH}"),
     ]
     desk = open_desk(
         many(TEA, TEA_TEST, BOOKS, rows=6),

@@ -13,7 +13,7 @@ import pytest
 from workspace import BOOKS, TEA, many
 
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import Component, Fault, Step
+from tcb_ops.simulator import Component, Fault, FaultStep
 
 PLATFORM = Component("wxplatform", "PrAcTiCe-app-secret", "PrAcTiCe-ticket")
 OWN = Merchant("wxplatform", "平台自有", "own-env-1", owner=Owner.PLATFORM)
@@ -127,7 +127,7 @@ def test_a_store_that_others_may_read_is_exit_2_with_the_mend(open_platform, lan
 def test_what_stops_everybody_is_exit_3_with_one_message_and_the_rows_pending(
     open_platform, lang, code, en, zh
 ):
-    desk = open_platform(faults=[Fault(step=Step.COMPONENT_TOKEN, errcode=code)], lang=lang)
+    desk = open_platform(faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)], lang=lang)
     said = desk.links("--json")
     assert said.code == 3
     (sentence,) = sentences(said.err)
@@ -172,7 +172,7 @@ def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_
 )
 def test_a_command_that_is_interrupted_keeps_the_refresh_that_is_on_its_way(open_platform, until, words):
     rotating = replace(PLATFORM, rotate=True)
-    slow = Fault(appid=TEA.appid, step=Step.AUTHORIZER_TOKEN, delay=1)
+    slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, delay=1)
     desk = open_platform(faults=[slow], component=rotating)
     sim = desk.shop.sim
     with desk.process(*words) as process:

@@ -8,7 +8,7 @@ from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.merchants.check import begin_look, merchant_states
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Account, Environment, EnvStatus, Fault, Step
+from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
@@ -22,7 +22,9 @@ def codes(states):
 
 
 def test_all_is_well_and_each_account_is_asked_once(open_office):
-    office = open_office([TEA, TEA_TEST, BOOKS, OWN], accounts=[Account("wxtea", daily_limit=10, used=4)])
+    office = open_office(
+        [TEA, TEA_TEST, BOOKS, OWN], accounts=[SimulatedAccount("wxtea", daily_limit=10, used=4)]
+    )
     states = tcb.check_merchants([TEA, TEA_TEST, BOOKS, OWN], settings=office.settings)
     assert [state.merchant for state in states] == [TEA, TEA_TEST, BOOKS, OWN]
     assert all(state.works for state in states)
@@ -42,14 +44,14 @@ def test_all_is_well_and_each_account_is_asked_once(open_office):
 
 def test_each_trouble_is_its_merchants_alone(open_office):
     ill = {
-        "revoked": (Account("wx1", revoked=True), "61003"),
-        "no set": (Account("wx2", permissions=(18,)), "61007"),
-        "no cloud": (Account("wx3", cloud=False), "85088"),
-        "used up": (Account("wx4", daily_limit=5, used=5), "45009"),
-        "no token": (Account("wx5"), "no_token"),
-        "halted": (Account("wx6"), "halted"),
-        "unavailable": (Account("wx7"), "unavailable"),
-        "well": (Account("wx8"), None),
+        "revoked": (SimulatedAccount("wx1", revoked=True), "61003"),
+        "no set": (SimulatedAccount("wx2", permissions=(18,)), "61007"),
+        "no cloud": (SimulatedAccount("wx3", cloud=False), "85088"),
+        "used up": (SimulatedAccount("wx4", daily_limit=5, used=5), "45009"),
+        "no token": (SimulatedAccount("wx5"), "no_token"),
+        "halted": (SimulatedAccount("wx6"), "halted"),
+        "unavailable": (SimulatedAccount("wx7"), "unavailable"),
+        "well": (SimulatedAccount("wx8"), None),
     }
     lines = [Merchant(account.appid, name, f"{account.appid}-env") for name, (account, _) in ill.items()]
     stranger = Merchant("wx8", "well", "not-its-own")
@@ -57,8 +59,8 @@ def test_each_trouble_is_its_merchants_alone(open_office):
         lines,
         accounts=[account for account, _ in ill.values()],
         environments=[
-            Environment("wx6-env", EnvStatus.HALTED),
-            Environment("wx7-env", EnvStatus.UNAVAILABLE),
+            SimulatedEnvironment("wx6-env", EnvStatus.HALTED),
+            SimulatedEnvironment("wx7-env", EnvStatus.UNAVAILABLE),
         ],
     )
     office.keep_tokens(*(f"wx{n}" for n in (1, 2, 3, 4, 6, 7, 8)), COMPONENT.appid)
@@ -69,8 +71,8 @@ def test_each_trouble_is_its_merchants_alone(open_office):
 
 @pytest.mark.parametrize("met", ["refused", "nothing left"])
 def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_office, met):
-    used_up = [Account(COMPONENT.appid, daily_limit=5, used=5)] if met == "nothing left" else []
-    faults = [Fault(step=Step.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
+    used_up = [SimulatedAccount(COMPONENT.appid, daily_limit=5, used=5)] if met == "nothing left" else []
+    faults = [Fault(step=FaultStep.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
     office = open_office([TEA, OWN], accounts=used_up, faults=faults)
     (state,) = merchant_states(office.settings, [OWN], pace=QUICK)
     (trouble,) = state.troubles
@@ -79,7 +81,7 @@ def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_office, m
 
 
 def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_office):
-    office = open_office([TEA, OWN], accounts=[Account("wxtea", permissions=(18,))])
+    office = open_office([TEA, OWN], accounts=[SimulatedAccount("wxtea", permissions=(18,))])
     looked = begin_look(office.with_options(component_appid=""), [TEA, OWN], pace=QUICK).result()
     tea, own = looked.states
     assert (tea.permission, [t.code for t in tea.troubles]) == (False, ["61007"])
@@ -111,7 +113,7 @@ def test_a_token_that_ran_out_is_looked_up_anew_once(open_office):
 
 def test_a_shared_environment_is_what_its_owner_is_told(open_office):
     guest = Merchant("wxbooks", "城南书店", "tea-1")
-    office = open_office([TEA, BOOKS, guest], environments=[Environment("tea-1", EnvStatus.HALTED)])
+    office = open_office([TEA, BOOKS, guest], environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)])
     assert codes(merchant_states(office.settings, [TEA, BOOKS, guest], pace=QUICK)) == {
         "tea-1": ["halted"],
         "books-1": [],
@@ -128,8 +130,8 @@ def test_who_has_left_is_not_asked(open_office):
 
 def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_office):
     faults = [
-        Fault(appid="wxtea", step=Step.ENV_INFO, calls=((1, 1),), errcode=-1),
-        Fault(appid="wxbooks", step=Step.ENV_INFO, status=502),
+        Fault(appid="wxtea", step=FaultStep.ENV_INFO, calls=((1, 1),), errcode=-1),
+        Fault(appid="wxbooks", step=FaultStep.ENV_INFO, status=502),
     ]
     office = open_office([TEA, BOOKS], faults)
     assert codes(merchant_states(office.settings, [TEA, BOOKS], pace=QUICK)) == {

@@ -12,7 +12,7 @@ from tcb_ops.merchants.asking import TransportFailure
 from tcb_ops.merchants.sync import begin_sync
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, Step
+from tcb_ops.simulator import Fault, FaultStep
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
@@ -48,14 +48,15 @@ def test_a_list_that_is_short_of_its_own_total_is_no_list(open_office, listed):
 
 
 def test_a_component_token_that_dies_on_the_way_stops_the_sync(open_office):
-    office = open_office([TEA, BOOKS], [Fault(step=Step.AUTHORIZER_INFO, errcode=42001)])
+    office = open_office([TEA, BOOKS], [Fault(step=FaultStep.AUTHORIZER_INFO, errcode=42001)])
     with pytest.raises(PlatformStopError, match=COMPONENT.appid):
         begin_sync(office.settings, pace=QUICK).result()
 
 
 def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_office):
     faults = [
-        Fault(appid="wxtea", step=step, errcode=61003) for step in (Step.AUTHORIZER_INFO, Step.ENV_INFO)
+        Fault(appid="wxtea", step=step, errcode=61003)
+        for step in (FaultStep.AUTHORIZER_INFO, FaultStep.ENV_INFO)
     ]
     office = open_office([TEA, BOOKS], faults)
     books, tea = begin_sync(office.settings, pace=QUICK).result().authorizers

@@ -7,7 +7,7 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Whole
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault, Step
+from tcb_ops.simulator import Fault, FaultStep
 
 
 def reopened(shop, faults=()):
@@ -111,7 +111,7 @@ def test_a_changed_header_is_sent_again_though_the_bytes_are_there(
 def test_a_later_failure_puts_the_earlier_upload_in_doubt(open_shop: OpenShop, whole: Whole):
     shop = open_shop([(TEA.env, "a.png")])
     tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
-    with reopened(shop, [Fault(env=TEA.env, step=Step.STORE, code="PaymentRequired")]):
+    with reopened(shop, [Fault(env=TEA.env, step=FaultStep.STORE, code="PaymentRequired")]):
         assert whole(tcb.upload(shop.read(), settings=shop.settings, pace=QUICK), 1) == {"failed": 1}
     with reopened(shop):
         again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)

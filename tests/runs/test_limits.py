@@ -15,12 +15,12 @@ from workspace import BOOKS, TEA, TEA_TEST, OpenShop, Until, Whole, many
 import tcb_ops as tcb
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, Step
+from tcb_ops.simulator import Fault, FaultStep
 
 if TYPE_CHECKING:
     from tcb_ops.simulator import Call
 
-SLOW = [Fault(delay=0.03), Fault(step=Step.STORE, delay=0.03)]
+SLOW = [Fault(delay=0.03), Fault(step=FaultStep.STORE, delay=0.03)]
 """Calls that stay in flight long enough to be counted."""
 TEN = tuple(Merchant(f"wx{n}", f"商户 {n}", f"shop{n}-1a2b") for n in range(10))
 

@@ -16,7 +16,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole, many
 import tcb_ops as tcb
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Etag, Fault, Reset, Step
+from tcb_ops.simulator import Etag, Fault, FaultStep, Reset
 from tcb_ops.simulator.links import bucket_of
 from tcb_ops.wechat.tokens import Token
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ONE = [(TEA.env, "banner/1.png")]
 ONCE, TWICE, THRICE = ((1, 1),), ((1, 2),), ((1, 3),)
-STORE = Step.STORE
+STORE = FaultStep.STORE
 NARROW = RunLimits(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
 
 

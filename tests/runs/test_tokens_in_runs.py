@@ -19,7 +19,7 @@ from tcb_ops.model import Merchant, Outcome, Owner
 from tcb_ops.reports.errcode_table import errcode_table
 from tcb_ops.reports.next_actions import Per, next_actions
 from tcb_ops.secrets import redact
-from tcb_ops.simulator import Component, Fault, Step
+from tcb_ops.simulator import Component, Fault, FaultStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +140,7 @@ def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_
 def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
     open_shop: OpenShop, whole: Whole
 ) -> None:
-    slow = Fault(appid=TEA.appid, step=Step.AUTHORIZER_TOKEN, errcode=45011, calls=((1, 2),))
+    slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=45011, calls=((1, 2),))
     shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
     assert whole(tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK), 10) == {"uploaded": 10}
     assert shop.sim.stats[f"authorizer_token:{TEA.appid}"] == 3
@@ -149,7 +149,7 @@ def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
 def test_a_refresh_that_is_told_to_slow_down_for_ever_ends_its_merchants_rows(
     open_shop: OpenShop, whole: Whole
 ) -> None:
-    slow = Fault(appid=TEA.appid, step=Step.AUTHORIZER_TOKEN, errcode=45011)
+    slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=45011)
     shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
     pace = tcb.RunLimits(backoff=0.01, slow_wait=0.05, patience=0.2)
     run = tcb.upload(shop.read(), settings=by_itself(shop), pace=pace)
@@ -179,7 +179,9 @@ def test_a_refresh_token_that_nobody_has_is_reported_with_the_merchants_name(
 def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
     open_shop: OpenShop, whole: Whole, code: int, words: str
 ) -> None:
-    shop = open_shop(faults=[Fault(step=Step.COMPONENT_TOKEN, errcode=code)], component=COMPONENT, tokens={})
+    shop = open_shop(
+        faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)], component=COMPONENT, tokens={}
+    )
     with pytest.raises(TokenSourceError, match=words) as caught:
         tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK)
     assert caught.value.exit_code == 3

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Account, Component, Fault, Faults, Reset, Step
+from tcb_ops.simulator import Component, Fault, Faults, FaultStep, Reset, SimulatedAccount
 
 APPID, OTHER, STRANGER = "wx0000000000000001", "wx0000000000000002", "wx0000000000000003"
 COMPONENT = Component("wxcccccccccccccccc", "practice-secret", "practice-ticket")
@@ -218,7 +218,9 @@ def test_a_refresh_token_can_be_missing_from_the_list_as_well(platform):
 
 def test_the_list_has_every_authorizer_once_page_by_page(platform, clock):
     merchants = [Merchant(f"wx{n:03}", f"商户 {n}", f"env-{n}-{env}") for n in range(7) for env in "ab"]
-    talk = platform(merchants=merchants, accounts=[Account("wx999", "新商户", refresh_token="of-999")])
+    talk = platform(
+        merchants=merchants, accounts=[SimulatedAccount("wx999", "新商户", refresh_token="of-999")]
+    )
     component = talk.component_token()
     pages = [
         talk.component("api_get_authorizer_list", component, offset=offset, count=3)
@@ -252,7 +254,7 @@ def test_a_page_that_cannot_be_is_refused(platform, page):
 
 
 def test_the_info_of_an_authorizer_has_its_name_and_permission_sets(platform):
-    talk = platform(accounts=[Account(APPID, "梧桐花店（总店）", permissions=(17, 64))])
+    talk = platform(accounts=[SimulatedAccount(APPID, "梧桐花店（总店）", permissions=(17, 64))])
     component = talk.component_token()
     said = talk.component("api_get_authorizer_info", component, authorizer_appid=APPID)
     assert said["authorizer_info"]["nick_name"] == "梧桐花店（总店）"
@@ -323,9 +325,9 @@ def test_without_a_secret_these_interfaces_are_not_there(start, name):
 
 def test_faults_can_hang_on_a_merchants_refresh(platform):
     faults = [
-        Fault(appid=APPID, step=Step.AUTHORIZER_TOKEN, calls=((1, 1),), errcode=-1),
-        Fault(appid=APPID, step=Step.AUTHORIZER_TOKEN, calls=((2, 2),), status=503),
-        Fault(appid=COMPONENT.appid, step=Step.AUTHORIZER_LIST, errcode=45009),
+        Fault(appid=APPID, step=FaultStep.AUTHORIZER_TOKEN, calls=((1, 1),), errcode=-1),
+        Fault(appid=APPID, step=FaultStep.AUTHORIZER_TOKEN, calls=((2, 2),), status=503),
+        Fault(appid=COMPONENT.appid, step=FaultStep.AUTHORIZER_LIST, errcode=45009),
     ]
     talk = platform(faults=faults)
     component = talk.component_token()
@@ -340,7 +342,7 @@ def test_faults_can_hang_on_a_merchants_refresh(platform):
 
 
 def test_an_answer_that_is_lost_on_its_way_has_rotated_the_refresh_token(platform):
-    faults = [Fault(appid=APPID, step=Step.AUTHORIZER_TOKEN, calls=((1, 1),), reset=Reset.MIDDLE)]
+    faults = [Fault(appid=APPID, step=FaultStep.AUTHORIZER_TOKEN, calls=((1, 1),), reset=Reset.MIDDLE)]
     talk = platform(faults=faults, rotate=True)
     component = talk.component_token()
     with pytest.raises(httpx.RemoteProtocolError):
@@ -350,5 +352,5 @@ def test_an_answer_that_is_lost_on_its_way_has_rotated_the_refresh_token(platfor
 
 
 def test_secrets_are_in_no_repr():
-    shown = repr(COMPONENT) + repr(Account(APPID, refresh_token="planted"))
+    shown = repr(COMPONENT) + repr(SimulatedAccount(APPID, refresh_token="planted"))
     assert not any(secret in shown for secret in ("practice-secret", "practice-ticket", "planted"))

@@ -3,7 +3,7 @@
 import pytest
 
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import Account, Environment, EnvStatus
+from tcb_ops.simulator import EnvStatus, SimulatedAccount, SimulatedEnvironment
 
 SHOP, BOOKS, PLATFORM = "wx0000000000000001", "wx0000000000000002", "wxcccccccccccccccc"
 TOKENS = {SHOP: "of-shop", BOOKS: "of-books", PLATFORM: "of-platform"}
@@ -95,14 +95,14 @@ def test_without_a_components_appid_its_token_is_nobodys(start):
 @pytest.mark.parametrize(
     ("account", "errcode"),
     [
-        (Account(SHOP, revoked=True), 61003),
-        (Account(SHOP, permissions=()), 61007),
-        (Account(SHOP, permissions=(18,)), 61007),
-        (Account(SHOP, permissions=(49,)), 0),
-        (Account(SHOP, permissions=(64,)), 0),
-        (Account(SHOP, cloud=False), 85088),
-        (Account(SHOP, revoked=True, permissions=(), cloud=False), 61003),
-        (Account(SHOP, permissions=(), cloud=False), 61007),
+        (SimulatedAccount(SHOP, revoked=True), 61003),
+        (SimulatedAccount(SHOP, permissions=()), 61007),
+        (SimulatedAccount(SHOP, permissions=(18,)), 61007),
+        (SimulatedAccount(SHOP, permissions=(49,)), 0),
+        (SimulatedAccount(SHOP, permissions=(64,)), 0),
+        (SimulatedAccount(SHOP, cloud=False), 85088),
+        (SimulatedAccount(SHOP, revoked=True, permissions=(), cloud=False), 61003),
+        (SimulatedAccount(SHOP, permissions=(), cloud=False), 61007),
     ],
 )
 def test_an_account_that_is_not_in_order_is_refused(town, account, errcode):
@@ -123,7 +123,12 @@ def test_an_account_that_is_not_in_order_is_refused(town, account, errcode):
     ("status", "errcode"), [(EnvStatus.HALTED, -501005), (EnvStatus.UNAVAILABLE, -501018)]
 )
 def test_an_environment_that_is_not_normal_says_so_and_takes_no_files(town, status, errcode):
-    talk = town(environments=[Environment("shop-a-1f2e3d", status), Environment("own-1a2b3c", status)])
+    talk = town(
+        environments=[
+            SimulatedEnvironment("shop-a-1f2e3d", status),
+            SimulatedEnvironment("own-1a2b3c", status),
+        ]
+    )
     listed = talk.call("tcb/getenvinfo", "of-shop")["info_list"]
     assert [entry["status"] for entry in listed] == [status, "NORMAL"]
     asked = {"env": "shop-a-1f2e3d", "path": "a"}
@@ -136,7 +141,10 @@ def test_an_environment_that_is_not_normal_says_so_and_takes_no_files(town, stat
 
 def test_an_environment_of_somebody_else_is_neither_listed_nor_served(town):
     talk = town(
-        environments=[Environment("shop-a-1f2e3d", foreign=True), Environment("own-1a2b3c", foreign=True)]
+        environments=[
+            SimulatedEnvironment("shop-a-1f2e3d", foreign=True),
+            SimulatedEnvironment("own-1a2b3c", foreign=True),
+        ]
     )
     listed = talk.call("tcb/getenvinfo", "of-shop")["info_list"]
     assert [entry["env"] for entry in listed] == ["shared-77aa"]
@@ -155,7 +163,7 @@ def quota(talk, token, cgi_path):
 
 
 def test_uploadfile_counts_against_the_quota_of_its_appid(town):
-    talk = town(accounts=[Account(SHOP, daily_limit=12, used=10)])
+    talk = town(accounts=[SimulatedAccount(SHOP, daily_limit=12, used=10)])
     answer = quota(talk, "of-shop", "/tcb/uploadfile")
     assert list(answer) == ["errcode", "errmsg", "quota", "rate_limit", "component_rate_limit"]
     assert answer["quota"] == {"daily_limit": 12, "used": 10, "remain": 2}
@@ -172,7 +180,7 @@ def test_uploadfile_counts_against_the_quota_of_its_appid(town):
 
 
 def test_the_platforms_own_uploads_have_the_quota_of_the_component(town):
-    talk = town(accounts=[Account(PLATFORM, daily_limit=1)])
+    talk = town(accounts=[SimulatedAccount(PLATFORM, daily_limit=1)])
     asked = {"env": "own-1a2b3c", "path": "a"}
     codes = [talk.call("componenttcb/uploadfile", "of-platform", **asked)["errcode"] for _ in range(2)]
     assert codes == [0, 45009]
@@ -201,7 +209,7 @@ def test_a_quota_is_told_for_paths_of_the_right_form_and_token(town, token, cgi_
 
 
 def test_who_lacks_the_permission_set_can_still_ask_for_its_quota(town):
-    accounts = [Account(SHOP, permissions=()), Account(BOOKS, revoked=True)]
+    accounts = [SimulatedAccount(SHOP, permissions=()), SimulatedAccount(BOOKS, revoked=True)]
     talk = town(accounts=accounts)
     assert quota(talk, "of-shop", "/tcb/uploadfile")["errcode"] == 0
     assert quota(talk, "of-books", "/tcb/uploadfile")["errcode"] == 61003

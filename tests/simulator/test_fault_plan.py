@@ -2,15 +2,15 @@ import pytest
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.simulator import (
-    Account,
     Component,
-    Environment,
     EnvStatus,
     Etag,
     Fault,
     Faults,
+    FaultStep,
     Reset,
-    Step,
+    SimulatedAccount,
+    SimulatedEnvironment,
     load_faults,
 )
 
@@ -28,11 +28,11 @@ def plan(tmp_path, text):
         ('appid = "wx1"\nerrcode = -1\nerrmsg = "busy"', Fault(appid="wx1", errcode=-1, errmsg="busy")),
         (
             'env = "a"\npath = "b/*"\nstep = "store"\ncode = "SlowDown"',
-            Fault("a", path="b/*", step=Step.STORE, code="SlowDown"),
+            Fault("a", path="b/*", step=FaultStep.STORE, code="SlowDown"),
         ),
         (
             'env = "a"\nstep = "store"\ncode = "Odd"\nstatus = 418',
-            Fault("a", step=Step.STORE, code="Odd", status=418),
+            Fault("a", step=FaultStep.STORE, code="Odd", status=418),
         ),
         ('env = "a"\nstatus = 503', Fault("a", status=503)),
         ('env = "a"\nreset = true', Fault("a", reset=Reset.BEFORE)),
@@ -40,10 +40,10 @@ def plan(tmp_path, text):
         ('env = "a"\nbody = "garbage"', Fault("a", garbage=True)),
         ('env = "a"\nlifetime = 1', Fault("a", lifetime=1)),
         ('env = "a"\nother_env = "b-1"', Fault("a", other_env="b-1")),
-        ('env = "a"\nstep = "store"\netag = "wrong"', Fault("a", step=Step.STORE, etag=Etag.WRONG)),
+        ('env = "a"\nstep = "store"\netag = "wrong"', Fault("a", step=FaultStep.STORE, etag=Etag.WRONG)),
         (
             'env = "a"\nstep = "store"\netag = "opaque"\ndelay = 1',
-            Fault("a", step=Step.STORE, etag=Etag.OPAQUE, delay=1.0),
+            Fault("a", step=FaultStep.STORE, etag=Etag.OPAQUE, delay=1.0),
         ),
         ('env = "a"\ndelay = 1.5', Fault("a", delay=1.5)),
         ('env = "a"\ncall = 2\nerrcode = -1', Fault("a", calls=((2, 2),), errcode=-1)),
@@ -135,24 +135,24 @@ def test_a_missing_plan_is_refused_by_name(tmp_path):
         (Fault("a", calls=((2, 3),), errcode=1), "a", "wx1", "p", 1, False),
         (Fault("a", calls=((2, 3),), errcode=1), "a", "wx1", "p", 3, True),
         (Fault("a", calls=((2, 3),), errcode=1), "a", "wx1", "p", 4, False),
-        (Fault("a", step=Step.STORE, code="X"), "a", "wx1", "p", 1, False),
+        (Fault("a", step=FaultStep.STORE, code="X"), "a", "wx1", "p", 1, False),
     ],
 )
 def test_a_fault_is_played_where_it_fits(fault, env, appid, path, call, played):
-    found = Faults((fault,)).within(env, appid).find(Step.LINK, path, call)
+    found = Faults((fault,)).within(env, appid).find(FaultStep.LINK, path, call)
     assert found is (fault if played else None)
 
 
 def test_the_first_entry_that_fits_is_played():
     first, second = Fault("a", calls=((1, 1),), errcode=1), Fault("a", errcode=2)
     faults = Faults((first, second))
-    assert [faults.find(Step.LINK, "p", call) for call in (1, 2)] == [first, second]
+    assert [faults.find(FaultStep.LINK, "p", call) for call in (1, 2)] == [first, second]
 
 
 def test_calls_are_counted_only_for_paths_of_an_entry_that_names_a_call():
     faults = Faults((Fault("a", path="b/*", calls=((1, 1),), errcode=1), Fault("a", errcode=2)))
-    assert [faults.counted(Step.LINK, path) for path in ("b/1", "c/1")] == [True, False]
-    assert not faults.counted(Step.STORE, "b/1")
+    assert [faults.counted(FaultStep.LINK, path) for path in ("b/1", "c/1")] == [True, False]
+    assert not faults.counted(FaultStep.STORE, "b/1")
 
 
 PLATFORM = """
@@ -197,7 +197,7 @@ errcode = 50002
 
 def test_a_plan_says_who_is_not_in_order(tmp_path):
     assert load_faults(plan(tmp_path, PLATFORM)) == Faults(
-        (Fault(appid="wx1", step=Step.AUTHORIZER_TOKEN, errcode=50002),),
+        (Fault(appid="wx1", step=FaultStep.AUTHORIZER_TOKEN, errcode=50002),),
         Component(
             "wxc",
             "practice-secret",
@@ -209,7 +209,7 @@ def test_a_plan_says_who_is_not_in_order(tmp_path):
             overlap=0,
         ),
         (
-            Account(
+            SimulatedAccount(
                 "wx1",
                 "梧桐花店",
                 revoked=True,
@@ -219,9 +219,9 @@ def test_a_plan_says_who_is_not_in_order(tmp_path):
                 used=990,
                 refresh_token="practice-refresh",
             ),
-            Account("wxc", daily_limit=7),
+            SimulatedAccount("wxc", daily_limit=7),
         ),
-        (Environment("a", EnvStatus.HALTED), Environment("b", foreign=True)),
+        (SimulatedEnvironment("a", EnvStatus.HALTED), SimulatedEnvironment("b", foreign=True)),
     )
 
 

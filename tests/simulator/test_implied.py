@@ -2,15 +2,15 @@ import pytest
 
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.simulator import (
-    Account,
     Component,
-    Environment,
     EnvStatus,
     Etag,
     Fault,
     Faults,
+    FaultStep,
     Reset,
-    Step,
+    SimulatedAccount,
+    SimulatedEnvironment,
     expected_outcomes,
 )
 
@@ -26,7 +26,7 @@ def link(**fault):
 
 
 def store(**fault):
-    return [Fault(ENV, step=Step.STORE, **fault)]
+    return [Fault(ENV, step=FaultStep.STORE, **fault)]
 
 
 TABLE = {
@@ -142,28 +142,33 @@ def standing(*accounts, environments=(), entries=(), **component):
 
 STOPPED = {REFUSED, NOT_ATTEMPTED}
 STANDING = {
-    "all in order": (standing(Account(APPID)), {UPLOADED}),
-    "revoked": (standing(Account(APPID, revoked=True)), STOPPED),
-    "another revoked": (standing(Account("wx2", revoked=True)), {UPLOADED}),
-    "neither 49 nor 64": (standing(Account(APPID, permissions=(18,))), STOPPED),
-    "64": (standing(Account(APPID, permissions=(64,))), {UPLOADED}),
-    "no cloud": (standing(Account(APPID, cloud=False)), STOPPED),
-    "HALTED": (standing(environments=[Environment(ENV, EnvStatus.HALTED)]), STOPPED),
-    "UNAVAILABLE": (standing(environments=[Environment(ENV, EnvStatus.UNAVAILABLE)]), STOPPED),
-    "foreign": (standing(environments=[Environment(ENV, foreign=True)]), STOPPED),
-    "NORMAL": (standing(environments=[Environment(ENV)]), {UPLOADED}),
-    "a sibling HALTED": (standing(environments=[Environment(SIBLING, EnvStatus.HALTED)]), {UPLOADED}),
-    "quota used up": (standing(Account(APPID, daily_limit=5, used=5)), STOPPED),
-    "quota left": (standing(Account(APPID, daily_limit=5, used=4)), {UPLOADED, *STOPPED}),
-    "no limit": (standing(Account(APPID, used=4)), {UPLOADED}),
+    "all in order": (standing(SimulatedAccount(APPID)), {UPLOADED}),
+    "revoked": (standing(SimulatedAccount(APPID, revoked=True)), STOPPED),
+    "another revoked": (standing(SimulatedAccount("wx2", revoked=True)), {UPLOADED}),
+    "neither 49 nor 64": (standing(SimulatedAccount(APPID, permissions=(18,))), STOPPED),
+    "64": (standing(SimulatedAccount(APPID, permissions=(64,))), {UPLOADED}),
+    "no cloud": (standing(SimulatedAccount(APPID, cloud=False)), STOPPED),
+    "HALTED": (standing(environments=[SimulatedEnvironment(ENV, EnvStatus.HALTED)]), STOPPED),
+    "UNAVAILABLE": (standing(environments=[SimulatedEnvironment(ENV, EnvStatus.UNAVAILABLE)]), STOPPED),
+    "foreign": (standing(environments=[SimulatedEnvironment(ENV, foreign=True)]), STOPPED),
+    "NORMAL": (standing(environments=[SimulatedEnvironment(ENV)]), {UPLOADED}),
+    "a sibling HALTED": (
+        standing(environments=[SimulatedEnvironment(SIBLING, EnvStatus.HALTED)]),
+        {UPLOADED},
+    ),
+    "quota used up": (standing(SimulatedAccount(APPID, daily_limit=5, used=5)), STOPPED),
+    "quota left": (standing(SimulatedAccount(APPID, daily_limit=5, used=4)), {UPLOADED, *STOPPED}),
+    "no limit": (standing(SimulatedAccount(APPID, used=4)), {UPLOADED}),
     "IP refused": (standing(ip_refused=True), {PENDING}),
     "before any fault": (
-        standing(Account(APPID, cloud=False), entries=[Fault(ENV, step=Step.LINK, errcode=47001)]),
+        standing(
+            SimulatedAccount(APPID, cloud=False), entries=[Fault(ENV, step=FaultStep.LINK, errcode=47001)]
+        ),
         STOPPED,
     ),
-    "the component is no merchant": (standing(Account("wxc", daily_limit=5, used=5)), {UPLOADED}),
+    "the component is no merchant": (standing(SimulatedAccount("wxc", daily_limit=5, used=5)), {UPLOADED}),
     "a fault of another interface": (
-        standing(entries=[Fault(ENV, step=Step.QUOTA, errcode=47001)]),
+        standing(entries=[Fault(ENV, step=FaultStep.QUOTA, errcode=47001)]),
         {UPLOADED},
     ),
 }
@@ -176,5 +181,5 @@ def test_what_the_plan_says_of_accounts_implies(name):
 
 
 def test_a_row_of_the_platforms_environment_hangs_on_the_components_quota():
-    plan = standing(Account("wxc", daily_limit=5, used=5))
+    plan = standing(SimulatedAccount("wxc", daily_limit=5, used=5))
     assert expected_outcomes(plan, "own", "wxc", PATH, kind=Kind.UPLOAD) == STOPPED

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import pytest
 
-from tcb_ops.simulator import Call, Fault, Faults, Reset, Step
+from tcb_ops.simulator import Call, Fault, Faults, FaultStep, Reset
 
 ENV, BUCKET, APPID, TOKEN = (
     "shop-a-1f2e3d",
@@ -247,11 +247,11 @@ def test_calls_are_recorded_in_order_with_their_answers(start):
     talk.ask("c")
     talk.ask_raw(b"")
     assert talk.sim.calls == [
-        Call(Step.LINK, ENV, "a", 0),
-        Call(Step.LINK, ENV, "a", 40001),
-        Call(Step.LINK, ENV, "b", "status 503"),
-        Call(Step.LINK, ENV, "c", -1),
-        Call(Step.LINK, "", "", 44002),
+        Call(FaultStep.LINK, ENV, "a", 0),
+        Call(FaultStep.LINK, ENV, "a", 40001),
+        Call(FaultStep.LINK, ENV, "b", "status 503"),
+        Call(FaultStep.LINK, ENV, "c", -1),
+        Call(FaultStep.LINK, "", "", 44002),
     ]
     assert talk.sim.stats["link_calls"] == 5
     assert {name: n for name, n in talk.sim.stats.items() if name.startswith("link:")} == {

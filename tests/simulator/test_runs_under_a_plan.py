@@ -4,18 +4,28 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Account, Component, Environment, EnvStatus, Faults, expected_outcomes
+from tcb_ops.simulator import (
+    Component,
+    EnvStatus,
+    Faults,
+    SimulatedAccount,
+    SimulatedEnvironment,
+    expected_outcomes,
+)
 
 PLANS = {
-    "in order": (Faults(accounts=(Account(TEA.appid),)), {"uploaded": 30}),
-    "revoked": (Faults(accounts=(Account(TEA.appid, revoked=True),)), {61003: 20}),
-    "no permission set": (Faults(accounts=(Account(TEA.appid, permissions=(18,)),)), {61007: 20}),
-    "no cloud": (Faults(accounts=(Account(TEA.appid, cloud=False),)), {85088: 20}),
-    "halted": (Faults(environments=(Environment(TEA_TEST.env, EnvStatus.HALTED),)), {-501005: 10}),
-    "unavailable": (Faults(environments=(Environment(TEA.env, EnvStatus.UNAVAILABLE),)), {-501018: 10}),
-    "somebody else's": (Faults(environments=(Environment(TEA.env, foreign=True),)), {-601012: 10}),
-    "quota used up": (Faults(accounts=(Account(BOOKS.appid, daily_limit=3, used=3),)), {45009: 10}),
-    "quota used up on the way": (Faults(accounts=(Account(TEA.appid, daily_limit=8),)), {45009: 12}),
+    "in order": (Faults(accounts=(SimulatedAccount(TEA.appid),)), {"uploaded": 30}),
+    "revoked": (Faults(accounts=(SimulatedAccount(TEA.appid, revoked=True),)), {61003: 20}),
+    "no permission set": (Faults(accounts=(SimulatedAccount(TEA.appid, permissions=(18,)),)), {61007: 20}),
+    "no cloud": (Faults(accounts=(SimulatedAccount(TEA.appid, cloud=False),)), {85088: 20}),
+    "halted": (Faults(environments=(SimulatedEnvironment(TEA_TEST.env, EnvStatus.HALTED),)), {-501005: 10}),
+    "unavailable": (
+        Faults(environments=(SimulatedEnvironment(TEA.env, EnvStatus.UNAVAILABLE),)),
+        {-501018: 10},
+    ),
+    "somebody else's": (Faults(environments=(SimulatedEnvironment(TEA.env, foreign=True),)), {-601012: 10}),
+    "quota used up": (Faults(accounts=(SimulatedAccount(BOOKS.appid, daily_limit=3, used=3),)), {45009: 10}),
+    "quota used up on the way": (Faults(accounts=(SimulatedAccount(TEA.appid, daily_limit=8),)), {45009: 12}),
 }
 
 

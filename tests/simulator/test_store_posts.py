@@ -9,7 +9,7 @@ import httpx
 import pytest
 from qcloud_cos.cos_exception import digest_xml
 
-from tcb_ops.simulator import Call, Etag, Fault, Faults, Reset, Step, Stored
+from tcb_ops.simulator import Call, Etag, Fault, Faults, FaultStep, Reset, StoredObject
 
 ENV, BUCKET, PATH = "shop-a-1f2e3d", "7368-shop-a-1f2e3d-1258717764", "banner/1.png"
 HELLO_MD5 = hashlib.md5(b"hello").hexdigest()
@@ -23,7 +23,7 @@ def test_a_form_as_documented_is_stored_and_answered_204(start):
     assert unquote(answer.headers["location"]) == f"{talk.sim.base}/{BUCKET}/目录/海报 1.png"
     assert answer.headers["server"] == "tencent-cos"
     assert answer.headers["x-cos-request-id"]
-    assert talk.sim.objects == {(BUCKET, "目录/海报 1.png"): Stored(5, HELLO_MD5, 1)}
+    assert talk.sim.objects == {(BUCKET, "目录/海报 1.png"): StoredObject(5, HELLO_MD5, 1)}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_object_received_again_counts_and_the_last_one_stands(start):
     talk = start()
     for data in (b"one", b"hello"):
         talk.upload(data=data)
-    assert talk.sim.objects[BUCKET, PATH] == Stored(5, HELLO_MD5, 2)
+    assert talk.sim.objects[BUCKET, PATH] == StoredObject(5, HELLO_MD5, 2)
     assert (talk.sim.stats["stored"], talk.sim.stats["objects"]) == (2, 1)
 
 
@@ -258,7 +258,7 @@ def test_a_client_that_goes_away_in_mid_send_leaves_nothing(start, tmp_path, cap
     until = time.monotonic() + 30
     while talk.sim.calls[-1].answer != "gone" and time.monotonic() < until:
         time.sleep(0.005)
-    assert talk.sim.calls[-1] == Call(Step.STORE, ENV, PATH, "gone")
+    assert talk.sim.calls[-1] == Call(FaultStep.STORE, ENV, PATH, "gone")
     assert (talk.sim.objects, list((tmp_path / "s").iterdir()), caplog.records) == ({}, [], [])
 
 
@@ -288,7 +288,7 @@ def test_an_object_that_no_folder_can_hold_beside_another_is_a_conflict(start, t
 
 
 def faulty(start, **fault):
-    return start(faults=Faults((Fault(ENV, step=Step.STORE, path="banner/*", **fault),)), record=True)
+    return start(faults=Faults((Fault(ENV, step=FaultStep.STORE, path="banner/*", **fault),)), record=True)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_a_store_fault_hangs_on_the_nth_store_call(start):
 
 
 def test_a_store_fault_can_be_of_one_appid_of_a_shared_environment(start):
-    other = Fault(appid="wx0000000000000002", step=Step.STORE, code="SlowDown")
+    other = Fault(appid="wx0000000000000002", step=FaultStep.STORE, code="SlowDown")
     assert start(faults=Faults((other,))).upload().status_code == 204
 
 

@@ -25,7 +25,7 @@ from tcb_ops.errors import (
 )
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.settings import Settings, TokenSettings
-from tcb_ops.simulator import Component, Fault, Faults, Simulator, Step
+from tcb_ops.simulator import Component, Fault, Faults, FaultStep, Simulator
 from tcb_ops.simulator.faults import Reset
 from tcb_ops.wechat.responses import Interfaces, Refusal
 from tcb_ops.wechat.tokens import Token, TokenSource, open_source
@@ -223,7 +223,7 @@ def test_a_token_is_renewed_at_an_hour_and_fifty_minutes(run: Run, desk: PanelCo
 def test_a_renewal_ahead_that_fails_leaves_the_token_that_still_lives(
     run: Run, open_desk: Callable[..., PanelContext]
 ) -> None:
-    desk = open_desk(Fault(appid="wx0", step=Step.AUTHORIZER_TOKEN, calls=((2, 5),), status=502))
+    desk = open_desk(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, calls=((2, 5),), status=502))
     first = ask(run, desk.source())
     desk.clock.now += 6700
 
@@ -270,7 +270,7 @@ def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run: Run, desk: Pa
 def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(
     run: Run, open_desk: Callable[..., PanelContext]
 ) -> None:
-    desk = open_desk(Fault(appid="wx0", step=Step.AUTHORIZER_TOKEN, delay=0.3), rotate=True)
+    desk = open_desk(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, delay=0.3), rotate=True)
 
     async def given_up() -> None:
         async with using(desk.source()) as source:
@@ -288,7 +288,7 @@ def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(
 def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(
     run: Run, open_desk: Callable[..., PanelContext]
 ) -> None:
-    fault = Fault(appid="wx0", step=Step.AUTHORIZER_TOKEN, calls=((1, 1),), reset=Reset.MIDDLE)
+    fault = Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, calls=((1, 1),), reset=Reset.MIDDLE)
     desk = open_desk(fault, rotate=True)
     assert run(desk.works(ask(run, desk.source())))
     assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
@@ -302,7 +302,7 @@ def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(
     run: Run, open_desk: Callable[..., PanelContext]
 ) -> None:
     merchants = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(500)]
-    slow = Fault(appid="wx8", step=Step.AUTHORIZER_TOKEN, delay=0.5)
+    slow = Fault(appid="wx8", step=FaultStep.AUTHORIZER_TOKEN, delay=0.5)
     desk = open_desk(slow, merchants=merchants)
 
     async def everyone() -> list[str]:
@@ -355,7 +355,7 @@ def test_one_look_serves_every_merchant_that_needs_it(run: Run, desk: PanelConte
 def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it(
     run: Run, open_desk: Callable[..., PanelContext]
 ) -> None:
-    desk = open_desk(Fault(step=Step.AUTHORIZER_LIST, status=500))
+    desk = open_desk(Fault(step=FaultStep.AUTHORIZER_LIST, status=500))
 
     async def everyone() -> list[Any]:
         async with using(desk.source()) as source:
@@ -626,7 +626,9 @@ def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secre
     action: str,
 ) -> None:
     faults = (
-        () if fault is None else (Fault(step=Step.COMPONENT_TOKEN, errcode=fault, errmsg=f"no {SECRET}"),)
+        ()
+        if fault is None
+        else (Fault(step=FaultStep.COMPONENT_TOKEN, errcode=fault, errmsg=f"no {SECRET}"),)
     )
     desk = open_desk(*faults)
     with pytest.raises(TokenSourceError, match=f"errcode {code}") as caught:
@@ -667,7 +669,7 @@ def test_a_credential_that_is_gone_in_mid_run_is_said(run: Run, desk: PanelConte
 def test_nonsense_for_one_merchant_is_its_own_trouble(
     run: Run, open_desk: Callable[..., PanelContext]
 ) -> None:
-    desk = open_desk(Fault(appid="wx0", step=Step.AUTHORIZER_TOKEN, garbage=True))
+    desk = open_desk(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, garbage=True))
     with pytest.raises(TokenError, match="wx0 cannot be refreshed now"):
         ask(run, desk.source())
     assert run(desk.works(ask(run, desk.source(), "wx1")))
