@@ -88,8 +88,8 @@ def start_resume(run: str, **options: Any) -> RunHandle:
 def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run:
     """Ask for an upload link per row, and write them to `out` (0600). Local files are not looked at.
 
-    Options: `settings`, `target` (`simulator`: the embedded one; or a URL), `pace` (a Pace), `progress` (called with a Progress after commits), `note`, `new_run`,
-    `resume` (a run's id), `may_go_on` (asked about an unfinished run over a day old: its id, when it began),
+    Options: `settings`, `target` (`simulator`: the embedded one; or a URL), `limits` (a RunLimits), `progress` (called with a Progress after commits), `note`, `new_run`,
+    `resume` (a run's id), `may_resume` (asked about an unfinished run over a day old: its id, when it began),
     `tokens` (a TokenSource).
     """
     return start_links(batch, out=out, **options).wait()

@@ -125,12 +125,12 @@ def begin(
     out: Path | None,
     *,
     settings: Settings | None = None,
-    pace: RunLimits | None = None,
+    limits: RunLimits | None = None,
     progress: Callable[[Progress], None] | None = None,
     note: str = "",
     new_run: bool = False,
     resume: str = "",
-    may_go_on: Callable[[str, float], bool] = lambda _run, _begun: False,
+    may_resume: Callable[[str, float], bool] = lambda _run, _begun: False,
     tokens: TokenSource | None = None,
     skip_unchanged: bool = False,
     canary: int = 0,
@@ -148,7 +148,7 @@ def begin(
     from tcb_ops.simulator import opened_target
     from tcb_ops.wechat.tokens import open_source
 
-    settings, pace = aim(settings or default_settings(), target), pace or RunLimits()
+    settings, limits = aim(settings or default_settings(), target), limits or RunLimits()
     # Refused, if it cannot be read, before anything is planned. The simulator that is yet to start has its own.
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
@@ -161,12 +161,12 @@ def begin(
             work,
             settings,
             out=out,
-            manner=asdict(pace) | {"skip_unchanged": skip_unchanged, "canary": canary},
+            manner=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary},
             note=note,
             new_run=new_run,
             resume=resume,
             now=time.time(),
-            may_go_on=may_go_on,
+            may_go_on=may_resume,
         )
         confirm = stack.enter_context(hold(ledger, planned.run.id))
         if planned.run.finished_at is not None:  # all but its report, which the caller writes
@@ -178,7 +178,7 @@ def begin(
                 ledger,
                 planned.run,
                 settings,
-                pace,
+                limits,
                 root=work.root or Path(),
                 out=out,
                 tokens=source or open_source(settings),

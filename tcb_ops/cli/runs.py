@@ -206,11 +206,11 @@ def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values
             out=(out or "links.retry.csv") if is_links else (out or settings.reports),
             selection=selection,
             settings=settings,
-            pace=pace,
+            limits=pace,
             note=given.note,
             new_run=values["new_run"],
             resume=values["resume"],
-            may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
+            may_resume=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
         )
         done = _follow(screen, going, given)
         if is_links:
@@ -242,11 +242,11 @@ def audit(out: str | None, **values: Any) -> int:
             report=out or settings.reports,
             selection="; ".join(f"where {w}" for w in sorted(given.where)),
             settings=settings,
-            pace=pace,
+            limits=pace,
             note=given.note,
             new_run=values["new_run"],
             resume=values["resume"],
-            may_go_on=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
+            may_resume=lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
         )
         return _report(screen, _follow(screen, going, given), settings, given, out)
 
@@ -317,7 +317,7 @@ def _resumed(
     if kind is Kind.UPLOAD:
         brake_rest(screen, run, settings, yes=yes)
     given.warn_of_open_tokens(screen, settings)
-    return tcb.start_resume(record.id, settings=settings, pace=pace, **manner)
+    return tcb.start_resume(record.id, settings=settings, limits=pace, **manner)
 
 
 def _retried(parent: Run) -> Text:
@@ -356,12 +356,12 @@ def _run_arguments(
     given.warn_of_open_tokens(screen, settings)
     return {
         "settings": settings,
-        "pace": pace,
+        "limits": pace,
         "note": given.note,
         "selection": selection_of(given, values),
         "new_run": values["new_run"],
         "resume": values["resume"],
-        "may_go_on": lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
+        "may_resume": lambda run_id, begun: _ask_to_go_on(screen, run_id, begun, settings),
     }
 
 

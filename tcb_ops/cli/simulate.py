@@ -134,11 +134,11 @@ def demo(lang: str | None) -> int:
             screen.say(
                 Text(f"2/4 The list is checked: {batch.decided.en}", f"2/4 清单已检查：{batch.decided.zh}")
             )
-            linked = tcb.links(batch, settings=settings, pace=_QUICK, out=Path(folder) / "links.csv")
+            linked = tcb.links(batch, settings=settings, limits=_QUICK, out=Path(folder) / "links.csv")
             screen.say(
                 Text(f"3/4 Links: {_counts(linked, Lang.EN)}", f"3/4 取链接：{_counts(linked, Lang.ZH)}")
             )
-            run = tcb.upload(batch, settings=settings, pace=_QUICK, note="demo")
+            run = tcb.upload(batch, settings=settings, limits=_QUICK, note="demo")
             screen.say(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
             kept = settings.model_copy(update={"ledger": str(home / LEDGER_FILE)}).kept_in(
                 home / SETTINGS_FILE

@@ -219,5 +219,5 @@ class Reports(Attached):
         if self.desk.practising and not self.runs.refresh():
             self.voice.say(Text("Making a run to look at …", "正在生成供查看的演练任务 ……"))
             with read_paths(PATHS, self.desk.merchants, FILES) as batch:
-                doors.upload(batch, settings=self.desk.settings, pace=self.desk.pace())
+                doors.upload(batch, settings=self.desk.settings, limits=self.desk.pace())
         super()._open()

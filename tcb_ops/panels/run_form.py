@@ -144,9 +144,9 @@ class LaunchPanel(Panel):
         try:
             working = self._begin(
                 **self._options(),
-                pace=self.desk.pace(gentle=self.pace.value),
+                limits=self.desk.pace(gentle=self.pace.value),
                 new_run=self.new.value,
-                may_go_on=asked,
+                may_resume=asked,
             )
         except UsageError:
             if not older:
@@ -167,7 +167,7 @@ class LaunchPanel(Panel):
     def _work(self) -> Run:
         if self._facts() is None:
             self._prepare()
-        working = self._headless(**self._options(), pace=self.desk.pace())
+        working = self._headless(**self._options(), limits=self.desk.pace())
 
         def show(looks: Iterator[Progress]) -> None:
             self.watched.follow(working)

@@ -289,7 +289,9 @@ class RunMonitor(widgets.VBox):
         self.check_idle()
         self.goon.check()
         if self.run is not None:
-            self.follow(doors.start_resume(self.run.id, settings=self._desk.settings, pace=self._desk.pace()))
+            self.follow(
+                doors.start_resume(self.run.id, settings=self._desk.settings, limits=self._desk.pace())
+            )
 
     def _retry(self) -> None:
         self.check_idle()
@@ -300,7 +302,7 @@ class RunMonitor(widgets.VBox):
                     self.run.id,
                     self._desk.merchants,
                     settings=self._desk.settings,
-                    pace=self._desk.pace(),
+                    limits=self._desk.pace(),
                     selection=self._desk.selection,
                 )
             )

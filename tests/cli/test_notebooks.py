@@ -284,7 +284,7 @@ def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on
     open_desk, until, number, code
 ):
     desk = open_desk(many(TEA, BOOKS, rows=20), [Fault(delay=0.1)])
-    name = keep(desk.folder, WORK.replace("merchants))", "merchants), pace=tcb.Pace(concurrency=2))"))
+    name = keep(desk.folder, WORK.replace("merchants))", "merchants), limits=tcb.RunLimits(concurrency=2))"))
     words = ("notebook", name, "--out", "out")
     with desk.process(*words) as process:
         until(lambda: desk.calls > 3)

@@ -68,7 +68,7 @@ def named(rehearsed: Any) -> set[str]:
 
 
 def test_who_cannot_work_is_named_by_the_check_and_by_an_audit_alike(rehearsed: Any, named: set[str]):
-    run = tcb.audit(tcb.read_merchants(MERCHANTS), settings=rehearsed, pace=QUICK)
+    run = tcb.audit(tcb.read_merchants(MERCHANTS), settings=rehearsed, limits=QUICK)
     assert len(named) == 7
     assert {row.row.env for row in run.rows() if row.end.outcome is not tcb.Outcome.LINKED} == named
 
@@ -77,6 +77,6 @@ def test_in_an_upload_nothing_works_where_the_check_says_so_and_something_everyw
     rehearsed: Any, named: set[str]
 ):
     with tcb.read_paths(PATHS, tcb.read_merchants(MERCHANTS), FILES) as batch:
-        run = tcb.upload(batch, settings=rehearsed, pace=QUICK)
+        run = tcb.upload(batch, settings=rehearsed, limits=QUICK)
     rows = list(run.rows())
     assert {row.row.env for row in rows} - {row.row.env for row in rows if row.end.outcome in GOOD} == named

@@ -23,10 +23,10 @@ def reopened(shop, faults=()):
 
 def test_a_retry_runs_the_bad_rows_alone_as_a_child_of_their_run(open_shop: OpenShop, whole: Whole):
     shop = open_shop(faults=[Fault(appid="wxbooks", errcode=85088)])
-    first = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    first = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     assert whole(first, 30)["uploaded"] == 20
     with reopened(shop) as mended:
-        again = tcb.retry("latest", shop.merchants, settings=shop.settings, pace=QUICK)
+        again = tcb.retry("latest", shop.merchants, settings=shop.settings, limits=QUICK)
         assert whole(again, 10) == {"uploaded": 10}
         assert {call.env for call in mended.calls} == {BOOKS.env}
     assert again.record.parent == first.id
@@ -37,22 +37,22 @@ def test_a_retry_runs_the_bad_rows_alone_as_a_child_of_their_run(open_shop: Open
 def test_a_retry_is_narrowed_by_code_and_by_merchant(open_shop: OpenShop, whole: Whole):
     faults = [Fault(env=BOOKS.env, errcode=40097), Fault(env=TEA.env, path="banner/1.png", errcode=-601002)]
     shop = open_shop(faults=faults)
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     assert run.counts["refused"] == 11
-    by_code = tcb.retry(run.id, shop.merchants, codes=[-601002], settings=shop.settings, pace=QUICK)
+    by_code = tcb.retry(run.id, shop.merchants, codes=[-601002], settings=shop.settings, limits=QUICK)
     assert whole(by_code, 1) == {"refused": 1}
     tea = [merchant for merchant in shop.merchants if merchant.appid == "wxtea"]
-    by_merchant = tcb.retry(run.id, tcb.Merchants(tea), settings=shop.settings, pace=QUICK, selection="tea")
+    by_merchant = tcb.retry(run.id, tcb.Merchants(tea), settings=shop.settings, limits=QUICK, selection="tea")
     assert [record.row.env for record in by_merchant.rows()] == [TEA.env]
 
 
 def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(open_shop: OpenShop, whole: Whole):
     shop = open_shop(faults=[Fault(env=BOOKS.env, path="banner/[01].png", errcode=40097)])
-    tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     (shop.folder / "files" / "20.bin").write_text("mended", encoding="utf-8")
     (shop.folder / "files" / "21.bin").unlink()
     with reopened(shop) as platform:
-        again = tcb.retry("latest", shop.merchants, settings=shop.settings, pace=QUICK)
+        again = tcb.retry("latest", shop.merchants, settings=shop.settings, limits=QUICK)
         assert whole(again, 2) == {"uploaded": 1, "failed": 1}
         assert [stored.size for stored in platform.objects.values()] == [len("mended")]
     gone = [record.end for record in again.rows() if record.end.outcome is tcb.Outcome.FAILED]
@@ -61,16 +61,16 @@ def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(open_shop: Open
 
 def test_what_cannot_be_retried_is_said(open_shop: OpenShop):
     shop = open_shop()
-    good = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    good = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     with pytest.raises(tcb.UsageError, match="no row to run again"):
         tcb.retry(good.id, shop.merchants, settings=shop.settings)
 
 
 def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(open_shop: OpenShop, whole: Whole):
     shop = open_shop()
-    first = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    first = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     before = len(shop.sim.calls)
-    again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)
+    again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
     assert whole(again, 30) == {"unchanged": 30}
     assert again.good
     assert len(shop.sim.calls) == before
@@ -79,10 +79,10 @@ def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(open_sh
 
 def test_a_changed_file_is_sent_even_if_its_size_is_the_same(open_shop: OpenShop, whole: Whole):
     shop = open_shop()
-    tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     file = shop.folder / "files" / "0.bin"
     file.write_text(file.read_text(encoding="utf-8").swapcase(), encoding="utf-8")
-    again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)
+    again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
     assert whole(again, 30) == {"uploaded": 1, "unchanged": 29}
 
 
@@ -100,39 +100,39 @@ def test_a_changed_header_is_sent_again_though_the_bytes_are_there(
     open_shop: OpenShop, whole: Whole, header: str, value: str
 ):
     shop = open_shop()
-    tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     list_with(shop, header, value)
-    again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)
+    again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
     assert whole(again, 30) == {"uploaded": 30}
-    third = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True, new_run=True)
+    third = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True, new_run=True)
     assert whole(third, 30) == {"unchanged": 30}
 
 
 def test_a_later_failure_puts_the_earlier_upload_in_doubt(open_shop: OpenShop, whole: Whole):
     shop = open_shop([(TEA.env, "a.png")])
-    tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     with reopened(shop, [Fault(env=TEA.env, step=FaultStep.STORE, code="PaymentRequired")]):
-        assert whole(tcb.upload(shop.read(), settings=shop.settings, pace=QUICK), 1) == {"failed": 1}
+        assert whole(tcb.upload(shop.read(), settings=shop.settings, limits=QUICK), 1) == {"failed": 1}
     with reopened(shop):
-        again = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, skip_unchanged=True)
+        again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
     assert whole(again, 1) == {"uploaded": 1}
 
 
 def test_a_canary_that_is_not_good_stops_the_run_and_the_rest_can_follow(open_shop: OpenShop, whole: Whole):
     shop = open_shop(faults=[Fault(env=TEA.env, path="banner/3.png", errcode=40097)])
     with pytest.raises(tcb.CanaryError, match="without --canary"):
-        tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, canary=1)
+        tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, canary=1)
     stopped = tcb.open_run(settings=shop.settings)
     assert whole(stopped, 30) == {"uploaded": 9, "refused": 1, "pending": 20}
     assert {call.env for call in shop.sim.calls} == {TEA.env}
-    rest = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    rest = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     assert rest.id == stopped.id
     assert whole(rest, 30) == {"uploaded": 29, "refused": 1}
 
 
 def test_a_good_canary_lets_the_others_follow_in_the_same_run(open_shop: OpenShop, whole: Whole):
     shop = open_shop()
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, canary=2)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, canary=2)
     assert whole(run, 30) == {"uploaded": 30}
     order = [call.env for call in shop.sim.calls]
     assert set(order[: order.index(BOOKS.env)]) == {TEA.env, TEA_TEST.env}
@@ -141,7 +141,7 @@ def test_a_good_canary_lets_the_others_follow_in_the_same_run(open_shop: OpenSho
 def test_an_audit_asks_one_link_per_environment_and_stores_nothing(open_shop: OpenShop, whole: Whole):
     shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=61007)])
     merchants = tcb.read_merchants(shop.settings.merchants)
-    run = tcb.audit(merchants, settings=shop.settings, pace=QUICK)
+    run = tcb.audit(merchants, settings=shop.settings, limits=QUICK)
     assert whole(run, 3) == {"linked": 2, "refused": 1}
     assert shop.sim.stats["link_calls"] == 3
     assert not shop.sim.stats["store_calls"]
@@ -152,20 +152,20 @@ def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(open_s
     shop = open_shop()
     with shop.list.open("a", encoding="utf-8") as out:
         out.write(f"nobodys-env,x.png,0.bin,\n{TEA.env},/x.png,0.bin,\n")
-    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, limits=QUICK)
     assert whole(run, 32) == {"uploaded": 30, "invalid": 2}
-    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, pace=QUICK, canary=1)
+    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, limits=QUICK, canary=1)
     assert whole(run, 32) == {"uploaded": 30, "invalid": 2}
 
 
 def test_a_second_retry_leaves_out_what_the_first_has_mended(open_shop: OpenShop, whole: Whole):
     shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     with reopened(shop, [Fault(env=BOOKS.env, path="banner/[0-4].png", errcode=40097)]):
-        first = tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK)
+        first = tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
         assert whole(first, 10) == {"uploaded": 5, "refused": 5}
     with reopened(shop):
-        second = tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK)
+        second = tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
         assert whole(second, 5) == {"uploaded": 5}
         with pytest.raises(
             tcb.UsageError, match=f"every row of run {run.id} is good since {first.id}, {second.id}"
@@ -177,7 +177,7 @@ def test_a_second_retry_leaves_out_what_the_first_has_mended(open_shop: OpenShop
 
 def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_shop: OpenShop):
     shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     elsewhere = shop.with_options(api_base="https://api.weixin.qq.com")
     with pytest.raises(
         tcb.UsageError, match=rf"(?s)went to {shop.sim.base}, and now .* --target {shop.sim.base}"
@@ -188,16 +188,16 @@ def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_shop: OpenShop):
 
 def test_what_was_put_elsewhere_mends_nothing_here(open_shop: OpenShop, whole: Whole):
     shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     with reopened(shop):
-        retry = tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK)
+        retry = tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
         assert run.final().counts == {"uploaded": 30}
         with sqlite3.connect(
             shop.folder / "ledger.db"
         ) as ledger:  # as ledgers may hold from before this was refused
             ledger.execute("UPDATE runs SET target = 'http://127.0.0.1:9' WHERE id = ?", (retry.id,))
         assert run.final().counts == {"uploaded": 20, "refused": 10}
-        assert whole(tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK), 10) == {
+        assert whole(tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK), 10) == {
             "uploaded": 10
         }
 
@@ -209,16 +209,16 @@ def test_an_audit_is_of_the_merchants_that_were_read_and_compared_with_one_of_th
     merchants = tcb.read_merchants(shop.folder / "merchants.csv")
     before = hashlib.sha256((shop.folder / "merchants.csv").read_bytes()).hexdigest()
     (shop.folder / "merchants.csv").write_text("gone", encoding="utf-8")
-    whole = tcb.audit(merchants, settings=shop.settings, pace=QUICK)
+    whole = tcb.audit(merchants, settings=shop.settings, limits=QUICK)
     assert whole.record.list_sha256 == before
-    part = tcb.audit(merchants, settings=shop.settings, pace=QUICK, selection="where region=east")
+    part = tcb.audit(merchants, settings=shop.settings, limits=QUICK, selection="where region=east")
     assert part.changes() is None
-    again = tcb.audit(merchants, settings=shop.settings, pace=QUICK)
+    again = tcb.audit(merchants, settings=shop.settings, limits=QUICK)
     assert again.changes().older.id == whole.id
 
 
 def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_shop: OpenShop):
     shop = open_shop()
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     with pytest.raises(tcb.RunNotFoundError, match=run.id):
         tcb.open_run(settings=shop.with_options(api_base="https://api.weixin.qq.com"))

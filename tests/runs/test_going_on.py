@@ -39,7 +39,7 @@ settings = tcb.load_settings(options={
 })
 merchants = tcb.read_merchants(folder + "/merchants.csv")
 batch = tcb.read_paths(folder + "/list.csv", merchants, folder + "/files")
-options = {"settings": settings, "pace": tcb.Pace(concurrency=int(concurrency), per_env=4)}
+options = {"settings": settings, "limits": tcb.RunLimits(concurrency=int(concurrency), per_env=4)}
 if kind == "links":
     tcb.links(batch, out=folder + "/links.csv", **options)
 else:
@@ -47,8 +47,8 @@ else:
 """
 
 
-def start(shop: Shop, kind: str, pace: RunLimits = FEW, **options: Any) -> tcb.RunHandle:
-    options |= {"settings": shop.settings, "pace": pace}
+def start(shop: Shop, kind: str, limits: RunLimits = FEW, **options: Any) -> tcb.RunHandle:
+    options |= {"settings": shop.settings, "limits": limits}
     if kind == "links":
         return tcb.start_links(shop.read(), out=shop.folder / "links.csv", **options)
     return tcb.start_upload(shop.read(), **options)
@@ -349,12 +349,12 @@ def test_the_part_file_of_an_abandoned_run_is_refused_and_given_up_with_new_run(
     part, out = shop.folder / "links.csv.part", shop.folder / "links.csv"
     part.write_text("# 20260101-000000-beef\n", encoding="utf-8")
     with pytest.raises(tcb.UsageError, match="give it up with --new-run"):
-        tcb.links(shop.read(), out=out, settings=shop.settings, pace=QUICK)
+        tcb.links(shop.read(), out=out, settings=shop.settings, limits=QUICK)
     assert tcb.all_runs(settings=shop.settings) == []  # refused, so never begun
-    run = tcb.links(shop.read(), out=out, settings=shop.settings, pace=QUICK, new_run=True)
+    run = tcb.links(shop.read(), out=out, settings=shop.settings, limits=QUICK, new_run=True)
     assert whole(run, 30) == {"linked": 30}
     part.write_text(f"# {run.id}\n", encoding="utf-8")  # what a kill right after the end leaves
-    tcb.links(shop.read(), out=out, settings=shop.settings, pace=QUICK)
+    tcb.links(shop.read(), out=out, settings=shop.settings, limits=QUICK)
     assert not part.exists()
 
 
@@ -393,15 +393,15 @@ def test_a_ledger_that_is_taken_away_in_mid_run_stops_it(open_shop: OpenShop, un
 def test_a_run_that_lacks_but_its_report_is_not_sent_again(open_shop: OpenShop, whole: Whole, tmp_path: Path):
     shop = open_shop()
     first = tcb.start_upload(
-        shop.read(), settings=shop.settings, pace=QUICK, report=tmp_path / "report"
+        shop.read(), settings=shop.settings, limits=QUICK, report=tmp_path / "report"
     ).wait()
     sent = len(shop.sim.calls)
-    again = tcb.start_upload(shop.read(), settings=shop.settings, pace=QUICK, report=tmp_path / "report")
+    again = tcb.start_upload(shop.read(), settings=shop.settings, limits=QUICK, report=tmp_path / "report")
     assert (again.id, again.resumed, list(again.watch())) == (first.id, True, [])
     again.wait().export(tmp_path / "report")
     assert len(shop.sim.calls) == sent
     anew = tcb.start_upload(
-        shop.read(), settings=shop.settings, pace=QUICK, report=tmp_path / "report"
+        shop.read(), settings=shop.settings, limits=QUICK, report=tmp_path / "report"
     ).wait()
     assert anew.id != first.id
     assert whole(anew, 30) == {"uploaded": 30}

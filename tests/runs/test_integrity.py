@@ -125,7 +125,7 @@ def used(open_shop: OpenShop) -> Callable[..., Shop]:
             if written:
                 write_run(shop, number)
             else:
-                tcb.upload(shop.read(), settings=shop.settings, pace=QUICK, new_run=True)
+                tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, new_run=True)
         tcb.open_run(settings=shop.settings).export(shop.folder / "report")
         settle(shop.folder / "ledger.db")
         return shop
@@ -178,7 +178,7 @@ def test_every_reader_compares_the_rows_with_those_that_were_planned(
         assert caught.value.exit_code == 3, name
     for read_two in (
         lambda: tcb.diff(first, run.id, settings=shop.settings),
-        lambda: tcb.retry(run.id, shop.merchants, settings=shop.settings, pace=QUICK),
+        lambda: tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK),
         lambda: run.export(shop.folder / "again"),
     ):
         with pytest.raises(LedgerDamagedError, match=said):
@@ -205,7 +205,7 @@ def test_a_run_without_its_record_does_not_let_another_be_the_latest(used: Calla
     for ask in (
         lambda: tcb.open_run(settings=shop.settings),
         lambda: tcb.all_runs(settings=shop.settings),
-        lambda: tcb.upload(shop.read(), settings=shop.settings, pace=QUICK),
+        lambda: tcb.upload(shop.read(), settings=shop.settings, limits=QUICK),
     ):
         with pytest.raises(LedgerDamagedError, match="own record is missing"):
             ask()
@@ -232,8 +232,8 @@ def test_a_damaged_run_is_not_resumed_and_nothing_is_sent(
     damage(shop.folder / "ledger.db")
     sent = shop.sim.stats["link_calls"]
     for work in (
-        lambda: tcb.upload(shop.read(), settings=shop.settings, pace=QUICK),
-        lambda: tcb.resume(settings=shop.settings, pace=QUICK),
+        lambda: tcb.upload(shop.read(), settings=shop.settings, limits=QUICK),
+        lambda: tcb.resume(settings=shop.settings, limits=QUICK),
     ):
         with pytest.raises(LedgerDamagedError, match="damaged"):
             work()
@@ -253,7 +253,7 @@ def test_rows_that_vanish_while_the_run_works_are_no_success(open_shop: OpenShop
 
     pace = tcb.RunLimits(concurrency=2, per_env=2, backoff=0.01)
     with pytest.raises(LedgerDamagedError, match="40 rows, but 39"):
-        tcb.upload(shop.read(), settings=shop.settings, pace=pace, progress=lose).counts  # noqa: B018
+        tcb.upload(shop.read(), settings=shop.settings, limits=pace, progress=lose).counts  # noqa: B018
 
 
 def test_what_to_do_is_said_in_both_languages_and_the_command_recovers(used: Callable[..., Shop]) -> None:

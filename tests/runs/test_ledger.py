@@ -403,7 +403,7 @@ settings = tcb.load_settings(options={
     "tokens": {"source": "file", "file": folder + "/tokens.csv"},
 })
 batch = tcb.read_paths(folder + "/list.csv", tcb.read_merchants(folder + "/merchants.csv"), folder + "/files")
-options = {"settings": settings, "pace": tcb.Pace(concurrency=8)}
+options = {"settings": settings, "limits": tcb.RunLimits(concurrency=8)}
 if kind == "links":
     going = tcb.start_links(batch, out=folder + "/links.csv", **options)
 else:

@@ -36,7 +36,7 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
 ) -> None:
     shop = open_shop(many(*TEN[:4], rows=12), SLOW, merchants=TEN[:4])
     pace = RunLimits(concurrency=concurrency, per_env=per_env)
-    working = tcb.start_upload(shop.read(), settings=shop.settings, pace=pace)
+    working = tcb.start_upload(shop.read(), settings=shop.settings, limits=pace)
     most = Counter[str]()
 
     def watched() -> bool:
@@ -55,7 +55,7 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
 def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(open_shop: OpenShop) -> None:
     shop = open_shop(many(*TEN, rows=40), merchants=TEN)
     out = shop.folder / "links.csv"
-    tcb.links(shop.read(), settings=shop.settings, out=out, pace=RunLimits(concurrency=8, per_env=4))
+    tcb.links(shop.read(), settings=shop.settings, out=out, limits=RunLimits(concurrency=8, per_env=4))
     calls = shop.sim.calls
     assert len(calls) == 400
     assert len({call.env for call in calls[:40]}) >= 5
@@ -66,7 +66,7 @@ def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(o
 def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(TEA, TEA_TEST, rows=10))
     began = time.monotonic()
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=RunLimits(rate=40))
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=RunLimits(rate=40))
     assert time.monotonic() - began >= 19 / 40
     assert whole(run, 20) == {"uploaded": 20}
 
@@ -74,7 +74,7 @@ def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_shop: Open
 def test_merchants_do_not_share_a_rate(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(*TEN, rows=3), merchants=TEN)
     began = time.monotonic()
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=RunLimits(rate=2))
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=RunLimits(rate=2))
     assert whole(run, 30) == {"uploaded": 30}
     assert time.monotonic() - began < 29 / 2
 
@@ -84,7 +84,7 @@ def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency
 ) -> None:
     shop = open_shop(many(TEA, TEA_TEST, rows=100), [Fault(delay=0.01)])
     out = shop.folder / "links.csv"
-    working = tcb.start_links(shop.read(), settings=shop.settings, out=out, pace=RunLimits(concurrency=8))
+    working = tcb.start_links(shop.read(), settings=shop.settings, out=out, limits=RunLimits(concurrency=8))
 
     def ahead() -> int:
         return shop.sim.stats.get("link_calls", 0) - working.so_far().counts.get("linked", 0)
@@ -102,7 +102,7 @@ def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency
 def test_one_row_is_a_run(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop([(TEA.env, "one.png")])
     pace = RunLimits(concurrency=1, per_env=1, attempts=1)
-    assert whole(tcb.upload(shop.read(), settings=shop.settings, pace=pace), 1) == {"uploaded": 1}
+    assert whole(tcb.upload(shop.read(), settings=shop.settings, limits=pace), 1) == {"uploaded": 1}
 
 
 def test_more_rows_than_a_refill_all_go(open_shop: OpenShop, whole: Whole) -> None:
@@ -117,6 +117,6 @@ def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(
     shop = open_shop(many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=1.5)])
     batch = shop.read()
     began = time.process_time()
-    run = tcb.upload(batch, settings=shop.settings, pace=RunLimits(concurrency=1, backoff=0.01))
+    run = tcb.upload(batch, settings=shop.settings, limits=RunLimits(concurrency=1, backoff=0.01))
     assert time.process_time() - began < 1
     assert run.counts == {"uploaded": 2}

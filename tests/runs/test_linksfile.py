@@ -273,7 +273,7 @@ def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(
     monkeypatch.setattr(os, "unlink", removing)
     sa.event.listen(sa.Engine, "commit", committing)
     try:
-        run = tcb.links(shop.read(), settings=shop.settings, pace=QUICK, out=dest)
+        run = tcb.links(shop.read(), settings=shop.settings, limits=QUICK, out=dest)
     finally:
         sa.event.remove(sa.Engine, "commit", committing)
     assert run.counts == {"linked": 40}

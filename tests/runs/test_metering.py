@@ -88,11 +88,11 @@ def spent(run: tcb.Run) -> dict[str, float]:
     return run._ledger.spent(run.record)
 
 
-def links(shop: Shop, **pace: Any) -> tcb.Run:
+def links(shop: Shop, **changed: Any) -> tcb.Run:
     return tcb.links(
         shop.read(),
         settings=shop.settings,
-        pace=replace(QUICK, **pace),
+        limits=replace(QUICK, **changed),
         out=shop.folder / "links.csv",
         new_run=True,
     )
@@ -100,7 +100,7 @@ def links(shop: Shop, **pace: Any) -> tcb.Run:
 
 def test_a_run_knows_where_its_time_went_and_it_adds_up(open_shop: OpenShop) -> None:
     shop = open_shop(many(TEA, rows=12), [Fault(delay=0.03)], merchants=[TEA])
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=replace(QUICK, per_env=1))
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=replace(QUICK, per_env=1))
     told = spent(run)
     assert set(told) <= set(PHASES)
     assert told["limit"] > told["link"] > 0, "one row at a time, with room for 63 more"
@@ -127,7 +127,7 @@ def test_an_outage_is_told_though_it_ends_the_run(open_shop: OpenShop) -> None:
     shop = open_shop(many(TEA, rows=2), merchants=[TEA])
     nobody = shop.with_options(api_base="http://127.0.0.1:9")
     with pytest.raises(OutageError):
-        tcb.upload(shop.read(), settings=nobody, pace=replace(QUICK, patience=0.4))
+        tcb.upload(shop.read(), settings=nobody, limits=replace(QUICK, patience=0.4))
     told = spent(tcb.open_run(settings=nobody))
     assert told["outage"] > 0.3
     assert max(told, key=lambda name: told[name]) == "outage"

@@ -32,13 +32,13 @@ STORE = FaultStep.STORE
 NARROW = RunLimits(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
 
 
-def upload(shop: Shop, pace: RunLimits = QUICK, **options: Any) -> Run:
-    return tcb.upload(shop.read(), settings=shop.settings, pace=pace, **options)
+def upload(shop: Shop, limits: RunLimits = QUICK, **options: Any) -> Run:
+    return tcb.upload(shop.read(), settings=shop.settings, limits=limits, **options)
 
 
-def links(shop: Shop, pace: RunLimits = QUICK, **options: Any) -> Run:
+def links(shop: Shop, limits: RunLimits = QUICK, **options: Any) -> Run:
     out = shop.folder / "links.csv"
-    return tcb.links(shop.read(), settings=shop.settings, pace=pace, out=out, **options)
+    return tcb.links(shop.read(), settings=shop.settings, limits=limits, out=out, **options)
 
 
 def ends(run: Run, env: str = "") -> list[RowEnd]:
@@ -218,7 +218,7 @@ def test_one_row_ends_so_after_so_many_calls(
 
 def test_etag_warn_takes_another_etag_as_unverified(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(ONE, [Fault(step=STORE, etag=Etag.WRONG)])
-    run = tcb.upload(shop.read(), settings=shop.with_options(etag="warn"), pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.with_options(etag="warn"), limits=QUICK)
     assert whole(run, 1) == {"uploaded": 1}
     assert ends(run)[0].reason is Reason.UNVERIFIED
     assert shop.sim.stats["store_calls"] == 1
@@ -229,7 +229,7 @@ def test_a_file_changed_after_the_plan_is_not_sent(open_shop: OpenShop, whole: W
     batch = shop.read()
     (shop.folder / "files" / "1.bin").write_text("other bytes, other size")
     (shop.folder / "files" / "2.bin").unlink()
-    run = tcb.upload(batch, settings=shop.settings, pace=QUICK)
+    run = tcb.upload(batch, settings=shop.settings, limits=QUICK)
     assert whole(run, 3) == {"uploaded": 1, "failed": 2}
     assert [end.reason for end in ends(run)] == [None, Reason.FILE_CHANGED, Reason.FILE_UNREADABLE]
     assert len(shop.sim.objects) == 1
@@ -390,7 +390,7 @@ def test_a_call_refreshes_its_token_once_and_a_second_refusal_is_the_rows_end(
 def test_a_rotated_token_is_read_once_and_all_rows_are_good(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(TEA, BOOKS, rows=100))
     working = tcb.start_upload(
-        shop.read(), settings=shop.settings, pace=QUICK, tokens=None, progress=lambda _: rotate()
+        shop.read(), settings=shop.settings, limits=QUICK, tokens=None, progress=lambda _: rotate()
     )
     rotated: list[str] = []
 
@@ -554,7 +554,7 @@ def test_a_store_that_is_away_while_the_platform_answers_fails_its_rows(
 ) -> None:
     base, asked = lonely_platform
     shop = open_shop(many(TEA, rows=5))
-    run = tcb.upload(shop.read(), settings=shop.with_options(api_base=base), pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.with_options(api_base=base), limits=QUICK)
     assert whole(run, 5) == {"failed": 5}
     assert {end.reason for end in ends(run)} == {Reason.NO_ANSWER}
     assert all(1 <= calls <= 4 for calls in asked.values())

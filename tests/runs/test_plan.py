@@ -85,7 +85,7 @@ def test_an_old_run_asks_and_without_an_answer_both_ways_out_are_named(shop: Sho
         asked.append(run_id)
         return True
 
-    stopped(shop, may_go_on=yes)
+    stopped(shop, may_resume=yes)
     assert asked == [run.id]
     stopped(shop, resume=run.id)
     assert ids(shop) == [run.id]
@@ -167,7 +167,7 @@ def test_a_token_file_that_cannot_be_read_is_found_before_anything_is_planned(sh
 
 
 def test_a_runs_settings_say_how_it_was_told_to_work(shop: Shop) -> None:
-    run = stopped(shop, note="每周", pace=tcb.RunLimits(concurrency=3))
+    run = stopped(shop, note="每周", limits=tcb.RunLimits(concurrency=3))
     assert (run.record.note, run.record.list_name, run.record.kind) == ("每周", "list.csv", tcb.Kind.UPLOAD)
     assert run.record.settings["concurrency"] == 3
     assert run.record.settings["etag"] == "fail"

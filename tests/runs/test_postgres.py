@@ -72,7 +72,7 @@ def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
 ) -> None:
     shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.02)])
     settings = with_ledger(shop, url)
-    running = tcb.start_upload(shop.read(), settings=settings, pace=tcb.RunLimits(concurrency=8))
+    running = tcb.start_upload(shop.read(), settings=settings, limits=tcb.RunLimits(concurrency=8))
     until(lambda: shop.sim.stats["stored"] >= 20)
     [(holder,)] = postgres.run(LOCKS, database)
     postgres.run(f"SELECT pg_terminate_backend({holder})")
@@ -81,7 +81,7 @@ def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
     assert caught.value.exit_code == 3
     assert 0 < whole(tcb.open_run(running.id, settings=settings), 180)["pending"] < 180
     assert postgres.run(LOCKS, database) == []
-    again = tcb.start_upload(shop.read(), settings=settings, pace=QUICK)
+    again = tcb.start_upload(shop.read(), settings=settings, limits=QUICK)
     assert (again.id, again.resumed) == (running.id, True)
     assert whole(again.wait(), 180) == {"uploaded": 180}
     assert shop.sim.stats["stored"] <= 180 + 2 * 8
@@ -261,7 +261,7 @@ def test_a_database_password_is_shown_nowhere(
     postgres.run("GRANT CREATE ON SCHEMA public TO guarded", database)
     shop = open_shop(many(TEA, rows=3), [Fault(path="banner/1.png", errcode=85088)])
     settings = with_ledger(shop, form.format(PASSWORD, postgres.port, database))
-    run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
     run.export(tmp_path / "report")
     with pytest.raises(UsageError) as missing:
         tcb.open_run("nosuch", settings=settings)

@@ -94,11 +94,12 @@ def test_a_run_fetches_its_tokens_by_itself_and_the_next_one_uses_them(
     open_shop: OpenShop, whole: Whole
 ) -> None:
     shop = open_shop(component=COMPONENT, tokens={})
-    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK), 30) == {"uploaded": 30}
+    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK), 30) == {"uploaded": 30}
     before = shop.sim.stats
     assert before["authorizer_token"] == 2
     assert whole(
-        tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=by_itself(shop), pace=QUICK), 3
+        tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=by_itself(shop), limits=QUICK),
+        3,
     ) == {"linked": 3}
     assert shop.sim.stats["authorizer_token"] == 2
     assert shop.sim.stats["component_token"] == 1
@@ -107,10 +108,10 @@ def test_a_run_fetches_its_tokens_by_itself_and_the_next_one_uses_them(
 def test_a_token_that_dies_in_mid_run_is_refreshed_once(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(TEA, rows=40), component=COMPONENT, tokens={})
     settings = by_itself(shop)
-    tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=settings, pace=QUICK)
+    tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=settings, limits=QUICK)
     shop.sim.expire(TEA.appid)
     before = shop.sim.stats[f"authorizer_token:{TEA.appid}"]
-    assert whole(tcb.upload(shop.read(), settings=settings, pace=QUICK), 40) == {"uploaded": 40}
+    assert whole(tcb.upload(shop.read(), settings=settings, limits=QUICK), 40) == {"uploaded": 40}
     assert shop.sim.stats[f"authorizer_token:{TEA.appid}"] == before + 1
 
 
@@ -118,7 +119,7 @@ def test_a_run_that_met_no_token_can_say_why_in_the_sources_words(open_shop: Ope
     shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
     shop.sim.drop_refresh_token(BOOKS.appid)
     shop.sim.revoke(BOOKS.appid)
-    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK)
+    run = tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK)
     said = {tally.merchant: tally.detail for tally in run._ledger.tallies(run.record)}
     assert said[TEA.name] == ""
     assert said[BOOKS.name] == redact(said[BOOKS.name])  # shown as it is: no word of it looks like a secret
@@ -130,7 +131,7 @@ def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_
 ) -> None:
     shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
     shop.sim.revoke(BOOKS.appid)
-    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK)
+    run = tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK)
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
     (cause,) = errcode_table(run._ledger, run.record)
     assert (cause.merchant, cause.code, cause.rows) == ("城南书店", "61003", 5)
@@ -142,7 +143,7 @@ def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
 ) -> None:
     slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=45011, calls=((1, 2),))
     shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
-    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK), 10) == {"uploaded": 10}
+    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK), 10) == {"uploaded": 10}
     assert shop.sim.stats[f"authorizer_token:{TEA.appid}"] == 3
 
 
@@ -152,7 +153,7 @@ def test_a_refresh_that_is_told_to_slow_down_for_ever_ends_its_merchants_rows(
     slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=45011)
     shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
     pace = tcb.RunLimits(backoff=0.01, slow_wait=0.05, patience=0.2)
-    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=pace)
+    run = tcb.upload(shop.read(), settings=by_itself(shop), limits=pace)
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
     assert [cause.code for cause in errcode_table(run._ledger, run.record)] == ["45011"]
 
@@ -162,10 +163,10 @@ def test_a_refresh_token_that_nobody_has_is_reported_with_the_merchants_name(
 ) -> None:
     shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
     settings = by_itself(shop)
-    tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=settings, pace=QUICK)
+    tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=settings, limits=QUICK)
     shop.sim.drop_refresh_token(BOOKS.appid, listed=False)
     shop.sim.expire(BOOKS.appid)
-    run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
     counts = whole(run, 10)
     assert counts["uploaded"] == 5
     reasons = run.results().query("tcb_merchant == '城南书店'")["tcb_reason"]
@@ -183,7 +184,7 @@ def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
         faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)], component=COMPONENT, tokens={}
     )
     with pytest.raises(TokenSourceError, match=words) as caught:
-        tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK)
+        tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK)
     assert caught.value.exit_code == 3
     assert "To resume run " in caught.value.text.en
     run = tcb.open_run(settings=by_itself(shop))
@@ -199,7 +200,7 @@ def test_a_ticket_that_is_not_to_be_had_stops_the_run_and_says_once_how_it_goes_
     with pytest.raises(
         TokenSourceError, match=r"tokens\.ticket: the program false ended with exit code 1"
     ) as caught:
-        tcb.upload(shop.read(), settings=settings, pace=QUICK)
+        tcb.upload(shop.read(), settings=settings, limits=QUICK)
     assert caught.value.text.en.count("To resume run ") == 1
     assert caught.value.text.zh.count("继续任务") == 1
 
@@ -209,7 +210,7 @@ def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_sho
     settings = by_itself(shop).model_copy(update={"api_base": "http://127.0.0.1:9"})
     pace = tcb.RunLimits(backoff=0.01, patience=1.5)
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:9"):
-        tcb.upload(shop.read(), settings=settings, pace=pace)
+        tcb.upload(shop.read(), settings=settings, limits=pace)
     assert tcb.open_run(settings=settings).outcomes == {Outcome.PENDING: 30}
 
 
@@ -222,7 +223,7 @@ def test_a_token_server_serves_a_run_and_an_unknown_merchant_is_not_attempted(
     shop = open_shop(many(TEA, BOOKS, rows=5))
     with token_server({TEA.appid: good(TEA.appid)}) as (url, heads):
         settings = shop.with_options(tokens={"source": "service", "url": url})
-        run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+        run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
     assert len(heads) == 2
     (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
@@ -234,7 +235,7 @@ def test_a_dead_token_given_again_ends_the_rows_as_refused(open_shop: OpenShop, 
     answers = {TEA.appid: good(TEA.appid), BOOKS.appid: good("nobody")}
     with token_server(answers) as (url, heads):
         settings = shop.with_options(tokens={"source": "service", "url": url})
-        run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+        run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
     assert whole(run, 10) == {"uploaded": 5, "refused": 5}
     assert "dead token" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
     assert any(b"x-tcb-refused: " in head for head in heads)
@@ -246,7 +247,7 @@ def test_a_dead_component_token_is_one_cause_in_words_about_it(open_shop: OpenSh
     )
     with token_server({TEA.appid: good(TEA.appid), PLATFORM: good("nobody")}) as (url, _):
         tokens = {"source": "service", "url": url, "component_appid": PLATFORM}
-        run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), pace=QUICK)
+        run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), limits=QUICK)
     assert whole(run, 6) == {"uploaded": 2, "refused": 4}
     (remedy,) = next_actions(run._ledger.tallies(run.record))
     assert (remedy.per, remedy.rows) == (Per.ONCE, 4)
@@ -261,7 +262,7 @@ def test_a_token_server_that_does_not_let_us_in_stops_the_run(
     with token_server({TEA.appid: (status, b""), BOOKS.appid: (status, b"")}) as (url, _):
         settings = shop.with_options(tokens={"source": "service", "url": url})
         with pytest.raises(TokenSourceError, match=r"tokens\.auth_env"):
-            tcb.upload(shop.read(), settings=settings, pace=QUICK)
+            tcb.upload(shop.read(), settings=settings, limits=QUICK)
     assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
 
 
@@ -272,7 +273,7 @@ def test_a_token_server_that_is_down_stops_the_run_after_patience(open_shop: Ope
     shop = open_shop()
     settings = shop.with_options(tokens={"source": "service", "url": "http://127.0.0.1:9/{appid}"})
     with pytest.raises(TokenSourceError, match=r"127\.0\.0\.1:9 cannot be reached") as caught:
-        tcb.upload(shop.read(), settings=settings, pace=SHORT)
+        tcb.upload(shop.read(), settings=settings, limits=SHORT)
     assert "for 0.3 s, so the run stops" in caught.value.text.en
     assert "无法连接令牌服务 127.0.0.1:9" in caught.value.text.zh
     assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
@@ -292,7 +293,7 @@ def test_a_token_server_that_answers_nobody_stops_the_run_after_patience(
     with token_server({TEA.appid: answer, BOOKS.appid: answer}) as (url, _):
         settings = shop.with_options(tokens={"source": "service", "url": url})
         with pytest.raises(TokenSourceError, match=words) as caught:
-            tcb.upload(shop.read(), settings=settings, pace=SHORT)
+            tcb.upload(shop.read(), settings=settings, limits=SHORT)
     assert caught.value.exit_code == 3
     assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
     assert shop.sim.stats["link_calls"] == 0
@@ -305,7 +306,7 @@ def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
     with token_server({TEA.appid: good(TEA.appid), BOOKS.appid: ("500 Oops", b"")}) as (url, _):
         settings = shop.with_options(tokens={"source": "service", "url": url})
         run = tcb.upload(
-            shop.read(), settings=settings, pace=tcb.RunLimits(backoff=0.01, attempts=2, patience=60)
+            shop.read(), settings=settings, limits=tcb.RunLimits(backoff=0.01, attempts=2, patience=60)
         )
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
     (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
@@ -328,7 +329,7 @@ def test_a_token_program_that_cannot_be_run_stops_the_run_after_patience(
     shop = open_shop()
     settings = shop.with_options(tokens={"source": "command", "command": command})
     with pytest.raises(TokenSourceError, match=words):
-        tcb.upload(shop.read(), settings=settings, pace=SHORT)
+        tcb.upload(shop.read(), settings=settings, limits=SHORT)
     assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
 
 
@@ -338,7 +339,7 @@ def test_a_token_program_that_refuses_a_merchant_is_that_merchants_trouble(
     shop = open_shop(many(TEA, BOOKS, rows=5))
     code = '[ "$1" = wxtea ] || exit 3; echo "{\\"access_token\\": \\"token-of-$1\\"}"'
     settings = shop.with_options(tokens={"source": "command", "command": ["sh", "-c", code, "-", "{appid}"]})
-    run = tcb.upload(shop.read(), settings=settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
     assert "exit code 3" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
 
@@ -352,7 +353,7 @@ def test_own_environments_go_by_the_component_token_beside_merchants_in_one_run(
     shop = open_shop(
         many(TEA, OWN, SHARED, rows=5), merchants=[TEA, TEA_TEST, OWN, SHARED], component=COMPONENT, tokens={}
     )
-    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), pace=QUICK), 15) == {"uploaded": 15}
+    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK), 15) == {"uploaded": 15}
     assert shop.sim.stats["component_links"] == 10
     assert shop.sim.stats["authorizer_token"] == 1, "the merchant's own account is apart"
 
@@ -369,7 +370,7 @@ def test_the_component_token_comes_from_every_source(open_shop: OpenShop, whole:
             },
             "service": {"url": url},
         }[source]
-        run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), pace=QUICK)
+        run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), limits=QUICK)
     assert whole(run, 6) == {"uploaded": 6}
     assert shop.sim.stats["component_links"] == 3
 
@@ -378,7 +379,7 @@ def test_without_a_component_appid_own_environments_say_which_setting_is_missing
     open_shop: OpenShop, whole: Whole
 ) -> None:
     shop = open_shop(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     assert whole(run, 6) == {"uploaded": 3, "not_attempted": 3}
     (reason,) = run.results().query("tcb_env == 'own-env-1'")["tcb_reason"].unique()
     assert "set tokens.component_appid" in reason
@@ -394,7 +395,7 @@ def test_own_environments_never_lack_a_permission_set(open_shop: OpenShop, whole
         component=COMPONENT,
         tokens={},
     )
-    run = tcb.upload(shop.read(), settings=by_itself(shop), pace=tcb.RunLimits(backoff=0.01, per_env=1))
+    run = tcb.upload(shop.read(), settings=by_itself(shop), limits=tcb.RunLimits(backoff=0.01, per_env=1))
     counts = whole(run, 12)
     assert set(counts) == {"refused", "not_attempted"}
     said = run.results().query("tcb_env == 'own-env-1'")
@@ -438,7 +439,7 @@ def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(
         Fault(env=TEA.env, path="banner/2.png", errcode=85088, errmsg=f"rid: {part}"),
     ]
     shop = open_shop(many(TEA, rows=3), faults)
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     assert whole(run, 3) == {"uploaded": 1, "refused": 2}
     assert run.results()["tcb_errmsg"].str.contains("•••").sum() == 2
     run.export(shop.folder / "report")

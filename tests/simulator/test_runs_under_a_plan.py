@@ -33,7 +33,7 @@ PLANS = {
 def test_rows_end_as_the_plan_implies(open_shop, whole, name):
     plan, bad = PLANS[name]
     shop = open_shop(accounts=plan.accounts, environments=plan.environments)
-    run = tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     whole(run, 30)
     for record in run.rows():
         row = record.row
@@ -51,6 +51,6 @@ def test_rows_end_as_the_plan_implies(open_shop, whole, name):
 def test_a_refused_ip_stops_the_run_before_anything(open_shop):
     shop = open_shop(component=Component("wxc", ip_refused=True))
     with pytest.raises(tcb.StoppedError) as caught:
-        tcb.upload(shop.read(), settings=shop.settings, pace=QUICK)
+        tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     assert "61004" in str(caught.value)
     assert shop.sim.stats["stored"] == 0
