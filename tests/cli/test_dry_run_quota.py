@@ -9,7 +9,7 @@ from token_server import COMPONENT, office_opener
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.merchants.quota import SimulatedAccount as ErrorScope
+from tcb_ops.merchants.quota import Account as ErrorScope
 from tcb_ops.merchants.quota import ask_allowances, fits, seconds_left_of_the_day
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.preflight import reckon
