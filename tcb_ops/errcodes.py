@@ -59,11 +59,15 @@ class Errcode:
     code: int
     name: str
     """A short handle that stays the same; `unknown` where the catalogue has no such code."""
+    label: Text
+    """The same for narrow places on screens; empty where the catalogue has no such code."""
     meaning: Text
     action: Text
     """What the operator does about it."""
     decision: Decision
     scope: Scope
+    read_errmsg: bool
+    """Whether the action sends the operator to the platform's own errmsg, which is then shown beside it."""
     core: bool
     """In the table of getUploadTcbFileLink's own page."""
     source: str
@@ -79,6 +83,8 @@ class StoreCode:
     """Empty where the answer held none, such as a gateway's error page."""
     http_status: int
     """The status that comes with the code; of an unknown code the one that came, 0 for none."""
+    label: Text
+    """A few words for narrow places. Empty in English, where the code says it itself."""
     meaning: Text
     action: Text
     decision: Decision
@@ -145,10 +151,12 @@ def all_errcodes() -> tuple[Errcode, ...]:
         Errcode(
             code=int(line["errcode"]),
             name=line["name"],
+            label=Text(en=line["name"].replace("_", " "), zh=line["name_zh"]),
             meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
             action=Text(en=line["action_en"], zh=line["action_zh"]),
             decision=Decision(line["decision"]),
             scope=Scope(line["scope"]),
+            read_errmsg=line["errmsg"] == "read",
             core=line["core"] == "yes",
             source=line["source"],
         )
@@ -163,6 +171,7 @@ def all_store_codes() -> tuple[StoreCode, ...]:
         StoreCode(
             code=line["code"],
             http_status=int(line["http_status"]),
+            label=Text(en="", zh=line["name_zh"]),
             meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
             action=Text(en=line["action_en"], zh=line["action_zh"]),
             decision=Decision(line["decision"]),
@@ -184,6 +193,7 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
     return Errcode(
         code=code,
         name="unknown",
+        label=Text(en="unknown", zh="未收录"),
         meaning=Text(en=f"{code} is not in the catalogue.", zh=f"错误码表中没有 {code}。"),
         action=Text(
             en="Read errmsg, and look its rid up with openapi/rid/get (kept for 7 days).",
@@ -191,6 +201,7 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
         ),
         decision=Decision.FIX,
         scope=Scope.ROW,
+        read_errmsg=True,
         core=False,
         source="",
         known=False,
@@ -219,6 +230,7 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
     return StoreCode(
         code=code,
         http_status=http_status,
+        label=Text(en="", zh=""),
         meaning=Text(
             en=f"The store answered {named}, which is not in the catalogue.",
             zh=f"存储服务返回 {named}，错误码表中没有此项。",

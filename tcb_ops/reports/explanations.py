@@ -43,6 +43,8 @@ class Why:
     """An errcode, a code of the store, or where neither is there the reason's own name."""
     meaning: Text
     action: Text
+    read_errmsg: bool = False
+    """Whether the action sends the operator to what the platform itself said."""
 
 
 _PENDING = Why(
@@ -202,7 +204,8 @@ def why(
         known = errcodes.errcode(errcode)
         own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
         # Told apart from the merchants' rows of the same code: another cause, mended elsewhere.
-        return Why(f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode), own.meaning, own.action)
+        shown = f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode)
+        return Why(shown, own.meaning, own.action, own.read_errmsg)
     if store_code == ETAG_MISMATCH:
         return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH])
     if store_code or (reason is Reason.STORE_REFUSED and http_status):
@@ -216,7 +219,7 @@ def why(
             OUTCOMES[outcome],
             Text("Look at the row in results.csv.", "请查看 results.csv 中的该行。"),
         )
-    return Why(reason, *_REASONS[reason])
+    return Why(reason, *_REASONS[reason], reason in {Reason.REFUSED, Reason.COMPONENT})
 
 
 def reason_text(end: RowEnd) -> Text:
@@ -280,7 +283,7 @@ def own_words(group: Tally, cause: Why) -> str:
     """What the token source or the platform said, without secrets, where that is what somebody has to read; else empty."""
     if group.reason is Reason.NO_TOKEN:
         return redact(group.detail)
-    if "errmsg" not in cause.action.en or not group.detail:
+    if not cause.read_errmsg or not group.detail:
         return ""
     said = redact(group.detail)
     return f"errmsg: {said[:ERRMSG]}{'…' * (len(said) > ERRMSG)}"

@@ -60,7 +60,7 @@ class NextAction:
     code: str
     """An errcode, a code of the store, or a reason's name, as in errcodes.csv."""
     name: Text
-    """A few words for narrow places: the catalogue's handle, in Chinese the begin of its meaning."""
+    """A few words for narrow places."""
     meaning: Text
     action: Text
     per: Per
@@ -150,20 +150,14 @@ def next_actions(groups: Iterable[Tally]) -> list[NextAction]:
 
 
 def short_name(code: str) -> Text:
-    """A few words for a code as errcodes.csv has it; the code alone where there are none."""
+    """A few words for a code as errcodes.csv has it; empty where the code alone says it."""
     if code in REASON_NAMES:
         return REASON_NAMES[code]
     if code == ETAG_MISMATCH:
         return REASON_NAMES[Reason.ETAG_MISMATCH]
     if _ERRCODE.fullmatch(code):
-        known = errcodes.errcode(int(code))
-        return Text(known.name.replace("_", " "), _begin(known.meaning.zh))
-    of_store = errcodes.store_code(code)  # in English such a code says it itself
-    return Text("", _begin(of_store.meaning.zh) if of_store.known else "")
-
-
-def _begin(meaning: str) -> str:
-    return re.split("[，（：；。]", meaning)[0]
+        return errcodes.errcode(int(code)).label
+    return errcodes.store_code(code).label
 
 
 def _in_list(code: str) -> bool:

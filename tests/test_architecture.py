@@ -1,0 +1,201 @@
+"""What holds over the whole package: no import circles, and no code that reads its own messages."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tcb_ops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(tcb_ops.__file__).parent
+
+ALLOWED: dict[str, str] = {
+    "tcb_ops.cli.confirm:_plan_table": "aligns columns by their heads",
+    "tcb_ops.doctor.check_result:of_error": "cuts an error's text into problem and fix",
+    "tcb_ops.doctor.local_checks:_unwritable": "SQLite's own message: sqlite_errorcode is to take its place",
+    "tcb_ops.merchants.status_table:_alike.without": "takes a merchant's name out of a message",
+    "tcb_ops.merchants.status_table:draw_states": "aligns columns by their heads",
+    "tcb_ops.notebooks.source:open_notebook": "the first line of another library's error",
+    "tcb_ops.panels.naming:here": "renames options in finished messages",
+    "tcb_ops.panels.run_summary:_cut_off": "recognises an interruption by its message",
+    "tcb_ops.runs.database:_look": "SQLite's own message: sqlite_errorcode is to take its place",
+    "tcb_ops.runs.stop_errors:with_next": "appends commands to a message line by line",
+}
+"""Functions that search message text today (`module:function`), with what they do. Nothing may be added."""
+
+SEARCHING = {
+    "startswith", "endswith", "split", "rsplit", "splitlines", "partition", "rpartition", "replace", "find", "rfind",
+    "index", "count", "removeprefix", "removesuffix",
+}  # fmt: skip
+"""Methods of a string that make it data."""
+MATCHING = {"search", "match", "fullmatch", "sub", "subn", "findall", "finditer", "split"}
+"""Functions and methods of `re` that do the same to an argument."""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = ("tcb_ops", *file.relative_to(PACKAGE).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imported(tree: ast.AST, known: dict[str, Path]) -> set[str]:
+    """The package's modules that a module imports, wherever in it the import stands."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in whole}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & known.keys()
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = modules()
+    graph = {
+        name: imported(ast.parse(file.read_text(encoding="utf-8")), known) - {name}
+        for name, file in known.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import circle: {' -> '.join(error.args[1])}")
+
+
+class MessageReader(ast.NodeVisitor):
+    """Finds code that searches, splits or compares the text of a message, by function."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.found: set[str] = set()
+        self._functions: list[str] = []
+        self._errors: set[str] = set()
+        self._texts: set[str] = set()
+        self.visit(tree)
+
+    def _is_message(self, node: ast.AST) -> bool:
+        """Whether an expression is a message's text: `.en`, `.zh`, `.of(lang)`, `str(error)`, or a name for one of these."""
+        match node:
+            case ast.Name(id=name):
+                return name in self._texts
+            case ast.Attribute(attr="en" | "zh"):
+                return True
+            case ast.Call(func=ast.Attribute(attr="of"), args=[ast.Name(id=lang) | ast.Attribute(attr=lang)]):
+                return lang.lstrip("_") in {"lang", "EN", "ZH"}
+            case ast.Call(func=ast.Name(id="str"), args=[ast.Name(id=name)]):
+                return name in self._errors
+            case ast.Attribute(value=ast.Name(id=name), attr="text" | "args"):
+                return name in self._errors
+            case ast.Call(func=ast.Attribute(value=inner, attr="lower" | "casefold" | "upper" | "strip")):
+                return self._is_message(inner)
+            case ast.Subscript(value=inner):
+                return self._is_message(inner)
+        return False
+
+    def _enter(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        known = self._errors, self._texts
+        self._errors, self._texts = set(known[0]), set(known[1])
+        self._functions.append(node.name)
+        self.generic_visit(node)
+        self._functions.pop()
+        self._errors, self._texts = known
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _enter  # noqa: N815  the names that ast calls
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        if node.name:
+            self._errors.add(node.name)
+        self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self.generic_visit(node)
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                (self._texts.add if self._is_message(node.value) else self._texts.discard)(target.id)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        operators = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
+        sides = (node.left, *node.comparators)
+        if any(isinstance(one, operators) for one in node.ops) and any(map(self._is_message, sides)):
+            self._report()
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Attribute):
+            name, arguments = node.func.attr, any(map(self._is_message, node.args))
+            if (name in SEARCHING and self._is_message(node.func.value)) or (
+                name in MATCHING | {"get"} and arguments
+            ):
+                self._report()
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        if self._is_message(node.slice):
+            self._report()
+        self.generic_visit(node)
+
+    def visit_Match(self, node: ast.Match) -> None:
+        if self._is_message(node.subject):
+            self._report()
+        self.generic_visit(node)
+
+    def _report(self) -> None:
+        self.found.add(".".join(self._functions))
+
+
+def readers() -> Iterator[str]:
+    for name, file in modules().items():
+        for function in MessageReader(ast.parse(file.read_text(encoding="utf-8"))).found:
+            yield f"{name}:{function}"
+
+
+def test_no_code_searches_compares_or_splits_messages() -> None:
+    assert sorted(set(readers()) - ALLOWED.keys()) == []
+
+
+def test_no_exception_outlives_its_reason() -> None:
+    assert sorted(ALLOWED.keys() - set(readers())) == []
+
+
+def test_no_template_searches_or_compares_messages() -> None:
+    text = r"\w+(?:\.\w+)*\|told"
+    compared = re.compile(rf"{text}\s+(?:not\s+in|in|==|!=)\s|\s(?:in|==|!=)\s+{text}|{text}\|replace")
+    for file in PACKAGE.rglob("*.j2"):
+        assert compared.findall(file.read_text(encoding="utf-8")) == [], file.name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "text.en == 'x'",
+        "'x' in text.of(lang)",
+        "text.zh.split('。')",
+        "re.search('x', text.en)",
+        "TABLE[text.en]",
+        "message = text.of(lang); message.startswith('x')",
+        "text.en.lower().partition(':')",
+    ],
+)
+def test_the_check_sees_each_way_to_read_a_message(line: str) -> None:
+    assert MessageReader(ast.parse(f"def f():\n    {line}")).found == {"f"}
+
+
+def test_the_check_sees_the_text_of_an_error() -> None:
+    code = "try:\n    f()\nexcept E as error:\n    'locked' in str(error)"
+    assert MessageReader(ast.parse(code)).found == {""}
+
+
+@pytest.mark.parametrize(
+    "line", ["text.en", "f'{text.en}, {name}'", "print(text.of(lang))", "name.split(',')"]
+)
+def test_the_check_lets_messages_be_written(line: str) -> None:
+    assert MessageReader(ast.parse(f"def f():\n    {line}")).found == set()
