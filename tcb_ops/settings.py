@@ -10,12 +10,12 @@ import json
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal, get_args, get_origin
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import SIMULATOR, is_loopback
+from tcb_ops.toml_file import line_of, read_toml
 
 SETTINGS_FILE = "tcb-ops.toml"
 CONFIG = "TCB_OPS_CONFIG"
@@ -33,19 +34,14 @@ NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens: never a live one."""
 _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
 """Parts of a database URL's query that hold no password."""
-_NO_BASE = "must look like https://api.weixin.qq.com"
-_NO_SPACE = "holds a space or a control character; it must look like https://api.weixin.qq.com"
-_NO_PORT = "has no port from 1 to 65535 behind its colon"
-_NO_HOST = "has no host name that can be looked up; it must look like https://api.weixin.qq.com"
-_NO_TLS = "must be https: tokens travel in the URL (http is for a simulator on this machine)"
-_NO_ZONE = "is not a time zone; one looks like Asia/Shanghai"
-_NO_TEMPLATE = "must look like https://tokens.example.com/{appid}"
-_NO_PLACE = "has no {appid} behind its host, where the appid goes; it must look like https://tokens.example.com/{appid}"
-_NO_TLS_THERE = "must be https: it answers with tokens (http is for a server on this machine)"
-_NO_HEADER = "is not the name of a header; one looks like Authorization"
-_NO_NAME = (
-    "must say where the secret is, as env:NAME, file:PATH or command:PROGRAM, never be the secret itself"
-)
+
+
+class _InvalidError(ValueError):
+    """What is expected of a setting, in both languages; pydantic hands it on with the setting's name."""
+
+    def __init__(self, en: str, zh: str) -> None:
+        super().__init__(en)
+        self.text = Text(en, zh)
 
 
 class TokenSettings(BaseModel):
@@ -91,25 +87,40 @@ class TokenSettings(BaseModel):
             or not value.isascii()
             or re.search(r"[\s\x00-\x1f]", value)
         ):
-            raise ValueError(_NO_TEMPLATE)
+            raise _InvalidError(
+                "must look like https://tokens.example.com/{appid}",
+                "应形如 https://tokens.example.com/{appid}",
+            )
         if "{appid}" not in value.partition("://")[2].partition("/")[2]:
-            raise ValueError(_NO_PLACE)
+            raise _InvalidError(
+                "has no {appid} behind its host, where the appid goes; it must look like https://tokens.example.com/{appid}",
+                "主机名之后缺少放置 appid 的 {appid}；应形如 https://tokens.example.com/{appid}",
+            )
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError(_NO_TLS_THERE)
+            raise _InvalidError(
+                "must be https: it answers with tokens (http is for a server on this machine)",
+                "必须是 https：应答中有令牌（http 仅用于本机的服务）",
+            )
         return value
 
     @field_validator("auth_header")
     @classmethod
     def _header(cls, value: str) -> str:
         if not re.fullmatch(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", value):
-            raise ValueError(_NO_HEADER)
+            raise _InvalidError(
+                "is not the name of a header; one looks like Authorization",
+                "不是请求头的名称；请求头形如 Authorization",
+            )
         return value
 
     @field_validator("secret", "ticket")
     @classmethod
     def _named(cls, value: str) -> str:
         if value and not re.match(r"(env|file|command):\s*\S", value):
-            raise ValueError(_NO_NAME)
+            raise _InvalidError(
+                "must say where the secret is, as env:NAME, file:PATH or command:PROGRAM, never be the secret itself",
+                "应写明在哪里，形如 env:变量名、file:路径 或 command:程序，不要写密钥本身",
+            )
         return value
 
     @field_validator("command", mode="before")
@@ -134,6 +145,13 @@ def _is_host(host: str) -> bool:
     except UnicodeError:
         return False
     return ":" in host or re.fullmatch(r"[0-9A-Za-z._-]+", name) is not None
+
+
+def _has_usable_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _system_lang() -> Lang:
@@ -161,7 +179,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="TCB_OPS_",
         env_nested_delimiter="__",
-        enable_decoding=False,  # a variable that is no JSON is said like any other mistake
+        enable_decoding=False,  # a variable that is no JSON is reported like any other mistake
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
@@ -196,28 +214,33 @@ class Settings(BaseSettings):
     @classmethod
     def _base(cls, value: str) -> str:
         if not value.isprintable() or re.search(r"\s", value):
-            raise ValueError(_NO_SPACE)
+            raise _InvalidError(
+                "contains a space or a control character; it must look like https://api.weixin.qq.com",
+                "含有空格或控制字符；应形如 https://api.weixin.qq.com",
+            )
         try:
             parts = urlsplit(value)
+            usable = parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc
         except ValueError:  # its text quotes the value
-            raise ValueError(_NO_BASE) from None
-        if (
-            parts.scheme not in {"http", "https"}
-            or not parts.hostname
-            or "@" in parts.netloc
-            or re.search(r"[?#]", value)
-        ):
-            raise ValueError(_NO_BASE)
-        if not _is_host(parts.hostname):
-            raise ValueError(_NO_HOST)
-        try:
-            port = parts.port
-        except ValueError:
-            port = 0
-        if port == 0:
-            raise ValueError(_NO_PORT)
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError(_NO_TLS)
+            usable = False
+        if not usable or re.search(r"[?#]", value):
+            raise _InvalidError(
+                "must look like https://api.weixin.qq.com", "应形如 https://api.weixin.qq.com"
+            )
+        if not _is_host(parts.hostname or ""):
+            raise _InvalidError(
+                "has no host name that can be looked up; it must look like https://api.weixin.qq.com",
+                "的主机名无效；应形如 https://api.weixin.qq.com",
+            )
+        if not _has_usable_port(parts):
+            raise _InvalidError(
+                "has no port from 1 to 65535 behind its colon", "冒号后应为 1 到 65535 的端口"
+            )
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise _InvalidError(
+                "must be https: tokens travel in the URL (http is for a simulator on this machine)",
+                "必须是 https：令牌写在网址中（http 仅用于本机的模拟平台）",
+            )
         return value.rstrip("/")
 
     @field_validator("timezone")
@@ -226,7 +249,9 @@ class Settings(BaseSettings):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
-            raise ValueError(_NO_ZONE) from None
+            raise _InvalidError(
+                "is not a time zone; one looks like Asia/Shanghai", "不是时区；时区形如 Asia/Shanghai"
+            ) from None
         return value
 
     @property
@@ -306,7 +331,7 @@ def aim(settings: Settings, target: str | None) -> Settings:
         try:
             options["api_base"] = Settings(api_base=target).api_base
         except ValidationError as error:
-            raise _wrong("target", error.errors(include_input=False, include_url=False)[0]) from None
+            raise _wrong(error.errors(include_input=False, include_url=False)[0], "target") from None
     return settings.model_copy(update=options)
 
 
@@ -359,8 +384,8 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
             env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            *_: Any,
+            **_others: Any,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
 
@@ -372,15 +397,21 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
         origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
         settings._origin = origin  # noqa: SLF001  our own model's
         return settings
-    key = ".".join(str(part) for part in wrong["loc"])
+    raise _wrong(wrong, *_source(_key(wrong), given, target_named, file if there else None))
+
+
+def _source(key: str, options: Mapping[str, Any], target_named: str, file: Path | None) -> tuple[str, str]:
+    """What a setting is called where it was given (by an option, a variable, the file), and the file's line."""
     variable = "TCB_OPS_" + key.upper().replace(".", "__")
-    if key == "api_base" and key in given:
-        where = target_named
-    elif key in given:  # an option beats the others
-        where = key
-    else:
-        where = variable if variable in os.environ else f"{file}: {key}" if from_file else key
-    raise _wrong(where, wrong)
+    if key == "api_base" and key in options:
+        return target_named, ""
+    if key.partition(".")[0] in options:
+        return key, ""
+    if variable in os.environ or file is None:
+        return variable, ""
+    if key == "api_base" and not (read_toml(file).get(key)):
+        key = "target"
+    return key, f"{file}:{line_of(file, *key.split('.'))}"
 
 
 def _variables(name: str) -> bool:
@@ -409,15 +440,73 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
     )
 
 
-def _wrong(where: str, wrong: Mapping[str, Any]) -> SettingsError:
-    """The error for a setting that cannot be used, named as its writer knows it."""
-    why = wrong["msg"].removeprefix("Value error, ")
+def _key(wrong: Mapping[str, Any]) -> str:
+    """The name of the setting that pydantic finds wrong: `confirm_over`, `tokens.source`."""
+    named = [str(part) for part in wrong["loc"]]
+    return ".".join(named[: 2 if named[0] == "tokens" else 1])
+
+
+def _wrong(wrong: Mapping[str, Any], name: str, where: str = "") -> SettingsError:
+    """The error for a setting that cannot be used, named as its writer knows it; pydantic's own words are not shown."""
+    invalid = wrong.get("ctx", {}).get("error")
+    key = _key(wrong)
+    if wrong["type"] == "extra_forbidden":
+        why = _unknown(key)
+    else:
+        why = invalid.text if isinstance(invalid, _InvalidError) else _expected(key)
     return SettingsError(
         Text(
-            f"{where}: {why}. Mend it; the README's section on settings lists what there is.",
-            f"{where}：{_in_chinese(why, wrong)}。请修正；可用的设置见 README 的“设置”一节。",
-        )
+            f"{where and f'{where}: '}{name}: {why.en}.",
+            f"{where and f'{where}：'}{name}：{why.zh}。",
+        ),
+        Text("Correct it, then run the same command again.", "请修正后再次运行同一命令。"),
     )
+
+
+def _model_of(key: str) -> tuple[type[BaseModel], str]:
+    """The model that a setting belongs to, and the part of its name before its own."""
+    return (TokenSettings, "tokens.") if key.startswith("tokens.") else (Settings, "")
+
+
+def _unknown(key: str) -> Text:
+    """Say that there is no such setting, and which name is the nearest."""
+    model, section = _model_of(key)
+    places = {
+        name: f"tokens.{name}" for name in TokenSettings.model_fields
+    }  # it may stand in the wrong section
+    places |= {name: name for name in Settings.model_fields}
+    places |= {name: f"{section}{name}" for name in model.model_fields}
+    if near := get_close_matches(key.rpartition(".")[2], places, n=1):
+        return Text(
+            f"there is no such setting; did you mean {places[near[0]]}",
+            f"没有这个设置；是不是 {places[near[0]]}",
+        )
+    names = list(model.model_fields)
+    return Text(
+        f"there is no such setting; the names are {', '.join(names)}",
+        f"没有这个设置；可用的名称有 {'、'.join(names)}",
+    )
+
+
+_EXPECTED: dict[Any, Text] = {
+    bool: Text("must be true or false, without quotes", "只能是 true 或 false，不加引号"),
+    int: Text("must be a whole number from 0 on, without quotes", "应为不小于 0 的整数，不加引号"),
+    str: Text("must be text in quotes", "应为引号内的文字"),
+    Path: Text("must be a path in quotes", "应为引号内的路径"),
+    tuple: Text('must be a list of texts, e.g. ["a", "b"]', '应为文字列表，例如 ["a", "b"]'),
+    TokenSettings: Text("must be a section that begins with [tokens]", "应为以 [tokens] 开头的一节"),
+}
+
+
+def _expected(key: str) -> Text:
+    """What a setting takes, from its type."""
+    model, _ = _model_of(key)
+    kind = model.model_fields[key.rpartition(".")[2]].annotation
+    choices = list(Lang) if kind is Lang else [choice for choice in get_args(kind) if choice]
+    if kind is Lang or get_origin(kind) is Literal:
+        quoted = [f'"{choice}"' for choice in choices]
+        return Text(f"must be {' or '.join(quoted)}", f"只能是 {' 或 '.join(quoted)}")
+    return _EXPECTED[get_origin(kind) or kind]
 
 
 _practice: Settings | None = None
@@ -439,58 +528,22 @@ def is_practising() -> bool:
     return _practice is not None
 
 
-_CHINESE = {
-    _NO_BASE: "应形如 https://api.weixin.qq.com",
-    _NO_SPACE: "含有空格或控制字符；应形如 https://api.weixin.qq.com",
-    _NO_PORT: "冒号后应为 1 到 65535 的端口",
-    _NO_HOST: "的主机名无效；应形如 https://api.weixin.qq.com",
-    _NO_TLS: "必须是 https：令牌写在网址中（http 仅用于本机的模拟平台）",
-    _NO_ZONE: "不是时区；时区形如 Asia/Shanghai",
-    _NO_TEMPLATE: "应形如 https://tokens.example.com/{{appid}}",
-    _NO_PLACE: "主机名之后缺少放置 appid 的 {{appid}}；应形如 https://tokens.example.com/{{appid}}",
-    _NO_TLS_THERE: "必须是 https：应答中有令牌（http 仅用于本机的服务）",
-    _NO_HEADER: "不是请求头的名称；请求头形如 Authorization",
-    _NO_NAME: "应写明在哪里，形如 env:变量名、file:路径 或 command:程序，不要写密钥本身",
-    "bool_parsing": "只能是 true 或 false",
-    "bool_type": "只能是 true 或 false",
-    "extra_forbidden": "没有这个设置",
-    "int_parsing": "应为整数",
-    "int_type": "应为整数",
-    "string_type": "应为文字",
-    "greater_than_equal": "应不小于 {ge}",
-    "literal_error": "只能是 {expected}",
-    "enum": "只能是 {expected}",
-}
-
-
-def _in_chinese(why: str, wrong: Mapping[str, Any]) -> str:
-    """What pydantic found wrong; a kind of mistake that is not known here keeps pydantic's own words."""
-    said = _CHINESE.get(why) or _CHINESE.get(wrong["type"], why)
-    return said.format(**wrong.get("ctx", {})).replace(" or ", " 或 ") if said != why else why
-
-
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _read(file: Path, said: str) -> dict[str, Any]:
-    """Read the file; `said` is what names it, empty where it need not be there."""
-    try:
-        found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        if not said:
+def _read(file: Path, named_by: str) -> dict[str, Any]:
+    """Read the file; `named_by` is what names it, empty where it need not be there."""
+    if not file.exists():
+        if not named_by:
             return {}
         raise SettingsError(
             Text(
-                f"{file}: no such settings file. Check {said}.",
-                f"{file}：没有这个设置文件。请检查 {said}。",
+                f"{file}: no such settings file. Check {named_by}.",
+                f"{file}：没有这个设置文件。请检查 {named_by}。",
             )
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        why = str(error)
-        raise SettingsError(
-            Text(f"{file}: cannot be read as TOML: {why}", f"{file}：不能作为 TOML 读取：{why}")
-        ) from None
+        )
+    found = read_toml(file)
     folder = file.parent
     for name in ("merchants", "reports"):
         if isinstance(found.get(name), str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from tcb_ops.cli.options import pace_options
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Lang
-from tcb_ops.settings import load_settings
+from tcb_ops.settings import Settings, TokenSettings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -158,25 +159,72 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        pytest.param('colour = "red"', "tcb-ops.toml: colour", id="unknown"),
-        pytest.param("[tokens]\nfiel = 1", "tcb-ops.toml: tokens.fiel", id="unknown-nested"),
-        pytest.param('[tokens]\nsource = "magic"', "tcb-ops.toml: tokens.source", id="unknown-source"),
-        pytest.param('timezone = "Mars/Base"', "tcb-ops.toml: timezone", id="no-time-zone"),
-        pytest.param('lang = "de"', "tcb-ops.toml: lang", id="no-language"),
-        pytest.param("confirm_over = -1", "tcb-ops.toml: confirm_over", id="negative"),
-        pytest.param('etag = "ignore"', "tcb-ops.toml: etag", id="no-such-choice"),
-        pytest.param("store_hosts = 5", "tcb-ops.toml: store_hosts", id="number-for-a-list"),
-        pytest.param("tokens = 5", "tcb-ops.toml: tokens", id="number-for-a-table"),
-        pytest.param("merchants = 5", "tcb-ops.toml: merchants", id="number-for-a-path"),
-        pytest.param("x = = 1", "tcb-ops.toml: cannot be read as TOML", id="no-toml"),
+        pytest.param(
+            'colour = "red"', "1: colour: there is no such setting; the names are api", id="unknown"
+        ),
+        pytest.param('lang = "zh"\nlegder = "x"', "2: legder: … did you mean ledger", id="mistyped"),
+        pytest.param(
+            "[tokens]\nfiel = 1", "2: tokens.fiel: … did you mean tokens.file", id="mistyped-nested"
+        ),
+        pytest.param('auth_env = "K"', "1: auth_env: … did you mean tokens.auth_env", id="wrong-section"),
+        pytest.param(
+            '[tokens]\nlang = "zh"', "2: tokens.lang: … did you mean lang.", id="wrong-section-nested"
+        ),
+        pytest.param(
+            '\n# x\n[tokens]\nfile = "a"\nsource = "magic"',
+            '5: tokens.source: must be "file" or',
+            id="source",
+        ),
+        pytest.param('timezone = "Mars/Base"', "1: timezone: is not a time zone", id="no-time-zone"),
+        pytest.param('lang = "de"', '1: lang: must be "en" or "zh"', id="no-language"),
+        pytest.param("confirm_over = -1", "1: confirm_over: must be a whole number from 0", id="negative"),
+        pytest.param('confirm_over = "5 or so"', "1: confirm_over: must be a whole number", id="no-number"),
+        pytest.param('etag = "ignore"', '1: etag: must be "fail" or "warn"', id="no-such-choice"),
+        pytest.param("store_hosts = 5", "1: store_hosts: must be a list of texts", id="number-for-a-list"),
+        pytest.param('store_hosts = [\n"a",\n5]', "1: store_hosts: must be a list of texts", id="in-a-list"),
+        pytest.param("tokens = 5", "1: tokens: must be a section", id="number-for-a-table"),
+        pytest.param("merchants = 5", "1: merchants: must be a path in quotes", id="number-for-a-path"),
+        pytest.param("ledger = 5", "1: ledger: must be text in quotes", id="number-for-a-text"),
+        pytest.param(
+            "[tokens]\nsole_owner = 5", "2: tokens.sole_owner: must be true or false", id="no-boolean"
+        ),
+        pytest.param("x = = 1", "1: a setting is written as NAME = VALUE", id="no-toml"),
+        pytest.param('etag = "fail"\n\nlang = zh\n[tokens]', "3: a setting is written as", id="no-quotes"),
+        pytest.param('lang = "zh"\n[tokens\n', "2: a setting is written as", id="open-bracket"),
+        pytest.param('lang = "zh"\nlang = "en"', "2: lang stands twice", id="twice"),
+        pytest.param("[tokens]\n[tokens]", "2: tokens stands twice", id="section-twice"),
+        pytest.param('ledger = "C:\\Users\\x.db"', "1: a backslash in double quotes", id="backslash"),
+        pytest.param("x = 1\n" * 2, "2: x stands twice", id="unknown-twice"),
     ],
 )
-def test_a_wrong_setting_is_said_with_file_and_key(text: str, where: str) -> None:
+def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str, where: str) -> None:
     write(text)
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    assert where in caught.value.text.en
-    assert "tcb-ops.toml" in caught.value.text.zh
+    line, *parts = where.split("…")
+    problem = caught.value.text
+    assert problem.en.startswith(f"tcb-ops.toml:{line.strip()}"), problem.en
+    assert [part for part in parts if part not in problem.en] == [], problem.en
+    assert problem.zh.startswith(f"tcb-ops.toml:{line.split(':')[0]}：")
+    assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", problem.zh), problem.zh
+
+
+def test_words_of_libraries_never_show_whatever_is_wrong() -> None:
+    """Every setting is given every kind of wrong value."""
+    wrong = ("5", "-5", "1.5", "true", '"x y"', "[5]", '[["x"]]', "{x = 1}", "1979-05-27", "nan")
+    foreign = re.compile(r"(?i)valid|input|pydantic|value error|should|type=|decod|expect")
+    found = []
+    for section, model in (("", Settings), ("[tokens]\n", TokenSettings)):
+        for name in model.model_fields:
+            for value in wrong:
+                write(f"{section}{name} = {value}")
+                try:
+                    load_settings()
+                except SettingsError as error:
+                    found.append((f": {'tokens.' if section else ''}{name}", error.text))
+    assert len(found) > 100
+    assert [text.en for _, text in found if foreign.search(text.en + text.zh)] == []
+    assert [text.en for name, text in found if name not in text.en] == []
 
 
 @pytest.mark.parametrize(
@@ -310,8 +358,8 @@ def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch
         ("secret", "env:", "never be the secret itself"),
         ("ticket", "PrAcTiCe@@@", "never be the secret itself"),
         ("auth_header", "X PrAcTiCe", "is not the name of a header"),
-        ("sole_owner", "PrAcTiCe", "valid boolean"),
-        ("source", "PrAcTiCe", "'service'"),
+        ("sole_owner", "PrAcTiCe", "true or false"),
+        ("source", "PrAcTiCe", '"service"'),
     ],
 )
 def test_a_token_setting_that_cannot_work_is_named_and_its_value_not_shown(
@@ -349,15 +397,15 @@ def test_ledger_and_reports_belong_to_the_settings_file_wherever_it_is_named_fro
     assert settings.origin.ledger_choice is None
 
 
-@pytest.mark.parametrize(("of_file", "used"), [(False, "elsewhere"), (True, "home")])
+@pytest.mark.parametrize(("beside_file", "used"), [(False, "elsewhere"), (True, "home")])
 def test_a_ledger_of_the_working_folder_is_found_and_the_choice_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_problem: bool, used: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside_file: bool, used: str
 ) -> None:
     for name in ("home", "elsewhere"):
         (tmp_path / name).mkdir()
     (tmp_path / "home" / "tcb-ops.toml").write_text("", encoding="utf-8")
     (tmp_path / "elsewhere" / "tcb-ops.db").touch()
-    if file_problem:
+    if beside_file:
         (tmp_path / "home" / "tcb-ops.db").touch()
     monkeypatch.chdir(tmp_path / "elsewhere")
     settings = load_settings(tmp_path / "home" / "tcb-ops.toml")

@@ -1,0 +1,82 @@
+"""TOML files: read them, and say on which line one cannot be read or says something."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tcb_ops.errors import SettingsError
+from tcb_ops.i18n import Text
+
+_LONGEST = 200
+"""Lines of the longest statement that is looked for."""
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises SettingsError with the line that cannot be read, never quoting it."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SettingsError(Text(f"{file} cannot be read ({why})", f"{file} 无法读取（{why}）")) from None
+    except UnicodeDecodeError:
+        raise SettingsError(
+            Text(f"{file} is not UTF-8 text: save it as UTF-8", f"{file} 不是 UTF-8 文本：请另存为 UTF-8")
+        ) from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:  # its words are English only, and may quote a value
+        line, why_not = _first_unreadable(text)
+    raise SettingsError(
+        Text(
+            f"{file}:{line}: {why_not.en}. The file must be TOML.",
+            f"{file}:{line}：{why_not.zh}。该文件应为 TOML 格式。",
+        )
+    )
+
+
+def line_of(file: Path, *names: str) -> int:
+    """Return the line of a TOML file that sets a name, which sections may lead to: `line_of(file, "tokens", "url")`."""
+    for line, _, said in _statements(file.read_text(encoding="utf-8-sig")):
+        found: Any = said
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is not None:
+            return line
+    return 1
+
+
+def _statements(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield for each statement its line, the line of the next one and all that is said up to there.
+
+    Ends where the text cannot be read as TOML any more.
+    """
+    lines, begin = text.split("\n"), 1
+    for end in range(1, len(lines) + 1):
+        try:
+            said = tomllib.loads("\n".join(lines[:end]))
+        except tomllib.TOMLDecodeError:
+            if end - begin >= _LONGEST:
+                return
+            continue
+        yield begin, end + 1, said
+        begin = end + 1
+
+
+def _first_unreadable(text: str) -> tuple[int, Text]:
+    *_, (_, line, said) = [(0, 1, dict[str, Any]()), *_statements(text)]
+    wrong = text.split("\n")[line - 1]
+    name = wrong.partition("=")[0].strip(" []\t\r")
+    if name in said:
+        return line, Text(f"{name} stands twice: remove one", f"{name} 重复：请删除其中一处")
+    if "\\" in wrong:
+        return line, Text(
+            "a backslash in double quotes needs another before it; or use single quotes, or / instead",
+            "双引号中的反斜杠须写两个；也可改用单引号，或用 / 代替",
+        )
+    return line, Text(
+        'a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"',
+        '设置应写作 名称 = 值，文字加引号，例如 lang = "zh"',
+    )
