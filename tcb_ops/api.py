@@ -20,8 +20,8 @@ from tcb_ops.reports.verify import Verification
 from tcb_ops.run import Diff, History, Run
 from tcb_ops.run_handle import RunHandle, begin
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.plan import RunSpec, audit_spec, list_spec, resume_spec, retry_spec
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.spec import RunSpec, audit_spec, list_spec, resume_spec, retry_spec
 from tcb_ops.settings import Settings, aim, default_settings
 
 

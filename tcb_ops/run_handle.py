@@ -16,10 +16,10 @@ from tcb_ops.run import Run
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.links_file import check_place
+from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.session import RunSession
-from tcb_ops.runs.spec import RunSpec
 from tcb_ops.settings import NOT_STARTED, Settings, aim, default_settings
 from tcb_ops.wechat.tokens import TokenSource
 

@@ -182,7 +182,7 @@ def retry(run: str, codes: tuple[str, ...], out: str | None, yes: bool, **values
     """
     import tcb_ops as tcb
     from tcb_ops.reports.export import check_destination
-    from tcb_ops.runs.spec import check_retry
+    from tcb_ops.runs.plan import check_retry
 
     given, pace = common_options(values), take_pace(values)
     settings = given.settings()

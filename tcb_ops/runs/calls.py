@@ -13,7 +13,7 @@ from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.limits import LINK_MARGIN
-from tcb_ops.runs.phase_timer import PhaseTimer
+from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import Earlier
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.client import PlatformClient, UnsafeLink

@@ -23,8 +23,7 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import Outage, RunLimits, Step, after_canary, after_no_token, backoff_wait
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
-from tcb_ops.runs.phase_timer import PhaseTimer
-from tcb_ops.runs.progress import Progress, Pulse
+from tcb_ops.runs.progress import PhaseTimer, Progress, Pulse
 from tcb_ops.runs.records import Earlier, EnvRecord, Meter, RunRecord
 from tcb_ops.runs.scheduler import REFILL, Account, Lane, Scheduler, Task, lanes_of
 from tcb_ops.runs.stop_errors import (

@@ -6,20 +6,41 @@ A kill frees either. What names the holder is only for the message.
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
+import sqlalchemy as sa
 from filelock import FileLock, Timeout
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.resources import raise_if_exhausted
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.schema import holders
+
+
+class Lockable(Protocol):
+    """A ledger, as far as its locks are concerned."""
+
+    @property
+    def name(self) -> str:
+        """What the ledger is called in messages."""
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a database."""
+
+    def advisory_lock(self, name: str) -> AdvisoryLock | None:
+        """Return a lock in the database; None for a file."""
 
 
 def operator_name() -> str:
@@ -42,7 +63,7 @@ POLL_SECONDS = 0.05
 
 
 @contextmanager
-def planning(ledger: Ledger) -> Iterator[Callable[[], None]]:
+def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
     """Plan alone: of two commands on the same list at once, the second finds the first one's run.
 
     Gives a function that raises LedgerError where that is not so any more.
@@ -70,7 +91,7 @@ def planning(ledger: Ledger) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def hold(ledger: Ledger, run_id: str) -> Iterator[Callable[[], None]]:
+def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
     """Hold a run for as long as the block lasts. Raises UsageError naming the holder when another process has it.
 
     Gives a function that asks whether the run is still held, and raises LedgerError where it is not. The end of the
@@ -107,7 +128,7 @@ def hold(ledger: Ledger, run_id: str) -> Iterator[Callable[[], None]]:
         yield _confirmed
 
 
-def working(ledger: Ledger, run_id: str) -> str:
+def working(ledger: Lockable, run_id: str) -> str:
     """Who else works on a run at this moment, as far as it can be known here; empty for nobody."""
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
@@ -148,7 +169,7 @@ def _held(run_id: str, who: str) -> UsageError:
     )
 
 
-def _still_planning(ledger: Ledger) -> UsageError:
+def _still_planning(ledger: Lockable) -> UsageError:
     return UsageError(
         Text(
             f"another command has been planning in {ledger.name} for {PLANNING_SECONDS} s. Try again later.",
@@ -168,14 +189,14 @@ def _unwritable(folder: Path, error: OSError) -> UsageError:
     )
 
 
-def _place(ledger: Ledger) -> Path:
+def _place(ledger: Lockable) -> Path:
     """Where an SQLite ledger's locks are: beside the file itself, so that two links to one ledger share them."""
     assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
     real = ledger.file.resolve()
     return real.with_name(f"{real.name}-locks")
 
 
-def _folder(ledger: Ledger) -> Path:
+def _folder(ledger: Lockable) -> Path:
     """The folder of an SQLite ledger's locks, made if need be.
 
     Raises UsageError where it is a link, or belongs to neither this user nor the ledger's owner: whoever placed it
@@ -201,3 +222,111 @@ def _folder(ledger: Ledger) -> Path:
             )
         )
     return folder
+
+
+# --- PostgreSQL ----------------------------------------------------------------------------------------------
+
+_SESSION = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+    "idle_session_timeout": "0",
+}
+"""How soon the server gives a silent client up: 10 + 3 × 5 s; the same where an answer is never acknowledged."""
+_KNOWN = sa.text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
+_TRY = sa.text("SELECT pg_try_advisory_lock(:key)")
+_UNLOCK = sa.text("SELECT pg_advisory_unlock(:key)")
+_GRANTED = """
+    FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+      AND (l.classid::bigint << 32 | l.objid::bigint) = :key
+"""
+_OURS = sa.text(f"SELECT count(*) {_GRANTED} AND l.pid = pg_backend_pid()")
+_HOLDER = sa.text(f"SELECT l.pid {_GRANTED}")
+_LIVING = sa.text("SELECT pid FROM pg_stat_activity").columns(sa.column("pid", sa.Integer))
+
+
+def lock_key(connection: sa.Connection, name: str) -> int:
+    """Return the key of a lock, the same for everybody who uses the ledger in this database and schema."""
+    schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
+    digest = hashlib.sha256(f"tcb-ops\0{schema}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
+
+
+class AdvisoryLock:
+    """One lock. `trouble` turns the database's errors into the ledger's."""
+
+    def __init__(
+        self, engine: sa.Engine, name: str, trouble: Callable[[SQLAlchemyError], StoppedError]
+    ) -> None:
+        self._engine, self._name, self._trouble = engine, name, trouble
+        self._connection: sa.Connection | None = None
+        self._key = 0
+        self._turn = threading.Lock()  # the writer and the watch confirm from two threads
+
+    def acquire(self, who: str) -> bool:
+        """Take the lock if it is free. `who` is what `holder` tells others. Raises LedgerError."""
+        try:
+            if self._connection is None:
+                self._connect(who)
+            assert self._connection is not None  # noqa: S101  for mypy: it was just made
+            return bool(self._connection.execute(_TRY, {"key": self._key}).scalar())
+        except SQLAlchemyError as error:
+            self.release()
+            raise self._trouble(error) from None
+
+    def confirm(self) -> None:
+        """Ask the server whether the lock is still ours. Raises LedgerError where it is not. Blocks."""
+        with self._turn:
+            if (connection := self._connection) is None:
+                return  # let go of by ourselves, while the question waited for its turn
+            try:
+                if connection.execute(_OURS, {"key": self._key}).scalar():
+                    return
+            except SQLAlchemyError:  # which connection it was says nothing that helps
+                pass
+        raise LedgerError(
+            Text(
+                "the connection to the ledger's database that held the lock on this run has ended, so another process may "
+                "take the run over: this one stops, and the rows not done are pending.",
+                "与台账数据库之间持有任务锁的连接已断开，任务可能被其他进程接手：本进程就此停止，未完成的行仍待处理。",
+            )
+        )
+
+    def holder(self) -> str:
+        """Return who holds the lock at this moment; empty for nobody, `?` where that is not known."""
+        try:
+            with self._engine.connect() as connection:
+                key = self._key or lock_key(connection, self._name)
+                pid = connection.execute(_HOLDER, {"key": key}).scalar()
+                if pid is None:
+                    return ""
+                return str(
+                    connection.execute(sa.select(holders.c.who).where(holders.c.pid == pid)).scalar() or "?"
+                )
+        except SQLAlchemyError as error:
+            raise self._trouble(error) from None
+
+    def release(self) -> None:
+        """Let the lock go; one that is lost already is no error."""
+        with self._turn:
+            connection, self._connection = self._connection, None
+            if connection is None:
+                return
+            with suppress(SQLAlchemyError):
+                connection.execute(_UNLOCK, {"key": self._key})
+                connection.execute(holders.delete().where(holders.c.pid == sa.func.pg_backend_pid()))
+            connection.invalidate()  # really closed, not handed to others with its settings
+            connection.close()
+
+    def _connect(self, who: str) -> None:
+        connection = self._engine.connect()
+        self._connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        self._key = lock_key(connection, self._name)
+        for name, value in _SESSION.items():
+            connection.execute(_KNOWN, {"name": name, "value": value})
+        # Written before the lock is taken: whoever is refused finds it.
+        mine = insert(holders).values(pid=sa.func.pg_backend_pid(), who=who)
+        connection.execute(mine.on_conflict_do_update(index_elements=["pid"], set_={"who": who}))
+        connection.execute(holders.delete().where(holders.c.pid.not_in(_LIVING)))

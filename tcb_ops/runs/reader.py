@@ -20,9 +20,8 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, St
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
 from tcb_ops.resources import exhausted
-from tcb_ops.runs.advisory import AdvisoryLock
-from tcb_ops.runs.database import open_database, reason
-from tcb_ops.runs.integrity import check_file, damaged, is_damage, orphaned_runs
+from tcb_ops.runs.database import ORPHANED_RUNS, check_file, damaged, is_damage, open_database, reason
+from tcb_ops.runs.locks import AdvisoryLock
 from tcb_ops.runs.queries import (
     earlier_runs,
     ended_between,
@@ -502,7 +501,7 @@ class Lookup:
     def _check_runs(self) -> None:
         """Refuse a ledger that holds rows of a run, but not the run: another would be taken for the newest."""
         if self._engine.dialect.name == "sqlite" and self._read(
-            sa.text(orphaned_runs)
+            sa.text(ORPHANED_RUNS)
         ):  # others hold foreign keys
             raise self._damaged(
                 Text(

@@ -10,7 +10,7 @@ import pytest
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome
 from tcb_ops.reports.timeline import HEIGHT, PHASE_NAMES, WIDTH, advice, draw, duration, where_it_went
-from tcb_ops.runs.phase_timer import PHASES
+from tcb_ops.runs.progress import PHASES
 from tcb_ops.runs.records import Moment
 
 SETTINGS: dict[str, Any] = {"concurrency": 64, "per_env": 8, "rate": None}

@@ -17,11 +17,10 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError
 from tcb_ops.model import Reason, RowEnd
-from tcb_ops.runs.integrity import check_file
+from tcb_ops.runs.database import check_file
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.plan import plan
+from tcb_ops.runs.plan import list_spec, plan
 from tcb_ops.runs.records import Meter
-from tcb_ops.runs.spec import list_spec
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from workspace import QUICK, TEA, OpenShop, Shop, many
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.phase_timer import PHASES, PhaseTimer
+from tcb_ops.runs.progress import PHASES, PhaseTimer
 from tcb_ops.runs.records import Meter
 from tcb_ops.simulator import Fault
 
