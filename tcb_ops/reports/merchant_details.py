@@ -84,7 +84,7 @@ def with_first_rows(
         for env, outcomes in detail.envs:
             if _bad(outcomes) and len(first) < FIRST:
                 place = place_of[detail.appid, detail.merchant, env]
-                first += ledger.first_bad(run, place, FIRST - len(first))
+                first += ledger.first_failures(run, place, FIRST - len(first))
         yield replace(detail, first=tuple(first))
 
 

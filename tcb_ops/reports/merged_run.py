@@ -111,19 +111,19 @@ class FinalLedger(Ledger):
         found.sort(key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
         return found
 
-    def first_bad(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
+    def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of one environment that are not good even now, as far as they are among its first 50."""
-        once = super().first_bad(run, place, 50 if self._retries else limit)
+        once = super().first_failures(run, place, 50 if self._retries else limit)
         last = (record for one in once for record in self.rows(run, line=one.row.line))
         return list(islice((record for record in last if record.end.outcome not in GOOD), limit))
 
-    def course(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
         """Nothing where there are retries: they are days apart, and have no course that one picture could show."""
-        return [] if self._retries else super().course(run, buckets)
+        return [] if self._retries else super().timeline(run, buckets)
 
-    def spent(self, run: RunRecord) -> dict[str, float]:
+    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
         """Nothing where there are retries, for the same reason."""
-        return {} if self._retries else super().spent(run)
+        return {} if self._retries else super().phase_seconds(run)
 
     def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
         """None: what has changed since an earlier run is told of single runs."""

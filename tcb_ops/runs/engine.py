@@ -163,7 +163,7 @@ class Engine:
     # --- setting up and clearing away -------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
-        places = await self._loop.run_in_executor(self._reader, self._means.ledger.places, self._run)
+        places = await self._loop.run_in_executor(self._reader, self._means.ledger.environments, self._run)
         counts = await self._loop.run_in_executor(self._reader, self._means.ledger.counts, self._run)
         for outcome, rows in counts.items():
             if outcome is not Outcome.PENDING:

@@ -18,7 +18,7 @@ from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.queries import add_phases
-from tcb_ops.runs.reader import Lookup
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
     EnvRecord,
     Meter,
@@ -66,7 +66,7 @@ _RECORD = _SET.where(rows.c.outcome == Outcome.PENDING)
 _REOPEN = _SET.where(rows.c.outcome != Outcome.PENDING)
 
 
-class Ledger(Lookup):
+class Ledger(LedgerReader):
     """An open ledger, to be written to as well. Every method is one transaction."""
 
     def __init__(self, where: str) -> None:
@@ -133,7 +133,7 @@ class Ledger(Lookup):
             self.counts(run)  # says so where the rows are lost
             raise _not_pending(run, len(ends) - done)
 
-    def close_place(
+    def close_environment(
         self,
         run: RunRecord,
         place: EnvRecord,

@@ -243,7 +243,7 @@ def retry_spec(
     check_retry(parent, settings)
     root = Path(parent.root) if parent.root else None
     wanted = {(merchant.env, merchant.appid) for merchant in merchants}
-    mended = ledger.mended(parent)
+    mended = ledger.succeeded_since(parent)
 
     def again(record: RowRecord) -> bool:
         row, end = record.row, record.end
@@ -276,7 +276,7 @@ def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narr
     """Why a run has no row to run again: its retries have done them all, the rest is its parent's, or none was asked for."""
     counts = ledger.counts(parent)
     bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
-    if bad and len(ledger.mended(parent)) >= bad:
+    if bad and len(ledger.succeeded_since(parent)) >= bad:
         since = ", ".join(retry.id for retry in ledger.retries(parent))
         return Text(
             f"nothing is left to retry: every row of run {parent.id} is good since {since}.",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from copy import copy
-from typing import Any, Self, cast
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,7 +22,7 @@ from tcb_ops.i18n import Text, plural
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import ORPHANED_RUNS, check_file, damaged, is_damage, open_database, reason
-from tcb_ops.runs.locks import AdvisoryLock
+from tcb_ops.runs.locks import AdvisoryLock, working
 from tcb_ops.runs.queries import (
     earlier_runs,
     ended_between,
@@ -58,7 +59,69 @@ RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """Whose rows were summed up: where pages of a file are mixed up, SQLite takes those of another run along."""
 
 
-class Lookup:
+class RunReader(Protocol):
+    """What a report reads of runs: from the ledger, or from a run merged with its retries. It cannot write.
+
+    Everything that sums up or streams a run's rows raises LedgerDamagedError where not all of them are there.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the ledger is called in messages."""
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a database."""
+
+    def run(self, wanted: str, target: str | None = None) -> RunRecord:
+        """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
+
+    def envs(self, run: RunRecord) -> list[EnvRecord]:
+        """List a run's environments without counting their rows."""
+
+    def rows(
+        self,
+        run: RunRecord,
+        *,
+        outcomes: frozenset[Outcome] | None = None,
+        merchant: str = "",
+        path: str = "",
+        line: int | None = None,
+    ) -> Iterator[RowRecord]:
+        """Stream a run's rows in the order of the list."""
+
+    def counts(self, run: RunRecord) -> dict[Outcome, int]:
+        """Count rows by outcome, without zeros."""
+
+    def tallies(self, run: RunRecord) -> list[Tally]:
+        """Count rows by merchant, environment, outcome and code, most rows first."""
+
+    def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
+        """Read the first rows of an environment that ended without success, in the order of the list."""
+
+    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
+        """Sum up the sizes of the local files of the rows with these outcomes."""
+
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
+        """Return how rows ended over time; empty where no row has ended."""
+
+    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
+        """Return the seconds that the run spent in each phase (`progress.PHASES`)."""
+
+    def previous(self, run: RunRecord) -> RunRecord | None:
+        """Find the finished run that this one can be compared with."""
+
+    def exports(self, run: RunRecord) -> set[str] | None:
+        """Return the SHA-256 of the manifest.json of each report of the run."""
+
+    def worked_on_by(self, run: RunRecord) -> str:
+        """Return who else works on the run at this moment; empty for nobody."""
+
+    def snapshot(self) -> AbstractContextManager[RunReader]:
+        """Read everything as it is at one moment, whatever is written meanwhile."""
+
+
+class LedgerReader:
     """An open ledger, to be asked. Each method reads at one moment; errors are LedgerError with what to do."""
 
     def __init__(self, where: str) -> None:
@@ -76,6 +139,10 @@ class Lookup:
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
         """A lock in the database that whoever uses the ledger sees; None for a file, which has locks beside it."""
         return AdvisoryLock(self._engine, name, self._trouble) if self.file is None else None
+
+    def worked_on_by(self, run: RunRecord) -> str:
+        """Return who else works on a run at this moment, as far as it can be known here; empty for nobody."""
+        return working(self, run.id)
 
     # --- a run ---------------------------------------------------------------------------------------------
 
@@ -155,7 +222,7 @@ class Lookup:
         Raises LedgerDamagedError.
         """
         self.counts(run)
-        self.places(run)
+        self.environments(run)
         if self._engine.dialect.name != "sqlite":
             return
         with self._reading(), closing(self._engine.raw_connection()) as pooled:
@@ -166,7 +233,7 @@ class Lookup:
         if fault:
             raise self._damaged(Text(f"SQLite's check found: {fault}", f"SQLite 检查发现：{fault}"))
 
-    def places(self, run: RunRecord) -> list[EnvRecord]:
+    def environments(self, run: RunRecord) -> list[EnvRecord]:
         """List a run's environments, with their rows and those still pending."""
         pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
         counted = (
@@ -213,7 +280,7 @@ class Lookup:
             check_runs(run, *{record[0] for record in found})
             return [read_row(record, place) for record in found]
 
-    def first_bad(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
+    def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of one environment that ended, but not well, in the order of the list."""
         query = (
             sa.select(rows)
@@ -274,7 +341,7 @@ class Lookup:
         """
         selected = outcomes is not None or merchant or path or line is not None
         if merchant:  # which the index by environment answers
-            self.places(run)
+            self.environments(run)
         elif selected:
             self.counts(run)
         place_of = {place.no: place for place in self.envs(run)}
@@ -302,7 +369,7 @@ class Lookup:
         if not selected:
             self.check_rows(run, found)
 
-    def mended(self, run: RunRecord) -> set[int]:
+    def succeeded_since(self, run: RunRecord) -> set[int]:
         """Lines of a run that one of its retries, or a retry of those, has ended well since."""
         lines: set[int] = set()
         for retry in self.retries(run):
@@ -381,7 +448,7 @@ class Lookup:
         query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
         return int(self._read(query)[0][0])
 
-    def course(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
         """How rows ended over time, in moments of one width from the run's begin to its last end.
 
         Empty where no row has ended. Rows that never began (invalid) are in none.
@@ -404,7 +471,7 @@ class Lookup:
         of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
         return {digest for (digest,) in self._read(of_run)}
 
-    def spent(self, run: RunRecord) -> dict[str, float]:
+    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
         """Seconds of the run by what it waited for (metering.py), over all sittings; empty where nothing was measured."""
         if not self._has_table(spent):
             return {}
@@ -456,7 +523,7 @@ class Lookup:
         if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
             return None
         places = (
-            [(place.no, place.env, place.appid) for place in self.places(run)] for run in (older, newer)
+            [(place.no, place.env, place.appid) for place in self.environments(run)] for run in (older, newer)
         )
         if next(places) != next(places):
             return None

@@ -103,7 +103,7 @@ class LedgerWriter:
                 ends.append(item)
                 continue
             flush(Meter())
-            rows = self._ledger.close_place(self._run, item.place, item.end, item.in_flight)
+            rows = self._ledger.close_environment(self._run, item.place, item.end, item.in_flight)
             committed[item.end.outcome] = committed.get(item.end.outcome, 0) + rows
         flush(spent)
         self._confirm()

@@ -41,7 +41,7 @@ def retry(
     about = {name: getattr(of, name) for name in NewRun.__dataclass_fields__}
     new = NewRun(**about | {"id": run_id, "parent": of.id, "created_at": of.created_at + 60})
     rows = [record.row for record in ledger.rows(of) if record.row.line in ends]
-    run = ledger.plan(new, rows, ledger.places(of))
+    run = ledger.plan(new, rows, ledger.environments(of))
     done = [replace(end, line=line) for line, end in ends.items() if end.outcome is not Outcome.PENDING]
     ledger.record(run, done, Meter(10.0, 3, 2))
     if finished:

@@ -57,7 +57,7 @@ def test_each_row_that_ended_is_in_one_moment(ledger: Ledger) -> None:
         end(4, 1009.9, Outcome.REFUSED, reason=Reason.REFUSED),
         end(5, 1010.0),
     ]
-    moments = ledger.course(a_run(ledger, ends, rows=8), buckets=10)
+    moments = ledger.timeline(a_run(ledger, ends, rows=8), buckets=10)
     assert [moment.at for moment in moments] == pytest.approx([1000.0 + at for at in range(10)])
     assert all(a.until == pytest.approx(b.at) for a, b in pairwise(moments))
     assert [dict(moment.outcomes) for moment in moments] == [
@@ -69,21 +69,21 @@ def test_each_row_that_ended_is_in_one_moment(ledger: Ledger) -> None:
 
 
 def test_without_an_end_there_is_no_course(ledger: Ledger) -> None:
-    assert ledger.course(a_run(ledger, [], rows=3)) == []
+    assert ledger.timeline(a_run(ledger, [], rows=3)) == []
 
 
 def test_one_end_at_the_very_begin_has_a_course(ledger: Ledger) -> None:
-    moments = ledger.course(a_run(ledger, [end(2, 1000.0)], rows=3), buckets=4)
+    moments = ledger.timeline(a_run(ledger, [end(2, 1000.0)], rows=3), buckets=4)
     assert sum(sum(moment.outcomes.values()) for moment in moments) == 1
     assert moments[0].until > moments[0].at
 
 
 def test_a_clock_that_was_set_back_loses_no_row(ledger: Ledger) -> None:
-    moments = ledger.course(a_run(ledger, [end(2, 900.0), end(3, 950.0)], rows=3), buckets=5)
+    moments = ledger.timeline(a_run(ledger, [end(2, 900.0), end(3, 950.0)], rows=3), buckets=5)
     assert sum(sum(moment.outcomes.values()) for moment in moments) == 2
 
 
 def test_the_first_rows_that_are_not_good_come_in_the_order_of_the_list(ledger: Ledger) -> None:
     ends = [end(line, 1001.0, Outcome.FAILED if line % 2 else Outcome.UPLOADED) for line in range(2, 12)]
     run = a_run(ledger, ends, rows=20)
-    assert [record.row.line for record in ledger.first_bad(run, PLACE, 3)] == [1, 3, 5]
+    assert [record.row.line for record in ledger.first_failures(run, PLACE, 3)] == [1, 3, 5]

@@ -21,6 +21,7 @@ from tcb_ops.errors import LedgerError, RunNotFoundError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
 from tcb_ops.simulator import Fault
 
@@ -133,7 +134,7 @@ def test_counts_tallies_places_and_pending_agree(ledger: Ledger) -> None:
         85088,
         2,
     )
-    tea, books = ledger.places(run)
+    tea, books = ledger.environments(run)
     assert (tea.rows, tea.pending, books.rows, books.pending, books.left) == (5, 3, 5, 3, True)
     assert [row.line for row in ledger.pending(run, tea, 0, 2)] == [6, 8]
     assert [row.line for row in ledger.pending(run, tea, 8, 50)] == [10]
@@ -158,7 +159,7 @@ def test_a_closed_place_ends_its_pending_rows_but_those_in_flight(ledger: Ledger
     run = planned(ledger)
     ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Meter())
     stopped = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
-    assert ledger.close_place(run, PLACES[0], stopped, but_lines=[4]) == 3
+    assert ledger.close_environment(run, PLACES[0], stopped, but_lines=[4]) == 3
     outcomes = {record.row.line: record.end.outcome for record in ledger.rows(run, merchant="wxtea")}
     assert outcomes == {
         2: Outcome.UPLOADED,
@@ -479,3 +480,11 @@ def test_a_run_of_links_has_no_headers(ledger: Ledger) -> None:
     run = planned(ledger, [a_row(2, content_type="image/png", cache_control="no-store")], kind=Kind.LINKS)
     (found,) = ledger.rows(run)
     assert (found.row.content_type, found.row.cache_control) == ("", "")
+
+
+def test_a_ledger_can_be_read_as_the_reports_read_a_run(ledger: Ledger) -> None:
+    reader: RunReader = ledger
+    run = planned(ledger)
+    with reader.snapshot() as seen:
+        assert seen.counts(run) == {Outcome.PENDING: 10}
+    assert (reader.worked_on_by(run), reader.phase_seconds(run)) == ("", {})

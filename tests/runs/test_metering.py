@@ -85,7 +85,7 @@ def test_what_was_left_is_not_counted_any_more() -> None:
 
 
 def spent(run: tcb.Run) -> dict[str, float]:
-    return run._ledger.spent(run.record)
+    return run._ledger.phase_seconds(run.record)
 
 
 def links(shop: Shop, **changed: Any) -> tcb.Run:

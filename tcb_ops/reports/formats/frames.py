@@ -135,7 +135,7 @@ def timeline_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.Dat
     import pandas as pd
 
     kinds = [outcome for outcome in Outcome if outcome not in {Outcome.INVALID, Outcome.PENDING}]
-    moments = ledger.course(run)
+    moments = ledger.timeline(run)
     ended = [sum(moment.outcomes.values()) for moment in moments]
     seconds = [moment.until - moment.at for moment in moments]
     columns: dict[str, Any] = {

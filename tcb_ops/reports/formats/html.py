@@ -82,13 +82,13 @@ def page(
     their own, where they are given.
     """
     groups = ledger.tallies(run)
-    counts, spent = counts_of(groups), ledger.spent(run)
+    counts, spent = counts_of(groups), ledger.phase_seconds(run)
     words = Words(settings)
     merchants = by_merchant(groups)
     bad = sum(detail.bad > 0 for detail in merchants)
     listed = next_actions(groups)
     table = heat(groups)
-    drawing = draw(ledger.course(run))
+    drawing = draw(ledger.timeline(run))
     unverified = sum(g.rows for g in groups if g.reason is Reason.UNVERIFIED and g.outcome in GOOD)
     holder = "" if run.finished_at is not None else working(ledger, run.id)
     environment = _environment(words)
