@@ -32,7 +32,7 @@ except ModuleNotFoundError:
         )
     ) from None
 
-from tcb_ops.panels.notebook_panels import Attached, Audits, Links, Reports, Uploads
+from tcb_ops.panels.notebook_panels import AuditPanel, LinksPanel, ReportPanel, RunPanel, UploadPanel
 from tcb_ops.panels.panel import Panel
 
 _Given = ParamSpec("_Given")
@@ -74,7 +74,7 @@ def generate_links(
     lang: str = "en",
 ) -> Panel:
     """Pick a list, see what was read and every problem, issue links into `out` (0600; "" is links.csv)."""
-    return Links(target, paths, where, out, note, lang)
+    return LinksPanel(target, paths, where, out, note, lang)
 
 
 @_of_texts
@@ -88,7 +88,7 @@ def run_uploads(
     lang: str = "en",
 ) -> Panel:
     """Pick a list and the folder of its files, see what would be sent, upload, watch, cancel, go on, retry, export."""
-    return Uploads(target, paths, root, where, lang, note=note, report=report)
+    return UploadPanel(target, paths, root, where, lang, note=note, report=report)
 
 
 @_of_texts
@@ -96,7 +96,7 @@ def audit_errcodes(
     target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = "en"
 ) -> Panel:
     """Ask one link per environment over all merchants; see which cannot work, why, and what to do."""
-    return Audits(target, where, lang, note=note, report=report)
+    return AuditPanel(target, where, lang, note=note, report=report)
 
 
 @_of_texts
@@ -104,7 +104,7 @@ def export_report(
     target: str = "simulator", run: str = "latest", report: str = "", lang: str = "en"
 ) -> Panel:
     """Choose a run, see it, export every format."""
-    return Reports(target, run, lang, report=report)
+    return ReportPanel(target, run, lang, report=report)
 
 
 @_of_texts
@@ -113,4 +113,4 @@ def attach(run: str = "latest", target: str = "", lang: str = "en") -> Panel:
 
     `target` "" is that of the panel that was opened last, "live" where none was.
     """
-    return Attached(target, run, lang)
+    return RunPanel(target, run, lang)

@@ -1,4 +1,4 @@
-"""The brake: before a target that is not on this machine, the number of merchants is typed in."""
+"""The confirmation: before a target that is not on this machine, the number of merchants is typed in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tcb_ops.panels.worker import Worker
 from tcb_ops.run import Run
 
 
-def released(typed: str, merchants: int, *, braked: bool) -> bool:
+def is_confirmed(typed: str, merchants: int, *, live: bool) -> bool:
     """Decide whether a run may begin.
 
     ==================  ==============================  ==========
@@ -28,15 +28,15 @@ def released(typed: str, merchants: int, *, braked: bool) -> bool:
     live                anything else                   no
     ==================  ==============================  ==========
     """
-    return not braked or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
+    return not live or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
 
 
-class Brake(widgets.VBox):
+class LiveConfirmation(widgets.VBox):
     """Shows what is about to be sent where, and asks for the number of merchants. Hidden on this machine."""
 
     def __init__(self, lang: Lang, name: str, changed: Callable[[], None]) -> None:
         self._lang, self._merchants = lang, 0
-        self.braked = False
+        self.live = False
         self.facts = widgets.HTML()
         self.facts.add_class(name)
         self.count = widgets.Text(
@@ -53,10 +53,10 @@ class Brake(widgets.VBox):
     @property
     def off(self) -> bool:
         """Whether the run may begin."""
-        return released(str(self.count.value), self._merchants, braked=self.braked)
+        return is_confirmed(str(self.count.value), self._merchants, live=self.live)
 
     def check(self) -> None:
-        """Raise UsageError where the run may not begin: a click may have been on its way when the brake was asked anew."""
+        """Raise UsageError where the run may not begin: a click may have been on its way when the confirmation was asked anew."""
         if not self.off:
             raise UsageError(
                 Text(
@@ -65,11 +65,11 @@ class Brake(widgets.VBox):
                 )
             )
 
-    def ask(self, facts: Text | None, merchants: int, target: str, *, braked: bool) -> None:
+    def ask(self, facts: Text | None, merchants: int, target: str, *, live: bool) -> None:
         """Ask anew, for other facts; None when there is nothing to begin."""
-        self.braked, self._merchants = braked, merchants
+        self.live, self._merchants = live, merchants
         self.count.value = ""
-        self.layout.display = "" if braked and facts is not None else "none"
+        self.layout.display = "" if live and facts is not None else "none"
         if facts is not None:
             asked = Text(
                 f"LIVE: {target}\n{facts.en}\nType the number of merchants ({merchants}) to enable the button.",
@@ -89,48 +89,50 @@ def rest_of(run: Run, outcomes: frozenset[Outcome]) -> tuple[int, int, int]:
 
 
 class ActionButton(widgets.VBox):
-    """A button that is there while a run has rows for it, behind a brake of its own. `name` is the button's class."""
+    """A button that is there while a run has rows for it, behind a confirmation of its own. `name` is the button's class."""
 
     def __init__(
         self,
-        voice: Worker,
-        desk: PanelContext,
+        worker: Worker,
+        context: PanelContext,
         label: Text,
         name: str,
         do: Callable[[], None],
         *,
         armed: Callable[[], None],
     ) -> None:
-        """`armed` is called when what is typed into the brake has changed."""
-        self._desk = desk
-        self.brake = Brake(voice.lang, f"{name}-brake", armed)
+        """`armed` is called when what is typed into the confirmation has changed."""
+        self._context = context
+        self.confirmation = LiveConfirmation(worker.lang, f"{name}-confirm", armed)
         self.button = widgets.Button(
-            description=label.of(voice.lang), layout={"width": "auto", "align_self": "flex-start"}
+            description=label.of(worker.lang), layout={"width": "auto", "align_self": "flex-start"}
         )
         self.button.add_class(name)
-        self.button.on_click(lambda _: voice.start(do))
-        super().__init__([self.brake, self.button])
+        self.button.on_click(lambda _: worker.start(do))
+        super().__init__([self.confirmation, self.button])
         self.layout.display = "none"
 
     def offer(self, run: Run | None, outcomes: frozenset[Outcome], *, even_without: bool = False) -> None:
         """Offer it for a run's rows with these outcomes, `even_without` any; None takes it back."""
         rows, merchants, envs = rest_of(run, outcomes) if run is not None else (0, 0, 0)
         offered = run is not None and (rows > 0 or even_without)
-        desk = self._desk
-        uploads = run is not None and offered and desk.braked and run.record.kind == Kind.UPLOAD
+        context = self._context
+        uploads = run is not None and offered and context.live and run.record.kind == Kind.UPLOAD
         size = f", {format_size(run.planned_bytes(outcomes))}" if run is not None and uploads else ""
         what = Text("file", "个文件") if uploads else Text("row", "行")
         facts = Text(
             f"{plural(rows, what.en)}, {plural(merchants, 'merchant')}, {plural(envs, 'environment')}{size}",
             f"{rows:,} {what.zh}，{merchants:,} 个商户，{envs:,} 个环境{size.replace(', ', '，')}",
         )
-        self.brake.ask(facts if offered else None, merchants, desk.settings.api_base, braked=desk.braked)
+        self.confirmation.ask(
+            facts if offered else None, merchants, context.settings.api_base, live=context.live
+        )
         self.layout.display = "" if offered else "none"
 
     def arm(self, *, busy: bool) -> None:
         """Enable the button where it may be pressed."""
-        self.button.disabled = busy or not self.brake.off
+        self.button.disabled = busy or not self.confirmation.off
 
     def check(self) -> None:
-        """Raise UsageError where the brake holds."""
-        self.brake.check()
+        """Raise UsageError where the confirmation holds."""
+        self.confirmation.check()

@@ -13,7 +13,7 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings
 
 TARGETS = ("simulator", "live")
-GENTLE = 5.0
+GENTLE_RATE = 5.0
 """Link calls a second per merchant that the gentle pace allows."""
 
 
@@ -23,34 +23,34 @@ class PanelContext:
 
     settings: Settings
     merchants: Merchants
-    practising: bool
+    simulated: bool
     selection: str
     """The part of the merchants that is meant, as runs keep it."""
 
     @property
-    def braked(self) -> bool:
+    def live(self) -> bool:
         """Whether somebody has to say that this is meant: the target is not on this machine."""
         return not self.settings.on_loopback
 
     def pace(self, *, gentle: bool = False) -> RunLimits:
         """How hard a run may press. Practice does not wait as long as a real platform makes one wait."""
-        rate = GENTLE if gentle else None
+        rate = GENTLE_RATE if gentle else None
         return (
             RunLimits(rate=rate, backoff=0.05, slow_wait=0.3, patience=10)
-            if self.practising
+            if self.simulated
             else RunLimits(rate=rate)
         )
 
     def place(self, given: str, usual: str) -> Path:
         """Where a headless run's file goes: where it was told to; in practice out of the way."""
-        if given or not self.practising:
+        if given or not self.simulated:
             return Path(given or usual)
         return Path(self.settings.ledger).parent / usual
 
     def where_to(self) -> Text:
         """One line: what this panel's calls reach."""
         merchants = len({merchant.appid for merchant in self.merchants})
-        if self.practising:
+        if self.simulated:
             return Text(
                 f"practice on this machine, sample data: {plural(merchants, 'merchant')}. Nothing reaches WeChat.",
                 f"本机演练，样例数据：{merchants:,} 个商户。不会有任何内容到达微信。",
@@ -59,7 +59,7 @@ class PanelContext:
         return Text(f"{where}: {plural(merchants, 'merchant')}", f"{where}：{merchants:,} 个商户")
 
 
-def open_desk(target: str, where: str, lang: Lang) -> PanelContext:
+def open_context(target: str, where: str, lang: Lang) -> PanelContext:
     """Read the settings and the merchants. Raises TcbOpsError, each with what to do.
 
     `target` "" is that of the panel that was opened last. Calls of the library that name no settings follow this panel
@@ -77,12 +77,12 @@ def open_desk(target: str, where: str, lang: Lang) -> PanelContext:
                 f'target = "{target}"：演练请写 "simulator"，使用 tcb-ops.toml 的目标请写 "live"。',
             )
         )
-    practising = target == "simulator"
-    settings = practice(lang) if practising else load_settings(options={"lang": lang})
-    practise_with(settings if practising else None)
+    simulated = target == "simulator"
+    settings = practice(lang) if simulated else load_settings(options={"lang": lang})
+    practise_with(settings if simulated else None)
     items = [item.strip() for item in where.split(";") if item.strip()]
     selection = "; ".join(f"where {item}" for item in sorted(items))
-    return PanelContext(settings, read_merchants(settings.merchants, items), practising, selection)
+    return PanelContext(settings, read_merchants(settings.merchants, items), simulated, selection)
 
 
 def size_of(file: Path) -> str:

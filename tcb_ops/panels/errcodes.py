@@ -52,11 +52,11 @@ def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
     return heading(title) + drawn
 
 
-class Codes(widgets.VBox):
+class ErrcodeTable(widgets.VBox):
     """The errcode table of a run, and its rows by code and merchant."""
 
-    def __init__(self, voice: Worker) -> None:
-        self._voice, self._lang = voice, voice.lang
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._lang = worker, worker.lang
         self._run: Run | None = None
         self._causes: list[Cause] = []
         self.table = widgets.HTML()
@@ -74,7 +74,7 @@ class Codes(widgets.VBox):
         self._run = None  # while the choices change, nothing is looked up
         self.layout.display = "" if causes else "none"
         self._causes = causes
-        groups = [replace(group, action=self._voice.here(group.action)) for group in by_code(causes)]
+        groups = [replace(group, action=self._worker.here(group.action)) for group in by_code(causes)]
         more = beyond(group.action for group in groups)
         self.table.value = render_codes(groups, self._lang) + (
             f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
@@ -113,7 +113,7 @@ class Codes(widgets.VBox):
             description=label.of(self._lang), layout={"width": "24rem"}, style={"description_width": "7rem"}
         )
         choice.add_class(name)
-        choice.observe(lambda _: self._voice.guarded(chosen), "value")
+        choice.observe(lambda _: self._worker.guarded(chosen), "value")
         return choice
 
     def _drill(self) -> None:

@@ -51,15 +51,15 @@ def file_links(folder: Path, lang: Lang) -> str:
 class Export(widgets.VBox):
     """The export button, and what it wrote."""
 
-    def __init__(self, voice: Worker, report: str = "") -> None:
-        self._voice, self._report = voice, report
+    def __init__(self, worker: Worker, report: str = "") -> None:
+        self._worker, self._report = worker, report
         self._run: Run | None = None
         self.button = widgets.Button(
-            description=Text("Export every format", "导出全部格式").of(voice.lang),
+            description=Text("Export every format", "导出全部格式").of(worker.lang),
             layout={"width": "auto", "align_self": "flex-start"},
         )
         self.button.add_class("op-export")
-        self.button.on_click(lambda _: voice.start(self._export))
+        self.button.on_click(lambda _: worker.start(self._export))
         self.files = widgets.Output()
         self.files.add_class("op-files")
         super().__init__([self.button, self.files])
@@ -80,7 +80,7 @@ class Export(widgets.VBox):
                 "output_type": "display_data",
                 "data": {
                     "text/plain": str(folder),
-                    "text/html": file_links(folder, self._voice.lang),
+                    "text/html": file_links(folder, self._worker.lang),
                 },
                 "metadata": {},
             },
@@ -91,8 +91,8 @@ class Export(widgets.VBox):
         run = self._run
         if run is None:
             raise UsageError(Text("There is no run to export yet.", "还没有可导出的任务。"))
-        self._voice.say(Text(f"Exporting run {run.id} …", f"正在导出任务 {run.id} ……"))
+        self._worker.say(Text(f"Exporting run {run.id} …", f"正在导出任务 {run.id} ……"))
         folder = self.put(run, Path(self._report) if self._report else Path("reports") / run.id)
-        self._voice.say(
+        self._worker.say(
             Text(f"Run {run.id} is exported to {folder}.", f"任务 {run.id} 已导出到 {folder}。"), "good"
         )

@@ -11,11 +11,11 @@ from tcb_ops.panels.html import esc, table
 from tcb_ops.reports.explanations import OUTCOMES, why
 from tcb_ops.runs.records import Tally
 
-GRID_LINES = 400
+MERCHANTS_SHOWN = 400
 """Merchants that the grid shows; the rest is counted, and stands in the report."""
 _HEADS = (
     Text("Merchant", "商户"),
-    Text("State", "状态"),
+    Text("RunState", "状态"),
     Text("Rows", "行数"),
     Text("Progress", "进度"),
     Text("Good", "成功"),
@@ -26,7 +26,7 @@ _HEADS = (
 
 
 @dataclass(slots=True)
-class Line:
+class MerchantLine:
     """One merchant (appid) of a run."""
 
     appid: str
@@ -43,11 +43,11 @@ class Line:
         return self.good + self.bad + self.todo
 
 
-def lines_of(tallies: Iterable[Tally]) -> list[Line]:
+def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
     """Sum tallies up by merchant; those with rows that are not good first, most of them first, then by name."""
-    lines: dict[str, Line] = {}
+    lines: dict[str, MerchantLine] = {}
     for tally in tallies:
-        line = lines.setdefault(tally.appid, Line(tally.appid, tally.merchant))
+        line = lines.setdefault(tally.appid, MerchantLine(tally.appid, tally.merchant))
         line.outcomes[tally.outcome] = line.outcomes.get(tally.outcome, 0) + tally.rows
         if tally.outcome is Outcome.PENDING:
             line.todo += tally.rows
@@ -61,7 +61,7 @@ def lines_of(tallies: Iterable[Tally]) -> list[Line]:
     return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
 
 
-def state_of(line: Line, *, going: bool) -> Text:
+def merchant_state(line: MerchantLine, *, going: bool) -> Text:
     """Say how a merchant stands.
 
     =========================  ==========  ==========================
@@ -80,13 +80,13 @@ def state_of(line: Line, *, going: bool) -> Text:
     return Text("working", "进行中") if going else Text("stopped", "已中断")
 
 
-def render_grid(lines: Sequence[Line], lang: Lang, *, going: bool) -> str:
+def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, going: bool) -> str:
     """Draw the grid."""
-    shown = lines[:GRID_LINES]
+    shown = lines[:MERCHANTS_SHOWN]
     rows = [
         (
             f'<span class="op-name">{esc(line.merchant)}</span>',
-            state_of(line, going=going).of(lang),
+            merchant_state(line, going=going).of(lang),
             line.rows,
             _bar(line),
             line.good,
@@ -107,13 +107,13 @@ def render_grid(lines: Sequence[Line], lang: Lang, *, going: bool) -> str:
     return drawn
 
 
-def _bar(line: Line) -> str:
+def _bar(line: MerchantLine) -> str:
     """Good and not good as shares of a bar; the numbers beside it say the same."""
     good, bad = (100 * part / line.rows for part in (line.good, line.bad))
     return f'<span class="op-bar" aria-hidden="true"><i class="g" style="width:{good:.0f}%"></i><i class="b" style="width:{bad:.0f}%"></i></span>'
 
 
-def _whys(line: Line, lang: Lang) -> str:
+def _whys(line: MerchantLine, lang: Lang) -> str:
     codes = sorted(line.codes.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{code} × {rows:,}" for code, rows in codes[:3]]
     if not parts and line.outcomes.get(Outcome.UNCHANGED):

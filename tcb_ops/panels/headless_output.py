@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome
 from tcb_ops.panels.errcodes import render_codes
-from tcb_ops.panels.grid import lines_of, render_grid
+from tcb_ops.panels.grid import merchant_lines, render_grid
 from tcb_ops.panels.html import heading
 from tcb_ops.reports.errcode_table import by_code, render_errcodes
 from tcb_ops.run import Run
@@ -26,24 +26,24 @@ WIDE = 100
 """Columns of what is printed: it ends in a mail or a log more often than on a terminal."""
 
 
-def told_to() -> Path | None:
+def result_file() -> Path | None:
     """The file that is told; None where nobody asks."""
     file = os.environ.get(HEADLESS_RESULT)
     return Path(file) if file else None
 
 
-def screen_of_run(run: Run, lang: Lang) -> list[RenderableType]:
+def terminal_output(run: Run, lang: Lang) -> list[RenderableType]:
     """What a terminal shows of a run beside its verdict: what went wrong, and what to do."""
     causes = run.cause_list()
     return [render_errcodes(causes, lang)] if causes else []
 
 
-def page_of_run(run: Run, lang: Lang) -> str:
+def page_html(run: Run, lang: Lang) -> str:
     """What a page shows of it: what went wrong and what to do, then every merchant."""
     causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
     codes = render_codes(by_code(causes), lang) if causes else ""
     title = Text("Merchants", "各商户").of(lang)
-    return f"{codes}{heading(title)}{render_grid(lines_of(run.tallies()), lang, going=False)}"
+    return f"{codes}{heading(title)}{render_grid(merchant_lines(run.tallies()), lang, going=False)}"
 
 
 def tell(

@@ -89,22 +89,22 @@ def _fact(count: int, noun: str, zh: str) -> tuple[str, Text]:
     return number, Text(nouns, zh)
 
 
-class Listed(widgets.VBox):
+class ListReader(widgets.VBox):
     """The part of a panel that picks a list (and a root, for uploads) and checks it. `batch` is what can be run."""
 
     def __init__(
         self,
-        voice: Worker,
-        desk: PanelContext,
+        worker: Worker,
+        context: PanelContext,
         paths: str,
         *,
         root: str | None,
         changed: Callable[[], None],
     ) -> None:
         """`root` None: local files are not looked at."""
-        self._voice, self._desk, self._lang, self._changed = voice, desk, voice.lang, changed
+        self._worker, self._context, self._lang, self._changed = worker, context, worker.lang, changed
         self._uploads = root is not None
-        if not paths and desk.practising:
+        if not paths and context.simulated:
             paths, root = str(PATHS), str(FILES) if root == "" else root
         self.batch: Batch | None = None
         self._problems: Sequence[Problem] = ()
@@ -113,11 +113,11 @@ class Listed(widgets.VBox):
         def again() -> None:
             self._clear()  # at once: what was read is not what is picked now
             self._changed()
-            voice.start(self.read, waits=True)
+            worker.start(self.read, waits=True)
 
-        self.paths = Picker(voice, "op-list", Text("Path list", "路径清单"), path=paths, picked=again)
+        self.paths = Picker(worker, "op-list", Text("Path list", "路径清单"), path=paths, picked=again)
         self.root = Picker(
-            voice, "op-root", Text("Local files", "本地文件夹"), endings=(), path=root or "", picked=again
+            worker, "op-root", Text("Local files", "本地文件夹"), endings=(), path=root or "", picked=again
         )
         self.root.text.placeholder = Text("the list's own folder", "清单所在文件夹").of(lang)
         self.check = _button(Text("Check", "检查").of(lang), "op-check")
@@ -130,13 +130,13 @@ class Listed(widgets.VBox):
             layout={"width": "auto", "align_self": "flex-start"},
         )
         self.skip.add_class("op-skip")
-        self.skip.observe(lambda _: voice.guarded(again), "value")
+        self.skip.observe(lambda _: worker.guarded(again), "value")
         self.told = widgets.HTML()
         self.told.add_class("op-read")
         self.problems = widgets.HTML(layout={"max_height": "20rem", "overflow": "auto"}, tabbable=True)
         self.problems.add_class("op-problems")
         self.fixme = _button(Text("Write a fix-me CSV", "生成待修正 CSV").of(lang), "op-fixme")
-        self.fixme.on_click(lambda _: voice.start(self._write_fixme))
+        self.fixme.on_click(lambda _: worker.start(self._write_fixme))
         self.plan = widgets.HTML()
         self.plan.add_class("op-plan")
         title = widgets.HTML(heading(Text("1 · The list", "1 · 清单").of(lang)))
@@ -160,13 +160,15 @@ class Listed(widgets.VBox):
         self._changed()
         source = self.paths.path
         if not source:
-            self._voice.say(Text("Pick a path list: CSV, TSV or XLSX.", "请选择路径清单：CSV、TSV 或 XLSX。"))
+            self._worker.say(
+                Text("Pick a path list: CSV, TSV or XLSX.", "请选择路径清单：CSV、TSV 或 XLSX。")
+            )
             return
-        self._voice.say(Text(f"Checking {source} …", f"正在检查 {source} ……"))
+        self._worker.say(Text(f"Checking {source} …", f"正在检查 {source} ……"))
         root = (self.root.path or str(Path(source).parent)) if self._uploads else None
         try:
             batch = read_paths(
-                source, self._desk.merchants, root, on_bad="skip" if self.skip.value else "refuse"
+                source, self._context.merchants, root, on_bad="skip" if self.skip.value else "refuse"
             )
         except InputError as error:
             self._show(error.problems)
@@ -177,19 +179,19 @@ class Listed(widgets.VBox):
         self.batch = batch
         self._show(batch.problems)
         told = [batch.decided, *batch.warnings]
-        self.told.value = "".join(f"<p>{esc(self._voice.here(text).of(self._lang))}</p>" for text in told)
+        self.told.value = "".join(f"<p>{esc(self._worker.here(text).of(self._lang))}</p>" for text in told)
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
         ready = Text(f"Ready. {facts_line(batch).en}.", f"已就绪。{facts_line(batch).zh}。")
-        again = done_before(batch, self._desk.settings, self.selection) if self._uploads else None
+        again = done_before(batch, self._context.settings, self.selection) if self._uploads else None
         if again is not None:
             ready = Text(f"{ready.en} {again.en}", f"{ready.zh}{again.zh}")
-        self._voice.say(ready)
+        self._worker.say(ready)
         self._changed()
 
     @property
     def selection(self) -> str:
         """What tells runs over other parts of the list apart."""
-        return self._desk.selection
+        return self._context.selection
 
     def _clear(self) -> None:
         self.batch, self._problems = None, ()
@@ -200,7 +202,7 @@ class Listed(widgets.VBox):
 
     def _show(self, problems: Sequence[Problem]) -> None:
         self._problems = problems
-        here = [replace(p, fix=self._voice.here(p.fix)) for p in islice(problems, PROBLEMS_SHOWN)]
+        here = [replace(p, fix=self._worker.here(p.fix)) for p in islice(problems, PROBLEMS_SHOWN)]
         more = beyond(problem.fix for problem in here)
         self.problems.value = render_problems(here, self._lang, len(problems)) + (
             f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
@@ -218,7 +220,7 @@ class Listed(widgets.VBox):
                     "这些是整个文件的问题，没有可修正的行。",
                 )
             )
-        self._voice.say(
+        self._worker.say(
             Text(
                 f"{written:,} rows are in {dest}: fix them there, then pick that file.",
                 f"{written:,} 行已写入 {dest}：请在其中修正，然后选择该文件。",

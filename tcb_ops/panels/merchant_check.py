@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
-from tcb_ops import api as doors
+from tcb_ops import api
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.merchants.status import MerchantState
 from tcb_ops.merchants.status_table import verdict
@@ -64,17 +64,17 @@ def _word(known: bool | None) -> Text:
     return Text("yes", "是") if known else Text("no", "否")
 
 
-class Standing(widgets.VBox):
+class MerchantCheck(widgets.VBox):
     """The button that looks at the merchants, and what was seen. It asks the platform, and sends no file."""
 
-    def __init__(self, voice: Worker, desk: PanelContext) -> None:
-        self._voice, self._desk = voice, desk
+    def __init__(self, worker: Worker, context: PanelContext) -> None:
+        self._worker, self._context = worker, context
         self.button = widgets.Button(
-            description=Text("Check merchants and tokens", "检查商户与令牌").of(voice.lang),
+            description=Text("Check merchants and tokens", "检查商户与令牌").of(worker.lang),
             layout={"width": "auto", "align_self": "flex-start"},
         )
         self.button.add_class("op-merchants")
-        self.button.on_click(lambda _: voice.start(self._look))
+        self.button.on_click(lambda _: worker.start(self._look))
         self.states = widgets.HTML(
             layout={"max_height": "24rem", "overflow": "auto", "display": "none"}, tabbable=True
         )
@@ -82,14 +82,18 @@ class Standing(widgets.VBox):
         super().__init__([self.button, self.states])
 
     def _look(self) -> None:
-        voice = self._voice
-        voice.say(Text("Asking about the merchants …", "正在查询各商户 ……"))
+        worker = self._worker
+        worker.say(Text("Asking about the merchants …", "正在查询各商户 ……"))
 
         def progress(done: int, everybody: int) -> None:
-            voice.say(Text(f"Asked about {done:,} of {everybody:,} …", f"已查询 {done:,} / {everybody:,} ……"))
+            worker.say(
+                Text(f"Asked about {done:,} of {everybody:,} …", f"已查询 {done:,} / {everybody:,} ……")
+            )
 
-        states = doors.check_merchants(self._desk.merchants, settings=self._desk.settings, progress=progress)
-        self.states.value = render_states(states, voice.lang)
+        states = api.check_merchants(
+            self._context.merchants, settings=self._context.settings, progress=progress
+        )
+        self.states.value = render_states(states, worker.lang)
         self.states.layout.display = ""
         good = all(state.works or state.merchant.left for state in states)
-        voice.say(verdict(states), "good" if good else "bad")
+        worker.say(verdict(states), "good" if good else "bad")

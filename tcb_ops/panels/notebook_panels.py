@@ -7,17 +7,17 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from tcb_ops import api as doors
+from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Kind
 from tcb_ops.panels.html import heading, said
-from tcb_ops.panels.list_reader import Listed
+from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.naming import LINKS_GO_TO, REPORT
-from tcb_ops.panels.panel import NotYet, Panel
-from tcb_ops.panels.run_browser import Runs
-from tcb_ops.panels.run_form import LaunchPanel
+from tcb_ops.panels.panel import Panel, Placeholder
+from tcb_ops.panels.run_browser import RunBrowser
+from tcb_ops.panels.run_form import RunForm
 from tcb_ops.preflight import facts_line, short_life
 from tcb_ops.reports.formats.terminal import render_diff
 from tcb_ops.run import Run
@@ -25,7 +25,7 @@ from tcb_ops.run_handle import RunHandle
 from tcb_ops.sample import FILES, PATHS
 
 
-class _Listing(LaunchPanel):
+class ListPanel(RunForm):
     """A panel whose run works on a list."""
 
     def __init__(
@@ -35,28 +35,30 @@ class _Listing(LaunchPanel):
         super().__init__(target, where, lang, note=note, report=report)
 
     def _pick(self) -> list[Any]:
-        self.listed = Listed(self.voice, self.desk, self._paths, root=self._root, changed=self._changed)
-        return [self.listed]
+        self.list_reader = ListReader(
+            self.worker, self.context, self._paths, root=self._root, changed=self._changed
+        )
+        return [self.list_reader]
 
     def _prepare(self) -> None:
-        self.listed.read()
+        self.list_reader.read()
 
     def _facts(self) -> tuple[Text, int] | None:
-        batch = self.listed.batch
+        batch = self.list_reader.batch
         return (facts_line(batch), batch.merchants_count) if batch is not None else None
 
     def _batch(self) -> Batch:
-        if self.listed.batch is None:
+        if self.list_reader.batch is None:
             raise UsageError(
                 Text(
                     'There is no list: pick one, or set the parameter paths = "…".',
                     '没有清单：请选择清单，或设置参数 paths = "…"。',
                 )
             )
-        return self.listed.batch
+        return self.list_reader.batch
 
 
-class Links(_Listing):
+class LinksPanel(ListPanel):
     """Pick a list, see what was read and every problem, issue links."""
 
     kind, label = Kind.LINKS, Text("Issue links", "取链接")
@@ -81,7 +83,7 @@ class Links(_Listing):
 
     def _parts(self) -> list[Any]:
         parts = super()._parts()
-        self.pace.observe(lambda _: self.voice.guarded(self._tell_life), "value")
+        self.pace.observe(lambda _: self.worker.guarded(self._tell_life), "value")
         return parts
 
     def _beside_pace(self) -> list[Any]:
@@ -93,28 +95,28 @@ class Links(_Listing):
 
     def _tell_life(self) -> None:
         """Where links will have run out before the last is there, say so beside the pace."""
-        batch = self.listed.batch
-        short = short_life(batch, self.desk.pace(gentle=self.pace.value)) if batch is not None else None
+        batch = self.list_reader.batch
+        short = short_life(batch, self.context.pace(gentle=self.pace.value)) if batch is not None else None
         self.life.value = said(short.of(self.lang), "bad") if short is not None else ""
 
     def _begin(self, **options: Any) -> RunHandle:
-        return doors.start_links(self._batch(), out=Path(self.out.value), **options)
+        return api.start_links(self._batch(), out=Path(self.out.value), **options)
 
     def _headless(self, **options: Any) -> RunHandle:
-        return doors.start_links(self._batch(), out=self.desk.place(self._out, "links.csv"), **options)
+        return api.start_links(self._batch(), out=self.context.place(self._out, "links.csv"), **options)
 
 
-class Uploads(_Listing):
+class UploadPanel(ListPanel):
     """Pick a list and a root, see the plan, upload, watch."""
 
     kind, label = Kind.UPLOAD, Text("Upload", "上传")
     title = Text("Uploads", "上传文件")
 
     def _begin(self, **options: Any) -> RunHandle:
-        return doors.start_upload(self._batch(), **options)
+        return api.start_upload(self._batch(), **options)
 
 
-class Audits(LaunchPanel):
+class AuditPanel(RunForm):
     """Audit all merchants."""
 
     kind, label = Kind.AUDIT, Text("Audit", "巡检")
@@ -126,11 +128,11 @@ class Audits(LaunchPanel):
             "This is the first audit of this target: there is none to compare with.",
             "这是该目标的第一次巡检：没有可对比的结果。",
         )
-        return self._of_run(lambda run: run.changes() or NotYet(first, self.lang))
+        return self._of_run(lambda run: run.changes() or Placeholder(first, self.lang))
 
     def history(self) -> Any:
         """Errcodes by day and merchant over the ledger's runs of this target: a plot and a table."""
-        return doors.history(settings=self.desk.settings)
+        return api.history(settings=self.context.settings)
 
     def _parts(self) -> list[Any]:
         self.changed = widgets.HTML()
@@ -157,10 +159,10 @@ class Audits(LaunchPanel):
     def _prepare(self) -> None:
         facts, _ = self._facts()
         self._changed()
-        self.voice.say(Text(f"Ready. {facts.en}.", f"已就绪。{facts.zh}。"))
+        self.worker.say(Text(f"Ready. {facts.en}.", f"已就绪。{facts.zh}。"))
 
     def _facts(self) -> tuple[Text, int]:
-        lines = self.desk.merchants
+        lines = self.context.merchants
         merchants = len({merchant.appid for merchant in lines})
         facts = Text(
             f"{plural(merchants, 'merchant')}, {plural(len(lines), 'environment')}, a call each; no file is sent",
@@ -169,10 +171,10 @@ class Audits(LaunchPanel):
         return facts, merchants
 
     def _begin(self, **options: Any) -> RunHandle:
-        return doors.start_audit(self.desk.merchants, **options)
+        return api.start_audit(self.context.merchants, **options)
 
 
-class Attached(Panel):
+class RunPanel(Panel):
     """Any run: going on here or elsewhere, cut off, or finished."""
 
     out_here: Text | None = None
@@ -185,12 +187,12 @@ class Attached(Panel):
         return Text("Run report", "任务报告")
 
     def _parts(self) -> list[Any]:
-        self.runs = Runs(self.voice, self.desk, None, self.watched.attach)
-        return [self.runs, widgets.HBox([self.watched.stop]), self.voice.line, self.watched]
+        self.runs = RunBrowser(self.worker, self.context, None, self.monitor.attach)
+        return [self.runs, widgets.HBox([self.monitor.stop]), self.worker.line, self.monitor]
 
     def _open(self) -> None:
         self.runs.refresh()
-        self.watched.attach(self._wanted)
+        self.monitor.attach(self._wanted)
         self.runs.choose(self.run)
 
     def _ended(self, run: Run) -> None:  # noqa: ARG002  the list says of each run how it stands
@@ -210,14 +212,14 @@ class Attached(Panel):
         return 0
 
 
-class Reports(Attached):
+class ReportPanel(RunPanel):
     """Choose a run, see it, export every format. In practice there is one to choose."""
 
     out_here = REPORT
 
     def _open(self) -> None:
-        if self.desk.practising and not self.runs.refresh():
-            self.voice.say(Text("Making a run to look at …", "正在生成供查看的演练任务 ……"))
-            with read_paths(PATHS, self.desk.merchants, FILES) as batch:
-                doors.upload(batch, settings=self.desk.settings, limits=self.desk.pace())
+        if self.context.simulated and not self.runs.refresh():
+            self.worker.say(Text("Making a run to look at …", "正在生成供查看的演练任务 ……"))
+            with read_paths(PATHS, self.context.merchants, FILES) as batch:
+                api.upload(batch, settings=self.context.settings, limits=self.context.pace())
         super()._open()

@@ -1,4 +1,4 @@
-"""What the notebooks' panels have in common: a desk, a voice, a run that is shown, and the tables of it."""
+"""What the notebooks' panels have in common: a context, a worker, a run that is shown, and the tables of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind
 from tcb_ops.notebooks.practice import in_jupyter_session
-from tcb_ops.panels.context import PanelContext, open_desk
-from tcb_ops.panels.headless_output import page_of_run, screen_of_run, tell, told_to
+from tcb_ops.panels.context import PanelContext, open_context
+from tcb_ops.panels.headless_output import page_html, result_file, tell, terminal_output
 from tcb_ops.panels.html import STYLE, esc, said
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.naming import REPORT
-from tcb_ops.panels.run_browser import Runs
+from tcb_ops.panels.run_browser import RunBrowser
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.panels.worker import Worker
 from tcb_ops.preflight import ran_out
@@ -50,7 +50,7 @@ def _left_alone(run: Run) -> Text:
     )
 
 
-class NotYet:
+class Placeholder:
     """A sentence, where there is nothing to tabulate yet."""
 
     def __init__(self, text: Text, lang: Lang) -> None:
@@ -66,7 +66,7 @@ class NotYet:
 class Panel:
     """A notebook's panel: shows itself as a cell's value. Trouble while it opens is shown, not raised."""
 
-    runs: Runs
+    runs: RunBrowser
     """The earlier runs; among the panel's parts."""
     out_here: Text | None = REPORT
     """What the panel calls the command line's `--out`."""
@@ -75,22 +75,22 @@ class Panel:
         known = {str(one) for one in Lang}
         self.lang = Lang(lang) if lang in known else Lang.EN
         self.note, self.report = note, report
-        self.voice = Worker(self.lang, self.out_here)
+        self.worker = Worker(self.lang, self.out_here)
         self.error: TcbOpsError | None = None
         """Why nothing can be done here, where that is so."""
-        self._desk: PanelContext | None = None
-        self._watched: RunMonitor | None = None
-        self.view = widgets.VBox([widgets.HTML(STYLE), self.voice.line])
+        self._context: PanelContext | None = None
+        self._monitor: RunMonitor | None = None
+        self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line])
         self.view.add_class("op-panel")
         try:
             if lang not in known:
                 raise UsageError(
                     Text(f'lang = "{lang}": write "en" or "zh".', f'lang = "{lang}"：请写 "en" 或 "zh"。')
                 )
-            self._desk = open_desk(target, where, self.lang)
-            self._watched = RunMonitor(
-                self.voice,
-                self._desk,
+            self._context = open_context(target, where, self.lang)
+            self._monitor = RunMonitor(
+                self.worker,
+                self._context,
                 report=report,
                 changed=self._arm,
                 ended=self._ended,
@@ -99,18 +99,18 @@ class Panel:
             parts = self._parts()
         except TcbOpsError as error:
             self.error = error
-            self.voice.trouble(error)
+            self.worker.trouble(error)
             return
-        leads = widgets.HTML(f'<p class="op-quiet">{esc(self._desk.where_to().of(self.lang))}</p>')
+        leads = widgets.HTML(f'<p class="op-quiet">{esc(self._context.where_to().of(self.lang))}</p>')
         leads.add_class("op-target")
         self.view.children = [self.view.children[0], leads, *parts]
-        self.voice.tells = self._arm
-        self.voice.start(self._open)
+        self.worker.tells = self._arm
+        self.worker.start(self._open)
 
     # --- what a panel is made of --------------------------------------------------------------------------------
 
     def _parts(self) -> list[Any]:
-        """Build the parts, from top to bottom; `voice.line` and `watched` are among them."""
+        """Build the parts, from top to bottom; `worker.line` and `monitor` are among them."""
         raise NotImplementedError
 
     def _open(self) -> None:
@@ -126,32 +126,32 @@ class Panel:
 
     def _arm(self) -> None:
         """Enable the buttons that may be pressed now."""
-        self.watched.arm()
+        self.monitor.arm()
 
     def _work(self) -> Run:
         """Do headlessly what the panel is for."""
         raise NotImplementedError
 
     @property
-    def desk(self) -> PanelContext:
+    def context(self) -> PanelContext:
         """Where the panel works. Raises what kept it from opening."""
-        if self._desk is None:
+        if self._context is None:
             raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))
-        return self._desk
+        return self._context
 
     @property
-    def watched(self) -> RunMonitor:
+    def monitor(self) -> RunMonitor:
         """The part that shows a run."""
-        if self._watched is None:
+        if self._monitor is None:
             raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))
-        return self._watched
+        return self._monitor
 
     # --- what a notebook asks -----------------------------------------------------------------------------------
 
     @property
     def run(self) -> Run | None:
         """The run that is shown."""
-        return self._watched.run if self._watched is not None else None
+        return self._monitor.run if self._monitor is not None else None
 
     def run_now(self, wanted: bool = False) -> None:
         """Do headlessly what the panel is for: in practice always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
@@ -159,7 +159,7 @@ class Panel:
         Where the panel shows a run already, finished or not, nothing is begun unless `wanted`. Raises TcbOpsError, with all there is to
         say; Ctrl-C ends a run tidily.
         """
-        file = told_to()
+        file = result_file()
         try:
             if not isinstance(wanted, bool):  # "false" is true to Python, and this is what sends live
                 raise UsageError(
@@ -169,23 +169,23 @@ class Panel:
                     )
                 )
             wanted = wanted or os.environ.get(RUN_NOW) == "1"
-            desk = self.desk
-            self.voice.settle()
+            context = self.context
+            self.worker.settle()
             shown = self._shown_before()
-            if not wanted and (not desk.practising or shown is not None):
+            if not wanted and (not context.simulated or shown is not None):
                 if file is not None:
                     tell(
                         file,
                         run=None,
                         report=None,
                         code=0,
-                        text=_left_alone(shown) if desk.practising and shown is not None else _NOT_ASKED,
+                        text=_left_alone(shown) if context.simulated and shown is not None else _NOT_ASKED,
                         title=self._title().of(self.lang),
                     )
                 return
             run = self._work()
             folder = self._export(run)
-            self.watched.settle()
+            self.monitor.settle()
         except TcbOpsError as error:
             if isinstance(error, InputError):
                 _print_problems(error, self.lang)
@@ -227,12 +227,12 @@ class Panel:
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until the panel is at rest."""
-        self.voice.settle(seconds)
-        if self._watched is not None:
-            self._watched.settle(seconds)
+        self.worker.settle(seconds)
+        if self._monitor is not None:
+            self._monitor.settle(seconds)
 
     def _of_run(self, table: Callable[[Run], Any]) -> Any:
-        return table(self.run) if self.run is not None else NotYet(_NO_RUN, self.lang)
+        return table(self.run) if self.run is not None else Placeholder(_NO_RUN, self.lang)
 
     def _exit_code(self, run: Run) -> int:
         return 0 if run.good else 1
@@ -243,7 +243,7 @@ class Panel:
 
     def _verdict(self, run: Run) -> Text:
         said = verdict(Kind(run.record.kind), run.outcomes, finished=run.record.finished_at is not None)
-        late = ran_out(self.watched.links_run_out, run.record.report)
+        late = ran_out(self.monitor.links_run_out, run.record.report)
         return Text(f"{said.en}\n{late.en}", f"{said.zh}\n{late.zh}") if late is not None else said
 
     def _export(self, run: Run) -> Path:
@@ -253,8 +253,8 @@ class Panel:
         else:
             usual = f"reports/{run.id}"
             # In front of somebody it goes below the notebook: a server opens links to no other files.
-            folder = self.desk.place(self.report or (usual if in_jupyter_session() else ""), usual)
-        return self.watched.export.put(run, folder)
+            folder = self.context.place(self.report or (usual if in_jupyter_session() else ""), usual)
+        return self.monitor.export.put(run, folder)
 
     def _title(self) -> Text:
         """What a page about the panel's run is called."""
@@ -262,11 +262,11 @@ class Panel:
 
     def _screen(self, run: Run) -> list[Any]:
         """What a terminal shows of a headless run, beside its verdict."""
-        return screen_of_run(run, self.lang)
+        return terminal_output(run, self.lang)
 
     def _page(self, run: Run) -> str:
         """What a page shows of it (HTML)."""
-        return page_of_run(run, self.lang)
+        return page_html(run, self.lang)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.run!r}>"

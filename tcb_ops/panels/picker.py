@@ -56,7 +56,7 @@ class Picker(widgets.VBox):
 
     def __init__(
         self,
-        voice: Worker,
+        worker: Worker,
         name: str,
         label: Text,
         *,
@@ -64,7 +64,7 @@ class Picker(widgets.VBox):
         path: str = "",
         picked: Callable[[], None] = lambda: None,
     ) -> None:
-        lang, self._voice, self._endings, self._picked = voice.lang, voice, endings, picked
+        lang, self._worker, self._endings, self._picked = worker.lang, worker, endings, picked
         self._folder = (Path(path).parent if endings else Path(path)) if path else Path()
         of = {
             "browse": Text(
@@ -83,10 +83,10 @@ class Picker(widgets.VBox):
             layout={"width": "44rem"},
             style={"description_width": "7rem"},
         )
-        self.browse = _button(of["browse"].of(lang), f"{name}-browse", self._toggle, voice)
-        self.up = _button(of["up"].of(lang), f"{name}-up", self._go_up, voice)
-        self.enter = _button(of["open"].of(lang), f"{name}-open", self._enter, voice)
-        self.use = _button(of["use"].of(lang), f"{name}-use", self._use, voice)
+        self.browse = _button(of["browse"].of(lang), f"{name}-browse", self._toggle, worker)
+        self.up = _button(of["up"].of(lang), f"{name}-up", self._go_up, worker)
+        self.enter = _button(of["open"].of(lang), f"{name}-open", self._enter, worker)
+        self.use = _button(of["use"].of(lang), f"{name}-use", self._use, worker)
         self.where = widgets.HTML()
         self.entries = widgets.Select(
             description=of["entries"].of(lang),
@@ -104,13 +104,13 @@ class Picker(widgets.VBox):
                 tooltip=of["upload"].of(lang),
             )
             self.upload.add_class(f"{name}-upload")
-            self.upload.observe(lambda change: voice.guarded(lambda: self._take(change["new"])), "value")
+            self.upload.observe(lambda change: worker.guarded(lambda: self._take(change["new"])), "value")
             buttons.append(self.upload)
         else:
             buttons.append(self.use)
         self._browser = widgets.VBox([self.where, self.entries, widgets.HBox(buttons)])
         self._browser.layout.display = "none"
-        self.text.observe(lambda _: voice.guarded(self._picked), "value")
+        self.text.observe(lambda _: worker.guarded(self._picked), "value")
         super().__init__([widgets.HBox([self.text, self.browse]), self._browser])
         self.text.add_class(name)
 
@@ -131,8 +131,10 @@ class Picker(widgets.VBox):
         self._folder = folder
         self.entries.options = found
         self.entries.index = 0 if found else None
-        left = Text(f" … and {more:,} more", f" ……另有 {more:,} 项").of(self._voice.lang) if more else ""
-        nothing = Text("nothing to pick here", "此处没有可选的内容").of(self._voice.lang) if not found else ""
+        left = Text(f" … and {more:,} more", f" ……另有 {more:,} 项").of(self._worker.lang) if more else ""
+        nothing = (
+            Text("nothing to pick here", "此处没有可选的内容").of(self._worker.lang) if not found else ""
+        )
         self.where.value = (
             f'<p><b>{esc(folder.resolve())}</b> <span class="op-quiet">{esc(left or nothing)}</span></p>'
         )
@@ -208,8 +210,8 @@ def _short(path: str) -> str:
         return path
 
 
-def _button(label: str, name: str, do: Callable[[], None], voice: Worker) -> Any:
+def _button(label: str, name: str, do: Callable[[], None], worker: Worker) -> Any:
     button = widgets.Button(description=label, layout={"width": "auto"})
     button.add_class(name)
-    button.on_click(lambda _: voice.guarded(do))
+    button.on_click(lambda _: worker.guarded(do))
     return button

@@ -8,27 +8,27 @@ from datetime import datetime
 
 import ipywidgets as widgets
 
-from tcb_ops import api as doors
+from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Kind
 from tcb_ops.panels.context import PanelContext
-from tcb_ops.panels.run_summary import KINDS, STATES, state_of_run
+from tcb_ops.panels.run_summary import KINDS, STATES, run_state
 from tcb_ops.panels.worker import Worker
 from tcb_ops.run import Run
 from tcb_ops.run_handle import working
 
 LISTED = 50
-"""Runs that can be chosen from, the newest first."""
+"""RunBrowser that can be chosen from, the newest first."""
 
 
-class Runs(widgets.HBox):
+class RunBrowser(widgets.HBox):
     """The newest runs of the target, of one kind or of all; `show` is called with the id of the one that is chosen."""
 
     def __init__(
-        self, voice: Worker, desk: PanelContext, kind: Kind | None, show: Callable[[str], None]
+        self, worker: Worker, context: PanelContext, kind: Kind | None, show: Callable[[str], None]
     ) -> None:
-        self._desk, self._lang, self._kind = desk, voice.lang, kind
+        self._context, self._lang, self._kind = context, worker.lang, kind
         self._one_at_a_time = threading.Lock()
         self.choice = widgets.Dropdown(
             description=Text("Earlier runs", "以往任务").of(self._lang),
@@ -40,7 +40,7 @@ class Runs(widgets.HBox):
             description=Text("Show", "查看").of(self._lang), layout={"width": "auto"}
         )
         self.button.add_class("op-attach")
-        self.button.on_click(lambda _: voice.start(lambda: show(self._chosen())))
+        self.button.on_click(lambda _: worker.start(lambda: show(self._chosen())))
         super().__init__([self.choice, self.button])
 
     def refresh(self) -> list[Run]:
@@ -49,10 +49,10 @@ class Runs(widgets.HBox):
             return self._refresh()
 
     def _refresh(self) -> list[Run]:
-        settings = self._desk.settings
+        settings = self._context.settings
         found = [
             run
-            for run in doors.all_runs(settings=settings)
+            for run in api.all_runs(settings=settings)
             if run.record.target == settings.run_target and self._kind in {None, Kind(run.record.kind)}
         ][:LISTED]
         kept = self.choice.value
@@ -75,11 +75,11 @@ class Runs(widgets.HBox):
 
     def _named(self, run: Run) -> str:
         record = run.record
-        begun = datetime.fromtimestamp(record.created_at, self._desk.settings.zone).isoformat(" ", "minutes")
+        begun = datetime.fromtimestamp(record.created_at, self._context.settings.zone).isoformat(
+            " ", "minutes"
+        )
         state = STATES[
-            state_of_run(
-                here=working(run.id) is not None, held=False, finished=record.finished_at is not None
-            )
+            run_state(here=working(run.id) is not None, held=False, finished=record.finished_at is not None)
         ]
         parts = Text(
             f"{begun[:16]} · {KINDS[Kind(record.kind)].en} · {state.en} · {plural(record.rows, 'row')} · {record.list_name} · {record.id}",

@@ -1,4 +1,4 @@
-"""Beginning a run from a panel: the brake, how hard it may press, Run and Cancel."""
+"""Beginning a run from a panel: the confirmation, how hard it may press, Run and Cancel."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import ipywidgets as widgets
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Kind
-from tcb_ops.panels.action_button import Brake
-from tcb_ops.panels.context import GENTLE
+from tcb_ops.panels.action_button import LiveConfirmation
+from tcb_ops.panels.context import GENTLE_RATE
 from tcb_ops.panels.html import heading
-from tcb_ops.panels.merchant_check import Standing
+from tcb_ops.panels.merchant_check import MerchantCheck
 from tcb_ops.panels.panel import Panel
-from tcb_ops.panels.run_browser import Runs
+from tcb_ops.panels.run_browser import RunBrowser
 from tcb_ops.run import Run
 from tcb_ops.run_handle import RunHandle
 from tcb_ops.runs.progress import Progress
 
 
-class LaunchPanel(Panel):
+class RunForm(Panel):
     """A panel whose work is a run: links, uploads, or an audit."""
 
     kind: Kind
@@ -65,13 +65,13 @@ class LaunchPanel(Panel):
                 (Text("as fast as allowed", "尽可能快").of(lang), False),
                 (
                     Text(
-                        f"gently: {GENTLE:g} link calls/s per merchant",
-                        f"缓和：每商户每秒 {GENTLE:g} 次取链接",
+                        f"gently: {GENTLE_RATE:g} link calls/s per merchant",
+                        f"缓和：每商户每秒 {GENTLE_RATE:g} 次取链接",
                     ).of(lang),
                     True,
                 ),
             ],
-            value=self.desk.practising,
+            value=self.context.simulated,
             description=Text("Pace", "速度").of(lang),
             layout={"width": "28rem"},
             style={"description_width": "7rem"},
@@ -85,12 +85,12 @@ class LaunchPanel(Panel):
             layout={"width": "auto"},
         )
         self.new.add_class("op-new")
-        self.brake = Brake(lang, "op-brake", self._arm)
+        self.confirmation = LiveConfirmation(lang, "op-confirm", self._arm)
         self.start = widgets.Button(description=self.label.of(lang), button_style="primary", disabled=True)
         self.start.add_class("op-run")
-        self.start.on_click(lambda _: self.voice.start(self._run))
-        self.runs = Runs(self.voice, self.desk, self.kind, self.watched.attach)
-        self.standing = Standing(self.voice, self.desk)
+        self.start.on_click(lambda _: self.worker.start(self._run))
+        self.runs = RunBrowser(self.worker, self.context, self.kind, self.monitor.attach)
+        self.merchant_check = MerchantCheck(self.worker, self.context)
         number = "2 · " if picking else ""
         title = widgets.HTML(heading(number + Text("The run", "任务").of(lang)))
         return [
@@ -98,43 +98,46 @@ class LaunchPanel(Panel):
             title,
             widgets.HBox([self.pace, self.new]),
             *self._beside_pace(),
-            self.brake,
-            widgets.HBox([self.start, self.watched.stop]),
+            self.confirmation,
+            widgets.HBox([self.start, self.monitor.stop]),
             self.runs,
-            self.standing,
-            self.voice.line,
-            self.watched,
+            self.merchant_check,
+            self.worker.line,
+            self.monitor,
         ]
 
     def _open(self) -> None:
         """Make ready; show the newest run, finished or not: after a restart that is what one wants to know."""
-        self.voice.guarded(self._prepare)
-        prepared = self.voice.line.value
+        self.worker.guarded(self._prepare)
+        prepared = self.worker.line.value
         found = self.runs.refresh()
         if found:
-            self.watched.attach(found[0].id)
-            if self.watched.at_rest:  # else whoever watches it writes the line
-                self.voice.line.value += prepared
+            self.monitor.attach(found[0].id)
+            if self.monitor.at_rest:  # else whoever watches it writes the line
+                self.worker.line.value += prepared
 
     def _arm(self) -> None:
         super()._arm()
-        going = self.watched.going
-        ready = self._facts() is not None and not self.voice.busy and not going
-        self.start.disabled = not ready or not self.brake.off
+        going = self.monitor.going
+        ready = self._facts() is not None and not self.worker.busy and not going
+        self.start.disabled = not ready or not self.confirmation.off
 
     def _changed(self) -> None:
-        """Take note that something else would be run: the brake is asked anew."""
+        """Take note that something else would be run: the confirmation is asked anew."""
         facts = self._facts()
-        desk = self.desk
-        self.brake.ask(
-            facts[0] if facts else None, facts[1] if facts else 0, desk.settings.api_base, braked=desk.braked
+        context = self.context
+        self.confirmation.ask(
+            facts[0] if facts else None,
+            facts[1] if facts else 0,
+            context.settings.api_base,
+            live=context.live,
         )
         self._arm()
 
     def _run(self) -> None:
         """Begin, or go on with, what is picked."""
-        self.watched.check_idle()
-        self.brake.check()
+        self.monitor.check_idle()
+        self.confirmation.check()
         older: list[tuple[str, float]] = []
 
         def asked(run_id: str, begun: float) -> bool:
@@ -144,7 +147,7 @@ class LaunchPanel(Panel):
         try:
             working = self._begin(
                 **self._options(),
-                limits=self.desk.pace(gentle=self.pace.value),
+                limits=self.context.pace(gentle=self.pace.value),
                 new_run=self.new.value,
                 may_resume=asked,
             )
@@ -153,7 +156,7 @@ class LaunchPanel(Panel):
                 raise
             raise self._choose(*older[0]) from None
         self.new.value = False
-        self.watched.follow(working)
+        self.monitor.follow(working)
         self._list_runs()
         if working.resumed:
             self._say_resumed(working.so_far())
@@ -162,15 +165,15 @@ class LaunchPanel(Panel):
         self._list_runs()
 
     def _options(self) -> dict[str, Any]:
-        return {"settings": self.desk.settings, "note": self.note, "selection": self.desk.selection}
+        return {"settings": self.context.settings, "note": self.note, "selection": self.context.selection}
 
     def _work(self) -> Run:
         if self._facts() is None:
             self._prepare()
-        working = self._headless(**self._options(), limits=self.desk.pace())
+        working = self._headless(**self._options(), limits=self.context.pace())
 
         def show(looks: Iterator[Progress]) -> None:
-            self.watched.follow(working)
+            self.monitor.follow(working)
             deque(looks, maxlen=0)
 
         working.follow(show)  # Ctrl-C in there cancels the run, tidily
@@ -181,7 +184,7 @@ class LaunchPanel(Panel):
 
     def _say_resumed(self, run: Run) -> None:
         done = sum(rows for outcome, rows in run.counts.items() if outcome != "pending")
-        self.voice.say(
+        self.worker.say(
             Text(
                 f"Going on with run {run.id}: {done:,} of {run.record.rows:,} rows are done.",
                 f"继续任务 {run.id}：{run.record.rows:,} 行中已完成 {done:,} 行。",
@@ -189,7 +192,7 @@ class LaunchPanel(Panel):
         )
 
     def _choose(self, run_id: str, begun: float) -> UsageError:
-        when = datetime.fromtimestamp(begun, self.desk.settings.zone).isoformat(" ", "minutes")
+        when = datetime.fromtimestamp(begun, self.context.settings.zone).isoformat(" ", "minutes")
         return UsageError(
             Text(
                 f"Run {run_id} of the same list, begun {when}, is unfinished and over a day old. Choose it under Earlier runs and "

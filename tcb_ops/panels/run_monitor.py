@@ -12,17 +12,16 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from tcb_ops import api as doors
-from tcb_ops import run_handle as going
+from tcb_ops import api, run_handle
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import ActionButton
 from tcb_ops.panels.context import PanelContext
-from tcb_ops.panels.errcodes import Codes
+from tcb_ops.panels.errcodes import ErrcodeTable
 from tcb_ops.panels.export import Export
-from tcb_ops.panels.grid import lines_of, render_grid
-from tcb_ops.panels.run_summary import State, ending, render_head, render_look, state_of_run
+from tcb_ops.panels.grid import merchant_lines, render_grid
+from tcb_ops.panels.run_summary import RunState, ending, render_header, render_progress, run_state
 from tcb_ops.panels.worker import Worker
 from tcb_ops.run import Run
 from tcb_ops.run_handle import RunHandle
@@ -33,10 +32,10 @@ LOOK_EVERY = 0.2
 POLL_EVERY = 1.0
 """Seconds between two looks at a run that another process works on."""
 PENDING = frozenset({Outcome.PENDING})
-RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
+RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 
 
-def until_next(cost: float, merchants: int) -> float:
+def redraw_after(cost: float, merchants: int) -> float:
     """Seconds until the grid is drawn again, from what drawing it cost and how long it is.
 
     A grid of 10 merchants is drawn 4 times a second, one of 300 about once; where the ledger takes long to count
@@ -53,8 +52,8 @@ class RunMonitor(widgets.VBox):
 
     def __init__(
         self,
-        voice: Worker,
-        desk: PanelContext,
+        worker: Worker,
+        context: PanelContext,
         *,
         report: str = "",
         changed: Callable[[], None],
@@ -66,40 +65,42 @@ class RunMonitor(widgets.VBox):
         `changed` is called when a run begins or ends, `ended` with one that nobody works on, `ended_unseen` when one ends
         while another is shown; from whatever thread.
         """
-        self._voice, self._desk, self._lang = voice, desk, voice.lang
+        self._worker, self._context, self._lang = worker, context, worker.lang
         self._changed, self._ended, self._ended_unseen = changed, ended, ended_unseen
         self.run: Run | None = None
-        self.state: State | None = None
+        self.state: RunState | None = None
         self.links_run_out = 0
         """Of the run that is shown, where it ended here: how many of its links were too old by then."""
         self._working: RunHandle | None = None
         self._thread: threading.Thread | None = None
         self._watch = 0
-        """Counts what was watched: a thread that watches something older stops."""
+        """Counts what was monitor: a thread that watches something older stops."""
         self.head, self.bar = _html("op-head"), _html("op-progress")
         self.grid = widgets.HTML(layout={"max_height": "24rem", "overflow": "auto"}, tabbable=True)
         self.grid.add_class("op-grid").add_class("op-scroll")
-        self.codes = Codes(voice)
-        self.goon = ActionButton(voice, desk, Text("Go on", "继续"), "op-goon", self._go_on, armed=self.arm)
+        self.errcodes = ErrcodeTable(worker)
+        self.resume = ActionButton(
+            worker, context, Text("Go on", "继续"), "op-resume", self._go_on, armed=self.arm
+        )
         self.retry = ActionButton(
-            voice,
-            desk,
+            worker,
+            context,
             Text("Retry the rows that are not good", "重试未成功的行"),
             "op-retry",
             self._retry,
             armed=self.arm,
         )
-        self.export = Export(voice, report)
+        self.export = Export(worker, report)
         self.stop = widgets.Button(description=Text("Cancel", "取消").of(self._lang), disabled=True)
         self.stop.add_class("op-cancel")
-        self.stop.on_click(lambda _: voice.guarded(self.cancel))
+        self.stop.on_click(lambda _: worker.guarded(self.cancel))
         super().__init__(
             [
                 self.head,
                 self.bar,
-                self.goon,
+                self.resume,
                 self.grid,
-                self.codes,
+                self.errcodes,
                 self.retry,
                 self.export,
             ]
@@ -109,17 +110,17 @@ class RunMonitor(widgets.VBox):
     @property
     def going(self) -> bool:
         """Whether the run goes on in this process."""
-        return self.state is State.HERE
+        return self.state is RunState.HERE
 
     @property
     def at_rest(self) -> bool:
         """Whether a run is shown that nobody works on."""
-        return self.state in {State.UNFINISHED, State.FINISHED}
+        return self.state in {RunState.UNFINISHED, RunState.FINISHED}
 
     def cancel(self) -> None:
         """End the run tidily; what is in flight has a moment."""
         if self._working is not None:
-            self._voice.say(
+            self._worker.say(
                 Text("Cancelling: calls in flight have a moment …", "正在取消：等待进行中的调用 ……")
             )
             self._working.cancel()
@@ -127,24 +128,24 @@ class RunMonitor(widgets.VBox):
     def follow(self, working: RunHandle) -> None:
         """Show a run that goes on in this process until it ends."""
         self._working, self.run = working, working.so_far()
-        self._voice.say(Text(f"Run {working.id} is going on.", f"任务 {working.id} 正在运行。"))
-        self._begin(State.HERE, self._follow)
+        self._worker.say(Text(f"Run {working.id} is going on.", f"任务 {working.id} 正在运行。"))
+        self._begin(RunState.HERE, self._follow)
 
     def attach(self, wanted: str) -> None:
         """Show a run as it is: going on here, worked on elsewhere, cut off, or finished. Raises RunNotFoundError."""
-        settings = self._desk.settings
-        run = doors.open_run(wanted, settings=settings)
-        here = going.working(run.id)
+        settings = self._context.settings
+        run = api.open_run(wanted, settings=settings)
+        here = run_handle.working(run.id)
         if here is not None:
             self.follow(here)
             return
         finished = run.record.finished_at is not None
-        holder = None if finished else going.held_by(run.id, settings=settings)
-        state = state_of_run(here=False, held=holder is not None, finished=finished)
+        holder = None if finished else run_handle.held_by(run.id, settings=settings)
+        state = run_state(here=False, held=holder is not None, finished=finished)
         self.run, self._working = run, None
         self._watch += 1
         if holder is not None:
-            self._voice.say(holder)
+            self._worker.say(holder)
             self._begin(state, self._poll)
         else:
             self._settled(None)
@@ -157,7 +158,7 @@ class RunMonitor(widgets.VBox):
 
     # --- threads ------------------------------------------------------------------------------------------------
 
-    def _begin(self, state: State, watching: Callable[[int], None]) -> None:
+    def _begin(self, state: RunState, watching: Callable[[int], None]) -> None:
         self._watch += 1
         number, self.state = self._watch, state
 
@@ -167,12 +168,12 @@ class RunMonitor(widgets.VBox):
             except Exception as error:  # noqa: BLE001  a thread's exception is seen by nobody
                 if number == self._watch:
                     self.state, self._working = None, None
-                self._voice.trouble(error)
-            self._voice.guarded(self.arm)
-            self._voice.guarded(self._changed)
+                self._worker.trouble(error)
+            self._worker.guarded(self.arm)
+            self._worker.guarded(self._changed)
 
         self._draw_head()
-        self.codes.show(None)
+        self.errcodes.show(None)
         self._offer()
         self._changed()
         self._thread = threading.Thread(target=guarded, name="tcb-ops-watch", daemon=True)
@@ -186,7 +187,7 @@ class RunMonitor(widgets.VBox):
         due = 0.0
         for look in working.watch():
             if number == self._watch:
-                self.bar.value = render_look(look, self._lang, going=True)
+                self.bar.value = render_progress(look, self._lang, going=True)
                 if time.monotonic() >= due:
                     due = time.monotonic() + self._draw_grid(going=True)
             working.ended_within(LOOK_EVERY)
@@ -203,19 +204,19 @@ class RunMonitor(widgets.VBox):
 
     def _poll(self, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
-        run, settings = self.run, self._desk.settings
+        run, settings = self.run, self._context.settings
         if run is None:
             return
         pulse, due, pause = Pulse(run.record.rows, _counted(run)[1]), 0.0, threading.Event()
         while number == self._watch:
             counts, done = _counted(run)
             look = Progress(run.id, run.record.rows, counts, *pulse.beat(time.monotonic(), done))
-            self.bar.value = render_look(look, self._lang, going=True)
+            self.bar.value = render_progress(look, self._lang, going=True)
             if time.monotonic() >= due:
                 due = time.monotonic() + self._draw_grid(going=True)
             pause.wait(POLL_EVERY)
-            if going.held_by(run.id, settings=settings) is None and number == self._watch:
-                self.run = doors.open_run(run.id, settings=settings)
+            if run_handle.held_by(run.id, settings=settings) is None and number == self._watch:
+                self.run = api.open_run(run.id, settings=settings)
                 self._settled(None)
                 return
 
@@ -226,16 +227,16 @@ class RunMonitor(widgets.VBox):
         run = self.run
         if run is None:
             return
-        self.state = state_of_run(here=False, held=False, finished=run.record.finished_at is not None)
+        self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
         self.links_run_out = links_run_out
         counts, _ = _counted(run)
-        self.bar.value = render_look(
+        self.bar.value = render_progress(
             Progress(run.id, run.record.rows, counts, 0.0, None), self._lang, going=False
         )
         self._draw_grid(going=False)
         self._draw_head()
-        self.codes.show(run)
-        self._voice.say(*ending(run, error, links_run_out))
+        self.errcodes.show(run)
+        self._worker.say(*ending(run, error, links_run_out))
         self._ended(run)
         self._offer()
         self._changed()
@@ -243,17 +244,17 @@ class RunMonitor(widgets.VBox):
     def _draw_head(self) -> None:
         self.layout.display = ""
         if self.run is not None and self.state is not None:
-            simulated = self._desk.settings.on_loopback
-            self.head.value = render_head(self.run, self.state, self._lang, simulated=simulated)
+            simulated = self._context.settings.on_loopback
+            self.head.value = render_header(self.run, self.state, self._lang, simulated=simulated)
 
     def _draw_grid(self, *, going: bool) -> float:
         """Draw the grid; gives the seconds until it may be drawn again."""
         run, began = self.run, time.monotonic()
         if run is None:
             return 0.0
-        lines = lines_of(run.tallies())
+        lines = merchant_lines(run.tallies())
         self.grid.value = render_grid(lines, self._lang, going=going)
-        return until_next(time.monotonic() - began, len(lines))
+        return redraw_after(time.monotonic() - began, len(lines))
 
     # --- what can be done ---------------------------------------------------------------------------------------
 
@@ -261,16 +262,16 @@ class RunMonitor(widgets.VBox):
         """Offer what the run as it stands allows: the rest of an unfinished one, the bad rows of a finished one."""
         run, state = self.run, self.state
         # A run without a pending row lacks but its end. An audit is not retried: the next one asks everybody.
-        self.goon.offer(run if state is State.UNFINISHED else None, PENDING, even_without=True)
+        self.resume.offer(run if state is RunState.UNFINISHED else None, PENDING, even_without=True)
         audited = run is not None and run.record.kind == Kind.AUDIT
-        self.retry.offer(run if state is State.FINISHED and not audited else None, RETRIED)
+        self.retry.offer(run if state is RunState.FINISHED and not audited else None, RETRYABLE)
         self.export.offer(run if self.at_rest else None)
         self.arm()
 
     def arm(self) -> None:
         """Enable the buttons that may be pressed now."""
-        busy = self._voice.busy or self.going
-        self.goon.arm(busy=busy)
+        busy = self._worker.busy or self.going
+        self.resume.arm(busy=busy)
         self.retry.arm(busy=busy)
         self.export.button.disabled = busy
         self.stop.disabled = not self.going
@@ -287,10 +288,10 @@ class RunMonitor(widgets.VBox):
 
     def _go_on(self) -> None:
         self.check_idle()
-        self.goon.check()
+        self.resume.check()
         if self.run is not None:
             self.follow(
-                doors.start_resume(self.run.id, settings=self._desk.settings, limits=self._desk.pace())
+                api.start_resume(self.run.id, settings=self._context.settings, limits=self._context.pace())
             )
 
     def _retry(self) -> None:
@@ -298,12 +299,12 @@ class RunMonitor(widgets.VBox):
         self.retry.check()
         if self.run is not None:
             self.follow(
-                doors.start_retry(
+                api.start_retry(
                     self.run.id,
-                    self._desk.merchants,
-                    settings=self._desk.settings,
-                    limits=self._desk.pace(),
-                    selection=self._desk.selection,
+                    self._context.merchants,
+                    settings=self._context.settings,
+                    limits=self._context.pace(),
+                    selection=self._context.selection,
                 )
             )
 

@@ -22,7 +22,7 @@ KINDS = {
 }
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Who works on a run."""
 
     HERE = "here"
@@ -34,14 +34,14 @@ class State(StrEnum):
 
 
 STATES = {
-    State.HERE: Text("running", "运行中"),
-    State.ELSEWHERE: Text("worked on by another process", "由其他进程执行"),
-    State.UNFINISHED: Text("unfinished", "未完成"),
-    State.FINISHED: Text("finished", "已完成"),
+    RunState.HERE: Text("running", "运行中"),
+    RunState.ELSEWHERE: Text("worked on by another process", "由其他进程执行"),
+    RunState.UNFINISHED: Text("unfinished", "未完成"),
+    RunState.FINISHED: Text("finished", "已完成"),
 }
 
 
-def state_of_run(*, here: bool, held: bool, finished: bool) -> State:
+def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
     """Tell who works on a run.
 
     =========  ==========  ============  ==========
@@ -54,13 +54,13 @@ def state_of_run(*, here: bool, held: bool, finished: bool) -> State:
     =========  ==========  ============  ==========
     """
     if here:
-        return State.HERE
+        return RunState.HERE
     if finished:
-        return State.FINISHED
-    return State.ELSEWHERE if held else State.UNFINISHED
+        return RunState.FINISHED
+    return RunState.ELSEWHERE if held else RunState.UNFINISHED
 
 
-def render_head(run: Run, state: State, lang: Lang, *, simulated: bool) -> str:
+def render_header(run: Run, state: RunState, lang: Lang, *, simulated: bool) -> str:
     """Draw which run this is, and who works on it."""
     record, said = run.record, STATES[state]
     kind = KINDS[Kind(record.kind)]
@@ -73,7 +73,7 @@ def render_head(run: Run, state: State, lang: Lang, *, simulated: bool) -> str:
     return f'{heading(title)}<p>{mark}<span class="op-quiet">{esc(about)}</span></p>'
 
 
-def render_look(look: Progress, lang: Lang, *, going: bool) -> str:
+def render_progress(look: Progress, lang: Lang, *, going: bool) -> str:
     """Draw how far a run is; its rate and the time left while it goes on."""
     share = look.done / look.total if look.total else 1.0
     parts = [

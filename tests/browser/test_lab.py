@@ -109,7 +109,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert "Cancelled." in notebook.text(".op-status")
         notebook.shot("cancelled")
 
-        notebook.click(".op-goon")
+        notebook.click(".op-resume")
         notebook.until(HEAD, "finished")
         notebook.until(STATUS, "299 of 300 rows are good")
         assert shop.run().id == run.id
@@ -141,7 +141,7 @@ def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is
         notebook.at_rest()
         notebook.shot("cut-off")
         assert 0 < shop.run().counts["pending"] < 300
-        notebook.click(".op-goon")
+        notebook.click(".op-resume")
         notebook.until(STATUS, "300 of 300 rows uploaded")
     assert shop.run().id == run.id
     assert_whole(shop, 300, again=128)

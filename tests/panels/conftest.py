@@ -50,7 +50,7 @@ class Lab:
         """Not settled: the run may be going on."""
         panel = panels.attach(run, **more)
         self.opened.append(panel)
-        panel.voice.settle(60)
+        panel.worker.settle(60)
         return panel
 
     def _settled(self, panel: Panel) -> Panel:

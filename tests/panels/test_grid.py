@@ -8,10 +8,10 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.panels.grid import GRID_LINES, Line, lines_of, render_grid, state_of
+from tcb_ops.panels.grid import MERCHANTS_SHOWN, MerchantLine, merchant_lines, merchant_state, render_grid
 from tcb_ops.panels.html import esc
-from tcb_ops.panels.run_monitor import until_next
-from tcb_ops.panels.run_summary import State, render_look, state_of_run
+from tcb_ops.panels.run_monitor import redraw_after
+from tcb_ops.panels.run_summary import RunState, render_progress, run_state
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 
@@ -34,26 +34,26 @@ def tally(merchant: str, outcome: Outcome, rows: int, **more: Any) -> Tally:
     ],
 )
 def test_how_a_merchant_stands(good: int, bad: int, todo: int, going: bool, state: str):
-    assert state_of(Line("wx", "茶", good, bad, todo), going=going).en == state
+    assert merchant_state(MerchantLine("wx", "茶", good, bad, todo), going=going).en == state
 
 
 @pytest.mark.parametrize(
     ("here", "held", "finished", "state"),
     [
-        (True, False, False, State.HERE),
-        (True, True, True, State.HERE),
-        (False, True, True, State.FINISHED),
-        (False, False, True, State.FINISHED),
-        (False, True, False, State.ELSEWHERE),
-        (False, False, False, State.UNFINISHED),
+        (True, False, False, RunState.HERE),
+        (True, True, True, RunState.HERE),
+        (False, True, True, RunState.FINISHED),
+        (False, False, True, RunState.FINISHED),
+        (False, True, False, RunState.ELSEWHERE),
+        (False, False, False, RunState.UNFINISHED),
     ],
 )
-def test_who_works_on_a_run(here: bool, held: bool, finished: bool, state: State):
-    assert state_of_run(here=here, held=held, finished=finished) is state
+def test_who_works_on_a_run(here: bool, held: bool, finished: bool, state: RunState):
+    assert run_state(here=here, held=held, finished=finished) is state
 
 
 def test_merchants_with_trouble_come_first_and_the_rest_by_name():
-    lines = lines_of(
+    lines = merchant_lines(
         [
             tally("乙", Outcome.UPLOADED, 5),
             tally("甲", Outcome.PENDING, 5),
@@ -70,7 +70,7 @@ def test_merchants_with_trouble_come_first_and_the_rest_by_name():
 def test_what_came_from_outside_is_inert(read: Any, lang: str):
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
     drawn = render_grid(
-        lines_of([tally(evil, Outcome.FAILED, 1, reason=Reason.STORE_REFUSED, store_code=evil)]),
+        merchant_lines([tally(evil, Outcome.FAILED, 1, reason=Reason.STORE_REFUSED, store_code=evil)]),
         Lang(lang),
         going=False,
     )
@@ -80,19 +80,19 @@ def test_what_came_from_outside_is_inert(read: Any, lang: str):
 
 
 def test_more_merchants_than_fit_are_counted(read: Any):
-    many = [tally(f"商户{n:04}", Outcome.UPLOADED, 1) for n in range(GRID_LINES + 7)]
-    assert "… and 7 more merchants" in read(render_grid(lines_of(many), Lang.EN, going=False))
+    many = [tally(f"商户{n:04}", Outcome.UPLOADED, 1) for n in range(MERCHANTS_SHOWN + 7)]
+    assert "… and 7 more merchants" in read(render_grid(merchant_lines(many), Lang.EN, going=False))
 
 
 def test_the_grid_is_drawn_less_often_the_longer_it_takes():
-    assert until_next(0.0, 0) == 0.25
-    assert until_next(0.01, 300) < 1
-    assert until_next(2.0, 300) == 20
+    assert redraw_after(0.0, 0) == 0.25
+    assert redraw_after(0.01, 300) < 1
+    assert redraw_after(2.0, 300) == 20
 
 
 def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
     look = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 310.0, 12.2)
-    drawn = render_look(look, Lang.EN, going=True)
+    drawn = render_progress(look, Lang.EN, going=True)
     assert '<progress aria-label="Rows that have ended" value="1203" max="5000">' in drawn
     assert read(drawn) == "1,203 of 5,000 rows · 24% · 310 rows/s · 12s left 1,203 uploaded"
-    assert "行/秒 · 剩余 12s" in read(render_look(look, Lang.ZH, going=True))
+    assert "行/秒 · 剩余 12s" in read(render_progress(look, Lang.ZH, going=True))

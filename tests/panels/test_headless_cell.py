@@ -113,7 +113,7 @@ def test_ctrl_c_ends_the_run_tidily(open_lab: Any, told: Any, until: Any):
     panel = lab.uploads()
 
     def interrupt() -> None:
-        until(lambda: panel.watched.going)
+        until(lambda: panel.monitor.going)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()

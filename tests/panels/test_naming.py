@@ -15,10 +15,10 @@ from tcb_ops.panels.worker import Worker
 
 
 def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
-    voice = Worker(Lang.EN, None)
+    worker = Worker(Lang.EN, None)
     said = "Check --root. To resume it:\ntcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a"
-    voice.say(Text(said, said))
-    shown = html.unescape(voice.line.value)
+    worker.say(Text(said, said))
+    shown = html.unescape(worker.line.value)
     assert "<code>tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a</code>" in shown
     assert "Check “Local files”." in shown
     assert "A panel has no" not in shown
@@ -46,9 +46,9 @@ def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
     ids=["begin anew", "root", "out of links", "out of a report", "no out", "only there", "no option"],
 )
 def test_an_option_is_called_what_it_is_called_here(read: Any, said: str, out: Text | None, shown: str):
-    voice = Worker(Lang.EN, out)
-    voice.say(Text(said, said))
-    assert read(voice.line) == shown
+    worker = Worker(Lang.EN, out)
+    worker.say(Text(said, said))
+    assert read(worker.line) == shown
 
 
 def test_in_chinese_too():
@@ -67,7 +67,7 @@ def test_the_problems_of_a_list_name_the_panel_s_controls(open_lab: Any, read: A
     write_csv(
         lab.shop.list, ("env", "path", "file"), [(TEA.env, f"{n}.png", f"gone-{n}.png") for n in range(2)]
     )
-    shown = read(lab.uploads().listed.problems)
+    shown = read(lab.uploads().list_reader.problems)
     assert "check the name (case counts) and “Local files”" in shown
     assert "--root" not in shown
 
@@ -76,5 +76,5 @@ def test_what_only_the_command_line_can_say_is_sent_there(open_lab: Any, read: A
     lab = open_lab()
     Path("other.csv").write_text("env,云端\n", encoding="utf-8")
     panel = lab.uploads("other.csv")
-    for part in (panel.voice.line, panel.listed.problems):
+    for part in (panel.worker.line, panel.list_reader.problems):
         assert "A panel has no --column: use the command line for that." in read(part)

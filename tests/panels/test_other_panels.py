@@ -11,20 +11,20 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops import panels
 from tcb_ops.errors import UsageError
-from tcb_ops.panels.run_summary import State
+from tcb_ops.panels.run_summary import RunState
 from tcb_ops.simulator import Fault
 
 
 def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.links()
-    assert "30 rows · 30 calls" in read(panel.listed.plan)
+    assert "30 rows · 30 calls" in read(panel.list_reader.plan)
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"linked": 30}
     links = lab.shop.folder / "links.csv"
     assert stat.S_IMODE(links.stat().st_mode) == 0o600
-    assert f"The links are in {links}, readable by you alone" in read(panel.voice.line)
+    assert f"The links are in {links}, readable by you alone" in read(panel.worker.line)
 
 
 def test_links_that_will_run_out_before_the_last_is_there_are_said_to_beside_the_pace(
@@ -44,8 +44,8 @@ def test_links_that_have_run_out_by_the_end_are_counted(open_lab: Any, read: Any
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"linked": 30}
-    assert f"10 links had run out when {panel.run.record.report} was finished" in read(panel.voice.line)
-    assert "op-bad" in panel.voice.line.value
+    assert f"10 links had run out when {panel.run.record.report} was finished" in read(panel.worker.line)
+    assert "op-bad" in panel.worker.line.value
 
 
 def test_links_never_look_at_local_files(open_lab: Any):
@@ -60,17 +60,17 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_told_so(open_la
     lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.1)])
     panel = lab.links()
     panel.start.click()
-    panel.voice.settle()
-    panel.watched.stop.click()
+    panel.worker.settle()
+    panel.monitor.stop.click()
     panel.settle()
     cut_off = panel.run.id
     (lab.shop.folder / "other.csv").write_text(f"env,path\n{BOOKS.env},a.png\n", encoding="utf-8")
-    panel.listed.paths.text.value = "other.csv"
+    panel.list_reader.paths.text.value = "other.csv"
     panel.settle()
     panel.start.click()
     panel.settle()
-    assert f"links.csv.part belongs to another run ({cut_off})" in read(panel.voice.line)
-    assert "“begin anew”" in read(panel.voice.line)
+    assert f"links.csv.part belongs to another run ({cut_off})" in read(panel.worker.line)
+    assert "“begin anew”" in read(panel.worker.line)
     panel.new.value = True
     panel.start.click()
     panel.settle()
@@ -80,7 +80,7 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_told_so(open_la
 def test_an_audit_asks_once_per_environment_and_tells_what_changed(open_lab: Any, read: Any):
     lab = open_lab(faults=[Fault(env=BOOKS.env, calls=((2, 99),), errcode=85088)])
     panel = lab.audits()
-    assert "Ready. 2 merchants, 3 environments, a call each" in read(panel.voice.line)
+    assert "Ready. 2 merchants, 3 environments, a call each" in read(panel.worker.line)
     assert "No run yet" in repr(panel.changes())
     panel.start.click()
     panel.settle()
@@ -97,7 +97,7 @@ def test_an_audit_asks_once_per_environment_and_tells_what_changed(open_lab: Any
     history = panel.history()
     assert [(line.merchant, line.errcode, line.rows) for line in history.lines] == [("城南书店", 85088, 1)]
     assert "<svg" in history._repr_html_()
-    assert panel.watched.retry.layout.display == "none"  # the next audit asks everybody
+    assert panel.monitor.retry.layout.display == "none"  # the next audit asks everybody
 
 
 def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
@@ -115,7 +115,7 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
     panel.runs.button.click()
     panel.settle()
     assert panel.run.id == uploads.run.id
-    assert panel.watched.state is State.FINISHED
+    assert panel.monitor.state is RunState.FINISHED
     panel.run_now(wanted=True)
     assert (lab.shop.folder / "reports" / uploads.run.id / "manifest.json").exists()
 
@@ -123,7 +123,7 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
 def test_a_ledger_that_is_not_there_is_said_and_not_made_by_looking(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.reports()
-    assert "ledger.db is not there: no run was begun" in read(panel.voice.line)
+    assert "ledger.db is not there: no run was begun" in read(panel.worker.line)
     assert panel.run is None
     assert lab.audits().history().lines == ()
     assert not (lab.shop.folder / "ledger.db").exists()
@@ -135,7 +135,7 @@ def test_an_unknown_run_is_said(open_lab: Any, read: Any):
     done.start.click()
     done.settle()
     panel = lab.reports("20990101")
-    assert "no run '20990101'" in read(panel.voice.line)
+    assert "no run '20990101'" in read(panel.worker.line)
     assert panel.run is None
 
 
@@ -145,11 +145,11 @@ def test_every_sentence_is_there_in_chinese(open_lab: Any, read: Any):
     panel.start.click()
     panel.settle()
     for part in (
-        panel.voice.line,
-        panel.watched.head,
-        panel.watched.bar,
-        panel.watched.grid,
-        panel.listed.plan,
+        panel.worker.line,
+        panel.monitor.head,
+        panel.monitor.bar,
+        panel.monitor.grid,
+        panel.list_reader.plan,
     ):
         words = read(part)
         assert not any(word in words for word in ("rows", "done", "finished", "merchants", "Merchant")), words
@@ -159,7 +159,7 @@ def test_every_sentence_is_there_in_chinese(open_lab: Any, read: Any):
 def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.uploads(Path("list.csv"), Path("files"), where=None)
-    assert panel.listed.paths.path == "list.csv"
+    assert panel.list_reader.paths.path == "list.csv"
     assert not panel.start.disabled
     with pytest.raises(UsageError, match=r"where = \['region=east'\]: write it as one text"):
         panels.run_uploads(where=["region=east"])
@@ -172,9 +172,9 @@ def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab: Any
     audits.settle()
     panel = lab.uploads()
     panel.start.click()
-    panel.voice.settle()
-    second, thread = panel.run.id, panel.watched._thread
-    panel.watched.attach(audits.run.id)
+    panel.worker.settle()
+    second, thread = panel.run.id, panel.monitor._thread
+    panel.monitor.attach(audits.run.id)
     thread.join(20)
     assert panel.run.id == audits.run.id
     assert [label for label, value in panel.runs.choice.options if value == second and "finished" in label]

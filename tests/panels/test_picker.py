@@ -25,9 +25,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def a_picker(**options: Any) -> tuple[Picker, Worker, list[str]]:
     picked: list[str] = []
-    voice = Worker(Lang.EN)
-    picker = Picker(voice, "op-x", Text("List", "清单"), picked=lambda: picked.append(picker.path), **options)
-    return picker, voice, picked
+    worker = Worker(Lang.EN)
+    picker = Picker(
+        worker, "op-x", Text("List", "清单"), picked=lambda: picked.append(picker.path), **options
+    )
+    return picker, worker, picked
 
 
 def test_folders_come_first_then_lists_and_nothing_else(folder: Path):
@@ -85,9 +87,9 @@ def test_a_path_may_be_typed(folder: Path):
 
 
 def test_browsing_a_folder_that_is_gone_says_so(folder: Path):
-    picker, voice, _ = a_picker(path="gone/list.csv")
+    picker, worker, _ = a_picker(path="gone/list.csv")
     picker.browse.click()
-    assert "gone cannot be opened" in voice.line.value
+    assert "gone cannot be opened" in worker.line.value
 
 
 def uploaded(name: str, content: bytes) -> Any:

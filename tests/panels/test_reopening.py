@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from workspace import BOOKS
 
-from tcb_ops.panels.run_summary import State
+from tcb_ops.panels.run_summary import RunState
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -27,20 +27,20 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(
     first = getattr(lab, kind)()
     first.start.click()
     first.settle()
-    sent, verdict = lab.sent, read(first.voice.line)
+    sent, verdict = lab.sent, read(first.worker.line)
     again = getattr(lab, kind)()
     assert again.run.id == first.run.id
-    assert again.watched.state is State.FINISHED
-    assert f"Run {first.run.id} · finished" in read(again.watched.head)
-    line = read(again.voice.line)
+    assert again.monitor.state is RunState.FINISHED
+    assert f"Run {first.run.id} · finished" in read(again.monitor.head)
+    line = read(again.worker.line)
     assert verdict in line
     assert "Ready." in line
-    assert again.watched.export.layout.display == ""
-    assert not again.watched.export.button.disabled
+    assert again.monitor.export.layout.display == ""
+    assert not again.monitor.export.button.disabled
     retried = refused and kind != "audits"
-    assert (again.watched.retry.layout.display == "") is retried
-    assert again.watched.retry.button.disabled is False
-    assert (again.watched.codes.layout.display == "") is refused
+    assert (again.monitor.retry.layout.display == "") is retried
+    assert again.monitor.retry.button.disabled is False
+    assert (again.monitor.errcodes.layout.display == "") is refused
     assert again.by_merchant().equals(first.by_merchant())
     assert not again.start.disabled
     assert lab.sent == sent
@@ -51,7 +51,7 @@ def test_of_several_runs_the_newest_is_shown_and_the_retry_counts(open_lab: Any)
     panel = lab.uploads()
     panel.start.click()
     panel.settle()
-    panel.watched.retry.button.click()
+    panel.monitor.retry.button.click()
     panel.settle()
     audits = lab.audits()
     audits.start.click()
@@ -69,7 +69,7 @@ def test_a_list_that_is_refused_by_now_is_told_of_beside_the_run(open_lab: Any, 
     first.settle()
     (lab.shop.folder / "list.csv").unlink()
     again = lab.uploads()
-    line = read(again.voice.line)
+    line = read(again.worker.line)
     assert "list.csv" in line
     assert "30 of 30 rows uploaded" in line
     assert again.run.id == first.run.id
@@ -82,7 +82,7 @@ import tcb_ops as tcb
 from tcb_ops import panels
 panel = panels.run_uploads()
 panel.run_now(False)
-links = str(panel.watched.export.files.outputs)
+links = str(panel.monitor.export.files.outputs)
 print(json.dumps({"linked": f"<a href='reports/{panel.run.id}/report.html'" in links, "shown": panel.run.id, "finished": panel.run.record.finished_at is not None,
                   "runs": [run.id for run in tcb.all_runs()]}))
 """

@@ -14,7 +14,7 @@ from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant
-from tcb_ops.panels.run_summary import State
+from tcb_ops.panels.run_summary import RunState
 from tcb_ops.run_handle import held_by
 from tcb_ops.simulator import Fault
 
@@ -31,11 +31,11 @@ def hidden(widget: Any) -> bool:
 def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.uploads()
-    assert read(panel.listed.told).startswith("list.csv: UTF-8, comma; columns env, path, file")
-    assert read(panel.listed.plan).startswith("2 merchants · 3 environments · 30 rows · 60 calls · ")
+    assert read(panel.list_reader.told).startswith("list.csv: UTF-8, comma; columns env, path, file")
+    assert read(panel.list_reader.plan).startswith("2 merchants · 3 environments · 30 rows · 60 calls · ")
     assert not panel.start.disabled
-    assert panel.watched.stop.disabled
-    assert hidden(panel.watched)
+    assert panel.monitor.stop.disabled
+    assert hidden(panel.monitor)
     assert lab.sent == 0
 
 
@@ -44,13 +44,13 @@ def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(ope
     first = Path("list.csv").read_text(encoding="utf-8").splitlines()[:2]
     Path("other.csv").write_text("\n".join(first), encoding="utf-8")
     panel, go = lab.uploads(), threading.Event()
-    panel.voice.start(lambda: go.wait(10) and None)
-    panel.listed.paths.text.value = "other.csv"
-    assert panel.listed.batch is None
+    panel.worker.start(lambda: go.wait(10) and None)
+    panel.list_reader.paths.text.value = "other.csv"
+    assert panel.list_reader.batch is None
     assert panel.start.disabled
     go.set()
     panel.settle()
-    assert read(panel.listed.plan).startswith("1 merchant · 1 environment · 1 row ·")
+    assert read(panel.list_reader.plan).startswith("1 merchant · 1 environment · 1 row ·")
     assert not panel.start.disabled
 
 
@@ -58,9 +58,9 @@ def test_a_list_that_is_done_is_said_to_be_sent_again(open_lab: Any, read: Any):
     panel = open_lab().uploads()
     panel.start.click()
     panel.settle()
-    panel.listed.check.click()
+    panel.list_reader.check.click()
     panel.settle()
-    assert f"Run {panel.run.id} has done this list, finished" in read(panel.voice.line)
+    assert f"Run {panel.run.id} has done this list, finished" in read(panel.worker.line)
 
 
 def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do(
@@ -71,13 +71,13 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
     panel.start.click()
     panel.settle()
     assert whole(panel.run, 30) == {"uploaded": 29, "refused": 1}
-    assert "30 of 30 rows · 100%" in read(panel.watched.bar)
-    assert "城南书店 done, not all good 10 9 1 0 40097 × 1" in read(panel.watched.grid)
-    assert "茶语小铺 done 20 20 0 0" in read(panel.watched.grid)
-    assert "40097 1 城南书店" in read(panel.watched.codes.table)
-    assert "29 of 30 rows are good" in read(panel.voice.line)
+    assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
+    assert "城南书店 done, not all good 10 9 1 0 40097 × 1" in read(panel.monitor.grid)
+    assert "茶语小铺 done 20 20 0 0" in read(panel.monitor.grid)
+    assert "40097 1 城南书店" in read(panel.monitor.errcodes.table)
+    assert "29 of 30 rows are good" in read(panel.worker.line)
     assert not panel.start.disabled
-    assert panel.watched.stop.disabled
+    assert panel.monitor.stop.disabled
     assert panel.runs.choice.value == panel.run.id
     assert "· upload · finished · 30 rows · list.csv ·" in panel.runs.choice.label
 
@@ -87,7 +87,7 @@ def test_the_rows_behind_a_code_and_a_merchant_are_shown(open_lab: Any, read: An
     panel = open_lab(faults=faults).uploads()
     panel.start.click()
     panel.settle()
-    codes = panel.watched.codes
+    codes = panel.monitor.errcodes
     assert "Rows that are not good: 11 of 11" in read(codes.rows)
     codes.code.value = "40097"
     assert "Rows that are not good: 1 of 1" in read(codes.rows)
@@ -109,23 +109,23 @@ def test_cancel_ends_tidily_and_go_on_does_the_rest_without_the_list(
     lab = open_lab(many(TEA, rows=60), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: "of 60 rows" in panel.watched.bar.value and panel.watched.going)
+    until(lambda: "of 60 rows" in panel.monitor.bar.value and panel.monitor.going)
     assert panel.start.disabled
     until(lambda: "· running ·" in (panel.runs.choice.label or ""))
-    panel.watched.stop.click()
+    panel.monitor.stop.click()
     panel.settle()
-    assert panel.watched.state is State.UNFINISHED
+    assert panel.monitor.state is RunState.UNFINISHED
     assert "· unfinished ·" in panel.runs.choice.label
-    assert read(panel.voice.line).startswith("Cancelled. Unfinished:")
+    assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
     assert whole(panel.run, 60)["pending"] > 0
     (lab.shop.folder / "list.csv").unlink()
     first = panel.run.id
-    panel.watched.goon.button.click()
+    panel.monitor.resume.button.click()
     panel.settle()
     assert panel.run.id == first
     assert whole(panel.run, 60) == {"uploaded": 60}
     assert lab.shop.sim.stats["stored"] == 60  # none twice
-    assert hidden(panel.watched.goon)
+    assert hidden(panel.monitor.resume)
 
 
 def test_run_goes_on_with_an_unfinished_run_of_the_same_list_unless_told_to_begin_anew(
@@ -137,11 +137,11 @@ def test_run_goes_on_with_an_unfinished_run_of_the_same_list_unless_told_to_begi
         before = panel.run
         panel.new.value = anew
         panel.start.click()
-        panel.voice.settle()
-        assert panel.watched.going
+        panel.worker.settle()
+        assert panel.monitor.going
         assert (before is not None and panel.run.id == before.id) is (before is not None and not anew)
-        assert ("Going on with run" in read(panel.voice.line)) is (before is not None and not anew)
-        panel.watched.stop.click()
+        assert ("Going on with run" in read(panel.worker.line)) is (before is not None and not anew)
+        panel.monitor.stop.click()
         panel.settle()
 
 
@@ -149,14 +149,14 @@ def test_after_a_restart_a_new_panel_shows_the_run_that_was_cut_off(open_lab: An
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: panel.watched.going)
-    panel.watched.stop.click()
+    until(lambda: panel.monitor.going)
+    panel.monitor.stop.click()
     panel.settle()
     again = lab.uploads()
     assert again.run.id == panel.run.id
-    assert again.watched.state is State.UNFINISHED
-    assert read(again.voice.line).startswith("It was cancelled or interrupted. Unfinished:")
-    assert not hidden(again.watched.goon)
+    assert again.monitor.state is RunState.UNFINISHED
+    assert read(again.worker.line).startswith("It was cancelled or interrupted. Unfinished:")
+    assert not hidden(again.monitor.resume)
     assert not again.start.disabled
 
 
@@ -166,51 +166,51 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, whole: Wh
     panel.start.click()
     panel.settle()
     parent = panel.run
-    assert not hidden(panel.watched.retry)
-    panel.watched.retry.button.click()
+    assert not hidden(panel.monitor.retry)
+    panel.monitor.retry.button.click()
     panel.settle()
     assert panel.run.record.parent == parent.id
     assert whole(panel.run, 1) == {"uploaded": 1}
-    assert hidden(panel.watched.retry)  # nothing is left
+    assert hidden(panel.monitor.retry)  # nothing is left
 
 
 def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.uploads()
-    assert hidden(panel.watched.export)
+    assert hidden(panel.monitor.export)
     panel.start.click()
     panel.settle()
-    panel.watched.export.button.click()
+    panel.monitor.export.button.click()
     panel.settle()
     folder = lab.shop.folder / "reports" / panel.run.id
     assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
-    html = panel.watched.export.files.outputs[0]["data"]["text/html"]
+    html = panel.monitor.export.files.outputs[0]["data"]["text/html"]
     for file in folder.iterdir():
         if file.name.isascii():
             assert f"href='reports/{panel.run.id}/{file.name}'" in html
-    assert f"Run {panel.run.id} is exported to" in read(panel.voice.line)
+    assert f"Run {panel.run.id} is exported to" in read(panel.worker.line)
     (folder / ".ipynb_checkpoints").mkdir()  # JupyterLab's, once a link has been followed
     (folder / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
-    panel.watched.export.button.click()
+    panel.monitor.export.button.click()
     panel.settle()
-    assert f"Run {panel.run.id} is exported to" in read(panel.voice.line)
+    assert f"Run {panel.run.id} is exported to" in read(panel.worker.line)
 
 
 def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: Any, read: Any):
     lab = open_lab([(TEA.env, "/a.png"), (TEA.env, "b.png"), ("nowhere", "c.png")])
     panel = lab.uploads()
-    assert "list.csv is refused: it has 2 problems" in read(panel.voice.line)
-    assert "Traceback" not in panel.voice.line.value
-    shown = read(panel.listed.problems)
+    assert "list.csv is refused: it has 2 problems" in read(panel.worker.line)
+    assert "Traceback" not in panel.worker.line.value
+    shown = read(panel.list_reader.problems)
     assert shown.startswith("2 problems in the list")
     assert "2 path" in shown
     assert "4 env" in shown
     assert panel.start.disabled
-    panel.listed.fixme.click()
+    panel.list_reader.fixme.click()
     panel.settle()
     fixme = (lab.shop.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fixme) == 3
-    panel.listed.skip.value = True
+    panel.list_reader.skip.value = True
     panel.settle()
     assert not panel.start.disabled
     panel.start.click()
@@ -230,7 +230,7 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: 
 def test_what_is_not_there_is_said(open_lab: Any, read: Any, paths: str, root: str, said: str):
     lab = open_lab()
     panel = lab.uploads(paths, root)
-    assert said in read(panel.voice.line)
+    assert said in read(panel.worker.line)
     assert panel.start.disabled
     assert lab.sent == 0
 
@@ -240,14 +240,14 @@ def test_a_merchant_without_a_token_does_not_stop_the_others(open_lab: Any, read
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"uploaded": 20, "not_attempted": 10}
-    assert "城南书店 done, not all good 10 0 10 0 no_token × 10" in read(panel.watched.grid)
+    assert "城南书店 done, not all good 10 0 10 0 no_token × 10" in read(panel.monitor.grid)
 
 
 def test_trouble_with_the_settings_is_said_in_the_panel(open_lab: Any, read: Any):
     lab = open_lab()
     (lab.shop.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
     panel = lab.uploads()
-    assert "tcb-ops.toml: api_base" in read(panel.voice.line)
+    assert "tcb-ops.toml:1: api_base" in read(panel.worker.line)
     with pytest.raises(tcb.SettingsError):
         panel.run_now(wanted=True)
 
@@ -261,7 +261,7 @@ def test_trouble_with_the_settings_is_said_in_the_panel(open_lab: Any, read: Any
     ids=["where", "lang"],
 )
 def test_a_wrong_parameter_is_said_in_the_panel(open_lab: Any, read: Any, options: Any, said: str):
-    assert said in read(open_lab().uploads(**options).voice.line)
+    assert said in read(open_lab().uploads(**options).worker.line)
 
 
 @pytest.mark.kill
@@ -274,18 +274,18 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
         try:
             until(lambda: lab.shop.sim.stats["stored"] > 2)
             panel = lab.attach()
-            assert f"run {panel.run.id} is being worked on by" in read(panel.voice.line)
-            assert panel.watched.state is State.ELSEWHERE
-            assert panel.watched.stop.disabled
-            assert hidden(panel.watched.goon)
+            assert f"run {panel.run.id} is being worked on by" in read(panel.worker.line)
+            assert panel.monitor.state is RunState.ELSEWHERE
+            assert panel.monitor.stop.disabled
+            assert hidden(panel.monitor.resume)
             other.send_signal(signal.SIGINT)
             assert other.wait(20) == 130
         finally:
             other.kill()
     panel.settle()
     assert held_by(panel.run.id) is None
-    assert panel.watched.state is State.UNFINISHED
-    panel.watched.goon.button.click()
+    assert panel.monitor.state is RunState.UNFINISHED
+    panel.monitor.resume.button.click()
     panel.settle()
     assert panel.run.counts == {"uploaded": 60}
 
@@ -296,14 +296,14 @@ def test_a_panel_is_attached_to_a_run_that_goes_on_here_and_both_see_its_end(
     lab = open_lab(many(TEA, rows=60), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: panel.watched.going)
+    until(lambda: panel.monitor.going)
     second = lab.attach()
-    assert second.watched.going
-    second.watched.stop.click()
+    assert second.monitor.going
+    second.monitor.stop.click()
     panel.settle()
     second.settle()
-    assert read(panel.voice.line).startswith("Cancelled.")
-    assert read(second.voice.line).startswith("Cancelled.")
+    assert read(panel.worker.line).startswith("Cancelled.")
+    assert read(second.worker.line).startswith("Cancelled.")
     assert second.run.counts == panel.run.counts
 
 
@@ -319,12 +319,12 @@ def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it
 def test_merchants_and_tokens_are_looked_at(open_lab: Any, read: Any):
     lab = open_lab(tokens={"wxtea": "token-of-wxtea"})
     panel = lab.uploads()
-    panel.standing.button.click()
+    panel.merchant_check.button.click()
     panel.settle()
-    states = read(panel.standing.states)
+    states = read(panel.merchant_check.states)
     assert "城南书店 books-77aa01 no" in states
     assert states.index("城南书店") < states.index("茶语小铺")  # the worst first
-    assert "2 of 3 lines can work, 1 cannot" in read(panel.voice.line)
+    assert "2 of 3 lines can work, 1 cannot" in read(panel.worker.line)
 
 
 @pytest.mark.slow
@@ -335,7 +335,7 @@ def test_three_hundred_merchants_run_and_all_stand_in_the_grid(open_lab: Any, re
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"uploaded": 600}
-    assert panel.watched.grid.value.count("<tr>") == 301
+    assert panel.monitor.grid.value.count("<tr>") == 301
 
 
 def test_buttons_answer_from_any_thread(open_lab: Any):
@@ -351,16 +351,16 @@ def test_two_environments_of_a_merchant_are_one_line_of_the_grid(open_lab: Any, 
     panel = open_lab(many(TEA, TEA_TEST, rows=1)).uploads()
     panel.start.click()
     panel.settle()
-    assert read(panel.watched.grid).count("茶语小铺") == 1
+    assert read(panel.monitor.grid).count("茶语小铺") == 1
 
 
 def test_a_second_click_while_a_run_goes_on_begins_nothing(open_lab: Any, read: Any):
     panel = open_lab(many(TEA, rows=40), SLOW).uploads()
     panel.start.click()
-    panel.voice.settle()
+    panel.worker.settle()
     first = panel.run.id
     panel.start.click()
-    panel.voice.settle()
-    assert f"Run {first} is still going on here" in read(panel.voice.line)
+    panel.worker.settle()
+    assert f"Run {first} is still going on here" in read(panel.worker.line)
     panel.settle()
     assert [run.id for run in tcb.all_runs()] == [first]

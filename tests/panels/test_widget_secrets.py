@@ -29,9 +29,9 @@ def test_no_widget_holds_a_secret(open_lab: Any):
     for panel in (lab.links(), lab.uploads(), lab.audits()):
         panel.start.click()
         panel.settle()
-        panel.watched.export.button.click()
+        panel.monitor.export.button.click()
         panel.settle()
-        panel.standing.button.click()
+        panel.merchant_check.button.click()
         panel.settle()
         shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
     shown.append(states())

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tcb_ops.panels.action_button import released
+from tcb_ops.panels.action_button import is_confirmed
 
 
 @pytest.mark.parametrize(
-    ("typed", "merchants", "braked", "may"),
+    ("typed", "merchants", "live", "may"),
     [
         ("", 12, False, True),
         ("12", 12, True, True),
@@ -34,13 +34,13 @@ from tcb_ops.panels.action_button import released
         "not as shown",
     ],
 )
-def test_a_run_may_begin(typed: str, merchants: int, braked: bool, may: bool):
-    assert released(typed, merchants, braked=braked) is may
+def test_a_run_may_begin(typed: str, merchants: int, live: bool, may: bool):
+    assert is_confirmed(typed, merchants, live=live) is may
 
 
 def test_on_this_machine_nothing_is_asked(open_lab: Any):
     panel = open_lab().uploads()
-    assert panel.brake.layout.display == "none"
+    assert panel.confirmation.layout.display == "none"
     assert not panel.start.disabled
 
 
@@ -49,19 +49,19 @@ def test_a_live_target_needs_the_number_of_merchants(open_lab: Any, read: Any, k
     lab = open_lab()
     lab.live()
     panel = getattr(lab, kind)()
-    assert panel.brake.layout.display == ""
-    facts = read(panel.brake.facts)
+    assert panel.confirmation.layout.display == ""
+    facts = read(panel.confirmation.facts)
     assert "LIVE: https://api.weixin.qq.com" in facts
     assert "2 merchants, 3 environments" in facts
     assert (" B." in facts or " KB" in facts or " B Type" in facts) is (kind == "uploads")
     assert panel.start.disabled
-    panel.brake.count.value = "3"
+    panel.confirmation.count.value = "3"
     assert panel.start.disabled
-    panel.start.click()  # one that was on its way when the brake was asked anew
+    panel.start.click()  # one that was on its way when the confirmation was asked anew
     panel.settle()
-    assert "Type the number of merchants (2) first" in read(panel.voice.line)
+    assert "Type the number of merchants (2) first" in read(panel.worker.line)
     assert panel.run is None
-    panel.brake.count.value = "2"
+    panel.confirmation.count.value = "2"
     assert not panel.start.disabled
     panel.run_now(wanted=False)  # a live target is not reached unless that is asked for
     assert panel.run is None
@@ -72,15 +72,15 @@ def test_another_list_asks_anew(open_lab: Any):
     lab = open_lab()
     lab.live()
     panel = lab.uploads()
-    panel.brake.count.value = "2"
+    panel.confirmation.count.value = "2"
     assert not panel.start.disabled
-    panel.listed.check.click()
+    panel.list_reader.check.click()
     panel.settle()
-    assert panel.brake.count.value == ""
+    assert panel.confirmation.count.value == ""
     assert panel.start.disabled
 
 
-@pytest.mark.parametrize(("cut_off", "button"), [(True, "goon"), (False, "retry")], ids=["go on", "retry"])
+@pytest.mark.parametrize(("cut_off", "button"), [(True, "resume"), (False, "retry")], ids=["go on", "retry"])
 def test_going_on_and_retrying_are_braked_too(open_lab: Any, read: Any, cut_off: bool, button: str):
     from workspace import TEA, many
 
@@ -89,23 +89,25 @@ def test_going_on_and_retrying_are_braked_too(open_lab: Any, read: Any, cut_off:
     lab = open_lab(many(TEA, rows=20), [Fault(path="banner/3.png", errcode=40097), Fault(delay=0.1)])
     panel = lab.uploads()
     panel.start.click()
-    panel.voice.settle()
+    panel.worker.settle()
     if cut_off:
-        panel.watched.stop.click()
+        panel.monitor.stop.click()
     panel.settle()
-    watched = panel.watched
-    panel.desk.settings.__dict__["api_base"] = "https://api.weixin.qq.com"  # the same run, as if it were live
-    watched._offer()
-    offer = getattr(watched, button)
-    brake, act = offer.brake, offer.button
-    assert brake.layout.display == ""
+    monitor = panel.monitor
+    panel.context.settings.__dict__["api_base"] = (
+        "https://api.weixin.qq.com"  # the same run, as if it were live
+    )
+    monitor._offer()
+    offer = getattr(monitor, button)
+    confirmation, act = offer.confirmation, offer.button
+    assert confirmation.layout.display == ""
     files, size = panel.run.counts.get("pending", 1), len("tea-1a2b3c/banner/3.png")
-    assert f"{files} file{'s' * (files > 1)}, 1 merchant, 1 environment, " in read(brake.facts)
+    assert f"{files} file{'s' * (files > 1)}, 1 merchant, 1 environment, " in read(confirmation.facts)
     if not cut_off:
-        assert f"1 environment, {size} B" in read(brake.facts)
+        assert f"1 environment, {size} B" in read(confirmation.facts)
     assert act.disabled
     act.click()
     panel.settle()
-    assert "Type the number of merchants (1) first" in read(panel.voice.line)
-    brake.count.value = "1"
+    assert "Type the number of merchants (1) first" in read(panel.worker.line)
+    confirmation.count.value = "1"
     assert not act.disabled

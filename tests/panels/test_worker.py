@@ -21,67 +21,67 @@ def broken() -> None:
 
 
 def test_our_own_errors_are_said_in_the_panel_s_language(read: Any, lang: str):
-    voice = Worker(Lang(lang))
+    worker = Worker(Lang(lang))
 
     def refused() -> None:
         raise UsageError(Text("Not like this.", "不能这样。"))
 
-    assert not voice.guarded(refused)
-    assert read(voice.line) == {"en": "Not like this.", "zh": "不能这样。"}[lang]
+    assert not worker.guarded(refused)
+    assert read(worker.line) == {"en": "Not like this.", "zh": "不能这样。"}[lang]
 
 
 def test_a_defect_is_said_in_words_and_its_trace_is_in_the_log_only(
     read: Any, caplog: pytest.LogCaptureFixture
 ):
-    voice = Worker(Lang.EN)
+    worker = Worker(Lang.EN)
     with caplog.at_level(logging.ERROR, "tcb_ops.panels"):
-        voice.start(broken)
-        voice.settle()
-    assert read(voice.line).startswith("A defect in tcb-ops (ValueError); the log has its trace.")
-    assert "planted" not in voice.line.value
+        worker.start(broken)
+        worker.settle()
+    assert read(worker.line).startswith("A defect in tcb-ops (ValueError); the log has its trace.")
+    assert "planted" not in worker.line.value
     assert "Traceback" in caplog.text
 
 
 def test_one_thing_is_done_at_a_time_and_buttons_are_armed_anew_after_it(read: Any):
-    voice, go, told = Worker(Lang.EN), threading.Event(), []
-    voice.tells = lambda: told.append(voice.busy)
-    voice.start(lambda: go.wait(10) and None)
-    voice.start(broken)
-    assert read(voice.line).startswith("Still busy")
+    worker, go, told = Worker(Lang.EN), threading.Event(), []
+    worker.tells = lambda: told.append(worker.busy)
+    worker.start(lambda: go.wait(10) and None)
+    worker.start(broken)
+    assert read(worker.line).startswith("Still busy")
     go.set()
-    voice.settle()
+    worker.settle()
     assert told == [True, False]
-    assert not voice.busy
+    assert not worker.busy
 
 
 def test_it_is_at_rest_only_when_its_end_was_told():
-    voice, go, told = Worker(Lang.EN), threading.Event(), []
+    worker, go, told = Worker(Lang.EN), threading.Event(), []
     ended = threading.Event()
 
     def tells() -> None:
-        if not voice.busy:
+        if not worker.busy:
             ended.set()
             go.wait(10)
             told.append("end")
 
-    voice.tells = tells
-    voice.start(lambda: None)
+    worker.tells = tells
+    worker.start(lambda: None)
     ended.wait(10)
     go.set()
-    voice.settle()
+    worker.settle()
     assert told == ["end"]
 
 
 def test_what_waits_is_done_next_and_of_several_the_last():
-    voice, go, done = Worker(Lang.EN), threading.Event(), []
-    voice.start(lambda: go.wait(10) and None)
-    voice.start(lambda: done.append("first"), waits=True)
-    voice.start(lambda: done.append("last"), waits=True)
+    worker, go, done = Worker(Lang.EN), threading.Event(), []
+    worker.start(lambda: go.wait(10) and None)
+    worker.start(lambda: done.append("first"), waits=True)
+    worker.start(lambda: done.append("last"), waits=True)
     assert done == []
     go.set()
-    voice.settle()
+    worker.settle()
     assert done == ["last"]
-    assert not voice.busy
+    assert not worker.busy
 
 
 def test_without_ipywidgets_it_is_said_what_to_install():
