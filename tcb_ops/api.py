@@ -1,164 +1,377 @@
-"""The library as it is imported. Calls block, inside a running event loop as well as outside.
+"""The public functions. They block, inside a running event loop as well as outside; `start_…` ones return at once.
 
-The command line, the panels and the notebooks are views over these calls.
+The command line, the panels and the notebooks call these. Parameters that several functions share:
+
+* `target`: `simulator` (the embedded one) or a URL, in place of the settings' own.
+* `settings`: from `load_settings`; None: the settings file and the environment, as on the command line.
+* `limits`: a RunLimits; None: its defaults.
+* `note`: a few words that the ledger and the report keep.
+* `selection`: in words, the part of the list or the merchants that is meant; a run of another part is not resumed.
+* `new_run`: start a new run even if there is one to resume. `resume`: the id of the run to resume.
+* `may_resume`: asked about an unfinished run that is over a day old (its id, its start in Unix seconds); None: no.
+* `report`: the folder the caller is going to export to; until that is done the run counts as unfinished.
+* `progress`: called with a Progress after commits, in another thread.
+* `tokens`: a TokenSource, in place of the settings' own.
+
+A value that cannot be used is an ArgumentError or a SettingsError, both UsageErrors: nothing was sent.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import wraps
+from inspect import signature
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ParamSpec, TypeAlias
 
-from tcb_ops.errors import RefusedError, RunNotFoundError, UsageError
+from tcb_ops.errors import ArgumentError, RefusedError, RunNotFoundError, StoppedError, UsageError
 from tcb_ops.i18n import Text
+from tcb_ops.lists import merchants as merchants_file
+from tcb_ops.lists import paths as path_list
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.paths import Batch
+from tcb_ops.lists.paths import Batch, OnBad, TextRows
+from tcb_ops.lists.workbook import Rows
 from tcb_ops.merchants.status import MerchantState
 from tcb_ops.model import Kind, Link, Merchant, Owner
 from tcb_ops.reports.verify import Verification
-from tcb_ops.run import Diff, History, Run
-from tcb_ops.run_handle import RunHandle, begin
+from tcb_ops.run import Diff, History, Run, RunHandle
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.plan import RunSpec, audit_spec, list_spec, resume_spec, retry_spec
+from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.settings import Settings, aim, default_settings
+from tcb_ops.settings import NOT_STARTED, Settings, aim, default_settings
+from tcb_ops.wechat.tokens import TokenSource
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OnProgress: TypeAlias = Callable[[Progress], None]
+MayResume: TypeAlias = Callable[[str, float], bool]
+_P = ParamSpec("_P")
 
 
-def start_links(
-    batch: Batch, *, out: str | Path = "links.csv", selection: str = "", **options: Any
-) -> RunHandle:
-    """Begin a links run, or go on with an unfinished one of the same list; takes what `links` takes."""
-    return begin(lambda _: list_spec(batch, Kind.LINKS, selection), Path(out).absolute(), **options)
+def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
+    """Read a merchants file (CSV or TSV), narrowed by `where`: items such as `region=east`.
 
+    A line stays when it matches every column named, and one of the values where a column is named more than once.
+    Columns go by their header in the file or by our name; width and case do not matter.
 
-def start_upload(
-    batch: Batch, *, selection: str = "", report: str | Path | None = None, **options: Any
-) -> RunHandle:
-    """Begin an upload run, or go on with an unfinished one of the same list; takes what `upload` takes.
-
-    `report`: where the caller is going to export to: until that is done the run counts as one to go on with.
+    Raises InputError with every problem of the file, and UsageError where an item of `where` names no column or
+    leaves no merchant.
     """
-    if batch.root is None:
-        batch = batch.check_files(batch.source.parent)
-    return begin(lambda _: list_spec(batch, Kind.UPLOAD, selection), _place(report), **options)
+    _check_path("source", source)
+    _check_items("where", where)
+    return merchants_file.read_merchants(source, where)
 
 
-def start_audit(
-    merchants: Merchants, *, selection: str = "", report: str | Path | None = None, **options: Any
-) -> RunHandle:
-    """Begin an audit; takes what `audit` takes."""
-    return begin(lambda _: audit_spec(merchants, selection), _place(report), **options)
-
-
-def start_retry(
-    run: str,
-    merchants: Merchants,
+def read_paths(
+    source: str | Path | pd.DataFrame,
+    merchants: Merchants | str | Path,
+    root: str | Path | None = None,
     *,
-    codes: Sequence[str | int] = (),
-    out: str | Path | None = None,
-    selection: str = "",
-    **options: Any,
-) -> RunHandle:
-    """Begin a retry of a finished run, or go on with an unfinished one; takes what `retry` takes."""
-    wanted = {str(code) for code in codes}
-    settings = _settings(options.get("settings"), options.pop("target", None))
-    if out is None and open_run(run, settings=settings).record.kind is Kind.LINKS:
-        out = "links.retry.csv"
+    columns: Mapping[str, str] = {},
+    on_bad: OnBad = "refuse",
+    sheet: str = "",
+    header_row: int = 0,
+    rows: Rows | None = None,
+    file_map: Sequence[str] = (),
+) -> Batch:
+    r"""Read a path list (CSV, TSV, XLSX or a DataFrame) and check every row.
 
-    def work(ledger: Ledger) -> RunSpec:
-        parent = ledger.run(run, settings.run_target)
-        return retry_spec(ledger, parent, merchants, settings, wanted, selection)
+    Args:
+        source: the file, or a DataFrame: its values are taken as text, missing ones as empty, and its first row is
+            line 2, as in a CSV file.
+        merchants: from `read_merchants`, or the file.
+        root: the folder of the local files, which are then looked at; None leaves them alone.
+        columns: our name (env, merchant, path, file, appid, content_type, cache_control) → the header that means it.
+        on_bad: `refuse` raises where any row has a problem, `skip` marks those rows invalid.
+        sheet: the workbook's sheet.
+        header_row: the line of the header; 0 has it found.
+        rows: of a workbook with hidden rows, `all` or `visible`.
+        file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
 
-    return begin(work, _place(out), **(options | {"settings": settings}))
+    Raises InputError with every problem in the order of the file (problems of the file itself whatever `on_bad` says),
+    and UsageError for an argument that cannot be used, or where no row is left.
 
-
-def start_resume(run: str, **options: Any) -> RunHandle:
-    """Go on with an unfinished run from what the ledger holds of it; takes what `resume` takes."""
-    settings = _settings(options.get("settings"), options.pop("target", None))
-    record = open_run(run, settings=settings).record
-    manner = {name: record.settings[name] for name in ("skip_unchanged", "canary") if name in record.settings}
-    return begin(
-        lambda _: resume_spec(record),
-        _place(record.out or None),
-        **(manner | options | {"settings": settings, "resume": record.id}),
+    """
+    _check(
+        "columns", columns, isinstance(columns, Mapping), "a mapping, our name → header", "映射：列名 → 表头"
+    )
+    _check("on_bad", on_bad, on_bad in ("refuse", "skip"), "refuse or skip", "refuse 或 skip")
+    _check("sheet", sheet, isinstance(sheet, str), "the name of a sheet", "工作表的名称")
+    _check("rows", rows, rows in (None, "all", "visible"), "all, visible or None", "all、visible 或 None")
+    _check_count("header_row", header_row)
+    _check_items("file_map", file_map)
+    if root is not None:
+        _check_path("root", root)
+    if isinstance(source, str | PathLike):
+        listed: str | Path | TextRows = source
+    else:
+        listed = _rows_of(source)
+        _check("header_row", header_row, header_row == 0, "0 with a DataFrame", "DataFrame 只能用 0")
+    return path_list.read_paths(
+        listed,
+        _merchants(merchants),
+        root,
+        columns=columns,
+        on_bad=on_bad,
+        sheet=sheet,
+        header_row=header_row,
+        rows=rows,
+        file_map=file_map,
     )
 
 
-def links(batch: Batch, *, out: str | Path = "links.csv", **options: Any) -> Run:
-    """Ask for an upload link per row, and write them to `out` (0600). Local files are not looked at.
+def start_links(
+    batch: Batch,
+    *,
+    out: str | Path = "links.csv",
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start a links run, or resume the unfinished one of the same list.
 
-    Options: `settings`, `target` (`simulator`: the embedded one; or a URL), `limits` (a RunLimits), `progress` (called with a Progress after commits), `note`, `new_run`,
-    `resume` (a run's id), `may_resume` (asked about an unfinished run over a day old: its id, when it began),
-    `tokens` (a TokenSource).
+    It asks for an upload link per row and writes them to `out` (0600). Local files are not looked at.
     """
-    return start_links(batch, out=out, **options).wait()
+    _check_batch(batch)
+    return _start(
+        lambda _: list_spec(batch, Kind.LINKS, selection),
+        _absolute(out),
+        target=target,
+        settings=settings,
+        limits=limits,
+        note=note,
+        new_run=new_run,
+        resume=resume,
+        may_resume=may_resume,
+        progress=progress,
+        tokens=tokens,
+    )
 
 
-def upload(batch: Batch, **options: Any) -> Run:
-    """Upload the batch's files, each with its own link. Takes the options of `links`, but `out`.
+def start_upload(
+    batch: Batch,
+    *,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    skip_unchanged: bool = False,
+    canary: int = 0,
+    report: str | Path | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start an upload of the batch's files, each with a link of its own, or resume the unfinished one of the same list.
 
-    Also `skip_unchanged` (rows whose bytes an earlier run of this target put there end as unchanged) and `canary` (so
-    many environments first; the run stops there when one of their rows is not good: CanaryError). A batch that was
-    read without a root is checked against the list's own folder first (InputError).
+    A batch that was read without a root is checked against the list's own folder first (InputError).
+
+    `skip_unchanged`: rows whose bytes an earlier run of this target put there end as unchanged. `canary`: so many
+    environments first; where one of their rows does not succeed, the run stops (CanaryError).
     """
-    return start_upload(batch, **options).wait()
+    _check_batch(batch)
+    if batch.root is None:
+        batch = batch.check_files(batch.source.parent)
+    return _start(
+        lambda _: list_spec(batch, Kind.UPLOAD, selection),
+        _absolute(report, "report"),
+        target=target,
+        settings=settings,
+        limits=limits,
+        note=note,
+        new_run=new_run,
+        resume=resume,
+        may_resume=may_resume,
+        skip_unchanged=skip_unchanged,
+        canary=canary,
+        progress=progress,
+        tokens=tokens,
+    )
 
 
-def audit(merchants: Merchants, **options: Any) -> Run:
-    """Ask for one link per environment, for a probe path; nothing is uploaded. Takes the options of `links`, but `out`."""
-    return start_audit(merchants, **options).wait()
+def start_audit(
+    merchants: Merchants | str | Path,
+    *,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    report: str | Path | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start an audit, or resume the unfinished one: a link per environment, for a probe path; nothing is uploaded."""
+    listed = _merchants(merchants)
+    return _start(
+        lambda _: audit_spec(listed, selection),
+        _absolute(report, "report"),
+        target=target,
+        settings=settings,
+        limits=limits,
+        note=note,
+        new_run=new_run,
+        resume=resume,
+        may_resume=may_resume,
+        progress=progress,
+        tokens=tokens,
+    )
 
 
-def retry(run: str, merchants: Merchants, **options: Any) -> Run:
-    """Run a finished run's refused, failed and not attempted rows again, as a run whose parent it is.
+def start_retry(
+    run: str | Run,
+    merchants: Merchants | str | Path,
+    *,
+    codes: Sequence[str | int] = (),
+    out: str | Path | None = None,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start a retry of a finished run, or resume the unfinished one.
 
-    `codes`: only rows that ended with one of these errcodes or store codes. `out`: where the links go, if it was a
-    links run. Else the options of `links`.
+    It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
+
+    `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; rows of
+    others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: of a links run,
+    where its links go (links.retry.csv); of any other, as `report`.
     """
-    return start_retry(run, merchants, **options).wait()
+    _check("codes", codes, isinstance(codes, list | tuple | set), "a list of codes", "错误码的列表")
+    listed, wanted = _merchants(merchants), {str(code) for code in codes}
+    settings = _settings(settings, target, run)
+    parent = _record(run, settings)
+    if out is None and parent.kind is Kind.LINKS:
+        out = "links.retry.csv"
+    return _start(
+        lambda ledger: retry_spec(ledger, parent, listed, settings, wanted, selection),
+        _absolute(out),
+        settings=settings,
+        limits=limits,
+        note=note,
+        new_run=new_run,
+        resume=resume,
+        may_resume=may_resume,
+        progress=progress,
+        tokens=tokens,
+    )
 
 
-def resume(run: str = "latest", **options: Any) -> Run:
-    """Go on with an unfinished run: its rows, files and manner are the ledger's, the list is not needed.
+def start_resume(
+    run: str | Run = "latest",
+    *,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    skip_unchanged: bool | None = None,
+    canary: int | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start to resume an unfinished run from what the ledger has of it; its list is not needed.
 
-    Takes the options of `links`, but `out`, `note`, `new_run` and `resume`. Raises UsageError where the run is
-    finished, or somebody works on it.
+    `skip_unchanged`, `canary`: as the run was started, where they are None. Raises UsageError where the run is
+    finished, or another process works on it.
     """
-    return start_resume(run, **options).wait()
+    settings = _settings(settings, target, run)
+    record = _record(run, settings)
+    if skip_unchanged is None:
+        skip_unchanged = bool(record.settings.get("skip_unchanged", False))
+    return _start(
+        lambda _: resume_spec(record),
+        _absolute(record.out or None),
+        settings=settings,
+        limits=limits,
+        resume=record.id,
+        skip_unchanged=skip_unchanged,
+        canary=int(record.settings.get("canary", 0)) if canary is None else canary,
+        progress=progress,
+        tokens=tokens,
+    )
+
+
+def _waiting_for(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
+    """Make the function that starts a run and waits for its end; it takes what `start` takes."""
+
+    @wraps(start)
+    def call(*args: _P.args, **options: _P.kwargs) -> Run:
+        return start(*args, **options).wait()
+
+    call.__name__ = call.__qualname__ = start.__name__.removeprefix("start_")
+    call.__annotations__ = start.__annotations__ | {"return": "Run"}
+    call.__dict__["__signature__"] = signature(start).replace(return_annotation="Run")
+    call.__doc__ = f"As `{start.__name__}`, and wait for the run's end. {start.__doc__}"
+    return call
+
+
+links = _waiting_for(start_links)
+upload = _waiting_for(start_upload)
+audit = _waiting_for(start_audit)
+retry = _waiting_for(start_retry)
+resume = _waiting_for(start_resume)
 
 
 def open_run(wanted: str = "latest", *, settings: Settings | None = None, target: str | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
     settings = _settings(settings, target)
+    _check("wanted", wanted, isinstance(wanted, str), "the id of a run, or latest", "任务的 id，或 latest")
     ledger = _ledger_with_runs(settings)
     return Run(ledger, _find(ledger, wanted, settings), settings)
 
 
 def all_runs(*, settings: Settings | None = None) -> list[Run]:
     """List the runs of the ledger, the newest first."""
-    settings = settings or default_settings()
+    settings = _settings(settings, None)
     ledger = _ledger(settings)
     return [Run(ledger, record, settings) for record in ledger.runs()] if ledger is not None else []
 
 
 def check_merchants(
-    merchants: Iterable[Merchant],
+    merchants: Iterable[Merchant] | str | Path,
     *,
     settings: Settings | None = None,
     target: str | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[MerchantState]:
-    """Look at what each line of a merchants file can do today: token, permission set, 云开发, environment, calls left.
+    """Check what each line of a merchants file can do today: token, permission set, 云开发, environment, calls left.
 
     `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
     """
     from tcb_ops.merchants.check import merchant_states
     from tcb_ops.simulator import opened_target
 
-    lines = list(merchants)
-    with opened_target(_settings(settings, target), lines) as opened:
-        return merchant_states(opened, lines, progress=progress)
+    settings = _settings(settings, target)
+    _check_call("progress", progress)
+    lines = list(_merchants(merchants) if isinstance(merchants, str | PathLike) else merchants)
+    with opened_target(settings, lines) as opened:
+        return merchant_states(opened, lines, progress=progress or (lambda _done, _all: None))
 
 
 def diff(
@@ -168,26 +381,22 @@ def diff(
     settings: Settings | None = None,
     target: str | None = None,
 ) -> Diff:
-    """Compare two runs of one kind and target: newly broken, mended, still broken, by merchant and cause.
+    """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
 
     Each is a Run, an id, a prefix or `latest`. Raises RunNotFoundError, and UsageError where they cannot be compared.
     """
-    from tcb_ops.run import Diff
-
-    settings = _settings(settings, target)
+    settings = _settings(settings, target, newer)
     ledger = _ledger_with_runs(settings)
-    before, after = (
-        run.record if isinstance(run, Run) else _find(ledger, run, settings) for run in (older, newer)
-    )
+    before, after = _record(older, settings, "older"), _record(newer, settings, "newer")
     return Diff.between(ledger, before, after, settings)
 
 
 def history(days: int = 30, *, settings: Settings | None = None, target: str | None = None) -> History:
-    """Errcodes by day and merchant over all runs of `target`, else the settings' one: today and the days before it."""
+    """Count errcodes by day and merchant over all runs of `target`, else the settings': today and the days before."""
     from tcb_ops.reports.history import history as look_back
-    from tcb_ops.run import History
 
     settings = _settings(settings, target)
+    _check_count("days", days, least=1)
     return History.of(look_back(_ledger(settings), settings.run_target, settings, days=days, now=time.time()))
 
 
@@ -198,51 +407,23 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
     """
     from tcb_ops.reports.verify import verify as check
 
-    settings = settings or default_settings()
+    settings = _settings(settings, None)
+    _check_path("folder", folder)
     place = Path(folder)
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
     return check(place, _ledger(settings), lists)
 
 
-def _settings(settings: Settings | None, target: str | None) -> Settings:
-    return aim(settings or default_settings(), target)
+def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
+    """Say who works on a run; None where nobody does. Takes the run's lock for a moment to find out."""
+    from tcb_ops.runs.locks import hold, planning
 
-
-def _ledger(settings: Settings) -> Ledger | None:
-    """The ledger, to look at; one that is not there is not made by looking."""
-    from tcb_ops.runs.ledger import Ledger
-
-    there = "://" in settings.ledger or Path(settings.ledger).exists()
-    return Ledger(settings.ledger) if there else None
-
-
-def _ledger_with_runs(settings: Settings) -> Ledger:
-    ledger = _ledger(settings)
-    if ledger is None:
-        where = settings.ledger
-        raise RunNotFoundError(
-            Text(
-                f"{where} is not there: no run was begun with this ledger yet. Check the working folder, and --ledger.",
-                f"{where} 不存在：还没有任务使用过这个台账。请检查当前文件夹和 --ledger。",
-            )
-        )
-    return ledger
-
-
-def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
-    """Find a run; where there is none, say also how to list the runs."""
-    from tcb_ops.runs.next_commands import command, quoted
-
+    ledger = Ledger(_settings(settings, None).ledger)
     try:
-        return ledger.run(wanted, settings.run_target)
-    except RunNotFoundError as error:
-        listing = quoted(command(settings, "runs"))
-        raise RunNotFoundError(
-            Text(
-                f"{error.text.en}\nTo list the runs:\n{listing}",
-                f"{error.text.zh}\n查看所有任务：\n{listing}",
-            )
-        ) from None
+        with planning(ledger), hold(ledger, run):  # who plans to take it waits for us
+            return None
+    except UsageError as error:
+        return error.text
 
 
 def upload_link(
@@ -258,16 +439,17 @@ def upload_link(
     `appid` is needed where several merchants share the environment. Raises UsageError (unknown env, bad path),
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
-    from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.lists.validate import path_problem
     from tcb_ops.runs.loop import hand_over
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
+    for name, value in (("env", env), ("path", path), ("appid", appid or "")):
+        _check(name, value, isinstance(value, str), "text", "文字")
     wrong = path_problem(path)
     if wrong is not None:
         raise UsageError(wrong[0])
-    merchants = read_merchants(settings.merchants)
+    merchants = merchants_file.read_merchants(settings.merchants)
     callers = merchants.for_env(env)
     chosen = (
         [m for m in callers if m.appid == appid]
@@ -326,5 +508,217 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
             return answer
 
 
-def _place(path: str | Path | None) -> Path | None:
-    return Path(path).absolute() if path is not None else None
+def _ledger(settings: Settings) -> Ledger | None:
+    """The ledger, to look at; one that is not there is not made by looking."""
+    from tcb_ops.runs.ledger import Ledger
+
+    there = "://" in settings.ledger or Path(settings.ledger).exists()
+    return Ledger(settings.ledger) if there else None
+
+
+def _ledger_with_runs(settings: Settings) -> Ledger:
+    ledger = _ledger(settings)
+    if ledger is None:
+        where = settings.ledger
+        raise RunNotFoundError(
+            Text(
+                f"{where} is not there: no run has used this ledger yet. Check the working folder, and --ledger.",
+                f"{where} 不存在：还没有任务使用过这个台账。请检查当前文件夹和 --ledger。",
+            )
+        )
+    return ledger
+
+
+def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
+    """Find a run; where there is none, say also how to list the runs."""
+    from tcb_ops.runs.next_commands import command, quoted
+
+    try:
+        return ledger.run(wanted, settings.run_target)
+    except RunNotFoundError as error:
+        listing = quoted(command(settings, "runs"))
+        raise RunNotFoundError(
+            Text(
+                f"{error.text.en}\nTo list the runs:\n{listing}",
+                f"{error.text.zh}\n查看所有任务：\n{listing}",
+            )
+        ) from None
+
+
+def _start(
+    work_of: Callable[[Ledger], RunSpec],
+    out: Path | None,
+    *,
+    target: str | None = None,
+    settings: Settings | None,
+    limits: RunLimits | None,
+    note: str = "",
+    new_run: bool = False,
+    resume: str | None,
+    may_resume: MayResume | None = None,
+    skip_unchanged: bool = False,
+    canary: int = 0,
+    progress: OnProgress | None,
+    tokens: TokenSource | None,
+) -> RunHandle:
+    """Plan the run, or find the unfinished one to resume, and start to work on it.
+
+    `out`: where the links go, else where the caller is going to export to. The embedded simulator runs as long as the
+    run is worked on. Raises UsageError, LedgerError.
+    """
+    from tcb_ops.runs.links_file import check_place
+    from tcb_ops.runs.locks import hold, planning
+    from tcb_ops.runs.plan import plan
+    from tcb_ops.runs.session import RunSession
+    from tcb_ops.simulator import opened_target
+    from tcb_ops.wechat.tokens import open_source
+
+    settings = _settings(settings, target)
+    _check("limits", limits, limits is None or isinstance(limits, RunLimits), "a RunLimits", "RunLimits")
+    limits = limits or RunLimits()
+    _check("note", note, isinstance(note, str), "text", "文字")
+    _check("new_run", new_run, isinstance(new_run, bool), "True or False", "True 或 False")
+    _check("resume", resume, resume is None or isinstance(resume, str), "the id of a run", "任务的 id")
+    _check(
+        "skip_unchanged", skip_unchanged, isinstance(skip_unchanged, bool), "True or False", "True 或 False"
+    )
+    _check_count("canary", canary)
+    _check_call("progress", progress)
+    _check_call("may_resume", may_resume)
+    _check("tokens", tokens, tokens is None or hasattr(tokens, "token"), "a TokenSource", "TokenSource")
+    # Refused, if it cannot be read, before anything is planned. The simulator that is yet to start has its own.
+    source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
+    ledger = Ledger(settings.ledger)
+    work = work_of(ledger)
+    if work.kind is Kind.LINKS and out is not None:
+        check_place(out)
+    with ExitStack() as stack, planning(ledger) as still_alone:
+        planned = plan(
+            ledger,
+            work,
+            settings,
+            out=out,
+            manner=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary},
+            note=note,
+            new_run=new_run,
+            resume=resume or "",
+            now=time.time(),
+            may_go_on=may_resume or (lambda _run, _begun: False),
+        )
+        confirm = stack.enter_context(hold(ledger, planned.run.id))
+        if planned.run.finished_at is not None:  # all but its report, which the caller writes
+            return RunHandle(ledger, planned.run, None, settings, stack.pop_all(), resumed=True)
+        opened = stack.enter_context(opened_target(settings, _merchants_of(ledger, planned.run)))
+        try:
+            still_alone()  # or another command may have planned a second run of the list
+            session = RunSession(
+                ledger,
+                planned.run,
+                opened,
+                limits,
+                root=work.root or Path(),
+                out=out,
+                tokens=source or open_source(opened),
+                progress=progress,
+                skip_unchanged=skip_unchanged,
+                canary=canary,
+                may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
+                confirm=confirm,
+            )
+        except (UsageError, StoppedError):
+            if not planned.resumed:
+                ledger.forget(planned.run)
+            raise
+        return RunHandle(ledger, planned.run, session, settings, stack.pop_all(), resumed=planned.resumed)
+    raise AssertionError  # the block above returns or raises
+
+
+def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
+    """The merchants of a run: those that the embedded simulator serves."""
+    return [
+        Merchant(place.appid, place.merchant, place.env, owner=Owner(place.owner), left=place.left)
+        for place in ledger.envs(run)
+    ]
+
+
+def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
+    """Whether nobody resumes a run: it is finished, or `new_run` was asked for and nobody works on it."""
+    from tcb_ops.runs.locks import hold
+
+    try:
+        if ledger.run(run_id).finished_at is not None:
+            return True
+        with hold(ledger, run_id):
+            return new_run
+    except RunNotFoundError:  # of another ledger, or of one that is lost
+        return new_run
+    except UsageError:  # being worked on
+        return False
+
+
+def _settings(settings: Settings | None, target: str | None, run: object = None) -> Settings:
+    """The settings of a call; where it names none, those of the Run that it is given."""
+    _check("settings", settings, settings is None or isinstance(settings, Settings), "Settings", "Settings")
+    named = target is None or (isinstance(target, str) and target != "")
+    _check("target", target, named, "simulator or a URL", "simulator 或网址")
+    if settings is None and isinstance(run, Run):
+        settings = run.settings
+    return aim(settings or default_settings(), target)
+
+
+def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
+    """A run's record as the ledger has it now."""
+    _check(parameter, run, isinstance(run, str | Run), "a Run, or a run's id", "Run，或任务的 id")
+    return _find(_ledger_with_runs(settings), run.id if isinstance(run, Run) else run, settings)
+
+
+def _merchants(merchants: Merchants | str | Path) -> Merchants:
+    if isinstance(merchants, Merchants):
+        return merchants
+    _check_path("merchants", merchants, "Merchants, or the path of their file", "Merchants，或其文件的路径")
+    return merchants_file.read_merchants(merchants)
+
+
+def _rows_of(frame: pd.DataFrame) -> TextRows:
+    """The cells of a DataFrame as text. Whoever has one has loaded pandas."""
+    pandas = sys.modules.get("pandas")
+    is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
+    _check("source", frame, is_frame, "a path or a DataFrame", "路径或 DataFrame")
+    cells = frame.astype(object).where(frame.notna(), "")
+    rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
+    return TextRows("DataFrame", tuple(map(str, frame.columns)), rows)
+
+
+def _check(parameter: str, value: object, usable: bool, en: str, zh: str) -> None:
+    """Raise ArgumentError, with what the parameter takes, for a value that is not usable."""
+    if not usable:
+        raise ArgumentError(parameter, value, Text(en, zh))
+
+
+def _check_batch(batch: object) -> None:
+    _check("batch", batch, isinstance(batch, Batch), "a Batch, from read_paths", "read_paths 返回的 Batch")
+
+
+def _check_path(parameter: str, value: object, en: str = "a path", zh: str = "路径") -> None:
+    _check(parameter, value, isinstance(value, str | PathLike), en, zh)
+
+
+def _check_items(parameter: str, value: object) -> None:
+    usable = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    _check(parameter, value, usable, "a list of texts", "文字的列表")
+
+
+def _check_count(parameter: str, value: object, least: int = 0) -> None:
+    usable = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    _check(parameter, value, usable, f"a whole number from {least}", f"不小于 {least} 的整数")
+
+
+def _check_call(parameter: str, value: object) -> None:
+    _check(parameter, value, value is None or callable(value), "a function", "函数")
+
+
+def _absolute(path: str | Path | None, parameter: str = "out") -> Path | None:
+    if path is None:
+        return None
+    _check_path(parameter, path)
+    return Path(path).absolute()

@@ -4,6 +4,7 @@
 
     TcbOpsError                     the root; nothing else leaves the public calls
     ├── UsageError          exit 2  an argument or a setting; nothing was sent
+    │   ├── ArgumentError           a value that a public function cannot use; `.parameter` names it
     │   ├── SettingsError           tcb-ops.toml, a TCB_OPS_… variable
     │   ├── InputError              a list or a merchants file; `.problems` lists every one
     │   └── RunNotFoundError        no such run, or several
@@ -60,6 +61,21 @@ class UsageError(TcbOpsError):
     """An argument cannot be used; nothing was sent."""
 
     exit_code = 2
+
+
+class ArgumentError(UsageError):
+    """A public function was called with a value that it cannot use.
+
+    `parameter` names the argument, `valid` says what it takes. The value itself may be a secret: only numbers are shown.
+    """
+
+    def __init__(self, parameter: str, value: object, valid: Text) -> None:
+        given = repr(value) if isinstance(value, int | float | None) else type(value).__name__
+        super().__init__(
+            Text(f"{parameter} cannot be {given}.", f"{parameter} 不能是 {given}。"),
+            Text(f"It takes {valid.en}.", f"可用的值：{valid.zh}。"),
+        )
+        self.parameter, self.valid = parameter, valid
 
 
 class SettingsError(UsageError):

@@ -1,19 +1,26 @@
-"""A run as its operator holds it: counts, tables, exports. All of it is read from the ledger."""
+"""What the public functions return: Run, RunHandle, Diff, History."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.model import GOOD, Outcome
+from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.i18n import Text
+from tcb_ops.model import GOOD, Kind, Outcome
 from tcb_ops.reports.diff import RunDiff, compare
 from tcb_ops.reports.errcode_table import Cause
 from tcb_ops.reports.history import ErrcodeHistory
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+from tcb_ops.runs.session import RunSession
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +46,11 @@ class Run:
     def id(self) -> str:
         """The run's id."""
         return self.record.id
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the run is shown and exported with."""
+        return self._settings
 
     @property
     def counts(self) -> dict[str, int]:
@@ -107,6 +119,29 @@ class Run:
 
         return results_frame(self._ledger, self.record, self._settings)
 
+    def failed(self) -> pd.DataFrame:
+        """The rows that did not succeed, pending ones among them: `results()` as in failed.csv."""
+        from tcb_ops.reports.formats.frames import results_frame
+
+        return results_frame(self._ledger, self.record, self._settings, frozenset(Outcome) - GOOD)
+
+    def links(self) -> pd.DataFrame:
+        """The rows of a links run with their links: the columns of links.csv. They are secrets: do not display them.
+
+        Raises UsageError where there is no links.csv of this run.
+        """
+        from tcb_ops.reports.formats.frames import links_frame
+
+        record = self._ledger.run(self.id)
+        if record.kind is not Kind.LINKS or record.finished_at is None:
+            raise UsageError(
+                Text(
+                    f"run {record.id} has no links.csv: only a finished links run has one.",
+                    f"任务 {record.id} 没有 links.csv：只有已完成的取链接任务才有。",
+                )
+            )
+        return links_frame(self._ledger, record, self._settings)
+
     def errcodes(self) -> pd.DataFrame:
         """Rows by merchant (appid, env) × errcode."""
         from tcb_ops.reports.formats.frames import errcodes_frame
@@ -169,9 +204,116 @@ class Run:
         return export(self._ledger, self.record, Path(dest), self._settings, now=time.time(), replace=replace)
 
 
-@dataclass(frozen=True, slots=True)
+class RunHandle:
+    """A run being worked on in the background: `watch` it, `cancel` it, `wait` for it or await it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        record: RunRecord,
+        session: RunSession | None,
+        settings: Settings,
+        held: ExitStack,
+        *,
+        resumed: bool,
+    ) -> None:
+        """`session` None: nothing is left to do. `held` is closed at the end: the run's lock, the simulator."""
+        self._ledger, self._session, self._settings, self._held = ledger, session, settings, held
+        self.record = record
+        self.resumed = resumed
+        """Whether an unfinished run is resumed."""
+        self._waiting = threading.Lock()
+        self._ended: RunRecord | TcbOpsError | None = None
+        _handles[record.id] = self
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended is not None or self.ended_within(0) else "running"
+        return f"<RunHandle {self.id} {self.record.kind}: {state}>"
+
+    def __await__(self) -> Generator[Any, None, Run]:
+        return self._wait_beside().__await__()
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.record.id
+
+    @property
+    def links_run_out(self) -> int:
+        """Of a finished links run: how many links had expired when links.csv was written."""
+        return self._session.links_run_out if self._session is not None else 0
+
+    def watch(self) -> Iterator[Progress]:
+        """Give the progress as it is committed, until the work ends."""
+        return self._session.watch() if self._session is not None else iter(())
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait at most so long for the work's end; gives whether it has ended."""
+        return self._session is None or self._session.ended_within(seconds)
+
+    def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
+        """Hand the progress to `show` until the work ends; Ctrl-C cancels the work, tidily."""
+        try:
+            show(self.watch())
+        except KeyboardInterrupt as interrupt:
+            if self._session is not None:
+                self._session.interrupted(interrupt)
+
+    def cancel(self) -> None:
+        """End tidily; rows not done stay pending, and the same call resumes them."""
+        if self._session is not None:
+            self._session.cancel()
+
+    def wait(self) -> Run:
+        """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
+
+        Several threads may wait: one of them ends the run, and all get the same result.
+        """
+        with self._waiting:
+            if self._ended is None:
+                try:
+                    with self._held:
+                        self._ended = self._session.wait() if self._session is not None else self.record
+                except TcbOpsError as error:
+                    self._ended = error
+                finally:
+                    _handles.pop(self.id, None)
+        if isinstance(self._ended, TcbOpsError):
+            raise self._ended
+        return Run(self._ledger, self._ended, self._settings)
+
+    def so_far(self) -> Run:
+        """The run as the ledger has it now."""
+        return Run(self._ledger, self._ledger.run(self.id), self._settings)
+
+    async def _wait_beside(self) -> Run:
+        """Wait without holding up the event loop; where the awaiting task is cancelled, cancel the run first."""
+        ending = asyncio.ensure_future(asyncio.to_thread(self.wait))
+        try:
+            return await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            self.cancel()
+            with suppress(TcbOpsError):
+                await ending
+            raise
+
+
+_handles: dict[str, RunHandle] = {}
+"""The runs being worked on in this process, by id, until somebody has waited for their end."""
+
+
+def find_handle(run: str) -> RunHandle | None:
+    """Return the handle of a run that is being worked on in this process; None where it is not."""
+    return _handles.get(run)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Diff(RunDiff):
     """What changed from one run to a later one, also as a DataFrame and in a notebook."""
+
+    def __repr__(self) -> str:
+        changes = ", ".join(f"{change} {rows:,}" for change, rows in self.counts.items() if rows)
+        return f"<Diff {self.older.id} → {self.newer.id}: {changes}>"
 
     @classmethod
     def between(cls, ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settings) -> Diff:

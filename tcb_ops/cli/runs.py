@@ -27,8 +27,7 @@ from tcb_ops.errors import InterruptedRunError, StoppedError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Kind
 from tcb_ops.preflight import facts, facts_line, ran_out, short_life
-from tcb_ops.run import Run
-from tcb_ops.run_handle import RunHandle
+from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings
 

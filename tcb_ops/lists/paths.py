@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,7 +30,7 @@ from tcb_ops.model import Merchant, Problem, Row, file_problem
 OnBad: TypeAlias = Literal["refuse", "skip"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Batch:
     """The rows of a list, on disk: as long as the batch lives, or until it is closed.
 
@@ -58,6 +60,10 @@ class Batch:
     """The header that problems of local files are said about."""
     until: int | None = field(default=None, repr=False)
     """With `limited`: the last line that is in."""
+
+    def __repr__(self) -> str:
+        files = f", files below {self.root}" if self.root is not None else ""
+        return f"<Batch {self.source}: {self.valid:,} of {self.count:,} rows valid{files}>"
 
     @property
     def count(self) -> int:
@@ -160,6 +166,30 @@ _PAGE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
+class TextRows:
+    """A list that is in memory: the header counts as line 1, the rows follow."""
+
+    name: str
+    """What stands for a file's name in messages and in the ledger."""
+    headers: tuple[str, ...]
+    rows: Sequence[Sequence[str]] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def listing(self) -> _Listing:
+        """Open it as a table; the same cells have the same SHA-256."""
+        size, sha256 = 0, hashlib.sha256()
+        for cells in (self.headers, *self.rows):
+            line = json.dumps(cells, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            size += len(line)
+            sha256.update(line)
+        records = ((line, list(cells)) for line, cells in enumerate(self.rows, start=2))
+        table = Table(self.headers, 1, records, delimiter=",", layout=Text("in memory", "内存中的表"))
+        return _Listing(table, "", size, sha256.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
 class _Choice:
     """What the operator says about where in the file the list is."""
 
@@ -181,7 +211,7 @@ class _Listing:
 
 
 def read_paths(
-    source: str | Path,
+    source: str | Path | TextRows,
     merchants: Merchants,
     root: str | Path | None = None,
     *,
@@ -241,7 +271,7 @@ def read_paths(
             )
         )
     batch = Batch(
-        source=Path(source),
+        source=Path(name),
         sha256=listing.sha256,
         bytes=listing.bytes,
         headers=check.headers,
@@ -260,8 +290,11 @@ def read_paths(
 
 
 @contextmanager
-def _opened(source: str | Path, choice: _Choice) -> Iterator[_Listing]:
+def _opened(source: str | Path | TextRows, choice: _Choice) -> Iterator[_Listing]:
     """Open a list as a table, whatever it came in."""
+    if isinstance(source, TextRows):
+        yield source.listing()
+        return
     name = str(source)
 
     def judge(row: Sequence[str]) -> Rating:

@@ -20,8 +20,7 @@ from tcb_ops.panels.run_browser import RunBrowser
 from tcb_ops.panels.run_form import RunForm
 from tcb_ops.preflight import facts_line, short_life
 from tcb_ops.reports.formats.terminal import render_diff
-from tcb_ops.run import Run
-from tcb_ops.run_handle import RunHandle
+from tcb_ops.run import Run, RunHandle
 from tcb_ops.sample import FILES, PATHS
 
 

@@ -15,8 +15,7 @@ from tcb_ops.model import Kind
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.run_summary import KINDS, STATES, run_state
 from tcb_ops.panels.worker import Worker
-from tcb_ops.run import Run
-from tcb_ops.run_handle import working
+from tcb_ops.run import Run, find_handle
 
 LISTED = 50
 """RunBrowser that can be chosen from, the newest first."""
@@ -79,7 +78,9 @@ class RunBrowser(widgets.HBox):
             " ", "minutes"
         )
         state = STATES[
-            run_state(here=working(run.id) is not None, held=False, finished=record.finished_at is not None)
+            run_state(
+                here=find_handle(run.id) is not None, held=False, finished=record.finished_at is not None
+            )
         ]
         parts = Text(
             f"{begun[:16]} · {KINDS[Kind(record.kind)].en} · {state.en} · {plural(record.rows, 'row')} · {record.list_name} · {record.id}",

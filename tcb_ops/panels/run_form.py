@@ -18,8 +18,7 @@ from tcb_ops.panels.html import heading
 from tcb_ops.panels.merchant_check import MerchantCheck
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_browser import RunBrowser
-from tcb_ops.run import Run
-from tcb_ops.run_handle import RunHandle
+from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 
 

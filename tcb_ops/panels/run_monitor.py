@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from tcb_ops import api, run_handle
+from tcb_ops import api
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Outcome
@@ -23,8 +23,7 @@ from tcb_ops.panels.export import Export
 from tcb_ops.panels.grid import merchant_lines, render_grid
 from tcb_ops.panels.run_summary import RunState, ending, render_header, render_progress, run_state
 from tcb_ops.panels.worker import Worker
-from tcb_ops.run import Run
-from tcb_ops.run_handle import RunHandle
+from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, Pulse
 
 LOOK_EVERY = 0.2
@@ -135,12 +134,12 @@ class RunMonitor(widgets.VBox):
         """Show a run as it is: going on here, worked on elsewhere, cut off, or finished. Raises RunNotFoundError."""
         settings = self._context.settings
         run = api.open_run(wanted, settings=settings)
-        here = run_handle.working(run.id)
+        here = find_handle(run.id)
         if here is not None:
             self.follow(here)
             return
         finished = run.record.finished_at is not None
-        holder = None if finished else run_handle.held_by(run.id, settings=settings)
+        holder = None if finished else api.run_holder(run.id, settings=settings)
         state = run_state(here=False, held=holder is not None, finished=finished)
         self.run, self._working = run, None
         self._watch += 1
@@ -215,7 +214,7 @@ class RunMonitor(widgets.VBox):
             if time.monotonic() >= due:
                 due = time.monotonic() + self._draw_grid(going=True)
             pause.wait(POLL_EVERY)
-            if run_handle.held_by(run.id, settings=settings) is None and number == self._watch:
+            if api.run_holder(run.id, settings=settings) is None and number == self._watch:
                 self.run = api.open_run(run.id, settings=settings)
                 self._settled(None)
                 return

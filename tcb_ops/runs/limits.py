@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 
 from tcb_ops.errcodes import Decision, Scope
+from tcb_ops.errors import ArgumentError
+from tcb_ops.i18n import Text
 from tcb_ops.runs.records import EnvRecord
 
 BREAKER_ROWS = 3
@@ -41,6 +44,27 @@ class RunLimits:
     """Seconds that a scope pauses when it is told to slow down (45011: "retry next minute")."""
     patience: float = 300.0
     """Seconds that a scope may be slow, or the target away, without one good answer."""
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for a value that no run can work with."""
+        for name in ("concurrency", "per_env", "attempts"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ArgumentError(name, value, Text("a whole number from 1", "不小于 1 的整数"))
+        for name in ("backoff", "slow_wait", "patience"):
+            value = getattr(self, name)
+            if not _is_number(value) or value < 0:
+                raise ArgumentError(name, value, Text("seconds, 0 or more", "秒数，不小于 0"))
+        if self.rate is not None and (not _is_number(self.rate) or self.rate <= 0):
+            raise ArgumentError(
+                "rate",
+                self.rate,
+                Text("link calls a second, more than 0, or None", "每秒调用次数，大于 0，或 None"),
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 class Step(StrEnum):

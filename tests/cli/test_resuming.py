@@ -9,7 +9,8 @@ import pytest
 from workspace import TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.run_handle import held_by, working
+from tcb_ops.api import run_holder
+from tcb_ops.run import find_handle
 from tcb_ops.simulator import Fault
 
 
@@ -61,13 +62,13 @@ def test_a_canary_stays_one(open_shop: Any):
 
 def test_who_works_on_a_run_is_known_while_it_is_worked_on(shop: Any):
     going = tcb.start_upload(shop.read(), settings=shop.settings)
-    assert working(going.id) is going
-    held = held_by(going.id, settings=shop.settings)
+    assert find_handle(going.id) is going
+    held = run_holder(going.id, settings=shop.settings)
     assert held is not None
     assert f"run {going.id} is being worked on by" in held.en
     going.wait()
-    assert working(going.id) is None
-    assert held_by(going.id, settings=shop.settings) is None
+    assert find_handle(going.id) is None
+    assert run_holder(going.id, settings=shop.settings) is None
 
 
 def test_several_threads_may_wait_and_one_ends_the_run(shop: Any):

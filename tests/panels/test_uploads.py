@@ -13,9 +13,9 @@ import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
+from tcb_ops.api import run_holder
 from tcb_ops.model import Merchant
 from tcb_ops.panels.run_summary import RunState
-from tcb_ops.run_handle import held_by
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
         finally:
             other.kill()
     panel.settle()
-    assert held_by(panel.run.id) is None
+    assert run_holder(panel.run.id) is None
     assert panel.monitor.state is RunState.UNFINISHED
     panel.monitor.resume.button.click()
     panel.settle()

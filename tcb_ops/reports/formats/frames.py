@@ -1,11 +1,18 @@
-"""Runs as DataFrames, for notebooks. pandas loads here and nowhere else, when a frame is asked for."""
+"""Runs as DataFrames, for notebooks. pandas loads here and nowhere else, when a frame is asked for.
+
+Times are naive, in the settings' time zone, which `attrs["timezone"]` names: `to_excel` refuses others.
+"""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Text
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.diff import RunDiff
 from tcb_ops.reports.errcode_table import errcode_table
@@ -13,6 +20,7 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.history import ErrcodeHistory
 from tcb_ops.reports.summary import summary
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.links_file import LINK_COLUMNS
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
@@ -23,25 +31,27 @@ _INTS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_byte
 _TIMES = {"tcb_started_at", "tcb_ended_at"}
 
 
-def results_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
-    """Every row of a run, in the order of the list, with results.csv's columns.
+def results_frame(
+    ledger: Ledger, run: RunRecord, settings: Settings, outcomes: frozenset[Outcome] | None = None
+) -> pd.DataFrame:
+    """The rows of a run with these outcomes (None: all), in the order of the list, with results.csv's columns.
 
     ===========================================================================  ===========================
     columns                                                                      dtype
     ===========================================================================  ===========================
     the input's own, and text                                                    string (empty, never NA)
     tcb_line, tcb_errcode, tcb_http_status, tcb_attempts, tcb_bytes              Int64
-    tcb_started_at, tcb_ended_at                                                 datetime64 with time zone
+    tcb_started_at, tcb_ended_at                                                 datetime64
     ===========================================================================  ===========================
 
-    Texts are in the settings' language, times in their zone. Cells are as they stood in the list, without the
+    Texts are in the settings' language. Cells are as they stood in the list, without the
     apostrophe that the CSV files have.
     """
     import pandas as pd
 
     names = (*run.headers, *RESULT_COLUMNS)
     columns: list[list[Any]] = [[] for _ in names]
-    for record in ledger.rows(run):
+    for record in ledger.rows(run, outcomes=outcomes):
         for column, value in zip(
             columns, (*record.row.cells, *own_values(record, settings.lang)), strict=True
         ):
@@ -55,9 +65,51 @@ def results_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.Data
             series[place] = _times(column, settings)
         else:
             series[place] = pd.array(column, dtype="string")
-    frame = pd.DataFrame(series)
-    frame.columns = pd.Index(names, dtype="object")  # by place, not by name: a list may have a header twice
-    return frame
+    return _named(series, names, settings)
+
+
+def links_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+    """The rows of links.csv, of a finished links run: errcode is Int64, expires_at datetime64, all else string.
+
+    Raises UsageError where the file is gone, or holds another run's links by now.
+    """
+    import pandas as pd
+
+    file = Path(run.report)
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            head, *lines = csv.reader(stream)
+    except (OSError, ValueError, csv.Error):
+        raise UsageError(
+            Text(
+                f"{file} cannot be read: the links of run {run.id} are lost.",
+                f"{file} 无法读取：任务 {run.id} 的链接已丢失。",
+            ),
+            Text("Issue them again.", "请重新取链接。"),
+        ) from None
+    newer = [other.id for other in ledger.runs() if other.report == run.report and other.number > run.number]
+    columns = (*run.headers, *LINK_COLUMNS)
+    if newer or len(lines) != run.rows or any(len(line) != len(columns) for line in (head, *lines)):
+        by = newer[-1] if newer else "?"
+        raise UsageError(
+            Text(
+                f"{file} holds links of another run by now ({by}), not those of {run.id}.",
+                f"{file} 中已是其他任务（{by}）的链接，不是任务 {run.id} 的。",
+            )
+        )
+    series: dict[int, Any] = {}
+    for place, column in enumerate(zip(*lines, strict=True)):
+        name = head[place] if place >= len(run.headers) else ""
+        if name == "errcode":
+            series[place] = pd.array([int(code) if code else None for code in column], dtype="Int64")
+        elif name == "expires_at":
+            series[place] = _times(
+                [datetime.fromisoformat(moment).timestamp() if moment else None for moment in column],
+                settings,
+            )
+        else:
+            series[place] = pd.array(list(column), dtype="string")
+    return _named(series, head, settings)
 
 
 def errcodes_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
@@ -123,7 +175,7 @@ def timeline_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.Dat
     ==============================================================================  ============================
     columns                                                                         dtype
     ==============================================================================  ============================
-    at: where the stretch begins                                                    datetime64 with time zone
+    at: where the stretch begins                                                    datetime64
     seconds: its length                                                             Float64
     linked, uploaded, unchanged, refused, failed, not_attempted: rows that ended    Int64
     ended: their sum                                                                Int64
@@ -149,7 +201,9 @@ def timeline_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.Dat
     columns["ended"] = pd.array(ended, dtype="Int64")
     rates = [rows / span for rows, span in zip(ended, seconds, strict=True)]
     columns["rate"] = pd.array(rates, dtype="Float64")
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    frame.attrs["timezone"] = settings.timezone
+    return frame
 
 
 def diff_frame(diff: RunDiff) -> pd.DataFrame:
@@ -167,6 +221,7 @@ def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
     lines = [tuple(getattr(line, name) for name in names) for line in history.lines]
     frame = _frame(names, lines, ints=("errcode", "rows"))
     frame["day"] = pd.DatetimeIndex([line.day for line in history.lines], dtype="datetime64[s]")
+    frame.attrs["timezone"] = history.settings.timezone
     return frame
 
 
@@ -186,4 +241,16 @@ def _times(column: Iterable[float | None], settings: Settings) -> pd.DatetimeInd
     import pandas as pd
 
     moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
-    return pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]").tz_convert(settings.timezone)
+    return (
+        pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]").tz_convert(settings.timezone).tz_localize(None)
+    )
+
+
+def _named(series: dict[int, Any], names: Sequence[str], settings: Settings) -> pd.DataFrame:
+    """Make a frame of columns by place: a list may have a header twice."""
+    import pandas as pd
+
+    frame = pd.DataFrame(series)
+    frame.columns = pd.Index(list(names), dtype="object")
+    frame.attrs["timezone"] = settings.timezone
+    return frame
