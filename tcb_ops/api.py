@@ -469,11 +469,12 @@ def upload_link(
 
 
 async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Settings) -> Link:
-    from tcb_ops.errcodes import Decision, errcode
+    from tcb_ops.errcodes import errcode
     from tcb_ops.errors import TokenError, TransportError, TransportFault
     from tcb_ops.runs.stop_errors import NO_COMPONENT
-    from tcb_ops.wechat.client import PlatformClient, UnsafeLink
-    from tcb_ops.wechat.responses import InvalidResponse, Refusal
+    from tcb_ops.wechat.call_policy import Caller, CallFailure
+    from tcb_ops.wechat.client import PlatformClient
+    from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
     from tcb_ops.wechat.tokens import open_source
     from tcb_ops.wechat.transport import Transport
 
@@ -484,16 +485,17 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
     source = open_source(settings)
     try:
         async with Transport(connections=1) as transport:
-            wechat = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
-            token = (await source.token(appid)).value
-            answer = await wechat.upload_link(env, path, token, owner)
-            if isinstance(answer, Refusal) and errcode(answer.errcode).decision is Decision.REFRESH:
-                token = (await source.token(appid, token)).value
-                answer = await wechat.upload_link(env, path, token, owner)
+            client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
+            found: Link | UnsafeLink | CallFailure = await Caller(source).call(
+                appid, lambda token: client.upload_link(env, path, token, owner)
+            )
     finally:
         await source.aclose()
+    answer = found.answer if isinstance(found, CallFailure) else found
     match answer:
-        case Refusal():
+        case TransportError():
+            raise answer
+        case ApiError():
             known = errcode(answer.errcode, owner)
             raise RefusedError(
                 Text(

@@ -12,11 +12,11 @@ from typing import Any
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.paths import Batch
-from tcb_ops.merchants.quota import Account, Allowances, ask_allowances, fits, seconds_left_of_the_day
+from tcb_ops.merchants.quota import Allowances, QuotaAccount, ask_allowances, fits, seconds_left_of_the_day
 from tcb_ops.model import Kind, Owner
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.authorizers import Quota
+from tcb_ops.wechat.responses import Quota
 
 
 def seconds_at_rate(batch: Batch, pace: RunLimits) -> float:
@@ -123,8 +123,8 @@ NAMED = 5
 class Cost:
     """The link calls of a list, one a row, by the account they count against."""
 
-    rows: Mapping[Account, int]
-    accounts: Mapping[str, tuple[Account, ...]]
+    rows: Mapping[QuotaAccount, int]
+    accounts: Mapping[str, tuple[QuotaAccount, ...]]
     """appid → the accounts that its rows count against: its own first, the platform's for the platform's environments."""
     allowances: Allowances
     rate: float | None
@@ -140,16 +140,16 @@ class Cost:
         answers = [self.account_fits(account) for account in self.accounts[appid]]
         return False if False in answers else None if None in answers else True
 
-    def account_fits(self, account: Account) -> bool | None:
+    def account_fits(self, account: QuotaAccount) -> bool | None:
         """Whether all rows that count against an account fit into its day."""
         return fits(self.rows[account], self.allowances.quotas.get(account), self.rate, self.seconds_left)
 
-    def seconds(self, account: Account) -> float:
+    def seconds(self, account: QuotaAccount) -> float:
         """The least time that an account's calls take at the rate allowed; 0 where there is none."""
         return self.rows[account] / self.rate if self.rate else 0.0
 
     @property
-    def platform(self) -> Account | None:
+    def platform(self) -> QuotaAccount | None:
         """The platform's own account, where there are rows for environments of its own."""
         return next((account for account in self.rows if account.owner is Owner.PLATFORM), None)
 
@@ -163,7 +163,7 @@ class Cost:
         """A merchant's part, for `--json`."""
         return {"quota": _figures(self.quota(appid)), "fits": self.fits(appid)}
 
-    def platform_dict(self, account: Account) -> dict[str, Any]:
+    def platform_dict(self, account: QuotaAccount) -> dict[str, Any]:
         """The platform's part, for `--json`."""
         quota = _figures(self.allowances.quotas.get(account))
         return {
@@ -173,7 +173,7 @@ class Cost:
             "fits": self.account_fits(account),
         }
 
-    def left(self, account: Account) -> str:
+    def left(self, account: QuotaAccount) -> str:
         """The calls left to an account, for a table."""
         quota = self.allowances.quotas.get(account)
         return "–" if quota is None or quota.left is None else f"{quota.left:,}"
@@ -229,11 +229,11 @@ def reckon(batch: Batch, settings: Settings, pace: RunLimits, now: datetime) -> 
     """Reckon what a list costs if it is begun now; asks for each account's quota (10 s at most), and for no link."""
     owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
     left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
-    rows: Counter[Account] = Counter()
-    accounts: dict[str, set[Account]] = {}
+    rows: Counter[QuotaAccount] = Counter()
+    accounts: dict[str, set[QuotaAccount]] = {}
     for appid, env, count in batch.by_place():
         whose = owner.get((appid, env), Owner.MERCHANT)
-        account = Account(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
+        account = QuotaAccount(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
         rows[account] += 0 if (appid, env) in left else count
         accounts.setdefault(appid, set()).add(account)
     return Cost(
@@ -248,7 +248,7 @@ def reckon(batch: Batch, settings: Settings, pace: RunLimits, now: datetime) -> 
     )
 
 
-def _name(account: Account, names: Mapping[str, str]) -> Text:
+def _name(account: QuotaAccount, names: Mapping[str, str]) -> Text:
     if account.owner is Owner.PLATFORM:
         return Text("the platform's own environments", "平台自有环境")
     name = names.get(account.appid, account.appid)

@@ -60,7 +60,7 @@ def sync(out: str | None, dry_run: bool, **values: Any) -> int:
     given.warn_of_open_tokens(screen, settings)
     with given.reach(screen, settings) as settings:
         screen.release()
-        found = _wait(screen, partial(begin_sync, settings, only=only, say=screen.say))
+        found = _wait(screen, partial(begin_sync, settings, only=only, notify=screen.say))
     changes = decide(lines, found, settings.tokens.component_appid, only)
     writes = not dry_run and (changes.writes or bool(out) or not roster.exists)
     if writes:
@@ -89,8 +89,8 @@ def check_merchants(out: str | None, **values: Any) -> int:
 
     Exit codes: 0 all can work · 1 some cannot · 3 the platform refuses everybody, or nobody is reached.
     """
-    from tcb_ops.merchants.check import begin_look
-    from tcb_ops.merchants.status_table import draw_states, verdict, write_states
+    from tcb_ops.merchants.check import begin_check
+    from tcb_ops.merchants.status import draw_states, verdict, write_states
 
     given = common_options(values)
     settings = given.settings()
@@ -99,12 +99,12 @@ def check_merchants(out: str | None, **values: Any) -> int:
     given.warn_of_open_tokens(screen, settings)
     with given.reach(screen, settings) as settings:
         screen.release()
-        looked = _wait(screen, partial(begin_look, settings, lines, say=screen.say))
-    states = looked.states
+        checked = _wait(screen, partial(begin_check, settings, lines, notify=screen.say))
+    states = checked.states
     if out:
         write_states(states, Path(out), settings.lang)
     works = sum(state.works for state in states)
-    cannot = sum(bool(state.troubles) for state in states)
+    cannot = sum(bool(state.issues) for state in states)
     if given.json:
         screen.json(
             {
@@ -113,7 +113,7 @@ def check_merchants(out: str | None, **values: Any) -> int:
                 "works": works,
                 "cannot": cannot,
                 "left": len(states) - works - cannot,
-                "note": looked.note.of(settings.lang) if looked.note else None,
+                "note": checked.note.of(settings.lang) if checked.note else None,
                 "states": [state.as_dict(settings.lang) for state in states],
             }
         )
@@ -121,8 +121,8 @@ def check_merchants(out: str | None, **values: Any) -> int:
         for part in draw_states(states, settings.lang):
             screen.data(part)
         screen.data(verdict(states).of(settings.lang))
-    if looked.note:
-        screen.say(looked.note)
+    if checked.note:
+        screen.say(checked.note)
     if out:
         screen.say(Text(f"All lines: {out}", f"全部各行：{out}"))
     return 1 if cannot else 0

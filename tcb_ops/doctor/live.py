@@ -21,24 +21,22 @@ from typing import Any
 from tcb_ops.doctor.live_result import REFRESHES, Step, Trial
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.i18n import Text
-from tcb_ops.merchants.asking import Asking, TransportFailure
+from tcb_ops.merchants.check import ask
+from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Link, Merchant, Owner, Secret
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.authorizers import COMPONENT_UPLOADS, UPLOADS
-from tcb_ops.wechat.client import PlatformClient, UnsafeLink
-from tcb_ops.wechat.cos import Stored, StoreRefusal, Unconfirmed, etag_verdict, post_object
+from tcb_ops.wechat.call_policy import Caller, CallLimits
+from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
+from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import open_file
-from tcb_ops.wechat.objects import NOT_THERE, FileAnswer, Objects
-from tcb_ops.wechat.recording import Exchange, RecordingTransport
-from tcb_ops.wechat.responses import Interfaces, InvalidResponse, Refusal
+from tcb_ops.wechat.responses import NOT_THERE, ApiError, FileStatus, InvalidResponse, UnsafeLink
 from tcb_ops.wechat.tokens import TokenSource, open_source
-from tcb_ops.wechat.transport import Answer, Timeouts
+from tcb_ops.wechat.transport import Exchange, HttpResponse, RecordingTransport, Timeouts
 
 _PATIENT = Timeouts(connect=10, answer=20)
-_PACE = RunLimits(attempts=3, backoff=0.5, slow_wait=5, patience=10)
+_LIMITS = CallLimits(attempts=3, backoff=0.5, slow_wait=5, patience=10)
 _SHORTEST_SECRET = 6
 """Characters: taking out less would tear ordinary words."""
 _SVG = "image/svg+xml"
@@ -93,11 +91,8 @@ class _Doing:
     ) -> None:
         self._settings, self._appid, self._trial = settings, appid, trial
         self._transport = transport
-        self._asking = Asking(source, _PACE)
-        self._interfaces = Interfaces(transport, settings.api_base)
-        hosts = settings.store_hosts
-        self._wechat = PlatformClient(transport, settings.api_base, store_hosts=hosts)
-        self._objects = Objects(self._interfaces, transport, settings.api_base, store_hosts=hosts)
+        self._caller = Caller(source, _LIMITS)
+        self._wechat = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
 
     async def everything(self) -> None:
         trial = self._trial
@@ -127,12 +122,12 @@ class _Doing:
     async def _link(self) -> Link | None:
         trial = self._trial
 
-        async def ask(token: Secret) -> Link | UnsafeLink | Refusal | InvalidResponse:
+        async def request(token: Secret) -> Link | UnsafeLink | ApiError | InvalidResponse:
             return await self._wechat.upload_link(trial.env, trial.path, token, trial.owner)
 
         # A refusal for everybody, no token at all, nobody there: nothing was stored, and it is raised as it is.
-        said: Link | UnsafeLink | TransportFailure = await self._asking.ask(self._appid, ask, trial.owner)
-        if isinstance(said, TransportFailure):
+        said: Link | UnsafeLink | Issue = await ask(self._caller, self._appid, request, trial.owner)
+        if isinstance(said, Issue):
             code = f"errcode {said.code}: " if said.errcode is not None else ""
             self._ended(
                 "link",
@@ -154,7 +149,7 @@ class _Doing:
         self._went("link", Text(f"Link: lives {span} s", f"链接：有效 {span} 秒"))
         return said
 
-    async def _post(self, link: Link, content_type: str = _SVG) -> Stored | StoreRefusal | Unconfirmed:
+    async def _post(self, link: Link, content_type: str = _SVG) -> StoredObject | StoreRefusal | Unconfirmed:
         """Put the file up as a run does: opened, held against its plan, posted."""
         with tempfile.TemporaryDirectory(prefix="tcb-ops-doctor-") as folder:
             file = Path(folder) / "file.txt"
@@ -259,7 +254,7 @@ class _Doing:
             said = await self._post(link, "")
         except TcbOpsError:
             return  # it was a question only
-        got = await self._fetch(link) if isinstance(said, Stored) else None
+        got = await self._fetch(link) if isinstance(said, StoredObject) else None
         if got is None or isinstance(got, _NotFetched):
             return
         without = got.headers.get("content-type", "")
@@ -272,20 +267,21 @@ class _Doing:
             ),
         )
 
-    async def _fetch(self, link: Link) -> Answer | _NotFetched:
+    async def _fetch(self, link: Link) -> HttpResponse | _NotFetched:
         trial, file_id = self._trial, _file_id(link, self._trial.path, self._trial.env)
         try:
-            said = await self._asking.ask(
+            said = await ask(
+                self._caller,
                 self._appid,
-                lambda token: self._objects.locate(trial.env, [file_id], token, trial.owner),
+                lambda token: self._wechat.locate(trial.env, [file_id], token, trial.owner),
                 trial.owner,
             )
-            if isinstance(said, TransportFailure):
+            if isinstance(said, Issue):
                 return _NotFetched(_not_fetched(_said(said)), said.action)
             one = said[0]
             if one.status:
                 return _NotFetched(_status("batchdownloadfile", one))
-            got = await self._objects.fetch(one.url)
+            got = await self._wechat.fetch(one.url)
         except TcbOpsError as error:
             return _NotFetched(_not_fetched(error.text))
         return _NotFetched(_not_fetched(got.why)) if isinstance(got, UnsafeLink) else got
@@ -315,14 +311,15 @@ class _Doing:
         """Why the object may still be there; None where it is gone."""
         trial = self._trial
         try:
-            said = await self._asking.ask(
+            said = await ask(
+                self._caller,
                 self._appid,
-                lambda token: self._objects.delete(trial.env, [file_id], token, trial.owner),
+                lambda token: self._wechat.delete(trial.env, [file_id], token, trial.owner),
                 trial.owner,
             )
         except TcbOpsError as error:
             return Text(f"Not deleted. {error.text.en}", f"未能删除。{error.text.zh}")
-        if isinstance(said, TransportFailure):
+        if isinstance(said, Issue):
             return Text(f"Not deleted. {_said(said).en}", f"未能删除。{_said(said).zh}")
         if said[0].status not in {0, NOT_THERE} or (said[0].status == NOT_THERE and trial.stored is not None):
             return _status("batchdeletefile", said[0])
@@ -337,11 +334,11 @@ class _Doing:
             await self._quota(component, REFRESHES)
 
     async def _quota(self, appid: str, interface: str) -> None:
-        async def ask(token: Secret) -> dict[str, Any] | Refusal | InvalidResponse:
-            return await self._interfaces.ask("cgi-bin/openapi/quota/get", {"cgi_path": interface}, token)
+        async def request(token: Secret) -> dict[str, Any] | ApiError | InvalidResponse:
+            return await self._wechat.call("cgi-bin/openapi/quota/get", {"cgi_path": interface}, token)
 
         with suppress(TcbOpsError):
-            said = await self._asking.ask(appid, ask)
+            said = await ask(self._caller, appid, request)
             self._trial.quotas[interface] = said if isinstance(said, dict) else None
 
 
@@ -365,12 +362,12 @@ def _not_fetched(why: Text) -> Text:
     return Text(f"Not fetched back. {why.en}", f"未能取回。{why.zh}")
 
 
-def _said(trouble: TransportFailure) -> Text:
+def _said(trouble: Issue) -> Text:
     code = f"errcode {trouble.code}: " if trouble.errcode is not None else ""
     return Text(f"{code}{trouble.meaning.en}", f"{code}{trouble.meaning.zh}")
 
 
-def _status(interface: str, one: FileAnswer) -> Text:
+def _status(interface: str, one: FileStatus) -> Text:
     from tcb_ops.errcodes import errcode
 
     known = errcode(one.status)

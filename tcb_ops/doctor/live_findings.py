@@ -11,7 +11,7 @@ from tcb_ops.doctor.live_record_redacted import looks
 from tcb_ops.doctor.live_result import REFRESHES, Trial
 from tcb_ops.i18n import Text
 from tcb_ops.wechat.cos import etag_verdict
-from tcb_ops.wechat.recording import Exchange
+from tcb_ops.wechat.transport import Exchange
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tcb_ops.i18n import Text
 from tcb_ops.secrets import redact
-from tcb_ops.wechat.recording import Exchange
+from tcb_ops.wechat.transport import Exchange
 
 _HARMLESS = frozenset(
     (

@@ -7,8 +7,8 @@ from typing import Any
 
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Owner
-from tcb_ops.wechat.cos import Stored, StoreRefusal
-from tcb_ops.wechat.recording import Exchange
+from tcb_ops.wechat.cos import StoredObject, StoreRefusal
+from tcb_ops.wechat.transport import Exchange
 
 REFRESHES = "/cgi-bin/component/api_authorizer_token"
 """The interface whose limit is asked for beside the upload link's."""
@@ -36,7 +36,7 @@ class Trial:
     began_at: float
     steps: list[Step] = field(default_factory=list)
     link: Link | None = field(default=None, repr=False)
-    stored: Stored | None = None
+    stored: StoredObject | None = None
     refused: StoreRefusal | None = None
     """What the store said to a signature with its last digit changed, or to the upload itself."""
     quotas: dict[str, dict[str, Any] | None] = field(default_factory=dict)

@@ -15,17 +15,17 @@ from urllib.parse import urlsplit
 from tcb_ops.doctor.check_result import CheckResult, Grade, of_error, skipped
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenError, TransportError
 from tcb_ops.i18n import Text
-from tcb_ops.merchants.asking import Asking, TransportFailure
+from tcb_ops.merchants.check import ask
+from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Merchant, Owner, is_loopback
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.authorizers import COMPONENT_UPLOADS, UPLOADS, Authorizers
-from tcb_ops.wechat.recording import Exchange, RecordingTransport
-from tcb_ops.wechat.responses import Interfaces, InvalidResponse
+from tcb_ops.wechat.call_policy import Caller, CallLimits
+from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
+from tcb_ops.wechat.responses import InvalidResponse
 from tcb_ops.wechat.tokens import Token, TokenSource, open_source
-from tcb_ops.wechat.transport import Timeouts, Transport
+from tcb_ops.wechat.transport import Exchange, RecordingTransport, Timeouts, Transport
 
 QUICK = Timeouts(connect=4, answer=4)
 """Somebody watches."""
@@ -86,9 +86,9 @@ def _unknown(host: str, port: int) -> CheckResult | None:
 
 async def _reach(settings: Settings) -> tuple[Exchange | None, Grade, Text]:
     async with RecordingTransport(connections=1, timeouts=QUICK) as transport:
-        interfaces = Interfaces(transport, settings.api_base)
+        client = PlatformClient(transport, settings.api_base)
         try:
-            said = await interfaces.ask("tcb/getenvinfo", {})
+            said = await client.call("tcb/getenvinfo", {})
         except TransportError as error:
             return None, Grade.BAD, error.text
         if isinstance(said, InvalidResponse):
@@ -269,18 +269,17 @@ def _token(settings: Settings, token: Token, who: str, now: float) -> CheckResul
 
 async def _call(settings: Settings, source: TokenSource, account: Account) -> CheckResult:
     async with Transport(connections=1, timeouts=QUICK) as transport:
-        interfaces = Interfaces(transport, settings.api_base)
-        authorizers = Authorizers(interfaces, settings.tokens.component_appid)
-        asking = Asking(source, RunLimits(attempts=1))
+        client = PlatformClient(transport, settings.api_base)
+        caller = Caller(source, CallLimits(attempts=1))
         try:
-            said = await asking.ask(
-                account.appid, lambda token: authorizers.quota(token, account.uploads), account.owner
+            said = await ask(
+                caller, account.appid, lambda token: client.quota(token, account.uploads), account.owner
             )
         except PlatformStopError as error:  # 61004, and what else concerns everybody
             return of_error("address", error.text)
         except OutageError as error:
             return of_error("address", error.text)
-    if not isinstance(said, TransportFailure):
+    if not isinstance(said, Issue):
         seen = Text(
             f"calls from this machine are taken (asked for the quota of {account.who})",
             f"平台接受本机发出的调用（已查询 {account.who} 的配额）",

@@ -1,34 +1,53 @@
-"""Looking at every merchant of a merchants file: what can work today."""
+"""Checking every merchant of a merchants file: what can work today. Asks the platform, many accounts at once."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
+from tcb_ops.errors import OutageError, PlatformStopError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import Text
-from tcb_ops.merchants.asking import AT_ONCE, Asking, TransportFailure, each
-from tcb_ops.merchants.status import COMPONENT_CODES, Answers, MerchantState, judge, of_the_component
-from tcb_ops.model import Merchant, Owner, Reason
+from tcb_ops.merchants.status import (
+    COMPONENT_CODES,
+    Issue,
+    MerchantAnswers,
+    MerchantState,
+    issue_of,
+    judge,
+    no_token,
+    of_the_component,
+)
+from tcb_ops.model import Merchant, Owner, Reason, Secret
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import hand_over
+from tcb_ops.runs.stop_errors import stopping
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.authorizers import COMPONENT_UPLOADS, UPLOADS, Authorizers, Info
-from tcb_ops.wechat.responses import Interfaces
+from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
+from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
 from tcb_ops.wechat.tokens import TokenSource, open_source
 from tcb_ops.wechat.transport import Transport
 
+AT_ONCE = 8
+"""Merchants that are asked about at a time."""
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """What was seen."""
+class CheckedMerchants:
+    """What was found."""
 
     states: tuple[MerchantState, ...]
     """In the order of the lines."""
     note: Text | None
-    """Why permission sets were not looked at."""
+    """Why permission sets were not checked."""
 
 
 def merchant_states(
@@ -36,60 +55,119 @@ def merchant_states(
     merchants: Iterable[Merchant],
     *,
     tokens: TokenSource | None = None,
-    pace: RunLimits | None = None,
+    limits: CallLimits | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[MerchantState]:
-    """Look at every line, and give what each can do, in their order. Blocks, inside a running event loop as well.
+    """Check every line and return what each can do, in their order. Blocks, inside a running event loop as well.
 
     Args:
         settings: the target and the token source.
         merchants: lines of a merchants file; those that have left are not asked about.
         tokens: a token source of the caller's own.
-        pace: its attempts, backoff, slow_wait and patience hold for each call.
+        limits: hold for each call.
         progress: called with the mini programs done and their number, on the private loop's thread.
 
-    Raises SettingsError, PlatformStopError (61004 and the like), OutageError (nobody is reached).
+    Raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
 
     """
-    looked = begin_look(settings, merchants, tokens=tokens, pace=pace, progress=progress).result()
-    return list(looked.states)
+    checked = begin_check(settings, merchants, tokens=tokens, limits=limits, progress=progress).result()
+    return list(checked.states)
 
 
-def begin_look(
+def begin_check(
     settings: Settings,
     merchants: Iterable[Merchant],
     *,
     tokens: TokenSource | None = None,
-    pace: RunLimits | None = None,
+    limits: CallLimits | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
-    say: Callable[[Text], None] = lambda _: None,
-) -> Future[Looked]:
-    """Begin what `merchant_states` waits for; cancelling it ends the calls. `say` is told of a pause."""
+    notify: Callable[[Text], None] = lambda _: None,
+) -> Future[CheckedMerchants]:
+    """Begin what `merchant_states` waits for; cancelling it ends the calls. `notify` is called for a pause."""
     source = tokens or open_source(settings)
-    return hand_over(_look(settings, list(merchants), source, pace or RunLimits(), progress, say))
+    return hand_over(_check(settings, list(merchants), source, limits or RunLimits(), progress, notify))
 
 
 @asynccontextmanager
 async def connected(
-    settings: Settings, source: TokenSource, pace: RunLimits, say: Callable[[Text], None] = lambda _: None
-) -> AsyncIterator[tuple[Asking, Authorizers]]:
+    settings: Settings,
+    source: TokenSource,
+    limits: CallLimits,
+    notify: Callable[[Text], None] = lambda _: None,
+) -> AsyncIterator[tuple[Caller, PlatformClient]]:
     """Connect to the target; the source is closed with the connection."""
     try:
         async with Transport(connections=2 * AT_ONCE) as transport:
-            interfaces = Interfaces(transport, settings.api_base)
-            yield Asking(source, pace, say=say), Authorizers(interfaces, settings.tokens.component_appid)
+            component = settings.tokens.component_appid
+            client = PlatformClient(transport, settings.api_base, component_appid=component)
+            yield Caller(source, limits, notify=notify), client
     finally:
         await source.aclose()
 
 
-async def _look(
+async def ask(
+    caller: Caller,
+    appid: str,
+    request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]],
+    owner: Owner = Owner.MERCHANT,
+) -> Found | Issue:
+    """Make one call for an account; return what was found, or what stands in its owner's way.
+
+    Raises PlatformStopError for a refusal that concerns every merchant, OutageError where no host is reached, and what
+    the token source raises for every merchant.
+    """
+    try:
+        found = await caller.call(appid, request)
+    except TokenError as error:
+        if error.transient and not caller.source_answered:
+            raise TokenSourceError(error.text) from None
+        return no_token(error.text)
+    if not isinstance(found, CallFailure):
+        return found
+    answer = found.answer
+    if isinstance(answer, ApiError) and found.step is NextStep.STOP_RUN:
+        raise PlatformStopError(stopping(answer.errcode, answer.errmsg))
+    if isinstance(answer, TransportError) and found.unreachable:
+        raise OutageError(answer.text)
+    return issue_of(found, owner)
+
+
+async def each(
+    items: Iterable[Item],
+    work: Callable[[Item], Awaitable[Found]],
+    done: Callable[[], None] = lambda: None,
+) -> list[Found]:
+    """Do the work for every item, AT_ONCE at a time; return what was found in the items' order.
+
+    `done` is called after each. The first exception ends the others, and is raised as it is.
+    """
+    listed = list(items)
+    found: dict[int, Found] = {}
+    left = iter(enumerate(listed))
+
+    async def worker() -> None:
+        for place, item in left:
+            found[place] = await work(item)
+            done()
+
+    workers = [asyncio.ensure_future(worker()) for _ in range(min(AT_ONCE, len(listed)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for one in workers:
+            one.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [found[place] for place in range(len(listed))]
+
+
+async def _check(
     settings: Settings,
     merchants: list[Merchant],
     source: TokenSource,
-    pace: RunLimits,
+    limits: CallLimits,
     progress: Callable[[int, int], None],
-    say: Callable[[Text], None],
-) -> Looked:
+    notify: Callable[[Text], None],
+) -> CheckedMerchants:
     there = [m for m in merchants if not m.left]
     appids = list(dict.fromkeys(m.appid for m in there if m.owner is Owner.MERCHANT))
     component = settings.tokens.component_appid
@@ -101,41 +179,43 @@ async def _look(
         done += 1
         progress(done, len(appids))
 
-    async with connected(settings, source, pace, say) as (asking, authorizers):
+    async with connected(settings, source, limits, notify) as (caller, client):
 
-        async def about(appid: str) -> Answers:
-            found = await asking.ask(appid, authorizers.environments)
+        async def about(appid: str) -> MerchantAnswers:
+            found = await ask(caller, appid, client.environments)
             left = None
-            if not isinstance(found, TransportFailure):
-                left = await asking.ask(appid, partial(authorizers.quota, interface=UPLOADS))
-            return Answers(found, left, await permissions(appid))
+            if not isinstance(found, Issue):
+                left = await ask(caller, appid, partial(client.quota, interface=UPLOADS))
+            return MerchantAnswers(found, left, await permissions(appid))
 
-        async def permissions(appid: str) -> Info | TransportFailure | None:
+        async def permissions(appid: str) -> AuthorizerInfo | Issue | None:
             nonlocal note
             if note is not None:
                 return None
-            info = await asking.ask(component, partial(authorizers.info, appid=appid))
-            if isinstance(info, TransportFailure) and info.code in COMPONENT_CODES:
-                note = _component_ill(of_the_component(info))
+            info = await ask(caller, component, partial(client.authorizer, appid=appid))
+            if isinstance(info, Issue) and info.code in COMPONENT_CODES:
+                note = _component_fails(of_the_component(info))
                 return None
             return info
 
-        async def about_the_platform() -> Answers:
+        async def about_the_platform() -> MerchantAnswers:
             if not component:
-                return Answers(_NO_COMPONENT)
-            found = await asking.ask(component, authorizers.own_environments, Owner.PLATFORM)
-            if isinstance(found, TransportFailure):
-                return Answers(of_the_component(found))
-            left = await asking.ask(component, partial(authorizers.quota, interface=COMPONENT_UPLOADS))
-            return Answers(found, left)
+                return MerchantAnswers(_NO_COMPONENT)
+            found = await ask(
+                caller, component, partial(client.environments, owner=Owner.PLATFORM), Owner.PLATFORM
+            )
+            if isinstance(found, Issue):
+                return MerchantAnswers(of_the_component(found))
+            left = await ask(caller, component, partial(client.quota, interface=COMPONENT_UPLOADS))
+            return MerchantAnswers(found, left)
 
         needed = any(m.owner is Owner.PLATFORM for m in there)
-        platform = await about_the_platform() if needed else Answers(())
+        platform = await about_the_platform() if needed else MerchantAnswers(())
         answers = dict(zip(appids, await each(appids, about, one_done), strict=True))
     status = {
         one.env: one.status
         for answer in (*answers.values(), platform)
-        if not isinstance(answer.environments, TransportFailure)
+        if not isinstance(answer.environments, Issue)
         for one in answer.environments
     }
     states = tuple(
@@ -146,23 +226,23 @@ async def _look(
         else judge(m, answers[m.appid], status)
         for m in merchants
     )
-    return Looked(states, note)
+    return CheckedMerchants(states, note)
 
 
 _NEEDS_COMPONENT = Text(
-    "Permission sets were not looked at: that needs the component token. Set component_appid under [tokens].",
+    "Permission sets were not checked: that needs the component token. Set component_appid under [tokens].",
     "未检查权限集：需要 component_access_token。请在 [tokens] 中设置 component_appid。",
 )
 
 
-def _component_ill(trouble: TransportFailure) -> Text:
+def _component_fails(issue: Issue) -> Text:
     return Text(
-        f"Permission sets were not looked at: the component token does not work. {trouble.meaning.en} {trouble.action.en}",
-        f"未检查权限集：component_access_token 不可用。{trouble.meaning.zh}{trouble.action.zh}",
+        f"Permission sets were not checked: the component token does not work. {issue.meaning.en} {issue.action.en}",
+        f"未检查权限集：component_access_token 不可用。{issue.meaning.zh}{issue.action.zh}",
     )
 
 
-_NO_COMPONENT = TransportFailure(
+_NO_COMPONENT = Issue(
     Reason.NO_TOKEN,
     Text(
         "An environment of the platform's own needs the component token, and no component_appid is set.",

@@ -11,13 +11,14 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops.errors import StoppedError, TcbOpsError
 from tcb_ops.i18n import Text
-from tcb_ops.merchants.asking import TransportFailure, each
-from tcb_ops.merchants.check import connected
+from tcb_ops.merchants.check import ask, connected, each
+from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Owner
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.authorizers import COMPONENT_UPLOADS, UPLOADS, Quota
+from tcb_ops.wechat.call_policy import CallLimits
+from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS
+from tcb_ops.wechat.responses import Quota
 from tcb_ops.wechat.tokens import open_source
 
 SECONDS = 10.0
@@ -26,7 +27,7 @@ _BEIJING = ZoneInfo("Asia/Shanghai")
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class QuotaAccount:
     """Whose calls a row's link call counts against: a mini program's, or the platform's for its own environments."""
 
     appid: str
@@ -37,7 +38,7 @@ class Account:
 class Allowances:
     """What was learnt."""
 
-    quotas: dict[Account, Quota]
+    quotas: dict[QuotaAccount, Quota]
     why_not: Text | None
     """Why some are not known; the first reason."""
 
@@ -67,7 +68,9 @@ def seconds_left_of_the_day(now: datetime) -> float:
     return (midnight - there).total_seconds()
 
 
-def ask_allowances(settings: Settings, accounts: Iterable[Account], seconds: float = SECONDS) -> Allowances:
+def ask_allowances(
+    settings: Settings, accounts: Iterable[QuotaAccount], seconds: float = SECONDS
+) -> Allowances:
     """Ask for each account's calls left of the upload link. Blocks, `seconds` at most; raises nothing for what fails."""
     wanted = list(dict.fromkeys(accounts))
     if not wanted:
@@ -78,25 +81,25 @@ def ask_allowances(settings: Settings, accounts: Iterable[Account], seconds: flo
         return Allowances({}, error.text)
 
 
-async def _ask(settings: Settings, wanted: list[Account], seconds: float) -> Allowances:
+async def _ask(settings: Settings, wanted: list[QuotaAccount], seconds: float) -> Allowances:
     component = settings.tokens.component_appid
-    quotas: dict[Account, Quota] = {}
+    quotas: dict[QuotaAccount, Quota] = {}
     reasons: list[Text] = []
-    async with connected(settings, open_source(settings), RunLimits(attempts=1)) as (asking, authorizers):
+    async with connected(settings, open_source(settings), CallLimits(attempts=1)) as (caller, client):
 
-        async def about(account: Account) -> None:
+        async def about(account: QuotaAccount) -> None:
             mine = account.owner is Owner.MERCHANT
             if not mine and not component:
                 reasons.append(_NEEDS_COMPONENT)
                 return
-            call = partial(authorizers.quota, interface=UPLOADS if mine else COMPONENT_UPLOADS)
-            said = await asking.ask(account.appid if mine else component, call, account.owner)
-            if isinstance(said, TransportFailure):
+            call = partial(client.quota, interface=UPLOADS if mine else COMPONENT_UPLOADS)
+            found = await ask(caller, account.appid if mine else component, call, account.owner)
+            if isinstance(found, Issue):
                 reasons.append(
-                    Text(f"{said.meaning.en} {said.action.en}", f"{said.meaning.zh}{said.action.zh}")
+                    Text(f"{found.meaning.en} {found.action.en}", f"{found.meaning.zh}{found.action.zh}")
                 )
             else:
-                quotas[account] = said
+                quotas[account] = found
 
         try:
             async with asyncio.timeout(seconds):

@@ -1,33 +1,76 @@
-"""What a line of the merchants file can do today, and what stands in its way. Pure: from answers to a verdict."""
+"""What each line of the merchants file can do today, what stands in its way, and how that is shown.
+
+Pure, but for `write_states`: from answers to a verdict, a table (most frequent issues first) and a CSV.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tcb_ops.cell_text import guard
 from tcb_ops.errcodes import errcode
-from tcb_ops.i18n import Lang, Text
-from tcb_ops.merchants.asking import RENEW_COMPONENT, TransportFailure
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import Merchant, Owner, Reason
-from tcb_ops.wechat.authorizers import Environment, Info, Quota
+from tcb_ops.wechat.call_policy import CallFailure, NextStep
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, CloudEnvironment, InvalidResponse, Quota
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 NORMAL, HALTED = "NORMAL", "HALTED"
 _REFUSED = frozenset({Reason.DEAD_TOKEN, "40001", "40014", "42001"})
 COMPONENT_CODES = _REFUSED | {Reason.NO_TOKEN, "48001", "61014"}
-"""Troubles that are the token's own; where the component token was used, no merchant's."""
-_TOKEN_CODES = COMPONENT_CODES - {"48001", "61014"} | {"61003", "42002", "61023", "42007"}
-"""Troubles that are the token's, or the authorization's whose token it is."""
+"""Issues of the token itself; where the component token was used, no merchant's."""
+_TOKEN_CODES = _REFUSED | {Reason.NO_TOKEN, "61003", "42002", "61023", "42007"}
+"""Issues of the token, or of the authorization whose token it is."""
 _PERMISSION_CODES = frozenset({"48001", "61007", "61017", "-601004", "-601018"})
-"""Troubles that say: the permission set was not granted (domain.md §3)."""
+"""Issues that mean: the permission set was not granted (domain.md §3)."""
 _NO_CLOUD = "85088"
 WITHOUT_CLOUD = _PERMISSION_CODES | {_NO_CLOUD}
-"""Troubles of a merchant that has not let the platform into its 云开发, or has none: told, and no failure of ours."""
+"""Issues of a merchant that has not let the platform into its 云开发, or has none: shown, and no failure of ours."""
+
+LINES = 40
+"""Lines that are shown of those with issues, some of each issue."""
+READY_LINES = 12
+"""Lines without issues are shown where there are no more than these; else they are summed up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """What stands in a merchant's way, and what to do about it."""
+
+    code: str
+    """An errcode, or a short name of ours: `no_token`, `dead_token`, `no_answer`, `halted` …"""
+    meaning: Text
+    action: Text
+    errmsg: str = ""
+    """As the platform wrote it."""
+
+    @property
+    def errcode(self) -> int | None:
+        """The errcode, where it is one."""
+        return int(self.code) if self.code.lstrip("-").isdigit() else None
+
+    def as_dict(self, lang: Lang) -> dict[str, Any]:
+        """Return everything of it, for JSON and frames."""
+        return {
+            "code": self.code,
+            "errcode": self.errcode,
+            "meaning": self.meaning.of(lang),
+            "action": self.action.of(lang),
+            "errmsg": self.errmsg,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class MerchantState:
-    """What one line of the merchants file can do today. None where it was not looked at, or could not be."""
+    """What one line of the merchants file can do today. None where it was not checked, or could not be."""
 
     merchant: Merchant
     token: bool | None = None
@@ -40,16 +83,16 @@ class MerchantState:
     """NORMAL, HALTED or UNAVAILABLE; empty where it is not known."""
     quota: Quota | None = None
     """Of the upload link's calls today."""
-    troubles: tuple[TransportFailure, ...] = ()
+    issues: tuple[Issue, ...] = ()
     """What stands in the way, first things first."""
 
     @property
     def works(self) -> bool:
-        """Whether rows of this line can be done. A merchant that has left is not looked at, and does not work."""
-        return not self.troubles and not self.merchant.left
+        """Whether rows of this line can be done. A merchant that has left is not checked, and does not work."""
+        return not self.issues and not self.merchant.left
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
-        """Everything of it, flat but for the quota and the troubles: for JSON and for frames."""
+        """Return everything of it, flat but for the quota and the issues, for JSON and frames."""
         return {
             "appid": self.merchant.appid,
             "merchant": self.merchant.name,
@@ -62,35 +105,67 @@ class MerchantState:
             "cloud": self.cloud,
             "env_status": self.env_status or None,
             "quota": self.quota.figures if self.quota else None,
-            "troubles": [
-                {
-                    "code": trouble.code,
-                    "errcode": trouble.errcode,
-                    "meaning": trouble.meaning.of(lang),
-                    "action": trouble.action.of(lang),
-                    "errmsg": trouble.errmsg,
-                }
-                for trouble in self.troubles
-            ],
+            "troubles": [issue.as_dict(lang) for issue in self.issues],
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class MerchantAnswers:
     """What was answered about one mini program; for the platform's own environments, about the platform."""
 
-    environments: tuple[Environment, ...] | TransportFailure
-    quota: Quota | TransportFailure | None = None
+    environments: tuple[CloudEnvironment, ...] | Issue
+    quota: Quota | Issue | None = None
     """None where it was not asked for."""
-    info: Info | TransportFailure | None = None
+    info: AuthorizerInfo | Issue | None = None
     """None where there is no component token to ask with."""
 
 
-def judge(merchant: Merchant, answers: Answers, elsewhere: Mapping[str, str]) -> MerchantState:
+def no_token(action: Text) -> Issue:
+    """Return the issue of a merchant that the token source has no token for."""
+    return Issue(Reason.NO_TOKEN, Text("There is no token for it.", "没有它的令牌。"), action)
+
+
+def issue_of(failure: CallFailure, owner: Owner) -> Issue:
+    """Return the issue that a failed call means for an account of this owner."""
+    answer = failure.answer
+    if failure.step is NextStep.REFRESH:
+        return _DEAD_COMPONENT_TOKEN if owner is Owner.PLATFORM else _DEAD_TOKEN
+    if isinstance(answer, ApiError):
+        known = errcode(answer.errcode, owner)
+        return Issue(str(answer.errcode), known.meaning, known.action, answer.errmsg)
+    return Issue(
+        Reason.NO_ANSWER,
+        answer.why if isinstance(answer, InvalidResponse) else answer.text,
+        Text(
+            "Check the network and any proxy on the way, then run the check again.",
+            "请检查网络和途经的代理，然后再查一次。",
+        ),
+    )
+
+
+_RENEW_COMPONENT = Text(
+    "Have the token source renew the component token, and make sure that only one program refreshes it.",
+    "请让令牌来源刷新 component_access_token，并确认只有一个程序在刷新它。",
+)
+_DEAD_TOKEN = Issue(
+    Reason.DEAD_TOKEN,
+    Text(
+        "Its token was refused and the token source gave the same one again.",
+        "令牌被拒绝，而令牌来源再次给出了同一个令牌。",
+    ),
+    Text(
+        "Have the token source renew it; if that does not help, the merchant has to authorize again.",
+        "请让令牌来源刷新它；若仍无效，需请商户重新授权。",
+    ),
+)
+_DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=_RENEW_COMPONENT)
+
+
+def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, str]) -> MerchantState:
     """Judge a line by what was answered; `elsewhere` is the status of environments that others have listed.
 
     ==================================  =====  ==========  =====  ===========  ===================
-    getenvinfo answers                  token  permission  cloud  env_status   trouble
+    getenvinfo answers                  token  permission  cloud  env_status   issue
     ==================================  =====  ==========  =====  ===========  ===================
     no token, 40001, 42001, 61003 …     no     –           –      –            itself
     61007, 48001 …                      yes    no          –      –            itself
@@ -104,63 +179,63 @@ def judge(merchant: Merchant, answers: Answers, elsewhere: Mapping[str, str]) ->
 
     func_info, where it was asked for, decides the permission over that (61007 where no set is granted). A quota with
     nothing left is 45009; one that could not be asked for stands in nobody's way. An environment of the platform's own
-    has no permission set, and no trouble of that name.
+    has no permission set, and no issue of that name.
     """
     own = merchant.owner is Owner.MERCHANT
     found, info = answers.environments, answers.info
-    code = found.code if isinstance(found, TransportFailure) else ""
-    troubles: list[TransportFailure] = []
+    code = found.code if isinstance(found, Issue) else ""
+    issues: list[Issue] = []
     token: bool | None = None if code else True
     permission: bool | None = None
     cloud: bool | None = None if code else True
     status = ""
-    if isinstance(found, TransportFailure):
+    if isinstance(found, Issue):
         token = False if code in _TOKEN_CODES else True if code in _PERMISSION_CODES | {_NO_CLOUD} else None
         permission = False if own and code in _PERMISSION_CODES else None
         cloud = False if code == _NO_CLOUD else None
-        troubles.append(found if own or code not in _PERMISSION_CODES else _not_the_platforms(found))
+        issues.append(found if own or code not in _PERMISSION_CODES else _not_the_platforms(found))
     else:
         status = next(
             (one.status for one in found if one.env == merchant.env), elsewhere.get(merchant.env, "")
         )
     if own and info is not None:
-        if isinstance(info, TransportFailure):
-            troubles += [info] if info.errcode is not None and info.code != code else []
+        if isinstance(info, Issue):
+            issues += [info] if info.errcode is not None and info.code != code else []
         else:
             permission = info.may_upload
             if not permission and code not in _PERMISSION_CODES:
-                troubles.insert(0, _no_permission())
-    if not isinstance(found, TransportFailure) and status != NORMAL:
-        troubles.append(_of_status(status, own=own))
+                issues.insert(0, _no_permission())
+    if not isinstance(found, Issue) and status != NORMAL:
+        issues.append(_of_status(status, own=own))
     quota = answers.quota if isinstance(answers.quota, Quota) else None
     if quota is not None and quota.left == 0:
-        troubles.append(_of_code(45009, merchant.owner))
-    return MerchantState(merchant, token, permission, cloud, status, quota, tuple(troubles))
+        issues.append(_of_code(45009, merchant.owner))
+    return MerchantState(merchant, token, permission, cloud, status, quota, tuple(issues))
 
 
-def of_the_component(trouble: TransportFailure) -> TransportFailure:
-    """The same trouble where the component token met it: the words for a merchant's token would mislead."""
-    if trouble.code in _REFUSED:
-        action = RENEW_COMPONENT
-    elif trouble.code in COMPONENT_CODES and trouble.code != Reason.NO_TOKEN:
+def of_the_component(issue: Issue) -> Issue:
+    """Return the issue as it is where the component token met it: what a merchant does about its token would mislead."""
+    if issue.code in _REFUSED:
+        action = _RENEW_COMPONENT
+    elif issue.code in COMPONENT_CODES and issue.code != Reason.NO_TOKEN:
         action = Text(
             "Make sure that component_appid is the third-party platform's own appid.",
             "请确认 component_appid 是第三方平台自己的 appid。",
         )
     else:
-        action = trouble.action
-    return replace(trouble, action=action)
+        action = issue.action
+    return replace(issue, action=action)
 
 
-def _of_code(code: int, owner: Owner) -> TransportFailure:
+def _of_code(code: int, owner: Owner) -> Issue:
     known = errcode(code, owner)
-    return TransportFailure(str(code), known.meaning, known.action)
+    return Issue(str(code), known.meaning, known.action)
 
 
-def _not_the_platforms(trouble: TransportFailure) -> TransportFailure:
+def _not_the_platforms(issue: Issue) -> Issue:
     """Permission sets are what merchants grant: the catalogue's words for them would mislead here."""
-    return TransportFailure(
-        trouble.code,
+    return Issue(
+        issue.code,
         Text(
             "The platform may not use the cloud interfaces of its own environments.",
             "第三方平台不能使用其自有环境的云开发接口。",
@@ -169,13 +244,13 @@ def _not_the_platforms(trouble: TransportFailure) -> TransportFailure:
             "Check that component_appid is the platform's own, and its cloud permissions on open.weixin.qq.com.",
             "请确认 component_appid 是平台自己的，并在 open.weixin.qq.com 检查平台的云开发权限。",
         ),
-        trouble.errmsg,
+        issue.errmsg,
     )
 
 
-def _no_permission() -> TransportFailure:
+def _no_permission() -> Issue:
     known = errcode(61007)
-    return TransportFailure(
+    return Issue(
         "61007",
         Text(
             "Neither permission set 49 (小程序云开发管理) nor 64 is granted to the platform.",
@@ -185,9 +260,9 @@ def _no_permission() -> TransportFailure:
     )
 
 
-def _of_status(status: str, *, own: bool) -> TransportFailure:
+def _of_status(status: str, *, own: bool) -> Issue:
     if status == HALTED:
-        return TransportFailure(
+        return Issue(
             "halted",
             Text(
                 "The environment is HALTED: unpaid, over its quota, or banned.",
@@ -199,7 +274,7 @@ def _of_status(status: str, *, own: bool) -> TransportFailure:
             ),
         )
     if not status and not own:
-        return TransportFailure(
+        return Issue(
             "not_listed",
             Text("It is not among the platform's own environments.", "平台自有环境中没有这一个。"),
             Text(
@@ -208,7 +283,7 @@ def _of_status(status: str, *, own: bool) -> TransportFailure:
             ),
         )
     if status:
-        return TransportFailure(
+        return Issue(
             "unavailable",
             Text(f"The environment is {status}.", f"环境状态为 {status}。"),
             Text(
@@ -216,7 +291,7 @@ def _of_status(status: str, *, own: bool) -> TransportFailure:
                 "请在云开发控制台查看；状态恢复为 NORMAL 后再试。",
             ),
         )
-    return TransportFailure(
+    return Issue(
         "not_listed",
         Text(
             "It is not among the merchant's environments at the platform.",
@@ -224,3 +299,163 @@ def _of_status(status: str, *, own: bool) -> TransportFailure:
         ),
         errcode(-601012).action,
     )
+
+
+# --- for people -----------------------------------------------------------------------------------------------------
+
+_ID: dict[str, Any] = {"overflow": "fold"}
+"""Where the screen is narrow, names and environments wrap, to be copied whole; the rest stays on its line."""
+_WHOLE: dict[str, Any] = {"no_wrap": True}
+_COLUMNS = (
+    (Text("merchant", "商户"), _ID | {"min_width": 8, "max_width": 30}),
+    (Text("environment", "环境"), _ID | {"min_width": 11}),
+    (Text("token", "令牌"), _WHOLE),
+    (Text("set 49", "权限集"), _WHOLE),
+    (Text("cloud", "云开发"), _WHOLE),
+    (Text("status", "状态"), _WHOLE),
+    (Text("calls", "剩余调用"), _WHOLE | {"justify": "right"}),
+    (Text("why", "原因"), _WHOLE),
+)
+
+
+def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
+    """Draw the table, then what is behind each code and what to do. What is left out is counted."""
+    from rich.table import Table
+
+    from tcb_ops.reports.formats.terminal import Wrapped
+
+    bad = _most_frequent_first([state for state in states if state.issues])
+    ready = [state for state in states if state.works]
+    some = _some_of_each(bad)
+    shown = some + (ready if len(ready) <= READY_LINES else [])
+    if shown:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for head, style in _COLUMNS:
+            table.add_column(head.of(lang), **style)
+        for state in shown:
+            table.add_row(*_cells(state, lang))
+        yield table
+    if more := len(bad) - len(some):
+        yield Text(
+            f"… and {more:,} more that cannot work: --out FILE.csv has all",
+            f"……另有 {more:,} 行不能工作：用 --out FILE.csv 导出全部",
+        ).of(lang)
+    for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
+        yield ""
+        lines = f"{_lines(len(merchants)).of(lang)}{_names(merchants).of(lang)}"
+        yield Wrapped(f"{issue.code} · {lines} · {sanitize(issue.meaning.of(lang))}", bold=len(issue.code))
+        yield Wrapped(f"→ {sanitize(issue.action.of(lang))}")
+    if shown:
+        yield ""
+
+
+def verdict(states: Sequence[MerchantState]) -> Text:
+    """Return how many lines can work, in one sentence; and which of them is nearest to the end of its calls."""
+    works = [state for state in states if state.works]
+    left = sum(state.merchant.left for state in states)
+    bad = len(states) - len(works) - left
+    en = f"{len(works):,} of {_lines(len(states)).en} can work, {bad:,} cannot"
+    zh = f"{_lines(len(states)).zh}中 {len(works):,} 行可以工作，{bad:,} 行不能"
+    if left:
+        en = f"{en}, {left:,} {'is' if left == 1 else 'are'} of merchants that have left (status=left)"
+        zh = f"{zh}，{left:,} 行的商户已离开（status=left）"
+    limited = [
+        (state.quota.left, state.merchant.name)
+        for state in works
+        if state.quota and state.quota.left is not None
+    ]
+    if limited:
+        least, name = min(limited)
+        en = f"{en}. Fewest calls left today: {least:,} ({sanitize(name)})"
+        zh = f"{zh}。今日剩余调用最少：{least:,}（{sanitize(name)}）"
+    return Text(f"{en}.", f"{zh}。")
+
+
+def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> None:
+    """Write a line per state, for a spreadsheet: UTF-8 with BOM, and no cell that would run as a formula."""
+    with dest.open("w", encoding="utf-8-sig", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(
+            (
+                *("appid", "merchant", "env", "owner", "works", "token", "permission", "cloud", "env_status"),
+                *("daily_limit", "used", "remain", "code", "meaning", "action", "errmsg"),
+            )
+        )
+        for state in states:
+            merchant, figures = state.merchant, state.quota.figures if state.quota else None
+            issues = [
+                (one.code, one.meaning.of(lang), one.action.of(lang), one.errmsg) for one in state.issues
+            ]
+            cells = (
+                *(merchant.appid, merchant.name, merchant.env, str(merchant.owner)),
+                "left" if merchant.left else _word(state.works),
+                *map(_word, (state.token, state.permission, state.cloud)),
+                state.env_status,
+                *(map(str, figures.values()) if figures else ("", "", "")),
+                *(" / ".join(filter(None, part)) for part in zip(*(issues or [("",) * 4]), strict=True)),
+            )
+            out.writerow(map(guard, cells))
+
+
+def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Merchant]]]:
+    """Group merchants by their issue, whatever the errmsg; the group of most merchants first."""
+    groups: dict[Issue, list[Merchant]] = {}
+    for merchant, issue in issues:
+        groups.setdefault(replace(issue, errmsg=""), []).append(merchant)
+    return sorted(groups.items(), key=lambda one: -len(one[1]))
+
+
+def _cells(state: MerchantState, lang: Lang) -> list[str]:
+    left = state.quota.left if state.quota else None
+    return [
+        sanitize(state.merchant.name),
+        sanitize(state.merchant.env),
+        *(_shown(seen, lang) for seen in (state.token, state.permission, state.cloud)),
+        sanitize(state.env_status) or "–",
+        "–" if left is None else f"{left:,}",
+        ", ".join(issue.code for issue in state.issues),
+    ]
+
+
+def _shown(seen: bool | None, lang: Lang) -> str:
+    if seen is None:
+        return "–"
+    return (Text("yes", "是") if seen else Text("NO", "否")).of(lang)
+
+
+def _word(seen: bool | None) -> str:
+    return "" if seen is None else "yes" if seen else "no"
+
+
+def _most_frequent_first(bad: Sequence[MerchantState]) -> list[MerchantState]:
+    times = Counter(state.issues[0].code for state in bad)
+    return sorted(
+        bad, key=lambda s: (-times[s.issues[0].code], s.issues[0].code, s.merchant.name, s.merchant.env)
+    )
+
+
+def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
+    """As many as there is room for, shared out among the issues: one that hundreds have must not hide the others."""
+    by_code: dict[str, list[MerchantState]] = {}
+    for state in bad:
+        by_code.setdefault(state.issues[0].code, []).append(state)
+    room, some = LINES, set[int]()
+    for served, states in enumerate(sorted(by_code.values(), key=len)):
+        taken = states[: max(1, room // (len(by_code) - served))]
+        room -= len(taken)
+        some |= set(map(id, taken))
+    return [state for state in bad if id(state) in some]
+
+
+def _names(merchants: Sequence[Merchant]) -> Text:
+    """Return the names of the first three."""
+    names = list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants))
+    more = len(names) - 3
+    return Text(
+        f" ({', '.join(names[:3])}{f' and {more:,} more' if more > 0 else ''})",
+        f"（{'、'.join(names[:3])}{f'等 {len(names):,} 个' if more > 0 else ''}）",
+    )
+
+
+def _lines(count: int) -> Text:
+    return Text(plural(count, "line"), f"{count:,} 行")

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.merchants.asking import Asking, TransportFailure, each
-from tcb_ops.merchants.check import connected
-from tcb_ops.merchants.status import COMPONENT_CODES, of_the_component
-from tcb_ops.merchants.status_table import group
+from tcb_ops.merchants.check import ask, connected, each
+from tcb_ops.merchants.status import COMPONENT_CODES, Issue, group, of_the_component
 from tcb_ops.merchants.sync_plan import Authorized, Authorizer, Changes
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.authorizers import Authorizers, Info
+from tcb_ops.wechat.call_policy import Caller, CallLimits
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import AuthorizerInfo
 from tcb_ops.wechat.tokens import TokenSource, open_source
 
 if TYPE_CHECKING:
@@ -95,16 +95,7 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
         "no_default": list(changes.no_default),
         "without_env": [{"appid": one.appid, "merchant": one.name} for one in changes.without_env],
         "not_read": [
-            {
-                "appid": one.appid,
-                "merchant": one.name,
-                "code": trouble.code,
-                "errcode": trouble.errcode,
-                "meaning": trouble.meaning.of(lang),
-                "action": trouble.action.of(lang),
-                "errmsg": trouble.errmsg,
-            }
-            for one, trouble in changes.troubles
+            {"appid": one.appid, "merchant": one.name} | issue.as_dict(lang) for one, issue in changes.issues
         ],
     }
 
@@ -159,12 +150,12 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, 
         ),
         [who(one) for one in changes.without_env],
     )
-    for trouble, whose in group(changes.troubles):
-        code, meaning = trouble.code, trouble.meaning
+    for issue, merchants in group(changes.issues):
+        code, meaning = issue.code, issue.meaning
         yield (
             Text(f"no environments to be had, {code}: {meaning.en}", f"未取得环境，{code}：{meaning.zh}"),
-            trouble.action,
-            [who(one) for one in whose],
+            issue.action,
+            [who(one) for one in merchants],
         )
 
 
@@ -173,9 +164,9 @@ def begin_sync(
     *,
     only: Collection[str] | None = None,
     tokens: TokenSource | None = None,
-    pace: RunLimits | None = None,
+    limits: CallLimits | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
-    say: Callable[[Text], None] = lambda _: None,
+    notify: Callable[[Text], None] = lambda _: None,
 ) -> Future[Authorized]:
     """Begin asking; the future gives what was found. Cancelling it ends the calls.
 
@@ -183,12 +174,12 @@ def begin_sync(
         settings: the target and the token source, which must give the token of `component_appid` as well.
         only: appids whose environments are asked for; None for all.
         tokens: a token source of the caller's own.
-        pace: its attempts, backoff, slow_wait and patience hold for each call.
+        limits: hold for each call.
         progress: called with the mini programs done and their number, on the private loop's thread.
-        say: told of a pause that the platform asks for.
+        notify: called for a pause that the platform asks for.
 
     Raises SettingsError without a component_appid. The future raises PlatformStopError where the list is refused,
-    OutageError where nobody is reached, StoppedError where the list is not whole.
+    OutageError where no host could be reached, StoppedError where the list is not whole.
 
     """
     if not settings.tokens.component_appid:
@@ -201,20 +192,20 @@ def begin_sync(
             )
         )
     source = tokens or open_source(settings)
-    return hand_over(_sync(settings, only, source, pace or RunLimits(), progress, say))
+    return hand_over(_sync(settings, only, source, limits or RunLimits(), progress, notify))
 
 
 async def _sync(
     settings: Settings,
     only: Collection[str] | None,
     source: TokenSource,
-    pace: RunLimits,
+    limits: CallLimits,
     progress: Callable[[int, int], None],
-    say: Callable[[Text], None],
+    notify: Callable[[Text], None],
 ) -> Authorized:
     component = settings.tokens.component_appid
-    async with connected(settings, source, pace, say) as (asking, authorizers):
-        appids = await _list(asking, authorizers, component)
+    async with connected(settings, source, limits, notify) as (caller, client):
+        appids = await _list(caller, client, component)
         asked_for = [appid for appid in appids if only is None or appid in only]
         done = 0
 
@@ -224,24 +215,24 @@ async def _sync(
             progress(done, len(asked_for))
 
         async def about(appid: str) -> Authorizer:
-            info: Info | TransportFailure = await asking.ask(
-                component, partial(authorizers.info, appid=appid)
+            info: AuthorizerInfo | Issue = await ask(
+                caller, component, partial(client.authorizer, appid=appid)
             )
-            if isinstance(info, TransportFailure) and info.code in COMPONENT_CODES:
+            if isinstance(info, Issue) and info.code in COMPONENT_CODES:
                 raise _stop(component, info)
-            name = "" if isinstance(info, TransportFailure) else info.name
-            return Authorizer(appid, name, await asking.ask(appid, authorizers.environments))
+            name = "" if isinstance(info, Issue) else info.name
+            return Authorizer(appid, name, await ask(caller, appid, client.environments))
 
         return Authorized(frozenset(appids), tuple(await each(asked_for, about, one_done)))
 
 
-async def _list(asking: Asking, authorizers: Authorizers, component: str) -> list[str]:
+async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
     """Every appid once, in the platform's order."""
     appids: dict[str, None] = {}
     offset, total = 0, 1
     while offset < total:
-        page = await asking.ask(component, partial(authorizers.page, offset=offset))
-        if isinstance(page, TransportFailure):
+        page = await ask(caller, component, partial(client.authorizers, offset=offset))
+        if isinstance(page, Issue):
             raise _stop(component, page)
         offset, total = offset + len(page.appids), page.total
         appids |= dict.fromkeys(page.appids)
@@ -266,13 +257,13 @@ async def _list(asking: Asking, authorizers: Authorizers, component: str) -> lis
     return list(appids)
 
 
-def _stop(component: str, trouble: TransportFailure) -> PlatformStopError:
-    told = of_the_component(trouble)
-    said = f" (errcode {told.code})" if told.errcode is not None else ""
+def _stop(component: str, issue: Issue) -> PlatformStopError:
+    issue = of_the_component(issue)
+    code = f" (errcode {issue.code})" if issue.errcode is not None else ""
     return PlatformStopError(
         Text(
-            f"The merchants cannot be asked for with the component token (of component_appid {component}){said}: "
-            f"{told.meaning.en} {told.action.en}",
-            f"无法用 component_access_token（component_appid {component}）查询商户{said}：{told.meaning.zh}{told.action.zh}",
+            f"The merchants cannot be asked for with the component token (of component_appid {component}){code}: "
+            f"{issue.meaning.en} {issue.action.en}",
+            f"无法用 component_access_token（component_appid {component}）查询商户{code}：{issue.meaning.zh}{issue.action.zh}",
         )
     )

@@ -7,10 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tcb_ops.cell_text import fold, guard
-from tcb_ops.merchants.asking import TransportFailure
-from tcb_ops.merchants.status import NORMAL, WITHOUT_CLOUD
+from tcb_ops.merchants.status import NORMAL, WITHOUT_CLOUD, Issue
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.wechat.authorizers import Environment
+from tcb_ops.wechat.responses import CloudEnvironment
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Authorizer:
     appid: str
     name: str
     """Its nick name; empty where it could not be had."""
-    environments: tuple[Environment, ...] | TransportFailure
+    environments: tuple[CloudEnvironment, ...] | Issue
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Changes:
     """Names that have got a further environment and mean none of theirs."""
     without_env: tuple[Merchant, ...] = ()
     """Merchants that authorize the platform, are in no line, and have no environment that a line could name."""
-    troubles: tuple[tuple[Merchant, TransportFailure], ...] = ()
+    issues: tuple[tuple[Merchant, Issue], ...] = ()
     """Merchants whose environments could not be had, 85088 among them; `env` is empty."""
 
     @property
@@ -71,7 +70,7 @@ class Changes:
     @property
     def unread(self) -> bool:
         """Whether a merchant could not be asked: that it has no 云开发, or granted no set for it, is an answer."""
-        return any(trouble.code not in WITHOUT_CLOUD for _, trouble in self.troubles)
+        return any(issue.code not in WITHOUT_CLOUD for _, issue in self.issues)
 
 
 def decide(
@@ -117,7 +116,7 @@ def decide(
         for line in (*lines, *added)
         if line.owner is Owner.MERCHANT
         and line.appid in here
-        and not isinstance(here[line.appid].environments, TransportFailure)
+        and not isinstance(here[line.appid].environments, Issue)
     ]
     return Changes(
         added=added,
@@ -146,16 +145,16 @@ def decide(
             for one in authorizers
             if one.environments == () and one.appid not in {appid for appid, _ in known}
         ),
-        troubles=tuple(
+        issues=tuple(
             (Merchant(one.appid, name_of[one.appid], ""), one.environments)
             for one in authorizers
-            if isinstance(one.environments, TransportFailure)
+            if isinstance(one.environments, Issue)
         ),
     )
 
 
-def _listed(one: Authorizer) -> tuple[Environment, ...]:
-    return () if isinstance(one.environments, TransportFailure) else one.environments
+def _listed(one: Authorizer) -> tuple[CloudEnvironment, ...]:
+    return () if isinstance(one.environments, Issue) else one.environments
 
 
 def _renamed(lines: Sequence[Merchant], here: Mapping[str, Authorizer]) -> tuple[Renamed, ...]:

@@ -8,8 +8,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.merchants.status import MerchantState
-from tcb_ops.merchants.status_table import verdict
+from tcb_ops.merchants.status import MerchantState, verdict
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.html import said, table
 from tcb_ops.panels.worker import Worker
@@ -42,7 +41,7 @@ def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
             _word(state.cloud).of(lang),
             state.env_status or "–",
             f"{state.quota.left:,}" if state.quota and state.quota.left is not None else "–",
-            "\n".join(f"{trouble.code}: {trouble.action.of(lang)}" for trouble in state.troubles),
+            "\n".join(f"{trouble.code}: {trouble.action.of(lang)}" for trouble in state.issues),
         )
         for state in ordered[:SHOWN]
     ]

@@ -16,10 +16,10 @@ from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import Earlier
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.wechat.client import PlatformClient, UnsafeLink
-from tcb_ops.wechat.cos import Stored, Unconfirmed, etag_verdict, post_object
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, open_file
-from tcb_ops.wechat.responses import InvalidResponse, Refusal
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 from tcb_ops.wechat.transport import Transport
 
 SMALL = 64 * 1024
@@ -111,7 +111,7 @@ class Calls:
         match answer:
             case Link():
                 return answer
-            case Refusal():
+            case ApiError():
                 known = errcode(answer.errcode)
                 end = self._end(
                     job,
@@ -173,7 +173,7 @@ class Calls:
                 rid=answer.request_id,
             )
             return FailedAttempt(end, Decision.RETRY, Scope.ROW, "store")
-        if not isinstance(answer, Stored):
+        if not isinstance(answer, StoredObject):
             known = store_code(answer.code, answer.message, answer.http_status)
             end = self._end(
                 job,
@@ -213,7 +213,7 @@ class Calls:
             self.digests.clear()
         self.digests[planned] = digest
 
-    def _stored(self, job: Task, link: Link, answer: Stored) -> RowEnd | FailedAttempt:
+    def _stored(self, job: Task, link: Link, answer: StoredObject) -> RowEnd | FailedAttempt:
         verdict = etag_verdict(answer.etag, answer.md5)
         end = self._end(
             job,

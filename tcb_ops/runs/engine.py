@@ -20,7 +20,7 @@ from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.limits import Outage, RunLimits, Step, after_canary, after_no_token, backoff_wait
+from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, Pulse
@@ -36,6 +36,7 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
 )
 from tcb_ops.runs.writer import LedgerWriter
+from tcb_ops.wechat.call_policy import NextStep, backoff_wait
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.transport import Transport
@@ -407,13 +408,13 @@ class Engine:
         since = account.no_token_since = asked if account.no_token_since is None else account.no_token_since
         account.no_token_tries += 1
         match after_no_token(since, self._source_answered, account.no_token_tries, now, pace):
-            case Step.RETRY:
+            case NextStep.RETRY:
                 self._source_trouble = error.text
                 self._show(now)
                 wait = backoff_wait(pace, min(account.no_token_tries, 5), self._means.chance())
                 await asyncio.sleep(max(0.0, min(wait, since + pace.patience - now)))
                 self._board.tokenless.add(account)
-            case Step.STOP_RUN:
+            case NextStep.STOP_RUN:
                 self._stop(token_outage(error.text, pace))
             case _:
                 self._then.close(account.lanes, Reason.NO_TOKEN, error.text.of(self._means.lang))

@@ -1,21 +1,20 @@
 """What follows from an answer: pure decisions. Time and randomness come in as arguments.
 
 A row's way through a run is a chain of calls: a link call, then (for uploads) a store call. After each answer
-`next_step` says how it goes on; `Breaker`, `Slowdown` and `Outage` say the same for a merchant, an environment or
-the whole run. Which errcode means what stands in the catalogue (errcodes.csv, storecodes.csv).
+`next_step` (wechat.call_policy) says how it goes on; `Breaker`, `Slowdown` and `Outage` say the same for a merchant, an
+environment or the whole run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from math import isfinite
 
-from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.errors import ArgumentError
 from tcb_ops.i18n import Text
 from tcb_ops.runs.records import EnvRecord
+from tcb_ops.wechat.call_policy import CallLimits, NextStep, backoff_wait
 
 BREAKER_ROWS = 3
 """Rows of one scope that must end with the same code, one after the other, before the scope's breaker opens."""
@@ -23,11 +22,10 @@ GOOD_PER_NOTCH = 20
 """Good rows after which a slowed scope may have one more row in flight."""
 LINK_MARGIN = 5.0
 """Seconds before its end in which a link that has waited is no longer begun with; a new one is used at once."""
-LONGEST_BACKOFF = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class RunLimits:
+class RunLimits(CallLimits):
     """How hard a run may press. The defaults are the command line's."""
 
     concurrency: int = 64
@@ -36,14 +34,6 @@ class RunLimits:
     """Rows in flight per environment."""
     rate: float | None = None
     """Link calls a second per appid; None for no limit."""
-    attempts: int = 4
-    """Calls per step of a row (link, store)."""
-    backoff: float = 1.0
-    """Seconds, the first wait; later waits double, with jitter."""
-    slow_wait: float = 60.0
-    """Seconds that a scope pauses when it is told to slow down (45011: "retry next minute")."""
-    patience: float = 300.0
-    """Seconds that a scope may be slow, or the target away, without one good answer."""
 
     def __post_init__(self) -> None:
         """Raise ArgumentError for a value that no run can work with."""
@@ -67,86 +57,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-class Step(StrEnum):
-    """How a row goes on after an answer."""
-
-    END = "end"
-    RETRY = "retry"
-    """The same call again after a backoff; counted as an attempt."""
-    REFRESH = "refresh"
-    """The same call again with a new token."""
-    RELINK = "relink"
-    """A new link, then the store again, after a backoff; counted as an attempt."""
-    SLOW = "slow"
-    """The scope pauses; no attempt is counted."""
-    STOP_RUN = "stop_run"
-    """Nobody can go on: the run ends with its rows pending."""
-
-
-@dataclass(slots=True)
-class Tries:
-    """What one row has used up so far."""
-
-    link: int = 0
-    """Link calls that count as attempts."""
-    store: int = 0
-    """Store calls that count as attempts."""
-    calls: int = 0
-    """All calls, counted or not: `tcb_attempts`."""
-    refreshed: bool = False
-    relinked: bool = False
-    """A store refusal has already led to a new link."""
-    retried_once: bool = False
-
-
-def next_step(
-    decision: Decision, scope: Scope, tries: Tries, used: int, pace: RunLimits, *, patient: bool
-) -> Step:
-    """Decide how a row goes on after a refusal. `used` is the attempts of the step that was refused.
-
-    =============  ==============================  ========
-    decision       and                             step
-    =============  ==============================  ========
-    good                                           end
-    stop           scope platform                  stop_run
-    stop, fix                                      end
-    refresh        the row has had no new token    refresh
-    refresh        it has                          end
-    slow           the scope has patience left     slow
-    slow           it has none                     end
-    retry          used < attempts                 retry
-    retry_once     used < attempts, the first one  retry
-    new_link       used < attempts                 relink
-    new_link_once  used < attempts, the first one  relink
-    otherwise                                      end
-    =============  ==============================  ========
-    """
-    left = used < pace.attempts
-    match decision:
-        case Decision.STOP if scope is Scope.PLATFORM:
-            return Step.STOP_RUN
-        case Decision.REFRESH if not tries.refreshed:
-            return Step.REFRESH
-        case Decision.SLOW if patient:
-            return Step.SLOW
-        case Decision.RETRY if left:
-            return Step.RETRY
-        case Decision.RETRY_ONCE if left and not tries.retried_once:
-            return Step.RETRY
-        case Decision.NEW_LINK if left:
-            return Step.RELINK
-        case Decision.NEW_LINK_ONCE if left and not tries.relinked:
-            return Step.RELINK
-        case _:
-            return Step.END
-
-
-def backoff_wait(pace: RunLimits, used: int, chance: float) -> float:
-    """Seconds to wait after the `used`-th attempt: doubling from `pace.backoff`, ±25 %; `chance` is in [0, 1)."""
-    return min(LONGEST_BACKOFF, pace.backoff * 2.0 ** (used - 1)) * (0.75 + 0.5 * chance)
-
-
-def after_no_token(since: float, source_answered: float, tries: int, now: float, pace: RunLimits) -> Step:
+def after_no_token(since: float, source_answered: float, tries: int, now: float, pace: RunLimits) -> NextStep:
     """Decide what follows when the token source gave no usable answer for a merchant.
 
     ==================  ===============  ==========  ========
@@ -169,8 +80,8 @@ def after_no_token(since: float, source_answered: float, tries: int, now: float,
     """
     patient = now - since < pace.patience
     if source_answered < since:
-        return Step.RETRY if patient else Step.STOP_RUN
-    return Step.RETRY if patient and tries < pace.attempts else Step.END
+        return NextStep.RETRY if patient else NextStep.STOP_RUN
+    return NextStep.RETRY if patient and tries < pace.attempts else NextStep.END
 
 
 @dataclass(slots=True)

@@ -12,11 +12,12 @@ from dataclasses import replace
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.model import GOOD, Outcome, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.calls import FailedAttempt
-from tcb_ops.runs.limits import RunLimits, Step, backoff_wait, next_step
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord, RunRecord
 from tcb_ops.runs.scheduler import Account, Lane, Scheduler, Task
 from tcb_ops.runs.stop_errors import platform_stop
 from tcb_ops.runs.writer import Closing, LedgerWriter
+from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
 from tcb_ops.wechat.tokens import Token
 
 DEAD_TOKEN_REST = 30.0
@@ -53,24 +54,24 @@ class OutcomeHandler:
             setback.decision, setback.scope, tries, used, pace, patient=slowed.patient(now, pace)
         )
         match step:
-            case Step.STOP_RUN:
+            case NextStep.STOP_RUN:
                 self._stop(platform_stop(setback.end))
-            case Step.REFRESH:
+            case NextStep.REFRESH:
                 tries.refreshed = True
                 self.refused_token(job, setback.end)
-            case Step.SLOW:
+            case NextStep.SLOW:
                 slowed.told(now, pace)
                 self._board.again(job)
-            case Step.RETRY | Step.RELINK:
+            case NextStep.RETRY | NextStep.RELINK:
                 if setback.step == "link":
                     tries.link = used
                 else:
                     tries.store = used
                     tries.retried_once = tries.retried_once or setback.decision is Decision.RETRY_ONCE
-                if step is Step.RELINK:
+                if step is NextStep.RELINK:
                     job.link, tries.relinked = None, True
                 self._board.wait(job, now + backoff_wait(pace, used, self._chance()))
-            case Step.END:
+            case NextStep.END:
                 self.ended(job, setback.end, setback)
 
     def ended(self, job: Task, end: RowEnd, setback: FailedAttempt | None = None) -> None:

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
-from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown, Tries
+from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import Earlier, EnvRecord
+from tcb_ops.wechat.call_policy import Tries
 from tcb_ops.wechat.tokens import Token
 
 REFILL = 50

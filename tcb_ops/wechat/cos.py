@@ -21,7 +21,7 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.local_files import FileBody
-from tcb_ops.wechat.transport import Answer, Transport
+from tcb_ops.wechat.transport import HttpResponse, Transport
 
 _WHOLE = 1024 * 1024
 """Bytes up to which a form is one bytes object and one write."""
@@ -33,7 +33,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredObject:
     """COS took the object."""
 
     http_status: int
@@ -71,7 +71,7 @@ async def post_object(
     body: FileBody,
     content_type: str = "",
     cache_control: str = "",
-) -> Stored | StoreRefusal | Unconfirmed:
+) -> StoredObject | StoreRefusal | Unconfirmed:
     """Post a file to its link; the file is closed afterwards, whatever happens.
 
     Args:
@@ -118,7 +118,7 @@ async def post_object(
     if failure is not None:
         raise failure
     result = _read(answer, link, path, body.md5)
-    if isinstance(result, Stored) and not body.md5:
+    if isinstance(result, StoredObject) and not body.md5:
         raise TransportError(
             TransportFault.RESET,
             Text(
@@ -173,13 +173,13 @@ def _around(
     return f"{head}--{boundary}\r\n{file}\r\n\r\n".encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
-def _read(answer: Answer, link: Link, path: str, md5: str) -> Stored | StoreRefusal | Unconfirmed:
+def _read(answer: HttpResponse, link: Link, path: str, md5: str) -> StoredObject | StoreRefusal | Unconfirmed:
     """What an answer says.
 
     ==============  ======================================  ============================================
     HTTP status     body                                    result
     ==============  ======================================  ============================================
-    200, 201, 204   no `<Error>`, and an ETag in the head   Stored
+    200, 201, 204   no `<Error>`, and an ETag in the head   StoredObject
     200, 201, 204   no `<Error>`, no ETag                   Unconfirmed
     3xx             anything: redirects are not followed    Unconfirmed
     1xx, other 2xx  no `<Error>`                            Unconfirmed
@@ -193,7 +193,7 @@ def _read(answer: Answer, link: Link, path: str, md5: str) -> Stored | StoreRefu
     if _bare(etag) != md5:  # what is stored as it was sent is no text of somebody else's
         etag = _clean(etag, link, path)
     if error is None and answer.status in {200, 201, 204} and _bare(etag):
-        return Stored(answer.status, etag, md5)
+        return StoredObject(answer.status, etag, md5)
     said = error or {}
     code = said.get("Code", "")
     if not _CODE.fullmatch(_clean(code, link, path)):

@@ -1,37 +1,55 @@
-r"""What the platform answers, whichever interface was asked: its JSON, an errcode, or no answer one can use.
+r"""What the platform answers: its JSON, an errcode, or nothing that can be used. Pure; requests are made in `client`.
 
-Bodies are raw compact UTF-8 JSON (a `\uXXXX` path yields objects without a download link), errors are HTTP 200 with an
-errcode and a rid; success bodies of `cgi-bin/component` have no errcode. Source: domain.md §1.1, §2.3.
+Errors are HTTP 200 with an errcode and a rid; success bodies of `cgi-bin/component` have no errcode. Every field is
+checked before it is used. Source: domain.md §1.1, §2.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
-
-import httpx
+from urllib.parse import unquote_to_bytes
 
 from tcb_ops.i18n import Text
-from tcb_ops.model import Secret
+from tcb_ops.model import Link, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
-from tcb_ops.wechat.transport import Answer, Transport
-from tcb_ops.wechat.transport_errors import BROKEN, transport_failure
+from tcb_ops.wechat.transport import HttpResponse
+
+PERMISSIONS = frozenset({49, 64})
+"""The permission sets that carry tcb/uploadfile: any of them will do. 49 is 小程序云开发管理."""
+NOT_THERE = -503003
+"""A file's status: there is no such file."""
+STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
+"""COS's own domains: `cos.<region>.myqcloud.com`, and the newer `cos.<region>.tencentcos.cn`."""
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LONGEST_ERRMSG = 1000
+_LONGEST_NAME = 200
+_LONGEST_FIELD = 16 * 1024
+"""Characters of a link's field; the longest, an encoded URL, has some 3,000."""
+_EDGE = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u202f\u205f\u2060\u3000\ufeff"
+"""Stripped from names as reading a merchants file does: a name may be nothing but a zero-width space."""
 _RID_WITHIN = 200
 """Characters at an errmsg's end in which its rid is looked for."""
 _RID = re.compile(r"[0-9A-Za-z-]{1,64}")
+_ERRCODE = re.compile(r"-?[0-9]{1,9}")
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_LATEST = 253_402_214_400
+"""9999-12-31 UTC: no time zone puts it beyond the calendar."""
+_LONGEST_LIFE = 7 * 24 * 3600
+"""Seconds; a real link lives 15 minutes."""
+_ADDRESS = re.compile(r"(https?)://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/.*)", re.DOTALL)
+_LIFE = re.compile(r"(?:^|&)q-sign-time=([0-9]{1,12});([0-9]{1,12})(?:&|$)")
+_BUCKET = re.compile(r"/[0-9a-f]{4}-([^/]+)-[0-9]+/")
+_FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/")
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ApiError:
     """The platform answered with an errcode."""
 
     errcode: int
@@ -51,81 +69,101 @@ class InvalidResponse:
     retryable: bool
 
 
-class Interfaces:
-    """The platform's other interfaces: who authorized it, environments, quotas, files.
+@dataclass(frozen=True, slots=True)
+class UnsafeLink:
+    """A link that must not be used."""
 
-    Args:
-        transport: sends the requests.
-        base: the target, e.g. `https://api.weixin.qq.com`; a path behind the host is kept.
-
-    """
-
-    def __init__(self, transport: Transport, base: str) -> None:
-        self._transport = transport
-        self._base = base.rstrip("/")
-
-    async def ask(
-        self,
-        interface: str,
-        body: Mapping[str, Any],
-        token: Secret | None = None,
-        secrets: Iterable[Secret] = (),
-    ) -> dict[str, Any] | Refusal | InvalidResponse:
-        """Ask an interface, such as `tcb/getenvinfo`; gives the answer's object where it holds no errcode but 0.
-
-        `token` goes into the query, as `component_access_token` for `cgi-bin/component`, else as `access_token`.
-        `secrets` are those of the body: like the token, they are taken out of what an errmsg quotes.
-
-        Raises:
-            TransportError: no answer at all.
-
-        """
-        url = f"{self._base}/{interface}"
-        if token is not None:
-            name = "component_access_token" if interface.startswith("cgi-bin/component/") else "access_token"
-            url += f"?{name}={quote(token.reveal(), safe='')}"
-        request = self._request(url, body)
-        request.read()
-        answer = await self._transport.send(request)
-        return read_answer(answer, (*secrets, *((token,) if token is not None else ())))
-
-    def _request(self, url: str, body: Mapping[str, Any]) -> httpx.Request:
-        try:
-            return httpx.Request(
-                "POST",
-                url,
-                headers={"Content-Type": "application/json"},
-                stream=httpx.ByteStream(to_json(body)),
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            trouble = transport_failure(error) or BROKEN
-        raise trouble.error(self._base.partition("://")[2].partition("/")[0].rpartition("@")[2])
+    why: Text
 
 
-def to_json(body: Mapping[str, Any]) -> bytes:
-    """Write a body."""
-    return _encode(body).encode()
+@dataclass(frozen=True, slots=True)
+class AuthorizerPage:
+    """A page of those who have authorized the platform."""
+
+    total: int
+    """Of all pages."""
+    appids: tuple[str, ...]
 
 
-def read_answer(answer: Answer, secrets: Iterable[Secret]) -> dict[str, Any] | Refusal | InvalidResponse:
-    """What an answer says.
+@dataclass(frozen=True, slots=True)
+class AuthorizerInfo:
+    """A mini program that authorized the platform."""
+
+    name: str
+    """Its nick name; empty where it has none."""
+    permissions: frozenset[int]
+    """The permission sets it granted."""
+
+    @property
+    def may_upload(self) -> bool:
+        """Whether a set that carries the upload link is among them."""
+        return bool(self.permissions & PERMISSIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class CloudEnvironment:
+    """A cloud environment of a mini program, or of the platform."""
+
+    env: str
+    status: str
+    """NORMAL, HALTED (unpaid, over quota or banned) or UNAVAILABLE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Calls of one interface a day, midnight to midnight in Beijing."""
+
+    daily_limit: int
+    """0: no limit is known."""
+    used: int
+    remain: int
+
+    @property
+    def left(self) -> int | None:
+        """Calls left today; None where no limit is known."""
+        return max(0, self.remain) if self.daily_limit > 0 else None
+
+    @property
+    def figures(self) -> dict[str, int] | None:
+        """The three by name; None where no limit is known, since then none of them means anything."""
+        if self.daily_limit <= 0:
+            return None
+        return {"daily_limit": self.daily_limit, "used": self.used, "remain": self.remain}
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """What an answer says of one stored file: an errcode of 0 for the whole can hide a file's own."""
+
+    file_id: str
+    status: int
+    """0: done; else an errcode of the file's own."""
+    errmsg: str
+    url: Secret
+    """Where it can be fetched; empty where it cannot, and after a delete."""
+
+
+def read_response(
+    response: HttpResponse, secrets: Iterable[Secret]
+) -> dict[str, Any] | ApiError | InvalidResponse:
+    """Read the answer of any interface; `secrets` are taken out of what its errmsg quotes.
 
     ======================  ======================  ===========================================
     body                    HTTP status             result
     ======================  ======================  ===========================================
-    an errcode other than 0 any                     Refusal
+    an errcode other than 0 any                     ApiError
     anything else           5xx, 408, 429           InvalidResponse, retryable
     anything else           other than 2xx          InvalidResponse
     not an object, or empty 2xx                     InvalidResponse, retryable
     an object               2xx                     the object
     ======================  ======================  ===========================================
     """
-    status = answer.status
-    said = _json(answer.body)
-    errcode = _errcode(said)
+    status = response.status
+    payload = _json(response.body)
+    errcode = _errcode(payload)
     if errcode:
-        errmsg, rid = _errmsg(said.get("errmsg"), secrets)
-        return Refusal(errcode, errmsg, rid, status)
+        errmsg, rid = _errmsg(payload.get("errmsg"), secrets)
+        return ApiError(errcode, errmsg, rid, status)
     if not 200 <= status < 300:
         why = Text(
             en=f"The platform answered HTTP {status} without an errcode: a gateway in between, or a wrong API base.",
@@ -138,30 +176,30 @@ def read_answer(answer: Answer, secrets: Iterable[Secret]) -> dict[str, Any] | R
             zh=f"平台返回 HTTP {status}，但内容不是约定的 JSON，可重试。",
         )
         return InvalidResponse(status, why, retryable=True)
-    return said
+    return payload
 
 
 def _json(body: bytes) -> dict[str, Any]:
     """The body's JSON object, or an empty one; RecursionError is what thousands of brackets raise."""
     try:
-        said = json.loads(body)
+        payload = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return payload if isinstance(payload, dict) else {}
 
 
-def _errcode(said: dict[str, Any]) -> int | None:
+def _errcode(payload: dict[str, Any]) -> int | None:
     """The errcode, 0 where the object has none, None where it is no errcode (or the object is empty)."""
-    errcode = said.get("errcode", 0)
+    errcode = payload.get("errcode", 0)
     if isinstance(errcode, float) and errcode.is_integer():
         errcode = int(errcode)
     if (
         isinstance(errcode, bool)
         or not isinstance(errcode, int | str)
-        or not re.fullmatch(r"-?[0-9]{1,9}", str(errcode))
+        or not _ERRCODE.fullmatch(str(errcode))
     ):
         return None
-    return int(errcode) if said else None
+    return int(errcode) if payload else None
 
 
 def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
@@ -179,3 +217,240 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
         text = text[:at].rstrip(" ,")
         rid = rid if redact(rid, secrets) == rid else ""
     return redact(text[:LONGEST_TEXT], secrets)[:_LONGEST_ERRMSG], rid
+
+
+def lacks(fields: str) -> InvalidResponse:
+    """Return the result for an answer in which these fields are missing or of another kind."""
+    why = Text(
+        en=f"The platform's answer lacks {fields}; trying again may help.",
+        zh=f"平台的应答缺少 {fields}，可重试。",
+    )
+    return InvalidResponse(200, why, retryable=True)
+
+
+def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidResponse:
+    """Read a page of api_get_authorizer_list; the refresh tokens in it are not kept."""
+    total, listed = _count(payload.get("total_count")), _objects(payload.get("list"))
+    if total is None or listed is None:
+        return lacks("total_count, list")
+    return AuthorizerPage(
+        total, tuple(filter(None, (_name(entry.get("authorizer_appid")) for entry in listed)))
+    )
+
+
+def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse:
+    """Read the answer of api_get_authorizer_info."""
+    info, granted = payload.get("authorizer_info"), payload.get("authorization_info")
+    if not isinstance(info, dict) or not isinstance(granted, dict):
+        return lacks("authorizer_info, authorization_info")
+    scopes = (entry.get("funcscope_category") for entry in _objects(granted.get("func_info")) or ())
+    ids = (_count(scope.get("id")) for scope in scopes if isinstance(scope, dict))
+    return AuthorizerInfo(_name(info.get("nick_name")), frozenset(one for one in ids if one is not None))
+
+
+def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] | InvalidResponse:
+    """Read the answer of getenvinfo or describeenvs."""
+    listed = _objects(payload.get("info_list"))
+    if listed is None:
+        return lacks("info_list")
+    found = {env: _name(entry.get("status")) for entry in listed if (env := _name(entry.get("env")))}
+    return tuple(CloudEnvironment(env, status) for env, status in found.items())
+
+
+def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
+    """Read the answer of openapi/quota/get."""
+    quota = payload.get("quota")
+    if not isinstance(quota, dict):
+        return lacks("quota")
+    limit, used, remain = (_count(quota.get(name)) for name in ("daily_limit", "used", "remain"))
+    if limit is None or used is None or remain is None:
+        return lacks("daily_limit, used, remain")
+    return Quota(limit, used, remain)
+
+
+def read_files(
+    payload: dict[str, Any], field: str, file_ids: Sequence[str], token: Secret
+) -> tuple[FileStatus, ...] | InvalidResponse:
+    """Read what is said of each file, in the order of `file_ids`; an answer that leaves one out is none."""
+    found = {str(entry.get("fileid")): entry for entry in _objects(payload.get(field)) or ()}
+    status = {file_id: _count(found.get(file_id, {}).get("status")) for file_id in file_ids}
+    if None in status.values():
+        why = Text(
+            en=f"The platform's answer does not name each file in {field}; trying again may help.",
+            zh=f"平台的应答在 {field} 中没有列全各文件，可重试。",
+        )
+        return InvalidResponse(200, why, retryable=True)
+    return tuple(
+        FileStatus(
+            file_id,
+            status[file_id] or 0,
+            redact(_text(found[file_id].get("errmsg"))[:LONGEST_TEXT], (token,))[:_LONGEST_ERRMSG],
+            Secret(_text(found[file_id].get("download_url"))),
+        )
+        for file_id in file_ids
+    )
+
+
+def _objects(value: object) -> list[dict[str, Any]] | None:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else None
+
+
+def _count(value: object) -> int | None:
+    """A whole number, but no truth value."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
+
+
+def _text(value: object) -> str:
+    return UNPRINTABLE.sub(" ", value) if isinstance(value, str) else ""
+
+
+def _name(value: object) -> str:
+    """A text in one line, as it may stand in a file; empty where there is none."""
+    return _text(value).strip(_EDGE)[:_LONGEST_NAME]
+
+
+# --- links ----------------------------------------------------------------------------------------------------------
+
+
+def read_link(
+    payload: dict[str, Any], status: int, env: str, path: str, base: str, store_hosts: tuple[str, ...]
+) -> Link | InvalidResponse | UnsafeLink:
+    """Read the fields of an upload link and check that it may be used."""
+    fields = {name: _field(payload.get(name)) for name in ("url", "token", "authorization", "cos_file_id")}
+    missing = ", ".join(name for name, value in fields.items() if not value)
+    if missing:
+        return InvalidResponse(status, lacks(missing).why, retryable=True)
+    file_id = _field(payload.get("file_id"))
+    if any(len(value) > _LONGEST_FIELD for value in (*fields.values(), file_id)):
+        return UnsafeLink(
+            Text(
+                en="A field of the link is longer than 16 KB, so nothing was sent: check for a gateway in between.",
+                zh="链接的某个字段超过 16 KB，未发送任何内容：请检查中间网关。",
+            )
+        )
+    unsafe = check_link(fields["url"], file_id, env, path, base, store_hosts)
+    if unsafe is not None:
+        return UnsafeLink(unsafe)
+    life = _LIFE.search(fields["authorization"])
+    start, end = (int(life[1]), int(life[2])) if life is not None else (1, 0)
+    if not start <= end <= min(start + _LONGEST_LIFE, _LATEST):
+        return UnsafeLink(
+            Text(
+                en="The link's authorization has no q-sign-time of at most 7 days, so it is not COS's signature.",
+                zh="链接的 authorization 中没有 7 天以内的 q-sign-time，不是 COS 的签名。",
+            )
+        )
+    return Link(
+        url=Secret(fields["url"]),
+        token=Secret(fields["token"]),
+        authorization=Secret(fields["authorization"]),
+        file_id=file_id,
+        cos_file_id=Secret(fields["cos_file_id"]),
+        expires_at=end,
+        starts_at=start,
+    )
+
+
+def _field(value: object) -> str:
+    """A field's text; empty where it is none, or holds what no link holds."""
+    if isinstance(value, str) and (value.isprintable() or not UNPRINTABLE.search(value)):
+        return value
+    return ""
+
+
+def check_link(
+    link_url: str, file_id: str, env: str, path: str, base: str, store_hosts: tuple[str, ...]
+) -> Text | None:
+    """Return why a link must not be used; None where it may be.
+
+    ==============================================  =====================================
+    the link                                        verdict
+    ==============================================  =====================================
+    not http or https, user info, an odd host       refused
+    loopback host under a loopback base             host, scheme and port are not checked
+    http                                            refused
+    a port other than 443                           refused
+    a host that is neither COS's nor allowed        refused
+    `/<bucket>/<path>`, as it stands                good
+    `/<bucket>/<path>`, percent-decoded once        good
+    any other path, a query, a fragment             refused
+    the bucket or file_id of another environment    refused
+    ==============================================  =====================================
+
+    The bucket is the one in file_id (`cloud://<env>.<bucket>/<path>`); where file_id is not of that form, any one
+    segment will do. An environment's bucket is `<4 hex>-<env>-<Tencent appid>`; of any other form it names none.
+    The text never holds the link. Source: domain.md §1.1.
+    """
+    unsafe = check_host(link_url, base, store_hosts)
+    if unsafe is not None:
+        return unsafe
+    host, target = _parts(link_url)
+    if not _is_for(target, file_id, path):
+        return Text(
+            en=f"The link at {host} is for another path than the one asked for, so nothing was sent to it.",
+            zh=f"{host} 的链接对应的路径与请求的不一致，未向其发送任何内容。",
+        )
+    named = {found[1] for found in (_BUCKET.match(target), _FILE_ID.match(file_id)) if found is not None}
+    if not named <= {env}:
+        return Text(
+            en=f"The link at {host} is for another environment than {env}, so nothing was sent to it.",
+            zh=f"{host} 的链接属于另一个环境，而不是 {env}，未向其发送任何内容。",
+        )
+    return None
+
+
+def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
+    """Return why nothing may be sent to a link's host; None where it is https and the store's, or the simulator's.
+
+    `hosts` are allowed besides COS's own. The first five lines of the table of `check_link`.
+    """
+    address = _ADDRESS.fullmatch(link_url)
+    if address is None:
+        return Text(
+            en="The link is not a plain https address, so nothing was sent to it.",
+            zh="链接不是普通的 https 地址，未向其发送任何内容。",
+        )
+    scheme, host, port = address[1], address[2].strip("[]").lower(), address[3]
+    if is_loopback(host) and _is_on_loopback(base):
+        return None
+    if scheme != "https" or port not in {None, "443"}:
+        return Text(
+            en=f"The link to {host} is not https on its usual port, so nothing was sent to it.",
+            zh=f"指向 {host} 的链接不是标准端口的 https，未向其发送任何内容。",
+        )
+    if not any(
+        host.endswith(one.lower()) if one.startswith(".") else host == one.lower()
+        for one in STORE_HOSTS + hosts
+    ):
+        return Text(
+            en=f"The link leads to {host}, which is not a host of the store's; if it should be, add it to store_hosts.",
+            zh=f"链接指向 {host}，不是存储服务的域名；若确属存储服务，请将其加入 store_hosts。",
+        )
+    return None
+
+
+def _parts(link_url: str) -> tuple[str, str]:
+    """Host and request target of a link that `check_host` let pass."""
+    address = _ADDRESS.fullmatch(link_url)
+    return (address[2].strip("[]").lower(), address[4]) if address is not None else ("", "")
+
+
+@lru_cache(maxsize=16)
+def _is_on_loopback(base: str) -> bool:
+    """Whether the target is on this machine, where links are plain http on any port."""
+    return is_loopback(_parts(f"{base}/")[0])
+
+
+def _is_for(target: str, file_id: str, path: str) -> bool:
+    """Whether a request target is `/<bucket>/<path>`, as it stands or percent-decoded once."""
+    known = _FILE_ID.match(file_id)
+    bucket = known[2] if known else ""
+    if not bucket:
+        segment = re.match(r"/([0-9A-Za-z._-]+)/", target)
+        if segment is None:
+            return False
+        bucket = segment[1]
+    wanted = f"/{bucket}/{path}"
+    if target == wanted:
+        return True
+    return not re.search(r"[?#]", target) and unquote_to_bytes(target) == wanted.encode()

@@ -9,13 +9,12 @@ from token_server import COMPONENT, office_opener
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.merchants.quota import Account as ErrorScope
-from tcb_ops.merchants.quota import ask_allowances, fits, seconds_left_of_the_day
+from tcb_ops.merchants.quota import QuotaAccount, ask_allowances, fits, seconds_left_of_the_day
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.preflight import reckon
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.simulator import Fault, FaultStep, SimulatedAccount
-from tcb_ops.wechat.authorizers import Quota
+from tcb_ops.wechat.responses import Quota
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
@@ -190,6 +189,6 @@ def test_what_does_not_answer_in_time_is_not_waited_for(open_office):
         [Fault(appid="wxtea", step=FaultStep.QUOTA, delay=30)],
         accounts=[SimulatedAccount("wxbooks", daily_limit=5)],
     )
-    found = ask_allowances(office.settings, [ErrorScope("wxtea"), ErrorScope("wxbooks")], seconds=2)
-    assert found.quotas == {ErrorScope("wxbooks"): Quota(5, 0, 5)}
+    found = ask_allowances(office.settings, [QuotaAccount("wxtea"), QuotaAccount("wxbooks")], seconds=2)
+    assert found.quotas == {QuotaAccount("wxbooks"): Quota(5, 0, 5)}
     assert "within 2 s" in found.why_not.en

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tcb_ops.doctor.live_record_redacted import as_kept, form_of, signature_of
-from tcb_ops.wechat.recording import Exchange
+from tcb_ops.wechat.transport import Exchange
 
 TOKEN = "69_" + "Sn0wFl4ke" * 6
 SIGNED = (

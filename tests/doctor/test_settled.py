@@ -6,15 +6,15 @@ from tcb_ops.doctor.live import _file_id
 from tcb_ops.doctor.live_findings import settle
 from tcb_ops.doctor.live_result import REFRESHES, Trial
 from tcb_ops.model import Link, Owner, Secret
-from tcb_ops.wechat.cos import Stored, StoreRefusal
-from tcb_ops.wechat.recording import Exchange
+from tcb_ops.wechat.cos import StoredObject, StoreRefusal
+from tcb_ops.wechat.transport import Exchange
 
 URL = "https://cos.ap-shanghai.myqcloud.com/7465-tea-1-1/tcb-ops-doctor/x.txt"
 SIGNED = "q-sign-algorithm=sha1&q-ak=AKID&q-sign-time=1;901&q-key-time=1;901&q-header-list=&q-url-param-list=&q-signature=ab"
 PATH = "tcb-ops-doctor/x.txt"
 OWN_ID = f"cloud://tea-1.7465-tea-1-1/{PATH}"
 QUOTED = b"<Error><FormatString>post\n/7465-tea-1-1/tcb-ops-doctor/x.txt\n\n\n</FormatString></Error>"
-STORED = Stored(204, '"d41d8cd98f00b204e9800998ecf8427e"', "d41d8cd98f00b204e9800998ecf8427e")
+STORED = StoredObject(204, '"d41d8cd98f00b204e9800998ecf8427e"', "d41d8cd98f00b204e9800998ecf8427e")
 REFUSED = StoreRefusal(403, "SignatureDoesNotMatch", "", "")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tcb_ops.doctor.check_result import Grade
 from tcb_ops.doctor.remote_checks import clock, offset_of
-from tcb_ops.wechat.recording import Exchange
+from tcb_ops.wechat.transport import Exchange
 
 
 @pytest.mark.parametrize(

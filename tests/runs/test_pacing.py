@@ -8,17 +8,13 @@ from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.runs.limits import (
     BREAKER_ROWS,
     GOOD_PER_NOTCH,
-    LONGEST_BACKOFF,
     Breaker,
     Outage,
     RunLimits,
     Slowdown,
-    Step,
-    Tries,
     after_no_token,
-    backoff_wait,
-    next_step,
 )
+from tcb_ops.wechat.call_policy import LONGEST_BACKOFF, NextStep, Tries, backoff_wait, next_step
 
 PACE = RunLimits(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
 
@@ -26,48 +22,50 @@ PACE = RunLimits(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
 @pytest.mark.parametrize(
     ("decision", "scope", "tries", "used", "patient", "step"),
     [
-        pytest.param(Decision.GOOD, Scope.ROW, Tries(), 1, True, Step.END, id="good"),
-        pytest.param(Decision.STOP, Scope.PLATFORM, Tries(), 1, True, Step.STOP_RUN, id="stop-everybody"),
-        pytest.param(Decision.STOP, Scope.APPID, Tries(), 1, True, Step.END, id="stop-merchant"),
-        pytest.param(Decision.STOP, Scope.ENV, Tries(), 1, True, Step.END, id="stop-env"),
-        pytest.param(Decision.FIX, Scope.ROW, Tries(), 1, True, Step.END, id="fix"),
-        pytest.param(Decision.REFRESH, Scope.APPID, Tries(), 1, True, Step.REFRESH, id="first-refusal"),
+        pytest.param(Decision.GOOD, Scope.ROW, Tries(), 1, True, NextStep.END, id="good"),
+        pytest.param(Decision.STOP, Scope.PLATFORM, Tries(), 1, True, NextStep.STOP_RUN, id="stop-everybody"),
+        pytest.param(Decision.STOP, Scope.APPID, Tries(), 1, True, NextStep.END, id="stop-merchant"),
+        pytest.param(Decision.STOP, Scope.ENV, Tries(), 1, True, NextStep.END, id="stop-env"),
+        pytest.param(Decision.FIX, Scope.ROW, Tries(), 1, True, NextStep.END, id="fix"),
+        pytest.param(Decision.REFRESH, Scope.APPID, Tries(), 1, True, NextStep.REFRESH, id="first-refusal"),
         pytest.param(
-            Decision.REFRESH, Scope.APPID, Tries(), 9, True, Step.REFRESH, id="refresh-is-no-attempt"
+            Decision.REFRESH, Scope.APPID, Tries(), 9, True, NextStep.REFRESH, id="refresh-is-no-attempt"
         ),
         pytest.param(
-            Decision.REFRESH, Scope.APPID, Tries(refreshed=True), 1, True, Step.END, id="refused-again"
+            Decision.REFRESH, Scope.APPID, Tries(refreshed=True), 1, True, NextStep.END, id="refused-again"
         ),
-        pytest.param(Decision.SLOW, Scope.APPID, Tries(), 9, True, Step.SLOW, id="slow-is-no-attempt"),
-        pytest.param(Decision.SLOW, Scope.ENV, Tries(), 1, False, Step.END, id="slow-for-too-long"),
-        pytest.param(Decision.RETRY, Scope.ROW, Tries(), 3, True, Step.RETRY, id="retry"),
-        pytest.param(Decision.RETRY, Scope.ROW, Tries(), 4, True, Step.END, id="attempts-used-up"),
-        pytest.param(Decision.RETRY_ONCE, Scope.ROW, Tries(), 1, True, Step.RETRY, id="once"),
+        pytest.param(Decision.SLOW, Scope.APPID, Tries(), 9, True, NextStep.SLOW, id="slow-is-no-attempt"),
+        pytest.param(Decision.SLOW, Scope.ENV, Tries(), 1, False, NextStep.END, id="slow-for-too-long"),
+        pytest.param(Decision.RETRY, Scope.ROW, Tries(), 3, True, NextStep.RETRY, id="retry"),
+        pytest.param(Decision.RETRY, Scope.ROW, Tries(), 4, True, NextStep.END, id="attempts-used-up"),
+        pytest.param(Decision.RETRY_ONCE, Scope.ROW, Tries(), 1, True, NextStep.RETRY, id="once"),
         pytest.param(
-            Decision.RETRY_ONCE, Scope.ROW, Tries(retried_once=True), 2, True, Step.END, id="not-twice"
+            Decision.RETRY_ONCE, Scope.ROW, Tries(retried_once=True), 2, True, NextStep.END, id="not-twice"
         ),
-        pytest.param(Decision.RETRY_ONCE, Scope.ROW, Tries(), 4, True, Step.END, id="once-but-used-up"),
+        pytest.param(Decision.RETRY_ONCE, Scope.ROW, Tries(), 4, True, NextStep.END, id="once-but-used-up"),
         pytest.param(
-            Decision.NEW_LINK, Scope.ROW, Tries(relinked=True), 3, True, Step.RELINK, id="new-link-again"
+            Decision.NEW_LINK, Scope.ROW, Tries(relinked=True), 3, True, NextStep.RELINK, id="new-link-again"
         ),
-        pytest.param(Decision.NEW_LINK, Scope.ROW, Tries(), 4, True, Step.END, id="new-link-used-up"),
-        pytest.param(Decision.NEW_LINK_ONCE, Scope.ENV, Tries(), 1, True, Step.RELINK, id="new-link-once"),
+        pytest.param(Decision.NEW_LINK, Scope.ROW, Tries(), 4, True, NextStep.END, id="new-link-used-up"),
+        pytest.param(
+            Decision.NEW_LINK_ONCE, Scope.ENV, Tries(), 1, True, NextStep.RELINK, id="new-link-once"
+        ),
         pytest.param(
             Decision.NEW_LINK_ONCE,
             Scope.ENV,
             Tries(relinked=True),
             2,
             True,
-            Step.END,
+            NextStep.END,
             id="new-link-not-twice",
         ),
         pytest.param(
-            Decision.NEW_LINK_ONCE, Scope.ENV, Tries(), 4, True, Step.END, id="new-link-once-used-up"
+            Decision.NEW_LINK_ONCE, Scope.ENV, Tries(), 4, True, NextStep.END, id="new-link-once-used-up"
         ),
     ],
 )
 def test_a_refusal_leads_to_the_step_in_the_table(
-    decision: Decision, scope: Scope, tries: Tries, used: int, patient: bool, step: Step
+    decision: Decision, scope: Scope, tries: Tries, used: int, patient: bool, step: NextStep
 ) -> None:
     assert next_step(decision, scope, tries, used, PACE, patient=patient) is step
 
@@ -75,7 +73,7 @@ def test_a_refusal_leads_to_the_step_in_the_table(
 def test_every_decision_has_a_step() -> None:
     for decision in Decision:
         for scope in Scope:
-            assert next_step(decision, scope, Tries(), 1, PACE, patient=True) in Step
+            assert next_step(decision, scope, Tries(), 1, PACE, patient=True) in NextStep
 
 
 @pytest.mark.parametrize(
@@ -185,15 +183,15 @@ def test_an_answer_ends_the_outage() -> None:
 @pytest.mark.parametrize(
     ("answered", "tries", "now", "step"),
     [
-        pytest.param(15.0, 3, 20.0, Step.RETRY, id="the others are answered, tries are left"),
-        pytest.param(15.0, 4, 20.0, Step.END, id="the others are answered, no tries are left"),
-        pytest.param(15.0, 1, 310.0, Step.END, id="the others are answered, no patience is left"),
-        pytest.param(5.0, 99, 309.9, Step.RETRY, id="nobody is answered, patience is left"),
-        pytest.param(5.0, 1, 310.0, Step.STOP_RUN, id="nobody is answered, no patience is left"),
-        pytest.param(float("-inf"), 1, 310.0, Step.STOP_RUN, id="nobody ever was"),
+        pytest.param(15.0, 3, 20.0, NextStep.RETRY, id="the others are answered, tries are left"),
+        pytest.param(15.0, 4, 20.0, NextStep.END, id="the others are answered, no tries are left"),
+        pytest.param(15.0, 1, 310.0, NextStep.END, id="the others are answered, no patience is left"),
+        pytest.param(5.0, 99, 309.9, NextStep.RETRY, id="nobody is answered, patience is left"),
+        pytest.param(5.0, 1, 310.0, NextStep.STOP_RUN, id="nobody is answered, no patience is left"),
+        pytest.param(float("-inf"), 1, 310.0, NextStep.STOP_RUN, id="nobody ever was"),
     ],
 )
 def test_what_follows_when_the_token_source_gives_no_usable_answer(
-    answered: float, tries: int, now: float, step: Step
+    answered: float, tries: int, now: float, step: NextStep
 ) -> None:
     assert after_no_token(10.0, answered, tries, now, PACE) is step

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted import SECRET, Server, always
 
-from tcb_ops.model import Secret
-from tcb_ops.wechat.authorizers import Authorizers, Environment, Info, Page, Quota
-from tcb_ops.wechat.responses import Interfaces, InvalidResponse, Refusal
+from tcb_ops.model import Owner, Secret
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import (
+    ApiError,
+    AuthorizerInfo,
+    AuthorizerPage,
+    CloudEnvironment,
+    InvalidResponse,
+    Quota,
+)
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:
@@ -41,19 +48,19 @@ QUOTA = {
     "quota": {"daily_limit": 10, "used": 12, "remain": -2},
     "rate_limit": {"call_count": 5000, "refresh_second": 60},
 }
-NORMAL = (Environment("test2-4a89da", "NORMAL"),)
+NORMAL = (CloudEnvironment("test2-4a89da", "NORMAL"),)
 CALLS = {
     "page": (
-        lambda a: a.page(Secret(SECRET), 500),
+        lambda a: a.authorizers(Secret(SECRET), 500),
         LIST,
-        Page(33, ("wx1", "wx2")),
+        AuthorizerPage(33, ("wx1", "wx2")),
         "/cgi-bin/component/api_get_authorizer_list?component_access_token=",
         {"component_appid": "wxcomp", "offset": 500, "count": 500},
     ),
     "info": (
-        lambda a: a.info(Secret(SECRET), "wx1"),
+        lambda a: a.authorizer(Secret(SECRET), "wx1"),
         INFO,
-        Info("茶语\u2028小铺", frozenset({18, 49})),
+        AuthorizerInfo("茶语\u2028小铺", frozenset({18, 49})),
         "/cgi-bin/component/api_get_authorizer_info?component_access_token=",
         {"component_appid": "wxcomp", "authorizer_appid": "wx1"},
     ),
@@ -65,7 +72,7 @@ CALLS = {
         {},
     ),
     "own environments": (
-        lambda a: a.own_environments(Secret(SECRET)),
+        lambda a: a.environments(Secret(SECRET), Owner.PLATFORM),
         ENVS,
         NORMAL,
         "/componenttcb/describeenvs?access_token=",
@@ -84,7 +91,7 @@ EACH_CALL = pytest.mark.parametrize(("call", "sample", "found", "target", "body"
 
 async def ask(call: Any, answer: bytes) -> tuple[Any, Server]:
     async with Server(always(answer)) as server, Transport(connections=1) as transport:
-        return await call(Authorizers(Interfaces(transport, server.base), "wxcomp")), server
+        return await call(PlatformClient(transport, server.base, component_appid="wxcomp")), server
 
 
 @EACH_CALL
@@ -103,7 +110,7 @@ def test_an_errcode_is_a_refusal(
     run: Run, call: Any, sample: Any, found: Any, target: str, body: Any
 ) -> None:
     said, _ = run(ask(call, b'{"errcode":61003,"errmsg":"not authorized rid: 1-2-3"}'))
-    assert (type(said), said.errcode, said.rid) == (Refusal, 61003, "1-2-3")
+    assert (type(said), said.errcode, said.rid) == (ApiError, 61003, "1-2-3")
 
 
 NONSENSE = {
@@ -142,7 +149,7 @@ def test_an_answer_that_lacks_what_was_asked_for_is_none(
         (
             {"total_count": 2, "list": ["wx1", {"authorizer_appid": 7}, {"authorizer_appid": "wx2"}]},
             "page",
-            Page(2, ("wx2",)),
+            AuthorizerPage(2, ("wx2",)),
         ),
         (
             {
@@ -150,9 +157,9 @@ def test_an_answer_that_lacks_what_was_asked_for_is_none(
                 "authorization_info": {"func_info": [1, {"funcscope_category": 49}]},
             },
             "info",
-            Info("x", frozenset()),
+            AuthorizerInfo("x", frozenset()),
         ),
-        ({"info_list": [{"env": ""}, {"env": "e-1"}, 3]}, "environments", (Environment("e-1", ""),)),
+        ({"info_list": [{"env": ""}, {"env": "e-1"}, 3]}, "environments", (CloudEnvironment("e-1", ""),)),
     ],
     ids=["appids", "name and sets", "environments"],
 )
@@ -171,6 +178,6 @@ def test_calls_left_of_a_quota(quota: Quota, left: int | None) -> None:
 def test_an_environment_told_twice_is_one_and_a_name_of_nothing_is_none(run: Run) -> None:
     twice = {"info_list": [{"env": "e-1", "status": "HALTED"}, {"env": "e-1\u200b", "status": "NORMAL"}]}
     said, _ = run(ask(CALLS["environments"][0], json.dumps(twice).encode()))
-    assert said == (Environment("e-1", "NORMAL"),)
+    assert said == (CloudEnvironment("e-1", "NORMAL"),)
     unseen = {"authorizer_info": {"nick_name": "\u200b\u3000"}, "authorization_info": {}}
-    assert run(ask(CALLS["info"][0], json.dumps(unseen).encode()))[0] == Info("", frozenset())
+    assert run(ask(CALLS["info"][0], json.dumps(unseen).encode()))[0] == AuthorizerInfo("", frozenset())

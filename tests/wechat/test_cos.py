@@ -19,9 +19,9 @@ from scripted import SECRET, Connection, Run, Script, Server, always, length_in
 
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Link, Secret
-from tcb_ops.wechat.cos import Stored, StoreRefusal, Unconfirmed, etag_verdict, post_object
+from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError, open_file
-from tcb_ops.wechat.transport import Answer, Timeouts, Transport
+from tcb_ops.wechat.transport import HttpResponse, Timeouts, Transport
 
 PATH = "目录/a b.png"
 SIGNATURE = (
@@ -59,7 +59,7 @@ def opened(path: Path) -> FileBody:
 
 async def posted(
     script: Script, body: FileBody, path: str = PATH, *headers: str
-) -> tuple[Stored | StoreRefusal | Unconfirmed, Server]:
+) -> tuple[StoredObject | StoreRefusal | Unconfirmed, Server]:
     async with Server(script) as server, Transport(connections=1, timeouts=QUICK) as transport:
         return await post_object(transport, link_to(server.base), path, body, *headers), server
 
@@ -99,7 +99,7 @@ def test_the_form_is_the_documented_one_with_the_file_last_and_an_exact_length(
     ]
     assert [part.get_filename() for part in parts] == [None] * 4 + ["file"]
     assert body.endswith(b"--\r\n")
-    assert result == Stored(204, '"e"', hashlib.md5(content).hexdigest())
+    assert result == StoredObject(204, '"e"', hashlib.md5(content).hexdigest())
 
 
 # POST Object's form fields (cloud.tencent.com/document/product/436/14690) besides `Signature` and
@@ -147,7 +147,9 @@ def test_the_object_s_headers_are_cos_s_form_fields_before_the_file(
 
 
 class Noting(Transport):
-    async def send(self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None) -> Answer:
+    async def send(
+        self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
+    ) -> HttpResponse:
         try:
             self.in_one_write = len(request.content) == sending
         except httpx.RequestNotRead:
@@ -168,14 +170,14 @@ def test_a_form_up_to_1_mib_is_one_write(run: Run, tmp_path: Path, size: int, *,
 
 
 def test_a_small_file_with_a_huge_token_is_still_sent(run: Run, tmp_path: Path) -> None:
-    async def post() -> Stored | StoreRefusal | Unconfirmed:
+    async def post() -> StoredObject | StoreRefusal | Unconfirmed:
         async with Server(always(headers='ETag: "e"\r\n')) as server, Transport(connections=1) as transport:
             link = replace(link_to(server.base), token=Secret("t" * 100_000))
             return await post_object(
                 transport, link, PATH, opened(made(tmp_path, bytes((1 << 20) - (64 << 10))))
             )
 
-    assert isinstance(run(post()), Stored)
+    assert isinstance(run(post()), StoredObject)
 
 
 def test_two_forms_never_have_the_same_boundary(run: Run, tmp_path: Path) -> None:
@@ -194,9 +196,11 @@ def test_a_key_that_names_filename_is_kept_by_a_file_of_that_very_name(run: Run,
 
 XML = "<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
 ANSWERS = [
-    pytest.param("200 OK", "", "Stored", id="200"),
-    pytest.param("201 Created", "<PostResponse><Key>a</Key></PostResponse>", "Stored", id="201 with its XML"),
-    pytest.param("204 No Content", "", "Stored", id="204"),
+    pytest.param("200 OK", "", "StoredObject", id="200"),
+    pytest.param(
+        "201 Created", "<PostResponse><Key>a</Key></PostResponse>", "StoredObject", id="201 with its XML"
+    ),
+    pytest.param("204 No Content", "", "StoredObject", id="204"),
     pytest.param(
         "200 OK",
         XML.format(code="AccessDenied", message="Access Denied.", more=""),
@@ -233,7 +237,7 @@ def test_what_an_answer_means(run: Run, tmp_path: Path, status: str, body: str, 
     headers = 'ETag: "e"\r\nLocation: /elsewhere\r\n'
     result, server = run(posted(always(body.encode(), status, headers), opened(made(tmp_path, b"x"))))
     assert len(server.heads) == 1, "a redirect was followed"
-    if code in {"Stored", "Unconfirmed"}:
+    if code in {"StoredObject", "Unconfirmed"}:
         assert type(result).__name__ == code
     else:
         assert isinstance(result, StoreRefusal)
@@ -257,7 +261,7 @@ def test_an_answer_without_an_etag_confirms_nothing(
     run: Run, tmp_path: Path, status: str, headers: str, *, confirmed: bool
 ) -> None:
     result, _ = run(posted(always(b"", status, headers), opened(made(tmp_path, b"x"))))
-    assert isinstance(result, Stored if confirmed else Unconfirmed)
+    assert isinstance(result, StoredObject if confirmed else Unconfirmed)
     assert result.http_status == int(status[:3])
 
 

@@ -27,7 +27,8 @@ from tcb_ops.model import Merchant, Secret
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.simulator import Component, Fault, Faults, FaultStep, Simulator
 from tcb_ops.simulator.faults import Reset
-from tcb_ops.wechat.responses import Interfaces, Refusal
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import Token, TokenSource, open_source
 from tcb_ops.wechat.tokens import store as store_module
 from tcb_ops.wechat.tokens.component import MOST_REFUSED, ComponentTokens
@@ -92,8 +93,8 @@ class PanelContext:
     async def works(self, token: Secret) -> bool:
         """Whether the platform takes a merchant's token."""
         async with Transport(connections=1) as transport:
-            said = await Interfaces(transport, self.sim.base).ask("tcb/getenvinfo", {}, token)
-        return not isinstance(said, Refusal)
+            said = await PlatformClient(transport, self.sim.base).call("tcb/getenvinfo", {}, token)
+        return not isinstance(said, ApiError)
 
 
 @pytest.fixture
@@ -243,9 +244,9 @@ def test_the_component_token_is_the_one_of_the_components_appid(run: Run, desk: 
     async def asked() -> Any:
         async with using(desk.source()) as source, Transport(connections=1) as transport:
             token = (await source.token(PLATFORM)).value
-            return await Interfaces(transport, desk.sim.base).ask("componenttcb/describeenvs", {}, token)
+            return await PlatformClient(transport, desk.sim.base).call("componenttcb/describeenvs", {}, token)
 
-    assert not isinstance(run(asked()), Refusal)
+    assert not isinstance(run(asked()), ApiError)
     assert desk.sim.stats["component_token"] == 1
 
 

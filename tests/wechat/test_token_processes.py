@@ -21,7 +21,8 @@ from token_worker import settings_for
 
 from tcb_ops.model import Merchant
 from tcb_ops.simulator import Component, Simulator
-from tcb_ops.wechat.responses import Interfaces, Refusal
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import open_source
 from tcb_ops.wechat.transport import Transport
 
@@ -64,8 +65,8 @@ class PanelContext:
     def works(self, token: Any) -> bool:
         async def asked() -> bool:
             async with Transport(connections=1) as transport:
-                said = await Interfaces(transport, self.sim.base).ask("tcb/getenvinfo", {}, token)
-            return not isinstance(said, Refusal)
+                said = await PlatformClient(transport, self.sim.base).call("tcb/getenvinfo", {}, token)
+            return not isinstance(said, ApiError)
 
         return asyncio.run(asked())
 

@@ -13,7 +13,7 @@ import pytest
 from scripted import LOOPS, SECRET, Connection, Run, Script, Server, always, no_more_files
 
 from tcb_ops.errors import ResourceLimitError, TransportError, TransportFault
-from tcb_ops.wechat.transport import STANDARD, Answer, Timeouts, Transport, proxy_for
+from tcb_ops.wechat.transport import STANDARD, HttpResponse, Timeouts, Transport, proxy_for
 from tcb_ops.wechat.transport_errors import transport_failure
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def posted(base: str, stream: Stream) -> httpx.Request:
     )
 
 
-async def sent(script: Script, timeouts: Timeouts = STANDARD) -> Answer:
+async def sent(script: Script, timeouts: Timeouts = STANDARD) -> HttpResponse:
     async with Server(script) as server, Transport(connections=2, timeouts=timeouts) as transport:
         return await transport.send(post(server.base))
 
@@ -257,7 +257,7 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
 
 
 def test_a_slow_sending_that_goes_on_is_not_given_up(run: Run) -> None:
-    async def posting() -> Answer:
+    async def posting() -> HttpResponse:
         async with Server(always(b"all of it")) as server:
             timeouts = Timeouts(connect=0.5, answer=0.8, slowest=16 << 20)
             async with Transport(connections=1, timeouts=timeouts) as transport:
@@ -289,7 +289,7 @@ def test_the_deadline_grows_with_the_bytes_and_the_silence_with_the_socket_buffe
 def test_an_answer_is_its_status_headers_and_body_and_shows_only_the_status(run: Run) -> None:
     answer = run(sent(always(SECRET.encode(), "418 Teapot", f"X-Echo: {SECRET}\r\n")))
     assert (answer.status, answer.body, answer.headers["x-echo"]) == (418, SECRET.encode(), SECRET)
-    assert repr(answer) == "Answer(status=418)"
+    assert repr(answer) == "HttpResponse(status=418)"
 
 
 def test_requests_say_who_asks_and_want_plain_bytes(run: Run) -> None:
@@ -305,7 +305,7 @@ def test_requests_say_who_asks_and_want_plain_bytes(run: Run) -> None:
 
 
 def test_a_redirect_is_an_answer_and_is_not_followed(run: Run) -> None:
-    async def redirected() -> tuple[Answer, int]:
+    async def redirected() -> tuple[HttpResponse, int]:
         script = always(b"", "307 Temporary Redirect", "Location: /elsewhere\r\n")
         async with Server(script) as server, Transport(connections=1) as transport:
             return await transport.send(post(server.base)), len(server.heads)
@@ -396,7 +396,7 @@ def test_an_early_answer_that_arrived_is_returned(run: Run) -> None:
         await connection.answer(b"<Error/>", "403 Forbidden")
         await connection.gone()
 
-    async def posting() -> Answer:
+    async def posting() -> HttpResponse:
         async with Server(refuses_early_and_waits) as server, Transport(connections=1) as transport:
             answer = await transport.send(posted(server.base, Stream(4096, 1 << 18, 0.001)), sending=1 << 30)
             await server.left.wait()  # the connection, with half a body on it, was not kept
@@ -412,7 +412,7 @@ def test_cancelling_in_mid_flight_passes_through_and_frees_the_connection(run: R
             await connection.gone()
         await connection.answer(b"second")
 
-    async def cancelled() -> Answer:
+    async def cancelled() -> HttpResponse:
         async with Server(second_time_lucky) as server, Transport(connections=1) as transport:
             task = asyncio.create_task(transport.send(post(server.base)))
             await server.asked.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 from tcb_ops.model import Link
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import Refusal
+from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import open_source
 from tcb_ops.wechat.transport import Transport
 
@@ -37,7 +37,7 @@ async def rows(settings: Settings, tasks: int) -> bool:
         async def row(number: int) -> bool:
             token = (await source.token("wx0")).value
             answer = await wechat.upload_link("env-0", f"{os.getpid()}/{number}.png", token)
-            if isinstance(answer, Refusal):
+            if isinstance(answer, ApiError):
                 token = (await source.token("wx0", token)).value
                 answer = await wechat.upload_link("env-0", f"{os.getpid()}/{number}.png", token)
             return isinstance(answer, Link)

@@ -16,7 +16,8 @@ from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
-from tcb_ops.wechat.responses import Interfaces, InvalidResponse, Refusal
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens.credential import Credential
 from tcb_ops.wechat.tokens.store import StoredToken
 from tcb_ops.wechat.tokens.token import finite, is_token
@@ -70,7 +71,7 @@ def whose(interface: str, code: int) -> ErrorScope:
     return ErrorScope.MERCHANT
 
 
-def for_all(interface: str, refusal: Refusal) -> TokenSourceError:
+def for_all(interface: str, refusal: ApiError) -> TokenSourceError:
     """The error for a refusal that stops everybody."""
     # From api_component_token 40001 means the AppSecret (component_access_token page, its errcode table).
     wrong_secret = interface == COMPONENT_TOKEN and refusal.errcode == 40001
@@ -84,7 +85,7 @@ def for_all(interface: str, refusal: Refusal) -> TokenSourceError:
     )
 
 
-def for_one(appid: str, refusal: Refusal, *, looked_up: bool = False) -> TokenError:
+def for_one(appid: str, refusal: ApiError, *, looked_up: bool = False) -> TokenError:
     """The error for a refusal that is one merchant's; `looked_up`: the platform's list did not help."""
     if looked_up:
         return TokenError(
@@ -155,7 +156,7 @@ class ComponentClient:
         """When the list was asked for, by the loop's clock."""
         self._list_short: Text | None = None
         """Where the list held fewer than it said: that a merchant is not on it then means nothing."""
-        self._listing: asyncio.Task[Refusal | Text | None] | None = None
+        self._listing: asyncio.Task[ApiError | Text | None] | None = None
 
     async def aclose(self) -> None:
         """End a program that still runs, and close the connections."""
@@ -172,12 +173,12 @@ class ComponentClient:
         """A new component token; a ticket that is refused is read again, once. Raises TokenSourceError."""
         secret, ticket = await self._read_credentials()
         said = await self._ask_for_component(secret, ticket)
-        if isinstance(said, Refusal) and whose(COMPONENT_TOKEN, said.errcode) is ErrorScope.TICKET:
+        if isinstance(said, ApiError) and whose(COMPONENT_TOKEN, said.errcode) is ErrorScope.TICKET:
             refused = ticket
             secret, ticket = await self._read_credentials()  # one may have been pushed since
             if ticket != refused:
                 said = await self._ask_for_component(secret, ticket)
-        if isinstance(said, Refusal):
+        if isinstance(said, ApiError):
             raise for_all(COMPONENT_TOKEN, said)
         kept = said if isinstance(said, Text) else self._kept(said, "component_access_token", None)
         if isinstance(kept, StoredToken):
@@ -190,7 +191,7 @@ class ComponentClient:
             transient=True,
         )
 
-    async def _ask_for_component(self, secret: Secret, ticket: Secret) -> dict[str, Any] | Refusal | Text:
+    async def _ask_for_component(self, secret: Secret, ticket: Secret) -> dict[str, Any] | ApiError | Text:
         body = {
             "component_appid": self._component_appid,
             "component_appsecret": secret.reveal(),
@@ -231,7 +232,7 @@ class ComponentClient:
         said = await self._refresh(appid, refresh)
         if _wants_look_up(said):
             refresh, said = await self._refresh_with_newer(appid, refresh, said, stored)
-        if isinstance(said, Refusal):
+        if isinstance(said, ApiError):
             raise for_one(appid, said, looked_up=_wants_look_up(said))
         if isinstance(said, Text):
             raise _no_answer(appid, "api_authorizer_token", said)
@@ -249,9 +250,9 @@ class ComponentClient:
         self,
         appid: str,
         refresh: Secret,
-        said: dict[str, Any] | Refusal | Text,
+        said: dict[str, Any] | ApiError | Text,
         stored: Callable[[], StoredToken | None],
-    ) -> tuple[Secret, dict[str, Any] | Refusal | Text]:
+    ) -> tuple[Secret, dict[str, Any] | ApiError | Text]:
         """After a refused refresh token: try the one that is stored or listed by now, and once more after a moment.
 
         Another machine that refreshes the same merchant may just have rotated it; its list may show that a little later.
@@ -276,7 +277,7 @@ class ComponentClient:
                     break
         return refresh, said
 
-    async def _refresh(self, appid: str, refresh: Secret) -> dict[str, Any] | Refusal | Text:
+    async def _refresh(self, appid: str, refresh: Secret) -> dict[str, Any] | ApiError | Text:
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
         return await self._ask_as_component("api_authorizer_token", body, (refresh,))
 
@@ -291,7 +292,7 @@ class ComponentClient:
                 self._listing = asyncio.create_task(self._read_list())
                 self._listing.add_done_callback(self._listed)
             trouble = await asyncio.shield(self._listing)
-            if isinstance(trouble, Refusal):
+            if isinstance(trouble, ApiError):
                 raise for_one(appid, trouble)
             if isinstance(trouble, Text):
                 raise _no_answer(appid, LIST, trouble)
@@ -300,12 +301,12 @@ class ComponentClient:
             raise _no_answer(appid, LIST, self._list_short, transient=False)
         return found
 
-    def _listed(self, done: asyncio.Task[Refusal | Text | None]) -> None:
+    def _listed(self, done: asyncio.Task[ApiError | Text | None]) -> None:
         self._listing = None
         if not done.cancelled():
             done.exception()  # seen, even where nobody waits any more
 
-    async def _read_list(self) -> Refusal | Text | None:
+    async def _read_list(self) -> ApiError | Text | None:
         """Read the platform's list anew; gives what stood in the way."""
         found: dict[str, Secret] = {}
         asked_at = asyncio.get_running_loop().time()
@@ -313,7 +314,7 @@ class ComponentClient:
         for _ in range(PAGES):
             body = {"offset": seen, "count": PAGE}
             said = await self._ask_as_component(LIST, body)
-            if isinstance(said, Refusal | Text):
+            if isinstance(said, ApiError | Text):
                 return said
             listed, count = said.get("list"), said.get("total_count")
             if not isinstance(listed, list) or not isinstance(count, int):
@@ -334,15 +335,15 @@ class ComponentClient:
 
     async def _ask_as_component(
         self, interface: str, body: Mapping[str, Any], secrets: tuple[Secret, ...] = ()
-    ) -> dict[str, Any] | Refusal | Text:
+    ) -> dict[str, Any] | ApiError | Text:
         """Ask with the component token, renewed once where it is refused. Raises for what concerns everybody."""
         token = await self._component_access(None)
         full = {"component_appid": self._component_appid, **body}
         said = await self._ask(interface, full, token, secrets)
-        if isinstance(said, Refusal) and whose(interface, said.errcode) is ErrorScope.COMPONENT:
+        if isinstance(said, ApiError) and whose(interface, said.errcode) is ErrorScope.COMPONENT:
             token = await self._component_access(token)
             said = await self._ask(interface, full, token, secrets)
-        if isinstance(said, Refusal) and whose(interface, said.errcode) in {
+        if isinstance(said, ApiError) and whose(interface, said.errcode) in {
             ErrorScope.COMPONENT,
             ErrorScope.EVERYBODY,
         }:
@@ -355,28 +356,28 @@ class ComponentClient:
         body: Mapping[str, Any],
         token: Secret | None = None,
         secrets: tuple[Secret, ...] = (),
-    ) -> dict[str, Any] | Refusal | Text:
+    ) -> dict[str, Any] | ApiError | Text:
         """Ask, and once more where that may help; where there is no answer that one can use, gives why.
 
         Raises TransportError where no connection is made at all.
         """
         if self._transport is None:
             self._transport = Transport(connections=self._connections, timeouts=TIMEOUTS)
-        interfaces = Interfaces(self._transport, self._base)
+        client = PlatformClient(self._transport, self._base)
         why = Text("", "")
         away: TransportError | None = None
         for again in (False, True):
             if again:
                 await asyncio.sleep(self._retry_wait)
             try:
-                said = await interfaces.ask(f"cgi-bin/component/{interface}", body, token, secrets)
+                said = await client.call(f"cgi-bin/component/{interface}", body, token, secrets)
             except TransportError as error:
                 why, away = error.text, error if error.fault is TransportFault.UNREACHABLE else None
                 continue
             if isinstance(said, InvalidResponse):
                 why, away = said.why, None
             elif (
-                not isinstance(said, Refusal)
+                not isinstance(said, ApiError)
                 or again
                 or whose(interface, said.errcode) is not ErrorScope.NOBODY
             ):
@@ -405,7 +406,7 @@ def _no_answer(appid: str, interface: str, why: Text, *, transient: bool = True)
     )
 
 
-def _wants_look_up(said: dict[str, Any] | Refusal | Text) -> bool:
+def _wants_look_up(said: dict[str, Any] | ApiError | Text) -> bool:
     return (
-        isinstance(said, Refusal) and whose("api_authorizer_token", said.errcode) is ErrorScope.REFRESH_TOKEN
+        isinstance(said, ApiError) and whose("api_authorizer_token", said.errcode) is ErrorScope.REFRESH_TOKEN
     )

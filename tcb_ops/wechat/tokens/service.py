@@ -15,7 +15,7 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.tokens.token import Token, read_token, token_fingerprint
-from tcb_ops.wechat.transport import Answer, Timeouts, Transport
+from tcb_ops.wechat.transport import HttpResponse, Timeouts, Transport
 
 AT_ONCE = 64
 """Questions on their way at once; the others wait before their time runs."""
@@ -108,7 +108,7 @@ class ServiceTokens:
             await self._transport.aclose()
             self._transport = None
 
-    async def _ask(self, appid: str, refused: Secret | None) -> Answer | TransportError:
+    async def _ask(self, appid: str, refused: Secret | None) -> HttpResponse | TransportError:
         if self._transport is None:
             self._transport = Transport(connections=AT_ONCE, timeouts=self._timeouts)
         headers = {"Accept": "application/json"} | {n: v.reveal() for n, v in self._headers.items()}

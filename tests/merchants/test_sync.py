@@ -8,15 +8,15 @@ from scripted import Server, always
 from token_server import COMPONENT
 
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
-from tcb_ops.merchants.asking import TransportFailure
+from tcb_ops.merchants.status import Issue
 from tcb_ops.merchants.sync import begin_sync
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.simulator import Fault, FaultStep
+from tcb_ops.wechat.call_policy import CallLimits
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
-QUICK = RunLimits(attempts=2, backoff=0.01, slow_wait=0.01)
+QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 
 def test_who_is_looked_at_may_be_narrowed_but_who_is_there_is_known(open_office):
@@ -41,7 +41,7 @@ def test_a_list_that_is_short_of_its_own_total_is_no_list(open_office, listed):
         answer = json.dumps({"total_count": 3, "list": listed}).encode()
         async with Server(always(answer)) as server:
             settings = office.settings.model_copy(update={"api_base": server.base})
-            return await asyncio.wrap_future(begin_sync(settings, pace=QUICK))
+            return await asyncio.wrap_future(begin_sync(settings, limits=QUICK))
 
     with pytest.raises(StoppedError, match="3 merchants have authorized it, but listed"):
         asyncio.run(sync())
@@ -50,7 +50,7 @@ def test_a_list_that_is_short_of_its_own_total_is_no_list(open_office, listed):
 def test_a_component_token_that_dies_on_the_way_stops_the_sync(open_office):
     office = open_office([TEA, BOOKS], [Fault(step=FaultStep.AUTHORIZER_INFO, errcode=42001)])
     with pytest.raises(PlatformStopError, match=COMPONENT.appid):
-        begin_sync(office.settings, pace=QUICK).result()
+        begin_sync(office.settings, limits=QUICK).result()
 
 
 def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_office):
@@ -59,9 +59,9 @@ def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_office):
         for step in (FaultStep.AUTHORIZER_INFO, FaultStep.ENV_INFO)
     ]
     office = open_office([TEA, BOOKS], faults)
-    books, tea = begin_sync(office.settings, pace=QUICK).result().authorizers
+    books, tea = begin_sync(office.settings, limits=QUICK).result().authorizers
     assert (books.name, len(books.environments)) == ("城南书店", 1)
-    assert isinstance(tea.environments, TransportFailure)
+    assert isinstance(tea.environments, Issue)
     assert (tea.name, tea.environments.code) == ("", "61003")
 
 

@@ -4,13 +4,11 @@ import pytest
 
 from tcb_ops.model import Merchant, Owner, Secret
 from tcb_ops.simulator import Component, Simulator
-from tcb_ops.wechat.client import PlatformClient, UnsafeLink
+from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import post_object
 from tcb_ops.wechat.local_files import open_file
-from tcb_ops.wechat.objects import NOT_THERE, FileAnswer, Objects, _answers
-from tcb_ops.wechat.recording import RecordingTransport
-from tcb_ops.wechat.responses import Interfaces, InvalidResponse, Refusal
-from tcb_ops.wechat.transport import Timeouts
+from tcb_ops.wechat.responses import NOT_THERE, ApiError, FileStatus, InvalidResponse, UnsafeLink, read_files
+from tcb_ops.wechat.transport import RecordingTransport, Timeouts
 
 SHOP = Merchant("wxtea", "茶", "tea-1")
 OWN = Merchant("wxtea", "茶", "own-1", owner=Owner.PLATFORM)
@@ -34,22 +32,20 @@ def test_an_object_is_located_fetched_and_deleted(run, platform, tmp_path, where
 
     async def all_of_it():
         async with RecordingTransport(connections=2, timeouts=Timeouts()) as transport:
-            objects = Objects(Interfaces(transport, platform.base), transport, platform.base)
-            link = await PlatformClient(transport, platform.base).upload_link(
-                where.env, path, token, where.owner
-            )
+            client = PlatformClient(transport, platform.base)
+            link = await client.upload_link(where.env, path, token, where.owner)
             await post_object(
                 transport, link, path, open_file(tmp_path / "f", stat.st_size, stat.st_mtime_ns)
             )
             ids = [link.file_id, f"{link.file_id}x"]
-            located = await objects.locate(where.env, ids, token, where.owner)
+            located = await client.locate(where.env, ids, token, where.owner)
             assert [(one.file_id, one.status) for one in located] == [(ids[0], 0), (ids[1], NOT_THERE)]
-            assert (await objects.fetch(located[0].url)).body == b"\x00bytes"
-            deleted = await objects.delete(where.env, ids, token, where.owner)
+            assert (await client.fetch(located[0].url)).body == b"\x00bytes"
+            deleted = await client.delete(where.env, ids, token, where.owner)
             assert [one.status for one in deleted] == [0, NOT_THERE]
-            assert (await objects.fetch(located[0].url)).status == 404
-            refused = await objects.delete("other-env", ids, token, where.owner)
-            assert isinstance(refused, Refusal)
+            assert (await client.fetch(located[0].url)).status == 404
+            refused = await client.delete("other-env", ids, token, where.owner)
+            assert isinstance(refused, ApiError)
             assert token.reveal() not in repr(transport.exchanges) + repr(located)
 
     run(all_of_it())
@@ -74,7 +70,7 @@ def test_nothing_is_fetched_from_where_no_store_is(run, url):
     async def fetch():
         base = "https://api.weixin.qq.com"
         async with RecordingTransport(connections=1, timeouts=Timeouts()) as transport:
-            said = await Objects(Interfaces(transport, base), transport, base).fetch(Secret(url))
+            said = await PlatformClient(transport, base).fetch(Secret(url))
             return said, transport.exchanges
 
     said, sent = run(fetch())
@@ -96,7 +92,7 @@ def test_nothing_is_fetched_from_where_no_store_is(run, url):
     ],
 )
 def test_an_answer_that_leaves_a_file_out_is_none(said):
-    assert isinstance(_answers(said, "file_list", ["a"], TOKEN), InvalidResponse)
+    assert isinstance(read_files(said, "file_list", ["a"], TOKEN), InvalidResponse)
 
 
 def test_answers_come_in_the_order_asked():
@@ -106,7 +102,7 @@ def test_answers_come_in_the_order_asked():
             {"fileid": "a", "status": 0, "errmsg": "ok", "download_url": "https://x/y"},
         ]
     }
-    assert _answers(said, "file_list", ["a", "b"], TOKEN) == (
-        FileAnswer("a", 0, "ok", Secret("https://x/y")),
-        FileAnswer("b", -503003, "STORAGE [31m", Secret("")),
+    assert read_files(said, "file_list", ["a", "b"], TOKEN) == (
+        FileStatus("a", 0, "ok", Secret("https://x/y")),
+        FileStatus("b", -503003, "STORAGE [31m", Secret("")),
     )

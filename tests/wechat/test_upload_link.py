@@ -10,8 +10,8 @@ from scripted import SECRET, Run, Server, always
 
 from tcb_ops.errors import TransportError
 from tcb_ops.model import Link, Owner, Secret
-from tcb_ops.wechat.client import PlatformClient, UnsafeLink, check_link
-from tcb_ops.wechat.responses import InvalidResponse, Refusal
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink, check_link
 from tcb_ops.wechat.transport import Transport
 
 WECHAT = "https://api.weixin.qq.com"
@@ -36,7 +36,7 @@ GOOD: dict[str, Any] = {
 
 async def asked(
     body: bytes, status: str = "200 OK", token: str = SECRET
-) -> Link | Refusal | InvalidResponse | UnsafeLink:
+) -> Link | ApiError | InvalidResponse | UnsafeLink:
     async with Server(always(body, status)) as server, Transport(connections=1) as transport:
         return await PlatformClient(transport, server.base).upload_link(ENV, PATH, Secret(token))
 
@@ -129,52 +129,52 @@ RID = "61725984-6126f6f9-040f19c4"
 REFUSALS = [
     pytest.param(
         {"errcode": 40001, "errmsg": f"invalid credential, access_token is invalid or not latest rid: {RID}"},
-        Refusal(40001, "invalid credential, access_token is invalid or not latest", RID, 200),
+        ApiError(40001, "invalid credential, access_token is invalid or not latest", RID, 200),
         id="as WeChat writes it",
     ),
     pytest.param(
-        {"errcode": "-501004", "errmsg": "busy"}, Refusal(-501004, "busy", "", 200), id="an errcode as text"
+        {"errcode": "-501004", "errmsg": "busy"}, ApiError(-501004, "busy", "", 200), id="an errcode as text"
     ),
-    pytest.param({"errcode": -1}, Refusal(-1, "", "", 200), id="no errmsg"),
+    pytest.param({"errcode": -1}, ApiError(-1, "", "", 200), id="no errmsg"),
     pytest.param(
-        {"errcode": 85088, "errmsg": None}, Refusal(85088, "", "", 200), id="an errmsg that is no text"
+        {"errcode": 85088, "errmsg": None}, ApiError(85088, "", "", 200), id="an errmsg that is no text"
     ),
     pytest.param(
         {"errcode": 40014, "errmsg": f"bad token {SECRET} at ?access_token={SECRET}&x=1"},
-        Refusal(40014, "bad token ••• at ?access_token=•••&x=1", "", 200),
+        ApiError(40014, "bad token ••• at ?access_token=•••&x=1", "", 200),
         id="the token echoed",
     ),
     pytest.param(
         {"errcode": 40014, "errmsg": "url=/tcb/uploadfile?access_token=another-ones"},
-        Refusal(40014, "url=/tcb/uploadfile?access_token=•••", "", 200),
+        ApiError(40014, "url=/tcb/uploadfile?access_token=•••", "", 200),
         id="another token echoed",
     ),
     pytest.param(
         {"errcode": 1, "errmsg": "two\nlines\x1b[31m\ud800"},
-        Refusal(1, "two lines [31m", "", 200),
+        ApiError(1, "two lines [31m", "", 200),
         id="control characters",
     ),
     pytest.param(
-        {"errcode": 1, "errmsg": "x" * 5000}, Refusal(1, "x" * 1000, "", 200), id="an endless errmsg"
+        {"errcode": 1, "errmsg": "x" * 5000}, ApiError(1, "x" * 1000, "", 200), id="an endless errmsg"
     ),
-    pytest.param({"errcode": 40001.0}, Refusal(40001, "", "", 200), id="an errcode with a point"),
+    pytest.param({"errcode": 40001.0}, ApiError(40001, "", "", 200), id="an errcode with a point"),
     pytest.param(
         {"errcode": 1, "errmsg": f"{'x' * 5000}, rid: {RID}"},
-        Refusal(1, "x" * 1000, RID, 200),
+        ApiError(1, "x" * 1000, RID, 200),
         id="a rid behind an endless errmsg",
     ),
     pytest.param(
         {"errcode": 1, "errmsg": f"a rid: {'1' * 65}"},
-        Refusal(1, f"a rid: {'1' * 65}", "", 200),
+        ApiError(1, f"a rid: {'1' * 65}", "", 200),
         id="a rid too long to be one",
     ),
-    pytest.param({"errcode": 1, "errmsg": "a grid: 1"}, Refusal(1, "a grid: 1", "", 200), id="no rid"),
-    pytest.param({**GOOD, "errcode": 45009}, Refusal(45009, "ok", "", 200), id="an errcode beside a link"),
+    pytest.param({"errcode": 1, "errmsg": "a grid: 1"}, ApiError(1, "a grid: 1", "", 200), id="no rid"),
+    pytest.param({**GOOD, "errcode": 45009}, ApiError(45009, "ok", "", 200), id="an errcode beside a link"),
 ]
 
 
 @pytest.mark.parametrize(("said", "refusal"), REFUSALS)
-def test_an_errcode_is_a_refusal(run: Run, said: dict[str, Any], refusal: Refusal) -> None:
+def test_an_errcode_is_a_refusal(run: Run, said: dict[str, Any], refusal: ApiError) -> None:
     assert run(asked(json.dumps(said).encode())) == refusal
 
 
@@ -209,7 +209,7 @@ def test_an_address_that_cannot_be_written_is_a_transport_error_without_the_toke
 
 
 def test_an_errcode_is_a_refusal_whatever_the_http_status(run: Run) -> None:
-    assert run(asked(b'{"errcode":-1,"errmsg":"x"}', "500 Oops")) == Refusal(-1, "x", "", 500)
+    assert run(asked(b'{"errcode":-1,"errmsg":"x"}', "500 Oops")) == ApiError(-1, "x", "", 500)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,14 @@
-"""Asking for many: tokens, refusals that pass, refusals that end, and who is held up by whom."""
+"""Single calls: tokens, refusals that pass, refusals that end, and who is held up by whom."""
 
 import asyncio
 
 import pytest
 
-from tcb_ops.errors import OutageError, PlatformStopError, TokenError, TransportError, TransportFault
+from tcb_ops.errors import TokenError, TransportError, TransportFault
 from tcb_ops.i18n import Text
-from tcb_ops.merchants.asking import AT_ONCE, Asking, TransportFailure, each
 from tcb_ops.model import Secret
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.wechat.responses import InvalidResponse, Refusal
+from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
+from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token
 
 GATEWAY = InvalidResponse(502, Text("a gateway", "网关"), retryable=True)
@@ -18,7 +17,8 @@ UNREACHABLE = TransportError(TransportFault.UNREACHABLE, Text("nobody", "连不�
 RESET = TransportError(TransportFault.RESET, Text("cut", "断开"))
 
 
-SAID = []
+SAID: list[Text] = []
+WAITS: list[float] = []
 
 
 class Tokens:
@@ -41,12 +41,12 @@ class Tokens:
 
 
 def refusal(code):
-    return Refusal(code, "said so", "", 200)
+    return ApiError(code, "said so", "", 200)
 
 
-def asked(tokens, *answers, pace=None):
-    """Ask once with these answers one after the other; gives what came out, the tokens used and the waits."""
-    left, used, waits = list(answers), [], []
+def asked(tokens, *answers, limits=None):
+    """Call once with these answers one after the other; gives what came out, the tokens used and the waits."""
+    left, used, waits = list(answers), [], WAITS
 
     async def call(token):
         used.append(token.reveal())
@@ -58,9 +58,10 @@ def asked(tokens, *answers, pace=None):
     async def sleep(seconds):
         waits.append(seconds)
 
-    asking = Asking(tokens, pace or RunLimits(attempts=3), sleep, SAID.append)
+    caller = Caller(tokens, limits or CallLimits(attempts=3), sleep, SAID.append)
     SAID.clear()
-    return asyncio.run(asking.ask("wx1", call)), used, waits
+    WAITS.clear()
+    return asyncio.run(caller.call("wx1", call)), used, list(waits)
 
 
 def test_what_is_found_is_given():
@@ -72,18 +73,18 @@ def test_a_refused_token_is_looked_up_anew_once_a_call():
     assert asked(tokens, refusal(42001), "found")[:2] == ("found", ["t1", "t2"])
     assert tokens.refused == [None, "t1"]
     found, used, _ = asked(Tokens("t1", "t2", "t3"), refusal(40001), refusal(40001))
-    assert (found.code, used) == ("40001", ["t1", "t2"])
+    assert (found.answer.errcode, found.step, used) == (40001, NextStep.END, ["t1", "t2"])
 
 
 def test_the_same_token_again_is_not_tried():
     found, used, _ = asked(Tokens("t1"), refusal(40001))
-    assert (found.code, used) == ("dead_token", ["t1"])
+    assert (found.answer.errcode, found.step, used) == (40001, NextStep.REFRESH, ["t1"])
 
 
 @pytest.mark.parametrize("tokens", [(None,), ("t1", None)], ids=["at first", "after a refusal"])
-def test_no_token_is_a_trouble_with_the_sources_own_words(tokens):
-    found, *_ = asked(Tokens(*tokens), refusal(40001))
-    assert (found.code, found.action.en) == ("no_token", "no token for wx1")
+def test_no_token_is_the_sources_own_error(tokens):
+    with pytest.raises(TokenError, match="no token for wx1"):
+        asked(Tokens(*tokens), refusal(40001))
 
 
 @pytest.mark.parametrize("passing", [refusal(-1), GATEWAY, RESET], ids=["-1", "a gateway", "a reset"])
@@ -92,76 +93,51 @@ def test_passing_trouble_is_tried_again_with_growing_waits(passing):
     assert (found, len(used)) == ("found", 3)
     assert waits[1] > waits[0] > 0
     ended, used, _ = asked(Tokens("t1"), passing, passing, passing)
-    assert isinstance(ended, TransportFailure)
+    assert isinstance(ended, CallFailure)
     assert len(used) == 3
 
 
 def test_told_to_slow_down_it_pauses_and_counts_no_attempt():
-    found, used, waits = asked(Tokens("t1"), *[refusal(45011)] * 4, "found", pace=RunLimits(attempts=2))
+    found, used, waits = asked(Tokens("t1"), *[refusal(45011)] * 4, "found", limits=CallLimits(attempts=2))
     assert (found, len(used), waits) == ("found", 5, [60.0] * 4)
     assert [text.en for text in SAID] == [
         "The platform asks to slow down (45011): pausing 60 s at a time, then going on."
     ]
-    ended, used, _ = asked(Tokens("t1"), *[refusal(45011)] * 9, pace=RunLimits(attempts=2, patience=120))
-    assert (ended.code, len(used)) == ("45011", 3)
+    ended, used, _ = asked(Tokens("t1"), *[refusal(45011)] * 9, limits=CallLimits(attempts=2, patience=120))
+    assert (ended.answer.errcode, len(used)) == (45011, 3)
 
 
 def test_a_token_source_that_is_told_to_slow_down_is_waited_for_too():
     found, used, waits = asked(Tokens(45011, 45011, "t1"), "found")
     assert (found, used, waits) == ("found", ["t1"], [60, 60])
-    ended, used, waits = asked(Tokens(45011), pace=RunLimits(attempts=2, patience=120))
-    assert (ended.code, used, waits) == ("no_token", [], [60, 60])
-    ended, _, waits = asked(Tokens(61003))
-    assert (ended.code, waits) == ("no_token", [])
+    with pytest.raises(TokenError, match="45011"):
+        asked(Tokens(45011), limits=CallLimits(attempts=2, patience=120))
+    assert WAITS == [60, 60]
+    with pytest.raises(TokenError, match="61003"):
+        asked(Tokens(61003))
+    assert WAITS == []
 
 
 @pytest.mark.parametrize("answer", [refusal(85088), refusal(61003), GARBAGE], ids=["85088", "61003", "404"])
 def test_what_does_not_pass_is_not_tried_again(answer):
     ended, used, waits = asked(Tokens("t1"), answer)
     assert (len(used), waits) == (1, [])
-    assert ended.code in {"85088", "61003", "no_answer"}
+    assert (ended.answer, ended.step, ended.unreachable) == (answer, NextStep.END, False)
 
 
 @pytest.mark.parametrize("code", [61004, 61005, 61006, 40125])
-def test_what_concerns_everybody_stops(code):
-    with pytest.raises(PlatformStopError, match=rf"errcode {code} \(said so\) stops every merchant") as stop:
-        asked(Tokens("t1"), refusal(code))
-    assert stop.value.exit_code == 3
+def test_what_concerns_every_merchant_says_so_at_once(code):
+    ended, used, _ = asked(Tokens("t1"), refusal(code))
+    assert (ended.answer.errcode, ended.step, len(used)) == (code, NextStep.STOP_RUN, 1)
 
 
-def test_nobody_reached_stops_but_one_dead_call_among_others_does_not():
-    with pytest.raises(OutageError, match="nobody"):
-        asked(Tokens("t1"), UNREACHABLE, UNREACHABLE, UNREACHABLE)
-    assert asked(Tokens("t1"), RESET, UNREACHABLE, UNREACHABLE)[0].code == "no_answer"
+def test_no_host_reached_is_told_from_one_dead_call_among_others():
+    assert asked(Tokens("t1"), UNREACHABLE, UNREACHABLE, UNREACHABLE)[0].unreachable
+    assert not asked(Tokens("t1"), RESET, UNREACHABLE, UNREACHABLE)[0].unreachable
 
 
-def test_each_keeps_the_order_and_goes_few_at_a_time():
-    going, most, done = 0, 0, []
-
-    async def work(n):
-        nonlocal going, most
-        going += 1
-        most = max(most, going)
-        await asyncio.sleep(0)
-        going -= 1
-        return -n
-
-    assert asyncio.run(each(range(30), work, lambda: done.append(1))) == [-n for n in range(30)]
-    assert (most, len(done)) == (AT_ONCE, 30)
-    assert asyncio.run(each([], work)) == []
-
-
-def test_a_stop_ends_the_others_and_comes_out_as_it_is():
-    ended = []
-
-    async def work(n):
-        if n == 2:
-            raise PlatformStopError(Text("stop", "停"))
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append(n)
-
-    with pytest.raises(PlatformStopError):
-        asyncio.run(each(range(30), work))
-    assert sorted(ended) == [0, 1, *range(3, AT_ONCE)]
+def test_a_new_token_is_no_attempt():
+    found, used, _ = asked(
+        Tokens("t1", "t2"), refusal(40001), GATEWAY, "found", limits=CallLimits(attempts=2)
+    )
+    assert (found, used) == ("found", ["t1", "t2", "t2"])

@@ -3,13 +3,13 @@
 import pytest
 
 from tcb_ops.i18n import Text
-from tcb_ops.merchants.asking import TransportFailure
+from tcb_ops.merchants.status import Issue
 from tcb_ops.merchants.sync_plan import Authorized, Authorizer, decide
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.wechat.authorizers import Environment
+from tcb_ops.wechat.responses import CloudEnvironment
 
-NO_CLOUD = TransportFailure("85088", Text("no", "无"), Text("open it", "开通"))
-NO_TOKEN = TransportFailure("no_token", Text("no", "无"), Text("give one", "给一个"))
+NO_CLOUD = Issue("85088", Text("no", "无"), Text("open it", "开通"))
+NO_TOKEN = Issue("no_token", Text("no", "无"), Text("give one", "给一个"))
 
 
 def here(*authorizers, appids=()):
@@ -17,7 +17,7 @@ def here(*authorizers, appids=()):
 
 
 def one(appid, *envs, name="茶语小铺", status="NORMAL"):
-    return Authorizer(appid, name, tuple(Environment(env, status) for env in envs))
+    return Authorizer(appid, name, tuple(CloudEnvironment(env, status) for env in envs))
 
 
 def line(appid="wx1", env="e-1", name="茶语小铺", **more):
@@ -84,7 +84,9 @@ def test_names_are_alike_whatever_their_width_and_the_guard_of_spreadsheets():
 
 def test_environments_that_are_halted_or_gone_are_told_and_stay():
     lines = [line(), line(env="e-old"), line(env="e-2")]
-    found = here(Authorizer("wx1", "茶语小铺", (Environment("e-1", "HALTED"), Environment("e-2", "NORMAL"))))
+    found = here(
+        Authorizer("wx1", "茶语小铺", (CloudEnvironment("e-1", "HALTED"), CloudEnvironment("e-2", "NORMAL")))
+    )
     changes = decide(lines, found)
     assert changes.not_normal == ((lines[0], "HALTED"),)
     assert changes.gone == (lines[1],)
@@ -103,7 +105,7 @@ def test_an_environment_that_another_merchant_shares_is_not_gone():
 )
 def test_a_merchant_whose_environments_cannot_be_had_keeps_its_lines(trouble, unread):
     changes = decide([line()], here(Authorizer("wx1", "茶语小铺", trouble), one("wx2", "x")))
-    assert [(m.appid, t) for m, t in changes.troubles] == [("wx1", trouble)]
+    assert [(m.appid, t) for m, t in changes.issues] == [("wx1", trouble)]
     assert (changes.left, changes.gone, changes.unread) == ((), (), unread)
 
 

@@ -10,7 +10,8 @@ from scripted import SECRET, Connection, Server
 
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Secret
-from tcb_ops.wechat.responses import Interfaces, InvalidResponse, Refusal
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ APP_SECRET = "PLANTED-app-secret"
 
 async def _ask(server: Server, interface: str, body: dict[str, Any], token: Secret | None = None) -> Any:
     async with server, Transport(connections=1) as transport:
-        return await Interfaces(transport, server.base).ask(interface, body, token, (Secret(APP_SECRET),))
+        return await PlatformClient(transport, server.base).call(
+            interface, body, token, (Secret(APP_SECRET),)
+        )
 
 
 def _saying(body: object, status: str = "200 OK") -> Server:
@@ -61,7 +64,7 @@ def test_a_refusal_quotes_neither_the_token_nor_the_secrets_of_the_body(run: Run
     errmsg = f"invalid appsecret {APP_SECRET} of {SECRET} rid: 61725984-6126f6f9-040f19c4"
     server = _saying({"errcode": 40125, "errmsg": errmsg})
     said = run(_ask(server, "cgi-bin/component/api_component_token", {}, Secret(SECRET)))
-    assert said == Refusal(40125, "invalid appsecret ••• of •••", "61725984-6126f6f9-040f19c4", 200)
+    assert said == ApiError(40125, "invalid appsecret ••• of •••", "61725984-6126f6f9-040f19c4", 200)
 
 
 @pytest.mark.parametrize(

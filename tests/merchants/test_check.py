@@ -1,24 +1,27 @@
-"""Looking at every merchant over real sockets: the simulator plays the accounts."""
+"""Checking every merchant over real sockets: the simulator plays the accounts."""
+
+import asyncio
 
 import pytest
 from token_server import COMPONENT
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.merchants.check import begin_look, merchant_states
+from tcb_ops.i18n import Text
+from tcb_ops.merchants.check import AT_ONCE, begin_check, each, merchant_states
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.wechat.call_policy import CallLimits
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)
-QUICK = RunLimits(attempts=2, backoff=0.01, slow_wait=0.01)
+QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
 
 
 def codes(states):
-    return {state.merchant.env: [t.code for t in state.troubles] for state in states}
+    return {state.merchant.env: [t.code for t in state.issues] for state in states}
 
 
 def test_all_is_well_and_each_account_is_asked_once(open_office):
@@ -64,7 +67,7 @@ def test_each_trouble_is_its_merchants_alone(open_office):
         ],
     )
     office.keep_tokens(*(f"wx{n}" for n in (1, 2, 3, 4, 6, 7, 8)), COMPONENT.appid)
-    found = codes(merchant_states(office.settings, [*lines, stranger], pace=QUICK))
+    found = codes(merchant_states(office.settings, [*lines, stranger], limits=QUICK))
     expected = {f"{account.appid}-env": [code] if code else [] for account, code in ill.values()}
     assert found == expected | {"not-its-own": ["not_listed"]}
 
@@ -74,19 +77,19 @@ def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_office, m
     used_up = [SimulatedAccount(COMPONENT.appid, daily_limit=5, used=5)] if met == "nothing left" else []
     faults = [Fault(step=FaultStep.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
     office = open_office([TEA, OWN], accounts=used_up, faults=faults)
-    (state,) = merchant_states(office.settings, [OWN], pace=QUICK)
-    (trouble,) = state.troubles
+    (state,) = merchant_states(office.settings, [OWN], limits=QUICK)
+    (trouble,) = state.issues
     assert trouble.meaning.en == "The platform's own calls for today are used up."
     assert "/componenttcb/uploadfile" in trouble.action.en
 
 
 def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_office):
     office = open_office([TEA, OWN], accounts=[SimulatedAccount("wxtea", permissions=(18,))])
-    looked = begin_look(office.with_options(component_appid=""), [TEA, OWN], pace=QUICK).result()
+    looked = begin_check(office.with_options(component_appid=""), [TEA, OWN], limits=QUICK).result()
     tea, own = looked.states
-    assert (tea.permission, [t.code for t in tea.troubles]) == (False, ["61007"])
-    assert [t.code for t in own.troubles] == ["no_token"]
-    assert "component_appid" in own.troubles[0].action.en
+    assert (tea.permission, [t.code for t in tea.issues]) == (False, ["61007"])
+    assert [t.code for t in own.issues] == ["no_token"]
+    assert "component_appid" in own.issues[0].action.en
     assert "Set component_appid" in looked.note.en
     assert office.sim.stats["authorizer_info"] == 0
 
@@ -98,7 +101,7 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_offi
         office.keep_tokens("wxtea", "wxbooks")
     else:
         office.sim.rotate(COMPONENT.appid)
-    looked = begin_look(office.settings, [TEA, BOOKS], pace=QUICK).result()
+    looked = begin_check(office.settings, [TEA, BOOKS], limits=QUICK).result()
     assert [(state.works, state.permission) for state in looked.states] == [(True, None), (True, None)]
     assert "component token does not work" in looked.note.en
 
@@ -106,15 +109,15 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_offi
 def test_a_token_that_ran_out_is_looked_up_anew_once(open_office):
     office = open_office([TEA])
     office.sim.expire("wxtea")
-    (state,) = merchant_states(office.settings, [TEA], pace=QUICK)
-    assert (state.token, [t.code for t in state.troubles]) == (False, ["dead_token"])
+    (state,) = merchant_states(office.settings, [TEA], limits=QUICK)
+    assert (state.token, [t.code for t in state.issues]) == (False, ["dead_token"])
     assert office.sim.stats["env_info"] == 1
 
 
 def test_a_shared_environment_is_what_its_owner_is_told(open_office):
     guest = Merchant("wxbooks", "城南书店", "tea-1")
     office = open_office([TEA, BOOKS, guest], environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)])
-    assert codes(merchant_states(office.settings, [TEA, BOOKS, guest], pace=QUICK)) == {
+    assert codes(merchant_states(office.settings, [TEA, BOOKS, guest], limits=QUICK)) == {
         "tea-1": ["halted"],
         "books-1": [],
     }
@@ -124,7 +127,7 @@ def test_who_has_left_is_not_asked(open_office):
     office = open_office([TEA, BOOKS])
     gone = Merchant("wxbooks", "城南书店", "books-1", left=True)
     states = merchant_states(office.settings, [TEA, gone])
-    assert [(s.works, s.troubles) for s in states] == [(True, ()), (False, ())]
+    assert [(s.works, s.issues) for s in states] == [(True, ()), (False, ())]
     assert office.sim.stats["env_info:wxbooks"] == 0
 
 
@@ -134,7 +137,7 @@ def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_office)
         Fault(appid="wxbooks", step=FaultStep.ENV_INFO, status=502),
     ]
     office = open_office([TEA, BOOKS], faults)
-    assert codes(merchant_states(office.settings, [TEA, BOOKS], pace=QUICK)) == {
+    assert codes(merchant_states(office.settings, [TEA, BOOKS], limits=QUICK)) == {
         "tea-1": [],
         "books-1": ["no_answer"],
     }
@@ -144,14 +147,14 @@ def test_what_stops_everybody_stops_the_look(open_office):
     office = open_office([TEA, BOOKS])
     office.sim.refuse_ip()
     with pytest.raises(PlatformStopError, match="61004"):
-        merchant_states(office.settings, [TEA, BOOKS], pace=QUICK)
+        merchant_states(office.settings, [TEA, BOOKS], limits=QUICK)
 
 
 def test_nobody_there_stops_the_look(open_office):
     office = open_office([TEA])
     nowhere = office.settings.model_copy(update={"api_base": "http://127.0.0.1:1"})
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:1"):
-        merchant_states(nowhere, [TEA], pace=QUICK)
+        merchant_states(nowhere, [TEA], limits=QUICK)
 
 
 def test_progress_counts_the_mini_programs(open_office):
@@ -159,3 +162,35 @@ def test_progress_counts_the_mini_programs(open_office):
     seen = []
     merchant_states(office.settings, [TEA, TEA_TEST, BOOKS], progress=lambda *at: seen.append(at))
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_each_keeps_the_order_and_goes_few_at_a_time():
+    going, most, done = 0, 0, []
+
+    async def work(n):
+        nonlocal going, most
+        going += 1
+        most = max(most, going)
+        await asyncio.sleep(0)
+        going -= 1
+        return -n
+
+    assert asyncio.run(each(range(30), work, lambda: done.append(1))) == [-n for n in range(30)]
+    assert (most, len(done)) == (AT_ONCE, 30)
+    assert asyncio.run(each([], work)) == []
+
+
+def test_a_stop_ends_the_others_and_comes_out_as_it_is():
+    ended = []
+
+    async def work(n):
+        if n == 2:
+            raise PlatformStopError(Text("stop", "停"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(n)
+
+    with pytest.raises(PlatformStopError):
+        asyncio.run(each(range(30), work))
+    assert sorted(ended) == [0, 1, *range(3, AT_ONCE)]

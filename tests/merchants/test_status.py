@@ -4,24 +4,23 @@ import pytest
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.i18n import Lang
-from tcb_ops.merchants.asking import TransportFailure
-from tcb_ops.merchants.status import Answers, judge
+from tcb_ops.merchants.status import Issue, MerchantAnswers, judge
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.wechat.authorizers import Environment, Info, Quota
+from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 OWN = Merchant("wxtea", "平台", "plat-1", owner=Owner.PLATFORM)
-NORMAL = (Environment("tea-1", "NORMAL"),)
+NORMAL = (CloudEnvironment("tea-1", "NORMAL"),)
 SET_49, SET_64, NO_SET = (
-    Info("茶", frozenset({18, 49})),
-    Info("茶", frozenset({64})),
-    Info("茶", frozenset({18})),
+    AuthorizerInfo("茶", frozenset({18, 49})),
+    AuthorizerInfo("茶", frozenset({64})),
+    AuthorizerInfo("茶", frozenset({18})),
 )
 
 
 def trouble(code):
     known = errcode(int(code)) if code.lstrip("-").isdigit() else errcode(0)
-    return TransportFailure(code, known.meaning, known.action)
+    return Issue(code, known.meaning, known.action)
 
 
 CASES = {
@@ -40,17 +39,20 @@ CASES = {
     "set not granted, yet answered": ((NORMAL, NO_SET, None), (True, False, True, "NORMAL", ("61007",))),
     "no 云开发": ((trouble("85088"), SET_49, None), (True, True, False, "", ("85088",))),
     "no 云开发, no set": ((trouble("85088"), NO_SET, None), (True, False, False, "", ("61007", "85088"))),
-    "halted": (((Environment("tea-1", "HALTED"),), SET_49, None), (True, True, True, "HALTED", ("halted",))),
+    "halted": (
+        ((CloudEnvironment("tea-1", "HALTED"),), SET_49, None),
+        (True, True, True, "HALTED", ("halted",)),
+    ),
     "unavailable": (
-        ((Environment("tea-1", "UNAVAILABLE"),), None, None),
+        ((CloudEnvironment("tea-1", "UNAVAILABLE"),), None, None),
         (True, None, True, "UNAVAILABLE", ("unavailable",)),
     ),
     "a new word": (
-        ((Environment("tea-1", "FROZEN"),), None, None),
+        ((CloudEnvironment("tea-1", "FROZEN"),), None, None),
         (True, None, True, "FROZEN", ("unavailable",)),
     ),
     "not its environment": (
-        ((Environment("x", "NORMAL"),), None, None),
+        ((CloudEnvironment("x", "NORMAL"),), None, None),
         (True, None, True, "", ("not_listed",)),
     ),
     "no environments": (((), None, None), (True, None, True, "", ("not_listed",))),
@@ -63,26 +65,26 @@ CASES = {
 @pytest.mark.parametrize(("answered", "expected"), CASES.values(), ids=CASES)
 def test_the_table_of_answers_and_verdicts(answered, expected):
     environments, info, quota = answered
-    state = judge(TEA, Answers(environments, quota, info), {})
-    codes = tuple(t.code for t in state.troubles)
+    state = judge(TEA, MerchantAnswers(environments, quota, info), {})
+    codes = tuple(t.code for t in state.issues)
     assert (state.token, state.permission, state.cloud, state.env_status, codes) == expected
     assert state.works is not bool(codes)
 
 
 @pytest.mark.parametrize("status", ["NORMAL", "HALTED"])
 def test_a_shared_environment_has_the_status_that_its_owner_is_told(status):
-    state = judge(TEA, Answers((), None, SET_49), {"tea-1": status})
+    state = judge(TEA, MerchantAnswers((), None, SET_49), {"tea-1": status})
     assert (state.env_status, state.works) == (status, status == "NORMAL")
 
 
 @pytest.mark.parametrize("code", ["48001", "61007", "61003"])
 @pytest.mark.parametrize("lang", Lang)
 def test_an_environment_of_the_platforms_own_never_lacks_a_permission_set(code, lang):
-    state = judge(OWN, Answers(trouble(code), None, NO_SET), {})
+    state = judge(OWN, MerchantAnswers(trouble(code), None, NO_SET), {})
     assert state.permission is None
     if code != "61003":
-        assert "49" not in state.troubles[0].meaning.of(lang) + state.troubles[0].action.of(lang)
-    well = judge(OWN, Answers((Environment("plat-1", "NORMAL"),), None, NO_SET), {})
+        assert "49" not in state.issues[0].meaning.of(lang) + state.issues[0].action.of(lang)
+    well = judge(OWN, MerchantAnswers((CloudEnvironment("plat-1", "NORMAL"),), None, NO_SET), {})
     assert (well.works, well.permission) == (True, None)
 
 
@@ -90,10 +92,10 @@ def test_a_merchant_that_has_left_does_not_work_and_is_no_trouble():
     from tcb_ops.merchants.status import MerchantState
 
     state = MerchantState(Merchant("wx", "茶", "e", left=True))
-    assert (state.works, state.troubles, state.as_dict(Lang.ZH)["left"]) == (False, (), True)
+    assert (state.works, state.issues, state.as_dict(Lang.ZH)["left"]) == (False, (), True)
 
 
 def test_an_environment_that_is_not_the_platforms_is_told_so():
-    state = judge(OWN, Answers((Environment("other", "NORMAL"),)), {})
-    assert [t.code for t in state.troubles] == ["not_listed"]
-    assert "clear owner" in state.troubles[0].action.en
+    state = judge(OWN, MerchantAnswers((CloudEnvironment("other", "NORMAL"),)), {})
+    assert [t.code for t in state.issues] == ["not_listed"]
+    assert "clear owner" in state.issues[0].action.en
