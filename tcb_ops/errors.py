@@ -27,7 +27,7 @@ No message holds a token, a signature or a URL's query.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from tcb_ops.i18n import Text
@@ -164,6 +164,17 @@ class TokenError(TcbOpsError):
         super().__init__(problem, fix)
         self.errcode = errcode
         self.transient = transient
+        self.general = text
+        """The same for whichever merchant: `of` leaves the appid out of it."""
+
+    @classmethod
+    def of(
+        cls, appid: str, text: Callable[[str], Text], errcode: int = 0, *, transient: bool = False
+    ) -> TokenError:
+        """Make the error of an appid from the text about any appid."""
+        error = cls(text(appid), errcode, transient=transient)
+        error.general = text("…")
+        return error
 
 
 class TransportFault(StrEnum):

@@ -51,6 +51,8 @@ class Issue:
     action: Text
     errmsg: str = ""
     """As the platform wrote it."""
+    general: Text | None = None
+    """The action for several merchants with this issue, where `action` names one."""
 
     @property
     def errcode(self) -> int | None:
@@ -120,9 +122,11 @@ class MerchantAnswers:
     """None where there is no component token to ask with."""
 
 
-def no_token(action: Text) -> Issue:
+def no_token(action: Text, general: Text) -> Issue:
     """Return the issue of a merchant that the token source has no token for."""
-    return Issue(Reason.NO_TOKEN, Text("There is no token for it.", "没有它的令牌。"), action)
+    return Issue(
+        Reason.NO_TOKEN, Text("There is no token for it.", "没有它的令牌。"), action, general=general
+    )
 
 
 def issue_of(failure: CallFailure, owner: Owner) -> Issue:
@@ -398,11 +402,16 @@ def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> Non
 
 
 def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Merchant]]]:
-    """Group merchants by their issue, whatever the errmsg; the group of most merchants first."""
-    groups: dict[Issue, list[Merchant]] = {}
+    """Group merchants by their issue, whatever its errmsg; the group with most merchants first."""
+    groups: dict[tuple[str, Text, Text], list[tuple[Merchant, Issue]]] = {}
     for merchant, issue in issues:
-        groups.setdefault(replace(issue, errmsg=""), []).append(merchant)
-    return sorted(groups.items(), key=lambda one: -len(one[1]))
+        key = issue.code, issue.meaning, issue.general or issue.action
+        groups.setdefault(key, []).append((merchant, issue))
+    found = [
+        (members[0][1] if len(members) == 1 else Issue(*key), [merchant for merchant, _ in members])
+        for key, members in groups.items()
+    ]
+    return sorted(found, key=lambda one: -len(one[1]))
 
 
 def _cells(state: MerchantState, lang: Lang) -> list[str]:

@@ -391,11 +391,15 @@ class Engine:
             async with asyncio.timeout(seconds):
                 return await self._means.tokens.token(account.appid, refused)
         except TimeoutError:
-            said = Text(
-                f"the token source gave no answer for {account.appid} in {seconds:.0f} s.",
-                f"令牌来源在 {seconds:.0f} 秒内没有给出 {account.appid} 的应答。",
+            error = TokenError.of(
+                account.appid,
+                lambda appid: Text(
+                    f"the token source gave no answer for {appid} in {seconds:.0f} s.",
+                    f"令牌来源在 {seconds:.0f} 秒内没有给出 {appid} 的应答。",
+                ),
+                transient=True,
             )
-        raise TokenError(said, transient=True)
+        raise error
 
     def _answered(self, account: Account, now: float) -> None:
         """Note that the token source is there: it gave or refused a token."""

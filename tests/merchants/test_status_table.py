@@ -66,7 +66,12 @@ def test_the_same_words_but_for_the_merchant_stand_once():
     told = [
         (
             Merchant(appid, "店", "e"),
-            Issue("no_token", Text("none", "无"), Text(f"give {appid} one", f"给 {appid}")),
+            Issue(
+                "no_token",
+                Text("none", "无"),
+                Text(f"give {appid} one", f"给 {appid}"),
+                general=Text("give … one", "给 …"),
+            ),
         )
         for appid in ("wx1", "wx2")
     ]

@@ -178,8 +178,9 @@ class CommandTokens:
 
 
 def _no_token(program: str, appid: str, none: NoOutput) -> TokenError:
-    return TokenError(
-        Text(
+    return TokenError.of(
+        appid,
+        lambda appid: Text(
             f"the token program {program} {none.did.en} for {appid}: run it by hand to see why.",
             f"token 程序 {program} 对 {appid} {none.did.zh}：请手动运行它查看原因。",
         ),

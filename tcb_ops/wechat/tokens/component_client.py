@@ -88,15 +88,17 @@ def for_all(interface: str, refusal: ApiError) -> TokenSourceError:
 def for_one(appid: str, refusal: ApiError, *, looked_up: bool = False) -> TokenError:
     """The error for a refusal that is one merchant's; `looked_up`: the platform's list did not help."""
     if looked_up:
-        return TokenError(
-            Text(
+        return TokenError.of(
+            appid,
+            lambda appid: Text(
                 f"{appid} needs a new authorization: its refresh token is refused and api_get_authorizer_list has no other.",
                 f"{appid} 需要重新授权：它的 refresh_token 被拒绝，且 api_get_authorizer_list 中没有可用的。",
             ),
             refusal.errcode,
         )
-    return TokenError(
-        Text(
+    return TokenError.of(
+        appid,
+        lambda appid: Text(
             f"the token of {appid} cannot be refreshed: errcode {refusal.errcode} {refusal.errmsg}".rstrip()
             + ".",
             f"无法刷新 {appid} 的令牌：errcode {refusal.errcode} {refusal.errmsg}".rstrip() + "。",
@@ -222,8 +224,9 @@ class ComponentClient:
         if refresh is None:
             refresh = await self._look_up(appid)
         if refresh is None:
-            raise TokenError(
-                Text(
+            raise TokenError.of(
+                appid,
+                lambda appid: Text(
                     f"{appid} needs a new authorization. {LIST} has no refresh token for it.",
                     f"{appid} 需要重新授权：{LIST} 中没有它的 refresh_token。",
                 ),
@@ -397,8 +400,9 @@ class ComponentClient:
 
 
 def _no_answer(appid: str, interface: str, why: Text, *, transient: bool = True) -> TokenError:
-    return TokenError(
-        Text(
+    return TokenError.of(
+        appid,
+        lambda appid: Text(
             f"the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why.en}",
             f"暂时无法刷新 {appid} 的令牌：{interface} 没有给出可用的应答。{why.zh}",
         ),

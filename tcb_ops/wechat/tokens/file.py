@@ -52,6 +52,7 @@ class FileTokens:
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the file is looked at each time
         """Look the appid up; a stat of the file costs less than a wrong token."""
+        trouble: Text | None = None
         for again in range(RE_READS + 1):
             if again:
                 await self._sleep(RE_READ_WAIT)
@@ -64,13 +65,18 @@ class FileTokens:
             if found is not None:
                 return found
             transient = False
-            trouble = self._troubles.get(appid) or Text(
-                f"{self._file} has no token for {appid}: add a line for it.",
-                f"{self._file} 中没有 {appid} 的 token：请为它加一行。",
-            )
+            trouble = self._troubles.get(appid)
             if self._clock() - self._read_at >= SETTLED:
                 break
-        raise TokenError(trouble, transient=transient)
+        if trouble is not None:
+            raise TokenError(trouble, transient=transient)
+        raise TokenError.of(
+            appid,
+            lambda appid: Text(
+                f"{self._file} has no token for {appid}: add a line for it.",
+                f"{self._file} 中没有 {appid} 的 token：请为它加一行。",
+            ),
+        )
 
     async def aclose(self) -> None:
         """Nothing is held open."""

@@ -94,10 +94,12 @@ class ServiceTokens:
                 ),
                 transient=True,
             )
-        raise TokenError(
-            Text(
-                f"the token server {self._host} gave no answer for {appid}. {said.text.en}",
-                f"令牌服务 {self._host} 没有给出 {appid} 的应答。{said.text.zh}",
+        why = said.text
+        raise TokenError.of(
+            appid,
+            lambda appid: Text(
+                f"the token server {self._host} gave no answer for {appid}. {why.en}",
+                f"令牌服务 {self._host} 没有给出 {appid} 的应答。{why.zh}",
             ),
             transient=True,
         )
@@ -168,8 +170,9 @@ def what_it_says(status: int, body: bytes, appid: str, host: str, now: float) ->
         )
     else:
         why = Text(f"answered HTTP {status}: see its own log", f"返回 HTTP {status}：请查看它的日志")
-    raise TokenError(
-        Text(
+    raise TokenError.of(
+        appid,
+        lambda appid: Text(
             f"no token for {appid}: the token server {host} {why.en}.",
             f"没有 {appid} 的令牌：令牌服务 {host} {why.zh}。",
         ),

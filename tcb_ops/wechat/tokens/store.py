@@ -156,12 +156,13 @@ class Store:
                 why = getattr(error, "strerror", None) or "cannot be locked"
                 raise self._trouble(self._locks, why) from None
             if asyncio.get_running_loop().time() > end:
-                raise TokenError(
-                    Text(
+                raise TokenError.of(
+                    appid,
+                    lambda appid: Text(
                         f"other processes have kept {appid}'s token locked for {LONGEST_HOLD:g} s: the platform answers "
                         "them slowly, or one of them hangs.",
                         f"其他进程占用 {appid} 的令牌锁已达 {LONGEST_HOLD:g} 秒：平台应答缓慢，或某个进程已挂起。",
-                    )
+                    ),
                 )
             await asyncio.sleep(POLL)
         try:
