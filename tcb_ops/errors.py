@@ -164,7 +164,7 @@ class TokenError(TcbOpsError):
         super().__init__(problem, fix)
         self.errcode = errcode
         self.transient = transient
-        self.general = text
+        self.general = self.text
         """The same for whichever merchant: `of` leaves the appid out of it."""
 
     @classmethod
