@@ -1,97 +1,216 @@
-"""Who there is besides the merchants file's word: the platform itself, the state of its merchants' accounts, of environments.
-
-Part of a fault plan (faults.py shows the TOML); what changes while the simulator runs is in authorizations.py.
-"""
+"""The simulated platform's accounts: who may call what, environments, tickets, refresh tokens, quotas."""
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
-from enum import StrEnum
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 
-PERMISSION_SETS = frozenset({49, 64})
-"""Either lets the platform use the merchant's cloud: 49 小程序云开发管理, 64 on older pages (domain.md §2.3)."""
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.simulator.faults import Component, EnvStatus, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.simulator.tokens import Tokens
 
-
-class EnvStatus(StrEnum):
-    """What getenvinfo says of an environment."""
-
-    NORMAL = "NORMAL"
-    HALTED = "HALTED"
-    """Unpaid, over quota or banned: uploadfile answers -501005."""
-    UNAVAILABLE = "UNAVAILABLE"
-    """uploadfile answers -501018."""
+UPLOADS = {Owner.MERCHANT: "/tcb/uploadfile", Owner.PLATFORM: "/componenttcb/uploadfile"}
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
-    """The third-party platform. Times are seconds of the simulator's clock."""
+class Wants(Enum):
+    """Whose token an interface wants."""
 
-    appid: str
-    secret: str = field(default="", repr=False)
-    """Empty: tokens come from outside, and the interfaces that give them are not played."""
-    ticket: str = field(default="", repr=False)
-    _: KW_ONLY
-    rotate: bool = False
-    """Each refresh gives a new refresh token as well."""
-    ip_refused: bool = False
-    """Every call is answered 61004."""
-    token_lifetime: int = 7200
-    """Of component and merchants' access tokens."""
-    ticket_lifetime: int = 12 * 3600
-    overlap: int = 300
-    """How long the token before the newest still works."""
+    NOBODYS = auto()
+    MERCHANTS = auto()
+    COMPONENTS = auto()
+    EITHER = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedAccount:
-    """A merchant's account. One that no line of the merchants file has is an authorizer without environments."""
+@dataclass(slots=True)
+class _RefreshToken:
+    """The newest of a merchant, and for the overlap the one before it."""
 
-    appid: str
-    name: str = ""
-    """Its nick_name at the platform; empty means the merchants file's."""
-    _: KW_ONLY
-    revoked: bool = False
-    permissions: tuple[int, ...] = (18, 49)
-    """Permission sets that it granted."""
-    cloud: bool = True
-    """Whether 云开发 is open."""
-    daily_limit: int = 0
-    """Calls of uploadfile that it may make in all; 0 for no limit."""
-    used: int = 0
-    """Those made before the simulator began."""
-    refresh_token: str = field(default="", repr=False)
+    newest: str
+    before: str = ""
+    until: float = 0.0
+    listed: bool = True
 
-    def refusal(self) -> int:
-        """Give the errcode that refuses every call to its cloud, or 0.
 
-        ========================  =======
-        revoked                   61003
-        neither set 49 nor 64     61007
-        ========================  =======
+class Accounts:
+    """What changes while the simulator runs; its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        merchants: Sequence[Merchant],
+        tokens: Tokens,
+        clock: Callable[[], float],
+        component: Component,
+        accounts: Iterable[SimulatedAccount],
+        environments: Iterable[SimulatedEnvironment],
+    ) -> None:
+        self.component = component
+        self.tokens = tokens
+        self.clock = clock
+        self.ip_refused = component.ip_refused
+        self.began = int(clock())
+        self.used: Counter[tuple[str, str]] = Counter()
+        """Calls by (appid, path of the interface)."""
+        self._accounts: dict[str, SimulatedAccount] = {}
+        for merchant in merchants:
+            account = self._accounts.get(merchant.appid) or SimulatedAccount(
+                merchant.appid, merchant.name, revoked=True
+            )
+            self._accounts[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
+        for account in accounts:
+            name = account.name or (self._accounts.get(account.appid) or account).name
+            self._accounts[account.appid] = replace(account, name=name)
+            owner = Owner.PLATFORM if account.appid == component.appid else Owner.MERCHANT
+            self.used[account.appid, UPLOADS[owner]] = account.used
+        self._environments = {environment.env: environment for environment in environments}
+        self._allowed = {(merchant.appid, merchant.env): merchant.owner for merchant in merchants}
+        self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
+        self._ticket = component.ticket
+        self._ticket_ends = clock() + component.ticket_lifetime
+        self._old_tickets: set[str] = set()
+        self._made = 0
+        self._refresh_tokens = {
+            account.appid: _RefreshToken(
+                account.refresh_token or f"practice-refresh-token-of-{account.appid}"
+            )
+            for account in self._accounts.values()
+        }
+
+    def caller(self, token: str, wants: Wants) -> str | int:
+        """Return the appid that calls with this token, or the errcode that refuses it.
+
+        ==============================================  =======
+        the calling IP is refused                       61004
+        no token                                        41001
+        unknown, or older than the one before           40001
+        run out                                         42001
+        the component's where a merchant's is wanted    48001
+        a merchant's where the component's is wanted    61014
+        ==============================================  =======
         """
-        if self.revoked:
+        if self.ip_refused:
+            return 61004
+        if wants is Wants.NOBODYS:
+            return self.component.appid
+        if not token:
+            return 41001
+        appid = self.tokens.owner(token, self.clock())
+        if isinstance(appid, int):
+            return appid
+        components = appid == self.component.appid
+        if wants is Wants.MERCHANTS and components:
+            return 48001
+        return 61014 if wants is Wants.COMPONENTS and not components else appid
+
+    def account(self, appid: str) -> SimulatedAccount:
+        """Return an account as it is by now; one that nobody named is in order."""
+        return self._accounts.get(appid) or SimulatedAccount(appid)
+
+    def authorizers(self) -> list[SimulatedAccount]:
+        """Return those who have authorized the platform, by appid."""
+        return [
+            account
+            for appid, account in sorted(self._accounts.items())
+            if not account.revoked and appid != self.component.appid
+        ]
+
+    def is_authorizer(self, appid: str) -> bool:
+        """Whether an account has authorized the platform."""
+        return appid in self._accounts and not self._accounts[appid].revoked and appid != self.component.appid
+
+    def env_refusal(self, appid: str, env: str) -> int:
+        """Return the errcode that keeps a caller from an environment's files, or 0.
+
+        ==============================================  ============================
+        the caller's 云开发 is not open                 85088
+        not the caller's, or the other owner's          -601012
+        the plan says that it is foreign                -601012
+        the environment is halted or unavailable        -501005, -501018
+        ==============================================  ============================
+        """
+        if appid == self.component.appid:
+            allowed = env in self._platforms
+        elif not self.account(appid).cloud:
+            return 85088
+        else:
+            allowed = self._allowed.get((appid, env)) is Owner.MERCHANT
+        return self._environment(env).refusal() if allowed else -601012
+
+    def environments_of(self, appid: str) -> list[SimulatedEnvironment]:
+        """Return a caller's environments in the order of the merchants file."""
+        if appid == self.component.appid:
+            names = list(self._platforms)
+        else:
+            owned = (appid, Owner.MERCHANT)
+            names = [env for (who, env), owner in self._allowed.items() if (who, owner) == owned]
+        found = [self._environment(env) for env in names]
+        return [environment for environment in found if not environment.foreign]
+
+    def spend(self, appid: str, interface: str) -> bool:
+        """Count a call against the caller's quota; False, and not counted, where it is used up."""
+        limit = self.daily_limit(appid, interface)
+        if limit and self.used[appid, interface] >= limit:
+            return False
+        self.used[appid, interface] += 1
+        return True
+
+    def daily_limit(self, appid: str, interface: str) -> int:
+        """Return the limit of an interface for a caller; 0 for none."""
+        return self.account(appid).daily_limit if interface in UPLOADS.values() else 0
+
+    def ticket_refusal(self, ticket: str) -> int:
+        """Return the errcode that refuses a component_verify_ticket, or 0."""
+        if ticket == self._ticket:
+            return 61005 if self.clock() >= self._ticket_ends else 0
+        return 61005 if ticket in self._old_tickets else 61006
+
+    def issue(self, appid: str) -> str:
+        """Return an access token; of the older ones only the newest lives on, for the overlap."""
+        component = self.component
+        return self.tokens.issue(appid, self.clock(), component.token_lifetime, component.overlap)
+
+    def refresh(self, appid: str, refresh_token: str) -> tuple[str, str] | int:
+        """Return (access token, refresh token), or the errcode that refuses."""
+        if not self.is_authorizer(appid):
             return 61003
-        return 0 if PERMISSION_SETS & set(self.permissions) else 61007
+        known, now = self._refresh_tokens[appid], self.clock()
+        if refresh_token != known.newest and (refresh_token != known.before or now >= known.until):
+            return 61023
+        if self.component.rotate:
+            until = now + self.component.overlap
+            known = self._refresh_tokens[appid] = _RefreshToken(self._new(appid), known.newest, until)
+        return self.issue(appid), known.newest
 
+    def refresh_token(self, appid: str, *, listed: bool = False) -> str:
+        """Return a merchant's current refresh token; with `listed` empty where api_get_authorizer_list lacks it."""
+        known = self._refresh_tokens[appid]
+        return known.newest if known.listed or not listed else ""
 
-@dataclass(frozen=True, slots=True)
-class SimulatedEnvironment:
-    """An environment that is not NORMAL, or not its merchant's."""
+    def drop_refresh_token(self, appid: str, *, listed: bool) -> None:
+        """Let a merchant have a new refresh token that nobody was told; the old ones are 61023."""
+        self._refresh_tokens[appid] = _RefreshToken(self._new(appid), listed=listed)
 
-    env: str
-    status: EnvStatus = EnvStatus.NORMAL
-    _: KW_ONLY
-    foreign: bool = False
-    """It belongs to somebody else, whatever the merchants file says."""
+    def set_revoked(self, appid: str, *, revoked: bool) -> None:
+        """Let a merchant revoke its authorization, or give it again, with a new refresh token."""
+        self._accounts[appid] = replace(self.account(appid), revoked=revoked)
+        if not revoked:
+            self.drop_refresh_token(appid, listed=True)
 
-    def refusal(self) -> int:
-        """Give the errcode that refuses what would read or write in it, or 0."""
-        if self.foreign:
-            return -601012
-        match self.status:
-            case EnvStatus.HALTED:
-                return -501005
-            case EnvStatus.UNAVAILABLE:
-                return -501018
-            case EnvStatus.NORMAL:
-                return 0
+    def set_status(self, env: str, status: EnvStatus) -> None:
+        """Change an environment's status."""
+        self._environments[env] = SimulatedEnvironment(env, status)
+
+    def new_ticket(self) -> str:
+        """Push a ticket; the ones before have run out."""
+        self._old_tickets.add(self._ticket)
+        self._ticket, self._ticket_ends = self._new("ticket"), self.clock() + self.component.ticket_lifetime
+        return self._ticket
+
+    def _environment(self, env: str) -> SimulatedEnvironment:
+        return self._environments.get(env) or SimulatedEnvironment(env)
+
+    def _new(self, whose: str) -> str:
+        self._made += 1
+        return f"practice-{self._made}-{hashlib.sha256(f'{whose}/{self._made}'.encode()).hexdigest()}"

@@ -96,7 +96,7 @@ def expected_outcomes(
 
 
 def _standing(faults: Faults) -> list[Fault]:
-    """Give what the state of the platform, its accounts and environments answers, in the order of the checks."""
+    """Return what the state of the platform, its accounts and environments answers, in the order of the checks."""
     platform = faults.component
     found = [Fault(errcode=61004)] if platform and platform.ip_refused else []
     for account in faults.accounts:
@@ -129,7 +129,7 @@ def _rows_hit(entry: Fault, scope: Scope, env: str, appid: str, siblings: Collec
 
 
 def _stops(entry: Fault, kind: Kind, attempts: int) -> set[Scope]:
-    """Give the scopes whose breaker counts a row that meets this entry."""
+    """Return the scopes whose breaker counts a row that meets this entry."""
     if entry.errcode is not None and errcode(entry.errcode).decision is Decision.STOP:
         return {errcode(entry.errcode).scope}
     alone = _Way(

@@ -1,58 +1,81 @@
 """Fault plans: what the simulator does wrong on purpose, and to whom.
 
-A plan is a TOML file of `[[fault]]` entries. A fault hangs on (env, path, nth call of a step), never on the order of
-calls across paths, so that a plan implies how each row ends, however many calls run at once::
-
-    [[fault]]
-    env = "shop-a-1f2e3d"  # or appid = "wx…", or both; * ? and [] work in env, appid and path, and * crosses /
-    path = "banner/*.png"  # default: every path
-    step = "link"  # link (default) or store
-    call = 1  # only the nth call of the step for (env, path): 2, [1, 3] or "1-3"; default: every call
-    errcode = 85088  # link: this answer, with `errmsg = "…"` if you like
-    code = "SlowDown"  # store: this COS error, with `errmsg` and `status` if you like
-    status = 503  # a bare HTTP status with a gateway's HTML page
-    reset = true  # the connection breaks before the answer; "middle": within it
-    body = "garbage"  # link: an answer that is not JSON
-    lifetime = 1  # link: a link of this many seconds
-    other_env = "shop-b-4d5e6f"  # link: a link into another environment's bucket
-    etag = "wrong"  # store: not the MD5; "opaque": no MD5 at all; "missing": no ETag
-    delay = 1.5  # seconds before whatever follows
-
-The first entry that fits a call is played. `delay` goes with everything; of the others an entry has one. `step` may
-also be one of the platform's other interfaces, such as `authorizer_token`; its calls are counted by appid.
-
-Beside its faults a plan says who is not in order; what these imply stands before every fault::
-
-    [component]  # the third-party platform; all but appid may be left out
-    appid = "wx…"
-    secret = "practice-secret"  # with the ticket: component and merchants' tokens can be had from the simulator
-    ticket = "practice-ticket"
-    rotate = true  # each refresh gives a new refresh token
-    ip_refused = true  # 61004 for every call
-    token_lifetime = 7200  # seconds; also ticket_lifetime = 43200, overlap = 300 (of the token before the newest)
-
-    [[account]]
-    appid = "wx…"  # of a merchant; an appid that no merchant has is one that the merchants file lacks
-    name = "…"  # at the platform, where it is another than in the merchants file
-    revoked = true  # 61003
-    permissions = [18]  # neither 49 nor 64: 61007
-    cloud = false  # 85088
-    daily_limit = 1000  # calls of uploadfile, then 45009; `used = 990` of them already
-    refresh_token = "…"  # default: practice-refresh-token-of-APPID
-
-    [[environment]]
-    env = "shop-a-1f2e3d"
-    status = "HALTED"  # -501005; or "UNAVAILABLE": -501018
-    foreign = true  # somebody else's, whatever the merchants file says: -601012
+A plan is a TOML file of `[[fault]]` entries, and of accounts and environments that are not in order (README, "Rehearsing
+what goes wrong"). A fault depends on (env, path, nth call of a step), never on the order of calls across paths, so that
+a plan implies how each row ends, however many calls run at once. The first entry that fits a call is played.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
+from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
 
-from tcb_ops.simulator.accounts import Component, SimulatedAccount, SimulatedEnvironment
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, with_config
+
+from tcb_ops.errors import SettingsError
+from tcb_ops.i18n import Text
+
+A_DAY = 86_400
+_NAMED_ONLY = ConfigDict(extra="forbid")
+
+
+def _reset(value: object) -> Reset:
+    if value is True:
+        return Reset.BEFORE
+    if value != Reset.MIDDLE:
+        raise ValueError
+    return Reset.MIDDLE
+
+
+def _garbage(value: object) -> bool:
+    if value != "garbage":
+        raise ValueError
+    return True
+
+
+def _calls(value: object) -> tuple[tuple[int, int], ...]:
+    """Read 2, [1, 3] or "1-3"."""
+    return tuple(map(_call_range, value)) if isinstance(value, list) and value else (_call_range(value),)
+
+
+def _call_range(value: object) -> tuple[int, int]:
+    first, dash, last = value.partition("-") if isinstance(value, str) else (str(value), "", "")
+    ends = (first, last if dash else first)
+    if not isinstance(value, str | int) or not all(e.strip().isdecimal() and len(e) < 9 for e in ends):
+        raise ValueError
+    low, high = int(ends[0]), int(ends[1])
+    if not 1 <= low <= high:
+        raise ValueError
+    return low, high
+
+
+def _no_zero(value: object) -> object:
+    if value == 0 and not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+Words = Annotated[
+    str, Field(strict=True, min_length=1), Text("must be a text that is not empty", "必须是非空文本")
+]
+"""A value of the plan. The Text in its annotation says what is valid, for the message about any other value."""
+Id = Annotated[
+    str,
+    Field(strict=True, pattern=r"^[^*?\[\]]+$"),
+    Text(
+        "must be a text that names one: * ? and [] do not work here",
+        "必须是非空文本，且只能写一个，不支持通配符",
+    ),
+]
+DaySeconds = Annotated[int, Field(strict=True, ge=0, le=A_DAY)]
+LifeSeconds = Annotated[int, Field(strict=True, ge=1, le=A_DAY)]
+CallCount = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
 
 
 class FaultStep(StrEnum):
@@ -89,29 +112,72 @@ class Etag(StrEnum):
     """No ETag header, as a firewall's page answers."""
 
 
+class EnvStatus(StrEnum):
+    """What getenvinfo says of an environment."""
+
+    NORMAL = "NORMAL"
+    HALTED = "HALTED"
+    """Unpaid, over quota or banned: uploadfile answers -501005."""
+    UNAVAILABLE = "UNAVAILABLE"
+    """uploadfile answers -501018."""
+
+
+_REFUSES = {EnvStatus.NORMAL: 0, EnvStatus.HALTED: -501005, EnvStatus.UNAVAILABLE: -501018}
+PERMISSION_SETS = frozenset({49, 64})
+"""Either lets the platform use the merchant's cloud: 49 小程序云开发管理, 64 on older pages (domain.md §2.3)."""
+
+
+@with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One entry of a plan."""
 
-    env: str = "*"
-    appid: str = "*"
-    path: str = "*"
+    env: Words = "*"
+    appid: Words = "*"
+    path: Words = "*"
     step: FaultStep = FaultStep.LINK
-    calls: tuple[tuple[int, int], ...] = ()
+    calls: Annotated[
+        tuple[tuple[int, int], ...],
+        Field(alias="call"),
+        BeforeValidator(_calls),
+        Text('counts from 1: write 2, [1, 3] or "1-3"', '从 1 开始计数：请写 2、[1, 3] 或 "1-3"'),
+    ] = ()
     """Ranges of call numbers, ends included, counted from 1; none means every call."""
-    errcode: int | None = None
-    errmsg: str = ""
-    code: str = ""
-    status: int | None = None
-    reset: Reset | None = None
-    garbage: bool = False
-    lifetime: int | None = None
+    errcode: (
+        Annotated[
+            int,
+            BeforeValidator(_no_zero),
+            Field(strict=True, ge=-9_999_999, le=9_999_999),
+            Text(
+                "must be a whole number from -9999999 to 9999999; 0 is no fault",
+                "必须是 -9999999 到 9999999 的整数，且 0 不是故障",
+            ),
+        ]
+        | None
+    ) = None
+    errmsg: Words = ""
+    code: Words = ""
+    status: Annotated[int, Field(strict=True, ge=300, le=599)] | None = None
+    reset: (
+        Annotated[Reset, BeforeValidator(_reset), Text('must be true or "middle"', '只能是 true 或 "middle"')]
+        | None
+    ) = None
+    garbage: Annotated[
+        StrictBool,
+        Field(alias="body"),
+        BeforeValidator(_garbage),
+        Text('must be "garbage"', '只能是 "garbage"'),
+    ] = False
+    lifetime: DaySeconds | None = None
     """Seconds."""
-    other_env: str = ""
+    other_env: Id = ""
     """The environment whose bucket the link leads to, instead of the one that was asked for."""
     etag: Etag | None = None
-    delay: float = 0.0
-    """Seconds."""
+    delay: Annotated[
+        float,
+        Field(strict=True, ge=0, le=3600, allow_inf_nan=False),
+        Text("must be seconds from 0 to 3600", "必须是 0 到 3600 之间的秒数"),
+    ] = 0.0
 
     def concerns(self, env: str, appid: str) -> bool:
         """Whether the entry is about this merchant's environment."""
@@ -126,6 +192,76 @@ class Fault:
         return not self.calls or any(first <= call <= last for first, last in self.calls)
 
 
+@with_config(_NAMED_ONLY)
+@dataclass(frozen=True, slots=True)
+class Component:
+    """The third-party platform. Times are seconds of the simulator's clock."""
+
+    appid: Id
+    secret: Words = field(default="", repr=False)
+    """Empty: tokens come from outside, and the interfaces that give them are not played."""
+    ticket: Words = field(default="", repr=False)
+    _: KW_ONLY
+    rotate: StrictBool = False
+    """Each refresh gives a new refresh token as well."""
+    ip_refused: StrictBool = False
+    """Every call is answered 61004."""
+    token_lifetime: LifeSeconds = 7200
+    """Of component and merchants' access tokens."""
+    ticket_lifetime: Annotated[int, Field(strict=True, ge=1, le=7 * A_DAY)] = 12 * 3600
+    overlap: DaySeconds = 300
+    """How long the token before the newest still works."""
+
+
+@with_config(_NAMED_ONLY)
+@dataclass(frozen=True, slots=True)
+class SimulatedAccount:
+    """A merchant's account. One that no line of the merchants file has is an authorizer without environments."""
+
+    appid: Id
+    name: Words = ""
+    """Its nick_name at the platform; empty means the merchants file's."""
+    _: KW_ONLY
+    revoked: StrictBool = False
+    permissions: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=1, le=9999)], ...],
+        Text(
+            "must be a list such as [49], of whole numbers from 1 to 9999",
+            "应为列表，例如 [49]，其中是 1 到 9999 的整数",
+        ),
+    ] = (18, 49)
+    """Permission sets that it granted."""
+    cloud: StrictBool = True
+    """Whether 云开发 is open."""
+    daily_limit: CallCount = 0
+    """Calls of uploadfile that it may make in all; 0 for no limit."""
+    used: CallCount = 0
+    """Those made before the simulator began."""
+    refresh_token: Words = field(default="", repr=False)
+
+    def refusal(self) -> int:
+        """Return the errcode that refuses every call to its cloud (61003, 61007), or 0."""
+        if self.revoked:
+            return 61003
+        return 0 if PERMISSION_SETS & set(self.permissions) else 61007
+
+
+@with_config(_NAMED_ONLY)
+@dataclass(frozen=True, slots=True)
+class SimulatedEnvironment:
+    """An environment that is not NORMAL, or not its merchant's."""
+
+    env: Id
+    status: EnvStatus = EnvStatus.NORMAL
+    _: KW_ONLY
+    foreign: StrictBool = False
+    """It belongs to somebody else, whatever the merchants file says."""
+
+    def refusal(self) -> int:
+        """Return the errcode that refuses what would read or write in it, or 0."""
+        return -601012 if self.foreign else _REFUSES[self.status]
+
+
 @dataclass(frozen=True, slots=True)
 class Faults:
     """A fault plan. The empty plan is the default: everything goes well."""
@@ -136,11 +272,11 @@ class Faults:
     environments: tuple[SimulatedEnvironment, ...] = ()
 
     def within(self, env: str, appid: str) -> Faults:
-        """Give the entries that are about one merchant's environment."""
+        """Return the entries that are about one merchant's environment."""
         return Faults(tuple(entry for entry in self.entries if entry.concerns(env, appid)))
 
     def find(self, step: FaultStep, path: str, call: int) -> Fault | None:
-        """Give the entry to play at a call, of a plan narrowed by `within`."""
+        """Return the entry to play at a call, of a plan narrowed by `within`."""
         return next((entry for entry in self.entries if entry.hits(step, path, call)), None)
 
     def counted(self, step: FaultStep, path: str) -> bool:
@@ -148,3 +284,185 @@ class Faults:
         return any(
             entry.calls and entry.step is step and fnmatchcase(path, entry.path) for entry in self.entries
         )
+
+
+# --- the file ----------------------------------------------------------------------------------------------------
+
+
+class _Plan(BaseModel):
+    model_config = _NAMED_ONLY
+
+    fault: list[Fault] = []
+    component: Component | None = None
+    account: list[SimulatedAccount] = []
+    environment: list[SimulatedEnvironment] = []
+
+
+_KINDS: dict[str, type] = {
+    "fault": Fault,
+    "component": Component,
+    "account": SimulatedAccount,
+    "environment": SimulatedEnvironment,
+}
+_TITLES = {
+    "fault": Text("fault", "条故障"),
+    "account": Text("account", "个 account"),
+    "environment": Text("environment", "个 environment"),
+}
+_NO_PLAN = Text(
+    "a fault plan holds [[fault]], [[account]] and [[environment]] entries, one [component], and nothing else",
+    "故障计划中只能有 [[fault]]、[[account]]、[[environment]] 条目和一个 [component]",
+)
+_LINK_ONLY = ("lifetime", "other_env")
+_ANSWERS = ("errcode", "code", "status", "reset", "body", *_LINK_ONLY, "etag")
+_STORE_ONLY = ("code", "etag")
+_NOT_STORE = ("errcode", "body", *_LINK_ONLY)
+_OF_COMPONENT = ("appid", "daily_limit", "used")
+"""What an [[account]] may say of the platform itself."""
+
+
+def load_faults(path: Path) -> Faults:
+    """Read a fault plan. Raises SettingsError with the file, the entry's number, the field and what is valid."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SettingsError(
+            Text(f"{path}: the fault plan cannot be read ({why}).", f"{path}：无法读取故障计划（{why}）。")
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            Text(f"{path}: this is not TOML: {error}.", f"{path}：不是有效的 TOML：{error}。")
+        ) from None
+    try:
+        plan = _Plan.model_validate(raw)
+    except ValidationError as error:
+        mistake = _invalid_value(error.errors(include_url=False)[0])
+    else:
+        found = next(_contradictions(raw), None)
+        if found is None:
+            return Faults(tuple(plan.fault), plan.component, tuple(plan.account), tuple(plan.environment))
+        mistake = found
+    raise SettingsError(Text(f"{path}: {mistake.en}.", f"{path}：{mistake.zh}。"))
+
+
+def _at(table: str, number: int, en: str, zh: str) -> Text:
+    """Put the entry's number before what is wrong with it."""
+    if table not in _TITLES:
+        return Text(f"{table}: {en}", f"[{table}]：{zh}")
+    title = _TITLES[table]
+    return Text(f"{title.en} {number}: {en}", f"第 {number} {title.zh}：{zh}")
+
+
+def _invalid_value(error: Any) -> Text:
+    """Say what is wrong with one value; the value itself may be a secret, and is not shown."""
+    table, *place = error["loc"]
+    number = place.pop(0) + 1 if table in _TITLES and place else 1
+    if table not in _KINDS or not place:
+        return _NO_PLAN
+    key, fields = str(place[0]), _fields(_KINDS[table])
+    if error["type"] == "missing" or error["type"] == "missing_argument":
+        return _at(table, number, f"{key} is missing", f"缺少 {key}")
+    if key not in fields:
+        near = get_close_matches(key, fields, n=1)
+        hint = (f" (did you mean “{near[0]}”?)", f"（是否想写“{near[0]}”？）") if near else ("", "")
+        return _at(
+            table,
+            number,
+            f"there is no “{key}”{hint[0]}; known are {', '.join(fields)}",
+            f"没有“{key}”这一项{hint[1]}；可用：{'、'.join(fields)}",
+        )
+    valid = _valid(fields[key], error["input"])
+    return _at(table, number, f"{key} {valid.en}", f"{key} {valid.zh}")
+
+
+def _fields(kind: type) -> dict[str, Any]:
+    """Return the annotation of each field, under the name that the plan has for it."""
+    hints = get_type_hints(kind, include_extras=True)
+    hints.pop("_", None)
+    renamed = {"calls": "call", "garbage": "body"}
+    return {renamed.get(name, name): hint for name, hint in hints.items()}
+
+
+def _valid(hint: Any, value: object) -> Text:
+    """Say what a field's annotation allows."""
+    if type(None) in get_args(hint):
+        hint = get_args(hint)[0]
+    base, *notes = get_args(hint) or (hint,)
+    found = next((note for note in notes if isinstance(note, Text)), None)
+    if found is not None:
+        return found
+    if isinstance(base, type) and issubclass(base, StrEnum):
+        near = get_close_matches(str(value), base, n=1)
+        hints = (f" (did you mean “{near[0]}”?)", f"（是否想写“{near[0]}”？）") if near else ("", "")
+        return Text(f"must be one of {', '.join(base)}{hints[0]}", f"只能是 {'、'.join(base)}{hints[1]}")
+    if base is bool:
+        return Text("must be true or false", "只能是 true 或 false")
+    limits = {
+        name: getattr(one, name) for one in notes[0].metadata for name in ("ge", "le") if hasattr(one, name)
+    }
+    return Text(
+        f"must be a whole number from {limits['ge']} to {limits['le']}",
+        f"必须是 {limits['ge']} 到 {limits['le']} 的整数",
+    )
+
+
+def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
+    """Give what no single value can show: fields that do not go together, entries that stand there twice."""
+    for number, entry in enumerate(raw.get("fault", ()), 1):
+        yield from (_at("fault", number, wrong.en, wrong.zh) for wrong in _wrong_fault(entry))
+    component = raw.get("component", {})
+    if ("secret" in component) != ("ticket" in component):
+        yield _at(
+            "component",
+            1,
+            "secret and ticket go together; leave out both where tokens come from --tokens",
+            "secret 与 ticket 须同时填写；令牌来自 --tokens 时两者都不写",
+        )
+    for table, key in (("account", "appid"), ("environment", "env")):
+        names = [entry[key] for entry in raw.get(table, ())]
+        for number, name in enumerate(names, 1):
+            first = names.index(name) + 1
+            if first < number:
+                yield _at(table, number, f"{name} is entry {first} already", f"{name} 已写在第 {first} 个中")
+    for number, entry in enumerate(raw.get("account", ()), 1):
+        foreign = [key for key in entry if key not in _OF_COMPONENT]
+        if entry["appid"] == component.get("appid") and foreign:
+            yield _at(
+                "account",
+                number,
+                f"this is the platform itself: {foreign[0]} is for merchants",
+                f"这是第三方平台自身：{foreign[0]} 只用于商户",
+            )
+    for number, entry in enumerate(raw.get("environment", ()), 1):
+        if not {"status", "foreign"} & set(entry):
+            yield _at(
+                "environment",
+                number,
+                "say what is wrong with it: status or foreign",
+                "请写明问题：status 或 foreign",
+            )
+
+
+def _wrong_fault(entry: dict[str, Any]) -> Iterator[Text]:
+    if "env" not in entry and "appid" not in entry:
+        yield Text("say whom it hits: env, appid or both", "请写明对象：env、appid 或两者")
+    step = entry.get("step", FaultStep.LINK)
+    foreign = [key for key in entry if key in (_NOT_STORE if step == FaultStep.STORE else _STORE_ONLY)]
+    foreign += [key for key in _LINK_ONLY if key in entry and step != FaultStep.LINK]
+    for key in foreign:
+        other = FaultStep.STORE if key in _STORE_ONLY else FaultStep.LINK
+        yield Text(f'{key} belongs to step = "{other}"', f'{key} 只用于 step = "{other}"')
+    answers = [key for key in _ANSWERS if key in entry]
+    if len(answers) > 1 and answers != ["code", "status"]:
+        yield Text(
+            f"{' and '.join(answers)} do not go together: one entry has one of them",
+            f"{'、'.join(answers)} 不能同时使用：每条只能选一个",
+        )
+    if not answers and "delay" not in entry:
+        yield Text(
+            f"say what goes wrong: one of {', '.join(_ANSWERS)}, or delay",
+            f"请写明故障：{'、'.join(_ANSWERS)} 之一，或 delay",
+        )
+    if "errmsg" in entry and not {"errcode", "code"} & set(entry):
+        yield Text("errmsg goes with errcode or code", "errmsg 须与 errcode 或 code 一起使用")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from enum import Enum, auto
+from collections.abc import Callable
 
 HEAD_LIMIT = 64 * 1024
 """Bytes that one part's head, or one field, may have: a key has 850, a token some 1,000."""
@@ -13,18 +13,9 @@ _BOUNDARY = re.compile(r'^multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"]+)
 
 
 def boundary_of(content_type: str) -> bytes | None:
-    """Give the boundary of a `multipart/form-data` content type, or None for any other."""
+    """Return the boundary of a `multipart/form-data` content type, or None for any other."""
     found = _BOUNDARY.match(content_type)
     return (found[1] or found[2]).encode() if found else None
-
-
-class _At(Enum):
-    START = auto()
-    BOUNDARY = auto()
-    HEAD = auto()
-    FIELD = auto()
-    FILE = auto()
-    END = auto()
 
 
 class Form:
@@ -44,43 +35,27 @@ class Form:
         self._delimiter = b"\r\n--" + boundary
         # A line break before the body lets the first boundary look like every other.
         self._buffer = bytearray(b"\r\n")
-        self._at = _At.START
+        self._next: Callable[[Form, bytearray], bool] | None = Form._preamble
+        """Reads on, False when more bytes are needed; None behind the closing boundary."""
         self._name = ""
 
     @property
     def complete(self) -> bool:
         """Whether the closing boundary has been seen."""
-        return self._at is _At.END and not self.broken
+        return self._next is None and not self.broken
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next chunk of the body; give the bytes of the file that are certain by now."""
-        if self.broken or self._at is _At.END:
-            return b""
-        self._buffer += chunk
+        """Take the next chunk of the body; return the bytes of the file that are certain by now."""
         file = bytearray()
-        while not self.broken and self._step(file):
+        if not self.broken and self._next is not None:
+            self._buffer += chunk
+        while not self.broken and self._next is not None and self._next(self, file):
             pass
         self.size += len(file)
         return bytes(file)
 
-    def _step(self, file: bytearray) -> bool:
-        """Go one step on; False when more bytes are needed."""
-        match self._at:
-            case _At.START:
-                return self._to_boundary() is not None
-            case _At.BOUNDARY:
-                return self._after_boundary()
-            case _At.HEAD:
-                return self._head()
-            case _At.FIELD:
-                value = self._to_boundary()
-                if value is not None:
-                    self._keep(value)
-                return value is not None
-            case _At.FILE:
-                return self._file(file)
-            case _At.END:
-                return False
+    def _preamble(self, _file: bytearray) -> bool:
+        return self._to_boundary() is not None
 
     def _to_boundary(self) -> bytes | None:
         place = self._buffer.find(self._delimiter)
@@ -90,22 +65,22 @@ class Form:
             return None
         before = bytes(self._buffer[:place])
         del self._buffer[: place + len(self._delimiter)]
-        self._at = _At.BOUNDARY
+        self._next = Form._after_boundary
         return before
 
-    def _after_boundary(self) -> bool:
+    def _after_boundary(self, _file: bytearray) -> bool:
         if len(self._buffer) < 2:
             return False
         if self._buffer.startswith(b"--"):
-            self._at = _At.END
+            self._next = None
         elif self._buffer.startswith(b"\r\n"):
-            self._at = _At.HEAD
+            # The line break stays: a part without headers has its blank line right there.
+            self._next = Form._head
         else:
             self.broken = "boundary without a line break"
-        # The line break stays: a part without headers has its blank line right there.
-        return self._at is _At.HEAD
+        return True
 
-    def _head(self) -> bool:
+    def _head(self, _file: bytearray) -> bool:
         place = self._buffer.find(b"\r\n\r\n")
         if place < 0:
             if len(self._buffer) > HEAD_LIMIT:
@@ -119,27 +94,32 @@ class Form:
         self._name = found[1].decode("utf-8", "replace").lower()
         if self._name == "file":
             self.files += 1
-            self._at = _At.FILE
+            self._next = Form._content
         else:
             self.field_after_file = self.field_after_file or self.files > 0
-            self._at = _At.FIELD
+            self._next = Form._field
         return True
 
-    def _keep(self, value: bytes) -> None:
-        if self._name in self.fields:
-            self.broken = "field given twice"
-            return
+    def _field(self, _file: bytearray) -> bool:
+        value = self._to_boundary()
+        if value is None:
+            return False
         try:
-            self.fields[self._name] = value.decode()
+            text = value.decode()
         except UnicodeDecodeError:
             self.broken = "field is not UTF-8"
+            return False
+        if self._name in self.fields:
+            self.broken = "field given twice"
+        self.fields.setdefault(self._name, text)
+        return True
 
-    def _file(self, file: bytearray) -> bool:
+    def _content(self, file: bytearray) -> bool:
         place = self._buffer.find(self._delimiter)
         if place >= 0:
             file += self._buffer[:place]
             del self._buffer[: place + len(self._delimiter)]
-            self._at = _At.BOUNDARY
+            self._next = Form._after_boundary
             return True
         certain = len(self._buffer) - len(self._delimiter) + 1
         if certain > 0:

@@ -1,14 +1,21 @@
-"""The simulated platform: getUploadTcbFileLink (POST /tcb/uploadfile, /componenttcb/uploadfile)."""
+"""The simulated platform: upload links, tokens, authorizers, environments, quotas, files by their file_id.
+
+Answers are HTTP 200, with an errcode where a call is refused. Shapes: domain.md §1-2.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from tcb_ops.simulator.authorizations import Authorizations, Wants
-from tcb_ops.simulator.faults import FaultStep, Reset
-from tcb_ops.simulator.links import bucket_of, issue, link_url
-from tcb_ops.simulator.responses import errcode_json, instead, json_answer, read_object, token_of, within
+from tcb_ops.simulator.accounts import UPLOADS, Accounts, Wants
+from tcb_ops.simulator.cos import CosStore
+from tcb_ops.simulator.faults import FaultStep
+from tcb_ops.simulator.responses import cut_short, instead, json_answer, read_object, refusal_body, token_of
+from tcb_ops.simulator.signing import bucket_of, download_url, issue, link_url
 from tcb_ops.simulator.state import SimulatorState
 
 if TYPE_CHECKING:
@@ -16,92 +23,369 @@ if TYPE_CHECKING:
 
 LONGEST_PATH = 850
 """Bytes of a path in UTF-8: the store's limit for a key (436/14518)."""
+PAGE = 500
+"""Authorizers that one call lists at most."""
+MOST_FILES = 50
+"""Files that one call may name."""
+_DOWNLOAD_LIFETIME = 7200
+"""Seconds that a download URL lives where max_age does not say."""
+_UPLOADS = dict(zip(UPLOADS.values(), (Wants.MERCHANTS, Wants.COMPONENTS), strict=True))
+_FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
+_FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
+_RATE = {"call_count": 5000, "refresh_second": 60}
+"""Shown, and not held against anybody."""
 
-_WANTS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants.COMPONENTS}
+Fields = dict[str, Any]
+Answer = Fields | int
+"""A good answer's body, or an errcode."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Interface:
+    step: FaultStep
+    wants: Wants
+    answer: Callable[[str, Fields], Answer]
+    """From the caller's appid and the body's object."""
 
 
 class Platform:
-    """Answers link calls of those who may make them."""
+    """Answers the calls that go to the API base."""
 
     def __init__(
-        self, books: SimulatorState, known: Authorizations, link_lifetime: int, *, raw_urls: bool
+        self,
+        state: SimulatorState,
+        accounts: Accounts,
+        store: CosStore,
+        link_lifetime: int,
+        *,
+        raw_urls: bool,
     ) -> None:
         self.base = ""
         """`http://127.0.0.1:PORT`, once it listens."""
-        self._books = books
-        self._known = known
-        self._clock = known.clock
-        self._link_lifetime = link_lifetime
-        self._raw_urls = raw_urls
+        self._state, self._accounts, self._store = state, accounts, store
+        self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
+        self._interfaces = {
+            "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, Wants.MERCHANTS, self._env_info),
+            "/componenttcb/describeenvs": _Interface(
+                FaultStep.DESCRIBE_ENVS, Wants.COMPONENTS, self._describe_envs
+            ),
+            "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
+        }
+        for wing, wants in (("/tcb", Wants.MERCHANTS), ("/componenttcb", Wants.COMPONENTS)):
+            self._interfaces |= {
+                f"{wing}/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, wants, self._download_files),
+                f"{wing}/batchdeletefile": _Interface(FaultStep.DELETE, wants, self._delete_files),
+            }
+        if accounts.component.secret:
+            self._interfaces |= {
+                f"/cgi-bin/component/{name}": _Interface(step, wants, answer)
+                for name, step, wants, answer in (
+                    ("api_component_token", FaultStep.COMPONENT_TOKEN, Wants.NOBODYS, self._component_token),
+                    ("api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, Wants.COMPONENTS, self._refresh),
+                    ("api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, Wants.COMPONENTS, self._list),
+                    ("api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, Wants.COMPONENTS, self._info),
+                )
+            }
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a call: HTTP 200 with an errcode, unless a fault says otherwise."""
+        """Answer a call, unless a fault is played instead."""
+        route, _, query = request.raw_path.partition("?")
+        interface = self._interfaces.get(route)
+        if interface is None:
+            return await self._upload_link(request, route, query)
+        return await self._call(request, route, query, interface)
+
+    # --- upload links -------------------------------------------------------------------------------------------
+
+    async def _upload_link(self, request: web.BaseRequest, route: str, query: str) -> web.StreamResponse:
         body = await request.read()
-        asked = read_body(body)
+        asked = read_link_body(body)
         env, path = ("", "") if isinstance(asked, int) else asked
-        place = self._books.arrived(FaultStep.LINK, env, path)
-        appid = self._refused(request.method, request.raw_path, env, asked)
+        place = self._state.arrived(FaultStep.LINK, env, path)
+        appid = self._link_caller(request.method, route, query, env, asked)
         if isinstance(appid, int):
-            return self._errcode(place, appid)
+            return self._no_link(place, appid)
         if body.isascii() and not path.isascii():
             # The documented trap: the platform says ok, and the file cannot be downloaded afterwards.
-            self._books.stats["escaped_bodies"] += 1
-        fault = self._books.fault(FaultStep.LINK, env, appid, path)
-        if fault is None:
-            return self._link(place, env, path, appid, self._link_lifetime)
-        if fault.delay:
-            await asyncio.sleep(fault.delay)
-        played = instead(request, fault)
-        if played is not None:
-            name, response = played
-            self._books.answered(place, FaultStep.LINK, name)
-            return response
-        if fault.errcode is not None:
-            return self._errcode(place, fault.errcode, fault.errmsg)
-        lifetime = self._link_lifetime if fault.lifetime is None else fault.lifetime
-        response = self._link(place, fault.other_env or env, path, appid, lifetime)
-        return within(request, response) if fault.reset is Reset.MIDDLE else response
+            self._state.stats["escaped_bodies"] += 1
+        fault = self._state.fault(FaultStep.LINK, env, appid, path)
+        lifetime = self._link_lifetime
+        if fault is not None:
+            played = await instead(request, fault)
+            if played is not None:
+                self._state.answered(place, FaultStep.LINK, played[0])
+                return played[1]
+            if fault.errcode is not None:
+                return self._no_link(place, fault.errcode, fault.errmsg)
+            env = fault.other_env or env
+            lifetime = lifetime if fault.lifetime is None else fault.lifetime
+        bucket = bucket_of(env)
+        url = link_url(self.base, bucket, path, raw=self._raw_urls)
+        link = issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
+        self._state.answered(place, FaultStep.LINK, 0)
+        return cut_short(request, fault, json_answer(link))
 
-    def _refused(self, method: str, target: str, env: str, asked: tuple[str, str] | int) -> str | int:
-        """Give the errcode that refuses a call, else the caller's appid.
+    def _link_caller(
+        self, method: str, route: str, query: str, env: str, asked: tuple[str, str] | int
+    ) -> str | int:
+        """Return the caller's appid, or the errcode that refuses it.
 
-        In the order method, token, account, body, environment, quota.
+        In the order interface, method, token, account, body, environment, quota.
         """
-        route, _, query = target.partition("?")
-        wants = _WANTS.get(route)
+        wants = _UPLOADS.get(route)
         if wants is None:
             return 40066
         if wants is Wants.COMPONENTS:
-            self._books.stats["component_links"] += 1
-        if method != "POST":
-            return 43002
-        appid = self._known.caller(token_of(query), wants)
+            self._state.stats["component_links"] += 1
+        appid = self._caller(method, query, wants)
         if isinstance(appid, int):
             return appid
-        refused = 0 if wants is Wants.COMPONENTS else self._known.account(appid).refusal()
+        refused = 0 if wants is Wants.COMPONENTS else self._accounts.account(appid).refusal()
+        refused = refused or (asked if isinstance(asked, int) else self._accounts.env_refusal(appid, env))
         if refused:
             return refused
-        if isinstance(asked, int):
-            return asked
-        refused = self._known.env_refusal(appid, env)
-        if refused:
-            return refused
-        return appid if self._known.spend(appid, route) else 45009
+        return appid if self._accounts.spend(appid, route) else 45009
 
-    def _link(self, place: int, env: str, path: str, appid: str, lifetime: int) -> web.Response:
-        bucket = bucket_of(env)
-        url = link_url(self.base, bucket, path, raw=self._raw_urls)
-        answer = issue(url, env, bucket, path, appid, int(self._clock()), lifetime)
-        self._books.answered(place, FaultStep.LINK, 0)
+    def _no_link(self, place: int, code: int, errmsg: str = "") -> web.Response:
+        self._state.answered(place, FaultStep.LINK, code)
+        return json_answer(refusal_body(code, self._state.new_id(self._accounts.clock()), errmsg))
+
+    # --- the other interfaces -----------------------------------------------------------------------------------
+
+    async def _call(
+        self, request: web.BaseRequest, route: str, query: str, interface: _Interface
+    ) -> web.StreamResponse:
+        step = interface.step
+        asked = read_object(await request.read())
+        appid = self._interface_caller(request.method, route, query, interface.wants)
+        fields = asked if isinstance(asked, dict) else {}
+        env = fields["env"] if isinstance(fields.get("env"), str) else ""
+        about = fields.get("authorizer_appid") if interface.wants is Wants.COMPONENTS else None
+        whose = about if isinstance(about, str) else appid if isinstance(appid, str) else ""
+        self._state.called(step, whose)
+        if isinstance(appid, int) or isinstance(asked, int):
+            return self._give(step, appid if isinstance(appid, int) else asked)
+        fault = self._state.fault(step, env, whose, whose)
+        if fault is not None:
+            played = await instead(request, fault)
+            if played is not None:
+                self._state.stats[f"{step}:{played[0]}"] += 1
+                return played[1]
+            if fault.errcode is not None:
+                return self._give(step, fault.errcode, fault.errmsg)
+        self._accounts.spend(appid, route)
+        refused = self._other_component(asked) if route.startswith("/cgi-bin/component/") else 0
+        return cut_short(request, fault, self._give(step, refused or interface.answer(appid, asked)))
+
+    def _caller(self, method: str, query: str, wants: Wants) -> str | int:
+        return self._accounts.caller(token_of(query), wants) if method == "POST" else 43002
+
+    def _interface_caller(self, method: str, route: str, query: str, wants: Wants) -> str | int:
+        appid = self._caller(method, query, wants)
+        if isinstance(appid, int) or appid == self._accounts.component.appid:
+            return appid
+        account = self._accounts.account(appid)
+        refused = account.refusal()
+        # The quota is not part of the cloud's permission set.
+        return refused if refused and (route.startswith("/tcb/") or account.revoked) else appid
+
+    def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> web.Response:
+        self._state.stats[f"{step}:{answer if isinstance(answer, int) else 0}"] += 1
+        if isinstance(answer, int):
+            return json_answer(refusal_body(answer, self._state.new_id(self._accounts.clock()), errmsg))
         return json_answer(answer)
 
-    def _errcode(self, place: int, code: int, errmsg: str = "") -> web.Response:
-        self._books.answered(place, FaultStep.LINK, code)
-        return json_answer(errcode_json(code, self._books.new_id(self._clock()), errmsg))
+    def _other_component(self, asked: Fields) -> int:
+        appid = asked.get("component_appid")
+        if not appid:
+            return 41018
+        return 0 if appid == self._accounts.component.appid else 61011
+
+    def _component_token(self, _appid: str, asked: Fields) -> Answer:
+        """Answer api_component_token: 41004 and 40125 for no or a wrong secret, then the ticket's refusal."""
+        component, secret = self._accounts.component, asked.get("component_appsecret")
+        if not secret:
+            return 41004
+        if secret != component.secret:
+            return 40125
+        refused = self._accounts.ticket_refusal(str(asked.get("component_verify_ticket")))
+        if refused:
+            return refused
+        token = self._accounts.issue(component.appid)
+        return {"component_access_token": token, "expires_in": component.token_lifetime}
+
+    def _refresh(self, _appid: str, asked: Fields) -> Answer:
+        """Answer api_authorizer_token: 61003 for who has not authorized, 61023 for a wrong refresh token."""
+        appid, token = str(asked.get("authorizer_appid")), str(asked.get("authorizer_refresh_token"))
+        given = self._accounts.refresh(appid, token)
+        if isinstance(given, int):
+            return given
+        return {
+            "authorizer_access_token": given[0],
+            "expires_in": self._accounts.component.token_lifetime,
+            "authorizer_refresh_token": given[1],
+        }
+
+    def _list(self, _appid: str, asked: Fields) -> Answer:
+        """Answer api_get_authorizer_list: 40097 for a page that cannot be."""
+        offset, count = asked.get("offset"), asked.get("count")
+        if type(offset) is not int or type(count) is not int or offset < 0 or not 1 <= count <= PAGE:
+            return 40097
+        authorizers = self._accounts.authorizers()
+        listed = []
+        for account in authorizers[offset : offset + count]:
+            entry: Fields = {"authorizer_appid": account.appid}
+            refresh_token = self._accounts.refresh_token(account.appid, listed=True)
+            if refresh_token:  # where the platform has lost it, the key is missing
+                entry["refresh_token"] = refresh_token
+            listed.append(entry | {"auth_time": self._accounts.began})
+        return {"total_count": len(authorizers), "list": listed}
+
+    def _info(self, _appid: str, asked: Fields) -> Answer:
+        """Answer api_get_authorizer_info: 61003 for who has not authorized."""
+        appid = str(asked.get("authorizer_appid"))
+        if not self._accounts.is_authorizer(appid):
+            return 61003
+        account = self._accounts.account(appid)
+        business = ("open_pay", "open_shake", "open_scan", "open_card", "open_store")
+        return {
+            "authorizer_info": {
+                "nick_name": account.name,
+                "head_img": "",
+                "service_type_info": {"id": 0},
+                "verify_type_info": {"id": 0},
+                "user_name": f"gh_{appid[-12:]}",
+                "principal_name": account.name,
+                "business_info": dict.fromkeys(business, 0),
+                "alias": "",
+                "qrcode_url": "",
+                "signature": "",
+                "MiniProgramInfo": {
+                    "network": {},
+                    "categories": [{"first": "工具", "second": "效率"}],
+                    "visit_status": 0,
+                },
+            },
+            "authorization_info": {
+                "authorizer_appid": appid,
+                "func_info": [{"funcscope_category": {"id": number}} for number in account.permissions],
+            },
+        }
+
+    def _env_info(self, appid: str, asked: Fields) -> Answer:
+        """Answer getenvinfo: 85088 where 云开发 is not open, -601012 for an env that is not the caller's."""
+        if not self._accounts.account(appid).cloud:
+            return 85088
+        env, envs = asked.get("env"), self._envs(appid)
+        found = [entry for entry in envs if env in {None, "", entry["env"]}]
+        return -601012 if env and not found else {"errcode": 0, "errmsg": "ok", "info_list": found}
+
+    def _describe_envs(self, appid: str, _asked: Fields) -> Answer:
+        """Answer describeenvs: the platform's own environments, each with its bucket."""
+        found = [
+            entry | {"dbinstance_id": f"tnt-{entry['env'][:9]}", "bucket_id": bucket_of(entry["env"])}
+            for entry in self._envs(appid)
+        ]
+        return {"errcode": 0, "errmsg": "ok", "info_list": found}
+
+    def _envs(self, appid: str) -> list[Fields]:
+        began = datetime.fromtimestamp(self._accounts.began, UTC) + timedelta(hours=8)  # Beijing time
+        return [
+            {
+                "env": environment.env,
+                "alias": environment.env.rpartition("-")[0] or environment.env,
+                "create_time": f"{began:%Y-%m-%d %H:%M:%S}",
+                "update_time": f"{began:%Y-%m-%d %H:%M:%S}",
+                "status": str(environment.status),
+                "package_id": "basic",
+                "package_name": "基础版 1",
+            }
+            for environment in self._accounts.environments_of(appid)
+        ]
+
+    def _quota(self, appid: str, asked: Fields) -> Answer:
+        """Answer openapi/quota/get; a limit of 0 stands for none.
+
+        ==========================================================  =======
+        no cgi_path                                                 40101
+        no text, or not of the form /tcb/uploadfile                 76003
+        no such interface                                           76021
+        one of the other kind of token, or of none                  76022
+        ==========================================================  =======
+        """
+        path = asked.get("cgi_path")
+        if path is None or path == "":
+            return 40101
+        if not isinstance(path, str) or not path.startswith("/") or "//" in path or "?" in path:
+            return 76003
+        wants = _UPLOADS.get(path) or (self._interfaces[path].wants if path in self._interfaces else None)
+        if wants is None:
+            return 76021
+        mine = Wants.COMPONENTS if appid == self._accounts.component.appid else Wants.MERCHANTS
+        if wants not in {mine, Wants.EITHER}:
+            return 76022
+        limit, used = self._accounts.daily_limit(appid, path), self._accounts.used[appid, path]
+        return {
+            "errcode": 0,
+            "errmsg": "ok",
+            "quota": {"daily_limit": limit, "used": used, "remain": max(0, limit - used)},
+            "rate_limit": _RATE,
+            "component_rate_limit": _RATE,
+        }
+
+    def _download_files(self, appid: str, asked: Fields) -> Answer:
+        """Answer batchdownloadfile: a URL on the simulator for each file."""
+        files = self._files(appid, asked, "file_list", dict)
+        if isinstance(files, int):
+            return files
+        answers = []
+        for file in files:
+            file_id, max_age = str(file.get("fileid")), file.get("max_age", _DOWNLOAD_LIFETIME)
+            if type(max_age) is not int or max_age < 0:
+                return 40097
+            status, bucket, path = self._find(asked["env"], file_id)
+            expires = int(self._accounts.clock()) + max_age
+            url = "" if status else download_url(self.base, bucket, path, expires)
+            entry = {"fileid": file_id, "download_url": url, "status": status}
+            answers.append(entry | {"errmsg": _FILE_STATUS[status]})
+        return {"errcode": 0, "errmsg": "ok", "file_list": answers}
+
+    def _delete_files(self, appid: str, asked: Fields) -> Answer:
+        """Answer batchdeletefile: each file that is there is gone."""
+        ids = self._files(appid, asked, "fileid_list", str)
+        if isinstance(ids, int):
+            return ids
+        answers = []
+        for file_id in ids:
+            status, bucket, path = self._find(asked["env"], file_id)
+            if not status:
+                self._store.remove(bucket, path)
+            answers.append({"fileid": file_id, "status": status, "errmsg": _FILE_STATUS[status]})
+        return {"errcode": 0, "errmsg": "ok", "delete_list": answers}
+
+    def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
+        """Return the files that a call names, or the errcode that refuses it."""
+        env, found = asked.get("env"), asked.get(key)
+        if not env or not found:
+            return 40101
+        if not isinstance(env, str) or not isinstance(found, list) or len(found) > MOST_FILES:
+            return 40097
+        if not all(isinstance(each, kind) for each in found):
+            return 40097
+        return self._accounts.env_refusal(appid, env) or found
+
+    def _find(self, env: str, file_id: str) -> tuple[int, str, str]:
+        """Return a file's own status, its bucket and its path."""
+        parts = _FILE_ID.fullmatch(file_id)
+        if parts is None:
+            return -503003, "", ""
+        if parts[1] != env or parts[2] != bucket_of(env):
+            return -503002, "", ""
+        return (0 if self._store.holds(parts[2], parts[3]) else -503003), parts[2], parts[3]
 
 
-def read_body(body: bytes) -> tuple[str, str] | int:
-    """Read env and path from a body, or give the errcode that refuses it.
+def read_link_body(body: bytes) -> tuple[str, str] | int:
+    """Read env and path from the body of a link call, or return the errcode that refuses it.
 
     =======================================  =======
     body                                     errcode

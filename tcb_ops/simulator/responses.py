@@ -1,4 +1,4 @@
-"""The bodies that the platform and COS answer with: pure functions.
+"""What the platform and COS answer with, and the faults that replace an answer.
 
 Shapes: the interface page of getUploadTcbFileLink (errcodes come as HTTP 200 with a rid at the end of errmsg) and
 cloud.tencent.com/document/product/436/7730 (COS's XML).
@@ -6,6 +6,7 @@ cloud.tencent.com/document/product/436/7730 (COS's XML).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
@@ -47,7 +48,7 @@ ERRMSG = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class CosRefusal:
     """A refusal by COS, or what a fault puts in its place."""
 
     status: int
@@ -57,16 +58,16 @@ class Refusal:
     """Further elements, such as StringToSign or ServerTime."""
 
 
-def errcode_json(code: int, rid: str, errmsg: str = "") -> bytes:
-    """Give `{"errcode":…,"errmsg":"… rid: …"}`."""
+def refusal_body(code: int, rid: str, errmsg: str = "") -> bytes:
+    """Return the body `{"errcode":…,"errmsg":"… rid: …"}`."""
     text = errmsg or ERRMSG.get(code) or errcode(code).meaning.en
     return json.dumps(
         {"errcode": code, "errmsg": f"{text} rid: {rid}"}, ensure_ascii=False, separators=(",", ":")
     ).encode()
 
 
-def refusal_xml(refusal: Refusal, resource: str, request_id: str) -> bytes:
-    """Give COS's `<Error>` body."""
+def refusal_xml(refusal: CosRefusal, resource: str, request_id: str) -> bytes:
+    """Return COS's `<Error>` body."""
     elements = [
         ("Code", refusal.code),
         ("Message", refusal.message),
@@ -79,15 +80,10 @@ def refusal_xml(refusal: Refusal, resource: str, request_id: str) -> bytes:
 
 
 def post_response_xml(location: str, bucket: str, key: str, etag: str) -> bytes:
-    """Give the body of an answer to `success_action_status` 201."""
+    """Return the body of an answer to `success_action_status` 201."""
     return _xml(
         "PostResponse", [("Location", location), ("Bucket", bucket), ("Key", key), ("ETag", f'"{etag}"')]
     )
-
-
-def error_page(status: int) -> bytes:
-    """Give the HTML page of a gateway that stands before the service."""
-    return f"<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>\r\n".encode()
 
 
 def _xml(root: str, elements: list[tuple[str, str]]) -> bytes:
@@ -104,7 +100,7 @@ _JSON = {"Content-Type": "application/json; encoding=utf-8"}
 
 
 def token_of(query: str) -> str:
-    """Give the access token of a query. Newer pages write `access_token`, older `component_access_token`."""
+    """Return the access token of a query. Newer pages write `access_token`, older `component_access_token`."""
     fields = (part.partition("=") for part in query.split("&"))
     known = {"access_token", "component_access_token"}
     return next((unquote_plus(value) for name, _, value in fields if name in known), "")
@@ -122,26 +118,30 @@ def read_object(body: bytes) -> dict[str, Any] | int:
 
 
 def json_answer(answer: dict[str, Any] | bytes) -> web.Response:
-    """Give HTTP 200 with a JSON body."""
+    """Return HTTP 200 with a JSON body."""
     if isinstance(answer, dict):
         answer = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return web.Response(body=answer, headers=_JSON)
 
 
-def instead(request: web.BaseRequest, fault: Fault) -> tuple[str, web.Response] | None:
-    """Play a fault that replaces the answer, with its name for the books; None where there is an answer yet."""
+async def instead(request: web.BaseRequest, fault: Fault) -> tuple[str, web.Response] | None:
+    """Play a fault: its delay, then what replaces the answer, with its name for the counters, or None."""
+    if fault.delay:
+        await asyncio.sleep(fault.delay)
     if fault.reset is Reset.BEFORE:
         return "reset", reset(request)
     if fault.status is not None and not fault.code:
-        page = web.Response(status=fault.status, body=error_page(fault.status), content_type="text/html")
-        return f"status {fault.status}", page
+        page = f"<html><head><title>{fault.status}</title></head><body><center><h1>{fault.status}</h1></center></body></html>\r\n"
+        return f"status {fault.status}", web.Response(
+            status=fault.status, body=page.encode(), content_type="text/html"
+        )
     if fault.garbage:
         return "garbage", web.Response(body=b"<<< no JSON", content_type="application/json")
     return None
 
 
 def reset(request: web.BaseRequest) -> web.Response:
-    """Break the connection with a TCP reset. The response that it gives can no longer be sent."""
+    """Break the connection with a TCP reset. The response that it returns can no longer be sent."""
     transport = request.transport
     if transport is not None:
         linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -150,8 +150,10 @@ def reset(request: web.BaseRequest) -> web.Response:
     return web.Response()
 
 
-def within(request: web.BaseRequest, response: web.Response) -> web.Response:
-    """Send the first part of an answer and close. The response that it gives can no longer be sent."""
+def cut_short(request: web.BaseRequest, fault: Fault | None, response: web.Response) -> web.Response:
+    """Return the response; under a fault that resets in the middle send its first part only, and close."""
+    if fault is None or fault.reset is not Reset.MIDDLE:
+        return response
     transport: Transport | None = request.transport
     if transport is not None:
         body = bytes(response.body) if isinstance(response.body, bytes) else b""

@@ -28,11 +28,9 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Merchant
 from tcb_ops.settings import NOT_STARTED, Settings
 from tcb_ops.signals import end_signals
-from tcb_ops.simulator.accounts import Component, EnvStatus, SimulatedAccount, SimulatedEnvironment
-from tcb_ops.simulator.authorizations import Authorizations
-from tcb_ops.simulator.cos import Store
-from tcb_ops.simulator.faults import Faults
-from tcb_ops.simulator.interfaces import Interfaces
+from tcb_ops.simulator.accounts import Accounts
+from tcb_ops.simulator.cos import CosStore
+from tcb_ops.simulator.faults import Component, EnvStatus, Faults, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.simulator.platform import Platform
 from tcb_ops.simulator.state import Call, SimulatorState, StoredObject
 from tcb_ops.simulator.tokens import Tokens
@@ -77,10 +75,10 @@ class Simulator:
     ) -> None:
         self.port = port
         """0 for any free port, until it listens."""
-        self._books = SimulatorState(faults, record=record)
+        self._state = SimulatorState(faults, record=record)
         self._tokens = Tokens(tokens)
         self._clock = clock
-        self._known = Authorizations(
+        self._accounts = Accounts(
             merchants,
             self._tokens,
             clock,
@@ -88,9 +86,8 @@ class Simulator:
             (*faults.accounts, *accounts),
             (*faults.environments, *environments),
         )
-        self._platform = Platform(self._books, self._known, link_lifetime, raw_urls=raw_urls)
-        self._store = Store(self._books, merchants, clock, store)
-        self._interfaces = Interfaces(self._books, self._known, self._store)
+        self._store = CosStore(self._state, merchants, clock, store)
+        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
         self._store_directory = store
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,17 +109,17 @@ class Simulator:
         `component_links` (link calls for the platform's own environments), `fetched` (downloads). Of every other
         interface `STEP`, `STEP:APPID` and `STEP:ERRCODE`, such as `authorizer_token`.
         """
-        return self._books.stats | Counter(objects=len(self._books.objects))
+        return self._state.stats | Counter(objects=len(self._state.objects))
 
     @property
     def objects(self) -> dict[tuple[str, str], StoredObject]:
         """What the store holds by now: (bucket, key) → size, md5, times received."""
-        return dict(self._books.objects)
+        return dict(self._state.objects)
 
     @property
     def calls(self) -> list[Call]:
         """The calls in order of arrival, with `record=True`."""
-        return list(self._books.calls)
+        return list(self._state.calls)
 
     def rotate(self, appid: str) -> str:
         """Give an appid a new token; the old one is refused with 40001."""
@@ -134,31 +131,31 @@ class Simulator:
 
     def revoke(self, appid: str) -> None:
         """Let a merchant revoke its authorization: 61003, and no longer listed."""
-        self._known.set_revoked(appid, revoked=True)
+        self._accounts.set_revoked(appid, revoked=True)
 
     def authorize(self, appid: str) -> None:
-        """Let a merchant authorize the platform anew: it has a new refresh token, which only the list tells."""
-        self._known.set_revoked(appid, revoked=False)
+        """Let a merchant authorize the platform again: it has a new refresh token, which only the list tells."""
+        self._accounts.set_revoked(appid, revoked=False)
 
     def refresh_token(self, appid: str) -> str:
-        """Give a merchant's current refresh token."""
-        return self._known.refresh_token(appid)
+        """Return a merchant's current refresh token."""
+        return self._accounts.refresh_token(appid)
 
     def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
         """Void a merchant's refresh tokens (61023); only the list has the new one, or with `listed=False` nobody."""
-        self._known.drop_refresh_token(appid, listed=listed)
+        self._accounts.drop_refresh_token(appid, listed=listed)
 
     def new_ticket(self) -> str:
-        """Push a component_verify_ticket and give it; the ones before are refused with 61005."""
-        return self._known.new_ticket()
+        """Push a component_verify_ticket and return it; the ones before are refused with 61005."""
+        return self._accounts.new_ticket()
 
     def refuse_ip(self, refused: bool = True) -> None:
         """Answer every call to the platform with 61004, or no longer."""
-        self._known.ip_refused = refused
+        self._accounts.ip_refused = refused
 
     def set_status(self, env: str, status: EnvStatus) -> None:
-        """Let an environment be halted, or be well again."""
-        self._known.set_status(env, status)
+        """Change an environment's status."""
+        self._accounts.set_status(env, status)
 
     def __enter__(self) -> Self:
         if not 0 <= self.port <= 65535:
@@ -202,7 +199,7 @@ class Simulator:
             site = web.TCPSite(runner, HOST, self.port, backlog=1024)
             await site.start()
             self.port = runner.addresses[0][1]
-            self._platform.base = self._interfaces.base = self.base
+            self._platform.base = self.base
             self._listens.set()
             await self._stop.wait()
             # asyncio trips over a connection that is accepted in the turn in which it stops to listen.
@@ -215,12 +212,8 @@ class Simulator:
             await _settled(server)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self._interfaces.has(request.raw_path.partition("?")[0]):
-            response = await self._interfaces.answer(request)
-        elif request.raw_path.startswith(_PLATFORM_ROUTES):
-            response = await self._platform.answer(request)
-        else:
-            response = await self._store.answer(request)
+        answers = self._platform if request.raw_path.startswith(_PLATFORM_ROUTES) else self._store
+        response = await answers.answer(request)
         response.headers["Date"] = _date(int(self._clock()))
         return response
 

@@ -1,4 +1,4 @@
-"""What a simulator knows while it runs: its counters, its objects, its fault plan, and the calls if it is asked to."""
+"""What a simulator keeps while it runs: counters, objects, the place in the fault plan, and on request the calls."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SimulatorState:
         self._ids = 0
 
     def fault(self, step: FaultStep, env: str, appid: str, path: str) -> Fault | None:
-        """Note a call and give the fault to play."""
+        """Count a call and return the fault to play."""
         if not self._faults.entries:
             return None
         plan = self._plans.get((env, appid))
@@ -69,7 +69,7 @@ class SimulatorState:
             self.stats[f"{step}:{appid}"] += 1
 
     def arrived(self, step: FaultStep, env: str, path: str) -> int:
-        """Note a call in the order of arrival; give its place, for `answered`."""
+        """Note a call in the order of arrival; return its place, for `answered`."""
         self.stats[f"{step}_calls"] += 1
         if not self._record:
             return -1
@@ -93,6 +93,6 @@ class SimulatorState:
         self.stats["stored"] += 1
 
     def new_id(self, now: float) -> str:
-        """Give the next rid: three words of eight hex digits."""
+        """Return the next rid: three words of eight hex digits."""
         self._ids += 1
         return f"{int(now) & 0xFFFFFFFF:08x}-{self._ids * 2654435761 & 0xFFFFFFFF:08x}-{self._ids & 0xFFFFFFFF:08x}"

@@ -1,15 +1,31 @@
-"""The access tokens that the simulated platform accepts, and what it says to the others."""
+"""The access tokens that the simulated platform accepts."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class _AccessToken:
+    """Times are Unix seconds."""
+
+    appid: str
+    expires: float = NEVER
+    """From then on it is refused with 42001."""
+    replaced: float = NEVER
+    """From then on it is refused with 40001, because a newer one was issued."""
+    issued: bool = False
+    """Given by `issue`: no file takes it away."""
 
 
 class Tokens:
@@ -21,34 +37,27 @@ class Tokens:
     def __init__(self, source: Mapping[str, str] | Path) -> None:
         self._file = source if isinstance(source, Path) else None
         self._seen = (0, 0)
-        self._rotations = 0
-        self._appids: dict[str, str] = {}
-        self._ends: dict[str, float] = {}
-        """Unix seconds, of the tokens that end."""
-        self._issued: dict[str, str] = {}
-        """Token → appid, of those that `issue` gave: no file takes them away."""
-        self._overlaps: dict[str, float] = {}
-        """Unix seconds until which the token before the newest works."""
+        self._made = 0
+        self._tokens: dict[str, _AccessToken] = {}
         if isinstance(source, Path):
             self._read(source)
         else:
-            self._appids = {token: appid for appid, token in source.items()}
+            self._tokens = {token: _AccessToken(appid) for appid, token in source.items()}
 
     def owner(self, token: str, now: float) -> str | int:
-        """Give the appid whose token this is, or the errcode that refuses it."""
+        """Return the appid whose token this is, or the errcode that refuses it."""
         if self._file is not None:
             self._read_if_changed(self._file)
-        appid = self._appids.get(token)
-        if appid is None or now >= self._overlaps.get(token, float("inf")):
+        known = self._tokens.get(token)
+        if known is None or now >= known.replaced:
             return 40001
-        end = self._ends.get(token)
-        return appid if end is None or now < end else 42001
+        return 42001 if now >= known.expires else known.appid
 
     def rotate(self, appid: str) -> str:
-        """Give the appid a new token; the old one is refused with 40001 from now on."""
+        """Give the appid a new token; the old ones are refused with 40001 from now on."""
         token = self._new(appid)
-        self._appids = {old: owner for old, owner in self._appids.items() if owner != appid} | {token: appid}
-        self._issued = {old: owner for old, owner in self._issued.items() if owner != appid}
+        kept = {old: known for old, known in self._tokens.items() if known.appid != appid}
+        self._tokens = kept | {token: _AccessToken(appid)}
         return token
 
     def issue(self, appid: str, now: float, lifetime: float, overlap: float) -> str:
@@ -57,26 +66,24 @@ class Tokens:
         Of its older ones those that were the newest work for `overlap` seconds more, the others are 40001 at once.
         """
         token = self._new(appid)
-        theirs = [old for old, owner in list(self._appids.items()) if owner == appid]
-        gone = {old for old in theirs if old in self._overlaps}
-        self._overlaps |= {old: now + overlap for old in theirs if old not in gone}
-        for old in gone:
-            self._overlaps.pop(old, None)
-            self._ends.pop(old, None)
-            self._issued.pop(old, None)
-        self._ends[token] = now + lifetime
-        self._issued[token] = appid
-        self._appids = {old: owner for old, owner in self._appids.items() if old not in gone} | {token: appid}
+        kept = {}
+        for old, known in list(self._tokens.items()):
+            if known.appid != appid or known.replaced == NEVER:
+                kept[old] = known
+            if known.appid == appid:
+                known.replaced = min(known.replaced, now + overlap)
+        self._tokens = kept | {token: _AccessToken(appid, now + lifetime, issued=True)}
         return token
 
     def expire(self, appid: str) -> None:
         """Let the appid's token run out: it is refused with 42001 from now on."""
-        self._ends |= {token: float("-inf") for token, owner in self._appids.items() if owner == appid}
+        for known in list(self._tokens.values()):
+            if known.appid == appid:
+                known.expires = -NEVER
 
     def _new(self, appid: str) -> str:
-        self._rotations += 1
-        mark = hashlib.sha256(f"{appid}/{self._rotations}".encode()).hexdigest()
-        return f"{self._rotations}_{mark}"
+        self._made += 1
+        return f"{self._made}_{hashlib.sha256(f'{appid}/{self._made}'.encode()).hexdigest()}"
 
     def _read_if_changed(self, file: Path) -> None:
         try:
@@ -91,52 +98,52 @@ class Tokens:
             stat = file.stat()
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
-            why = error.strerror or "cannot be read"
+            why = error.strerror or type(error).__name__
             raise _bad(file, f"cannot be read ({why})", f"无法读取（{why}）") from None
         except UnicodeDecodeError:
             raise _bad(file, "is not UTF-8", "不是 UTF-8 编码") from None
-        appids: dict[str, str] = {}
-        ends: dict[str, float] = {}
-        for line, cells in _records(file, lines):
-            appid, token = (cells.get("appid") or "").strip(), (cells.get("access_token") or "").strip()
-            if not appid or not token:
+        found = _parse(file, lines)
+        for token, known in self._tokens.items():
+            if known.issued:
+                found[token] = known
+            elif token in found:
+                found[token].replaced = known.replaced
+        self._tokens = found
+        self._seen = (stat.st_mtime_ns, stat.st_size)
+
+
+def _parse(file: Path, lines: list[str]) -> dict[str, _AccessToken]:
+    reader = csv.DictReader(lines, strict=True)
+    found: dict[str, _AccessToken] = {}
+    line = 0
+    try:
+        for row in reader:
+            line = reader.line_num
+            cells = {name: (row.get(name) or "").strip() for name in ("appid", "access_token", "expires_at")}
+            if not cells["appid"] or not cells["access_token"]:
                 raise _bad(
                     file,
                     f"line {line}: appid or access_token is missing",
                     f"第 {line} 行：缺少 appid 或 access_token",
                 )
-            appids[token] = appid
-            end = (cells.get("expires_at") or "").strip()
-            if end:
-                ends[token] = _seconds(file, line, end)
-        if not appids:
-            raise _bad(file, "holds no token", "没有任何 token")
-        ends |= {token: end for token, end in self._ends.items() if token in self._issued}
-        self._appids, self._ends = appids | self._issued, ends
-        self._seen = (stat.st_mtime_ns, stat.st_size)
-
-
-def _records(file: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """(line, cells) of every line below the header."""
-    reader = csv.DictReader(lines, strict=True)
-    line = 0
-    try:
-        for cells in reader:
-            line = reader.line_num
-            yield line, cells
+            expires = _seconds(file, line, cells["expires_at"]) if cells["expires_at"] else NEVER
+            found[cells["access_token"]] = _AccessToken(cells["appid"], expires)
     except csv.Error:
         raise _bad(
             file,
             f"line {line + 1}: is no CSV (a quotation mark that is not closed?)",
             f"第 {line + 1} 行：不是 CSV（可能有未闭合的引号）",
         ) from None
+    if not found:
+        raise _bad(file, "holds no token", "没有任何 token")
+    return found
 
 
 def _seconds(file: Path, line: int, text: str) -> float:
     try:
-        return (
-            float(text) if text.replace(".", "", 1).isdecimal() else datetime.fromisoformat(text).timestamp()
-        )
+        if text.replace(".", "", 1).isdecimal():
+            return float(text)
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise _bad(
             file,
@@ -147,8 +154,9 @@ def _seconds(file: Path, line: int, text: str) -> float:
 
 def _bad(file: Path, en: str, zh: str) -> SettingsError:
     return SettingsError(
+        Text(f"token file {file}: {en}.", f"token 文件 {file}：{zh}。"),
         Text(
-            f"token file {file}: {en}. It is a CSV with the columns appid,access_token[,expires_at].",
-            f"token 文件 {file}：{zh}。它应是包含 appid,access_token[,expires_at] 列的 CSV。",
-        )
+            "It is a CSV with the columns appid,access_token[,expires_at].",
+            "它应是包含 appid,access_token[,expires_at] 列的 CSV。",
+        ),
     )

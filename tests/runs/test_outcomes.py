@@ -17,7 +17,7 @@ import tcb_ops as tcb
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.simulator import Etag, Fault, FaultStep, Reset
-from tcb_ops.simulator.links import bucket_of
+from tcb_ops.simulator.signing import bucket_of
 from tcb_ops.wechat.tokens import Token
 
 if TYPE_CHECKING:

@@ -270,6 +270,6 @@ def test_nothing_is_kept_per_call_unless_asked(start):
     talk = start(faults=faults)
     for number in range(50):
         talk.ask(f"a/{number}.png")
-    books = talk.sim._books
-    assert (talk.sim.calls, books._counts) == ([], {})
-    assert len(books.stats) == 2
+    state = talk.sim._state
+    assert (talk.sim.calls, state._counts) == ([], {})
+    assert len(state.stats) == 2

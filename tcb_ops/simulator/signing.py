@@ -1,4 +1,4 @@
-"""COS's sha1 request signature: pure functions from a request to its signature.
+"""COS's sha1 request signature, and the links that carry it: pure functions.
 
 Source: cloud.tencent.com/document/product/436/7778. The upload links of the WeChat cloud carry this signature whole
 in one form field, `Signature`, with method `post`, the decoded path of the link's URL, and empty lists.
@@ -17,7 +17,7 @@ from functools import lru_cache
 from urllib.parse import parse_qs, quote
 
 from tcb_ops.simulator.form import Form
-from tcb_ops.simulator.responses import Refusal
+from tcb_ops.simulator.responses import CosRefusal
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -43,7 +43,7 @@ def authorization(
     params: Pairs = (),
     headers: Pairs = (),
 ) -> str:
-    """Give the whole `q-sign-algorithm=sha1&…` string. `path` is decoded and begins with `/`."""
+    """Return the whole `q-sign-algorithm=sha1&…` string. `path` is decoded and begins with `/`."""
     signed = signature(secret_key, key_time, http_string(method, path, params, headers))
     header_list = ";".join(name for name, _ in _listed(headers))
     param_list = ";".join(name for name, _ in _listed(params))
@@ -54,25 +54,25 @@ def authorization(
 
 
 def signature(secret_key: str, key_time: str, http: str) -> str:
-    """Give the 40 hex digits of q-signature for an HttpString."""
+    """Return the 40 hex digits of q-signature for an HttpString."""
     return _hmac_sha1(sign_key(secret_key, key_time), string_to_sign(key_time, http))
 
 
 @lru_cache(maxsize=64)
 def sign_key(secret_key: str, key_time: str) -> str:
-    """Give SignKey: the same for every link of one second, hence the cache."""
+    """Return SignKey: the same for every link of one second, hence the cache."""
     return _hmac_sha1(secret_key, key_time)
 
 
 def http_string(
     method: str, path: str, params: Iterable[tuple[str, str]] = (), headers: Iterable[tuple[str, str]] = ()
 ) -> str:
-    """Give HttpString: what of the request is signed."""
+    """Return HttpString: what of the request is signed."""
     return f"{method.lower()}\n{path}\n{_joined(params)}\n{_joined(headers)}\n"
 
 
 def string_to_sign(key_time: str, http: str) -> str:
-    """Give StringToSign, as COS also shows it in a SignatureDoesNotMatch answer."""
+    """Return StringToSign, as COS also shows it in a SignatureDoesNotMatch answer."""
     return f"sha1\n{key_time}\n{hashlib.sha1(http.encode()).hexdigest()}\n"  # noqa: S324  COS's own algorithm
 
 
@@ -117,12 +117,12 @@ _NOT_IN_A_TARGET = re.compile(r"[\x00-\x20%?#\x7f-\U0010ffff]+")
 
 
 def bucket_of(env: str) -> str:
-    """Give an environment's bucket: the hex of the id's first two characters, the id, the Tencent appid."""
+    """Return an environment's bucket: the hex of the id's first two characters, the id, the Tencent appid."""
     return f"{env[:2].encode().hex()}-{env}-{_TENCENT_APPID}"
 
 
 def link_url(base: str, bucket: str, path: str, *, raw: bool) -> str:
-    """Give the path-style URL; `raw` leaves unencoded what HTTP lets stand in a request target."""
+    """Return the path-style URL; `raw` leaves unencoded what HTTP lets stand in a request target."""
     if raw:
         return f"{base}/{bucket}/{_NOT_IN_A_TARGET.sub(lambda found: quote(found[0], safe=''), path)}"
     return f"{base}/{bucket}/{quote(path, safe='/-_.~')}"
@@ -131,7 +131,7 @@ def link_url(base: str, bucket: str, path: str, *, raw: bool) -> str:
 def issue(
     url: str, env: str, bucket: str, path: str, appid: str, start: int, lifetime: int
 ) -> dict[str, str | int]:
-    """Give the answer of getUploadTcbFileLink. `start` is Unix seconds, `lifetime` seconds."""
+    """Return the answer of getUploadTcbFileLink. `start` is Unix seconds, `lifetime` seconds."""
     key_time = f"{start};{start + lifetime}"
     return {
         "errcode": 0,
@@ -145,24 +145,24 @@ def issue(
 
 
 def download_url(base: str, bucket: str, path: str, end: int) -> str:
-    """Give the URL that a file can be fetched from until `end`, Unix seconds."""
+    """Return the URL that a file can be fetched from until `end`, Unix seconds."""
     query = f"sign={_download_sign(bucket, path, end)}&t={end}"
     return f"{link_url(base, bucket, path, raw=False)}?{query}"
 
 
-def check_download(bucket: str, path: str, query: str, now: float) -> Refusal | None:
+def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal | None:
     """Check the query of a download URL; a wrong or late one is 403 AccessDenied."""
     fields = {name: values[0] for name, values in parse_qs(query).items()}
     sign, end = fields.get("sign", ""), fields.get("t", "")
     if not end.isascii() or not end.isdecimal() or len(end) > 12:
-        return Refusal(403, "AccessDenied", "Access Denied.")
+        return CosRefusal(403, "AccessDenied", "Access Denied.")
     if not _same(sign, _download_sign(bucket, path, int(end))):
-        return Refusal(403, "AccessDenied", "Access Denied.")
-    return Refusal(403, "AccessDenied", "Request has expired") if now >= int(end) else None
+        return CosRefusal(403, "AccessDenied", "Access Denied.")
+    return CosRefusal(403, "AccessDenied", "Request has expired") if now >= int(end) else None
 
 
-def check_form(form: Form, bucket: str, path: str, now: float) -> Refusal | str:
-    """Check a whole form against the link it claims to use; give the link's appid, or the first refusal.
+def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | str:
+    """Check a whole form against the link it claims to use; return the link's appid, or the first refusal.
 
     `path` is the decoded path of the URL that was posted to, below the bucket; `now` Unix seconds.
 
@@ -187,48 +187,50 @@ def check_form(form: Form, bucket: str, path: str, now: float) -> Refusal | str:
     if malformed:
         return malformed
     fields = form.fields
-    denied = Refusal(403, "AccessDenied", "Access Denied.")
+    denied = CosRefusal(403, "AccessDenied", "Access Denied.")
     if "signature" not in fields:
         return denied
     signed = read_authorization(fields["signature"])
     if signed is None or signed.secret_id != _SECRET_ID:
-        return Refusal(
+        return CosRefusal(
             403, "InvalidAccessKeyId", "The Access Key Id you provided does not exist in our records."
         )
     http = http_string("post", f"/{bucket}/{path}")
     if not _same(signed.signature, signature(_SECRET_KEY, signed.key_time, http)):
         shown = (("StringToSign", string_to_sign(signed.key_time, http)), ("FormatString", http))
-        return Refusal(403, "SignatureDoesNotMatch", "The Signature you specified is invalid.", shown)
+        return CosRefusal(403, "SignatureDoesNotMatch", "The Signature you specified is invalid.", shown)
     if now >= signed.end:
         server_time = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Refusal(403, "AccessDenied", "Request has expired", (("ServerTime", server_time),))
+        return CosRefusal(403, "AccessDenied", "Request has expired", (("ServerTime", server_time),))
     token = fields.get("x-cos-security-token", "")
     if not token:
-        return Refusal(403, "InvalidAccessKeyId", "The temporary key comes without its token.")
+        return CosRefusal(403, "InvalidAccessKeyId", "The temporary key comes without its token.")
     appid = token.partition(".")[2]
     if not _same(token, _token(bucket, path, signed.key_time, appid)) or fields["key"] != path:
         return denied
     if not _same(fields.get("x-cos-meta-fileid", ""), _cos_file_id(bucket, path)):
-        return Refusal(400, "InvalidArgument", "x-cos-meta-fileid is not the one issued with the link.")
+        return CosRefusal(400, "InvalidArgument", "x-cos-meta-fileid is not the one issued with the link.")
     return appid
 
 
-def _shape(form: Form) -> Refusal | None:
+def _shape(form: Form) -> CosRefusal | None:
     """Refuse a form that could not be of any link."""
     if form.broken or not form.complete:
-        return Refusal(
+        return CosRefusal(
             400, "MalformedPOSTRequest", f"The body is not a whole form: {form.broken or 'cut off'}."
         )
     if form.files != 1:
-        return Refusal(
+        return CosRefusal(
             400, "IncorrectNumberOfFilesInPostRequest", f"One file is expected, {form.files} came."
         )
     if form.field_after_file:
-        return Refusal(400, "MalformedPOSTRequest", "The file must be the last field of the form.")
+        return CosRefusal(400, "MalformedPOSTRequest", "The file must be the last field of the form.")
     if form.size > MAX_OBJECT:
-        return Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
+        return CosRefusal(
+            400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size."
+        )
     if not form.fields.get("key"):
-        return Refusal(400, "MalformedPOSTRequest", "The form has no key.")
+        return CosRefusal(400, "MalformedPOSTRequest", "The form has no key.")
     return None
 
 
