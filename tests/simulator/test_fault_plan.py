@@ -107,6 +107,32 @@ def test_a_wrong_entry_names_the_file_and_its_number_in_both_languages(tmp_path,
 
 
 @pytest.mark.parametrize(
+    ("text", "en", "zh"),
+    [
+        ('env = "a"\nerrcod = 1', "(did you mean “errcode”?)", "（是否想写“errcode”？）"),
+        ('env = "a"\nstep = "stroe"\ndelay = 1', "(did you mean “store”?)", "（是否想写“store”？）"),
+        ('env = "a"\ncalls = 1\ndelay = 1', "(did you mean “call”?)", "（是否想写“call”？）"),
+    ],
+)
+def test_a_mistyped_name_or_word_is_told_the_nearest_one(tmp_path, text, en, zh):
+    with pytest.raises(SettingsError) as caught:
+        load_faults(plan(tmp_path, f"[[fault]]\n{text}\n"))
+    assert (en in caught.value.text.en, zh in caught.value.text.zh) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["env", "step", "call", "errcode", "status", "reset", "body", "lifetime", "delay"]
+)
+def test_a_value_of_the_wrong_kind_is_answered_in_our_own_words(tmp_path, name):
+    file = plan(tmp_path, f"[[fault]]\nappid = 'a'\n{name} = [[]]\n")
+    with pytest.raises(SettingsError) as caught:
+        load_faults(file)
+    assert caught.value.text.en.startswith(f"{file}: fault 1: {name} ")
+    assert caught.value.text.zh.startswith(f"{file}：第 1 条故障：{name} ")
+    assert not any(word in caught.value.text.en for word in ("pydantic", "Input", "valid "))
+
+
+@pytest.mark.parametrize(
     "text",
     ["[[fault]\n", "[fault]\nenv = 'a'\n", "[[faults]]\nenv = 'a'\n", "fault = 1\n", "fault = [1]\n"],
     ids=["not TOML", "a table", "other name", "a number", "numbers"],

@@ -76,12 +76,7 @@ def test_what_was_issued_is_not_kept_for_ever():
     tokens = Tokens({})
     for now in range(100):
         tokens.issue("wx1", now=now, lifetime=7200, overlap=300)
-    assert [len(kept) for kept in (tokens._appids, tokens._ends, tokens._issued, tokens._overlaps)] == [
-        2,
-        2,
-        2,
-        1,
-    ]
+    assert len(tokens._tokens) == 2
 
 
 @pytest.mark.parametrize("end", ["1500", "1970-01-01T00:25:00+00:00"], ids=["seconds", "ISO"])
