@@ -14,7 +14,7 @@ from tcb_ops.cell_text import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text
 from tcb_ops.lists.resolve import MerchantResolver, Unresolved
 from tcb_ops.model import Problem, Row
-from tcb_ops.xlsx.values import Kind, NonTextCell, not_computed, odd_problem
+from tcb_ops.xlsx.values import Kind, NonTextCell, non_text_problem, not_computed
 
 MAX_PATH_BYTES = 850
 """Both pages limit "the encoded length". Taken as UTF-8: the object overview defines a key as UTF-8 text in the same
@@ -248,7 +248,7 @@ class RowCheck:
             return ""
         cell = cells[at]
         if isinstance(cell, NonTextCell) and (ours in _TEXT_ONLY or cell.kind not in _HARMLESS):
-            odd[ours] = Problem(line, self._said[ours], *odd_problem(cell), shown(cell))
+            odd[ours] = Problem(line, self._said[ours], *non_text_problem(cell), shown(cell))
         value = cell.strip(EDGE)
         if value != cell:
             self._note("trimmed", line, self._said[ours])

@@ -26,9 +26,8 @@ from tcb_ops.errors import BrokenTableError
 from tcb_ops.i18n import Text
 from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Table, under_header
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.xlsx.sheet import Merge, SheetRow, Survey, letters, survey
 from tcb_ops.xlsx.values import Kind, NonTextCell
-from tcb_ops.xlsx.workbook import Sheet, open_book
+from tcb_ops.xlsx.workbook import Area, Sheet, SheetRow, Survey, letters, open_book
 
 Rows: TypeAlias = Literal["all", "visible"]
 
@@ -57,7 +56,7 @@ def read_workbook(
     layout = Text(f"XLSX, sheet '{shown(chosen.name)}'", f"XLSX，工作表“{shown(chosen.name)}”")
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
     table = under_header(records, rate, header_line, layout=layout)
-    seen = survey(book.package, chosen.part, table.header_line)
+    seen = book.survey(chosen, table.header_line)
     if seen.hidden_rows and rows is None:
         raise BrokenTableError(_which_rows(seen))
     merged = {merge.top: f" ({merge})" for merge in reversed(seen.merges)}
@@ -100,9 +99,9 @@ def _choose(heads: Mapping[Sheet, _Head], wanted: str) -> Sheet:
             raise BrokenTableError(_which_sheet(fitting, holding))
 
 
-def _with_merges(rows: Iterator[Record], merges: Sequence[Merge], width: int) -> Iterator[Record]:
+def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> Iterator[Record]:
     """The rows, what a merged cell covers marked in them. Both come by line, so each merge is looked at in its rows only."""
-    at, active = 0, list[Merge]()
+    at, active = 0, list[Area]()
     for line, cells in rows:
         while at < len(merges) and merges[at].top <= line:
             active.append(merges[at])

@@ -9,6 +9,7 @@ import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from tcb_ops.cell_text import fold, shown, trim
@@ -21,9 +22,9 @@ from tcb_ops.reports.source_workbook import ListSheet, find_list, open_original,
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
-from tcb_ops.xlsx.sheet import LAST_COLUMN, LAST_ROW, survey
-from tcb_ops.xlsx.split import put_apart
+from tcb_ops.xlsx.split import write_split
 from tcb_ops.xlsx.values import NonTextCell
+from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW
 
 COLUMNS = (
     Text("result", "结果"),
@@ -78,11 +79,11 @@ def write_apart(
         with readable(original), _new(dest) as part:
             found = find_list(book, ledger, run)
             beside = _beside(found, lang, simulated=is_simulated(run.target))
-            values, group_of = _groups(found, _column(found, column))
-            names = _file_names(original.stem, values, lang)
+            names, group_of = _groups(found, _column(found, column))
             part.mkdir()
-            files = [part / name for name in names]
-            put_apart(found.book, found.sheet, beside, _texts(ledger, run, lang), group_of, files)
+            files = [part / name for name in _file_names(original.stem, names, lang)]
+            values = partial(_texts, ledger, run, lang)
+            write_split(found.book, found.sheet, beside, values, group_of, files)
     return dest
 
 
@@ -149,7 +150,7 @@ def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
     """The values of a column by their first row, and for every line of the sheet its value's number; -1 for none."""
     group_of = array("h", [-1]) * (LAST_ROW + 1)
     numbers: dict[str, int] = {}
-    seen = survey(found.book.package, found.sheet.part, found.header_line)
+    seen = found.book.survey(found.sheet, found.header_line)
     merges = [merge for merge in seen.merges if merge.left <= column <= merge.right]
     at, above = 0, ""
     for row in found.book.rows(found.sheet):

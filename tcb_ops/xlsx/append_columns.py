@@ -1,6 +1,6 @@
-"""A part of a workbook written anew: byte for byte as it was, but for the places that are changed.
+"""Append columns to a sheet in a copy of its workbook; everything else in it stays byte for byte as it was.
 
-What nobody here understands (charts, validations, a later Excel's inventions) stays exactly as it stands.
+So what this module does not know (charts, validations, features of later versions of Excel) is kept.
 """
 
 from __future__ import annotations
@@ -12,29 +12,28 @@ from typing import BinaryIO
 from xml.sax.saxutils import escape, quoteattr
 
 from tcb_ops.xlsx.package import Change, Package, local, new_parser
-from tcb_ops.xlsx.sheet import LAST_COLUMN, area_of, column_of, letters, survey
-from tcb_ops.xlsx.workbook import Book, Sheet
+from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, Sheet, area_of, column_of, letters
 
 _TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 _MOST_HELD = 16 << 20
-"""Bytes of what is left out, or of a tag. The longest is what says how wide the columns are: 16,384 short tags."""
+"""Bytes held at once, of a tag or of what is removed. The longest is the list of columns: 16,384 short tags."""
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
 
 
-class Rewriting:
-    """Handlers that copy a part through. A subclass looks at elements in `start` and `end`, and changes what it means to."""
+class PartPatcher:
+    """Parser handlers that copy a part; a subclass looks at elements in `start` and `end`, and makes its changes there."""
 
     def __init__(self) -> None:
         self._parser = new_parser(self.start, self.end)
         self._parser.XmlDeclHandler = _only_utf8
         self._held = bytearray()
         self._at = 0
-        """Where in the part the held bytes begin."""
+        """The offset in the part at which the held bytes begin."""
         self._edits: list[tuple[int, int, bytes]] = []
-        """(from, to, what stands there instead), by place."""
+        """(from, to, replacement), by offset."""
         self._cut: int | None = None
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
@@ -45,8 +44,8 @@ class Rewriting:
         """An element ends."""
         raise NotImplementedError
 
-    def passing(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Give the part's pieces on, changed. ValueError where it is not in UTF-8."""
+    def patch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the part's chunks, changed. Raises ValueError where it is not in UTF-8."""
         for chunk in chunks:
             self._held += chunk
             if len(self._held) > _MOST_HELD:
@@ -59,46 +58,46 @@ class Rewriting:
     # --- for handlers -------------------------------------------------------------------------------------------
 
     def tag(self) -> bytes:
-        """The tag that the handler is called for, as it stands."""
+        """The tag that the handler is called for, byte for byte."""
         found = _TAG.match(self._held, self._parser.CurrentByteIndex - self._at)
         if found is None:
             raise ValueError
         return found[0]
 
     def change_tag(self, tag: bytes) -> None:
-        """Have another tag stand there."""
-        place = self._parser.CurrentByteIndex
-        self._edits.append((place, place + len(self.tag()), tag))
+        """Replace the tag."""
+        at = self._parser.CurrentByteIndex
+        self._edits.append((at, at + len(self.tag()), tag))
 
     def insert(self, text: str) -> None:
-        """Have something stand before the tag."""
-        place = self._parser.CurrentByteIndex
-        self._edits.append((place, place, text.encode()))
+        """Insert text before the tag."""
+        at = self._parser.CurrentByteIndex
+        self._edits.append((at, at, text.encode()))
 
     def cut_from_here(self) -> None:
-        """Leave out what stands from this tag on."""
+        """Remove everything from this tag on."""
         self._cut = self._parser.CurrentByteIndex
 
     def cut_so_far(self) -> str:
-        """What is being left out, up to this end of an element and with it."""
+        """What is removed so far, this end of an element included."""
         begin = (self._cut or 0) - self._at
         return self._held[begin : self._element_end() - self._at].decode()
 
     def cut_to_here(self, instead: str = "") -> None:
-        """Leave out what stands up to this end of an element, which is left out too."""
+        """Stop removing behind this end of an element."""
         if self._cut is not None:
             self._edits.append((self._cut, self._element_end(), instead.encode()))
             self._cut = None
 
     def _element_end(self) -> int:
-        place = self._parser.CurrentByteIndex
-        # Of <c/> expat says where it ends, of </c> where it begins.
-        return place + len(self.tag()) if self._held.startswith(b"</", place - self._at) else place
+        at = self._parser.CurrentByteIndex
+        # expat reports where <c/> ends, but where </c> begins.
+        return at + len(self.tag()) if self._held.startswith(b"</", at - self._at) else at
 
     # --- the bytes ----------------------------------------------------------------------------------------------
 
     def _ready(self, until: int) -> bytes:
-        """What is decided of the held bytes; the rest is held on."""
+        """Take the held bytes that no later change can reach."""
         if self._cut is not None:
             until = min(until, self._cut)
         out = bytearray()
@@ -120,7 +119,7 @@ class Rewriting:
 
 
 def replaced(tag: bytes, attribute: str, value: str) -> bytes:
-    """A tag with another value of an attribute that it has; unchanged where it has none."""
+    """Return a tag with another value of an attribute; unchanged where it has none of this name."""
     found = re.search(rb"(?<=\s)" + attribute.encode() + rb"\s*=\s*(\"[^\"]*\"|'[^']*')", tag)
     if found is None:
         return tag
@@ -128,7 +127,7 @@ def replaced(tag: bytes, attribute: str, value: str) -> bytes:
 
 
 def as_text(text: str) -> str:
-    """A text as it stands between tags of a workbook: what XML cannot hold is written as _x0001_ (ECMA-376 22.9.2.19)."""
+    """Escape a text for a workbook's XML: what XML cannot hold becomes _x0001_ (ECMA-376 22.9.2.19)."""
     if not text.isascii():
         text = _NOT_XML.sub("\ufffd", text)
     text = _ESCAPED.sub("_x005F_", text)
@@ -141,13 +140,13 @@ def _only_utf8(_version: str, encoding: str | None, _standalone: int) -> None:
 
 
 _ANCHOR = re.compile(rb"<(?:[\w.-]+:)?col>\s*(\d{1,5})\s*</")
-"""Where a drawing is fastened, counted from 0 (ECMA-376 part 1, 20.5.2.5)."""
+"""The column of a drawing's anchor, counted from 0 (ECMA-376 part 1, 20.5.2.5)."""
 _FILTER = "_xlnm._FilterDatabase"
 
 
 @dataclass(frozen=True, slots=True)
 class AppendColumns:
-    """The columns to write."""
+    """The columns to append."""
 
     header_line: int
     first: int
@@ -156,70 +155,69 @@ class AppendColumns:
     widths: tuple[int, ...]
     """In characters."""
     like: int
-    """The column whose looks the new ones take over, row by row."""
+    """The column whose cell styles the new ones take over, row by row."""
 
     @property
     def last(self) -> int:
-        """The last of them."""
+        """The last of the columns."""
         return self.first + len(self.headers) - 1
 
 
 def first_free(book: Book, sheet: Sheet, used: int) -> int:
-    """The first column right of everything in a sheet whose cells reach to column `used`: merged cells, tables, charts.
+    """Return the first column right of everything in a sheet: its cells, which end at column `used`, merges, tables, charts.
 
-    Never beyond LAST_COLUMN + 1.
+    At most LAST_COLUMN + 1.
     """
-    ends = [used, *(merge.right for merge in survey(book.package, sheet.part, 0).merges)]
+    ends = [used, *(merge.right for merge in book.survey(sheet, 0).merges)]
     for kind, part in book.package.related(sheet.part).values():
         if kind == "table":
             for name, attributes in book.package.elements(part):
                 if name == "table":
                     ends.append(area_of(attributes["ref"]).right)
         elif kind == "drawing":
-            ends.append(_drawn_to(book.package, part))
+            ends.append(_drawing_end(book.package, part))
     return min(max(ends), LAST_COLUMN) + 1
 
 
-def _drawn_to(package: Package, part: str) -> int:
-    """The last column that a chart or a picture lies on, counted from 1: cells beneath it would not be seen."""
+def _drawing_end(package: Package, part: str) -> int:
+    """The last column that a chart or picture covers, counted from 1."""
     return max((int(column) + 1 for column in _ANCHOR.findall(package.read(part))), default=0)
 
 
 def add_columns(
     book: Book,
     sheet: Sheet,
-    beside: AppendColumns,
+    added: AppendColumns,
     values: Iterator[tuple[int, Sequence[str]]],
     out: BinaryIO,
 ) -> None:
-    """Write a copy of a workbook to `out`, with values beside the rows of a sheet: (line, texts), by line.
+    """Write a copy of a workbook to `out` with columns appended to a sheet; `values` gives (line, texts), by line.
 
-    Texts stand as texts. Raises BrokenTableError where the workbook cannot be
-    read, OSError where `out` takes no more.
+    Raises BrokenTableError where the workbook cannot be read, OSError where `out` cannot be written.
     """
     changes: dict[str, Change] = {
-        sheet.part: _Rows(beside, values).passing,
-        book.main: _Names(sheet.name, beside).passing,
+        sheet.part: _Rows(added, values).patch,
+        book.main: _Names(sheet.name, added).patch,
     }
     for kind, part in book.package.related(sheet.part).values():
         if kind == "table":
-            changes[part] = _TableColumns(beside).passing
+            changes[part] = _TableColumns(added).patch
     book.package.copy(out, changes)
 
 
-class _Rows(Rewriting):
-    """The sheet: cells in its rows, and what says how far they reach."""
+class _Rows(PartPatcher):
+    """Patch the sheet: cells in its rows, and the elements that state how far they reach."""
 
-    def __init__(self, beside: AppendColumns, values: Iterator[tuple[int, Sequence[str]]]) -> None:
+    def __init__(self, added: AppendColumns, values: Iterator[tuple[int, Sequence[str]]]) -> None:
         super().__init__()
-        self._beside, self._values = beside, values
+        self._added, self._values = added, values
         self._next = next(values, None)
         self._depth = 0
         self._line = self._column = 0
         self._prefix = ""
         self._columns: list[dict[str, str]] | None = None
         self._texts: Sequence[str] | None = None
-        """What is still to be written in this row."""
+        """Those still to be written in this row."""
         self._wanted = False
         self._style = ""
 
@@ -238,13 +236,13 @@ class _Rows(Rewriting):
                 self.cut_from_here()
             case "sheetData" if self._columns is None:
                 prefix = name.removesuffix("sheetData")
-                self.insert(cols([], self._beside, prefix))
+                self.insert(_cols([], self._added, prefix))
             case "dimension":
-                self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._beside)))
+                self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._added)))
             case "autoFilter" if self._depth == 2 and "ref" in attributes:
                 area = area_of(attributes["ref"])
-                if area.top == self._beside.header_line:
-                    self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._beside)))
+                if area.top == self._added.header_line:
+                    self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._added)))
 
     def end(self, name: str) -> None:
         self._depth -= 1
@@ -254,7 +252,7 @@ class _Rows(Rewriting):
             case "row" if self._texts is not None:
                 self._write()
             case "cols":
-                self.cut_to_here(cols(self._columns or [], self._beside, name.removesuffix("cols")))
+                self.cut_to_here(_cols(self._columns or [], self._added, name.removesuffix("cols")))
 
     def _begin_row(self, name: str, attributes: dict[str, str]) -> None:
         self._line = int(attributes.get("r", self._line + 1))
@@ -267,15 +265,15 @@ class _Rows(Rewriting):
         tag = self.tag()
         if "spans" in attributes:
             first, _, last = attributes["spans"].partition(":")
-            tag = replaced(tag, "spans", f"{first}:{max(int(last), self._beside.last)}")
+            tag = replaced(tag, "spans", f"{first}:{max(int(last), self._added.last)}")
         if tag.endswith(b"/>"):
             cells, self._texts = self._cells(self._texts), None
             tag = tag[:-2] + b">" + cells.encode() + f"</{name}>".encode()
         self.change_tag(tag)
 
     def _texts_of_row(self) -> Sequence[str] | None:
-        if self._line == self._beside.header_line:
-            return self._beside.headers
+        if self._line == self._added.header_line:
+            return self._added.headers
         while self._next is not None and self._next[0] < self._line:
             self._next = next(self._values, None)
         return self._next[1] if self._next is not None and self._next[0] == self._line else None
@@ -283,14 +281,14 @@ class _Rows(Rewriting):
     def _begin_cell(self, attributes: dict[str, str]) -> None:
         ref = attributes.get("r")
         self._column = self._column + 1 if ref is None else column_of(ref)
-        if self._column == self._beside.like:
+        if self._column == self._added.like:
             self._style = attributes.get("s", "")
-        if self._column < self._beside.first:
+        if self._column < self._added.first:
             return
         if self._texts is not None:
             self._write()
-        if self._column <= self._beside.last:
-            self.cut_from_here()  # empty, else the new columns would stand further right
+        if self._column <= self._added.last:
+            self.cut_from_here()  # an empty cell: used ones are left of the new columns
 
     def _write(self) -> None:
         if self._texts is not None:
@@ -304,7 +302,7 @@ class _Rows(Rewriting):
             f"{as_text(text)}</{p}t></{p}is></{p}c>"
             if text
             else f'<{p}c r="{letters(column)}{self._line}"{style}/>'
-            for column, text in enumerate(texts, self._beside.first)
+            for column, text in enumerate(texts, self._added.first)
         )
 
 
@@ -315,15 +313,15 @@ def _one_more(columns: list[dict[str, str]], attributes: dict[str, str]) -> list
     return columns
 
 
-def cols(there: Sequence[dict[str, str]], beside: AppendColumns, prefix: str) -> str:
-    """The sheet's columns with the new ones among them; what spans these is parted."""
+def _cols(present: Sequence[dict[str, str]], added: AppendColumns, prefix: str) -> str:
+    """Return the sheet's column elements with the new ones among them; ranges that span these are split."""
     parts: list[tuple[int, dict[str, str]]] = []
-    for attributes in there:
+    for attributes in present:
         low, high = int(attributes["min"]), int(attributes["max"])
-        for first, last in ((low, min(high, beside.first - 1)), (max(low, beside.last + 1), high)):
+        for first, last in ((low, min(high, added.first - 1)), (max(low, added.last + 1), high)):
             if first <= last:
                 parts.append((first, attributes | {"min": str(first), "max": str(last)}))
-    for column, width in enumerate(beside.widths, beside.first):
+    for column, width in enumerate(added.widths, added.first):
         parts.append(
             (column, {"min": str(column), "max": str(column), "width": str(width), "customWidth": "1"})
         )
@@ -334,19 +332,19 @@ def cols(there: Sequence[dict[str, str]], beside: AppendColumns, prefix: str) ->
     return f"<{prefix}cols>{written}</{prefix}cols>"
 
 
-def _widened(ref: str, beside: AppendColumns) -> str:
-    """An area that reaches to the last new column."""
+def _widened(ref: str, added: AppendColumns) -> str:
+    """Widen an area to the last new column."""
     area = area_of(ref)
-    top, bottom = min(area.top, beside.header_line), max(area.bottom, beside.header_line)
-    return f"{letters(area.left)}{top}:{letters(max(area.right, beside.last))}{bottom}"
+    top, bottom = min(area.top, added.header_line), max(area.bottom, added.header_line)
+    return f"{letters(area.left)}{top}:{letters(max(area.right, added.last))}{bottom}"
 
 
-class _TableColumns(Rewriting):
-    """A table (ListObject) that holds the list: its area, its filter and its columns."""
+class _TableColumns(PartPatcher):
+    """Patch the table (ListObject) that holds the list: its area, its filter and its columns."""
 
-    def __init__(self, beside: AppendColumns) -> None:
+    def __init__(self, added: AppendColumns) -> None:
         super().__init__()
-        self._beside = beside
+        self._added = added
         self._ours = False
         self._ids: list[int] = []
 
@@ -355,8 +353,8 @@ class _TableColumns(Rewriting):
             case "table":
                 area = area_of(attributes["ref"])
                 self._ours = (
-                    area.top == self._beside.header_line
-                    and area.right + 1 == self._beside.first
+                    area.top == self._added.header_line
+                    and area.right + 1 == self._added.first
                     and attributes.get("headerRowCount", "1") != "0"
                     and attributes.get("tableType", "worksheet") == "worksheet"
                 )
@@ -364,7 +362,7 @@ class _TableColumns(Rewriting):
             case "autoFilter":
                 self._widen(attributes)
             case "tableColumns" if self._ours:
-                count = int(attributes["count"]) + len(self._beside.headers)
+                count = int(attributes["count"]) + len(self._added.headers)
                 self.change_tag(replaced(self.tag(), "count", str(count)))
             case "tableColumn":
                 self._ids.append(int(attributes["id"]))
@@ -375,21 +373,21 @@ class _TableColumns(Rewriting):
             self.insert(
                 "".join(
                     f'<{prefix}tableColumn id="{number}" name={quoteattr(header)}/>'
-                    for number, header in enumerate(self._beside.headers, after)
+                    for number, header in enumerate(self._added.headers, after)
                 )
             )
 
     def _widen(self, attributes: dict[str, str]) -> None:
         if self._ours:
-            self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._beside)))
+            self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._added)))
 
 
-class _Names(Rewriting):
-    """The workbook: the name under which it keeps the area of the sheet's filter."""
+class _Names(PartPatcher):
+    """Patch the defined name that holds the area of the sheet's filter."""
 
-    def __init__(self, sheet: str, beside: AppendColumns) -> None:
+    def __init__(self, sheet: str, added: AppendColumns) -> None:
         super().__init__()
-        self._sheet, self._beside = sheet, beside
+        self._sheet, self._added = sheet, added
         self._sheets: list[str] = []
         self._ours = False
 
@@ -407,8 +405,8 @@ class _Names(Rewriting):
             self.cut_to_here(self._widened(self.cut_so_far()))
             self._ours = False
 
-    def _widened(self, said: str) -> str:
-        found = re.fullmatch(r"(.*\$[A-Z]+\$([0-9]+):\$)[A-Z]+(\$[0-9]+</[^>]*>)", said, re.DOTALL)
-        if found is None or int(found[2]) != self._beside.header_line:
-            return said
-        return f"{found[1]}{letters(self._beside.last)}{found[3]}"
+    def _widened(self, element: str) -> str:
+        found = re.fullmatch(r"(.*\$[A-Z]+\$([0-9]+):\$)[A-Z]+(\$[0-9]+</[^>]*>)", element, re.DOTALL)
+        if found is None or int(found[2]) != self._added.header_line:
+            return element
+        return f"{found[1]}{letters(self._added.last)}{found[3]}"

@@ -1,7 +1,4 @@
-"""A workbook's container: a zip of XML parts, read in pieces and bounded, since it comes from anybody.
-
-The one module of this wing that knows zipfile and expat.
-"""
+"""A workbook's container: a zip of XML parts, read as a stream and within limits, since it may come from anybody."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import io
 import posixpath
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import BinaryIO, TypeAlias
 from xml.parsers import expat
@@ -59,21 +56,21 @@ _UNREADABLE = (
 _Attributes: TypeAlias = dict[str, str]
 
 
-class _TooMuchError(Exception):
-    """More than a list can hold, in the part that is being read."""
+class _LimitExceededError(Exception):
+    """The part holds more than any list can."""
 
 
 Change: TypeAlias = "Callable[[Iterator[bytes]], Iterator[bytes]]"
-"""From the pieces of a part to those of the part that takes its place."""
+"""From the chunks of a part to those of the part that replaces it."""
 
 
 def local(name: str) -> str:
-    """An element's name without its namespace prefix: which prefix is used differs with the writing program."""
+    """An element's name without its namespace prefix, which depends on the writing program."""
     return name.rpartition(":")[2]
 
 
 class Package:
-    """The parts of an open workbook. Raises BrokenTableError where it is none, or cannot be read as one."""
+    """The parts of an open workbook. Raises BrokenTableError where the file is not a readable workbook."""
 
     def __init__(self, raw: BinaryIO) -> None:
         raw.seek(0)
@@ -82,7 +79,7 @@ class Package:
         self._bytes = raw.seek(0, io.SEEK_END)
         try:
             self._zip = zipfile.ZipFile(_Bounded(raw))
-        except _TooMuchError:
+        except _LimitExceededError:
             problem = _bomb("zip")
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError):
             problem = _cut()
@@ -99,42 +96,36 @@ class Package:
         """Whether there is such a part."""
         return part.lower() in self._parts
 
-    def feed(self, part: str, parser: expat.XMLParserType) -> Iterator[None]:
-        """Give a part to a parser, piece by piece: a step of the iteration each."""
-        fed = 0
-        try:
-            with self._zip.open(self._bounded(part)) as file:
-                while chunk := file.read(_CHUNK):
-                    fed += len(chunk)
-                    parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
-                    _check(parser, fed)
-                    yield
-                parser.Parse(b"", True)  # noqa: FBT003  as above
-            yield
-        except _TooMuchError:
-            problem = _bomb(part)
-        except _UNREADABLE:
-            problem = damaged(part)
-        except RuntimeError:  # what zipfile says of a part that needs a password
-            problem = _password()
-        else:
-            return
-        raise BrokenTableError(problem)
+    def feed(self, part: str, parser: expat.XMLParserType) -> Iterator[bytes]:
+        """Give a part to a parser, chunk by chunk: one iteration each."""
+
+        def parse(chunks: Iterator[bytes]) -> Iterator[bytes]:
+            fed = 0
+            for chunk in chunks:
+                fed += len(chunk)
+                parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
+                if fed - parser.CurrentByteIndex > _LONGEST_TAG or len(parser.intern) > _MOST_NAMES:
+                    raise _LimitExceededError
+                yield b""
+            parser.Parse(b"", True)  # noqa: FBT003  as above
+            yield b""
+
+        return self.chunks(part, parse)
 
     def elements(self, part: str) -> Iterator[tuple[str, _Attributes]]:
-        """(name, attributes) of every element of a small part in the order of their beginnings; ends as (/name, {})."""
+        """Every element of a small part in document order: (name, attributes) where it starts, (/name, {}) where it ends."""
         found: list[tuple[str, _Attributes]] = []
         parser = new_parser(
             lambda name, attributes: found.append((local(name), attributes)),
             lambda name: found.append((f"/{local(name)}", {})),
         )
-        self._small(part)
+        self._check_small(part)
         for _ in self.feed(part, parser):
             yield from found
             found.clear()
 
     def related(self, part: str) -> dict[str, tuple[str, str]]:
-        """The parts that a part leads to: id → (kind, part). Raises BrokenTableError where they are too many."""
+        """The parts that a part refers to: id → (kind, part)."""
         folder, name = posixpath.split(part)
         directory = posixpath.join(folder, "_rels", f"{name}.rels")
         if not self.has(directory):
@@ -152,13 +143,13 @@ class Package:
 
     def read(self, part: str) -> bytes:
         """The bytes of a small part."""
-        self._small(part)
+        self._check_small(part)
         return b"".join(self.chunks(part))
 
     def copy(self, out: BinaryIO, changes: Mapping[str, Change]) -> None:
-        """Write the package anew, every part as it is but those that have a change, which they pass through.
+        """Write a copy of the package; the parts in `changes` (part → what changes its chunks) are changed on the way.
 
-        Raises BrokenTableError where a part cannot be read or changed, OSError where `out` takes no more.
+        Raises BrokenTableError where a part cannot be read or changed, OSError where `out` cannot be written.
         """
         by_name = {part.lower(): change for part, change in changes.items()}
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as fresh:
@@ -171,15 +162,15 @@ class Package:
                         target.write(chunk)
 
     def chunks(self, part: str, change: Change = iter) -> Iterator[bytes]:
-        """A part, piece by piece, as a change makes it."""
+        """The chunks of a part, passed through `change`."""
         try:
             with self._zip.open(self._bounded(part)) as file:
                 yield from change(iter(partial(file.read, _CHUNK), b""))
-        except _TooMuchError:
+        except _LimitExceededError:
             problem = _bomb(part)
         except _UNREADABLE:
             problem = damaged(part)
-        except RuntimeError:  # what zipfile says of a part that needs a password
+        except RuntimeError:  # zipfile raises this for a part with a password
             problem = _password()
         else:
             return
@@ -187,26 +178,21 @@ class Package:
 
     def _bounded(self, part: str) -> zipfile.ZipInfo:
         info = self._parts.get(part.lower())
-        if info is None:
+        if info is None or info.compress_type not in _METHODS:
             raise BrokenTableError(damaged(part))
-        if info.compress_type not in _METHODS:
-            raise BrokenTableError(damaged(part))
-        size, packed = (
-            info.file_size,
-            min(info.compress_size, self._bytes),
-        )  # it may say that it is packed larger
+        # The stated sizes may be wrong: no more can be packed than the file has, and zipfile unpacks no more than stated.
+        size, packed = info.file_size, min(info.compress_size, self._bytes)
         if size > _LARGEST or (size > _PLAUSIBLE and size > packed * _RATIO):
-            # What is said is what is unpacked at most: zipfile reads no further.
             raise BrokenTableError(_bomb(part))
         return info
 
-    def _small(self, part: str) -> None:
+    def _check_small(self, part: str) -> None:
         if self._bounded(part).file_size > _LARGEST_SMALL:
             raise BrokenTableError(_bomb(part))
 
 
 class _Bounded:
-    """A zip file as zipfile reads it, but for a directory that is too large: it would be read whole."""
+    """A file that refuses the one large read of zipfile: that of the whole zip directory."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._read = raw.read
@@ -214,17 +200,8 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if size > _LARGEST_DIRECTORY:
-            raise _TooMuchError
+            raise _LimitExceededError
         return self._read(size)
-
-
-def write_package(out: BinaryIO, parts: Iterable[tuple[str, Iterable[bytes]]]) -> None:
-    """Write a package of these parts: (name, pieces). Raises OSError."""
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as package:
-        for name, chunks in parts:
-            with package.open(name, "w") as target:
-                for chunk in chunks:
-                    target.write(chunk)
 
 
 def new_parser(
@@ -232,57 +209,51 @@ def new_parser(
     end: Callable[[str], None],
     text: Callable[[str], None] | None = None,
 ) -> expat.XMLParserType:
-    """Make a parser with these handlers, for a part that may hold anything."""
+    """Make a parser with these handlers that refuses deep nesting and a DOCTYPE."""
     parser = expat.ParserCreate()
     depth = 0
 
-    def deeper(name: str, attributes: _Attributes) -> None:
+    def open_element(name: str, attributes: _Attributes) -> None:
         nonlocal depth
         depth += 1
         if depth > _DEEPEST:
-            raise _TooMuchError
+            raise _LimitExceededError
         start(name, attributes)
 
-    def higher(name: str) -> None:
+    def close_element(name: str) -> None:
         nonlocal depth
         depth -= 1
         end(name)
 
     parser.buffer_text = True
-    parser.StartElementHandler = deeper
-    parser.EndElementHandler = higher
+    parser.StartElementHandler = open_element
+    parser.EndElementHandler = close_element
     parser.StartDoctypeDeclHandler = _no_doctype
     if text is not None:
         parser.CharacterDataHandler = text
     return parser
 
 
-def _check(parser: expat.XMLParserType, fed: int) -> None:
-    """Raise where a parser that was fed so many bytes holds too much of them."""
-    if fed - parser.CurrentByteIndex > _LONGEST_TAG or len(parser.intern) > _MOST_NAMES:
-        raise _TooMuchError
-
-
 def _no_doctype(*_: object) -> None:
-    # No workbook has one, and entities are declared there: what they expand to is a bomb of another kind.
+    # No workbook has one; the entities declared there could expand without limit.
     raise BrokenTableError(damaged("DOCTYPE"))
 
 
-_SAVE_ANEW = Text(
+_SAVE_AGAIN = Text(
     "open it in Excel or WPS and save it as .xlsx, or as 'CSV UTF-8'",
     "请在 Excel 或 WPS 中打开，另存为 .xlsx 或“CSV UTF-8”",
 )
 
 
 def damaged(part: str) -> Problem:
-    """A part of the workbook is missing, or is not what it should be."""
+    """The problem of a part that is missing or malformed."""
     message = Text(f"the workbook is damaged (in {shown(part, 60)})", f"工作簿已损坏（{shown(part, 60)}）")
-    return file_problem(message, _SAVE_ANEW)
+    return file_problem(message, _SAVE_AGAIN)
 
 
 def _cut() -> Problem:
     message = Text(
-        "this begins as a workbook (a zip file) but is not whole",
+        "this starts like a workbook (a zip file) but is incomplete",
         "文件开头像工作簿（zip 文件），但内容不完整",
     )
     return file_problem(message, Text("copy or download it again", "请重新复制或下载"))
@@ -294,7 +265,7 @@ def _bomb(part: str) -> Problem:
         f"工作簿解压后远远超过一份清单应有的大小（{shown(part, 60)}）",
     )
     fix = Text(
-        "copy the rows into a new workbook; do not open this one if you do not know where it is from",
+        "copy the rows into a new workbook; do not open this one unless you know where it comes from",
         "请把数据复制到新的工作簿；来源不明时不要打开它",
     )
     return file_problem(message, fix)
@@ -303,14 +274,14 @@ def _bomb(part: str) -> Problem:
 def _password() -> Problem:
     message = Text("the workbook is protected with a password", "工作簿设有打开密码")
     fix = Text(
-        "open it, take the password off (File > Info > Protect Workbook) and save it",
+        "open it, remove the password (File > Info > Protect Workbook) and save it",
         "请打开后取消密码（文件 > 信息 > 保护工作簿）并保存",
     )
     return file_problem(message, fix)
 
 
 def _ole(raw: BinaryIO) -> Problem:
-    """An OLE container: a workbook with a password, or one of the format before .xlsx."""
+    """The problem of an OLE container: a workbook with a password, or one in the format before .xlsx."""
     tail = b""
     while chunk := raw.read(1 << 20):
         if _PASSWORD in tail + chunk:

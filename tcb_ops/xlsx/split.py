@@ -1,257 +1,322 @@
-"""One sheet's rows put apart into workbooks of their own, so that nobody gets to see another's.
+"""Split a sheet into one workbook per group of rows, so that nobody sees another group's rows.
 
-A copy with rows taken out would still hold their texts: in the shared strings, in charts, in other sheets. So each
-workbook is built anew: the header and its rows, with the looks of their cells and columns; of the rest, nothing.
+A copy with rows deleted would still hold their texts: in the shared strings, in charts, in other sheets. So new workbooks
+are written, with the header, the group's rows, and the formats of cells, rows and columns; nothing else is taken over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
-from itertools import chain
+import colorsys
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr
+from typing import TYPE_CHECKING, Any, Self
 
-from tcb_ops.xlsx.append_columns import AppendColumns, as_text, cols
-from tcb_ops.xlsx.package import local, new_parser, write_package
-from tcb_ops.xlsx.sheet import LAST_COLUMN, column_of, letters
-from tcb_ops.xlsx.values import LONGEST_CELL, Strings, unescape
-from tcb_ops.xlsx.workbook import Book, Sheet
+from tcb_ops.errors import BrokenTableError
+from tcb_ops.xlsx.append_columns import AppendColumns
+from tcb_ops.xlsx.package import damaged, local
+from tcb_ops.xlsx.values import unescape
+from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, RowReader, Sheet
 
-_FLUSH = 1 << 18
-_MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-_RELATED = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-_TYPES = "application/vnd.openxmlformats-officedocument"
-_XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
-_FROZEN = (
-    '<sheetViews><sheetView workbookViewId="0">'
-    '<pane ySplit="1" topLeftCell="A2" activePane="bottomLeft" state="frozen"/></sheetView></sheetViews>'
-)
-_HEIGHTS = ("s", "customFormat", "ht", "customHeight")
+if TYPE_CHECKING:
+    from xlsxwriter import Workbook
+    from xlsxwriter.format import Format
+
+_OPEN_AT_ONCE = 64
+"""Workbooks written in one pass over the sheet: each keeps a file open."""
+_LONGEST = 32_767
+"""Characters of a cell, a spreadsheet's own limit."""
+_MOST_STYLES = 100_000
+"""Fonts, fills, borders or cell styles; a spreadsheet's own limit is 65,490."""
+_NOT_IN_SHEET_NAMES = re.compile(r"[\[\]:*?/\\]")
+_NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+
+Values = Callable[[], Iterator[tuple[int, Sequence[str]]]]
 
 
-def put_apart(
+def write_split(
     book: Book,
     sheet: Sheet,
-    beside: AppendColumns,
-    values: Iterator[tuple[int, Sequence[str]]],
+    added: AppendColumns,
+    values: Values,
     group_of: Mapping[int, int] | Sequence[int],
     files: Sequence[Path],
 ) -> None:
-    """Write the workbook `files[g]` of every group: the header, and the rows whose `group_of[line]` is g.
+    """Write the workbook `files[g]` of every group g: the header, and the rows whose `group_of[line]` is g.
 
-    `values` go beside the rows: (line, texts), by line. A formula stands as the value it has. Raises BrokenTableError
-    where the workbook cannot be read, OSError where the disk takes no more.
+    `values` gives the texts of the added columns: (line, texts), by line. A formula is replaced by its value. Raises
+    BrokenTableError where the workbook cannot be read, OSError where a file cannot be written.
     """
-    reader = _Reader(book.strings, beside)
-    groups = [_Group(file.with_name(f"{file.name}.rows")) for file in files]
+    from xlsxwriter.exceptions import FileCreateError
+
+    styles = _read_styles(book)
+    for first in range(0, len(files), _OPEN_AT_ONCE):
+        copies: dict[int, _Copy] = {}
+        try:
+            for group, file in enumerate(files[first : first + _OPEN_AT_ONCE], first):
+                copies[group] = _Copy(file, book, sheet.name, added, styles)
+            _write_rows(book, sheet, added, values(), group_of, copies)
+            for copy in copies.values():
+                copy.book.close()
+        except FileCreateError as error:
+            raise OSError(*error.args[0].args) from None
+        finally:
+            for copy in copies.values():
+                copy.close_rows()
+
+
+def _write_rows(
+    book: Book,
+    sheet: Sheet,
+    added: AppendColumns,
+    values: Iterator[tuple[int, Sequence[str]]],
+    group_of: Mapping[int, int] | Sequence[int],
+    copies: Mapping[int, _Copy],
+) -> None:
     following = next(values, None)
-    header: _Row | None = None
-    for _ in book.package.feed(sheet.part, new_parser(reader.start, reader.end, reader.text)):
-        for row in reader.rows:
-            if row.line == beside.header_line:
-                header = row
-            elif row.line > beside.header_line and (at := group_of[row.line]) >= 0:
-                while following is not None and following[0] < row.line:
-                    following = next(values, None)
-                own = following[1] if following is not None and following[0] == row.line else ()
-                groups[at].add(row, beside, own)
-        reader.rows.clear()
-    styles = dict(_styles(book))
-    head = header.written(1, beside, beside.headers) if header is not None else ""
-    begin = f'{_XML}<worksheet xmlns="{_MAIN}">{_FROZEN}{reader.format}{cols(reader.columns, beside, "")}<sheetData>{head}'
-    for group, file in zip(groups, files, strict=True):
-        group.flush()
-        with ExitStack() as stack:
-            rows = stack.enter_context(group.file.open("rb"))
-            out = stack.enter_context(file.open("xb"))
-            pieces = chain(
-                [begin.encode()], iter(partial(rows.read, _FLUSH), b""), [b"</sheetData></worksheet>"]
-            )
-            write_package(out, _parts(sheet.name, styles, pieces))
-        group.file.unlink()
+    reader = _StyledReader(book)
+    for line, _, cells in book.read(sheet, reader):
+        height = reader.heights.pop(line, None)
+        if line == added.header_line:
+            for one in copies.values():
+                one.set_columns(reader.columns)
+                one.add(cells, added.headers, height)
+        elif line > added.header_line and (copy := copies.get(group_of[line])):
+            while following is not None and following[0] < line:
+                following = next(values, None)
+            own = following[1] if following is not None and following[0] == line else ()
+            copy.add(cells, own, height)
 
 
-class _Group:
-    """The rows of one workbook, gathered in a file: a few hundred of them are written at once."""
+class _StyledCell(str):
+    """A cell's value with its style; a number, boolean or error is the text of it."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._line = 1
-        self._held = bytearray()
+    __slots__ = ("kind", "style")
 
-    def add(self, row: _Row, beside: AppendColumns, texts: Sequence[str]) -> None:
-        self._line += 1
-        self._held += row.written(self._line, beside, texts).encode()
-        if len(self._held) > _FLUSH:
-            self.flush()
+    kind: str
+    """Its type as the sheet names it; empty for a text."""
+    style: int
 
-    def flush(self) -> None:
-        with self.file.open("ab") as out:
-            out.write(self._held)
-        self._held.clear()
+    def __new__(cls, value: str, kind: str, style: int) -> Self:
+        self = super().__new__(cls, value)
+        self.kind, self.style = kind, style
+        return self
 
 
-class _Row:
-    """A row as the sheet has it."""
+class _StyledReader(RowReader):
+    """Parser handlers that read rows with the styles of their cells, and the sheet's columns."""
 
-    __slots__ = ("attributes", "cells", "line")
-
-    def __init__(self, line: int, attributes: Mapping[str, str]) -> None:
-        self.line, self.attributes = line, attributes
-        self.cells: list[tuple[int, str, str, str]] = []
-        """(column, style, type, value): of a text its type is inlineStr and the value itself."""
-
-    def written(self, line: int, beside: AppendColumns, texts: Sequence[str]) -> str:
-        """The row at another line, with texts beside it."""
-        style = self.attributes.get("s", "")
-        said = "".join(
-            f" {name}={quoteattr(self.attributes[name])}" for name in _HEIGHTS if name in self.attributes
-        )
-        written = [f'<row r="{line}"{said}>']
-        for column, own, kind, value in self.cells:
-            written.append(_cell(column, line, own, kind, value))
-            style = own if column == beside.like else style
-        for column, text in enumerate(texts, beside.first):
-            written.append(_cell(column, line, style, "inlineStr", text))
-        return "".join([*written, "</row>"])
-
-
-def _cell(column: int, line: int, style: str, kind: str, value: str) -> str:
-    begin = f'<c r="{letters(column)}{line}"' + (f" s={quoteattr(style)}" if style else "")
-    if not value:
-        return f"{begin}/>"
-    if kind == "inlineStr":
-        return f'{begin} t="inlineStr"><is><t xml:space="preserve">{as_text(value)}</t></is></c>'
-    return f"{begin} t={quoteattr(kind)}><v>{escape(value)}</v></c>"
-
-
-class _Reader:
-    """Handlers that read a sheet's rows with what they hold and how they look."""
-
-    def __init__(self, strings: Strings, beside: AppendColumns) -> None:
-        self.rows: list[_Row] = []
+    def __init__(self, book: Book) -> None:
+        super().__init__(book)
         self.columns: list[dict[str, str]] = []
-        self.format = ""
-        self._strings, self._beside = strings, beside
-        self._row = _Row(0, {})
-        self._column = 0
-        self._style = self._type = ""
-        self._said: list[str] = []
-        self._length = 0
-        """Characters in it."""
-        self._takes = self._sounds = False
+        self.heights: dict[int, float] = {}
+        """Of the rows that are read and not yet taken; in points."""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        match local(name):
-            case "c":
-                ref = attributes.get("r")
-                before = self._column
-                self._column = before + 1 if ref is None else column_of(ref)
-                if self._column <= before:
-                    raise ValueError
-                self._style, self._type = attributes.get("s", ""), attributes.get("t", "n")
-                self._said.clear()
-                self._length = 0
-            case "v":
-                self._takes = True
-            case "t":
-                self._takes = not self._sounds
-            case "rPh":
-                self._sounds = True
-            case "row":
-                self._row = _Row(int(attributes.get("r", self._row.line + 1)), attributes)
-                self._column = 0
-            case "col":
-                # Names with a prefix are of later Excels; the prefix would mean nothing in the new workbook.
-                if len(self.columns) >= LAST_COLUMN:
-                    raise ValueError
-                self.columns.append({name: said for name, said in attributes.items() if ":" not in name})
-            case "sheetFormatPr":
-                kept = ("baseColWidth", "defaultColWidth", "defaultRowHeight", "customHeight")
-                said = "".join(
-                    f" {name}={quoteattr(attributes[name])}" for name in kept if name in attributes
-                )
-                self.format = f"<sheetFormatPr{said}/>"
-
-    def end(self, name: str) -> None:
-        match local(name):
-            case "v" | "t":
-                self._takes = False
-            case "rPh":
-                self._sounds = False
-            case "c" if self._column < self._beside.first:
-                self._row.cells.append((self._column, self._style, *self._value("".join(self._said))))
-            case "row":
-                self.rows.append(self._row)
-
-    def text(self, characters: str) -> None:
-        if self._takes:
-            self._length += len(characters)
-            if self._length > LONGEST_CELL:
+        if not self._line and local(name) == "col":
+            if len(self.columns) >= LAST_COLUMN:
                 raise ValueError
-            self._said.append(characters)
+            self.columns.append(attributes)
+        super().start(name, attributes)
 
-    def _value(self, raw: str) -> tuple[str, str]:
-        match self._type:
-            case "s":
-                return "inlineStr", self._strings[int(raw)] if raw else ""
-            case "str" | "inlineStr":
-                return "inlineStr", unescape(raw)
-            case kind:
-                return kind, raw
+    def _begin_row(self, attributes: dict[str, str]) -> None:
+        super()._begin_row(attributes)
+        if _yes(attributes.get("customHeight")) and "ht" in attributes:
+            self.heights[self._line] = _finite(attributes["ht"])
 
-
-def _styles(book: Book) -> Iterator[tuple[str, bytes]]:
-    """The looks of cells, and the colours that they are of. They hold no cell's text."""
-    for kind, part in book.package.related(book.main).values():
-        if kind in {"styles", "theme"} and not book.package.related(part):
-            yield kind, book.package.read(part)
-
-
-def _parts(
-    sheet: str, styles: Mapping[str, bytes], rows: Iterable[bytes]
-) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """The parts of a workbook with one sheet."""
-    kinds = {"theme": "theme+xml", "styles": "spreadsheetml.styles+xml"}
-    overrides = "".join(
-        f'<Override PartName="/xl/{kind}.xml" ContentType="{_TYPES}.{kinds[kind]}"/>' for kind in styles
-    )
-    yield (
-        "[Content_Types].xml",
-        [
-            f'{_XML}<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-            '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-            '<Default Extension="xml" ContentType="application/xml"/>'
-            f'<Override PartName="/xl/workbook.xml" ContentType="{_TYPES}.spreadsheetml.sheet.main+xml"/>'
-            f'<Override PartName="/xl/sheet1.xml" ContentType="{_TYPES}.spreadsheetml.worksheet+xml"/>'
-            f"{overrides}</Types>".encode()
-        ],
-    )
-    yield "_rels/.rels", [_related([("officeDocument", "xl/workbook.xml")])]
-    yield (
-        "xl/workbook.xml",
-        [
-            f'{_XML}<workbook xmlns="{_MAIN}" xmlns:r="{_RELATED}"><sheets>'
-            f'<sheet name={quoteattr(sheet)} sheetId="1" r:id="rId1"/></sheets></workbook>'.encode()
-        ],
-    )
-    yield (
-        "xl/_rels/workbook.xml.rels",
-        [_related([("worksheet", "sheet1.xml"), *((kind, f"{kind}.xml") for kind in styles)])],
-    )
-    for kind, body in styles.items():
-        yield f"xl/{kind}.xml", [body]
-    yield "xl/sheet1.xml", rows
+    def _end_cell(self) -> None:
+        self._in_cell = False
+        value, kind = "".join(self._pieces), self._type
+        if kind == "s":
+            value, kind = self._strings[int(value)] if value else "", ""
+        elif kind in {"str", "inlineStr"}:
+            value, kind = unescape(value), ""
+        elif kind == "n" and value:
+            _finite(value)
+        self._cells.append(_StyledCell(value, kind, int(self._style or 0)))
+        self._holds = self._holds or bool(value)
 
 
-def _related(targets: Iterable[tuple[str, str]]) -> bytes:
-    listed = "".join(
-        f'<Relationship Id="rId{number}" Type="{_RELATED}/{kind}" Target="{target}"/>'
-        for number, (kind, target) in enumerate(targets, 1)
-    )
-    return (
-        f'{_XML}<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
-        f"{listed}</Relationships>"
-    ).encode()
+class _Copy:
+    """A workbook being written; its rows go to disk one by one."""
+
+    def __init__(
+        self, file: Path, book: Book, name: str, added: AppendColumns, styles: Sequence[dict[str, Any]]
+    ) -> None:
+        from xlsxwriter import Workbook
+
+        self.book: Workbook = Workbook(
+            str(file),
+            {"constant_memory": True, "tmpdir": str(file.parent), "date_1904": book.since_1904},
+        )
+        self._sheet = self.book.add_worksheet(_NOT_IN_SHEET_NAMES.sub("_", name)[:31].strip("'") or None)
+        self._sheet.freeze_panes(1, 0)
+        self._plain = self.book.add_format()
+        self._added, self._styles = added, styles
+        self._formats: dict[int, Format] = {}
+        self._line = 0
+
+    def close_rows(self) -> None:
+        """Close the file of rows, which XlsxWriter leaves open where the workbook is not written to its end."""
+        with suppress(OSError):
+            self._sheet.row_data_fh.close()
+
+    def set_columns(self, columns: Sequence[Mapping[str, str]]) -> None:
+        """Give the columns their widths and formats; those right of the new ones hold nothing."""
+        for column in columns:
+            first, last = int(column["min"]), min(int(column["max"]), self._added.last)
+            width = round(_finite(column["width"]) * 7) if "width" in column else None
+            hidden = {"hidden": _yes(column.get("hidden"))}
+            if first <= last:
+                style = self._format(int(column["style"])) if "style" in column else None
+                self._sheet.set_column_pixels(first - 1, last - 1, width, style, hidden)
+        for at, width in enumerate(self._added.widths, self._added.first - 1):
+            self._sheet.set_column_pixels(at, at, width * 7)
+
+    def add(self, cells: Sequence[str], texts: Sequence[str], height: float | None) -> None:
+        """Write the next row, with the texts of the added columns."""
+        if height is not None:
+            self._sheet.set_row(self._line, height)
+        style = None
+        for at, cell in enumerate(cells[: self._added.first - 1]):
+            if isinstance(cell, _StyledCell):
+                looks = self._format(cell.style)
+                self._put(at, cell, cell.kind, looks)
+                style = looks if at + 1 == self._added.like else style
+        for at, text in enumerate(texts, self._added.first - 1):
+            self._put(at, text, "", style)
+        self._line += 1
+
+    def _put(self, column: int, value: str, kind: str, style: Format | None) -> None:
+        if not value:
+            self._sheet.write_blank(self._line, column, None, style)
+        elif kind == "n":
+            self._sheet.write_number(self._line, column, float(value), style)
+        elif kind == "b":
+            self._sheet.write_boolean(self._line, column, _yes(value.strip()), style)
+        else:
+            text = _NOT_XML.sub("\ufffd", value)[:_LONGEST]
+            if text.startswith("<r>") and text.endswith("</r>"):
+                # XlsxWriter would take this text for its own markup of rich strings; written as two runs it is text.
+                self._sheet.write_rich_string(
+                    self._line, column, "<", self._plain, text[1:], style or self._plain
+                )
+            else:
+                self._sheet.write_string(self._line, column, text, style)
+
+    def _format(self, style: int) -> Format | None:
+        if style not in self._formats and style < len(self._styles):
+            self._formats[style] = self.book.add_format(self._styles[style])
+        return self._formats.get(style)
+
+
+# --- styles ---------------------------------------------------------------------------------------------------------
+
+_BORDERS = ("none", "thin", "medium", "dashed", "dotted", "thick", "double", "hair", "mediumDashed")
+"""By the numbers that XlsxWriter gives them."""
+_VERTICAL = {"center": "vcenter", "justify": "vjustify", "distributed": "vdistributed"}
+_THEME = ("lt1", "dk1", "lt2", "dk2", *(f"accent{n}" for n in range(1, 7)), "hlink", "folHlink")
+"""The theme's colours by the numbers that styles use."""
+_SECTIONS = {"fonts": "font", "fills": "fill", "borders": "border", "cellXfs": "xf"}
+
+
+def _read_styles(book: Book) -> list[dict[str, Any]]:
+    """Read the cell styles as properties of XlsxWriter formats: number format, font, fill, borders, alignment."""
+    related = dict(book.package.related(book.main).values())
+    if "styles" not in related:
+        return []
+    theme = _read_theme(book, related["theme"]) if "theme" in related else {}
+    found: dict[str, list[dict[str, Any]]] = {section: [] for section in _SECTIONS}
+    codes: dict[str, str] = {}
+    section = ""
+    try:
+        for name, attributes in book.package.elements(related["styles"]):
+            if name in _SECTIONS or name == f"/{section}":
+                section = name if name in _SECTIONS else ""
+            elif name == "numFmt":
+                codes[attributes["numFmtId"]] = attributes["formatCode"]
+            elif section and name == _SECTIONS[section] and len(found[section]) < _MOST_STYLES:
+                found[section].append(_cell_style(attributes, codes, found) if name == "xf" else {})
+            elif section:
+                found[section][-1].update(_properties(section, name, attributes, theme))
+    except (ValueError, LookupError):
+        raise BrokenTableError(damaged(related["styles"])) from None
+    return found["cellXfs"]
+
+
+def _cell_style(
+    attributes: Mapping[str, str], codes: Mapping[str, str], found: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    number = attributes.get("numFmtId", "0")
+    style: dict[str, Any] = {
+        "num_format": codes.get(number) or {"0": "General", "1": "0"}.get(number, int(number))
+    }
+    for key, section in (("fontId", "fonts"), ("fillId", "fills"), ("borderId", "borders")):
+        if key in attributes:
+            style |= found[section][int(attributes[key])]
+    return style
+
+
+def _properties(
+    section: str, name: str, attributes: Mapping[str, str], theme: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the format properties that an element within a font, fill, border or cell style stands for."""
+    value = attributes.get("val", "1")
+    match section, name:
+        case "fonts", "b" | "i":
+            return {"bold" if name == "b" else "italic": _yes(value)}
+        case "fonts", "sz":
+            return {"font_size": _finite(value)}
+        case "fonts", "name":
+            return {"font_name": value}
+        case "fonts", "color" if colour := _colour(attributes, theme):
+            return {"font_color": colour}
+        case "fills", "patternFill":
+            return {"pattern": int(attributes.get("patternType") == "solid")}
+        case "fills", "fgColor" if colour := _colour(attributes, theme):
+            return {"bg_color": colour}
+        case "borders", "left" | "right" | "top" | "bottom" if "style" in attributes:
+            return {name: _BORDERS.index(attributes["style"]) if attributes["style"] in _BORDERS else 1}
+        case "cellXfs", "alignment":
+            vertical = attributes.get("vertical", "bottom")
+            return {
+                "align": attributes.get("horizontal", ""),
+                "valign": _VERTICAL.get(vertical, vertical),
+                "text_wrap": _yes(attributes.get("wrapText")),
+            }
+    return {}
+
+
+def _read_theme(book: Book, part: str) -> dict[str, str]:
+    """Read the theme's colours: number → RRGGBB."""
+    colours: dict[str, str] = {}
+    at = ""
+    for name, attributes in book.package.elements(part):
+        at = str(_THEME.index(name)) if name in _THEME else at
+        if name in {"srgbClr", "sysClr"}:
+            colours.setdefault(at, attributes.get("lastClr") or attributes.get("val", ""))
+    return colours
+
+
+def _colour(attributes: Mapping[str, str], theme: Mapping[str, str]) -> str:
+    """The colour as #RRGGBB; empty for the automatic one and those of the palette of old workbooks."""
+    rgb = theme.get(attributes.get("theme", ""), attributes.get("rgb", ""))[-6:]
+    if not re.fullmatch("[0-9A-Fa-f]{6}", rgb):
+        return ""
+    tint = _finite(attributes.get("tint", "0"))
+    hue, light, saturation = colorsys.rgb_to_hls(*(byte / 255 for byte in bytes.fromhex(rgb)))
+    light = light * (1 + tint) if tint < 0 else light * (1 - tint) + tint
+    mixed = colorsys.hls_to_rgb(hue, min(max(light, 0), 1), saturation)
+    return "#" + bytes(round(part * 255) for part in mixed).hex().upper()
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(number)
+    return value
+
+
+def _yes(value: str | None) -> bool:
+    return value in {"1", "true"}

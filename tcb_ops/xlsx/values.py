@@ -1,15 +1,10 @@
-"""A workbook's cell that holds no text of its own: what it shows, what it is, and what to do about it.
-
-A number has lost its leading zeros and its digits beyond the fifteenth before anybody reads it, a date is what
-somebody's `1-2` became, and what a formula stands for may change with the next opening. In env, path and file that
-would send a file to a place nobody wrote down.
-"""
+"""Values of workbook cells: shared strings, number formats, and cells that are not text."""
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
@@ -21,7 +16,11 @@ from tcb_ops.xlsx.package import Package, damaged, local, new_parser
 
 
 class Kind(StrEnum):
-    """What a cell holds instead of text."""
+    """What a cell holds instead of text.
+
+    In env, path and file none of these may stand: a number has lost its leading zeros and its digits beyond the fifteenth,
+    a date may be somebody's `1-2`, and a formula's value may change whenever the workbook is opened.
+    """
 
     NUMBER = "number"
     DATE = "date"
@@ -30,13 +29,13 @@ class Kind(StrEnum):
     """#N/A and its like."""
     FORMULA = "formula"
     NOT_COMPUTED = "not_computed"
-    """A formula whose value the file does not hold: a program wrote it and no spreadsheet has opened it since."""
+    """A formula whose value is not in the file: no spreadsheet has opened it since a program wrote it."""
     MERGED = "merged"
     """Covered by a merged cell whose value stands elsewhere."""
 
 
 class NonTextCell(str):
-    """A cell's text as a spreadsheet shows it, with what the cell really is."""
+    """The text that a spreadsheet shows for a cell that is not text."""
 
     __slots__ = ("kind", "ref")
 
@@ -45,25 +44,23 @@ class NonTextCell(str):
     """The cell's name, such as B7; for MERGED the name of the cell that has the value."""
 
     def __new__(cls, text: str, kind: Kind, ref: str) -> Self:
-        """Make one; a str takes its text here."""
+        """Create the text with its kind."""
         self = super().__new__(cls, text)
         self.kind, self.ref = kind, ref
         return self
 
 
 def not_computed(cells: Iterable[str]) -> bool:
-    """Whether a row that looks blank is not: it has a formula whose value nobody knows."""
+    """Whether a row that looks blank holds a formula whose value is not in the file."""
     return any(isinstance(cell, NonTextCell) and cell.kind is Kind.NOT_COMPUTED for cell in cells)
 
 
-def odd_problem(cell: NonTextCell) -> tuple[Text, Text]:
-    """What is wrong with such a cell in a column that must be text, and how to fix it."""
-    seen = shown(cell, 40)
-    message, fix = _SENTENCES[cell.kind]
-    return (
-        Text(message.en.format(ref=cell.ref, seen=seen), message.zh.format(ref=cell.ref, seen=seen)),
-        fix,
-    )
+def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
+    """Return (message, fix) for such a cell in a column that must be text."""
+    value = shown(cell, 40)
+    message, fix = _MESSAGES[cell.kind]
+    en, zh = (text.format(ref=cell.ref, value=value) for text in (message.en, message.zh))
+    return Text(en, zh), fix
 
 
 _AS_TEXT = Text(
@@ -73,27 +70,28 @@ _AS_TEXT = Text(
 _AS_VALUE = Text(
     "copy the column and paste it over itself as values", "请复制这一列，再用“选择性粘贴 → 数值”粘贴回原处"
 )
-_SENTENCES = {
+_MESSAGES = {
     Kind.NUMBER: (
-        Text("cell {ref} is a number ({seen}), not text", "单元格 {ref} 是数字（{seen}），不是文本"),
+        Text("cell {ref} is a number ({value}), not text", "单元格 {ref} 是数字（{value}），不是文本"),
         _AS_TEXT,
     ),
     Kind.DATE: (
         Text(
-            "cell {ref} is a date or time ({seen}), not text", "单元格 {ref} 是日期或时间（{seen}），不是文本"
+            "cell {ref} is a date or time ({value}), not text",
+            "单元格 {ref} 是日期或时间（{value}），不是文本",
         ),
         _AS_TEXT,
     ),
     Kind.BOOLEAN: (
-        Text("cell {ref} is a truth value ({seen}), not text", "单元格 {ref} 是逻辑值（{seen}），不是文本"),
+        Text("cell {ref} is a truth value ({value}), not text", "单元格 {ref} 是逻辑值（{value}），不是文本"),
         _AS_TEXT,
     ),
     Kind.ERROR: (
-        Text("cell {ref} holds the error {seen}", "单元格 {ref} 是错误值 {seen}"),
+        Text("cell {ref} holds the error {value}", "单元格 {ref} 是错误值 {value}"),
         Text("write the value itself", "请直接填写内容"),
     ),
     Kind.FORMULA: (
-        Text("cell {ref} holds a formula (it shows '{seen}')", "单元格 {ref} 是公式（显示为“{seen}”）"),
+        Text("cell {ref} holds a formula (it shows '{value}')", "单元格 {ref} 是公式（显示为“{value}”）"),
         _AS_VALUE,
     ),
     Kind.NOT_COMPUTED: (
@@ -119,17 +117,36 @@ _SENTENCES = {
 LONGEST_CELL = 131_072
 """Characters, as in a CSV; a spreadsheet's own limit is 32,767."""
 _LARGEST_STRINGS = 256 << 20
-"""Bytes of the strings that cells share: they are held in memory."""
+"""Bytes of the shared strings, which are held in memory."""
 _MOST_FORMATS, _MOST_STYLES = 10_000, 100_000
 """A spreadsheet's own limits are some 250 and 65,490."""
 _LONGEST_FORMAT = 1024
 """Characters; a spreadsheet's own limit is 255."""
 
 
-class Strings:
-    """The strings that cells share, packed: a million paths are some 40 MB."""
+class TextReader:
+    """Parser handlers that collect the text between tags, within limits and without phonetic guides (rPh)."""
 
     def __init__(self) -> None:
+        self._collecting = self._phonetic = False
+        self._pieces: list[str] = []
+        self._length = 0
+        """Characters collected."""
+
+    def text(self, characters: str) -> None:
+        """Handle characters. Raises ValueError where the text is too long."""
+        if self._collecting:
+            self._length += len(characters)
+            if self._length > LONGEST_CELL:
+                raise ValueError
+            self._pieces.append(characters)
+
+
+class Strings(TextReader):
+    """The shared strings, packed: a million paths take some 40 MB."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._bytes = bytearray()
         self._ends = array("Q", [0])
 
@@ -140,64 +157,42 @@ class Strings:
         return len(self._ends) - 1
 
     def read(self, package: Package, part: str) -> None:
-        """Read them from their part."""
-        reader = _StringReader(self._add)
-        for _ in package.feed(part, new_parser(reader.start, reader.end, reader.text)):
+        """Read the strings from their part."""
+        for _ in package.feed(part, new_parser(self._start, self._end, self.text)):
             pass
 
-    def _add(self, text: str) -> None:
-        if len(self._bytes) + self._ends.itemsize * len(self._ends) > _LARGEST_STRINGS:
-            raise ValueError
-        self._bytes.extend(text.encode("utf-8", "replace"))
-        self._ends.append(len(self._bytes))
-
-
-class _StringReader:
-    """Handlers that put a string's runs together. What stands above characters to say how they sound is no text."""
-
-    def __init__(self, add: Callable[[str], None]) -> None:
-        self._add = add
-        self._takes = self._sounds = False
-        self._said: list[str] = []
-        self._length = 0
-        """Characters in it."""
-
-    def start(self, name: str, _attributes: dict[str, str]) -> None:
+    def _start(self, name: str, _attributes: dict[str, str]) -> None:
         match local(name):
             case "t":
-                self._takes = not self._sounds
+                self._collecting = not self._phonetic
             case "rPh":
-                self._sounds = True
+                self._phonetic = True
             case "si":
-                self._said.clear()
+                self._pieces.clear()
                 self._length = 0
 
-    def end(self, name: str) -> None:
+    def _end(self, name: str) -> None:
         match local(name):
             case "t":
-                self._takes = False
+                self._collecting = False
             case "rPh":
-                self._sounds = False
+                self._phonetic = False
             case "si":
-                self._add(unescape("".join(self._said)))
-
-    def text(self, characters: str) -> None:
-        if self._takes:
-            self._length += len(characters)
-            if self._length > LONGEST_CELL:
-                raise ValueError
-            self._said.append(characters)
+                if len(self._bytes) + self._ends.itemsize * len(self._ends) > _LARGEST_STRINGS:
+                    raise ValueError
+                self._bytes.extend(unescape("".join(self._pieces)).encode("utf-8", "replace"))
+                self._ends.append(len(self._bytes))
 
 
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
 
 def unescape(text: str) -> str:
-    """Characters that XML cannot hold stand as _x000D_; a NUL stays so, since no list has one."""
+    """Decode _x000D_, the form of characters that XML cannot hold; NUL is left as it is, since no list has one."""
     if "_x" not in text:
         return text
     plain = _ESCAPED.sub(lambda m: chr(int(m[1], 16)) if int(m[1], 16) else m[0], text)
-    # Two halves of a pair may have been written apart; half of one is no character.
+    # A surrogate pair may have been written as two escapes; half of a pair is not a character.
     return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -209,14 +204,14 @@ _ZEROS = re.compile("0{2,}")
 
 
 class Formats:
-    """How numbers show: by a cell's style."""
+    """The number formats of cell styles."""
 
     def __init__(self) -> None:
         self._codes: dict[int, str] = {}
         self._styles: list[int] = []
 
     def read(self, package: Package, part: str) -> None:
-        """Read them from their part."""
+        """Read the formats from their part."""
         within = False
         for name, attributes in package.elements(part):
             match name:
@@ -233,7 +228,7 @@ class Formats:
                     self._styles.append(_number(attributes, "numFmtId"))
 
     def show(self, raw: str, style: str, *, since_1904: bool) -> tuple[str, Kind]:
-        """A number as text, and whether it is one or a date. ValueError where it is neither."""
+        """Format a number as a spreadsheet shows it, and tell whether it is a date. Raises ValueError where it is neither."""
         at = int(style or 0)
         format_id = self._styles[at] if at < len(self._styles) else 0
         code = self._codes.get(format_id, "")
@@ -249,7 +244,7 @@ def _number(attributes: dict[str, str], name: str) -> int:
 
 
 def number_text(raw: str) -> str:
-    """A number as a cell shows it: 12 for 12.0, 0.1 for 0.10000000000000001 (a spreadsheet has 15 digits)."""
+    """Format a number as a cell shows it: 12 for 12.0, 0.1 for 0.10000000000000001 (a spreadsheet has 15 digits)."""
     if raw.isascii() and raw.isdigit() and len(raw) < 16:
         return str(int(raw))
     number = float(raw)
@@ -259,9 +254,9 @@ def number_text(raw: str) -> str:
 
 
 def date_text(serial: float, *, since_1904: bool) -> str:
-    """A day number as ISO date, time, or both. ValueError where there is no such day.
+    """Format a day number as ISO date, time, or both. Raises ValueError where there is no such day.
 
-    Day 60 of the usual count is 29 February 1900, which never was; the days before it are one less.
+    Day 60 of the usual count is 29 February 1900, which did not exist; the days before it are one less.
     """
     day_zero = datetime(1904, 1, 1) if since_1904 else datetime(1899, 12, 30)  # noqa: DTZ001  a cell has no time zone
     if not since_1904 and 1 <= serial < 60:

@@ -444,7 +444,7 @@ def test_a_csv_is_sent_to_results_csv(tmp_path: Path, sent: Callable[..., Sent])
             b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600 + "EncryptedPackage".encode("utf-16-le"),
             "password",
         ),
-        (b"PK\x03\x04 cut", "not whole"),
+        (b"PK\x03\x04 cut", "is incomplete"),
     ],
     ids=["xls", "password", "cut"],
 )

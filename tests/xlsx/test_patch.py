@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tcb_ops.xlsx.append_columns import Rewriting, as_text, replaced
+from tcb_ops.xlsx.append_columns import PartPatcher, as_text, replaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ AFTER = (
 )
 
 
-class Changed(Rewriting):
+class Changed(PartPatcher):
     """Cuts out every `cut`, the first of them for what it holds; gives every `tag` another w; adds to the end of `a`."""
 
     def start(self, name: str, _attributes: dict[str, str]) -> None:
@@ -47,7 +47,7 @@ def test_it_does_not_matter_in_which_pieces_the_part_comes(size: int) -> None:
         for at in range(0, len(before), size):
             yield before[at : at + size]
 
-    assert b"".join(Changed().passing(pieces())).decode() == AFTER
+    assert b"".join(Changed().patch(pieces())).decode() == AFTER
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_a_text_is_written_so_that_xml_can_hold_it(text: str, written: str) -> N
 def test_another_encoding_is_refused_since_what_is_added_would_be_garbled(encoding: str) -> None:
     body = f'<?xml version="1.0" encoding="{encoding}"?><a/>'.encode(encoding)
     with pytest.raises((ValueError, LookupError)):
-        b"".join(Changed().passing(iter([body])))
+        b"".join(Changed().patch(iter([body])))
