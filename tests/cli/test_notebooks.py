@@ -292,7 +292,7 @@ def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on
         out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
-    assert f"goes on with run {desk.latest().id}" in err
+    assert f"resume run {desk.latest().id}" in err
     assert desk.calls < 40
     assert "out/own.ipynb" in out
     (error,) = outputs(desk.folder / "out" / "own.ipynb")
