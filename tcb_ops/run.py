@@ -15,10 +15,11 @@ from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import GOOD, Kind, Outcome
 from tcb_ops.reports.diff import RunDiff, compare
-from tcb_ops.reports.errcode_table import Cause
 from tcb_ops.reports.history import ErrcodeHistory
+from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.runs.session import RunSession
 from tcb_ops.settings import Settings
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
 class Run:
     """A run in the ledger, finished or not."""
 
-    def __init__(self, ledger: Ledger, record: RunRecord, settings: Settings) -> None:
+    def __init__(
+        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: RunReader | None = None
+    ) -> None:
+        """`reader`: what the run is read from, where that is not the ledger itself."""
         self._ledger, self.record, self._settings = ledger, record, settings
+        self._reader: RunReader = reader or ledger
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
@@ -40,7 +45,7 @@ class Run:
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import run_html
 
-        return run_html(self._ledger, self.record, self._settings.lang)
+        return run_html(self._summary(), self._settings.lang)
 
     @property
     def id(self) -> str:
@@ -60,7 +65,7 @@ class Run:
     @property
     def outcomes(self) -> dict[Outcome, int]:
         """The same, keyed by Outcome."""
-        return self._ledger.counts(self.record)
+        return self._reader.counts(self.record)
 
     @property
     def good(self) -> bool:
@@ -69,7 +74,7 @@ class Run:
 
     def with_settings(self, settings: Settings) -> Run:
         """The same run, shown and exported with other settings."""
-        return Run(self._ledger, self.record, settings)
+        return Run(self._ledger, self.record, settings, self._reader)
 
     def close(self) -> None:
         """Close the ledger's connections."""
@@ -77,23 +82,19 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        from tcb_ops.reports.summary import summary
-
-        return summary(self._ledger, self._ledger.run(self.id))
+        return self._summary().to_json()
 
     def cause_list(self) -> list[Cause]:
         """What is wrong, by merchant, environment and code, most rows first: as values, without pandas."""
-        from tcb_ops.reports.errcode_table import errcode_table
-
-        return errcode_table(self._ledger, self.record)
+        return self._summary().causes
 
     def tallies(self) -> list[Tally]:
         """Rows by merchant, environment, outcome and code, as they stand now: one query of the ledger."""
-        return self._ledger.tallies(self.record)
+        return self._reader.tallies(self.record)
 
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
         """Bytes of the local files of the rows with these outcomes, as they were when the run was planned."""
-        return self._ledger.planned_bytes(self.record, outcomes)
+        return self._reader.planned_bytes(self.record, outcomes)
 
     def rows(
         self,
@@ -104,12 +105,12 @@ class Run:
         outcomes: frozenset[Outcome] | None = None,
     ) -> Iterator[RowRecord]:
         """Stream rows in the order of the list, flat in memory; `path` is a cloud path or a part of one."""
-        return self._ledger.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
+        return self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
 
     def merchants_like(self, name: str) -> list[str]:
         """Names of the run's merchants that hold `name`, or all of them; 20 at most."""
         names = list(
-            dict.fromkeys(place.merchant for place in self._ledger.envs(self.record) if place.merchant)
+            dict.fromkeys(place.merchant for place in self._reader.envs(self.record) if place.merchant)
         )
         return ([known for known in names if name in known] or names)[:20]
 
@@ -117,13 +118,13 @@ class Run:
         """Every row: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
         from tcb_ops.reports.formats.frames import results_frame
 
-        return results_frame(self._ledger, self.record, self._settings)
+        return results_frame(self._reader, self.record, self._settings)
 
     def failed(self) -> pd.DataFrame:
         """The rows that did not succeed, pending ones among them: `results()` as in failed.csv."""
         from tcb_ops.reports.formats.frames import results_frame
 
-        return results_frame(self._ledger, self.record, self._settings, frozenset(Outcome) - GOOD)
+        return results_frame(self._reader, self.record, self._settings, frozenset(Outcome) - GOOD)
 
     def links(self) -> pd.DataFrame:
         """The rows of a links run with their links: the columns of links.csv. They are secrets: do not display them.
@@ -146,37 +147,37 @@ class Run:
         """Rows by merchant (appid, env) × errcode."""
         from tcb_ops.reports.formats.frames import errcodes_frame
 
-        return errcodes_frame(self._ledger, self.record)
+        return errcodes_frame(self._summary())
 
     def causes(self) -> pd.DataFrame:
         """What is wrong and what to do: a line per code, merchant and environment, most rows first."""
         from tcb_ops.reports.formats.frames import causes_frame
 
-        return causes_frame(self._ledger, self.record, self._settings)
+        return causes_frame(self._summary(), self._settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """How merchants' rows stand: rows, good, not good, pending."""
         from tcb_ops.reports.formats.frames import merchants_frame
 
-        return merchants_frame(self._ledger, self.record)
+        return merchants_frame(self._summary())
 
     def timeline(self) -> pd.DataFrame:
         """How rows ended over the run's time: a line per stretch, the oldest first."""
         from tcb_ops.reports.formats.frames import timeline_frame
 
-        return timeline_frame(self._ledger, self.record, self._settings)
+        return timeline_frame(self._reader, self.record, self._settings)
 
     def changes(self) -> Diff | None:
         """What changed since the finished run before it of the same kind, target, list and part; None without one."""
-        before = self._ledger.previous(self.record)
+        before = self._reader.previous(self.record)
         return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
 
     def final(self) -> Run:
         """The run as it stands after its retries: the last state of each of its rows. Of a retry, that of its original."""
-        from tcb_ops.reports.merged_run import final_ledger
+        from tcb_ops.reports.merged_run import merged_run
 
-        joined = final_ledger(self._ledger, self.record)
-        return Run(joined, joined.original, self._settings)
+        merged = merged_run(self._ledger, self.record)
+        return Run(self._ledger, merged.original, self._settings, merged)
 
     def write_into(self, original: str | Path, dest: str | Path | None = None, *, split_by: str = "") -> Path:
         """Write a copy of the workbook that the list came in, with how each row ended beside it; gives where.
@@ -187,7 +188,7 @@ class Run:
         from tcb_ops.reports.annotate_workbook import write_apart, write_into
 
         place = Path(dest) if dest is not None else None
-        with self._ledger.snapshot() as seen:
+        with self._reader.snapshot() as seen:
             if split_by:
                 return write_apart(seen, self.record, Path(original), place, split_by, self._settings.lang)
             return write_into(seen, self.record, Path(original), place, self._settings.lang)
@@ -200,8 +201,21 @@ class Run:
         """
         from tcb_ops.reports.export import export
 
-        self.record = self._ledger.run(self.id)
-        return export(self._ledger, self.record, Path(dest), self._settings, now=time.time(), replace=replace)
+        self.record = self._reader.run(self.id)
+        now = time.time()
+        return export(
+            self._ledger,
+            self.record,
+            Path(dest),
+            self._settings,
+            now=now,
+            replace=replace,
+            reader=self._reader,
+        )
+
+    def _summary(self) -> RunSummary:
+        """Sum the run up as it is now."""
+        return RunSummary(self._reader, self._reader.run(self.id))
 
 
 class RunHandle:

@@ -18,7 +18,7 @@ from tcb_ops.errcodes import all_errcodes, errcode_table
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome
 from tcb_ops.reports import annotate_workbook as into
-from tcb_ops.reports import errcode_matrix as heat
+from tcb_ops.reports import summary
 from tcb_ops.reports.formats import html as page
 from tcb_ops.reports.formats import xlsx as workbook
 from tcb_ops.settings import Settings, TokenSettings
@@ -39,8 +39,8 @@ BOUNDS = {
     "command": (COMMAND_SECONDS,),
     "The report folder": (
         page.CAUSES,
-        heat.MERCHANTS,
-        heat.CODES,
+        summary.MATRIX_MERCHANTS,
+        summary.MATRIX_CODES,
         page.DETAILED,
         page.LISTED,
         workbook.MOST_ROWS,

@@ -127,7 +127,8 @@ def errcodes(run: str, **values: Any) -> int:
     """
     import tcb_ops as tcb
     from tcb_ops.cli.console import rest_of
-    from tcb_ops.reports.errcode_table import render_errcodes
+    from tcb_ops.reports.formats.terminal import render_errcodes
+    from tcb_ops.reports.summary import by_code
 
     given = common_options(values)
     settings = given.settings()
@@ -140,7 +141,7 @@ def errcodes(run: str, **values: Any) -> int:
         return 0
     causes = wanted.cause_list()
     if causes:
-        screen.data(render_errcodes(causes, settings.lang, rest_of(wanted)))
+        screen.data(render_errcodes(by_code(causes), settings.lang, rest_of(wanted)))
     else:
         screen.data(
             Text(f"Run {wanted.id}: nothing is wrong.", f"任务 {wanted.id}：没有问题。").of(settings.lang)

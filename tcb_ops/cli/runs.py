@@ -331,15 +331,16 @@ def _retried(parent: Run) -> Text:
 def show_run(screen: Console, run: Run, *, as_json: bool, where: Path | None = None) -> int:
     """Print how a run ended; gives the exit code."""
     from tcb_ops.cli.console import rest_of
-    from tcb_ops.reports.errcode_table import render_errcodes
     from tcb_ops.reports.explanations import verdict
+    from tcb_ops.reports.formats.terminal import render_errcodes
+    from tcb_ops.reports.summary import by_code
 
     if as_json:
         screen.json(run.summary())
     else:
         causes = run.cause_list()
         if causes:
-            screen.data(render_errcodes(causes, screen.lang, rest_of(run)))
+            screen.data(render_errcodes(by_code(causes), screen.lang, rest_of(run)))
         counts = run.outcomes
         screen.data(
             verdict(run.record.kind, counts, finished=run.record.finished_at is not None).of(screen.lang)

@@ -13,8 +13,8 @@ from tcb_ops.model import Outcome
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.panels.naming import beyond
 from tcb_ops.panels.worker import Worker
-from tcb_ops.reports.errcode_table import Cause, CodeGroup, by_code
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, why
+from tcb_ops.reports.summary import Cause, CodeGroup, by_code
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.secrets import redact

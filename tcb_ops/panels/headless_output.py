@@ -14,7 +14,7 @@ from tcb_ops.model import Outcome
 from tcb_ops.panels.errcodes import render_codes
 from tcb_ops.panels.grid import merchant_lines, render_grid
 from tcb_ops.panels.html import heading
-from tcb_ops.reports.errcode_table import by_code, render_errcodes
+from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ def result_file() -> Path | None:
 
 def terminal_output(run: Run, lang: Lang) -> list[RenderableType]:
     """What a terminal shows of a run beside its verdict: what went wrong, and what to do."""
+    from tcb_ops.reports.formats.terminal import render_errcodes
+
     causes = run.cause_list()
-    return [render_errcodes(causes, lang)] if causes else []
+    return [render_errcodes(by_code(causes), lang)] if causes else []
 
 
 def page_html(run: Run, lang: Lang) -> str:

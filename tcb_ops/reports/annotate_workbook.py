@@ -1,4 +1,4 @@
-"""Back to colleagues: how rows ended, beside them in a copy of the workbook that they sent (`report RUN --into`)."""
+"""How rows ended, beside them in a copy of the workbook that the list came in (`report RUN --into`)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tcb_ops.cell_text import fold, shown, trim
-from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.cell_text import fold, shown, trim, unguard
+from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
 from tcb_ops.i18n import Lang, Text
+from tcb_ops.lists.problems import input_error
+from tcb_ops.lists.source import digest, is_workbook, open_source
+from tcb_ops.lists.validate import OURS
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import OUTCOMES
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
-from tcb_ops.reports.source_workbook import ListSheet, find_list, open_original, readable
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
 from tcb_ops.xlsx.split import write_split
 from tcb_ops.xlsx.values import NonTextCell
-from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW
+from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, Sheet, open_book
 
 COLUMNS = (
     Text("result", "结果"),
@@ -41,7 +44,7 @@ _LONGEST = 40
 """Characters of the original's name and of a value in a file name: systems take 255 bytes, a Chinese letter has three."""
 
 
-def write_into(ledger: Ledger, run: RunRecord, original: Path, dest: Path | None, lang: Lang) -> Path:
+def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | None, lang: Lang) -> Path:
     """Write a copy of the run's own workbook, with result, reason, what to do and file_id beside each row; gives it.
 
     `dest` None is beside the original, its name ending in 结果 or result. Raises UsageError where `original` is not
@@ -59,15 +62,15 @@ def write_into(ledger: Ledger, run: RunRecord, original: Path, dest: Path | None
             )
         _free(dest)
         with readable(original), _new(dest) as part:
-            found = find_list(book, ledger, run)
+            found = find_list(book, reader, run)
             beside = _beside(found, lang, simulated=is_simulated(run.target))
             with part.open("xb") as out:
-                add_columns(found.book, found.sheet, beside, _texts(ledger, run, lang), out)
+                add_columns(found.book, found.sheet, beside, _texts(reader, run, lang), out)
     return dest
 
 
 def write_apart(
-    ledger: Ledger, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
+    reader: RunReader, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
 ) -> Path:
     """Write a workbook per value of a column into the new folder `dest`, each with the rows of that value; gives it.
 
@@ -77,12 +80,12 @@ def write_apart(
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
         _free(dest)
         with readable(original), _new(dest) as part:
-            found = find_list(book, ledger, run)
+            found = find_list(book, reader, run)
             beside = _beside(found, lang, simulated=is_simulated(run.target))
             names, group_of = _groups(found, _column(found, column))
             part.mkdir()
             files = [part / name for name in _file_names(original.stem, names, lang)]
-            values = partial(_texts, ledger, run, lang)
+            values = partial(_texts, reader, run, lang)
             write_split(found.book, found.sheet, beside, values, group_of, files)
     return dest
 
@@ -119,8 +122,8 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
     return AppendColumns(found.header_line, first, tuple(headers), WIDTHS, like=found.path)
 
 
-def _texts(ledger: Ledger, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
-    for record in ledger.rows(run):
+def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
+    for record in reader.rows(run):
         said = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         result = OUTCOMES[record.end.outcome].of(lang)
         yield (
@@ -189,6 +192,109 @@ def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
         taken.add(fold(name))
         names.append(f"{name}.xlsx")
     return names
+
+
+# --- the run's own workbook ---
+
+
+@dataclass(frozen=True, slots=True)
+class ListSheet:
+    """Where in a workbook the run's list stands."""
+
+    book: Book
+    sheet: Sheet
+    header_line: int
+    headers: tuple[str, ...]
+    """Every cell of that row, trimmed."""
+    path: int
+    """The column of the cloud paths, counted from 1."""
+
+
+@contextmanager
+def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
+    """Open the run's own workbook. Raises UsageError where it is another file, or has changed."""
+    with open_source(original) as raw:
+        if not is_workbook(raw):
+            raise UsageError(
+                Text(
+                    f"--into takes the workbook (.xlsx) that the list came in; {original} is none. "
+                    f"results.csv of the report has every row of the list: tcb-ops report {run.id}",
+                    f"--into 需要的是作为清单的工作簿（.xlsx）；{original} 不是工作簿。"
+                    f"报告的 results.csv 中有清单的每一行：tcb-ops report {run.id}",
+                )
+            )
+        with readable(original):
+            book = open_book(raw)  # a password and an old format are better said as such
+        if digest(raw)[1] != run.list_sha256:
+            raise UsageError(
+                Text(
+                    f"{original} is not the list of run {run.id} ({run.list_name}): its SHA-256 differs. If it was saved "
+                    "again since, name the file as it was then.",
+                    f"{original} 不是任务 {run.id} 的清单（{run.list_name}）：SHA-256 不一致。"
+                    "若之后又保存过，请改用当时的那份文件。",
+                )
+            )
+        yield book
+
+
+@contextmanager
+def readable(original: Path) -> Iterator[None]:
+    """Say of a workbook that turns out to be damaged what any list is said of: InputError."""
+    try:
+        yield
+    except BrokenTableError as error:
+        problem = error.problem
+    else:
+        return
+    raise input_error(str(original), [problem])
+
+
+def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
+    """Find the sheet and the header of the run's list, by its headers and its first row.
+
+    The run remembers what was in the list, not where: that depends on options, and is said in no one place. Of sheets
+    that are alike the one that the options named is meant, then a visible one.
+    """
+    first = next(reader.rows(run), None)
+    named = fold(str(run.settings.get("selection", "")))
+    by_likeliness = sorted(
+        book.sheets,
+        key=lambda sheet: (f"sheet {fold(sheet.name)}" not in named, sheet.hidden, -len(sheet.name)),
+    )
+    for sheet in by_likeliness:
+        if first is None:
+            break
+        found: tuple[int, list[str]] | None = None
+        for row in book.rows(sheet):
+            if row.line < first.row.line:
+                found = (row.line, row.cells) if _own(row.cells, row.cells) == run.headers else found
+            elif found is not None and row.line == first.row.line and _same(found[1], row.cells, first):
+                path = next((at for at, cell in enumerate(row.cells, 1) if trim(cell) == first.row.path), 1)
+                return ListSheet(book, sheet, found[0], tuple(map(trim, found[1])), path)
+            else:
+                break
+    raise UsageError(
+        Text(
+            f"the rows of run {run.id} are not in this workbook: was it read by a tcb-ops of another version?",
+            f"在这个工作簿中找不到任务 {run.id} 的行：清单是否由其他版本的 tcb-ops 读取？",
+        )
+    )
+
+
+def _own(headers: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
+    """The cells of a row that are the list's own, as the run has them: without the columns of an earlier export."""
+    width = max((at for at, header in enumerate(headers, 1) if trim(header)), default=0)
+    kept = [at for at in range(width) if not trim(headers[at]).startswith(OURS)]
+    own = (cells[at] if at < len(cells) else "" for at in kept)
+    return tuple(map(unguard, own)) if len(kept) < width else tuple(map(str, own))
+
+
+def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bool:
+    # A cell that a merged one covers has no value in the run, whatever stands in it.
+    own = _own(headers, cells)
+    return len(own) == len(record.row.cells) and all(
+        had in {"", has} for had, has in zip(record.row.cells, own, strict=True)
+    )
 
 
 # --- the disk -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Two runs side by side: what broke, what was mended, what is still broken; by merchant and cause.
+"""Two runs side by side: what broke, what was fixed, what is still broken; by merchant and cause.
 
 Rows are matched by environment, appid and cloud path, whatever their lines. They are streamed in that order from the
 ledger, so that memory stays flat.
@@ -18,7 +18,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import GOOD, Outcome, Reason
 from tcb_ops.reports.explanations import Why, why
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
@@ -28,7 +28,7 @@ class Change(StrEnum):
 
     NEWLY_BROKEN = "newly_broken"
     STILL_BROKEN = "still_broken"
-    MENDED = "mended"
+    FIXED = "mended"
     ONLY_IN_NEWER = "only_in_newer"
     ONLY_IN_OLDER = "only_in_older"
     UNFINISHED = "unfinished"
@@ -39,11 +39,11 @@ class Change(StrEnum):
 CHANGES: dict[Change, Text] = {
     Change.NEWLY_BROKEN: Text("Newly broken", "新出现的问题"),
     Change.STILL_BROKEN: Text("Still broken", "仍未解决"),
-    Change.MENDED: Text("Mended", "已恢复"),
+    Change.FIXED: Text("Fixed", "已恢复"),
     Change.ONLY_IN_NEWER: Text("Only in the newer run", "仅在新任务中"),
     Change.ONLY_IN_OLDER: Text("Only in the older run", "仅在旧任务中"),
     Change.UNFINISHED: Text("Not finished", "尚未完成"),
-    Change.STILL_GOOD: Text("Good in both", "两次均成功"),
+    Change.STILL_GOOD: Text("Succeeded in both", "两次均成功"),
 }
 
 
@@ -125,18 +125,18 @@ def change(before: str | None, after: str | None) -> Change:
     if after is None:
         return Change.ONLY_IN_OLDER
     if after in GOOD:
-        return Change.STILL_GOOD if before in GOOD else Change.MENDED
+        return Change.STILL_GOOD if before in GOOD else Change.FIXED
     return Change.NEWLY_BROKEN if before in GOOD else Change.STILL_BROKEN
 
 
-def changed(what: Change) -> Text:
+def change_title(what: Change) -> Text:
     """Say what the lines of a change are about. Of rows that only one run has, those that are not good have lines."""
     if what in {Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER}:
-        return Text(f"{CHANGES[what].en}, not good", f"{CHANGES[what].zh}，未成功")
+        return Text(f"{CHANGES[what].en}, did not succeed", f"{CHANGES[what].zh}，未成功")
     return CHANGES[what]
 
 
-def compare(ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settings) -> RunDiff:
+def compare(ledger: LedgerReader, older: RunRecord, newer: RunRecord, settings: Settings) -> RunDiff:
     """Compare two runs. Raises UsageError where they do not do the same to the same target."""
     _refuse_incomparable(older, newer)
     counts = dict.fromkeys(Change, 0)
@@ -187,7 +187,7 @@ State = tuple[str, str, int | None, str]
 
 
 def _pairs(
-    ledger: Ledger, older: RunRecord, newer: RunRecord
+    ledger: LedgerReader, older: RunRecord, newer: RunRecord
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None, int]]:
     """The place, the state in each run, and how many rows there are of it; rows of one place and state may come apart."""
     summed_up = ledger.pairs(older, newer)

@@ -1,15 +1,16 @@
-"""What screens and reports say about how rows ended. Pure: from an end to sentences in both languages.
+"""Why rows did not succeed and what to do: from an outcome and its codes to texts in both languages. Pure.
 
-The catalogue (errcodes.csv, storecodes.csv) speaks for every code it knows; here stands the rest.
+The catalogue (errcodes.csv, storecodes.csv) has the texts of every code it knows; here are the others.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tcb_ops import errcodes
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import GOOD, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.records import Tally
 from tcb_ops.secrets import redact
@@ -28,16 +29,17 @@ OUTCOMES: dict[Outcome, Text] = {
 
 _NOTHING = Text("", "")
 ERRMSG = 160
-"""Letters of an errmsg that stand beside a cause; results.csv has it whole."""
+"""Characters of an errmsg that are shown beside a cause; results.csv has it whole."""
 ETAG_MISMATCH = "ETagMismatch"
-"""What a run writes where a store's code would stand, when the store holds other bytes than were sent."""
+"""What a run writes where a store's code would stand, when the stored object's checksum does not match the file."""
 COMPONENT_MARK = " (component)"
-"""Tells an errcode that was said of the component token from the merchants' own."""
+"""Tells an errcode of the component token from the merchants' own."""
+_ERRCODE = re.compile("-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why rows are not good: the code they are tabulated under, what it means, what to do."""
+    """Why rows did not succeed: the code they are tabulated under, what it means, what to do."""
 
     code: str
     """An errcode, a code of the store, or where neither is there the reason's own name."""
@@ -50,20 +52,19 @@ class Why:
 _PENDING = Why(
     Outcome.PENDING,
     Text("The run has not come to this row yet.", "任务尚未处理到该行。"),
-    Text(
-        "Run the same command again: it goes on where it stopped.",
-        "再次运行同一命令，即可从中断处继续。",
-    ),
+    Text("Run the same command again to resume the run.", "再次运行同一命令，即可从中断处继续。"),
 )
 
-_REASONS: dict[Reason, tuple[Text, Text]] = {
+_READ_ERRMSG = Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。")
+
+_REASONS: dict[Reason, tuple[Text, Text, Text]] = {
     Reason.BREAKER: (
+        Text("stopped", "已停止"),
         Text("Not attempted: the rows before it had been stopped.", "未尝试：此前的行已被停止。"),
-        Text(
-            "Mend what stopped those rows, then run this one again.", "先解决那些行的问题，再重新运行该行。"
-        ),
+        Text("Fix what stopped those rows, then run this one again.", "先解决那些行的问题，再重新运行该行。"),
     ),
     Reason.NO_TOKEN: (
+        Text("no token", "没有令牌"),
         Text("The token source has no token for this merchant.", "令牌来源中没有该商户的令牌。"),
         Text(
             "Give the token source a token for this appid, then run the row again.",
@@ -71,6 +72,7 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.MERCHANT_LEFT: (
+        Text("merchant left", "商户已离开"),
         Text("The merchants file says that this merchant has left.", "商户表标明该商户已离开。"),
         Text(
             "Nothing to do. If the merchant is back, clear its status in the merchants file and run the row again.",
@@ -78,17 +80,20 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.REFUSED: (
+        Text("refused", "被拒绝"),
         Text("The platform refused the row.", "平台拒绝了该行。"),
-        Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。"),
+        _READ_ERRMSG,
     ),
     Reason.COMPONENT: (
+        Text("component token", "平台令牌"),
         Text(
             "The platform refused the component token in an environment of its own.",
             "平台在自有环境中拒绝了 component_access_token。",
         ),
-        Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。"),
+        _READ_ERRMSG,
     ),
     Reason.DEAD_TOKEN: (
+        Text("dead token", "令牌失效"),
         Text(
             "The token source returns a dead token: the platform refused it, and the same one was given again.",
             "令牌来源给出的是失效的令牌：平台拒绝了它，而再次取得的仍是同一个。",
@@ -99,6 +104,7 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.STORE_REFUSED: (
+        Text("store refused", "存储拒绝"),
         Text("The store refused the file.", "存储服务拒绝了该文件。"),
         Text(
             "Read the store's message in results.csv, and check any proxy or gateway on the way.",
@@ -106,13 +112,15 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.NO_ANSWER: (
-        Text("No usable answer came, on any attempt.", "多次尝试均未收到可用的应答。"),
+        Text("no answer", "没有应答"),
+        Text("No attempt got a usable answer.", "多次尝试均未收到可用的应答。"),
         Text(
             "Check the network and any proxy on the way, then run the row again: sending the same file twice does no harm.",
             "请检查网络和途经的代理，然后重新运行该行；同一文件重复上传没有影响。",
         ),
     ),
     Reason.BAD_LINK: (
+        Text("bad link", "链接不可信"),
         Text("The upload link was not used: it cannot be trusted.", "没有使用该上传链接：链接不可信。"),
         Text(
             "Check --api-base and any proxy on the way. If the store's host is your own, name it in store_hosts.",
@@ -120,6 +128,7 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.FILE_CHANGED: (
+        Text("file changed", "文件已变化"),
         Text("The local file changed after the run was planned.", "任务计划之后，本地文件发生了变化。"),
         Text(
             "Make sure that nothing writes to the file, then run the row again in a new run.",
@@ -127,6 +136,7 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.FILE_UNREADABLE: (
+        Text("file unreadable", "文件不可读"),
         Text("The local file could not be read.", "无法读取本地文件。"),
         Text(
             "Check that the file is there and may be read, then run the row again.",
@@ -134,8 +144,9 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.NO_CONFIRMATION: (
+        Text("no confirmation", "未获确认"),
         Text(
-            "No confirmation from the store, on any attempt: the file may not be there.",
+            "The store confirmed the file on no attempt: it may not be there.",
             "多次尝试均未得到存储服务的确认：文件可能没有存入。",
         ),
         Text(
@@ -145,7 +156,11 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.ETAG_MISMATCH: (
-        Text("The store holds other bytes than were sent.", "存储中的内容与发送的内容不一致。"),
+        Text("checksum mismatch", "内容不一致"),
+        Text(
+            "The stored object's checksum does not match the uploaded file.",
+            "存储中的内容与发送的内容不一致。",
+        ),
         Text(
             "Check any proxy on the way, then run the row again. If the bucket processes files on upload, set etag = "
             '"warn" in the settings.',
@@ -153,10 +168,12 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
     Reason.INVALID: (
-        Text("Left out as bad input.", "输入有误，已跳过。"),
-        Text("Mend the row in the list, then run it again.", "请改正清单中的该行，然后重新运行。"),
+        Text("bad input", "输入有误"),
+        Text("Skipped as bad input.", "输入有误，已跳过。"),
+        Text("Correct the row in the list, then run it again.", "请改正清单中的该行，然后重新运行。"),
     ),
     Reason.UNVERIFIED: (
+        Text("unverified", "未核实"),
         Text(
             "Stored, but not confirmed: the store's ETag is not the MD5 of the bytes sent.",
             "已存储，但未能核实：存储服务返回的 ETag 不是所发内容的 MD5。",
@@ -167,6 +184,7 @@ _REASONS: dict[Reason, tuple[Text, Text]] = {
         ),
     ),
 }
+"""A label for narrow places, the meaning and what to do, by reason."""
 
 
 def why(
@@ -178,13 +196,13 @@ def why(
     message: str = "",
     http_status: int | None = None,
 ) -> Why | None:
-    """Give the code that an end is tabulated under, with its texts. None for a good row.
+    """Return the code that a row is tabulated under, with its texts; None for a row that succeeded.
 
     ======================================  ================  ==============================
-    the end                                 code              texts
+    the outcome                             code              texts
     ======================================  ================  ==============================
-    good                                    none
-    pending                                 pending           the run goes on
+    success                                 none
+    pending                                 pending           resume the run
     an errcode other than 0                 the errcode       the catalogue's
     the same, of the component token        it, (component)   the catalogue's, where they differ from a merchant's
     the same, of a dead token               the errcode       the reason's: the source gave the token again
@@ -199,15 +217,15 @@ def why(
     if outcome in GOOD or outcome is Outcome.PENDING:
         return None if outcome in GOOD else _PENDING
     if errcode and reason is Reason.DEAD_TOKEN:
-        return Why(str(errcode), *_REASONS[reason])
+        return Why(str(errcode), *_REASONS[reason][1:])
     if errcode:
         known = errcodes.errcode(errcode)
         own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
-        # Told apart from the merchants' rows of the same code: another cause, mended elsewhere.
+        # Told apart from the merchants' rows of the same code: another cause, fixed elsewhere.
         shown = f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode)
         return Why(shown, own.meaning, own.action, own.read_errmsg)
     if store_code == ETAG_MISMATCH:
-        return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH])
+        return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH][1:])
     if store_code or (reason is Reason.STORE_REFUSED and http_status):
         # An unknown code is whatever the server wrote, and the catalogue quotes it.
         shown = redact(store_code)
@@ -219,17 +237,17 @@ def why(
             OUTCOMES[outcome],
             Text("Look at the row in results.csv.", "请查看 results.csv 中的该行。"),
         )
-    return Why(reason, *_REASONS[reason], reason in {Reason.REFUSED, Reason.COMPONENT})
+    return Why(reason, *_REASONS[reason][1:], reason in {Reason.REFUSED, Reason.COMPONENT})
 
 
 def reason_text(end: RowEnd) -> Text:
-    """Say why a row is not good, in a sentence or two; empty for a good row that was verified.
+    """Say why a row did not succeed, in a sentence or two; empty for one that did and was verified.
 
     ===================================  ==================================================================
     end                                  sentence
     ===================================  ==================================================================
-    good                                 empty
-    good, unverified                     stored, but not confirmed
+    success                              empty
+    success, unverified                  stored, but not confirmed
     unchanged, with the run it is since  unchanged since that run, not re-checked
     breaker                              not attempted: three rows in a row had ended with CODE; its meaning
     breaker, CODE says slow down         not attempted: CODE kept coming for longer than --patience; its meaning
@@ -245,7 +263,7 @@ def reason_text(end: RowEnd) -> Text:
     if found is None:
         if end.outcome is Outcome.UNCHANGED and detail:
             return Text(f"Unchanged since {detail}, not re-checked.", f"自 {detail} 以来未变化，未重新核对。")
-        return _NOTHING if end.reason is None else _REASONS[end.reason][0]
+        return _NOTHING if end.reason is None else _REASONS[end.reason][1]
     said = Text(f" {detail}", detail) if detail else _NOTHING
     if found.code in {end.reason, end.outcome}:
         return Text(found.meaning.en + said.en, found.meaning.zh + said.zh)
@@ -272,21 +290,41 @@ def _breaker(end: RowEnd, found: Why) -> Text:
 def action_text(end: RowEnd) -> Text:
     """Say what the operator does about a row; empty where there is nothing to do."""
     if end.outcome in GOOD and end.reason is not None:
-        return _REASONS[end.reason][1]
+        return _REASONS[end.reason][2]
     found = why(
         end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
     )
     return _NOTHING if found is None else found.action
 
 
+def catalogued(code: str) -> errcodes.Errcode | errcodes.StoreCode:
+    """Return the catalogue's entry of a code as errcodes.csv has it."""
+    number = code.removesuffix(COMPONENT_MARK)
+    return errcodes.errcode(int(number)) if _ERRCODE.fullmatch(number) else errcodes.store_code(code)
+
+
+def code_label(code: str) -> Text:
+    """Return a few words for a code as errcodes.csv has it; empty where the code alone says it."""
+    if code == Outcome.PENDING:
+        return OUTCOMES[Outcome.PENDING]
+    if code in set(Reason) or code == ETAG_MISMATCH:
+        return _REASONS[Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else Reason(code)][0]
+    return catalogued(code).label
+
+
 def own_words(group: Tally, cause: Why) -> str:
-    """What the token source or the platform said, without secrets, where that is what somebody has to read; else empty."""
+    """Return what the token source or the platform said, without secrets, where the operator has to read it; else empty."""
     if group.reason is Reason.NO_TOKEN:
         return redact(group.detail)
     if not cause.read_errmsg or not group.detail:
         return ""
     said = redact(group.detail)
     return f"errmsg: {said[:ERRMSG]}{'…' * (len(said) > ERRMSG)}"
+
+
+def row_count(count: int) -> Text:
+    """Return `1 row`, `1,204 rows`."""
+    return Text(plural(count, "row"), f"{count:,} 行")
 
 
 def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:
@@ -309,8 +347,8 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     ==========  ====================  ===========================================
     no          any                   unfinished: how many have ended, how many are pending
     yes         none                  no rows
-    yes         all good              all N rows are good; how many of them unchanged
-    yes         some not good         G of N are good, B are not: by outcome
+    yes         all succeeded         all N rows succeeded; how many of them unchanged
+    yes         some did not          G of N succeeded, B did not: by outcome
     ==========  ====================  ===========================================
     """
     total = sum(counts.values())
@@ -319,32 +357,29 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     bad = {outcome: rows for outcome, rows in counts.items() if outcome not in GOOD | {Outcome.PENDING}}
     if not finished:
         return Text(
-            f"Unfinished: {total - pending:,} of {total:,} rows have ended ({good:,} good), {pending:,} pending.",
+            f"Unfinished: {total - pending:,} of {total:,} rows have ended ({good:,} succeeded), {pending:,} pending.",
             f"任务未完成：共 {total:,} 行，已结束 {total - pending:,} 行（其中成功 {good:,} 行），待处理 {pending:,} 行。",
         )
     if not total:
         return Text("The run has no rows.", "任务中没有任何行。")
-    if not bad:
-        done = _DONE[kind]
-        same = counts.get(Outcome.UNCHANGED, 0)
-        if same == total:
-            return Text(
-                f"All good: all {total:,} rows unchanged, nothing sent again.",
-                f"全部成功：共 {total:,} 行，均未变化，未重新发送。",
-            )
-        if same:
-            return Text(
-                f"All good: {total:,} rows, {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
-                f"全部成功：共 {total:,} 行，其中 {total - same:,} 行{done.zh}，{same:,} 行未变化、未重新发送。",
-            )
-        return Text(
-            f"All good: {total:,} of {total:,} rows {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。"
+    if bad:
+        listed = Text(
+            ", ".join(f"{rows:,} {OUTCOMES[outcome].en}" for outcome, rows in bad.items()),
+            "、".join(f"{OUTCOMES[outcome].zh} {rows:,} 行" for outcome, rows in bad.items()),
         )
-    listed = Text(
-        ", ".join(f"{rows:,} {OUTCOMES[outcome].en}" for outcome, rows in bad.items()),
-        "、".join(f"{OUTCOMES[outcome].zh} {rows:,} 行" for outcome, rows in bad.items()),
-    )
-    return Text(
-        f"{good:,} of {total:,} rows are good, {total - good:,} not: {listed.en}.",
-        f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
-    )
+        return Text(
+            f"{good:,} of {total:,} rows succeeded, {total - good:,} did not: {listed.en}.",
+            f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
+        )
+    done, same = _DONE[kind], counts.get(Outcome.UNCHANGED, 0)
+    if same == total:
+        return Text(
+            f"All {total:,} rows succeeded: unchanged, nothing sent again.",
+            f"全部成功：共 {total:,} 行，均未变化，未重新发送。",
+        )
+    if same:
+        return Text(
+            f"All {total:,} rows succeeded: {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
+            f"全部成功：共 {total:,} 行，其中 {total - same:,} 行{done.zh}，{same:,} 行未变化、未重新发送。",
+        )
+    return Text(f"All {total:,} rows succeeded: {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。")

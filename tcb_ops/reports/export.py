@@ -23,12 +23,10 @@ from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.diff import compare
-from tcb_ops.reports.errcode_table import causes
 from tcb_ops.reports.formats.csv import write_errcodes, write_rows
 from tcb_ops.reports.formats.html import page
 from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
-from tcb_ops.reports.history import history
 from tcb_ops.reports.manifest import (
     MANIFEST,
     SIMULATED,
@@ -39,8 +37,10 @@ from tcb_ops.reports.manifest import (
     versions,
 )
 from tcb_ops.reports.secret_scan import find_leak, masked
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
+from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import MASK
 from tcb_ops.settings import Settings
@@ -87,14 +87,21 @@ def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = 
 
 
 def export(
-    ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, *, now: float, replace: bool = False
+    ledger: Ledger,
+    run: RunRecord,
+    dest: Path,
+    settings: Settings,
+    *,
+    now: float,
+    replace: bool = False,
+    reader: RunReader | None = None,
 ) -> Path:
-    """Write a run's report into the folder `dest`, as the ledger has it at one moment; gives the folder.
+    """Write a run's report into the folder `dest`, as it is at one moment; gives the folder.
 
-    results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a loopback run. The ledger
-    notes where the report stands. `replace` lets a report of another run give way. Raises UsageError where something
-    else is in the way (nothing is touched), StoppedError when the disk does not take it or a secret would be in it
-    (what was there stays).
+    results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a loopback run.
+    It is read from `reader` (None: from the ledger), and the ledger notes where the report is. `replace` lets a report of
+    another run give way. Raises UsageError where something else is in the way (nothing is touched), StoppedError when the
+    disk does not take it or a secret would be in it (what was there stays).
     """
     check_destination(dest, run.id, replace=replace)
     real = _real(dest)
@@ -102,7 +109,7 @@ def export(
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         _clear_stale(real)
-        with _part(real) as (part, finished), ledger.snapshot() as seen, _no_cycles():
+        with _part(real) as (part, finished), (reader or ledger).snapshot() as seen, _no_cycles():
             _write(seen, seen.run(run.id), part, settings, now)
             finished()
             # Before it can be seen: a kill in between must not make a true report an unknown one.
@@ -135,35 +142,31 @@ def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, set
     return True
 
 
-def _write(seen: Ledger, run: RunRecord, folder: Path, settings: Settings, now: float) -> None:
+def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float) -> None:
     """Write every file of a report; `seen` is the ledger at one moment."""
     digest = RowsDigest()
     rows = digest.passing(seen.rows(run))
     if hidden := write_rows(rows, run.headers, folder / RESULTS, folder / FAILED, settings):
         _LOG.warning("%s", _hidden(hidden).of(settings.lang))
-    groups = seen.tallies(run)
-    write_errcodes(causes(groups), folder / ERRCODES, settings.lang)
-    write_workbook(seen, run, folder / WORKBOOK, settings, now=now)
+    summary = RunSummary(seen, run)
+    write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
+    write_workbook(seen, summary, folder / WORKBOOK, settings, now=now)
     if is_simulated(run.target):
         (folder / SIMULATED).write_text(_simulated(run), encoding="utf-8", newline="\n")
     chromium = find_chromium()
-    before = None if run.retries else seen.previous(run)  # a run with its retries is compared with no other
-    html = page(
-        seen,
-        run,
-        settings,
-        versions(),
-        now=now,
-        pdf=chromium is not None,
-        changes=None if before is None else compare(seen, before, run, settings),
-        history=history(seen, run.target, settings, now=now),
-    )
+    changes = None
+    if isinstance(seen, LedgerReader) and (before := seen.previous(run)) is not None:
+        changes = compare(
+            seen, before, run, settings
+        )  # a run merged with its retries is compared with no other
+    pdf = chromium is not None
+    html = page(seen, summary, settings, versions(), now=now, pdf=pdf, changes=changes)
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
     if chromium is not None and (why := write_pdf(folder / PAGE, folder / PDF, chromium)) is not None:
         _LOG.warning("%s", why.of(settings.lang))
     files = {name: fingerprint(folder / name) for name in sorted(_names(folder))}
-    told = manifest(run, groups, files, digest.hexdigest(), settings, now=now)
-    text = json.dumps(told, ensure_ascii=False, indent=2) + "\n"
+    content = manifest(summary, files, digest.hexdigest(), settings, now=now)
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
     for name in sorted(_names(folder)):
         _refuse_leak(folder / name, run)

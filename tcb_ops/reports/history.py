@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
 
-from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.queries import QUARTER
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.settings import Settings
 
 DAYS = 30
@@ -74,7 +74,7 @@ class ErrcodeHistory:
 
 
 def history(
-    ledger: Ledger | None, target: str, settings: Settings, *, days: int = DAYS, now: float
+    ledger: LedgerReader | None, target: str, settings: Settings, *, days: int = DAYS, now: float
 ) -> ErrcodeHistory:
     """Count the rows of a target that ended with an errcode other than 0, over the last `days` days, today included; None has no runs.
 

@@ -1,4 +1,4 @@
-"""The page's headings and labels, in both languages, and how it writes times and long texts."""
+"""The page's headings and labels in both languages, its times, and its cuts of long texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from tcb_ops.i18n import Text
 from tcb_ops.settings import Settings
 
-WORDS: dict[str, Text] = {
+LABELS: dict[str, Text] = {
     "upload": Text("Upload report", "上传报告"),
     "links": Text("Upload links report", "上传链接报告"),
     "audit": Text("Audit report", "巡检报告"),
@@ -17,34 +17,34 @@ WORDS: dict[str, Text] = {
         "本次任务的目标是本机上的模拟器，没有任何内容到达微信或商户。",
     ),
     "as_of": Text("As of", "统计时间"),
-    "stopped": Text("The last sitting ended early:", "上一次运行提前结束："),
+    "stopped": Text("The last session ended early:", "上一次运行提前结束："),
     "go_on": Text(
         "Export the report again when the run has ended. To resume it:",
         "任务结束后请重新导出报告。要继续这个任务：",
     ),
     "worked_on": Text(
-        "{holder} is working on it at this moment: write the report again when that has ended.",
+        "{holder} is working on it at this moment: export the report again when that has ended.",
         "{holder} 正在执行该任务：请在其结束后重新生成报告。",
     ),
     "wait": Text("Wait for the run to end.", "请等待任务结束。"),
     "joined": Text("with its retries", "含重试"),
     "joined_1": Text(
-        "Joined with its retry: the last state of each row.", "已并入 1 次重试：每一行均为最后的结果。"
+        "Merged with its retry: the last state of each row.", "已并入 1 次重试：每一行均为最后的结果。"
     ),
     "joined_n": Text(
-        "Joined with its {count} retries: the last state of each row.",
+        "Merged with its {count} retries: the last state of each row.",
         "已并入 {count} 次重试：每一行均为最后的结果。",
     ),
     "rows": Text("Rows", "行数"),
-    "good": Text("good", "成功"),
-    "bad": Text("not good", "未成功"),
+    "good": Text("succeeded", "成功"),
+    "bad": Text("did not succeed", "未成功"),
     "pending": Text("still to do", "待完成"),
     "all": Text("All", "合计"),
     "outcomes": Text("How the rows ended", "各行的结果"),
     # what to do next
     "next": Text("What to do next", "下一步做什么"),
     "next_order": Text(
-        "What mends most rows per action comes first.",
+        "What fixes most rows per action comes first.",
         "按每次处理能修复的行数排列，多的在前。",
     ),
     "cause": Text("Cause", "原因"),
@@ -76,49 +76,37 @@ WORDS: dict[str, Text] = {
         "清单本身有误的行（{codes}），重试只会再次发送同样的内容。请改好 failed.csv 的副本，存为 failed-fixed.csv，再运行：",
     ),
     "unverified_1": Text(
-        "1 good row is stored but not confirmed: the store's ETag was no MD5 of the bytes (unverified in results.csv).",
+        "1 row is stored but not confirmed: the store's ETag is not an MD5 of the file (unverified in results.csv).",
         "有 1 行已存储但未能核实：存储返回的 ETag 不是内容的 MD5（见 results.csv）。",
     ),
     "unverified_n": Text(
-        "{count} good rows are stored but not confirmed: the store's ETag was no MD5 of the bytes (unverified in results.csv).",
+        "{count} rows are stored but not confirmed: the store's ETag is not an MD5 of the file (unverified in results.csv).",
         "有 {count} 行已存储但未能核实：存储返回的 ETag 不是内容的 MD5（见 results.csv）。",
     ),
-    # heat
-    "heat": Text("Merchants and errcodes", "商户与错误码"),
-    "heat_about": Text(
-        "Rows that are not good, by merchant and code. The darker, the more.",
+    # errcode matrix
+    "matrix": Text("Merchants and errcodes", "商户与错误码"),
+    "matrix_about": Text(
+        "Rows that did not succeed, by merchant and code. The darker, the more.",
         "未成功的行，按商户和错误码统计；颜色越深，行数越多。",
     ),
     "merchant": Text("Merchant", "商户"),
     "others": Text("Other codes", "其他错误码"),
     "rest": Text("{count} other merchants", "其他 {count} 家商户"),
-    "heat_left": Text(
+    "matrix_left": Text(
         "Shown are the {merchants} merchants and {codes} codes with most rows; errcodes.csv has all.",
         "此处为行数最多的 {merchants} 家商户和 {codes} 个错误码；全部见 errcodes.csv。",
     ),
-    # changes, history
+    # changes
     "changes": Text("Since the run before", "与上一次任务相比"),
     "before": Text("Before", "之前"),
     "after": Text("Now", "现在"),
-    "is_good": Text("good", "成功"),
+    "is_good": Text("succeeded", "成功"),
     "changes_more": Text(
         "{count} more lines:",
         "另有 {count} 条：",
     ),
-    "history": Text("Errcodes of the last days", "近期错误码"),
-    "history_about": Text(
-        "Rows of all runs against this target, by day; a row that is run again counts again.",
-        "对该目标的所有任务，按天计行数；再次运行的行会再次计入。",
-    ),
-    "at_most_rows": Text("at most {count} rows a day", "最多一天 {count} 行"),
-    "days": Text("Days with errcodes", "出现天数"),
-    "last_day": Text("Last on", "最近一天"),
-    "past_left": Text(
-        "{count} more merchants are left out here.",
-        "另有 {count} 家商户，此处从略。",
-    ),
-    # course
-    "course": Text("The course of the run", "任务过程"),
+    # over time
+    "course": Text("The run over time", "任务过程"),
     "over_time": Text("Rows that ended, over time", "各时段结束的行数"),
     "no_course": Text(
         "Not shown: a run and its retries are too far apart for one picture.",
@@ -129,23 +117,18 @@ WORDS: dict[str, Text] = {
     "not_attempted": Text("not attempted", "未尝试"),
     "peak": Text("at most {peak}/s", "最高 {peak} 行/秒"),
     "chart": Text(
-        "Rows over time, from {began} to {ended}: {good} good, {bad} refused or failed, {skipped} not attempted; "
+        "Rows over time, from {began} to {ended}: {good} succeeded, {bad} refused or failed, {skipped} not attempted; "
         "{mean} a second on average, {peak} at most.",
         "从 {began} 到 {ended} 各时段结束的行数：成功 {good}，被拒绝或失败 {bad}，未尝试 {skipped}；平均每秒 {mean} 行，最高 {peak} 行。",
     ),
     "quiet": Text("Nothing ended from {begin} to {end}.", "{begin} 至 {end} 之间没有任何行结束。"),
-    "where": Text("Where the time went", "时间花在哪里"),
-    "share": Text("Share", "占比"),
-    "time": Text("Time", "用时"),
-    "not_measured": Text("Not measured for this run.", "本任务没有计时数据。"),
     # per merchant
     "detail": Text("Merchant by merchant", "逐个商户"),
-    "bad_of": Text("Not good / rows", "未成功 / 行数"),
-    "bad_of_rows": Text("{bad} of {rows} rows not good", "{rows} 行中 {bad} 行未成功"),
+    "bad_of": Text("Not successful / rows", "未成功 / 行数"),
+    "bad_of_rows": Text("{bad} of {rows} rows did not succeed", "{rows} 行中 {bad} 行未成功"),
     "env": Text("Environment", "环境"),
-    "code": Text("Code", "错误码"),
     "codes": Text("Codes", "错误码"),
-    "first": Text("First rows that are not good", "最先出现的未成功行"),
+    "first": Text("First rows that did not succeed", "最先出现的未成功行"),
     "line": Text("Line", "行号"),
     "outcome": Text("Outcome", "结果"),
     "path": Text("Path", "上传路径"),
@@ -161,11 +144,11 @@ WORDS: dict[str, Text] = {
         "此处省略了 {count} 家商户；全部行见 results.csv。",
     ),
     "all_rows": Text(
-        "failed.csv has every row that is not good, results.csv every row.",
+        "failed.csv has every row that did not succeed, results.csv every row.",
         "failed.csv 含全部未成功的行，results.csv 含全部行。",
     ),
     # particulars
-    "particulars": Text("Particulars", "任务信息"),
+    "particulars": Text("About this run", "任务信息"),
     "run": Text("Run", "任务"),
     "parent": Text("Retries run", "重跑自任务"),
     "retries": Text("With its retries", "已并入重试"),
@@ -173,14 +156,14 @@ WORDS: dict[str, Text] = {
     "note": Text("Note", "备注"),
     "operator": Text("Operator", "操作人"),
     "host": Text("Machine", "机器"),
-    "created": Text("Begun", "开始时间"),
+    "created": Text("Started", "开始时间"),
     "finished": Text("Finished", "完成时间"),
     "unfinished": Text("not finished", "未完成"),
-    "exported": Text("Report written", "报告生成时间"),
+    "exported": Text("Exported", "报告生成时间"),
     "seconds": Text("Working time", "运行时长"),
     "calls": Text("Calls", "调用次数"),
     "calls_are": Text("{link} for links, {upload} to the store", "取链接 {link} 次，上传 {upload} 次"),
-    "seconds_are": Text("{seconds} s over all sittings", "累计 {seconds} 秒"),
+    "seconds_are": Text("{seconds} s over all sessions", "累计 {seconds} 秒"),
     "list": Text("List", "清单"),
     "bytes": Text("{count} bytes", "{count} 字节"),
     "root": Text("Local root", "本地根目录"),
@@ -194,34 +177,34 @@ WORDS: dict[str, Text] = {
 }
 
 
-class Words:
-    """Texts and times as this report's reader wants them: one language, one time zone."""
+class Labels:
+    """The labels and times in the report's language and time zone."""
 
     def __init__(self, settings: Settings) -> None:
         self._lang, self._zone, self._timezone = settings.lang, settings.zone, settings.timezone
 
     def __getitem__(self, name: str) -> str:
-        return WORDS[name].of(self._lang)
+        return LABELS[name].of(self._lang)
 
-    def told(self, text: Text) -> str:
-        """One of the sentences that others wrote."""
+    def text(self, text: Text) -> str:
+        """Return a text in the report's language."""
         return text.of(self._lang)
 
     def plural(self, name: str, count: int) -> str:
-        """`1 merchant`, `3 merchants`."""
+        """Return `1 merchant`, `3 merchants`."""
         return self[f"{name}_1" if count == 1 else f"{name}_n"].format(count=f"{count:,}")
 
     def moment(self, at: float) -> str:
-        """Unix seconds as a date and time, with the zone."""
+        """Format Unix seconds as a date and time, with the zone."""
         return f"{datetime.fromtimestamp(at, self._zone).isoformat(sep=' ', timespec='seconds')} {self._timezone}"
 
     def clock(self, at: float, form: str) -> str:
-        """Unix seconds in a short form."""
+        """Format Unix seconds as `strftime` does."""
         return datetime.fromtimestamp(at, self._zone).strftime(form)
 
 
-def short(text: str, length: int) -> str:
-    """Cut a text from outside to so many columns: its begin, and its end, which tells paths apart."""
+def shorten(text: str, length: int) -> str:
+    """Cut a text to so many columns: its beginning, and its end, which tells paths apart."""
     from rich.cells import cell_len
 
     if len(text) * 2 <= length or cell_len(text) <= length:

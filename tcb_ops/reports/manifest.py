@@ -23,9 +23,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.formats.html import counts_of
 from tcb_ops.reports.secret_scan import masked
-from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+from tcb_ops.reports.summary import RunSummary
+from tcb_ops.runs.records import RowRecord
 from tcb_ops.settings import Settings
 
 BATCH = 1_000
@@ -128,8 +128,7 @@ class Manifest:
 
 
 def manifest(
-    run: RunRecord,
-    groups: Iterable[Tally],
+    summary: RunSummary,
     files: Mapping[str, Mapping[str, Any]],
     rows_digest: str,
     settings: Settings,
@@ -139,7 +138,7 @@ def manifest(
     """Say what manifest.json says; what looks like a secret in the operator's texts is masked."""
     told = {
         "schema": SCHEMA,
-        **about(run, groups, settings.zone),
+        **about(summary, settings.zone),
         "rows_digest": rows_digest,
         "files": files,
         "exported_at": _moment(now, settings.zone),
@@ -150,8 +149,9 @@ def manifest(
     return {name: clean(value) for name, value in told.items()}
 
 
-def about(run: RunRecord, groups: Iterable[Tally], zone: tzinfo) -> dict[str, Any]:
-    """What a manifest says that the ledger knows too."""
+def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
+    """Return what a manifest says that the ledger knows too."""
+    run = summary.run
     return {
         "run": run.id,
         "parent": run.parent or None,
@@ -161,7 +161,7 @@ def about(run: RunRecord, groups: Iterable[Tally], zone: tzinfo) -> dict[str, An
         "simulated": is_simulated(run.target),
         **({"mark": MARK} if is_simulated(run.target) else {}),
         "rows": run.rows,
-        "counts": {str(outcome): rows for outcome, rows in counts_of(groups).items()},
+        "counts": {str(outcome): rows for outcome, rows in summary.counts.items()},
         "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
         "operator": run.operator,
         "host": run.host,

@@ -1,28 +1,30 @@
-"""A run as it stands after its retries: the last state of each original row (`report --final`)."""
+"""A run merged with its retries: the last state of each original row (`report --final`). It only reads."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import RunNotFoundError
 from tcb_ops.model import GOOD, Outcome, Reason
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, Moment, RowRecord, RunRecord, Tally
 
 
-def final_ledger(ledger: Ledger, run: RunRecord) -> FinalLedger:
-    """Look at a ledger so that the original of `run` (itself, where it is no retry) stands there with its retries."""
+def merged_run(ledger: LedgerReader, run: RunRecord) -> MergedRun:
+    """Merge the original of `run` (itself, where it is no retry) with its retries."""
     while run.parent:
         try:
             run = ledger.run(run.parent)
         except RunNotFoundError:  # it was deleted: this is the oldest that there is
             break
-    return FinalLedger(ledger, run)
+    return MergedRun(ledger, run)
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:
@@ -39,19 +41,19 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
     pending                                      pending
     ===========================================  =====================
 
-    A good one is not undone by a retry that began before it was known to be good.
+    A success is not undone by a retry that began before it was known.
     """
     ended = [state for state in states if state.end.outcome is not Outcome.PENDING]
     good = [state for state in ended if state.end.outcome in GOOD]
     return (good or ended or states)[-1]
 
 
-class FinalLedger(Ledger):
-    """A ledger in which one run shows its rows' last states. Reports read from it as from any other."""
+class MergedRun:
+    """A RunReader in which one run shows its rows' last states; other runs are as the ledger has them."""
 
-    def __init__(self, ledger: Ledger, run: RunRecord) -> None:
-        self.__dict__.update(vars(ledger))  # the same connections: a view, not another ledger
-        self._retries = Ledger.retries(self, run)
+    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
+        self._ledger = ledger
+        self._retries = ledger.retries(run)
         family = (run, *self._retries)
         ends = [one.finished_at for one in family if one.finished_at is not None]
         self.original = replace(
@@ -63,10 +65,24 @@ class FinalLedger(Ledger):
             upload_calls=sum(one.upload_calls for one in family),
         )
 
+    @property
+    def name(self) -> str:
+        """What the ledger is called in messages."""
+        return self._ledger.name
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a database."""
+        return self._ledger.file
+
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run, as the ledger does."""
-        found = super().run(wanted, target)
+        found = self._ledger.run(wanted, target)
         return replace(self.original, report=found.report) if found.id == self.original.id else found
+
+    def envs(self, run: RunRecord) -> list[EnvRecord]:
+        """List a run's environments without counting their rows."""
+        return self._ledger.envs(run)
 
     def rows(
         self,
@@ -80,7 +96,7 @@ class FinalLedger(Ledger):
         """Stream the rows' last states in the order of the list, flat in memory."""
         family = [run] if run.id != self.original.id else [self.original, *self._retries]
         states = merge(
-            *(super(FinalLedger, self).rows(one, path=path, line=line) for one in family),
+            *(self._ledger.rows(one, path=path, line=line) for one in family),
             key=lambda record: record.row.line,
         )
         for _, of_a_line in groupby(states, key=lambda record: record.row.line):
@@ -90,13 +106,12 @@ class FinalLedger(Ledger):
                 yield record
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
-        """Rows by outcome, without zeros: their sum is the original's rows in."""
-        counted: Counter[Outcome] = Counter()
-        for tally in self.tallies(run):
-            counted[tally.outcome] += tally.rows
+        """Count rows by outcome, without zeros: their sum is the original's rows in."""
+        counted = Counter(record.end.outcome for record in self.rows(run))
         return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
 
-    def _tally(self, run: RunRecord) -> list[Tally]:
+    def tallies(self, run: RunRecord) -> list[Tally]:
+        """Count rows by merchant, environment, outcome and code, most rows first."""
         counted: Counter[tuple[Any, ...]] = Counter()
         details: dict[tuple[Any, ...], str] = {}
         for record in self.rows(run):
@@ -108,23 +123,40 @@ class FinalLedger(Ledger):
             elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
                 details[key] = max(details.get(key, ""), end.errmsg)
         found = [Tally(*(*key, rows, details.get(key, ""))) for key, rows in counted.items()]
-        found.sort(key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
-        return found
+        return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
-        """Read the first rows of one environment that are not good even now, as far as they are among its first 50."""
-        once = super().first_failures(run, place, 50 if self._retries else limit)
+        """Read the first rows of an environment that have not succeeded even now, as far as they are among its first 50."""
+        once = self._ledger.first_failures(run, place, 50 if self._retries else limit)
         last = (record for one in once for record in self.rows(run, line=one.row.line))
         return list(islice((record for record in last if record.end.outcome not in GOOD), limit))
 
+    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
+        """Sum up the sizes of the local files of the rows with these outcomes."""
+        return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
+
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
-        """Nothing where there are retries: they are days apart, and have no course that one picture could show."""
-        return [] if self._retries else super().timeline(run, buckets)
+        """Return nothing where there are retries: they are days apart, which no one picture could show."""
+        return [] if self._retries else self._ledger.timeline(run, buckets)
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Nothing where there are retries, for the same reason."""
-        return {} if self._retries else super().phase_seconds(run)
+        """Return nothing where there are retries, for the same reason."""
+        return {} if self._retries else self._ledger.phase_seconds(run)
 
     def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
-        """None: what has changed since an earlier run is told of single runs."""
+        """Return None: what has changed since an earlier run is shown of single runs."""
         return None
+
+    def exports(self, run: RunRecord) -> set[str] | None:
+        """Return the SHA-256 of the manifest.json of each report of the run."""
+        return self._ledger.exports(run)
+
+    def worked_on_by(self, run: RunRecord) -> str:
+        """Return who works on the run at this moment; empty for nobody."""
+        return self._ledger.worked_on_by(run)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[MergedRun]:
+        """Read everything as it is at one moment, whatever is written meanwhile."""
+        with self._ledger.snapshot() as seen:
+            yield MergedRun(seen, seen.run(self.original.id))

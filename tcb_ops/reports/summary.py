@@ -1,44 +1,412 @@
-"""The JSON object that a run is summed up in: `--json`, `show RUN --json`."""
+"""What a run comes to, computed once from the ledger's tallies: every format renders this and nothing else of its own."""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from tcb_ops.model import Outcome
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.i18n import Text
+from tcb_ops.model import GOOD, Outcome, Reason
+from tcb_ops.reports.explanations import own_words, why
+from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
 
+FIRST_ROWS = 3
+"""Rows shown of a merchant."""
+MATRIX_MERCHANTS, MATRIX_CODES = 60, 12
+"""Lines and columns of the errcode matrix; the rest is summed up."""
+SHADES = 5
 
-def summary(ledger: Ledger, run: RunRecord) -> dict[str, Any]:
-    """Sum a run up, counted by the ledger in one query: flat in memory, and the counts agree with one another.
 
-    `counts` is by outcome, without zeros. `errcodes` and `store_codes` list, most rows first, the rows that carry a
-    code per merchant and environment, those that a code kept from being attempted included. `calls` and `seconds`
-    are over all sittings; `report` is a path or None.
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Rows of one merchant's environment that did not succeed for one reason: a line of errcodes.csv."""
+
+    appid: str
+    merchant: str
+    env: str
+    code: str
+    """An errcode, a code of the store, or a reason's name (`no_token`, `file_changed`, `pending` …)."""
+    meaning: Text
+    action: Text
+    outcomes: Mapping[Outcome, int]
+    """How these rows ended; the sum is `rows`."""
+    rows: int
+    detail: str = ""
+    """What the token source or the platform said of one of the rows, without secrets, where that has to be read."""
+    token: Reason | None = None
+    """DEAD_TOKEN or COMPONENT where the code is about such a token."""
+    read_errmsg: bool = False
+    """Whether `detail` is the platform's errmsg."""
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantShare:
+    """One merchant's part of a code."""
+
+    appid: str
+    merchant: str
+    envs: tuple[str, ...]
+    """Most rows first."""
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodeGroup:
+    """All causes of one code that are fixed in one way."""
+
+    code: str
+    meaning: Text
+    action: Text
+    token: Reason | None
+    merchants: tuple[MerchantShare, ...]
+    """Most rows first."""
+    envs: tuple[int, ...]
+    """Rows of each environment."""
+    outcomes: Mapping[Outcome, int]
+    """How these rows ended; the sum is `rows`."""
+    rows: int
+    detail: str = ""
+    """What the token source or the platform said, without secrets, shortened."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixLine:
+    """A merchant's rows that did not succeed, by code."""
+
+    merchant: str
+    appid: str
+    cells: tuple[int, ...]
+    """In the order of the matrix's codes."""
+    others: int
+    """Under codes without a column."""
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrcodeMatrix:
+    """Merchants by errcode, bounded. What has no line or no column of its own is in the sums."""
+
+    codes: tuple[str, ...]
+    """Most rows first."""
+    meanings: Mapping[str, Text]
+    lines: tuple[MatrixLine, ...]
+    """Most rows first."""
+    rest: MatrixLine | None
+    """The merchants without a line, together."""
+    total: MatrixLine
+    merchants: int
+    """All merchants with such rows."""
+    other_codes: int
+    """Codes without a column."""
+    most: int
+    """The largest number in a merchant's cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantSummary:
+    """One merchant's part of a run."""
+
+    merchant: str
+    appid: str
+    outcomes: Mapping[Outcome, int]
+    """Pending included; the sum is `rows`."""
+    codes: tuple[tuple[str, int], ...]
+    """Of rows that ended without success; most rows first."""
+    envs: tuple[tuple[str, Mapping[Outcome, int]], ...]
+    """Those with most rows that did not succeed first."""
+    first: tuple[RowRecord, ...] = ()
+    """The first of those rows, where they were asked for."""
+
+    @property
+    def rows(self) -> int:
+        """All its rows."""
+        return sum(self.outcomes.values())
+
+    @property
+    def good(self) -> int:
+        """Rows that succeeded."""
+        return sum(rows for outcome, rows in self.outcomes.items() if outcome in GOOD)
+
+    @property
+    def bad(self) -> int:
+        """Rows that ended without success."""
+        return _bad(self.outcomes)
+
+
+class RunSummary:
+    """A run's counts, causes, merchants and totals, as they stood at one moment of the ledger."""
+
+    def __init__(self, reader: RunReader, run: RunRecord) -> None:
+        """Sum a run up. One query of the ledger: flat in memory, and the counts agree with one another."""
+        self.run = run
+        self.tallies: Sequence[Tally] = reader.tallies(run)
+
+    @cached_property
+    def counts(self) -> dict[Outcome, int]:
+        """Rows by outcome, without zeros, in the order of the outcomes."""
+        return _in_order(self.tallies)
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return sum(self.counts.values())
+
+    @property
+    def bad(self) -> int:
+        """Rows that did not succeed, pending ones included: the lines of failed.csv."""
+        return sum(rows for outcome, rows in self.counts.items() if outcome not in GOOD)
+
+    @property
+    def unverified(self) -> int:
+        """Rows that succeeded, but whose stored bytes could not be compared."""
+        return sum(
+            one.rows for one in self.tallies if one.reason is Reason.UNVERIFIED and one.outcome in GOOD
+        )
+
+    @cached_property
+    def causes(self) -> list[Cause]:
+        """Why rows did not succeed, by merchant, environment and code, most rows first. Each row is in exactly one."""
+        return causes_of(self.tallies)
+
+    @cached_property
+    def codes(self) -> list[CodeGroup]:
+        """The causes by code, then by merchant; most rows first."""
+        return by_code(self.causes)
+
+    @property
+    def matrix(self) -> ErrcodeMatrix | None:
+        """The errcode matrix; None where no row ended without success."""
+        return errcode_matrix(self.causes)
+
+    @cached_property
+    def merchants(self) -> list[MerchantSummary]:
+        """The merchants: those with most rows that did not succeed first, then by name."""
+        return _by_merchant(self.tallies, self.causes)
+
+    @cached_property
+    def namesakes(self) -> set[str]:
+        """Names that more than one merchant has: beside them the appid tells which one is meant."""
+        names = Counter(one.merchant for one in self.merchants)
+        return {name for name, merchants in names.items() if name and merchants > 1}
+
+    def with_first_rows(
+        self, merchants: Iterable[MerchantSummary], reader: RunReader
+    ) -> Iterator[MerchantSummary]:
+        """Add to each merchant its first rows that did not succeed, read from the ledger as they are asked for."""
+        place_of = {(place.appid, place.merchant, place.env): place for place in reader.envs(self.run)}
+        for one in merchants:
+            first: list[RowRecord] = []
+            for env, outcomes in one.envs:
+                if _bad(outcomes) and len(first) < FIRST_ROWS:
+                    place = place_of[one.appid, one.merchant, env]
+                    first += reader.first_failures(self.run, place, FIRST_ROWS - len(first))
+            yield replace(one, first=tuple(first))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints.
+
+        `counts` is by outcome, without zeros. `errcodes` and `store_codes` list, most rows first, the rows that carry a
+        code per merchant and environment, those that a code kept from being attempted included. `calls` and `seconds`
+        are over all sessions; `report` is a path or None.
+        """
+        run = self.run
+        errcodes: Counter[tuple[str, str, str, int]] = Counter()
+        store_codes: Counter[tuple[str, str, str, str]] = Counter()
+        for one in self.tallies:
+            if one.errcode:
+                errcodes[one.appid, one.merchant, one.env, one.errcode] += one.rows
+            if one.store_code:
+                store_codes[one.appid, one.merchant, one.env, redact(one.store_code)] += one.rows
+        return {
+            "run": run.id,
+            "kind": str(run.kind),
+            "target": run.target,
+            "rows": run.rows,
+            "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
+            "errcodes": _most_first(errcodes, "errcode"),
+            "store_codes": _most_first(store_codes, "code"),
+            "calls": {"link": run.link_calls, "upload": run.upload_calls},
+            "seconds": round(run.seconds, 3),
+            "report": run.report or None,
+        }
+
+
+def causes_of(tallies: Iterable[Tally]) -> list[Cause]:
+    """Tabulate tallies by merchant, environment and code, most rows first; rows that succeeded are left out."""
+    found: dict[tuple[str, str, str, str], Cause] = {}
+    for one in tallies:
+        cause = why(one.outcome, one.reason, one.errcode, one.store_code)
+        if cause is None:
+            continue
+        key = (one.appid, one.merchant, one.env, cause.code)
+        detail, outcomes, rows = own_words(one, cause), {one.outcome: one.rows}, one.rows
+        if known := found.get(key):
+            detail, rows = known.detail or detail, rows + known.rows
+            outcomes = dict(Counter(known.outcomes) + Counter(outcomes))
+            found[key] = replace(known, outcomes=outcomes, rows=rows, detail=detail)
+        else:
+            token = one.reason if one.reason in {Reason.DEAD_TOKEN, Reason.COMPONENT} else None
+            texts = (cause.meaning, cause.action)
+            found[key] = Cause(*key, *texts, outcomes, rows, detail, token, cause.read_errmsg)
+    return sorted(found.values(), key=lambda one: (-one.rows, one.code, one.merchant, one.env, one.appid))
+
+
+def by_code(causes: Iterable[Cause]) -> list[CodeGroup]:
+    """Group causes by code and the kind of token it is about, then by merchant; most rows first."""
+    codes: defaultdict[tuple[str, Reason | None], list[Cause]] = defaultdict(list)
+    for cause in causes:
+        codes[cause.code, cause.token].append(cause)
+    return sorted(map(_code_group, codes.values()), key=lambda group: (-group.rows, group.code))
+
+
+def _code_group(causes: Sequence[Cause]) -> CodeGroup:
+    first = causes[0]
+    merchants: defaultdict[tuple[str, str], list[Cause]] = defaultdict(list)
+    envs: Counter[tuple[str, str]] = Counter()
+    outcomes: Counter[Outcome] = Counter()
+    for cause in causes:
+        merchants[cause.appid, cause.merchant].append(cause)
+        envs[cause.appid, cause.env] += cause.rows
+        outcomes.update(cause.outcomes)
+    shares = [
+        MerchantShare(*key, tuple(cause.env for cause in its), sum(cause.rows for cause in its))
+        for key, its in merchants.items()
+    ]
+    return CodeGroup(
+        first.code,
+        first.meaning,
+        first.action,
+        first.token,
+        tuple(sorted(shares, key=lambda share: (-share.rows, share.merchant, share.appid))),
+        tuple(envs.values()),
+        {outcome: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
+        outcomes.total(),
+        shorten_details(causes),
+    )
+
+
+def shorten_details(causes: Iterable[Cause]) -> str:
+    """Sum up what was said of several appids: each sentence once, and not in the name of one of them.
+
+    The platform's errmsg bears a rid, so that each is another: the first will do.
+
+    ==========================================  ===========================
+    of                                          in short
+    ==========================================  ===========================
+    wx1: unknown wx1                            unknown wx1
+    wx1: unknown wx1, wx2: unknown wx2          unknown …
+    wx1: unknown wx1, wx2: wx2 has left         unknown … / … has left
+    four and more, each another sentence        the first three, then / …
+    errmsg: a rid: 1, errmsg: a rid: 2          errmsg: a rid: 1
+    ==========================================  ===========================
     """
-    counts: Counter[Outcome] = Counter()
-    errcodes: Counter[tuple[str, str, str, int]] = Counter()
-    store_codes: Counter[tuple[str, str, str, str]] = Counter()
-    for tally in ledger.tallies(run):
-        counts[tally.outcome] += tally.rows
-        if tally.errcode:
-            errcodes[tally.appid, tally.merchant, tally.env, tally.errcode] += tally.rows
-        if tally.store_code:
-            store_codes[tally.appid, tally.merchant, tally.env, redact(tally.store_code)] += tally.rows
-    return {
-        "run": run.id,
-        "kind": str(run.kind),
-        "target": run.target,
-        "rows": run.rows,
-        "counts": {str(outcome): counts[outcome] for outcome in Outcome if counts[outcome]},
-        "errcodes": _most_first(errcodes, "errcode"),
-        "store_codes": _most_first(store_codes, "code"),
-        "calls": {"link": run.link_calls, "upload": run.upload_calls},
-        "seconds": round(run.seconds, 3),
-        "report": run.report or None,
-    }
+    heard = [cause for cause in causes if cause.detail]
+    if heard and heard[0].read_errmsg:
+        return heard[0].detail
+    one = len({cause.appid for cause in heard}) == 1
+    sentences = list(
+        dict.fromkeys(
+            cause.detail if one else cause.detail.replace(cause.appid or "…", "…") for cause in heard
+        )
+    )
+    return " / ".join([*sentences[:3], *(["…"] if len(sentences) > 3 else [])])
+
+
+def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
+    """Tabulate merchants by code, the worst first; None where no row ended without success."""
+    counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    codes: Counter[str] = Counter()
+    meanings: dict[str, Text] = {}
+    for cause in causes:
+        if cause.code != Outcome.PENDING:
+            meanings.setdefault(cause.code, cause.meaning)
+            counted[cause.merchant, cause.appid][cause.code] += cause.rows
+            codes[cause.code] += cause.rows
+    if not counted:
+        return None
+    shown = tuple(code for code, _ in _ranked(codes)[:MATRIX_CODES])
+
+    def line(merchant: str, appid: str, rows: Counter[str]) -> MatrixLine:
+        cells = tuple(rows[code] for code in shown)
+        return MatrixLine(merchant, appid, cells, rows.total() - sum(cells), rows.total())
+
+    worst = sorted(counted.items(), key=lambda found: (-found[1].total(), found[0]))
+    lines = tuple(line(*key, rows) for key, rows in worst[:MATRIX_MERCHANTS])
+    left: Counter[str] = Counter()
+    for _, rows in worst[MATRIX_MERCHANTS:]:
+        left.update(rows)
+    return ErrcodeMatrix(
+        shown,
+        meanings,
+        lines,
+        line("", "", left) if left else None,
+        line("", "", codes),
+        len(worst),
+        len(codes) - len(shown),
+        max(max(one.cells) for one in lines),
+    )
+
+
+def shade(rows: int, most: int) -> int:
+    """Return how dark a cell of the matrix is, by the logarithm, so that 3 rows beside 30,000 are still seen.
+
+    ======  ======  ======
+    rows    most    shade
+    ======  ======  ======
+    0       any     0
+    1       1       5
+    1       100     1
+    10      100     3
+    100     100     5
+    ======  ======  ======
+    """
+    if not rows:
+        return 0
+    if most <= 1:
+        return SHADES
+    return 1 + round((SHADES - 1) * math.log(rows) / math.log(most))
+
+
+def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[MerchantSummary]:
+    envs: defaultdict[tuple[str, str], defaultdict[str, Counter[Outcome]]] = defaultdict(
+        lambda: defaultdict(Counter)
+    )
+    for one in tallies:
+        envs[one.merchant, one.appid][one.env][one.outcome] += one.rows
+    codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for cause in causes:
+        if cause.code != Outcome.PENDING:
+            codes[cause.merchant, cause.appid][cause.code] += cause.rows
+    found = []
+    for key, its in envs.items():
+        whole = sum(its.values(), Counter[Outcome]())
+        outcomes = {outcome: whole[outcome] for outcome in Outcome if whole[outcome]}
+        worst = sorted(its.items(), key=lambda env: (-_bad(env[1]), env[0]))
+        found.append(MerchantSummary(*key, outcomes, tuple(_ranked(codes[key])), tuple(worst)))
+    return sorted(found, key=lambda one: (-one.bad, one.merchant, one.appid))
+
+
+def _bad(outcomes: Mapping[Outcome, int]) -> int:
+    return sum(
+        rows for outcome, rows in outcomes.items() if outcome not in GOOD and outcome is not Outcome.PENDING
+    )
+
+
+def _ranked(counted: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counted.items(), key=lambda found: (-found[1], found[0]))
+
+
+def _in_order(tallies: Iterable[Tally]) -> dict[Outcome, int]:
+    counted: Counter[Outcome] = Counter()
+    for one in tallies:
+        counted[one.outcome] += one.rows
+    return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
 
 
 def _most_first(counted: Counter[Any], name: str) -> list[dict[str, Any]]:

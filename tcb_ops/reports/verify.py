@@ -1,25 +1,88 @@
 """Is a report what was exported, and what the ledger says? Names the file, or the row, that differs.
 
-Every file is held against manifest.json, the manifest against the ledger, which keeps the digest of each that it
-exported, and every row of the CSVs too (against.py). Without the ledger whoever changes a file and the manifest is not seen.
+Every file is compared with manifest.json, and the manifest with the ledger, which keeps the digest of each that it
+exported, and every row of the CSVs too. Without the ledger a changed file with a changed manifest goes unnoticed.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
+from enum import StrEnum
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.errors import UsageError
+from tcb_ops.cell_text import guard
+from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.reports.export import ALWAYS, CHECKPOINTS, DEMO_LEDGER, LEFT_BY_DESKTOPS
-from tcb_ops.reports.manifest import MANIFEST, SIMULATED, Manifest, fingerprint, read_manifest
-from tcb_ops.reports.verify_ledger import ROWS, Check, State, check_ledger
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.model import GOOD, Outcome
+from tcb_ops.reports.export import (
+    ALWAYS,
+    CHECKPOINTS,
+    DEMO_LEDGER,
+    ERRCODES,
+    FAILED,
+    LEFT_BY_DESKTOPS,
+    RESULTS,
+)
+from tcb_ops.reports.formats.csv import (
+    CONTENT_TYPE,
+    ERRCODE_COLUMNS,
+    RESULT_COLUMNS,
+    WORDS,
+    Clock,
+    errcode_facts,
+    fact_values,
+)
+from tcb_ops.reports.manifest import (
+    MANIFEST,
+    SIMULATED,
+    Manifest,
+    RowsDigest,
+    about,
+    clean,
+    fingerprint,
+    read_manifest,
+)
+from tcb_ops.reports.merged_run import merged_run
+from tcb_ops.reports.secret_scan import masked
+from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.records import RowRecord, RunRecord
+from tcb_ops.secrets import redact
 
-INPUT = "input"
+
+class State(StrEnum):
+    """How a check ended."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    NOT_CHECKED = "not_checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: a file by its name, `input` (the list), or `rows` (against the ledger)."""
+
+    what: str
+    state: State
+    text: Text
+
+
+ROWS, INPUT = "rows", "input"
+LEDGER = "ledger"
+_CELL = 60
+"""Characters of a cell that a message shows."""
+_FACTS = tuple(name for name in RESULT_COLUMNS if name not in WORDS)
+_MEANINGS = ("meaning", "action")
+_MEANINGS_AT = ERRCODE_COLUMNS.index(_MEANINGS[0])
+_NOT_SAID = object()
+"""What stands for a key that the manifest lacks: no value of the ledger is equal to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +135,7 @@ class Verification:
         }
 
 
-def verify(folder: Path, ledger: Ledger | None, lists: Sequence[Path] = ()) -> Verification:
+def verify(folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = ()) -> Verification:
     """Check a report folder against its manifest, the ledger (where there is one), and the list (if it is found).
 
     The list is looked for by its name in the folders of `lists` and in the run's root. Raises UsageError where the
@@ -90,7 +153,7 @@ def verify(folder: Path, ledger: Ledger | None, lists: Sequence[Path] = ()) -> V
     checks = [_check_file(folder, name, told) for name in told.files]
     checks += _not_listed(folder, told)
     checks.append(_check_input(told, lists))
-    checks += check_ledger(folder, told, ledger)
+    checks += _check_ledger(folder, told, ledger)
     return Verification(folder, told.run, tuple(checks))
 
 
@@ -183,3 +246,264 @@ def _check_input(told: Manifest, lists: Sequence[Path]) -> Check:
         State.DIFFERS,
         Text(f"{there} is not as the run read it.", f"{there} 与任务当时读取的内容不同。"),
     )
+
+
+# --- against the ledger ---------------------------------------------------------------------------------------------
+
+
+def _check_ledger(folder: Path, told: Manifest, ledger: LedgerReader | None) -> Iterator[Check]:
+    """Compare a report with the ledger; without one nothing of it is proven, and that is said.
+
+    A ledger that does not have the run, or is damaged, differs: nothing in it bears the report out.
+    """
+    if ledger is None:
+        yield Check(
+            ROWS,
+            State.NOT_CHECKED,
+            Text(
+                "the ledger is not there: neither the rows nor what manifest.json says of the run were compared. Name it "
+                "with --ledger.",
+                "找不到台账：各行以及 manifest.json 中关于任务的内容均未比较。请用 --ledger 指定台账。",
+            ),
+        )
+        return
+    try:
+        yield from _compare_with(ledger, folder, told)
+    except LedgerDamagedError as error:
+        yield Check(LEDGER, State.DIFFERS, error.text)
+
+
+def _compare_with(ledger: LedgerReader, folder: Path, told: Manifest) -> Iterator[Check]:
+    run = _find(ledger, told.run)
+    if run is None:
+        yield Check(
+            ROWS,
+            State.DIFFERS,
+            Text(
+                f"{ledger.name} has no run {told.run}: nothing bears this report out. If the run is in another ledger, name it "
+                "with --ledger.",
+                f"{ledger.name} 中没有任务 {told.run}：没有任何依据能证实本报告。若该任务在另一个台账中，请用 --ledger 指定。",
+            ),
+        )
+        return
+    reader: RunReader = merged_run(ledger, run) if told.retries else ledger
+    with reader.snapshot() as seen:
+        run = seen.run(run.id)
+        summary = RunSummary(seen, run)
+        if told.retries == run.retries:
+            of_rows, as_exported = _check_rows(folder, told, seen, summary)
+        else:
+            of_rows, as_exported = _check_retries(told, run), False
+        yield from _check_about(folder, told, seen, summary, as_exported=as_exported)
+        yield of_rows
+
+
+def _find(ledger: LedgerReader, run_id: str) -> RunRecord | None:
+    try:
+        found = ledger.run(run_id)
+    except RunNotFoundError:
+        return None
+    return found if found.id == run_id else None
+
+
+def _check_retries(told: Manifest, run: RunRecord) -> Check:
+    if more := ", ".join(name for name in run.retries if name not in told.retries):
+        said = Text(
+            f"the run was retried after this report was written ({more}): export it again.",
+            f"生成本报告之后任务又重试过（{more}）：请重新导出。",
+        )
+    else:
+        gone = ", ".join(name for name in told.retries if name not in run.retries)
+        said = Text(
+            f"the ledger has no retry {gone} of this run; the rows were not compared.",
+            f"台账中没有该任务的重试 {gone}：未比较各行。",
+        )
+    return Check(ROWS, State.DIFFERS, said)
+
+
+def _check_about(
+    folder: Path, told: Manifest, seen: RunReader, summary: RunSummary, *, as_exported: bool
+) -> Iterator[Check]:
+    """The manifest as a whole, and what it says of the run, against the ledger. What it does not say differs as well."""
+    run = summary.run
+    known = {"mark": _NOT_SAID} | about(summary, told.zone)
+    exported = seen.exports(run)  # none of a run whose reports are from before exports were kept
+    same = bool(exported) and fingerprint(folder / MANIFEST)["sha256"] in (exported or ())
+    if not as_exported:  # these change with the rows, which are told on their own
+        for name in ("counts", "finished_at", "settings", "retries"):
+            del known[name]
+    elif not told.finished and (same or run.finished_at is None):
+        del known["settings"]  # it may be gone on with under others
+        if same:
+            del known["finished_at"]  # it may have lacked nothing but its end
+    found = []
+    if wrong := [name for name, value in known.items() if told.said.get(name, _NOT_SAID) != clean(value)]:
+        names = ", ".join(wrong)
+        found.append(
+            Text(f"says other things of the run than the ledger: {names}.", f"与台账不一致的内容：{names}。")
+        )
+    if exported and not same:
+        found.append(
+            Text(
+                "is not one that was exported with this ledger: it was changed, or written with another ledger.",
+                "不是用此台账导出的：它被改动过，或是用另一个台账导出的。",
+            )
+        )
+    if found:
+        said = Text(" It ".join(text.en for text in found), "".join(text.zh for text in found))
+        yield Check(MANIFEST, State.DIFFERS, said)
+    elif same:
+        yield Check(MANIFEST, State.SAME, Text("was exported with this ledger", "由此台账导出"))
+
+
+def _check_rows(folder: Path, told: Manifest, seen: RunReader, summary: RunSummary) -> tuple[Check, bool]:
+    """Every row of the three CSVs, and the digest, against the ledger; and whether the ledger is as it was exported."""
+    run, bad = summary.run, summary.bad
+    digest = RowsDigest()
+    records = digest.passing(seen.rows(run))
+    # Asked for only where there are some: on a large run that all succeeded the search reads every row.
+    not_good = seen.rows(run, outcomes=frozenset(Outcome) - GOOD) if bad else iter(())
+    wrong = [
+        _compare(folder / RESULTS, partial(_first_difference, RESULTS, records, run.headers, told.zone)),
+        _compare(folder / FAILED, partial(_first_difference, FAILED, not_good, run.headers, told.zone)),
+        _compare(folder / ERRCODES, partial(_first_errcode, summary.causes)),
+    ]
+    for _ in records:  # what the comparison has not come to
+        pass
+    as_exported = digest.hexdigest() == told.rows_digest
+    found = [text for text in wrong if text is not None]
+    if not found and as_exported:
+        said = Text(
+            f"all {run.rows:,} rows of {RESULTS}, the {bad:,} of {FAILED}, and {ERRCODES} are what the ledger says",
+            f"{RESULTS} 的全部 {run.rows:,} 行、{FAILED} 的 {bad:,} 行以及 {ERRCODES} 均与台账一致",
+        )
+        return Check(ROWS, State.SAME, said), True
+    if not found:
+        found = [Text("No column of the CSVs differs.", "各 CSV 的任何一列均无差异。")]
+    if as_exported:
+        found.append(Text("The ledger is as it was exported.", "台账与导出时一致。"))
+    elif told.finished:
+        found.append(
+            Text(
+                f"The ledger's rows, or their digest in {MANIFEST}, were changed after the export.",
+                f"台账中的行（或 {MANIFEST} 中它们的摘要）在导出之后被改动过。",
+            )
+        )
+    else:
+        found.append(
+            Text(
+                f"The run was unfinished when this report was written ({told.exported_at}) and has gone on since: export it "
+                "again.",
+                f"生成本报告时（{told.exported_at}）任务尚未完成，之后又有进展：请重新导出。",
+            )
+        )
+    said = Text(" ".join(text.en for text in found), "".join(text.zh for text in found))
+    return Check(ROWS, State.DIFFERS, said), as_exported
+
+
+def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text | None:
+    """Have the lines of a CSV compared; gives the first difference, or why it cannot be read."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            return first_difference(csv.reader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        return Text(
+            f"{file.name} cannot be read as CSV ({why}).", f"无法把 {file.name} 作为 CSV 读取（{why}）。"
+        )
+
+
+def _first_difference(
+    name: str, records: Iterable[RowRecord], headers: Sequence[str], zone: tzinfo, lines: Any
+) -> Text | None:
+    """The first row of results.csv or failed.csv that is not what the ledger says."""
+    iso = Clock(zone).iso
+    names = [*headers, *_FACTS]
+    words_at = len(headers) + RESULT_COLUMNS.index(WORDS[0])
+
+    def facts(line: list[str]) -> list[str]:
+        return line[:words_at] + line[words_at + len(WORDS) :]
+
+    head: list[str] = next(lines, [])
+    whole = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
+    older = head == [name for name in whole if name != CONTENT_TYPE]  # a report from before there were types
+    if head != whole and not older:
+        return _head(name)
+    type_at = names.index(CONTENT_TYPE)
+    if older:
+        del names[type_at]
+    for record, line in zip_longest(records, lines):
+        if record is None:
+            return Text(
+                f"Line {lines.line_num} of {name} is a row that the ledger does not have there.",
+                f"按台账，{name} 第 {lines.line_num} 行不应存在。",
+            )
+        if line is None:
+            where = _where(record)
+            return Text(f"{name} lacks {where.en}.", f"{name} 缺少{where.zh}。")
+        *values, started, ended = fact_values(record)
+        known = [guard(cell) for cell in record.row.cells]
+        known += [
+            "" if value is None else guard(value) if isinstance(value, str) else str(value)
+            for value in values
+        ]
+        known += (iso(started), iso(ended))
+        if older:
+            del known[type_at]
+        found = facts(line)
+        if found != known and found != (shown := [*map(masked, known)]):
+            return _cell(names, found, shown, f"{name}:{lines.line_num}", _where(record))
+    return None
+
+
+def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
+    """The first line of errcodes.csv that is not what the ledger says."""
+    if next(lines, []) != [*ERRCODE_COLUMNS]:
+        return _head(ERRCODES)
+    names = [name for name in ERRCODE_COLUMNS if name not in _MEANINGS]
+    for cause, line in zip_longest(listed, lines):
+        if cause is None or line is None:
+            at = lines.line_num + (line is None)
+            return Text(
+                f"{ERRCODES} has more or fewer lines than the ledger has errcodes, from line {at}.",
+                f"{ERRCODES} 的行数与台账中的错误码不符，从第 {at} 行起。",
+            )
+        known = [
+            guard(masked(value)) if isinstance(value, str) else str(value) for value in errcode_facts(cause)
+        ]
+        found = line[:_MEANINGS_AT] + line[_MEANINGS_AT + len(_MEANINGS) :]
+        if found != known:
+            where = Text(f"{cause.merchant} {cause.env}", f"{cause.merchant} {cause.env}")
+            return _cell(names, found, known, f"{ERRCODES}:{lines.line_num}", where)
+    return None
+
+
+def _head(name: str) -> Text:
+    return Text(f"The first line of {name} is not the report's head.", f"{name} 的首行不是报告的表头。")
+
+
+def _where(record: RowRecord) -> Text:
+    return Text(
+        f"the row of line {record.row.line} of the list ({record.row.path})",
+        f"清单第 {record.row.line} 行（{record.row.path}）",
+    )
+
+
+def _cell(names: list[str], found: list[str], known: list[str], place: str, where: Text) -> Text:
+    file, _, at = place.partition(":")
+    if len(found) != len(known):
+        return Text(
+            f"Line {at} of {file}, {where.en}, has not as many cells as the head.",
+            f"{file} 第 {at} 行（{where.zh}）的单元格数与表头不符。",
+        )
+    name, is_now, was = next(cells for cells in zip(names, found, known, strict=True) if cells[1] != cells[2])
+    here, there = _short(is_now), _short(was)
+    return Text(
+        f"Line {at} of {file}, {where.en}: {name} is “{here}”, the ledger has “{there}”.",
+        f"{file} 第 {at} 行，{where.zh}：{name} 为“{here}”，台账为“{there}”。",
+    )
+
+
+def _short(cell: str) -> str:
+    shown = redact("".join(letter if letter.isprintable() else "�" for letter in cell))
+    return shown if len(shown) <= _CELL else f"{shown[:_CELL]}…"

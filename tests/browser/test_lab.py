@@ -87,7 +87,7 @@ def test_the_report_of_run_all_opens_from_its_link(lab, view, own_tab):
         else:
             link.click()
             report = notebook.page.frame_locator("iframe").locator("body")
-        assert "476 rows are good" in report.inner_text()
+        assert "476 rows succeeded" in report.inner_text()
         if own_tab:  # Notebook 7 complains of plugins of its own that it does not load
             notebook.errors.clear()
 
@@ -111,7 +111,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
 
         notebook.click(".op-resume")
         notebook.until(HEAD, "finished")
-        notebook.until(STATUS, "299 of 300 rows are good")
+        notebook.until(STATUS, "299 of 300 rows succeeded")
         assert shop.run().id == run.id
         assert shop.run().counts == {"uploaded": 299, "refused": 1}
 

@@ -93,7 +93,7 @@ def test_talk_is_on_stderr_and_data_on_stdout(open_desk):
     desk = open_desk(faults=REFUSED)
     said = desk.upload()
     assert "40097" in said.out
-    assert "29 of 30 rows are good, 1 not: 1 refused." in said.out
+    assert "29 of 30 rows succeeded, 1 did not: 1 refused." in said.out
     assert "list.csv: UTF-8, comma" in said.err
     assert "list.csv: UTF-8" not in said.out
     assert str(desk.latest().record.report).endswith(desk.latest().id)

@@ -27,7 +27,7 @@ def test_diff_tells_what_broke_and_what_was_mended(two_runs):
     desk, older, newer = two_runs
     said = desk("diff", older, newer)
     assert said.code == 1
-    for words in ("Newly broken · 1 row", "40097", TEA.name, "Mended · 5 rows", "-501007", BOOKS.name):
+    for words in ("Newly broken · 1 row", "40097", TEA.name, "Fixed · 5 rows", "-501007", BOOKS.name):
         assert words in said.out
     found = desk("diff", older[:-1], "latest", "--json").json
     assert (found["older"]["run"], found["newer"]["run"]) == (older, newer)

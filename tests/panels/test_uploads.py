@@ -75,7 +75,7 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
     assert "城南书店 done, not all good 10 9 1 0 40097 × 1" in read(panel.monitor.grid)
     assert "茶语小铺 done 20 20 0 0" in read(panel.monitor.grid)
     assert "40097 1 城南书店" in read(panel.monitor.errcodes.table)
-    assert "29 of 30 rows are good" in read(panel.worker.line)
+    assert "29 of 30 rows succeeded" in read(panel.worker.line)
     assert not panel.start.disabled
     assert panel.monitor.stop.disabled
     assert panel.runs.choice.value == panel.run.id

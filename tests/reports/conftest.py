@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from tcb_ops.runs.reader import RunReader
+
 PLACES = (
     EnvRecord(0, "prod-1a2b", "wxaaaa", "晨光文具", "merchant", left=False),
     EnvRecord(1, "test-3c4d", "wxaaaa", "晨光文具", "merchant", left=False),
@@ -82,9 +84,13 @@ class Reported:
 
     ledger: Ledger
     run: RunRecord
+    reader: RunReader | None = None
+    """What is exported, where that is not the ledger itself."""
 
     def export(self, dest: Path, *, lang: Lang = Lang.EN, **options: Any) -> Path:
-        return export(self.ledger, self.run, dest, settings(lang), now=1_764_036_000.0, **options)
+        return export(
+            self.ledger, self.run, dest, settings(lang), now=1_764_036_000.0, reader=self.reader, **options
+        )
 
 
 def settings(lang: Lang) -> Settings:

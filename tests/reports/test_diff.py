@@ -76,7 +76,7 @@ def test_each_row_is_counted_once_under_what_became_of_it(
     assert set(found.meanings) == {"85088", "no_answer", "pending"}
     back = Diff.between(new.ledger, new.run, old.run, in_english)
     assert back.counts[Change.ONLY_IN_OLDER] == 2
-    assert back.counts[Change.NEWLY_BROKEN] == found.counts[Change.MENDED]
+    assert back.counts[Change.NEWLY_BROKEN] == found.counts[Change.FIXED]
 
 
 @pytest.mark.parametrize(

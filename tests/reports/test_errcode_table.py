@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,18 +13,10 @@ from rich.console import Console
 
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import GOOD, Outcome, Reason, RowEnd
-from tcb_ops.reports.errcode_table import (
-    Cause,
-    _share,
-    by_code,
-    causes,
-    errcode_table,
-    in_short,
-    render_errcodes,
-)
 from tcb_ops.reports.explanations import why
-from tcb_ops.reports.merged_run import final_ledger
-from tcb_ops.reports.next_actions import next_actions
+from tcb_ops.reports.formats.terminal import _share, render_errcodes
+from tcb_ops.reports.merged_run import merged_run
+from tcb_ops.reports.summary import Cause, RunSummary, by_code, causes_of, shorten_details
 from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:
@@ -39,7 +32,7 @@ def cause(merchant: str, env: str, code: str, rows: int, texts: tuple[Text, Text
 
 def drawn(listed: Sequence[Cause], lang: Lang = Lang.EN, width: int = 80) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=width, color_system=None).print(render_errcodes(listed, lang))
+    Console(file=out, width=width, color_system=None).print(render_errcodes(by_code(listed), lang))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -47,7 +40,7 @@ def test_every_row_that_is_not_good_is_in_exactly_one_entry(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...]
 ) -> None:
     reported = a_run(every_end * 3, finished=False)
-    listed = errcode_table(reported.ledger, reported.run)
+    listed = RunSummary(reported.ledger, reported.run).causes
     counts = reported.ledger.counts(reported.run)
     bad: Counter[Outcome] = Counter()
     for entry in listed:
@@ -67,9 +60,10 @@ def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..
         RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=40001),
     ]
     reported = a_run(ends)
-    final = final_ledger(reported.ledger, reported.run)
+    final = merged_run(reported.ledger, reported.run)
     for ledger in (reported.ledger, final):
-        shown = "".join(drawn(errcode_table(ledger, reported.run), lang, 400))
+        summary = RunSummary(ledger, reported.run)
+        shown = "".join(drawn(summary.causes, lang, 400))
         assert "HTTP 302" in shown
         assert "PLANTED" not in shown
         dead = why(Outcome.REFUSED, Reason.DEAD_TOKEN, 40001, "")
@@ -79,9 +73,9 @@ def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..
         assert meaning.of(lang) in shown
         assert action.of(lang) in shown
         assert shown.count("40001 · ") == 2
-        remedied = {remedy.meaning: remedy for remedy in next_actions(ledger.tallies(reported.run))}
-        assert remedied[meaning].code == "40001"
-        assert [remedy.detail for remedy in remedied.values() if remedy.detail] == [
+        groups = {group.meaning: group for group in summary.codes}
+        assert groups[meaning].code == "40001"
+        assert [group.detail for group in groups.values() if group.detail] == [
             said.replace("PLANTED9", "•••")
         ]
 
@@ -90,7 +84,7 @@ def test_refused_and_not_attempted_rows_of_one_code_share_an_entry_most_rows_fir
     def group(env: str, outcome: Outcome, reason: Reason, rows: int, errcode: int | None) -> Tally:
         return Tally("wx1", "茶", env, outcome, reason, errcode, "", rows)
 
-    listed = causes(
+    listed = causes_of(
         [
             group("a", Outcome.REFUSED, Reason.REFUSED, 3, 85088),
             group("b", Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, 50, None),
@@ -125,7 +119,8 @@ def test_codes_are_grouped_by_rows_and_a_merchant_s_environments_are_joined() ->
     ],
 )
 def test_what_one_merchant_lacks_is_not_said_of_all(said: list[tuple[str, str]], short: str) -> None:
-    assert in_short(said) == short
+    causes = [replace(cause("", "", "no_token", 1), appid=appid, detail=detail) for appid, detail in said]
+    assert shorten_details(causes) == short
 
 
 def test_merchants_without_a_token_are_told_why_each_once() -> None:
@@ -135,8 +130,7 @@ def test_merchants_without_a_token_are_told_why_each_once() -> None:
         )
 
     groups = [group("wx1", "HTTP 404"), group("wx2", "HTTP 500"), group("wx3", "HTTP 404")]
-    assert [found.detail for found in by_code(causes(groups))] == ["…: HTTP 404 / …: HTTP 500"]
-    assert [found.detail for found in next_actions(groups)] == ["…: HTTP 404 / …: HTTP 500"]
+    assert [found.detail for found in by_code(causes_of(groups))] == ["…: HTTP 404 / …: HTTP 500"]
 
 
 def test_a_small_table_in_english() -> None:
@@ -185,7 +179,7 @@ def test_where_the_rest_can_be_seen_stands_whole() -> None:
     listed = [cause(f"商户{at:03d}", f"env-{at}", "85088", 1) for at in range(300)]
     out = io.StringIO()
     rest = "tcb-ops report 20261126-002707-e790"
-    Console(file=out, width=80, color_system=None).print(render_errcodes(listed, Lang.ZH, rest))
+    Console(file=out, width=80, color_system=None).print(render_errcodes(by_code(listed), Lang.ZH, rest))
     assert rest in out.getvalue()
 
 
@@ -206,7 +200,7 @@ def test_nothing_is_wider_than_the_terminal_and_long_texts_are_all_there() -> No
 
 def test_control_characters_from_outside_do_not_reach_the_terminal() -> None:
     group = Tally("wx", "茶\x1b[2J", "a\x07b", Outcome.FAILED, Reason.STORE_REFUSED, None, "Bad\x1bCode", 1)
-    lines = drawn(causes([group]))
+    lines = drawn(causes_of([group]))
     assert "Bad�Code" in lines[0]
     assert not any(letter in line for line in lines for letter in "\x1b\x07")
 

@@ -12,10 +12,10 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.errcode_table import errcode_table
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.formats.frames import causes_frame, errcodes_frame, results_frame, timeline_frame
 from tcb_ops.reports.formats.notebook import run_html
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_errcodes_are_merchants_by_errcode(a_run: Callable[..., Any]) -> None:
     breaker = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
     other = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=-501001)
     reported = a_run([refused, other, RowEnd(0, Outcome.UPLOADED, errcode=0), breaker])
-    frame = errcodes_frame(reported.ledger, reported.run)
+    frame = errcodes_frame(RunSummary(reported.ledger, reported.run))
     assert frame.index.names == ["merchant", "appid", "env"]
     assert [int(code) for code in frame.columns] == [85088, -501001]
     assert frame.columns.name == "errcode"
@@ -87,7 +87,7 @@ def test_errcodes_are_merchants_by_errcode(a_run: Callable[..., Any]) -> None:
 
 def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run: Callable[..., Any]) -> None:
     reported = a_run([RowEnd(0, Outcome.UPLOADED, errcode=0)])
-    frame = errcodes_frame(reported.ledger, reported.run)
+    frame = errcodes_frame(RunSummary(reported.ledger, reported.run))
     assert frame.empty
     assert frame.index.names == ["merchant", "appid", "env"]
     assert frame.columns.name == "errcode"
@@ -113,11 +113,11 @@ def test_causes_are_a_line_per_code_merchant_and_environment(
 ) -> None:
     for ends, run_id in ((every_end, "one"), ([], "none")):
         reported = a_run(ends, finished=False, id=run_id)
-        frame = causes_frame(reported.ledger, reported.run, in_english)
-        listed = errcode_table(reported.ledger, reported.run)
+        summary = RunSummary(reported.ledger, reported.run)
+        frame = causes_frame(summary, in_english)
         assert dtypes(frame) == CAUSES
         assert [(row.code, row.merchant, row.env, row.rows) for row in frame.itertuples()] == [
-            (cause.code, cause.merchant, cause.env, cause.rows) for cause in listed
+            (cause.code, cause.merchant, cause.env, cause.rows) for cause in summary.causes
         ]
     assert frame.empty
 
@@ -146,12 +146,12 @@ def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], lang: Lang
 ) -> None:
     reported = a_run(every_end, finished=False, target="http://127.0.0.1:1")
-    html = run_html(reported.ledger, reported.run, lang)
+    html = run_html(RunSummary(reported.ledger, reported.run), lang)
     for said in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "http://127.0.0.1:1"):
         assert said in html
     assert "http" not in html.replace("http://127.0.0.1:1", "")
     live = a_run([], id="live")
-    assert "SIMULATED" not in run_html(live.ledger, live.run, lang)
+    assert "SIMULATED" not in run_html(RunSummary(live.ledger, live.run), lang)
 
 
 def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any]) -> None:
@@ -159,7 +159,7 @@ def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any
     places = [EnvRecord(0, "e", "wx", planted, "merchant", left=False)]
     end = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
     reported = a_run([end], places=places, target=f"https://x/{planted}")
-    html = run_html(reported.ledger, reported.run, Lang.EN)
+    html = run_html(RunSummary(reported.ledger, reported.run), Lang.EN)
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 3
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.summary import summary
+from tcb_ops.reports.summary import RunSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ def test_the_object_is_the_contract_s(a_run: Callable[..., Any]) -> None:
     )
     place = {"appid": "wxaaaa", "merchant": "晨光文具", "env": "prod-1a2b"}
     other = {"appid": "wxbbbb", "merchant": "Blue Whale", "env": "shop-5e6f"}
-    found = summary(reported.ledger, reported.run)
+    found = RunSummary(reported.ledger, reported.run).to_json()
     assert json.loads(json.dumps(found)) == {
         "run": "20251125-093000-k7q2",
         "kind": "upload",
@@ -48,7 +48,7 @@ def test_an_unfinished_run_counts_its_pending_rows_and_all_rows_add_up(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...]
 ) -> None:
     reported = a_run(every_end, finished=False)
-    found = summary(reported.ledger, reported.run)
+    found = RunSummary(reported.ledger, reported.run).to_json()
     assert found["counts"]["pending"] == 1
     assert sum(found["counts"].values()) == found["rows"] == len(every_end)
 
@@ -56,4 +56,5 @@ def test_an_unfinished_run_counts_its_pending_rows_and_all_rows_add_up(
 def test_where_the_report_stands_is_told(a_run: Callable[..., Any]) -> None:
     reported = a_run()
     reported.ledger.note_report(reported.run, "reports/today")
-    assert summary(reported.ledger, reported.ledger.run(reported.run.id))["report"] == "reports/today"
+    run = reported.ledger.run(reported.run.id)
+    assert RunSummary(reported.ledger, run).to_json()["report"] == "reports/today"

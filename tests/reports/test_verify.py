@@ -14,8 +14,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.manifest import RowsDigest
-from tcb_ops.reports.verify import verify
-from tcb_ops.reports.verify_ledger import State
+from tcb_ops.reports.verify import State, verify
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.schema import rows
 

@@ -22,6 +22,7 @@ from tcb_ops.reports.formats import xlsx as workbook
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.formats.xlsx import CUT, LONGEST, write_workbook
 from tcb_ops.reports.next_actions import next_actions
+from tcb_ops.reports.summary import RunSummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,13 @@ PLANTED = {
 
 
 def write(reported: Any, file: Path, settings: Any, lang: Lang = Lang.EN) -> openpyxl.Workbook:
-    write_workbook(reported.ledger, reported.run, file, settings.model_copy(update={"lang": lang}), now=NOW)
+    write_workbook(
+        reported.ledger,
+        RunSummary(reported.ledger, reported.run),
+        file,
+        settings.model_copy(update={"lang": lang}),
+        now=NOW,
+    )
     return openpyxl.load_workbook(file)
 
 
@@ -104,10 +111,10 @@ def test_causes_come_in_the_order_of_what_to_do_next(
 ) -> None:
     reported = a_run()
     book = write(reported, tmp_path / "report.xlsx", in_english)
-    wanted = next_actions(reported.ledger.tallies(reported.run))
+    wanted = next_actions(RunSummary(reported.ledger, reported.run).codes)
     rows = lines(book["causes"])[1:]
     assert [(row[0], row[3], row[4], row[5]) for row in rows] == [
-        (remedy.code, remedy.rows, len(remedy.merchants), remedy.envs) for remedy in wanted
+        (one.group.code, one.group.rows, len(one.group.merchants), len(one.group.envs)) for one in wanted
     ]
     head, *listed = lines(book["errcodes"])
     assert head[:8] == ("appid", "merchant", "env", "code", "meaning", "what to do", "rows", "refused")
@@ -265,7 +272,13 @@ def test_a_full_disk_is_an_oserror_and_leaves_nothing_open(
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large") as failed:
-            write_workbook(reported.ledger, reported.run, tmp_path / "r.xlsx", in_english, now=NOW)
+            write_workbook(
+                reported.ledger,
+                RunSummary(reported.ledger, reported.run),
+                tmp_path / "r.xlsx",
+                in_english,
+                now=NOW,
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not isinstance(failed.value, io.UnsupportedOperation)

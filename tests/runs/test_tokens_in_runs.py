@@ -16,8 +16,8 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, many
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, TokenSourceError
 from tcb_ops.model import Merchant, Outcome, Owner
-from tcb_ops.reports.errcode_table import errcode_table
 from tcb_ops.reports.next_actions import Per, next_actions
+from tcb_ops.reports.summary import by_code
 from tcb_ops.secrets import redact
 from tcb_ops.simulator import Component, Fault, FaultStep
 
@@ -133,7 +133,7 @@ def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_
     shop.sim.revoke(BOOKS.appid)
     run = tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK)
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
-    (cause,) = errcode_table(run._ledger, run.record)
+    (cause,) = run.cause_list()
     assert (cause.merchant, cause.code, cause.rows) == ("城南书店", "61003", 5)
     assert "authorization link" in cause.action.en
 
@@ -155,7 +155,7 @@ def test_a_refresh_that_is_told_to_slow_down_for_ever_ends_its_merchants_rows(
     pace = tcb.RunLimits(backoff=0.01, slow_wait=0.05, patience=0.2)
     run = tcb.upload(shop.read(), settings=by_itself(shop), limits=pace)
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
-    assert [cause.code for cause in errcode_table(run._ledger, run.record)] == ["45011"]
+    assert [cause.code for cause in run.cause_list()] == ["45011"]
 
 
 def test_a_refresh_token_that_nobody_has_is_reported_with_the_merchants_name(
@@ -249,9 +249,9 @@ def test_a_dead_component_token_is_one_cause_in_words_about_it(open_shop: OpenSh
         tokens = {"source": "service", "url": url, "component_appid": PLATFORM}
         run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), limits=QUICK)
     assert whole(run, 6) == {"uploaded": 2, "refused": 4}
-    (remedy,) = next_actions(run._ledger.tallies(run.record))
-    assert (remedy.per, remedy.rows) == (Per.ONCE, 4)
-    assert "component" in remedy.action.en
+    (action,) = next_actions(by_code(run.cause_list()))
+    assert (action.per, action.group.rows) == (Per.ONCE, 4)
+    assert "component" in action.group.action.en
 
 
 @pytest.mark.parametrize("status", ["401 No", "403 No"])
@@ -403,7 +403,7 @@ def test_own_environments_never_lack_a_permission_set(open_shop: OpenShop, whole
         assert "49" not in text.replace(str(code), "")
         assert "authorize again" not in text
     assert said["tcb_action"].str.contains("component_appid").all()
-    by_env = {cause.env: cause for cause in errcode_table(run._ledger, run.record)}
+    by_env = {cause.env: cause for cause in run.cause_list()}
     assert "component_appid" in by_env[OWN.env].action.en
     assert "component_appid" not in by_env[TEA.env].action.en
     assert {line["errcode"] for line in run.summary()["errcodes"]} == {code}

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
-from tcb_ops.model import GOOD, Outcome
+from tcb_ops.model import Outcome
 from tcb_ops.reports.diff import RunDiff
-from tcb_ops.reports.errcode_table import errcode_table
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.history import ErrcodeHistory
-from tcb_ops.reports.summary import summary
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.links_file import LINK_COLUMNS
+from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
@@ -32,7 +31,7 @@ _TIMES = {"tcb_started_at", "tcb_ended_at"}
 
 
 def results_frame(
-    ledger: Ledger, run: RunRecord, settings: Settings, outcomes: frozenset[Outcome] | None = None
+    reader: RunReader, run: RunRecord, settings: Settings, outcomes: frozenset[Outcome] | None = None
 ) -> pd.DataFrame:
     """The rows of a run with these outcomes (None: all), in the order of the list, with results.csv's columns.
 
@@ -51,7 +50,7 @@ def results_frame(
 
     names = (*run.headers, *RESULT_COLUMNS)
     columns: list[list[Any]] = [[] for _ in names]
-    for record in ledger.rows(run, outcomes=outcomes):
+    for record in reader.rows(run, outcomes=outcomes):
         for column, value in zip(
             columns, (*record.row.cells, *own_values(record, settings.lang)), strict=True
         ):
@@ -68,7 +67,7 @@ def results_frame(
     return _named(series, names, settings)
 
 
-def links_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
     """The rows of links.csv, of a finished links run: errcode is Int64, expires_at datetime64, all else string.
 
     Raises UsageError where the file is gone, or holds another run's links by now.
@@ -112,7 +111,7 @@ def links_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFr
     return _named(series, head, settings)
 
 
-def errcodes_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
+def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     """Rows per merchant and errcode (other than 0): index merchant, appid, env; a column per errcode; Int64.
 
     Merchants and errcodes stand in the order of their largest number. Without errcodes the frame is empty, its index
@@ -121,7 +120,7 @@ def errcodes_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
     import pandas as pd
 
     index = ["merchant", "appid", "env"]
-    found = pd.DataFrame(summary(ledger, run)["errcodes"], columns=[*index, "errcode", "rows"])
+    found = pd.DataFrame(summary.to_json()["errcodes"], columns=[*index, "errcode", "rows"])
     found = found.astype(dict.fromkeys(index, "string") | {"errcode": "int64", "rows": "Int64"})
     frame = found.pivot_table(
         index=index, columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
@@ -129,7 +128,7 @@ def errcodes_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
     return frame.astype("Int64")
 
 
-def causes_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     """What is wrong: a line per code, merchant and environment, most rows first, as in errcodes.csv.
 
     =======================================================  ======
@@ -141,35 +140,28 @@ def causes_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataF
     =======================================================  ======
     """
     names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
+    lang = settings.lang
     lines = [
-        (
-            cause.code,
-            cause.merchant,
-            cause.appid,
-            cause.env,
-            cause.rows,
-            cause.meaning.of(settings.lang),
-            cause.action.of(settings.lang),
-        )
-        for cause in errcode_table(ledger, run)
+        (one.code, one.merchant, one.appid, one.env, one.rows, one.meaning.of(lang), one.action.of(lang))
+        for one in summary.causes
     ]
     return _frame(names, lines, ints=("rows",))
 
 
-def merchants_frame(ledger: Ledger, run: RunRecord) -> pd.DataFrame:
-    """How merchants' rows stand: a line per merchant, in the order of their names.
+def merchants_frame(summary: RunSummary) -> pd.DataFrame:
+    """How merchants' rows ended: a line per merchant, in the order of their names.
 
     merchant, appid (string); rows, good, not_good, pending (Int64), where rows is the sum of the other three.
     """
-    lines: dict[tuple[str, str], list[int]] = {}
-    for tally in ledger.tallies(run):
-        line = lines.setdefault((tally.merchant, tally.appid), [0, 0, 0])
-        line[0 if tally.outcome in GOOD else 2 if tally.outcome is Outcome.PENDING else 1] += tally.rows
     names = ("merchant", "appid", "rows", "good", "not_good", "pending")
-    return _frame(names, [(*who, sum(line), *line) for who, line in sorted(lines.items())], ints=names[2:])
+    lines = [
+        (one.merchant, one.appid, one.rows, one.good, one.bad, one.outcomes.get(Outcome.PENDING, 0))
+        for one in sorted(summary.merchants, key=lambda one: (one.merchant, one.appid))
+    ]
+    return _frame(names, lines, ints=names[2:])
 
 
-def timeline_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.DataFrame:
+def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
     """The run over time: a line per stretch of one length, the oldest first; none where no row has ended.
 
     ==============================================================================  ============================
@@ -187,7 +179,7 @@ def timeline_frame(ledger: Ledger, run: RunRecord, settings: Settings) -> pd.Dat
     import pandas as pd
 
     kinds = [outcome for outcome in Outcome if outcome not in {Outcome.INVALID, Outcome.PENDING}]
-    moments = ledger.timeline(run)
+    moments = reader.timeline(run)
     ended = [sum(moment.outcomes.values()) for moment in moments]
     seconds = [moment.until - moment.at for moment in moments]
     columns: dict[str, Any] = {

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_simulated
-from tcb_ops.reports.diff import RunDiff
-from tcb_ops.reports.errcode_matrix import CODES, MERCHANTS, heat, warmth
-from tcb_ops.reports.explanations import OUTCOMES, reason_text, verdict
-from tcb_ops.reports.formats.sparkline import bars
-from tcb_ops.reports.history import ErrcodeHistory
-from tcb_ops.reports.labels import Words, short
-from tcb_ops.reports.merchant_details import by_merchant, fitting, namesakes, with_first_rows
-from tcb_ops.reports.next_actions import REASON_NAMES, NextAction, Per, next_actions, short_name
-from tcb_ops.reports.timeline import PHASE_NAMES, Drawing, advice, draw, duration, where_it_went
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import working
+from tcb_ops.reports.diff import Change, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.explanations import OUTCOMES, code_label, reason_text, verdict
+from tcb_ops.reports.labels import Labels, shorten
+from tcb_ops.reports.next_actions import NextAction, Per, next_actions
+from tcb_ops.reports.summary import RunSummary, shade
+from tcb_ops.reports.timeline import Drawing, bottleneck, draw
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
-from tcb_ops.runs.records import RunRecord, Tally
+from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 
@@ -47,71 +42,55 @@ DETAILS_SHARE = 0.7
 """Of the room for the merchants, what details may take; the rest is for lines."""
 LISTED = 420
 """Further merchants with a line, at most."""
-PAST = 12
-"""Merchants in the table of the last days."""
 ENVS = 8
 """Environments of a merchant."""
 CHANGED = 15
 """Lines of a kind of change."""
 OPEN = 3
-"""With so few merchants that have something wrong, their details stand open."""
-
-
-def counts_of(groups: Iterable[Tally]) -> dict[Outcome, int]:
-    """Rows by outcome, without zeros, in the order of the outcomes."""
-    counts: dict[Outcome, int] = defaultdict(int)
-    for group in groups:
-        counts[group.outcome] += group.rows
-    return {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
+"""With so few merchants that have something wrong, their details are open."""
 
 
 def page(
-    ledger: Ledger,
-    run: RunRecord,
+    reader: RunReader,
+    summary: RunSummary,
     settings: Settings,
     versions: Mapping[str, str],
     *,
     now: float,
     pdf: bool = True,
     changes: RunDiff | None = None,
-    history: ErrcodeHistory | None = None,
 ) -> str:
-    """Write the report of a run as HTML, in the settings' language and time zone.
+    """Return the report of a run as HTML, in the settings' language and time zone.
 
-    `pdf`: whether a report.pdf will stand beside it. `changes` against an earlier run and `history` are sections of
-    their own, where they are given.
+    `pdf`: whether a report.pdf will stand beside it. `changes` since an earlier run are a section of their own.
     """
-    groups = ledger.tallies(run)
-    counts, spent = counts_of(groups), ledger.phase_seconds(run)
-    words = Words(settings)
-    merchants = by_merchant(groups)
-    bad = sum(detail.bad > 0 for detail in merchants)
-    listed = next_actions(groups)
-    table = heat(groups)
-    drawing = draw(ledger.timeline(run))
-    unverified = sum(g.rows for g in groups if g.reason is Reason.UNVERIFIED and g.outcome in GOOD)
-    holder = "" if run.finished_at is not None else working(ledger, run.id)
-    environment = _environment(words)
-    environment.globals["namesakes"] = namesakes(groups)
-    told = {
+    run, counts = summary.run, summary.counts
+    labels = Labels(settings)
+    merchants = summary.merchants
+    bad = sum(one.bad > 0 for one in merchants)
+    actions = next_actions(summary.codes)
+    matrix = summary.matrix
+    drawing = draw(reader.timeline(run))
+    environment = _environment(labels)
+    environment.globals["namesakes"] = summary.namesakes
+    values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
-        "heading": words[str(Kind(run.kind))],
+        "heading": labels[str(Kind(run.kind))],
         "run": run,
         "simulated": is_simulated(run.target),
-        "verdict": verdict(run.kind, counts, finished=run.finished_at is not None).of(settings.lang),
+        "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),
         "state": _state(run, counts),
-        "as_of": words.moment(now),
-        "sums": [
-            (OUTCOMES[outcome].of(settings.lang), rows, _css(outcome)) for outcome, rows in counts.items()
-        ],
-        "total": sum(counts.values()),
-        "holder": holder,
+        "as_of": labels.moment(now),
+        "sums": [(OUTCOMES[outcome], rows, _css(outcome)) for outcome, rows in counts.items()],
+        "total": summary.total,
+        "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
         "resume": quoted(resume(settings, run, canary=counts.keys() <= GOOD | {Outcome.PENDING})),
-        "joined": words.plural("joined", len(run.retries)),
-        "unverified": words.plural("unverified", unverified) if unverified else "",
-        "remedies": [(remedy, _whose(remedy, words)) for remedy in listed[:CAUSES]],
-        "remedies_left": listed[CAUSES:],
-        "in_list": ", ".join(remedy.code for remedy in listed[:CAUSES] if remedy.in_list)
+        "joined": labels.plural("joined", len(run.retries)),
+        "unverified": labels.plural("unverified", summary.unverified) if summary.unverified else "",
+        "actions": [(action, _whose(action, labels)) for action in actions[:CAUSES]],
+        "actions_left": len(actions[CAUSES:]),
+        "rows_left": sum(action.group.rows for action in actions[CAUSES:]),
+        "in_list": ", ".join(action.group.code for action in actions[:CAUSES] if action.in_list)
         if run.kind is not Kind.AUDIT
         else "",
         "retry": quoted(retry(settings, run))
@@ -120,32 +99,36 @@ def page(
         else "",
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
-        "heat": table,
-        "heat_bounded": table is not None and (table.rest is not None or table.other_codes > 0),
-        "heat_of": (min(table.merchants, MERCHANTS), min(len(table.codes), CODES)) if table else (0, 0),
-        "changes": _changes(changes, words, settings),
-        "history": _past(history),
+        "matrix": matrix,
+        "changes": _changes(changes, labels, settings),
         "drawing": drawing,
-        "chart": _chart(drawing, words),
-        "where": [
-            (PHASE_NAMES[phase], duration(part), share)
-            for phase, part, share in where_it_went(spent, run.seconds)
-        ],
-        "advice": advice(spent, run.seconds, run.settings),
+        "chart": _chart(drawing, labels),
+        "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
         "merchants": len(merchants),
-        "particulars": _particulars(run, words, now, pdf=pdf),
+        "particulars": _particulars(run, labels, now, pdf=pdf),
         "settings": sorted((name, _shown(value)) for name, value in run.settings.items() if value != ""),
         "versions": versions,
     }
     whole = environment.get_template("report.html.j2").render
     of = environment.get_template("merchant.html.j2").module
-    room = MOST_BYTES - len(whole(told, blocks=[], lines=[]).encode())
-    detailed = with_first_rows(merchants[:DETAILED], ledger, run)
-    blocks = fitting((of.block(one, bad <= OPEN, ENVS) for one in detailed), int(room * DETAILS_SHARE))
+    room = MOST_BYTES - len(whole(values, blocks=[], lines=[]).encode())
+    detailed = summary.with_first_rows(merchants[:DETAILED], reader)
+    blocks = _fitting((of.block(one, bad <= OPEN, ENVS) for one in detailed), int(room * DETAILS_SHARE))
     room -= sum(len(block.encode()) for block in blocks)
     others = merchants[len(blocks) :][:LISTED]
-    html: str = whole(told, blocks=blocks, lines=fitting(map(of.line, others), room))
+    html: str = whole(values, blocks=blocks, lines=_fitting(map(of.line, others), room))
     return html
+
+
+def _fitting(parts: Iterable[str], room: int) -> list[str]:
+    """Take parts of a page as long as they fit into so many bytes; what comes after the first that does not is not made."""
+    taken = []
+    for part in parts:
+        room -= len(part.encode())
+        if room < 0:
+            break
+        taken.append(part)
+    return taken
 
 
 @cache
@@ -166,7 +149,7 @@ def _compiled_templates() -> BytecodeCache:
     return Memory()
 
 
-def _environment(words: Words) -> Any:
+def _environment(labels: Labels) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -180,18 +163,17 @@ def _environment(words: Words) -> Any:
     environment.filters |= {
         "number": "{:,}".format,
         "redact": redact,
-        "told": words.told,
-        "short": short,
+        "text": labels.text,
+        "short": shorten,
         "breaks": _breaks,
     }
     environment.globals |= {
-        "w": words,
-        "moment": words.moment,
-        "warmth": warmth,
+        "w": labels,
+        "shade": shade,
         "outcomes": OUTCOMES,
         "reason_text": reason_text,
-        "reason_names": REASON_NAMES,
-        "short_name": short_name,
+        "reasons": {*Reason, Outcome.PENDING},
+        "code_label": code_label,
         "css": _css,
     }
     return environment
@@ -204,28 +186,29 @@ def _breaks(code: str) -> Any:
     return Markup("<wbr>").join(re.split("(?<=[a-z])(?=[A-Z])", code))
 
 
-def _whose(remedy: NextAction, words: Words) -> str:
+def _whose(action: NextAction, labels: Labels) -> str:
     """Say `3 merchants · once per merchant`."""
     often = {Per.ONCE: "once", Per.MERCHANT: "per_merchant", Per.ENV: "per_env", Per.NOBODY: "per_nobody"}
-    many = [words.plural("merchants", len(remedy.merchants))]
-    if remedy.envs != len(remedy.merchants) or remedy.per is Per.ENV:
-        many.append(words.plural("envs", remedy.envs))
-    if remedy.actions != 1 or (remedy.per is Per.ONCE and len(remedy.merchants) > 1):
-        many.append(words[often[remedy.per]])
+    merchants, envs = len(action.group.merchants), len(action.group.envs)
+    many = [labels.plural("merchants", merchants)]
+    if envs != merchants or action.per is Per.ENV:
+        many.append(labels.plural("envs", envs))
+    if action.actions != 1 or (action.per is Per.ONCE and merchants > 1):
+        many.append(labels[often[action.per]])
     return " · ".join(many)
 
 
-def _chart(drawing: Drawing | None, words: Words) -> dict[str, str]:
+def _chart(drawing: Drawing | None, labels: Labels) -> dict[str, str]:
     """Say what the drawing shows, for its axis and for those who do not see it."""
     if drawing is None:
         return {}
     good, skipped, bad = drawing.sums
     peak, mean = _rate(drawing.peak), _rate(drawing.mean)
-    days = words.clock(drawing.began, "%Y-%m-%d") != words.clock(drawing.ended, "%Y-%m-%d")
+    days = labels.clock(drawing.began, "%Y-%m-%d") != labels.clock(drawing.ended, "%Y-%m-%d")
     form = "%m-%d %H:%M" if days else "%H:%M:%S"
-    said = words["chart"].format(
-        began=words.moment(drawing.began),
-        ended=words.moment(drawing.ended),
+    description = labels["chart"].format(
+        began=labels.moment(drawing.began),
+        ended=labels.moment(drawing.ended),
         good=f"{good:,}",
         bad=f"{bad:,}",
         skipped=f"{skipped:,}",
@@ -234,29 +217,27 @@ def _chart(drawing: Drawing | None, words: Words) -> dict[str, str]:
     )
     quiet = ""
     if drawing.quiet is not None:
-        begin, end = (words.clock(at, form) for at in drawing.quiet)
-        quiet = words["quiet"].format(begin=begin, end=end)
+        begin, end = (labels.clock(at, form) for at in drawing.quiet)
+        quiet = labels["quiet"].format(begin=begin, end=end)
     return {
-        "began": words.clock(drawing.began, form),
-        "ended": words.clock(drawing.ended, form),
-        "peak": words["peak"].format(peak=peak),
-        "said": said,
+        "began": labels.clock(drawing.began, form),
+        "ended": labels.clock(drawing.ended, form),
+        "peak": labels["peak"].format(peak=peak),
+        "description": description,
         "quiet": quiet,
     }
 
 
-def _changes(changes: RunDiff | None, words: Words, settings: Settings) -> dict[str, Any] | None:
+def _changes(changes: RunDiff | None, labels: Labels, settings: Settings) -> dict[str, Any] | None:
     """What the page shows of a diff: its lines by kind of change, bounded."""
     if changes is None:
         return None
-    from tcb_ops.reports.diff import Change, changed, diff_verdict
-
     listed = {
-        wanted: changes.of(wanted) for wanted in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.MENDED)
+        wanted: changes.of(wanted) for wanted in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED)
     }
     listed[Change.ONLY_IN_NEWER] = [line for line in changes.of(Change.ONLY_IN_NEWER) if line.after]
     kinds = [
-        (changed(change), sum(line.rows for line in lines), lines[:CHANGED])
+        (change_title(change), sum(line.rows for line in lines), lines[:CHANGED])
         for change, lines in listed.items()
         if lines
     ]
@@ -266,21 +247,8 @@ def _changes(changes: RunDiff | None, words: Words, settings: Settings) -> dict[
     return {
         "verdict": diff_verdict(changes),
         "kinds": kinds,
-        "left": words["changes_more"].format(count=f"{every - shown:,}") if every > shown else "",
+        "left": labels["changes_more"].format(count=f"{every - shown:,}") if every > shown else "",
         "diff": quoted(command(settings, "diff", changes.older.id, newer.id, target=newer.target)),
-    }
-
-
-def _past(history: ErrcodeHistory | None) -> dict[str, Any] | None:
-    """What the page shows of a history: its drawing, and the merchants with errcodes on most days."""
-    if history is None or not history.lines:
-        return None
-    found = history.merchants()
-    return {
-        "drawn": bars(history, 600, 100),
-        "days": history.days,
-        "merchants": found[:PAST],
-        "left": max(0, len(found) - PAST),
     }
 
 
@@ -298,29 +266,29 @@ def _css(outcome: Outcome) -> str:
     return own.get(outcome, "bad")
 
 
-def _particulars(run: RunRecord, words: Words, now: float, *, pdf: bool) -> list[tuple[str, str]]:
-    finished = words["unfinished"] if run.finished_at is None else words.moment(run.finished_at)
-    size = words["bytes"].format(count=f"{run.list_bytes:,}")
+def _particulars(run: RunRecord, labels: Labels, now: float, *, pdf: bool) -> list[tuple[str, str]]:
+    finished = labels["unfinished"] if run.finished_at is None else labels.moment(run.finished_at)
+    size = labels["bytes"].format(count=f"{run.list_bytes:,}")
     lines = [
-        (words["run"], run.id),
-        (words["parent"], run.parent),
-        (words["retries"], ", ".join(run.retries)),
-        (words["target"], run.target),
-        (words["note"], run.note),
-        (words["operator"], run.operator),
-        (words["host"], run.host),
-        (words["created"], words.moment(run.created_at)),
-        (words["finished"], finished),
-        (words["exported"], words.moment(now)),
-        (words["seconds"], words["seconds_are"].format(seconds=f"{run.seconds:,.1f}")),
+        (labels["run"], run.id),
+        (labels["parent"], run.parent),
+        (labels["retries"], ", ".join(run.retries)),
+        (labels["target"], run.target),
+        (labels["note"], run.note),
+        (labels["operator"], run.operator),
+        (labels["host"], run.host),
+        (labels["created"], labels.moment(run.created_at)),
+        (labels["finished"], finished),
+        (labels["exported"], labels.moment(now)),
+        (labels["seconds"], labels["seconds_are"].format(seconds=f"{run.seconds:,.1f}")),
         (
-            words["calls"],
-            words["calls_are"].format(link=f"{run.link_calls:,}", upload=f"{run.upload_calls:,}"),
+            labels["calls"],
+            labels["calls_are"].format(link=f"{run.link_calls:,}", upload=f"{run.upload_calls:,}"),
         ),
-        (words["list"], f"{run.list_name} ({size})"),
+        (labels["list"], f"{run.list_name} ({size})"),
         ("SHA-256", run.list_sha256),
-        (words["root"], run.root),
-        (words["pdf"], "" if pdf else words["no_pdf"]),
+        (labels["root"], run.root),
+        (labels["pdf"], "" if pdf else labels["no_pdf"]),
     ]
     return [(name, value) for name, value in lines if value]
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import GOOD, Outcome, is_simulated
-from tcb_ops.reports.diff import Change, DiffLine, RunDiff, changed, diff_verdict
-from tcb_ops.reports.errcode_table import by_code, causes
-from tcb_ops.reports.explanations import OUTCOMES, verdict
-from tcb_ops.reports.formats.html import counts_of
-from tcb_ops.reports.formats.sparkline import bars
+from tcb_ops.reports.diff import Change, DiffLine, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.explanations import OUTCOMES, row_count, verdict
 from tcb_ops.reports.history import ErrcodeHistory
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.reports.summary import RunSummary
 
 LINES = 12
 """Lines of a table; what is left out is counted."""
@@ -28,20 +25,17 @@ _QUIET = "opacity:.72"
 _TINT = {"good": "#2e9e5b", "bad": "#d1495b", "pending": "#8a8f98"}
 
 
-def run_html(ledger: Ledger, run: RunRecord, lang: Lang) -> str:
-    """A card: which run, where to, how it stands, what is wrong most."""
-    with ledger.snapshot() as seen:
-        run = seen.run(run.id)
-        groups = seen.tallies(run)
-    counts = counts_of(groups)
-    said = verdict(run.kind, counts, finished=run.finished_at is not None).of(lang)
+def run_html(summary: RunSummary, lang: Lang) -> str:
+    """Draw a card: which run, where to, how its rows ended, what went wrong most."""
+    run, counts = summary.run, summary.counts
+    sentence = verdict(run.kind, counts, finished=run.finished_at is not None).of(lang)
     mark = f' <span style="{_MARK}">SIMULATED 演练</span>' if is_simulated(run.target) else ""
     chips = " ".join(
         f'<span style="white-space:nowrap;margin-right:12px"><span style="color:{_TINT[_tint(outcome)]}" '
         f'aria-hidden="true">●</span> {escape(OUTCOMES[outcome].of(lang))} <b>{rows:,}</b></span>'
         for outcome, rows in counts.items()
     )
-    top = by_code(causes(group for group in groups if group.outcome is not Outcome.PENDING))
+    top = [group for group in summary.codes if group.code != Outcome.PENDING]
     lines = [
         (
             escape(group.code),
@@ -60,7 +54,7 @@ def run_html(ledger: Ledger, run: RunRecord, lang: Lang) -> str:
     more = _more(len(top) - 3, Text("more codes", "个错误码"), lang)
     return (
         f'<div style="{_BOX}"><div><b>{escape(run.id)}</b> · {escape(run.kind)} → {escape(run.target)}{mark}</div>'
-        f'<div style="margin:6px 0">{escape(said)}</div><div>{chips}</div>{_table(heads, lines, lang)}{more}</div>'
+        f'<div style="margin:6px 0">{escape(sentence)}</div><div>{chips}</div>{_table(heads, lines, lang)}{more}</div>'
     )
 
 
@@ -72,12 +66,12 @@ def diff_html(diff: RunDiff) -> str:
         Text("rows", "行数"),
     )  # fmt: skip
     parts = [f'<div style="{_BOX}"><div>{escape(diff_verdict(diff).of(lang))}</div>']
-    for change in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.MENDED, Change.ONLY_IN_NEWER):
+    for change in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER):
         lines = [line for line in diff.of(change) if line.before or line.after]
         if lines:
             rows = sum(line.rows for line in lines)
             parts.append(
-                f'<div style="margin-top:10px"><b>{escape(changed(change).of(lang))}</b> · {_rows(rows, lang)}</div>'
+                f'<div style="margin-top:10px"><b>{escape(change_title(change).of(lang))}</b> · {row_count(rows).of(lang)}</div>'
             )
             parts.append(_table(heads, [_cells(line, diff, lang) for line in lines[:LINES]], lang))
             parts.append(_more(len(lines) - LINES, Text("more lines", "条"), lang))
@@ -110,13 +104,66 @@ def history_html(history: ErrcodeHistory) -> str:
     )
 
 
+_COLOURS = ("#d1495b", "#edae49", "#00798c", "#7b6ba8", "#3d85c6", "#66a182")
+"""Of the most frequent errcodes."""
+_GREY = "#8a8f98"
+"""Of the others together."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bars:
+    """The parts of the drawing of a history."""
+
+    shapes: str
+    """SVG, every text escaped; each with a title that says day, errcode and rows."""
+    top: int
+    """Rows of the highest bar, which is as high as the drawing; 0: there is none."""
+    legend: tuple[tuple[str, str, int], ...]
+    """Colour, errcode, rows; most rows first."""
+    title: Text
+    description: str
+    """The legend's numbers for those who do not see the drawing."""
+
+
+def _bars(history: ErrcodeHistory, width: float, height: float) -> _Bars:
+    """Draw a history on a canvas of this size, its origin at the upper left."""
+    lang, codes = history.settings.lang, history.codes()
+    shown = [(colour, str(code), rows) for colour, (code, rows) in zip(_COLOURS, codes, strict=False)]
+    if left := codes[len(_COLOURS) :]:
+        others = tuple(map(sum, zip(*(rows for _, rows in left), strict=True)))
+        shown.append((_GREY, Text("others", "其他").of(lang), others))
+    top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)
+    step = width / len(history.days)
+    shapes = []
+    for at, day in enumerate(history.days):
+        below = height
+        for colour, code, rows in shown:
+            if rows[at]:
+                high = rows[at] / top * height
+                below = max(below - high, 0.0)
+                count = row_count(rows[at]).of(lang)
+                shapes.append(
+                    f'<rect x="{(at + 0.12) * step:.1f}" y="{below:.1f}" width="{step * 0.76:.1f}" height="{high:.1f}" '
+                    f'fill="{colour}"><title>{day.isoformat()} · {escape(code)} · {count}</title></rect>'
+                )
+    first, last = history.days[0].isoformat(), history.days[-1].isoformat()
+    legend = tuple((colour, code, sum(rows)) for colour, code, rows in shown)
+    return _Bars(
+        "".join(shapes),
+        top,
+        legend,
+        Text(f"Errcodes by day, {first} to {last}", f"每日错误码，{first} 至 {last}"),
+        "; ".join(f"{code}: {rows:,}" for _, code, rows in legend) or Text("none", "无").of(lang),
+    )
+
+
 WIDTH, HEIGHT, LEFT, TOP, BASE = 720, 190, 48, 20, 150
 
 
 def history_svg(history: ErrcodeHistory) -> str:
     """A bar per day, stacked by errcode: the most frequent ones in colours of their own."""
     lang = history.settings.lang
-    drawn = bars(history, WIDTH - LEFT - 8, BASE - TOP)
+    drawn = _bars(history, WIDTH - LEFT - 8, BASE - TOP)
     legend, x = [], LEFT
     for colour, code, _ in drawn.legend:
         legend.append(
@@ -128,7 +175,7 @@ def history_svg(history: ErrcodeHistory) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" style="max-width:{WIDTH}px" role="img" '
         'font-size="11" fill="currentColor" font-family="system-ui,sans-serif">'
-        f"<title>{escape(drawn.title.of(lang))}</title><desc>{escape(drawn.told)}</desc>"
+        f"<title>{escape(drawn.title.of(lang))}</title><desc>{escape(drawn.description)}</desc>"
         f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{BASE}" y2="{BASE}" stroke="currentColor" opacity=".4"/>'
         + (
             _label(LEFT - 6, 24, f"{drawn.top:,}", "end") + _label(LEFT - 6, BASE, "0", "end")
@@ -197,10 +244,6 @@ def _more(count: int, what: Text, lang: Lang) -> str:
 def _named(names: Sequence[str], lang: Lang) -> str:
     shown = escape("、".join(names[:3]) if lang is Lang.ZH else ", ".join(names[:3]))
     return shown + (f" +{len(names) - 3}" if len(names) > 3 else "")
-
-
-def _rows(count: int, lang: Lang) -> str:
-    return Text(plural(count, "row"), f"{count:,} 行").of(lang)
 
 
 def _tint(outcome: Outcome) -> str:

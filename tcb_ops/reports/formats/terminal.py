@@ -1,4 +1,4 @@
-"""What changed between two runs, drawn for a terminal."""
+"""What a terminal shows of a run: its errcodes, and what changed since another run."""
 
 from __future__ import annotations
 
@@ -10,39 +10,124 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text as Styled
 
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text, plural
-from tcb_ops.reports.diff import Change, DiffLine, RunDiff, changed, diff_verdict
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.reports.diff import Change, DiffLine, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.explanations import row_count
+from tcb_ops.reports.summary import CodeGroup, MerchantShare
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.table import Table
 
-CODES, MERCHANTS = 8, 10
+MOST_CODES = 20
+"""Codes of a run that are shown."""
+MERCHANT_LINES = 40
+"""Lines of merchants, over all codes."""
+FEWEST_LINES = 3
+"""Of them, what each code may take at least."""
+DIFF_CODES, DIFF_MERCHANTS = 8, 10
 """Codes of a change, and merchants of a code, that are shown; what is left out is counted."""
 MORE = 16
 """Columns that "… and 290 more" takes under the merchants."""
 _SHOWN = (
     Change.NEWLY_BROKEN,
     Change.STILL_BROKEN,
-    Change.MENDED,
+    Change.FIXED,
     Change.ONLY_IN_NEWER,
     Change.ONLY_IN_OLDER,
 )
 
 
+def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcodes.csv") -> Table:
+    """Draw a run's codes: each with its texts once, its merchants and their rows beneath, aligned.
+
+    However many merchants there are, it is a screen or two; what is left out is counted, `rest` says where it can be seen.
+    """
+    table = Table.grid()
+    shown = groups[:MOST_CODES]
+    parts = [
+        _code_lines(group, count, lang, rest)
+        for group, count in zip(shown, _share([len(group.merchants) for group in shown]), strict=True)
+    ]
+    every = [line for lines in parts for line in lines]
+    widths = [max((cell_len(line[column]) for line in every), default=0) for column in range(3)]
+    # Where the rest can be seen is copied, and so stands whole.
+    widths[1] = max(
+        (min(cell_len(place), 28) if place != rest else cell_len(rest) for _, place, _ in every), default=0
+    )
+    for group, lines in zip(shown, parts, strict=True):
+        code = sanitize(group.code)
+        head = f"{code} · {row_count(group.rows).of(lang)} · {sanitize(group.meaning.of(lang))}"
+        table.add_row(Wrapped(head, bold=len(code)))
+        table.add_row(Wrapped(f"→ {group.action.of(lang)}"))
+        if group.detail:
+            table.add_row(Padding(Wrapped(sanitize(group.detail), style="italic"), (0, 0, 0, 2)))
+        inner = Table.grid(padding=(0, 3, 0, 0))
+        inner.add_column(no_wrap=True, width=min(widths[0], 30))
+        inner.add_column(no_wrap=True, width=widths[1])
+        inner.add_column(no_wrap=True, width=widths[2], justify="right")
+        for line in lines:
+            inner.add_row(*(Styled(cell, overflow="ellipsis") for cell in line))
+        table.add_row(Padding(inner, (0, 0, 1, 2)))
+    if left := groups[len(shown) :]:
+        rows = row_count(sum(group.rows for group in left)).of(lang)
+        table.add_row(
+            Text(
+                f"… and {len(left)} more codes · {rows}: {rest}",
+                f"……另有 {len(left)} 个错误码 · {rows}：见 {rest}",
+            ).of(lang)
+        )
+    return table
+
+
+def _code_lines(group: CodeGroup, count: int, lang: Lang, rest: str) -> list[tuple[str, str, str]]:
+    """The merchants of a code that are shown, and how many more there are: name, environments, rows."""
+    lines = [(sanitize(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
+    if left := group.merchants[count:]:
+        more = Text(f"… and {len(left):,} more merchants", f"……另有 {len(left):,} 家商户")
+        lines.append((more.of(lang), rest, f"{sum(share.rows for share in left):,}"))
+    return lines
+
+
+def _share(wanted: Sequence[int]) -> list[int]:
+    """Share the lines out among the codes' merchants: those with many get what the others leave.
+
+    ================  ==========
+    wanted            given
+    ================  ==========
+    3                 3
+    300               39
+    300, 2            37, 2
+    300, 300          19, 19
+    20 times 300      20 times 2
+    ================  ==========
+    """
+    given = [0] * len(wanted)
+    left = MERCHANT_LINES
+    smallest_first = sorted(range(len(wanted)), key=lambda place: wanted[place])
+    for served, place in enumerate(smallest_first):
+        fair = max(FEWEST_LINES, left // (len(wanted) - served))
+        # One line is for "… and N more merchants".
+        given[place] = wanted[place] if wanted[place] <= fair else fair - 1
+        left -= given[place] + (given[place] < wanted[place])
+    return given
+
+
+def _envs(share: MerchantShare) -> str:
+    first = sanitize(share.envs[0])
+    return first if len(share.envs) == 1 else f"{first} +{len(share.envs) - 1}"
+
+
 def render_diff(diff: RunDiff, lang: Lang) -> Table:
     """Draw each change that asks for something, or was hoped for: its codes, and under each the merchants.
 
-    Newly and still broken rows stand under the code they have now, mended ones under the code they had. At the end
+    Newly and still broken rows stand under the code they have now, fixed ones under the code they had. At the end
     stands the sum of everything.
     """
-    from rich.cells import cell_len
-    from rich.table import Table
-    from rich.text import Text as Styled
-
     table = Table.grid()
     listed = [line for change in _SHOWN for line in diff.of(change) if line.before or line.after]
     widths = (
@@ -51,21 +136,21 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
         max((len(f"{line.rows:,}") for line in listed), default=0),
     )
     for change in _SHOWN:
-        codes = _by_code([line for line in diff.of(change) if line.before or line.after], change)
+        codes = _lines_by_code([line for line in diff.of(change) if line.before or line.after], change)
         if not codes:
             continue
         rows = sum(line.rows for _, lines in codes for line in lines)
-        table.add_row(Styled(f"{changed(change).of(lang)} · {_rows(rows, lang)}", style="bold"))
-        for code, lines in codes[:CODES]:
-            count = _rows(sum(line.rows for line in lines), lang)
+        table.add_row(Styled(f"{change_title(change).of(lang)} · {row_count(rows).of(lang)}", style="bold"))
+        for code, lines in codes[:DIFF_CODES]:
+            count = row_count(sum(line.rows for line in lines)).of(lang)
             said = " · ".join((sanitize(code), count, diff.meanings[code].of(lang)))
             table.add_row(Styled(f"  {said}", overflow="fold"))
             table.add_row(_merchants(lines, change, widths, lang))
-        if left := codes[CODES:]:
+        if left := codes[DIFF_CODES:]:
             rows = sum(line.rows for _, lines in left for line in lines)
             more = Text(
-                f"  … and {len(left)} more codes, {_rows(rows, lang)}: --json has all",
-                f"  ……另有 {len(left)} 个错误码，{_rows(rows, lang)}：全部见 --json",
+                f"  … and {len(left)} more codes, {row_count(rows).of(lang)}: --json has all",
+                f"  ……另有 {len(left)} 个错误码，{row_count(rows).of(lang)}：全部见 --json",
             )
             table.add_row(Styled(more.of(lang)))
         table.add_row("")
@@ -73,43 +158,35 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
     return table
 
 
-def _by_code(lines: Sequence[DiffLine], change: Change) -> list[tuple[str, list[DiffLine]]]:
+def _lines_by_code(lines: Sequence[DiffLine], change: Change) -> list[tuple[str, list[DiffLine]]]:
     """Lines by the code they stand under, most rows first."""
 
     def code(line: DiffLine) -> str:
-        return line.before if change in {Change.MENDED, Change.ONLY_IN_OLDER} else line.after
+        return line.before if change in {Change.FIXED, Change.ONLY_IN_OLDER} else line.after
 
     groups = [(key, list(found)) for key, found in groupby(sorted(lines, key=code), key=code)]
     return sorted(groups, key=lambda group: (-sum(line.rows for line in group[1]), group[0]))
 
 
 def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int, int], lang: Lang) -> Table:
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text as Styled
-
     ordered = sorted(lines, key=lambda line: (-line.rows, line.merchant, line.env))
     inner = Table.grid(padding=(0, 3, 0, 0))
     inner.add_column(no_wrap=True, width=widths[0])
     inner.add_column(no_wrap=True, width=widths[1])
     inner.add_column(no_wrap=True, width=widths[2], justify="right")
     inner.add_column(no_wrap=True)
-    for line in ordered[:MERCHANTS]:
+    for line in ordered[:DIFF_MERCHANTS]:
         was = ""
         if change is Change.STILL_BROKEN and line.before != line.after:
             was = Text(f"was {sanitize(line.before)}", f"原为 {sanitize(line.before)}").of(lang)
         cells = (sanitize(line.merchant), sanitize(line.env), f"{line.rows:,}", was)
         inner.add_row(*(Styled(cell, overflow="ellipsis") for cell in cells))
-    if left := ordered[MERCHANTS:]:
+    if left := ordered[DIFF_MERCHANTS:]:
         more = Text(f"… and {len(left):,} more", f"……另有 {len(left):,} 条")
         inner.add_row(more.of(lang), "--json", f"{sum(line.rows for line in left):,}", "")
     outer = Table.grid()
     outer.add_row(Padding(inner, (0, 0, 0, 4)))
     return outer
-
-
-def _rows(count: int, lang: Lang) -> str:
-    return Text(plural(count, "row"), f"{count:,} 行").of(lang)
 
 
 _WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"

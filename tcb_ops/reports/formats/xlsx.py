@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import GOOD, Kind, Outcome, is_simulated
-from tcb_ops.reports.errcode_table import Cause, causes
 from tcb_ops.reports.explanations import OUTCOMES, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
-from tcb_ops.reports.formats.html import counts_of
-from tcb_ops.reports.merchant_details import namesakes
 from tcb_ops.reports.next_actions import next_actions
 from tcb_ops.reports.secret_scan import masked
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+from tcb_ops.reports.summary import RunSummary
+from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 
@@ -80,22 +78,24 @@ _ERRCODE_HEADS = {
 }
 
 
-def write_workbook(ledger: Ledger, run: RunRecord, file: Path, settings: Settings, *, now: float) -> None:
-    """Write report.xlsx: summary, causes, errcodes, the rows that are not good, all rows.
+def write_workbook(
+    reader: RunReader, summary: RunSummary, file: Path, settings: Settings, *, now: float
+) -> None:
+    """Write report.xlsx: summary, causes, errcodes, the rows that did not succeed, all rows.
 
     `now` is Unix seconds. Raises OSError; `file` must not be there yet.
     """
     from xlsxwriter import Workbook
     from xlsxwriter.exceptions import XlsxWriterException
 
-    title = _title(run).of(settings.lang)
+    title = _title(summary.run).of(settings.lang)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".xlsx-") as scratch, _Out(file, "xb") as out:
         trouble: OSError | None
         book = Workbook(out, {"constant_memory": True, "tmpdir": scratch})
         moment = datetime.fromtimestamp(now, settings.zone)
-        book.set_properties({"title": f"{title} {run.id}", "created": moment.replace(tzinfo=None)})
+        book.set_properties({"title": f"{title} {summary.run.id}", "created": moment.replace(tzinfo=None)})
         try:
-            _Report(book, ledger, run, settings, now).write(title)
+            _Report(book, reader, summary, settings, now).write(title)
             book.close()
         except (OSError, XlsxWriterException) as error:  # the latter is what it makes of the former
             found = [one for one in (error, *error.args) if isinstance(one, OSError)]
@@ -134,8 +134,11 @@ class _Out(FileIO):
 class _Report:
     """The sheets, one after the other."""
 
-    def __init__(self, book: Any, ledger: Ledger, run: RunRecord, settings: Settings, now: float) -> None:
-        self._book, self._ledger, self._run, self._settings = book, ledger, run, settings
+    def __init__(
+        self, book: Any, reader: RunReader, summary: RunSummary, settings: Settings, now: float
+    ) -> None:
+        self._book, self._reader, self._settings = book, reader, settings
+        self._summary, self._run = summary, summary.run
         self._lang: Lang = settings.lang
         self._now = now
         self._head = book.add_format(
@@ -147,26 +150,21 @@ class _Report:
         self._note = book.add_format({"italic": True, "font_color": "#555555"})
 
     def write(self, title: str) -> None:
-        groups = self._ledger.tallies(self._run)
-        self._summary(title, groups)
+        self._write_summary(title)
         heads = [head.of(self._lang) for head in _CAUSE_HEADS]
-        self._table("causes", heads, self._causes(groups), "errcodes.csv", wrapped={1, 2, 6})
-        listed = causes(groups)
-        errcodes = self._errcodes(listed)
+        self._table("causes", heads, self._causes(), "errcodes.csv", wrapped={1, 2, 6})
         columns = [_ERRCODE_HEADS[name].of(self._lang) for name in ERRCODE_COLUMNS]
-        self._table("errcodes", columns, errcodes, "errcodes.csv", wrapped={4, 5}, total=len(listed))
+        listed = len(self._summary.causes)
+        self._table("errcodes", columns, self._errcodes(), "errcodes.csv", wrapped={4, 5}, total=listed)
         names = (*self._run.headers, *RESULT_COLUMNS)
-        counts = counts_of(groups)
-        total = sum(counts.values())
-        bad = sum(rows for outcome, rows in counts.items() if outcome not in GOOD)
-        # Asked for only where there are some: on a large run that is all good the search reads every row.
-        not_good = self._ledger.rows(self._run, outcomes=_NOT_GOOD) if bad else iter(())
+        total, bad = self._summary.total, self._summary.bad
+        # Asked for only where there are some: on a large run that all succeeded the search reads every row.
+        not_good = self._reader.rows(self._run, outcomes=_NOT_GOOD) if bad else iter(())
         self._table("bad", names, self._values(not_good), "failed.csv", total=bad)
-        self._table("rows", names, self._values(self._ledger.rows(self._run)), "results.csv", total=total)
+        self._table("rows", names, self._values(self._reader.rows(self._run)), "results.csv", total=total)
 
-    def _summary(self, title: str, groups: Iterable[Tally]) -> None:
-        counts, run, lang = counts_of(groups), self._run, self._lang
-        total = sum(counts.values())
+    def _write_summary(self, title: str) -> None:
+        counts, total, run, lang = self._summary.counts, self._summary.total, self._run, self._lang
         sheet = self._sheet("summary")
         large = self._book.add_format({"bold": True, "font_size": 16})
         share = self._book.add_format({"num_format": "0.0%", "valign": "top"})
@@ -214,24 +212,25 @@ class _Report:
         yield Text("finished", "完成时间"), unfinished if done is None else self._moment(done)
         yield Text("as of", "统计时间"), self._moment(self._now)
 
-    def _causes(self, groups: Sequence[Tally]) -> Iterator[Sequence[Any]]:
-        twice = namesakes(groups)
-        for remedy in next_actions(groups):
+    def _causes(self) -> Iterator[Sequence[Any]]:
+        twice = self._summary.namesakes
+        for action in next_actions(self._summary.codes):
+            group = action.group
             names = [
                 f"{share.merchant} {share.appid}"
                 if share.merchant in twice
                 else share.merchant or share.appid
-                for share in remedy.merchants
+                for share in group.merchants
             ]
             listed = Text(", ", "、").of(self._lang).join(names[:_NAMED])
             if len(names) > _NAMED:
                 listed += Text(f" and {len(names) - _NAMED:,} more", f" 等 {len(names):,} 家").of(self._lang)
-            meaning = f"{remedy.meaning.of(self._lang)} {remedy.detail}".strip()
-            texts = (remedy.code, meaning, remedy.action.of(self._lang))
-            yield (*texts, remedy.rows, len(names), remedy.envs, listed)
+            meaning = f"{group.meaning.of(self._lang)} {group.detail}".strip()
+            texts = (group.code, meaning, group.action.of(self._lang))
+            yield (*texts, group.rows, len(names), len(group.envs), listed)
 
-    def _errcodes(self, listed: Iterable[Cause]) -> Iterator[Sequence[Any]]:
-        for cause in listed:
+    def _errcodes(self) -> Iterator[Sequence[Any]]:
+        for cause in self._summary.causes:
             texts = (cause.meaning.of(self._lang), cause.action.of(self._lang))
             counts = [cause.outcomes.get(Outcome(name), 0) for name in ERRCODE_COLUMNS[_OWN_COLUMNS:]]
             yield (cause.appid, cause.merchant, cause.env, cause.code, *texts, cause.rows, *counts)

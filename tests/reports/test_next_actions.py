@@ -9,11 +9,14 @@ import pytest
 from tcb_ops.errcodes import all_errcodes, all_store_codes
 from tcb_ops.i18n import Text
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.next_actions import REASON_NAMES, Per, next_actions, per, short_name
+from tcb_ops.reports.explanations import code_label
+from tcb_ops.reports.next_actions import NextAction, Per, per
+from tcb_ops.reports.next_actions import next_actions as order
+from tcb_ops.reports.summary import by_code, causes_of
 from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 REFUSED, FAILED, SKIPPED = Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED
 
@@ -46,12 +49,16 @@ def test_how_often_somebody_has_to_act(code: str, token: Reason | None, often: P
     assert per(code, token) is often
 
 
+def next_actions(groups: Sequence[Tally]) -> list[NextAction]:
+    return order(by_code(causes_of(groups)))
+
+
 def tally(rows: int, errcode: int | None = None, *, at: int = 0, env: str = "", **more: Any) -> Tally:
     found = {"outcome": REFUSED, "reason": Reason.REFUSED, "store_code": ""} | more
     return Tally(f"wx{at}", f"商户{at}", env or f"env-{at}", errcode=errcode, rows=rows, **found)
 
 
-def test_what_mends_most_rows_per_action_comes_first() -> None:
+def test_what_fixes_most_rows_per_action_comes_first() -> None:
     found = next_actions(
         [
             *(tally(30, 85088, at=at) for at in range(10)),  # 300 rows, but ten merchants
@@ -61,7 +68,7 @@ def test_what_mends_most_rows_per_action_comes_first() -> None:
             tally(5, at=4, outcome=Outcome.UPLOADED, reason=None),
         ]
     )
-    assert [(remedy.code, remedy.rows, remedy.actions) for remedy in found] == [
+    assert [(action.group.code, action.group.rows, action.actions) for action in found] == [
         ("40097", 40, 1),
         ("-601012", 35, 1),
         ("85088", 300, 10),
@@ -70,16 +77,16 @@ def test_what_mends_most_rows_per_action_comes_first() -> None:
 
 
 def test_a_cause_is_one_line_over_merchants_environments_and_outcomes() -> None:
-    (remedy,) = next_actions(
+    (action,) = next_actions(
         [
             tally(3, 61007, at=1),
             tally(800, 61007, at=1, env="other", outcome=SKIPPED, reason=Reason.BREAKER),
             tally(401, 61007, at=2),
         ]
     )
-    assert (remedy.rows, remedy.actions, remedy.envs) == (1_204, 2, 3)
-    assert remedy.outcomes == {REFUSED: 404, SKIPPED: 800}
-    assert [(share.merchant, share.rows, share.envs) for share in remedy.merchants] == [
+    assert (action.group.rows, action.actions, len(action.group.envs)) == (1_204, 2, 3)
+    assert action.group.outcomes == {REFUSED: 404, SKIPPED: 800}
+    assert [(share.merchant, share.rows, share.envs) for share in action.group.merchants] == [
         ("商户1", 803, ("other", "env-1")),
         ("商户2", 401, ("env-2",)),
     ]
@@ -105,10 +112,10 @@ def test_rows_that_a_breaker_stopped_are_one_cause_with_the_rows_that_tripped_it
             tally(37, errcode, reason=stopped, store_code=store, outcome=SKIPPED),
         ]
     )
-    assert [remedy.rows for remedy in found] == [40]
+    assert [action.group.rows for action in found] == [40]
 
 
-def test_of_causes_that_are_equally_worth_mending_the_one_with_most_rows_comes_first() -> None:
+def test_of_causes_that_are_equally_worth_fixing_the_one_with_most_rows_comes_first() -> None:
     found = next_actions(
         [
             tally(12, -501000),
@@ -116,14 +123,14 @@ def test_of_causes_that_are_equally_worth_mending_the_one_with_most_rows_comes_f
             *(tally(12, 45009, at=at) for at in range(2)),
         ]
     )
-    assert [(remedy.code, remedy.rows) for remedy in found] == [
+    assert [(action.group.code, action.group.rows) for action in found] == [
         ("61007", 60), ("45009", 24), ("-501000", 12),
     ]  # fmt: skip
 
 
 def test_a_dead_token_has_another_remedy_than_its_errcode() -> None:
     found = next_actions([tally(1, 40001), tally(2, 40001, at=1, reason=Reason.DEAD_TOKEN)])
-    assert len({remedy.action for remedy in found}) == len(found) == 2
+    assert len({action.group.action for action in found}) == len(found) == 2
 
 
 def test_each_row_that_is_not_good_is_in_exactly_one_remedy(a_run: Callable[..., Any]) -> None:
@@ -133,19 +140,18 @@ def test_each_row_that_is_not_good_is_in_exactly_one_remedy(a_run: Callable[...,
     for group in groups:
         bad[group.outcome] += group.rows
     found = next_actions(groups)
-    assert sum(remedy.rows for remedy in found) == sum(
+    assert sum(action.group.rows for action in found) == sum(
         rows for outcome, rows in bad.items() if outcome not in {"linked", "uploaded", "unchanged"}
     )
-    assert all(sum(remedy.outcomes.values()) == remedy.rows for remedy in found)
+    assert all(sum(action.group.outcomes.values()) == action.group.rows for action in found)
 
 
 def test_every_reason_and_errcode_has_a_short_name_in_both_languages() -> None:
     for code in [*Reason, *(str(entry.code) for entry in all_errcodes())]:
-        if code != Reason.UNVERIFIED:
-            name = short_name(code)
-            assert 0 < len(name.en) <= 40, code
-            assert 0 < len(name.zh) <= 40, code
-    assert short_name("SlowDown") == Text("", "对存储服务的请求过快"), "in English such a code says it itself"
-    assert short_name("ETagMismatch").en == "other bytes stored"
-    assert short_name("NotInTheCatalogue") == Text("", "")
-    assert Outcome.PENDING in REASON_NAMES
+        name = code_label(code)
+        assert 0 < len(name.en) <= 40, code
+        assert 0 < len(name.zh) <= 20, code
+    assert code_label("SlowDown") == Text("", "对存储服务的请求过快"), "in English such a code says it itself"
+    assert code_label("ETagMismatch").en == "checksum mismatch"
+    assert code_label("NotInTheCatalogue") == Text("", "")
+    assert code_label(Outcome.PENDING) == Text("pending", "待处理")

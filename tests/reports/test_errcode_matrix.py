@@ -8,7 +8,9 @@ from importlib.resources import files
 import pytest
 
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.errcode_matrix import CODES, MERCHANTS, WARMEST, heat, warmth
+from tcb_ops.reports.summary import MATRIX_CODES as CODES
+from tcb_ops.reports.summary import MATRIX_MERCHANTS as MERCHANTS
+from tcb_ops.reports.summary import SHADES, ErrcodeMatrix, causes_of, errcode_matrix, shade
 from tcb_ops.runs.records import Tally
 
 
@@ -16,16 +18,20 @@ def tally(at: int, code: int, rows: int, outcome: Outcome = Outcome.REFUSED) -> 
     return Tally(f"wx{at}", f"商户{at}", f"env{at}", outcome, Reason.REFUSED, code, "", rows)
 
 
+def matrix(groups: list[Tally]) -> ErrcodeMatrix | None:
+    return errcode_matrix(causes_of(groups))
+
+
 @pytest.mark.parametrize(
-    ("rows", "most", "warm"), [(0, 9, 0), (1, 1, 5), (1, 100, 1), (10, 100, 3), (100, 100, 5), (3, 30_000, 1)]
+    ("rows", "most", "dark"), [(0, 9, 0), (1, 1, 5), (1, 100, 1), (10, 100, 3), (100, 100, 5), (3, 30_000, 1)]
 )
-def test_warmth_follows_the_logarithm(rows: int, most: int, warm: int) -> None:
-    assert warmth(rows, most) == warm
+def test_shades_follow_the_logarithm(rows: int, most: int, dark: int) -> None:
+    assert shade(rows, most) == dark
 
 
 def test_the_worst_come_first_and_the_rest_is_summed_up() -> None:
     groups = [tally(at, 1000 + at % 20, at + 1) for at in range(100)]
-    table = heat(groups)
+    table = matrix(groups)
     assert table is not None
     assert len(table.lines) == MERCHANTS
     assert len(table.codes) == CODES
@@ -41,7 +47,7 @@ def test_the_worst_come_first_and_the_rest_is_summed_up() -> None:
 
 
 def test_good_and_pending_rows_are_not_in_it() -> None:
-    assert heat([tally(0, 0, 5, Outcome.UPLOADED), tally(0, 0, 5, Outcome.PENDING)]) is None
+    assert matrix([tally(0, 0, 5, Outcome.UPLOADED), tally(0, 0, 5, Outcome.PENDING)]) is None
 
 
 def luminance(colour: str) -> float:
@@ -56,7 +62,7 @@ def test_numbers_stand_out_in_every_cell() -> None:
     css = files("tcb_ops.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
     (ink,) = re.findall(r"--ink: (#\w{6})", css)
     warm = dict(re.findall(r"\.(w\d) \{ background: (#\w{6})", css))
-    assert sorted(warm) == [f"w{number}" for number in range(1, WARMEST + 1)]
+    assert sorted(warm) == [f"w{number}" for number in range(1, SHADES + 1)]
     shades = [luminance(warm[name]) for name in sorted(warm)]
     assert shades == sorted(shades, reverse=True), "the more, the darker"
     assert min((shade + 0.05) / (luminance(ink) + 0.05) for shade in shades) >= 4.5

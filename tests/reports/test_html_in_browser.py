@@ -17,7 +17,7 @@ from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.diff import compare
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
-from tcb_ops.reports.history import history
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord, Meter
 from tcb_ops.settings import Settings
 
@@ -92,7 +92,8 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
 def written(reported: Any, folder: Path, lang: Lang = Lang.EN) -> Path:
     """The page alone: the other files of a report take longer, and look like nothing."""
     file = folder / "report.html"
-    shown = page_of(reported.ledger, reported.run, settings(lang), {"tcb-ops": "0.1.0"}, now=1_764_036_000.0)
+    summary = RunSummary(reported.ledger, reported.run)
+    shown = page_of(reported.ledger, summary, settings(lang), {"tcb-ops": "0.1.0"}, now=1_764_036_000.0)
     file.write_text(shown, encoding="utf-8")
     return file
 
@@ -203,12 +204,11 @@ def test_the_worst_that_can_stand_on_a_page_stays_under_400_kb_and_says_what_is_
     ledger, told = reported.ledger, settings(lang)
     shown = page_of(
         ledger,
-        reported.run,
+        RunSummary(ledger, reported.run),
         told,
         {"tcb-ops": "0.1.0"},
         now=1_764_036_000.0,
         changes=compare(ledger, before.run, reported.run, told),
-        history=history(ledger, reported.run.target, told, now=1_764_036_000.0),
     )
     assert 330_000 < len(shown.encode()) < 400_000, "the room there is is used"
     details = len(re.findall('<details(?! class="others")', shown))

@@ -12,8 +12,7 @@ import pytest
 
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
-from tcb_ops.reports.merged_run import final_ledger, last_state
-from tcb_ops.reports.summary import summary
+from tcb_ops.reports.merged_run import last_state, merged_run
 from tcb_ops.run import Run
 from tcb_ops.runs.records import Meter, NewRun, RowRecord
 
@@ -95,7 +94,7 @@ def test_a_run_and_its_retries_are_one(
         assert run.record.retries == ("retry-1", "retry-2", "retry-3")
         assert outcomes(run) == ["uploaded", "uploaded", "uploaded", "refused", "invalid", "refused"]
         assert run.counts == {"uploaded": 3, "refused": 2, "invalid": 1}
-        assert summary(run._ledger, run.record)["counts"] == run.counts
+        assert run.summary()["counts"] == run.counts
         assert (run.record.link_calls, run.record.seconds) == (7 + 9, pytest.approx(12.3456 + 30))
         assert [record.row.line for record in run.rows(line=4)] == [4]
         assert run.results()["tcb_outcome"].tolist() == outcomes(run)
@@ -107,9 +106,7 @@ def test_a_run_without_retries_is_itself(a_run: Callable[..., Any], in_english: 
     final = run.final()
     assert final.record.retries == ()
     assert final.counts == run.counts
-    assert sorted(final._ledger.tallies(final.record), key=str) == sorted(
-        reported.ledger.tallies(run.record), key=str
-    )
+    assert sorted(final.tallies(), key=str) == sorted(reported.ledger.tallies(run.record), key=str)
     assert list(final.rows()) == list(run.rows())
 
 
@@ -118,7 +115,7 @@ def test_rows_are_chosen_by_their_last_state_not_their_first(
 ) -> None:
     reported = a_run([REFUSED, REFUSED])
     retry(reported, reported.run, {3: UPLOADED}, "retry-1")
-    view = final_ledger(reported.ledger, reported.run)
+    view = merged_run(reported.ledger, reported.run)
     bad = view.rows(reported.run, outcomes=frozenset(Outcome) - GOOD)
     assert [record.row.line for record in bad] == [2]
     assert [record.row.line for record in view.rows(reported.run, merchant="晨光文具")] == [2, 3]
@@ -130,8 +127,8 @@ def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
 ) -> None:
     reported = a_run([UPLOADED, REFUSED, FAILED])
     retry(reported, reported.run, {3: UPLOADED, 4: REFUSED}, "20251125-100000-abcd")
-    view = final_ledger(reported.ledger, reported.run)
-    out = export(view, view.original, tmp_path / "out", in_english, now=NOW)
+    view = merged_run(reported.ledger, reported.run)
+    out = export(reported.ledger, view.original, tmp_path / "out", in_english, now=NOW, reader=view)
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["run"] == reported.run.id
     assert manifest["retries"] == ["20251125-100000-abcd"]
@@ -148,7 +145,7 @@ def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
         assert [row["tcb_line"] for row in csv.DictReader(lines)] == ["4"]
     html = (out / "report.html").read_text(encoding="utf-8")
     assert "20251125-100000-abcd" in html
-    assert "2 of 3 rows are good" in html
+    assert "2 of 3 rows succeeded" in html
     book = openpyxl.load_workbook(out / "report.xlsx")
     said = {row[0]: row[1] for row in book["summary"].iter_rows(values_only=True)}
     assert said["joined with its retries"] == "20251125-100000-abcd"

@@ -13,8 +13,8 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
-from tcb_ops.reports.errcode_table import errcode_table
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, write_errcodes, write_rows
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import RowRecord
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def test_errcodes_csv_has_each_cause_once_with_its_texts(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path, lang: Lang
 ) -> None:
     reported = a_run(every_end, finished=False)
-    listed = errcode_table(reported.ledger, reported.run)
+    listed = RunSummary(reported.ledger, reported.run).causes
     write_errcodes(listed, tmp_path / "errcodes.csv", lang)
     head, *lines = table(tmp_path / "errcodes.csv")
     assert head == [

@@ -136,7 +136,7 @@ def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> No
         ),
         pytest.param(
             RowEnd(2, Outcome.INVALID, Reason.INVALID, "path starts with /"),
-            "Left out as bad input. path starts with /",
+            "Skipped as bad input. path starts with /",
             "输入有误，已跳过。path starts with /",
             id="invalid",
         ),
@@ -169,31 +169,29 @@ def test_counts_stand_on_one_line_without_zeros() -> None:
     ("counts", "finished", "said"),
     [
         pytest.param({}, True, "The run has no rows.", id="none"),
-        pytest.param(
-            {Outcome.UPLOADED: 1200}, True, "All good: 1,200 of 1,200 rows uploaded.", id="all-good"
-        ),
+        pytest.param({Outcome.UPLOADED: 1200}, True, "All 1,200 rows succeeded: uploaded.", id="all-good"),
         pytest.param(
             {Outcome.UPLOADED: 3, Outcome.UNCHANGED: 11},
             True,
-            "All good: 14 rows, 3 uploaded, 11 unchanged and not sent again.",
+            "All 14 rows succeeded: 3 uploaded, 11 unchanged and not sent again.",
             id="some-unchanged",
         ),
         pytest.param(
             {Outcome.UNCHANGED: 14},
             True,
-            "All good: all 14 rows unchanged, nothing sent again.",
+            "All 14 rows succeeded: unchanged, nothing sent again.",
             id="all-unchanged",
         ),
         pytest.param(
             {Outcome.UPLOADED: 5, Outcome.REFUSED: 2, Outcome.NOT_ATTEMPTED: 1},
             True,
-            "5 of 8 rows are good, 3 not: 2 refused, 1 not attempted.",
+            "5 of 8 rows succeeded, 3 did not: 2 refused, 1 not attempted.",
             id="some-not",
         ),
         pytest.param(
             {Outcome.UPLOADED: 5, Outcome.REFUSED: 2, Outcome.PENDING: 3},
             False,
-            "Unfinished: 7 of 10 rows have ended (5 good), 3 pending.",
+            "Unfinished: 7 of 10 rows have ended (5 succeeded), 3 pending.",
             id="unfinished",
         ),
     ],
@@ -206,4 +204,4 @@ def test_the_verdict(counts: Mapping[Outcome, int], finished: bool, said: str) -
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
-    assert "7 of 7" in verdict(kind, {Outcome.LINKED: 7}, finished=True).en
+    assert "All 7 rows succeeded: " in verdict(kind, {Outcome.LINKED: 7}, finished=True).en
