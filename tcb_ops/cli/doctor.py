@@ -1,13 +1,11 @@
-"""doctor: is everything fit for work, and what to do where it is not; and one real file as the last proof."""
+"""doctor: check machine, files, tokens and target; with --live, one real upload from end to end."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +16,6 @@ from tcb_ops.cli.confirm import confirm_or_abort
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options, shared_options
 from tcb_ops.doctor.check_result import CheckResult, Grade
-from tcb_ops.doctor.live_result import Trial
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text
@@ -40,12 +37,18 @@ _NAMES = {
     "clock": Text("clock", "时钟"),
     "tokens": Text("token source", "令牌来源"),
     "address": Text("this address", "本机地址"),
+    "link": Text("link", "取链接"),
+    "upload": Text("upload", "上传"),
+    "confirm": Text("fetch back", "取回"),
+    "content_type": Text("Content-Type", "Content-Type"),
+    "delete": Text("delete", "删除"),
+    "quota": Text("quota", "配额"),
 }
 _GRADES = {
     Grade.OK: (Text("✓ ok", "✓ 正常"), "green"),
     Grade.WARNING: (Text("! look", "! 注意"), "yellow"),
     Grade.BAD: (Text("✗ BAD", "✗ 有误"), "bold red"),
-    Grade.SKIPPED: (Text("– not seen", "– 未检查"), "dim"),
+    Grade.SKIPPED: (Text("– not checked", "– 未检查"), "dim"),
 }
 
 
@@ -57,15 +60,16 @@ _GRADES = {
 @click.option("--yes", is_flag=True, help="With --live: do not ask.")
 @shared_options
 def doctor(live: str | None, appid: str | None, yes: bool, **values: Any) -> int:
-    """Examine machine, files, tokens and target; say the mends.
+    """Check machine, files, tokens and target; suggest fixes.
 
-    Looks at Python, packages, JupyterLab, fonts, settings, merchants file, ledger, disk, the modes of token files, the
-    target, its clock against this machine's, the token source, and whether the platform takes calls from this address
+    Checks Python, packages, JupyterLab, fonts, settings, merchants file, ledger, disk, the modes of token files, the
+    target, its clock against this machine's, the token source, and whether the platform accepts calls from this address
     (61004). Nothing is uploaded, and no link is asked for.
 
-    --live ENV does one upload for real, and writes what was answered, without its secrets, to doctor-live-ENV-TIME.json.
+    --live ENV uploads one tiny file for real, fetches it back, compares it and deletes it.
 
-    Exit codes: 0 fit for work (warnings allowed) · 1 something is bad · 2 usage · 3 --live was stopped before it began.
+    Exit codes: 0 all checks passed (warnings allowed) · 1 a check failed · 2 usage · 3 --live was stopped before it
+    began.
     """
     given = common_options(values)
     if live is None:
@@ -73,12 +77,12 @@ def doctor(live: str | None, appid: str | None, yes: bool, **values: Any) -> int
             raise UsageError(
                 Text("--appid and --yes go with --live ENV.", "--appid 和 --yes 须与 --live ENV 一起使用。")
             )
-        return _examine(given)
-    return _live(given, live, appid or "", yes=yes)
+        return _check(given)
+    return _check_live(given, live, appid or "", yes=yes)
 
 
-def _examine(given: CommonOptions) -> int:
-    from tcb_ops.doctor.runner import DoctorContext, examine
+def _check(given: CommonOptions) -> int:
+    from tcb_ops.doctor.runner import DoctorContext, run_checks
 
     options = {
         "api_base": given.api_base,
@@ -87,111 +91,109 @@ def _examine(given: CommonOptions) -> int:
         "ledger": given.ledger,
         "lang": given.lang,
     }
-    patient = DoctorContext.of(given.settings, options, given.config, given.where)
-    lang = patient.fallback.lang if patient.fallback is not None else Lang(given.lang or "en")
+    context = DoctorContext.of(given.settings, options, given.config, given.where)
+    lang = context.fallback.lang if context.fallback is not None else Lang(given.lang or "en")
     screen = Console(lang, quiet=given.quiet, verbose=given.verbose)
     with ExitStack() as stack:
-        if patient.settings is not None:
-            opened = stack.enter_context(given.reach(screen, patient.settings))
+        if context.settings is not None:
+            opened = stack.enter_context(given.reach(screen, context.settings))
             screen.release()
-            patient = replace(patient, settings=opened, fallback=opened)
-        stack.enter_context(_waiting(screen, Text("examining …", "正在检查……")))
-        findings = list(examine(patient))
-    bad = sum(finding.grade is Grade.BAD for finding in findings)
-    warnings = sum(finding.grade is Grade.WARNING for finding in findings)
-    target = patient.fallback.run_target if "api_base" in patient.known and patient.fallback else None
+            context = replace(context, settings=opened, fallback=opened)
+        stack.enter_context(_waiting(screen, Text("checking …", "正在检查……")))
+        results = list(run_checks(context))
+    bad = sum(result.grade is Grade.BAD for result in results)
+    warnings = sum(result.grade is Grade.WARNING for result in results)
     if given.json:
-        screen.json(
-            {
-                "target": target,
-                "fit": not bad,
-                "bad": bad,
-                "warnings": warnings,
-                "checks": [finding.as_dict(lang) for finding in findings],
-            }
-        )
+        known = "api_base" in context.known and context.fallback is not None
+        target = context.fallback.run_target if known and context.fallback else None
+        counts = {"target": target, "ok": not bad, "bad": bad, "warnings": warnings}
+        screen.json(counts | {"checks": [result.as_dict(lang) for result in results]})
     else:
-        screen.data(_table(findings, lang))
+        screen.data(_table(results, lang))
         screen.data("")
         screen.data(_verdict(bad, warnings).of(lang))
     return 1 if bad else 0
 
 
-def _waiting(screen: Console, said: Text) -> AbstractContextManager[object]:
+def _waiting(screen: Console, label: Text) -> AbstractContextManager[object]:
     """Show that something goes on, where somebody watches."""
     watched = screen.err.is_terminal and not screen.quiet
-    return screen.err.status(said.of(screen.lang)) if watched else nullcontext()
+    return screen.err.status(label.of(screen.lang)) if watched else nullcontext()
 
 
-def _table(findings: Sequence[CheckResult], lang: Lang) -> Table:
-    """A line per check in its own order, each mend below what was seen."""
+def _table(results: Sequence[CheckResult], lang: Lang) -> Table:
+    """Show a line per check in its own order, each fix below what was seen."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for finding in findings:
-        word, style = _GRADES[finding.grade]
+    for result in results:
+        word, style = _GRADES[result.grade]
         table.add_row(
-            Styled(word.of(lang), style), _NAMES[finding.name].of(lang), sanitize(finding.seen.of(lang))
+            Styled(word.of(lang), style), _NAMES[result.name].of(lang), sanitize(result.seen.of(lang))
         )
-        if finding.mend is not None:
+        if result.fix is not None:
             # No break after the arrow: Chinese has no spaces, and would all move to the next line.
-            table.add_row("", "", f"→\u00a0{sanitize(finding.mend.of(lang))}")
+            table.add_row("", "", f"→\u00a0{sanitize(result.fix.of(lang))}")
     return table
 
 
 def _verdict(bad: int, warnings: int) -> Text:
-    to_see = (f", {warnings} to look at", f"，{warnings} 项需要注意") if warnings else ("", "")
+    noted = (f", {warnings} to look at", f"，{warnings} 项需要注意") if warnings else ("", "")
     if bad:
         return Text(
-            f"Not fit for work: {bad} bad{to_see[0]}. Mend them from the top.",
-            f"尚不能工作：{bad} 项有误{to_see[1]}。请从上往下逐项处理。",
+            f"Checks failed: {bad}{noted[0]}. Fix them from the top.",
+            f"未通过检查：{bad} 项有误{noted[1]}。请从上往下逐项处理。",
         )
-    return Text(f"Fit for work{to_see[0]}.", f"可以工作{to_see[1]}。")
+    return Text(f"All checks passed{noted[0]}.", f"检查全部通过{noted[1]}。")
 
 
-def _live(given: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
-    from tcb_ops.doctor.live import begin_trial
-    from tcb_ops.doctor.live_record import write_record
+def _check_live(given: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
+    from tcb_ops.doctor.live import start_live_check
 
     settings = given.settings()
     screen = given.screen(settings)
-    merchant = _whom(given, settings, env, appid)
-    if not os.access(Path(), os.W_OK):
-        raise UsageError(
-            Text(
-                "The working folder cannot be written: --live leaves a file there.",
-                "工作目录不可写：--live 会在其中留下一个文件。",
-            )
-        )
+    merchant = _merchant_of(given, settings, env, appid)
     given.warn_of_open_tokens(screen, settings)
     with given.reach(screen, settings) as settings:
         screen.release()
-        _ask(screen, settings, merchant, yes=yes)
-        work = begin_trial(settings, merchant)
+        if not settings.on_loopback and not yes:
+            _confirm(screen, settings, merchant)
+        work = start_live_check(settings, merchant)
         try:
             with _waiting(screen, Text("uploading one tiny file …", "正在上传一个小文件……")):
-                trial = work.result()
+                result = work.result()
         except KeyboardInterrupt:
             screen.warn(Text("Ending: the file is deleted first.", "正在结束：先删除已上传的文件。"))
             work.result()
             raise
-    file = write_record(trial, settings, Path())
+    lang = settings.lang
     if given.json:
-        screen.json(_facts(trial, settings, file))
-    else:
-        for part in _seen(trial, settings):
-            screen.data(part)
-        screen.data(
-            Text(f"All answers, without their secrets: {file}", f"全部应答（已去除密钥）：{file}").of(
-                settings.lang
-            )
+        screen.json(
+            {
+                "target": settings.run_target,
+                "env": result.env,
+                "path": result.path,
+                "ok": result.ok,
+                "left_behind": result.left_behind or None,
+                "checks": [step.as_dict(lang) for step in result.steps],
+            }
         )
-    return 0 if trial.good else 1
+    else:
+        screen.data(_table(result.steps, lang))
+        screen.data("")
+        screen.data(_verdict(sum(step.grade is Grade.BAD for step in result.steps), 0).of(lang))
+        if settings.on_loopback:
+            note = Text(
+                "SIMULATED 演练: these are the simulator's answers, not the platform's.",
+                "SIMULATED 演练：以上是模拟平台的应答，不能说明真实平台的行为。",
+            )
+            screen.data(note.of(lang))
+    return 0 if result.ok else 1
 
 
-def _whom(given: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
-    """The line of the merchants file that serves the environment, as for a row of a list."""
+def _merchant_of(given: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
+    """Return the line of the merchants file that serves the environment, as for a row of a list."""
     from tcb_ops.lists.resolve import Unresolved, caller
 
     def near(value: str, names: Sequence[str]) -> list[str]:
@@ -221,79 +223,11 @@ def _whom(given: CommonOptions, settings: Settings, env: str, appid: str) -> Mer
     return found
 
 
-def _ask(screen: Console, settings: Settings, merchant: Merchant, *, yes: bool) -> None:
-    """Before something is written to a live environment: show where, and ask."""
-    if not settings.on_loopback and not yes:
-        confirm_or_abort(
-            screen,
-            Text(
-                f"Upload one tiny file into {merchant.env} of {merchant.name} ({merchant.appid}) on {settings.api_base}, and delete it?",
-                f"要向 {settings.api_base} 上 {merchant.name}（{merchant.appid}）的环境 {merchant.env} 上传一个小文件并随即删除吗？",
-            ),
-        )
-
-
-def _seen(trial: Trial, settings: Settings) -> list[Any]:
-    """The steps, and what they settle, for the screen."""
-    from tcb_ops.doctor.live_findings import settle
-    from tcb_ops.secrets import redact_known
-
-    lang = settings.lang
-    steps = [
-        CheckResult(step.name, Grade.OK if step.good else Grade.BAD, step.seen, step.mend)
-        for step in trial.steps
-    ]
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for step in steps:
-        word, style = _GRADES[step.grade]
-        table.add_row(Styled(word.of(lang), style), sanitize(redact_known(step.seen.of(lang), trial.secrets)))
-        if step.mend is not None:
-            table.add_row("", f"→\u00a0{sanitize(step.mend.of(lang))}")
-    parts: list[Any] = [table, ""]
-    for one in settle(trial):
-        still = "" if one.known else Text(" · still open", " · 仍未定").of(lang)
-        parts.append(Styled(f"{one.question.of(lang)}{still}", "bold"))
-        parts.append(Styled(sanitize(redact_known(one.seen.of(lang), trial.secrets)), overflow="fold"))
-    parts.append("")
-    if settings.on_loopback:
-        parts.append(
-            Text(
-                "SIMULATED 演练: this is how the simulator answers, and settles nothing about the platform.",
-                "SIMULATED 演练：以上是模拟平台的应答，不能说明真实平台的行为。",
-            ).of(lang)
-        )
-    return parts
-
-
-def _facts(trial: Trial, settings: Settings, file: Path) -> dict[str, Any]:
-    from tcb_ops.doctor.live_findings import settle
-    from tcb_ops.secrets import redact_known
-
-    lang = settings.lang
-
-    def said(text: Text) -> str:
-        return redact_known(text.of(lang), trial.secrets)
-
-    return {
-        "target": settings.run_target,
-        "env": trial.env,
-        "path": trial.path,
-        "good": trial.good,
-        "left_behind": trial.left or None,
-        "steps": [
-            {
-                "step": step.name,
-                "good": step.good,
-                "seen": said(step.seen),
-                "mend": said(step.mend) if step.mend else None,
-            }
-            for step in trial.steps
-        ],
-        "settled": [
-            {"number": one.number, "known": one.known, "question": said(one.question), "seen": said(one.seen)}
-            for one in settle(trial)
-        ],
-        "file": str(file),
-    }
+def _confirm(screen: Console, settings: Settings, merchant: Merchant) -> None:
+    confirm_or_abort(
+        screen,
+        Text(
+            f"Upload one tiny file into {merchant.env} of {merchant.name} ({merchant.appid}) on {settings.api_base}, and delete it?",
+            f"要向 {settings.api_base} 上 {merchant.name}（{merchant.appid}）的环境 {merchant.env} 上传一个小文件并随即删除吗？",
+        ),
+    )

@@ -1,7 +1,6 @@
-"""One tiny file put up for real, fetched back and deleted, through the code that a run uses.
+"""`doctor --live`: upload one tiny file for real, fetch it back, compare and delete it, with the code that a run uses.
 
-It settles what no document says (domain.md, "Could not confirm"), for this target. Whatever fails in between, the
-object is deleted in the end.
+Whatever fails in between, the object is deleted in the end.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ import asyncio
 import re
 import secrets
 import tempfile
-import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from tcb_ops.doctor.live_result import REFRESHES, Step, Trial
+from tcb_ops.doctor.check_result import CheckResult, Grade
+from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.i18n import Text
 from tcb_ops.merchants.check import ask
@@ -31,326 +30,271 @@ from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import open_file
-from tcb_ops.wechat.responses import NOT_THERE, ApiError, FileStatus, InvalidResponse, UnsafeLink
-from tcb_ops.wechat.tokens import TokenSource, open_source
-from tcb_ops.wechat.transport import Exchange, HttpResponse, RecordingTransport, Timeouts
+from tcb_ops.wechat.responses import NOT_THERE, ApiError, InvalidResponse, Quota, UnsafeLink
+from tcb_ops.wechat.tokens import open_source
+from tcb_ops.wechat.transport import HttpResponse, Timeouts, Transport
 
-_PATIENT = Timeouts(connect=10, answer=20)
+_TIMEOUTS = Timeouts(connect=10, answer=20)
 _LIMITS = CallLimits(attempts=3, backoff=0.5, slow_wait=5, patience=10)
-_SHORTEST_SECRET = 6
-"""Characters: taking out less would tear ordinary words."""
 _SVG = "image/svg+xml"
-_SIGNATURE = re.compile(r"(q-signature=[0-9a-f]*)([0-9a-f])$")
+
+Found = TypeVar("Found")
 
 
-def begin_trial(settings: Settings, merchant: Merchant) -> Future[Trial]:
-    """Begin a trial in a merchant's environment. Do not cancel it: wait, so that the object is deleted.
+@dataclass(slots=True)
+class LiveResult:
+    """The steps that were made, in their order: link, upload, confirm, content_type, delete, quota."""
 
-    Its result is the trial, also where a step failed. Raises SettingsError at once; the result raises TcbOpsError for what
-    stops it before anything is stored.
+    env: str
+    path: str
+    steps: list[CheckResult] = field(default_factory=list)
+    left_behind: str = ""
+    """The file_id of an object that could not be deleted."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step succeeded, and nothing is left behind."""
+        return all(step.grade is Grade.OK for step in self.steps) and not self.left_behind
+
+
+def start_live_check(settings: Settings, merchant: Merchant) -> Future[LiveResult]:
+    """Start the check in a merchant's environment. Do not cancel it: wait, so that the object is deleted.
+
+    Raises SettingsError at once; the result raises TcbOpsError for what stops it before anything is stored.
     """
     appid = merchant.appid if merchant.owner is Owner.MERCHANT else settings.tokens.component_appid
     if not appid:
         raise SettingsError(NO_COMPONENT)
+    return hand_over(_check(settings, appid, merchant))
+
+
+async def _check(settings: Settings, appid: str, merchant: Merchant) -> LiveResult:
     source = open_source(settings)
-    now = time.time()
-    name = secrets.token_hex(16)
-    content = f'<svg xmlns="http://www.w3.org/2000/svg"><title>tcb-ops doctor {name}</title></svg>\n'
-    trial = Trial(merchant.env, merchant.owner, f"tcb-ops-doctor/{name}.svg", content.encode(), now)
-    return hand_over(_run(settings, source, appid, trial))
-
-
-async def _run(settings: Settings, source: TokenSource, appid: str, trial: Trial) -> Trial:
     try:
-        async with RecordingTransport(connections=4, timeouts=_PATIENT) as transport:
-            trial.exchanges = transport.exchanges
-            await _Doing(settings, source, appid, trial, transport).everything()
+        async with Transport(connections=4, timeouts=_TIMEOUTS) as transport:
+            check = _LiveCheck(settings, Caller(source, _LIMITS), transport, appid, merchant)
+            await check.run()
+            return check.result
     finally:
         await source.aclose()
-    return trial
 
 
-@dataclass(frozen=True, slots=True)
-class _NotFetched:
-    """Why the object was not fetched."""
+class _Failed(Exception):  # noqa: N818  ends a step, nothing else
+    """Why a step failed, and what to do."""
 
-    why: Text
-    mend: Text | None = None
+    def __init__(self, seen: Text, fix: Text | None = None) -> None:
+        super().__init__(seen.en)
+        self.seen, self.fix = seen, fix
 
 
-class _Doing:
+class _LiveCheck:
     """The steps, one after the other; each notes how it went."""
 
     def __init__(
-        self,
-        settings: Settings,
-        source: TokenSource,
-        appid: str,
-        trial: Trial,
-        transport: RecordingTransport,
+        self, settings: Settings, caller: Caller, transport: Transport, appid: str, merchant: Merchant
     ) -> None:
-        self._settings, self._appid, self._trial = settings, appid, trial
-        self._transport = transport
-        self._caller = Caller(source, _LIMITS)
-        self._wechat = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
+        name = secrets.token_hex(16)
+        self.result = LiveResult(merchant.env, f"tcb-ops-doctor/{name}.svg")
+        self._content = (
+            f'<svg xmlns="http://www.w3.org/2000/svg"><title>tcb-ops doctor {name}</title></svg>\n'.encode()
+        )
+        self._appid, self._owner = appid, merchant.owner
+        self._caller, self._transport = caller, transport
+        self._client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
 
-    async def everything(self) -> None:
-        trial = self._trial
+    async def run(self) -> None:
+        link = await self._link()
+        if link is None:
+            return
+        stored = refused = False
         try:
-            link = await self._link()
-            if link is None:
-                return
-            try:
-                await self._upload(link)
-                if trial.stored is not None:
-                    await self._probe_signature(link)
-                    served = await self._confirm(link)
-                    if served is not None:
-                        await self._compare_types(link, served)
-            finally:
-                await self._delete(link)
-            await self._limits()
+            outcome = await self._upload(link)
+            stored, refused = isinstance(outcome, StoredObject), isinstance(outcome, StoreRefusal)
+            served = await self._confirm(link) if stored else None
+            if served is not None:
+                with suppress(_Failed, TcbOpsError):  # only a question
+                    await self._compare_types(link, served)
         finally:
-            trial.secrets |= _in_queries(trial.exchanges)
+            trouble = await self._delete(link, stored=stored)
+            if trouble is None:
+                self._passed("delete", Text("nothing is left there", "没有遗留"))
+            elif not refused:  # where the store took nothing, there is nothing to delete
+                self._left(link, trouble)
+        with suppress(_Failed, TcbOpsError):
+            await self._quota()
 
-    def _ended(self, name: str, trouble: Text, mend: Text | None = None) -> None:
-        self._trial.steps.append(Step(name, good=False, seen=trouble, mend=mend))
+    def _passed(self, name: str, seen: Text) -> None:
+        self.result.steps.append(CheckResult(name, Grade.OK, seen))
 
-    def _went(self, name: str, seen: Text, *, good: bool = True) -> None:
-        self._trial.steps.append(Step(name, good=good, seen=seen))
+    def _failed(self, name: str, seen: Text, fix: Text | None = None) -> None:
+        self.result.steps.append(CheckResult(name, Grade.BAD, seen, fix))
+
+    async def _ask(self, request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]]) -> Found:
+        found = await ask(self._caller, self._appid, request, self._owner)
+        if isinstance(found, Issue):
+            code = f"errcode {found.code}: " if found.errcode is not None else ""
+            raise _Failed(Text(f"{code}{found.meaning.en}", f"{code}{found.meaning.zh}"), found.action)
+        return found
 
     async def _link(self) -> Link | None:
-        trial = self._trial
+        """Ask for a link. A refusal for everybody, no token at all, no host: nothing was stored, and it is raised."""
+        env, path = self.result.env, self.result.path
 
         async def request(token: Secret) -> Link | UnsafeLink | ApiError | InvalidResponse:
-            return await self._wechat.upload_link(trial.env, trial.path, token, trial.owner)
+            return await self._client.upload_link(env, path, token, self._owner)
 
-        # A refusal for everybody, no token at all, nobody there: nothing was stored, and it is raised as it is.
-        said: Link | UnsafeLink | Issue = await ask(self._caller, self._appid, request, trial.owner)
-        if isinstance(said, Issue):
-            code = f"errcode {said.code}: " if said.errcode is not None else ""
-            self._ended(
-                "link",
-                Text(f"No link. {code}{said.meaning.en}", f"没有取到链接。{code}{said.meaning.zh}"),
-                said.action,
-            )
+        try:
+            found: Link | UnsafeLink = await self._ask(request)
+        except _Failed as failed:
+            why = failed.seen
+            self._failed("link", Text(f"No link. {why.en}", f"没有取到链接。{why.zh}"), failed.fix)
             return None
-        if isinstance(said, UnsafeLink):
-            self._ended("link", said.why)
+        if isinstance(found, UnsafeLink):
+            self._failed("link", found.why)
             return None
-        trial.link = said
-        trial.secrets |= {
-            said.token.reveal(),
-            said.cos_file_id.reveal(),
-            # The rest of the authorization, times and lists, is shown; the url is a host and our path (check_link).
-            *re.findall(r"q-(?:ak|signature)=([^&]{8,})", said.authorization.reveal()),
-        }
-        span = said.expires_at - said.starts_at
-        self._went("link", Text(f"Link: lives {span} s", f"链接：有效 {span} 秒"))
-        return said
+        lifetime = found.expires_at - found.starts_at
+        self._passed("link", Text(f"valid for {lifetime} s", f"有效 {lifetime} 秒"))
+        return found
 
-    async def _post(self, link: Link, content_type: str = _SVG) -> StoredObject | StoreRefusal | Unconfirmed:
-        """Put the file up as a run does: opened, held against its plan, posted."""
+    async def _post(self, link: Link, content_type: str) -> StoredObject | StoreRefusal | Unconfirmed:
+        """Upload the file as a run does: opened, compared with its plan, posted."""
         with tempfile.TemporaryDirectory(prefix="tcb-ops-doctor-") as folder:
-            file = Path(folder) / "file.txt"
-            file.write_bytes(self._trial.content)
-            plan = file.stat()
-            body = open_file(file, plan.st_size, plan.st_mtime_ns)
-            return await post_object(self._transport, link, self._trial.path, body, content_type)
+            file = Path(folder) / "file.svg"
+            file.write_bytes(self._content)
+            planned = file.stat()
+            body = open_file(file, planned.st_size, planned.st_mtime_ns)
+            return await post_object(self._transport, link, self.result.path, body, content_type)
 
-    async def _upload(self, link: Link) -> None:
-        trial = self._trial
+    async def _upload(self, link: Link) -> StoredObject | StoreRefusal | None:
+        """Upload the file; return what the store is known to have done."""
         try:
-            said = await self._post(link)
+            found = await self._post(link, _SVG)
         except TcbOpsError as error:
-            self._ended("upload", error.text)
-            return
-        if isinstance(said, StoreRefusal):
-            from tcb_ops.errcodes import store_code
-
-            trial.refused = said
-            known = store_code(said.code, said.message, said.http_status)
-            self._ended(
-                "upload",
-                Text(
-                    f"The store refused it: HTTP {said.http_status} {said.code}. {known.meaning.en}",
-                    f"存储拒绝：HTTP {said.http_status} {said.code}。{known.meaning.zh}",
-                ),
-                known.action,
+            self._failed("upload", error.problem, error.fix)
+            return None
+        if isinstance(found, Unconfirmed):
+            why = found.why
+            text = Text(f"No confirmation from the store. {why.en}", f"未得到存储的确认。{why.zh}")
+            self._failed("upload", text)
+            return None
+        status = found.http_status
+        if isinstance(found, StoreRefusal):
+            known = store_code(found.code, found.message, status)
+            text = Text(
+                f"The store refused it: HTTP {status} {found.code}. {known.meaning.en}",
+                f"存储拒绝：HTTP {status} {found.code}。{known.meaning.zh}",
             )
-            return
-        if isinstance(said, Unconfirmed):
-            en, zh = said.why.en, said.why.zh
-            self._ended("upload", Text(f"No confirmation from the store. {en}", f"未得到存储的确认。{zh}"))
-            return
-        trial.stored = said
-        same = etag_verdict(said.etag, said.md5)
-        words = {
-            "same": Text("its ETag is the file's MD5", "ETag 与文件的 MD5 一致"),
-            "different": Text("but its ETag is another MD5", "但 ETag 是另一个 MD5"),
-            "unverified": Text(
-                "its ETag is no MD5, so bytes cannot be checked by it", "ETag 不是 MD5，无法据此核对内容"
-            ),
-        }[same]
-        self._went(
-            "upload",
-            Text(
-                f"Upload: HTTP {said.http_status}, {words.en}",
-                f"上传：HTTP {said.http_status}，{words.zh}",
-            ),
-            good=same != "different",
-        )
-
-    async def _probe_signature(self, link: Link) -> None:
-        """Post once more with the signature's last digit changed: the refusal quotes what the store itself signs."""
-        bent = _SIGNATURE.sub(
-            lambda found: f"{found[1]}{'0' if found[2] != '0' else '1'}", link.authorization.reveal()
-        )
-        if bent == link.authorization.reveal():
-            return
-        try:
-            said = await self._post(replace(link, authorization=Secret(bent)))
-        except TcbOpsError:
-            return  # it was a question only
-        self._trial.secrets.add(bent)
-        if isinstance(said, StoreRefusal):
-            self._trial.refused = said
-            return
-        if isinstance(said, Unconfirmed):
-            return
-        self._ended(
-            "signature",
-            Text(
-                "The store also took a signature with a wrong digit: it does not check signatures.",
-                "存储接受了被改动的签名：它不校验签名。",
-            ),
-        )
+            self._failed("upload", text, known.action)
+            return found
+        match etag_verdict(found.etag, found.md5):
+            case "same":
+                etag = Text("its ETag is the file's MD5", "ETag 与文件的 MD5 一致")
+            case "unverified":
+                etag = Text(
+                    "its ETag is no MD5, so it cannot confirm the content", "ETag 不是 MD5，无法据此核对内容"
+                )
+            case "different":
+                other = Text("but its ETag is another MD5", "但 ETag 是另一个 MD5")
+                self._failed("upload", Text(f"HTTP {status}, {other.en}", f"HTTP {status}，{other.zh}"))
+                return found
+        self._passed("upload", Text(f"HTTP {status}, {etag.en}", f"HTTP {status}，{etag.zh}"))
+        return found
 
     async def _confirm(self, link: Link) -> str | None:
-        """Fetch the object back; gives the Content-Type that it came with, None where it did not come as it was sent."""
-        got = await self._fetch(link)
-        sent = self._trial.content
-        if isinstance(got, _NotFetched):
-            self._ended("confirm", got.why, got.mend)
+        """Fetch the object back and compare; return its Content-Type, None where its content is not what was sent."""
+        sent = len(self._content)
+        try:
+            response = await self._fetch(link)
+        except _Failed as failed:
+            why = failed.seen
+            self._failed("confirm", Text(f"Not fetched back. {why.en}", f"未能取回。{why.zh}"), failed.fix)
             return None
-        if got.status != 200 or got.body != sent:
-            self._ended(
-                "confirm",
-                Text(
-                    f"Fetched back: HTTP {got.status}, {len(got.body)} bytes, not the {len(sent)} that were sent.",
-                    f"取回：HTTP {got.status}，{len(got.body)} 字节，与发出的 {len(sent)} 字节不同。",
-                ),
+        if response.status != 200 or response.body != self._content:
+            text = Text(
+                f"HTTP {response.status}, {len(response.body)} bytes, not the {sent} that were sent.",
+                f"HTTP {response.status}，{len(response.body)} 字节，与发出的 {sent} 字节不同。",
             )
+            self._failed("confirm", text)
             return None
-        self._went(
-            "confirm",
-            Text(f"Fetched back: the same {len(sent)} bytes", f"取回：{len(sent)} 字节，内容一致"),
-        )
-        return str(got.headers.get("content-type", ""))
+        self._passed("confirm", Text(f"the same {sent} bytes", f"{sent} 字节，内容一致"))
+        return str(response.headers.get("content-type", ""))
 
     async def _compare_types(self, link: Link, served: str) -> None:
-        """Put the file up once more without a Content-Type, and say what it is served as with and without."""
-        try:
-            said = await self._post(link, "")
-        except TcbOpsError:
-            return  # it was a question only
-        got = await self._fetch(link) if isinstance(said, StoredObject) else None
-        if got is None or isinstance(got, _NotFetched):
+        """Upload the file again without a Content-Type, and say what it is served as with and without."""
+        if not isinstance(await self._post(link, ""), StoredObject):
             return
-        without = got.headers.get("content-type", "")
-        self._went(
+        without = (await self._fetch(link)).headers.get("content-type", "")
+        self._passed(
             "content_type",
             Text(
-                f"Content-Type: sent as {_SVG}, served as {served}; not sent, served as {without} (an overwritten object may "
+                f"sent as {_SVG}, served as {served}; not sent, served as {without} (an overwritten object may "
                 "come from a cache)",
-                f"Content-Type：发送 {_SVG} 时返回 {served}；不发送时返回 {without}（被覆盖的对象可能来自缓存）",
+                f"发送 {_SVG} 时返回 {served}；不发送时返回 {without}（被覆盖的对象可能来自缓存）",
             ),
         )
 
-    async def _fetch(self, link: Link) -> HttpResponse | _NotFetched:
-        trial, file_id = self._trial, _file_id(link, self._trial.path, self._trial.env)
+    async def _fetch(self, link: Link) -> HttpResponse:
+        env, file_id = self.result.env, own_file_id(link, self.result.path, self.result.env)
         try:
-            said = await ask(
-                self._caller,
-                self._appid,
-                lambda token: self._wechat.locate(trial.env, [file_id], token, trial.owner),
-                trial.owner,
-            )
-            if isinstance(said, Issue):
-                return _NotFetched(_not_fetched(_said(said)), said.action)
-            one = said[0]
-            if one.status:
-                return _NotFetched(_status("batchdownloadfile", one))
-            got = await self._wechat.fetch(one.url)
+            (found,) = await self._ask(lambda token: self._client.locate(env, [file_id], token, self._owner))
+            if found.status:
+                raise _Failed(_file_status("batchdownloadfile", found.status))
+            response = await self._client.fetch(found.url)
         except TcbOpsError as error:
-            return _NotFetched(_not_fetched(error.text))
-        return _NotFetched(_not_fetched(got.why)) if isinstance(got, UnsafeLink) else got
+            raise _Failed(error.problem, error.fix) from None
+        if isinstance(response, UnsafeLink):
+            raise _Failed(response.why)
+        return response
 
-    async def _delete(self, link: Link) -> None:
-        trial, file_id = self._trial, _file_id(link, self._trial.path, self._trial.env)
-        mend = Text(
-            f"Delete it in the console of environment {trial.env}: {trial.path}",
-            f"请在环境 {trial.env} 的控制台中删除它：{trial.path}",
-        )
-        trouble: Text | None = None
-        for again in range(3):
-            if again:
-                await asyncio.sleep(0.5 * 2**again)
-            trouble = await self._delete_once(file_id)
+    async def _delete(self, link: Link, *, stored: bool) -> Text | None:
+        """Delete the object, in up to three tries; return why it may still be there, None where it is gone."""
+        trouble = None
+        for wait in (0, 1, 2):
+            await asyncio.sleep(wait)
+            trouble = await self._delete_once(link, stored=stored)
             if trouble is None:
                 break
-        if trouble is None:
-            self._went("delete", Text("Deleted: nothing is left there", "已删除：没有遗留"))
-            return
-        if trial.stored is None and trial.refused is not None:
-            return  # the store took nothing, so there is nothing to delete
-        trial.left = file_id
-        self._ended("delete", trouble, mend)
+        return trouble
 
-    async def _delete_once(self, file_id: str) -> Text | None:
-        """Why the object may still be there; None where it is gone."""
-        trial = self._trial
+    async def _delete_once(self, link: Link, *, stored: bool) -> Text | None:
+        env, file_id = self.result.env, own_file_id(link, self.result.path, self.result.env)
         try:
-            said = await ask(
-                self._caller,
-                self._appid,
-                lambda token: self._wechat.delete(trial.env, [file_id], token, trial.owner),
-                trial.owner,
-            )
+            (found,) = await self._ask(lambda token: self._client.delete(env, [file_id], token, self._owner))
         except TcbOpsError as error:
-            return Text(f"Not deleted. {error.text.en}", f"未能删除。{error.text.zh}")
-        if isinstance(said, Issue):
-            return Text(f"Not deleted. {_said(said).en}", f"未能删除。{_said(said).zh}")
-        if said[0].status not in {0, NOT_THERE} or (said[0].status == NOT_THERE and trial.stored is not None):
-            return _status("batchdeletefile", said[0])
-        return None
+            return error.text
+        except _Failed as failed:
+            return failed.seen
+        gone = found.status == 0 or (found.status == NOT_THERE and not stored)
+        return None if gone else _file_status("batchdeletefile", found.status)
 
-    async def _limits(self) -> None:
-        """Ask what may be called how often; what is refused stays unknown."""
-        uploads = UPLOADS if self._trial.owner is Owner.MERCHANT else COMPONENT_UPLOADS
-        await self._quota(self._appid, uploads)
-        component = self._settings.tokens.component_appid
-        if component:
-            await self._quota(component, REFRESHES)
+    def _left(self, link: Link, why: Text) -> None:
+        env, path = self.result.env, self.result.path
+        self.result.left_behind = own_file_id(link, path, env)
+        self._failed(
+            "delete",
+            Text(f"Not deleted. {why.en}", f"未能删除。{why.zh}"),
+            Text(
+                f"Delete it in the console of environment {env}: {path}",
+                f"请在环境 {env} 的控制台中删除它：{path}",
+            ),
+        )
 
-    async def _quota(self, appid: str, interface: str) -> None:
-        async def request(token: Secret) -> dict[str, Any] | ApiError | InvalidResponse:
-            return await self._wechat.call("cgi-bin/openapi/quota/get", {"cgi_path": interface}, token)
-
-        with suppress(TcbOpsError):
-            said = await ask(self._caller, appid, request)
-            self._trial.quotas[interface] = said if isinstance(said, dict) else None
-
-
-def _in_queries(exchanges: Iterable[Exchange]) -> set[str]:
-    """What stood in the URLs' queries: access tokens, the signatures of downloads. Times are no secrets."""
-    fields = (part for one in exchanges for part in one.url.partition("?")[2].split("&"))
-    values = (field.partition("=")[2] for field in fields)
-    return {value for value in values if len(value) >= _SHORTEST_SECRET and not value.isdecimal()}
+    async def _quota(self) -> None:
+        """Say how many link calls are left today, where the platform names a limit."""
+        interface = UPLOADS if self._owner is Owner.MERCHANT else COMPONENT_UPLOADS
+        quota: Quota = await self._ask(lambda token: self._client.quota(token, interface))
+        if quota.left is not None:
+            self._passed(
+                "quota",
+                Text(
+                    f"{quota.left:,} of {quota.daily_limit:,} link calls left today",
+                    f"今日取链接调用 {quota.daily_limit:,} 次，还剩 {quota.left:,} 次",
+                ),
+            )
 
 
-def _file_id(link: Link, path: str, env: str) -> str:
-    """The object's file_id: the link's own where it ends in our path, so that nothing but our object is ever deleted."""
+def own_file_id(link: Link, path: str, env: str) -> str:
+    """Return the object's file_id: the link's where it ends in our path, so that nothing else is ever deleted."""
     if link.file_id.endswith(f"/{path}"):
         return link.file_id
     known = re.match(r"cloud://[^/]+", link.file_id)
@@ -358,20 +302,9 @@ def _file_id(link: Link, path: str, env: str) -> str:
     return f"{known[0]}/{path}" if known else f"cloud://{env}.{bucket}/{path}"
 
 
-def _not_fetched(why: Text) -> Text:
-    return Text(f"Not fetched back. {why.en}", f"未能取回。{why.zh}")
-
-
-def _said(trouble: Issue) -> Text:
-    code = f"errcode {trouble.code}: " if trouble.errcode is not None else ""
-    return Text(f"{code}{trouble.meaning.en}", f"{code}{trouble.meaning.zh}")
-
-
-def _status(interface: str, one: FileStatus) -> Text:
-    from tcb_ops.errcodes import errcode
-
-    known = errcode(one.status)
+def _file_status(interface: str, status: int) -> Text:
+    known = errcode(status)
     return Text(
-        f"{interface}: errcode 0, but the file's own status is {one.status} ({known.meaning.en})",
-        f"{interface}：errcode 为 0，但文件自身的状态为 {one.status}（{known.meaning.zh}）",
+        f"{interface}: errcode 0, but the file's own status is {status} ({known.meaning.en})",
+        f"{interface}：errcode 为 0，但文件自身的状态为 {status}（{known.meaning.zh}）",
     )

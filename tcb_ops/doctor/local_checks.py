@@ -1,4 +1,4 @@
-"""What is installed: Python, the packages, the Lab, a browser and fonts for PDFs."""
+"""Checks of this machine and its files: Python, packages, JupyterLab, PDFs, merchants, ledger, disk, secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tcb_ops.doctor.check_result import CheckResult, Grade, of_error, skipped
+from tcb_ops.doctor.check_result import CheckResult, Grade, from_error, skipped
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.merchants import read_merchants
@@ -30,20 +30,20 @@ _FONTS_TAKE = 5
 """Seconds that fc-list may take: it builds its cache the first time."""
 
 
-def look_at_python() -> list[CheckResult]:
+def check_python() -> list[CheckResult]:
     """Python's version, against what the package asks for."""
     needed = SpecifierSet(metadata("tcb-ops")["Requires-Python"])
     found = platform.python_version()
     seen = Text(f"{found} ({_machine()}), needs {needed}", f"{found}（{_machine()}），需要 {needed}")
     if needed.contains(found, prereleases=True):
         return [CheckResult("python", Grade.OK, seen)]
-    mend = Text(
+    fix = Text(
         f"Install a Python {needed}, and tcb-ops into it.", f"请安装 Python {needed}，并把 tcb-ops 装到其中。"
     )
-    return [CheckResult("python", Grade.BAD, seen, mend)]
+    return [CheckResult("python", Grade.BAD, seen, fix)]
 
 
-def look_at_packages() -> list[CheckResult]:
+def check_packages() -> list[CheckResult]:
     """Whether tcb-ops's own requirements are met, from what is installed."""
     needed = _needed("")
     wrong = unmet(needed, _installed)
@@ -53,14 +53,14 @@ def look_at_packages() -> list[CheckResult]:
             f"tcb-ops {version('tcb-ops')}，所需的 {len(needed)} 个包均符合要求",
         )
         return [CheckResult("packages", Grade.OK, seen)]
-    mend = Text(
+    fix = Text(
         "Install tcb-ops again, in an environment of its own: python -m pip install -c constraints.txt -e .",
         "请在独立的环境中重新安装 tcb-ops：python -m pip install -c constraints.txt -e .",
     )
-    return [CheckResult("packages", Grade.BAD, _listed(wrong), mend)]
+    return [CheckResult("packages", Grade.BAD, _listed(wrong), fix)]
 
 
-def look_at_lab() -> list[CheckResult]:
+def check_lab() -> list[CheckResult]:
     """JupyterLab and what the notebooks need, where the extra is installed."""
     needed = _needed("lab")
     there = [(name, found) for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
@@ -76,11 +76,11 @@ def look_at_lab() -> list[CheckResult]:
     if not wrong:
         said = ", ".join(f"{name} {found}" for name, found in there)
         return [CheckResult("lab", Grade.OK, Text(said, said))]
-    mend = Text(
+    fix = Text(
         "For notebooks: python -m pip install -c constraints.txt -e '.[lab]'",
         "使用笔记本需要：python -m pip install -c constraints.txt -e '.[lab]'",
     )
-    return [CheckResult("lab", Grade.WARNING, _listed(wrong), mend)]
+    return [CheckResult("lab", Grade.WARNING, _listed(wrong), fix)]
 
 
 def unmet(
@@ -101,7 +101,7 @@ def unmet(
     return [(r, v) for r, v in pairs if v is None or not r.specifier.contains(v, prereleases=True)]
 
 
-def look_at_browser() -> list[CheckResult]:
+def check_browser() -> list[CheckResult]:
     """A Chromium, which prints reports as PDF."""
     if os.environ.get(CHROMIUM) == "":
         return [skipped("browser", f"{CHROMIUM} is empty: no PDFs", f"{CHROMIUM} 为空：不生成 PDF")]
@@ -109,14 +109,14 @@ def look_at_browser() -> list[CheckResult]:
     if found is not None:
         return [CheckResult("browser", Grade.OK, Text(found, found))]
     seen = Text("no Chromium: reports come without a PDF", "没有 Chromium：报告不含 PDF")
-    mend = Text(
+    fix = Text(
         f"Install chromium or Chrome, or name the program in {CHROMIUM}; leave {CHROMIUM} empty to do without.",
         f"请安装 chromium 或 Chrome，或用 {CHROMIUM} 指定程序；不需要 PDF 时把 {CHROMIUM} 设为空。",
     )
-    return [CheckResult("browser", Grade.WARNING, seen, mend)]
+    return [CheckResult("browser", Grade.WARNING, seen, fix)]
 
 
-def look_at_fonts(seconds: float = _FONTS_TAKE) -> list[CheckResult]:
+def check_fonts(seconds: float = _FONTS_TAKE) -> list[CheckResult]:
     """A font that has Chinese: a PDF without one shows boxes for the merchants' names."""
     if sys.platform in {"darwin", "win32"}:
         return [CheckResult("fonts", Grade.OK, Text("the system's own have Chinese", "系统自带中文字体"))]
@@ -154,10 +154,8 @@ def look_at_fonts(seconds: float = _FONTS_TAKE) -> list[CheckResult]:
             )
         ]
     seen = Text("no font has Chinese: PDFs would show boxes for it", "没有中文字体：PDF 中的中文会显示为方框")
-    mend = Text(
-        "Install one, e.g. the package fonts-noto-cjk.", "请安装中文字体，例如软件包 fonts-noto-cjk。"
-    )
-    return [CheckResult("fonts", Grade.WARNING, seen, mend)]
+    fix = Text("Install one, e.g. the package fonts-noto-cjk.", "请安装中文字体，例如软件包 fonts-noto-cjk。")
+    return [CheckResult("fonts", Grade.WARNING, seen, fix)]
 
 
 def _needed(extra: str) -> list[Requirement]:
@@ -199,16 +197,16 @@ SCARCE, TIGHT = 100 * 1000**2, 1000**3
 """Free bytes below which a run may end on a full disk, and below which somebody should look."""
 
 
-def look_at_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResult]:
+def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResult]:
     """Whether the merchants file can be read, and what it holds."""
     file = settings.merchants
     if not file.exists():
         seen = Text(f"{file} is not there", f"{file} 不存在")
-        mend = Text(
+        fix = Text(
             "Make it: `tcb-ops init` writes one to fill in, `tcb-ops merchants sync` asks the platform.",
             "请创建它：`tcb-ops init` 生成待填写的文件，`tcb-ops merchants sync` 从平台获取。",
         )
-        return [CheckResult("merchants", Grade.BAD, seen, mend)]
+        return [CheckResult("merchants", Grade.BAD, seen, fix)]
     try:
         lines = read_merchants(file, where)
     except InputError as error:
@@ -219,8 +217,8 @@ def look_at_merchants(settings: Settings, where: Sequence[str]) -> list[CheckRes
             "；".join(format_problem(file.name, one, Lang.ZH) for one in shown),
         )
         seen = Text(f"{plural(count, 'problem')}: {said[0]}", f"{count} 处问题：{said[1]}")
-        mend = Text("Mend the file; a run refuses it whole.", "请修正该文件；有问题时运行会整体拒绝它。")
-        return [CheckResult("merchants", Grade.BAD, seen, mend)]
+        fix = Text("Fix the file; a run refuses it whole.", "请修正该文件；有问题时运行会整体拒绝它。")
+        return [CheckResult("merchants", Grade.BAD, seen, fix)]
     appids, left = len({m.appid for m in lines}), sum(m.left for m in lines)
     gone = (f", {left} of them left", f"，其中 {left} 行已离开") if left else ("", "")
     seen = Text(
@@ -231,7 +229,7 @@ def look_at_merchants(settings: Settings, where: Sequence[str]) -> list[CheckRes
     return [CheckResult("merchants", Grade.OK, seen)]
 
 
-def look_at_ledger(settings: Settings) -> list[CheckResult]:
+def check_ledger(settings: Settings) -> list[CheckResult]:
     """Whether the ledger opens and can be written, and what is unfinished in it; and the room on its disk.
 
     A ledger file that is not there yet is not made.
@@ -253,19 +251,18 @@ def look_at_ledger(settings: Settings) -> list[CheckResult]:
 def _not_yet(file: Path, folder: Path) -> CheckResult:
     from tcb_ops.runs.database import not_a_ledger, on_network
 
-    trouble = None
+    why = None
     if not folder.is_dir():
-        trouble = not_a_ledger(str(file), f"the folder {folder} is not there", f"文件夹 {folder} 不存在").text
+        why = Text(f"the folder {folder} is not there", f"文件夹 {folder} 不存在")
     elif on_network(folder):
-        trouble = not_a_ledger(
-            str(file),
+        why = Text(
             "it would lie on a network file system, where locks do not hold",
             "它位于网络文件系统上，文件锁不可靠",
-        ).text
+        )
     elif not os.access(folder, os.W_OK):
-        trouble = not_a_ledger(str(file), f"{folder} cannot be written", f"{folder} 不可写").text
-    if trouble is not None:
-        return of_error("ledger", trouble)
+        why = Text(f"{folder} cannot be written", f"{folder} 不可写")
+    if why is not None:
+        return from_error("ledger", not_a_ledger(str(file), why.en, why.zh))
     return CheckResult(
         "ledger",
         Grade.OK,
@@ -288,17 +285,17 @@ def _unwritable(file: Path, folder: Path) -> CheckResult | None:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            # Locked: somebody writes, so one can. No database: said better when it is opened.
-            if not any(word in str(error) for word in ("locked", "not a database")):
+            # Busy: somebody writes, so one can. No database: reported better when it is opened.
+            if error.sqlite_errorname not in {"SQLITE_BUSY", "SQLITE_NOTADB"}:
                 why = str(error)
     if not why:
         return None
     seen = Text(f"{file} cannot be written ({why})", f"{file} 不可写（{why}）")
-    mend = Text(
+    fix = Text(
         f"Give yourself the right to write {file} and {folder}, or name another ledger with --ledger.",
         f"请为自己开放 {file} 和 {folder} 的写权限，或用 --ledger 指定另一个台账。",
     )
-    return CheckResult("ledger", Grade.BAD, seen, mend)
+    return CheckResult("ledger", Grade.BAD, seen, fix)
 
 
 def _opened(settings: Settings, size: str) -> CheckResult:
@@ -311,7 +308,7 @@ def _opened(settings: Settings, size: str) -> CheckResult:
         finally:
             ledger.close()
     except TcbOpsError as error:
-        return of_error("ledger", error.text)
+        return from_error("ledger", error)
     open_runs = [run for run in runs if run.finished_at is None]
     facts = (
         f"{ledger.name}: {plural(len(runs), 'run')}{size}",
@@ -324,11 +321,11 @@ def _opened(settings: Settings, size: str) -> CheckResult:
         f"{facts[0]}, {len(open_runs):,} unfinished or at work: {named}",
         f"{facts[1]}，其中 {len(open_runs):,} 个未完成或正在执行：{named}",
     )
-    mend = Text(
-        "`tcb-ops show RUN` says what is left; the same command as then goes on with it.",
+    fix = Text(
+        "`tcb-ops show RUN` shows what is left; the same command as then resumes it.",
         "`tcb-ops show 任务` 显示剩余的内容；再次运行当时的命令即可继续。",
     )
-    return CheckResult("ledger", Grade.WARNING, seen, mend)
+    return CheckResult("ledger", Grade.WARNING, seen, fix)
 
 
 def _size(file: Path) -> str:
@@ -350,17 +347,17 @@ def room(free: int, folder: Path) -> CheckResult:
     seen = Text(f"{free / 1000**3:,.1f} GB free in {folder}", f"{folder} 剩余 {free / 1000**3:,.1f} GB")
     if free >= TIGHT:
         return CheckResult("disk", Grade.OK, seen)
-    mend = Text(
+    fix = Text(
         "Make room: a run that meets a full disk stops (its rows stay pending), and reports need room beside the ledger.",
         "请腾出空间：磁盘写满时运行会停止（剩余行保持未完成），报告也需要空间。",
     )
-    return CheckResult("disk", Grade.BAD if free < SCARCE else Grade.WARNING, seen, mend)
+    return CheckResult("disk", Grade.BAD if free < SCARCE else Grade.WARNING, seen, fix)
 
 
-def look_at_secrets(settings: Settings) -> list[CheckResult]:
+def check_secrets(settings: Settings) -> list[CheckResult]:
     """Whether what holds secrets may be read by its owner alone."""
     if os.name != "posix":
-        return [skipped("secrets", "file modes are not looked at on this system", "此系统上不检查文件权限")]
+        return [skipped("secrets", "file modes are not checked on this system", "此系统上不检查文件权限")]
     places = secret_places(settings.tokens)
     wide = [path for path in _within(places) if _is_wide(path)]
     if not wide:
@@ -372,9 +369,9 @@ def look_at_secrets(settings: Settings) -> list[CheckResult]:
     said = ", ".join(map(str, wide[:3])) + (" …" if len(wide) > 3 else "")
     seen = Text(f"others on this machine may read {said}", f"本机其他用户可读取 {said}")
     command = "chmod -R go-rwx " + " ".join(_quoted(path) for path in places if path.exists())
-    mend = Text(f"{command}", f"{command}")
-    # Tokens of a rehearsal open nothing.
-    return [CheckResult("secrets", Grade.WARNING if settings.on_loopback else Grade.BAD, seen, mend)]
+    fix = Text(f"{command}", f"{command}")
+    # Tokens of the simulator open nothing.
+    return [CheckResult("secrets", Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)]
 
 
 def secret_places(tokens: TokenSettings) -> list[Path]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from tcb_ops.errors import OutageError, PlatformStopError, TokenError, TokenSourceError, TransportError
+from tcb_ops.errors import OutageError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import Text
 from tcb_ops.merchants.status import (
     COMPONENT_CODES,
@@ -25,7 +25,7 @@ from tcb_ops.merchants.status import (
 from tcb_ops.model import Merchant, Owner, Reason, Secret
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import hand_over
-from tcb_ops.runs.stop_errors import stopping
+from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
@@ -126,7 +126,7 @@ async def ask(
         return found
     answer = found.answer
     if isinstance(answer, ApiError) and found.step is NextStep.STOP_RUN:
-        raise PlatformStopError(stopping(answer.errcode, answer.errmsg))
+        raise refused_platform(answer.errcode, answer.errmsg)
     if isinstance(answer, TransportError) and found.unreachable:
         raise OutageError(answer.text)
     return issue_of(found, owner)

@@ -261,10 +261,8 @@ def reason(error: SQLAlchemyError) -> str:
 def not_a_ledger(name: str, en: str, zh: str) -> UsageError:
     """The error that refuses a file or a database, and says what to do."""
     return UsageError(
-        Text(
-            f"{name} cannot be the ledger: {en}. Name another file with --ledger.",
-            f"{name} 不能作为台账：{zh}。请用 --ledger 指定另一个文件。",
-        )
+        Text(f"{name} cannot be the ledger: {en}.", f"{name} 不能作为台账：{zh}。"),
+        Text("Name another file with --ledger.", "请用 --ledger 指定另一个文件。"),
     )
 
 

@@ -98,16 +98,19 @@ def outage(pace: RunLimits, last: str) -> OutageError:
 
 def platform_stop(end: RowEnd) -> PlatformStopError:
     """The error of a run that meets a refusal of the whole platform."""
-    return PlatformStopError(stopping(end.errcode or 0, end.errmsg))
+    return refused_platform(end.errcode or 0, end.errmsg)
 
 
-def stopping(code: int, errmsg: str) -> Text:
-    """What is said of a refusal of the whole platform; the errmsg of 61004 names the address that is missing."""
+def refused_platform(code: int, errmsg: str) -> PlatformStopError:
+    """Return the error of a refusal of the whole platform; the errmsg of 61004 names the address that is missing."""
     known = errcode(code)
-    said, said_zh = (f" ({errmsg})", f"（{errmsg}）") if errmsg else ("", "")
-    return Text(
-        f"errcode {code}{said} stops every merchant. {known.meaning.en} {known.action.en}",
-        f"errcode {code}{said_zh}影响所有商户。{known.meaning.zh}{known.action.zh}",
+    quoted_en, quoted_zh = (f" ({errmsg})", f"（{errmsg}）") if errmsg else ("", "")
+    return PlatformStopError(
+        Text(
+            f"errcode {code}{quoted_en} stops every merchant. {known.meaning.en}",
+            f"errcode {code}{quoted_zh}影响所有商户。{known.meaning.zh}",
+        ),
+        known.action,
     )
 
 

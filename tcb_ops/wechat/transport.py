@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
@@ -28,8 +27,6 @@ import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
-from tcb_ops.errors import TransportError
-from tcb_ops.i18n import Text
 from tcb_ops.model import is_loopback
 from tcb_ops.resources import exhausted
 from tcb_ops.wechat.transport_errors import BROKEN, TOO_LARGE, transport_failure
@@ -251,56 +248,3 @@ class Transport:
                 with suppress(httpx.HTTPError, aiohttp.ClientError, OSError):
                     await response.aclose()
         return body, response
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request and its answer. What its repr leaves out holds secrets."""
-
-    method: str
-    url: str = field(repr=False)
-    sent: int
-    """Bytes of the body, where they were counted."""
-    began_at: float
-    """Unix seconds, this machine's clock."""
-    seconds: float
-    status: int | None
-    """None where no usable answer came; `trouble` says why."""
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    body: bytes = field(repr=False)
-    trouble: Text | None = None
-
-
-class RecordingTransport(Transport):
-    """Keeps every exchange in `exchanges`, secrets and all: for the handful of calls of `doctor`."""
-
-    def __init__(self, *, connections: int, timeouts: Timeouts) -> None:
-        super().__init__(connections=connections, timeouts=timeouts)
-        self.exchanges: list[Exchange] = []
-
-    async def send(
-        self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
-    ) -> HttpResponse:
-        """Send, and keep the exchange."""
-        began_at, began = time.time(), time.perf_counter()
-
-        def keep(
-            status: int | None,
-            headers: tuple[tuple[str, str], ...] = (),
-            body: bytes = b"",
-            trouble: Text | None = None,
-        ) -> None:
-            url = exact_url or str(request.url)
-            seconds = time.perf_counter() - began
-            one = Exchange(
-                request.method, url, sending, began_at, seconds, status, headers, body, trouble=trouble
-            )
-            self.exchanges.append(one)
-
-        try:
-            answer = await super().send(request, sending=sending, exact_url=exact_url)
-        except TransportError as error:
-            keep(None, trouble=error.text)
-            raise
-        keep(answer.status, tuple(answer.headers.multi_items()), answer.body)
-        return answer

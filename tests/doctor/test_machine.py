@@ -8,11 +8,11 @@ from packaging.requirements import Requirement
 
 from tcb_ops.doctor.check_result import Grade
 from tcb_ops.doctor.local_checks import (
-    look_at_browser,
-    look_at_fonts,
-    look_at_lab,
-    look_at_packages,
-    look_at_python,
+    check_browser,
+    check_fonts,
+    check_lab,
+    check_packages,
+    check_python,
     unmet,
 )
 
@@ -28,7 +28,7 @@ def test_a_requirement_is_met_by_a_version_that_fits(installed, met):
 
 
 def test_here_everything_is_as_required():
-    assert [f.grade for f in (*look_at_python(), *look_at_packages(), *look_at_lab())] == [Grade.OK] * 3
+    assert [f.grade for f in (*check_python(), *check_packages(), *check_lab())] == [Grade.OK] * 3
 
 
 def program(folder, name, script):
@@ -54,18 +54,18 @@ def test_a_chinese_font_is_looked_for(tmp_path, monkeypatch, script, grade, seen
     if script:
         program(tmp_path, "fc-list", script)
     monkeypatch.setenv("PATH", str(tmp_path))
-    (found,) = look_at_fonts(0.5)
+    (found,) = check_fonts(0.5)
     assert (found.grade, seen in found.seen.en) == (grade, True)
-    assert (found.mend is not None) == (grade is Grade.WARNING)
+    assert (found.fix is not None) == (grade is Grade.WARNING)
 
 
 def test_a_browser_is_there_or_missing_or_not_wanted(tmp_path, monkeypatch):
-    (found,) = look_at_browser()
+    (found,) = check_browser()
     assert found.grade is Grade.SKIPPED  # tests have none, on purpose
     monkeypatch.delenv("TCB_OPS_CHROMIUM")
     monkeypatch.setenv("PATH", str(tmp_path))
-    (found,) = look_at_browser()
-    assert (found.grade, "TCB_OPS_CHROMIUM" in found.mend.en) == (Grade.WARNING, True)
+    (found,) = check_browser()
+    assert (found.grade, "TCB_OPS_CHROMIUM" in found.fix.en) == (Grade.WARNING, True)
     program(tmp_path, "chromium", "exit 0")
-    (found,) = look_at_browser()
+    (found,) = check_browser()
     assert (found.grade, found.seen.en) == (Grade.OK, str(tmp_path / "chromium"))

@@ -7,9 +7,9 @@ import pytest
 
 from tcb_ops.doctor.check_result import Grade
 from tcb_ops.doctor.local_checks import (
-    look_at_ledger,
-    look_at_merchants,
-    look_at_secrets,
+    check_ledger,
+    check_merchants,
+    check_secrets,
     room,
     secret_places,
 )
@@ -27,18 +27,18 @@ def settings(**options):
 )
 def test_room_on_the_disk(tmp_path, free, grade):
     found = room(free, tmp_path)
-    assert (found.grade, found.mend is None) == (grade, grade is Grade.OK)
+    assert (found.grade, found.fix is None) == (grade, grade is Grade.OK)
 
 
 def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
-    found = look_at_ledger(settings(ledger=str(tmp_path / "new.db")))
+    found = check_ledger(settings(ledger=str(tmp_path / "new.db")))
     assert [(f.name, f.grade) for f in found] == [("ledger", Grade.OK), ("disk", Grade.OK)]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ledgers_runs_are_counted(tmp_path):
     Ledger(str(tmp_path / "own.db")).close()
-    found = look_at_ledger(settings(ledger=str(tmp_path / "own.db")))
+    found = check_ledger(settings(ledger=str(tmp_path / "own.db")))
     assert (found[0].grade, found[0].seen.en) == (Grade.OK, f"{tmp_path / 'own.db'}: 0 runs")
 
 
@@ -57,14 +57,14 @@ def other_program(file):
     ],
     ids=["another program's", "no database", "a folder", "no folder"],
 )
-def test_what_is_no_ledger_is_bad_with_its_mend(tmp_path, make, seen):
-    from tcb_ops.doctor.check_result import limited
+def test_what_is_no_ledger_is_bad_with_its_fix(tmp_path, make, seen):
+    from tcb_ops.doctor.check_result import run_limited
 
     folder = tmp_path / "work"
     folder.mkdir()
     make(folder / "ledger.db")
-    found = limited(["ledger"], lambda: look_at_ledger(settings(ledger=str(folder / "ledger.db"))), 10)[0]
-    assert (found.grade, seen in found.seen.en, bool(found.mend)) == (Grade.BAD, True, True), found
+    found = run_limited(["ledger"], lambda: check_ledger(settings(ledger=str(folder / "ledger.db"))), 10)[0]
+    assert (found.grade, seen in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True), found
 
 
 def test_a_ledger_that_somebody_writes_to_is_well(tmp_path):
@@ -72,20 +72,20 @@ def test_a_ledger_that_somebody_writes_to_is_well(tmp_path):
     Ledger(str(file)).close()
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        assert look_at_ledger(settings(ledger=str(file)))[0].grade is Grade.OK
+        assert check_ledger(settings(ledger=str(file)))[0].grade is Grade.OK
         connection.execute("ROLLBACK")
 
 
 def test_the_merchants_file_is_counted_or_its_problems_shown(tmp_path):
     file = tmp_path / "merchants.csv"
-    (missing,) = look_at_merchants(settings(merchants=file), ())
-    assert (missing.grade, "init" in missing.mend.en) == (Grade.BAD, True)
+    (missing,) = check_merchants(settings(merchants=file), ())
+    assert (missing.grade, "init" in missing.fix.en) == (Grade.BAD, True)
     file.write_text("appid,name,env,status\nwx1,甲,e-1,\nwx1,甲,e-2,left\nwx2,乙,e-3,\n", encoding="utf-8")
-    (good,) = look_at_merchants(settings(merchants=file), ())
+    (good,) = check_merchants(settings(merchants=file), ())
     assert good.grade is Grade.OK
     assert good.seen.en.endswith("3 lines, 2 mini programs, 3 environments, 1 of them left")
     file.write_text("appid,name,env\n" + "wx1,,e-1\n" * 5, encoding="utf-8")
-    (bad,) = look_at_merchants(settings(merchants=file), ())
+    (bad,) = check_merchants(settings(merchants=file), ())
     assert (bad.grade, bad.seen.en.count("merchants.csv:")) == (Grade.BAD, 3)
 
 
@@ -103,11 +103,11 @@ def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
     file = tmp_path / "tokens.csv"
     file.write_text("appid,access_token\n")
     file.chmod(mode)
-    (found,) = look_at_secrets(settings(api_base=base, tokens={"source": "file", "file": file}))
+    (found,) = check_secrets(settings(api_base=base, tokens={"source": "file", "file": file}))
     assert found.grade is grade
-    assert (found.mend is None) == (grade is Grade.OK)
-    if found.mend:
-        assert found.mend.en == f"chmod -R go-rwx {file}"
+    assert (found.fix is None) == (grade is Grade.OK)
+    if found.fix:
+        assert found.fix.en == f"chmod -R go-rwx {file}"
 
 
 def test_files_that_hold_secrets_are_those_of_the_source_in_use(tmp_path):
@@ -118,5 +118,5 @@ def test_files_that_hold_secrets_are_those_of_the_source_in_use(tmp_path):
     kept = tmp_path / "store" / "wx1.json"
     kept.write_text("{}")
     kept.chmod(0o644)
-    (found,) = look_at_secrets(settings(tokens={"source": "component", **named}))
+    (found,) = check_secrets(settings(tokens={"source": "component", **named}))
     assert (found.grade, str(kept) in found.seen.en) == (Grade.BAD, True)
