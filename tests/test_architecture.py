@@ -19,8 +19,6 @@ PACKAGE = Path(tcb_ops.__file__).parent
 
 ALLOWED: dict[str, str] = {
     "tcb_ops.cli.confirm:_plan_table": "aligns columns by their heads",
-    "tcb_ops.doctor.check_result:of_error": "cuts an error's text into problem and fix",
-    "tcb_ops.doctor.local_checks:_unwritable": "SQLite's own message: sqlite_errorcode is to take its place",
     "tcb_ops.notebooks.source:open_notebook": "the first line of another library's error",
     "tcb_ops.panels.naming:here": "renames options in finished messages",
     "tcb_ops.panels.run_summary:_cut_off": "recognises an interruption by its message",
