@@ -259,7 +259,7 @@ def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platform
     desk = platforms_desk
     broken = LOUD.replace(
         "from tcb_ops.cli",
-        "import tcb_ops.wechat.tokens.component_client as i; i.is_token = None; from tcb_ops.cli",
+        "import tcb_ops.wechat.tokens.component as i; i.is_token = None; from tcb_ops.cli",
     )
     with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
         out, err = process.communicate(timeout=60)

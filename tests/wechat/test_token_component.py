@@ -31,10 +31,9 @@ from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import Token, TokenSource, open_source
 from tcb_ops.wechat.tokens import store as store_module
-from tcb_ops.wechat.tokens.component import MOST_REFUSED, ComponentTokens
-from tcb_ops.wechat.tokens.component_client import ErrorScope, whose
-from tcb_ops.wechat.tokens.credential import Credential
-from tcb_ops.wechat.tokens.store import Store, StoredToken
+from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.tokens.component import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
+from tcb_ops.wechat.tokens.store import StoredToken, TokenStore
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class PanelContext:
         given |= changed
         secret = Credential("tokens.secret", "env", "S", {"S": given["secret"]})
         ticket = Credential("tokens.ticket", "file", str(given["ticket"]))
-        store = Store(self.store, given["appid"], given["base"])
+        store = TokenStore(self.store, given["appid"], given["base"])
         return ComponentTokens(
             given["appid"],
             secret,
@@ -314,7 +313,9 @@ def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(
                 await source.token(appid)
                 landed.append(appid)
 
-            async with Store(desk.store, PLATFORM, desk.sim.base).hold("wx7"):  # as a slow process beside us
+            async with TokenStore(desk.store, PLATFORM, desk.sim.base).hold(
+                "wx7"
+            ):  # as a slow process beside us
                 waiting = asyncio.create_task(one("wx7"))
                 await asyncio.gather(*(one(m.appid) for m in merchants if m.appid != "wx7"))
             await waiting
@@ -544,7 +545,7 @@ def test_a_lock_that_another_keeps_is_its_owners_trouble_and_the_components_ever
     monkeypatch.setattr(store_module, "LONGEST_HOLD", 0.1)
 
     async def asked() -> None:
-        async with Store(desk.store, PLATFORM, desk.sim.base).hold(held), using(desk.source()) as source:
+        async with TokenStore(desk.store, PLATFORM, desk.sim.base).hold(held), using(desk.source()) as source:
             await source.token("wx0")
 
     with pytest.raises(error, match=f"other processes have kept {held}'s token locked"):
@@ -656,7 +657,7 @@ def test_a_refused_ticket_is_read_again_once(run: Run, desk: PanelContext, tmp_p
     script = tmp_path / "ticket.sh"
     script.write_text('cd "$(dirname "$0")"; cat first; mv second first 2>/dev/null; exit 0\n')
     source = desk.source()
-    source._issuer._ticket = Credential("tokens.ticket", "command", f"sh {script}")
+    source._client._ticket = Credential("tokens.ticket", "command", f"sh {script}")
     assert run(desk.works(ask(run, source)))
     assert desk.sim.stats["component_token"] == 2
 
@@ -736,8 +737,8 @@ def test_a_platform_that_is_away_is_an_outage_and_no_merchants_trouble(run: Run,
         ("api_authorizer_token", 99999, ErrorScope.MERCHANT),
     ],
 )
-def test_whose_trouble_a_refusal_is(interface: str, code: int, expected: ErrorScope) -> None:
-    assert whose(interface, code) is expected
+def test_what_a_refusal_concerns(interface: str, code: int, expected: ErrorScope) -> None:
+    assert error_scope(interface, code) is expected
 
 
 # --- the settings ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from scripted import Server, always
 
@@ -15,8 +16,8 @@ from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceEr
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat.tokens import Token, open_source
-from tcb_ops.wechat.tokens.service import TIMEOUTS, ServiceTokens, what_it_says
-from tcb_ops.wechat.transport import Timeouts
+from tcb_ops.wechat.tokens.service import TIMEOUTS, ServiceTokens, read_service_response
+from tcb_ops.wechat.transport import HttpResponse, Timeouts
 
 if TYPE_CHECKING:
     from scripted import Connection, Run, Script
@@ -108,10 +109,13 @@ def test_an_appid_cannot_lead_to_another_address(run: Run) -> None:
 )
 def test_whose_trouble_an_answer_is(status: int, body: bytes, kind: type, says: str) -> None:
     if kind is Token:
-        assert isinstance(what_it_says(status, body, "wx1", "tokens.example", 0.0), Token)
+        assert isinstance(
+            read_service_response(HttpResponse(status, httpx.Headers(), body), "wx1", "tokens.example", 0.0),
+            Token,
+        )
         return
     with pytest.raises(TcbOpsError, match=says) as caught:
-        what_it_says(status, body, "wx1", "tokens.example", 0.0)
+        read_service_response(HttpResponse(status, httpx.Headers(), body), "wx1", "tokens.example", 0.0)
     assert type(caught.value) is kind
     assert "tokens.example" in caught.value.text.zh
     assert "SeCrEt" not in shown(caught.value)

@@ -12,7 +12,7 @@ import pytest
 
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.model import Secret
-from tcb_ops.wechat.tokens.store import IDENTITY, LOCKS, Store, StoredToken
+from tcb_ops.wechat.tokens.store import IDENTITY, LOCKS, StoredToken, TokenStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +41,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "conf" / "tcb-ops.tokens"
 
 
-def opened(folder: Path, component: str = "wxplatform", base: str = BASE) -> Store:
-    return Store(folder, component, base)
+def opened(folder: Path, component: str = "wxplatform", base: str = BASE) -> TokenStore:
+    return TokenStore(folder, component, base)
 
 
 def test_what_is_written_is_read_by_the_next(folder: Path) -> None:
@@ -254,7 +254,7 @@ def test_one_holds_an_appid_at_a_time_and_others_do_not_wait(run: Run, folder: P
     first, second = opened(folder), opened(folder)
     order: list[Any] = []
 
-    async def hold(store: Store, appid: str, name: str, go: asyncio.Event | None = None) -> None:
+    async def hold(store: TokenStore, appid: str, name: str, go: asyncio.Event | None = None) -> None:
         async with store.hold(appid):
             order.append(name)
             if go is not None:

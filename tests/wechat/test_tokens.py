@@ -22,7 +22,7 @@ from tcb_ops.wechat.tokens import command as module
 from tcb_ops.wechat.tokens.command import CommandTokens
 from tcb_ops.wechat.tokens.file import FileTokens
 from tcb_ops.wechat.tokens.service import ServiceTokens
-from tcb_ops.wechat.tokens.store import Store
+from tcb_ops.wechat.tokens.store import TokenStore
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:
@@ -485,6 +485,6 @@ def test_too_few_descriptors_are_everybodys_trouble_whatever_the_source(
 
         with pytest.raises(ResourceLimitError, match="Raise ulimit -n"):
             run(asked())
-    store = Store(tmp_path / "store", "wxplatform", "http://127.0.0.1:9")
+    store = TokenStore(tmp_path / "store", "wxplatform", "http://127.0.0.1:9")
     with no_more_files(), pytest.raises(ResourceLimitError):
         store.read("wx1")

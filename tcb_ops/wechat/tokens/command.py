@@ -1,16 +1,23 @@
-"""Running a program of the operator's own for what it prints."""
+"""`source = "command"`: a program of the operator's own for each token; and secrets that a setting names.
+
+Programs run without a shell, with a deadline, and are ended with all they have started. What they say on stderr may
+hold a secret and is not read.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO
@@ -19,37 +26,33 @@ from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted
-from tcb_ops.wechat.tokens.token import Token, read_token, token_fingerprint
+from tcb_ops.wechat.tokens.token import LONGEST_TOKEN, Token, read_token, token_fingerprint
 
 LARGEST_OUTPUT = 64 * 1024
 """Bytes: as much as a token server's answer may have."""
-
+COMMAND_SECONDS = 30
+PROGRAMS_AT_ONCE = 8
+MAKES_ROOM_AFTER = 2.0
+"""Seconds after which a program that still runs makes room for another merchant's: some may hang for all their time."""
 _CANNOT_BE_RUN = {126, 127}
 """A shell's exit codes for a program that is not executable, and one that is missing."""
+
+Running = set[subprocess.Popen[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class NoOutput:
     """What a program did instead of printing and ending with 0."""
 
-    did: Text
+    reason: Text
     """A verb phrase."""
     transient: bool = True
-    """It did not run to its end, so that it has said nothing of what it was asked for."""
+    """It did not run to its end, so that it has answered nothing of what it was asked for."""
 
 
-def output_of(
-    words: Sequence[str],
-    environment: Mapping[str, str],
-    seconds: float,
-    running: set[subprocess.Popen[bytes]],
-) -> bytes | NoOutput:
-    """What a program printed, or what it did instead. It stands in `running` for as long as it runs.
-
-    One that takes too long or prints without end is ended with all it has started. What it says on stderr may hold a
-    secret, and is not read.
-    """
-    end = time.monotonic() + seconds
+def run_program(words: Sequence[str], environment: Mapping[str, str], running: Running) -> bytes | NoOutput:
+    """Return what a program printed, or what it did instead. It stands in `running` for as long as it runs. Blocks."""
+    end = time.monotonic() + COMMAND_SECONDS
     try:
         program = subprocess.Popen(  # noqa: S603  the operator's own program, an argument list, no shell
             words,
@@ -66,18 +69,18 @@ def output_of(
         return NoOutput(Text(f"cannot be started ({why})", f"无法启动（{why}）"))
     running.add(program)
     try:
-        return _said(program, end, seconds)
+        return _output(program, end)
     finally:
         running.discard(program)
 
 
-def _said(program: subprocess.Popen[bytes], end: float, seconds: float) -> bytes | NoOutput:
+def _output(program: subprocess.Popen[bytes], end: float) -> bytes | NoOutput:
     printed: SimpleQueue[bytes] = SimpleQueue()
     assert program.stdout is not None  # noqa: S101  it was asked for
     # A thread, since a pipe cannot be waited for with a time everywhere, and a child may hold it open for ever.
     Thread(target=_read, args=(program.stdout, printed), daemon=True).start()
     try:
-        text = printed.get(timeout=seconds)
+        text = printed.get(timeout=COMMAND_SECONDS)
         too_much = len(text) > LARGEST_OUTPUT
         code = None if too_much else program.wait(max(0.0, end - time.monotonic()))
     except (Empty, subprocess.TimeoutExpired):
@@ -87,12 +90,14 @@ def _said(program: subprocess.Popen[bytes], end: float, seconds: float) -> bytes
         program.wait()
         if too_much:
             return NoOutput(Text("printed more than 64 KB", "输出超过 64 KB"), transient=False)
-        return NoOutput(Text(f"gave no answer in {seconds:g} s", f"在 {seconds:g} 秒内没有结果"))
+        return NoOutput(
+            Text(f"gave no answer in {COMMAND_SECONDS:g} s", f"在 {COMMAND_SECONDS:g} 秒内没有结果")
+        )
     if code < 0:
         return NoOutput(Text(f"was ended by signal {-code}", f"被信号 {-code} 终止"))
     if code:
-        did = Text(f"ended with exit code {code}", f"以退出码 {code} 结束")
-        return NoOutput(did, transient=code in _CANNOT_BE_RUN)
+        reason = Text(f"ended with exit code {code}", f"以退出码 {code} 结束")
+        return NoOutput(reason, transient=code in _CANNOT_BE_RUN)
     return text
 
 
@@ -113,12 +118,6 @@ def kill(program: subprocess.Popen[bytes]) -> None:
             program.kill()
 
 
-COMMAND_SECONDS = 30
-PROGRAMS_AT_ONCE = 8
-MAKES_ROOM_AFTER = 2.0
-"""Seconds after which a program that still runs makes room for another merchant's: some may hang for all their time."""
-
-
 class CommandTokens:
     """`source = "command"`: a program that prints JSON, like the credential processes of cloud command lines.
 
@@ -136,7 +135,7 @@ class CommandTokens:
                 )
             )
         self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: Running = set()
         self._room = asyncio.Semaphore(PROGRAMS_AT_ONCE)
         # So many run together where every one hangs.
         most = int(PROGRAMS_AT_ONCE * COMMAND_SECONDS / MAKES_ROOM_AFTER)
@@ -161,28 +160,114 @@ class CommandTokens:
             kill(program)
 
     def _run(self, appid: str, refused: Secret | None) -> Token:
-        program = self._command[0]
         environment = {**os.environ, "TCB_OPS_APPID": appid}
         if refused is not None:
             environment["TCB_OPS_REFUSED"] = token_fingerprint(refused)
         words = [word.replace("{appid}", appid) for word in self._command]
-        printed = output_of(words, environment, COMMAND_SECONDS, self._running)
-        if isinstance(printed, NoOutput):
-            raise _no_token(program, appid, printed)
-        # What it printed is never shown: it may be the token.
-        read = read_token(printed, time.time())
-        if isinstance(read, Token):
-            return read
-        did = Text(f"printed {read.en}", f"输出了{read.zh}")
-        raise _no_token(program, appid, NoOutput(did, transient=False))
+        printed = run_program(words, environment, self._running)
+        if not isinstance(printed, NoOutput):
+            # What it printed is never shown: it may be the token.
+            read = read_token(printed, time.time())
+            if isinstance(read, Token):
+                return read
+            printed = NoOutput(Text(f"printed {read.en}", f"输出了{read.zh}"), transient=False)
+        program, reason = self._command[0], printed.reason
+        raise TokenError.of(
+            appid,
+            lambda appid: Text(
+                f"the token program {program} {reason.en} for {appid}: run it by hand to see why.",
+                f"token 程序 {program} 对 {appid} {reason.zh}：请手动运行它查看原因。",
+            ),
+            transient=printed.transient,
+        )
 
 
-def _no_token(program: str, appid: str, none: NoOutput) -> TokenError:
-    return TokenError.of(
-        appid,
-        lambda appid: Text(
-            f"the token program {program} {none.did.en} for {appid}: run it by hand to see why.",
-            f"token 程序 {program} 对 {appid} {none.did.zh}：请手动运行它查看原因。",
-        ),
-        transient=none.transient,
-    )
+_KINDS = {
+    "env": Text("environment variable", "环境变量"),
+    "file": Text("file", "文件"),
+    "command": Text("program", "程序"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A secret of the platform's own, read each time it is needed: `env:NAME`, `file:PATH` or `command:PROGRAM …`."""
+
+    setting: str
+    """Such as `tokens.secret`, for messages."""
+    kind: str
+    where: str
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    _running: Running = field(default_factory=set, repr=False, compare=False)
+
+    @classmethod
+    def named(cls, setting: str, value: str) -> Credential:
+        """Read a setting's value. Raises SettingsError where it is empty, or its variable or file is not there."""
+        kind, _, where = value.partition(":")
+        where = where.strip()
+        if not where:
+            raise SettingsError(
+                Text(
+                    f"{setting} is missing: say where it is, as env:NAME, file:PATH or command:PROGRAM.",
+                    f"缺少 {setting}：请写明它在哪里，形如 env:变量名、file:路径 或 command:程序。",
+                )
+            )
+        found = cls(setting, kind, where)
+        if kind != "command":  # a program may be slow, and is run only when its answer is needed
+            found._read()
+        return found
+
+    async def read(self) -> Secret:
+        """Look it up, now. Raises SettingsError that names where it was looked for, never what was found."""
+        return await asyncio.to_thread(self._read)
+
+    def close(self) -> None:
+        """End a program that still runs."""
+        for program in tuple(self._running):
+            kill(program)
+
+    def _read(self) -> Secret:
+        match self.kind:
+            case "env":
+                text = self.environment.get(self.where, "")
+            case "file":
+                text = self._from_file(Path(self.where))
+            case _:
+                text = self._from_program()
+        text = text.strip()
+        if not text:
+            raise self._bad("is empty or not set", "为空或未设置")
+        if len(text) > LONGEST_TOKEN or not text.isascii() or not text.isprintable():
+            raise self._bad("holds what no secret or ticket holds", "的内容不是密钥或票据")
+        return Secret(text)
+
+    def _from_file(self, file: Path) -> str:
+        try:
+            with file.open("rb") as opened:
+                if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                    raise self._bad("is not a regular file", "不是普通文件")
+                return opened.read(LONGEST_TOKEN * 2).decode("utf-8-sig", "replace")
+        except OSError as error:
+            raise_if_exhausted(error)
+            why = error.strerror or "cannot be read"
+        raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）")
+
+    def _from_program(self) -> str:
+        try:
+            printed = run_program(shlex.split(self.where), os.environ, self._running)
+        except ValueError:
+            printed = NoOutput(Text("cannot be started (its quotes do not match)", "无法启动（引号不成对）"))
+        if isinstance(printed, bytes):
+            return printed.decode("utf-8", "replace")
+        raise self._bad(printed.reason.en, printed.reason.zh)
+
+    def _bad(self, en: str, zh: str) -> SettingsError:
+        # Of a program only its name: an argument may be what it should not be.
+        where = self.where.split()[0] if self.kind == "command" else self.where
+        kind = _KINDS[self.kind]
+        return SettingsError(
+            Text(
+                f"{self.setting}: the {kind.en} {where} {en}. Correct that first.",
+                f"{self.setting}：{kind.zh} {where} {zh}。请先修正。",
+            )
+        )

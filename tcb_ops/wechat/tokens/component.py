@@ -1,7 +1,7 @@
-"""`source = "component"`: tcb-ops refreshes the merchants' tokens by itself, as the only one that does.
+"""`source = "component"`: tcb-ops refreshes the merchants' tokens by itself, as the only program that does.
 
-One refresh at a time per appid, over tasks, threads and processes: a flight per appid here, the store's lock between
-processes, and under it a look at what is stored by now. The component's own token is kept and renewed in the same
+One refresh at a time per appid, over tasks, threads and processes: a task per appid here, the store's lock between
+processes, and under it a look at what is stored by now. The component's own token is stored and renewed in the same
 way. No lock covers two merchants, so none waits for another's refresh.
 """
 
@@ -10,22 +10,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from enum import StrEnum
+from typing import Any
 
-from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError
+from tcb_ops.errcodes import Decision, Scope, errcode
+from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
-from tcb_ops.wechat.tokens.component_client import ComponentClient
-from tcb_ops.wechat.tokens.credential import Credential
-from tcb_ops.wechat.tokens.store import Store, StoredToken
-from tcb_ops.wechat.tokens.token import Token
+from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
+from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
+from tcb_ops.wechat.responses import ApiError, InvalidResponse
+from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.tokens.store import StoredToken, TokenStore
+from tcb_ops.wechat.tokens.token import Token, TokenSource, finite, is_token
+from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 128
 """Refreshes on their way at once, each with a lock and a connection."""
+TIMEOUTS = Timeouts(connect=10, answer=20)
 RETRY_WAIT = 1.0
 ROTATION_WAIT = 2.0
+RENEW_FROM = 11 / 12
+"""Of a token's life, from when it is renewed: 1 h 50 min of its 7200 s (domain.md §4)."""
 LATER = 60.0
 """Seconds after which a renewal ahead of the end that failed is tried again."""
 MOST_REFUSED, REFUSED_WITHIN = 5, 300.0
@@ -33,6 +43,63 @@ MOST_REFUSED, REFUSED_WITHIN = 5, 300.0
 up the day's calls."""
 LET_FINISH = 5.0
 """Seconds that refreshes on their way have at the end, so that what they bring is stored."""
+LIST_KEPT = 60.0
+"""Seconds in which one answer of api_get_authorizer_list serves every merchant."""
+PAGES = 200
+"""Pages asked for at most: 100,000 authorizers are more than any platform has."""
+
+COMPONENT_TOKEN = "api_component_token"  # noqa: S105  an interface, not a password
+AUTHORIZER_TOKEN = "api_authorizer_token"  # noqa: S105  an interface, not a password
+LIST = "api_get_authorizer_list"
+_EVER = float("-inf")
+
+
+class ErrorScope(StrEnum):
+    """What a refusal of a token interface concerns, and so what follows."""
+
+    TICKET = "ticket"
+    """Read the ticket again, once."""
+    COMPONENT = "component"
+    """The component token: a new one, once."""
+    REFRESH_TOKEN = "refresh_token"  # noqa: S105  a word, not a token
+    """Look the merchant's refresh token up, once."""
+    NOBODY = "nobody"
+    """It passes: ask again, once."""
+    MERCHANT = "merchant"
+    EVERYBODY = "everybody"
+
+
+def error_scope(interface: str, code: int) -> ErrorScope:
+    """Return what an errcode of a token interface concerns.
+
+    The same code means different things there: 40001 is the merchant's token on an upload link, the component's token
+    on api_authorizer_token, and a wrong AppSecret on api_component_token (domain.md §3).
+
+    ====================  =========================================  =============
+    interface             errcode                                    concerns
+    ====================  =========================================  =============
+    any                   -1, -1000 (the catalogue: retry)           nobody
+    api_component_token   61005, 61006                               ticket
+    api_component_token   any other                                  everybody
+    the others            40001, 40014, 42001                        component
+    the others            61023, 42002                               refresh_token
+    the others            41002, 41004, 41018, 61014, 61024          everybody
+    the others            scope platform (61004, 61005, 61011 …)     everybody
+    the others            any other (61003, 61007, 50002, 42007 …)   merchant
+    ====================  =========================================  =============
+    """
+    known = errcode(code)
+    if known.decision is Decision.RETRY:
+        return ErrorScope.NOBODY
+    if interface == COMPONENT_TOKEN:
+        return ErrorScope.TICKET if code in {61005, 61006} else ErrorScope.EVERYBODY
+    if code in {40001, 40014, 42001}:
+        return ErrorScope.COMPONENT
+    if code in {61023, 42002}:
+        return ErrorScope.REFRESH_TOKEN
+    if code in {41002, 41004, 41018, 61014, 61024} or known.scope is Scope.PLATFORM:
+        return ErrorScope.EVERYBODY
+    return ErrorScope.MERCHANT
 
 
 class ComponentTokens:
@@ -54,7 +121,7 @@ class ComponentTokens:
         component_appid: str,
         secret: Credential,
         ticket: Credential,
-        store: Store,
+        store: TokenStore,
         api_base: str,
         *,
         clock: Callable[[], float] = time.time,
@@ -62,19 +129,12 @@ class ComponentTokens:
         rotation_wait: float = ROTATION_WAIT,
     ) -> None:
         self._component_appid, self._store, self._clock = component_appid, store, clock
-        self._issuer = ComponentClient(
-            component_appid,
-            secret,
-            ticket,
-            api_base,
-            self._component_access,
-            connections=AT_ONCE,
-            clock=clock,
-            retry_wait=retry_wait,
-            rotation_wait=rotation_wait,
+        limits = CallLimits(attempts=2, backoff=retry_wait, slow_wait=0, patience=0)
+        self._client = ComponentClient(
+            component_appid, secret, ticket, store, api_base, self, limits, rotation_wait, clock
         )
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._flights: dict[str, asyncio.Task[Token]] = {}
+        self._refreshes: dict[str, asyncio.Task[Token]] = {}
         self._refused: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MOST_REFUSED))
 
     @classmethod
@@ -100,11 +160,11 @@ class ComponentTokens:
             )
         secret = Credential.named("tokens.secret", settings.secret)
         ticket = Credential.named("tokens.ticket", settings.ticket)
-        store = Store(settings.store, settings.component_appid, api_base)
+        store = TokenStore(settings.store, settings.component_appid, api_base)
         return cls(settings.component_appid, secret, ticket, store, api_base)
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
-        """Give the stored token, or the one that a refresh brings: this call's, or one that is on its way.
+        """Return the stored token, or the one that a refresh brings: this call's, or one that is on its way.
 
         Raises TransportError where the platform cannot be reached: an outage, which its callers wait out.
         """
@@ -113,74 +173,66 @@ class ComponentTokens:
         except TokenError as error:
             if appid != self._component_appid:
                 raise
-            text = error.text
-        raise TokenSourceError(text)  # the component's own trouble is everybody's
+            # The component's own is everybody's.
+            raise TokenSourceError(error.text) from None
 
     async def _token(self, appid: str, refused: Secret | None) -> Token:
         while True:
-            kept = self._store.read(appid)
-            if kept is not None and kept.serves(refused, self._clock()):
-                return kept.token
-            flight = self._flights.get(appid)
-            mine = flight is None
-            if flight is None:
-                flight = self._flights[appid] = asyncio.create_task(self._fly(appid, refused))
-                flight.add_done_callback(lambda done: self._landed(appid, done))
+            stored = self._store.read(appid)
+            if stored is not None and stored.serves(refused, self._clock()):
+                return stored.token
+            refresh = self._refreshes.get(appid)
+            mine = refresh is None
+            if refresh is None:
+                refresh = self._refreshes[appid] = asyncio.create_task(self._refresh(appid, refused))
+                refresh.add_done_callback(lambda done: self._refreshed(appid, done))
             # Shielded: what a refresh brings is stored, whoever stops waiting for it.
-            token = await asyncio.shield(flight)
+            token = await asyncio.shield(refresh)
             if mine or token.value != refused:
                 return token
 
     async def aclose(self) -> None:
         """Let refreshes on their way end, for a moment, and close the connections."""
-        if self._flights:
-            _, left = await asyncio.wait(self._flights.values(), timeout=LET_FINISH)
-            for flight in left:
-                flight.cancel()
+        if self._refreshes:
+            _, left = await asyncio.wait(self._refreshes.values(), timeout=LET_FINISH)
+            for refresh in left:
+                refresh.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-        await self._issuer.aclose()
+        await self._client.aclose()
 
-    # --- one refresh at a time --------------------------------------------------------------------------------------
+    def _refreshed(self, appid: str, refresh: asyncio.Task[Token]) -> None:
+        self._refreshes.pop(appid, None)
+        if not refresh.cancelled():
+            refresh.exception()  # retrieved, even where nobody waits any more
 
-    def _landed(self, appid: str, flight: asyncio.Task[Token]) -> None:
-        self._flights.pop(appid, None)
-        if not flight.cancelled():
-            flight.exception()  # seen, even where nobody waits any more
-
-    async def _fly(self, appid: str, refused: Secret | None) -> Token:
+    async def _refresh(self, appid: str, refused: Secret | None) -> Token:
         if appid == self._component_appid:  # never behind merchants that wait for it
-            return await self._renewed(appid, refused)
+            return await self._refresh_locked(appid, refused)
         async with self._room:
-            return await self._renewed(appid, refused)
+            return await self._refresh_locked(appid, refused)
 
-    async def _renewed(self, appid: str, refused: Secret | None) -> Token:
-        async def keep(refresh: Secret) -> None:
-            await asyncio.to_thread(
-                self._store.write, appid, replace(kept or StoredToken(None, None), refresh=refresh)
-            )
-
+    async def _refresh_locked(self, appid: str, refused: Secret | None) -> Token:
         async with self._store.hold(appid):
-            kept, now = self._store.read(appid), self._clock()
-            if kept is not None and (kept.serves(refused, now) or not self._may_refresh(appid, refused, now)):
-                return kept.token
+            stored, now = self._store.read(appid), self._clock()
+            if stored is not None and (
+                stored.serves(refused, now) or not self._may_refresh(appid, refused, now)
+            ):
+                return stored.token
             try:
                 fresh = await (
-                    self._issuer.component_token()
+                    self._client.component_token()
                     if appid == self._component_appid
-                    else self._issuer.authorizer_token(appid, kept, keep, lambda: self._store.read(appid))
+                    else self._client.authorizer_token(appid, stored)
                 )
             except (TokenError, TokenSourceError, TransportError):
-                if kept is None or not kept.alive(refused, now):
+                if stored is None or not stored.alive(refused, now):
                     raise
-                return replace(kept.token, renew_at=min(now + LATER, kept.expires_at))
+                return replace(stored.token, renew_at=min(now + LATER, stored.expires_at))
             await asyncio.to_thread(self._store.write, appid, fresh)
             return fresh.token
 
-    async def _component_access(self, refused: Secret | None) -> Secret:
-        return (await self.token(self._component_appid, refused)).value
-
     def _may_refresh(self, appid: str, refused: Secret | None, now: float) -> bool:
-        """Whether one more refresh can help a token that is refused; counts those that are made for that."""
+        """Return whether one more refresh can help a token that is refused; count those that are made for that."""
         if refused is None:
             return True
         times = self._refused[appid]
@@ -188,3 +240,311 @@ class ComponentTokens:
             return False
         times.append(now)
         return True
+
+
+class _RefusedError(Exception):
+    """A token interface answered with an errcode."""
+
+    def __init__(self, interface: str, error: ApiError) -> None:
+        super().__init__()
+        self.interface, self.error = interface, error
+        self.scope = error_scope(interface, error.errcode)
+
+
+class _NoAnswerError(Exception):
+    """A token interface gave no answer that can be used."""
+
+    def __init__(self, interface: str, why: Text, *, transient: bool = True) -> None:
+        super().__init__()
+        self.interface, self.why, self.transient = interface, why, transient
+
+
+class _WithoutToken:
+    """The source for api_component_token, which is called without a token."""
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the protocol's
+        return Token(Secret(""))
+
+    async def aclose(self) -> None:
+        return
+
+
+class ComponentClient:
+    """Asks the platform for tokens, as the component.
+
+    Args:
+        component_appid: the third-party platform's appid.
+        secret, ticket: its AppSecret and component_verify_ticket.
+        store: where a process elsewhere may have written a newer refresh token.
+        api_base: the target.
+        tokens: gives the component token, another one than the refused.
+        limits, rotation_wait, clock: as ComponentTokens'.
+
+    """
+
+    def __init__(
+        self,
+        component_appid: str,
+        secret: Credential,
+        ticket: Credential,
+        store: TokenStore,
+        api_base: str,
+        tokens: TokenSource,
+        limits: CallLimits,
+        rotation_wait: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
+        self._store, self._base, self._tokens, self._clock = store, api_base, tokens, clock
+        self._limits, self._rotation_wait = limits, rotation_wait
+        self._transport: Transport | None = None
+        self._list: dict[str, Secret] = {}
+        self._list_until, self._list_asked_at = _EVER, _EVER
+        """Until when the list serves, by the clock; when it was asked for, by the loop's."""
+        self._list_short: Text | None = None
+        """Where the list held fewer than it said: that a merchant is not on it then means nothing."""
+        self._listing: asyncio.Task[None] | None = None
+
+    async def aclose(self) -> None:
+        """End a program that still runs, and close the connections."""
+        self._secret.close()
+        self._ticket.close()
+        if self._listing is not None:
+            self._listing.cancel()
+            await asyncio.gather(self._listing, return_exceptions=True)
+        if self._transport is not None:
+            await self._transport.aclose()
+            self._transport = None
+
+    async def component_token(self) -> StoredToken:
+        """Return a new component token; a ticket that is refused is read again, once. Raises TokenSourceError."""
+        try:
+            secret, ticket = await self._credentials()
+            try:
+                return await self._component_token(secret, ticket)
+            except _RefusedError as refused:
+                if refused.scope is not ErrorScope.TICKET:
+                    raise
+                newer = await self._credentials()  # one may have been pushed since
+                if newer[1] == ticket:
+                    raise
+                return await self._component_token(*newer)
+        except _RefusedError as refused:
+            raise _for_all(refused) from None
+        except _NoAnswerError as failure:
+            host = self._base.partition("://")[2].partition("/")[0]
+            raise TokenSourceError(
+                Text(
+                    f"{COMPONENT_TOKEN} at {host} gave no usable answer. {failure.why.en}",
+                    f"{host} 的 {COMPONENT_TOKEN} 没有给出可用的应答。{failure.why.zh}",
+                ),
+                transient=True,
+            ) from None
+
+    async def _component_token(self, secret: Secret, ticket: Secret) -> StoredToken:
+        body = {"component_appsecret": secret.reveal(), "component_verify_ticket": ticket.reveal()}
+        payload = await self._call(COMPONENT_TOKEN, body, (secret, ticket), _WithoutToken())
+        return self._read_token(COMPONENT_TOKEN, payload, "component_access_token", None)
+
+    async def _credentials(self) -> tuple[Secret, Secret]:
+        try:
+            return await self._secret.read(), await self._ticket.read()
+        except SettingsError as error:
+            raise TokenSourceError(error.text) from None
+
+    async def authorizer_token(self, appid: str, stored: StoredToken | None) -> StoredToken:
+        """Refresh a merchant's token; a refresh token that is missing or refused is looked up.
+
+        Raises TokenError for what is the merchant's, TokenSourceError for what concerns everybody.
+        """
+        try:
+            return await self._authorizer_token(appid, stored)
+        except _RefusedError as refused:
+            error = refused.error
+            raise TokenError.of(
+                appid,
+                lambda appid: Text(
+                    f"the token of {appid} cannot be refreshed: errcode {error.errcode} {error.errmsg}".rstrip()
+                    + ".",
+                    f"无法刷新 {appid} 的令牌：errcode {error.errcode} {error.errmsg}".rstrip() + "。",
+                ),
+                error.errcode,
+            ) from None
+        except _NoAnswerError as failure:
+            interface, why = failure.interface, failure.why
+            raise TokenError.of(
+                appid,
+                lambda appid: Text(
+                    f"the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why.en}",
+                    f"暂时无法刷新 {appid} 的令牌：{interface} 没有给出可用的应答。{why.zh}",
+                ),
+                transient=failure.transient,
+            ) from None
+
+    async def _authorizer_token(self, appid: str, stored: StoredToken | None) -> StoredToken:
+        """Try the refresh token that is known, after a refusal the newer one, and once more after a moment.
+
+        Another machine that refreshes the same merchant may just have rotated it; its list may show that a little later.
+        """
+        refresh = (stored.refresh if stored is not None else None) or await self._look_up(appid)
+        if refresh is None:
+            raise TokenError.of(
+                appid,
+                lambda appid: Text(
+                    f"{appid} needs a new authorization. {LIST} has no refresh token for it.",
+                    f"{appid} 需要重新授权：{LIST} 中没有它的 refresh_token。",
+                ),
+                61003,
+            )
+        tried: set[Secret] = set()
+        code, since = 0, _EVER  # first a list that is at hand, then one that was asked for after the refusal
+        for wait in (0.0, 0.0, self._rotation_wait):
+            if wait:
+                since = asyncio.get_running_loop().time()
+                await asyncio.sleep(wait)
+            if tried:
+                stored = self._store.read(appid)
+                refresh = stored.refresh if stored is not None else None
+                if refresh is None or refresh in tried:
+                    refresh = await self._look_up(appid, since)
+            if refresh is None or refresh in tried:
+                continue
+            tried.add(refresh)
+            try:
+                return await self._refresh(appid, refresh)
+            except _RefusedError as refused:
+                if refused.scope is not ErrorScope.REFRESH_TOKEN:
+                    raise
+                code = refused.error.errcode
+        raise TokenError.of(
+            appid,
+            lambda appid: Text(
+                f"{appid} needs a new authorization: its refresh token is refused and {LIST} has no other.",
+                f"{appid} 需要重新授权：它的 refresh_token 被拒绝，且 {LIST} 中没有可用的。",
+            ),
+            code,
+        )
+
+    async def _refresh(self, appid: str, refresh: Secret) -> StoredToken:
+        body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
+        payload = await self._call(AUTHORIZER_TOKEN, body, (refresh,))
+        rotated = payload.get("authorizer_refresh_token")
+        # Always what came back: whether it rotates, the platform's staff contradict (domain.md §4).
+        newest = Secret(rotated) if is_token(rotated) else refresh
+        try:
+            return self._read_token(AUTHORIZER_TOKEN, payload, "authorizer_access_token", newest)
+        except _NoAnswerError:
+            if newest != refresh:  # the old one has five minutes left
+                stored = self._store.read(appid) or StoredToken(None, None)
+                await asyncio.to_thread(self._store.write, appid, replace(stored, refresh=newest))
+            raise
+
+    async def _look_up(self, appid: str, since: float = _EVER) -> Secret | None:
+        """Return the refresh token that the platform's list has for a merchant; one list serves all, for a minute.
+
+        The list was asked for after `since`, by the loop's clock. A list that fails is the failure of all who wait for it:
+        300 merchants must not try one after the other.
+        """
+        while self._clock() >= self._list_until or self._list_asked_at < since:
+            if self._listing is None:
+                self._listing = asyncio.create_task(self._read_list())
+                self._listing.add_done_callback(self._listed)
+            await asyncio.shield(self._listing)
+        found = self._list.get(appid)
+        if found is None and self._list_short is not None:
+            raise _NoAnswerError(LIST, self._list_short, transient=False)
+        return found
+
+    def _listed(self, done: asyncio.Task[None]) -> None:
+        self._listing = None
+        if not done.cancelled():
+            done.exception()  # retrieved, even where nobody waits any more
+
+    async def _read_list(self) -> None:
+        found: dict[str, Secret] = {}
+        asked_at = asyncio.get_running_loop().time()
+        seen = total = 0
+        for _ in range(PAGES):
+            payload = await self._call(LIST, {"offset": seen, "count": AUTHORIZERS_PER_PAGE})
+            listed, count = payload.get("list"), payload.get("total_count")
+            if not isinstance(listed, list) or not isinstance(count, int):
+                raise _NoAnswerError(
+                    LIST, Text("It lacks list or total_count.", "其中缺少 list 或 total_count。")
+                )
+            for entry in listed:  # its refresh token may be absent or empty (domain.md §2.3)
+                if isinstance(entry, dict) and is_token(entry.get("refresh_token")):
+                    found[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
+            seen, total = seen + len(listed), count
+            if not listed or seen >= total:
+                break
+        self._list, self._list_until, self._list_asked_at = found, self._clock() + LIST_KEPT, asked_at
+        self._list_short = None
+        if seen < total:
+            self._list_short = Text(
+                f"It listed {seen:,} of {total:,} merchants.", f"它只列出 {total:,} 个商户中的 {seen:,} 个。"
+            )
+
+    async def _call(
+        self,
+        interface: str,
+        body: Mapping[str, Any],
+        secrets: tuple[Secret, ...] = (),
+        source: TokenSource | None = None,
+    ) -> dict[str, Any]:
+        """Call an interface with the component token, once more where that may help; return the answer's object.
+
+        Raises _RefusedError and _NoAnswerError, TokenSourceError for a refusal that concerns everybody, TransportError where no
+        connection is made at all.
+        """
+        if self._transport is None:
+            self._transport = Transport(connections=AT_ONCE, timeouts=TIMEOUTS)
+        client = PlatformClient(self._transport, self._base)
+        full = {"component_appid": self._component_appid, **body}
+
+        async def request(token: Secret) -> dict[str, Any] | ApiError | InvalidResponse:
+            access = None if interface == COMPONENT_TOKEN else token
+            return await client.call(f"cgi-bin/component/{interface}", full, access, secrets)
+
+        caller = Caller(source or self._tokens, self._limits)
+        found: dict[str, Any] | CallFailure = await caller.call(self._component_appid, request)
+        if not isinstance(found, CallFailure):
+            return found
+        answer = found.answer
+        if isinstance(answer, TransportError):
+            if answer.fault is TransportFault.UNREACHABLE:
+                raise answer
+            raise _NoAnswerError(interface, answer.text)
+        if isinstance(answer, InvalidResponse):
+            raise _NoAnswerError(interface, answer.why)
+        refused = _RefusedError(interface, answer)
+        if interface != COMPONENT_TOKEN and refused.scope in {ErrorScope.COMPONENT, ErrorScope.EVERYBODY}:
+            raise _for_all(refused)
+        raise refused
+
+    def _read_token(
+        self, interface: str, payload: Mapping[str, Any], name: str, refresh: Secret | None
+    ) -> StoredToken:
+        value, now = payload.get(name), self._clock()
+        life: float | None = None
+        with suppress(TypeError, ValueError, OverflowError):
+            life = finite(float(payload.get("expires_in", 7200)))
+        if not is_token(value) or life is None:
+            raise _NoAnswerError(
+                interface, Text(f"It lacks {name} or expires_in.", f"其中缺少 {name} 或 expires_in。")
+            )
+        return StoredToken(Secret(value), refresh, now + life * RENEW_FROM, now + life)
+
+
+def _for_all(refused: _RefusedError) -> TokenSourceError:
+    """Return the error for a refusal that stops every merchant."""
+    interface, error = refused.interface, refused.error
+    # From api_component_token 40001 means the AppSecret (component_access_token page, its errcode table).
+    wrong_secret = interface == COMPONENT_TOKEN and error.errcode == 40001
+    known = errcode(40125 if wrong_secret else error.errcode)
+    errmsg = f" ({error.errmsg})" if error.errmsg else ""
+    return TokenSourceError(
+        Text(
+            f"errcode {error.errcode}{errmsg} from {interface} stops every merchant. {known.meaning.en} {known.action.en}",
+            f"{interface} 返回 errcode {error.errcode}{errmsg}，影响所有商户。{known.meaning.zh}{known.action.zh}",
+        )
+    )

@@ -29,7 +29,7 @@ class FileTokens:
     """`source = "file"`: a CSV `appid,access_token[,expires_at]`, read again when it has changed.
 
     Whoever refreshes it may write it in place. So what is read again in mid-run may be half a file: its unfinished
-    last line is not trusted while it is young, and what is missing or broken is waited for before it is a trouble.
+    last line is not trusted while it is young, and what is missing or broken is waited for before it is reported.
     """
 
     def __init__(
@@ -43,33 +43,33 @@ class FileTokens:
         self._seen: tuple[int, int, int] | None = None
         """Of the file that `_tokens` is all of."""
         self._tokens: dict[str, Token] = {}
-        self._troubles: dict[str, Text] = {}
+        self._problems: dict[str, Text] = {}
+        """What is wrong with a merchant's line, by appid."""
         self._line = 0
         """The last line that was read."""
-        """What is wrong with a merchant's line, by appid."""
         self._read(trusted=True)
         self._read_at = float("-inf")
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the file is looked at each time
         """Look the appid up; a stat of the file costs less than a wrong token."""
-        trouble: Text | None = None
+        problem: Text | None = None
         for again in range(RE_READS + 1):
             if again:
                 await self._sleep(RE_READ_WAIT)
             try:
                 self._read(trusted=False, last=again == RE_READS)
             except SettingsError as error:
-                trouble, transient = error.text, True
+                problem, transient = error.text, True
                 continue
             found = self._tokens.get(appid)
             if found is not None:
                 return found
             transient = False
-            trouble = self._troubles.get(appid)
+            problem = self._problems.get(appid)
             if self._clock() - self._read_at >= SETTLED:
                 break
-        if trouble is not None:
-            raise TokenError(trouble, transient=transient)
+        if problem is not None:
+            raise TokenError(problem, transient=transient)
         raise TokenError.of(
             appid,
             lambda appid: Text(
@@ -113,7 +113,7 @@ class FileTokens:
         reader = csv.reader(text.splitlines(keepends=True), strict=True)
         self._line = 0
         try:
-            self._tokens, self._troubles = self._parse(reader)
+            self._tokens, self._problems = self._parse(reader)
         except csv.Error:
             line = self._line + 1  # the reader is at the file's end by now
             raise self._bad(
@@ -124,7 +124,7 @@ class FileTokens:
             self._seen = seen
 
     def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
-        """Read the lines; what is wrong with one is its merchant's trouble, and everybody's where none can be used."""
+        """Read the lines; a line that cannot be used is its merchant's problem; where none can be used, raise SettingsError."""
         header = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
@@ -132,7 +132,7 @@ class FileTokens:
             raise self._bad(f"line 1: no column {names}", f"第 1 行：缺少列 {names}")
         at = {name: place for place, name in enumerate(header)}
         tokens: dict[str, Token] = {}
-        troubles: dict[str, Text] = {}
+        problems: dict[str, Text] = {}
         self._line = reader.line_num
         for cells in reader:
             self._line = reader.line_num
@@ -143,17 +143,17 @@ class FileTokens:
             if not appid:
                 raise self._bad(f"line {line}: the appid is empty", f"第 {line} 行：appid 为空")
             read = _token_of(value["access_token"], value.get("expires_at", ""))
-            if appid in tokens or appid in troubles:
+            if appid in tokens or appid in problems:
                 read = Text("the appid stands there twice", "appid 重复出现")
             if isinstance(read, Token):
                 tokens[appid] = read
                 continue
             tokens.pop(appid, None)
             # Without the appid: in a line that has lost a cell it may be the token.
-            troubles[appid] = self._bad(f"line {line}: {read.en}", f"第 {line} 行：{read.zh}").text
-        if troubles and not tokens:
-            raise SettingsError(next(iter(troubles.values())))
-        return tokens, troubles
+            problems[appid] = self._bad(f"line {line}: {read.en}", f"第 {line} 行：{read.zh}").text
+        if problems and not tokens:
+            raise SettingsError(next(iter(problems.values())))
+        return tokens, problems
 
     def _bad(self, en: str, zh: str) -> SettingsError:
         return SettingsError(
@@ -165,7 +165,7 @@ class FileTokens:
 
 
 def _token_of(token: str, expires_at: str) -> Token | Text:
-    """What a line's cells say, or what is wrong with them."""
+    """Return the token that a line's cells hold, or what is wrong with them."""
     if not token:
         return Text("the access_token is empty", "access_token 为空")
     if len(token) > LONGEST_TOKEN:

@@ -80,21 +80,21 @@ class ServiceTokens:
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
         """Ask the server, once more where that may help."""
         async with self._room:
-            said = await self._ask(appid, refused)
-            if isinstance(said, TransportError) or _may_pass(said.status):
+            response = await self._ask(appid, refused)
+            if isinstance(response, TransportError) or _may_pass(response.status):
                 await asyncio.sleep(self._retry_wait)
-                said = await self._ask(appid, refused)
-        if not isinstance(said, TransportError):
-            return what_it_says(said.status, said.body, appid, self._host, self._clock())
-        if said.fault is TransportFault.UNREACHABLE:
+                response = await self._ask(appid, refused)
+        if not isinstance(response, TransportError):
+            return read_service_response(response, appid, self._host, self._clock())
+        why = response.text
+        if response.fault is TransportFault.UNREACHABLE:
             raise TokenSourceError(
                 Text(
-                    f"the token server {self._host} cannot be reached. {said.text.en}",
-                    f"无法连接令牌服务 {self._host}。{said.text.zh}",
+                    f"the token server {self._host} cannot be reached. {why.en}",
+                    f"无法连接令牌服务 {self._host}。{why.zh}",
                 ),
                 transient=True,
             )
-        why = said.text
         raise TokenError.of(
             appid,
             lambda appid: Text(
@@ -127,33 +127,34 @@ def _may_pass(status: int) -> bool:
     return status >= 500 or status in {408, 429}
 
 
-def what_it_says(status: int, body: bytes, appid: str, host: str, now: float) -> Token:
-    """The token that an answer holds, or whose trouble its lack is.
+def read_service_response(response: HttpResponse, appid: str, host: str, now: float) -> Token:
+    """Return the token that an answer of the token server holds.
 
     =======================================  =======================================
     answer                                   result
     =======================================  =======================================
     2xx, JSON with an access_token           the token
-    2xx, anything else, or more than 64 KB   TokenError: this merchant's
-    401, 403                                 TokenSourceError: everybody's
-    404                                      TokenError: the server does not know it
+    2xx, anything else, or more than 64 KB   TokenError
+    401, 403                                 TokenSourceError
+    404                                      TokenError
     3xx, which is not followed               TokenError
     5xx, 408, 429, on both tries             TokenError, transient
     any other status                         TokenError
     =======================================  =======================================
     """
+    status = response.status
     if status in {401, 403}:
         raise TokenSourceError(
             Text(
-                f"the token server {host} does not let us in (HTTP {status}): check the environment variable that "
+                f"the token server {host} rejected the credentials (HTTP {status}): check the environment variable that "
                 "tokens.auth_env names, and tokens.auth_header.",
                 f"令牌服务 {host} 拒绝访问（HTTP {status}）：请检查 tokens.auth_env 所指的环境变量和 tokens.auth_header。",
             )
         )
     if 200 <= status < 300:
         read = Text("more than 64 KB", "超过 64 KB 的内容")
-        if len(body) <= LARGEST_ANSWER:
-            found = read_token(body, now)
+        if len(response.body) <= LARGEST_ANSWER:
+            found = read_token(response.body, now)
             if isinstance(found, Token):
                 return found
             read = found

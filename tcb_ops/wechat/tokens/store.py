@@ -56,15 +56,15 @@ class StoredToken:
         return Token(self.access or Secret(""), self.expires_at, self.renew_at)
 
     def serves(self, refused: Secret | None, now: float) -> bool:
-        """Whether it is used as it is: it is not the refused one, nor due to be renewed."""
+        """Return whether it is used as it is: it is not the refused one, nor due to be renewed."""
         return self.alive(refused, now) and now < self.renew_at
 
     def alive(self, refused: Secret | None, now: float) -> bool:
-        """Whether it may still be used where no newer one can be had."""
+        """Return whether it may still be used where no newer one can be had."""
         return self.access is not None and self.access != refused and now < self.expires_at
 
 
-class Store:
+class TokenStore:
     """The tokens of one platform at one API base. Opened, or made where there is none.
 
     Raises SettingsError where it cannot be read, belongs to another platform or API base, or may be read by others.
@@ -79,22 +79,21 @@ class Store:
         except OSError as error:
             raise_if_exhausted(error)
             why = error.strerror or "cannot be read"
-        else:
-            return
-        raise self._bad(
-            f"cannot be used ({why}): it has to be readable and writable for yourself alone, on a disk with room",
-            f"无法使用（{why}）：请确保本人可读写，且磁盘有剩余空间",
-        )
+            raise self._bad(
+                f"cannot be used ({why}): it has to be readable and writable for yourself alone, on a disk with room",
+                f"无法使用（{why}）：请确保本人可读写，且磁盘有剩余空间",
+            ) from None
 
     def read(self, appid: str) -> StoredToken | None:
-        """What is kept for an appid; None where nothing is.
+        """Return what is stored for an appid; None where nothing is.
 
-        Raises TokenError for what is no record of ours or alone cannot be read, TokenSourceError for the store's trouble.
+        Raises TokenError for what is no record of ours or alone cannot be read, TokenSourceError where the whole store
+        cannot be used.
         """
         file = self._file(appid)
         try:
             with file.open("rb") as opened:
-                said = read_object(opened.read(LARGEST_FILE))
+                stored = _record(read_object(opened.read(LARGEST_FILE)), appid)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -102,39 +101,35 @@ class Store:
             why = error.strerror or "cannot be read"
             its_own = isinstance(error, PermissionError | IsADirectoryError)
             if not its_own or not os.access(self._folder, os.X_OK):
-                raise self._trouble(file, why) from None
-            ill = Text(f"cannot be read ({why})", f"无法读取（{why}）")
+                raise self._unusable(file, why) from None
+            reason = Text(f"cannot be read ({why})", f"无法读取（{why}）")
         else:
-            kept = _read_kept(said, appid)
-            if kept is not None:
-                return kept
-            ill = Text("is no record of a token", "不是令牌记录")
+            if stored is not None:
+                return stored
+            reason = Text("is no record of a token", "不是令牌记录")
         raise TokenError(
             Text(
-                f"{file} {ill.en}: delete it, and the refresh token is looked up anew.",
-                f"{file} {ill.zh}：请删除它，refresh_token 会重新查取。",
+                f"{file} {reason.en}: delete it, and the refresh token is looked up again.",
+                f"{file} {reason.zh}：请删除它，refresh_token 会重新查取。",
             )
         )
 
-    def write(self, appid: str, kept: StoredToken) -> None:
-        """Keep an appid's tokens; the caller holds its lock. Raises TokenSourceError when the disk does not take it."""
+    def write(self, appid: str, token: StoredToken) -> None:
+        """Store an appid's tokens; the caller holds its lock. Raises TokenSourceError when the disk does not take it."""
         record = {
             "schema": SCHEMA,
             "appid": appid,
-            "access_token": kept.access.reveal() if kept.access else "",
-            "expires_at": kept.expires_at,
-            "renew_at": kept.renew_at,
-            "refresh_token": kept.refresh.reveal() if kept.refresh else "",
+            "access_token": token.access.reveal() if token.access else "",
+            "expires_at": token.expires_at,
+            "renew_at": token.renew_at,
+            "refresh_token": token.refresh.reveal() if token.refresh else "",
         }
         file = self._file(appid)
         try:
-            _replace(file, json.dumps(record, indent=1).encode())
+            _replace(file, record)
         except OSError as error:
             raise_if_exhausted(error)
-            why = error.strerror or "cannot be written"
-        else:
-            return
-        raise self._trouble(file, why)
+            raise self._unusable(file, error.strerror or "cannot be written") from None
 
     @asynccontextmanager
     async def hold(self, appid: str) -> AsyncIterator[None]:
@@ -144,7 +139,8 @@ class Store:
         """
         self._file(appid)
         lock = FileLock(self._locks / f"{appid}.lock", timeout=0, mode=0o600, thread_local=False)
-        end = asyncio.get_running_loop().time() + LONGEST_HOLD
+        now = asyncio.get_running_loop().time
+        end = now() + LONGEST_HOLD
         while True:
             try:
                 lock.acquire()
@@ -154,8 +150,8 @@ class Store:
             except (OSError, NotImplementedError) as error:
                 raise_if_exhausted(error)
                 why = getattr(error, "strerror", None) or "cannot be locked"
-                raise self._trouble(self._locks, why) from None
-            if asyncio.get_running_loop().time() > end:
+                raise self._unusable(self._locks, why) from None
+            if now() > end:
                 raise TokenError.of(
                     appid,
                     lambda appid: Text(
@@ -177,47 +173,47 @@ class Store:
         if not self._folder.is_dir():
             raise self._bad("is not a folder", "不是文件夹")
         names = {entry.name for entry in os.scandir(self._folder)}
+        mark = self._folder / IDENTITY
         if IDENTITY not in names:
             # A making that was killed, or is going on beside us, has left no more than these.
-            if names - {LOCKS, f"{IDENTITY}.tmp"} and not (self._folder / IDENTITY).exists():
+            if names - {LOCKS, f"{IDENTITY}.tmp"} and not mark.exists():
                 raise self._bad(
                     "holds other things and is no token store: name another folder",
                     "中有其他内容，不是令牌库：请换一个文件夹",
                 )
             self._locks.mkdir(mode=0o700, exist_ok=True)
             with FileLock(self._locks / f"{IDENTITY}.lock", timeout=LONGEST_HOLD, mode=0o600):
-                if not (self._folder / IDENTITY).exists():
-                    _replace(self._folder / IDENTITY, json.dumps(identity, indent=1).encode())
-        self._check_alone()
-        self._check_ours(identity)
+                if not mark.exists():
+                    _replace(mark, identity)
+        if os.name == "posix":
+            for path in (self._folder, *self._folder.iterdir()):
+                self._check_private(path)
+        self._check_identity(identity)
         self._locks.mkdir(mode=0o700, exist_ok=True)
 
-    def _check_alone(self) -> None:
-        if os.name != "posix":
+    def _check_private(self, path: Path) -> None:
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:  # a temporary file that has got its name
             return
-        for path in (self._folder, *self._folder.iterdir()):
-            try:
-                mode = path.stat().st_mode
-            except FileNotFoundError:  # a temporary file that has got its name
-                continue
-            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would never end
-                raise self._bad(
-                    f"holds {path.name}, which is neither file nor folder: remove it",
-                    f"中的 {path.name} 既不是文件也不是文件夹：请删除它",
-                )
-            if mode & 0o077:
-                raise self._bad(
-                    f"may be read by others on this machine ({path.name}: {stat.filemode(mode)}): "
-                    f"chmod -R go-rwx {self._folder}",
-                    f"可被本机其他用户读取（{path.name}：{stat.filemode(mode)}）：请执行 chmod -R go-rwx {self._folder}",
-                )
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would never end
+            raise self._bad(
+                f"holds {path.name}, which is neither file nor folder: remove it",
+                f"中的 {path.name} 既不是文件也不是文件夹：请删除它",
+            )
+        if mode & 0o077:
+            raise self._bad(
+                f"may be read by others on this machine ({path.name}: {stat.filemode(mode)}): "
+                f"chmod -R go-rwx {self._folder}",
+                f"可被本机其他用户读取（{path.name}：{stat.filemode(mode)}）：请执行 chmod -R go-rwx {self._folder}",
+            )
 
-    def _check_ours(self, identity: dict[str, object]) -> None:
+    def _check_identity(self, identity: dict[str, object]) -> None:
         found = read_object((self._folder / IDENTITY).read_bytes()[:LARGEST_FILE])
         if not set(identity) <= set(found):
             raise self._bad(
                 f"cannot be read ({IDENTITY} is no JSON of ours): name another folder, or delete this one, and the "
-                "refresh tokens are looked up anew",
+                "refresh tokens are looked up again",
                 f"无法读取（{IDENTITY} 不是预期的 JSON）：请换一个文件夹，或删除它，refresh_token 会重新查取",
             )
         if found["schema"] != SCHEMA:
@@ -250,16 +246,16 @@ class Store:
             )
         )
 
-    def _trouble(self, path: Path, why: str) -> TokenSourceError:
+    def _unusable(self, path: Path, why: str) -> TokenSourceError:
         return TokenSourceError(
             Text(
-                f"token store: {path}: {why}. Without it no token is renewed safely: mend the disk or its permissions.",
+                f"token store: {path}: {why}. Without it no token is renewed safely: check the disk and its permissions.",
                 f"令牌库：{path}：{why}。没有它就无法安全地刷新令牌：请检查磁盘或权限。",
             )
         )
 
 
-def _replace(file: Path, content: bytes) -> None:
+def _replace(file: Path, record: dict[str, object]) -> None:
     """Put a file in place whole, for its owner alone, and on the disk when this returns.
 
     The temporary name is the same each time: writers of one file hold its lock, and what a kill left is overwritten.
@@ -267,7 +263,7 @@ def _replace(file: Path, content: bytes) -> None:
     fresh = file.with_name(f"{file.name}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
     with open(os.open(fresh, flags, 0o600), "wb") as out:  # noqa: PTH123  a descriptor, for the mode
-        out.write(content)
+        out.write(json.dumps(record, indent=1).encode())
         out.flush()
         os.fsync(out.fileno())
     fresh.replace(file)
@@ -279,12 +275,13 @@ def _replace(file: Path, content: bytes) -> None:
             os.close(folder)
 
 
-def _read_kept(said: dict[str, object], appid: str) -> StoredToken | None:
-    access, refresh = said.get("access_token"), said.get("refresh_token")
-    renew_at, expires_at = said.get("renew_at"), said.get("expires_at")
+def _record(found: dict[str, object], appid: str) -> StoredToken | None:
+    """Return the tokens that a file's JSON holds; None where it is no record of this appid's."""
+    access, refresh = found.get("access_token"), found.get("refresh_token")
+    renew_at, expires_at = found.get("renew_at"), found.get("expires_at")
     if (
-        said.get("schema") != SCHEMA
-        or said.get("appid") != appid
+        found.get("schema") != SCHEMA
+        or found.get("appid") != appid
         or not (access == "" or is_token(access))
         or not (refresh == "" or is_token(refresh))
         or not isinstance(renew_at, int | float)

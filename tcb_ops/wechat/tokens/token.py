@@ -1,4 +1,4 @@
-"""What every source of tokens gives and promises, and how an answer with a token is read."""
+"""What every source of tokens returns, and how an answer with a token is read."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ class Token:
 
 
 class TokenSource(Protocol):
-    """What the engine asks for tokens."""
+    """Gives access tokens by appid."""
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
-        """Give the appid's token, looked up anew when `refused` names the one that failed.
+        """Return the appid's token, looked up again when `refused` names the one that failed.
 
         The component token is the token of the component's own appid. Raises TokenError where this appid has none,
-        TokenSourceError where nobody has, TransportError where the platform itself was asked and is away.
+        TokenSourceError where no appid has one, TransportError where the platform itself was asked and is away.
         """
 
     async def aclose(self) -> None:
-        """Let go of threads, files and connections."""
+        """Close threads, files and connections."""
 
 
 def token_fingerprint(refused: Secret) -> str:
-    """How a source is told which token was refused: the first 12 hex digits of its SHA-256."""
+    """Return the first 12 hex digits of a token's SHA-256: how a source is told which one was refused."""
     return hashlib.sha256(refused.reveal().encode()).hexdigest()[:12]
 
 
 def read_token(answer: bytes, now: float) -> Token | Text:
     """Read `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds).
 
-    What cannot be used gives a noun phrase that says what it was, without a word of it: it may be the token.
+    For what cannot be used, return a noun phrase that names what it was and quotes nothing: it may be the token.
     """
-    said = read_object(answer)
-    value = said.get("access_token")
+    payload = read_object(answer)
+    value = payload.get("access_token")
     if isinstance(value, str) and len(value) > LONGEST_TOKEN:
         return Text(
             f"an access_token longer than {LONGEST_TOKEN} characters",
@@ -61,20 +61,20 @@ def read_token(answer: bytes, now: float) -> Token | Text:
     if not is_token(value):
         return Text("no JSON with an access_token", "不含 access_token 的内容")
     try:
-        return Token(Secret(value), _end(said, now))
+        return Token(Secret(value), _end(payload, now))
     except (ValueError, OverflowError):
         return Text("an expiry that is no time", "无效的到期时间")
 
 
 def is_token(value: object) -> TypeGuard[str]:
-    """Whether a value can stand in a query as a token: printable ASCII, not endless."""
+    """Return whether a value can stand in a query as a token: printable ASCII, not endless."""
     return (
         isinstance(value, str) and 0 < len(value) <= LONGEST_TOKEN and value.isascii() and value.isprintable()
     )
 
 
 def read_object(text: bytes) -> dict[str, Any]:
-    """The JSON object that a text is, or an empty one."""
+    """Return the JSON object that a text is, or an empty one."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):  # its text quotes what was read, so it goes no further
@@ -91,7 +91,7 @@ def _end(answer: Mapping[str, Any], now: float) -> float | None:
 
 
 def finite(moment: float) -> float:
-    """The moment itself. Raises ValueError for NaN and infinity."""
+    """Return the moment itself. Raises ValueError for NaN and infinity."""
     if not math.isfinite(moment):
         raise ValueError
     return moment
