@@ -1,8 +1,8 @@
 """The errcode catalogue: what each code means, what the operator does, what tcb-ops does by itself.
 
-Three tables beside this file hold it: errcodes.csv (the platform's errcodes), componentcodes.csv (those of them that
-read otherwise in an environment of the platform's own) and storecodes.csv (COS's error codes). Code, reports and the
-README read the same lines. A code that is in none is shown as it came and is not tried again, save a 5xx of the store.
+Four tables beside this file hold it: errcodes.csv (the platform's errcodes), componentcodes.csv (those of them that
+read otherwise in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row
+ended without one). Code, reports and the README read the same lines. A code that is in none is shown as it came and is not tried again, save a 5xx of the store.
 
 Where a code could be one merchant's trouble or everybody's, the table holds the narrower scope: too narrow
 costs three calls a merchant, too wide keeps the healthy merchants from ever being served. So 40164, 45035
@@ -92,6 +92,16 @@ class StoreCode:
     known: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class ReasonTexts:
+    """The texts of a reason without a code of its own, or of a pending row."""
+
+    label: Text
+    """A few words for narrow places."""
+    meaning: Text
+    action: Text
+
+
 _BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
     (Decision.GOOD, Scope.ROW): Text(en="goes on with the row", zh="继续处理该行"),
     (Decision.REFRESH, Scope.APPID): Text(
@@ -179,6 +189,19 @@ def all_store_codes() -> tuple[StoreCode, ...]:
         )
         for line in _lines("storecodes.csv")
     )
+
+
+@cache
+def all_reasons() -> dict[str, ReasonTexts]:
+    """The texts of each reason (`model.Reason`) and of `pending`."""
+    return {
+        line["reason"]: ReasonTexts(
+            label=Text(en=line["label_en"], zh=line["label_zh"]),
+            meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
+            action=Text(en=line["action_en"], zh=line["action_zh"]),
+        )
+        for line in _lines("reasons.csv")
+    }
 
 
 def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:

@@ -1,13 +1,14 @@
 """Why rows did not succeed and what to do: from an outcome and its codes to texts in both languages. Pure.
 
-The catalogue (errcodes.csv, storecodes.csv) has the texts of every code it knows; here are the others.
+The catalogue (errcodes.csv, storecodes.csv, reasons.csv) has the texts; here is which of them a row gets.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from tcb_ops import errcodes
 from tcb_ops.i18n import Lang, Text, plural
@@ -26,6 +27,12 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.PENDING: Text("pending", "待处理"),
 }
 """The outcomes as screens name them."""
+TITLES: dict[Kind, Text] = {
+    Kind.UPLOAD: Text("Upload report", "上传报告"),
+    Kind.LINKS: Text("Upload links report", "上传链接报告"),
+    Kind.AUDIT: Text("Audit report", "巡检报告"),
+}
+"""A report's title, by the run's kind."""
 
 _NOTHING = Text("", "")
 ERRMSG = 160
@@ -47,144 +54,6 @@ class Why:
     action: Text
     read_errmsg: bool = False
     """Whether the action sends the operator to what the platform itself said."""
-
-
-_PENDING = Why(
-    Outcome.PENDING,
-    Text("The run has not come to this row yet.", "任务尚未处理到该行。"),
-    Text("Run the same command again to resume the run.", "再次运行同一命令，即可从中断处继续。"),
-)
-
-_READ_ERRMSG = Text("Read errmsg in results.csv.", "请查看 results.csv 中的 errmsg。")
-
-_REASONS: dict[Reason, tuple[Text, Text, Text]] = {
-    Reason.BREAKER: (
-        Text("stopped", "已停止"),
-        Text("Not attempted: the rows before it had been stopped.", "未尝试：此前的行已被停止。"),
-        Text("Fix what stopped those rows, then run this one again.", "先解决那些行的问题，再重新运行该行。"),
-    ),
-    Reason.NO_TOKEN: (
-        Text("no token", "没有令牌"),
-        Text("The token source has no token for this merchant.", "令牌来源中没有该商户的令牌。"),
-        Text(
-            "Give the token source a token for this appid, then run the row again.",
-            "请在令牌来源中补上该 appid 的令牌，然后重新运行该行。",
-        ),
-    ),
-    Reason.MERCHANT_LEFT: (
-        Text("merchant left", "商户已离开"),
-        Text("The merchants file says that this merchant has left.", "商户表标明该商户已离开。"),
-        Text(
-            "Nothing to do. If the merchant is back, clear its status in the merchants file and run the row again.",
-            "无需处理。若该商户已重新授权，请清除商户表中的 status，再重新运行该行。",
-        ),
-    ),
-    Reason.REFUSED: (
-        Text("refused", "被拒绝"),
-        Text("The platform refused the row.", "平台拒绝了该行。"),
-        _READ_ERRMSG,
-    ),
-    Reason.COMPONENT: (
-        Text("component token", "平台令牌"),
-        Text(
-            "The platform refused the component token in an environment of its own.",
-            "平台在自有环境中拒绝了 component_access_token。",
-        ),
-        _READ_ERRMSG,
-    ),
-    Reason.DEAD_TOKEN: (
-        Text("dead token", "令牌失效"),
-        Text(
-            "The token source returns a dead token: the platform refused it, and the same one was given again.",
-            "令牌来源给出的是失效的令牌：平台拒绝了它，而再次取得的仍是同一个。",
-        ),
-        Text(
-            "Have the token source renew this merchant's token, then run the row again.",
-            "请让令牌来源刷新该商户的令牌，然后重新运行该行。",
-        ),
-    ),
-    Reason.STORE_REFUSED: (
-        Text("store refused", "存储拒绝"),
-        Text("The store refused the file.", "存储服务拒绝了该文件。"),
-        Text(
-            "Read the store's message in results.csv, and check any proxy or gateway on the way.",
-            "请查看 results.csv 中存储服务返回的信息，并检查途经的代理或网关。",
-        ),
-    ),
-    Reason.NO_ANSWER: (
-        Text("no answer", "没有应答"),
-        Text("No attempt got a usable answer.", "多次尝试均未收到可用的应答。"),
-        Text(
-            "Check the network and any proxy on the way, then run the row again: sending the same file twice does no harm.",
-            "请检查网络和途经的代理，然后重新运行该行；同一文件重复上传没有影响。",
-        ),
-    ),
-    Reason.BAD_LINK: (
-        Text("bad link", "链接不可信"),
-        Text("The upload link was not used: it cannot be trusted.", "没有使用该上传链接：链接不可信。"),
-        Text(
-            "Check --api-base and any proxy on the way. If the store's host is your own, name it in store_hosts.",
-            "请检查 --api-base 和途经的代理。若存储服务使用自有域名，请在 store_hosts 中写明。",
-        ),
-    ),
-    Reason.FILE_CHANGED: (
-        Text("file changed", "文件已变化"),
-        Text("The local file changed after the run was planned.", "任务计划之后，本地文件发生了变化。"),
-        Text(
-            "Make sure that nothing writes to the file, then run the row again in a new run.",
-            "请确认没有程序在写该文件，然后用新任务重新运行该行。",
-        ),
-    ),
-    Reason.FILE_UNREADABLE: (
-        Text("file unreadable", "文件不可读"),
-        Text("The local file could not be read.", "无法读取本地文件。"),
-        Text(
-            "Check that the file is there and may be read, then run the row again.",
-            "请确认文件存在且有读取权限，然后重新运行该行。",
-        ),
-    ),
-    Reason.NO_CONFIRMATION: (
-        Text("no confirmation", "未获确认"),
-        Text(
-            "The store confirmed the file on no attempt: it may not be there.",
-            "多次尝试均未得到存储服务的确认：文件可能没有存入。",
-        ),
-        Text(
-            "Look for a firewall, proxy or login page between this machine and the store, then run the row again: sending "
-            "the same file twice does no harm.",
-            "请检查本机与存储服务之间的防火墙、代理或登录页，然后重新运行该行；同一文件重复上传没有影响。",
-        ),
-    ),
-    Reason.ETAG_MISMATCH: (
-        Text("checksum mismatch", "内容不一致"),
-        Text(
-            "The stored object's checksum does not match the uploaded file.",
-            "存储中的内容与发送的内容不一致。",
-        ),
-        Text(
-            "Check any proxy on the way, then run the row again. If the bucket processes files on upload, set etag = "
-            '"warn" in the settings.',
-            '请检查途经的代理，然后重新运行该行。若存储桶会在上传时处理文件，请在设置中写 etag = "warn"。',
-        ),
-    ),
-    Reason.INVALID: (
-        Text("bad input", "输入有误"),
-        Text("Skipped as bad input.", "输入有误，已跳过。"),
-        Text("Correct the row in the list, then run it again.", "请改正清单中的该行，然后重新运行。"),
-    ),
-    Reason.UNVERIFIED: (
-        Text("unverified", "未核实"),
-        Text(
-            "Stored, but not confirmed: the store's ETag is not the MD5 of the bytes sent.",
-            "已存储，但未能核实：存储服务返回的 ETag 不是所发内容的 MD5。",
-        ),
-        Text(
-            "Nothing to do where the bucket encrypts with its own keys or processes files; otherwise look at the object.",
-            "若存储桶使用自有密钥加密或会处理文件，则无需处理；否则请查看该对象。",
-        ),
-    ),
-}
-"""A label for narrow places, the meaning and what to do, by reason."""
 
 
 def why(
@@ -215,9 +84,9 @@ def why(
     `message` and `http_status` are the store's; where one row is meant they sharpen the texts.
     """
     if outcome in GOOD or outcome is Outcome.PENDING:
-        return None if outcome in GOOD else _PENDING
+        return None if outcome in GOOD else _of_reason(Outcome.PENDING)
     if errcode and reason is Reason.DEAD_TOKEN:
-        return Why(str(errcode), *_REASONS[reason][1:])
+        return replace(_of_reason(reason), code=str(errcode))
     if errcode:
         known = errcodes.errcode(errcode)
         own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
@@ -225,7 +94,7 @@ def why(
         shown = f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode)
         return Why(shown, own.meaning, own.action, own.read_errmsg)
     if store_code == ETAG_MISMATCH:
-        return Why(store_code, *_REASONS[Reason.ETAG_MISMATCH][1:])
+        return replace(_of_reason(Reason.ETAG_MISMATCH), code=store_code)
     if store_code or (reason is Reason.STORE_REFUSED and http_status):
         # An unknown code is whatever the server wrote, and the catalogue quotes it.
         shown = redact(store_code)
@@ -237,7 +106,13 @@ def why(
             OUTCOMES[outcome],
             Text("Look at the row in results.csv.", "请查看 results.csv 中的该行。"),
         )
-    return Why(reason, *_REASONS[reason][1:], reason in {Reason.REFUSED, Reason.COMPONENT})
+    return _of_reason(reason)
+
+
+@cache
+def _of_reason(reason: str) -> Why:
+    known = errcodes.all_reasons()[reason]
+    return Why(reason, known.meaning, known.action, reason in {Reason.REFUSED, Reason.COMPONENT})
 
 
 def reason_text(end: RowEnd) -> Text:
@@ -263,7 +138,7 @@ def reason_text(end: RowEnd) -> Text:
     if found is None:
         if end.outcome is Outcome.UNCHANGED and detail:
             return Text(f"Unchanged since {detail}, not re-checked.", f"自 {detail} 以来未变化，未重新核对。")
-        return _NOTHING if end.reason is None else _REASONS[end.reason][1]
+        return _NOTHING if end.reason is None else errcodes.all_reasons()[end.reason].meaning
     said = Text(f" {detail}", detail) if detail else _NOTHING
     if found.code in {end.reason, end.outcome}:
         return Text(found.meaning.en + said.en, found.meaning.zh + said.zh)
@@ -290,7 +165,7 @@ def _breaker(end: RowEnd, found: Why) -> Text:
 def action_text(end: RowEnd) -> Text:
     """Say what the operator does about a row; empty where there is nothing to do."""
     if end.outcome in GOOD and end.reason is not None:
-        return _REASONS[end.reason][2]
+        return errcodes.all_reasons()[end.reason].action
     found = why(
         end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
     )
@@ -305,11 +180,8 @@ def catalogued(code: str) -> errcodes.Errcode | errcodes.StoreCode:
 
 def code_label(code: str) -> Text:
     """Return a few words for a code as errcodes.csv has it; empty where the code alone says it."""
-    if code == Outcome.PENDING:
-        return OUTCOMES[Outcome.PENDING]
-    if code in set(Reason) or code == ETAG_MISMATCH:
-        return _REASONS[Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else Reason(code)][0]
-    return catalogued(code).label
+    known = errcodes.all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
+    return known.label if known is not None else catalogued(code).label
 
 
 def own_words(group: Tally, cause: Why) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome
-from tcb_ops.reports.timeline import HEIGHT, OWN, PHASES, WIDTH, bottleneck, draw
+from tcb_ops.reports.formats.html import HEIGHT, OWN, PHASES, WIDTH, bottleneck, draw
 from tcb_ops.runs.progress import PHASES as MEASURED
 from tcb_ops.runs.records import Moment
 

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.i18n import Text, plural
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.diff import Change, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import OUTCOMES, code_label, reason_text, verdict
-from tcb_ops.reports.labels import Labels, shorten
+from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, reason_text, verdict
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
 from tcb_ops.reports.summary import RunSummary, shade
-from tcb_ops.reports.timeline import Drawing, bottleneck, draw
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import Moment, RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 
@@ -48,6 +49,33 @@ CHANGED = 15
 """Lines of a kind of change."""
 OPEN = 3
 """With so few merchants that have something wrong, their details are open."""
+_HOW_OFTEN = {
+    Per.ONCE: Text("once for all", "处理一次即可"),
+    Per.MERCHANT: Text("once per merchant", "每家商户处理一次"),
+    Per.ENV: Text("once per environment", "每个环境处理一次"),
+    Per.NOBODY: Text("nothing to do", "无需处理"),
+}
+
+WIDTH, HEIGHT = 600, 100
+"""Of the drawing, in its own units: it is stretched to the page."""
+SHORT = 5.0
+"""Seconds of a run under which its bottleneck does not matter."""
+PAUSE = 60.0
+"""Seconds without an ended row, under which they are not reported as a pause."""
+OWN = "own"
+
+PHASES: dict[str, Text] = {
+    "link": Text("requesting links", "请求上传链接"),
+    "store": Text("sending files to the store", "向存储发送文件"),
+    "limit": Text("held by --per-env or --rate", "受 --per-env 或 --rate 限制"),
+    "slow": Text(
+        "paused because the platform or the store asked to slow down", "按平台或存储的要求放慢而暂停"
+    ),
+    "backoff": Text("waiting to retry", "等待重试"),
+    "token": Text("waiting for tokens", "等待令牌"),
+    "outage": Text("waiting for a target that could not be reached", "等待无法连接的目标"),
+    OWN: Text("in tcb-ops itself: ledger and local files", "tcb-ops 自身：台账与本地文件"),
+}
 
 
 def page(
@@ -65,29 +93,28 @@ def page(
     `pdf`: whether a report.pdf will stand beside it. `changes` since an earlier run are a section of their own.
     """
     run, counts = summary.run, summary.counts
-    labels = Labels(settings)
+    local = Localizer(settings)
     merchants = summary.merchants
     bad = sum(one.bad > 0 for one in merchants)
     actions = next_actions(summary.codes)
     matrix = summary.matrix
     drawing = draw(reader.timeline(run))
-    environment = _environment(labels)
+    environment = _environment(local)
     environment.globals["namesakes"] = summary.namesakes
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
-        "heading": labels[str(Kind(run.kind))],
+        "heading": TITLES[Kind(run.kind)],
         "run": run,
         "simulated": is_simulated(run.target),
         "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),
         "state": _state(run, counts),
-        "as_of": labels.moment(now),
+        "now": now,
         "sums": [(OUTCOMES[outcome], rows, _css(outcome)) for outcome, rows in counts.items()],
         "total": summary.total,
         "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
         "resume": quoted(resume(settings, run, canary=counts.keys() <= GOOD | {Outcome.PENDING})),
-        "joined": labels.plural("joined", len(run.retries)),
-        "unverified": labels.plural("unverified", summary.unverified) if summary.unverified else "",
-        "actions": [(action, _whose(action, labels)) for action in actions[:CAUSES]],
+        "unverified": summary.unverified,
+        "actions": [(action, _whose(action, local)) for action in actions[:CAUSES]],
         "actions_left": len(actions[CAUSES:]),
         "rows_left": sum(action.group.rows for action in actions[CAUSES:]),
         "in_list": ", ".join(action.group.code for action in actions[:CAUSES] if action.in_list)
@@ -100,12 +127,12 @@ def page(
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "matrix": matrix,
-        "changes": _changes(changes, labels, settings),
+        "changes": _changes(changes, settings),
         "drawing": drawing,
-        "chart": _chart(drawing, labels),
+        "axis": _axis(drawing, local),
         "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
         "merchants": len(merchants),
-        "particulars": _particulars(run, labels, now, pdf=pdf),
+        "pdf": pdf,
         "settings": sorted((name, _shown(value)) for name, value in run.settings.items() if value != ""),
         "versions": versions,
     }
@@ -131,6 +158,29 @@ def _fitting(parts: Iterable[str], room: int) -> list[str]:
     return taken
 
 
+class Localizer:
+    """Texts and times in the report's language and time zone."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._lang, self._zone, self._timezone = settings.lang, settings.zone, settings.timezone
+
+    def t(self, en: str, zh: str) -> str:
+        """Return one of the template's own texts in the report's language."""
+        return Text(en, zh).of(self._lang)
+
+    def text(self, text: Text) -> str:
+        """Return a text in the report's language."""
+        return text.of(self._lang)
+
+    def moment(self, at: float) -> str:
+        """Format Unix seconds as a date and time, with the zone."""
+        return f"{datetime.fromtimestamp(at, self._zone).isoformat(sep=' ', timespec='seconds')} {self._timezone}"
+
+    def clock(self, at: float, form: str) -> str:
+        """Format Unix seconds as `strftime` does."""
+        return datetime.fromtimestamp(at, self._zone).strftime(form)
+
+
 @cache
 def _compiled_templates() -> BytecodeCache:
     """Keep what the templates compile to: compiling takes longer than all else about a small report."""
@@ -149,7 +199,7 @@ def _compiled_templates() -> BytecodeCache:
     return Memory()
 
 
-def _environment(labels: Labels) -> Any:
+def _environment(local: Localizer) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -163,12 +213,15 @@ def _environment(labels: Labels) -> Any:
     environment.filters |= {
         "number": "{:,}".format,
         "redact": redact,
-        "text": labels.text,
-        "short": shorten,
+        "text": local.text,
+        "moment": local.moment,
+        "clock": local.clock,
+        "rate": _rate,
+        "short": _shorten,
         "breaks": _breaks,
     }
     environment.globals |= {
-        "w": labels,
+        "t": local.t,
         "shade": shade,
         "outcomes": OUTCOMES,
         "reason_text": reason_text,
@@ -179,6 +232,17 @@ def _environment(labels: Labels) -> Any:
     return environment
 
 
+def _shorten(text: str, length: int) -> str:
+    """Cut a text to so many columns: its beginning, and its end, which tells paths apart."""
+    from rich.cells import cell_len
+
+    if len(text) * 2 <= length or cell_len(text) <= length:
+        return text
+    wide = 2 if cell_len(text[:length]) > length else 1
+    tail = length // 4 // wide
+    return f"{text[: length // wide - tail - 1]}…{text[-tail:]}"
+
+
 def _breaks(code: str) -> Any:
     """A code that may be parted between its words, as InvalidArgument between d and A."""
     from markupsafe import Markup
@@ -186,70 +250,129 @@ def _breaks(code: str) -> Any:
     return Markup("<wbr>").join(re.split("(?<=[a-z])(?=[A-Z])", code))
 
 
-def _whose(action: NextAction, labels: Labels) -> str:
+def _whose(action: NextAction, local: Localizer) -> str:
     """Say `3 merchants · once per merchant`."""
-    often = {Per.ONCE: "once", Per.MERCHANT: "per_merchant", Per.ENV: "per_env", Per.NOBODY: "per_nobody"}
     merchants, envs = len(action.group.merchants), len(action.group.envs)
-    many = [labels.plural("merchants", merchants)]
+    parts = [Text(plural(merchants, "merchant"), f"{merchants:,} 家商户")]
     if envs != merchants or action.per is Per.ENV:
-        many.append(labels.plural("envs", envs))
+        parts.append(Text(plural(envs, "environment"), f"{envs:,} 个环境"))
     if action.actions != 1 or (action.per is Per.ONCE and merchants > 1):
-        many.append(labels[often[action.per]])
-    return " · ".join(many)
+        parts.append(_HOW_OFTEN[action.per])
+    return " · ".join(map(local.text, parts))
 
 
-def _chart(drawing: Drawing | None, labels: Labels) -> dict[str, str]:
-    """Say what the drawing shows, for its axis and for those who do not see it."""
-    if drawing is None:
-        return {}
-    good, skipped, bad = drawing.sums
-    peak, mean = _rate(drawing.peak), _rate(drawing.mean)
-    days = labels.clock(drawing.began, "%Y-%m-%d") != labels.clock(drawing.ended, "%Y-%m-%d")
-    form = "%m-%d %H:%M" if days else "%H:%M:%S"
-    description = labels["chart"].format(
-        began=labels.moment(drawing.began),
-        ended=labels.moment(drawing.ended),
-        good=f"{good:,}",
-        bad=f"{bad:,}",
-        skipped=f"{skipped:,}",
-        mean=mean,
-        peak=peak,
-    )
-    quiet = ""
-    if drawing.quiet is not None:
-        begin, end = (labels.clock(at, form) for at in drawing.quiet)
-        quiet = labels["quiet"].format(begin=begin, end=end)
-    return {
-        "began": labels.clock(drawing.began, form),
-        "ended": labels.clock(drawing.ended, form),
-        "peak": labels["peak"].format(peak=peak),
-        "description": description,
-        "quiet": quiet,
-    }
-
-
-def _changes(changes: RunDiff | None, labels: Labels, settings: Settings) -> dict[str, Any] | None:
-    """What the page shows of a diff: its lines by kind of change, bounded."""
+def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | None:
+    """Return what the page shows of a diff: its lines by kind of change, bounded."""
     if changes is None:
         return None
     listed = {
         wanted: changes.of(wanted) for wanted in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED)
     }
     listed[Change.ONLY_IN_NEWER] = [line for line in changes.of(Change.ONLY_IN_NEWER) if line.after]
-    kinds = [
-        (change_title(change), sum(line.rows for line in lines), lines[:CHANGED])
-        for change, lines in listed.items()
-        if lines
-    ]
-    shown = sum(len(lines) for _, _, lines in kinds)
-    every = sum(map(len, listed.values()))
     newer = changes.newer
     return {
         "verdict": diff_verdict(changes),
-        "kinds": kinds,
-        "left": labels["changes_more"].format(count=f"{every - shown:,}") if every > shown else "",
-        "diff": quoted(command(settings, "diff", changes.older.id, newer.id, target=newer.target)),
+        "kinds": [
+            (change_title(change), sum(line.rows for line in lines), lines[:CHANGED])
+            for change, lines in listed.items()
+            if lines
+        ],
+        "left": sum(max(0, len(lines) - CHANGED) for lines in listed.values()),
+        "command": quoted(command(settings, "diff", changes.older.id, newer.id, target=newer.target)),
     }
+
+
+# --- the run over time ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Rows over time: a stack of good, not attempted and bad rows per moment, as SVG paths."""
+
+    good: str
+    skipped: str
+    bad: str
+    sums: tuple[int, int, int]
+    """Good, not attempted, bad."""
+    began: float
+    ended: float
+    """Unix seconds."""
+    peak: float
+    """Rows per second of the fullest moment."""
+    mean: float
+    quiet: tuple[float, float] | None
+    """The longest time in which nothing ended, where that is a fifth of the whole or more, and a minute."""
+
+
+def draw(moments: Sequence[Moment]) -> Drawing | None:
+    """Draw the moments. None where no row has ended."""
+    if not moments:
+        return None
+    stacks = [_stack(moment.outcomes) for moment in moments]
+    most = max(sum(stack) for stack in stacks)
+    wide, step = WIDTH / len(moments), HEIGHT / most
+    paths: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for number, stack in enumerate(stacks):
+        bottom = float(HEIGHT)
+        for path, rows in zip(paths, stack, strict=True):
+            if rows:
+                high = rows * step
+                path.append(
+                    f"M{number * wide + wide * 0.08:.2f} {bottom:.2f}h{wide * 0.84:.2f}v{-high:.2f}h{-wide * 0.84:.2f}z"
+                )
+                bottom -= high
+    good, skipped, bad = (sum(part) for part in zip(*stacks, strict=True))
+    span = moments[-1].until - moments[0].at
+    return Drawing(
+        good="".join(paths[0]),
+        skipped="".join(paths[1]),
+        bad="".join(paths[2]),
+        sums=(good, skipped, bad),
+        began=moments[0].at,
+        ended=moments[-1].until,
+        peak=most / (moments[0].until - moments[0].at),
+        mean=(good + skipped + bad) / span,
+        quiet=_quiet(moments),
+    )
+
+
+def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
+    """Say what most of a run's time went to; None for runs that were short, or not measured.
+
+    What no phase accounts for went to tcb-ops itself.
+    """
+    measured = sum(spent.values())
+    if not measured or seconds < SHORT:
+        return None
+    whole = max(seconds, measured)
+    phases = {**spent, OWN: whole - measured}
+    most = max(PHASES, key=lambda phase: phases.get(phase, 0.0))
+    share = f"{phases[most] / whole:.0%}"
+    return Text(
+        f"Where the time went: {share} {PHASES[most].en}.", f"时间花在哪里：{share} {PHASES[most].zh}。"
+    )
+
+
+def _stack(outcomes: Mapping[Outcome, int]) -> tuple[int, int, int]:
+    good = sum(rows for outcome, rows in outcomes.items() if outcome in GOOD)
+    skipped = outcomes.get(Outcome.NOT_ATTEMPTED, 0)
+    return good, skipped, sum(outcomes.values()) - good - skipped
+
+
+def _quiet(moments: Sequence[Moment]) -> tuple[float, float] | None:
+    longest, begin = (0, 0), 0
+    for number, moment in enumerate(moments):
+        if moment.outcomes:
+            begin = number + 1
+        elif number + 1 - begin > longest[1] - longest[0]:
+            longest = (begin, number + 1)
+    if (longest[1] - longest[0]) * 5 < len(moments) or longest[0] == longest[1]:
+        return None
+    since, until = moments[longest[0]].at, moments[longest[1] - 1].until
+    return (since, until) if until - since >= PAUSE else None
+
+
+# --- small parts ------------------------------------------------------------------------------------------------------
 
 
 def _state(run: RunRecord, counts: Mapping[Outcome, int]) -> str:
@@ -266,31 +389,10 @@ def _css(outcome: Outcome) -> str:
     return own.get(outcome, "bad")
 
 
-def _particulars(run: RunRecord, labels: Labels, now: float, *, pdf: bool) -> list[tuple[str, str]]:
-    finished = labels["unfinished"] if run.finished_at is None else labels.moment(run.finished_at)
-    size = labels["bytes"].format(count=f"{run.list_bytes:,}")
-    lines = [
-        (labels["run"], run.id),
-        (labels["parent"], run.parent),
-        (labels["retries"], ", ".join(run.retries)),
-        (labels["target"], run.target),
-        (labels["note"], run.note),
-        (labels["operator"], run.operator),
-        (labels["host"], run.host),
-        (labels["created"], labels.moment(run.created_at)),
-        (labels["finished"], finished),
-        (labels["exported"], labels.moment(now)),
-        (labels["seconds"], labels["seconds_are"].format(seconds=f"{run.seconds:,.1f}")),
-        (
-            labels["calls"],
-            labels["calls_are"].format(link=f"{run.link_calls:,}", upload=f"{run.upload_calls:,}"),
-        ),
-        (labels["list"], f"{run.list_name} ({size})"),
-        ("SHA-256", run.list_sha256),
-        (labels["root"], run.root),
-        (labels["pdf"], "" if pdf else labels["no_pdf"]),
-    ]
-    return [(name, value) for name, value in lines if value]
+def _axis(drawing: Drawing | None, local: Localizer) -> str:
+    """Return how times beside the drawing are written: with the date where the run went over midnight."""
+    days = {local.clock(at, "%Y-%m-%d") for at in (drawing.began, drawing.ended)} if drawing else set()
+    return "%m-%d %H:%M" if len(days) > 1 else "%H:%M:%S"
 
 
 def _rate(rows_a_second: float) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import GOOD, Kind, Outcome, is_simulated
-from tcb_ops.reports.explanations import OUTCOMES, verdict
+from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
 from tcb_ops.reports.next_actions import next_actions
 from tcb_ops.reports.secret_scan import masked
@@ -51,11 +51,6 @@ _SHEETS = {
     "errcodes": Text("errcodes", "错误码"),
     "bad": Text("not good", "未成功"),
     "rows": Text("all rows", "全部行"),
-}
-_TITLES = {
-    Kind.UPLOAD: Text("Upload report", "上传报告"),
-    Kind.LINKS: Text("Upload links report", "上传链接报告"),
-    Kind.AUDIT: Text("Audit report", "巡检报告"),
 }
 _CAUSE_HEADS = (
     Text("code", "错误码"),
@@ -312,7 +307,7 @@ class _Report:
 
 def _title(run: RunRecord) -> Text:
     mark = "SIMULATED 演练 · " if is_simulated(run.target) else ""
-    kind = _TITLES[Kind(run.kind)]
+    kind = TITLES[Kind(run.kind)]
     return Text(mark + kind.en, mark + kind.zh)
 
 
