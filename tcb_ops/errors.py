@@ -27,8 +27,10 @@ No message holds a token, a signature or a URL's query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
 
 from tcb_ops.i18n import Text
 from tcb_ops.model import Problem
@@ -46,6 +48,9 @@ class TcbOpsError(Exception):
     """The root. `problem` says what happened, `fix` what to do where it is a sentence of its own; `text` is both."""
 
     exit_code = 3
+    code: str = ""
+    """Of an error that stops a run: the reason that the ledger keeps (`runs.stop_errors.StopCode`), with its `params`."""
+    params: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, problem: Text, fix: Text | None = None) -> None:
         self.problem, self.fix = problem, fix

@@ -21,9 +21,6 @@ ALLOWED: dict[str, str] = {
     "tcb_ops.cli.confirm:_plan_table": "aligns columns by their heads",
     "tcb_ops.notebooks.source:open_notebook": "the first line of another library's error",
     "tcb_ops.panels.naming:here": "renames options in finished messages",
-    "tcb_ops.panels.run_summary:_cut_off": "recognises an interruption by its message",
-    "tcb_ops.runs.database:_look": "SQLite's own message: sqlite_errorcode is to take its place",
-    "tcb_ops.runs.stop_errors:with_next": "appends commands to a message line by line",
 }
 """Functions that search message text today (`module:function`), with what they do. Nothing may be added."""
 

@@ -310,7 +310,7 @@ def _head(run: Run, settings: Settings) -> Text:
     if record.parent:
         of = Text(f", a retry of {record.parent}", f"（{record.parent} 的重试）")
     if record.stopped is not None:
-        why = Text(f" ({record.stopped.en})", f"（{record.stopped.zh}）")
+        why = Text(f" ({record.stopped.text.en})", f"（{record.stopped.text.zh}）")
     return Text(
         f"Run {record.id}{of.en} · {record.kind} to {record.target} · {record.list_name}, {plural(record.rows, 'row')} · begun {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
         f"任务 {record.id}{of.zh} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why.zh}",

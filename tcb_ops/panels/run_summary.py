@@ -13,7 +13,7 @@ from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import counts_line, verdict
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.stop_errors import interrupted
+from tcb_ops.runs.stop_errors import StopCode
 
 KINDS = {
     Kind.LINKS: Text("links", "取链接"),
@@ -125,8 +125,8 @@ def _cut_off(run: Run, error: TcbOpsError | None) -> Text:
     if error is not None:
         return Text(f"{error.text.en}\n", f"{error.text.zh}\n")
     stopped = run.record.stopped
-    if stopped is not None and stopped.en == interrupted().text.en:
+    if stopped is not None and stopped.code is StopCode.INTERRUPTED:
         return Text("It was cancelled or interrupted.", "该任务曾被取消或中断。")
     if stopped is not None:
-        return Text(f"It was stopped: {stopped.en}\n", f"任务曾停止：{stopped.zh}\n")
+        return Text(f"It was stopped: {stopped.text.en}\n", f"任务曾停止：{stopped.text.zh}\n")
     return Text("It was cut off.", "该任务曾中断。")

@@ -147,7 +147,7 @@ class MergedRun:
         """Return None: what has changed since an earlier run is shown of single runs."""
         return None
 
-    def exports(self, run: RunRecord) -> set[str] | None:
+    def exports(self, run: RunRecord) -> set[str]:
         """Return the SHA-256 of the manifest.json of each report of the run."""
         return self._ledger.exports(run)
 

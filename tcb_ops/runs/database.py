@@ -9,7 +9,7 @@ import os
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError
+from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.runs.locks import lock_key
-from tcb_ops.runs.schema import ADDED_COLUMNS, SCHEMA, envs, holders, rows, runs, version
+from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders, rows, runs, version
 from tcb_ops.settings import shown_url
 
 MAKING_SECONDS = 30
@@ -77,7 +77,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
     except TcbOpsError:
         engine.dispose()
         raise
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         engine.dispose()
         raise_if_exhausted(error, unclear=True)
         why = reason(error)
@@ -114,7 +114,7 @@ def _url(where: str, name: str) -> sa.URL:
 
 
 def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
-    """Make the tables of a new ledger; refuse another schema, or another program's database, untouched."""
+    """Make the tables of a new ledger, upgrade an older one; refuse a newer one, or another program's database, untouched."""
     with engine.begin() as connection:
         there = set(sa.inspect(connection).get_table_names())
         if not there:
@@ -122,13 +122,14 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
-                _alone(connection)
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
             there = set(sa.inspect(connection).get_table_names())
         if not there:
             SCHEMA.create_all(connection)
             if engine.dialect.name == "postgresql":
                 holders.create(connection)
-            connection.execute(version.insert().values(version=version.info["current"]))
+            connection.execute(version.insert().values(version=VERSION))
+            connection.execute(alembic_version.insert().values(version_num=str(VERSION)))
             return
         if version.name not in there:
             raise not_a_ledger(name, "it is another program's database", "它是其他程序的数据库")
@@ -136,43 +137,41 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
     if gone := sorted({runs.name, envs.name, rows.name} - there):
         gone_names = ", ".join(gone)
         raise damaged(name, file, Text(f"it has no table {gone_names}", f"其中没有表 {gone_names}"))
-    if len(versions) != 1:
+    _check_version(engine, name, file, versions)
+
+
+def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Sequence[int]) -> None:
+    """Refuse a ledger of a newer schema version, upgrade one of an older."""
+    if len(versions) != 1 or versions[0] < 1:
         raise damaged(name, file, Text("its version is not one number", "它的版本号不是一个数字"))
     found = versions[0]
-    if found != version.info["current"]:
+    if found > VERSION:
         raise not_a_ledger(
             name,
-            f"its schema is version {found}, this tcb-ops knows {version.info['current']}: use the tcb-ops that made it",
-            f"它的结构版本是 {found}，本版 tcb-ops 只认识 {version.info['current']}：请使用生成它的 tcb-ops",
+            f"its schema is version {found}, this tcb-ops knows {VERSION}: use the tcb-ops that made it",
+            f"它的结构版本是 {found}，本版 tcb-ops 只认识 {VERSION}：请使用生成它的 tcb-ops",
         )
-    _add_columns(engine)
-    if engine.dialect.name == "postgresql" and holders.name not in there:  # an older ledger
-        with engine.begin() as connection:
-            _alone(connection)
-            holders.create(connection, checkfirst=True)
+    if found < VERSION:
+        from tcb_ops.runs.upgrade import upgrade
 
-
-def _alone(connection: sa.Connection) -> None:
-    """Be the only one that changes a PostgreSQL ledger's tables until the transaction ends."""
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
-
-
-def _add_columns(engine: sa.Engine) -> None:
-    """Add the columns that an older ledger lacks; another process may add them at the same time."""
-    for column in _missing_columns(engine):
-        kind = column.type.compile(engine.dialect)
         try:
-            with engine.begin() as connection:
-                connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}")
-        except SQLAlchemyError:
-            if column in _missing_columns(engine):
+            upgrade(engine, name, file)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise_if_exhausted(error, unclear=True)
+            if is_damage(error):
                 raise
+            raise _not_upgraded(name, reason(error)) from None
 
 
-def _missing_columns(engine: sa.Engine) -> list[sa.Column[str]]:
-    with engine.connect() as connection:
-        there = {column["name"] for column in sa.inspect(connection).get_columns("rows")}
-    return [column for column in ADDED_COLUMNS if column.name not in there]
+def _not_upgraded(name: str, why: str) -> LedgerError:
+    return LedgerError(
+        Text(
+            f"the ledger {name} cannot be upgraded to schema version {VERSION} ({why}); nothing was changed. Fix that, then "
+            "run the same command again: of a database, as a user who may change its tables.",
+            f"台账 {name} 无法升级到结构版本 {VERSION}（{why}），没有改动任何内容。请解决后再次运行同一命令；"
+            "如果台账是数据库，请使用有权更改表结构的用户。",
+        )
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -202,7 +201,7 @@ def _look(file: Path) -> None:
             }
     except sqlite3.Error as error:
         raise_if_exhausted(error, unclear=True)
-        if "not a database" in str(error):
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise not_a_ledger(str(file), "it is not an SQLite file", "它不是 SQLite 文件") from None
         if is_damage(error):
             raise damaged(str(file), file, Text(str(error), str(error))) from None
@@ -253,9 +252,10 @@ def _filesystem(folder: Path) -> str:
     return max(holding, key=lambda found: len(found[0]), default=("", ""))[1]
 
 
-def reason(error: SQLAlchemyError) -> str:
-    """What a database says of an error, on one line; its drivers write several."""
-    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+def reason(error: SQLAlchemyError | sqlite3.Error) -> str:
+    """Return a database's message about an error, on one line; its drivers write several."""
+    cause = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
+    return " ".join(str(cause or type(error).__name__).split())
 
 
 def not_a_ledger(name: str, en: str, zh: str) -> UsageError:

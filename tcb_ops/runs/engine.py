@@ -28,12 +28,12 @@ from tcb_ops.runs.records import Earlier, EnvRecord, Meter, RunRecord
 from tcb_ops.runs.scheduler import REFILL, Account, Lane, Scheduler, Task, lanes_of
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
-    away,
     canary_stop,
     interrupted,
     lock_lost,
     outage,
     token_outage,
+    unreachable,
 )
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.wechat.call_policy import NextStep, backoff_wait
@@ -419,7 +419,7 @@ class Engine:
                 await asyncio.sleep(max(0.0, min(wait, since + pace.patience - now)))
                 self._board.tokenless.add(account)
             case NextStep.STOP_RUN:
-                self._stop(token_outage(error.text, pace))
+                self._stop(token_outage(error.text, pace.patience))
             case _:
                 self._then.close(account.lanes, Reason.NO_TOKEN, error.text.of(self._means.lang))
 
@@ -459,12 +459,12 @@ class Engine:
         if begins or now - self._shown >= SHOW_EVERY:
             self._show(now)
         if self._outage.over(now, self._pace):
-            self._stop(outage(self._pace, self._last_outage))
+            self._stop(outage(self._pace.patience, self._last_outage))
 
     def _probe(self, now: float) -> None:
         """While the target is away: one held row at a time tries again."""
         if self._outage.over(now, self._pace):
-            self._stop(outage(self._pace, self._last_outage))
+            self._stop(outage(self._pace.patience, self._last_outage))
         elif now >= self._outage.probe_at and self._held and not self._tasks:
             self._begin(self._held.pop(0), now)
 
@@ -507,7 +507,7 @@ class Engine:
     def _holding_up(self, now: float) -> Text | None:
         """What to say besides the numbers, if something holds the run up."""
         if self._outage.since is not None:
-            return away(self._run.target, self._pace)
+            return unreachable(self._run.target, self._pace.patience)
         if self._source_trouble is not None:
             seconds = f"{self._pace.patience:g}"
             return Text(

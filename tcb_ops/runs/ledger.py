@@ -29,7 +29,8 @@ from tcb_ops.runs.records import (
     run_values,
     stopped_value,
 )
-from tcb_ops.runs.schema import envs, exports, rows, runs, spent
+from tcb_ops.runs.schema import envs, exports, rows, runs
+from tcb_ops.runs.stop_errors import StopReason
 
 BATCH = 5_000
 """Rows written at a time: enough to be quick, few enough to stay flat."""
@@ -73,7 +74,6 @@ class Ledger(LedgerReader):
         """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
         super().__init__(where)
         self._identity = self._identify()
-        self._has: set[str] = set()
 
     # --- planning -----------------------------------------------------------------------------------------------
 
@@ -122,8 +122,6 @@ class Ledger(LedgerReader):
         Rows that are not pending any more stay as they are; LedgerError says how many, after the commit of the others,
         or LedgerDamagedError that rows are lost.
         """
-        if meter.phases:
-            self._make(spent)
         with self._writing() as connection:
             done = 0
             if ends:
@@ -172,13 +170,13 @@ class Ledger(LedgerReader):
                 runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped="")
             )
 
-    def stop(self, run: RunRecord, why: Text) -> None:
-        """Note why a sitting ended before its run did; the run stays unfinished."""
+    def stop(self, run: RunRecord, reason: StopReason) -> None:
+        """Note why a session ended before its run did; the run stays unfinished."""
         with self._writing() as connection:
             connection.execute(
                 runs.update()
                 .where(runs.c.number == run.number, runs.c.finished_at.is_(None))
-                .values(stopped=stopped_value(why))
+                .values(stopped=stopped_value(reason))
             )
 
     def forget(self, run: RunRecord) -> None:
@@ -189,7 +187,6 @@ class Ledger(LedgerReader):
 
     def note_export(self, run: RunRecord, manifest_sha256: str) -> None:
         """Note the digest of a report's manifest.json, by which `verify` knows it."""
-        self._make(exports)
         with self._writing() as connection:
             its = (exports.c.run == run.number) & (exports.c.manifest_sha256 == manifest_sha256)
             if not connection.execute(sa.select(exports).where(its)).all():
@@ -214,17 +211,6 @@ class Ledger(LedgerReader):
                 upload_calls=runs.c.upload_calls + meter.upload_calls,
             )
         )
-
-    def _make(self, table: sa.Table) -> None:
-        """Make a table in a ledger that was made before it was thought of."""
-        if table.name in self._has:
-            return
-        try:
-            table.create(self._engine, checkfirst=True)
-        except SQLAlchemyError as error:
-            if not self._has_table(table):  # two processes made it at once
-                raise self._trouble(error) from None
-        self._has.add(table.name)
 
     def _identify(self) -> tuple[int, int] | None:
         """Which file the ledger is; None for a database elsewhere, or a file that is gone."""

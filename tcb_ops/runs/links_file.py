@@ -26,6 +26,7 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Outcome, RowEnd, Secret
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.locks import sync_folder
 from tcb_ops.runs.records import RunRecord
 
 LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
@@ -115,7 +116,7 @@ class LinksFile:
                 self._file.truncate()
                 self._file.write(head)
                 self._file.flush()
-                _sync_folder(self.part.parent)
+                sync_folder(self.part.parent)
             _cut_torn_line(self._file)
         except OSError as error:
             raise _trouble(self.part, error) from None
@@ -172,7 +173,7 @@ class LinksFile:
                 out.flush()
                 os.fsync(out.fileno())
             fresh.replace(self.dest)
-            _sync_folder(self.dest.parent)
+            sync_folder(self.dest.parent)
         except OSError as error:
             raise _trouble(self.dest, error) from None
         finally:  # it holds links
@@ -277,16 +278,6 @@ def _cut_torn_line(file: io.BufferedRandom) -> None:
             break
         end = begin
     file.seek(0, os.SEEK_END)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the disk keep a file's name; Windows does so itself."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _trouble(file: Path, error: OSError) -> StoppedError:

@@ -12,8 +12,9 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +42,17 @@ class Lockable(Protocol):
 
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
         """Return a lock in the database; None for a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteFile:
+    """An SQLite ledger that is not open yet."""
+
+    name: str
+    file: Path
+
+    def advisory_lock(self, _name: str) -> None:
+        """A file has none."""
 
 
 def operator_name() -> str:
@@ -72,7 +84,7 @@ def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
         if (lock := ledger.advisory_lock("planning")) is not None:
             stack.callback(lock.release)
             end = time.monotonic() + PLANNING_SECONDS
-            while not lock.acquire(_me()):
+            while not lock.acquire(me()):
                 if time.monotonic() > end:
                     raise _still_planning(ledger)
                 time.sleep(POLL_SECONDS)
@@ -100,7 +112,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         if (lock := ledger.advisory_lock(run_id)) is not None:
             stack.callback(lock.release)
-            while not lock.acquire(_me()):
+            while not lock.acquire(me()):
                 if who := lock.holder():  # nobody: it was let go of in between
                     raise _held(run_id, who)
             yield lock.confirm
@@ -112,10 +124,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
         try:
             file.acquire(timeout=0)
         except Timeout:
-            who = "?"
-            with suppress(OSError):
-                who = holder.read_text(encoding="utf-8").strip()
-            raise _held(run_id, who) from None
+            raise _held(run_id, _holder(holder)) from None
         except OSError as error:
             raise _unwritable(folder, error) from None
         # Its empty file stays: unlinked, it would let two processes lock two files of one name.
@@ -123,7 +132,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
         with suppress(OSError):  # a full disk: it only names the holder
             holder.unlink(missing_ok=True)
             with holder.open("x", encoding="utf-8") as out:  # a new file: links are never followed
-                out.write(f"{_me()}\n")
+                out.write(f"{me()}\n")
         stack.callback(_remove, holder)
         yield _confirmed
 
@@ -132,11 +141,11 @@ def working(ledger: Lockable, run_id: str) -> str:
     """Who else works on a run at this moment, as far as it can be known here; empty for nobody."""
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
-        return "" if who == _me() else who
+        return "" if who == me() else who
     try:
         folder = _place(ledger)
         who = (folder / f"{run_id}.holder").read_text(encoding="utf-8").strip()
-        if who == _me():
+        if who == me():
             return ""
         # While nobody plans, or whoever begins to work on it would be told that the dead one does.
         with planning(ledger), FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
@@ -147,11 +156,34 @@ def working(ledger: Lockable, run_id: str) -> str:
         return ""
 
 
+def held_runs(ledger: Lockable) -> Iterator[tuple[str, str]]:
+    """Find the runs of an SQLite ledger that a process works on, and which one; asked while planning."""
+    for lock in sorted(_folder(ledger).glob("*.lock")):
+        if lock.name == "planning.lock":
+            continue
+        try:
+            with FileLock(lock).acquire(timeout=0):
+                pass
+        except Timeout:
+            yield lock.stem, _holder(lock.with_suffix(".holder"))
+        except OSError as error:
+            raise _unwritable(lock.parent, error) from None
+
+
+def _holder(file: Path) -> str:
+    """Who wrote the file that names a lock's holder; `?` where that is not known."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "?"
+
+
 def _confirmed() -> None:
     """A file's lock lasts as long as its process."""
 
 
-def _me() -> str:
+def me() -> str:
+    """Name this process and who runs it."""
     return f"{operator_name()}@{host_name()}, process {os.getpid()}"
 
 
@@ -224,6 +256,16 @@ def _folder(ledger: Lockable) -> Path:
     return folder
 
 
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names of a folder's files; Windows does so itself."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 # --- PostgreSQL ----------------------------------------------------------------------------------------------
 
 _SESSION = {
@@ -237,11 +279,13 @@ _SESSION = {
 _KNOWN = sa.text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
 _TRY = sa.text("SELECT pg_try_advisory_lock(:key)")
 _UNLOCK = sa.text("SELECT pg_advisory_unlock(:key)")
-_GRANTED = """
+_KEY = "(l.classid::bigint << 32 | l.objid::bigint)"
+_ANY = """
     FROM pg_locks l JOIN pg_database d ON d.oid = l.database
     WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-      AND (l.classid::bigint << 32 | l.objid::bigint) = :key
 """
+_GRANTED = f"{_ANY} AND {_KEY} = :key"
+_ALL_HELD = sa.text(f"SELECT {_KEY} AS key, l.pid {_ANY} AND l.pid <> pg_backend_pid()")
 _OURS = sa.text(f"SELECT count(*) {_GRANTED} AND l.pid = pg_backend_pid()")
 _HOLDER = sa.text(f"SELECT l.pid {_GRANTED}")
 _LIVING = sa.text("SELECT pid FROM pg_stat_activity").columns(sa.column("pid", sa.Integer))
@@ -249,9 +293,26 @@ _LIVING = sa.text("SELECT pid FROM pg_stat_activity").columns(sa.column("pid", s
 
 def lock_key(connection: sa.Connection, name: str) -> int:
     """Return the key of a lock, the same for everybody who uses the ledger in this database and schema."""
-    schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
+    return _key_in(str(connection.exec_driver_sql("SELECT current_schema()").scalar()), name)
+
+
+def _key_in(schema: str, name: str) -> int:
     digest = hashlib.sha256(f"tcb-ops\0{schema}\0{name}".encode()).digest()
     return int.from_bytes(digest[:8], signed=True)
+
+
+def held_advisory_lock(connection: sa.Connection, names: Iterable[str]) -> tuple[str, str] | None:
+    """Find one of these locks that a process holds, and which process (`?` where that is not known)."""
+    schema = str(connection.exec_driver_sql("SELECT current_schema()").scalar())
+    held = {lock.key: lock.pid for lock in connection.execute(_ALL_HELD)}
+    for name in names:
+        if (pid := held.get(_key_in(schema, name))) is not None:
+            who = "?"
+            if sa.inspect(connection).has_table(holders.name):
+                found = sa.select(holders.c.who).where(holders.c.pid == pid)
+                who = str(connection.execute(found).scalar() or "?")
+            return name, who
+    return None
 
 
 class AdvisoryLock:

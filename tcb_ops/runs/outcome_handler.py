@@ -15,7 +15,7 @@ from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord, RunRecord
 from tcb_ops.runs.scheduler import Account, Lane, Scheduler, Task
-from tcb_ops.runs.stop_errors import platform_stop
+from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
 from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
 from tcb_ops.wechat.tokens import Token
@@ -55,7 +55,7 @@ class OutcomeHandler:
         )
         match step:
             case NextStep.STOP_RUN:
-                self._stop(platform_stop(setback.end))
+                self._stop(refused_platform(setback.end.errcode or 0, setback.end.errmsg))
             case NextStep.REFRESH:
                 tries.refreshed = True
                 self.refused_token(job, setback.end)

@@ -49,7 +49,7 @@ from tcb_ops.runs.records import (
     read_run,
     valid_time,
 )
-from tcb_ops.runs.schema import STORED, envs, exports, rows, runs, spent
+from tcb_ops.runs.schema import STORED, envs, exports, rows, runs
 
 BATCH = 5_000
 """Rows read at a time: enough to be quick, few enough to stay flat."""
@@ -111,7 +111,7 @@ class RunReader(Protocol):
     def previous(self, run: RunRecord) -> RunRecord | None:
         """Find the finished run that this one can be compared with."""
 
-    def exports(self, run: RunRecord) -> set[str] | None:
+    def exports(self, run: RunRecord) -> set[str]:
         """Return the SHA-256 of the manifest.json of each report of the run."""
 
     def worked_on_by(self, run: RunRecord) -> str:
@@ -464,17 +464,13 @@ class LedgerReader:
             found = self._read(ends_by_moment(run, began, width, self._engine.dialect.name))
             return moments(began, width, buckets, found)
 
-    def exports(self, run: RunRecord) -> set[str] | None:
-        """SHA-256 of the manifest.json of each report written of a run; None where the ledger keeps none yet."""
-        if not self._has_table(exports):
-            return None
+    def exports(self, run: RunRecord) -> set[str]:
+        """SHA-256 of the manifest.json of each report written of a run."""
         of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
         return {digest for (digest,) in self._read(of_run)}
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
         """Seconds of the run by what it waited for (metering.py), over all sittings; empty where nothing was measured."""
-        if not self._has_table(spent):
-            return {}
         return {phase: float(seconds) for phase, seconds in self._read(phases_of(run))}
 
     @contextmanager
@@ -547,12 +543,6 @@ class LedgerReader:
         return self._stream(errcodes_by_quarter(target, since, self._engine.dialect.name))
 
     # --- the database -------------------------------------------------------------------------------------------
-
-    def _has_table(self, table: sa.Table) -> bool:
-        try:
-            return sa.inspect(self._engine).has_table(table.name)
-        except SQLAlchemyError as error:
-            raise self._trouble(error) from None
 
     def _read(self, query: sa.Executable) -> Sequence[Any]:
         with self._reading():

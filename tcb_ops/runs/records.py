@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang
 from tcb_ops.lists.content_types import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.schema import envs, rows, runs
+from tcb_ops.runs.stop_errors import StopCode, StopReason
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -51,8 +52,8 @@ class RunRecord(NewRun):
     link_calls: int = 0
     upload_calls: int = 0
     finished_at: float | None = None
-    stopped: Text | None = None
-    """Why the last sitting ended early; None when it did not."""
+    stopped: StopReason | None = None
+    """Why the last session ended early; None when it did not."""
     report: str = ""
     """Where its links.csv or its newest report folder stands."""
     retries: tuple[str, ...] = ()
@@ -310,19 +311,19 @@ def read_run(record: Any) -> RunRecord:
     )
 
 
-def stopped_value(why: Text) -> str:
-    """Why a sitting ended early, as a run's record: in both languages, since who reads it is not who ran it."""
-    return json.dumps({"en": why.en, "zh": why.zh}, ensure_ascii=False)
+def stopped_value(reason: StopReason) -> str:
+    """Return the record of why a run stopped."""
+    return json.dumps({"code": reason.code, "params": dict(reason.params)}, ensure_ascii=False)
 
 
-def _read_stopped(said: str) -> Text | None:
-    """The same from a record; older ledgers hold the English sentence alone."""
-    if not said:
+def _read_stopped(value: str) -> StopReason | None:
+    """Read it back. Raises KeyError, TypeError or ValueError for a damaged one."""
+    if not value:
         return None
-    try:
-        return Text(**json.loads(said))
-    except (ValueError, TypeError):
-        return Text(said, said)
+    read = json.loads(value)
+    reason = StopReason(StopCode(read["code"]), read["params"])
+    _ = reason.text  # all its parameters are there
+    return reason
 
 
 def run_values(new: NewRun) -> dict[str, Any]:

@@ -6,8 +6,19 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True), info={"current": 1})
-"""One row: the version of this schema. A ledger of another version is refused untouched."""
+VERSION = 2
+"""The version of this schema: the newest in migrations/versions/. An older ledger is upgraded, a newer one refused."""
+
+version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
+"""One row: the ledger's version. Read at each start, also by programs that do not know Alembic."""
+
+alembic_version = sa.Table(
+    "alembic_version",
+    SCHEMA,
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""The same version as Alembic keeps it."""
 
 
 def _text(name: str) -> sa.Column[str]:
@@ -86,9 +97,6 @@ rows = sa.Table(
     sqlite_with_rowid=False,
 )
 
-ADDED_COLUMNS = (rows.c.content_type, rows.c.cache_control)
-"""Columns that ledgers of version 1 made before they were thought of get when they are opened. They are nullable."""
-
 spent = sa.Table(
     "spent",
     SCHEMA,
@@ -97,7 +105,7 @@ spent = sa.Table(
     sa.Column("seconds", sa.Double, nullable=False, default=0.0),
     sqlite_with_rowid=False,
 )
-"""Where a run's time went. Ledgers of version 1 made before it was thought of get it with the next run."""
+"""Where a run's time went."""
 
 exports = sa.Table(
     "exports",
@@ -106,10 +114,7 @@ exports = sa.Table(
     sa.Column("manifest_sha256", sa.Text, primary_key=True),
     sqlite_with_rowid=False,
 )
-"""The manifest.json of every report that was written of a run: `verify` knows the true ones by it.
-
-Ledgers of version 1 made before it was thought of get it with the next report.
-"""
+"""The manifest.json of every report that was written of a run: `verify` knows the true ones by it."""
 
 holders = sa.Table(
     "holders",
@@ -140,4 +145,4 @@ errcodes = sa.Index(
     sqlite_where=CARRIES_ERRCODE,
     postgresql_where=CARRIES_ERRCODE,
 )
-"""Holds all that the history asks for; a ledger that was made without it is only slower."""
+"""Holds all that the history asks for."""

@@ -9,18 +9,19 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
-from tcb_ops.errors import InterruptedRunError, LedgerError, TcbOpsError
-from tcb_ops.i18n import Lang
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Kind, Outcome, target_label
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.loop import hand_over
+from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.stop_errors import interrupted, with_next
+from tcb_ops.runs.stop_errors import interrupted, stop_reason
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.tokens import TokenSource
@@ -148,8 +149,8 @@ class RunSession:
         if isinstance(error, InterruptedRunError):
             error.exit_code = self._exit_code
         with suppress(LedgerError):
-            self._ledger.stop(self._run, error.text)
-        return with_next(error, self._run, self._settings)
+            self._ledger.stop(self._run, stop_reason(error))
+        return _with_next(error, self._run, self._settings)
 
     async def _interrupt(self) -> None:
         if self._engine is not None:
@@ -198,3 +199,32 @@ class RunSession:
         """On going on: linked rows whose link is missing from the part file, or has run out, are pending again."""
         linked = (r.row.line for r in self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED})))
         self._ledger.reopen(self._run, links.lost(linked, time.time()))
+
+
+def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
+    """Add to an error that stopped a run its id, its target, and the command that resumes it."""
+    target = target_label(run.target, settings.api_base)
+    ways = [
+        (
+            Text(f"To resume run {run.id} ({target}):", f"继续任务 {run.id}（{target}）："),
+            resume(settings, run),
+        )
+    ]
+    if isinstance(error, CanaryError):
+        ways = [
+            (Text("To see why:", "查看原因："), of_run(settings, run, "errcodes")),
+            (
+                Text(
+                    f"To resume the other environments of run {run.id} ({target}) all the same, without --canary:",
+                    f"仍要继续任务 {run.id}（{target}）的其余环境（不带 --canary）：",
+                ),
+                resume(settings, run, canary=False),
+            ),
+        ]
+    en, zh = [error.text.en], [error.text.zh]
+    for label, words in ways:
+        en += [label.en, quoted(words)]
+        zh += [label.zh, quoted(words)]
+    error.text = Text("\n".join(en), "\n".join(zh))
+    error.args = (error.text.en,)
+    return error

@@ -212,7 +212,7 @@ def test_a_target_that_does_not_answer_is_exit_3_and_names_it(open_desk, kind):
     assert said.code == 3
     assert desk.whole(said.json, 2) == {"pending": 2}
     assert base.removeprefix("http://") in said.err
-    assert "nobody was reached" in said.err
+    assert "no host could be reached" in said.err
 
 
 @pytest.mark.slow

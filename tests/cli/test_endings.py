@@ -57,7 +57,7 @@ def test_a_target_that_is_away_is_exit_3_with_its_json_and_rows_pending(open_des
     assert said.code == 3
     assert desk.whole(said.json, 30) == {"pending": 30}
     assert "127.0.0.1:9" in said.err
-    assert "nobody was reached" in said.err
+    assert "no host could be reached" in said.err
     assert f"To resume run {said.json['run']} (SIMULATED " in said.err
     shown = desk("show", said.json["run"], "--json")
     assert (shown.code, shown.json) == (0, said.json)

@@ -25,6 +25,7 @@ from tcb_ops.reports.secret_scan import CHUNK, find_leak
 from tcb_ops.reports.verify import verify
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import Meter
+from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ def test_an_echoed_secret_is_in_none_of_the_files(a_run: Callable[..., Any], tmp
         RowEnd(0, Outcome.PENDING),
     ]
     reported = a_run(ends, finished=False)
-    reported.ledger.stop(reported.run, Text(echo, echo))
+    reported.ledger.stop(reported.run, stop_reason(StoppedError(Text(echo, echo))))
     for lang in Lang:
         for name, body in contents(reported.export(tmp_path / "out", lang=lang)).items():
             assert b"PLANTED" not in body, name

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
+from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import OUTCOMES
 from tcb_ops.reports.merged_run import merged_run
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.stop_errors import interrupted
+from tcb_ops.runs.stop_errors import interrupted, stop_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +121,7 @@ def test_text_from_outside_is_escaped_wherever_it_comes_from(
         parent=EVIL,
         settings={EVIL: EVIL},
     )
-    reported.ledger.stop(reported.run, Text(EVIL, EVIL))
+    reported.ledger.stop(reported.run, stop_reason(StoppedError(Text(EVIL, EVIL))))
     page, html = page_of(reported, tmp_path)
     assert "<script" not in html.lower()
     assert not [tag for tag, _ in page.tags if tag == "script"]
@@ -161,7 +162,7 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
     a_run: Callable[..., Any], tmp_path: Path
 ) -> None:
     reported = a_run([RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.PENDING)], finished=False)
-    reported.ledger.stop(reported.run, Text("the disk is full", "磁盘已满"))
+    reported.ledger.stop(reported.run, stop_reason(StoppedError(Text("the disk is full", "磁盘已满"))))
     page, _ = page_of(reported, tmp_path)
     assert "Unfinished: 1 of 2 rows have ended (1 succeeded), 1 pending." in page.text
     assert "As of 2025-11-25 10:00:00+08:00" in page.text
@@ -187,7 +188,7 @@ def test_the_next_command_goes_to_the_runs_own_target(
 
 def test_how_to_go_on_is_said_once(a_run: Callable[..., Any], tmp_path: Path) -> None:
     reported = a_run([RowEnd(0, Outcome.UPLOADED)] * 2, finished=False)
-    reported.ledger.stop(reported.run, interrupted().text)
+    reported.ledger.stop(reported.run, stop_reason(interrupted()))
     _, html = page_of(reported, tmp_path)
     assert html.count(f"--resume {reported.run.id}") == 1
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.diff import compare
@@ -19,6 +20,7 @@ from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord, Meter
+from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -245,7 +247,7 @@ def test_planted_html_and_script_are_only_text(
         path=f"{EVIL}{{line}}",
         note=EVIL, operator=EVIL, host=EVIL, list_name=EVIL, root=EVIL, parent=EVIL, settings={EVIL: EVIL},
     )  # fmt: skip
-    reported.ledger.stop(reported.run, Text(EVIL, EVIL))
+    reported.ledger.stop(reported.run, stop_reason(StoppedError(Text(EVIL, EVIL))))
     file = reported.export(tmp_path / "out") / "report.html"
     page = look(file, WIDTHS["laptop"])
     assert page.evaluate("typeof ran") == "undefined"

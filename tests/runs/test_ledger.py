@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -17,12 +18,29 @@ import pytest
 from workspace import BOOKS, TEA, OpenShop, Until, Whole, many
 
 import tcb_ops as tcb
-from tcb_ops.errors import LedgerError, RunNotFoundError, UsageError
+from tcb_ops.errors import (
+    LedgerDamagedError,
+    LedgerError,
+    RunNotFoundError,
+    StoppedError,
+    TcbOpsError,
+    UsageError,
+)
 from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
+from tcb_ops.runs.schema import runs
+from tcb_ops.runs.stop_errors import (
+    canary_stop,
+    interrupted,
+    lock_lost,
+    outage,
+    refused_platform,
+    stop_reason,
+    token_outage,
+)
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -33,6 +51,7 @@ PLACES = [
     EnvRecord(1, "books", "wxbooks", "城南书店", "merchant", left=True),
 ]
 TARGET = "https://api.weixin.qq.com"
+OUTAGE = stop_reason(outage(300.0, "no connection"))
 
 
 def new_run(run_id: str = "20260101-090000-0001", **changes: Any) -> NewRun:
@@ -198,7 +217,7 @@ def test_a_row_that_has_ended_is_never_ended_again(ledger: Ledger) -> None:
 def test_a_run_that_has_finished_is_not_called_stopped(ledger: Ledger) -> None:
     run = planned(ledger)
     ledger.finish(run, 5.0)
-    ledger.stop(run, Text("no connection", "无法连接"))
+    ledger.stop(run, OUTAGE)
     assert ledger.run(run.id).stopped is None
 
 
@@ -240,15 +259,42 @@ def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
     assert ledger.unfinished(**same) == []
 
 
-def test_why_a_sitting_ended_is_kept_in_both_languages_and_an_older_ledger_has_but_one(
-    ledger: Ledger,
+@pytest.mark.parametrize(
+    "error",
+    [
+        interrupted(),
+        lock_lost(),
+        outage(300.0, "127.0.0.1:1 refused the connection"),
+        refused_platform(61004, "hint: [10.0.0.7]"),
+        token_outage(Text("the token file is gone.", "令牌文件不见了。"), 2.5),
+        canary_stop(1_200),
+        StoppedError(Text("the disk is full", "磁盘已满")),
+    ],
+    ids=lambda error: error.code or "other",
+)
+def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
+    ledger: Ledger, error: TcbOpsError
 ) -> None:
     run = planned(ledger)
-    ledger.stop(run, Text("no connection", "无法连接"))
-    assert ledger.run(run.id).stopped == Text("no connection", "无法连接")
+    ledger.stop(run, stop_reason(error))
+    found = ledger.run(run.id).stopped
+    assert found is not None
+    assert (found, found.text) == (stop_reason(error), error.text)
+    with ledger._engine.connect() as connection:
+        kept = json.loads(str(connection.exec_driver_sql("SELECT stopped FROM runs").scalar()))
+    assert kept["code"] == (error.code or "other")
+    assert error.code == "" or error.text.en not in str(kept), "no sentence is kept where there is a code"
+
+
+@pytest.mark.parametrize(
+    "kept", ["{", '{"code": "nonsense", "params": {}}', '{"code": "outage", "params": {"seconds": "x"}}']
+)
+def test_a_reason_that_was_never_written_is_damage(ledger: Ledger, kept: str) -> None:
+    run = planned(ledger)
     with ledger._engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE runs SET stopped = 'as it once was: {'")
-    assert ledger.run(run.id).stopped == Text("as it once was: {", "as it once was: {")
+        connection.execute(runs.update().values(stopped=kept))
+    with pytest.raises(LedgerDamagedError):
+        ledger.run(run.id)
 
 
 def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger: Ledger) -> None:
@@ -257,8 +303,8 @@ def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger: Led
     def found() -> str | None:
         return next((run.id for run in ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files")), None)
 
-    ledger.stop(newer, Text("no connection", "无法连接"))
-    assert (found(), ledger.run("b").stopped) == ("b", Text("no connection", "无法连接"))
+    ledger.stop(newer, OUTAGE)
+    assert (found(), ledger.run("b").stopped) == ("b", OUTAGE)
     ledger.finish(newer, 5.0)
     assert (found(), ledger.run("b").stopped, ledger.run("b").finished_at) == ("a", None, 5.0)
     ledger.finish(older, 6.0)
@@ -458,22 +504,6 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger: Ledger, 
         other.rollback()
         writing.join(20)
     assert ledger.counts(run) == {Outcome.UPLOADED: 1, Outcome.PENDING: 9}
-
-
-def test_a_ledger_from_before_objects_had_headers_gets_their_columns(ledger: Ledger, place: str) -> None:
-    run = planned(ledger)
-    ledger.record(run, [RowEnd(2, Outcome.UPLOADED, md5="ab" * 16, bytes=5)], Meter())
-    with ledger._engine.begin() as connection:
-        for column in ("content_type", "cache_control"):
-            connection.exec_driver_sql(f"ALTER TABLE rows DROP COLUMN {column}")
-    ledger.close()
-    with closing(Ledger(place)) as opened, closing(Ledger(place)) as beside:
-        found = list(opened.rows(run))
-        assert {(one.row.content_type, one.row.cache_control) for one in found} == {("", "")}
-        assert found[0].end.md5 == "ab" * 16
-        later = beside.plan(new_run("20260101-090000-0002"), [a_row(2, cache_control="no-store")], PLACES)
-        (row,) = beside.rows(later)
-        assert (row.row.content_type, row.row.cache_control) == ("image/png", "no-store")
 
 
 def test_a_run_of_links_has_no_headers(ledger: Ledger) -> None:

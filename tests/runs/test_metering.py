@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +10,7 @@ from workspace import QUICK, TEA, OpenShop, Shop, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError
-from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.progress import PHASES, PhaseTimer
-from tcb_ops.runs.records import Meter
 from tcb_ops.simulator import Fault
 
 
@@ -131,23 +126,3 @@ def test_an_outage_is_told_though_it_ends_the_run(open_shop: OpenShop) -> None:
     told = spent(tcb.open_run(settings=nobody))
     assert told["outage"] > 0.3
     assert max(told, key=lambda name: told[name]) == "outage"
-
-
-def test_an_older_ledger_gets_the_table_with_the_next_run_and_is_read_without_it(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=2), merchants=[TEA])
-    before = links(shop)
-    with closing(sqlite3.connect(shop.folder / "ledger.db")) as database:
-        database.execute("DROP TABLE spent")
-        database.commit()
-    older = tcb.open_run(before.id, settings=shop.settings)
-    assert spent(older) == {}
-    older.export(shop.folder / "report")
-    with ThreadPoolExecutor() as both:
-        openers = [Ledger(shop.settings.ledger) for _ in range(2)]
-        list(
-            both.map(lambda ledger: ledger.record(before.record, [], Meter(0, 0, 0, {"link": 1.0})), openers)
-        )
-        for ledger in openers:
-            ledger.close()
-    assert spent(older) == {"link": 2.0}
-    assert spent(links(shop))["link"] > 0

@@ -215,15 +215,6 @@ def test_a_role_that_may_only_use_the_tables_holds_and_is_told(
         postgres.run(f"DROP ROLE {role}")
 
 
-def test_a_ledger_from_before_the_holders_were_named_gets_their_table(
-    url: str, postgres: Postgres, database: str
-) -> None:
-    Ledger(url).close()
-    postgres.run("DROP TABLE holders", database)
-    with closing(Ledger(url)) as ledger, hold(ledger, "run-1"):
-        assert working(ledger, "run-1") == "", "that is we"
-
-
 def test_what_a_killed_holder_left_names_nobody_and_is_cleared(
     url: str, postgres: Postgres, database: str
 ) -> None:

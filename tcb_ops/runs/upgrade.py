@@ -1,0 +1,141 @@
+"""Upgrade a ledger of an older schema version in place, with Alembic, in one transaction.
+
+Of an SQLite file a copy is kept beside it first. Killed at any point, the ledger is still the old one, and the next start
+upgrades it. Imported only where there is something to upgrade.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from tcb_ops.errors import LedgerError, UsageError
+from tcb_ops.i18n import Text
+from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.runs.locks import SqliteFile, held_advisory_lock, held_runs, lock_key, planning, sync_folder
+from tcb_ops.runs.schema import VERSION, runs, version
+
+_LOG = logging.getLogger("tcb_ops.runs")
+
+
+def upgrade(engine: sa.Engine, name: str, file: Path | None) -> None:
+    """Upgrade a ledger to this schema, unless another process has done so meanwhile; says so in the log.
+
+    Raises UsageError where a process works on one of its runs, LedgerError where no copy can be made.
+    """
+    copy = None
+    if file is None:
+        if not _upgrade_database(engine, name):
+            return
+    elif (copy := _upgrade_file(engine, name, file.resolve())) is None:
+        return
+    kept = Text(
+        f"a copy of the old one is {copy}" if copy else "no copy of the old one was made",
+        f"旧版副本：{copy}" if copy else "未保留旧版副本",
+    )
+    _LOG.warning(
+        "%s %s",
+        f"The ledger {name} was upgraded to schema version {VERSION}; {kept.en}.",
+        f"台账 {name} 已升级到结构版本 {VERSION}；{kept.zh}。",
+    )
+
+
+def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Path | None:
+    """Upgrade an SQLite file; gives its copy, None where another process was first."""
+    ledger = SqliteFile(name, file)
+    with planning(ledger):
+        with engine.connect() as connection:
+            if (found := _version(connection)) == VERSION:
+                return None
+        for run_id, who in held_runs(ledger):
+            raise _in_use(name, run_id, who)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "BEGIN IMMEDIATE"
+            )  # nothing is written between the copy and the upgrade
+            copy = _copy(file, name, found)
+            _migrate(connection)
+    return copy
+
+
+def _upgrade_database(engine: sa.Engine, name: str) -> bool:
+    """Upgrade a PostgreSQL ledger; gives False where another process was first."""
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
+        if _version(connection) == VERSION:
+            return False
+        alone = sa.select(sa.func.pg_try_advisory_xact_lock(lock_key(connection, "planning")))
+        names = [*connection.execute(sa.select(runs.c.id)).scalars()]
+        if not connection.execute(alone).scalar():
+            names = ["planning", *names]
+        if (held := held_advisory_lock(connection, names)) is not None:
+            raise _in_use(name, *held)
+        _migrate(connection)
+    return True
+
+
+def _version(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.select(version.c.version)).scalar_one())
+
+
+def _migrate(connection: sa.Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _copy(file: Path, name: str, found: int) -> Path:
+    """Copy an SQLite file as it is at this moment, for its owner alone; earlier copies stay."""
+    whole = file.with_name(f"{file.name}.v{found}-backup")
+    for number in count(2):
+        if not whole.exists():
+            break
+        whole = file.with_name(f"{file.name}.v{found}-backup-{number}")
+    part = whole.with_name(f"{whole.name}.part")
+    try:
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with (
+            closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(part)) as target,
+        ):
+            source.backup(target)
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        part.replace(whole)
+        sync_folder(whole.parent)
+    except OSError as error:
+        raise_if_exhausted(error)
+        why = error.strerror or "it cannot be written"
+        raise LedgerError(
+            Text(
+                f"the ledger {name} was not upgraded, because no copy of it can be made at {whole}: {why}. Free space or "
+                "fix the access, then run the same command again.",
+                f"台账 {name} 未升级，因为无法在 {whole} 保存副本：{why}。请释放空间或修复权限，然后再次运行同一命令。",
+            )
+        ) from None
+    return whole
+
+
+def _in_use(name: str, run_id: str, who: str) -> UsageError:
+    what = (
+        Text("plans a run in it", "正在其中规划任务")
+        if run_id == "planning"
+        else Text(f"works on run {run_id}", f"正在执行任务 {run_id}")
+    )
+    return UsageError(
+        Text(
+            f"the ledger {name} must be upgraded to schema version {VERSION} first, but {who} {what.en}. Wait for it, or "
+            "stop it there; then run the same command again.",
+            f"台账 {name} 须先升级到结构版本 {VERSION}，但 {who} {what.zh}。请等待它结束，或在那边停止它，然后再次运行同一命令。",
+        )
+    )

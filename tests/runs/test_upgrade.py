@@ -1,0 +1,335 @@
+"""A ledger of schema version 1 is upgraded in place: nothing is lost, whoever else is at work, wherever it is killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from postgres import PASSWORD
+
+from tcb_ops.errors import LedgerError, UsageError
+from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.runs import database
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.locks import host_name, operator_name
+from tcb_ops.runs.records import EnvRecord, Meter, NewRun
+from tcb_ops.runs.schema import SCHEMA, VERSION, holders
+
+if TYPE_CHECKING:
+    from postgres import Postgres
+
+DATA = Path(__file__).parent.parent / "data"
+LEDGERS = ["ledger-v1-7a462b5.db", "ledger-v1.db"]
+TABLES = ("runs", "envs", "rows", "spent", "exports")
+
+
+def contents(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """All records of a ledger's file, by table, without what every upgrade adds."""
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        return {
+            table: [
+                {"content_type": None, "cache_control": None, **dict(record)}
+                for record in connection.execute(f"SELECT * FROM {table}")
+            ]
+            for table in TABLES
+        }
+
+
+def old_ledger(source: str, place: str) -> None:
+    """Put a ledger of version 1 at a file or into a database."""
+    if "://" not in place:
+        shutil.copy(DATA / source, place)
+        return
+    Ledger(place).close()
+    engine, kept = sa.create_engine(place), contents(DATA / source)
+    with engine.begin() as connection:
+        for table in TABLES:
+            if kept[table]:
+                known = SCHEMA.tables[table]
+                connection.execute(
+                    known.insert(),
+                    [
+                        {name: bool(value) if name == "left" else value for name, value in record.items()
+                         if name in known.c} for record in kept[table]
+                    ],
+                )  # fmt: skip
+        connection.exec_driver_sql("SELECT setval('runs_number_seq', 5)")
+        connection.exec_driver_sql("UPDATE tcb_ops SET version = 1")
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+        if source == LEDGERS[0]:
+            for column in ("content_type", "cache_control"):
+                connection.exec_driver_sql(f"ALTER TABLE rows DROP COLUMN {column}")
+            connection.exec_driver_sql("DROP TABLE holders")
+    engine.dispose()
+
+
+@pytest.fixture(params=LEDGERS)
+def source(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def old(place: str, source: str) -> str:
+    old_ledger(source, place)
+    return place
+
+
+def read_version(place: str) -> int:
+    engine = sa.create_engine(place if "://" in place else f"sqlite:///{place}")
+    with closing(engine.connect()) as connection:
+        found = int(connection.exec_driver_sql("SELECT version FROM tcb_ops").scalar_one())
+    engine.dispose()
+    return found
+
+
+def test_every_run_and_row_is_as_it_was(old: str, source: str) -> None:
+    before = contents(DATA / source)
+    with closing(Ledger(old)) as ledger:
+        found = {run.id: run for run in ledger.runs()}
+        assert {run["id"] for run in before["runs"]} == set(found)
+        for record in before["runs"]:
+            run = found[record["id"]]
+            rows = [row for row in before["rows"] if row["run"] == record["number"]]
+            ends = [
+                (one.row.line, one.end.outcome, one.end.detail, one.end.errcode) for one in ledger.rows(run)
+            ]
+            assert ends == [(row["line"], row["outcome"], row["detail"], row["errcode"]) for row in rows]
+            assert (run.finished_at, run.seconds) == (record["finished_at"], record["seconds"])
+            kept = json.loads(record["stopped"]) if record["stopped"] else None
+            shown = None if run.stopped is None else {"en": run.stopped.text.en, "zh": run.stopped.text.zh}
+            assert shown == kept
+        [stopped] = [run for run in found.values() if run.stopped is not None]
+        assert (stopped.kind, stopped.finished_at) == (Kind.LINKS, None)
+
+
+def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path: Path) -> None:
+    with closing(Ledger(old)) as ledger:
+        place = EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False)
+        new = NewRun("new", Kind.UPLOAD, "t", "l", "s", 1, (), "", {}, "", "", "", "", 2e9)
+        run = ledger.plan(new, [Row(2, "tea", "a.png", "wxtea", "茶语小铺", "a.bin", ())], [place])
+        ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Meter(1.0, 1, 1, {"link": 1.0}))
+        ledger.note_export(run, "ab" * 32)
+        assert (ledger.phase_seconds(run), ledger.exports(run)) == ({"link": 1.0}, {"ab" * 32})
+        with ledger._engine.connect() as connection:
+            tables = sa.MetaData()
+            for table in SCHEMA.tables.values():
+                table.to_metadata(tables)
+            if "://" in old:
+                holders.to_metadata(tables)
+            context = MigrationContext.configure(connection, opts={"compare_server_default": False})
+            assert compare_metadata(context, tables) == []
+            assert str(VERSION) == context.get_current_revision()
+    with closing(Ledger(str(tmp_path / "new.db"))) as fresh, fresh._engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == str(VERSION)
+    migrations = Path(database.__file__).with_name("migrations")
+    assert ScriptDirectory(str(migrations)).get_current_head() == str(VERSION)
+
+
+@pytest.mark.parametrize("sentence", ["the disk is full", '{"en": 1}', "{"])
+def test_the_first_ledgers_of_version_1_lack_most_and_keep_one_sentence(
+    tmp_path: Path, sentence: str
+) -> None:
+    file = tmp_path / "ledger.db"
+    shutil.copy(DATA / LEDGERS[0], file)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE runs SET stopped = ? WHERE stopped <> ''", (sentence,))
+        connection.commit()
+        connection.executescript(
+            "DROP TABLE spent; DROP TABLE exports; DROP INDEX rows_by_path; DROP INDEX rows_by_errcode"
+        )
+    with closing(Ledger(str(file))) as ledger:
+        [text] = [run.stopped.text for run in ledger.runs() if run.stopped is not None]
+        assert (text.en, text.zh) == (sentence, sentence)
+        assert ledger.phase_seconds(ledger.runs()[0]) == {}
+        with ledger._engine.connect() as connected:
+            assert compare_metadata(MigrationContext.configure(connected), SCHEMA) == []
+
+
+def test_a_copy_of_the_old_file_is_kept_beside_it_and_named(
+    tmp_path: Path, source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, copy = tmp_path / "ledger.db", tmp_path / "ledger.db.v1-backup"
+    shutil.copy(DATA / source, file)
+    Ledger(str(file)).close()
+    assert contents(copy) == contents(DATA / source)
+    assert read_version(str(copy)) == 1
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    [message] = [record.getMessage() for record in caplog.records if record.name == "tcb_ops.runs"]
+    assert message.count(str(copy)) == 2, "in both languages"
+    Ledger(str(file)).close()
+    shutil.copy(DATA / source, file)
+    Ledger(str(file)).close()
+    backups = {found.name for found in tmp_path.iterdir() if "backup" in found.name}
+    assert backups == {"ledger.db.v1-backup", "ledger.db.v1-backup-2"}, "no copy is overwritten"
+
+
+def test_without_a_copy_nothing_is_changed(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    shutil.copy(DATA / LEDGERS[1], file)
+    (tmp_path / "ledger.db.v1-backup.part").mkdir()
+    with pytest.raises(LedgerError, match=r"was not upgraded.*ledger\.db\.v1-backup") as caught:
+        Ledger(str(file))
+    assert caught.value.exit_code == 3
+    assert (contents(file), read_version(str(file))) == (contents(DATA / LEDGERS[1]), 1)
+
+
+def test_a_role_that_may_not_change_the_tables_is_told_so(postgres: Postgres, database: str) -> None:
+    old_ledger(LEDGERS[1], postgres.url(database))
+    postgres.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guarded", database)
+    url = postgres.url(database, f"guarded:{PASSWORD}")
+    with pytest.raises(LedgerError, match=r"cannot be upgraded .* nothing was changed") as caught:
+        Ledger(url)
+    assert PASSWORD not in f"{caught.value!r} {caught.value.text}"
+    assert read_version(postgres.url(database)) == 1
+
+
+# --- others at work ---------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+import sqlalchemy as sa
+from tcb_ops.runs.locks import AdvisoryLock, SqliteFile, hold, me
+place, run = sys.argv[1:]
+if "://" in place:
+    lock = AdvisoryLock(sa.create_engine(place), run, lambda error: error)
+    assert lock.acquire(me())
+    print("held", flush=True)
+    sys.stdin.read()
+else:
+    with hold(SqliteFile(place, Path(place)), run):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_while_a_process_works_on_a_run_the_upgrade_is_refused_and_says_who(place: str) -> None:
+    old_ledger(LEDGERS[1], place)
+    run = contents(DATA / LEDGERS[1])["runs"][-1]["id"]
+    argv = [sys.executable, "-c", HOLD, place, run]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UsageError) as caught:
+            Ledger(place)
+        process.communicate("")
+    assert caught.value.exit_code == 2
+    for text in (caught.value.text.en, caught.value.text.zh):
+        assert f"{operator_name()}@{host_name()}, process {process.pid}" in text
+        assert run in text
+    assert read_version(place) == 1
+    with closing(Ledger(place)) as ledger:
+        assert ledger.run(run).id == run
+    assert read_version(place) == VERSION
+
+
+OPEN = """
+import sys
+from tcb_ops.runs.ledger import Ledger
+print("ready", flush=True)
+sys.stdin.read(1)
+ledger = Ledger(sys.argv[1])
+print(len(ledger.runs()), flush=True)
+ledger.close()
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_upgrade_a_ledger_at_once_upgrade_it_once(old: str, tmp_path: Path) -> None:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", OPEN, old], **pipes) for _ in range(4)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    for process in processes:
+        process.stdin.write("x")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60)[0] for process in processes] == ["5\n"] * 4
+    assert read_version(old) == VERSION
+    assert len(list(tmp_path.glob("*backup*"))) == (0 if "://" in old else 1)
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+KILLED = """
+import itertools, os, shutil, signal, sys
+import sqlalchemy as sa
+from tcb_ops.runs import upgrade
+from tcb_ops.runs.ledger import Ledger
+source, place = sys.argv[1:]
+for last in itertools.count():
+    at = place if "://" in place else f"{place}.{last}"
+    if at != place:
+        shutil.copy(source, at)
+    pid = os.fork()
+    if pid == 0:
+        left = last
+        def step(*_args):
+            global left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+        for event in ("before_cursor_execute", "commit"):
+            sa.event.listen(sa.Engine, event, step)
+        sys.addaudithook(lambda name, _args: step() if name in {"os.rename", "sqlite3.connect"} else None)
+        Ledger(at).close()
+        os._exit(0)
+    if os.waitpid(pid, 0)[1] == 0:
+        break
+    print(at, flush=True)
+"""
+
+
+@pytest.mark.kill
+def test_killed_at_any_step_the_ledger_is_whole_and_the_next_start_upgrades_it(place: str) -> None:
+    old_ledger(LEDGERS[0], place)
+    argv = [sys.executable, "-c", KILLED, str(DATA / LEDGERS[0]), place]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)
+    killed = done.stdout.splitlines()
+    assert len(killed) > 15
+    if "://" in place:
+        assert read_version(place) == VERSION, "killed at every step before, it was still version 1"
+        return
+    before = contents(DATA / LEDGERS[0])
+    for file in map(Path, killed):
+        with closing(sqlite3.connect(file)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        found = read_version(str(file))
+        assert found in {1, VERSION}
+        if found == 1:
+            assert contents(file) == before
+        with closing(Ledger(str(file))) as ledger:
+            assert len(ledger.runs()) == 5
+            assert [sum(ledger.counts(run).values()) for run in ledger.runs()] == [
+                run.rows for run in ledger.runs()
+            ]
+        for copy in file.parent.glob(f"{file.name}.v1-backup*"):
+            assert copy.suffix == ".part" or contents(copy) == before
+        assert read_version(str(file)) == VERSION
+    assert {read_version(file) for file in killed} == {VERSION}
+
+
+LOADED = """
+import sys
+from tcb_ops.runs.ledger import Ledger
+for _ in range(2):
+    Ledger(sys.argv[1]).close()
+print([name for name in ("alembic", "mako") if name in sys.modules])
+"""
+
+
+def test_alembic_is_loaded_for_an_upgrade_only(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", LOADED, str(tmp_path / "ledger.db")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
