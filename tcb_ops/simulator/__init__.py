@@ -14,7 +14,7 @@ from tcb_ops.simulator.faults import (
     load_faults,
 )
 from tcb_ops.simulator.server import Simulator, opened_target, serve
-from tcb_ops.simulator.state import Call, StoredObject
+from tcb_ops.simulator.state import Call, SimulatedObject
 
 __all__ = [
     "Call",
@@ -27,8 +27,8 @@ __all__ = [
     "Reset",
     "SimulatedAccount",
     "SimulatedEnvironment",
+    "SimulatedObject",
     "Simulator",
-    "StoredObject",
     "expected_outcomes",
     "load_faults",
     "opened_target",

@@ -1,8 +1,8 @@
-"""How a row ends under a fault plan, by tcb-ops' rules: pure, and written apart from the engine that it judges.
+"""How a row ends under a fault plan, by the contract's rules: pure, and independent of the engine that it judges.
 
-The rules are those of the contract and of the errcode catalogue: a retry is an attempt, a new token comes once, a new
-link is an attempt of the store, slowing down is none, and three rows of a scope that are stopped by the same code
-stop the others. Delays are taken to be shorter than the client's timeouts.
+A retry is an attempt, a new token comes once, a new link is an attempt of the store, slowing down is none, and three
+rows of a scope that are stopped by the same code stop the others; a refusal of the whole platform leaves the other
+rows pending. Delays are taken to be shorter than the client's timeouts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ BREAKER_ROWS = 3
 SLOW_WAITS = 5
 """Pauses that patience allows: 300 s of patience, 60 s each."""
 
+_NO_FAULT = Fault()
+
 End = tuple[Outcome, Scope | None]
 """How a row ends, and the scope whose breaker counts that end."""
 
@@ -33,52 +35,21 @@ def expected_outcomes(
     attempts: int = 4,
     siblings: Collection[str] = (),
 ) -> frozenset[Outcome]:
-    """Return every outcome that a run may end this row with under the plan.
+    """Return every outcome that a run may end this row with under the plan; tests/simulator/test_expected.py has a table.
 
-    `siblings` are the merchant's other environments: a fault there can stop the whole merchant. For a row of a
-    platform-owned environment `appid` is the component's, and the siblings are the platform's.
+    Args:
+        faults: the plan.
+        env: the row's environment.
+        appid: the merchant's; for an environment of the platform's own the component's.
+        path: the row's path.
+        kind: links or upload.
+        attempts: as the run's limits.
+        siblings: the appid's other environments: a fault there can stop all its rows.
 
-    ================================================  =======================  =========================
-    the plan says                                     links                    upload
-    ================================================  =======================  =========================
-    nothing                                           linked                   uploaded
-    link: -1 at call 1                                linked                   uploaded
-    link: -1 at every call                            refused                  refused
-    link: 503, a reset or garbage at every call       failed                   failed
-    link: 404 at call 1                               failed                   failed
-    link: 85088 for the env                           refused, not_attempted   refused, not_attempted
-    link: 85088 for this path alone                   refused                  refused
-    link: 85088 for a sibling env                     linked, not_attempted    uploaded, not_attempted
-    link: 61004 anywhere                              pending                  pending
-    link: 40001 at call 1 (is the token a new one?)   linked, refused          uploaded, refused
-    link: 40001 at every call                         refused                  refused
-    link: 45011 at every call                         refused, not_attempted   refused, not_attempted
-    link: into another environment's bucket           failed                   failed
-    link: lifetime 0 at call 1                        linked                   uploaded
-    link: lifetime 0 at every call                    linked                   failed
-    link: lifetime 1 at every call                    linked                   uploaded, failed
-    store: SlowDown, 503 or a reset at call 1         linked                   uploaded
-    store: 503 or a reset at every call               linked                   failed
-    store: NoSuchBucket for the env                   linked                   failed, not_attempted
-    store: AccessDenied at call 1                     linked                   uploaded
-    store: AccessDenied for the env                   linked                   failed, not_attempted
-    store: wrong ETag for the env                     linked                   failed, not_attempted
-    store: opaque ETag                                linked                   uploaded
-    store: missing ETag or 307 at call 1              linked                   uploaded
-    store: missing ETag or 307 at every call          linked                   failed
-    ip_refused                                        pending                  pending
-    account: revoked, without 49 and 64, cloud = no   refused, not_attempted   refused, not_attempted
-    account: daily_limit that is used up              refused, not_attempted   refused, not_attempted
-    account: daily_limit that is not                  + refused, not_attempted (who comes late)
-    environment: HALTED, UNAVAILABLE or foreign       refused, not_attempted   refused, not_attempted
-    ================================================  =======================  =========================
-
-    A run that the whole platform refuses ends when the first row meets it: rows that came before have their own
-    outcome, the others are pending.
     """
-    faults = replace(faults, entries=(*_standing(faults), *faults.entries))
+    faults = replace(faults, entries=(*_state_faults(faults), *faults.entries))
     here = faults.within(env, appid)
-    ends = _Way(lambda step, call: here.find(step, path, call), kind, attempts).link(_Used())
+    ends = _Row(lambda step, call: here.find(step, path, call), kind, attempts).link(_Used())
     outcomes = {outcome for outcome, _ in ends}
     rows: dict[tuple[Scope, str], int] = {}
     for entry in faults.entries:
@@ -95,7 +66,7 @@ def expected_outcomes(
     return frozenset(outcomes)
 
 
-def _standing(faults: Faults) -> list[Fault]:
+def _state_faults(faults: Faults) -> list[Fault]:
     """Return what the state of the platform, its accounts and environments answers, in the order of the checks."""
     platform = faults.component
     found = [Fault(errcode=61004)] if platform and platform.ip_refused else []
@@ -132,7 +103,7 @@ def _stops(entry: Fault, kind: Kind, attempts: int) -> set[Scope]:
     """Return the scopes whose breaker counts a row that meets this entry."""
     if entry.errcode is not None and errcode(entry.errcode).decision is Decision.STOP:
         return {errcode(entry.errcode).scope}
-    alone = _Way(
+    alone = _Row(
         lambda step, call: entry if step == entry.step and entry.covers(call) else None, kind, attempts
     )
     return {scope for _, scope in alone.link(_Used()) if scope is not None}
@@ -153,8 +124,8 @@ class _Used:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """All ways that one row can go."""
+class _Row:
+    """One row: each method returns all ways that it can end from there on."""
 
     find: Callable[[FaultStep, int], Fault | None]
     """The fault to play at the nth call of a step."""
@@ -162,16 +133,16 @@ class _Way:
     attempts: int
 
     def link(self, used: _Used) -> set[End]:
-        """Make a link call, and go on from its answer."""
-        fault = self.find(FaultStep.LINK, used.link_calls + 1)
+        """Make a link call."""
+        fault = self.find(FaultStep.LINK, used.link_calls + 1) or _NO_FAULT
         used = replace(used, link_calls=used.link_calls + 1)
         tried = replace(used, link_attempts=used.link_attempts + 1)
-        end = Outcome.FAILED if fault is None or fault.errcode is None else Outcome.REFUSED
+        end = Outcome.FAILED if fault.errcode is None else Outcome.REFUSED
         decision, scope = _of_link(fault)
         again = tried.link_attempts < self.attempts
         match decision:
             case Decision.GOOD:
-                return self._linked(fault, tried)
+                return self._linked(fault.lifetime, tried)
             case Decision.REFRESH if not used.refreshed:
                 # Whether the token source has a new one is not in the plan: where it has none, the row ends.
                 return {(end, None)} | self.link(replace(used, refreshed=True))
@@ -184,18 +155,17 @@ class _Way:
             case _:
                 return {(end, None)}
 
-    def _linked(self, fault: Fault | None, used: _Used) -> set[End]:
+    def _linked(self, lifetime: int | None, used: _Used) -> set[End]:
         if self.kind == Kind.LINKS:
             return {(Outcome.LINKED, None)}
-        lifetime = None if fault is None else fault.lifetime
         if lifetime is None:
             return self.store(used, expired=False)
         run_out = self.store(used, expired=True)
         return run_out if lifetime <= 0 else run_out | self.store(used, expired=False)
 
     def store(self, used: _Used, *, expired: bool) -> set[End]:
-        """Make a store call, and go on from its answer."""
-        fault = self.find(FaultStep.STORE, used.store_calls + 1)
+        """Make a store call."""
+        fault = self.find(FaultStep.STORE, used.store_calls + 1) or _NO_FAULT
         used = replace(used, store_calls=used.store_calls + 1)
         tried = replace(used, store_attempts=used.store_attempts + 1)
         decision, scope = _of_store(fault, expired=expired)
@@ -223,37 +193,32 @@ class _Way:
         return {(end, None), (Outcome.NOT_ATTEMPTED, scope)}
 
 
-def _of_link(fault: Fault | None) -> tuple[Decision, Scope]:
-    if fault is None:
-        return Decision.GOOD, Scope.ROW
+def _of_link(fault: Fault) -> tuple[Decision, Scope]:
     if fault.errcode is not None:
         entry = errcode(fault.errcode)
         return entry.decision, entry.scope
+    decision = Decision.GOOD
     if fault.reset or fault.garbage:
-        return Decision.RETRY, Scope.ROW
-    if fault.other_env:
-        return Decision.FIX, Scope.ROW
-    if fault.status is not None:
-        # A gateway's page holds no errcode: its own trouble (5xx), 408 and 429 pass, any other status stays.
+        decision = Decision.RETRY
+    elif fault.other_env:
+        decision = Decision.FIX
+    elif fault.status is not None:
+        # A gateway's page holds no errcode: 5xx, 408 and 429 pass, any other status stays.
         passing = fault.status >= 500 or fault.status in {408, 429}
-        return Decision.RETRY if passing else Decision.FIX, Scope.ROW
-    return Decision.GOOD, Scope.ROW
+        decision = Decision.RETRY if passing else Decision.FIX
+    return decision, Scope.ROW
 
 
-def _of_store(fault: Fault | None, *, expired: bool) -> tuple[Decision, Scope]:
-    if fault is not None:
-        if not fault.code and fault.status is not None and fault.status < 400:
-            return Decision.RETRY, Scope.ROW  # a redirect, a page without an ETag: no confirmation
-        if fault.code or fault.status is not None:
-            entry = store_code(fault.code, fault.errmsg, fault.status or 0)
-            return entry.decision, entry.scope
-        if fault.reset:
-            return Decision.RETRY, Scope.ROW
+def _of_store(fault: Fault, *, expired: bool) -> tuple[Decision, Scope]:
+    status = fault.status or 0
+    if fault.code or status >= 400:
+        entry = store_code(fault.code, fault.errmsg, status)
+        return entry.decision, entry.scope
+    if fault.reset or status:  # a redirect, a page without an ETag: no confirmation
+        return Decision.RETRY, Scope.ROW
     if expired:
         return Decision.NEW_LINK, Scope.ROW
-    if fault is not None and fault.etag is Etag.MISSING:
-        return Decision.RETRY, Scope.ROW
-    if fault is not None and fault.etag is Etag.WRONG:
+    if fault.etag is Etag.WRONG:
         # Ends as a failure of the environment: the store does not hold what was sent.
         return Decision.RETRY, Scope.ENV
-    return Decision.GOOD, Scope.ROW
+    return Decision.RETRY if fault.etag is Etag.MISSING else Decision.GOOD, Scope.ROW

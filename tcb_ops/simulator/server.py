@@ -1,4 +1,4 @@
-"""Running the simulator: on loopback, in a thread of its own with its own event loop."""
+"""Run the simulator: on loopback, in a thread of its own with its own event loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tcb_ops.simulator.accounts import Accounts
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import Component, EnvStatus, Faults, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.simulator.platform import Platform
-from tcb_ops.simulator.state import Call, SimulatorState, StoredObject
+from tcb_ops.simulator.state import Call, SimulatedObject, SimulatorState
 from tcb_ops.simulator.tokens import Tokens
 
 HOST = "127.0.0.1"
@@ -102,17 +102,16 @@ class Simulator:
 
     @property
     def stats(self) -> Counter[str]:
-        """Counters so far.
+        """Counters so far: `link_calls`, `store_calls`, and by answer `link:ERRCODE`, `store:STATUS`, `link:reset` and the like.
 
-        `link_calls`, `store_calls`; `link:ERRCODE`, `store:STATUS`, `store:CODE` and `link:reset` and the like by
-        answer; `stored` (objects received), `objects` (different ones), `escaped_bodies` (paths sent as ASCII escapes),
-        `component_links` (link calls for the platform's own environments), `fetched` (downloads). Of every other
-        interface `STEP`, `STEP:APPID` and `STEP:ERRCODE`, such as `authorizer_token`.
+        `stored` counts objects received, `objects` different ones, `escaped_bodies` paths sent as ASCII escapes,
+        `component_links` link calls for the platform's own environments, `fetched` downloads. Every other interface has
+        `STEP`, `STEP:APPID` and `STEP:ERRCODE`, such as `authorizer_token`.
         """
         return self._state.stats | Counter(objects=len(self._state.objects))
 
     @property
-    def objects(self) -> dict[tuple[str, str], StoredObject]:
+    def objects(self) -> dict[tuple[str, str], SimulatedObject]:
         """What the store holds by now: (bucket, key) → size, md5, times received."""
         return dict(self._state.objects)
 
@@ -223,16 +222,16 @@ def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: N
 
     Must be called in the main thread. Raises UsageError when the port cannot be had.
     """
-    told = threading.Event()
+    stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        told.set()
+        stopped.set()
 
     before = {number: signal.signal(number, stop) for number in end_signals()}
     try:
         with simulator:
             ready(simulator)
-            told.wait()
+            stopped.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,9 +11,9 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import parse_qs, quote
 
 from tcb_ops.simulator.form import Form
@@ -21,9 +21,18 @@ from tcb_ops.simulator.responses import CosRefusal
 
 Pairs = tuple[tuple[str, str], ...]
 
+MAX_OBJECT = 5 * 1024**3
+"""Bytes of the largest object that a POST may bring (436/14690)."""
+_SECRET_ID = "AKIDsimulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
+_SECRET_KEY = "simulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
+_TENCENT_APPID = "1258717764"
+_PLUS_AND_SLASH = b"\xfb\xff\xbf"
+"""In base64 "+/+/": a client that loses a plus sign on the way is found out by every link."""
+_DENIED = CosRefusal(403, "AccessDenied", "Access Denied.")
+_NOT_IN_A_TARGET = re.compile(r"[\x00-\x20%?#\x7f-\U0010ffff]+")
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
+
+class Authorization(NamedTuple):
     """The parts of a `q-sign-algorithm=…` string that a checker needs."""
 
     secret_id: str
@@ -105,17 +114,6 @@ def _hmac_sha1(key: str, text: str) -> str:
     return hmac.digest(key.encode(), text.encode(), "sha1").hex()
 
 
-MAX_OBJECT = 5 * 1024**3
-"""Bytes of the largest object that a POST may bring (436/14690)."""
-
-_SECRET_ID = "AKIDsimulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
-_SECRET_KEY = "simulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
-_TENCENT_APPID = "1258717764"
-_PLUS_AND_SLASH = b"\xfb\xff\xbf"
-"""In base64 "+/+/": a client that loses a plus sign on the way is found out by every link."""
-_NOT_IN_A_TARGET = re.compile(r"[\x00-\x20%?#\x7f-\U0010ffff]+")
-
-
 def bucket_of(env: str) -> str:
     """Return an environment's bucket: the hex of the id's first two characters, the id, the Tencent appid."""
     return f"{env[:2].encode().hex()}-{env}-{_TENCENT_APPID}"
@@ -154,10 +152,8 @@ def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal
     """Check the query of a download URL; a wrong or late one is 403 AccessDenied."""
     fields = {name: values[0] for name, values in parse_qs(query).items()}
     sign, end = fields.get("sign", ""), fields.get("t", "")
-    if not end.isascii() or not end.isdecimal() or len(end) > 12:
-        return CosRefusal(403, "AccessDenied", "Access Denied.")
-    if not _same(sign, _download_sign(bucket, path, int(end))):
-        return CosRefusal(403, "AccessDenied", "Access Denied.")
+    if not _is_seconds(end) or not _same(sign, _download_sign(bucket, path, int(end))):
+        return _DENIED
     return CosRefusal(403, "AccessDenied", "Request has expired") if now >= int(end) else None
 
 
@@ -187,9 +183,8 @@ def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | s
     if malformed:
         return malformed
     fields = form.fields
-    denied = CosRefusal(403, "AccessDenied", "Access Denied.")
     if "signature" not in fields:
-        return denied
+        return _DENIED
     signed = read_authorization(fields["signature"])
     if signed is None or signed.secret_id != _SECRET_ID:
         return CosRefusal(
@@ -207,7 +202,7 @@ def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | s
         return CosRefusal(403, "InvalidAccessKeyId", "The temporary key comes without its token.")
     appid = token.partition(".")[2]
     if not _same(token, _token(bucket, path, signed.key_time, appid)) or fields["key"] != path:
-        return denied
+        return _DENIED
     if not _same(fields.get("x-cos-meta-fileid", ""), _cos_file_id(bucket, path)):
         return CosRefusal(400, "InvalidArgument", "x-cos-meta-fileid is not the one issued with the link.")
     return appid
@@ -234,20 +229,20 @@ def _shape(form: Form) -> CosRefusal | None:
     return None
 
 
+def _proof(*parts: object) -> bytes:
+    return hmac.digest(_SECRET_KEY.encode(), "\n".join(map(str, parts)).encode(), "sha256")
+
+
 def _token(bucket: str, path: str, key_time: str, appid: str) -> str:
-    proof = hmac.digest(
-        _SECRET_KEY.encode(), f"token\n{bucket}\n{path}\n{key_time}\n{appid}".encode(), "sha256"
-    )
-    return f"{proof.hex()}.{appid}"
+    return f"{_proof('token', bucket, path, key_time, appid).hex()}.{appid}"
 
 
 def _cos_file_id(bucket: str, path: str) -> str:
-    proof = hmac.digest(_SECRET_KEY.encode(), f"file\n{bucket}\n{path}".encode(), "sha256")
-    return base64.b64encode(_PLUS_AND_SLASH + proof).decode()
+    return base64.b64encode(_PLUS_AND_SLASH + _proof("file", bucket, path)).decode()
 
 
 def _download_sign(bucket: str, path: str, end: int) -> str:
-    return hmac.digest(_SECRET_KEY.encode(), f"download\n{bucket}\n{path}\n{end}".encode(), "sha256").hex()
+    return _proof("download", bucket, path, end).hex()
 
 
 def _same(one: str, other: str) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tcb_ops.simulator.faults import Fault, Faults, FaultStep
 
 
-class StoredObject(NamedTuple):
+class SimulatedObject(NamedTuple):
     """An object that the store holds."""
 
     size: int
@@ -37,7 +37,7 @@ class SimulatorState:
 
     def __init__(self, faults: Faults, *, record: bool) -> None:
         self.stats: Counter[str] = Counter()
-        self.objects: dict[tuple[str, str], StoredObject] = {}
+        self.objects: dict[tuple[str, str], SimulatedObject] = {}
         self.calls: list[Call] = []
         self._faults = faults
         self._record = record
@@ -87,7 +87,7 @@ class SimulatorState:
     ) -> None:
         """Note an object received whole."""
         before = self.objects.get((bucket, key))
-        self.objects[bucket, key] = StoredObject(
+        self.objects[bucket, key] = SimulatedObject(
             size, md5, before.times + 1 if before else 1, content_type, cache_control
         )
         self.stats["stored"] += 1

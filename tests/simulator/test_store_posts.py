@@ -9,7 +9,7 @@ import httpx
 import pytest
 from qcloud_cos.cos_exception import digest_xml
 
-from tcb_ops.simulator import Call, Etag, Fault, Faults, FaultStep, Reset, StoredObject
+from tcb_ops.simulator import Call, Etag, Fault, Faults, FaultStep, Reset, SimulatedObject
 
 ENV, BUCKET, PATH = "shop-a-1f2e3d", "7368-shop-a-1f2e3d-1258717764", "banner/1.png"
 HELLO_MD5 = hashlib.md5(b"hello").hexdigest()
@@ -23,7 +23,7 @@ def test_a_form_as_documented_is_stored_and_answered_204(start):
     assert unquote(answer.headers["location"]) == f"{talk.sim.base}/{BUCKET}/目录/海报 1.png"
     assert answer.headers["server"] == "tencent-cos"
     assert answer.headers["x-cos-request-id"]
-    assert talk.sim.objects == {(BUCKET, "目录/海报 1.png"): StoredObject(5, HELLO_MD5, 1)}
+    assert talk.sim.objects == {(BUCKET, "目录/海报 1.png"): SimulatedObject(5, HELLO_MD5, 1)}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_object_received_again_counts_and_the_last_one_stands(start):
     talk = start()
     for data in (b"one", b"hello"):
         talk.upload(data=data)
-    assert talk.sim.objects[BUCKET, PATH] == StoredObject(5, HELLO_MD5, 2)
+    assert talk.sim.objects[BUCKET, PATH] == SimulatedObject(5, HELLO_MD5, 2)
     assert (talk.sim.stats["stored"], talk.sim.stats["objects"]) == (2, 1)
 
 
