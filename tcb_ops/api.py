@@ -526,7 +526,8 @@ def _ledger_with_runs(settings: Settings) -> Ledger:
             Text(
                 f"{where} is not there: no run has used this ledger yet. Check the working folder, and --ledger.",
                 f"{where} 不存在：还没有任务使用过这个台账。请检查当前文件夹和 --ledger。",
-            )
+            ),
+            options=["--ledger"],
         )
     return ledger
 

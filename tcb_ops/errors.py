@@ -45,15 +45,18 @@ class BrokenTableError(Exception):
 
 
 class TcbOpsError(Exception):
-    """The root. `problem` says what happened, `fix` what to do where it is a sentence of its own; `text` is both."""
+    """The root. `problem` says what happened, `fix` what to do where it is a sentence of its own; `text` is both.
+
+    `options` are those of the command line that the text names: a panel says what it has for them.
+    """
 
     exit_code = 3
     code: str = ""
     """Of an error that stops a run: the reason that the ledger keeps (`runs.stop_errors.StopCode`), with its `params`."""
     params: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, problem: Text, fix: Text | None = None) -> None:
-        self.problem, self.fix = problem, fix
+    def __init__(self, problem: Text, fix: Text | None = None, *, options: Sequence[str] = ()) -> None:
+        self.problem, self.fix, self.options = problem, fix, options
         self.text = problem if fix is None else Text(f"{problem.en} {fix.en}", f"{problem.zh}{fix.zh}")
         super().__init__(self.text.en)
 
@@ -101,7 +104,7 @@ class InputError(UsageError):
         problems: Sequence[Problem] = (),
         decided: Text | None = None,
     ) -> None:
-        super().__init__(text)
+        super().__init__(text, options=[p.option for p in problems if p.option] if len(problems) == 1 else ())
         self.source = source
         self.problems = problems
         self.decided = decided

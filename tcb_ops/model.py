@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 from tcb_ops.i18n import Text
 
 
-def file_problem(message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "") -> Problem:
+def file_problem(
+    message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "", option: str = ""
+) -> Problem:
     """A problem of the file itself, which `--on-bad skip` cannot pass over."""
-    return Problem(line, column, message, fix, value, skippable=False)
+    return Problem(line, column, message, fix, value, skippable=False, option=option)
 
 
 class Secret:
@@ -213,6 +215,8 @@ class Problem:
     """The offending cell, shortened for screens."""
     skippable: bool = True
     """False for problems of the file itself, which `--on-bad skip` cannot pass over."""
+    option: str = ""
+    """The option of the command line that `fix` names; empty for none."""
 
 
 @lru_cache(maxsize=256)  # asked of each link

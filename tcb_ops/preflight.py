@@ -93,7 +93,7 @@ def facts_line(batch: Batch) -> Text:
     )
     left = _of_left(batch)
     return Text(
-        f"{batch.valid:,} of {batch.count:,} rows good: {plural(batch.merchants_count, 'merchant')}, {plural(batch.envs, 'environment')}"
+        f"{batch.valid:,} of {batch.count:,} rows valid: {plural(batch.merchants_count, 'merchant')}, {plural(batch.envs, 'environment')}"
         f"{of_size.en}{left.en}",
         f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境"
         f"{of_size.zh}{left.zh}",

@@ -20,7 +20,6 @@ PACKAGE = Path(tcb_ops.__file__).parent
 ALLOWED: dict[str, str] = {
     "tcb_ops.cli.confirm:_plan_table": "aligns columns by their heads",
     "tcb_ops.notebooks.source:open_notebook": "the first line of another library's error",
-    "tcb_ops.panels.naming:here": "renames options in finished messages",
 }
 """Functions that search message text today (`module:function`), with what they do. Nothing may be added."""
 

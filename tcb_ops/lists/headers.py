@@ -130,7 +130,7 @@ def missing_column(wanted: str, headers: Sequence[str], line: int, *, mappable: 
         )
     else:
         fix = Text("add the column", "请补上这一列")
-    return file_problem(message, fix, line=line)
+    return file_problem(message, fix, line=line, option="--column" if mappable else "")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -150,7 +150,7 @@ def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
         f"say which one counts with --column {ours}={headers[0]}, or rename the others",
         f"请用 --column {ours}={headers[0]} 指明用哪一列，或给其他列改名",
     )
-    return file_problem(message, fix, line=line)
+    return file_problem(message, fix, line=line, option="--column")
 
 
 def _not_there(ours: str, header: str, headers: list[str], line: int) -> Problem:

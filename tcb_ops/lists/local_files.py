@@ -37,6 +37,8 @@ class Unfit:
 
     message: Text
     fix: Text
+    option: str = ""
+    """The option of the command line that `fix` names."""
 
 
 class Files:
@@ -57,7 +59,7 @@ class Files:
         root = shown(self._name)
         message = Text(f"the root folder {root} is not there", f"根目录 {root} 不存在")
         fix = Text("give the folder that holds the files with --root", "请用 --root 指明存放文件的文件夹")
-        return file_problem(message, fix)
+        return file_problem(message, fix, option="--root")
 
     def _look(self, file: str) -> Found | Unfit:
         """`file` is relative to the root, with forward slashes; links are resolved before it is judged."""
@@ -142,7 +144,9 @@ def _missing(file: str, alike: str) -> Unfit:
     message = Text(f"there is no file {name} below the root", f"根目录下没有文件 {name}")
     if not alike:
         return Unfit(
-            message, Text("check the name (case counts) and --root", "请检查文件名（区分大小写）和 --root")
+            message,
+            Text("check the name (case counts) and --root", "请检查文件名（区分大小写）和 --root"),
+            "--root",
         )
     real = shown(alike)
     if unicodedata.normalize("NFC", alike) == unicodedata.normalize("NFC", file):
@@ -179,6 +183,7 @@ def _absolute(file: str) -> Unfit:
             f"write it from the root on, e.g. banner/a.png, or say where its folder is here: --map '{folder}=FOLDER'",
             f"请从根目录写起，例如 banner/a.png；或用 --map '{folder}=本机文件夹' 指明它的文件夹在哪里",
         ),
+        "--map",
     )
 
 
@@ -192,6 +197,7 @@ def _outside(file: str) -> Unfit:
             "copy it below the root, or give a --root that holds all files",
             "请把它复制到根目录下，或用 --root 指定包含全部文件的文件夹",
         ),
+        "--root",
     )
 
 

@@ -218,7 +218,8 @@ def _narrowed(
                 Text(
                     f"--where {shown(item)}: write it as column=value",
                     f"--where {shown(item)}：请写成 列名=值",
-                )
+                ),
+                options=["--where"],
             )
         at = index.get(fold(column))
         if at is None:
@@ -227,7 +228,8 @@ def _narrowed(
                 Text(
                     f"--where {shown(item)}: {whole.source} has no column '{shown(column)}'; it has {there}",
                     f"--where {shown(item)}：{whole.source} 没有“{shown(column)}”列；它有 {there}",
-                )
+                ),
+                options=["--where"],
             )
         wanted.setdefault(at, set()).add(fold(value))
     kept = [m for m in whole if all(fold(m.columns[at][1]) in values for at, values in wanted.items())]

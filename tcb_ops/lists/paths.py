@@ -140,7 +140,11 @@ class Batch:
             for line, file in page:
                 found = files.look(file)
                 if isinstance(found, Unfit):
-                    unfit.append(Problem(line, self.file_column, found.message, found.fix, shown(file)))
+                    unfit.append(
+                        Problem(
+                            line, self.file_column, found.message, found.fix, shown(file), option=found.option
+                        )
+                    )
                 else:
                     facts.append((found.size, found.mtime_ns, line))
             self.staging.set_files(facts)

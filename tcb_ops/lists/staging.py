@@ -31,11 +31,11 @@ CREATE TABLE rows (
 );
 CREATE TABLE problems (
     id INTEGER PRIMARY KEY, line INTEGER, header TEXT, en TEXT, zh TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
-    skippable INTEGER, of_file INTEGER
+    skippable INTEGER, option TEXT, of_file INTEGER
 );
 CREATE INDEX problems_line ON problems (line);
 """
-_PROBLEM = "line, header, en, zh, fix_en, fix_zh, value, skippable"
+_PROBLEM = "line, header, en, zh, fix_en, fix_zh, value, skippable, option"
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
 EVERY_LINE = 1 << 62
 _SEPARATOR = "\0"
@@ -82,10 +82,10 @@ class Staging:
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
         """Add problems; `file_problem` marks what `clear_file_problems` takes away again."""
         values = (
-            (p.line, p.column, *_both(p.message), *_both(p.fix), p.value, p.skippable, file_problem)
+            (p.line, p.column, *_both(p.message), *_both(p.fix), p.value, p.skippable, p.option, file_problem)
             for p in problems
         )
-        self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names
+        self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names
 
     def clear_file_problems(self) -> None:
         """Forget what an earlier look at the local files found."""
@@ -268,8 +268,8 @@ class Problems(Sequence[Problem]):
             values,
         )
         return [
-            (at, Problem(line, header, Text(en, zh), Text(fix_en, fix_zh), value, bool(skippable)))
-            for at, line, header, en, zh, fix_en, fix_zh, value, skippable in found
+            (at, Problem(line, header, Text(en, zh), Text(fix_en, fix_zh), value, bool(skippable), option))
+            for at, line, header, en, zh, fix_en, fix_zh, value, skippable, option in found
         ]
 
 

@@ -152,7 +152,7 @@ def _which_rows(seen: Survey) -> Problem:
         "say with --rows all that they count, with --rows visible that they do not; or unhide or delete them",
         "请用 --rows all 表示包含这些行，或用 --rows visible 表示不含；也可以取消隐藏或删除它们",
     )
-    return file_problem(message, fix)
+    return file_problem(message, fix, option="--rows")
 
 
 def _no_sheet(wanted: str, sheets: Iterable[Sheet]) -> Problem:
@@ -180,10 +180,11 @@ def _which_sheet(fitting: Sequence[Sheet], holding: Sequence[Sheet]) -> Problem:
             f"say which sheet it is with --sheet '{first}', and what its columns mean with --column path=HEADER",
             f"请用 --sheet '{first}' 指明工作表，并用 --column path=表头 指明各列",
         )
-    return file_problem(message, fix)
+    return file_problem(message, fix, option="--sheet")
 
 
 def _only_hidden(sheets: Iterable[Sheet]) -> Problem:
     listed = _listed(sheets)
     message = Text(f"only hidden sheets hold anything: {listed}", f"只有隐藏的工作表有内容：{listed}")
-    return file_problem(message, Text("name one with --sheet, or unhide it", "请用 --sheet 指明，或取消隐藏"))
+    fix = Text("name one with --sheet, or unhide it", "请用 --sheet 指明，或取消隐藏")
+    return file_problem(message, fix, option="--sheet")

@@ -5,10 +5,11 @@
     from tcb_ops import panels
 
     panels.run_uploads(target="live", paths="paths.csv", root="files")   # as a cell's last line
-    panels.attach("latest")                                              # a run that goes on, or was cut off
+    panels.attach("latest")                                              # a run that is running, or was cut off
 
 `target`: "simulator" (the embedded one, sample data, no credentials) or "live" (what tcb-ops.toml says). Calls such as
-`tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh. `where`: `column=value` items of the merchants file, semicolons between them.
+`tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh. `where`:
+`column=value` items of the merchants file, semicolons between them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links
 
 
 def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
-    """Take a path as its text and None as not given, and refuse anything else in words: cells are typed by hand."""
+    """Take a path as its text and None as not given, and refuse anything else: cells are typed by hand."""
 
     @wraps(build)
     def built(*given: _Given.args, **named: _Given.kwargs) -> Panel:
@@ -87,7 +88,7 @@ def run_uploads(
     report: str = "",
     lang: str = "en",
 ) -> Panel:
-    """Pick a list and the folder of its files, see what would be sent, upload, watch, cancel, go on, retry, export."""
+    """Pick a list and the folder of its files, see what would be sent, upload, watch, cancel, resume, retry, export."""
     return UploadPanel(target, paths, root, where, lang, note=note, report=report)
 
 
@@ -95,7 +96,7 @@ def run_uploads(
 def audit_errcodes(
     target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = "en"
 ) -> Panel:
-    """Ask one link per environment over all merchants; see which cannot work, why, and what to do."""
+    """Ask for one link per environment of all merchants; see which cannot work, why, and what to do."""
     return AuditPanel(target, where, lang, note=note, report=report)
 
 
@@ -109,7 +110,7 @@ def export_report(
 
 @_of_texts
 def attach(run: str = "latest", target: str = "", lang: str = "en") -> Panel:
-    """Look at a run wherever it is: going on in this process or another, cut off, finished. It can be gone on with.
+    """Show a run wherever it is: running in this process or another, cut off, finished. It can be resumed.
 
     `target` "" is that of the panel that was opened last, "live" where none was.
     """

@@ -1,4 +1,4 @@
-"""What every panel works with: where its calls go, for which merchants, where its files land."""
+"""What every panel works with: the target of its calls, its merchants, where its files go."""
 
 from __future__ import annotations
 
@@ -6,53 +6,51 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
-from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, plural
-from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.merchants import Merchants, read_merchants
+from tcb_ops.notebooks.practice import practice
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.settings import Settings
+from tcb_ops.settings import Settings, is_practising, load_settings, practise_with
 
 TARGETS = ("simulator", "live")
 GENTLE_RATE = 5.0
-"""Link calls a second per merchant that the gentle pace allows."""
+"""Link calls a second per merchant at the gentle pace."""
 
 
 @dataclass(frozen=True, slots=True)
 class PanelContext:
-    """Settings, merchants, and whether all of it is only practice."""
+    """Settings, merchants, and whether the target is the embedded simulator."""
 
     settings: Settings
     merchants: Merchants
     simulated: bool
     selection: str
-    """The part of the merchants that is meant, as runs keep it."""
+    """The part of the merchants that is meant, as runs record it."""
 
     @property
     def live(self) -> bool:
-        """Whether somebody has to say that this is meant: the target is not on this machine."""
+        """Whether somebody has to confirm a run: the target is not on this machine."""
         return not self.settings.on_loopback
 
-    def pace(self, *, gentle: bool = False) -> RunLimits:
-        """How hard a run may press. Practice does not wait as long as a real platform makes one wait."""
+    def limits(self, *, gentle: bool = False) -> RunLimits:
+        """Return a run's limits. The simulator does not make one wait as long as the real platform."""
         rate = GENTLE_RATE if gentle else None
-        return (
-            RunLimits(rate=rate, backoff=0.05, slow_wait=0.3, patience=10)
-            if self.simulated
-            else RunLimits(rate=rate)
-        )
+        if self.simulated:
+            return RunLimits(rate=rate, backoff=0.05, slow_wait=0.3, patience=10)
+        return RunLimits(rate=rate)
 
-    def place(self, given: str, usual: str) -> Path:
-        """Where a headless run's file goes: where it was told to; in practice out of the way."""
+    def output_path(self, given: str, default: str) -> Path:
+        """Return where a headless run's file goes: `given`, or `default`; on the simulator beside its ledger."""
         if given or not self.simulated:
-            return Path(given or usual)
-        return Path(self.settings.ledger).parent / usual
+            return Path(given or default)
+        return Path(self.settings.ledger).parent / default
 
-    def where_to(self) -> Text:
-        """One line: what this panel's calls reach."""
+    def describe_target(self) -> Text:
+        """Name the target of this panel's calls, in one line."""
         merchants = len({merchant.appid for merchant in self.merchants})
         if self.simulated:
             return Text(
-                f"practice on this machine, sample data: {plural(merchants, 'merchant')}. Nothing reaches WeChat.",
+                f"simulator on this machine, sample data: {plural(merchants, 'merchant')}. Nothing reaches WeChat.",
                 f"本机演练，样例数据：{merchants:,} 个商户。不会有任何内容到达微信。",
             )
         where = self.settings.api_base
@@ -60,15 +58,16 @@ class PanelContext:
 
 
 def open_context(target: str, where: str, lang: Lang) -> PanelContext:
-    """Read the settings and the merchants. Raises TcbOpsError, each with what to do.
+    """Read the settings and the merchants. Raises TcbOpsError.
 
-    `target` "" is that of the panel that was opened last. Calls of the library that name no settings follow this panel
-    from now on. `where`: `column=value` items with semicolons between them, as `--where` takes them.
+    Calls of the library that name no settings use this panel's from now on.
+
+    Args:
+        target: simulator, live, or "" for that of the panel that was opened last.
+        where: `column=value` items of the merchants file, semicolons between them.
+        lang: the language of messages.
+
     """
-    from tcb_ops.lists.merchants import read_merchants
-    from tcb_ops.notebooks.practice import practice
-    from tcb_ops.settings import is_practising, load_settings, practise_with
-
     target = target or ("simulator" if is_practising() else "live")
     if target not in TARGETS:
         raise UsageError(
@@ -83,11 +82,3 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
     items = [item.strip() for item in where.split(";") if item.strip()]
     selection = "; ".join(f"where {item}" for item in sorted(items))
     return PanelContext(settings, read_merchants(settings.merchants, items), simulated, selection)
-
-
-def size_of(file: Path) -> str:
-    """A file's size for people; empty where it cannot be told."""
-    try:
-        return format_size(file.stat().st_size)
-    except OSError:
-        return ""

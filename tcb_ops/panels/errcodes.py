@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 
 import ipywidgets as widgets
@@ -11,8 +10,7 @@ import ipywidgets as widgets
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome
 from tcb_ops.panels.html import esc, heading, table
-from tcb_ops.panels.naming import beyond
-from tcb_ops.panels.worker import Worker
+from tcb_ops.panels.worker import Worker, html_area, show
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, why
 from tcb_ops.reports.summary import Cause, CodeGroup, by_code
 from tcb_ops.run import Run
@@ -23,17 +21,21 @@ ROWS = 50
 """Rows behind a code that are shown."""
 NAMED = 4
 """Merchants named beside a code."""
+_OPTIONS = Text(
+    "Names that begin with -- are options of the command line: --rate is “Pace” here, --api-base the setting api_base.",
+    "以 -- 开头的是命令行选项：--rate 即此处的“速度”，--api-base 即设置 api_base。",
+)
 
 
-def rows_of(run: Run, causes: Sequence[Cause], code: str, appid: str) -> Iterator[RowRecord]:
-    """Stream the rows of a run that are not good, of one code and one merchant; "" is all of them."""
+def matching_rows(run: Run, causes: Sequence[Cause], code: str, appid: str) -> Iterator[RowRecord]:
+    """Stream the rows of a run that did not succeed, of one code and one merchant; "" is all of them."""
     wanted = [c for c in causes if code in {"", c.code} and appid in {"", c.appid}]
     outcomes = frozenset(outcome for cause in wanted for outcome in cause.outcomes)
-    places = {(cause.appid, cause.env) for cause in wanted}
+    environments = {(cause.appid, cause.env) for cause in wanted}
     for record in run.rows(merchant=appid, outcomes=outcomes) if wanted else ():
         end = record.end
         found = why(end.outcome, end.reason, end.errcode, end.store_code)
-        if found and code in {"", found.code} and (record.row.appid, record.row.env) in places:
+        if found and code in {"", found.code} and (record.row.appid, record.row.env) in environments:
             yield record
 
 
@@ -48,48 +50,48 @@ def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
     )
     title = Text("What went wrong, and what to do", "出了什么问题，怎么办").of(lang)
     rows = [(g.code, g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups]
-    drawn = table([head.of(lang) for head in heads], rows, "snttt", label=title, classes="op-by-code")
-    return heading(title) + drawn
+    return heading(title) + table(heads, rows, "snttt", lang, label=title, classes="op-by-code")
 
 
 class ErrcodeTable(widgets.VBox):
-    """The errcode table of a run, and its rows by code and merchant."""
+    """The codes of a run, and its rows by code and merchant."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker, self._lang = worker, worker.lang
         self._run: Run | None = None
         self._causes: list[Cause] = []
-        self.table = widgets.HTML()
-        self.table.add_class("op-codes")
-        self.code = self._choice(Text("Code", "错误码"), "op-code", self._narrow)
-        self.merchant = self._choice(Text("Merchant", "商户"), "op-merchant", self._drill)
-        self.rows = widgets.HTML(layout={"max_height": "24rem", "overflow": "auto"}, tabbable=True)
-        self.rows.add_class("op-rows").add_class("op-scroll")
+        self.table = html_area("op-codes")
+        self.code = self._choice(Text("Code", "错误码"), "op-code", self._list_merchants)
+        self.merchant = self._choice(Text("Merchant", "商户"), "op-merchant", self._list_rows)
+        self.rows = html_area("op-rows", "24rem")
         super().__init__([self.table, widgets.HBox([self.code, self.merchant]), self.rows])
-        self.layout.display = "none"
+        show(self, shown=False)
 
     def show(self, run: Run | None) -> None:
-        """Show a run's rows that are not good; None, or a run without any, hides all of it."""
+        """Show a run's rows that did not succeed; None, or a run without any, hides all of it."""
         causes = [c for c in run.cause_list() if c.code != Outcome.PENDING] if run is not None else []
         self._run = None  # while the choices change, nothing is looked up
-        self.layout.display = "" if causes else "none"
+        show(self, shown=bool(causes))
         self._causes = causes
-        groups = [replace(group, action=self._worker.here(group.action)) for group in by_code(causes)]
-        more = beyond(group.action for group in groups)
-        self.table.value = render_codes(groups, self._lang) + (
-            f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
-        )
+        groups = by_code(causes)
+        note = f'<p class="op-quiet">{esc(_OPTIONS.of(self._lang))}</p>'
+        self.table.value = render_codes(groups, self._lang) + note
         self.code.options = [self._everything, *((f"{g.code} · {g.rows:,}", g.code) for g in groups)]
         self.code.index = 0
         self.merchant.options = [self._everything]
         self._run = run
-        self._narrow()
+        self._list_merchants()
 
     @property
     def _everything(self) -> tuple[str, str]:
         return Text("— all —", "— 全部 —").of(self._lang), ""
 
-    def _narrow(self) -> None:
+    def _choice(self, label: Text, name: str, chosen: Callable[[], None]) -> widgets.Dropdown:
+        choice = self._worker.field(widgets.Dropdown, label, name, "24rem")
+        choice.observe(lambda _: self._worker.guarded(chosen), "value")
+        return choice
+
+    def _list_merchants(self) -> None:
         """Offer the merchants that have the chosen code, and keep the chosen one if it is among them."""
         run, kept = self._run, self.merchant.value
         if run is None:
@@ -106,24 +108,15 @@ class ErrcodeTable(widgets.VBox):
         ]
         self.merchant.value = kept if kept in names else ""
         self._run = run
-        self._drill()
+        self._list_rows()
 
-    def _choice(self, label: Text, name: str, chosen: Callable[[], None]) -> widgets.Dropdown:
-        choice = widgets.Dropdown(
-            description=label.of(self._lang), layout={"width": "24rem"}, style={"description_width": "7rem"}
-        )
-        choice.add_class(name)
-        choice.observe(lambda _: self._worker.guarded(chosen), "value")
-        return choice
-
-    def _drill(self) -> None:
+    def _list_rows(self) -> None:
         """Show the first rows behind the choice."""
         run, lang = self._run, self._lang
         if run is None:
             return
         code, appid = self.code.value or "", self.merchant.value or ""
         total = sum(c.rows for c in self._causes if code in {"", c.code} and appid in {"", c.appid})
-        shown = list(islice(rows_of(run, self._causes, code, appid), ROWS))
         heads = (
             Text("Line", "行号"),
             Text("Merchant", "商户"),
@@ -143,15 +136,13 @@ class ErrcodeTable(widgets.VBox):
                 reason_text(record.end).of(lang),
                 redact(f"{record.end.errmsg} {record.end.rid}".strip()),
             )
-            for record in shown
+            for record in islice(matching_rows(run, self._causes, code, appid), ROWS)
         ]
+        shown = min(len(rows), total)
         title = Text(
-            f"Rows that are not good: {min(len(shown), total):,} of {total:,}",
-            f"未成功的行：{min(len(shown), total):,} / {total:,}",
+            f"Rows that did not succeed: {shown:,} of {total:,}", f"未成功的行：{shown:,} / {total:,}"
         ).of(lang)
-        self.rows.value = f"<p><b>{esc(title)}</b></p>" + table(
-            [head.of(lang) for head in heads], rows, "nsststt", label=title
-        )
+        self.rows.value = f"<p><b>{esc(title)}</b></p>" + table(heads, rows, "nsststt", lang, label=title)
 
 
 def _merchants(group: CodeGroup, lang: Lang) -> str:

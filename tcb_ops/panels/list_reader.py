@@ -1,9 +1,8 @@
-"""A list in a panel: picked, read, checked, with every problem; and what running it would send."""
+"""A list in a panel: picked, read, checked, with every problem; and what a run of it would send."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from tcb_ops.lists.problems import PROBLEMS_SHOWN, new_fixme, write_fixme
 from tcb_ops.model import Problem
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.html import esc, heading, table
-from tcb_ops.panels.naming import beyond
 from tcb_ops.panels.picker import Picker
-from tcb_ops.panels.worker import Worker
+from tcb_ops.panels.worker import Worker, html_area, show
 from tcb_ops.preflight import done_before, facts_line
 from tcb_ops.sample import FILES, PATHS
 
@@ -27,8 +25,8 @@ MERCHANTS_SHOWN = 300
 """Lines of the plan by merchant."""
 
 
-def render_problems(problems: Sequence[Problem], lang: Lang, count: int | None = None) -> str:
-    """Draw the first problems as a table, and count the others; `count` is of all, where these are only the first."""
+def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
+    """Draw the first problems as a table, and count the others."""
     if not problems:
         return ""
     heads = (
@@ -42,27 +40,27 @@ def render_problems(problems: Sequence[Problem], lang: Lang, count: int | None =
         (p.line or "", p.column, p.message.of(lang), p.fix.of(lang), p.value)
         for p in islice(problems, PROBLEMS_SHOWN)
     ]
-    count = len(problems) if count is None else count
+    count = len(problems)
     title = Text(
         f"{plural(count, 'problem')} in the list"
         + f", the first {PROBLEMS_SHOWN}" * (count > PROBLEMS_SHOWN),
         f"清单有 {count:,} 处问题" + f"，以下是前 {PROBLEMS_SHOWN} 处" * (count > PROBLEMS_SHOWN),
     ).of(lang)
-    return heading(title) + table([head.of(lang) for head in heads], rows, "nsttt", label=title)
+    return heading(title) + table(heads, rows, "nsttt", lang, label=title)
 
 
 def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     """Draw what a run of the batch would send, in sum and by merchant."""
     calls = 2 if uploads else 1
     facts = [
-        _fact(batch.merchants_count, "merchant", "个商户"),
-        _fact(batch.envs, "environment", "个环境"),
-        _fact(batch.valid, "row", "行"),
-        _fact(batch.valid * calls, "call", "次调用"),
+        _fact(batch.merchants_count, "merchant", "个商户", lang),
+        _fact(batch.envs, "environment", "个环境", lang),
+        _fact(batch.valid, "row", "行", lang),
+        _fact(batch.valid * calls, "call", "次调用", lang),
     ]
     if uploads:
-        facts.append((format_size(batch.total_bytes), Text("to upload", "待上传")))
-    summed = " · ".join(f"<b>{esc(number)}</b> {esc(what.of(lang))}" for number, what in facts)
+        size = Text("to upload", "待上传").of(lang)
+        facts.append(f"<b>{esc(format_size(batch.total_bytes))}</b> {esc(size)}")
     shares = batch.by_merchant()
     heads = (
         Text("Merchant", "商户"),
@@ -79,14 +77,14 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     more = len(shares) - MERCHANTS_SHOWN
     rest = Text(f"… and {more:,} more", f"……另有 {more:,} 家").of(lang) if more > 0 else ""
     return (
-        f"<p>{summed}</p><details><summary>{esc(by)}</summary>"
-        f"{table([head.of(lang) for head in heads], rows, 'snnnn', label=by)}<p>{esc(rest)}</p></details>"
+        f"<p>{' · '.join(facts)}</p><details><summary>{esc(by)}</summary>"
+        f"{table(heads, rows, 'snnnn', lang, label=by)}<p>{esc(rest)}</p></details>"
     )
 
 
-def _fact(count: int, noun: str, zh: str) -> tuple[str, Text]:
-    number, _, nouns = plural(count, noun).partition(" ")
-    return number, Text(nouns, zh)
+def _fact(count: int, noun: str, zh: str, lang: Lang) -> str:
+    name = Text(f"{noun}{'s' * (count != 1)}", zh).of(lang)
+    return f"<b>{count:,}</b> {esc(name)}"
 
 
 class ListReader(widgets.VBox):
@@ -101,7 +99,7 @@ class ListReader(widgets.VBox):
         root: str | None,
         changed: Callable[[], None],
     ) -> None:
-        """`root` None: local files are not looked at."""
+        """`root` None: local files are not looked at. `changed` is called when there is another batch, or none."""
         self._worker, self._context, self._lang, self._changed = worker, context, worker.lang, changed
         self._uploads = root is not None
         if not paths and context.simulated:
@@ -110,48 +108,32 @@ class ListReader(widgets.VBox):
         self._problems: Sequence[Problem] = ()
         lang = self._lang
 
-        def again() -> None:
+        def check() -> None:
             self._clear()  # at once: what was read is not what is picked now
             self._changed()
             worker.start(self.read, waits=True)
 
-        self.paths = Picker(worker, "op-list", Text("Path list", "路径清单"), path=paths, picked=again)
+        self.paths = Picker(worker, "op-list", Text("Path list", "路径清单"), path=paths, picked=check)
         self.root = Picker(
-            worker, "op-root", Text("Local files", "本地文件夹"), endings=(), path=root or "", picked=again
+            worker, "op-root", Text("Local files", "本地文件夹"), endings=(), path=root or "", picked=check
         )
         self.root.text.placeholder = Text("the list's own folder", "清单所在文件夹").of(lang)
-        self.check = _button(Text("Check", "检查").of(lang), "op-check")
-        self.check.on_click(lambda _: again())
+        self.check = worker.button(Text("Check", "检查"), "op-check", check, background=False)
+        skip = Text("continue without the rows that have problems", "跳过有问题的行，继续其余的行")
         self.skip = widgets.Checkbox(
-            description=Text("go on without the rows that have problems", "跳过有问题的行，继续其余的行").of(
-                lang
-            ),
-            indent=False,
-            layout={"width": "auto", "align_self": "flex-start"},
+            description=skip.of(lang), indent=False, layout={"width": "auto", "align_self": "flex-start"}
+        ).add_class("op-skip")
+        self.skip.observe(lambda _: worker.guarded(check), "value")
+        self.facts = html_area("op-read")
+        self.problems = html_area("op-problems", "20rem")
+        self.fixme = worker.button(
+            Text("Write a fix-me CSV", "生成待修正 CSV"), "op-fixme", self._write_fixme
         )
-        self.skip.add_class("op-skip")
-        self.skip.observe(lambda _: worker.guarded(again), "value")
-        self.told = widgets.HTML()
-        self.told.add_class("op-read")
-        self.problems = widgets.HTML(layout={"max_height": "20rem", "overflow": "auto"}, tabbable=True)
-        self.problems.add_class("op-problems")
-        self.fixme = _button(Text("Write a fix-me CSV", "生成待修正 CSV").of(lang), "op-fixme")
-        self.fixme.on_click(lambda _: worker.start(self._write_fixme))
-        self.plan = widgets.HTML()
-        self.plan.add_class("op-plan")
+        self.plan = html_area("op-plan")
         title = widgets.HTML(heading(Text("1 · The list", "1 · 清单").of(lang)))
         pickers = [self.paths, self.root] if self._uploads else [self.paths]
-        super().__init__(
-            [
-                title,
-                *pickers,
-                widgets.HBox([self.check, self.skip]),
-                self.told,
-                self.problems,
-                self.fixme,
-                self.plan,
-            ]
-        )
+        check_line = widgets.HBox([self.check, self.skip])
+        super().__init__([title, *pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
         self._clear()
 
     def read(self) -> None:
@@ -172,43 +154,37 @@ class ListReader(widgets.VBox):
             )
         except InputError as error:
             self._show(error.problems)
-            count = len(error.problems)
-            if count > 1:
+            if len(error.problems) > 1:
                 raise _refused(source, error.problems) from error
             raise
         self.batch = batch
         self._show(batch.problems)
-        told = [batch.decided, *batch.warnings]
-        self.told.value = "".join(f"<p>{esc(self._worker.here(text).of(self._lang))}</p>" for text in told)
+        self.facts.value = "".join(
+            f"<p>{esc(text.of(self._lang))}</p>" for text in (batch.decided, *batch.warnings)
+        )
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
-        ready = Text(f"Ready. {facts_line(batch).en}.", f"已就绪。{facts_line(batch).zh}。")
-        again = done_before(batch, self._context.settings, self.selection) if self._uploads else None
-        if again is not None:
-            ready = Text(f"{ready.en} {again.en}", f"{ready.zh}{again.zh}")
+        facts = facts_line(batch)
+        ready = Text(f"Ready. {facts.en}.", f"已就绪。{facts.zh}。")
+        before = (
+            done_before(batch, self._context.settings, self._context.selection) if self._uploads else None
+        )
+        if before is not None:
+            ready = Text(f"{ready.en} {before.en}", f"{ready.zh}{before.zh}")
         self._worker.say(ready)
         self._changed()
 
-    @property
-    def selection(self) -> str:
-        """What tells runs over other parts of the list apart."""
-        return self._context.selection
-
     def _clear(self) -> None:
-        self.batch, self._problems = None, ()
-        for part in (self.told, self.problems, self.plan):
-            part.value = ""
-        for part in (self.problems, self.fixme):
-            part.layout.display = "none"
+        self.batch = None
+        self._show(())
+        self.facts.value = self.plan.value = ""
 
     def _show(self, problems: Sequence[Problem]) -> None:
         self._problems = problems
-        here = [replace(p, fix=self._worker.here(p.fix)) for p in islice(problems, PROBLEMS_SHOWN)]
-        more = beyond(problem.fix for problem in here)
-        self.problems.value = render_problems(here, self._lang, len(problems)) + (
-            f"<p>{esc(more.of(self._lang))}</p>" if more is not None else ""
-        )
+        options = self._worker.describe_options(p.option for p in islice(problems, PROBLEMS_SHOWN))
+        note = f"<p>{esc(options)}</p>" if options else ""
+        self.problems.value = render_problems(problems, self._lang) + note
         for part in (self.problems, self.fixme):
-            part.layout.display = "" if problems else "none"
+            show(part, shown=bool(problems))
 
     def _write_fixme(self) -> None:
         dest = new_fixme(Path(self.paths.path))
@@ -216,7 +192,7 @@ class ListReader(widgets.VBox):
         if not written:
             raise UsageError(
                 Text(
-                    "These problems are of the file as a whole; there is no row to fix.",
+                    "These problems concern the file as a whole; there is no row to fix.",
                     "这些是整个文件的问题，没有可修正的行。",
                 )
             )
@@ -239,9 +215,3 @@ def _refused(source: str, problems: Sequence[Problem]) -> InputError:
         source,
         problems,
     )
-
-
-def _button(label: str, name: str) -> widgets.Button:
-    button = widgets.Button(description=label, layout={"width": "auto", "align_self": "flex-start"})
-    button.add_class(name)
-    return button

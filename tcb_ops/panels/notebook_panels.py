@@ -1,4 +1,4 @@
-"""The panels that work on a list: of notebook 01, links, and of notebook 02, uploads."""
+"""The panels of the four notebooks: links, uploads, audits, reports."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Kind
-from tcb_ops.panels.html import heading, said
+from tcb_ops.panels.html import heading, message
 from tcb_ops.panels.list_reader import ListReader
-from tcb_ops.panels.naming import LINKS_GO_TO, REPORT
 from tcb_ops.panels.panel import Panel, Placeholder
-from tcb_ops.panels.run_browser import RunBrowser
 from tcb_ops.panels.run_form import RunForm
+from tcb_ops.panels.worker import LINKS_GO_TO, html_area
 from tcb_ops.preflight import facts_line, short_life
-from tcb_ops.reports.formats.terminal import render_diff
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.sample import FILES, PATHS
 
@@ -33,7 +31,7 @@ class ListPanel(RunForm):
         self._paths, self._root = paths, root
         super().__init__(target, where, lang, note=note, report=report)
 
-    def _pick(self) -> list[Any]:
+    def _input_parts(self) -> list[Any]:
         self.list_reader = ListReader(
             self.worker, self.context, self._paths, root=self._root, changed=self._changed
         )
@@ -62,47 +60,43 @@ class LinksPanel(ListPanel):
 
     kind, label = Kind.LINKS, Text("Issue links", "取链接")
     title = Text("Upload links", "上传链接")
-    out_here = LINKS_GO_TO
+    out_control = LINKS_GO_TO
 
     def __init__(self, target: str, paths: str, where: str, out: str, note: str, lang: str) -> None:
         self._out = out
         super().__init__(target, paths, None, where, lang, note=note)
 
-    def _pick(self) -> list[Any]:
-        self.out = widgets.Text(
-            self._out or "links.csv",
-            description=Text("Links go to", "链接写入").of(self.lang),
-            layout={"width": "44rem"},
-            style={"description_width": "7rem"},
-        )
-        self.out.add_class("op-out")
-        self.life = widgets.HTML()
-        self.life.add_class("op-life")
-        return [*super()._pick(), self.out]
+    def _input_parts(self) -> list[Any]:
+        label = Text("Links go to", "链接写入")
+        self.out = self.worker.field(widgets.Text, label, "op-out", value=self._out or "links.csv")
+        self.life = html_area("op-life")
+        return [*super()._input_parts(), self.out]
 
     def _parts(self) -> list[Any]:
         parts = super()._parts()
-        self.pace.observe(lambda _: self.worker.guarded(self._tell_life), "value")
+        self.pace.observe(lambda _: self.worker.guarded(self._warn_of_life), "value")
         return parts
 
-    def _beside_pace(self) -> list[Any]:
+    def _pace_notes(self) -> list[Any]:
         return [self.life]
 
     def _changed(self) -> None:
         super()._changed()
-        self._tell_life()
+        self._warn_of_life()
 
-    def _tell_life(self) -> None:
-        """Where links will have run out before the last is there, say so beside the pace."""
+    def _warn_of_life(self) -> None:
+        """Warn beside the pace where links will have run out before the last is issued."""
         batch = self.list_reader.batch
-        short = short_life(batch, self.context.pace(gentle=self.pace.value)) if batch is not None else None
-        self.life.value = said(short.of(self.lang), "bad") if short is not None else ""
+        limits = self.context.limits(gentle=self.pace.value)
+        short = short_life(batch, limits) if batch is not None else None
+        self.life.value = message(short.of(self.lang), "bad") if short is not None else ""
 
-    def _begin(self, **options: Any) -> RunHandle:
+    def _start_run(self, **options: Any) -> RunHandle:
         return api.start_links(self._batch(), out=Path(self.out.value), **options)
 
-    def _headless(self, **options: Any) -> RunHandle:
-        return api.start_links(self._batch(), out=self.context.place(self._out, "links.csv"), **options)
+    def _start_headless(self, **options: Any) -> RunHandle:
+        out = self.context.output_path(self._out, "links.csv")
+        return api.start_links(self._batch(), out=out, **options)
 
 
 class UploadPanel(ListPanel):
@@ -111,7 +105,7 @@ class UploadPanel(ListPanel):
     kind, label = Kind.UPLOAD, Text("Upload", "上传")
     title = Text("Uploads", "上传文件")
 
-    def _begin(self, **options: Any) -> RunHandle:
+    def _start_run(self, **options: Any) -> RunHandle:
         return api.start_upload(self._batch(), **options)
 
 
@@ -122,7 +116,7 @@ class AuditPanel(RunForm):
     title = Text("Errcode audit", "错误码巡检")
 
     def changes(self) -> Any:
-        """What changed since the audit before: newly broken, mended, still broken."""
+        """What changed since the previous audit: newly broken, fixed, still broken."""
         first = Text(
             "This is the first audit of this target: there is none to compare with.",
             "这是该目标的第一次巡检：没有可对比的结果。",
@@ -134,26 +128,27 @@ class AuditPanel(RunForm):
         return api.history(settings=self.context.settings)
 
     def _parts(self) -> list[Any]:
-        self.changed = widgets.HTML()
-        self.changed.add_class("op-changes")
+        self.changed = html_area("op-changes")
         return [*super()._parts(), self.changed]
 
     def _ended(self, run: Run) -> None:
         super()._ended(run)
-        self.changed.value = self._changes_of(run) if run.record.finished_at is not None else ""
+        self.changed.value = self._render_changes(run) if run.record.finished_at is not None else ""
 
-    def _changes_of(self, run: Run) -> str:
+    def _render_changes(self, run: Run) -> str:
         changes = run.changes()
-        title = heading(Text("Since the audit before", "与上次巡检相比").of(self.lang))
+        title = heading(Text("Since the previous audit", "与上次巡检相比").of(self.lang))
         return title + changes._repr_html_() if changes is not None else ""
 
-    def _screen(self, run: Run) -> list[Any]:
-        changes = run.changes()
-        return super()._screen(run) + ([render_diff(changes, self.lang)] if changes is not None else [])
+    def _terminal_output(self, run: Run) -> list[Any]:
+        from tcb_ops.reports.formats.terminal import render_diff
+
+        changes, output = run.changes(), super()._terminal_output(run)
+        return [*output, render_diff(changes, self.lang)] if changes is not None else output
 
     def _page(self, run: Run) -> str:
         days = heading(Text("Errcodes by day", "每日错误码").of(self.lang))
-        return f"{self._changes_of(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
+        return f"{self._render_changes(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
 
     def _prepare(self) -> None:
         facts, _ = self._facts()
@@ -164,29 +159,26 @@ class AuditPanel(RunForm):
         lines = self.context.merchants
         merchants = len({merchant.appid for merchant in lines})
         facts = Text(
-            f"{plural(merchants, 'merchant')}, {plural(len(lines), 'environment')}, a call each; no file is sent",
+            f"{plural(merchants, 'merchant')}, {plural(len(lines), 'environment')}, one call each; no file is sent",
             f"{merchants:,} 个商户，{len(lines):,} 个环境，各调用一次；不发送任何文件",
         )
         return facts, merchants
 
-    def _begin(self, **options: Any) -> RunHandle:
+    def _start_run(self, **options: Any) -> RunHandle:
         return api.start_audit(self.context.merchants, **options)
 
 
 class RunPanel(Panel):
-    """Any run: going on here or elsewhere, cut off, or finished."""
+    """Any run: running here or elsewhere, cut off, or finished."""
 
-    out_here: Text | None = None
+    title = Text("Run report", "任务报告")
+    out_control: Text | None = None
 
     def __init__(self, target: str, run: str, lang: str, *, report: str = "") -> None:
         self._wanted = run
         super().__init__(target, "", lang, report=report)
 
-    def _title(self) -> Text:
-        return Text("Run report", "任务报告")
-
     def _parts(self) -> list[Any]:
-        self.runs = RunBrowser(self.worker, self.context, None, self.monitor.attach)
         return [self.runs, widgets.HBox([self.monitor.stop]), self.worker.line, self.monitor]
 
     def _open(self) -> None:
@@ -194,7 +186,7 @@ class RunPanel(Panel):
         self.monitor.attach(self._wanted)
         self.runs.choose(self.run)
 
-    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list says of each run how it stands
+    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
         self._list_runs()
 
     def _work(self) -> Run:
@@ -204,7 +196,7 @@ class RunPanel(Panel):
             raise UsageError(Text("There is no run to export.", "没有可导出的任务。"))
         return self.run
 
-    def _shown_before(self) -> Run | None:
+    def _run_to_keep(self) -> Run | None:
         return None  # looking at a run replaces none
 
     def _exit_code(self, run: Run) -> int:  # noqa: ARG002  `show` and `report` end well whatever the run's rows did
@@ -212,13 +204,13 @@ class RunPanel(Panel):
 
 
 class ReportPanel(RunPanel):
-    """Choose a run, see it, export every format. In practice there is one to choose."""
+    """Choose a run, see it, export every format. On the simulator there is one to choose."""
 
-    out_here = REPORT
+    out_control = Panel.out_control
 
     def _open(self) -> None:
         if self.context.simulated and not self.runs.refresh():
             self.worker.say(Text("Making a run to look at …", "正在生成供查看的演练任务 ……"))
             with read_paths(PATHS, self.context.merchants, FILES) as batch:
-                api.upload(batch, settings=self.context.settings, limits=self.context.pace())
+                api.upload(batch, settings=self.context.settings, limits=self.context.limits())
         super()._open()

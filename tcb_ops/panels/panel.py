@@ -1,87 +1,81 @@
-"""What the notebooks' panels have in common: a context, a worker, a run that is shown, and the tables of it."""
+"""What the notebooks' panels have in common: a context, a worker, the run that is shown; and running unattended."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
+from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
-from tcb_ops.model import Kind
+from tcb_ops.model import Kind, Outcome
 from tcb_ops.notebooks.practice import in_jupyter_session
 from tcb_ops.panels.context import PanelContext, open_context
-from tcb_ops.panels.headless_output import page_html, result_file, tell, terminal_output
-from tcb_ops.panels.html import STYLE, esc, said
+from tcb_ops.panels.errcodes import render_codes
+from tcb_ops.panels.html import STYLE, esc, heading, message
 from tcb_ops.panels.list_reader import render_problems
-from tcb_ops.panels.naming import REPORT
-from tcb_ops.panels.run_browser import RunBrowser
-from tcb_ops.panels.run_monitor import RunMonitor
-from tcb_ops.panels.worker import Worker
-from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import verdict
+from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
+from tcb_ops.panels.run_summary import describe_result, merchant_lines, render_grid
+from tcb_ops.panels.worker import REPORT, Worker, html_area
+from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 RUN_NOW = "TCB_OPS_RUN_NOW"
 HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
 """A folder that gets the report of a headless run, under the run's id."""
+HEADLESS_RESULT = "TCB_OPS_HEADLESS_RESULT"
+"""A file that gets the headless cell's result: how `tcb-ops notebook` learns of it."""
+TERMINAL_WIDTH = 100
+"""Columns of what is printed: it ends in a mail or a log more often than on a terminal."""
 
 
-_NO_RUN = Text(
-    "No run yet: press the panel's button, then run this cell again.",
-    "还没有任务：请先点击面板中的按钮，再运行此单元格。",
-)
-_NOT_ASKED = Text(
-    "Nothing was run: the target is live, and RUN_NOW is false.",
-    "未运行任何内容：目标为线上，而 RUN_NOW 为 false。",
-)
-
-
-def _left_alone(run: Run) -> Text:
-    return Text(
-        f"Nothing was run: the panel shows run {run.id}, and RUN_NOW is false.",
-        f"未运行任何内容：面板显示任务 {run.id}，而 RUN_NOW 为 false。",
-    )
+_Part = TypeVar("_Part")
 
 
 class Placeholder:
-    """A sentence, where there is nothing to tabulate yet."""
+    """A message, where there is nothing to tabulate yet."""
 
     def __init__(self, text: Text, lang: Lang) -> None:
-        self._said = text.of(lang)
+        self._text = text.of(lang)
 
     def __repr__(self) -> str:
-        return self._said
+        return self._text
 
     def _repr_html_(self) -> str:
-        return said(self._said)
+        return message(self._text)
 
 
 class Panel:
-    """A notebook's panel: shows itself as a cell's value. Trouble while it opens is shown, not raised."""
+    """A notebook's panel: shows itself as a cell's value. An error while it opens is shown, not raised."""
 
-    runs: RunBrowser
-    """The earlier runs; among the panel's parts."""
-    out_here: Text | None = REPORT
-    """What the panel calls the command line's `--out`."""
+    title: Text
+    """Of the panel, and of a page about its run."""
+    kind: Kind | None = None
+    """Of the runs that it offers; None for all."""
+    out_control: Text | None = REPORT
+    """What the panel has for the command line's `--out`."""
 
     def __init__(self, target: str, where: str, lang: str, *, note: str = "", report: str = "") -> None:
         known = {str(one) for one in Lang}
         self.lang = Lang(lang) if lang in known else Lang.EN
         self.note, self.report = note, report
-        self.worker = Worker(self.lang, self.out_here)
+        self.worker = Worker(self.lang, self.out_control)
         self.error: TcbOpsError | None = None
         """Why nothing can be done here, where that is so."""
         self._context: PanelContext | None = None
         self._monitor: RunMonitor | None = None
-        self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line])
-        self.view.add_class("op-panel")
+        self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
         try:
             if lang not in known:
                 raise UsageError(
@@ -92,25 +86,26 @@ class Panel:
                 self.worker,
                 self._context,
                 report=report,
-                changed=self._arm,
+                changed=self._enable,
                 ended=self._ended,
                 ended_unseen=self._list_runs,
             )
+            self.runs = RunBrowser(self.worker, self._context, self.kind, self._monitor.attach)
             parts = self._parts()
         except TcbOpsError as error:
             self.error = error
-            self.worker.trouble(error)
+            self.worker.report(error)
             return
-        leads = widgets.HTML(f'<p class="op-quiet">{esc(self._context.where_to().of(self.lang))}</p>')
-        leads.add_class("op-target")
-        self.view.children = [self.view.children[0], leads, *parts]
-        self.worker.tells = self._arm
+        line = html_area("op-target")
+        line.value = f'<p class="op-quiet">{esc(self._context.describe_target().of(self.lang))}</p>'
+        self.view.children = [self.view.children[0], line, *parts]
+        self.worker.on_change = self._enable
         self.worker.start(self._open)
 
     # --- what a panel is made of --------------------------------------------------------------------------------
 
     def _parts(self) -> list[Any]:
-        """Build the parts, from top to bottom; `worker.line` and `monitor` are among them."""
+        """Build the parts, from top to bottom; `worker.line`, `runs` and `monitor` are among them."""
         raise NotImplementedError
 
     def _open(self) -> None:
@@ -120,13 +115,13 @@ class Panel:
         """Take note that a run is shown that nobody works on: it has just ended, or had before."""
 
     def _list_runs(self) -> None:
-        """List the earlier runs anew: of one of them something has changed."""
+        """List the earlier runs again: one of them has changed."""
         self.runs.refresh()
         self.runs.choose(self.run)
 
-    def _arm(self) -> None:
+    def _enable(self) -> None:
         """Enable the buttons that may be pressed now."""
-        self.monitor.arm()
+        self.monitor.enable()
 
     def _work(self) -> Run:
         """Do headlessly what the panel is for."""
@@ -135,16 +130,17 @@ class Panel:
     @property
     def context(self) -> PanelContext:
         """Where the panel works. Raises what kept it from opening."""
-        if self._context is None:
-            raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))
-        return self._context
+        return self._opened(self._context)
 
     @property
     def monitor(self) -> RunMonitor:
-        """The part that shows a run."""
-        if self._monitor is None:
+        """The part that shows a run. Raises what kept the panel from opening."""
+        return self._opened(self._monitor)
+
+    def _opened(self, part: _Part | None) -> _Part:
+        if part is None:
             raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))
-        return self._monitor
+        return part
 
     # --- what a notebook asks -----------------------------------------------------------------------------------
 
@@ -153,68 +149,8 @@ class Panel:
         """The run that is shown."""
         return self._monitor.run if self._monitor is not None else None
 
-    def run_now(self, wanted: bool = False) -> None:
-        """Do headlessly what the panel is for: in practice always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
-
-        Where the panel shows a run already, finished or not, nothing is begun unless `wanted`. Raises TcbOpsError, with all there is to
-        say; Ctrl-C ends a run tidily.
-        """
-        file = result_file()
-        try:
-            if not isinstance(wanted, bool):  # "false" is true to Python, and this is what sends live
-                raise UsageError(
-                    Text(
-                        f"RUN_NOW = {wanted!r}: write True or False. Nothing was run.",
-                        f"RUN_NOW = {wanted!r}：请写 True 或 False。未运行任何内容。",
-                    )
-                )
-            wanted = wanted or os.environ.get(RUN_NOW) == "1"
-            context = self.context
-            self.worker.settle()
-            shown = self._shown_before()
-            if not wanted and (not context.simulated or shown is not None):
-                if file is not None:
-                    tell(
-                        file,
-                        run=None,
-                        report=None,
-                        code=0,
-                        text=_left_alone(shown) if context.simulated and shown is not None else _NOT_ASKED,
-                        title=self._title().of(self.lang),
-                    )
-                return
-            run = self._work()
-            folder = self._export(run)
-            self.monitor.settle()
-        except TcbOpsError as error:
-            if isinstance(error, InputError):
-                _print_problems(error, self.lang)
-            if file is not None:
-                problems = render_problems(error.problems, self.lang) if isinstance(error, InputError) else ""
-                tell(
-                    file,
-                    run=self.run,
-                    report=None,
-                    code=error.exit_code,
-                    text=error.text,
-                    title=self._title().of(self.lang),
-                    page=problems,
-                )
-            raise
-        if file is not None:
-            tell(
-                file,
-                run=run,
-                report=folder,
-                code=self._exit_code(run),
-                text=self._verdict(run),
-                title=self._title().of(self.lang),
-                screen=self._screen(run),
-                page=self._page(run),
-            )
-
     def by_merchant(self) -> Any:
-        """Rows by merchant: how many, how many good (DataFrame)."""
+        """Rows by merchant: how many, how many succeeded (DataFrame)."""
         return self._of_run(lambda run: run.by_merchant())
 
     def errcodes(self) -> Any:
@@ -232,52 +168,159 @@ class Panel:
             self._monitor.settle(seconds)
 
     def _of_run(self, table: Callable[[Run], Any]) -> Any:
-        return table(self.run) if self.run is not None else Placeholder(_NO_RUN, self.lang)
+        if self.run is not None:
+            return table(self.run)
+        none = Text(
+            "No run yet: press the panel's button, then run this cell again.",
+            "还没有任务：请先点击面板中的按钮，再运行此单元格。",
+        )
+        return Placeholder(none, self.lang)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.run!r}>"
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self.view._repr_mimebundle_(**options) | {"text/plain": repr(self)}
+
+    # --- headless -----------------------------------------------------------------------------------------------
+
+    def run_now(self, wanted: bool = False) -> None:
+        """Do headlessly what the panel is for: on the simulator always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
+
+        Where the panel shows a run already, finished or not, nothing is started unless `wanted`. Raises TcbOpsError, with
+        all there is to say; Ctrl-C ends a run tidily.
+        """
+        try:
+            if not isinstance(wanted, bool):  # "false" is true to Python, and this is what sends live
+                raise UsageError(
+                    Text(
+                        f"RUN_NOW = {wanted!r}: write True or False. Nothing was run.",
+                        f"RUN_NOW = {wanted!r}：请写 True 或 False。未运行任何内容。",
+                    )
+                )
+            context = self.context
+            self.worker.settle()
+            shown = self._run_to_keep()
+            asked = wanted or os.environ.get(RUN_NOW) == "1"
+            if not asked and (not context.simulated or shown is not None):
+                self._write_result(None, 0, _not_run(shown if context.simulated else None))
+                return
+            run = self._work()
+            folder = self._export(run)
+            self.monitor.settle()
+        except TcbOpsError as error:
+            problems = ""
+            if isinstance(error, InputError):
+                _print_problems(error, self.lang)
+                problems = render_problems(error.problems, self.lang)
+            self._write_result(self.run, error.exit_code, error.text, page=lambda: problems)
+            raise
+        result = describe_result(run, self.monitor.links_run_out)
+        self._write_result(
+            run,
+            self._exit_code(run),
+            result,
+            folder,
+            screen=lambda: self._terminal_output(run),
+            page=lambda: self._page(run),
+        )
 
     def _exit_code(self, run: Run) -> int:
         return 0 if run.good else 1
 
-    def _shown_before(self) -> Run | None:
-        """The run that is shown and would be replaced by the headless one."""
+    def _run_to_keep(self) -> Run | None:
+        """Return the run that is shown and would be replaced by the headless one."""
         return self.run
-
-    def _verdict(self, run: Run) -> Text:
-        said = verdict(Kind(run.record.kind), run.outcomes, finished=run.record.finished_at is not None)
-        late = ran_out(self.monitor.links_run_out, run.record.report)
-        return Text(f"{said.en}\n{late.en}", f"{said.zh}\n{late.zh}") if late is not None else said
 
     def _export(self, run: Run) -> Path:
         out = os.environ.get(HEADLESS_OUT)
         if out and not self.report:
             folder = Path(out) / run.id
         else:
-            usual = f"reports/{run.id}"
+            default = f"reports/{run.id}"
             # In front of somebody it goes below the notebook: a server opens links to no other files.
-            folder = self.context.place(self.report or (usual if in_jupyter_session() else ""), usual)
-        return self.monitor.export.put(run, folder)
+            folder = self.context.output_path(
+                self.report or (default if in_jupyter_session() else ""), default
+            )
+        return self.monitor.export.export(run, folder)
 
-    def _title(self) -> Text:
-        """What a page about the panel's run is called."""
-        raise NotImplementedError
+    def _terminal_output(self, run: Run) -> list[RenderableType]:
+        """Return what a terminal shows of a headless run beside its result: what went wrong, and what to do."""
+        from tcb_ops.reports.formats.terminal import render_errcodes
 
-    def _screen(self, run: Run) -> list[Any]:
-        """What a terminal shows of a headless run, beside its verdict."""
-        return terminal_output(run, self.lang)
+        causes = run.cause_list()
+        return [render_errcodes(by_code(causes), self.lang)] if causes else []
 
     def _page(self, run: Run) -> str:
-        """What a page shows of it (HTML)."""
-        return page_html(run, self.lang)
+        """Return what a page shows of it (HTML): what went wrong and what to do, then every merchant."""
+        causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
+        codes = render_codes(by_code(causes), self.lang) if causes else ""
+        title = heading(Text("Merchants", "各商户").of(self.lang))
+        return f"{codes}{title}{render_grid(merchant_lines(run.tallies()), self.lang, running=False)}"
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.run!r}>"
+    def _write_result(
+        self,
+        run: Run | None,
+        exit_code: int,
+        text: Text,
+        report: Path | None = None,
+        *,
+        screen: Callable[[], list[RenderableType]] = list,
+        page: Callable[[], str] = str,
+    ) -> None:
+        """Write the headless cell's result where somebody waits for it, whole or not at all."""
+        file = os.environ.get(HEADLESS_RESULT)
+        if not file:
+            return
+        result = {
+            "run": run.id if run is not None else None,
+            "report": str(report) if report is not None else None,
+            "exit_code": exit_code,
+            "text": {"en": text.en, "zh": text.zh},
+            "title": self.title.of(self.lang),
+            "screen": _print_plain(screen()),
+            "page": page(),
+        }
+        part = Path(f"{file}.part")
+        part.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+        part.replace(file)
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        bundle = self.view._repr_mimebundle_(**options)
-        return bundle | {"text/plain": repr(self)}
+
+def _not_run(shown: Run | None) -> Text:
+    if shown is None:
+        return Text(
+            "Nothing was run: the target is live, and RUN_NOW is false.",
+            "未运行任何内容：目标为线上，而 RUN_NOW 为 false。",
+        )
+    return Text(
+        f"Nothing was run: the panel shows run {shown.id}, and RUN_NOW is false.",
+        f"未运行任何内容：面板显示任务 {shown.id}，而 RUN_NOW 为 false。",
+    )
+
+
+def _print_plain(parts: list[RenderableType]) -> str:
+    if not parts:
+        return ""
+    from rich.console import Console
+
+    out = StringIO()
+    # In a kernel rich would show it as the cell's output.
+    console = Console(
+        file=out,
+        width=TERMINAL_WIDTH,
+        force_jupyter=False,
+        color_system=None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in out.getvalue().replace("\N{NO-BREAK SPACE}", " ").splitlines())
 
 
 def _print_problems(error: InputError, lang: Lang) -> None:
-    """Say a list's problems where a terminal or a log shows them; a single one is what the error says."""
+    """Print a list's problems where a terminal or a log shows them; a single one is what the error says."""
     if len(error.problems) == 1:
         return
     for problem in islice(error.problems, PROBLEMS_SHOWN):

@@ -1,9 +1,10 @@
-"""Picking a file or a folder of the machine that the notebook runs on; small lists may be uploaded too."""
+"""Pick a file or a folder of the machine that the notebook runs on; small lists may be uploaded too."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import ipywidgets as widgets
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.panels.html import esc
-from tcb_ops.panels.worker import Worker
+from tcb_ops.panels.worker import Worker, show
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 500
@@ -24,7 +25,7 @@ Entry = tuple[str, str]
 
 
 def entries(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], int]:
-    """A folder's folders, then its files with one of the endings, and how many more there are. Raises UsageError.
+    """List a folder's folders, then its files with one of the endings; and count those that are left out. Raises UsageError.
 
     Hidden entries are left out, and files altogether where there are no endings.
     """
@@ -66,53 +67,31 @@ class Picker(widgets.VBox):
     ) -> None:
         lang, self._worker, self._endings, self._picked = worker.lang, worker, endings, picked
         self._folder = (Path(path).parent if endings else Path(path)) if path else Path()
-        of = {
-            "browse": Text(
-                "Browse files…" if endings else "Browse folders…", "浏览文件…" if endings else "浏览文件夹…"
-            ),
-            "up": Text("Up", "上一级"),
-            "open": Text("Open", "打开"),
-            "use": Text("Use this folder", "使用此文件夹"),
-            "entries": Text("Server files" if endings else "Folders", "服务器文件" if endings else "文件夹"),
-            "upload": Text("Upload a small list", "上传小清单"),
-        }
-        self.text = widgets.Text(
-            path,
-            description=label.of(lang),
-            continuous_update=False,
-            layout={"width": "44rem"},
-            style={"description_width": "7rem"},
+        browse, listed = (
+            (Text("Browse files…", "浏览文件…"), Text("Server files", "服务器文件"))
+            if endings
+            else (Text("Browse folders…", "浏览文件夹…"), Text("Folders", "文件夹"))
         )
-        self.browse = _button(of["browse"].of(lang), f"{name}-browse", self._toggle, worker)
-        self.up = _button(of["up"].of(lang), f"{name}-up", self._go_up, worker)
-        self.enter = _button(of["open"].of(lang), f"{name}-open", self._enter, worker)
-        self.use = _button(of["use"].of(lang), f"{name}-use", self._use, worker)
-        self.where = widgets.HTML()
-        self.entries = widgets.Select(
-            description=of["entries"].of(lang),
-            rows=10,
-            layout={"width": "44rem"},
-            style={"description_width": "7rem"},
-        )
-        self.entries.add_class(f"{name}-entries")
-        buttons: list[Any] = [self.up, self.enter]
-        if endings:
-            self.upload = widgets.FileUpload(
-                accept=",".join(endings),
-                description=of["upload"].of(lang),
-                layout={"width": "auto"},
-                tooltip=of["upload"].of(lang),
-            )
-            self.upload.add_class(f"{name}-upload")
-            self.upload.observe(lambda change: worker.guarded(lambda: self._take(change["new"])), "value")
-            buttons.append(self.upload)
-        else:
-            buttons.append(self.use)
-        self._browser = widgets.VBox([self.where, self.entries, widgets.HBox(buttons)])
-        self._browser.layout.display = "none"
+        button = partial(worker.button, background=False, layout={"width": "auto"})
+        self.text = worker.field(widgets.Text, label, name, value=path, continuous_update=False)
         self.text.observe(lambda _: worker.guarded(self._picked), "value")
+        self.browse = button(browse, f"{name}-browse", self._toggle)
+        self.up = button(Text("Up", "上一级"), f"{name}-up", self._go_up)
+        self.enter = button(Text("Open", "打开"), f"{name}-open", self._enter)
+        self.use = button(Text("Use this folder", "使用此文件夹"), f"{name}-use", self._use)
+        self.where = widgets.HTML()
+        self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10)
+        last: Any = self.use
+        if endings:
+            upload = Text("Upload a small list", "上传小清单").of(lang)
+            self.upload = widgets.FileUpload(
+                accept=",".join(endings), description=upload, tooltip=upload, layout={"width": "auto"}
+            ).add_class(f"{name}-upload")
+            self.upload.observe(lambda change: worker.guarded(lambda: self._take(change["new"])), "value")
+            last = self.upload
+        self._browser = widgets.VBox([self.where, self.entries, widgets.HBox([self.up, self.enter, last])])
+        show(self._browser, shown=False)
         super().__init__([widgets.HBox([self.text, self.browse]), self._browser])
-        self.text.add_class(name)
 
     @property
     def path(self) -> str:
@@ -120,11 +99,10 @@ class Picker(widgets.VBox):
         return str(self.text.value).strip()
 
     def _toggle(self) -> None:
-        if self._browser.layout.display == "none":
+        opens = self._browser.layout.display == "none"
+        if opens:
             self._list(self._folder)
-            self._browser.layout.display = ""
-        else:
-            self._browser.layout.display = "none"
+        show(self._browser, shown=opens)
 
     def _list(self, folder: Path) -> None:
         found, more = entries(folder, self._endings)
@@ -155,7 +133,7 @@ class Picker(widgets.VBox):
         self._take_path(str(self._folder))
 
     def _take_path(self, path: str) -> None:
-        self._browser.layout.display = "none"
+        show(self._browser, shown=False)
         self.text.value = _short(path)
 
     def _take(self, uploaded: tuple[dict[str, Any], ...]) -> None:
@@ -167,8 +145,8 @@ class Picker(widgets.VBox):
         if not content:
             raise UsageError(
                 Text(
-                    f"{name} came without a byte: it is empty, or too large for the browser. Look at it, or put it on the "
-                    "server and browse for it.",
+                    f"{name} arrived empty: the file is empty, or too large for the browser. Check it, or put it on the server "
+                    "and browse for it.",
                     f"{name} 没有任何内容：文件是空的，或大到浏览器无法上传。请检查它，或先放到服务器上，再浏览选择。",
                 )
             )
@@ -208,10 +186,3 @@ def _short(path: str) -> str:
         return str(Path(path).resolve().relative_to(Path.cwd()))
     except ValueError:
         return path
-
-
-def _button(label: str, name: str, do: Callable[[], None], worker: Worker) -> Any:
-    button = widgets.Button(description=label, layout={"width": "auto"})
-    button.add_class(name)
-    button.on_click(lambda _: worker.guarded(do))
-    return button

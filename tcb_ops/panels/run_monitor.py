@@ -1,4 +1,4 @@
-"""A run in a panel: how far it is, how every merchant stands, what went wrong; cancel, go on, retry, export.
+"""A run in a panel: its progress, its merchants, what went wrong; cancel, resume, retry, export; and the earlier runs.
 
 The run's work is on the library's private event loop; a plain thread carries what was committed onto the page. So a
 blocked kernel, a closed tab or a lost panel do not touch the run, and a panel can be attached to it at any time.
@@ -9,33 +9,44 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.action_button import ActionButton
+from tcb_ops.panels.action_button import ActionButton, ExportButton
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.errcodes import ErrcodeTable
-from tcb_ops.panels.export import Export
-from tcb_ops.panels.grid import merchant_lines, render_grid
-from tcb_ops.panels.run_summary import RunState, ending, render_header, render_progress, run_state
-from tcb_ops.panels.worker import Worker
+from tcb_ops.panels.run_summary import (
+    KINDS,
+    STATES,
+    RunState,
+    describe_end,
+    merchant_lines,
+    render_grid,
+    render_header,
+    render_progress,
+    run_state,
+)
+from tcb_ops.panels.worker import Worker, html_area, show
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, Pulse
 
-LOOK_EVERY = 0.2
-"""Seconds between two looks at a run that goes on here."""
+WATCH_EVERY = 0.2
+"""Seconds between two updates from a run of this process."""
 POLL_EVERY = 1.0
-"""Seconds between two looks at a run that another process works on."""
+"""Seconds between two updates from a run of another process."""
+LISTED = 50
+"""Runs that can be chosen from, the newest first."""
 PENDING = frozenset({Outcome.PENDING})
 RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 
 
 def redraw_after(cost: float, merchants: int) -> float:
-    """Seconds until the grid is drawn again, from what drawing it cost and how long it is.
+    """Return the seconds until the grid is drawn again, from what drawing it cost and how long it is.
 
     A grid of 10 merchants is drawn 4 times a second, one of 300 about once; where the ledger takes long to count
     (a million rows), drawing may take a tenth of the time.
@@ -44,7 +55,7 @@ def redraw_after(cost: float, merchants: int) -> float:
 
 
 class RunMonitor(widgets.VBox):
-    """One run, whoever works on it. `run` is the run as the ledger had it when it was last looked at.
+    """One run, whoever works on it. `run` is the run as the ledger had it when it was last read.
 
     `stop` is the button that cancels it; the panel puts it where its other buttons are.
     """
@@ -69,46 +80,31 @@ class RunMonitor(widgets.VBox):
         self.run: Run | None = None
         self.state: RunState | None = None
         self.links_run_out = 0
-        """Of the run that is shown, where it ended here: how many of its links were too old by then."""
-        self._working: RunHandle | None = None
+        """Of the run that is shown, where it ended here: how many of its links had run out by then."""
+        self._handle: RunHandle | None = None
         self._thread: threading.Thread | None = None
         self._watch = 0
-        """Counts what was monitor: a thread that watches something older stops."""
-        self.head, self.bar = _html("op-head"), _html("op-progress")
-        self.grid = widgets.HTML(layout={"max_height": "24rem", "overflow": "auto"}, tabbable=True)
-        self.grid.add_class("op-grid").add_class("op-scroll")
+        """Counts what was watched: a thread that watches something older stops."""
+        self.head, self.bar = html_area("op-head"), html_area("op-progress")
+        self.grid = html_area("op-grid", "24rem")
         self.errcodes = ErrcodeTable(worker)
         self.resume = ActionButton(
-            worker, context, Text("Go on", "继续"), "op-resume", self._go_on, armed=self.arm
+            worker, context, Text("Resume", "继续"), "op-resume", self._resume, changed=self.enable
         )
-        self.retry = ActionButton(
-            worker,
-            context,
-            Text("Retry the rows that are not good", "重试未成功的行"),
-            "op-retry",
-            self._retry,
-            armed=self.arm,
+        retry = Text("Retry the rows that did not succeed", "重试未成功的行")
+        self.retry = ActionButton(worker, context, retry, "op-retry", self._retry, changed=self.enable)
+        self.export = ExportButton(worker, report)
+        self.stop = worker.button(
+            Text("Cancel", "取消"), "op-cancel", self.cancel, background=False, layout={}, disabled=True
         )
-        self.export = Export(worker, report)
-        self.stop = widgets.Button(description=Text("Cancel", "取消").of(self._lang), disabled=True)
-        self.stop.add_class("op-cancel")
-        self.stop.on_click(lambda _: worker.guarded(self.cancel))
         super().__init__(
-            [
-                self.head,
-                self.bar,
-                self.resume,
-                self.grid,
-                self.errcodes,
-                self.retry,
-                self.export,
-            ]
+            [self.head, self.bar, self.resume, self.grid, self.errcodes, self.retry, self.export]
         )
-        self.layout.display = "none"
+        show(self, shown=False)
 
     @property
-    def going(self) -> bool:
-        """Whether the run goes on in this process."""
+    def running(self) -> bool:
+        """Whether the run is running in this process."""
         return self.state is RunState.HERE
 
     @property
@@ -117,21 +113,21 @@ class RunMonitor(widgets.VBox):
         return self.state in {RunState.UNFINISHED, RunState.FINISHED}
 
     def cancel(self) -> None:
-        """End the run tidily; what is in flight has a moment."""
-        if self._working is not None:
+        """End the run tidily; calls in flight have a moment."""
+        if self._handle is not None:
             self._worker.say(
-                Text("Cancelling: calls in flight have a moment …", "正在取消：等待进行中的调用 ……")
+                Text("Cancelling: waiting for calls in flight …", "正在取消：等待进行中的调用 ……")
             )
-            self._working.cancel()
+            self._handle.cancel()
 
-    def follow(self, working: RunHandle) -> None:
-        """Show a run that goes on in this process until it ends."""
-        self._working, self.run = working, working.so_far()
-        self._worker.say(Text(f"Run {working.id} is going on.", f"任务 {working.id} 正在运行。"))
+    def follow(self, handle: RunHandle) -> None:
+        """Show a run of this process until it ends."""
+        self._handle, self.run = handle, handle.so_far()
+        self._worker.say(Text(f"Run {handle.id} is running.", f"任务 {handle.id} 正在运行。"))
         self._begin(RunState.HERE, self._follow)
 
     def attach(self, wanted: str) -> None:
-        """Show a run as it is: going on here, worked on elsewhere, cut off, or finished. Raises RunNotFoundError."""
+        """Show a run as it is: running here or elsewhere, cut off, or finished. Raises RunNotFoundError."""
         settings = self._context.settings
         run = api.open_run(wanted, settings=settings)
         here = find_handle(run.id)
@@ -140,14 +136,13 @@ class RunMonitor(widgets.VBox):
             return
         finished = run.record.finished_at is not None
         holder = None if finished else api.run_holder(run.id, settings=settings)
-        state = run_state(here=False, held=holder is not None, finished=finished)
-        self.run, self._working = run, None
+        self.run, self._handle = run, None
         self._watch += 1
         if holder is not None:
             self._worker.say(holder)
-            self._begin(state, self._poll)
+            self._begin(run_state(here=False, held=True, finished=finished), self._poll)
         else:
-            self._settled(None)
+            self._show_end(None)
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until the run that is shown has ended, and is shown so."""
@@ -166,12 +161,12 @@ class RunMonitor(widgets.VBox):
                 watching(number)
             except Exception as error:  # noqa: BLE001  a thread's exception is seen by nobody
                 if number == self._watch:
-                    self.state, self._working = None, None
-                self._worker.trouble(error)
-            self._worker.guarded(self.arm)
+                    self.state, self._handle = None, None
+                self._worker.report(error)
+            self._worker.guarded(self.enable)
             self._worker.guarded(self._changed)
 
-        self._draw_head()
+        self._draw_header()
         self.errcodes.show(None)
         self._offer()
         self._changed()
@@ -180,24 +175,24 @@ class RunMonitor(widgets.VBox):
 
     def _follow(self, number: int) -> None:
         """Carry what was committed onto the page until the run ends; end it, whoever watches."""
-        working = self._working
-        if working is None:
+        handle = self._handle
+        if handle is None:
             return
         due = 0.0
-        for look in working.watch():
+        for now in handle.watch():
             if number == self._watch:
-                self.bar.value = render_progress(look, self._lang, going=True)
+                self.bar.value = render_progress(now, self._lang, running=True)
                 if time.monotonic() >= due:
-                    due = time.monotonic() + self._draw_grid(going=True)
-            working.ended_within(LOOK_EVERY)
+                    due = time.monotonic() + self._draw_grid(running=True)
+            handle.ended_within(WATCH_EVERY)
         error: TcbOpsError | None = None
         try:
-            run = working.wait()
+            run = handle.wait()
         except TcbOpsError as early:
-            run, error = working.so_far(), early
+            run, error = handle.so_far(), early
         if number == self._watch:
-            self.run, self._working = run, None
-            self._settled(error, working.links_run_out)
+            self.run, self._handle = run, None
+            self._show_end(error, handle.links_run_out)
         else:
             self._ended_unseen()
 
@@ -209,113 +204,158 @@ class RunMonitor(widgets.VBox):
         pulse, due, pause = Pulse(run.record.rows, _counted(run)[1]), 0.0, threading.Event()
         while number == self._watch:
             counts, done = _counted(run)
-            look = Progress(run.id, run.record.rows, counts, *pulse.beat(time.monotonic(), done))
-            self.bar.value = render_progress(look, self._lang, going=True)
+            now = Progress(run.id, run.record.rows, counts, *pulse.beat(time.monotonic(), done))
+            self.bar.value = render_progress(now, self._lang, running=True)
             if time.monotonic() >= due:
-                due = time.monotonic() + self._draw_grid(going=True)
+                due = time.monotonic() + self._draw_grid(running=True)
             pause.wait(POLL_EVERY)
             if api.run_holder(run.id, settings=settings) is None and number == self._watch:
                 self.run = api.open_run(run.id, settings=settings)
-                self._settled(None)
+                self._show_end(None)
                 return
 
     # --- what is shown ------------------------------------------------------------------------------------------
 
-    def _settled(self, error: TcbOpsError | None, links_run_out: int = 0) -> None:
+    def _show_end(self, error: TcbOpsError | None, links_run_out: int = 0) -> None:
         """Show a run that nobody works on: finished or cut off."""
         run = self.run
         if run is None:
             return
         self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
         self.links_run_out = links_run_out
-        counts, _ = _counted(run)
-        self.bar.value = render_progress(
-            Progress(run.id, run.record.rows, counts, 0.0, None), self._lang, going=False
-        )
-        self._draw_grid(going=False)
-        self._draw_head()
+        now = Progress(run.id, run.record.rows, _counted(run)[0], 0.0, None)
+        self.bar.value = render_progress(now, self._lang, running=False)
+        self._draw_grid(running=False)
+        self._draw_header()
         self.errcodes.show(run)
-        self._worker.say(*ending(run, error, links_run_out))
+        text, tone = describe_end(run, error, links_run_out)
+        self._worker.say(text, tone, error.options if error is not None else ())
         self._ended(run)
         self._offer()
         self._changed()
 
-    def _draw_head(self) -> None:
-        self.layout.display = ""
+    def _draw_header(self) -> None:
+        show(self, shown=True)
         if self.run is not None and self.state is not None:
             simulated = self._context.settings.on_loopback
             self.head.value = render_header(self.run, self.state, self._lang, simulated=simulated)
 
-    def _draw_grid(self, *, going: bool) -> float:
-        """Draw the grid; gives the seconds until it may be drawn again."""
+    def _draw_grid(self, *, running: bool) -> float:
+        """Draw the grid, and return the seconds until it may be drawn again."""
         run, began = self.run, time.monotonic()
         if run is None:
             return 0.0
         lines = merchant_lines(run.tallies())
-        self.grid.value = render_grid(lines, self._lang, going=going)
+        self.grid.value = render_grid(lines, self._lang, running=running)
         return redraw_after(time.monotonic() - began, len(lines))
 
     # --- what can be done ---------------------------------------------------------------------------------------
 
     def _offer(self) -> None:
-        """Offer what the run as it stands allows: the rest of an unfinished one, the bad rows of a finished one."""
+        """Offer what can be done: the rest of an unfinished run, the rows of a finished one that did not succeed."""
         run, state = self.run, self.state
-        # A run without a pending row lacks but its end. An audit is not retried: the next one asks everybody.
+        # A run without a pending row lacks only its end. An audit is not retried: the next one asks all merchants.
         self.resume.offer(run if state is RunState.UNFINISHED else None, PENDING, even_without=True)
         audited = run is not None and run.record.kind == Kind.AUDIT
         self.retry.offer(run if state is RunState.FINISHED and not audited else None, RETRYABLE)
         self.export.offer(run if self.at_rest else None)
-        self.arm()
+        self.enable()
 
-    def arm(self) -> None:
+    def enable(self) -> None:
         """Enable the buttons that may be pressed now."""
-        busy = self._worker.busy or self.going
-        self.resume.arm(busy=busy)
-        self.retry.arm(busy=busy)
+        busy = self._worker.busy or self.running
+        self.resume.enable(busy=busy)
+        self.retry.enable(busy=busy)
         self.export.button.disabled = busy
-        self.stop.disabled = not self.going
+        self.stop.disabled = not self.running
 
     def check_idle(self) -> None:
-        """Raise UsageError while a run goes on here: one at a time."""
-        if self.going and self.run is not None:
+        """Raise UsageError while a run is running here: one at a time."""
+        if self.running and self.run is not None:
             raise UsageError(
                 Text(
-                    f"Run {self.run.id} is still going on here: cancel it, or wait for its end.",
+                    f"Run {self.run.id} is still running here: cancel it, or wait for its end.",
                     f"任务 {self.run.id} 仍在此运行：请取消它，或等待其结束。",
                 )
             )
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self.check_idle()
-        self.resume.check()
+        self.resume.confirmation.check()
+        context = self._context
         if self.run is not None:
-            self.follow(
-                api.start_resume(self.run.id, settings=self._context.settings, limits=self._context.pace())
-            )
+            self.follow(api.start_resume(self.run.id, settings=context.settings, limits=context.limits()))
 
     def _retry(self) -> None:
         self.check_idle()
-        self.retry.check()
+        self.retry.confirmation.check()
+        context = self._context
         if self.run is not None:
             self.follow(
                 api.start_retry(
                     self.run.id,
-                    self._context.merchants,
-                    settings=self._context.settings,
-                    limits=self._context.pace(),
-                    selection=self._context.selection,
+                    context.merchants,
+                    settings=context.settings,
+                    limits=context.limits(),
+                    selection=context.selection,
                 )
             )
 
 
-def _html(name: str) -> widgets.HTML:
-    html = widgets.HTML()
-    html.add_class(name)
-    return html
-
-
 def _counted(run: Run) -> tuple[dict[Outcome, int], int]:
-    """(rows by outcome without the pending ones, their sum) as the ledger has them now."""
+    """Return (rows by outcome without the pending ones, their sum) as the ledger has them now."""
     counts = run.outcomes
     counts.pop(Outcome.PENDING, None)
     return counts, sum(counts.values())
+
+
+class RunBrowser(widgets.HBox):
+    """The newest runs of the target, of one kind or of all; `chosen` is called with the id of the one that is chosen."""
+
+    def __init__(
+        self, worker: Worker, context: PanelContext, kind: Kind | None, chosen: Callable[[str], None]
+    ) -> None:
+        self._context, self._lang, self._kind = context, worker.lang, kind
+        self._one_at_a_time = threading.Lock()
+        self.choice = worker.field(widgets.Dropdown, Text("Earlier runs", "以往任务"), "op-runs")
+        self.button = worker.button(
+            Text("Show", "查看"), "op-attach", lambda: chosen(self._chosen()), layout={"width": "auto"}
+        )
+        super().__init__([self.choice, self.button])
+
+    def refresh(self) -> list[Run]:
+        """List the runs again; gives them, the newest first."""
+        settings = self._context.settings
+        with self._one_at_a_time:  # or what was read before a run's end is shown after it
+            found = [
+                run
+                for run in api.all_runs(settings=settings)
+                if run.record.target == settings.run_target and self._kind in {None, Kind(run.record.kind)}
+            ][:LISTED]
+            kept, ids = self.choice.value, [run.id for run in found]
+            self.choice.options = [(self._label(run), run.id) for run in found]
+            if found:
+                self.choice.value = kept if kept in ids else ids[0]
+            self.button.disabled = not found
+        return found
+
+    def choose(self, run: Run | None) -> None:
+        """Let the choice be a run, if it is listed."""
+        if run is not None and run.id in {one for _, one in self.choice.options}:
+            self.choice.value = run.id
+
+    def _chosen(self) -> str:
+        if self.choice.value is None:
+            raise UsageError(Text("There are no runs of this target yet.", "该目标还没有任务。"))
+        return str(self.choice.value)
+
+    def _label(self, run: Run) -> str:
+        record, here = run.record, find_handle(run.id) is not None
+        zone = self._context.settings.zone
+        started = datetime.fromtimestamp(record.created_at, zone).isoformat(" ", "minutes")[:16]
+        state = STATES[run_state(here=here, held=False, finished=record.finished_at is not None)]
+        kind = KINDS[Kind(record.kind)]
+        return Text(
+            f"{started} · {kind.en} · {state.en} · {plural(record.rows, 'row')} · {record.list_name} · {record.id}",
+            f"{started} · {kind.zh} · {state.zh} · {record.rows:,} 行 · {record.list_name} · {record.id}",
+        ).of(self._lang)

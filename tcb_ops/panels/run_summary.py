@@ -1,20 +1,25 @@
-"""How a run looks in a panel: its head, how far it is, how it ended. Pure, from records to sentences and HTML."""
+"""Draw a run: which one it is, its progress, its merchants, how it ended. Pure, from records to messages and HTML."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, plural
-from tcb_ops.model import Kind
-from tcb_ops.panels.html import esc, heading, progress
+from tcb_ops.model import GOOD, Kind, Outcome
+from tcb_ops.panels.html import esc, heading, progress, table
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import counts_line, verdict
+from tcb_ops.reports.explanations import OUTCOMES, counts_line, verdict, why
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.records import Tally
 from tcb_ops.runs.stop_errors import StopCode
 
+MERCHANTS_SHOWN = 400
+"""Merchants that the grid shows; the rest is counted, and stands in the report."""
 KINDS = {
     Kind.LINKS: Text("links", "取链接"),
     Kind.UPLOAD: Text("upload", "上传"),
@@ -35,7 +40,7 @@ class RunState(StrEnum):
 
 STATES = {
     RunState.HERE: Text("running", "运行中"),
-    RunState.ELSEWHERE: Text("worked on by another process", "由其他进程执行"),
+    RunState.ELSEWHERE: Text("running in another process", "由其他进程执行"),
     RunState.UNFINISHED: Text("unfinished", "未完成"),
     RunState.FINISHED: Text("finished", "已完成"),
 }
@@ -62,64 +67,74 @@ def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
 
 def render_header(run: Run, state: RunState, lang: Lang, *, simulated: bool) -> str:
     """Draw which run this is, and who works on it."""
-    record, said = run.record, STATES[state]
-    kind = KINDS[Kind(record.kind)]
-    title = Text(f"Run {record.id} · {said.en}", f"任务 {record.id} · {said.zh}").of(lang)
+    record, kind = run.record, KINDS[Kind(run.record.kind)]
+    title = Text(f"Run {record.id} · {STATES[state].en}", f"任务 {record.id} · {STATES[state].zh}").of(lang)
     about = Text(
         f"{kind.en} · {record.list_name} · {plural(record.rows, 'row')} · {record.target} · {record.operator}@{record.host}",
         f"{kind.zh} · {record.list_name} · {record.rows:,} 行 · {record.target} · {record.operator}@{record.host}",
     ).of(lang)
-    mark = '<span class="op-mark">SIMULATED 演练</span> ' if simulated else ""
+    mark = '<span class="op-simulated">SIMULATED 演练</span> ' if simulated else ""
     return f'{heading(title)}<p>{mark}<span class="op-quiet">{esc(about)}</span></p>'
 
 
-def render_progress(look: Progress, lang: Lang, *, going: bool) -> str:
-    """Draw how far a run is; its rate and the time left while it goes on."""
-    share = look.done / look.total if look.total else 1.0
+def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
+    """Draw a run's progress; with its rate and the time left while it is running."""
+    share = now.done / now.total if now.total else 1.0
     parts = [
-        Text(f"{look.done:,} of {look.total:,} rows", f"{look.done:,} / {look.total:,} 行").of(lang),
+        Text(f"{now.done:,} of {now.total:,} rows", f"{now.done:,} / {now.total:,} 行").of(lang),
         f"{int(100 * share)}%",
     ]
-    if going:
-        parts.append(Text(f"{look.rate:,.0f} rows/s", f"{look.rate:,.0f} 行/秒").of(lang))
-        if look.seconds_left is not None:
-            left = format_duration(look.seconds_left)
+    if running:
+        parts.append(Text(f"{now.rate:,.0f} rows/s", f"{now.rate:,.0f} 行/秒").of(lang))
+        if now.seconds_left is not None:
+            left = format_duration(now.seconds_left)
             parts.append(Text(f"{left} left", f"剩余 {left}").of(lang))
-    lines = [" · ".join(parts), counts_line(look.counts, lang)]
-    if look.note is not None and going:
-        lines.append(look.note.of(lang))
+    lines = [" · ".join(parts), counts_line(now.counts, lang)]
+    if now.note is not None and running:
+        lines.append(now.note.of(lang))
     label = Text("Rows that have ended", "已结束的行").of(lang)
-    return progress(look.done, look.total, label) + "".join(f"<p>{esc(line)}</p>" for line in lines if line)
+    return progress(now.done, now.total, label) + "".join(f"<p>{esc(line)}</p>" for line in lines if line)
 
 
-def ending(run: Run, error: TcbOpsError | None, links_run_out: int = 0) -> tuple[Text, str]:
-    """Say how a run stands that nobody works on, and in which tone.
+def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) -> tuple[Text, str]:
+    """Describe a run that nobody works on; gives the message and its tone.
 
-    `error` is what ended it in our sight, `links_run_out` how many of its links were too old by then.
+    `error` is what ended it while it was watched, `links_run_out` how many of its links had run out by then.
     """
-    record, counts = run.record, run.outcomes
-    said = verdict(Kind(record.kind), counts, finished=record.finished_at is not None)
+    record, result = run.record, describe_result(run, links_run_out)
     if record.finished_at is None:
-        why = _cut_off(run, error)
-        asked = isinstance(error, InterruptedRunError)
+        reason = _describe_stop(run, error)
+        tone = "" if error is None or isinstance(error, InterruptedRunError) else "bad"
         return Text(
-            f"{why.en} {said.en} Go on does the rest; what is done is not sent again.",
-            f"{why.zh}{said.zh}点“继续”完成其余的行，已完成的不会再次发送。",
-        ), "" if asked or error is None else "bad"
-    if error is not None:
-        said = Text(f"{error.text.en}\n{said.en}", f"{error.text.zh}\n{said.zh}")
+            f"{reason.en} {result.en} Resume does the rest; finished rows are not sent again.",
+            f"{reason.zh}{result.zh}点“继续”完成其余的行，已完成的不会再次发送。",
+        ), tone
+    lines = [error.text] if error is not None else []
+    lines.append(result)
     if record.kind == Kind.LINKS and record.report:
-        said = Text(
-            f"{said.en}\nThe links are in {record.report}, readable by you alone; they live about 15 minutes.",
-            f"{said.zh}\n链接在 {record.report}，仅您本人可读；约 15 分钟后过期。",
+        lines.append(
+            Text(
+                f"The links are in {record.report}, readable by you alone; they live about 15 minutes.",
+                f"链接在 {record.report}，仅您本人可读；约 15 分钟后过期。",
+            )
         )
+    good = run.good and error is None and not links_run_out
+    return _lines(lines), "good" if good else "bad"
+
+
+def describe_result(run: Run, links_run_out: int = 0) -> Text:
+    """Describe how a run's rows ended, and whether its links had run out by its end."""
+    record = run.record
+    result = verdict(Kind(record.kind), run.outcomes, finished=record.finished_at is not None)
     late = ran_out(links_run_out, record.report)
-    if late is not None:
-        said = Text(f"{said.en}\n{late.en}", f"{said.zh}\n{late.zh}")
-    return said, "good" if run.good and error is None and late is None else "bad"
+    return _lines([result, late]) if late is not None else result
 
 
-def _cut_off(run: Run, error: TcbOpsError | None) -> Text:
+def _lines(texts: Sequence[Text]) -> Text:
+    return Text("\n".join(text.en for text in texts), "\n".join(text.zh for text in texts))
+
+
+def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if isinstance(error, InterruptedRunError):
         return Text("Cancelled.", "已取消。")
     if error is not None:
@@ -130,3 +145,109 @@ def _cut_off(run: Run, error: TcbOpsError | None) -> Text:
     if stopped is not None:
         return Text(f"It was stopped: {stopped.text.en}\n", f"任务曾停止：{stopped.text.zh}\n")
     return Text("It was cut off.", "该任务曾中断。")
+
+
+# --- merchants --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class MerchantLine:
+    """One merchant (appid) of a run, and how its rows stand."""
+
+    appid: str
+    merchant: str
+    good: int = 0
+    bad: int = 0
+    todo: int = 0
+    codes: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[Outcome, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """All its rows."""
+        return self.good + self.bad + self.todo
+
+
+def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
+    """Sum tallies up by merchant; those with most rows that did not succeed first, then by name."""
+    lines: dict[str, MerchantLine] = {}
+    for tally in tallies:
+        line = lines.setdefault(tally.appid, MerchantLine(tally.appid, tally.merchant))
+        line.outcomes[tally.outcome] = line.outcomes.get(tally.outcome, 0) + tally.rows
+        if tally.outcome is Outcome.PENDING:
+            line.todo += tally.rows
+        elif tally.outcome in GOOD:
+            line.good += tally.rows
+        else:
+            line.bad += tally.rows
+            found = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
+            if found is not None:
+                line.codes[found.code] = line.codes.get(found.code, 0) + tally.rows
+    return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
+
+
+def merchant_state(line: MerchantLine, *, running: bool) -> Text:
+    """Return a merchant's state.
+
+    =========================  =============  =============================
+    rows                       run is         state
+    =========================  =============  =============================
+    none to do, none bad       any            done
+    none to do, some bad       any            done, some failed
+    some to do, none started   running / not  waiting / not started
+    some to do, some ended     running / not  running / stopped
+    =========================  =============  =============================
+    """
+    if not line.todo:
+        return Text("done, some failed", "已结束，有问题") if line.bad else Text("done", "完成")
+    if line.todo == line.rows:
+        return Text("waiting", "等待中") if running else Text("not started", "未开始")
+    return Text("running", "进行中") if running else Text("stopped", "已中断")
+
+
+def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> str:
+    """Draw the merchants with the state of their rows."""
+    heads = (
+        Text("Merchant", "商户"),
+        Text("State", "状态"),
+        Text("Rows", "行数"),
+        Text("Progress", "进度"),
+        Text("Succeeded", "成功"),
+        Text("Failed", "未成功"),
+        Text("To do", "待处理"),
+        Text("Why", "原因"),
+    )
+    rows = [
+        (
+            f'<span class="op-name">{esc(line.merchant)}</span>',
+            merchant_state(line, running=running).of(lang),
+            line.rows,
+            _bar(line),
+            line.good,
+            f'<span class="op-badtext">{line.bad:,}</span>' if line.bad else "0",
+            line.todo,
+            _codes(line, lang),
+        )
+        for line in lines[:MERCHANTS_SHOWN]
+    ]
+    label = Text("Merchants and the state of their rows", "各商户的行状态").of(lang)
+    drawn = table(heads, rows, "hsnhnmns", lang, label=label, classes="op-by-merchant")
+    more = len(lines) - MERCHANTS_SHOWN
+    if more > 0:
+        rest = Text(f"… and {more:,} more merchants: see the report", f"……另有 {more:,} 家商户：见报告")
+        drawn += f"<p>{esc(rest.of(lang))}</p>"
+    return drawn
+
+
+def _bar(line: MerchantLine) -> str:
+    """Draw succeeded and failed as shares of a bar; the numbers beside it say the same."""
+    good, bad = (100 * part / line.rows for part in (line.good, line.bad))
+    return f'<span class="op-bar" aria-hidden="true"><i class="g" style="width:{good:.0f}%"></i><i class="b" style="width:{bad:.0f}%"></i></span>'
+
+
+def _codes(line: MerchantLine, lang: Lang) -> str:
+    codes = sorted(line.codes.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{code} × {rows:,}" for code, rows in codes[:3]]
+    if not parts and line.outcomes.get(Outcome.UNCHANGED):
+        parts = [f"{OUTCOMES[Outcome.UNCHANGED].of(lang)} × {line.outcomes[Outcome.UNCHANGED]:,}"]
+    return ", ".join(parts) + (" …" if len(codes) > 3 else "")

@@ -1,113 +1,170 @@
-"""What a panel says, and how it works without ever falling silent.
+"""The status line of a panel, and the one thread that does what its buttons ask for.
 
-A button's callback may run on any thread, and an exception in it would be seen by nobody. So everything that a click
-sets off runs through a `Worker`: trouble is said in words, a defect's trace goes to the log.
+A button's callback may run on any thread, and an exception in it would be seen by nobody. So every click goes through a
+`Worker`: errors are shown as messages, the stack trace of a defect goes to the log.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.panels.html import said
-from tcb_ops.panels.naming import beyond, here
+from tcb_ops.panels.html import message
 
 _LOG = logging.getLogger("tcb_ops.panels")
+LINKS_GO_TO = Text("“Links go to”", "“链接写入”")
+REPORT = Text("the parameter report", "参数 report")
+"""What `--out` is in the panel that issues links, and where reports are exported."""
+_CONTROLS = {
+    "--api-base": Text("the setting api_base", "设置 api_base"),
+    "--ledger": Text("the setting ledger", "设置 ledger"),
+    "--new-run": Text("“start a new run”", "“开始新任务”"),
+    "--root": Text("“Local files”", "“本地文件夹”"),
+    "--target": Text("the parameter target", "参数 target"),
+    "--where": Text("the parameter where", "参数 where"),
+}
+"""What a panel has for options of the command line."""
+
+
+def describe_options(options: Iterable[str], out: Text | None) -> Text | None:
+    """Say what a panel has for options that an error names; `out` is what it has for `--out`. None without options."""
+    controls = _CONTROLS | ({"--out": out} if out is not None else {})
+    wanted = sorted({option for option in options if option})
+    here = [option for option in wanted if option in controls]
+    absent = [option for option in wanted if option not in controls]
+    en = [f"In this panel, {', '.join(f'{option} is {controls[option].en}' for option in here)}."] * bool(
+        here
+    )
+    zh = [f"在此面板中，{'，'.join(f'{option} 即{controls[option].zh}' for option in here)}。"] * bool(here)
+    if absent:
+        en.append(f"A panel has no {', '.join(absent)}: use the command line for that.")
+        zh.append(f"面板没有 {'、'.join(absent)}：需要时请使用命令行。")
+    return Text(" ".join(en), "".join(zh)) if en else None
+
+
+def html_area(name: str, height: str = "") -> widgets.HTML:
+    """Make a part that shows HTML; with a `height` it scrolls beyond that, by keyboard too."""
+    area = (
+        widgets.HTML(layout={"max_height": height, "overflow": "auto"}, tabbable=True)
+        if height
+        else widgets.HTML()
+    )
+    return area.add_class(name).add_class("op-scroll") if height else area.add_class(name)
+
+
+def show(widget: Any, *, shown: bool) -> None:
+    """Show a widget, or hide it."""
+    widget.layout.display = "" if shown else "none"
 
 
 class Worker:
-    """A panel's status line, and the one thread that does what its buttons ask for."""
+    """A panel's status line, and the thread that does one thing at a time."""
 
     def __init__(self, lang: Lang, out: Text | None = None) -> None:
-        """`out`: what the panel calls the command line's `--out`; None where it has nothing like it."""
+        """`out`: what the panel has for the command line's `--out`; None for nothing."""
         self.lang, self._out = lang, out
-        self.line = widgets.HTML()
-        self.line.add_class("op-status")
-        self.tells: Callable[[], None] = lambda: None
-        """Called when work begins or ends: buttons are armed by it."""
+        self.line = html_area("op-status")
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when work begins or ends: buttons are enabled by it."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._newest: threading.Thread | None = None
-        """The same, until it has told its end as well."""
+        """The same, until `on_change` has been called for its end as well."""
         self._next: Callable[[], None] | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether something that a button asked for is going on."""
+        """Whether something that a button asked for is being done."""
         return self._thread is not None
 
-    def say(self, text: Text, tone: str = "") -> None:
-        """Show a sentence; `tone` is "", good or bad."""
-        named = self.here(text)
-        more = beyond([named])
-        sentences = [named, more] if more is not None else [named]
-        self.line.value = said("\n".join(sentence.of(self.lang) for sentence in sentences), tone)
+    def say(self, text: Text, tone: str = "", options: Iterable[str] = ()) -> None:
+        """Show a message; `tone` is "", good or bad, `options` are those of the command line that it names."""
+        lines = (text.of(self.lang), self.describe_options(options))
+        self.line.value = message("\n".join(filter(None, lines)), tone)
 
-    def here(self, text: Text) -> Text:
-        """Call what a sentence names by the command line's options what it is called in this panel."""
-        return here(text, self._out)
+    def describe_options(self, options: Iterable[str]) -> str:
+        """Say what this panel has for options of the command line; "" without any."""
+        found = describe_options(options, self._out)
+        return found.of(self.lang) if found is not None else ""
 
-    def trouble(self, error: Exception) -> None:
-        """Show what went wrong, in words."""
+    def report(self, error: Exception, line: widgets.HTML | None = None) -> None:
+        """Show an error in the status line, or in a `line` of one's own."""
         if isinstance(error, TcbOpsError):
-            self.say(error.text, "bad")
-            return
-        _LOG.error("a defect in a panel", exc_info=error)
-        what = type(error).__name__
-        self.say(
-            Text(
-                f"A defect in tcb-ops ({what}); the log has its trace. What the ledger holds is safe.",
+            text = "\n".join(filter(None, (error.text.of(self.lang), self.describe_options(error.options))))
+        else:
+            _LOG.error("a defect in a panel", exc_info=error)
+            what = type(error).__name__
+            text = Text(
+                f"A defect in tcb-ops ({what}); the log has its stack trace. What the ledger holds is safe.",
                 f"tcb-ops 内部缺陷（{what}），详情见日志。台账中的内容是安全的。",
-            ),
-            "bad",
-        )
+            ).of(self.lang)
+        (line or self.line).value = message(text, "bad")
 
-    def guarded(self, what: Callable[[], None]) -> bool:
-        """Do something at once; gives whether it went well."""
+    def guarded(self, action: Callable[[], None]) -> bool:
+        """Do something at once, and return whether it went well."""
         try:
-            what()
-        except Exception as error:  # noqa: BLE001  the last place where it can be said
-            self.trouble(error)
+            action()
+        except Exception as error:  # noqa: BLE001  the last place where it can be shown
+            self.report(error)
             return False
         return True
 
-    def start(self, what: Callable[[], None], *, waits: bool = False) -> None:
-        """Do something in the background; one thing at a time.
+    def start(self, action: Callable[[], None], *, waits: bool = False) -> None:
+        """Do something in the background, one thing at a time.
 
-        While another thing is going on, it is declined, or done next if it `waits`; of several that wait the last is done.
+        While another thing is being done, it is declined, or done next if it `waits`; of several that wait the last is done.
         """
         with self._lock:
             if self._thread is not None:
                 if waits:
-                    self._next = what
+                    self._next = action
                 else:
                     self.say(
-                        Text("Still busy with the step before; wait a moment.", "上一步还在进行，请稍候。")
+                        Text("Still busy with the last step; wait a moment.", "上一步还在进行，请稍候。")
                     )
                 return
-            self._thread = threading.Thread(target=partial(self._do, what), name="tcb-ops-panel", daemon=True)
+            self._thread = threading.Thread(
+                target=partial(self._do, action), name="tcb-ops-panel", daemon=True
+            )
             thread = self._newest = self._thread
-        self.guarded(self.tells)
+        self.guarded(self.on_change)
         thread.start()
 
     def settle(self, seconds: float = 600) -> None:
-        """Wait until nothing is going on, and the buttons say so."""
+        """Wait until nothing is being done, and the buttons show it."""
         thread = self._newest
         if thread is not None:
             thread.join(seconds)
 
-    def _do(self, what: Callable[[], None]) -> None:
-        doing: Callable[[], None] | None = what
+    def button(
+        self, label: Text, name: str, action: Callable[[], None], *, background: bool = True, **options: Any
+    ) -> widgets.Button:
+        """Make a button with the class `name`; a click does `action`, in the background or at once."""
+        options = {"layout": {"width": "auto", "align_self": "flex-start"}} | options
+        button = widgets.Button(description=label.of(self.lang), **options)
+        button.on_click(lambda _: self.start(action) if background else self.guarded(action))
+        return button.add_class(name)
+
+    def field(
+        self, kind: Callable[..., Any], label: Text, name: str, width: str = "44rem", **options: Any
+    ) -> Any:
+        """Make a field with a label, such as a Text or a Dropdown, with the class `name`."""
+        style, layout = {"description_width": "7rem"}, {"width": width}
+        return kind(description=label.of(self.lang), layout=layout, style=style, **options).add_class(name)
+
+    def _do(self, action: Callable[[], None]) -> None:
+        doing: Callable[[], None] | None = action
         while doing is not None:
             self.guarded(doing)
             with self._lock:
                 doing, self._next = self._next, None
                 if doing is None:
                     self._thread = None
-        self.guarded(self.tells)
+        self.guarded(self.on_change)

@@ -334,7 +334,8 @@ def _refused(dest: Path, en: str, zh: str) -> UsageError:
         Text(
             f"{dest} cannot be the report folder: {en}. Name another one with --out.",
             f"{dest} 不能作为报告文件夹：{zh}。请用 --out 指定另一个。",
-        )
+        ),
+        options=["--out"],
     )
 
 

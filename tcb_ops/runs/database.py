@@ -263,6 +263,7 @@ def not_a_ledger(name: str, en: str, zh: str) -> UsageError:
     return UsageError(
         Text(f"{name} cannot be the ledger: {en}.", f"{name} 不能作为台账：{zh}。"),
         Text("Name another file with --ledger.", "请用 --ledger 指定另一个文件。"),
+        options=["--ledger"],
     )
 
 
@@ -301,7 +302,8 @@ def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
         Text(
             f"the ledger {name} is damaged: {what.en}. {todo.en}",
             f"台账 {name} 已损坏：{what.zh}。{todo.zh}",
-        )
+        ),
+        options=["--ledger"],
     )
 
 

@@ -68,7 +68,8 @@ def check_place(dest: Path) -> None:
                 f"--out {dest}: it must be a new file in a folder that is there, or an earlier links.csv, which is replaced. "
                 "Name another.",
                 f"--out {dest}：应为已有文件夹中的新文件，或会被替换的旧 links.csv。请换一个名字。",
-            )
+            ),
+            options=["--out"],
         )
 
 
@@ -109,7 +110,8 @@ class LinksFile:
                         f"{self.part} belongs to another run ({owner[:40]}): go on with that one, give it up with --new-run, "
                         "or name another file with --out.",
                         f"{self.part} 属于另一个任务（{owner[:40]}）：请继续那个任务，用 --new-run 放弃它，或用 --out 指定其他文件。",
-                    )
+                    ),
+                    options=["--new-run", "--out"],
                 )
             if found != head:
                 self._file.seek(0)

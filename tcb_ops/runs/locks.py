@@ -251,7 +251,8 @@ def _folder(ledger: Lockable) -> Path:
                 f"{folder} is not a folder of yours: it is a link, a file, or another user's. Remove it, or name another "
                 "ledger with --ledger.",
                 f"{folder} 不是您的文件夹：它是链接、文件，或属于其他用户。请将其删除，或用 --ledger 指定另一个台账。",
-            )
+            ),
+            options=["--ledger"],
         )
     return folder
 

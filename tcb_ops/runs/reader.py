@@ -170,7 +170,8 @@ class LedgerReader:
                 Text(
                     f"{self.name} has no run of {target} yet.{hint.en}",
                     f"{self.name} 中还没有 {target} 的任务。{hint.zh}",
-                )
+                ),
+                options=["--target"] if other is not None else (),
             )
         if not found:
             raise RunNotFoundError(

@@ -203,7 +203,7 @@ def test_check_sends_nothing_and_looks_at_local_files_where_told(open_desk):
     desk = open_desk()
     said = desk("check", "list.csv")
     assert said.code == 0
-    assert "30 of 30 rows good: 2 merchants, 3 environments" in said.out
+    assert "30 of 30 rows valid: 2 merchants, 3 environments" in said.out
     assert "--root" in said.err
     (desk.folder / "files" / "3.bin").unlink()
     assert desk("check", "list.csv", "--json").json["valid"] == 30

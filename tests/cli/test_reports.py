@@ -142,7 +142,7 @@ def test_many_live_environments_need_yes_without_a_terminal(open_desk):
     desk = open_desk(many(*SIX, rows=2), merchants=SIX)
     said = desk.upload(*LIVE, "--json")
     assert (said.code, said.out) == (2, "")
-    assert "12 of 12 rows good: 6 merchants, 6 environments" in said.err
+    assert "12 of 12 rows valid: 6 merchants, 6 environments" in said.err
     assert "https://api.example.invalid" in said.err
     assert "--yes" in said.err
     assert desk("runs", "--json").json == {"runs": []}, "no run was begun"

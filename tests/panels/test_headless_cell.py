@@ -66,7 +66,7 @@ def test_the_report_goes_where_it_is_told_to(open_lab: Any, told: Any, monkeypat
     assert told()["exit_code"] == 0
     lab.audits().run_now(wanted=True)
     assert told()["title"] == "Errcode audit"
-    assert "Since the audit before" in told()["page"]
+    assert "Since the previous audit" in told()["page"]
     assert "<svg" in told()["page"]
     assert told()["screen"] != ""
     looked = lab.reports(panel.run.id)
@@ -113,7 +113,7 @@ def test_ctrl_c_ends_the_run_tidily(open_lab: Any, told: Any, until: Any):
     panel = lab.uploads()
 
     def interrupt() -> None:
-        until(lambda: panel.monitor.going)
+        until(lambda: panel.monitor.running)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()

@@ -70,7 +70,7 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_told_so(open_la
     panel.start.click()
     panel.settle()
     assert f"links.csv.part belongs to another run ({cut_off})" in read(panel.worker.line)
-    assert "“begin anew”" in read(panel.worker.line)
+    assert "“start a new run”" in read(panel.worker.line)
     panel.new.value = True
     panel.start.click()
     panel.settle()
@@ -80,7 +80,7 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_told_so(open_la
 def test_an_audit_asks_once_per_environment_and_tells_what_changed(open_lab: Any, read: Any):
     lab = open_lab(faults=[Fault(env=BOOKS.env, calls=((2, 99),), errcode=85088)])
     panel = lab.audits()
-    assert "Ready. 2 merchants, 3 environments, a call each" in read(panel.worker.line)
+    assert "Ready. 2 merchants, 3 environments, one call each" in read(panel.worker.line)
     assert "No run yet" in repr(panel.changes())
     panel.start.click()
     panel.settle()
@@ -123,7 +123,7 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
 def test_a_ledger_that_is_not_there_is_said_and_not_made_by_looking(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.reports()
-    assert "ledger.db is not there: no run was begun" in read(panel.worker.line)
+    assert "ledger.db is not there: no run has used this ledger" in read(panel.worker.line)
     assert panel.run is None
     assert lab.audits().history().lines == ()
     assert not (lab.shop.folder / "ledger.db").exists()

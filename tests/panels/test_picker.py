@@ -115,7 +115,7 @@ def test_an_uploaded_list_is_kept_under_a_name_of_its_own(folder: Path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "it is empty, or too large for the browser"), (b"x" * (LARGEST_UPLOAD + 1), "up to 5 MB")],
+    [(b"", "the file is empty, or too large for the browser"), (b"x" * (LARGEST_UPLOAD + 1), "up to 5 MB")],
     ids=["empty", "too large"],
 )
 def test_an_upload_that_is_empty_or_too_large_is_refused(folder: Path, content: bytes, said: str):

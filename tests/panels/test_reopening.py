@@ -71,7 +71,7 @@ def test_a_list_that_is_refused_by_now_is_told_of_beside_the_run(open_lab: Any, 
     again = lab.uploads()
     line = read(again.worker.line)
     assert "list.csv" in line
-    assert "30 of 30 rows uploaded" in line
+    assert "All 30 rows succeeded" in line
     assert again.run.id == first.run.id
     assert again.start.disabled
 

@@ -31,7 +31,7 @@ def hidden(widget: Any) -> bool:
 def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.uploads()
-    assert read(panel.list_reader.told).startswith("list.csv: UTF-8, comma; columns env, path, file")
+    assert read(panel.list_reader.facts).startswith("list.csv: UTF-8, comma; columns env, path, file")
     assert read(panel.list_reader.plan).startswith("2 merchants · 3 environments · 30 rows · 60 calls · ")
     assert not panel.start.disabled
     assert panel.monitor.stop.disabled
@@ -72,7 +72,7 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
     panel.settle()
     assert whole(panel.run, 30) == {"uploaded": 29, "refused": 1}
     assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
-    assert "城南书店 done, not all good 10 9 1 0 40097 × 1" in read(panel.monitor.grid)
+    assert "城南书店 done, some failed 10 9 1 0 40097 × 1" in read(panel.monitor.grid)
     assert "茶语小铺 done 20 20 0 0" in read(panel.monitor.grid)
     assert "40097 1 城南书店" in read(panel.monitor.errcodes.table)
     assert "29 of 30 rows succeeded" in read(panel.worker.line)
@@ -88,18 +88,18 @@ def test_the_rows_behind_a_code_and_a_merchant_are_shown(open_lab: Any, read: An
     panel.start.click()
     panel.settle()
     codes = panel.monitor.errcodes
-    assert "Rows that are not good: 11 of 11" in read(codes.rows)
+    assert "Rows that did not succeed: 11 of 11" in read(codes.rows)
     codes.code.value = "40097"
-    assert "Rows that are not good: 1 of 1" in read(codes.rows)
+    assert "Rows that did not succeed: 1 of 1" in read(codes.rows)
     assert "banner/7.png refused" in read(codes.rows)
     assert [appid for _, appid in codes.merchant.options] == ["", TEA.appid]
     codes.merchant.value = TEA.appid
     codes.code.value = "85088"  # none of theirs: all merchants that have it
     assert codes.merchant.value == ""
-    assert "Rows that are not good: 10 of 10" in read(codes.rows)
+    assert "Rows that did not succeed: 10 of 10" in read(codes.rows)
     codes.code.value = ""
     codes.merchant.value = BOOKS.appid
-    assert "Rows that are not good: 10 of 10" in read(codes.rows)
+    assert "Rows that did not succeed: 10 of 10" in read(codes.rows)
     assert "茶语小铺" not in read(codes.rows)
 
 
@@ -109,7 +109,7 @@ def test_cancel_ends_tidily_and_go_on_does_the_rest_without_the_list(
     lab = open_lab(many(TEA, rows=60), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: "of 60 rows" in panel.monitor.bar.value and panel.monitor.going)
+    until(lambda: "of 60 rows" in panel.monitor.bar.value and panel.monitor.running)
     assert panel.start.disabled
     until(lambda: "· running ·" in (panel.runs.choice.label or ""))
     panel.monitor.stop.click()
@@ -138,9 +138,9 @@ def test_run_goes_on_with_an_unfinished_run_of_the_same_list_unless_told_to_begi
         panel.new.value = anew
         panel.start.click()
         panel.worker.settle()
-        assert panel.monitor.going
+        assert panel.monitor.running
         assert (before is not None and panel.run.id == before.id) is (before is not None and not anew)
-        assert ("Going on with run" in read(panel.worker.line)) is (before is not None and not anew)
+        assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not anew)
         panel.monitor.stop.click()
         panel.settle()
 
@@ -149,7 +149,7 @@ def test_after_a_restart_a_new_panel_shows_the_run_that_was_cut_off(open_lab: An
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: panel.monitor.going)
+    until(lambda: panel.monitor.running)
     panel.monitor.stop.click()
     panel.settle()
     again = lab.uploads()
@@ -188,12 +188,12 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, rea
     for file in folder.iterdir():
         if file.name.isascii():
             assert f"href='reports/{panel.run.id}/{file.name}'" in html
-    assert f"Run {panel.run.id} is exported to" in read(panel.worker.line)
+    assert f"Run {panel.run.id} was exported to" in read(panel.worker.line)
     (folder / ".ipynb_checkpoints").mkdir()  # JupyterLab's, once a link has been followed
     (folder / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
     panel.monitor.export.button.click()
     panel.settle()
-    assert f"Run {panel.run.id} is exported to" in read(panel.worker.line)
+    assert f"Run {panel.run.id} was exported to" in read(panel.worker.line)
 
 
 def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: Any, read: Any):
@@ -240,7 +240,7 @@ def test_a_merchant_without_a_token_does_not_stop_the_others(open_lab: Any, read
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"uploaded": 20, "not_attempted": 10}
-    assert "城南书店 done, not all good 10 0 10 0 no_token × 10" in read(panel.monitor.grid)
+    assert "城南书店 done, some failed 10 0 10 0 no_token × 10" in read(panel.monitor.grid)
 
 
 def test_trouble_with_the_settings_is_said_in_the_panel(open_lab: Any, read: Any):
@@ -296,9 +296,9 @@ def test_a_panel_is_attached_to_a_run_that_goes_on_here_and_both_see_its_end(
     lab = open_lab(many(TEA, rows=60), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: panel.monitor.going)
+    until(lambda: panel.monitor.running)
     second = lab.attach()
-    assert second.monitor.going
+    assert second.monitor.running
     second.monitor.stop.click()
     panel.settle()
     second.settle()
@@ -316,15 +316,47 @@ def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it
     assert going.wait().id == going.id
 
 
-def test_merchants_and_tokens_are_looked_at(open_lab: Any, read: Any):
+def test_merchants_and_tokens_are_checked_and_the_runs_result_stays(open_lab: Any, read: Any):
     lab = open_lab(tokens={"wxtea": "token-of-wxtea"})
     panel = lab.uploads()
+    panel.start.click()
+    panel.settle()
+    result = panel.worker.line.value
     panel.merchant_check.button.click()
     panel.settle()
     states = read(panel.merchant_check.states)
     assert "城南书店 books-77aa01 no" in states
     assert states.index("城南书店") < states.index("茶语小铺")  # the worst first
-    assert "2 of 3 lines can work, 1 cannot" in read(panel.worker.line)
+    line = read(panel.merchant_check.line)
+    assert "2 of 3 lines" in line
+    assert "The table has 3 lines, those that cannot work first; scroll in it to see all." in line
+    assert panel.worker.line.value == result
+
+
+def test_a_check_of_merchants_that_cannot_be_done_is_reported_where_it_was_asked_for(
+    open_lab: Any, read: Any
+):
+    lab = open_lab()
+    panel = lab.uploads()
+    ready = panel.worker.line.value
+    (lab.shop.folder / "tokens.csv").unlink()
+    panel.merchant_check.button.click()
+    panel.settle()
+    assert "tokens.csv" in read(panel.merchant_check.line)
+    assert panel.worker.line.value == ready
+
+
+def test_advice_that_two_environments_of_a_merchant_share_is_given_once(open_lab: Any, read: Any):
+    lab = open_lab(tokens={BOOKS.appid: f"token-of-{BOOKS.appid}"})
+    panel = lab.uploads()
+    panel.merchant_check.button.click()
+    panel.settle()
+    first, second, third = panel.merchant_check.states.value.split("<tr>")[2:]
+    assert "茶语小铺" in first
+    assert "茶语小铺" in second
+    assert "no_token: as above" in read(second)
+    assert "as above" not in read(first)
+    assert "no_token" not in read(third)
 
 
 @pytest.mark.slow
@@ -361,6 +393,6 @@ def test_a_second_click_while_a_run_goes_on_begins_nothing(open_lab: Any, read: 
     first = panel.run.id
     panel.start.click()
     panel.worker.settle()
-    assert f"Run {first} is still going on here" in read(panel.worker.line)
+    assert f"Run {first} is still running here" in read(panel.worker.line)
     panel.settle()
     assert [run.id for run in tcb.all_runs()] == [first]

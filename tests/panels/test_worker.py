@@ -37,14 +37,14 @@ def test_a_defect_is_said_in_words_and_its_trace_is_in_the_log_only(
     with caplog.at_level(logging.ERROR, "tcb_ops.panels"):
         worker.start(broken)
         worker.settle()
-    assert read(worker.line).startswith("A defect in tcb-ops (ValueError); the log has its trace.")
+    assert read(worker.line).startswith("A defect in tcb-ops (ValueError); the log has its stack trace.")
     assert "planted" not in worker.line.value
     assert "Traceback" in caplog.text
 
 
 def test_one_thing_is_done_at_a_time_and_buttons_are_armed_anew_after_it(read: Any):
     worker, go, told = Worker(Lang.EN), threading.Event(), []
-    worker.tells = lambda: told.append(worker.busy)
+    worker.on_change = lambda: told.append(worker.busy)
     worker.start(lambda: go.wait(10) and None)
     worker.start(broken)
     assert read(worker.line).startswith("Still busy")
@@ -58,13 +58,13 @@ def test_it_is_at_rest_only_when_its_end_was_told():
     worker, go, told = Worker(Lang.EN), threading.Event(), []
     ended = threading.Event()
 
-    def tells() -> None:
+    def on_change() -> None:
         if not worker.busy:
             ended.set()
             go.wait(10)
             told.append("end")
 
-    worker.tells = tells
+    worker.on_change = on_change
     worker.start(lambda: None)
     ended.wait(10)
     go.set()

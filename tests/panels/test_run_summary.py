@@ -8,10 +8,18 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.panels.grid import MERCHANTS_SHOWN, MerchantLine, merchant_lines, merchant_state, render_grid
 from tcb_ops.panels.html import esc
 from tcb_ops.panels.run_monitor import redraw_after
-from tcb_ops.panels.run_summary import RunState, render_progress, run_state
+from tcb_ops.panels.run_summary import (
+    MERCHANTS_SHOWN,
+    MerchantLine,
+    RunState,
+    merchant_lines,
+    merchant_state,
+    render_grid,
+    render_progress,
+    run_state,
+)
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 
@@ -22,19 +30,19 @@ def tally(merchant: str, outcome: Outcome, rows: int, **more: Any) -> Tally:
 
 
 @pytest.mark.parametrize(
-    ("good", "bad", "todo", "going", "state"),
+    ("good", "bad", "todo", "running", "state"),
     [
         (3, 0, 0, True, "done"),
         (3, 0, 0, False, "done"),
-        (2, 1, 0, True, "done, not all good"),
+        (2, 1, 0, True, "done, some failed"),
         (0, 0, 3, True, "waiting"),
-        (0, 0, 3, False, "not begun"),
-        (1, 0, 2, True, "working"),
+        (0, 0, 3, False, "not started"),
+        (1, 0, 2, True, "running"),
         (0, 1, 2, False, "stopped"),
     ],
 )
-def test_how_a_merchant_stands(good: int, bad: int, todo: int, going: bool, state: str):
-    assert merchant_state(MerchantLine("wx", "茶", good, bad, todo), going=going).en == state
+def test_how_a_merchant_stands(good: int, bad: int, todo: int, running: bool, state: str):
+    assert merchant_state(MerchantLine("wx", "茶", good, bad, todo), running=running).en == state
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_what_came_from_outside_is_inert(read: Any, lang: str):
     drawn = render_grid(
         merchant_lines([tally(evil, Outcome.FAILED, 1, reason=Reason.STORE_REFUSED, store_code=evil)]),
         Lang(lang),
-        going=False,
+        running=False,
     )
     assert "<img" not in drawn
     assert "\x1b" not in drawn
@@ -81,7 +89,7 @@ def test_what_came_from_outside_is_inert(read: Any, lang: str):
 
 def test_more_merchants_than_fit_are_counted(read: Any):
     many = [tally(f"商户{n:04}", Outcome.UPLOADED, 1) for n in range(MERCHANTS_SHOWN + 7)]
-    assert "… and 7 more merchants" in read(render_grid(merchant_lines(many), Lang.EN, going=False))
+    assert "… and 7 more merchants" in read(render_grid(merchant_lines(many), Lang.EN, running=False))
 
 
 def test_the_grid_is_drawn_less_often_the_longer_it_takes():
@@ -92,7 +100,7 @@ def test_the_grid_is_drawn_less_often_the_longer_it_takes():
 
 def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
     look = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 310.0, 12.2)
-    drawn = render_progress(look, Lang.EN, going=True)
+    drawn = render_progress(look, Lang.EN, running=True)
     assert '<progress aria-label="Rows that have ended" value="1203" max="5000">' in drawn
     assert read(drawn) == "1,203 of 5,000 rows · 24% · 310 rows/s · 12s left 1,203 uploaded"
-    assert "行/秒 · 剩余 12s" in read(render_progress(look, Lang.ZH, going=True))
+    assert "行/秒 · 剩余 12s" in read(render_progress(look, Lang.ZH, running=True))

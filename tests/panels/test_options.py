@@ -1,0 +1,111 @@
+"""Errors of the library name options of the command line; a panel says what it has for them."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import TEA, write_csv
+
+import tcb_ops as tcb
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.panels.worker import LINKS_GO_TO, REPORT, Worker, describe_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
+    worker = Worker(Lang.EN)
+    text = "Check it. To resume it:\ntcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a"
+    worker.report(tcb.UsageError(Text(text, text), options=["--root"]))
+    shown = html.unescape(worker.line.value)
+    assert "<code>tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a</code>" in shown
+    assert "In this panel, --root is “Local files”." in shown
+    assert "A panel has no" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "shown"),
+    [
+        (["--new-run"], None, "In this panel, --new-run is “start a new run”."),
+        (
+            ["--root", "--ledger"],
+            None,
+            "In this panel, --ledger is the setting ledger, --root is “Local files”.",
+        ),
+        (["--out"], LINKS_GO_TO, "In this panel, --out is “Links go to”."),
+        (["--out"], REPORT, "In this panel, --out is the parameter report."),
+        (["--out"], None, "A panel has no --out: use the command line for that."),
+        (
+            ["--sheet", "--column", "--sheet"],
+            None,
+            "A panel has no --column, --sheet: use the command line for that.",
+        ),
+        (
+            ["--map", "--root"],
+            None,
+            "In this panel, --root is “Local files”. A panel has no --map: use the command line for that.",
+        ),
+        ([""], None, ""),
+        ([], REPORT, ""),
+    ],
+    ids=[
+        "a control",
+        "two",
+        "out of links",
+        "out of a report",
+        "no out",
+        "only there",
+        "both",
+        "empty",
+        "none",
+    ],
+)
+def test_what_a_panel_has_for_options(read: Any, options: Sequence[str], out: Text | None, shown: str):
+    worker = Worker(Lang.EN, out)
+    assert worker.describe_options(options) == shown
+    worker.report(tcb.UsageError(Text("Refused.", "未接受。"), options=options))
+    assert read(worker.line) == f"Refused. {shown}".strip()
+
+
+def test_in_chinese_too():
+    found = describe_options(["--map", "--new-run", "--root"], None)
+    assert found is not None
+    assert (
+        found.zh
+        == "在此面板中，--new-run 即“开始新任务”，--root 即“本地文件夹”。面板没有 --map：需要时请使用命令行。"
+    )
+
+
+def test_the_problems_of_a_list_name_the_panel_s_controls(open_lab: Any, read: Any):
+    lab = open_lab()
+    write_csv(
+        lab.shop.list, ("env", "path", "file"), [(TEA.env, f"{n}.png", f"gone-{n}.png") for n in range(2)]
+    )
+    panel = lab.uploads()
+    shown = read(panel.list_reader.problems)
+    assert "check the name (case counts) and --root" in shown
+    assert shown.endswith("In this panel, --root is “Local files”.")
+    assert "In this panel" not in read(panel.worker.line)  # which only counts them
+
+
+def test_what_only_the_command_line_has_is_said(open_lab: Any, read: Any):
+    lab = open_lab()
+    Path("other.csv").write_text("env,云端\n", encoding="utf-8")
+    panel = lab.uploads("other.csv")
+    for part in (panel.worker.line, panel.list_reader.problems):
+        assert "A panel has no --column: use the command line for that." in read(part)
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [({"where": "region"}, "the parameter where"), ({"where": "region=east"}, "the parameter where")],
+    ids=["no value", "no such column"],
+)
+def test_a_selection_that_cannot_be_used_names_its_parameter(
+    open_lab: Any, read: Any, settings: dict[str, str], options: str
+):
+    assert options in read(open_lab().uploads(**settings).worker.line)
