@@ -444,8 +444,9 @@ def upload_link(
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
-    for name, value in (("env", env), ("path", path), ("appid", appid or "")):
-        _check(name, value, isinstance(value, str), "text", "文字")
+    _check_text("env", env)
+    _check_text("path", path)
+    _check_text("appid", appid or "")
     wrong = path_problem(path)
     if wrong is not None:
         raise UsageError(wrong[0])
@@ -579,7 +580,7 @@ def _start(
     settings = _settings(settings, target)
     _check("limits", limits, limits is None or isinstance(limits, RunLimits), "a RunLimits", "RunLimits")
     limits = limits or RunLimits()
-    _check("note", note, isinstance(note, str), "text", "文字")
+    _check_text("note", note)
     _check("new_run", new_run, isinstance(new_run, bool), "True or False", "True 或 False")
     _check("resume", resume, resume is None or isinstance(resume, str), "the id of a run", "任务的 id")
     _check(
@@ -593,6 +594,7 @@ def _start(
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
+    _check_text("selection", work.selection)
     if work.kind is Kind.LINKS and out is not None:
         check_place(out)
     with ExitStack() as stack, planning(ledger) as still_alone:
@@ -704,6 +706,10 @@ def _check_batch(batch: object) -> None:
 
 def _check_path(parameter: str, value: object, en: str = "a path", zh: str = "路径") -> None:
     _check(parameter, value, isinstance(value, str | PathLike), en, zh)
+
+
+def _check_text(parameter: str, value: object) -> None:
+    _check(parameter, value, isinstance(value, str), "text", "文字")
 
 
 def _check_items(parameter: str, value: object) -> None:

@@ -23,7 +23,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.model import SIMULATOR, is_loopback
+from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.toml_file import line_of, read_toml
 
 SETTINGS_FILE = "tcb-ops.toml"
@@ -52,7 +52,7 @@ class TokenSettings(BaseModel):
     source: Literal["file", "command", "service", "component"] = "file"
     file: Path = Path("tokens.csv")
     """CSV `appid,access_token[,expires_at]`."""
-    command: tuple[str, ...] = ()
+    command: tuple[str, ...] = Field(default=(), repr=False)
     """A program and its arguments; `{appid}` is replaced. JSON on stdout."""
     url: str = Field(default="", repr=False)
     """Of the token server, with `{appid}` where the appid goes."""
@@ -205,6 +205,23 @@ class Settings(BaseSettings):
     tokens: TokenSettings = TokenSettings()
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
+    def __init__(self, **values: Any) -> None:
+        """Take the settings that are not to be the environment's or the defaults. Raises SettingsError."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            if type(self) is not Settings:  # `load_settings` and `aim` name where the value comes from
+                raise
+            wrong = error.errors(include_input=False, include_url=False)[0]
+            raise _wrong(wrong, _key(wrong)) from None
+
+    def __repr__(self) -> str:
+        at = target_label(self.run_target, self.api_base)
+        return (
+            f"<Settings {at}, merchants {self.merchants}, ledger {self.ledger_name}, "
+            f"tokens from {self.tokens.source}>"
+        )
+
     @field_validator("store_hosts", mode="before")
     @classmethod
     def _hosts(cls, value: object) -> object:
@@ -297,6 +314,10 @@ class Settings(BaseSettings):
         return is_loopback(urlsplit(self.api_base).hostname or "")
 
 
+class _Named(Settings):
+    """Settings whose mistakes are named by what gives the value."""
+
+
 def shown_url(where: str) -> str:
     """A ledger's file as it is, a database URL without user, password and query: each part of those may be a secret.
 
@@ -329,7 +350,7 @@ def aim(settings: Settings, target: str | None) -> Settings:
     options = _aimed({"target": target}, "target")
     if not options["target"]:
         try:
-            options["api_base"] = Settings(api_base=target).api_base
+            options["api_base"] = _Named(api_base=target).api_base
         except ValidationError as error:
             raise _wrong(error.errors(include_input=False, include_url=False)[0], "target") from None
     return settings.model_copy(update=options)

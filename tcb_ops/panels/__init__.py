@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
@@ -33,8 +33,8 @@ except ModuleNotFoundError:
         )
     ) from None
 
-from tcb_ops.panels.notebook_panels import AuditPanel, LinksPanel, ReportPanel, RunPanel, UploadPanel
-from tcb_ops.panels.panel import Panel
+if TYPE_CHECKING:
+    from tcb_ops.panels.panel import Panel  # loads httpx, which loads click and rich
 
 _Given = ParamSpec("_Given")
 
@@ -75,6 +75,8 @@ def generate_links(
     lang: str = "en",
 ) -> Panel:
     """Pick a list, see what was read and every problem, issue links into `out` (0600; "" is links.csv)."""
+    from tcb_ops.panels.notebook_panels import LinksPanel
+
     return LinksPanel(target, paths, where, out, note, lang)
 
 
@@ -89,6 +91,8 @@ def run_uploads(
     lang: str = "en",
 ) -> Panel:
     """Pick a list and the folder of its files, see what would be sent, upload, watch, cancel, resume, retry, export."""
+    from tcb_ops.panels.notebook_panels import UploadPanel
+
     return UploadPanel(target, paths, root, where, lang, note=note, report=report)
 
 
@@ -97,6 +101,8 @@ def audit_errcodes(
     target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = "en"
 ) -> Panel:
     """Ask for one link per environment of all merchants; see which cannot work, why, and what to do."""
+    from tcb_ops.panels.notebook_panels import AuditPanel
+
     return AuditPanel(target, where, lang, note=note, report=report)
 
 
@@ -105,6 +111,8 @@ def export_report(
     target: str = "simulator", run: str = "latest", report: str = "", lang: str = "en"
 ) -> Panel:
     """Choose a run, see it, export every format."""
+    from tcb_ops.panels.notebook_panels import ReportPanel
+
     return ReportPanel(target, run, lang, report=report)
 
 
@@ -114,4 +122,15 @@ def attach(run: str = "latest", target: str = "", lang: str = "en") -> Panel:
 
     `target` "" is that of the panel that was opened last, "live" where none was.
     """
+    from tcb_ops.panels.notebook_panels import RunPanel
+
     return RunPanel(target, run, lang)
+
+
+def __getattr__(name: str) -> object:
+    """Load the panels' class when it is asked for."""
+    if name != "Panel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tcb_ops.panels.panel import Panel
+
+    return Panel

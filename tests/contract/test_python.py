@@ -1,0 +1,424 @@
+"""Contract §6: the Python API."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from contract.conftest import GOOD, MIXED, MIXED_COUNTS, TOKENS, read_csv
+
+import tcb_ops as tcb
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from contract.conftest import Operator
+
+QUICK = tcb.RunLimits(per_env=1, backoff=0.01, slow_wait=0.05, patience=5)
+SLOW = [("tea-prod", f"slow/{n}.png") for n in range(8)]
+FUNCTIONS = [name for name in tcb.__all__ if inspect.isfunction(getattr(tcb, name))]
+
+
+@pytest.fixture
+def batch(mixed: Operator) -> tcb.Batch:
+    return tcb.read_paths("list.csv", "merchants.csv", root="files")
+
+
+# --- the public names -----------------------------------------------------------------------------------------------
+
+
+def loaded_by(code: str) -> set[str]:
+    words = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"]
+    return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> None:
+    assert {"pandas", "sqlalchemy", "aiohttp", "httpx", "click", "rich"} & loaded_by(
+        "import tcb_ops"
+    ) == set()
+    assert {"click", "rich"} & loaded_by("import tcb_ops.panels") == set()
+
+
+def test_the_public_names_are_listed_and_none_is_a_module() -> None:
+    assert set(dir(tcb)) == {*tcb.__all__, "__version__"}
+    assert set(tcb.__all__) & {module.name for module in pkgutil.iter_modules(tcb.__path__)} == set()
+    assert not any(inspect.ismodule(getattr(tcb, name)) for name in tcb.__all__)
+    with pytest.raises(AttributeError):
+        tcb.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_has_explicit_typed_parameters(name: str) -> None:
+    signature = inspect.signature(getattr(tcb, name))
+    assert signature.return_annotation is not inspect.Parameter.empty
+    for parameter in signature.parameters.values():
+        assert parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
+        assert parameter.annotation is not parameter.empty
+    assert inspect.getdoc(getattr(tcb, name))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_unknown_keyword_is_a_type_error(name: str) -> None:
+    with pytest.raises(TypeError, match="no_such_option"):
+        getattr(tcb, name)(no_such_option=1)
+
+
+def test_blocking_functions_take_what_their_start_functions_take() -> None:
+    for name in ("links", "upload", "audit", "retry", "resume"):
+        blocking, starting = (inspect.signature(getattr(tcb, f"{start}{name}")) for start in ("", "start_"))
+        assert blocking.parameters == starting.parameters
+        assert getattr(tcb, name).__name__ == name
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_contract(mixed: Operator) -> None:
+    merchants = tcb.read_merchants("merchants.csv")
+    batch = tcb.read_paths("list.csv", merchants, root="files")
+    run = tcb.upload(batch, limits=QUICK)
+    assert run.counts == MIXED_COUNTS
+    assert list(run.results()["path"]) == [path for _, path in MIXED]
+    assert run.errcodes().to_numpy().sum() == 9
+    report = run.export("reports/today")
+    assert (report / "report.html").exists()
+    assert tcb.open_run("latest").id == run.id
+    assert tcb.explain(85088).known
+    link = tcb.upload_link("tea-prod", "a/b.png")
+    assert link.url.reveal().startswith("http")
+    assert link.url.reveal() not in repr(link)
+
+
+def test_a_run_against_the_embedded_simulator(operator: Operator) -> None:
+    batch = tcb.read_paths("list.csv", "merchants.csv", root="files")
+    run = tcb.upload(batch, target="simulator", limits=tcb.RunLimits(rate=50))
+    assert run.counts == {"uploaded": 4}
+    assert tcb.open_run(target="simulator").id == run.id
+    assert tcb.audit("merchants.csv", target="simulator").counts == {"linked": 5}
+    with pytest.raises(tcb.RunNotFoundError):
+        tcb.open_run("latest")
+
+
+def test_a_retry_of_a_run_goes_where_the_run_went(mixed: Operator, batch: tcb.Batch) -> None:
+    run = tcb.upload(batch, limits=QUICK)
+    again = tcb.retry(run, "merchants.csv", limits=QUICK, codes=[40097])
+    assert again.counts == {"refused": 1}
+    simulated = tcb.links(batch, out="simulated.csv", target="simulator")
+    assert simulated.counts == {"linked": 15}
+    with pytest.raises(tcb.UsageError) as raised:
+        tcb.retry(simulated, "merchants.csv")
+    assert simulated.id in str(raised.value), "nothing is left to do, which the simulator's ledger knows"
+
+
+def test_frames_fit_into_a_workbook_with_times_of_the_settings_time_zone(batch: tcb.Batch) -> None:
+    run = tcb.upload(batch, limits=QUICK, settings=tcb.load_settings(options={"timezone": "Asia/Urumqi"}))
+    report = run.export("report")
+    frames = {
+        "results": run.results(),
+        "failed": run.failed(),
+        "timeline": run.timeline(),
+        "history": tcb.history().frame(),
+        "errcodes": run.errcodes(),
+        "causes": run.causes(),
+        "merchants": run.by_merchant(),
+        "diff": tcb.diff(run, run).frame(),
+    }
+    with pd.ExcelWriter(io.BytesIO(), engine="xlsxwriter") as book:
+        for name, frame in frames.items():
+            frame.to_excel(book, sheet_name=name)
+    assert (
+        frames["results"].attrs
+        == frames["failed"].attrs
+        == frames["timeline"].attrs
+        == {"timezone": "Asia/Urumqi"}
+    )
+    assert list(frames["failed"]["tcb_line"]) == [
+        int(line["tcb_line"]) for line in read_csv(report / "failed.csv")
+    ]
+    first, written = (
+        frames["results"]["tcb_started_at"].iloc[0],
+        read_csv(report / "results.csv")[0]["tcb_started_at"],
+    )
+    assert first.tzinfo is None
+    assert abs(first - pd.Timestamp(written).tz_localize(None)) < pd.Timedelta(milliseconds=1)
+    assert written.endswith("+06:00")
+
+
+def test_links_are_read_from_their_file_when_asked_for(operator: Operator, batch: tcb.Batch) -> None:
+    run = tcb.links(batch, out="mine.csv", limits=QUICK)
+    links, written = run.links(), read_csv(operator.folder / "mine.csv")
+    assert list(links["url"]) == [line["url"] for line in written]
+    assert links["errcode"].fillna(-1).tolist() == [int(line["errcode"] or -1) for line in written]
+    assert str(links["expires_at"].dtype) == "datetime64[us]"
+    assert links.attrs == {"timezone": "Asia/Shanghai"}
+    links.to_excel(io.BytesIO(), engine="xlsxwriter")
+    later = tcb.links(batch, out="mine.csv", limits=QUICK)
+    for without in (run, tcb.upload(batch, limits=QUICK)):
+        with pytest.raises(tcb.UsageError) as raised:
+            without.links()
+        assert without.id in str(raised.value)
+    (operator.folder / "mine.csv").unlink()
+    with pytest.raises(tcb.UsageError, match=r"mine\.csv"):
+        later.links()
+
+
+def test_progress_is_reported_by_callback_and_by_iterator(batch: tcb.Batch) -> None:
+    seen: list[tcb.Progress] = []
+    handle = tcb.start_upload(batch, limits=QUICK, progress=seen.append)
+    watched = list(handle.watch())
+    run = handle.wait()
+    assert seen[-1].done == watched[-1].done == sum(run.counts.values()) == len(MIXED)
+
+
+def test_values_say_shortly_what_they_are_and_hold_no_secret(mixed: Operator, batch: tcb.Batch) -> None:
+    handle = tcb.start_upload(batch, limits=QUICK)
+    run = handle.wait()
+    merchants = tcb.read_merchants("merchants.csv")
+    shown = [
+        (handle, run.id),
+        (run, run.id),
+        (batch, "list.csv"),
+        (merchants, "merchants.csv"),
+        (tcb.diff(run, run), run.id),
+        (tcb.history(), "9"),
+        (tcb.RunLimits(rate=5), "rate=5"),
+        (tcb.load_settings(), mixed.base),
+    ]
+    for value, part in shown:
+        assert part in repr(value)
+        assert len(repr(value)) < 300
+        assert not any(token in repr(value) for token in TOKENS.values())
+    url = "postgresql://me:pass-word@host/db"
+    assert "pass-word" not in repr(tcb.load_settings(options={"ledger": url}))
+
+
+# --- DataFrames as lists ----------------------------------------------------------------------------------------------
+
+
+def test_a_dataframe_is_a_list(operator: Operator) -> None:
+    frame = pd.DataFrame(
+        {
+            "env": [env for env, _ in GOOD],
+            "path": [path for _, path in GOOD],
+            "file": [f"{number}.bin" for number in range(1, 5)],
+            "number": [7, None, 9, 10],
+            "content_type": ["text/x-own", None, float("nan"), pd.NA],
+            "cache_control": pd.array(["no-store", None, None, None], dtype="string"),
+        },
+        index=[30, 20, 10, 0],
+    )
+    rows = list(tcb.read_paths(frame, tcb.read_merchants("merchants.csv"), root="files").rows())
+    assert [row.line for row in rows] == [2, 3, 4, 5]
+    assert [row.cells[4] for row in rows] == ["text/x-own", "", "", ""]
+    assert (rows[0].content_type, rows[0].cache_control) == ("text/x-own", "no-store")
+    run = tcb.upload(tcb.read_paths(frame, "merchants.csv", root="files"))
+    assert run.counts == {"uploaded": 4}
+    assert list(run.results()["tcb_content_type"]) == ["text/x-own", "image/png", "image/png", "image/png"]
+
+
+def test_problems_of_a_dataframe_read_like_those_of_a_csv_file(operator: Operator) -> None:
+    frame = pd.DataFrame({"env": ["tea-prod", None, "nowhere"], "path": ["a.png", "b.png", "c.png"]})
+    frame.to_csv("same.csv", index=False)
+    found = []
+    for source in (frame, "same.csv"):
+        with pytest.raises(tcb.InputError) as raised:
+            tcb.read_paths(source, "merchants.csv")
+        found.append([(problem.line, problem.column, problem.message) for problem in raised.value.problems])
+    assert found[0] == found[1]
+    assert [line for line, *_ in found[0]] == [3, 4]
+    for empty in (pd.DataFrame(), frame[:0], frame[["env"]]):
+        with pytest.raises(tcb.InputError):
+            tcb.read_paths(empty, "merchants.csv")
+
+
+def test_an_unfinished_run_of_the_same_dataframe_is_resumed(operator: Operator) -> None:
+    frame = pd.DataFrame([*SLOW], columns=["env", "path"]).assign(file="1.bin")
+
+    def start() -> tcb.RunHandle:
+        return tcb.start_upload(tcb.read_paths(frame, "merchants.csv", root="files"), limits=QUICK)
+
+    handle = start()
+    next(handle.watch())
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    again = start()
+    assert (again.id, again.resumed) == (handle.id, True)
+    assert again.wait().counts == {"uploaded": 8}
+
+
+# --- asynchronous code, and Ctrl-C -------------------------------------------------------------------------------------
+
+
+def test_a_handle_can_be_awaited_and_blocking_calls_work_inside_a_running_loop(batch: tcb.Batch) -> None:
+    async def work() -> tuple[tcb.Run, tcb.Run, int]:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0.001)
+
+        beside = asyncio.create_task(count())
+        run = await tcb.start_upload(batch, limits=QUICK)
+        beside.cancel()
+        return run, tcb.links(batch, out="mine.csv", limits=QUICK), turns
+
+    run, linked, turns = asyncio.run(work())
+    assert run.counts == MIXED_COUNTS
+    assert linked.counts["linked"] == 5
+    assert turns > 1, "the loop is not held up"
+
+
+def test_cancelling_who_awaits_ends_the_run_tidily(operator: Operator) -> None:
+    operator.list(SLOW)
+
+    async def work() -> tcb.RunHandle:
+        handle = tcb.start_upload(tcb.read_paths("list.csv", "merchants.csv", root="files"), limits=QUICK)
+        task = asyncio.ensure_future(handle)
+        await asyncio.to_thread(next, handle.watch())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return handle
+
+    handle = asyncio.run(work())
+    counts = tcb.open_run(handle.id).counts
+    assert 0 < counts["pending"] < len(SLOW)
+    assert tcb.resume(handle.id).counts == {"uploaded": len(SLOW)}
+
+
+def test_cancel_ends_a_run_and_several_threads_hear_of_it(operator: Operator) -> None:
+    operator.list(SLOW)
+    handle = tcb.start_upload(tcb.read_paths("list.csv", "merchants.csv", root="files"), limits=QUICK)
+    heard: list[BaseException] = []
+
+    def wait() -> None:
+        with pytest.raises(tcb.InterruptedRunError) as raised:
+            handle.wait()
+        heard.append(raised.value)
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    next(handle.watch())
+    handle.cancel()
+    for thread in threads:
+        thread.join(60)
+    assert len(heard) == 2
+
+
+@pytest.mark.parametrize("call", ["tcb.upload({})", "asyncio.run(awaited({}))"])
+def test_ctrl_c_ends_a_call_tidily(operator: Operator, call: str) -> None:
+    """In a process of its own, which sends itself the signal after the first commit."""
+    operator.list(SLOW)
+    script = f"""
+import asyncio, os, signal, tcb_ops as tcb
+
+seen = []
+def progress(look):
+    if not seen:
+        os.kill(os.getpid(), signal.{signal.SIGINT.name})
+    seen.append(look)
+
+async def awaited(batch, **options):
+    return await tcb.start_upload(batch, **options)
+
+try:
+    {call.format('tcb.read_paths("list.csv", "merchants.csv", root="files"), limits=tcb.RunLimits(per_env=1), progress=progress')}
+except (tcb.InterruptedRunError, KeyboardInterrupt):
+    run = tcb.open_run()
+    print(run.counts["pending"] > 0, run.record.stopped is not None)
+"""
+    words = [sys.executable, "-c", script]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
+    done = subprocess.run(words, cwd=operator.folder, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["True", "True"]), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- wrong values -------------------------------------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[str, Any]] = {
+    "limits": ("upload", 3),
+    "target": ("upload", "the simulator"),
+    "settings": ("upload", "tcb-ops.toml"),
+    "note": ("upload", 7),
+    "new_run": ("upload", "yes"),
+    "resume": ("upload", 5),
+    "skip_unchanged": ("upload", 1),
+    "canary": ("upload", -1),
+    "progress": ("upload", "bar"),
+    "may_resume": ("upload", True),
+    "tokens": ("upload", {"wxtea": "token"}),
+    "report": ("upload", 1),
+    "out": ("links", 1),
+    "selection": ("upload", 5),
+}
+
+
+@pytest.mark.parametrize(("parameter", "call"), WRONG.items(), ids=WRONG)
+def test_a_wrong_value_is_an_error_that_names_its_parameter(
+    batch: tcb.Batch, parameter: str, call: tuple[str, Any]
+) -> None:
+    name, value = call
+    with pytest.raises(tcb.UsageError) as raised:
+        getattr(tcb, name)(batch, **{parameter: value})
+    assert parameter in str(raised.value)
+    assert tcb.all_runs() == [], "nothing was planned"
+
+
+OTHERS: dict[str, tuple[Any, str]] = {
+    "a rate below 0": (lambda: tcb.RunLimits(rate=-1), "rate"),
+    "no concurrency": (lambda: tcb.RunLimits(concurrency=0), "concurrency"),
+    "half an attempt": (lambda: tcb.RunLimits(attempts=0.5), "attempts"),  # type: ignore[arg-type]
+    "endless patience": (lambda: tcb.RunLimits(patience=float("inf")), "patience"),
+    "a language": (lambda: tcb.load_settings(options={"lang": "fr"}), "lang"),
+    "a language of Settings": (lambda: tcb.Settings(lang="fr"), "lang"),  # type: ignore[arg-type]
+    "an unknown setting": (lambda: tcb.load_settings(options={"colour": "red"}), "colour"),
+    "a path for a batch": (lambda: tcb.upload("list.csv"), "batch"),  # type: ignore[arg-type]
+    "a number for a list": (lambda: tcb.read_paths(3, "merchants.csv"), "source"),  # type: ignore[arg-type]
+    "a number for merchants": (lambda: tcb.read_paths("list.csv", 3), "merchants"),  # type: ignore[arg-type]
+    "on_bad": (lambda: tcb.read_paths("list.csv", "merchants.csv", on_bad="ignore"), "on_bad"),  # type: ignore[arg-type]
+    "rows": (lambda: tcb.read_paths("list.csv", "merchants.csv", rows="some"), "rows"),  # type: ignore[arg-type]
+    "header_row": (lambda: tcb.read_paths("list.csv", "merchants.csv", header_row=-1), "header_row"),
+    "where as a text": (lambda: tcb.read_merchants("merchants.csv", "name=x"), "where"),
+    "merchants of an audit": (lambda: tcb.audit(None), "merchants"),  # type: ignore[arg-type]
+    "a run of a number": (lambda: tcb.open_run(5), "wanted"),  # type: ignore[arg-type]
+    "no days": (lambda: tcb.history(0), "days"),
+    "codes as a text": (lambda: tcb.retry("latest", "merchants.csv", codes="85088"), "codes"),
+    "a folder of a number": (lambda: tcb.verify(5), "folder"),  # type: ignore[arg-type]
+    "an environment of a number": (lambda: tcb.upload_link(5, "a.png"), "env"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize(("call", "parameter"), OTHERS.values(), ids=OTHERS)
+def test_every_other_wrong_value_is_named_too(operator: Operator, call: Any, parameter: str) -> None:
+    with pytest.raises(tcb.UsageError) as raised:
+        call()
+    assert parameter in str(raised.value)
+
+
+def test_a_wrong_value_is_not_repeated_where_it_may_be_a_secret(batch: tcb.Batch, operator: Operator) -> None:
+    with pytest.raises(tcb.UsageError) as raised:
+        tcb.upload(batch, tokens=TOKENS)  # type: ignore[arg-type]
+    assert not any(token in repr(raised.value) + str(raised.value) for token in TOKENS.values())
+
+
+def test_settings_that_cannot_be_used_are_errors_of_ours(operator: Operator) -> None:
+    file: Path = operator.folder / "tcb-ops.toml"
+    for text in ("api_base = 5", "lang = 'fr'", "[tokens]\nsource = 'nowhere'", "not toml"):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(tcb.SettingsError):
+            tcb.open_run()
