@@ -364,14 +364,14 @@ def check_merchants(
 
     `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
     """
-    from tcb_ops.merchants.check import merchant_states
+    from tcb_ops.merchants.check import begin_check, ignore
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
     _check_call("progress", progress)
     lines = list(_merchants(merchants) if isinstance(merchants, str | PathLike) else merchants)
     with opened_target(settings, lines) as opened:
-        return merchant_states(opened, lines, progress=progress or (lambda _done, _all: None))
+        return list(begin_check(opened, lines, progress=progress or ignore).result().states)
 
 
 def diff(

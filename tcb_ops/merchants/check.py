@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,21 +23,26 @@ from tcb_ops.merchants.status import (
     of_the_component,
 )
 from tcb_ops.model import Merchant, Owner, Reason, Secret
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
 from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
-from tcb_ops.wechat.tokens import TokenSource, open_source
+from tcb_ops.wechat.tokens import open_source
 from tcb_ops.wechat.transport import Transport
 
 AT_ONCE = 8
 """Merchants that are asked about at a time."""
+STANDARD = CallLimits()
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+Progress = Callable[[int, int], None]
+
+
+def ignore(*_: object) -> None:
+    """Do nothing: for callers who want to hear of neither progress nor pauses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,52 +55,35 @@ class CheckedMerchants:
     """Why permission sets were not checked."""
 
 
-def merchant_states(
-    settings: Settings,
-    merchants: Iterable[Merchant],
-    *,
-    tokens: TokenSource | None = None,
-    limits: CallLimits | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
-) -> list[MerchantState]:
-    """Check every line and return what each can do, in their order. Blocks, inside a running event loop as well.
-
-    Args:
-        settings: the target and the token source.
-        merchants: lines of a merchants file; those that have left are not asked about.
-        tokens: a token source of the caller's own.
-        limits: hold for each call.
-        progress: called with the mini programs done and their number, on the private loop's thread.
-
-    Raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
-
-    """
-    checked = begin_check(settings, merchants, tokens=tokens, limits=limits, progress=progress).result()
-    return list(checked.states)
-
-
 def begin_check(
     settings: Settings,
     merchants: Iterable[Merchant],
     *,
-    tokens: TokenSource | None = None,
-    limits: CallLimits | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
-    notify: Callable[[Text], None] = lambda _: None,
+    limits: CallLimits = STANDARD,
+    progress: Progress = ignore,
+    notify: Callable[[Text], None] = ignore,
 ) -> Future[CheckedMerchants]:
-    """Begin what `merchant_states` waits for; cancelling it ends the calls. `notify` is called for a pause."""
-    source = tokens or open_source(settings)
-    return hand_over(_check(settings, list(merchants), source, limits or RunLimits(), progress, notify))
+    """Begin to check every line; the future returns what each can do. Cancelling it ends the calls.
+
+    Args:
+        settings: the target and the token source.
+        merchants: lines of a merchants file; those that have left are not asked about.
+        limits: hold for each call.
+        progress: called with the mini programs done and their number, on the private loop's thread.
+        notify: called for a pause that the platform asks for.
+
+    The future raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
+
+    """
+    return hand_over(_check(settings, list(merchants), limits, progress, notify))
 
 
 @asynccontextmanager
 async def connected(
-    settings: Settings,
-    source: TokenSource,
-    limits: CallLimits,
-    notify: Callable[[Text], None] = lambda _: None,
+    settings: Settings, limits: CallLimits, notify: Callable[[Text], None] = ignore
 ) -> AsyncIterator[tuple[Caller, PlatformClient]]:
-    """Connect to the target; the source is closed with the connection."""
+    """Connect to the target and open the token source; both are closed at the end."""
+    source = open_source(settings)
     try:
         async with Transport(connections=2 * AT_ONCE) as transport:
             component = settings.tokens.component_appid
@@ -133,22 +121,19 @@ async def ask(
 
 
 async def each(
-    items: Iterable[Item],
-    work: Callable[[Item], Awaitable[Found]],
-    done: Callable[[], None] = lambda: None,
+    listed: Sequence[Item], work: Callable[[Item], Awaitable[Found]], progress: Progress = ignore
 ) -> list[Found]:
     """Do the work for every item, AT_ONCE at a time; return what was found in the items' order.
 
-    `done` is called after each. The first exception ends the others, and is raised as it is.
+    The first exception ends the others, and is raised as it is.
     """
-    listed = list(items)
     found: dict[int, Found] = {}
     left = iter(enumerate(listed))
 
     async def worker() -> None:
         for place, item in left:
             found[place] = await work(item)
-            done()
+            progress(len(found), len(listed))
 
     workers = [asyncio.ensure_future(worker()) for _ in range(min(AT_ONCE, len(listed)))]
     try:
@@ -163,23 +148,16 @@ async def each(
 async def _check(
     settings: Settings,
     merchants: list[Merchant],
-    source: TokenSource,
     limits: CallLimits,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     notify: Callable[[Text], None],
 ) -> CheckedMerchants:
     there = [m for m in merchants if not m.left]
     appids = list(dict.fromkeys(m.appid for m in there if m.owner is Owner.MERCHANT))
     component = settings.tokens.component_appid
     note = None if component else _NEEDS_COMPONENT
-    done = 0
 
-    def one_done() -> None:
-        nonlocal done
-        done += 1
-        progress(done, len(appids))
-
-    async with connected(settings, source, limits, notify) as (caller, client):
+    async with connected(settings, limits, notify) as (caller, client):
 
         async def about(appid: str) -> MerchantAnswers:
             found = await ask(caller, appid, client.environments)
@@ -211,7 +189,7 @@ async def _check(
 
         needed = any(m.owner is Owner.PLATFORM for m in there)
         platform = await about_the_platform() if needed else MerchantAnswers(())
-        answers = dict(zip(appids, await each(appids, about, one_done), strict=True))
+        answers = dict(zip(appids, await each(appids, about, progress), strict=True))
     status = {
         one.env: one.status
         for answer in (*answers.values(), platform)

@@ -19,7 +19,6 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS
 from tcb_ops.wechat.responses import Quota
-from tcb_ops.wechat.tokens import open_source
 
 SECONDS = 10.0
 """That the asking may take, whatever it has learnt by then."""
@@ -85,7 +84,7 @@ async def _ask(settings: Settings, wanted: list[QuotaAccount], seconds: float) -
     component = settings.tokens.component_appid
     quotas: dict[QuotaAccount, Quota] = {}
     reasons: list[Text] = []
-    async with connected(settings, open_source(settings), CallLimits(attempts=1)) as (caller, client):
+    async with connected(settings, CallLimits(attempts=1)) as (caller, client):
 
         async def about(account: QuotaAccount) -> None:
             mine = account.owner is Owner.MERCHANT

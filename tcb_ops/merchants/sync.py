@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.merchants.check import ask, connected, each
+from tcb_ops.merchants.check import STANDARD, Progress, ask, connected, each, ignore
 from tcb_ops.merchants.status import COMPONENT_CODES, Issue, group, of_the_component
 from tcb_ops.merchants.sync_plan import Authorized, Authorizer, Changes
 from tcb_ops.model import Merchant
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import AuthorizerInfo
-from tcb_ops.wechat.tokens import TokenSource, open_source
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -163,24 +161,16 @@ def begin_sync(
     settings: Settings,
     *,
     only: Collection[str] | None = None,
-    tokens: TokenSource | None = None,
-    limits: CallLimits | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
-    notify: Callable[[Text], None] = lambda _: None,
+    limits: CallLimits = STANDARD,
+    progress: Progress = ignore,
+    notify: Callable[[Text], None] = ignore,
 ) -> Future[Authorized]:
-    """Begin asking; the future gives what was found. Cancelling it ends the calls.
+    """Begin to ask who authorizes the platform; the future returns them. Cancelling it ends the calls.
 
-    Args:
-        settings: the target and the token source, which must give the token of `component_appid` as well.
-        only: appids whose environments are asked for; None for all.
-        tokens: a token source of the caller's own.
-        limits: hold for each call.
-        progress: called with the mini programs done and their number, on the private loop's thread.
-        notify: called for a pause that the platform asks for.
+    With `only`, environments are asked for these appids alone. `limits`, `progress` and `notify` are begin_check's.
 
     Raises SettingsError without a component_appid. The future raises PlatformStopError where the list is refused,
     OutageError where no host could be reached, StoppedError where the list is not whole.
-
     """
     if not settings.tokens.component_appid:
         raise SettingsError(
@@ -191,28 +181,20 @@ def begin_sync(
                 "并让令牌来源能给出该 appid 的令牌（见 README 的 Tokens 一节）。",
             )
         )
-    source = tokens or open_source(settings)
-    return hand_over(_sync(settings, only, source, limits or RunLimits(), progress, notify))
+    return hand_over(_sync(settings, only, limits, progress, notify))
 
 
 async def _sync(
     settings: Settings,
     only: Collection[str] | None,
-    source: TokenSource,
     limits: CallLimits,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     notify: Callable[[Text], None],
 ) -> Authorized:
     component = settings.tokens.component_appid
-    async with connected(settings, source, limits, notify) as (caller, client):
+    async with connected(settings, limits, notify) as (caller, client):
         appids = await _list(caller, client, component)
         asked_for = [appid for appid in appids if only is None or appid in only]
-        done = 0
-
-        def one_done() -> None:
-            nonlocal done
-            done += 1
-            progress(done, len(asked_for))
 
         async def about(appid: str) -> Authorizer:
             info: AuthorizerInfo | Issue = await ask(
@@ -223,7 +205,7 @@ async def _sync(
             name = "" if isinstance(info, Issue) else info.name
             return Authorizer(appid, name, await ask(caller, appid, client.environments))
 
-        return Authorized(frozenset(appids), tuple(await each(asked_for, about, one_done)))
+        return Authorized(frozenset(appids), tuple(await each(asked_for, about, progress)))
 
 
 async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
@@ -241,7 +223,7 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
     if not appids and not total:
         raise StoppedError(
             Text(
-                f"The platform says that nobody has authorized it, so nothing was changed: is component_appid {component} right?",
+                f"The platform says that no merchant has authorized it, so nothing was changed: is component_appid {component} right?",
                 f"平台称没有任何商户授权，因此未作改动：component_appid {component} 是否正确？",
             )
         )

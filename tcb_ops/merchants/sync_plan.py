@@ -29,7 +29,7 @@ class Authorized:
     appids: frozenset[str]
     """All of them."""
     authorizers: tuple[Authorizer, ...]
-    """Those that were looked at, in the platform's order."""
+    """Those whose environments were asked for, in the platform's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class Changes:
     not_normal: tuple[tuple[Merchant, str], ...] = ()
     """Lines, new ones too, whose environment is HALTED or UNAVAILABLE."""
     gone: tuple[Merchant, ...] = ()
-    """Lines whose environment the platform lists for nobody any more; they stay as they are."""
+    """Lines whose environment the platform does not list any more; they stay as they are."""
     no_default: tuple[str, ...] = ()
     """Names that have got a further environment and mean none of theirs."""
     without_env: tuple[Merchant, ...] = ()
     """Merchants that authorize the platform, are in no line, and have no environment that a line could name."""
     issues: tuple[tuple[Merchant, Issue], ...] = ()
-    """Merchants whose environments could not be had, 85088 among them; `env` is empty."""
+    """Merchants whose environments could not be fetched, 85088 among them; `env` is empty."""
 
     @property
     def writes(self) -> bool:
@@ -87,8 +87,8 @@ def decide(
     its appid authorizes the platform      as it is; `left` is taken off again
     its appid does not                     `left`, but a line of the platform's own appid
     its name is its appid                  the platform's name, once that can be had
-    its name is another                    as it is; a difference is told
-    its environment is listed for nobody   as it is; told
+    its name is another                    as it is; a difference is shown
+    its environment is not listed          as it is; shown
     it is the platform's own               as it is, but for `left`
     =====================================  ==============================================================
 

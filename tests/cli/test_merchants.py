@@ -208,7 +208,7 @@ def test_a_list_that_is_not_whole_changes_nothing(open_office, tcb_ops):
     office = open_office([], accounts=[])
     office.file.write_bytes(b"appid,name,env\nwxtea,x,tea-1\n")
     code, _, err = tcb_ops("merchants", "sync")
-    assert (code, "nobody has authorized it" in err) == (3, True)
+    assert (code, "no merchant has authorized it" in err) == (3, True)
     assert office.file.read_bytes() == b"appid,name,env\nwxtea,x,tea-1\n"
 
 

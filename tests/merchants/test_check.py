@@ -8,7 +8,7 @@ from token_server import COMPONENT
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.i18n import Text
-from tcb_ops.merchants.check import AT_ONCE, begin_check, each, merchant_states
+from tcb_ops.merchants.check import AT_ONCE, begin_check, each
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.wechat.call_policy import CallLimits
@@ -18,6 +18,10 @@ TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 OWN = Merchant("wxtea", "平台", "own-1", owner=Owner.PLATFORM)
 QUICK = CallLimits(attempts=2, backoff=0.01, slow_wait=0.01)
+
+
+def merchant_states(settings, merchants, **given):
+    return begin_check(settings, merchants, **given).result().states
 
 
 def codes(states):
@@ -175,8 +179,8 @@ def test_each_keeps_the_order_and_goes_few_at_a_time():
         going -= 1
         return -n
 
-    assert asyncio.run(each(range(30), work, lambda: done.append(1))) == [-n for n in range(30)]
-    assert (most, len(done)) == (AT_ONCE, 30)
+    assert asyncio.run(each(range(30), work, lambda *at: done.append(at))) == [-n for n in range(30)]
+    assert (most, done) == (AT_ONCE, [(n + 1, 30) for n in range(30)])
     assert asyncio.run(each([], work)) == []
 
 
