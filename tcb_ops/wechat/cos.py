@@ -21,6 +21,7 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.local_files import FileBody
+from tcb_ops.wechat.responses import UNPRINTABLE
 from tcb_ops.wechat.transport import HttpResponse, Transport
 
 _WHOLE = 1024 * 1024
@@ -29,7 +30,6 @@ _LARGEST_XML = 64 * 1024
 _LONGEST_MESSAGE = 1000
 
 _CODE = re.compile(r"[0-9A-Za-z.]{1,64}")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +72,18 @@ async def post_object(
     content_type: str = "",
     cache_control: str = "",
 ) -> StoredObject | StoreRefusal | Unconfirmed:
-    """Post a file to its link; the file is closed afterwards, whatever happens.
+    """Post a file to its link, whose URL is used byte for byte; the file is closed afterwards, whatever happens.
 
     Args:
         transport: sends the form.
-        link: from `Wechat.upload_link`, its URL used byte for byte.
+        link: from `PlatformClient.upload_link`.
         path: the cloud path that the link was asked for; the form's key.
         body: from `open_file`; a retry opens the file again.
         content_type: what the object is served as; empty leaves it to the store (application/octet-stream).
         cache_control: the object's Cache-Control; empty for none.
 
-    Raises:
-        TransportError: no answer, or success before the whole file was sent.
-        FileChangedError: while it was sent; the form was broken off, so that no object was made.
-        FileUnreadableError: likewise.
+    Raises TransportError where no answer came, or success before the whole file was sent; FileChangedError and
+    FileUnreadableError where the form was broken off, so that no object was made.
 
     """
     with body:
@@ -109,15 +107,15 @@ async def post_object(
             form.read()
         failure = None
         try:
-            answer = await transport.send(form, sending=length, exact_url=url)
+            response = await transport.send(form, sending=length, exact_url=url)
         except TransportError as error:
             failure = error
-        trouble = body.trouble  # before the closing, which a thread that still reads would trip over
-    if trouble is not None:
-        raise trouble
+        unread = body.error  # before the closing, which a thread that still reads would trip over
+    if unread is not None:
+        raise unread
     if failure is not None:
         raise failure
-    result = _read(answer, link, path, body.md5)
+    result = _read(response, link, path, body.md5)
     if isinstance(result, StoredObject) and not body.md5:
         raise TransportError(
             TransportFault.RESET,
@@ -131,7 +129,7 @@ async def post_object(
 
 @lru_cache(maxsize=64)
 def _origin(address: str) -> httpx.URL:
-    """The store's host for httpx, which must not see the path; there are few, and parsing one takes 40 µs."""
+    """Return the store's host for httpx, which must not see the path; there are few, and parsing one takes 40 µs."""
     return httpx.URL(f"{address}/")
 
 
@@ -151,7 +149,7 @@ class _Form(httpx.AsyncByteStream):
 def _around(
     boundary: str, link: Link, path: str, content_type: str, cache_control: str
 ) -> tuple[bytes, bytes]:
-    """The form before and after the file's bytes.
+    """Return the form before and after the file's bytes.
 
     The file has a constant for a name, since COS uses it only where the key says `${filename}`; there it is these
     very characters, which leaves the key as it is.
@@ -173,8 +171,10 @@ def _around(
     return f"{head}--{boundary}\r\n{file}\r\n\r\n".encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
-def _read(answer: HttpResponse, link: Link, path: str, md5: str) -> StoredObject | StoreRefusal | Unconfirmed:
-    """What an answer says.
+def _read(
+    response: HttpResponse, link: Link, path: str, md5: str
+) -> StoredObject | StoreRefusal | Unconfirmed:
+    """Read an answer of the store.
 
     ==============  ======================================  ============================================
     HTTP status     body                                    result
@@ -188,27 +188,23 @@ def _read(answer: HttpResponse, link: Link, path: str, md5: str) -> StoredObject
     4xx, 5xx        anything else                           StoreRefusal without a code
     ==============  ======================================  ============================================
     """
-    error = _error(answer.body)
-    etag = answer.headers.get("etag", "")
+    error = _error(response.body)
+    etag = response.headers.get("etag", "")
     if _bare(etag) != md5:  # what is stored as it was sent is no text of somebody else's
         etag = _clean(etag, link, path)
-    if error is None and answer.status in {200, 201, 204} and _bare(etag):
-        return StoredObject(answer.status, etag, md5)
-    said = error or {}
-    code = said.get("Code", "")
+    if error is None and response.status in {200, 201, 204} and _bare(etag):
+        return StoredObject(response.status, etag, md5)
+    fields = error or {}
+    code = fields.get("Code", "")
     if not _CODE.fullmatch(_clean(code, link, path)):
         code = ""
-    request_id = _clean(answer.headers.get("x-cos-request-id", "") or said.get("RequestId", ""), link, path)
-    if 300 <= answer.status < 400 or (answer.status < 400 and not code):
-        return Unconfirmed(
-            answer.status, _not_confirmed(answer.status, in_error=error is not None), request_id
-        )
-    return StoreRefusal(
-        http_status=answer.status,
-        code=code,
-        message=_clean(said.get("Message", ""), link, path),
-        request_id=request_id,
+    request_id = _clean(
+        response.headers.get("x-cos-request-id", "") or fields.get("RequestId", ""), link, path
     )
+    if 300 <= response.status < 400 or (response.status < 400 and not code):
+        why = _not_confirmed(response.status, in_error=error is not None)
+        return Unconfirmed(response.status, why, request_id)
+    return StoreRefusal(response.status, code, _clean(fields.get("Message", ""), link, path), request_id)
 
 
 def _not_confirmed(status: int, *, in_error: bool) -> Text:
@@ -233,7 +229,7 @@ def _not_confirmed(status: int, *, in_error: bool) -> Text:
 
 
 def _error(body: bytes) -> dict[str, str] | None:
-    """The children of an `<Error>` document; empty where it cannot be read, None where the body is something else."""
+    """Return the children of an `<Error>` document; empty where it cannot be read, None where the body is something else."""
     if b"<Error" not in body:
         return None
     text = body.decode("utf-8", errors="replace")
@@ -249,14 +245,14 @@ def _error(body: bytes) -> dict[str, str] | None:
 
 
 def _clean(text: str, link: Link, path: str) -> str:
-    """A sentence of the store's without what a signature is made of, on one line."""
+    """Return a text of the store's without what a signature is made of, on one line."""
     secrets = (link.url, link.token, link.authorization, link.cos_file_id)
-    text = redact(_UNPRINTABLE.sub(" ", text).strip()[:LONGEST_TEXT], secrets, (path, link.file_id))
+    text = redact(UNPRINTABLE.sub(" ", text).strip()[:LONGEST_TEXT], secrets, (path, link.file_id))
     return text[:_LONGEST_MESSAGE]
 
 
 def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverified"]:
-    """Whether a stored object is the one that was sent.
+    """Return whether a stored object is the one that was sent.
 
     =================================================  ==========
     etag, without quotes and `W/`                      verdict

@@ -1,4 +1,4 @@
-"""A local file on its way to the store: held against the run's plan, read and hashed, good for one sending.
+"""A local file on its way to the store: checked against the run's plan, read and hashed, good for one sending.
 
 The plan noted each file's size and time; what is sent must be that file, to its last byte, or nothing at all.
 """
@@ -35,9 +35,9 @@ class FileUnreadableError(TcbOpsError):
 
 
 class FileBody:
-    """A local file, opened and held against its plan by `open_file`; good for one sending, which closes it.
+    """A local file, opened and checked against its plan by `open_file`; good for one sending, which closes it.
 
-    `trouble` is the error that reading it ended with; `md5` the digest of all its bytes, empty until all were read.
+    `error` is the error that reading it ended with; `md5` the digest of all its bytes, empty until all were read.
     """
 
     def __init__(self, path: Path, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
@@ -45,7 +45,7 @@ class FileBody:
         self.size = size
         self.md5 = ""
         self.content: bytes | None = None
-        self.trouble: FileChangedError | FileUnreadableError | ResourceLimitError | None = None
+        self.error: FileChangedError | FileUnreadableError | ResourceLimitError | None = None
         self._plan = (size, mtime_ns)
         self._file = os.fdopen(fd, "rb", buffering=0)
         self._left = size
@@ -88,12 +88,9 @@ class FileBody:
             yield await loop.run_in_executor(None, self.read)
 
     def read(self) -> bytes:
-        """The next chunk, hashed. With the last one the file is held against its plan once more. Blocks.
+        """Read and hash the next chunk. With the last one the file is checked against its plan once more. Blocks.
 
-        Raises:
-            FileChangedError: it grew, shrank or was written to. Also kept in `trouble`.
-            FileUnreadableError: likewise.
-
+        Raises FileChangedError (it grew, shrank or was written to) and FileUnreadableError, also kept in `error`.
         """
         try:
             chunk = self._file.read(min(_CHUNK, self._left)) or b""
@@ -101,20 +98,20 @@ class FileBody:
                 self._hash.update(chunk)
             self._left -= len(chunk)
             if not chunk or not self._left:
-                self.trouble = _check(self.path, self._file.fileno(), self._plan)
-            if not chunk and self._left and self.trouble is None:
-                self.trouble = _changed(self.path)
+                self.error = _check(self.path, self._file.fileno(), self._plan)
+            if not chunk and self._left and self.error is None:
+                self.error = _changed(self.path)
         except (OSError, ValueError) as error:  # ValueError: closed by a cancelled sending
-            self.trouble = _unreadable(self.path, error)
-        if self.trouble is not None:
-            raise self.trouble
+            self.error = _unreadable(self.path, error)
+        if self.error is not None:
+            raise self.error
         if not self._left:
             self.md5 = self._hash.hexdigest() if self._hash is not None else self._known_md5
         return chunk
 
 
 def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | FileUnreadableError | None:
-    """What is wrong with an open file, whose plan is (size, mtime_ns)."""
+    """Return what is wrong with an open file, whose plan is (size, mtime_ns)."""
     now = os.fstat(fd)
     if not stat.S_ISREG(now.st_mode):
         return FileUnreadableError(
@@ -148,7 +145,7 @@ def _unreadable(path: Path, error: Exception) -> FileUnreadableError | ResourceL
 
 
 def hash_file(path: Path, size: int, mtime_ns: int) -> str:
-    """The MD5 of a file that is still as planned. Blocks. Raises as `open_file` does."""
+    """Return the MD5 of a file that is still as planned. Blocks. Raises as `open_file` does."""
     with open_file(path, size, mtime_ns) as body:
         while not body.md5:
             body.read()
@@ -159,7 +156,7 @@ _real = lru_cache(maxsize=16)(os.path.realpath)
 
 
 def _is_below(path: Path, fd: int, root: Path) -> bool:
-    """Whether an open file lies in a folder; a cached folder is looked at again before the answer is no."""
+    """Return whether an open file lies in a folder; a cached folder is resolved again before the answer is no."""
     real = ""
     with suppress(OSError):  # Linux names what was opened, whatever the path leads to by now
         real = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  on each file's way, where a Path costs more
@@ -173,7 +170,7 @@ def _is_below(path: Path, fd: int, root: Path) -> bool:
 def open_file(
     path: Path, size: int, mtime_ns: int, known_md5: str = "", root: Path | None = None
 ) -> FileBody:
-    """Open a file for one sending and hold it against its plan; a small one is read at once.
+    """Open a file for one sending and check it against its plan; a small one is read at once.
 
     Blocks for as long as the file system does: call it in a thread.
 
@@ -185,10 +182,8 @@ def open_file(
             environments is hashed once.
         root: the folder that the file must lie in, links followed; it may have become a link that leads out.
 
-    Raises:
-        FileChangedError: size or time are not the plan's, or it lies outside the root.
-        FileUnreadableError: it cannot be read, or is no regular file (a pipe is not waited for).
-        ResourceLimitError: this process may open no more files.
+    Raises FileChangedError where size or time are not the plan's, or it lies outside the root; FileUnreadableError
+    where it cannot be read, or is no regular file (a pipe is not waited for); ResourceLimitError.
 
     """
     flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
@@ -197,14 +192,14 @@ def open_file(
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     try:
-        trouble: TcbOpsError | None = _check(path, fd, (size, mtime_ns))
-        if trouble is None and root is not None and not _is_below(path, fd, root):
-            trouble = _changed(path)
+        wrong: TcbOpsError | None = _check(path, fd, (size, mtime_ns))
+        if wrong is None and root is not None and not _is_below(path, fd, root):
+            wrong = _changed(path)
     except OSError as error:
-        trouble = _unreadable(path, error)
-    if trouble is not None:
+        wrong = _unreadable(path, error)
+    if wrong is not None:
         os.close(fd)
-        raise trouble
+        raise wrong
     body = FileBody(path, fd, size, mtime_ns, known_md5)
     if size <= _SMALL:
         with body:

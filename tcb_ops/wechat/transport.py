@@ -55,7 +55,7 @@ class Timeouts:
     answer: float = 60
     """From the request's last byte to the answer's; also the longest stop while a large body is sent."""
     slowest: int = 32 * 1024
-    """The slowest sending that is still borne: what is sent adds its bytes / slowest to the deadline."""
+    """The slowest sending that is tolerated: what is sent adds its bytes / slowest to the deadline."""
 
     def deadline(self, sending: int) -> float:
         """Seconds after which a request with a body of so many bytes is given up, whatever goes on."""
@@ -70,9 +70,9 @@ STANDARD = Timeouts()
 
 
 def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
-    """The proxy for a URL, of those that the environment names (`urllib.request.getproxies_environment()`).
+    """Return the proxy for a URL, of those that the environment names (`urllib.request.getproxies_environment()`).
 
-    Loopback never goes through one, whatever the environment says: a rehearsal would leave the machine. Only http
+    Loopback never goes through one, whatever the environment says: a run against the simulator would leave the machine. Only http
     and https proxies are known; another kind (socks5) is passed over.
     """
     proxy = proxies.get(url.scheme) or proxies.get("all")
@@ -93,13 +93,13 @@ _exact: ContextVar[yarl.URL] = ContextVar("exact")
 async def _as_it_stands(
     request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Put the exact URL back that httpx and yarl have re-quoted on the way (`%41` to `A`, `{` to `%7B`)."""
+    """Restore the exact URL, which httpx and yarl have re-quoted on the way (`%41` to `A`, `{` to `%7B`)."""
     request.url = _exact.get()
     return await send(request)
 
 
 def _exactly(url: str) -> yarl.URL:
-    """The URL with its request target byte for byte; non-ASCII goes as UTF-8. Raises ValueError.
+    """Return the URL with its request target byte for byte; non-ASCII goes as UTF-8. Raises ValueError.
 
     Two characters cannot stand in a request target and are encoded after all: space, and `#` (a fragment is never
     sent, so one that comes here is part of an unencoded path).
@@ -161,7 +161,7 @@ class Transport:
         await self._connector.close()
 
     def _client(self, url: httpx.URL, *, exact: bool) -> AiohttpTransport:
-        """The session for a URL's proxy, with or without the exact URL; all share the connections.
+        """Return the session for a URL's proxy, with or without the exact URL; all share the connections.
 
         The proxy is looked up here and not by aiohttp's trust_env, which asks netrc and the environment in two
         threads for each request.
@@ -211,16 +211,16 @@ class Transport:
             OSError,
             ValueError,
         ) as error:
-            trouble = transport_failure(error) or BROKEN
+            failure = transport_failure(error) or BROKEN
             shortage = exhausted(error)
         else:
             if len(body) <= LARGEST_ANSWER:
                 return HttpResponse(response.status_code, response.headers, body)
-            trouble, shortage = TOO_LARGE, None
+            failure, shortage = TOO_LARGE, None
         if shortage is not None:
             raise shortage
         url = request.url
-        raise trouble.error(f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}")
+        raise failure.error(f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}")
 
     async def _exchange(
         self, client: AiohttpTransport, request: httpx.Request, sending: int

@@ -1,6 +1,6 @@
-"""Which of our faults an error of aiohttp, httpx or the system is, and the sentence that goes with it.
+"""Which transport fault an error of aiohttp, httpx or the system is, and its message.
 
-Pure: the transport catches, this decides. The sentences hold host and port and nothing else of the request, since
+Pure: the transport catches, this decides. The messages hold host and port and nothing else of the request, since
 the access token is in the query and the libraries put whole URLs into their own texts.
 """
 
@@ -17,7 +17,7 @@ from tcb_ops.i18n import Text
 
 @dataclass(frozen=True, slots=True)
 class TransportFailure:
-    """One way a request fails, and the sentence for it; `{where}` is host and port."""
+    """One way a request fails, and its message; `{where}` is host and port."""
 
     fault: TransportFault
     en: str
@@ -82,7 +82,7 @@ _BAD_ADDRESS = TransportFailure(
     "{where} 的地址无法原样发送（含控制字符，或不是 http 地址）。",
 )
 
-_TROUBLES: Mapping[str, TransportFailure] = {
+_FAILURES: Mapping[str, TransportFailure] = {
     # aiohttp's public exceptions, every one
     "ClientConnectorError": _NO_CONNECTION,
     "ClientConnectorDNSError": _NO_SUCH_HOST,
@@ -132,7 +132,7 @@ _TROUBLES: Mapping[str, TransportFailure] = {
 
 
 def transport_failure(error: BaseException) -> TransportFailure | None:
-    """Which trouble a library's error is, from its own class or the nearest base; None for what is none of theirs.
+    """Return which failure a library's error is, from its own class or the nearest base; None for any other error.
 
     ==============================================  ===========
     refused, no route, unknown host, TLS, proxy     unreachable
@@ -147,4 +147,4 @@ def transport_failure(error: BaseException) -> TransportFailure | None:
     """
     if isinstance(error, httpx.HTTPError) and error.__cause__ is not None:
         error = error.__cause__
-    return next((_TROUBLES[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in _TROUBLES), None)
+    return next((_FAILURES[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in _FAILURES), None)

@@ -589,7 +589,7 @@ NOT_OF_REQUESTS = {  # web sockets and reading multipart answers, which nothing 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # some names only warn when they are asked for
 def test_every_public_exception_of_aiohttp_is_placed_by_its_own_name() -> None:
-    from tcb_ops.wechat import transport_errors as troubles
+    from tcb_ops.wechat import transport_errors
 
     public = {
         name
@@ -601,7 +601,7 @@ def test_every_public_exception_of_aiohttp_is_placed_by_its_own_name() -> None:
         for name in aiohttp.client_exceptions.__all__
         if issubclass(getattr(aiohttp.client_exceptions, name), Exception)
     }
-    assert public - NOT_OF_REQUESTS - troubles._TROUBLES.keys() == set()
+    assert public - NOT_OF_REQUESTS - transport_errors._FAILURES.keys() == set()
 
 
 def test_every_error_that_an_httpx_transport_may_raise_is_placed() -> None:
