@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import sqlite3
 import stat
@@ -26,15 +27,19 @@ from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
 from tcb_ops.settings import Settings, TokenSettings
 
 _SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
-_FONTS_TAKE = 5
-"""Seconds that fc-list may take: it builds its cache the first time."""
+_FONTS_SECONDS = 5
+"""What fc-list may take: it builds its cache the first time."""
+_PROBLEMS = 3
+"""Problems of the merchants file that are shown; `check` shows all."""
+SCARCE, TIGHT = 100 * 1000**2, 1000**3
+"""Free bytes below which a run may end on a full disk, and below which somebody should look."""
 
 
 def check_python() -> list[CheckResult]:
-    """Python's version, against what the package asks for."""
-    needed = SpecifierSet(metadata("tcb-ops")["Requires-Python"])
-    found = platform.python_version()
-    seen = Text(f"{found} ({_machine()}), needs {needed}", f"{found}（{_machine()}），需要 {needed}")
+    """Compare Python's version with what the package asks for."""
+    needed, found = SpecifierSet(metadata("tcb-ops")["Requires-Python"]), platform.python_version()
+    machine = f"{platform.system()} {platform.machine()}".strip()
+    seen = Text(f"{found} ({machine}), needs {needed}", f"{found}（{machine}），需要 {needed}")
     if needed.contains(found, prereleases=True):
         return [CheckResult("python", Grade.OK, seen)]
     fix = Text(
@@ -44,65 +49,78 @@ def check_python() -> list[CheckResult]:
 
 
 def check_packages() -> list[CheckResult]:
-    """Whether tcb-ops's own requirements are met, from what is installed."""
-    needed = _needed("")
+    """Compare tcb-ops's own requirements with what is installed."""
+    needed = _requirements("")
     wrong = unmet(needed, _installed)
     if not wrong:
+        own = version("tcb-ops")
         seen = Text(
-            f"tcb-ops {version('tcb-ops')}, its {len(needed)} packages as required",
-            f"tcb-ops {version('tcb-ops')}，所需的 {len(needed)} 个包均符合要求",
+            f"tcb-ops {own}, its {len(needed)} packages as required",
+            f"tcb-ops {own}，所需的 {len(needed)} 个包均符合要求",
         )
         return [CheckResult("packages", Grade.OK, seen)]
     fix = Text(
         "Install tcb-ops again, in an environment of its own: python -m pip install -c constraints.txt -e .",
         "请在独立的环境中重新安装 tcb-ops：python -m pip install -c constraints.txt -e .",
     )
-    return [CheckResult("packages", Grade.BAD, _listed(wrong), fix)]
+    return [CheckResult("packages", Grade.BAD, _describe(wrong), fix)]
 
 
 def check_lab() -> list[CheckResult]:
-    """JupyterLab and what the notebooks need, where the extra is installed."""
-    needed = _needed("lab")
-    there = [(name, found) for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
+    """Check JupyterLab and what the notebooks need, where the extra is installed."""
+    command = "python -m pip install -c constraints.txt -e '.[lab]'"
+    there = [f"{name} {found}" for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
     if not there:
         return [
             skipped(
-                "lab",
-                "not installed; notebooks need it: python -m pip install -c constraints.txt -e '.[lab]'",
-                "未安装；使用笔记本需要：python -m pip install -c constraints.txt -e '.[lab]'",
+                "lab", f"not installed; notebooks need it: {command}", f"未安装；使用笔记本需要：{command}"
             )
         ]
-    wrong = unmet(needed, _installed)
+    wrong = unmet(_requirements("lab"), _installed)
     if not wrong:
-        said = ", ".join(f"{name} {found}" for name, found in there)
-        return [CheckResult("lab", Grade.OK, Text(said, said))]
-    fix = Text(
-        "For notebooks: python -m pip install -c constraints.txt -e '.[lab]'",
-        "使用笔记本需要：python -m pip install -c constraints.txt -e '.[lab]'",
-    )
-    return [CheckResult("lab", Grade.WARNING, _listed(wrong), fix)]
+        return [CheckResult("lab", Grade.OK, Text(", ".join(there), ", ".join(there)))]
+    fix = Text(f"For notebooks: {command}", f"使用笔记本需要：{command}")
+    return [CheckResult("lab", Grade.WARNING, _describe(wrong), fix)]
 
 
 def unmet(
     needed: Iterable[Requirement], installed: Callable[[str], str | None]
 ) -> list[tuple[Requirement, str | None]]:
-    """Requirements that what is installed does not meet, each with the version that is there.
+    """Return the requirements that what is installed does not meet, each with the version that is there.
 
-    ===========================  =======
-    installed                    unmet
-    ===========================  =======
-    nothing of that name         yes
-    a version that fits          no
-    a pre-release that fits      no
-    any other version            yes
-    ===========================  =======
+    A pre-release that fits meets its requirement.
     """
     pairs = [(one, installed(one.name)) for one in needed]
     return [(r, v) for r, v in pairs if v is None or not r.specifier.contains(v, prereleases=True)]
 
 
+def _requirements(extra: str) -> list[Requirement]:
+    """Return what tcb-ops requires here: by itself, or what an extra adds."""
+    found = []
+    for one in map(Requirement, requires("tcb-ops") or ()):
+        always = one.marker is None or one.marker.evaluate({"extra": ""})
+        if always if not extra else not always and one.marker and one.marker.evaluate({"extra": extra}):
+            found.append(one)
+    return found
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _describe(wrong: Iterable[tuple[Requirement, str | None]]) -> Text:
+    pairs = [(f"{r.name}{r.specifier}", found) for r, found in wrong]
+    return Text(
+        "; ".join(f"{name} is needed, {found or 'nothing'} is installed" for name, found in pairs),
+        "；".join(f"需要 {name}，{f'已装 {found}' if found else '未安装'}" for name, found in pairs),
+    )
+
+
 def check_browser() -> list[CheckResult]:
-    """A Chromium, which prints reports as PDF."""
+    """Look for a Chromium, which prints reports as PDF."""
     if os.environ.get(CHROMIUM) == "":
         return [skipped("browser", f"{CHROMIUM} is empty: no PDFs", f"{CHROMIUM} 为空：不生成 PDF")]
     found = find_chromium()
@@ -116,19 +134,16 @@ def check_browser() -> list[CheckResult]:
     return [CheckResult("browser", Grade.WARNING, seen, fix)]
 
 
-def check_fonts(seconds: float = _FONTS_TAKE) -> list[CheckResult]:
-    """A font that has Chinese: a PDF without one shows boxes for the merchants' names."""
+def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
+    """Look for a font that has Chinese: a PDF without one shows boxes for the merchants' names."""
     if sys.platform in {"darwin", "win32"}:
         return [CheckResult("fonts", Grade.OK, Text("the system's own have Chinese", "系统自带中文字体"))]
     program = shutil.which("fc-list")
     if program is None:
-        return [
-            skipped(
-                "fonts", "no fc-list here (fontconfig), so unknown", "没有 fc-list（fontconfig），无法得知"
-            )
-        ]
+        why = ("no fc-list here (fontconfig), so unknown", "没有 fc-list（fontconfig），无法得知")
+        return [skipped("fonts", *why)]
     try:
-        said = subprocess.run(  # noqa: S603  found in PATH, no shell
+        listed = subprocess.run(  # noqa: S603  found in PATH, no shell
             [program, ":lang=zh", "family"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -137,68 +152,24 @@ def check_fonts(seconds: float = _FONTS_TAKE) -> list[CheckResult]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return [skipped("fonts", "fc-list does not answer, so unknown", "fc-list 没有应答，无法得知")]
-    families = sorted(
-        {line.split(",")[0].strip() for line in said.stdout.decode(errors="replace").splitlines()}
-    )
+    lines = listed.stdout.decode(errors="replace").splitlines()
+    families = sorted({line.split(",")[0].strip() for line in lines})
     families = [family for family in families if family.isprintable() and family]
-    if families:
-        more = len(families) - 1
-        return [
-            CheckResult(
-                "fonts",
-                Grade.OK,
-                Text(
-                    f"{families[0]}{f' and {more} more' if more else ''}",
-                    f"{families[0]}{f' 等 {more + 1} 种' if more else ''}",
-                ),
-            )
-        ]
-    seen = Text("no font has Chinese: PDFs would show boxes for it", "没有中文字体：PDF 中的中文会显示为方框")
-    fix = Text("Install one, e.g. the package fonts-noto-cjk.", "请安装中文字体，例如软件包 fonts-noto-cjk。")
-    return [CheckResult("fonts", Grade.WARNING, seen, fix)]
-
-
-def _needed(extra: str) -> list[Requirement]:
-    """What tcb-ops requires here: by itself, or what an extra adds."""
-    listed = [Requirement(one) for one in requires("tcb-ops") or ()]
-    if not extra:
-        return [r for r in listed if r.marker is None or r.marker.evaluate({"extra": ""})]
-    return [
-        r
-        for r in listed
-        if r.marker is not None
-        and r.marker.evaluate({"extra": extra})
-        and not r.marker.evaluate({"extra": ""})
-    ]
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _listed(wrong: Iterable[tuple[Requirement, str | None]]) -> Text:
-    said = [(f"{r.name}{r.specifier}", found) for r, found in wrong]
-    return Text(
-        "; ".join(f"{name} is needed, {found or 'nothing'} is installed" for name, found in said),
-        "；".join(f"需要 {name}，{f'已装 {found}' if found else '未安装'}" for name, found in said),
-    )
-
-
-def _machine() -> str:
-    return f"{platform.system()} {platform.machine()}".strip()
-
-
-_PROBLEMS = 3
-"""Problems of the merchants file that are shown; `check` shows all."""
-SCARCE, TIGHT = 100 * 1000**2, 1000**3
-"""Free bytes below which a run may end on a full disk, and below which somebody should look."""
+    if not families:
+        seen = Text(
+            "no font has Chinese: PDFs would show boxes for it", "没有中文字体：PDF 中的中文会显示为方框"
+        )
+        fix = Text(
+            "Install one, e.g. the package fonts-noto-cjk.", "请安装中文字体，例如软件包 fonts-noto-cjk。"
+        )
+        return [CheckResult("fonts", Grade.WARNING, seen, fix)]
+    count = len(families)
+    more = (f" and {count - 1} more", f" 等 {count} 种") if count > 1 else ("", "")
+    return [CheckResult("fonts", Grade.OK, Text(f"{families[0]}{more[0]}", f"{families[0]}{more[1]}"))]
 
 
 def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResult]:
-    """Whether the merchants file can be read, and what it holds."""
+    """Check that the merchants file can be read, and say what it holds."""
     file = settings.merchants
     if not file.exists():
         seen = Text(f"{file} is not there", f"{file} 不存在")
@@ -212,11 +183,9 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResul
     except InputError as error:
         shown = error.problems[:_PROBLEMS]
         count = len(error.problems)
-        said = (
-            "; ".join(format_problem(file.name, one, Lang.EN) for one in shown),
-            "；".join(format_problem(file.name, one, Lang.ZH) for one in shown),
-        )
-        seen = Text(f"{plural(count, 'problem')}: {said[0]}", f"{count} 处问题：{said[1]}")
+        en = "; ".join(format_problem(file.name, one, Lang.EN) for one in shown)
+        zh = "；".join(format_problem(file.name, one, Lang.ZH) for one in shown)
+        seen = Text(f"{plural(count, 'problem')}: {en}", f"{count} 处问题：{zh}")
         fix = Text("Fix the file; a run refuses it whole.", "请修正该文件；有问题时运行会整体拒绝它。")
         return [CheckResult("merchants", Grade.BAD, seen, fix)]
     appids, left = len({m.appid for m in lines}), sum(m.left for m in lines)
@@ -230,7 +199,7 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResul
 
 
 def check_ledger(settings: Settings) -> list[CheckResult]:
-    """Whether the ledger opens and can be written, and what is unfinished in it; and the room on its disk.
+    """Check that the ledger opens and can be written, what is unfinished in it, and the room on its disk.
 
     A ledger file that is not there yet is not made.
     """
@@ -244,7 +213,7 @@ def check_ledger(settings: Settings) -> list[CheckResult]:
         found = _opened(settings, "")
     else:
         found = _unwritable(file, folder) or _opened(settings, _size(file))
-    disk = [room(shutil.disk_usage(folder).free, folder)] if folder.is_dir() else []
+    disk = [check_disk(shutil.disk_usage(folder).free, folder)] if folder.is_dir() else []
     return [found, *disk]
 
 
@@ -271,23 +240,17 @@ def _not_yet(file: Path, folder: Path) -> CheckResult:
 
 
 def _unwritable(file: Path, folder: Path) -> CheckResult | None:
-    """Whether a transaction can be begun; it is taken back at once."""
-    why = ""
-    if not os.access(folder, os.W_OK):
-        why = f"{folder}: {os.strerror(13)}"
-    else:
-        try:
-            with closing(
-                sqlite3.connect(
-                    f"{file.resolve().as_uri()}?mode=rw", uri=True, timeout=1, isolation_level=None
-                )
-            ) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            # Busy: somebody writes, so one can. No database: reported better when it is opened.
-            if error.sqlite_errorname not in {"SQLITE_BUSY", "SQLITE_NOTADB"}:
-                why = str(error)
+    """Try to begin a transaction, which is rolled back at once."""
+    why = "" if os.access(folder, os.W_OK) else f"{folder}: {os.strerror(13)}"
+    try:
+        uri = f"{file.resolve().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=1, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        # Busy: somebody writes, so one can. No database: reported better when it is opened.
+        if getattr(error, "sqlite_errorname", "") not in {"SQLITE_BUSY", "SQLITE_NOTADB"}:
+            why = why or str(error)
     if not why:
         return None
     seen = Text(f"{file} cannot be written ({why})", f"{file} 不可写（{why}）")
@@ -333,8 +296,8 @@ def _size(file: Path) -> str:
     return f", {size / 1000**2:,.1f} MB" if size >= 100_000 else ""
 
 
-def room(free: int, folder: Path) -> CheckResult:
-    """How much room is left where the ledger lies.
+def check_disk(free: int, folder: Path) -> CheckResult:
+    """Grade the free space where the ledger lies.
 
     ===================  ========
     free                 grade
@@ -355,21 +318,21 @@ def room(free: int, folder: Path) -> CheckResult:
 
 
 def check_secrets(settings: Settings) -> list[CheckResult]:
-    """Whether what holds secrets may be read by its owner alone."""
+    """Check that what holds secrets may be read by its owner alone."""
     if os.name != "posix":
         return [skipped("secrets", "file modes are not checked on this system", "此系统上不检查文件权限")]
     places = secret_places(settings.tokens)
     wide = [path for path in _within(places) if _is_wide(path)]
     if not wide:
         there = [str(path) for path in places if path.exists()]
-        said = ", ".join(there)
         if not there:
             return [skipped("secrets", "no file with secrets here", "没有存放密钥的文件")]
-        return [CheckResult("secrets", Grade.OK, Text(f"{said}: yours alone", f"{said}：仅本人可读"))]
-    said = ", ".join(map(str, wide[:3])) + (" …" if len(wide) > 3 else "")
-    seen = Text(f"others on this machine may read {said}", f"本机其他用户可读取 {said}")
-    command = "chmod -R go-rwx " + " ".join(_quoted(path) for path in places if path.exists())
-    fix = Text(f"{command}", f"{command}")
+        named = ", ".join(there)
+        return [CheckResult("secrets", Grade.OK, Text(f"{named}: yours alone", f"{named}：仅本人可读"))]
+    named = ", ".join(map(str, wide[:3])) + (" …" if len(wide) > 3 else "")
+    seen = Text(f"others on this machine may read {named}", f"本机其他用户可读取 {named}")
+    command = "chmod -R go-rwx " + shlex.join(str(path) for path in places if path.exists())
+    fix = Text(command, command)
     # Tokens of the simulator open nothing.
     return [CheckResult("secrets", Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)]
 
@@ -400,9 +363,3 @@ def _is_wide(path: Path) -> bool:
     with suppress(OSError):
         return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
     return False
-
-
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))

@@ -7,10 +7,10 @@ import pytest
 
 from tcb_ops.doctor.check_result import Grade
 from tcb_ops.doctor.local_checks import (
+    check_disk,
     check_ledger,
     check_merchants,
     check_secrets,
-    room,
     secret_places,
 )
 from tcb_ops.runs.ledger import Ledger
@@ -26,7 +26,7 @@ def settings(**options):
     [(10**9, Grade.OK), (10**9 - 1, Grade.WARNING), (10**8, Grade.WARNING), (10**8 - 1, Grade.BAD)],
 )
 def test_room_on_the_disk(tmp_path, free, grade):
-    found = room(free, tmp_path)
+    found = check_disk(free, tmp_path)
     assert (found.grade, found.fix is None) == (grade, grade is Grade.OK)
 
 
