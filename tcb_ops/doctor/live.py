@@ -88,46 +88,51 @@ class _Failed(Exception):  # noqa: N818  ends a step, nothing else
 
 
 class _LiveCheck:
-    """The steps, one after the other; each notes how it went."""
+    """The steps: each returns what was seen, or raises _Failed."""
 
     def __init__(
         self, settings: Settings, caller: Caller, transport: Transport, appid: str, merchant: Merchant
     ) -> None:
         name = secrets.token_hex(16)
         self.result = LiveResult(merchant.env, f"tcb-ops-doctor/{name}.svg")
-        self._content = (
-            f'<svg xmlns="http://www.w3.org/2000/svg"><title>tcb-ops doctor {name}</title></svg>\n'.encode()
-        )
+        text = f'<svg xmlns="http://www.w3.org/2000/svg"><title>tcb-ops doctor {name}</title></svg>\n'
+        self._content = text.encode()
+        self._env, self._path = self.result.env, self.result.path
         self._appid, self._owner = appid, merchant.owner
         self._caller, self._transport = caller, transport
         self._client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
+        self._stored: bool | None = False
+        """None where it is not known whether the store has the object."""
+        self._served_as = ""
 
     async def run(self) -> None:
-        link = await self._link()
-        if link is None:
-            return
-        stored = refused = False
         try:
-            outcome = await self._upload(link)
-            stored, refused = isinstance(outcome, StoredObject), isinstance(outcome, StoreRefusal)
-            served = await self._confirm(link) if stored else None
-            if served is not None:
+            link = await self._link()
+        except _Failed as failed:
+            self._add("link", Grade.BAD, failed.seen, failed.fix)
+            return
+        try:
+            await self._step("upload", self._upload(link))
+            if self._stored and await self._step("confirm", self._confirm(link)):
                 with suppress(_Failed, TcbOpsError):  # only a question
-                    await self._compare_types(link, served)
+                    self._add("content_type", Grade.OK, await self._compare_types(link))
         finally:
-            trouble = await self._delete(link, stored=stored)
-            if trouble is None:
-                self._passed("delete", Text("nothing is left there", "没有遗留"))
-            elif not refused:  # where the store took nothing, there is nothing to delete
-                self._left(link, trouble)
+            if self._stored is not False:
+                await self._step("delete", self._delete(link))
         with suppress(_Failed, TcbOpsError):
-            await self._quota()
+            await self._add_quota()
 
-    def _passed(self, name: str, seen: Text) -> None:
-        self.result.steps.append(CheckResult(name, Grade.OK, seen))
+    async def _step(self, name: str, step: Awaitable[Text]) -> bool:
+        """Do a step and add its result; whether it succeeded."""
+        try:
+            self._add(name, Grade.OK, await step)
+        except _Failed as failed:
+            self._add(name, Grade.BAD, failed.seen, failed.fix)
+            return False
+        return True
 
-    def _failed(self, name: str, seen: Text, fix: Text | None = None) -> None:
-        self.result.steps.append(CheckResult(name, Grade.BAD, seen, fix))
+    def _add(self, name: str, grade: Grade, seen: Text, fix: Text | None = None) -> None:
+        self.result.steps.append(CheckResult(name, grade, seen, fix))
 
     async def _ask(self, request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]]) -> Found:
         found = await ask(self._caller, self._appid, request, self._owner)
@@ -136,25 +141,18 @@ class _LiveCheck:
             raise _Failed(Text(f"{code}{found.meaning.en}", f"{code}{found.meaning.zh}"), found.action)
         return found
 
-    async def _link(self) -> Link | None:
+    async def _link(self) -> Link:
         """Ask for a link. A refusal for everybody, no token at all, no host: nothing was stored, and it is raised."""
-        env, path = self.result.env, self.result.path
 
         async def request(token: Secret) -> Link | UnsafeLink | ApiError | InvalidResponse:
-            return await self._client.upload_link(env, path, token, self._owner)
+            return await self._client.upload_link(self._env, self._path, token, self._owner)
 
-        try:
-            found: Link | UnsafeLink = await self._ask(request)
-        except _Failed as failed:
-            why = failed.seen
-            self._failed("link", Text(f"No link. {why.en}", f"没有取到链接。{why.zh}"), failed.fix)
-            return None
-        if isinstance(found, UnsafeLink):
-            self._failed("link", found.why)
-            return None
-        lifetime = found.expires_at - found.starts_at
-        self._passed("link", Text(f"valid for {lifetime} s", f"有效 {lifetime} 秒"))
-        return found
+        link: Link | UnsafeLink = await self._ask(request)
+        if isinstance(link, UnsafeLink):
+            raise _Failed(link.why)
+        lifetime = link.expires_at - link.starts_at
+        self._add("link", Grade.OK, Text(f"valid for {lifetime} s", f"有效 {lifetime} 秒"))
+        return link
 
     async def _post(self, link: Link, content_type: str) -> StoredObject | StoreRefusal | Unconfirmed:
         """Upload the file as a run does: opened, compared with its plan, posted."""
@@ -163,134 +161,123 @@ class _LiveCheck:
             file.write_bytes(self._content)
             planned = file.stat()
             body = open_file(file, planned.st_size, planned.st_mtime_ns)
-            return await post_object(self._transport, link, self.result.path, body, content_type)
+            return await post_object(self._transport, link, self._path, body, content_type)
 
-    async def _upload(self, link: Link) -> StoredObject | StoreRefusal | None:
-        """Upload the file; return what the store is known to have done."""
+    async def _upload(self, link: Link) -> Text:
+        self._stored = None
         try:
-            found = await self._post(link, _SVG)
+            answer = await self._post(link, _SVG)
         except TcbOpsError as error:
-            self._failed("upload", error.problem, error.fix)
-            return None
-        if isinstance(found, Unconfirmed):
-            why = found.why
-            text = Text(f"No confirmation from the store. {why.en}", f"未得到存储的确认。{why.zh}")
-            self._failed("upload", text)
-            return None
-        status = found.http_status
-        if isinstance(found, StoreRefusal):
-            known = store_code(found.code, found.message, status)
-            text = Text(
-                f"The store refused it: HTTP {status} {found.code}. {known.meaning.en}",
-                f"存储拒绝：HTTP {status} {found.code}。{known.meaning.zh}",
+            raise _Failed(error.problem, error.fix) from None
+        status = answer.http_status
+        if isinstance(answer, Unconfirmed):
+            why = answer.why
+            raise _Failed(Text(f"No confirmation from the store. {why.en}", f"未得到存储的确认。{why.zh}"))
+        if isinstance(answer, StoreRefusal):
+            # COS's own refusal is certain; a gateway's answer may hide that the store has the object.
+            self._stored = False if answer.code and status < 500 else None
+            known = store_code(answer.code, answer.message, status)
+            why = Text(
+                f"The store refused it: HTTP {status} {answer.code}. {known.meaning.en}",
+                f"存储拒绝：HTTP {status} {answer.code}。{known.meaning.zh}",
             )
-            self._failed("upload", text, known.action)
-            return found
-        match etag_verdict(found.etag, found.md5):
-            case "same":
-                etag = Text("its ETag is the file's MD5", "ETag 与文件的 MD5 一致")
-            case "unverified":
-                etag = Text(
-                    "its ETag is no MD5, so it cannot confirm the content", "ETag 不是 MD5，无法据此核对内容"
-                )
-            case "different":
-                other = Text("but its ETag is another MD5", "但 ETag 是另一个 MD5")
-                self._failed("upload", Text(f"HTTP {status}, {other.en}", f"HTTP {status}，{other.zh}"))
-                return found
-        self._passed("upload", Text(f"HTTP {status}, {etag.en}", f"HTTP {status}，{etag.zh}"))
-        return found
+            raise _Failed(why, known.action)
+        self._stored = True
+        etag = {
+            "same": Text("its ETag is the file's MD5", "ETag 与文件的 MD5 一致"),
+            "different": Text("but its ETag is another MD5", "但 ETag 是另一个 MD5"),
+            "unverified": Text(
+                "its ETag is no MD5, so it cannot confirm the content", "ETag 不是 MD5，无法据此核对内容"
+            ),
+        }
+        verdict = etag_verdict(answer.etag, answer.md5)
+        seen = Text(f"HTTP {status}, {etag[verdict].en}", f"HTTP {status}，{etag[verdict].zh}")
+        if verdict == "different":
+            raise _Failed(seen)
+        return seen
 
-    async def _confirm(self, link: Link) -> str | None:
-        """Fetch the object back and compare; return its Content-Type, None where its content is not what was sent."""
+    async def _confirm(self, link: Link) -> Text:
+        """Fetch the object back and compare."""
         sent = len(self._content)
         try:
             response = await self._fetch(link)
         except _Failed as failed:
             why = failed.seen
-            self._failed("confirm", Text(f"Not fetched back. {why.en}", f"未能取回。{why.zh}"), failed.fix)
-            return None
+            raise _Failed(Text(f"Not fetched back. {why.en}", f"未能取回。{why.zh}"), failed.fix) from None
         if response.status != 200 or response.body != self._content:
-            text = Text(
-                f"HTTP {response.status}, {len(response.body)} bytes, not the {sent} that were sent.",
-                f"HTTP {response.status}，{len(response.body)} 字节，与发出的 {sent} 字节不同。",
+            size = len(response.body)
+            raise _Failed(
+                Text(
+                    f"HTTP {response.status}, {size} bytes, not the {sent} that were sent.",
+                    f"HTTP {response.status}，{size} 字节，与发出的 {sent} 字节不同。",
+                )
             )
-            self._failed("confirm", text)
-            return None
-        self._passed("confirm", Text(f"the same {sent} bytes", f"{sent} 字节，内容一致"))
-        return str(response.headers.get("content-type", ""))
+        self._served_as = response.headers.get("content-type", "")
+        return Text(f"the same {sent} bytes", f"{sent} 字节，内容一致")
 
-    async def _compare_types(self, link: Link, served: str) -> None:
+    async def _compare_types(self, link: Link) -> Text:
         """Upload the file again without a Content-Type, and say what it is served as with and without."""
         if not isinstance(await self._post(link, ""), StoredObject):
-            return
-        without = (await self._fetch(link)).headers.get("content-type", "")
-        self._passed(
-            "content_type",
-            Text(
-                f"sent as {_SVG}, served as {served}; not sent, served as {without} (an overwritten object may "
-                "come from a cache)",
-                f"发送 {_SVG} 时返回 {served}；不发送时返回 {without}（被覆盖的对象可能来自缓存）",
-            ),
+            raise _Failed(Text("not stored again", "未能再次存储"))
+        served, without = self._served_as, (await self._fetch(link)).headers.get("content-type", "")
+        return Text(
+            f"sent as {_SVG}, served as {served}; not sent, served as {without} (an overwritten object may come from "
+            "a cache)",
+            f"发送 {_SVG} 时返回 {served}；不发送时返回 {without}（被覆盖的对象可能来自缓存）",
         )
 
     async def _fetch(self, link: Link) -> HttpResponse:
-        env, file_id = self.result.env, own_file_id(link, self.result.path, self.result.env)
+        ids = [own_file_id(link, self._path, self._env)]
         try:
-            (found,) = await self._ask(lambda token: self._client.locate(env, [file_id], token, self._owner))
-            if found.status:
-                raise _Failed(_file_status("batchdownloadfile", found.status))
-            response = await self._client.fetch(found.url)
+            (file,) = await self._ask(lambda token: self._client.locate(self._env, ids, token, self._owner))
+            if file.status:
+                raise _Failed(_file_status("batchdownloadfile", file.status))
+            response = await self._client.fetch(file.url)
         except TcbOpsError as error:
             raise _Failed(error.problem, error.fix) from None
         if isinstance(response, UnsafeLink):
             raise _Failed(response.why)
         return response
 
-    async def _delete(self, link: Link, *, stored: bool) -> Text | None:
-        """Delete the object, in up to three tries; return why it may still be there, None where it is gone."""
-        trouble = None
+    async def _delete(self, link: Link) -> Text:
+        """Delete the object, in up to three tries."""
+        file_id = own_file_id(link, self._path, self._env)
+        why = Text("", "")
         for wait in (0, 1, 2):
             await asyncio.sleep(wait)
-            trouble = await self._delete_once(link, stored=stored)
-            if trouble is None:
-                break
-        return trouble
-
-    async def _delete_once(self, link: Link, *, stored: bool) -> Text | None:
-        env, file_id = self.result.env, own_file_id(link, self.result.path, self.result.env)
-        try:
-            (found,) = await self._ask(lambda token: self._client.delete(env, [file_id], token, self._owner))
-        except TcbOpsError as error:
-            return error.text
-        except _Failed as failed:
-            return failed.seen
-        gone = found.status == 0 or (found.status == NOT_THERE and not stored)
-        return None if gone else _file_status("batchdeletefile", found.status)
-
-    def _left(self, link: Link, why: Text) -> None:
-        env, path = self.result.env, self.result.path
-        self.result.left_behind = own_file_id(link, path, env)
-        self._failed(
-            "delete",
+            try:
+                await self._delete_once(file_id)
+            except TcbOpsError as error:
+                why = error.text
+            except _Failed as failed:
+                why = failed.seen
+            else:
+                return Text("nothing is left there", "没有遗留")
+        self.result.left_behind = file_id
+        raise _Failed(
             Text(f"Not deleted. {why.en}", f"未能删除。{why.zh}"),
             Text(
-                f"Delete it in the console of environment {env}: {path}",
-                f"请在环境 {env} 的控制台中删除它：{path}",
+                f"Delete it in the console of environment {self._env}: {self._path}",
+                f"请在环境 {self._env} 的控制台中删除它：{self._path}",
             ),
         )
 
-    async def _quota(self) -> None:
+    async def _delete_once(self, file_id: str) -> None:
+        ids = [file_id]
+        (file,) = await self._ask(lambda token: self._client.delete(self._env, ids, token, self._owner))
+        if file.status and (file.status != NOT_THERE or self._stored):
+            raise _Failed(_file_status("batchdeletefile", file.status))
+
+    async def _add_quota(self) -> None:
         """Say how many link calls are left today, where the platform names a limit."""
         interface = UPLOADS if self._owner is Owner.MERCHANT else COMPONENT_UPLOADS
         quota: Quota = await self._ask(lambda token: self._client.quota(token, interface))
         if quota.left is not None:
-            self._passed(
-                "quota",
-                Text(
-                    f"{quota.left:,} of {quota.daily_limit:,} link calls left today",
-                    f"今日取链接调用 {quota.daily_limit:,} 次，还剩 {quota.left:,} 次",
-                ),
+            seen = Text(
+                f"{quota.left:,} of {quota.daily_limit:,} link calls left today",
+                f"今日取链接调用 {quota.daily_limit:,} 次，还剩 {quota.left:,} 次",
             )
+            self._add("quota", Grade.OK, seen)
 
 
 def own_file_id(link: Link, path: str, env: str) -> str:

@@ -348,6 +348,13 @@ def test_live_says_what_it_could_not_delete_and_where(open_office, doctor):
     assert last["fix"] == f"Delete it in the console of environment tea-1: {said['path']}"
 
 
+def test_live_deletes_what_a_gateway_may_have_let_through(open_office, doctor):
+    office = open_office(faults=[Fault(step=FaultStep.STORE, status=504)])
+    code, out, _ = doctor("--live", "tea-1", "--json")
+    assert (code, steps(out)) == (1, {"link": True, "upload": False, "delete": True})
+    assert office.sim.stats["delete:wxtea"] == 1
+
+
 def test_live_has_nothing_to_delete_where_the_store_refused_the_file(open_office, doctor):
     faults = [Fault(step=FaultStep.STORE, code="NoSuchBucket"), Fault(step=FaultStep.DELETE, errcode=-503002)]
     open_office(faults=faults)
