@@ -78,7 +78,7 @@ def facts(batch: Batch) -> dict[str, Any]:
         "valid": batch.valid,
         "invalid": batch.count - batch.valid,
         "left_out": batch.left_out,
-        "merchant_left": sum(rows for _, rows in batch.of_left()),
+        "merchant_left": sum(rows for _, rows in batch.by_departed_merchant()),
         "merchants": batch.merchants_count,
         "envs": batch.envs,
         "bytes": batch.total_bytes if batch.root is not None else None,
@@ -102,7 +102,7 @@ def facts_line(batch: Batch) -> Text:
 
 def _of_left(batch: Batch) -> Text:
     """What of a list is for merchants that have left, and so will not be attempted; empty where nothing is."""
-    of_left = batch.of_left()
+    of_left = batch.by_departed_merchant()
     if not of_left:
         return Text("", "")
     rows = sum(count for _, count in of_left)
@@ -231,7 +231,7 @@ def reckon(batch: Batch, settings: Settings, pace: RunLimits, now: datetime) -> 
     left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
     rows: Counter[QuotaAccount] = Counter()
     accounts: dict[str, set[QuotaAccount]] = {}
-    for appid, env, count in batch.by_place():
+    for appid, env, count in batch.by_environment():
         whose = owner.get((appid, env), Owner.MERCHANT)
         account = QuotaAccount(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
         rows[account] += 0 if (appid, env) in left else count

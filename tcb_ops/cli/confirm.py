@@ -36,7 +36,7 @@ def dry_run(
 
     calls_a_row = 2 if uploads else 1
     left = Counter[str]()
-    for merchant, count in batch.of_left():
+    for merchant, count in batch.by_departed_merchant():
         left[merchant.appid] += count
     calls = (batch.valid - left.total()) * calls_a_row
     seconds = seconds_at_rate(batch, pace)

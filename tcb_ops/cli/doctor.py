@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -194,13 +193,10 @@ def _check_live(given: CommonOptions, env: str, appid: str, *, yes: bool) -> int
 
 def _merchant_of(given: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
     """Return the line of the merchants file that serves the environment, as for a row of a list."""
-    from tcb_ops.lists.resolve import Unresolved, caller
-
-    def near(value: str, names: Sequence[str]) -> list[str]:
-        return get_close_matches(value, names, n=3)
+    from tcb_ops.lists.resolve import Unresolved, resolve
 
     merchants = given.read_merchants(settings)
-    found = caller(merchants, env.strip(), "", appid.strip(), near)
+    found = resolve(merchants, env.strip(), "", appid.strip())
     if isinstance(found, Unresolved):
         if not appid and merchants.whole.for_env(env.strip()):
             way_out = Text("say which one with --appid", "请用 --appid 指明是哪一个")

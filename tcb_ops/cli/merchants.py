@@ -42,7 +42,7 @@ def sync(out: str | None, dry_run: bool, **values: Any) -> int:
 
     Exit codes: 0 done · 1 some merchants could not be asked · 3 the platform or the disk refused: nothing was written.
     """
-    from tcb_ops.lists.merchants_editor import read_roster, write_roster
+    from tcb_ops.lists.merchants_editor import edit_merchants, write_merchants
     from tcb_ops.merchants.sync import begin_sync, draw_changes, facts_of, total
     from tcb_ops.merchants.sync_plan import decide
 
@@ -52,7 +52,7 @@ def sync(out: str | None, dry_run: bool, **values: Any) -> int:
     dest = Path(out) if out else settings.merchants
     if out and dest.exists():
         raise UsageError(Text(f"{out} is there already: give another name", f"{out} 已存在：请换一个文件名"))
-    roster = read_roster(settings.merchants)
+    roster = edit_merchants(settings.merchants)
     lines = roster.merchants
     for warning in roster.warnings:
         screen.warn(Text(f"{settings.merchants}: {warning.en}", f"{settings.merchants}：{warning.zh}"))
@@ -65,8 +65,8 @@ def sync(out: str | None, dry_run: bool, **values: Any) -> int:
     writes = not dry_run and (changes.writes or bool(out) or not roster.exists)
     if writes:
         left = dict.fromkeys(changes.left, True) | dict.fromkeys(changes.returned, False)
-        content = roster.rewritten(left, dict(changes.names), changes.added)
-        write_roster(dest, content, roster.content if roster.exists and not out else None)
+        content = roster.edited(left, dict(changes.names), changes.added)
+        write_merchants(dest, content, roster.content if roster.exists and not out else None)
     if given.json:
         about = {"merchants": str(dest), "written": writes, "authorized": len(found.appids)}
         screen.json(about | facts_of(lines, changes, settings.lang))

@@ -17,7 +17,7 @@ from tcb_ops.cli.options import CommonOptions, common_options, shared_options
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, plural
-from tcb_ops.lists.scan import Gathered
+from tcb_ops.lists.generate import ScannedFiles
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import SETTINGS_FILE, Settings, load_settings, settings_file
 
@@ -31,7 +31,8 @@ def init(folder: str, lang: str | None) -> int:
     tcb-ops.toml, merchants.csv and list-template.xlsx; what is there already is left as it is. The template's
     drop-down has the names of merchants.csv: delete it and run init again when there are new ones.
     """
-    from tcb_ops.lists.template import list_template, merchants_file
+    from tcb_ops.lists.generate import list_template
+    from tcb_ops.lists.merchants_editor import EMPTY_FILE
 
     target = Path(folder)
     config = target / SETTINGS_FILE
@@ -40,7 +41,7 @@ def init(folder: str, lang: str | None) -> int:
     names = _names(target / "merchants.csv")
     for name, content in (
         (SETTINGS_FILE, (files("tcb_ops") / "starter.toml").read_bytes()),
-        ("merchants.csv", merchants_file()),
+        ("merchants.csv", EMPTY_FILE),
         ("list-template.xlsx", list_template(names, settings.lang)),
     ):
         _write_new(screen, target / name, content)
@@ -127,28 +128,26 @@ def make_list(
 
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
-    from tcb_ops.lists import generate as making
-    from tcb_ops.lists.generate import aim
-    from tcb_ops.lists.scan import gather
+    from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
 
     given = common_options(values)
     settings = given.settings()
     screen = given.screen(settings)
     dest = Path(out)
     today = datetime.now(settings.zone).date().isoformat()
-    fields = making.Template(template, today)
-    targets = aim(given.read_merchants(settings), to)
-    gathered = gather(Path(source), include=include, exclude=exclude, own=_own(given, settings))
-    base = making.root_of(gathered.folder, dest, Path(root) if root is not None else None)
+    fields = PathTemplate(template, today)
+    targets = select_targets(given.read_merchants(settings), to)
+    scanned = scan(Path(source), include=include, exclude=exclude, own=_own(given, settings))
+    base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
     try:
-        made = making.make_list(gathered, targets, fields, dest, base)
+        made = write_list(scanned, targets, fields, dest, base)
     except InputError as error:
         show_problems(screen, error.source, error.problems)
         screen.warn(Text("No list was written.", "没有写出清单。"))
         raise click.exceptions.Exit(error.exit_code) from None
-    _say_left_out(screen, gathered)
+    _say_left_out(screen, scanned)
     if given.json:
-        left_out = {"junk": gathered.junk, "own": gathered.own, "excluded": gathered.excluded}
+        left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
         screen.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
         return 0
     screen.data(
@@ -183,11 +182,11 @@ def _own(given: CommonOptions, settings: Settings) -> frozenset[str]:
     return frozenset(os.path.realpath(name) for name in named)
 
 
-def _say_left_out(screen: Console, gathered: Gathered) -> None:
+def _say_left_out(screen: Console, scanned: ScannedFiles) -> None:
     for count, what in (
-        (gathered.junk, Text("hidden or temporary", "隐藏或临时文件")),
-        (gathered.own, Text("tcb-ops's own", "tcb-ops 自己的文件")),
-        (gathered.excluded, Text("by --include and --exclude", "被 --include、--exclude 排除")),
+        (scanned.junk, Text("hidden or temporary", "隐藏或临时文件")),
+        (scanned.own, Text("tcb-ops's own", "tcb-ops 自己的文件")),
+        (scanned.excluded, Text("by --include and --exclude", "被 --include、--exclude 排除")),
     ):
         if count:
             screen.say(Text(f"Left out, {what.en}: {count:,}", f"未列入（{what.zh}）：{count:,}"))

@@ -1,32 +1,236 @@
-"""A path list made of files and merchants: an ordinary list, to be looked through before it goes."""
+"""Generate path lists: scan a folder for files, select target environments, write a row for each pair; list templates."""
 
 from __future__ import annotations
 
 import csv
-import difflib
+import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from string import Formatter
 
-from tcb_ops.cell_text import fold, guard, shown, trim
+from tcb_ops.cell_text import guard, shown, trim
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
-from tcb_ops.lists.local_files import Files, Unfit
-from tcb_ops.lists.merchants import Merchants
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.lists.local_files import LocalFiles, UnusableFile
+from tcb_ops.lists.merchants import Merchants, list_lines, near_names
 from tcb_ops.lists.problems import input_error
-from tcb_ops.lists.resolve import Unresolved, caller
-from tcb_ops.lists.scan import Gathered
+from tcb_ops.lists.resolve import Unresolved, resolve
 from tcb_ops.lists.validate import path_problem
 from tcb_ops.model import Merchant, Problem, file_problem
+
+# --- the files ------------------------------------------------------------------------------------------------------
+
+_JUNK = ("thumbs.db", "desktop.ini", "ehthumbs.db", "~$*", ".*")
+"""Files that Windows, Office and macOS leave in folders; `.*` includes .DS_Store and everything else that is hidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedFiles:
+    """The files of a source."""
+
+    folder: Path
+    """The folder that their names are relative to."""
+    files: tuple[str, ...]
+    """With forward slashes, sorted."""
+    junk: int
+    """Skipped: hidden and temporary files, hidden and linked folders."""
+    own: int
+    """Skipped: tcb-ops's own files (tokens, ledger, merchants, settings)."""
+    excluded: int
+    """Skipped by `include` and `exclude`."""
+
+
+def scan(
+    source: Path,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    own: frozenset[str] = frozenset(),
+) -> ScannedFiles:
+    """Scan a file, or a folder with everything below it.
+
+    A pattern without a slash matches names, one with a slash paths below the folder; case does not matter. `own` holds
+    real paths of files and folders that are never taken: a token file must not be uploaded.
+
+    Raises UsageError where the source does not exist, cannot be read, or no file is left.
+    """
+    folder = source if source.is_dir() else source.parent
+    if not source.exists():
+        name = shown(str(source))
+        raise UsageError(Text(f"{name}: there is no such file or folder", f"{name}：没有这个文件或文件夹"))
+    junk = ours = excluded = 0
+    files = []
+    for file in _walk(folder, "") if source.is_dir() else [source.name]:
+        real = os.path.realpath(folder / file) if own else ""
+        if file.endswith("/") or any(fnmatchcase(file.rpartition("/")[2].casefold(), p) for p in _JUNK):
+            junk += 1
+        elif own and (real in own or os.path.dirname(real) in own):  # noqa: PTH120  strings, compared with strings
+            ours += 1
+        elif not is_included(file, include, exclude):
+            excluded += 1
+        else:
+            files.append(file)
+    if not files:
+        raise UsageError(
+            Text(
+                f"{shown(str(source))}: no file is left (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; "
+                f"left out by --include and --exclude: {excluded:,})",
+                f"{shown(str(source))}：没有剩下任何文件（隐藏或临时文件 {junk:,} 个，tcb-ops 自己的文件 {ours:,} 个，"
+                f"被 --include、--exclude 排除 {excluded:,} 个）",
+            )
+        )
+    return ScannedFiles(folder, tuple(sorted(files)), junk, ours, excluded)
+
+
+def is_included(file: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether the patterns include a file.
+
+    ==============  ============  ============  ========
+    file            include       exclude       included
+    ==============  ============  ============  ========
+    a/b.png         –             –             yes
+    a/b.PNG         *.png         –             yes
+    a/b.png         *.jpg         –             no
+    a/b.png         *.png         b.*           no
+    a/b.png         a/*           –             yes
+    a/b.png         b/*           –             no
+    ==============  ============  ============  ========
+    """
+
+    def matches(patterns: Sequence[str]) -> bool:
+        path = file.casefold()
+        return any(fnmatchcase(path if "/" in p else path.rpartition("/")[2], p.casefold()) for p in patterns)
+
+    return (not include or matches(include)) and not matches(exclude)
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    """Every file below a folder; a file or folder that is skipped ends in a slash."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        name, why = shown(str(folder)), error.strerror
+        failed = UsageError(Text(f"{name} cannot be read ({why})", f"{name} 无法读取（{why}）"))
+    else:
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            hidden = _hidden_on_windows(entry)
+            if entry.is_dir() and not (hidden or entry.is_symlink() or entry.name.startswith(".")):
+                yield from _walk(Path(entry), f"{name}/")
+            else:
+                yield f"{name}/" if hidden or entry.is_dir() else name
+        return
+    raise failed
+
+
+def _hidden_on_windows(entry: os.DirEntry[str]) -> bool:
+    attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
+    return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)
+
+
+# --- the targets ----------------------------------------------------------------------------------------------------
+
+ALL, ALL_ENVS = "all", "all-envs"
+
+
+def select_targets(merchants: Merchants, to: Sequence[str]) -> tuple[Merchant, ...]:
+    """Select lines of the merchants file, each once, in the order of `to` and then of the file.
+
+    ===========================  =====================================================================
+    to                           selects
+    ===========================  =====================================================================
+    an env id                    this environment
+    a merchant's name or appid   its only environment, or its default one; else UsageError lists them
+    all                          of every merchant that --where leaves: its only environment there, or
+                                 its default one; else UsageError lists them
+    all-envs                     every environment that --where leaves
+    anything else                UsageError suggests near names
+    ===========================  =====================================================================
+
+    `all` and `all-envs` skip merchants that have left. An environment that several merchants share needs a default, or
+    --where.
+    """
+    targets: dict[tuple[str, str], Merchant] = {}
+    for name in map(trim, to):
+        found = _all(merchants, name) if name in {ALL, ALL_ENVS} else [_one(merchants, name)]
+        targets |= {(m.appid, m.env): m for m in found}
+    if not targets:
+        raise UsageError(
+            Text("--to matches nobody: every merchant has left", "--to 没有选中任何商户：商户都已离开")
+        )
+    return tuple(targets.values())
+
+
+def _one(merchants: Merchants, name: str) -> Merchant:
+    whole, asked = merchants.whole, shown(name)
+    by_env = bool(whole.for_env(name))
+    if not by_env and not whole.resolve(name):
+        near = ", ".join(near_names(name, [one for m in whole for one in (m.name, m.appid, m.env)]))
+        raise UsageError(
+            Text(
+                f"--to {asked}: no environment, merchant or appid has this name"
+                + (f"; did you mean {near}?" if near else f"; see {whole.source}"),
+                f"--to {asked}：没有这个环境、商户或 appid"
+                + (f"；是不是 {near}？" if near else f"；请查看 {whole.source}"),
+            )
+        )
+    found = resolve(merchants, name if by_env else "", "" if by_env else name, "")
+    if isinstance(found, Merchant):
+        return found
+    if isinstance(found, Unresolved):
+        raise UsageError(
+            Text(
+                f"--to {asked}: {found.message.en}. Name one of these environments",
+                f"--to {asked}：{found.message.zh}。请写明其中一个环境",
+            )
+        )
+    raise UsageError(Text(f"--to {asked}: --where leaves it out", f"--to {asked}：已被 --where 排除"))
+
+
+def _all(merchants: Merchants, name: str) -> list[Merchant]:
+    """Of each merchant (`all`) or environment (`all-envs`) the only line, or the default one."""
+    groups: dict[str, list[Merchant]] = {}
+    for line in merchants:
+        if not line.left:
+            groups.setdefault(line.appid if name == ALL else line.env, []).append(line)
+    found, open_ = [], []
+    for group in groups.values():
+        default = [line for line in group if line.default]
+        if len(group) == 1 or len(default) == 1:
+            found.append((default or group)[0])
+        else:
+            open_.append(list_lines(group))
+    if not open_:
+        return found
+    problem = (
+        Text("--to all: several environments, none of them the default", "--to all：有多个环境而没有默认环境")
+        if name == ALL
+        else Text(
+            "--to all-envs: several merchants share an environment", "--to all-envs：有多个商户共用一个环境"
+        )
+    )
+    listed = "; ".join(open_[:5]) + (f" … ({len(open_)})" if len(open_) > 5 else "")
+    raise UsageError(
+        Text(
+            f"{problem.en}: {listed}. Mark one default=yes in the merchants file, or narrow it with --where",
+            f"{problem.zh}：{listed}。请在商户表里把其中一个标为 default=yes，或用 --where 缩小范围",
+        )
+    )
+
+
+# --- the list -------------------------------------------------------------------------------------------------------
 
 FIELDS = ("name", "stem", "ext", "dir", "rel", "date", "merchant", "appid", "env")
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A list that was made."""
+class GeneratedList:
+    """The counts of a list that was written."""
 
     rows: int
     files: int
@@ -34,56 +238,57 @@ class Made:
     merchants: int
     """Mini programs (appids)."""
     bytes: int
-    """Of all rows: what will be sent."""
+    """Bytes that all rows would send."""
 
 
-class Template:
+class PathTemplate:
     """A cloud path with fields: `banner/{date}/{name}`.
 
-    name: banner.png; stem: banner; ext: png; dir: its folder below the source; rel: dir and name; date: today,
-    2026-03-15; merchant, appid, env: whose row it is. `{dir}/` is nothing where a file lies at the top.
-    Raises UsageError for any other field.
+    name: banner.png; stem: banner; ext: png; dir: the file's folder below the source; rel: dir and name; date: today,
+    2026-03-15; merchant, appid, env: the row's. `{dir}/` is empty for a file at the top. Raises UsageError for any other
+    field.
     """
 
     def __init__(self, text: str, today: str) -> None:
         self._today = today
-        self._whole, self._at_top = _parts(text), _parts(text.replace("{dir}/", ""))
-        self.by_target = any(field in {"merchant", "appid", "env"} for _, field in self._whole)
+        self._nested, self._at_top = _parse(text), _parse(text.replace("{dir}/", ""))
+        self.by_target = any(field in {"merchant", "appid", "env"} for _, field in self._nested)
 
     def paths(self, files: Sequence[str], target: Merchant) -> list[str]:
         """The cloud paths of files (relative to the source) in a merchant's environment."""
-        whose = {"merchant": target.name, "appid": target.appid, "env": target.env, "date": self._today}
-        return [self._path(file, whose) for file in files]
+        fields = {"merchant": target.name, "appid": target.appid, "env": target.env, "date": self._today}
+        return [self._path(file, fields) for file in files]
 
-    def _path(self, file: str, whose: dict[str, str]) -> str:
+    def _path(self, file: str, fields: dict[str, str]) -> str:
         folder, _, name = file.rpartition("/")
         stem, dot, ext = name.rpartition(".")
-        values = whose | {
+        values = fields | {
             "name": name,
             "stem": stem or name,
             "ext": ext if stem and dot else "",
             "dir": folder,
             "rel": file,
         }
-        parts = self._whole if folder else self._at_top
+        parts = self._nested if folder else self._at_top
         return "".join(literal + values.get(field, "") for literal, field in parts)
 
 
-def _parts(text: str) -> list[tuple[str, str]]:
+def _parse(text: str) -> list[tuple[str, str]]:
     try:
         parsed = list(Formatter().parse(text))
     except ValueError:
-        raise _wrong(text, Text("a { or } has no partner", "有一个 { 或 } 没有配对")) from None
+        raise _bad_template(text, Text("a { or } has no partner", "有一个 { 或 } 没有配对")) from None
     parts = []
-    for literal, field, spec, how in parsed:
-        if field is not None and (field not in FIELDS or spec or how):
-            asked = shown(field + (f"!{how}" if how else "") + (f":{spec}" if spec else ""), 40)
-            raise _wrong(text, Text(f"there is no field {{{asked}}}", f"没有 {{{asked}}} 这个字段"))
+    for literal, field, spec, conversion in parsed:
+        if field is not None and (field not in FIELDS or spec or conversion):
+            whole = field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            name = shown(whole, 40)
+            raise _bad_template(text, Text(f"there is no field {{{name}}}", f"没有 {{{name}}} 这个字段"))
         parts.append((literal, field or ""))
     return parts
 
 
-def _wrong(text: str, why: Text) -> UsageError:
+def _bad_template(text: str, why: Text) -> UsageError:
     fields = " ".join(f"{{{field}}}" for field in FIELDS)
     return UsageError(
         Text(
@@ -93,10 +298,10 @@ def _wrong(text: str, why: Text) -> UsageError:
     )
 
 
-def root_of(folder: Path, dest: Path, root: Path | None) -> Path:
-    """Where the list's `file` column starts from: the root given, else the list's own folder, else the source's.
+def default_root(folder: Path, dest: Path, root: Path | None) -> Path:
+    """Return the folder that the list's `file` column starts from: the root given, else the list's own folder, else the source.
 
-    The list's own is what `upload` takes by itself; it will do where all files lie below it.
+    The list's own is the default of `upload`; it is taken where all files are below it.
     """
     if root is not None:
         return root
@@ -104,40 +309,40 @@ def root_of(folder: Path, dest: Path, root: Path | None) -> Path:
     return own if folder.resolve().is_relative_to(own.resolve()) else folder
 
 
-def make_list(
-    gathered: Gathered, targets: Sequence[Merchant], template: Template, dest: Path, root: Path
-) -> Made:
+def write_list(
+    scanned: ScannedFiles, targets: Sequence[Merchant], template: PathTemplate, dest: Path, root: Path
+) -> GeneratedList:
     """Write the list: env, merchant, path, file (and appid, where an environment is shared), a row per target and file.
 
     Every row passes `check` with that root. For Excel: UTF-8 with BOM, CRLF; a list with a cell that would run as a
-    formula gets a column `tcb_guarded`, so that reading takes the guard off again.
+    formula gets a column `tcb_guarded`, so that reading removes the guard again.
 
-    Raises InputError where a file or a cloud path cannot be used, and UsageError where files lie outside the root,
-    two rows would have one cloud path, or `dest` is there already or cannot be written.
+    Raises InputError where a file or a cloud path cannot be used, and UsageError where files are outside the root, two
+    rows would have the same cloud path, or `dest` exists or cannot be written.
     """
-    files = _from_root(gathered, root)
+    files = _relative_to_root(scanned, root)
     sizes, problems = _sizes(files, root)
-    paths = template.paths(gathered.files, targets[0])
+    paths = template.paths(scanned.files, targets[0])
     for target in targets if template.by_target else targets[:1]:
-        found = _bad_paths(gathered.files, template.paths(gathered.files, target))
+        found = _bad_paths(scanned.files, template.paths(scanned.files, target))
         problems += found
         if found:
             break
     if problems:
-        raise input_error(str(gathered.folder), problems)
-    _no_two_alike(gathered.files, targets, template)
+        raise input_error(str(scanned.folder), problems)
+    _check_collisions(scanned.files, targets, template)
     shared = len({target.env for target in targets}) < len({(t.env, t.appid) for t in targets})
 
     def rows() -> Iterator[list[str]]:
         for target in targets:
-            mine = template.paths(gathered.files, target) if template.by_target else paths
-            for path, file in zip(mine, files, strict=True):
+            own = template.paths(scanned.files, target) if template.by_target else paths
+            for path, file in zip(own, files, strict=True):
                 yield [target.env, target.name, path, file, *([target.appid] if shared else [])]
 
     header = ["env", "merchant", "path", "file", *(["appid"] if shared else [])]
     guarded = any(cell != guard(cell) for row in rows() for cell in row)
     _write(dest, [*header, *(["tcb_guarded"] if guarded else [])], rows())
-    return Made(
+    return GeneratedList(
         rows=len(targets) * len(files),
         files=len(files),
         envs=len({target.env for target in targets}),
@@ -146,23 +351,19 @@ def make_list(
     )
 
 
-def _from_root(gathered: Gathered, root: Path) -> list[str]:
-    below = os.path.relpath(os.path.realpath(gathered.folder), os.path.realpath(root)).replace(os.sep, "/")
+def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:
+    below = os.path.relpath(os.path.realpath(scanned.folder), os.path.realpath(root)).replace(os.sep, "/")
     if below == ".." or below.startswith("../"):
-        raise UsageError(
-            Text(
-                f"{shown(str(gathered.folder))} is not below --root {shown(str(root))}",
-                f"{shown(str(gathered.folder))} 不在 --root {shown(str(root))} 之下",
-            )
-        )
-    return list(gathered.files) if below == "." else [f"{below}/{file}" for file in gathered.files]
+        folder, top = shown(str(scanned.folder)), shown(str(root))
+        raise UsageError(Text(f"{folder} is not below --root {top}", f"{folder} 不在 --root {top} 之下"))
+    return list(scanned.files) if below == "." else [f"{below}/{file}" for file in scanned.files]
 
 
 def _sizes(files: Sequence[str], root: Path) -> tuple[list[int], list[Problem]]:
-    looks, sizes, problems = Files(root), [], []
+    local, sizes, problems = LocalFiles(root), [], []
     for file in files:
-        found = looks.look(file)
-        if isinstance(found, Unfit):
+        found = local.inspect(file)
+        if isinstance(found, UnusableFile):
             problems.append(file_problem(found.message, found.fix))
         elif "\\" in file or trim(file) != file or not _is_text(file):
             message = Text(f"a list cannot name the file {shown(file)}", f"清单无法写出文件名 {shown(file)}")
@@ -198,31 +399,31 @@ def _bad_paths(files: Sequence[str], paths: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _no_two_alike(files: Sequence[str], targets: Sequence[Merchant], template: Template) -> None:
-    """Two rows with one environment and one cloud path would overwrite each other."""
+def _check_collisions(files: Sequence[str], targets: Sequence[Merchant], template: PathTemplate) -> None:
+    """Raise UsageError where two rows have the same environment and cloud path."""
     by_env: dict[str, list[Merchant]] = {}
     for target in targets:
         by_env.setdefault(target.env, []).append(target)
     seen: dict[str, tuple[str, Merchant]] = {}
     for sharing in by_env.values():
-        # The paths of a file are alike in all environments that are not shared, but for the merchant's own fields.
+        # Without merchant fields in the template, every environment that is not shared has the same paths.
         if seen and len(sharing) == 1 and not template.by_target:
             continue
         seen.clear()
         for target in sharing:
             for file, path in zip(files, template.paths(files, target), strict=True):
-                first, whose = seen.setdefault(path, (file, target))
-                if (first, whose) != (file, target):
-                    raise _alike(path, first, file, whose, target)
+                first, owner = seen.setdefault(path, (file, target))
+                if (first, owner) != (file, target):
+                    raise _collision(path, first, file, owner, target)
 
 
-def _alike(path: str, first: str, file: str, whose: Merchant, target: Merchant) -> UsageError:
-    if whose != target:
+def _collision(path: str, first: str, file: str, owner: Merchant, target: Merchant) -> UsageError:
+    if owner != target:
         return UsageError(
             Text(
-                f"{whose.name} ({whose.appid}) and {target.name} ({target.appid}) share the environment {target.env}, and "
+                f"{owner.name} ({owner.appid}) and {target.name} ({target.appid}) share the environment {target.env}, and "
                 f"both would write {shown(path)}: put {{appid}} into --path, or leave one of them out",
-                f"{whose.name}（{whose.appid}）和 {target.name}（{target.appid}）共用环境 {target.env}，"
+                f"{owner.name}（{owner.appid}）和 {target.name}（{target.appid}）共用环境 {target.env}，"
                 f"都会写到 {shown(path)}：请在 --path 中加入 {{appid}}，或去掉其中一个",
             )
         )
@@ -242,7 +443,7 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
             out.writerows(map(guard, row) for row in rows)
     except FileExistsError:
         failed = Text(
-            f"{dest} is there already: look through it, or give another name with --out",
+            f"{dest} exists already: look through it, or give another name with --out",
             f"{dest} 已存在：请先查看它，或用 --out 换一个文件名",
         )
     except OSError as error:
@@ -254,116 +455,47 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
     raise UsageError(failed)
 
 
-ALL, ALL_ENVS = "all", "all-envs"
+# --- the template ---------------------------------------------------------------------------------------------------
+
+_LAST_ROW = 1_048_576
+_ROOM = 1_000
+"""Names that may be added to the merchants sheet and still be in the drop-down."""
 
 
-def aim(merchants: Merchants, to: Sequence[str]) -> tuple[Merchant, ...]:
-    """The merchants' lines that are meant, each once, in the order of `to` and then of the file.
+def list_template(names: Sequence[str], lang: Lang) -> bytes:
+    """Return a workbook for a path list: text columns, and a drop-down of merchants, kept on a second sheet."""
+    import xlsxwriter
 
-    ===========================  =====================================================================
-    to                           means
-    ===========================  =====================================================================
-    an env id                    it
-    a merchant's name or appid   its only environment, or its default one; else a problem that lists them
-    all                          of every merchant that is left by --where: its only environment there, or
-                                 its default one; else a problem that lists them
-    all-envs                     every environment that is left by --where
-    anything else                a problem; near names are suggested
-    ===========================  =====================================================================
+    def say(en: str, zh: str) -> str:
+        return Text(en, zh).of(lang)
 
-    `all` and `all-envs` pass over merchants that have left. An environment that several merchants share needs a
-    default, or --where. Raises UsageError.
-    """
-    targets: dict[tuple[str, str], Merchant] = {}
-    for asked in map(trim, to):
-        if asked in {ALL, ALL_ENVS}:
-            found = _all(merchants) if asked == ALL else _all_envs(merchants)
-        else:
-            found = [_one(merchants, asked)]
-        targets |= {(m.appid, m.env): m for m in found}
-    if not targets:
-        raise UsageError(
-            Text("--to matches nobody: every merchant has left", "--to 没有选中任何商户：商户都已离开")
+    out = io.BytesIO()
+    with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
+        text = book.add_format({"num_format": "@"})
+        bold = book.add_format({"num_format": "@", "bold": True, "bottom": 1})
+        sheet = book.add_worksheet(say("list", "清单"))
+        known = book.add_worksheet(say("merchants", "商户"))
+        # Text columns keep 007 and 1E5 as they are typed; numbers in path or file would be refused.
+        sheet.set_column("A:A", 24, text)
+        sheet.set_column("B:C", 44, text)
+        sheet.write_row(
+            0, 0, [say("merchant", "商户"), say("path", "上传路径"), say("file", "本地文件")], bold
         )
-    return tuple(targets.values())
-
-
-def _one(merchants: Merchants, asked: str) -> Merchant:
-    by_env = bool(merchants.whole.for_env(asked))
-    if not by_env and not merchants.whole.resolve(asked):
-        raise _nobody(merchants, asked)
-    found = caller(merchants, asked if by_env else "", "" if by_env else asked, "", lambda _value, _names: [])
-    if isinstance(found, Merchant):
-        return found
-    if isinstance(found, Unresolved):
-        raise UsageError(
-            Text(
-                f"--to {shown(asked)}: {found.message.en}. Name one of these environments",
-                f"--to {shown(asked)}：{found.message.zh}。请写明其中一个环境",
-            )
+        sheet.freeze_panes(1, 0)
+        known.set_column("A:A", 24, text)
+        known.write_row(0, 0, [say("merchant", "商户")], bold)
+        known.write_column(1, 0, names, text)
+        sheet.data_validation(
+            f"A2:A{_LAST_ROW}",
+            {
+                "validate": "list",
+                "source": f"={known.get_name()}!$A$2:$A${len(names) + 1 + _ROOM}",
+                "error_type": "warning",
+                "error_title": say("Not in the list", "不在列表中"),
+                "error_message": say(
+                    "No merchant of this name is on the second sheet. Keep it anyway?",
+                    "第二个工作表里没有这个商户。仍要保留吗？",
+                ),
+            },
         )
-    raise UsageError(
-        Text(f"--to {shown(asked)}: --where leaves it out", f"--to {shown(asked)}：已被 --where 排除")
-    )
-
-
-def _all(merchants: Merchants) -> list[Merchant]:
-    by_appid: dict[str, list[Merchant]] = {}
-    for line in _there(merchants):
-        by_appid.setdefault(line.appid, []).append(line)
-    return _decided(
-        by_appid.values(),
-        Text(
-            "--to all: several environments, none of them the default", "--to all：有多个环境而没有默认环境"
-        ),
-    )
-
-
-def _all_envs(merchants: Merchants) -> list[Merchant]:
-    by_env: dict[str, list[Merchant]] = {}
-    for line in _there(merchants):
-        by_env.setdefault(line.env, []).append(line)
-    return _decided(
-        by_env.values(),
-        Text(
-            "--to all-envs: several merchants share an environment", "--to all-envs：有多个商户共用一个环境"
-        ),
-    )
-
-
-def _there(merchants: Merchants) -> list[Merchant]:
-    return [line for line in merchants if not line.left]
-
-
-def _decided(groups: Iterable[list[Merchant]], said: Text) -> list[Merchant]:
-    """Of each group its only line, or its default one. Raises UsageError that lists the groups that have neither."""
-    found, open_ = [], []
-    for group in groups:
-        default = [line for line in group if line.default]
-        if len(group) == 1 or len(default) == 1:
-            found.append((default or group)[0])
-        else:
-            open_.append(", ".join(f"{m.env} ({m.name}, {m.appid})" for m in group[:5]))
-    if not open_:
-        return found
-    more = f" … ({len(open_)})" if len(open_) > 5 else ""
-    listed = "; ".join(open_[:5]) + more
-    raise UsageError(
-        Text(
-            f"{said.en}: {listed}. Mark one default=yes in the merchants file, or narrow it with --where",
-            f"{said.zh}：{listed}。请在商户表里把其中一个标为 default=yes，或用 --where 缩小范围",
-        )
-    )
-
-
-def _nobody(merchants: Merchants, asked: str) -> UsageError:
-    names = {fold(name): name for m in merchants.whole for name in (m.name, m.appid, m.env)}
-    near = ", ".join(names[n] for n in difflib.get_close_matches(fold(asked), names, n=3, cutoff=0.5))
-    return UsageError(
-        Text(
-            f"--to {shown(asked)}: no environment, merchant or appid is called so"
-            + (f"; did you mean {near}?" if near else f"; look into {merchants.whole.source}"),
-            f"--to {shown(asked)}：没有这个环境、商户或 appid"
-            + (f"；是不是 {near}？" if near else f"；请查看 {merchants.whole.source}"),
-        )
-    )
+    return out.getvalue()

@@ -1,14 +1,16 @@
-"""The local files: whether each is there and may be sent."""
+"""Local files: whether each may be uploaded, its path on this machine, its Content-Type."""
 
 from __future__ import annotations
 
+import mimetypes
 import ntpath
 import os
+import posixpath
 import stat
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from tcb_ops.cell_text import shown
@@ -19,12 +21,12 @@ from tcb_ops.model import Problem, file_problem
 MAX_FILE_BYTES = 5 * 1024**3
 """POST Object takes 5 GB at most (cloud.tencent.com/document/product/436/14690)."""
 
-_REMEMBERED = 16_384
+_CACHED = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A file that may be sent."""
+class LocalFile:
+    """A file that may be uploaded."""
 
     size: int
     """Bytes."""
@@ -32,8 +34,8 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
-    """Why a file may not be sent."""
+class UnusableFile:
+    """Why a file may not be uploaded."""
 
     message: Text
     fix: Text
@@ -41,8 +43,8 @@ class Unfit:
     """The option of the command line that `fix` names."""
 
 
-class Files:
-    """The files below a root. Each is looked at once, however many rows send it."""
+class LocalFiles:
+    """The files below a root; each is inspected once, however many rows upload it."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.realpath(root)
@@ -50,19 +52,19 @@ class Files:
         self._name = str(root)
         self._folder = lru_cache(maxsize=4096)(os.path.realpath)
         self._names = lru_cache(maxsize=256)(self._list)
-        self.look = lru_cache(maxsize=_REMEMBERED)(self._look)
+        self.inspect = lru_cache(maxsize=_CACHED)(self._inspect)
 
     def problem(self) -> Problem | None:
-        """What is wrong with the root itself."""
-        if os.path.isdir(self._root):  # noqa: PTH112  this module works on strings: Path costs more than the stat
+        """Return what is wrong with the root itself."""
+        if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path costs more than the stat
             return None
         root = shown(self._name)
-        message = Text(f"the root folder {root} is not there", f"根目录 {root} 不存在")
+        message = Text(f"the root folder {root} does not exist", f"根目录 {root} 不存在")
         fix = Text("give the folder that holds the files with --root", "请用 --root 指明存放文件的文件夹")
         return file_problem(message, fix, option="--root")
 
-    def _look(self, file: str) -> Found | Unfit:
-        """`file` is relative to the root, with forward slashes; links are resolved before it is judged."""
+    def _inspect(self, file: str) -> LocalFile | UnusableFile:
+        """Inspect a file, named relative to the root with forward slashes; links are resolved first."""
         if os.path.isabs(file) or ntpath.splitdrive(file)[0]:  # noqa: PTH117  as above
             return _absolute(file)
         folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
@@ -74,15 +76,15 @@ class Files:
                 facts = os.stat(real)  # noqa: PTH116  as above
             readable = os.access(real, os.R_OK)
         except (FileNotFoundError, NotADirectoryError):
-            return _missing(file, self._alike(file))
+            return _missing(file, self._similar(file))
         except (OSError, ValueError) as error:
             return _unreadable(file, error)
         if not real.startswith(self._inside):
             return _outside(file)
         return _judge(file, facts, readable=readable)
 
-    def _alike(self, file: str) -> str:
-        """The one file that differs by letter case or Unicode form only; empty where there is none, or several."""
+    def _similar(self, file: str) -> str:
+        """Return the one file that differs by letter case or Unicode form only; empty where there is none, or several."""
         here, found = self._root, []
         for part in filter(None, file.split("/")):
             there = self._names(here).get(_form(part), [])
@@ -104,93 +106,93 @@ class Files:
 
 
 def _form(name: str) -> str:
-    """A name as a file system that tells neither case nor Unicode form apart sees it."""
+    """A name without differences of case and Unicode form."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _judge(file: str, facts: os.stat_result, *, readable: bool) -> Found | Unfit:
+def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | UnusableFile:
     name = shown(file)
     if stat.S_ISDIR(facts.st_mode):
-        return Unfit(
+        return UnusableFile(
             Text(f"{name} is a folder", f"{name} 是文件夹"),
-            Text("name a file; a folder is a row per file", "请写文件；文件夹要每个文件一行"),
+            Text("name a file; a folder needs a row per file", "请写文件；文件夹要每个文件一行"),
         )
     if not stat.S_ISREG(facts.st_mode):
-        return Unfit(
+        return UnusableFile(
             Text(
-                f"{name} is no regular file but a pipe, socket or device",
+                f"{name} is not a regular file but a pipe, socket or device",
                 f"{name} 不是普通文件，而是管道、套接字或设备",
             ),
             Text("name a regular file", "请写普通文件"),
         )
     if not readable:
-        return Unfit(
+        return UnusableFile(
             Text(f"{name} cannot be read: no permission", f"{name} 无法读取：没有权限"),
             Text("give yourself read permission on it", "请给自己加上读权限"),
         )
     if facts.st_size > MAX_FILE_BYTES:
-        return Unfit(
+        return UnusableFile(
             Text(
                 f"{name} has {facts.st_size:,} bytes; a form upload takes 5 GB ({MAX_FILE_BYTES:,}) at most",
                 f"{name} 有 {facts.st_size:,} 字节；表单上传最多 5 GB（{MAX_FILE_BYTES:,}）",
             ),
             Text("split or compress it, or upload it in the console", "请拆分或压缩，或在控制台上传"),
         )
-    return Found(facts.st_size, facts.st_mtime_ns)
+    return LocalFile(facts.st_size, facts.st_mtime_ns)
 
 
-def _missing(file: str, alike: str) -> Unfit:
+def _missing(file: str, similar: str) -> UnusableFile:
     name = shown(file)
     message = Text(f"there is no file {name} below the root", f"根目录下没有文件 {name}")
-    if not alike:
-        return Unfit(
+    if not similar:
+        return UnusableFile(
             message,
-            Text("check the name (case counts) and --root", "请检查文件名（区分大小写）和 --root"),
+            Text("check the name (case matters) and --root", "请检查文件名（区分大小写）和 --root"),
             "--root",
         )
-    real = shown(alike)
-    if unicodedata.normalize("NFC", alike) == unicodedata.normalize("NFC", file):
-        # The two look alike on any screen, so a name alone would not help.
-        return Unfit(
+    real = shown(similar)
+    if unicodedata.normalize("NFC", similar) == unicodedata.normalize("NFC", file):
+        # The two look the same on any screen, so the name alone would not help.
+        return UnusableFile(
             message,
             Text(
-                f"there is {real}, which looks the same but is in another Unicode form (a Mac writes names so): copy its name into the list",
+                f"there is {real}, which looks the same but is in another Unicode form (as macOS writes names): copy its name into the list",
                 f"有 {real}，看起来一样，但 Unicode 形式不同（Mac 会这样写文件名）：请把它的文件名复制到清单里",
             ),
         )
-    return Unfit(
+    return UnusableFile(
         message,
         Text(
-            f"did you mean {real}? Upper and lower case count",
+            f"did you mean {real}? Upper and lower case matter",
             f"是不是 {real}？文件名区分大小写",
         ),
     )
 
 
-def _unreadable(file: str, error: OSError | ValueError) -> Unfit:
+def _unreadable(file: str, error: OSError | ValueError) -> UnusableFile:
     why = error.strerror if isinstance(error, OSError) else "not a usable file name"
-    return Unfit(
-        Text(f"{shown(file)} cannot be looked at ({why})", f"{shown(file)} 无法查看（{why}）"),
+    return UnusableFile(
+        Text(f"{shown(file)} cannot be inspected ({why})", f"{shown(file)} 无法查看（{why}）"),
         Text("check its name and permissions", "请检查文件名和权限"),
     )
 
 
-def _absolute(file: str) -> Unfit:
+def _absolute(file: str) -> UnusableFile:
     folder = shown(file.rpartition("/")[0] or "/")
-    return Unfit(
+    return UnusableFile(
         Text(f"{shown(file)} is not relative to the root", f"{shown(file)} 不是相对于根目录的路径"),
         Text(
-            f"write it from the root on, e.g. banner/a.png, or say where its folder is here: --map '{folder}=FOLDER'",
+            f"write it relative to the root, e.g. banner/a.png, or map its folder to one here: --map '{folder}=FOLDER'",
             f"请从根目录写起，例如 banner/a.png；或用 --map '{folder}=本机文件夹' 指明它的文件夹在哪里",
         ),
         "--map",
     )
 
 
-def _outside(file: str) -> Unfit:
-    return Unfit(
+def _outside(file: str) -> UnusableFile:
+    return UnusableFile(
         Text(
-            f"{shown(file)} lies outside the root (links resolved)",
+            f"{shown(file)} is outside the root (links resolved)",
             f"{shown(file)} 在根目录之外（已解析链接）",
         ),
         Text(
@@ -201,32 +203,32 @@ def _outside(file: str) -> Unfit:
     )
 
 
-class Mapped:
-    r"""The folders of another machine, each with the folder below the root that stands for it.
+class PathMap:
+    r"""Folders of another machine, each mapped to a folder below the root.
 
     ==========================  ==================  ==================  ==============
-    item                        root                file in the list    gives
+    item                        root                file in the list    result
     ==========================  ==================  ==================  ==============
     D:\素材=/data/素材          /data               D:\素材\春\a.png    素材/春/a.png
     D:\素材=/data/素材          /data/素材          d:/素材/a.png       a.png
     D:\素材=.                   any                 D:\素材\a.png       a.png
     \\nas\public=公共           any                 \\NAS\public\a.png  公共/a.png
-    D:\素材=/data/素材          /data               D:\素材2\a.png      as it is
+    D:\素材=/data/素材          /data               D:\素材2\a.png      unchanged
     D:\素材=/elsewhere          /data               –                   UsageError
     ==========================  ==================  ==================  ==============
 
-    Of several that fit the longest counts. A target that is not absolute is meant from the root on. Without a root no
-    local file is looked at, so nothing is mapped.
+    The longest match counts. A target that is not absolute is relative to the root. Without a root no local file is
+    inspected, so nothing is mapped.
     """
 
     def __init__(self, items: Sequence[str], root: str | Path | None) -> None:
         pairs = [_pair(item, root) for item in items]
         self._pairs = sorted(pairs, key=lambda pair: -len(pair[0])) if root is not None else []
 
-    def file(self, file: str) -> str:
-        """The file from the root on, where one of the folders holds it; else as it is. Slashes lean forward."""
+    def map(self, file: str) -> str:
+        """Map a file with forward slashes to one relative to the root; unchanged where no folder matches."""
         for prefix, target in self._pairs:
-            # Windows does not tell upper from lower case, and a list typed by hand does not either.
+            # Windows ignores case, and lists typed by hand do, too.
             if file[: len(prefix)].casefold() == prefix and file[len(prefix) : len(prefix) + 1] == "/":
                 rest = file[len(prefix) :].lstrip("/")
                 return f"{target}/{rest}" if target else rest
@@ -247,7 +249,7 @@ def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
     if root is None:
         return prefix, ""
     real = os.path.realpath(root)
-    inside = os.path.realpath(os.path.join(real, target))  # noqa: PTH118  strings, as files.py
+    inside = os.path.realpath(os.path.join(real, target))  # noqa: PTH118  as above
     if os.path.commonpath([real, inside]) != real:
         raise UsageError(
             Text(
@@ -257,3 +259,87 @@ def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
         )
     below = os.path.relpath(inside, real).replace(os.sep, "/")
     return prefix, "" if below == "." else below
+
+
+UNKNOWN_TYPE = "application/octet-stream"
+
+_WEB_TYPES = {
+    ".7z": "application/x-7z-compressed",
+    ".aac": "audio/aac",
+    ".apk": "application/vnd.android.package-archive",
+    ".apng": "image/apng",
+    ".avif": "image/avif",
+    ".bmp": "image/bmp",
+    ".bz2": "application/x-bzip2",
+    ".csv": "text/csv",
+    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ".eot": "application/vnd.ms-fontobject",
+    ".epub": "application/epub+zip",
+    ".flac": "audio/flac",
+    ".geojson": "application/geo+json",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".gz": "application/gzip",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".ico": "image/vnd.microsoft.icon",
+    ".jfif": "image/jpeg",
+    ".js": "text/javascript",
+    ".jsonld": "application/ld+json",
+    ".m3u8": "application/vnd.apple.mpegurl",
+    ".m4a": "audio/mp4",
+    ".m4v": "video/x-m4v",
+    ".map": "application/json",
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".mp3": "audio/mpeg",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".ogv": "video/ogg",
+    ".opus": "audio/ogg",
+    ".otf": "font/otf",
+    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".rar": "application/vnd.rar",
+    ".rtf": "application/rtf",
+    ".ts": "video/mp2t",
+    ".ttf": "font/ttf",
+    ".wasm": "application/wasm",
+    ".wav": "audio/wav",
+    ".weba": "audio/webm",
+    ".webm": "video/webm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".xml": "text/xml",
+    ".xz": "application/x-xz",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+}
+
+
+def content_type_of(path: str, file: str = "") -> str:
+    """Return the Content-Type for a cloud path's extension; where the path has none, for the local file's.
+
+    The table is the standard library's own (not the machine's /etc/mime.types) with the web types that it lacks or that
+    differ between versions of Python. A compressed file has its own type: it is stored as it is, without Content-Encoding.
+
+    =====================  ==========  ==========================
+    path                   file        type
+    =====================  ==========  ==========================
+    a/b.PNG                any         image/png
+    a/b.tar.gz             any         application/gzip
+    a/b                    c.webp      image/webp
+    a/b.unknown            c.png       application/octet-stream
+    a/.png, a/b            c           application/octet-stream
+    =====================  ==========  ==========================
+    """
+    extension = posixpath.splitext(path)[1] or posixpath.splitext(file)[1]
+    return _types().get(extension.lower(), UNKNOWN_TYPE)
+
+
+@cache
+def _types() -> dict[str, str]:
+    # An instance has the library's own table only; the machine's files are read into the module's.
+    return mimetypes.MimeTypes().types_map[True] | _WEB_TYPES

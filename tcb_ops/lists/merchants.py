@@ -1,19 +1,18 @@
-"""The merchants file: which mini program works in which environment."""
+"""The merchants file: which mini program owns or serves which environment."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar, overload
 
 from tcb_ops.cell_text import fold, shown, trim
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.i18n import Text
-from tcb_ops.lists.headers import MERCHANT_COLUMNS, MERCHANT_NEEDS, find_columns, missing_column, rate
 from tcb_ops.lists.problems import input_error
-from tcb_ops.lists.source import opened
-from tcb_ops.lists.table import Table, read_table
+from tcb_ops.lists.source import open_text
+from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner, Problem, file_problem
 
 _T = TypeVar("_T")
@@ -35,7 +34,7 @@ _STATUSES = {
 
 
 class Merchants(Sequence[Merchant]):
-    """The lines of a merchants file, in its order; after `--where`, the ones that are left.
+    """The lines of a merchants file, in its order; after `--where`, those that match.
 
     `whole` is the file without `--where`: who serves an environment does not depend on how a command is narrowed.
     """
@@ -48,7 +47,7 @@ class Merchants(Sequence[Merchant]):
         *,
         sha256: str = "",
     ) -> None:
-        """`sha256`: of the file as it was read; empty where the lines come from nowhere else."""
+        """`sha256` is that of the file's bytes, empty where there is no file."""
         self.source = source
         self.sha256: str = sha256 or (whole.sha256 if whole is not None else "")
         self.whole = whole if whole is not None else self
@@ -62,11 +61,11 @@ class Merchants(Sequence[Merchant]):
                 self._by_name.setdefault(name, []).append(merchant)
 
     def for_env(self, env: str) -> tuple[Merchant, ...]:
-        """Every line of an environment: several where merchants share it, none where it is unknown."""
+        """Return every line of an environment: several where merchants share it, none where it is unknown."""
         return tuple(self._by_env.get(env, ()))
 
     def resolve(self, name_or_appid: str) -> tuple[Merchant, ...]:
-        """Every line of a merchant, by name or appid; spaces around it, width and case do not matter."""
+        """Return every line of a merchant, by name or appid; surrounding spaces, width and case do not matter."""
         return tuple(self._by_name.get(fold(name_or_appid), ()))
 
     @property
@@ -102,23 +101,18 @@ class Merchants(Sequence[Merchant]):
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """Read a merchants file (CSV or TSV, encodings as for lists), narrowed by `where`.
 
-    `where` holds `column=value` items: a line stays when it fits every column named, and one of the values where a
-    column is named more than once. Columns go by their header in the file or by our name; width and case do not matter.
+    `where` holds `column=value` items: a line must match every column named, and one of the values where a column is
+    named more than once. Columns are named by their header or by our name; width and case do not matter.
 
-    Raises InputError with every problem of the file, and UsageError where an item of `where` names no column or
-    leaves no merchant.
+    Raises InputError with all problems of the file, and UsageError where an item of `where` names no column or no
+    merchant matches.
     """
     name = str(source)
     problems: list[Problem] = []
     lines: list[Merchant] = []
-    with opened(source) as decoded:
+    with open_text(source) as decoded:
         table = merchants_table(decoded.text, name)
-        found, header_problems = find_columns(table.headers, MERCHANT_COLUMNS, {}, table.header_line)
-        for needed in ("appid", "name", "env"):
-            if needed not in found:
-                header_problems.append(
-                    missing_column(needed, table.headers, table.header_line, mappable=False)
-                )
+        found, header_problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
         if header_problems:
             raise input_error(name, header_problems)
         try:
@@ -127,11 +121,8 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
             problems.append(error.problem)
     if not lines and not problems:
         message = Text("there is a header but no merchant below it", "只有表头，没有商户")
-        problems.append(
-            file_problem(
-                message, Text("add a line per merchant and environment", "请为每个商户的每个环境补一行")
-            )
-        )
+        fix = Text("add a line per merchant and environment", "请为每个商户的每个环境补一行")
+        problems.append(file_problem(message, fix))
     if problems:
         raise input_error(name, problems)
     whole = Merchants(lines, name, sha256=decoded.sha256)
@@ -141,7 +132,7 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
 def merchants_table(text: Iterable[str], name: str) -> Table:
     """Find the header of a merchants file. Raises InputError where its quoting breaks before one is found."""
     try:
-        return read_table(text, lambda row: rate(row, MERCHANT_COLUMNS, {}, MERCHANT_NEEDS))
+        return read_table(text, MERCHANT_COLUMNS.rate)
     except BrokenTableError as error:
         raise input_error(name, [error.problem]) from None
 
@@ -163,7 +154,7 @@ def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) ->
         problems += faults
         key = (merchant.appid, merchant.env)
         if all(key) and first_at.setdefault(key, line) != line:
-            problems.append(_again(line, headers[found["env"]], merchant, first_at[key]))
+            problems.append(_duplicate(line, headers[found["env"]], merchant, first_at[key]))
         name = fold(merchant.name)
         if merchant.default and name and default_of.setdefault(name, line) != line:
             problems.append(_two_defaults(line, headers[found["default"]], merchant, default_of[name]))
@@ -234,29 +225,41 @@ def _narrowed(
         wanted.setdefault(at, set()).add(fold(value))
     kept = [m for m in whole if all(fold(m.columns[at][1]) in values for at, values in wanted.items())]
     if not kept:
-        raise _fits_nobody(whole, where, wanted)
+        raise _no_match(whole, where, wanted)
     return Merchants(kept, whole.source, whole)
 
 
-def _fits_nobody(whole: Merchants, where: Sequence[str], wanted: dict[int, set[str]]) -> UsageError:
-    said = " ".join(f"--where {shown(item)}" for item in where)
+def _no_match(whole: Merchants, where: Sequence[str], wanted: dict[int, set[str]]) -> UsageError:
+    items = " ".join(f"--where {shown(item)}" for item in where)
     near = []
     for at, values in wanted.items():
         there = {fold(m.columns[at][1]): m.columns[at][1] for m in whole if m.columns[at][1]}
         for value in values - there.keys():
-            close = get_close_matches(value, there, n=3, cutoff=0.5)
-            near += [f"{whole[0].columns[at][0]}={shown(there[name])}" for name in close]
-    if near:
-        listed = ", ".join(near)
-        fix = Text(f"did you mean {listed}?", f"是不是 {listed}？")
-    else:
-        fix = Text("check the values", "请检查取值")
+            near += [f"{whole[0].columns[at][0]}={shown(name)}" for name in near_names(value, there.values())]
+    listed = ", ".join(near)
+    fix = (
+        Text(f"did you mean {listed}?", f"是不是 {listed}？")
+        if near
+        else Text("check the values", "请检查取值")
+    )
     return UsageError(
         Text(
-            f"{said}: no merchant of {whole.source} fits; {fix.en}",
-            f"{said}：{whole.source} 中没有符合的商户；{fix.zh}",
+            f"{items}: no merchant of {whole.source} matches; {fix.en}",
+            f"{items}：{whole.source} 中没有符合的商户；{fix.zh}",
         )
     )
+
+
+def near_names(value: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names that resemble a value; width and case do not matter."""
+    by_fold = {fold(name): name for name in names}
+    return [by_fold[n] for n in difflib.get_close_matches(fold(value), by_fold, n=3, cutoff=0.5)]
+
+
+def list_lines(lines: Sequence[Merchant]) -> str:
+    """List lines of the merchants file for a message: the first five, and how many there are."""
+    more = f" … ({len(lines)})" if len(lines) > 5 else ""
+    return ", ".join(f"{m.env} ({m.name}, {m.appid})" for m in lines[:5]) + more
 
 
 def _too_many(line: int, cells: int, headers: int) -> Problem:
@@ -268,7 +271,7 @@ def _too_many(line: int, cells: int, headers: int) -> Problem:
     return file_problem(message, fix, line=line)
 
 
-def _again(line: int, column: str, merchant: Merchant, first: int) -> Problem:
+def _duplicate(line: int, column: str, merchant: Merchant, first: int) -> Problem:
     message = Text(
         f"{shown(merchant.appid)} with {shown(merchant.env)} is in line {first} already",
         f"{shown(merchant.appid)} 与 {shown(merchant.env)} 在第 {first} 行已经出现过",

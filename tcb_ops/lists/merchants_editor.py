@@ -1,7 +1,7 @@
-"""The merchants file as it is written: what changes is put in, all else stays as it stands, byte for byte.
+"""Edit the merchants file: everything but the changes stays byte for byte as it was.
 
-The operator's own columns, rows and order, the encoding and its BOM, the delimiter, the line ends and the quoting are
-theirs. What is new goes in at the end; a `status` column is added where there is none and one is needed.
+That includes the operator's own columns, rows and order, encoding and BOM, delimiter, line ends and quoting. New lines are
+added at the end, and a `status` column where one is needed and missing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import TextIO, cast
 from tcb_ops.cell_text import guard, trim
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Text
-from tcb_ops.lists.headers import MERCHANT_COLUMNS, MERCHANT_NEEDS, find_columns
 from tcb_ops.lists.merchants import merchants_table, read_merchants
 from tcb_ops.lists.source import decode, open_source
-from tcb_ops.lists.table import Table
-from tcb_ops.lists.template import merchants_file
+from tcb_ops.lists.table import MERCHANT_COLUMNS, Table
 from tcb_ops.model import Merchant
+
+EMPTY_FILE = "appid,name,env,default,owner,status\r\n".encode("utf-8-sig")
+"""A merchants file with its header only: `audit` would call for an example merchant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +34,36 @@ class MerchantsEditor:
     """A merchants file, with what is needed to write it again."""
 
     merchants: tuple[Merchant, ...]
-    """A line each, in the order of the file."""
+    """Its lines, in order."""
     content: bytes = field(repr=False)
-    """The file as it was read; the header alone where there is none yet."""
+    """The file as it was read; a header where it does not exist yet."""
     exists: bool
     bom: bytes
     text: str = field(repr=False)
     codec: str
     delimiter: str
     header_line: int
-    """Counted as records: a line break in quotes begins no new one."""
+    """Counted in records: a line break in quotes does not start a new one."""
     width: int
-    """Columns of the header."""
+    """Columns in the header."""
     columns: Mapping[str, int]
-    """Our names → the file's columns."""
+    """Our names → column indexes."""
     warnings: tuple[Text, ...] = ()
-    """Why the encoding may be guessed wrong."""
+    """Why the encoding may be detected wrongly."""
 
-    def rewritten(
-        self, left: Mapping[int, bool], names: Mapping[int, str], added: Sequence[Merchant]
-    ) -> bytes:
-        """The file with these changes.
+    def edited(self, left: Mapping[int, bool], names: Mapping[int, str], added: Sequence[Merchant]) -> bytes:
+        """Return the file with these changes.
 
         Args:
-            left: place in `merchants` → whether that line's status is `left` or empty.
-            names: place in `merchants` → its new name.
-            added: lines for the end.
+            left: index in `merchants` → whether that line's status becomes `left` or empty.
+            names: index in `merchants` → its new name.
+            added: lines to add at the end.
 
         """
         status = self.columns.get("status", self.width if left else None)
         width = max(self.width, status + 1) if status is not None else self.width
         out: list[str] = []
-        place, end = 0, "\r\n"
+        at, end = 0, "\r\n"
         for line, (raw, cells) in enumerate(_records(self.text, self.delimiter), 1):
             if line < self.header_line or not any(map(trim, cells)):
                 out.append(raw)
@@ -76,12 +75,12 @@ class MerchantsEditor:
                 out.append(self.delimiter.join(fields) + end)
             else:
                 changes = {}
-                if place in names:
-                    changes[self.columns["name"]] = guard(names[place])
-                if status is not None and place in left:
-                    changes[status] = "left" if left[place] else ""
+                if at in names:
+                    changes[self.columns["name"]] = guard(names[at])
+                if status is not None and at in left:
+                    changes[status] = "left" if left[at] else ""
                 out.append(self._with_changes(raw, changes, width if width > self.width else 0))
-                place += 1
+                at += 1
         if added and out and not out[-1].endswith(("\n", "\r")):
             out[-1] += end
         return self.bom + "".join([*out, *(self._line(one, width) + end for one in added)]).encode(self.codec)
@@ -109,25 +108,24 @@ class MerchantsEditor:
         return self.delimiter.join(cells)
 
 
-def read_roster(file: Path) -> MerchantsEditor:
-    """Read a merchants file to write it again. One that is not there yet is an empty one, as `init` makes it.
+def edit_merchants(file: Path) -> MerchantsEditor:
+    """Read a merchants file for editing; one that does not exist is empty, as `init` writes it.
 
-    Raises InputError with every problem of the file.
+    Raises InputError with all problems of the file.
     """
     exists = file.exists()
     if exists:
         with open_source(file) as raw:
             content = raw.read()
     else:
-        content = merchants_file()
+        content = EMPTY_FILE
     decoded = decode(io.BytesIO(content), str(file))
     codec, text = cast("TextIO", decoded.text).encoding, decoded.text.read()
     plain = text.encode(codec)
     bom = content.removesuffix(plain) if content.endswith(plain) else b""
     table = merchants_table(io.StringIO(text, newline=""), str(file))
-    columns, problems = find_columns(table.headers, MERCHANT_COLUMNS, {}, table.header_line)
-    whole = not problems and all(ours in columns for (ours,) in MERCHANT_NEEDS)
-    empty = whole and _is_empty(text, table)
+    columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
+    empty = not problems and _is_empty(text, table)
     return MerchantsEditor(
         () if empty else tuple(read_merchants(file)),
         content,
@@ -151,13 +149,13 @@ def _is_empty(text: str, table: Table) -> bool:
             if line > table.header_line
         )
     except csv.Error:
-        return False  # read_merchants says where
+        return False  # read_merchants reports it
 
 
-def write_roster(dest: Path, content: bytes, before: bytes | None) -> None:
-    """Put `content` into a file, whole or not at all; `before` is what was read from there, None where nothing was.
+def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
+    """Replace a file's content atomically; `before` is the content that was read, None where the file did not exist.
 
-    Raises StoppedError where it cannot be written, or holds something else by now; it is then as it was.
+    Raises StoppedError, with the file unchanged, where it cannot be written or holds something else by now.
     """
     real = Path(os.path.realpath(dest))
     try:
@@ -177,7 +175,7 @@ def write_roster(dest: Path, content: bytes, before: bytes | None) -> None:
     except OSError as error:
         why = error.strerror or "?"
         failed = Text(
-            f"{dest} cannot be written ({why}): it is as it was. Mend that, then run the same command again.",
+            f"{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
             f"{dest} 无法写入（{why}）：文件未改动。请处理后再次运行同一命令。",
         )
     else:
@@ -196,13 +194,13 @@ def _keep_mode(fresh: Path, real: Path) -> None:
 
 def _changed(dest: Path) -> Text:
     return Text(
-        f"{dest} was changed while the merchants were asked for, so it is left as it is: run the same command again.",
+        f"{dest} changed while the merchants were queried, so it was not written: run the same command again.",
         f"查询商户期间 {dest} 被改动，因此没有写入：请再次运行同一命令。",
     )
 
 
 def _records(text: str, delimiter: str, *, strict: bool = True) -> Iterator[tuple[str, list[str]]]:
-    """Each record as it stands, and its cells."""
+    """Each record's text, and its cells."""
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -216,15 +214,15 @@ def _records(text: str, delimiter: str, *, strict: bool = True) -> Iterator[tupl
 
 
 def _fields(raw: str, delimiter: str) -> tuple[list[str], str]:
-    """A record's fields as they stand, quotes and all, and its line end."""
+    """Split a record into its fields, quotes included, and its line end."""
     body = raw.rstrip("\r\n")
     fields, start, quoted = [], 0, False
-    for place, letter in enumerate(body):
-        if letter == '"' and body[start] == '"':  # a doubled quote turns it off and on again
+    for at, letter in enumerate(body):
+        if letter == '"' and body[start] == '"':  # a doubled quote ends and starts the quoted part
             quoted = not quoted
         elif letter == delimiter and not quoted:
-            fields.append(body[start:place])
-            start = place + 1
+            fields.append(body[start:at])
+            start = at + 1
     return [*fields, body[start:]], raw[len(body) :]
 
 

@@ -1,4 +1,4 @@
-"""Problems in words: one line for a screen, one error for the caller."""
+"""Report problems of a list: as a line, as an error, as a fix-me CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBLEMS_SHOWN = 50
 
 
 def new_fixme(source: Path) -> Path:
-    """A name beside the list that is free: a fix-me file that is there may have been edited by hand."""
+    """Return an unused name beside the list: an existing fix-me file may have been edited."""
     names = (
         f"{source.with_suffix('')}.fix-me{number}.csv"
         for number in ("", *(f"-{n}" for n in range(2, 10_000)))
@@ -27,7 +27,7 @@ def new_fixme(source: Path) -> Path:
 
 
 def format_problem(source: str, problem: Problem, lang: Lang) -> str:
-    """One line: `FILE:LINE: column 'X': what is wrong — how to fix it`; without LINE for the whole file."""
+    """Format one line: `FILE:LINE: column 'X': problem — fix`; without LINE for a problem of the file as a whole."""
     where = f"{source}:{problem.line}: " if problem.line else f"{source}: "
     message, fix = problem.message.of(lang), problem.fix.of(lang)
     if lang is Lang.ZH:
@@ -38,7 +38,7 @@ def format_problem(source: str, problem: Problem, lang: Lang) -> str:
 
 
 def input_error(source: str, problems: Sequence[Problem], decided: Text | None = None) -> InputError:
-    """The error that refuses a file: how many problems, and the first one in full."""
+    """Return the error that refuses a file: the number of problems, and the first one in full."""
     many, first = len(problems), problems[0]
     en, zh = format_problem(source, first, Lang.EN), format_problem(source, first, Lang.ZH)
     if many > 1:
@@ -51,11 +51,11 @@ _COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix")
 
 
 def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
-    """Write the rows that have problems, and return how many; for 0 nothing is written.
+    """Write the rows that have problems, and return their number; for 0 no file is written.
 
-    Takes `Batch.problems` or an InputError's. The list's own columns come first, then tcb_line, tcb_column,
-    tcb_problem and tcb_fix, which reading drops again; a row with several problems stands once. Problems of a file
-    as a whole have no row. For Excel: UTF-8 with BOM, CRLF, no cell that would run as a formula.
+    `problems` are `Batch.problems` or an InputError's. The list's own columns come first, then tcb_line, tcb_column,
+    tcb_problem and tcb_fix, which reading drops again; each row is written once. Problems of a file as a whole have no
+    row. For Excel: UTF-8 with BOM, CRLF, no cell that would run as a formula.
 
     Raises UsageError where `dest` cannot be written.
     """
@@ -72,9 +72,9 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
             out.writerow([*map(guard, problems.headers), *_COLUMNS])
             for cells, about in chain([first], rows):
                 columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
-                what = "; ".join(p.message.of(lang) for p in about)
+                found = "; ".join(p.message.of(lang) for p in about)
                 fix = "; ".join(p.fix.of(lang) for p in about)
-                out.writerow(map(guard, (*cells, str(about[0].line), columns, what, fix)))
+                out.writerow(map(guard, (*cells, str(about[0].line), columns, found, fix)))
                 written += 1
     except OSError as error:
         why = error.strerror or "?"

@@ -1,42 +1,44 @@
-"""Whose environment a row means, and so who makes the calls for it."""
+"""Resolve the environment and merchant that a row names to a line of the merchants file."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tcb_ops.cell_text import fold, shown
 from tcb_ops.i18n import Text
-from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.merchants import Merchants, list_lines, near_names
 from tcb_ops.model import Merchant
 
-_REMEMBERED = 16_384
+_CACHED = 16_384
 _SUGGESTIONS = 200
-"""Searching near names takes milliseconds; a list with a million unknown names needs no million suggestions."""
+"""Searching for near names takes milliseconds; a list may have a million unknown ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Why nobody can be called for a row."""
+    """Why a row has no line of the merchants file."""
 
     column: Literal["env", "merchant", "appid"]
     message: Text
     fix: Text
 
 
-def caller(
-    merchants: Merchants, env: str, merchant: str, appid: str, near: Callable[[str, Sequence[str]], list[str]]
-) -> Merchant | Unresolved | None:
-    """The merchant line that serves a row; None where `--where` leaves the row out.
+Near: TypeAlias = Callable[[str, Sequence[str]], list[str]]
 
-    The decision is made over the whole merchants file, so that narrowing a command never changes who is called. All
-    values are trimmed; `near` finds names like the one that is unknown.
+
+def resolve(
+    merchants: Merchants, env: str, merchant: str, appid: str, near: Near = near_names
+) -> Merchant | Unresolved | None:
+    """Return the line of the merchants file that serves a row; None where `--where` leaves the row out.
+
+    The whole merchants file decides, so that narrowing a command never changes which line it is. All values are trimmed;
+    `near` suggests names for an unknown one.
 
     =====  ========  =====  =========================================  ==================================
-    env    merchant  appid  lines in the merchants file                answer
+    env    merchant  appid  lines in the merchants file                result
     =====  ========  =====  =========================================  ==================================
     E      M         any    some of E, none of them M's                problem: merchant
     E      –, M      –      one of E                                   it
@@ -51,7 +53,7 @@ def caller(
     –      M         any    several of M otherwise                     problem that lists them
     –      M         any    none of M                                  problem: merchant, near ones
     –      –         any                                               problem: empty
-    any                     the answer, or all listed, narrowed away   None
+    any                     the line, or all listed, left out          None
     =====  ========  =====  =========================================  ==================================
     """
     whole = merchants.whole
@@ -62,7 +64,7 @@ def caller(
     if not lines:
         return _unknown_env(env, whole, near) if env else _unknown_merchant(merchant, whole, near)
     if env and merchant:
-        # Two columns that aim at different customers: one of them is wrong, and nobody can tell which.
+        # The columns name different customers: one of them is wrong, and nobody can tell which.
         mine = tuple(m for m in whole.resolve(merchant) if m.env == env)
         if not mine and any(m in merchants for m in lines):
             return _other_merchant(merchant, lines)
@@ -80,23 +82,22 @@ def caller(
 
 
 class MerchantResolver:
-    """`caller` for one merchants file, remembering its answers: lists name the same few environments again and again."""
+    """`resolve` for one merchants file, with a cache: lists name the same few environments again and again."""
 
     def __init__(self, merchants: Merchants) -> None:
         self._suggestions_left = _SUGGESTIONS
 
-        @lru_cache(maxsize=_REMEMBERED)
-        def of(env: str, merchant: str, appid: str) -> Merchant | Unresolved | None:
-            return caller(merchants, env, merchant, appid, self._near)
+        @lru_cache(maxsize=_CACHED)
+        def cached(env: str, merchant: str, appid: str) -> Merchant | Unresolved | None:
+            return resolve(merchants, env, merchant, appid, self._near)
 
-        self.of = of
+        self.resolve = cached
 
     def _near(self, value: str, names: Sequence[str]) -> list[str]:
         if not self._suggestions_left:
             return []
         self._suggestions_left -= 1
-        by_fold = {fold(name): name for name in names}
-        return [by_fold[n] for n in difflib.get_close_matches(fold(value), by_fold, n=3, cutoff=0.5)]
+        return near_names(value, names)
 
 
 def _empty() -> Unresolved:
@@ -107,7 +108,7 @@ def _empty() -> Unresolved:
     )
 
 
-def _unknown_env(env: str, whole: Merchants, near: Callable[[str, Sequence[str]], list[str]]) -> Unresolved:
+def _unknown_env(env: str, whole: Merchants, near: Near) -> Unresolved:
     like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(env, whole.envs))
     file = whole.source or "merchants.csv"
     return Unresolved(
@@ -122,9 +123,7 @@ def _unknown_env(env: str, whole: Merchants, near: Callable[[str, Sequence[str]]
     )
 
 
-def _unknown_merchant(
-    merchant: str, whole: Merchants, near: Callable[[str, Sequence[str]], list[str]]
-) -> Unresolved:
+def _unknown_merchant(merchant: str, whole: Merchants, near: Near) -> Unresolved:
     like = ", ".join(near(merchant, (*whole.names, *dict.fromkeys(m.appid for m in whole))))
     file = whole.source or "merchants.csv"
     return Unresolved(
@@ -141,43 +140,43 @@ def _unknown_merchant(
 
 
 def _other_appid(appid: str, lines: Sequence[Merchant]) -> Unresolved:
-    listed = _listed(lines)
+    listed = list_lines(lines)
     return Unresolved(
         "appid",
         Text(
-            f"'{shown(appid)}' does not work in this environment; it belongs to {listed}",
+            f"'{shown(appid)}' is not a merchant of this environment; it belongs to {listed}",
             f"“{shown(appid)}”不在这个环境里；这个环境属于 {listed}",
         ),
-        Text("write one of these appids, or fix the environment", "请改成其中一个 appid，或改正环境"),
+        Text("write one of these appids, or correct the environment", "请改成其中一个 appid，或改正环境"),
     )
 
 
 def _other_merchant(merchant: str, lines: Sequence[Merchant]) -> Unresolved:
-    listed = _listed(lines)
+    listed = list_lines(lines)
     return Unresolved(
         "merchant",
         Text(
-            f"'{shown(merchant)}' does not work in this row's environment; it belongs to {listed}",
+            f"'{shown(merchant)}' is not a merchant of this row's environment; it belongs to {listed}",
             f"“{shown(merchant)}”不在这一行的环境里；这个环境属于 {listed}",
         ),
         Text(
-            "fix the merchant or the environment: they aim at different ones",
+            "correct the merchant or the environment: they do not belong together",
             "请改正商户或环境：两者指向不同的对象",
         ),
     )
 
 
 def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whole: Merchants) -> Unresolved:
-    listed = _listed(lines)
+    listed = list_lines(lines)
     if column == "env":
-        # A name has one default: a line of a merchant that has it elsewhere cannot be marked.
+        # Each name has one default: the lines of a merchant that has one elsewhere cannot be marked.
         taken = {fold(m.name) for m in whole if m.default}
         free = [m.name for m in lines if fold(m.name) not in taken]
         return Unresolved(
             column,
             Text(f"several merchants share this environment: {listed}", f"有多个商户共用这个环境：{listed}"),
             Text(
-                "say which one in a column appid"
+                "name the appid in a column appid"
                 + (f", or mark the line of {free[0]} default=yes in the merchants file" if free else ""),
                 "请加一列 appid 指明是哪一个"
                 + (f"，或在商户表里把 {free[0]} 的这一行标为 default=yes" if free else ""),
@@ -191,8 +190,3 @@ def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whol
             "请加一列 env 写明环境，或在商户表里把其中一个标为 default=yes",
         ),
     )
-
-
-def _listed(lines: Sequence[Merchant]) -> str:
-    more = f" … ({len(lines)})" if len(lines) > 5 else ""
-    return ", ".join(f"{m.env} ({m.name}, {m.appid})" for m in lines[:5]) + more

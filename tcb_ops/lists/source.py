@@ -1,13 +1,13 @@
-"""From bytes to text: which encoding a list is in, decided in one pass and in flat memory.
+"""Open a list as bytes, and decode it to text in one pass and in constant memory.
 
 =================================  =====================================================================
 the bytes                          read as
 =================================  =====================================================================
-begin with a BOM                   what the BOM says (UTF-8, UTF-16, GB18030), nothing else
+begin with a BOM                   what the BOM names (UTF-8, UTF-16, GB18030), nothing else
 are valid UTF-8                    UTF-8
-are not, but are valid GB18030     GB18030 (GBK and GB2312 are parts of it)
-are neither, or hold NUL bytes     a problem naming the line
-begin as a workbook does           a problem here: save it as CSV (for path lists, workbook.py reads it)
+are not, but are valid GB18030     GB18030 (GBK and GB2312 are subsets)
+are neither, or hold NUL bytes     a problem that names the line
+begin as a workbook does           a problem: save it as CSV (path lists are read by workbook.py)
 =================================  =====================================================================
 """
 
@@ -33,7 +33,7 @@ from tcb_ops.resources import raise_if_exhausted
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 16 << 20
-"""No list has a longer line; without a limit one line of a stray binary would fill the memory."""
+"""Bytes. No list has a longer line; one line of a binary file could fill the memory."""
 
 _BOMS = (
     (b"\xef\xbb\xbf", "utf-8", "UTF-8 (BOM)"),
@@ -43,14 +43,14 @@ _BOMS = (
 )
 
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
-_ODD = re.compile("[\u0080-\u009f\u00a1-\u07ff]+")
-"""Latin-1, Greek, Cyrillic and their neighbours, but for the no-break space: all that two-byte GBK can look like when
-it is valid UTF-8 by accident (路 looks like a middle dot)."""
+_SUSPICIOUS = re.compile("[\u0080-\u009f\u00a1-\u07ff]+")
+"""Latin-1, Greek, Cyrillic and their neighbours, without the no-break space: what two-byte GBK looks like where it
+happens to be valid UTF-8 (路 looks like a middle dot)."""
 _SURELY_UTF8 = 10
-"""So many Chinese characters in valid UTF-8 are no accident of GBK bytes."""
+"""Valid UTF-8 with so many Chinese characters is not GBK by accident."""
 
 _SAVE_AS = Text(
-    "save it in Excel or WPS as 'CSV UTF-8 (comma delimited)' and give that file",
+    "save it in Excel or WPS as 'CSV UTF-8 (comma delimited)' and use that file",
     "请在 Excel 或 WPS 中另存为“CSV UTF-8（逗号分隔）”，再用另存的文件",
 )
 
@@ -60,9 +60,9 @@ class Decoded:
     """A list opened as text."""
 
     text: IO[str] = field(repr=False)
-    """Line ends as they stand in the file."""
+    """With the line ends of the file."""
     encoding: str
-    """As shown to people."""
+    """For people."""
     bytes: int
     sha256: str
     """Of the file's bytes, 64 hex digits."""
@@ -70,14 +70,14 @@ class Decoded:
 
 
 @dataclass(slots=True)
-class _Trial:
-    """One encoding being tried on the bytes as they pass by."""
+class _Attempt:
+    """An encoding that is tried on the bytes as they are read."""
 
     codec: str
     failed_at: int | None = None
     """Byte offset behind the BOM."""
     cjk: int = 0
-    odd: str = ""
+    suspicious: str = ""
     _fed: int = 0
     _decoder: codecs.IncrementalDecoder = field(init=False)
 
@@ -97,31 +97,28 @@ class _Trial:
             self.failed_at = self._fed - len(pending) + error.start
             text = error.object[: error.start].decode(self.codec, "replace")
         else:
-            if "\0" in text:  # UTF-16 only: elsewhere a NUL byte has been refused before
+            if "\0" in text:  # UTF-16 only: in other encodings NUL bytes are refused earlier
                 before = text[: text.index("\0")].encode(self.codec)
                 self.failed_at = self._fed - len(pending) + len(before)
         self._fed += len(chunk)
         if self.cjk < _SURELY_UTF8:
             self.cjk += len(_CJK.findall(text))
-        if not self.odd and (found := _ODD.search(text)):
-            self.odd = found.group()
+        if not self.suspicious and (found := _SUSPICIOUS.search(text)):
+            self.suspicious = found.group()
 
 
 @contextmanager
-def opened(source: str | Path) -> Iterator[Decoded]:
-    """Open a list as text, its encoding decided and its SHA-256 taken on the way.
-
-    Raises InputError where `open_source` or `decode` does.
-    """
+def open_text(source: str | Path) -> Iterator[Decoded]:
+    """Open a list as text. Raises InputError as `open_source` and `decode` do."""
     with open_source(source) as raw:
-        decoded = decode(raw, str(source))  # named, so that its wrapper does not close the file too early
+        decoded = decode(raw, str(source))  # kept: its wrapper closes the file when it is collected
         yield decoded
 
 
 def decode(raw: BinaryIO, name: str) -> Decoded:
-    """Decide the encoding of an open file.
+    """Detect the encoding of an open file, and take its SHA-256.
 
-    Raises InputError where it is empty, is a workbook or other binary, or is in no known encoding.
+    Raises InputError where it is empty, a workbook, binary, or in no known encoding.
     """
     if is_workbook(raw):
         message = Text(
@@ -131,30 +128,30 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     raw.seek(0)
     head = raw.read(8)
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
-    trials = [_Trial(codec)] if bom else [_Trial("utf-8"), _Trial("gb18030")]
-    size, sha256 = _pass_over(raw, len(bom), trials, name)
+    attempts = [_Attempt(codec)] if bom else [_Attempt("utf-8"), _Attempt("gb18030")]
+    size, sha256 = _read_through(raw, len(bom), attempts, name)
     if size == len(bom):
         message = Text("the file is empty", "文件是空的")
         fix = Text(
             "export the list again; it needs a header and rows", "请重新导出清单；清单要有表头和数据行"
         )
         raise input_error(name, [file_problem(message, fix)])
-    chosen = next((t for t in trials if t.failed_at is None), None)
+    chosen = next((t for t in attempts if t.failed_at is None), None)
     if chosen is None:
-        furthest = max(trials, key=lambda t: t.failed_at or 0)
+        furthest = max(attempts, key=lambda t: t.failed_at or 0)
         line = _line_at(raw, len(bom), furthest.failed_at or 0, furthest.codec)
         raise input_error(name, [_undecodable(line, encoding or "UTF-8, GB18030")])
-    warnings = () if bom else _doubts(raw, trials, chosen)
+    warnings = () if bom else _warnings(raw, attempts, chosen)
     raw.seek(len(bom))
     text = io.TextIOWrapper(raw, encoding=chosen.codec, newline="")
     return Decoded(text, encoding or chosen.codec.upper(), size, sha256, warnings)
 
 
-def _pass_over(raw: BinaryIO, skip: int, trials: list[_Trial], name: str) -> tuple[int, str]:
-    """Feed every byte to the hash and, behind the BOM, to the trials. Returns size and SHA-256."""
+def _read_through(raw: BinaryIO, skip: int, attempts: list[_Attempt], name: str) -> tuple[int, str]:
+    """Feed every byte to the hash and, behind the BOM, to the attempts. Return size and SHA-256."""
     raw.seek(0)
     digest, size, line_begins = hashlib.sha256(), 0, 0
-    wide = trials[0].codec.startswith("utf-16")
+    wide = attempts[0].codec.startswith("utf-16")
     while chunk := raw.read(_CHUNK):
         digest.update(chunk)
         if b"\0" in chunk and not wide:
@@ -162,22 +159,22 @@ def _pass_over(raw: BinaryIO, skip: int, trials: list[_Trial], name: str) -> tup
             raise input_error(name, [_nul(line)])
         if (end := max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))) >= 0:
             line_begins = size + end
-        for trial in trials:
-            trial.feed(chunk if size else chunk[skip:], last=False)
+        for attempt in attempts:
+            attempt.feed(chunk if size else chunk[skip:], last=False)
         size += len(chunk)
         if size - line_begins > _LONGEST_LINE:
             message = Text(
-                "a line is longer than 16 MiB, so this is no list", "有一行超过 16 MiB，这不是清单"
+                "a line is longer than 16 MiB, so this is not a list", "有一行超过 16 MiB，这不是清单"
             )
             raise input_error(name, [file_problem(message, _SAVE_AS)])
-    for trial in trials:
-        trial.feed(b"", last=True)
+    for attempt in attempts:
+        attempt.feed(b"", last=True)
     return size, digest.hexdigest()
 
 
-def _doubts(raw: BinaryIO, trials: list[_Trial], chosen: _Trial) -> tuple[Text, ...]:
-    """Why the decision may be wrong; people are asked to look."""
-    utf8 = trials[0]
+def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tuple[Text, ...]:
+    """Return why the detected encoding may be wrong."""
+    utf8 = attempts[0]
     if chosen is not utf8 and utf8.cjk >= _SURELY_UTF8:
         line = _line_at(raw, 0, utf8.failed_at or 0, "utf-8")
         return (
@@ -188,28 +185,28 @@ def _doubts(raw: BinaryIO, trials: list[_Trial], chosen: _Trial) -> tuple[Text, 
                 "或两个文件拼在了一起。请核对中文；不对就修好这一行",
             ),
         )
-    if chosen.cjk or not chosen.odd:
+    if chosen.cjk or not chosen.suspicious:
         return ()
-    seen = shown(chosen.odd, 20)
+    text = shown(chosen.suspicious, 20)
     other = "gb18030" if chosen is utf8 else "utf-8"
     try:
-        instead = shown(chosen.odd.encode(chosen.codec).decode(other), 20)
+        instead = shown(chosen.suspicious.encode(chosen.codec).decode(other), 20)
         as_en = f" (as {other.upper()} the same bytes read '{instead}')"
         as_zh = f"（同样的字节按 {other.upper()} 读是“{instead}”）"
     except UnicodeDecodeError:
         as_en = as_zh = ""
     return (
         Text(
-            f"read as {chosen.codec.upper()}, but it holds '{seen}'{as_en} and no Chinese: the encoding may be "
-            "guessed wrong. If the text is wrong, save the list as 'CSV UTF-8', which says its encoding",
-            f"按 {chosen.codec.upper()} 读取，但其中有“{seen}”{as_zh}而没有汉字：编码可能判断错了。"
+            f"read as {chosen.codec.upper()}, but it holds '{text}'{as_en} and no Chinese: the encoding may be "
+            "detected wrongly. If the text is wrong, save the list as 'CSV UTF-8', which names its encoding",
+            f"按 {chosen.codec.upper()} 读取，但其中有“{text}”{as_zh}而没有汉字：编码可能判断错了。"
             "如果文字不对，请把清单另存为“CSV UTF-8”，它会写明编码",
         ),
     )
 
 
 def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
-    """The line of the byte at `offset` behind `skip`; lines end in CRLF, CR or LF."""
+    """Return the line of the byte at `offset` behind `skip`; lines end in CRLF, CR or LF."""
     raw.seek(skip)
     newlines = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(codec)("replace"), translate=True)
     line = 1
@@ -221,7 +218,7 @@ def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
 
 def _nul(line: int) -> Problem:
     message = Text(
-        "there are NUL bytes here: this is no text, or UTF-16 without its BOM",
+        "there are NUL bytes here: this is not text, or UTF-16 without a BOM",
         "这里有 NUL 字节：这不是文本，或者是缺少 BOM 的 UTF-16",
     )
     return file_problem(message, _SAVE_AS, line=line)
@@ -233,18 +230,18 @@ def _undecodable(line: int, tried: str) -> Problem:
 
 
 _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
-"""How a zip (xlsx), an empty zip and an OLE container (xls, a workbook with a password) begin."""
+"""The first bytes of a zip (xlsx), an empty zip and an OLE container (xls, a workbook with a password)."""
 
 
 @contextmanager
 def open_source(source: str | Path) -> Iterator[BinaryIO]:
     """Open a list as bytes.
 
-    Raises InputError where the file is not there, cannot be read, is no regular file, or is written to meanwhile.
+    Raises InputError where it does not exist, cannot be read, is not a regular file, or changes while it is read.
     """
     name, path = str(source), Path(source)
     try:
-        # Opening a FIFO would wait for a writer for ever, so what it is is looked up first.
+        # Opening a FIFO would wait for a writer, so the kind of file is checked first.
         if not stat.S_ISREG(path.stat().st_mode):
             raise input_error(name, [_not_a_file(path)])
         raw = path.open("rb")
@@ -257,19 +254,19 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
             yield raw
             after = os.fstat(raw.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                raise input_error(name, [_CHANGED])
+                raise input_error(name, [CHANGED])
         return
     raise input_error(name, [problem])
 
 
 def is_workbook(raw: BinaryIO) -> bool:
-    """Whether the bytes begin as a workbook's do, whatever the file is called."""
+    """Whether the bytes begin like a workbook's, whatever the file's name."""
     raw.seek(0)
     return raw.read(8).startswith(_WORKBOOKS)
 
 
 def digest(raw: BinaryIO) -> tuple[int, str]:
-    """The file's bytes and their SHA-256, 64 hex digits."""
+    """Return the file's size in bytes and its SHA-256, 64 hex digits."""
     raw.seek(0)
     sha256 = hashlib.sha256()
     while chunk := raw.read(1 << 20):
@@ -277,8 +274,8 @@ def digest(raw: BinaryIO) -> tuple[int, str]:
     return raw.tell(), sha256.hexdigest()
 
 
-_CHANGED = file_problem(
-    Text("the file was written to while it was read", "读取过程中文件被改动了"),
+CHANGED = file_problem(
+    Text("the file changed while it was read", "读取过程中文件被改动了"),
     Text("run it again when nobody is saving the file", "等没有人在保存这个文件时再运行一次"),
 )
 
@@ -287,7 +284,7 @@ def _not_a_file(path: Path) -> Problem:
     if path.is_dir():
         message = Text("this is a folder, not a file", "这是文件夹，不是文件")
     else:
-        message = Text("this is no regular file but a pipe or a device", "这不是普通文件，而是管道或设备")
+        message = Text("this is not a regular file but a pipe or a device", "这不是普通文件，而是管道或设备")
     return file_problem(
         message, Text("give the path of a CSV, TSV or XLSX file", "请给出 CSV、TSV 或 XLSX 文件的路径")
     )
@@ -300,7 +297,7 @@ def _unreadable(error: OSError | ValueError) -> Problem:
     why = error.strerror if isinstance(error, OSError) else "not a usable file name"
     message = Text(f"the file cannot be read ({why})", f"文件无法读取（{why}）")
     fix = Text(
-        "check its permissions, and whether another program holds it",
+        "check its permissions, and whether another program has locked it",
         "请检查文件权限，以及是否被别的程序占用",
     )
     return file_problem(message, fix)

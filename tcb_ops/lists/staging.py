@@ -1,24 +1,24 @@
 """Checked rows and problems on disk, so that memory does not grow with the list.
 
-The store is SQLite's own kind of temporary database (an empty file name): it lies in the temporary folder under
-0600, has no name that others could open, and is gone with its connection, even after a kill. The one module of this
-wing that knows sqlite3.
+They are in an unnamed temporary database of SQLite: in the temporary folder under 0600, without a name that others could
+open, and removed with its connection, even after a kill.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Problem, Row
 
+_T = TypeVar("_T")
 _PAGE = 2_000
-"""Rows taken at once; between two pages the reader may write."""
+"""Rows read at once; between two pages the caller may write."""
 
 _SCHEMA = """
 PRAGMA temp_store = FILE;
@@ -39,7 +39,7 @@ _PROBLEM = "line, header, en, zh, fix_en, fix_zh, value, skippable, option"
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
 EVERY_LINE = 1 << 62
 _SEPARATOR = "\0"
-"""Between the cells of a row: decode.py lets no NUL through."""
+"""Between the cells of a row; reading refuses NUL."""
 
 
 class Staging:
@@ -49,12 +49,12 @@ class Staging:
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._finalizer = weakref.finalize(self, self._db.close)
         for statement in _SCHEMA.split(";"):
-            self.ask(statement)
-        # Never committed: nobody else can see it, and nothing of it is to stay.
-        self.ask("BEGIN")
+            self.query(statement)
+        # Never committed: nobody else reads it, and nothing of it is kept.
+        self.query("BEGIN")
 
     def close(self) -> None:
-        """Give the disk space back; what was read from it stays, what was not is lost."""
+        """Free the disk space; nothing can be read from it any more."""
         self._finalizer()
 
     def add_rows(self, rows: Iterable[Row]) -> None:
@@ -80,7 +80,7 @@ class Staging:
         )
 
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
-        """Add problems; `file_problem` marks what `clear_file_problems` takes away again."""
+        """Add problems; `file_problem` marks those that `clear_file_problems` removes."""
         values = (
             (p.line, p.column, *_both(p.message), *_both(p.fix), p.value, p.skippable, p.option, file_problem)
             for p in problems
@@ -88,25 +88,25 @@ class Staging:
         self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names
 
     def clear_file_problems(self) -> None:
-        """Forget what an earlier look at the local files found."""
-        self.ask("DELETE FROM problems WHERE of_file")
+        """Remove the problems of local files that an earlier check found."""
+        self.query("DELETE FROM problems WHERE of_file")
 
     def repeats(self) -> Iterator[tuple[int, int, str]]:
-        """(line, first line, path) of every row whose (env, path) a row before it has too, by line.
+        """Yield (line, first line, path) of every row that repeats an earlier row's (env, path), by line.
 
-        Rows that have a problem already are passed over: what their env or path means is not known.
+        Rows with a problem are skipped: their env or path is not known.
         """
-        # Sorting once, after the rows are in, is several times quicker than keeping an index while they come.
-        self.ask("CREATE INDEX IF NOT EXISTS rows_key ON rows (env, path)")
-        self.ask("CREATE TABLE repeats (line INTEGER PRIMARY KEY, first INTEGER)")
-        self.ask(
+        # Sorting once, after the rows are in, is several times faster than maintaining an index.
+        self.query("CREATE INDEX IF NOT EXISTS rows_key ON rows (env, path)")
+        self.query("CREATE TABLE repeats (line INTEGER PRIMARY KEY, first INTEGER)")
+        self.query(
             "INSERT INTO repeats SELECT r.line, k.first FROM "  # noqa: S608  own names
             f"(SELECT env, path, MIN(line) first FROM rows WHERE {_VALID} GROUP BY env, path HAVING COUNT(*) > 1) k "
             "JOIN rows r ON r.env = k.env AND r.path = k.path "
             "WHERE r.line > k.first AND NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = r.line)"
         )
         last = 0
-        while page := self.ask(
+        while page := self.query(
             "SELECT line, first, path FROM repeats JOIN rows USING (line) WHERE line > ? ORDER BY line LIMIT ?",
             (last, _PAGE),
         ):
@@ -114,29 +114,29 @@ class Staging:
             last = page[-1][0]
 
     def files(self) -> Iterator[list[tuple[int, str]]]:
-        """Pages of (line, local file), by line; rows that name none are left out."""
+        """Yield pages of (line, local file), by line, of the rows that name a file."""
         last = 0
-        while page := self.ask(
+        while page := self.query(
             "SELECT line, file FROM rows WHERE line > ? AND file <> '' ORDER BY line LIMIT ?", (last, _PAGE)
         ):
             yield page
             last = page[-1][0]
 
     def set_files(self, facts: Iterable[tuple[int, int, int]]) -> None:
-        """Write down (size, mtime_ns, line)."""
+        """Store (size, mtime_ns, line)."""
         self._put("UPDATE rows SET size = ?, mtime_ns = ? WHERE line = ?", facts)
 
     def rows(self, until: int | None = None) -> Iterator[Row]:
-        """Every row by line, those with a problem marked invalid; with `until`, the valid ones up to that line."""
+        """Yield every row by line, those with a problem marked invalid; with `until`, the valid ones up to that line."""
         last, end = 0, EVERY_LINE if until is None else until
         only = f"AND {_VALID}" if until is not None else ""
-        while page := self.ask(
+        while page := self.query(
             "SELECT line, env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control "  # noqa: S608  own names
             "FROM rows "
             f"WHERE line > ? AND line <= ? {only} ORDER BY line LIMIT ?",
             (last, end, _PAGE),
         ):
-            invalid = self._said(last, page[-1][0])
+            invalid = self._messages(last, page[-1][0])
             for line, env, path, appid, merchant, file, cells, size, mtime_ns, *headers in page:
                 yield Row(
                     line,
@@ -154,85 +154,72 @@ class Staging:
             last = page[-1][0]
 
     def count(self, what: str, until: int | None = None) -> int:
-        """Count (or sum) a column expression over the valid rows up to a line."""
-        found = self.ask(
+        """Evaluate an aggregate such as COUNT(*) over the valid rows up to a line."""
+        found = self.query(
             f"SELECT {what} FROM rows WHERE line <= ? AND {_VALID}",  # noqa: S608  own names
             (EVERY_LINE if until is None else until,),
         )
         return int(found[0][0] or 0)
 
     def most_of(self, column: str, until: int | None = None) -> int:
-        """The valid rows of the column's most frequent value."""
-        found = self.ask(
+        """Return the number of valid rows with the column's most frequent value."""
+        found = self.query(
             f"SELECT COUNT(*) n FROM rows WHERE line <= ? AND {_VALID} GROUP BY {column} ORDER BY n DESC LIMIT 1",  # noqa: S608  own names
             (EVERY_LINE if until is None else until,),
         )
         return int(found[0][0]) if found else 0
 
     def by_merchant(self, until: int | None = None) -> list[tuple[str, str, int, int, int]]:
-        """Of the valid rows: (appid, merchant, environments, rows, bytes), most rows first."""
-        return self.ask(
+        """Return (appid, merchant, environments, rows, bytes) of the valid rows, most rows first."""
+        return self.query(
             f"SELECT appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0) FROM rows "  # noqa: S608  own names
             f"WHERE line <= ? AND {_VALID} GROUP BY appid, merchant ORDER BY n DESC, merchant",
             (EVERY_LINE if until is None else until,),
         )
 
-    def by_place(self, until: int | None = None) -> list[tuple[str, str, int]]:
-        """Of the valid rows: (appid, env, rows)."""
-        return self.ask(
+    def by_environment(self, until: int | None = None) -> list[tuple[str, str, int]]:
+        """Return (appid, env, rows) of the valid rows."""
+        return self.query(
             f"SELECT appid, env, COUNT(*) FROM rows WHERE line <= ? AND {_VALID} GROUP BY appid, env",  # noqa: S608  own names
             (EVERY_LINE if until is None else until,),
         )
 
     def line_of_valid(self, n: int) -> int:
-        """The line of the nth valid row; EVERY_LINE where there are fewer, 0 for none of them."""
+        """Return the line of the nth valid row; EVERY_LINE where there are fewer, 0 for n < 1."""
         if n < 1:
             return 0
-        found = self.ask(
+        found = self.query(
             f"SELECT line FROM rows WHERE {_VALID} ORDER BY line LIMIT 1 OFFSET ?",  # noqa: S608  own names
             (n - 1,),
         )
         return int(found[0][0]) if found else EVERY_LINE
 
-    def ask(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
-        """All answers of one statement: what is asked for fits a page."""
-        try:
-            return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            failed = _failed(error)
-        raise failed
+    def query(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """Return all rows of one statement, which fit a page."""
+        return _run(lambda: self._db.execute(sql, values).fetchall())
 
     def _put(self, sql: str, values: Iterable[tuple[object, ...]]) -> None:
-        try:
-            self._db.executemany(sql, values)
-        except sqlite3.Error as error:
-            failed = _failed(error)
-        else:
-            return
-        raise failed
+        _run(lambda: self._db.executemany(sql, values))
 
-    def _said(self, after: int, upto: int) -> dict[int, Text]:
-        said: dict[int, Text] = {}
-        for line, en, zh in self.ask(
+    def _messages(self, after: int, upto: int) -> dict[int, Text]:
+        messages: dict[int, Text] = {}
+        for line, en, zh in self.query(
             "SELECT line, en, zh FROM problems WHERE line > ? AND line <= ? ORDER BY id", (after, upto)
         ):
-            first = said.get(line)
-            said[line] = Text(en, zh) if first is None else Text(f"{first.en}; {en}", f"{first.zh}；{zh}")
-        return said
+            first = messages.get(line)
+            messages[line] = Text(en, zh) if first is None else Text(f"{first.en}; {en}", f"{first.zh}；{zh}")
+        return messages
 
 
 class Problems(Sequence[Problem]):
-    """The problems of a list in the order of the file, read from disk as they are asked for.
-
-    `headers` are the list's own columns; `by_row` joins the problems to the cells they are about.
-    """
+    """The problems of a list in the order of the file, read from disk when needed."""
 
     def __init__(self, staging: Staging, headers: tuple[str, ...]) -> None:
         self._staging = staging
         self.headers = headers
 
     def __len__(self) -> int:
-        return int(self._staging.ask("SELECT COUNT(*) FROM problems")[0][0])
+        return int(self._staging.query("SELECT COUNT(*) FROM problems")[0][0])
 
     @overload
     def __getitem__(self, index: int) -> Problem: ...
@@ -255,15 +242,15 @@ class Problems(Sequence[Problem]):
             line = page[-1][1].line
 
     def by_row(self) -> Iterator[tuple[tuple[str, ...], list[Problem]]]:
-        """(cells, problems) of every row that has problems, by line."""
+        """Yield (cells, problems) of every row that has problems, by line."""
         for _, group in groupby(self, key=lambda p: p.line):
             problems = list(group)
-            found = self._staging.ask("SELECT cells FROM rows WHERE line = ?", (problems[0].line,))
+            found = self._staging.query("SELECT cells FROM rows WHERE line = ?", (problems[0].line,))
             if found:
                 yield tuple(found[0][0].split(_SEPARATOR)), problems
 
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
-        found = self._staging.ask(
+        found = self._staging.query(
             f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}",  # noqa: S608  own names
             values,
         )
@@ -277,17 +264,20 @@ def _both(text: Text) -> tuple[str, str]:
     return text.en, text.zh
 
 
-def _failed(error: sqlite3.Error) -> UsageError:
-    if "full" in str(error):
-        return UsageError(
-            Text(
-                "the temporary folder is full, so the list could not be checked: make room, or set TMPDIR to another folder",
-                "临时文件夹已满，清单没有检查完：请腾出空间，或用 TMPDIR 指定别的文件夹",
-            )
+def _run(call: Callable[[], _T]) -> _T:
+    """Run a call of SQLite. Raises UsageError for its errors."""
+    try:
+        return call()
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    if full:
+        problem = Text(
+            "the temporary folder is full, so the list could not be checked: free space, or set TMPDIR to another folder",
+            "临时文件夹已满，清单没有检查完：请腾出空间，或用 TMPDIR 指定别的文件夹",
         )
-    return UsageError(
-        Text(
+    else:
+        problem = Text(
             "the list's temporary copy cannot be read: it was closed, or the temporary folder failed; read the list again",
             "清单的临时副本无法读取：它已关闭，或临时文件夹出错；请重新读取清单",
         )
-    )
+    raise UsageError(problem)

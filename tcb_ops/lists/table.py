@@ -1,27 +1,194 @@
-"""From text to rows: delimiter-separated values as (line, cells).
+"""Tables: delimited text as rows, the header among them, and which of its columns means what.
 
-A line's number is the one a spreadsheet shows: every record counts one, blank ones too, whatever line breaks stand
-inside quotes. Workbooks (workbook.py) join by giving the same table.
+A row's number is the one a spreadsheet shows: every record counts one, blank ones too, whatever line breaks its cells hold.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from tcb_ops.cell_text import shown, trim
+from tcb_ops.cell_text import fold, shown, trim
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.i18n import Text
-from tcb_ops.lists.headers import Rating
+from tcb_ops.lists.source import CHANGED
 from tcb_ops.model import Problem, file_problem
+
+# --- columns --------------------------------------------------------------------------------------------------------
+
+Known: TypeAlias = Mapping[str, frozenset[str]]
+"""Our name of a column → the headers that mean it, in the form of `_plain`."""
+
+_ENV = "env envid environment environmentid cloudenv 环境 环境id 云环境 云环境id 云开发环境 云开发环境id 环境编号"
+_APPID = "appid authorizerappid 小程序 小程序id 小程序appid 授权方appid 商户appid"
+_NAMES = "merchant merchantname shop shopname 商户 商户名 商户名称 商家 商家名称 店铺 店铺名 店铺名称"
+
+
+def _known(**names: str) -> Known:
+    return {ours: frozenset(theirs.split()) for ours, theirs in names.items()}
+
+
+def _plain(header: str) -> str:
+    """Reduce a header to the form of known names: folded, without spaces, `_` and `-`."""
+    return re.sub(r"[\s_\-]+", "", fold(header))
+
+
+class Rating(NamedTuple):
+    """How much a row looks like the header; the largest is the header."""
+
+    complete: bool
+    """Every needed column is there."""
+    known: int
+    """Names that are known or given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns that a kind of file may have."""
+
+    known: Known
+    needed: Sequence[Sequence[str]]
+    """Groups of our names: of each group one column must be there."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Our name → the header that means it (`--column`); wins over known names."""
+    mappable: bool = True
+    """Whether `--column` can be suggested."""
+
+    def rate(self, headers: Sequence[str]) -> Rating:
+        """Rate how much a row looks like the header."""
+        plain = {_plain(h) for h in headers}
+        meant = {
+            ours
+            for ours, names in self.known.items()
+            if (_plain(self.given[ours]) in plain if ours in self.given else names & plain)
+        }
+        names = frozenset().union(*self.known.values()) | {_plain(h) for h in self.given.values()}
+        return Rating(
+            all(meant & set(group) for group in self.needed), sum(_plain(h) in names for h in headers)
+        )
+
+    def find(self, headers: Sequence[str], line: int) -> tuple[dict[str, int], list[Problem]]:
+        """Return our names of columns → their index in `headers`, and what is wrong with the header in line `line`.
+
+        ==========================  ==================  ===========================
+        headers                     given               result
+        ==========================  ==================  ===========================
+        环境ID, 上传路径            –                   env 0, path 1
+        ENV, Path                   –                   env 0, path 1
+        env, 路径, 目标             path=目标           env 0, path 2
+        env, 路径                   file=路径           env 0, file 1; problem: no path
+        env, 路径, path             –                   problem: both mean path
+        env, path, a, a             –                   problem: duplicate name
+        env, path                   path=目标           problem: no such header
+        env, 目标                   –                   problem: no column for path
+        ==========================  ==================  ===========================
+        """
+        trimmed = [trim(h) for h in headers]
+        problems = [_duplicate(name, line) for name, times in Counter(trimmed).items() if name and times > 1]
+        found: dict[str, int] = {}
+        for ours, header in self.given.items():
+            if trim(header) in trimmed:
+                found[ours] = trimmed.index(trim(header))
+            else:
+                problems.append(_no_such_header(ours, header, trimmed, line))
+        taken = set(found.values())
+        for ours, names in self.known.items():
+            if ours in self.given:
+                continue
+            matches = [i for i, h in enumerate(trimmed) if i not in taken and _plain(h) in names]
+            if matches:
+                found[ours] = matches[0]
+            # A duplicate name is a problem of its own.
+            if len(distinct := list(dict.fromkeys(trimmed[i] for i in matches))) > 1:
+                problems.append(_ambiguous(ours, distinct, line))
+        present = found.keys() | self.given.keys()
+        problems += [
+            self._missing(group, trimmed, line) for group in self.needed if present.isdisjoint(group)
+        ]
+        return found, problems
+
+    def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
+        wanted, there = " / ".join(group), _listed(headers)
+        message = Text(f"no column for {wanted}; the header has {there}", f"没有 {wanted} 列；表头是 {there}")
+        if len(headers) == 1 and "，" in headers[0]:
+            fix = Text(
+                "the header is separated by full-width commas (，); use plain commas",
+                "表头用的是全角逗号（，），请改用半角逗号",
+            )
+        elif self.mappable:
+            fix = Text(
+                f"add it, or name the column that it is with --column {group[0]}=HEADER",
+                f"请补上这一列，或用 --column {group[0]}=表头 指明是哪一列",
+            )
+        else:
+            fix = Text("add the column", "请补上这一列")
+        return file_problem(message, fix, line=line, option="--column" if self.mappable else "")
+
+
+LIST_COLUMNS = Columns(
+    _known(
+        env=_ENV,
+        merchant=_NAMES,
+        path="path cloudpath uploadpath 路径 上传路径 云端路径 云路径 云存储路径 目标路径 云端文件路径",
+        file="file localfile localpath 文件 本地文件 本地路径 本地文件路径",
+        appid=_APPID,
+        content_type="contenttype mimetype mime类型 内容类型 媒体类型",
+        cache_control="cachecontrol 缓存控制 缓存策略",
+    ),
+    needed=(("env", "merchant"), ("path",)),
+)
+MERCHANT_COLUMNS = Columns(
+    _known(
+        appid=_APPID,
+        name=f"name 名称 小程序名称 {_NAMES}",
+        env=_ENV,
+        default="default 默认 默认环境 是否默认",
+        owner="owner 负责方 归属 归属方 环境归属 所属方",
+        status="status 状态 商户状态 授权状态",
+    ),
+    needed=(("appid",), ("name",), ("env",)),
+    mappable=False,
+)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{shown(n, 40)}'" for n in names)
+
+
+def _duplicate(name: str, line: int) -> Problem:
+    message = Text("the header has this name twice", "表头里这个列名出现了两次")
+    fix = Text("rename or remove one of the two columns", "请改名或删除其中一列")
+    return file_problem(message, fix, line=line, column=name)
+
+
+def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
+    listed = _listed(headers)
+    message = Text(f"several columns mean {ours}: {listed}", f"有多列都表示 {ours}：{listed}")
+    fix = Text(
+        f"name the right one with --column {ours}={headers[0]}, or rename the others",
+        f"请用 --column {ours}={headers[0]} 指明用哪一列，或给其他列改名",
+    )
+    return file_problem(message, fix, line=line, option="--column")
+
+
+def _no_such_header(ours: str, header: str, headers: list[str], line: int) -> Problem:
+    listed = _listed(headers)
+    message = Text(
+        f"--column {ours}={shown(header, 40)}: the header has no such column; it has {listed}",
+        f"--column {ours}={shown(header, 40)}：表头里没有这一列；表头是 {listed}",
+    )
+    return file_problem(message, Text("name one of these", "请从中选择一个"), line=line)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
 
 Rate: TypeAlias = Callable[[Sequence[str]], Rating]
 Record: TypeAlias = tuple[int, list[str]]
-
-__all__ = ["HEAD_ROWS", "BrokenTableError", "Table", "read_table", "under_header"]
 
 _DELIMITERS = {
     ",": Text("comma", "逗号分隔"),
@@ -29,12 +196,12 @@ _DELIMITERS = {
     "\t": Text("tab", "制表符分隔"),
     "|": Text("vertical bar", "竖线分隔"),
 }
-"""Those that are sniffed. The full-width comma is none: it stands in names."""
+"""Those that are detected; not the full-width comma, which occurs in names."""
 
 _SIGNS = "".join(_DELIMITERS)
 _SAMPLE_LINES = 50
 HEAD_ROWS = 20
-"""The header is looked for among so many rows that are not blank: above it stand titles, not lists."""
+"""The header is searched for in so many rows that are not blank; titles may stand above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +209,40 @@ class Table:
     """A header and the rows below it."""
 
     headers: tuple[str, ...]
-    """As they stand in the file; empty ones at the end are left off. None at all where the file is blank."""
+    """As in the file, without empty ones at the end; none where the file is blank."""
     header_line: int
     rows: Iterator[Record] = field(repr=False)
     """(line, cells) of every row that is not blank. Raises BrokenTableError where the quoting breaks."""
     titles: tuple[tuple[int, str], ...] = ()
     """(line, text) of the rows above the header, shortened."""
     delimiter: str = ""
-    """None in a workbook."""
+    """Empty for a workbook."""
     layout: Text = field(kw_only=True)
-    """What people call this kind of table."""
-    said: tuple[Text, ...] = ()
-    """What else was decided."""
+    """The kind of table, for people."""
+    notes: tuple[Text, ...] = ()
+    """What else was detected."""
     warnings: tuple[Text, ...] = ()
 
 
 def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Table:
-    """Read lines (with their line ends) as a table.
+    """Read lines (with their line ends) as a table; `header_line` 0 means that the header is searched for.
 
-    The delimiter is the one of four with the best header, `rate` being the judge; among equals, the one that gives
-    more cells. `header_line` names the header's line; 0 has it found.
+    The delimiter is the one whose header gets the best rating; of equal ones, the one that gives more cells.
     """
     rest = iter(lines)
     sample = list(islice(rest, _SAMPLE_LINES))
-    delimiter = max(_DELIMITERS, key=lambda d: _promise(sample, d, rate))
+    delimiter = max(_DELIMITERS, key=lambda d: _best_rating(sample, d, rate))
     records = _records(chain(sample, rest), delimiter)
-    return under_header(records, rate, header_line, delimiter=delimiter, layout=_DELIMITERS[delimiter])
+    return find_header(records, rate, header_line, delimiter=delimiter, layout=_DELIMITERS[delimiter])
 
 
-def under_header(
+def find_header(
     records: Iterator[Record], rate: Rate, header_line: int = 0, *, delimiter: str = "", layout: Text
 ) -> Table:
-    """Find the header among the first records, and give the rows below it.
+    """Find the header among the first records, and return it with the rows below.
 
-    It is the first one that has every column that is needed; where none has, the one with most known names, and of
-    equals the first. A `header_line` that is given is taken as it is.
-
-    Raises BrokenTableError where that line is blank.
+    It is the first record with every needed column; where none has them, the first one with the most known names. A given
+    `header_line` is taken as it is; BrokenTableError where it is blank.
     """
     head: list[Record] = []
     broken = None
@@ -86,7 +250,7 @@ def under_header(
         for line, cells in records:
             if any(map(trim, cells)) and line >= header_line:
                 head.append((line, cells))
-                if header_line or len(head) == HEAD_ROWS or rate(cells).fits:
+                if header_line or len(head) == HEAD_ROWS or rate(cells).complete:
                     break
     except BrokenTableError as error:
         broken = error.problem
@@ -102,13 +266,13 @@ def under_header(
     headers = [str(cell) for cell in cells]
     while not trim(headers[-1]):
         headers.pop()
-    titles = tuple((above, shown(trim(" ".join(filter(trim, said))), 40)) for above, said in head[:at])
+    titles = tuple((above, shown(trim(" ".join(filter(trim, cells))), 40)) for above, cells in head[:at])
     return Table(tuple(headers), line, islice(rows, at + 1, None), titles, delimiter, layout=layout)
 
 
 def _raising(problem: Problem) -> Iterator[Record]:
     raise BrokenTableError(problem)
-    yield  # a generator, so that it raises where the rows end
+    yield  # a generator: it raises where the rows end
 
 
 def _no_header(line: int) -> Problem:
@@ -122,13 +286,13 @@ def _no_header(line: int) -> Problem:
     return file_problem(message, fix, line=line)
 
 
-def _promise(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
+def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
     best: tuple[Rating, int] | tuple[()] = ()
     try:
         for cells in islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS):
             if any(trim(cell).strip(_SIGNS) for cell in cells):
                 rating = rate(cells)
-                # Of rows that are alike the first counts: rows of data may well hold more delimiters.
+                # Of equal ratings the first counts: rows of data may hold more delimiters.
                 best = best if best and best[0] >= rating else (rating, len(cells))
     except csv.Error:
         pass
@@ -136,7 +300,7 @@ def _promise(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int
 
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
-    # strict: a quote that closes in the wrong place has swallowed rows, which must not pass for one long cell.
+    # strict: a quote that closes in the wrong place may have swallowed rows, which must not become one long cell.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = 0
     try:
@@ -147,28 +311,25 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
     except csv.Error as error:
         problem = _broken(line + 1, str(error))
     except UnicodeDecodeError:
-        # decode.py has read these bytes before, so they are others now.
-        message = Text("the file was written to while it was read", "读取过程中文件被改动了")
-        fix = Text("run it again when nobody is saving the file", "等没有人在保存这个文件时再运行一次")
-        problem = file_problem(message, fix, line=line + 1)
+        problem = replace(CHANGED, line=line + 1)  # they could be decoded before
     else:
         return
     raise BrokenTableError(problem)
 
 
 def _broken(line: int, why: str) -> Problem:
-    """`why` is the csv module's own sentence: it has one exception for all three."""
+    """`why` is the csv module's text: it has one exception for all three, and no code."""
     if "unexpected end" in why:
         message = Text("a quote opens in this line and never closes", "这一行有一个引号没有闭合")
     elif "field limit" in why:
         limit = f"{csv.field_size_limit():,}"
         message = Text(
-            f"a cell is longer than {limit} characters; mostly a quote opens here and never closes",
+            f"a cell is longer than {limit} characters; usually a quote opens here and never closes",
             f"有单元格超过 {limit} 个字符；多半是这里有一个引号没有闭合",
         )
     else:
         message = Text(
-            "a quote closes in the middle of a cell, so where the cell ends cannot be told",
+            "a quote closes in the middle of a cell, so the end of the cell is unclear",
             "引号在单元格中间就闭合了，无法判断单元格到哪里结束",
         )
     fix = Text(

@@ -1,4 +1,4 @@
-"""What a cloud path may be: the file naming rules of the storage, as pure functions.
+"""Validate the rows of a list: cloud paths by the storage's naming rules, object headers, environment and merchant.
 
 Sources: the storage guide's page "file naming rules" (developers.weixin.qq.com, wxcloud/guide/storage/naming) and
 the object store's "object overview" (cloud.tencent.com/document/product/436/13324).
@@ -17,9 +17,9 @@ from tcb_ops.model import Problem, Row
 from tcb_ops.xlsx.values import Kind, NonTextCell, non_text_problem, not_computed
 
 MAX_PATH_BYTES = 850
-"""Both pages limit "the encoded length". Taken as UTF-8: the object overview defines a key as UTF-8 text in the same
-list, and the form post sends it so. Percent-encoding is named only for later access; a path that is longer than
-this in that form is warned about, not refused."""
+"""Both pages limit "the encoded length": read as UTF-8, since the object overview defines a key as UTF-8 text in the same
+list, and the form post sends it so. Percent-encoding is named only for later access; a path over the limit in that form gets
+a warning."""
 
 _PLAIN = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -29,7 +29,7 @@ _NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u00ff\u200b-\u200f\u2028-\
 
 
 def path_problem(path: str) -> tuple[Text, Text] | None:
-    r"""What is wrong with a trimmed path, and how to fix it; None where it may be sent.
+    r"""Return (problem, fix) of a trimmed path; None where it is valid.
 
     ==============================  ============================================
     path                            problem
@@ -38,7 +38,7 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
     (empty)                         is empty
     /a.png                          begins with /
     \a.png                          begins with a backslash
-    a/access_token=•••              hidden in a report, no name of a file
+    a/access_token=•••              masked in a report, not a file's name
     a//b.png                        //
     ./a.png, a/../b.png             a . or .. segment
     a<TAB>b, a<ESC>b, a<DEL>b       a control character (24–27 are refused, the
@@ -56,20 +56,13 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
     if path[0] in "/\\":
         return (
             Text(f"the path begins with {path[0]}", f"路径以 {path[0]} 开头"),
-            Text(f"take the {path[0]} off the front", f"请去掉开头的 {path[0]}"),
+            Text(f"remove the {path[0]} at the front", f"请去掉开头的 {path[0]}"),
         )
-    if found := _CONTROL.search(path):
-        code = f"U+{ord(found.group()):04X}"
-        return (
-            Text(f"the path holds a control character ({code})", f"路径里有控制字符（{code}）"),
-            Text(
-                "take it out; a line break or tab may have got in by pasting",
-                "请删掉它；可能是粘贴时带进了换行或制表符",
-            ),
-        )
+    if problem := _control_problem(path, Text("path", "路径")):
+        return problem
     if "•••" in path:
         return (
-            Text("the path holds •••: a report hid a token there", "路径里有 •••：报告在该处隐去了令牌"),
+            Text("the path holds •••: a report masked a token there", "路径里有 •••：报告在该处隐去了令牌"),
             Text(
                 "take the row from the list itself, or run it again with tcb-ops retry",
                 "请从原清单中取该行，或用 tcb-ops retry 重跑",
@@ -98,15 +91,19 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
 
 
 def header_problem(value: str) -> tuple[Text, Text] | None:
-    """What is wrong with a value that becomes a header of the object, and how to fix it; None where it may be sent."""
+    """Return (problem, fix) of a value for an object's header; None where it is valid."""
+    return _control_problem(value, Text("value", "值"))
+
+
+def _control_problem(value: str, what: Text) -> tuple[Text, Text] | None:
     found = _CONTROL.search(value)
     if found is None:
         return None
     code = f"U+{ord(found.group()):04X}"
     return (
-        Text(f"the value holds a control character ({code})", f"值里有控制字符（{code}）"),
+        Text(f"the {what.en} holds a control character ({code})", f"{what.zh}里有控制字符（{code}）"),
         Text(
-            "take it out; a line break or tab may have got in by pasting",
+            "remove it; pasting may have added a line break or tab",
             "请删掉它；可能是粘贴时带进了换行或制表符",
         ),
     )
@@ -118,54 +115,53 @@ def is_media_type(value: str) -> bool:
 
 
 def not_advised(path: str) -> str:
-    """The first character that the naming rules advise against (or that nobody can see); empty where there is none.
+    """Return the first character that the naming rules advise against, or that is invisible; empty where there is none.
 
-    Letters, digits, ``- ! _ . * /``, Chinese, and the characters that need care (``, : ; = & $ @ + ?`` and space,
-    which tcb-ops encodes with care) pass.
+    Letters, digits, ``- ! _ . * /``, Chinese, and the characters that need encoding (``, : ; = & $ @ + ?`` and space) pass.
     """
     found = _NOT_ADVISED.search(path)
     return found.group() if found else ""
 
 
 def too_long_in_urls(path: str) -> bool:
-    """Whether the path, allowed as it is, is over the limit once it stands percent-encoded in a link."""
-    # A character is twelve bytes at most (%F0%9F%98%80), so that short paths need no encoding.
+    """Whether a valid path is over the limit when percent-encoded in a link."""
+    # A character becomes at most twelve bytes (%F0%9F%98%80), so short paths need not be encoded.
     return len(path) * 12 > MAX_PATH_BYTES and len(quote(path)) > MAX_PATH_BYTES
 
 
-_WHO = frozenset({"env", "merchant", "appid"})
+_TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
-_HARMLESS = frozenset({Kind.NUMBER, Kind.DATE, Kind.BOOLEAN})
-"""In merchant and appid: what the cell shows is looked up in the merchants file, so it cannot mean another one."""
+_ALLOWED = frozenset({Kind.NUMBER, Kind.DATE, Kind.BOOLEAN})
+"""Allowed in merchant and appid: what the cell shows must be in the merchants file, so it cannot mean another one."""
 OURS = "tcb_"
-"""What the columns that tcb-ops adds to its exports begin with; read back in, they are dropped."""
+"""The prefix of the columns that tcb-ops adds to its exports; reading drops them."""
 
 
-class RowCheck:
-    """The checks of one list. Counts as it goes: rows, rows left out by `--where`, what to warn about.
+class RowValidator:
+    """Validates the rows of one list, and counts: rows, rows left out by `--where`, warnings.
 
-    `place` says where a local file lies that another machine's path names. In a `sheet` cells right of the header are
-    left out with a warning: they cannot have got there by a delimiter too many.
+    `map_file` maps a local file that is named by another machine's path. In a `sheet`, cells right of the header are
+    dropped with a warning; in delimited text they are a problem, since a delimiter too many shifts cells.
     """
 
     def __init__(
         self,
         headers: Sequence[str],
         found: Mapping[str, int],
-        callers: MerchantResolver,
+        resolver: MerchantResolver,
         *,
-        place: Callable[[str], str] = str,
+        map_file: Callable[[str], str] = str,
         sheet: bool = False,
     ) -> None:
-        self._place, self._sheet = place, sheet
+        self._map_file, self._sheet = map_file, sheet
         self.rows = 0
         self.left_out = 0
         self._width = len(headers)
         self._keep = [i for i, header in enumerate(headers) if not trim(header).startswith(OURS)]
-        # Only our own exports write a ' before what looks like a formula, and they have these columns.
+        # Only exports, which have these columns, write a ' before what looks like a formula.
         self._exported = len(self._keep) < len(headers)
         self.headers = tuple(unguard(headers[i]) if self._exported else headers[i] for i in self._keep)
-        self._said = {ours: trim(headers[at]) for ours, at in found.items()}
+        self._names = {ours: trim(headers[at]) for ours, at in found.items()}
         self._env, self._merchant, self._appid, self._path, self._file = (
             found.get(ours, -1) for ours in ("env", "merchant", "appid", "path", "file")
         )
@@ -173,48 +169,48 @@ class RowCheck:
             found.get("content_type", -1),
             found.get("cache_control", -1),
         )
-        self._callers = callers
-        self._seen: dict[str, tuple[int, int, str]] = {}
+        self._resolver = resolver
+        self._counts: dict[str, tuple[int, int, str]] = {}
 
     def column(self, ours: str) -> str:
-        """The header a problem is said about: that of our name, or of what stands in for it."""
+        """Return the header of our name for a problem, or of the column used in its place."""
         instead = {"env": "merchant", "file": "path"}.get(ours, "")
-        return self._said.get(ours) or self._said.get(instead, "")
+        return self._names.get(ours) or self._names.get(instead, "")
 
-    def read(self, line: int, cells: list[str]) -> tuple[Row | None, list[Problem]]:
-        """The row, and what is wrong with it. No row where the line is blank or `--where` leaves it out."""
+    def validate(self, line: int, cells: list[str]) -> tuple[Row | None, list[Problem]]:
+        """Return the row and its problems; no row where the line is blank or `--where` leaves it out."""
         problems: list[Problem] = []
         if len(cells) != self._width:
             cells = self._fitted(line, cells, problems)
         if self._exported:
             cells = [unguard(cell) for cell in cells]
-        odd: dict[str, Problem] = {}
-        env = self._value(line, cells, self._env, "env", odd)
-        path = self._value(line, cells, self._path, "path", odd)
+        bad: dict[str, Problem] = {}
+        env = self._value(line, cells, self._env, "env", bad)
+        path = self._value(line, cells, self._path, "path", bad)
         if not path and not any(map(trim, cells)) and not not_computed(cells):
             return None, problems
-        merchant = self._value(line, cells, self._merchant, "merchant", odd)
-        appid = self._value(line, cells, self._appid, "appid", odd)
-        file = self._value(line, cells, self._file, "file", odd).replace("\\", "/")
-        content_type, cache_control = self._object_headers(line, cells, odd)
+        merchant = self._value(line, cells, self._merchant, "merchant", bad)
+        appid = self._value(line, cells, self._appid, "appid", bad)
+        file = self._value(line, cells, self._file, "file", bad).replace("\\", "/")
+        content_type, cache_control = self._object_headers(line, cells, bad)
         name = ""
-        # Cells too many mostly means that they are not where they belong: judging them would only mislead.
+        # Too many cells usually means that they are shifted: validating them would mislead.
         if not problems:
-            problems += odd.values()
-            if _WHO.isdisjoint(odd):
-                by = self._callers.of(env, merchant, appid)
-                if by is None:
+            problems += bad.values()
+            if _TARGET.isdisjoint(bad):
+                found = self._resolver.resolve(env, merchant, appid)
+                if found is None:
                     self.left_out += 1
                     return None, []
-                if isinstance(by, Unresolved):
-                    value = {"env": env, "merchant": merchant, "appid": appid}[by.column]
-                    column = self.column(by.column)
-                    problems.append(Problem(line, column, by.message, by.fix, shown(value)))
+                if isinstance(found, Unresolved):
+                    value = {"env": env, "merchant": merchant, "appid": appid}[found.column]
+                    column = self.column(found.column)
+                    problems.append(Problem(line, column, found.message, found.fix, shown(value)))
                     appid = ""
                 else:
-                    env, appid, name = by.env, by.appid, by.name
-            if "path" not in odd and self._passes(line, path, problems):
-                file = self._place(file) if file else path.replace("\\", "/")
+                    env, appid, name = found.env, found.appid, found.name
+            if "path" not in bad and self._check_path(line, path, problems):
+                file = self._map_file(file) if file else path.replace("\\", "/")
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
@@ -231,62 +227,56 @@ class RowCheck:
         ), problems
 
     def warnings(self) -> tuple[Text, ...]:
-        """One sentence per kind of doubt: how many, and where the first is."""
-        said = []
-        for kind, (times, line, what) in self._seen.items():
-            en, zh = _WARNINGS[kind]
-            said.append(
-                Text(
-                    en.format(n=f"{times:,}", line=line, what=what),
-                    zh.format(n=f"{times:,}", line=line, what=what),
-                )
-            )
-        return tuple(said)
+        """Return one warning per kind: how many there are, and where the first is."""
+        return tuple(
+            Text(*(text.format(n=f"{times:,}", line=line, what=what) for text in _WARNINGS[kind]))
+            for kind, (times, line, what) in self._counts.items()
+        )
 
-    def _value(self, line: int, cells: list[str], at: int, ours: str, odd: dict[str, Problem]) -> str:
+    def _value(self, line: int, cells: list[str], at: int, ours: str, bad: dict[str, Problem]) -> str:
         if at < 0:
             return ""
         cell = cells[at]
-        if isinstance(cell, NonTextCell) and (ours in _TEXT_ONLY or cell.kind not in _HARMLESS):
-            odd[ours] = Problem(line, self._said[ours], *non_text_problem(cell), shown(cell))
+        if isinstance(cell, NonTextCell) and (ours in _TEXT_ONLY or cell.kind not in _ALLOWED):
+            bad[ours] = Problem(line, self._names[ours], *non_text_problem(cell), shown(cell))
         value = cell.strip(EDGE)
         if value != cell:
-            self._note("trimmed", line, self._said[ours])
+            self._warn("trimmed", line, self._names[ours])
         return value
 
-    def _passes(self, line: int, path: str, problems: list[Problem]) -> bool:
-        """Whether the path may be sent; what is doubtful about it is noted."""
+    def _check_path(self, line: int, path: str, problems: list[Problem]) -> bool:
+        """Whether the path is valid; warnings are counted."""
         if wrong := path_problem(path):
             problems.append(Problem(line, self.column("path"), *wrong, shown(path)))
             return False
-        if odd := not_advised(path):
-            self._note("not advised", line, shown(odd))
+        if character := not_advised(path):
+            self._warn("not advised", line, shown(character))
         if too_long_in_urls(path):
-            self._note("long", line, "")
+            self._warn("long", line, "")
         return True
 
-    def _object_headers(self, line: int, cells: list[str], odd: dict[str, Problem]) -> tuple[str, str]:
-        """Content-Type and Cache-Control as the list gives them; empty where it does not."""
+    def _object_headers(self, line: int, cells: list[str], bad: dict[str, Problem]) -> tuple[str, str]:
+        """Return Content-Type and Cache-Control as the list gives them; empty where it does not."""
         if self._content_type < 0 and self._cache_control < 0:
             return "", ""
-        content_type = self._value(line, cells, self._content_type, "content_type", odd)
-        cache_control = self._value(line, cells, self._cache_control, "cache_control", odd)
+        content_type = self._value(line, cells, self._content_type, "content_type", bad)
+        cache_control = self._value(line, cells, self._cache_control, "cache_control", bad)
         for ours, value in (("content_type", content_type), ("cache_control", cache_control)):
             if wrong := header_problem(value):
-                odd[ours] = Problem(line, self.column(ours), *wrong, shown(value))
+                bad[ours] = Problem(line, self.column(ours), *wrong, shown(value))
         if content_type and not is_media_type(content_type):
-            self._note("no type", line, shown(content_type, 40))
+            self._warn("no type", line, shown(content_type, 40))
         return content_type, cache_control
 
-    def _note(self, kind: str, line: int, what: str) -> None:
-        times, first, first_what = self._seen.get(kind, (0, line, what))
-        self._seen[kind] = (times + 1, first, first_what)
+    def _warn(self, kind: str, line: int, what: str) -> None:
+        times, first, first_what = self._counts.get(kind, (0, line, what))
+        self._counts[kind] = (times + 1, first, first_what)
 
     def _fitted(self, line: int, cells: list[str], problems: list[Problem]) -> list[str]:
-        """The cells made as many as the header has."""
+        """Cut or extend the cells to the width of the header."""
         if extra := [cell for cell in cells[self._width :] if trim(cell)]:
             if self._sheet:
-                self._note("beyond", line, shown(extra[0], 40))
+                self._warn("beyond", line, shown(extra[0], 40))
             else:
                 problems.append(self._too_many(line, len(cells), extra))
         return cells[: self._width] + [""] * (self._width - len(cells))
@@ -305,7 +295,7 @@ class RowCheck:
 
 _WARNINGS = {
     "beyond": (
-        "Rows with cells right of the last column name: {n}; those cells are left out (first: line {line}, '{what}')",
+        "Rows with cells right of the last column name: {n}; those cells are ignored (first: line {line}, '{what}')",
         "有 {n} 行在最后一个列名右侧还有内容，这些内容未读取（第一处：第 {line} 行，“{what}”）",
     ),
     "trimmed": (
@@ -313,11 +303,11 @@ _WARNINGS = {
         "有 {n} 个单元格前后带空格，已去掉（第一处：第 {line} 行“{what}”列）",
     ),
     "not advised": (
-        "Paths with characters the storage advises against: {n}; they are sent as they are (first: line {line}, {what})",
+        "Paths with characters that the storage advises against: {n}; they are sent unchanged (first: line {line}, {what})",
         "有 {n} 个路径含有云存储不建议使用的字符，将原样发送（第一处：第 {line} 行，{what}）",
     ),
     "no type": (
-        "Content types that are not like image/png: {n}; they are sent as they are (first: line {line}, '{what}')",
+        "Content types that are not of the form image/png: {n}; they are sent unchanged (first: line {line}, '{what}')",
         "有 {n} 个内容类型不是 image/png 这样的媒体类型，将原样发送（第一处：第 {line} 行，“{what}”）",
     ),
     "long": (

@@ -1,14 +1,14 @@
-"""Path lists in a workbook (.xlsx, .xlsm): which sheet, which header, which rows.
+"""Read a path list from a workbook (.xlsx, .xlsm): which sheet, which header, which rows.
 
 =====================================================  =======================================================
-the workbook                                           read
+the workbook                                           result
 =====================================================  =======================================================
---sheet NAME, and there is one                         it, hidden or not
---sheet NAME, and there is none                        problem that lists the sheets
-one visible sheet has every column that is needed      it; that there are others is said
-several have                                           problem that lists them: --sheet says which
-none has, one visible sheet holds anything             it, so that its own problems are said
-none has, several hold something                       problem that lists them
+--sheet NAME, and it exists                            this sheet, hidden or not
+--sheet NAME, and it does not                          problem that lists the sheets
+one visible sheet has every needed column              this sheet; a note names the others
+several have                                           problem that lists them and suggests --sheet
+none has, one visible sheet is not empty               this sheet, so that its own problems are reported
+none has, several are not empty                        problem that lists them
 hidden rows below the header, no --rows                problem that counts them
 the same, --rows all / visible                         all rows / without them
 =====================================================  =======================================================
@@ -24,7 +24,7 @@ from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 from tcb_ops.cell_text import fold, shown, trim
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.i18n import Text
-from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Table, under_header
+from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Table, find_header
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.xlsx.values import Kind, NonTextCell
 from tcb_ops.xlsx.workbook import Area, Sheet, SheetRow, Survey, letters, open_book
@@ -33,74 +33,71 @@ Rows: TypeAlias = Literal["all", "visible"]
 
 
 class _Head(NamedTuple):
-    """What the first rows of a sheet are like. They are not kept: a workbook may have thousands of sheets."""
+    """What the first rows of a sheet hold; the rows are not kept, since a workbook may have thousands of sheets."""
 
-    holds: bool
-    fits: bool
-    """One of them is the header of a list."""
+    used: bool
+    is_list: bool
+    """One of the rows is the header of a list."""
 
 
 def read_workbook(
     raw: BinaryIO, rate: Rate, *, sheet: str = "", header_line: int = 0, rows: Rows | None = None
 ) -> Table:
-    """Read a sheet of an open workbook as a table; `rate` is the judge of headers.
+    """Read a sheet of an open workbook as a table; `sheet` "" and `header_line` 0 mean that they are searched for.
 
-    `sheet` and `header_line` name the sheet and its header's row, "" and 0 have them found. `rows` says what becomes of
-    hidden rows below the header.
-
-    Raises BrokenTableError where it is no workbook, or what to read cannot be told.
+    Raises BrokenTableError where it is not a readable workbook, or the sheet or its rows are ambiguous.
     """
     book = open_book(raw)
     heads = {one: _head(book.rows(one), rate) for one in book.sheets}
     chosen = _choose(heads, sheet)
     layout = Text(f"XLSX, sheet '{shown(chosen.name)}'", f"XLSX，工作表“{shown(chosen.name)}”")
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
-    table = under_header(records, rate, header_line, layout=layout)
-    seen = book.survey(chosen, table.header_line)
-    if seen.hidden_rows and rows is None:
-        raise BrokenTableError(_which_rows(seen))
-    merged = {merge.top: f" ({merge})" for merge in reversed(seen.merges)}
+    table = find_header(records, rate, header_line, layout=layout)
+    found = book.survey(chosen, table.header_line)
+    if found.hidden_rows and rows is None:
+        raise BrokenTableError(_which_rows(found))
+    merged = {merge.top: f" ({merge})" for merge in reversed(found.merges)}
     return replace(
         table,
-        rows=_with_merges(table.rows, seen.merges, len(table.headers)),
+        rows=_with_merges(table.rows, found.merges, len(table.headers)),
         titles=tuple((line, title + merged.get(line, "")) for line, title in table.titles),
-        said=tuple(_said(chosen, heads, seen, rows)),
-        warnings=tuple(_warnings(table, seen)),
+        notes=tuple(_notes(chosen, heads, found, rows)),
+        warnings=tuple(_warnings(table, found)),
     )
 
 
 def _head(rows: Iterator[SheetRow], rate: Rate) -> _Head:
-    holds = False
+    used = False
     for row in islice(rows, HEAD_ROWS):
-        if rate(row.cells).fits:
-            return _Head(holds=True, fits=True)
-        holds = True
-    return _Head(holds, fits=False)
+        if rate(row.cells).complete:
+            return _Head(used=True, is_list=True)
+        used = True
+    return _Head(used, is_list=False)
 
 
 def _choose(heads: Mapping[Sheet, _Head], wanted: str) -> Sheet:
-    """Which sheet is the list: the table at the top of this module."""
+    """Choose the sheet by the table at the top of this module."""
     if wanted:
         named = [s for s in heads if s.name == wanted] or [s for s in heads if fold(s.name) == fold(wanted)]
         if len(named) == 1:
             return named[0]
         raise BrokenTableError(_no_sheet(wanted, heads))
-    seen = [sheet for sheet in heads if not sheet.hidden]
-    holding = [sheet for sheet in seen if heads[sheet].holds]
-    fitting = [sheet for sheet in holding if heads[sheet].fits]
-    match fitting, holding:
+    visible = [sheet for sheet in heads if not sheet.hidden]
+    used = [sheet for sheet in visible if heads[sheet].used]
+    lists = [sheet for sheet in used if heads[sheet].is_list]
+    match lists, used:
         case ([one], _) | ([], [one]):
             return one
         case [], []:
-            if any(head.holds for head in heads.values()):
+            if any(head.used for head in heads.values()):
                 raise BrokenTableError(_only_hidden(heads))
-            return (seen or list(heads))[0]
+            return (visible or list(heads))[0]
         case _:
-            raise BrokenTableError(_which_sheet(fitting, holding))
+            raise BrokenTableError(_which_sheet(lists, used))
 
 
 def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> Iterator[Record]:
-    """The rows, what a merged cell covers marked in them. Both come by line, so each merge is looked at in its rows only."""
+    """Mark the cells of the rows that a merged cell covers. Rows and merges are sorted, so one pass is enough."""
     at, active = 0, list[Area]()
     for line, cells in rows:
         while at < len(merges) and merges[at].top <= line:
@@ -116,22 +113,22 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> 
         yield line, cells
 
 
-def _said(chosen: Sheet, heads: Mapping[Sheet, _Head], seen: Survey, rows: Rows | None) -> Iterator[Text]:
-    others = [sheet for sheet, head in heads.items() if head.holds and sheet is not chosen]
+def _notes(chosen: Sheet, heads: Mapping[Sheet, _Head], found: Survey, rows: Rows | None) -> Iterator[Text]:
+    others = [sheet for sheet, head in heads.items() if head.used and sheet is not chosen]
     if others:
         listed = _listed(others)
         yield Text(f"not read: sheets {listed}", f"未读取的工作表：{listed}")
-    if seen.hidden_rows and rows == "all":
-        yield Text(f"hidden rows among them: {seen.hidden_rows:,}", f"含 {seen.hidden_rows:,} 行隐藏行")
-    elif seen.hidden_rows:
-        yield Text(f"hidden rows left out: {seen.hidden_rows:,}", f"未含 {seen.hidden_rows:,} 行隐藏行")
+    if found.hidden_rows and rows == "all":
+        yield Text(f"hidden rows included: {found.hidden_rows:,}", f"含 {found.hidden_rows:,} 行隐藏行")
+    elif found.hidden_rows:
+        yield Text(f"hidden rows left out: {found.hidden_rows:,}", f"未含 {found.hidden_rows:,} 行隐藏行")
 
 
-def _warnings(table: Table, seen: Survey) -> Iterator[Text]:
+def _warnings(table: Table, found: Survey) -> Iterator[Text]:
     hidden = [
         f"{letters(at)} '{shown(trim(header), 40)}'"
         for at, header in enumerate(table.headers, 1)
-        if trim(header) and any(first <= at <= last for first, last in seen.hidden_columns)
+        if trim(header) and any(first <= at <= last for first, last in found.hidden_columns)
     ]
     if hidden:
         listed = ", ".join(hidden)
@@ -142,14 +139,14 @@ def _listed(sheets: Iterable[Sheet]) -> str:
     return ", ".join(f"'{shown(sheet.name, 40)}'" for sheet in sheets)
 
 
-def _which_rows(seen: Survey) -> Problem:
-    filtered = Text(" (a filter is set)", "（设有筛选）") if seen.filtered else Text("", "")
+def _which_rows(found: Survey) -> Problem:
+    filtered = Text(" (a filter is set)", "（设有筛选）") if found.filtered else Text("", "")
     message = Text(
-        f"hidden rows: {seen.hidden_rows:,}{filtered.en}, the first is row {seen.first_hidden}",
-        f"有 {seen.hidden_rows:,} 行被隐藏{filtered.zh}，第一处是第 {seen.first_hidden} 行",
+        f"hidden rows: {found.hidden_rows:,}{filtered.en}, the first is row {found.first_hidden}",
+        f"有 {found.hidden_rows:,} 行被隐藏{filtered.zh}，第一处是第 {found.first_hidden} 行",
     )
     fix = Text(
-        "say with --rows all that they count, with --rows visible that they do not; or unhide or delete them",
+        "include them with --rows all, leave them out with --rows visible, or unhide or delete them",
         "请用 --rows all 表示包含这些行，或用 --rows visible 表示不含；也可以取消隐藏或删除它们",
     )
     return file_problem(message, fix, option="--rows")
@@ -164,20 +161,20 @@ def _no_sheet(wanted: str, sheets: Iterable[Sheet]) -> Problem:
     return file_problem(message, Text("name one of these", "请从中选择一个"))
 
 
-def _which_sheet(fitting: Sequence[Sheet], holding: Sequence[Sheet]) -> Problem:
-    first = shown((fitting or holding)[0].name, 40)
-    if fitting:
-        listed = _listed(fitting)
+def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:
+    first = shown((lists or used)[0].name, 40)
+    if lists:
+        listed = _listed(lists)
         message = Text(f"several sheets look like a list: {listed}", f"有多个工作表都像清单：{listed}")
-        fix = Text(f"say which one with --sheet '{first}'", f"请用 --sheet '{first}' 指明用哪一个")
+        fix = Text(f"name the right one with --sheet '{first}'", f"请用 --sheet '{first}' 指明用哪一个")
     else:
-        listed = _listed(holding)
+        listed = _listed(used)
         message = Text(
             f"no sheet has a column path and one of env and merchant; there are {listed}",
             f"没有工作表同时含有 path 列和 env 或 merchant 列；现有 {listed}",
         )
         fix = Text(
-            f"say which sheet it is with --sheet '{first}', and what its columns mean with --column path=HEADER",
+            f"name the sheet with --sheet '{first}', and its columns with --column path=HEADER",
             f"请用 --sheet '{first}' 指明工作表，并用 --column path=表头 指明各列",
         )
     return file_problem(message, fix, option="--sheet")
@@ -185,6 +182,6 @@ def _which_sheet(fitting: Sequence[Sheet], holding: Sequence[Sheet]) -> Problem:
 
 def _only_hidden(sheets: Iterable[Sheet]) -> Problem:
     listed = _listed(sheets)
-    message = Text(f"only hidden sheets hold anything: {listed}", f"只有隐藏的工作表有内容：{listed}")
+    message = Text(f"only hidden sheets are not empty: {listed}", f"只有隐藏的工作表有内容：{listed}")
     fix = Text("name one with --sheet, or unhide it", "请用 --sheet 指明，或取消隐藏")
     return file_problem(message, fix, option="--sheet")

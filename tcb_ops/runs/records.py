@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Lang
-from tcb_ops.lists.content_types import content_type_of
+from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.schema import envs, rows, runs
 from tcb_ops.runs.stop_errors import StopCode, StopReason

@@ -106,7 +106,7 @@ def test_to_and_where_aim(desk, folder):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        pytest.param(["--to", "无名"], "no environment, merchant or appid is called so", id="nobody"),
+        pytest.param(["--to", "无名"], "no environment, merchant or appid has this name", id="nobody"),
         pytest.param(["--to", "all"], "none of them the default", id="no default"),
         pytest.param(
             ["--to", BOOKS.env, "--path", "{nom}"],
@@ -119,7 +119,7 @@ def test_to_and_where_aim(desk, folder):
         ),
         pytest.param(["--to", BOOKS.env, "--path", "/{rel}"], "the path begins with /", id="a bad path"),
         pytest.param(
-            ["--to", BOOKS.env, "--out", "merchants.csv"], "is there already", id="a file that is there"
+            ["--to", BOOKS.env, "--out", "merchants.csv"], "exists already", id="a file that is there"
         ),
         pytest.param([], "--to", id="nobody at all"),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError
-from tcb_ops.lists.source import opened
+from tcb_ops.lists.source import open_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ CHINESE = "环境ID,上传路径\r\ntea-1a2b3c,海报/春季.png\r\n"
 def test_the_encoding_is_bom_then_utf8_then_gb18030(
     write: Callable[..., Path], data: bytes, encoding: str, text: str
 ) -> None:
-    with opened(write(data)) as decoded:
+    with open_text(write(data)) as decoded:
         assert decoded.text.read() == text
     assert (decoded.encoding, decoded.warnings) == (encoding, ())
     assert (decoded.bytes, decoded.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -49,7 +49,7 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write: Callable[..., Path
     for shift in range(4):
         text = "x" * ((1 << 20) - shift) + "环境\n"
         for encoding in ("utf-8", "gb18030"):
-            with opened(write(text, encoding=encoding)) as decoded:
+            with open_text(write(text, encoding=encoding)) as decoded:
                 assert decoded.text.read() == text
 
 
@@ -74,7 +74,7 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write: Callable[..., Path
 def test_what_is_no_text_is_refused_naming_the_line(
     write: Callable[..., Path], data: bytes, line: int, says: str
 ) -> None:
-    with pytest.raises(InputError) as raised, opened(write(data)):
+    with pytest.raises(InputError) as raised, open_text(write(data)):
         pass
     (problem,) = raised.value.problems
     assert (problem.line, problem.skippable) == (line, False)
@@ -83,7 +83,7 @@ def test_what_is_no_text_is_refused_naming_the_line(
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for name, says in (("nowhere.csv", "no such file"), ("", "folder"), ("a\0b", "usable file name")):
-        with pytest.raises(InputError, match=says), opened(f"{tmp_path}/{name}"):
+        with pytest.raises(InputError, match=says), open_text(f"{tmp_path}/{name}"):
             pass
 
 
@@ -94,7 +94,7 @@ def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
 
     def read() -> None:
         try:
-            with opened(tmp_path / "pipe"):
+            with open_text(tmp_path / "pipe"):
                 pass
         except InputError as error:
             errors.append(error)
@@ -103,7 +103,7 @@ def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     reader.start()
     reader.join(5)
     assert [p.message.en for e in errors for p in e.problems] == [
-        "this is no regular file but a pipe or a device"
+        "this is not a regular file but a pipe or a device"
     ]
 
 
@@ -111,7 +111,7 @@ def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_refused(write: Callable[..., Path]) -> None:
     path = write("env,path\n")
     path.chmod(0)
-    with pytest.raises(InputError, match="cannot be read"), opened(path):
+    with pytest.raises(InputError, match="cannot be read"), open_text(path):
         pass
 
 
@@ -131,7 +131,7 @@ def test_an_unreadable_file_is_refused(write: Callable[..., Path]) -> None:
 def test_a_text_with_odd_letters_and_no_chinese_warns(
     write: Callable[..., Path], text: str, encoding: str, says: str
 ) -> None:
-    with opened(write(text, encoding=encoding)) as decoded:
+    with open_text(write(text, encoding=encoding)) as decoded:
         pass
     (warning,) = decoded.warnings
     assert says in warning.en
@@ -141,20 +141,20 @@ def test_a_text_with_odd_letters_and_no_chinese_warns(
     "text", ["env,海报\ntea,café.png\n", "env,path\ntea,a\u00a0b.png\n"], ids=["with chinese", "a space"]
 )
 def test_odd_letters_beside_chinese_do_not_warn(write: Callable[..., Path], text: str) -> None:
-    with opened(write(text)) as decoded:
+    with open_text(write(text)) as decoded:
         pass
     assert decoded.warnings == ()
 
 
 def test_a_bom_leaves_no_doubt(write: Callable[..., Path]) -> None:
-    with opened(write("env,path\ntea,кот.png\n", encoding="utf-8-sig")) as decoded:
+    with open_text(write("env,path\ntea,кот.png\n", encoding="utf-8-sig")) as decoded:
         pass
     assert decoded.warnings == ()
 
 
 def test_utf8_with_a_damaged_line_read_as_gb18030_warns_naming_the_line(write: Callable[..., Path]) -> None:
     good = "说明,上传路径的名字要写全\n".encode() * 3
-    with opened(write(good + "海报".encode("gbk") + b"\n")) as decoded:
+    with open_text(write(good + "海报".encode("gbk") + b"\n")) as decoded:
         pass
     assert decoded.encoding == "GB18030"
     assert "up to line 4" in decoded.warnings[0].en
@@ -162,9 +162,9 @@ def test_utf8_with_a_damaged_line_read_as_gb18030_warns_naming_the_line(write: C
 
 def test_a_file_written_to_while_it_is_read_is_refused(write: Callable[..., Path]) -> None:
     path = write("env,path\n")
-    reading = opened(path)
+    reading = open_text(path)
     reading.__enter__().text.read()
     with path.open("a") as file:
         file.write("tea,a\n")
-    with pytest.raises(InputError, match="written to while"):
+    with pytest.raises(InputError, match="changed while"):
         reading.__exit__(None, None, None)

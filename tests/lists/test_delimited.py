@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.lists.headers import Rating
-from tcb_ops.lists.table import Table, read_table
+from tcb_ops.lists.table import Rating, Table, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

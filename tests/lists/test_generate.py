@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.lists.generate import FIELDS, Made, Template, make_list, root_of
+from tcb_ops.lists.generate import (
+    FIELDS,
+    GeneratedList,
+    PathTemplate,
+    default_root,
+    scan,
+    write_list,
+)
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.scan import gather
 from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:
@@ -31,10 +37,10 @@ def folder(tmp_path: Path) -> Path:
 
 def make(
     folder: Path, targets: list[Merchant], template: str = "{rel}", root: Path | None = None
-) -> tuple[Path, Path, Made]:
-    gathered, dest = gather(folder), folder.parent / "list.csv"
-    base = root_of(gathered.folder, dest, root)
-    return dest, base, make_list(gathered, targets, Template(template, TODAY), dest, base)
+) -> tuple[Path, Path, GeneratedList]:
+    gathered, dest = scan(folder), folder.parent / "list.csv"
+    base = default_root(gathered.folder, dest, root)
+    return dest, base, write_list(gathered, targets, PathTemplate(template, TODAY), dest, base)
 
 
 def read(dest: Path) -> list[dict[str, Any]]:
@@ -53,7 +59,7 @@ def read(dest: Path) -> list[dict[str, Any]]:
     ],
 )  # fmt: skip
 def test_a_template_makes_cloud_paths(template: str, paths: list[str]) -> None:
-    assert Template(template, TODAY).paths(["a.png", "README", "春/b.tar.gz"], TEA) == paths
+    assert PathTemplate(template, TODAY).paths(["a.png", "README", "春/b.tar.gz"], TEA) == paths
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ def test_a_template_makes_cloud_paths(template: str, paths: list[str]) -> None:
 )
 def test_a_template_with_an_unknown_field_lists_the_fields(template: str) -> None:
     with pytest.raises(UsageError) as raised:
-        Template(template, TODAY)
+        PathTemplate(template, TODAY)
     assert all(f"{{{field}}}" in raised.value.text.en for field in FIELDS)
     assert raised.value.__cause__ is None
 
@@ -86,7 +92,7 @@ def test_files_are_written_from_the_root_on(folder: Path, tmp_path: Path) -> Non
     assert [row["file"] for row in read(dest)] == ["README", "a.png", "春/b.tar.gz"]
     assert read_paths(dest, Merchants([TEA]), base).valid == 3
     (tmp_path / "here").mkdir()
-    assert root_of(folder, tmp_path / "here" / "list.csv", None) == folder
+    assert default_root(folder, tmp_path / "here" / "list.csv", None) == folder
     with pytest.raises(UsageError, match="is not below --root"):
         make(folder, [TEA], root=tmp_path / "here")
 
@@ -144,14 +150,14 @@ def test_what_could_not_be_sent_is_not_written(folder: Path, name: str, template
 def test_a_list_is_never_overwritten(folder: Path) -> None:
     dest, _, _ = make(folder, [TEA])
     before = dest.read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         make(folder, [BOOKS])
     assert dest.read_bytes() == before
 
 
 def test_a_place_that_cannot_be_written_is_told(folder: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
-        make_list(gather(folder), [TEA], Template("{rel}", TODAY), folder / "no/list.csv", folder)
+        write_list(scan(folder), [TEA], PathTemplate("{rel}", TODAY), folder / "no/list.csv", folder)
 
 
 def test_four_hundred_environments_are_quick(folder: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tcb_ops.lists.headers import LIST_COLUMNS, MERCHANT_COLUMNS, find_columns, missing_column
+from tcb_ops.lists.table import LIST_COLUMNS, MERCHANT_COLUMNS
 
 TABLE = [
     pytest.param("环境ID,上传路径", {}, {"env": 0, "path": 1}, [], id="chinese"),
@@ -18,7 +20,11 @@ TABLE = [
     ),
     pytest.param("env,路径,目标", {"path": "目标"}, {"env": 0, "path": 2}, [], id="given wins"),
     pytest.param(
-        "env,路径", {"file": "路径"}, {"env": 0, "file": 1}, [], id="a given header means nothing else"
+        "env,路径",
+        {"file": "路径"},
+        {"env": 0, "file": 1},
+        ["no column for path"],
+        id="a given header means nothing else",
     ),
     pytest.param(
         "env,路径,path",
@@ -44,7 +50,7 @@ TABLE = [
 def test_columns_are_found_by_known_and_given_names(
     headers: str, given: dict[str, str], found: dict[str, int], says: list[str]
 ) -> None:
-    columns, problems = find_columns(headers.split(","), LIST_COLUMNS, given, 1)
+    columns, problems = replace(LIST_COLUMNS, given=given).find(headers.split(","), 1)
     assert columns == found
     assert [(p.line, p.skippable) for p in problems] == [(1, False)] * len(says)
     for problem, part in zip(problems, says, strict=True):
@@ -53,19 +59,19 @@ def test_columns_are_found_by_known_and_given_names(
 
 def test_a_merchants_file_in_chinese_is_understood() -> None:
     headers = ["小程序ID", "商户名称", "环境ID", "默认", "负责方", "状态"]
-    columns, problems = find_columns(headers, MERCHANT_COLUMNS, {}, 1)
+    columns, problems = MERCHANT_COLUMNS.find(headers, 1)
     assert columns == {"appid": 0, "name": 1, "env": 2, "default": 3, "owner": 4, "status": 5}
     assert not problems
 
 
 def test_a_header_means_one_thing_only() -> None:
-    for known in (LIST_COLUMNS, MERCHANT_COLUMNS):
-        names = [n for theirs in known.values() for n in theirs]
+    for columns in (LIST_COLUMNS, MERCHANT_COLUMNS):
+        names = [n for theirs in columns.known.values() for n in theirs]
         assert len(names) == len(set(names))
 
 
 def test_a_missing_column_says_what_is_there_and_how_to_map_it() -> None:
-    problem = missing_column("path", ["env", "目标"], 1)
+    (problem,) = LIST_COLUMNS.find(["env", "目标"], 1)[1]
     assert "'env', '目标'" in problem.message.en
     assert "--column path=HEADER" in problem.fix.en
-    assert "full-width" in missing_column("path", ["env，path"], 1).fix.en
+    assert "full-width" in LIST_COLUMNS.find(["env，path"], 1)[1][-1].fix.en

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tcb_ops.lists.local_files import MAX_FILE_BYTES, Files, Found, Unfit
+from tcb_ops.lists.local_files import MAX_FILE_BYTES, LocalFile, LocalFiles, UnusableFile
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_regular_file_gives_its_size_and_time(root: Path) -> None:
-    found = Files(root).look("目录/图 1.png")
-    assert found == Found(4, (root / "目录/图 1.png").stat().st_mtime_ns)
-    assert Files(root).look("a.png") == Found(0, (root / "a.png").stat().st_mtime_ns)
-    assert Files(root).look("目录/../a.png") == Files(root).look("a.png")
+    found = LocalFiles(root).inspect("目录/图 1.png")
+    assert found == LocalFile(4, (root / "目录/图 1.png").stat().st_mtime_ns)
+    assert LocalFiles(root).inspect("a.png") == LocalFile(0, (root / "a.png").stat().st_mtime_ns)
+    assert LocalFiles(root).inspect("目录/../a.png") == LocalFiles(root).inspect("a.png")
 
 
 @pytest.mark.parametrize(
@@ -38,18 +38,18 @@ def test_a_regular_file_gives_its_size_and_time(root: Path) -> None:
         pytest.param("../outside.png", "outside the root", id="outside by dots"),
         pytest.param("../root-of-another/x.png", "outside the root", id="a folder whose name begins alike"),
         pytest.param("..", "outside the root", id="the folder above"),
-        pytest.param("x" * 300, "cannot be looked at", id="a name too long"),
+        pytest.param("x" * 300, "cannot be inspected", id="a name too long"),
     ],
 )
 def test_an_unfit_file_is_told_why(root: Path, file: str, says: str) -> None:
-    unfit = Files(root).look(file)
-    assert isinstance(unfit, Unfit)
+    unfit = LocalFiles(root).inspect(file)
+    assert isinstance(unfit, UnusableFile)
     assert says in unfit.message.en
 
 
 def test_an_absolute_file_is_refused_even_inside_the_root(root: Path) -> None:
-    unfit = Files(root).look(str(root / "a.png"))
-    assert isinstance(unfit, Unfit)
+    unfit = LocalFiles(root).inspect(str(root / "a.png"))
+    assert isinstance(unfit, UnusableFile)
     assert "not relative" in unfit.message.en
 
 
@@ -61,19 +61,19 @@ def test_links_are_resolved_before_a_file_counts_as_inside(root: Path) -> None:
     (root / "dangling.png").symlink_to(root / "gone.png")
     said = {}
     for file in ("out.png", "away/outside.png", "loop.png", "dangling.png"):
-        unfit = Files(root).look(file)
-        assert isinstance(unfit, Unfit)
+        unfit = LocalFiles(root).inspect(file)
+        assert isinstance(unfit, UnusableFile)
         said[file] = unfit.message.en
     assert "outside the root" in said["out.png"]
     assert "outside the root" in said["away/outside.png"]
-    assert "cannot be looked at" in said["loop.png"]
+    assert "cannot be inspected" in said["loop.png"]
     assert "there is no file" in said["dangling.png"]
-    assert isinstance(Files(root).look("in.png"), Found)
+    assert isinstance(LocalFiles(root).inspect("in.png"), LocalFile)
 
 
 def test_a_root_that_is_itself_a_link_is_fine(root: Path) -> None:
     (root.parent / "link").symlink_to(root, target_is_directory=True)
-    assert isinstance(Files(root.parent / "link").look("a.png"), Found)
+    assert isinstance(LocalFiles(root.parent / "link").inspect("a.png"), LocalFile)
 
 
 def test_special_files_are_refused(root: Path) -> None:
@@ -86,40 +86,40 @@ def test_special_files_are_refused(root: Path) -> None:
         finally:
             os.chdir(here)
         for name in ("pipe", "socket"):
-            unfit = Files(root).look(name)
-            assert isinstance(unfit, Unfit)
-            assert "no regular file" in unfit.message.en
+            unfit = LocalFiles(root).inspect(name)
+            assert isinstance(unfit, UnusableFile)
+            assert "not a regular file" in unfit.message.en
 
 
 def test_five_gigabytes_pass_and_a_byte_more_does_not(root: Path) -> None:
     for name, size in (("full", MAX_FILE_BYTES), ("over", MAX_FILE_BYTES + 1)):
         with (root / name).open("wb") as file:
             file.truncate(size)
-    found, unfit = Files(root).look("full"), Files(root).look("over")
-    assert isinstance(found, Found)
-    assert isinstance(unfit, Unfit)
+    found, unfit = LocalFiles(root).inspect("full"), LocalFiles(root).inspect("over")
+    assert isinstance(found, LocalFile)
+    assert isinstance(unfit, UnusableFile)
     assert "5,368,709,121 bytes" in unfit.message.en
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
 def test_a_file_without_permission_is_refused(root: Path) -> None:
     (root / "a.png").chmod(0)
-    unfit = Files(root).look("a.png")
-    assert isinstance(unfit, Unfit)
+    unfit = LocalFiles(root).inspect("a.png")
+    assert isinstance(unfit, UnusableFile)
     assert "no permission" in unfit.message.en
 
 
 def test_a_file_is_looked_at_once_however_many_rows_send_it(root: Path) -> None:
-    files = Files(root)
-    first = files.look("a.png")
+    files = LocalFiles(root)
+    first = files.inspect("a.png")
     (root / "a.png").unlink()
-    assert files.look("a.png") == first
+    assert files.inspect("a.png") == first
 
 
 def test_a_root_that_is_not_there_is_a_problem_of_the_whole(root: Path) -> None:
-    assert Files(root).problem() is None
+    assert LocalFiles(root).problem() is None
     for wrong in (root / "nowhere", root / "a.png"):
-        problem = Files(wrong).problem()
+        problem = LocalFiles(wrong).problem()
         assert problem is not None
         assert (problem.line, problem.skippable) == (0, False)
 
@@ -131,8 +131,8 @@ def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root: Pat
     (root / "Two.png").write_bytes(b"x")
     fixes = {}
     for file in ("banner/café.png", "Banner/Cafe\u0301.PNG", "TWO.PNG", "Banner/none.png", "a.png/x"):
-        unfit = Files(root).look(file)
-        assert isinstance(unfit, Unfit)
+        unfit = LocalFiles(root).inspect(file)
+        assert isinstance(unfit, UnusableFile)
         fixes[file] = unfit.fix.en
     assert "did you mean Banner/Café.PNG?" in fixes["banner/café.png"]
     assert "looks the same but is in another Unicode form" in fixes["Banner/Cafe\u0301.PNG"]
@@ -141,7 +141,7 @@ def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root: Pat
 
 def test_a_file_written_on_windows_is_told_how_to_be_found(root: Path) -> None:
     for file in ("D:/素材/春.png", "//nas/public/春.png"):
-        unfit = Files(root).look(file)
-        assert isinstance(unfit, Unfit)
+        unfit = LocalFiles(root).inspect(file)
+        assert isinstance(unfit, UnusableFile)
         assert "not relative" in unfit.message.en
         assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in unfit.fix.en

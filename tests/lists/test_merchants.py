@@ -6,7 +6,7 @@ import pytest
 
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.lists.merchants_editor import read_roster
+from tcb_ops.lists.merchants_editor import edit_merchants
 from tcb_ops.model import Merchant, Owner
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_where_knows_our_names_of_chinese_columns(write: Callable[..., Path]) ->
         pytest.param(
             "stage=beta", "it has appid, name, env, default, owner, status, region", id="unknown column"
         ),
-        pytest.param("region=火星", "no merchant of .* fits", id="nobody left"),
+        pytest.param("region=火星", "no merchant of .* matches", id="nobody left"),
         pytest.param("region", "column=value", id="no equals sign"),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_where_that_cannot_be_meant_is_refused(write: Callable[..., Path], whe
         pytest.param('appid,name,env\nwxtea,"茶"语,tea-1\n', 2, id="a quote that closes too early"),
     ],
 )
-@pytest.mark.parametrize("read", [read_merchants, read_roster])
+@pytest.mark.parametrize("read", [read_merchants, edit_merchants])
 def test_an_open_quote_is_told_with_file_and_line(
     write: Callable[..., Path], read: Callable[[Path], object], text: str, line: int
 ) -> None:

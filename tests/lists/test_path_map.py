@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.lists.local_files import Mapped
+from tcb_ops.lists.local_files import PathMap
 from tcb_ops.lists.paths import read_paths
 
 if TYPE_CHECKING:
@@ -43,20 +43,20 @@ def data(tmp_path: Path) -> Path:
 def test_a_file_of_another_machine_is_found_below_the_root(
     data: Path, items: list[str], root: str, file: str, gives: str
 ) -> None:
-    assert Mapped([item.format(data=data) for item in items], data / root).file(file) == gives
+    assert PathMap([item.format(data=data) for item in items], data / root).map(file) == gives
 
 
 @pytest.mark.parametrize("item", ["D:\\素材", "=x", "D:\\素材=", " = "])
 def test_an_item_that_maps_nothing_is_refused(data: Path, item: str) -> None:
     for root in (data, None):
         with pytest.raises(UsageError, match="THERE=HERE"):
-            Mapped([item], root)
+            PathMap([item], root)
 
 
 @pytest.mark.parametrize("target", ["{data}/../elsewhere", "..", "/"])
 def test_a_target_outside_the_root_is_refused(data: Path, target: str) -> None:
     with pytest.raises(UsageError, match="not below the root"):
-        Mapped([f"D:\\素材={target.format(data=data)}"], data)
+        PathMap([f"D:\\素材={target.format(data=data)}"], data)
 
 
 LIST = "env,path,file\ntea-1a2b3c,a.png,D:\\素材\\春\\a.png\n"

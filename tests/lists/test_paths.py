@@ -267,7 +267,7 @@ def test_paths_that_are_not_advised_are_warned_about_once(
 ) -> None:
     text = f"env,path\ntea-1a2b3c,a#1.png\ntea-1a2b3c,b%20.png\ntea-1a2b3c,{'中' * 100}\n"
     odd, long = read_paths(write(text), merchants).warnings
-    assert odd.en.startswith("Paths with characters the storage advises against: 2;")
+    assert odd.en.startswith("Paths with characters that the storage advises against: 2;")
     assert "first: line 2, #" in odd.en
     assert "850 bytes when percent-encoded: 1" in long.en
 

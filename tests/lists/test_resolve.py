@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.resolve import MerchantResolver, Unresolved, caller
+from tcb_ops.lists.resolve import MerchantResolver, Unresolved, resolve
 from tcb_ops.model import Merchant
 
 
@@ -24,12 +24,12 @@ def answer(found: Merchant | Unresolved | None) -> str:
 @pytest.mark.parametrize(
     ("defaults", "fix"),
     [
-        ((), "say which one in a column appid, or mark the line of 甲 default=yes in the merchants file"),
+        ((), "name the appid in a column appid, or mark the line of 甲 default=yes in the merchants file"),
         (
             ("甲",),
-            "say which one in a column appid, or mark the line of 乙 default=yes in the merchants file",
+            "name the appid in a column appid, or mark the line of 乙 default=yes in the merchants file",
         ),
-        (("甲", "乙"), "say which one in a column appid"),
+        (("甲", "乙"), "name the appid in a column appid"),
     ],
     ids=["none has a default", "one has", "both have"],
 )
@@ -38,7 +38,7 @@ def test_a_shared_environments_fix_is_one_that_the_merchants_file_takes(
 ) -> None:
     lines = [Merchant(f"wx{name}", name, "shared") for name in ("甲", "乙")]
     lines += [Merchant(f"wx{name}", name, f"own-{name}", default=True) for name in defaults]
-    found = caller(Merchants(lines), "shared", "", "", no_names)
+    found = resolve(Merchants(lines), "shared", "", "", no_names)
     assert isinstance(found, Unresolved)
     assert found.fix.en == fix
 
@@ -51,7 +51,7 @@ def test_a_shared_environments_fix_is_one_that_the_merchants_file_takes(
             "books-77aa01",
             "whoever",
             "",
-            "merchant: 'whoever' does not work in this row's environment",
+            "merchant: 'whoever' is not a merchant of this row's environment",
             id="one of E, a merchant that means nothing",
         ),
         pytest.param("shared-5e6f", "", "wxsoup", "wxsoup shared-5e6f", id="shared, appid says who"),
@@ -61,11 +61,11 @@ def test_a_shared_environments_fix_is_one_that_the_merchants_file_takes(
             "shared-5e6f",
             "茶语小铺",
             "",
-            "merchant: '茶语小铺' does not work in this row's environment",
+            "merchant: '茶语小铺' is not a merchant of this row's environment",
             id="shared, a merchant from elsewhere",
         ),
         pytest.param(
-            "books-77aa01", "", "wxtea", "appid: 'wxtea' does not work", id="an appid from elsewhere"
+            "books-77aa01", "", "wxtea", "appid: 'wxtea' is not a merchant", id="an appid from elsewhere"
         ),
         pytest.param(
             "nowhere", "", "", "env: the merchants file has no environment 'nowhere'", id="unknown env"
@@ -88,16 +88,16 @@ def test_a_shared_environments_fix_is_one_that_the_merchants_file_takes(
     ],
 )
 def test_who_serves_a_row(merchants: Merchants, env: str, merchant: str, appid: str, expected: str) -> None:
-    assert answer(caller(merchants, env, merchant, appid, no_names)).startswith(expected)
+    assert answer(resolve(merchants, env, merchant, appid, no_names)).startswith(expected)
 
 
 def test_a_default_line_says_who_calls_for_a_shared_environment(merchants: Merchants) -> None:
     shared = Merchants([*merchants, Merchant("wxmain", "总店", "shared-5e6f", default=True)])
-    assert answer(caller(shared, "shared-5e6f", "", "", no_names)) == "wxmain shared-5e6f"
+    assert answer(resolve(shared, "shared-5e6f", "", "", no_names)) == "wxmain shared-5e6f"
 
 
 def test_several_are_all_listed_with_name_and_appid(merchants: Merchants) -> None:
-    said = answer(caller(merchants, "shared-5e6f", "", "", no_names))
+    said = answer(resolve(merchants, "shared-5e6f", "", "", no_names))
     assert "shared-5e6f (老街面馆, wxnoodle), shared-5e6f (Soup & Co, wxsoup)" in said
 
 
@@ -117,18 +117,18 @@ def test_rows_of_merchants_narrowed_away_are_left_out(
     merchants: Merchants, env: str, merchant: str, appid: str, expected: str
 ) -> None:
     east = Merchants([m for m in merchants if ("region", "华东") in m.columns], "merchants.csv", merchants)
-    assert answer(caller(east, env, merchant, appid, no_names)).startswith(expected)
+    assert answer(resolve(east, env, merchant, appid, no_names)).startswith(expected)
 
 
 def test_near_names_are_suggested_but_not_for_ever(merchants: Merchants) -> None:
     callers = MerchantResolver(merchants)
-    unknown = callers.of("boks-77aa01", "", "")
+    unknown = callers.resolve("boks-77aa01", "", "")
     assert isinstance(unknown, Unresolved)
     assert "books-77aa01 (城南书店)" in unknown.fix.en
     assert "books-77aa01 (城南书店)" in unknown.fix.zh
-    unknown = callers.of("", "茶语小店", "")
+    unknown = callers.resolve("", "茶语小店", "")
     assert isinstance(unknown, Unresolved)
     assert "茶语小铺" in unknown.fix.en
-    late = [callers.of(f"books-77aa0{i}x", "", "") for i in range(300)][-1]
+    late = [callers.resolve(f"books-77aa0{i}x", "", "") for i in range(300)][-1]
     assert isinstance(late, Unresolved)
     assert "did you mean" not in late.fix.en

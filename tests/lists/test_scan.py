@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import UsageError
-from tcb_ops.lists.scan import gather, is_meant
+from tcb_ops.lists.generate import is_included, scan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,13 +35,13 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_gives_all_files_below_it_but_what_nobody_means(folder: Path) -> None:
     (folder / "linked").symlink_to(folder / "春", target_is_directory=True)
-    found = gather(folder)
+    found = scan(folder)
     assert (found.folder, found.files) == (folder, ("a.png", "b.JPG", "春/a.png", "春/深/c.png"))
     assert (found.junk, found.own, found.excluded) == (8, 0, 0)
 
 
 def test_a_file_gives_itself(folder: Path) -> None:
-    found = gather(folder / "春" / "a.png")
+    found = scan(folder / "春" / "a.png")
     assert (found.folder, found.files) == (folder / "春", ("a.png",))
 
 
@@ -51,10 +51,10 @@ def test_tokens_and_the_ledger_are_never_taken(folder: Path) -> None:
     (locks / "x.lock").touch()
     (folder / "innocent.txt").symlink_to(folder / "a.png")
     own = frozenset(map(os.path.realpath, (folder / "a.png", locks)))
-    found = gather(folder, own=own)
+    found = scan(folder, own=own)
     assert (found.files, found.own) == (("b.JPG", "春/a.png", "春/深/c.png"), 3)
     with pytest.raises(UsageError, match="tcb-ops's own: 1"):
-        gather(folder / "a.png", own=own)
+        scan(folder / "a.png", own=own)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_tokens_and_the_ledger_are_never_taken(folder: Path) -> None:
 def test_patterns_leave_files_in_or_out(
     file: str, include: list[str], exclude: list[str], meant: bool
 ) -> None:
-    assert is_meant(file, include, exclude) is meant
+    assert is_included(file, include, exclude) is meant
 
 
 def test_what_is_not_there_or_leaves_nothing_is_refused_in_words(folder: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
-        gather(folder / "nowhere")
+        scan(folder / "nowhere")
     with pytest.raises(UsageError, match=r"no file is left \(hidden or temporary: 7; .*--exclude: 4"):
-        gather(folder, include=["*.gif"])
+        scan(folder, include=["*.gif"])
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
@@ -90,6 +90,6 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(folder: Path) -> None:
     (folder / "春").chmod(0)
     try:
         with pytest.raises(UsageError, match="cannot be read"):
-            gather(folder)
+            scan(folder)
     finally:
         (folder / "春").chmod(0o700)

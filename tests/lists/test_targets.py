@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tcb_ops.errors import UsageError
-from tcb_ops.lists.generate import aim
+from tcb_ops.lists.generate import select_targets
 from tcb_ops.lists.merchants import Merchants
 
 
@@ -27,19 +27,19 @@ def narrowed(merchants: Merchants, *envs: str) -> Merchants:
     ],
 )
 def test_to_names_environments_and_merchants(merchants: Merchants, to: list[str], envs: list[str]) -> None:
-    assert [m.env for m in aim(merchants, to)] == envs
+    assert [m.env for m in select_targets(merchants, to)] == envs
 
 
 def test_all_means_each_merchant_s_only_or_default_environment(merchants: Merchants) -> None:
     some = narrowed(merchants, "tea-1a2b3c", "tea-test-9f", "books-77aa01", "shared-5e6f")
-    assert [(m.appid, m.env) for m in aim(some, ["all"])] == [
+    assert [(m.appid, m.env) for m in select_targets(some, ["all"])] == [
         ("wxtea", "tea-1a2b3c"),
         ("wxbooks", "books-77aa01"),
         ("wxnoodle", "shared-5e6f"),
         ("wxsoup", "shared-5e6f"),
     ]
     # Where --where leaves one environment of a merchant, that is the one that is meant.
-    assert [m.env for m in aim(narrowed(merchants, "tea-test-9f", "bakery-b"), ["all"])] == [
+    assert [m.env for m in select_targets(narrowed(merchants, "tea-test-9f", "bakery-b"), ["all"])] == [
         "tea-test-9f",
         "bakery-b",
     ]
@@ -47,14 +47,19 @@ def test_all_means_each_merchant_s_only_or_default_environment(merchants: Mercha
 
 def test_all_envs_means_every_environment_once(merchants: Merchants) -> None:
     some = narrowed(merchants, "tea-1a2b3c", "tea-test-9f", "bakery-a", "bakery-b")
-    assert [m.env for m in aim(some, ["all-envs"])] == ["tea-1a2b3c", "tea-test-9f", "bakery-a", "bakery-b"]
+    assert [m.env for m in select_targets(some, ["all-envs"])] == [
+        "tea-1a2b3c",
+        "tea-test-9f",
+        "bakery-a",
+        "bakery-b",
+    ]
 
 
 def test_whoever_has_left_is_passed_over(merchants: Merchants) -> None:
     gone = Merchants([replace(m, left=m.appid != "wxbooks") for m in merchants], merchants.source)
-    assert [m.env for m in aim(gone, ["all"])] == ["books-77aa01"]
+    assert [m.env for m in select_targets(gone, ["all"])] == ["books-77aa01"]
     with pytest.raises(UsageError, match="matches nobody"):
-        aim(narrowed(gone, "tea-1a2b3c"), ["all-envs"])
+        select_targets(narrowed(gone, "tea-1a2b3c"), ["all-envs"])
 
 
 @pytest.mark.parametrize(
@@ -62,8 +67,8 @@ def test_whoever_has_left_is_passed_over(merchants: Merchants) -> None:
     [
         pytest.param("茶语小店", "did you mean 茶语小铺?", id="a name that is nobody's"),
         pytest.param("tea-1a2b3d", "did you mean tea-1a2b3c?", id="an env that is nobody's"),
-        pytest.param("zzz", "look into merchants.csv", id="nothing like it"),
-        pytest.param("", "is called so", id="nothing"),
+        pytest.param("zzz", "see merchants.csv", id="nothing like it"),
+        pytest.param("", "has this name", id="nothing"),
         pytest.param(
             "麦田烘焙", "several environments: bakery-a (麦田烘焙, wxbakery), bakery-b", id="no default"
         ),
@@ -74,10 +79,10 @@ def test_whoever_has_left_is_passed_over(merchants: Merchants) -> None:
 )
 def test_what_matches_nobody_or_several_is_refused(merchants: Merchants, to: str, says: str) -> None:
     with pytest.raises(UsageError) as raised:
-        aim(merchants, [to])
+        select_targets(merchants, [to])
     assert says in raised.value.text.en
 
 
 def test_whom_where_leaves_out_cannot_be_named(merchants: Merchants) -> None:
     with pytest.raises(UsageError, match="--where leaves it out"):
-        aim(narrowed(merchants, "tea-1a2b3c"), ["城南书店"])
+        select_targets(narrowed(merchants, "tea-1a2b3c"), ["城南书店"])

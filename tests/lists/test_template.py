@@ -8,9 +8,10 @@ import pytest
 
 from tcb_ops.errors import InputError
 from tcb_ops.i18n import Lang
+from tcb_ops.lists.generate import list_template
 from tcb_ops.lists.merchants import Merchants, read_merchants
+from tcb_ops.lists.merchants_editor import EMPTY_FILE
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.template import list_template, merchants_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +48,8 @@ def test_filled_in_the_template_is_a_list(lang: Lang, tmp_path: Path, merchants:
 
 def test_the_merchants_file_waits_for_its_first_line(tmp_path: Path) -> None:
     file = tmp_path / "merchants.csv"
-    file.write_bytes(merchants_file())
+    file.write_bytes(EMPTY_FILE)
     with pytest.raises(InputError, match="no merchant below it"):
         read_merchants(file)
-    file.write_bytes(merchants_file() + "wxtea,茶语小铺,tea-1a2b3c,yes,,\r\n".encode())
+    file.write_bytes(EMPTY_FILE + "wxtea,茶语小铺,tea-1a2b3c,yes,,\r\n".encode())
     assert read_merchants(file)[0].default
