@@ -48,7 +48,7 @@ def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | N
     """Write a copy of the run's own workbook, with result, reason, what to do and file_id beside each row; gives it.
 
     `dest` None is beside the original, its name ending in 结果 or result. Raises UsageError where `original` is not
-    the run's list or something stands at `dest`, StoppedError where the disk does not take it. Nothing is left then.
+    the run's list or `dest` exists, StoppedError where the disk does not take it. Nothing is left then.
     """
     with open_original(run, original) as book:
         suffix = original.suffix
@@ -124,12 +124,9 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
 
 def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
     for record in reader.rows(run):
-        said = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
+        values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         result = OUTCOMES[record.end.outcome].of(lang)
-        yield (
-            record.row.line,
-            (result, said["tcb_reason"], said["tcb_action"], said["tcb_file_id"]),
-        )
+        yield (record.row.line, (result, values["tcb_reason"], values["tcb_action"], values["tcb_file_id"]))
 
 
 # --- apart ----------------------------------------------------------------------------------------------------------
@@ -199,7 +196,7 @@ def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ListSheet:
-    """Where in a workbook the run's list stands."""
+    """Where in a workbook the run's list is."""
 
     book: Book
     sheet: Sheet
@@ -224,7 +221,7 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
                 )
             )
         with readable(original):
-            book = open_book(raw)  # a password and an old format are better said as such
+            book = open_book(raw)  # a password and an old format have messages of their own
         if digest(raw)[1] != run.list_sha256:
             raise UsageError(
                 Text(
@@ -239,7 +236,7 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
 
 @contextmanager
 def readable(original: Path) -> Iterator[None]:
-    """Say of a workbook that turns out to be damaged what any list is said of: InputError."""
+    """Raise InputError for a workbook that turns out to be damaged, as for any list."""
     try:
         yield
     except BrokenTableError as error:
@@ -252,7 +249,7 @@ def readable(original: Path) -> Iterator[None]:
 def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
     """Find the sheet and the header of the run's list, by its headers and its first row.
 
-    The run remembers what was in the list, not where: that depends on options, and is said in no one place. Of sheets
+    The run remembers what was in the list, not where: that depends on options. Of sheets
     that are alike the one that the options named is meant, then a visible one.
     """
     first = next(reader.rows(run), None)
@@ -290,7 +287,7 @@ def _own(headers: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
 
 
 def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bool:
-    # A cell that a merged one covers has no value in the run, whatever stands in it.
+    # A cell that a merged one covers has no value in the run, whatever the file holds there.
     own = _own(headers, cells)
     return len(own) == len(record.row.cells) and all(
         had in {"", has} for had, has in zip(record.row.cells, own, strict=True)

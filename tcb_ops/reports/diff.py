@@ -32,7 +32,7 @@ class Change(StrEnum):
     ONLY_IN_NEWER = "only_in_newer"
     ONLY_IN_OLDER = "only_in_older"
     UNFINISHED = "unfinished"
-    """Pending in one of the two: nothing can be said yet."""
+    """Pending in one of the two: nothing is known yet."""
     STILL_GOOD = "still_good"
 
 
@@ -56,15 +56,15 @@ class DiffLine:
     merchant: str
     env: str
     before: str
-    """The code in the older run, as in errcodes.csv; empty where the row was good or not there."""
+    """The code in the older run, as in errcodes.csv; empty where the row succeeded or is not there."""
     after: str
-    """The code in the newer run; empty where the row is good or not there."""
+    """The code in the newer run; empty where the row succeeded or is not there."""
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class RunDiff:
-    """What changed from one run to a later one. Rows that are good in both are only counted."""
+    """What changed from one run to a later one. Rows that succeeded in both are only counted."""
 
     older: RunRecord
     newer: RunRecord
@@ -78,7 +78,7 @@ class RunDiff:
 
     @property
     def broken(self) -> bool:
-        """Whether something is not good now that was good before, or was not there."""
+        """Whether something fails now that succeeded before, or was not there."""
         return any(
             line.change is Change.NEWLY_BROKEN or (line.change is Change.ONLY_IN_NEWER and line.after)
             for line in self.lines
@@ -112,10 +112,10 @@ def change(before: str | None, after: str | None) -> Change:
     any        pending    unfinished
     none       any        only in newer
     any        none       only in older
-    good       good       still good
-    good       not good   newly broken
-    not good   good       mended
-    not good   not good   still broken
+    success    success    still good
+    success    failure    newly broken
+    failure    success    fixed
+    failure    failure    still broken
     =========  =========  =============
     """
     if Outcome.PENDING in {before, after}:
@@ -130,7 +130,7 @@ def change(before: str | None, after: str | None) -> Change:
 
 
 def change_title(what: Change) -> Text:
-    """Say what the lines of a change are about. Of rows that only one run has, those that are not good have lines."""
+    """Return the title of a change's lines. Of rows that only one run has, those that did not succeed have lines."""
     if what in {Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER}:
         return Text(f"{CHANGES[what].en}, did not succeed", f"{CHANGES[what].zh}，未成功")
     return CHANGES[what]
@@ -172,13 +172,13 @@ def diff_verdict(diff: RunDiff) -> Text:
     there = [(change, rows) for change, rows in diff.counts.items() if rows]
     if not there:
         return Text("Neither run has a row.", "两个任务都没有任何行。")
-    said = Text(
+    listed = Text(
         " · ".join(f"{CHANGES[change].en.lower()} {rows:,}" for change, rows in there),
         " · ".join(f"{CHANGES[change].zh} {rows:,} 行" for change, rows in there),
     )
     return Text(
-        f"From {diff.older.id} to {diff.newer.id}: {said.en} (rows).",
-        f"从 {diff.older.id} 到 {diff.newer.id}：{said.zh}。",
+        f"From {diff.older.id} to {diff.newer.id}: {listed.en} (rows).",
+        f"从 {diff.older.id} 到 {diff.newer.id}：{listed.zh}。",
     )
 
 

@@ -53,7 +53,7 @@ class Why:
     meaning: Text
     action: Text
     read_errmsg: bool = False
-    """Whether the action sends the operator to what the platform itself said."""
+    """Whether the action sends the operator to the platform's own message."""
 
 
 def why(
@@ -139,14 +139,14 @@ def reason_text(end: RowEnd) -> Text:
         if end.outcome is Outcome.UNCHANGED and detail:
             return Text(f"Unchanged since {detail}, not re-checked.", f"自 {detail} 以来未变化，未重新核对。")
         return _NOTHING if end.reason is None else errcodes.all_reasons()[end.reason].meaning
-    said = Text(f" {detail}", detail) if detail else _NOTHING
+    more = Text(f" {detail}", detail) if detail else _NOTHING
     if found.code in {end.reason, end.outcome}:
-        return Text(found.meaning.en + said.en, found.meaning.zh + said.zh)
+        return Text(found.meaning.en + more.en, found.meaning.zh + more.zh)
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
         return _breaker(end, found)
     if end.reason is Reason.STORE_REFUSED and detail:
-        said = Text(f" The store's message: “{detail}”", f"存储服务返回的信息：“{detail}”")
-    return Text(f"{found.code}: {found.meaning.en}{said.en}", f"{found.code}：{found.meaning.zh}{said.zh}")
+        more = Text(f" The store's message: “{detail}”", f"存储服务返回的信息：“{detail}”")
+    return Text(f"{found.code}: {found.meaning.en}{more.en}", f"{found.code}：{found.meaning.zh}{more.zh}")
 
 
 def _breaker(end: RowEnd, found: Why) -> Text:
@@ -190,8 +190,8 @@ def own_words(group: Tally, cause: Why) -> str:
         return redact(group.detail)
     if not cause.read_errmsg or not group.detail:
         return ""
-    said = redact(group.detail)
-    return f"errmsg: {said[:ERRMSG]}{'…' * (len(said) > ERRMSG)}"
+    errmsg = redact(group.detail)
+    return f"errmsg: {errmsg[:ERRMSG]}{'…' * (len(errmsg) > ERRMSG)}"
 
 
 def row_count(count: int) -> Text:

@@ -56,7 +56,7 @@ LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 CHECKPOINTS = ".ipynb_checkpoints"
 """Where JupyterLab keeps copies of what was opened in it."""
 IN_USE = ".tcb-ops-export.lock"
-"""In a folder that is being written: whoever holds its lock is at it. A kill lets go of it."""
+"""In a folder that is being written: its writer holds the lock, which a kill releases."""
 
 
 def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = False) -> None:
@@ -179,12 +179,12 @@ def _names(folder: Path) -> set[str]:
 
 
 def _simulated(run: RunRecord) -> str:
-    said = Text(
+    text = Text(
         f"Run {run.id} was a rehearsal: it went to a simulator on the same machine ({run.target}). "
         "Nothing reached WeChat or a merchant.",
         f"任务 {run.id} 是一次演练：目标是本机上的模拟器（{run.target}），没有任何内容到达微信或商户。",
     )
-    return f"{said.zh}\n{said.en}\n"
+    return f"{text.zh}\n{text.en}\n"
 
 
 def _not_noted(error: LedgerError) -> Text:

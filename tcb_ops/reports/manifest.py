@@ -123,8 +123,8 @@ class Manifest:
     retries: tuple[str, ...]
     simulated: bool
     """Whether its target is on this machine, whatever it says beside."""
-    said: Mapping[str, Any]
-    """All of it, as it stands."""
+    content: Mapping[str, Any]
+    """All of it."""
 
 
 def manifest(
@@ -136,7 +136,7 @@ def manifest(
     now: float,
 ) -> dict[str, Any]:
     """Say what manifest.json says; what looks like a secret in the operator's texts is masked."""
-    told = {
+    content = {
         "schema": SCHEMA,
         **about(summary, settings.zone),
         "rows_digest": rows_digest,
@@ -146,7 +146,7 @@ def manifest(
         "timezone": settings.timezone,
         "versions": versions(),
     }
-    return {name: clean(value) for name, value in told.items()}
+    return {name: clean(value) for name, value in content.items()}
 
 
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             return None  # a name that leads out of the folder
         return Manifest(
             run=str(found["run"]),
-            files={str(name): dict(told) for name, told in found["files"].items()},
+            files={str(name): dict(about) for name, about in found["files"].items()},
             list_name=str(found["input"]["name"]),
             list_sha256=str(found["input"]["sha256"]),
             root=str(found["root"]),
@@ -208,7 +208,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             exported_at=str(found["exported_at"]),
             retries=tuple(map(str, found["retries"])),
             simulated=is_simulated(str(found["target"])),
-            said=found,
+            content=found,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

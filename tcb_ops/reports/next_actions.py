@@ -89,10 +89,9 @@ def per(code: str, token: Reason | None = None) -> Per:
 
 def _action(group: CodeGroup) -> NextAction:
     how_often = per(group.code, group.token)
-    rows_each = {
-        Per.MERCHANT: [share.rows for share in group.merchants],
-        Per.ENV: [*group.envs],
-    }.get(how_often, [group.rows])
+    rows_each = {Per.MERCHANT: [share.rows for share in group.merchants], Per.ENV: [*group.envs]}.get(
+        how_often, [group.rows]
+    )
     actions = 0 if how_often is Per.NOBODY else len(rows_each)
     return NextAction(group, how_often, actions, len(set(rows_each)) == 1, _in_list(group.code))
 

@@ -1,7 +1,7 @@
 """No token, signature or key may be in any file of a report.
 
-What servers said has lost theirs by then (secrets.py). The operators' own texts (cells of the list, the note) are theirs
-to the letter, so that only what the last look would find is masked in them; what it still finds is a mistake of ours.
+Texts of servers are redacted before they are kept (secrets.py). In the operators' own texts (cells of the list, the note)
+only what this scan would find is masked; what it still finds in a report is a defect of tcb-ops.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Leak:
 
     kind: Text
     line: int
-    """Where it stands, by line feeds from 1; within a workbook, of one of its parts."""
+    """Its line, by line feeds from 1; within a workbook, of one of its parts."""
 
 
 def masked(text: str) -> str:

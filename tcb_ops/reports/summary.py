@@ -292,7 +292,7 @@ def _code_group(causes: Sequence[Cause]) -> CodeGroup:
 
 
 def shorten_details(causes: Iterable[Cause]) -> str:
-    """Sum up what was said of several appids: each sentence once, and not in the name of one of them.
+    """Sum up the details of several appids: each sentence once, and without the appid of one of them.
 
     The platform's errmsg bears a rid, so that each is another: the first will do.
 

@@ -74,6 +74,14 @@ class Check:
     text: Text
 
 
+def _differs(what: str, text: Text) -> Check:
+    return Check(what, State.DIFFERS, text)
+
+
+def _same(what: str, text: Text) -> Check:
+    return Check(what, State.SAME, text)
+
+
 ROWS, INPUT = "rows", "input"
 LEDGER = "ledger"
 _CELL = 60
@@ -81,7 +89,7 @@ _CELL = 60
 _FACTS = tuple(name for name in RESULT_COLUMNS if name not in WORDS)
 _MEANINGS = ("meaning", "action")
 _MEANINGS_AT = ERRCODE_COLUMNS.index(_MEANINGS[0])
-_NOT_SAID = object()
+_MISSING = object()
 """What stands for a key that the manifest lacks: no value of the ledger is equal to it."""
 
 
@@ -104,20 +112,20 @@ class Verification:
         same = {check.what for check in self.checks if check.state is State.SAME}
         if {ROWS, MANIFEST} <= same:
             return Text(
-                "Every file is as it was exported with this ledger, and the CSVs are what the ledger says. Whoever can write "
-                "to the ledger too is not seen.",
+                "Every file is as it was exported with this ledger, and the CSVs agree with the ledger. A change by somebody who "
+                "can also write to the ledger goes unnoticed.",
                 "每个文件都与用此台账导出时一致，各 CSV 与台账一致。能改写台账的人无法被发现。",
             )
         if ROWS in same:
             return Text(
                 f"The CSVs and {MANIFEST} agree with the ledger, but for their sentences. The ledger keeps no exports yet: "
-                f"report.html, report.pdf and report.xlsx were compared with {MANIFEST} only, and whoever changes one of them "
-                "and the manifest is not seen.",
+                f"report.html, report.pdf and report.xlsx were compared with {MANIFEST} only: a change of one of them and of "
+                "the manifest goes unnoticed.",
                 f"各 CSV 和 {MANIFEST} 与台账一致（其中的说明文字不比较）。台账尚未记录导出：report.html、report.pdf、report.xlsx "
                 f"只与 {MANIFEST} 比对，同时改动这些文件和 manifest 的人无法被发现。",
             )
         return Text(
-            f"The files were compared with {MANIFEST} only: whoever changes a file and the manifest is not seen.",
+            f"The files were compared with {MANIFEST} only: a change of a file and of the manifest goes unnoticed.",
             f"各文件只与 {MANIFEST} 比对：同时改动文件和 manifest 的人无法被发现。",
         )
 
@@ -141,8 +149,8 @@ def verify(folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = ()
     The list is looked for by its name in the folders of `lists` and in the run's root. Raises UsageError where the
     folder holds no report.
     """
-    told = read_manifest(folder)
-    if told is None:
+    manifest = read_manifest(folder)
+    if manifest is None:
         raise UsageError(
             Text(
                 f"{folder} holds no report of tcb-ops: {MANIFEST} is not there, or cannot be read as one. Name the folder "
@@ -150,32 +158,31 @@ def verify(folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = ()
                 f"{folder} 中没有 tcb-ops 的报告：找不到 {MANIFEST}，或无法识别。请指定 `tcb-ops report` 生成的文件夹。",
             )
         )
-    checks = [_check_file(folder, name, told) for name in told.files]
-    checks += _not_listed(folder, told)
-    checks.append(_check_input(told, lists))
-    checks += _check_ledger(folder, told, ledger)
-    return Verification(folder, told.run, tuple(checks))
+    checks = [_check_file(folder, name, manifest) for name in manifest.files]
+    checks += _not_listed(folder, manifest)
+    checks.append(_check_input(manifest, lists))
+    checks += _check_ledger(folder, manifest, ledger)
+    return Verification(folder, manifest.run, tuple(checks))
 
 
-def _check_file(folder: Path, name: str, told: Manifest) -> Check:
+def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
     file = folder / name
     try:
         if not file.is_file():  # a pipe would never end
-            return Check(name, State.DIFFERS, Text("is missing.", "缺失。"))
+            return _differs(name, Text("is missing.", "缺失。"))
         found = fingerprint(file)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        return Check(name, State.DIFFERS, Text(f"cannot be read: {why}.", f"无法读取：{why}。"))
-    if found == told.files[name]:
-        return Check(
+        return _differs(name, Text(f"cannot be read: {why}.", f"无法读取：{why}。"))
+    if found == manifest.files[name]:
+        return _same(
             name,
-            State.SAME,
             Text(
                 f"{found['bytes']:,} bytes, as {MANIFEST} has it",
                 f"{found['bytes']:,} 字节，与 {MANIFEST} 一致",
             ),
         )
-    was, now = told.files[name].get("bytes", "?"), found["bytes"]
+    was, now = manifest.files[name].get("bytes", "?"), found["bytes"]
     sizes = (
         Text("same size", "大小相同")
         if was == now
@@ -183,20 +190,17 @@ def _check_file(folder: Path, name: str, told: Manifest) -> Check:
         if isinstance(was, int)
         else Text("", "")
     )
-    return Check(
-        name,
-        State.DIFFERS,
-        Text(f"was changed after the export ({sizes.en}).", f"导出后被修改过（{sizes.zh}）。"),
+    return _differs(
+        name, Text(f"was changed after the export ({sizes.en}).", f"导出后被修改过（{sizes.zh}）。")
     )
 
 
-def _not_listed(folder: Path, told: Manifest) -> Iterator[Check]:
+def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """What every report has and this manifest lacks, and what lies in the folder and is in no manifest."""
-    always = {*ALWAYS, *([SIMULATED] if told.simulated else [])}
-    for name in sorted(always - set(told.files)):
-        yield Check(
+    always = {*ALWAYS, *([SIMULATED] if manifest.simulated else [])}
+    for name in sorted(always - set(manifest.files)):
+        yield _differs(
             name,
-            State.DIFFERS,
             Text(
                 f"is not listed in {MANIFEST}; every such report has it.",
                 f"{MANIFEST} 中没有列出；这样的报告都应包含它。",
@@ -206,18 +210,20 @@ def _not_listed(folder: Path, told: Manifest) -> Iterator[Check]:
         there = {entry.name for entry in folder.iterdir()}
     except OSError:
         there = set()
-    demo = {DEMO_LEDGER} if told.simulated else set()
-    for name in sorted(there - set(told.files) - always - {MANIFEST, CHECKPOINTS} - demo - LEFT_BY_DESKTOPS):
-        yield Check(
-            name, State.DIFFERS, Text("is no part of the report: it was added.", "不属于报告：是后来加入的。")
+    demo = {DEMO_LEDGER} if manifest.simulated else set()
+    for name in sorted(
+        there - set(manifest.files) - always - {MANIFEST, CHECKPOINTS} - demo - LEFT_BY_DESKTOPS
+    ):
+        yield _differs(
+            name, Text("does not belong to the report: it was added.", "不属于报告：是后来加入的。")
         )
 
 
-def _check_input(told: Manifest, lists: Sequence[Path]) -> Check:
+def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
     """The list, by its name: it differs only where every file of that name that is found does."""
-    places = [*lists, *([Path(told.root)] if told.root else [])]
+    places = [*lists, *([Path(manifest.root)] if manifest.root else [])]
     there: Path | None = None
-    for place in dict.fromkeys(place / told.list_name for place in places):
+    for place in dict.fromkeys(place / manifest.list_name for place in places):
         try:
             if not place.is_file():
                 continue
@@ -225,76 +231,58 @@ def _check_input(told: Manifest, lists: Sequence[Path]) -> Check:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError:
             continue
-        if sha256 == told.list_sha256:
-            return Check(
-                INPUT,
-                State.SAME,
-                Text(f"{place} is the list that was read", f"{place} 就是当时读取的清单"),
-            )
+        if sha256 == manifest.list_sha256:
+            return _same(INPUT, Text(f"{place} is the list that was read", f"{place} 就是当时读取的清单"))
         there = there or place
     if there is None:
         return Check(
             INPUT,
             State.NOT_CHECKED,
             Text(
-                f"{told.list_name} is not there to compare (SHA-256 {told.list_sha256[:12]}…)",
-                f"找不到 {told.list_name}，未比较（SHA-256 {told.list_sha256[:12]}…）",
+                f"{manifest.list_name} is not there to compare (SHA-256 {manifest.list_sha256[:12]}…)",
+                f"找不到 {manifest.list_name}，未比较（SHA-256 {manifest.list_sha256[:12]}…）",
             ),
         )
-    return Check(
-        INPUT,
-        State.DIFFERS,
-        Text(f"{there} is not as the run read it.", f"{there} 与任务当时读取的内容不同。"),
-    )
+    return _differs(INPUT, Text(f"{there} is not as the run read it.", f"{there} 与任务当时读取的内容不同。"))
 
 
 # --- against the ledger ---------------------------------------------------------------------------------------------
 
 
-def _check_ledger(folder: Path, told: Manifest, ledger: LedgerReader | None) -> Iterator[Check]:
-    """Compare a report with the ledger; without one nothing of it is proven, and that is said.
-
-    A ledger that does not have the run, or is damaged, differs: nothing in it bears the report out.
-    """
+def _check_ledger(folder: Path, manifest: Manifest, ledger: LedgerReader | None) -> Iterator[Check]:
+    """Compare a report with the ledger. One that does not have the run, or is damaged, differs: nothing in it proves the report."""
     if ledger is None:
-        yield Check(
-            ROWS,
-            State.NOT_CHECKED,
-            Text(
-                "the ledger is not there: neither the rows nor what manifest.json says of the run were compared. Name it "
-                "with --ledger.",
-                "找不到台账：各行以及 manifest.json 中关于任务的内容均未比较。请用 --ledger 指定台账。",
-            ),
+        text = Text(
+            "the ledger is not there: neither the rows nor what manifest.json says of the run were compared. Name it with "
+            "--ledger.",
+            "找不到台账：各行以及 manifest.json 中关于任务的内容均未比较。请用 --ledger 指定台账。",
         )
+        yield Check(ROWS, State.NOT_CHECKED, text)
         return
     try:
-        yield from _compare_with(ledger, folder, told)
+        yield from _compare_with(ledger, folder, manifest)
     except LedgerDamagedError as error:
-        yield Check(LEDGER, State.DIFFERS, error.text)
+        yield _differs(LEDGER, error.text)
 
 
-def _compare_with(ledger: LedgerReader, folder: Path, told: Manifest) -> Iterator[Check]:
-    run = _find(ledger, told.run)
+def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Iterator[Check]:
+    run = _find(ledger, manifest.run)
     if run is None:
-        yield Check(
-            ROWS,
-            State.DIFFERS,
-            Text(
-                f"{ledger.name} has no run {told.run}: nothing bears this report out. If the run is in another ledger, name it "
-                "with --ledger.",
-                f"{ledger.name} 中没有任务 {told.run}：没有任何依据能证实本报告。若该任务在另一个台账中，请用 --ledger 指定。",
-            ),
+        text = Text(
+            f"{ledger.name} has no run {manifest.run}: nothing proves this report. If the run is in another ledger, name it "
+            "with --ledger.",
+            f"{ledger.name} 中没有任务 {manifest.run}：没有任何依据能证实本报告。若该任务在另一个台账中，请用 --ledger 指定。",
         )
+        yield _differs(ROWS, text)
         return
-    reader: RunReader = merged_run(ledger, run) if told.retries else ledger
+    reader: RunReader = merged_run(ledger, run) if manifest.retries else ledger
     with reader.snapshot() as seen:
-        run = seen.run(run.id)
-        summary = RunSummary(seen, run)
-        if told.retries == run.retries:
-            of_rows, as_exported = _check_rows(folder, told, seen, summary)
+        summary = RunSummary(seen, seen.run(run.id))
+        if manifest.retries == summary.run.retries:
+            of_rows, as_exported = _check_rows(folder, manifest, seen, summary)
         else:
-            of_rows, as_exported = _check_retries(told, run), False
-        yield from _check_about(folder, told, seen, summary, as_exported=as_exported)
+            of_rows, as_exported = _check_retries(manifest, summary.run), False
+        yield from _check_about(folder, manifest, seen, summary, as_exported=as_exported)
         yield of_rows
 
 
@@ -306,41 +294,43 @@ def _find(ledger: LedgerReader, run_id: str) -> RunRecord | None:
     return found if found.id == run_id else None
 
 
-def _check_retries(told: Manifest, run: RunRecord) -> Check:
-    if more := ", ".join(name for name in run.retries if name not in told.retries):
-        said = Text(
+def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
+    if more := ", ".join(name for name in run.retries if name not in manifest.retries):
+        text = Text(
             f"the run was retried after this report was written ({more}): export it again.",
             f"生成本报告之后任务又重试过（{more}）：请重新导出。",
         )
     else:
-        gone = ", ".join(name for name in told.retries if name not in run.retries)
-        said = Text(
+        gone = ", ".join(name for name in manifest.retries if name not in run.retries)
+        text = Text(
             f"the ledger has no retry {gone} of this run; the rows were not compared.",
             f"台账中没有该任务的重试 {gone}：未比较各行。",
         )
-    return Check(ROWS, State.DIFFERS, said)
+    return _differs(ROWS, text)
 
 
 def _check_about(
-    folder: Path, told: Manifest, seen: RunReader, summary: RunSummary, *, as_exported: bool
+    folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary, *, as_exported: bool
 ) -> Iterator[Check]:
     """The manifest as a whole, and what it says of the run, against the ledger. What it does not say differs as well."""
     run = summary.run
-    known = {"mark": _NOT_SAID} | about(summary, told.zone)
+    known = {"mark": _MISSING} | about(summary, manifest.zone)
     exported = seen.exports(run)  # none of a run whose reports are from before exports were kept
     same = bool(exported) and fingerprint(folder / MANIFEST)["sha256"] in (exported or ())
-    if not as_exported:  # these change with the rows, which are told on their own
+    if not as_exported:  # these change with the rows, which are reported on their own
         for name in ("counts", "finished_at", "settings", "retries"):
             del known[name]
-    elif not told.finished and (same or run.finished_at is None):
-        del known["settings"]  # it may be gone on with under others
+    elif not manifest.finished and (same or run.finished_at is None):
+        del known["settings"]  # it may be resumed with others
         if same:
             del known["finished_at"]  # it may have lacked nothing but its end
     found = []
-    if wrong := [name for name, value in known.items() if told.said.get(name, _NOT_SAID) != clean(value)]:
+    if wrong := [
+        name for name, value in known.items() if manifest.content.get(name, _MISSING) != clean(value)
+    ]:
         names = ", ".join(wrong)
         found.append(
-            Text(f"says other things of the run than the ledger: {names}.", f"与台账不一致的内容：{names}。")
+            Text(f"disagrees with the ledger about the run: {names}.", f"与台账不一致的内容：{names}。")
         )
     if exported and not same:
         found.append(
@@ -350,13 +340,13 @@ def _check_about(
             )
         )
     if found:
-        said = Text(" It ".join(text.en for text in found), "".join(text.zh for text in found))
-        yield Check(MANIFEST, State.DIFFERS, said)
+        text = Text(" It ".join(text.en for text in found), "".join(text.zh for text in found))
+        yield _differs(MANIFEST, text)
     elif same:
-        yield Check(MANIFEST, State.SAME, Text("was exported with this ledger", "由此台账导出"))
+        yield _same(MANIFEST, Text("was exported with this ledger", "由此台账导出"))
 
 
-def _check_rows(folder: Path, told: Manifest, seen: RunReader, summary: RunSummary) -> tuple[Check, bool]:
+def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary) -> tuple[Check, bool]:
     """Every row of the three CSVs, and the digest, against the ledger; and whether the ledger is as it was exported."""
     run, bad = summary.run, summary.bad
     digest = RowsDigest()
@@ -364,25 +354,25 @@ def _check_rows(folder: Path, told: Manifest, seen: RunReader, summary: RunSumma
     # Asked for only where there are some: on a large run that all succeeded the search reads every row.
     not_good = seen.rows(run, outcomes=frozenset(Outcome) - GOOD) if bad else iter(())
     wrong = [
-        _compare(folder / RESULTS, partial(_first_difference, RESULTS, records, run.headers, told.zone)),
-        _compare(folder / FAILED, partial(_first_difference, FAILED, not_good, run.headers, told.zone)),
+        _compare(folder / RESULTS, partial(_first_difference, RESULTS, records, run.headers, manifest.zone)),
+        _compare(folder / FAILED, partial(_first_difference, FAILED, not_good, run.headers, manifest.zone)),
         _compare(folder / ERRCODES, partial(_first_errcode, summary.causes)),
     ]
     for _ in records:  # what the comparison has not come to
         pass
-    as_exported = digest.hexdigest() == told.rows_digest
+    as_exported = digest.hexdigest() == manifest.rows_digest
     found = [text for text in wrong if text is not None]
     if not found and as_exported:
-        said = Text(
+        text = Text(
             f"all {run.rows:,} rows of {RESULTS}, the {bad:,} of {FAILED}, and {ERRCODES} are what the ledger says",
             f"{RESULTS} 的全部 {run.rows:,} 行、{FAILED} 的 {bad:,} 行以及 {ERRCODES} 均与台账一致",
         )
-        return Check(ROWS, State.SAME, said), True
+        return _same(ROWS, text), True
     if not found:
         found = [Text("No column of the CSVs differs.", "各 CSV 的任何一列均无差异。")]
     if as_exported:
         found.append(Text("The ledger is as it was exported.", "台账与导出时一致。"))
-    elif told.finished:
+    elif manifest.finished:
         found.append(
             Text(
                 f"The ledger's rows, or their digest in {MANIFEST}, were changed after the export.",
@@ -392,13 +382,13 @@ def _check_rows(folder: Path, told: Manifest, seen: RunReader, summary: RunSumma
     else:
         found.append(
             Text(
-                f"The run was unfinished when this report was written ({told.exported_at}) and has gone on since: export it "
+                f"The run was unfinished when this report was written ({manifest.exported_at}) and has been resumed since: export it "
                 "again.",
-                f"生成本报告时（{told.exported_at}）任务尚未完成，之后又有进展：请重新导出。",
+                f"生成本报告时（{manifest.exported_at}）任务尚未完成，之后又有进展：请重新导出。",
             )
         )
-    said = Text(" ".join(text.en for text in found), "".join(text.zh for text in found))
-    return Check(ROWS, State.DIFFERS, said), as_exported
+    text = Text(" ".join(text.en for text in found), "".join(text.zh for text in found))
+    return _differs(ROWS, text), as_exported
 
 
 def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text | None:

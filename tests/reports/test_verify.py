@@ -188,7 +188,7 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
     out = reported.export(tmp_path / "out")
     change(out / "manifest.json", '"operator": "li.na"', '"operator": "wang.wu"')
     assert wrong(verify(out, reported.ledger)) == {
-        "manifest.json": "says other things of the run than the ledger: operator. It is not one that was exported with "
+        "manifest.json": "disagrees with the ledger about the run: operator. It is not one that was exported with "
         "this ledger: it was changed, or written with another ledger."
     }
     told = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
@@ -212,7 +212,7 @@ def test_a_run_that_went_on_since_says_so(a_run: Callable[..., Any], tmp_path: P
     out = reported.export(tmp_path / "out")
     reported.ledger.record(reported.run, [RowEnd(3, Outcome.UPLOADED)], Meter())
     found = wrong(verify(out, reported.ledger))
-    assert "has gone on since" in found["rows"]
+    assert "has been resumed since" in found["rows"]
     assert "Line 3" in found["rows"]
 
 
@@ -227,7 +227,7 @@ def test_without_the_ledger_or_its_run_it_says_what_was_not_checked(
     assert "compared with manifest.json only" in found.proves.en
     sql(reported, "UPDATE runs SET id = id || '-and-more'")
     found = verify(out, reported.ledger)
-    assert "has no run 20251125-093000-k7q2: nothing bears this report out" in wrong(found)["rows"]
+    assert "has no run 20251125-093000-k7q2: nothing proves this report" in wrong(found)["rows"]
 
 
 def test_a_ledger_that_keeps_no_exports_yet_says_what_that_leaves_open(

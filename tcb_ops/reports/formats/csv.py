@@ -46,7 +46,7 @@ RESULT_COLUMNS = (
 )
 """What results.csv and failed.csv say after the input's own columns; the order is part of the contract."""
 WORDS = ("tcb_reason", "tcb_action")
-"""Those of them that are sentences; they stand side by side."""
+"""Those of them that are sentences; they are adjacent."""
 
 _NOT_GOOD = tuple(outcome for outcome in Outcome if outcome not in GOOD)
 ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "rows", *map(str, _NOT_GOOD))

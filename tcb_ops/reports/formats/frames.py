@@ -114,7 +114,7 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     """Rows per merchant and errcode (other than 0): index merchant, appid, env; a column per errcode; Int64.
 
-    Merchants and errcodes stand in the order of their largest number. Without errcodes the frame is empty, its index
+    Merchants and errcodes are ordered by their largest number. Without errcodes the frame is empty, its index
     names the same.
     """
     import pandas as pd

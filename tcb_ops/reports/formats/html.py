@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.diff import Change, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, reason_text, verdict
@@ -26,10 +26,6 @@ from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import Moment, RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
-
-if TYPE_CHECKING:
-    from jinja2 import BytecodeCache
-    from jinja2.bccache import Bucket
 
 CAUSES = 12
 """Causes under "what to do next"; the rest is in errcodes.csv."""
@@ -90,21 +86,21 @@ def page(
 ) -> str:
     """Return the report of a run as HTML, in the settings' language and time zone.
 
-    `pdf`: whether a report.pdf will stand beside it. `changes` since an earlier run are a section of their own.
+    `pdf`: whether there will be a report.pdf. `changes` since an earlier run are a section of their own.
     """
     run, counts = summary.run, summary.counts
-    local = Localizer(settings)
+    local = Localizer(settings.lang, settings.timezone)
     merchants = summary.merchants
     bad = sum(one.bad > 0 for one in merchants)
     actions = next_actions(summary.codes)
     matrix = summary.matrix
     drawing = draw(reader.timeline(run))
     environment = _environment(local)
-    environment.globals["namesakes"] = summary.namesakes
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": TITLES[Kind(run.kind)],
         "run": run,
+        "namesakes": summary.namesakes,
         "simulated": is_simulated(run.target),
         "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),
         "state": _state(run, counts),
@@ -137,7 +133,7 @@ def page(
         "versions": versions,
     }
     whole = environment.get_template("report.html.j2").render
-    of = environment.get_template("merchant.html.j2").module
+    of = environment.get_template("merchant.html.j2").make_module({"namesakes": summary.namesakes})
     room = MOST_BYTES - len(whole(values, blocks=[], lines=[]).encode())
     detailed = summary.with_first_rows(merchants[:DETAILED], reader)
     blocks = _fitting((of.block(one, bad <= OPEN, ENVS) for one in detailed), int(room * DETAILS_SHARE))
@@ -158,53 +154,36 @@ def _fitting(parts: Iterable[str], room: int) -> list[str]:
     return taken
 
 
+@dataclass(frozen=True, slots=True)
 class Localizer:
     """Texts and times in the report's language and time zone."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._lang, self._zone, self._timezone = settings.lang, settings.zone, settings.timezone
+    lang: Lang
+    timezone: str
 
     def t(self, en: str, zh: str) -> str:
         """Return one of the template's own texts in the report's language."""
-        return Text(en, zh).of(self._lang)
+        return Text(en, zh).of(self.lang)
 
     def text(self, text: Text) -> str:
         """Return a text in the report's language."""
-        return text.of(self._lang)
+        return text.of(self.lang)
 
     def moment(self, at: float) -> str:
         """Format Unix seconds as a date and time, with the zone."""
-        return f"{datetime.fromtimestamp(at, self._zone).isoformat(sep=' ', timespec='seconds')} {self._timezone}"
+        return f"{datetime.fromtimestamp(at, ZoneInfo(self.timezone)).isoformat(sep=' ', timespec='seconds')} {self.timezone}"
 
     def clock(self, at: float, form: str) -> str:
         """Format Unix seconds as `strftime` does."""
-        return datetime.fromtimestamp(at, self._zone).strftime(form)
+        return datetime.fromtimestamp(at, ZoneInfo(self.timezone)).strftime(form)
 
 
-@cache
-def _compiled_templates() -> BytecodeCache:
-    """Keep what the templates compile to: compiling takes longer than all else about a small report."""
-    from jinja2 import BytecodeCache
-
-    class Memory(BytecodeCache):
-        def __init__(self) -> None:
-            self.kept: dict[tuple[str, str], CodeType | None] = {}
-
-        def load_bytecode(self, bucket: Bucket) -> None:
-            bucket.code = self.kept.get((bucket.key, bucket.checksum))
-
-        def dump_bytecode(self, bucket: Bucket) -> None:
-            self.kept[bucket.key, bucket.checksum] = bucket.code
-
-    return Memory()
-
-
+@cache  # compiling the templates takes longer than all else about a small report
 def _environment(local: Localizer) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("tcb_ops.reports"),
-        bytecode_cache=_compiled_templates(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

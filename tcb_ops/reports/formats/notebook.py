@@ -18,7 +18,7 @@ LINES = 12
 """Lines of a table; what is left out is counted."""
 SHORT = 12
 """Letters of a cell that is not broken."""
-# No colour of the background: JupyterLab's themes are light and dark. Both borders stand out on either.
+# No colour of the background: JupyterLab's themes are light and dark. The border is visible on either.
 _BOX = "border:1px solid rgba(127,127,127,.35);border-radius:6px;padding:12px 16px;max-width:760px;line-height:1.5"
 _MARK = "background:#b45309;color:#fff;border-radius:3px;padding:1px 6px;font-size:85%"
 _QUIET = "opacity:.72"
@@ -237,8 +237,8 @@ def _cell(html: str, style: str) -> str:
 def _more(count: int, what: Text, lang: Lang) -> str:
     if count <= 0:
         return ""
-    said = Text(f"… and {count:,} {what.en}", f"……另有 {count:,} {what.zh}").of(lang)
-    return f'<div style="{_QUIET}">{escape(said)}</div>'
+    text = Text(f"… and {count:,} {what.en}", f"……另有 {count:,} {what.zh}").of(lang)
+    return f'<div style="{_QUIET}">{escape(text)}</div>'
 
 
 def _named(names: Sequence[str], lang: Lang) -> str:

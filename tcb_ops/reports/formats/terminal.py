@@ -33,13 +33,7 @@ DIFF_CODES, DIFF_MERCHANTS = 8, 10
 """Codes of a change, and merchants of a code, that are shown; what is left out is counted."""
 MORE = 16
 """Columns that "… and 290 more" takes under the merchants."""
-_SHOWN = (
-    Change.NEWLY_BROKEN,
-    Change.STILL_BROKEN,
-    Change.FIXED,
-    Change.ONLY_IN_NEWER,
-    Change.ONLY_IN_OLDER,
-)
+_SHOWN = (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER)
 
 
 def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcodes.csv") -> Table:
@@ -55,7 +49,7 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
     ]
     every = [line for lines in parts for line in lines]
     widths = [max((cell_len(line[column]) for line in every), default=0) for column in range(3)]
-    # Where the rest can be seen is copied, and so stands whole.
+    # Where the rest can be seen is copied by users: it is never cut.
     widths[1] = max(
         (min(cell_len(place), 28) if place != rest else cell_len(rest) for _, place, _ in every), default=0
     )
@@ -125,8 +119,8 @@ def _envs(share: MerchantShare) -> str:
 def render_diff(diff: RunDiff, lang: Lang) -> Table:
     """Draw each change that asks for something, or was hoped for: its codes, and under each the merchants.
 
-    Newly and still broken rows stand under the code they have now, fixed ones under the code they had. At the end
-    stands the sum of everything.
+    Newly and still broken rows are under the code they have now, fixed ones under the code they had. The last line sums
+    everything up.
     """
     table = Table.grid()
     listed = [line for change in _SHOWN for line in diff.of(change) if line.before or line.after]
@@ -143,8 +137,8 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
         table.add_row(Styled(f"{change_title(change).of(lang)} · {row_count(rows).of(lang)}", style="bold"))
         for code, lines in codes[:DIFF_CODES]:
             count = row_count(sum(line.rows for line in lines)).of(lang)
-            said = " · ".join((sanitize(code), count, diff.meanings[code].of(lang)))
-            table.add_row(Styled(f"  {said}", overflow="fold"))
+            head = " · ".join((sanitize(code), count, diff.meanings[code].of(lang)))
+            table.add_row(Styled(f"  {head}", overflow="fold"))
             table.add_row(_merchants(lines, change, widths, lang))
         if left := codes[DIFF_CODES:]:
             rows = sum(line.rows for _, lines in left for line in lines)
@@ -159,7 +153,7 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
 
 
 def _lines_by_code(lines: Sequence[DiffLine], change: Change) -> list[tuple[str, list[DiffLine]]]:
-    """Lines by the code they stand under, most rows first."""
+    """Group lines by their code, most rows first."""
 
     def code(line: DiffLine) -> str:
         return line.before if change in {Change.FIXED, Change.ONLY_IN_OLDER} else line.after
@@ -219,7 +213,7 @@ def fold(text: str, width: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A sentence as rich draws it; the first `bold` characters stand out."""
+    """A sentence as rich draws it; the first `bold` characters are bold."""
 
     text: str
     bold: int = 0

@@ -246,7 +246,7 @@ class _Report:
         wrapped: frozenset[int] | set[int] = frozenset(),
         total: int = 0,
     ) -> None:
-        """A sheet with a head that stays in view and filters; above it stands what is left out, if anything is."""
+        """Write a sheet with a head that stays in view and filters; a line above it says what is left out."""
         from rich.cells import cell_len
 
         sheet = self._sheet(name)
@@ -260,7 +260,7 @@ class _Report:
             top = 1
         for column, head in enumerate(heads):
             self._put(sheet, top, column, head, self._head)
-        widths = [cell_len(head[:_WIDEST]) + 4 for head in heads]  # the filter's button stands in the head
+        widths = [cell_len(head[:_WIDEST]) + 4 for head in heads]  # room for the filter's button
         formats = [self._wrapped if column in wrapped else self._plain for column in range(len(heads))]
         line = top
         for line, values in enumerate(islice(lines, MOST_ROWS), top + 1):
