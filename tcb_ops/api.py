@@ -570,7 +570,8 @@ def _start(
     `out`: where the links go, else where the caller is going to export to. The embedded simulator runs as long as the
     run is worked on. Raises UsageError, LedgerError.
     """
-    from tcb_ops.runs.links_file import check_place
+    from tcb_ops.runs.engine import RunContext
+    from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.locks import hold, planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
@@ -596,19 +597,19 @@ def _start(
     work = work_of(ledger)
     _check_text("selection", work.selection)
     if work.kind is Kind.LINKS and out is not None:
-        check_place(out)
+        check_destination(out)
     with ExitStack() as stack, planning(ledger) as still_alone:
         planned = plan(
             ledger,
             work,
             settings,
             out=out,
-            manner=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary},
+            options=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary},
             note=note,
             new_run=new_run,
             resume=resume or "",
             now=time.time(),
-            may_go_on=may_resume or (lambda _run, _begun: False),
+            may_resume=may_resume or (lambda _run, _begun: False),
         )
         confirm = stack.enter_context(hold(ledger, planned.run.id))
         if planned.run.finished_at is not None:  # all but its report, which the caller writes
@@ -616,20 +617,21 @@ def _start(
         opened = stack.enter_context(opened_target(settings, _merchants_of(ledger, planned.run)))
         try:
             still_alone()  # or another command may have planned a second run of the list
-            session = RunSession(
-                ledger,
-                planned.run,
-                opened,
-                limits,
+            context = RunContext(
+                ledger=ledger,
+                run=planned.run,
+                settings=opened,
+                limits=limits,
+                tokens=source or open_source(opened),
                 root=work.root or Path(),
                 out=out,
-                tokens=source or open_source(opened),
                 progress=progress,
                 skip_unchanged=skip_unchanged,
                 canary=canary,
-                may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
                 confirm=confirm,
+                may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
             )
+            session = RunSession(context)
         except (UsageError, StoppedError):
             if not planned.resumed:
                 ledger.forget(planned.run)

@@ -33,7 +33,7 @@ from tcb_ops.panels.run_summary import (
 )
 from tcb_ops.panels.worker import Worker, html_area, show
 from tcb_ops.run import Run, RunHandle, find_handle
-from tcb_ops.runs.progress import Progress, Pulse
+from tcb_ops.runs.progress import Progress, RateEstimator
 
 WATCH_EVERY = 0.2
 """Seconds between two updates from a run of this process."""
@@ -201,10 +201,10 @@ class RunMonitor(widgets.VBox):
         run, settings = self.run, self._context.settings
         if run is None:
             return
-        pulse, due, pause = Pulse(run.record.rows, _counted(run)[1]), 0.0, threading.Event()
+        pulse, due, pause = RateEstimator(run.record.rows, _counted(run)[1]), 0.0, threading.Event()
         while number == self._watch:
             counts, done = _counted(run)
-            now = Progress(run.id, run.record.rows, counts, *pulse.beat(time.monotonic(), done))
+            now = Progress(run.id, run.record.rows, counts, *pulse.update(time.monotonic(), done))
             self.bar.value = render_progress(now, self._lang, running=True)
             if time.monotonic() >= due:
                 due = time.monotonic() + self._draw_grid(running=True)

@@ -195,7 +195,7 @@ def _pairs(
         for pair in _merged(ledger.by_path(older), ledger.by_path(newer)):
             yield *pair, 1
         return
-    places = {place.no: (place.env, place.appid) for place in ledger.envs(older)}
+    places = {place.number: (place.env, place.appid) for place in ledger.envs(older)}
     for place, *states, rows in summed_up:
         yield places[place], tuple(states[:4]), tuple(states[4:]), rows
 

@@ -14,7 +14,7 @@ from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
-from tcb_ops.runs.records import Earlier
+from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
@@ -61,7 +61,7 @@ class Calls:
     lang: Lang
     clock: Callable[[], float]
     """Monotonic seconds."""
-    meter: PhaseTimer
+    phases: PhaseTimer
     link_calls: int = 0
     upload_calls: int = 0
     digests: dict[tuple[Path, int, int], str] = field(default_factory=dict)
@@ -69,44 +69,44 @@ class Calls:
     last_answer: float = field(default=float("-inf"))
     """When any server last answered, in `clock`'s time."""
 
-    async def go_on(self, job: Task) -> RowEnd | FailedAttempt:
-        """Take a row as far as its calls succeed: to its end, or to a setback."""
-        if job.started_at is None:
-            job.started_at = time.time()
-        earlier = job.lane.known.pop(job.row.path, None)
-        if earlier is not None and (same := await self._unchanged(job, earlier)) is not None:
+    async def advance(self, task: Task) -> RowEnd | FailedAttempt:
+        """Take a row as far as its calls succeed: to its end, or to a attempt."""
+        if task.started_at is None:
+            task.started_at = time.time()
+        earlier = task.lane.known.pop(task.row.path, None)
+        if earlier is not None and (same := await self._unchanged(task, earlier)) is not None:
             return same
-        if job.link is None or self.clock() >= job.link_until:
-            self.meter.enter("link")
+        if task.link is None or self.clock() >= task.link_until:
+            self.phases.enter("link")
             try:
-                got = await self._link(job)
+                got = await self._link(task)
             finally:
-                self.meter.leave("link")
+                self.phases.leave("link")
             if isinstance(got, FailedAttempt):
                 return got
-            job.link, job.tries.link = got, 0
-            job.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
+            task.link, task.tries.link = got, 0
+            task.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
         if self.kind is not Kind.UPLOAD:
             return self._end(
-                job, Outcome.LINKED, errcode=0, errmsg="ok", file_id=job.link.file_id, link=job.link
+                task, Outcome.LINKED, errcode=0, errmsg="ok", file_id=task.link.file_id, link=task.link
             )
-        self.meter.enter("store")
+        self.phases.enter("store")
         try:
-            return await self._store(job, job.link)
+            return await self._store(task, task.link)
         finally:
-            self.meter.leave("store")
+            self.phases.leave("store")
 
-    async def _link(self, job: Task) -> Link | FailedAttempt:
-        row = job.row
-        if job.token is None:  # the board hands out no row of an account without a token
+    async def _link(self, task: Task) -> Link | FailedAttempt:
+        row = task.row
+        if task.token is None:  # the scheduler hands out no row of an app without a token
             message = "a row was taken without a token"
             raise AssertionError(message)
         self.link_calls += 1
-        job.tries.calls += 1
+        task.tries.calls += 1
         try:
-            answer = await self.wechat.upload_link(row.env, row.path, job.token, Owner(job.lane.owner))
+            answer = await self.wechat.upload_link(row.env, row.path, task.token, Owner(task.lane.owner))
         except TransportError as error:
-            return self._no_answer(job, error, "link")
+            return self._no_answer(task, error, "link")
         self.last_answer = self.clock()
         match answer:
             case Link():
@@ -114,9 +114,9 @@ class Calls:
             case ApiError():
                 known = errcode(answer.errcode)
                 end = self._end(
-                    job,
+                    task,
                     Outcome.REFUSED,
-                    Reason.COMPONENT if job.lane.owner == Owner.PLATFORM else Reason.REFUSED,
+                    Reason.COMPONENT if task.lane.owner == Owner.PLATFORM else Reason.REFUSED,
                     errcode=answer.errcode,
                     errmsg=answer.errmsg,
                     rid=answer.rid,
@@ -125,21 +125,21 @@ class Calls:
                 return FailedAttempt(end, known.decision, known.scope, "link")
             case InvalidResponse():
                 end = self._end(
-                    job, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status
+                    task, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status
                 )
                 return FailedAttempt(
                     end, Decision.RETRY if answer.retryable else Decision.FIX, Scope.ROW, "link"
                 )
             case UnsafeLink():
                 return FailedAttempt(
-                    self._end(job, Outcome.FAILED, Reason.BAD_LINK, answer.why),
+                    self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why),
                     Decision.FIX,
                     Scope.ROW,
                     "link",
                 )
 
-    async def _store(self, job: Task, link: Link) -> RowEnd | FailedAttempt:
-        row = job.row
+    async def _store(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
+        row = task.row
         planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
         digest = self.digests.get(planned, "")
         try:
@@ -152,20 +152,20 @@ class Calls:
             )
             with body:
                 self.upload_calls += 1
-                job.tries.calls += 1
+                task.tries.calls += 1
                 answer = await post_object(
                     self.transport, link, row.path, body, row.content_type, row.cache_control
                 )
         except FileChangedError as error:
-            return self._end(job, Outcome.FAILED, Reason.FILE_CHANGED, error.text)
+            return self._end(task, Outcome.FAILED, Reason.FILE_CHANGED, error.text)
         except FileUnreadableError as error:
-            return self._end(job, Outcome.FAILED, Reason.FILE_UNREADABLE, error.text)
+            return self._end(task, Outcome.FAILED, Reason.FILE_UNREADABLE, error.text)
         except TransportError as error:
-            return self._no_answer(job, error, "store")
+            return self._no_answer(task, error, "store")
         self.last_answer = self.clock()
         if isinstance(answer, Unconfirmed):
             end = self._end(
-                job,
+                task,
                 Outcome.FAILED,
                 Reason.NO_CONFIRMATION,
                 answer.why,
@@ -176,7 +176,7 @@ class Calls:
         if not isinstance(answer, StoredObject):
             known = store_code(answer.code, answer.message, answer.http_status)
             end = self._end(
-                job,
+                task,
                 Outcome.FAILED,
                 Reason.STORE_REFUSED,
                 Text(answer.message, answer.message),
@@ -186,11 +186,11 @@ class Calls:
             )
             return FailedAttempt(end, known.decision, known.scope, "store")
         self._keep_digest(planned, answer.md5)
-        return self._stored(job, link, answer)
+        return self._stored(task, link, answer)
 
-    async def _unchanged(self, job: Task, earlier: Earlier) -> RowEnd | None:
+    async def _unchanged(self, task: Task, earlier: EarlierUpload) -> RowEnd | None:
         """The end of a row whose bytes and headers an earlier run put there; None where they differ, or cannot be read."""
-        row = job.row
+        row = task.row
         planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
         if earlier.bytes != row.size:
             return None
@@ -205,7 +205,7 @@ class Calls:
             return None
         since = Text(f"since run {earlier.run}, not re-checked", f"自任务 {earlier.run} 起未变，未重新核对")
         return self._end(
-            job, Outcome.UNCHANGED, None, since, md5=digest, bytes=row.size, file_id=earlier.file_id
+            task, Outcome.UNCHANGED, None, since, md5=digest, bytes=row.size, file_id=earlier.file_id
         )
 
     def _keep_digest(self, planned: tuple[Path, int, int], digest: str) -> None:
@@ -213,10 +213,10 @@ class Calls:
             self.digests.clear()
         self.digests[planned] = digest
 
-    def _stored(self, job: Task, link: Link, answer: StoredObject) -> RowEnd | FailedAttempt:
+    def _stored(self, task: Task, link: Link, answer: StoredObject) -> RowEnd | FailedAttempt:
         verdict = etag_verdict(answer.etag, answer.md5)
         end = self._end(
-            job,
+            task,
             Outcome.UPLOADED,
             None if verdict == "same" else Reason.UNVERIFIED,
             errcode=0,
@@ -224,7 +224,7 @@ class Calls:
             http_status=answer.http_status,
             file_id=link.file_id,
             md5=answer.md5,
-            bytes=job.row.size,
+            bytes=task.row.size,
         )
         if verdict != "different" or self.etag == "warn":
             return end
@@ -241,11 +241,11 @@ class Calls:
         )
         return FailedAttempt(failed, Decision.RETRY, Scope.ENV, "store")
 
-    def _no_answer(self, job: Task, error: TransportError, step: str) -> FailedAttempt:
+    def _no_answer(self, task: Task, error: TransportError, step: str) -> FailedAttempt:
         if error.fault is not TransportFault.UNREACHABLE:
             self.last_answer = self.clock()  # somebody took the connection: the target is there
         return FailedAttempt(
-            self._end(job, Outcome.FAILED, Reason.NO_ANSWER, error.text),
+            self._end(task, Outcome.FAILED, Reason.NO_ANSWER, error.text),
             Decision.RETRY,
             Scope.ROW,
             step,
@@ -254,7 +254,7 @@ class Calls:
 
     def _end(
         self,
-        job: Task,
+        task: Task,
         outcome: Outcome,
         reason: Reason | None = None,
         detail: Text | None = None,
@@ -270,7 +270,7 @@ class Calls:
         link: Link | None = None,
     ) -> RowEnd:
         return RowEnd(
-            job.row.line,
+            task.row.line,
             outcome,
             reason,
             detail.of(self.lang) if detail is not None else "",
@@ -279,11 +279,11 @@ class Calls:
             rid,
             http_status,
             store_code,
-            job.tries.calls,
+            task.tries.calls,
             bytes,
             md5,
             file_id,
-            job.started_at,
+            task.started_at,
             time.time(),
             link,
         )

@@ -78,30 +78,30 @@ class Ledger(LedgerReader):
     # --- planning -----------------------------------------------------------------------------------------------
 
     def plan(
-        self, new: NewRun, planned: Iterable[Row], places: Sequence[EnvRecord], lang: Lang = Lang.EN
+        self, new: NewRun, planned: Iterable[Row], environments: Sequence[EnvRecord], lang: Lang = Lang.EN
     ) -> RunRecord:
         """Write a run with all its rows pending (or invalid), in one transaction: from its commit on the run exists.
 
-        `places` numbers the environments; a row's place is found by its (env, appid). `lang` is what invalid rows say.
+        `environments` numbers the environments; a row's place is found by its (env, appid). `lang` is what invalid rows say.
         """
-        number_of = {(place.env, place.appid): place.no for place in places}
+        number_of = {(place.env, place.appid): place.number for place in environments}
         with self._writing() as connection:
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
-            if places:
+            if environments:
                 connection.execute(
                     envs.insert(),
                     [
                         {
                             "run": number,
-                            "no": p.no,
+                            "no": p.number,
                             "env": p.env,
                             "appid": p.appid,
                             "merchant": p.merchant,
                             "owner": p.owner,
                             "left": p.left,
                         }
-                        for p in places
+                        for p in environments
                     ],
                 )
             count = 0
@@ -134,7 +134,7 @@ class Ledger(LedgerReader):
     def close_environment(
         self,
         run: RunRecord,
-        place: EnvRecord,
+        environment: EnvRecord,
         end: RowEnd,
         but_lines: Iterable[int] = (),
     ) -> int:
@@ -147,7 +147,7 @@ class Ledger(LedgerReader):
                 rows.update()
                 .where(
                     rows.c.run == run.number,
-                    rows.c.place == place.no,
+                    rows.c.place == environment.number,
                     rows.c.outcome == Outcome.PENDING,
                     rows.c.line.not_in(list(but_lines)),
                 )

@@ -57,7 +57,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def after_no_token(since: float, source_answered: float, tries: int, now: float, pace: RunLimits) -> NextStep:
+def after_no_token(
+    since: float, source_answered: float, tries: int, now: float, limits: RunLimits
+) -> NextStep:
     """Decide what follows when the token source gave no usable answer for a merchant.
 
     ==================  ===============  ==========  ========
@@ -75,13 +77,13 @@ def after_no_token(since: float, source_answered: float, tries: int, now: float,
         source_answered: when the source last gave or refused anybody a token.
         tries: such questions since then.
         now: the time, as the other two.
-        pace: attempts and patience.
+        limits: attempts and patience.
 
     """
-    patient = now - since < pace.patience
+    patient = now - since < limits.patience
     if source_answered < since:
         return NextStep.RETRY if patient else NextStep.STOP_RUN
-    return NextStep.RETRY if patient and tries < pace.attempts else NextStep.END
+    return NextStep.RETRY if patient and tries < limits.attempts else NextStep.END
 
 
 @dataclass(slots=True)
@@ -118,17 +120,17 @@ class Slowdown:
     def __post_init__(self) -> None:
         self.limit = self.full
 
-    def patient(self, now: float, pace: RunLimits) -> bool:
+    def patient(self, now: float, limits: RunLimits) -> bool:
         """Whether there is patience left for another pause."""
-        return self.since is None or now - self.since < pace.patience
+        return self.since is None or now - self.since < limits.patience
 
-    def told(self, now: float, pace: RunLimits) -> None:
+    def slow_down(self, now: float, limits: RunLimits) -> None:
         """Note an answer that says: slower. Answers to calls made before the pause do not halve the limit again."""
         if now >= self.paused_until:
             self.limit = max(1, self.limit // 2)
         self.good = 0
         self.since = now if self.since is None else self.since
-        self.paused_until = now + pace.slow_wait
+        self.paused_until = now + limits.slow_wait
 
     def row_good(self) -> None:
         """Note a good row."""
@@ -148,7 +150,7 @@ class Outage:
     probe_at: float = 0.0
     probes: int = 0
 
-    def suspect(self, now: float, pace: RunLimits) -> None:
+    def suspect(self, now: float, limits: RunLimits) -> None:
         """Note a connection that failed although nothing else was answered meanwhile; sets the next probe.
 
         Calls that were in flight when the outage began fail one after the other: they are no probes.
@@ -158,18 +160,20 @@ class Outage:
         elif now < self.probe_at:
             return
         self.probes += 1
-        self.probe_at = min(now + backoff_wait(pace, min(self.probes, 5), 0.5), self.since + pace.patience)
+        self.probe_at = min(
+            now + backoff_wait(limits, min(self.probes, 5), 0.5), self.since + limits.patience
+        )
 
-    def over(self, now: float, pace: RunLimits) -> bool:
+    def over(self, now: float, limits: RunLimits) -> bool:
         """Whether patience has run out."""
-        return self.since is not None and now - self.since >= pace.patience
+        return self.since is not None and now - self.since >= limits.patience
 
     def ended(self) -> None:
         """Note that somebody answered."""
         self.since, self.probes = None, 0
 
 
-def after_canary(places: Iterable[EnvRecord], canary: int) -> set[str]:
+def after_canary(environments: Iterable[EnvRecord], canary: int) -> set[str]:
     """The environments that wait for the first `canary` ones of the list.
 
     ======  =====================  ==========
@@ -182,5 +186,5 @@ def after_canary(places: Iterable[EnvRecord], canary: int) -> set[str]:
 
     Rows with a problem may have no environment; they wait for nothing.
     """
-    envs = list(dict.fromkeys(place.env for place in places if place.env))
+    envs = list(dict.fromkeys(environment.env for environment in environments if environment.env))
     return set(envs[canary:]) if canary else set()

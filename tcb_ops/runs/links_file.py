@@ -50,7 +50,7 @@ def check_columns(headers: Iterable[str]) -> None:
         )
 
 
-def check_place(dest: Path) -> None:
+def check_destination(dest: Path) -> None:
     """Refuse to write links over anything but an earlier links.csv: a slip of --out must not cost a list or a ledger."""
     try:
         there = dest.lstat()
@@ -80,13 +80,13 @@ class LinksFile:
         self,
         dest: Path,
         run_id: str,
-        begun_at: Path | None = None,
+        started_at: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`begun_at` is where the run's first sitting was told to put links.csv: its part file stands there."""
+        """`started_at` is where the run's first session was told to put links.csv: its part file stands there."""
         self.dest = dest
-        begun_at = begun_at or dest
-        self.part = begun_at.with_name(f"{begun_at.name}.part")
+        started_at = started_at or dest
+        self.part = started_at.with_name(f"{started_at.name}.part")
         self._run_id, self._clock = run_id, clock
         self._file: io.BufferedRandom | None = None
 
@@ -107,7 +107,7 @@ class LinksFile:
                 self.close()
                 raise UsageError(
                     Text(
-                        f"{self.part} belongs to another run ({owner[:40]}): go on with that one, give it up with --new-run, "
+                        f"{self.part} belongs to another run ({owner[:40]}): resume that one, give it up with --new-run, "
                         "or name another file with --out.",
                         f"{self.part} 属于另一个任务（{owner[:40]}）：请继续那个任务，用 --new-run 放弃它，或用 --out 指定其他文件。",
                     ),
@@ -124,7 +124,7 @@ class LinksFile:
             raise _trouble(self.part, error) from None
 
     def close(self) -> None:
-        """Close the part file; it stays for the next sitting."""
+        """Close the part file; it stays for the next session."""
         if self._file is not None:
             with suppress(OSError):  # a full disk was reported when the write failed
                 self._file.close()
@@ -151,12 +151,12 @@ class LinksFile:
 
     def lost(self, linked: Iterable[int], now: float) -> Iterator[int]:
         """Give those lines, of the ones the ledger calls linked, whose link is not here or has run out."""
-        places = self._places(now)
-        return (line for line in linked if line >= len(places) or places[line] < 0)
+        offsets = self._offsets(now)
+        return (line for line in linked if line >= len(offsets) or offsets[line] < 0)
 
     def finish(self, ledger: Ledger, run: RunRecord, zone: ZoneInfo, now: float) -> int:
         """Write links.csv in the list's order, each row once, and rename it into place; gives the links run out."""
-        places = self._places(None)
+        offsets = self._offsets(None)
         fresh = self.dest.with_name(f".{self._run_id}.tmp")
         run_out = 0
         try:
@@ -168,7 +168,7 @@ class LinksFile:
                 for record in ledger.rows(run):
                     end, link = record.end, None
                     if end.outcome is Outcome.LINKED:
-                        part.seek(places[end.line])
+                        part.seek(offsets[end.line])
                         link, alive_until = _read_back(part.readline())
                         run_out += alive_until <= now
                     writer.writerow((*record.row.cells, *_final(end, link, zone)))
@@ -189,12 +189,12 @@ class LinksFile:
         with suppress(OSError):  # the next run at this place removes it
             self.part.unlink()
 
-    def _places(self, alive_at: float | None) -> array[int]:
+    def _offsets(self, alive_at: float | None) -> array[int]:
         """Where each line's newest link stands in the part file (bytes), -1 for none; eight bytes a line.
 
         A record that cannot be read back is none.
         """
-        places = array("q")
+        offsets = array("q")
         try:
             part = self.part.open("rb")
         except OSError as error:
@@ -205,20 +205,20 @@ class LinksFile:
                 at = part.tell()
                 record = part.readline()
                 if not record:
-                    return places
+                    return offsets
                 number = record.partition(b",")[0]
                 if not number.isdigit() or len(number) > 9:
                     continue
                 line = int(number)
-                if line >= len(places):
-                    places.extend([-1] * (line + 1 - len(places)))
+                if line >= len(offsets):
+                    offsets.extend([-1] * (line + 1 - len(offsets)))
                 alive = True
                 if alive_at is not None:
                     try:
                         alive = _read_back(record)[1] > alive_at
                     except (ValueError, csv.Error):
                         alive = False
-                places[line] = at if alive else -1
+                offsets[line] = at if alive else -1
 
 
 def _shown(link: Link) -> tuple[Any, ...]:
@@ -288,7 +288,7 @@ def _trouble(file: Path, error: OSError) -> StoppedError:
     why = error.strerror or "it cannot be written"
     return StoppedError(
         Text(
-            f"{file}: {why}. What was committed is safe: free space or mend the access, then run the same command again.",
+            f"{file}: {why}. What was committed is safe: free space or fix the access, then run the same command again.",
             f"{file}：{why}。已提交的内容是安全的：请释放空间或修复权限，然后再次运行同一命令。",
         )
     )

@@ -29,7 +29,7 @@ class Choice(StrEnum):
     """What to do about an unfinished run of the same work."""
 
     NEW = "new"
-    GO_ON = "go_on"
+    RESUME = "resume"
     ASK = "ask"
 
 
@@ -48,13 +48,13 @@ def choose(unfinished_since: float | None, now: float, *, new_run: bool) -> Choi
     there is an unfinished run         choice
     =================================  ======
     no, or `--new-run`                 new
-    under 24 hours old                 go_on
+    under 24 hours old                 resume
     older                              ask
     =================================  ======
     """
     if unfinished_since is None or new_run:
         return Choice.NEW
-    return Choice.GO_ON if now - unfinished_since < SAME_RUN.total_seconds() else Choice.ASK
+    return Choice.RESUME if now - unfinished_since < SAME_RUN.total_seconds() else Choice.ASK
 
 
 def plan(
@@ -63,23 +63,23 @@ def plan(
     settings: Settings,
     *,
     out: Path | None,
-    manner: Mapping[str, Any],
+    options: Mapping[str, Any],
     note: str = "",
     new_run: bool = False,
     resume: str = "",
     now: float,
-    may_go_on: Callable[[str, float], bool] = lambda _run, _begun: False,
+    may_resume: Callable[[str, float], bool] = lambda _run, _begun: False,
 ) -> Planned:
     """Find the run to go on with, or write a new one. Nothing is sent.
 
-    `out` is where the run's links.csv or its report is to go; None for no report. `manner` goes into the manifest: how the run was told to work. `may_go_on` is asked about an unfinished run over a
+    `out` is where the run's links.csv or its report is to go; None for no report. `options` goes into the manifest: how the run was told to work. `may_resume` is asked about an unfinished run over a
     day old (its id, when it began); where it says no and neither `new_run` nor `resume` says what to do, UsageError.
     """
     if resume:
         return _resumed(ledger, _wanted(ledger.run(resume, settings.run_target), work, settings))
     found = _same_work(ledger, work, settings, now)
     choice = choose(found.created_at if found else None, now, new_run=new_run)
-    if found is not None and choice is Choice.ASK and not may_go_on(found.id, found.created_at):
+    if found is not None and choice is Choice.ASK and not may_resume(found.id, found.created_at):
         begun = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
         again = quoted(resume_command(settings, found))
         raise UsageError(
@@ -105,7 +105,7 @@ def plan(
             "etag": settings.etag,
             "tokens": settings.tokens.source,
             "timezone": settings.timezone,
-            **manner,
+            **options,
         },
         note="".join(letter if letter.isprintable() else " " for letter in note),
         operator=operator_name(),
@@ -114,7 +114,7 @@ def plan(
         created_at=now,
         parent=work.parent,
     )
-    return Planned(ledger.plan(new, work.rows(), work.places, settings.lang), resumed=False)
+    return Planned(ledger.plan(new, work.rows(), work.environments, settings.lang), resumed=False)
 
 
 def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
@@ -177,7 +177,7 @@ class RunSpec:
     root: Path | None
     """Where the local files lie; None where none are sent."""
     rows: Callable[[], Iterator[Row]]
-    places: list[EnvRecord]
+    environments: list[EnvRecord]
     selection: str = ""
     """The part of the list that is meant (`--where`, `--limit`, `--column`, `--errcode`)."""
     parent: str = ""
@@ -200,7 +200,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         batch.headers,
         batch.root if kind is Kind.UPLOAD else None,
         batch.rows,
-        _places(batch.rows(), batch.merchants),
+        _environments(batch.rows(), batch.merchants),
         selection,
     )
 
@@ -236,27 +236,27 @@ def retry_spec(
 ) -> RunSpec:
     """The refused, failed and not attempted rows of a finished run, of these merchants, and of these codes if any.
 
-    Rows that an earlier retry has mended are done.
-    Local files are looked at anew: they may have been mended. Raises UsageError where nothing is left to do, or the run
+    Rows that an earlier retry has succeeded are done.
+    Local files are looked at anew: they may have been succeeded. Raises UsageError where nothing is left to do, or the run
     went to another target.
     """
     check_retry(parent, settings)
     root = Path(parent.root) if parent.root else None
     wanted = {(merchant.env, merchant.appid) for merchant in merchants}
-    mended = ledger.succeeded_since(parent)
+    succeeded = ledger.succeeded_since(parent)
 
     def again(record: RowRecord) -> bool:
         row, end = record.row, record.end
         of_code = not codes or str(end.errcode) in codes or end.store_code in codes
-        return of_code and (row.env, row.appid) in wanted and row.line not in mended
+        return of_code and (row.env, row.appid) in wanted and row.line not in succeeded
 
     def rows() -> Iterator[Row]:
         for record in ledger.rows(parent, outcomes=AGAIN):
             if again(record):
                 yield record.row if root is None else _as_it_is(record.row, root)
 
-    places = _places(rows(), merchants)
-    if not places:
+    environments = _environments(rows(), merchants)
+    if not environments:
         raise UsageError(_nothing_left(ledger, parent, settings, narrowed=bool(selection or codes)))
     return RunSpec(
         Kind(parent.kind),
@@ -266,7 +266,7 @@ def retry_spec(
         parent.headers,
         root,
         rows,
-        places,
+        environments,
         selection,
         parent.id,
     )
@@ -312,7 +312,7 @@ def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
         ("appid", "name", "env"),
         None,
         rows,
-        _places(rows(), merchants),
+        _environments(rows(), merchants),
         selection,
     )
 
@@ -342,16 +342,18 @@ def _as_it_is(row: Row, root: Path) -> Row:
     return replace(row, size=now.st_size, mtime_ns=now.st_mtime_ns)
 
 
-def _places(rows: Iterable[Row], merchants: Merchants) -> list[EnvRecord]:
+def _environments(rows: Iterable[Row], merchants: Merchants) -> list[EnvRecord]:
     """Number the environments of some rows, in the order in which they come up."""
     known = {(m.env, m.appid): m for m in merchants}
-    places: dict[tuple[str, str], EnvRecord] = {}
+    environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:
         key = (row.env, row.appid)
-        if key not in places:
+        if key not in environments:
             merchant = known.get(key)
-            place = EnvRecord(len(places), row.env, row.appid, row.merchant, "merchant", left=False)
+            environment = EnvRecord(
+                len(environments), row.env, row.appid, row.merchant, "merchant", left=False
+            )
             if merchant is not None:
-                place = replace(place, owner=str(merchant.owner), left=merchant.left)
-            places[key] = place
-    return list(places.values())
+                environment = replace(environment, owner=str(merchant.owner), left=merchant.left)
+            environments[key] = environment
+    return list(environments.values())

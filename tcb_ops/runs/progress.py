@@ -35,7 +35,7 @@ class Progress:
         return sum(self.counts.values())
 
 
-class Pulse:
+class RateEstimator:
     """The rate of a run, from what was committed when."""
 
     def __init__(self, total: int, done: int) -> None:
@@ -43,15 +43,15 @@ class Pulse:
         self._seen: deque[tuple[float, int]] = deque()
         self._done = done
 
-    def beat(self, now: float, done: int) -> tuple[float, float | None]:
+    def update(self, now: float, done: int) -> tuple[float, float | None]:
         """Give rows a second over the last half minute, and the seconds left (None without a rate)."""
         if not self._seen:
             self._seen.append((now, self._done))
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW:
             self._seen.popleft()
-        then, before = self._seen[0]
-        rate = (done - before) / (now - then) if now > then else 0.0
+        since, before = self._seen[0]
+        rate = (done - before) / (now - since) if now > since else 0.0
         return rate, (self._total - done) / rate if rate > 0 else None
 
 
@@ -80,7 +80,7 @@ class PhaseTimer:
 
     def __init__(self, slots: int, clock: Callable[[], float]) -> None:
         """`slots`: rows that may be under way at once. `clock`: monotonic seconds."""
-        self._slots, self._clock, self._then = slots, clock, clock()
+        self._slots, self._clock, self._since = slots, clock, clock()
         self._now = dict.fromkeys(PHASES, 0)
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._room = False
@@ -110,7 +110,7 @@ class PhaseTimer:
 
     def _tick(self) -> None:
         at = self._clock()
-        passed, self._then = at - self._then, at
+        passed, self._since = at - self._since, at
         if passed <= 0:
             return
         now, seconds = self._now, self._seconds

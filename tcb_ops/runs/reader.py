@@ -34,7 +34,7 @@ from tcb_ops.runs.queries import (
     rows_by_path,
 )
 from tcb_ops.runs.records import (
-    Earlier,
+    EarlierUpload,
     EnvRecord,
     Moment,
     RowRecord,
@@ -96,7 +96,7 @@ class RunReader(Protocol):
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
 
-    def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
+    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of an environment that ended without success, in the order of the list."""
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
@@ -253,7 +253,7 @@ class LedgerReader:
             found = [
                 read_env(record, int(count), int(waiting)) for *record, count, waiting in self._read(query)
             ]
-        self.check_rows(run, sum(place.rows for place in found))
+        self.check_rows(run, sum(environment.rows for environment in found))
         return found
 
     def envs(self, run: RunRecord) -> list[EnvRecord]:
@@ -262,13 +262,13 @@ class LedgerReader:
         with self._reading(run):
             return [read_env(record) for record in self._read(query)]
 
-    def pending(self, run: RunRecord, place: EnvRecord, after_line: int, limit: int) -> list[Row]:
+    def pending(self, run: RunRecord, environment: EnvRecord, after_line: int, limit: int) -> list[Row]:
         """Read the next pending rows of one environment, in the order of the list."""
         query = (
             sa.select(rows)
             .where(
                 rows.c.run == run.number,
-                rows.c.place == place.no,
+                rows.c.place == environment.number,
                 rows.c.line > after_line,
                 rows.c.outcome == Outcome.PENDING,
             )
@@ -279,24 +279,28 @@ class LedgerReader:
             found = self._read(query)
             check_order(found, after_line)
             check_runs(run, *{record[0] for record in found})
-            return [read_row(record, place) for record in found]
+            return [read_row(record, environment) for record in found]
 
-    def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
+    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of one environment that ended, but not well, in the order of the list."""
         query = (
             sa.select(rows)
             .where(
                 rows.c.run == run.number,
-                rows.c.place == place.no,
+                rows.c.place == environment.number,
                 rows.c.outcome.not_in([*GOOD, Outcome.PENDING]),
             )
             .order_by(rows.c.line)
             .limit(limit)
         )
         with self._reading(run):
-            return [RowRecord(read_row(record, place), read_end(record)) for record in self._read(query)]
+            return [
+                RowRecord(read_row(record, environment), read_end(record)) for record in self._read(query)
+            ]
 
-    def earlier(self, run: RunRecord, place: EnvRecord, paths: Sequence[str]) -> dict[str, Earlier]:
+    def earlier(
+        self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
+    ) -> dict[str, EarlierUpload]:
         """What earlier uploads to this target left at some paths of an environment, where the last word is certain."""
         query = (
             sa.select(
@@ -314,14 +318,14 @@ class LedgerReader:
             .where(
                 STORED,
                 rows.c.path.in_(paths),
-                envs.c.env == place.env,
+                envs.c.env == environment.env,
                 runs.c.target == run.target,
                 runs.c.kind == Kind.UPLOAD,
                 runs.c.number != run.number,
             )
             .order_by(rows.c.ended_at)
         )
-        last = {path: (outcome, Earlier(*more)) for path, outcome, *more in self._read(query)}
+        last = {path: (outcome, EarlierUpload(*more)) for path, outcome, *more in self._read(query)}
         return {
             path: found for path, (outcome, found) in last.items() if outcome != Outcome.FAILED and found.md5
         }
@@ -345,13 +349,13 @@ class LedgerReader:
             self.environments(run)
         elif selected:
             self.counts(run)
-        place_of = {place.no: place for place in self.envs(run)}
+        by_number = {environment.number: environment for environment in self.envs(run)}
         query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
         if outcomes is not None:
             query = query.where(rows.c.outcome.in_(outcomes))
         if merchant:
             query = query.where(
-                rows.c.place.in_([p.no for p in place_of.values() if merchant in {p.merchant, p.appid}])
+                rows.c.place.in_([p.number for p in by_number.values() if merchant in {p.merchant, p.appid}])
             )
         if path:
             query = query.where(rows.c.path.contains(path, autoescape=True))
@@ -364,7 +368,7 @@ class LedgerReader:
                 check_runs(run, *{record[0] for record in batch})
                 last, found = batch[-1].line, found + len(batch)
                 records = [
-                    RowRecord(read_row(record, place_of[record[2]]), read_end(record)) for record in batch
+                    RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in batch
                 ]
             yield from records
         if not selected:
@@ -412,31 +416,31 @@ class LedgerReader:
     def _tally(self, run: RunRecord) -> list[Tally]:
         count = sa.func.count()
         keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-        said = sa.func.max(
+        message = sa.func.max(
             sa.case(
                 (rows.c.reason == Reason.NO_TOKEN, rows.c.detail),
                 (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
                 else_="",
             )
         )
-        query = sa.select(*keys, count, said, *RUNS).where(rows.c.run == run.number).group_by(*keys)
-        place_of = {place.no: place for place in self.envs(run)}
+        query = sa.select(*keys, count, message, *RUNS).where(rows.c.run == run.number).group_by(*keys)
+        by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self._reading(run):
-            for no, outcome, reason, errcode, store_code, number, detail, *of in self._read(query):
+            for number, outcome, reason, errcode, store_code, count, detail, *of in self._read(query):
                 check_runs(run, *of)
                 check_state(outcome, reason, errcode, store_code, detail)
-                place = place_of[no]
+                environment = by_number[number]
                 found.append(
                     Tally(
-                        place.appid,
-                        place.merchant,
-                        place.env,
+                        environment.appid,
+                        environment.merchant,
+                        environment.env,
                         Outcome(outcome),
                         Reason(reason) if reason else None,
                         errcode,
                         store_code,
-                        int(number),
+                        int(count),
                         detail,
                     )
                 )
@@ -471,7 +475,7 @@ class LedgerReader:
         return {digest for (digest,) in self._read(of_run)}
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Seconds of the run by what it waited for (metering.py), over all sittings; empty where nothing was measured."""
+        """Seconds of the run by what it waited for (progress.PHASES), over all sessions; empty where nothing was measured."""
         return {phase: float(seconds) for phase, seconds in self._read(phases_of(run))}
 
     @contextmanager
@@ -519,10 +523,14 @@ class LedgerReader:
         """
         if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
             return None
-        places = (
-            [(place.no, place.env, place.appid) for place in self.environments(run)] for run in (older, newer)
+        environments = (
+            [
+                (environment.number, environment.env, environment.appid)
+                for environment in self.environments(run)
+            ]
+            for run in (older, newer)
         )
-        if next(places) != next(places):
+        if next(environments) != next(environments):
             return None
         found = self._read(pairs_by_line(older, newer))
         with self._reading(newer):

@@ -48,7 +48,7 @@ class RunRecord(NewRun):
     rows: int = 0
     """Rows in."""
     seconds: float = 0.0
-    """Over all sittings."""
+    """Over all sessions."""
     link_calls: int = 0
     upload_calls: int = 0
     finished_at: float | None = None
@@ -69,7 +69,7 @@ class RunRecord(NewRun):
 class EnvRecord:
     """One merchant's environment in a run."""
 
-    no: int
+    number: int
     env: str
     appid: str
     merchant: str
@@ -100,11 +100,11 @@ class Tally:
     store_code: str
     rows: int
     detail: str = ""
-    """What was said of one of these rows: why there was no token, in the source's words; the platform's errmsg."""
+    """What was value of one of these rows: why there was no token, in the source's words; the platform's errmsg."""
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class EarlierUpload:
     """What an earlier run of the same target put at a path of the same environment."""
 
     run: str
@@ -117,13 +117,13 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """What a sitting has spent since it was last written down."""
+    """What a session has spent since it was last written down."""
 
     seconds: float = 0.0
     link_calls: int = 0
     upload_calls: int = 0
     phases: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the run by what it waited for (metering.py); told now and then, not with each commit."""
+    """Seconds of the run by what it waited for (`PhaseTimer`); told now and then, not with each commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,16 +246,16 @@ def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts
         raise ValueError(outcome)
 
 
-def read_row(record: Any, place: EnvRecord) -> Row:
+def read_row(record: Any, environment: EnvRecord) -> Row:
     """The row of a record of the rows table. Raises ValueError, TypeError or KeyError for a damaged one."""
     _ROW_TYPES.check(record)
     line, _, path, file, size, mtime_ns, cells = record[1:8]
     return Row(
         line,
-        place.env,
+        environment.env,
         path,
-        place.appid,
-        place.merchant,
+        environment.appid,
+        environment.merchant,
         file,
         _texts(cells),
         size,
@@ -277,15 +277,15 @@ def read_end(record: Any) -> RowEnd:
 def read_env(record: Any, counted: int = 0, pending: int = 0) -> EnvRecord:
     """The environment of a record. Raises TypeError for a damaged one."""
     _ENV_TYPES.check(record)
-    _, no, env, appid, merchant, owner, left = record
-    return EnvRecord(no, env, appid, merchant, owner, left, counted, pending)
+    _, number, env, appid, merchant, owner, left = record
+    return EnvRecord(number, env, appid, merchant, owner, left, counted, pending)
 
 
-def _texts(said: str) -> tuple[str, ...]:
+def _texts(value: str) -> tuple[str, ...]:
     """A JSON list of texts. Raises ValueError where it is something else."""
-    texts, end = _decode(said)
-    if end != len(said) or type(texts) is not list or not {*map(type, texts)} <= {str}:
-        raise ValueError(said)
+    texts, end = _decode(value)
+    if end != len(value) or type(texts) is not list or not {*map(type, texts)} <= {str}:
+        raise ValueError(value)
     return tuple(texts)
 
 

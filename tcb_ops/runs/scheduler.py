@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
 from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown
 from tcb_ops.runs.progress import PhaseTimer
-from tcb_ops.runs.records import Earlier, EnvRecord
+from tcb_ops.runs.records import EarlierUpload, EnvRecord
 from tcb_ops.wechat.call_policy import Tries
 from tcb_ops.wechat.tokens import Token
 
@@ -44,23 +44,23 @@ class Task:
 
 
 @dataclass(eq=False, slots=True)
-class Env:
+class EnvState:
     """An environment: the limit of rows in flight, the store's breaker."""
 
     name: str
-    pace: Slowdown
+    slowdown: Slowdown
     breaker: Breaker = field(default_factory=Breaker)
     in_flight: int = 0
     lanes: list[Lane] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
-class Account:
+class AppState:
     """A merchant (appid), or the component for the platform's own environments: its token, its rate, its breaker."""
 
     appid: str
     """Empty where the settings name no component."""
-    pace: Slowdown
+    slowdown: Slowdown
     breaker: Breaker = field(default_factory=Breaker)
     in_flight: int = 0
     lanes: list[Lane] = field(default_factory=list)
@@ -87,14 +87,14 @@ class Account:
 class Lane:
     """One merchant's environment, and its rows that can be taken."""
 
-    no: int
+    number: int
     """The environment's number in the ledger."""
-    env: Env
-    account: Account
+    env: EnvState
+    app: AppState
     owner: str
     fresh: deque[Row] = field(default_factory=deque)
     back: deque[Task] = field(default_factory=deque)
-    known: dict[str, Earlier] = field(default_factory=dict)
+    known: dict[str, EarlierUpload] = field(default_factory=dict)
     """With `--skip-unchanged`: what earlier runs put at the paths of rows that are about to go."""
     last_line: int = 0
     """The last line that was read from the ledger."""
@@ -104,29 +104,31 @@ class Lane:
     end_as: RowEnd | None = None
     """Set when no fresh row begins any more: how its rows end (`line` is unused)."""
     queued: bool = False
-    jobs: set[Task] = field(default_factory=set)
+    timer: float = float("inf")
+    """When the scheduler looks at the lane again that waits for a pause or a rate to end."""
+    tasks: set[Task] = field(default_factory=set)
     """Begun and not ended, waiting ones included."""
-    held: str = ""
-    """The phase of the meter that keeps its next row from beginning."""
+    waits_in: str = ""
+    """The phase of the timer that keeps its next row from beginning."""
 
     @property
-    def spent(self) -> bool:
+    def is_done(self) -> bool:
         """Whether nothing is left to begin or to end."""
-        return not self.jobs and (self.end_as is not None or (self.drained and not self.fresh))
+        return not self.tasks and (self.end_as is not None or (self.drained and not self.fresh))
 
 
 class Scheduler:
-    """The lanes of a run, the queue of those that can go on, and the clock of those that wait."""
+    """The lanes of a run, the queue of those that can go on, and the timers of those that wait."""
 
-    def __init__(self, lanes: Iterable[Lane], meter: PhaseTimer | None = None) -> None:
+    def __init__(self, lanes: Iterable[Lane], phases: PhaseTimer | None = None) -> None:
         self.lanes = list(lanes)
-        self._meter = meter
+        self._phases = phases
         self._queue: deque[Lane] = deque()
-        self._clock: list[tuple[float, int, Lane, Task | None]] = []
+        self._timers: list[tuple[float, int, Lane, Task | None]] = []
         self._ticket = 0
         self.needs_refill: list[Lane] = []
         """Lanes whose fresh rows run low: to be refilled from the ledger."""
-        self.tokenless: set[Account] = set()
+        self.tokenless: set[AppState] = set()
         """Accounts whose lanes wait for a token."""
         for lane in self.lanes:
             self.enqueue(lane)
@@ -143,37 +145,37 @@ class Scheduler:
         for _ in range(len(self._queue)):
             lane = self._queue.popleft()
             lane.queued = False
-            job = self._from(lane, now)
-            if job is not None:
+            task = self._from(lane, now)
+            if task is not None:
                 self.enqueue(lane)
-                return job
+                return task
         return None
 
     def next_timer(self) -> float | None:
         """When something that waits for a time may go on, in the clock that `take` is given."""
-        return self._clock[0][0] if self._clock else None
+        return self._timers[0][0] if self._timers else None
 
-    def wait(self, job: Task, until: float) -> None:
-        """Take a row back that goes on later. It keeps its place in flight."""
-        self._at(until, job.lane, job)
-        if self._meter is not None:
-            self._meter.enter("backoff")
+    def wait(self, task: Task, until: float) -> None:
+        """Take a row back that goes on later. It keeps its environment in flight."""
+        self._at(until, task.lane, task)
+        if self._phases is not None:
+            self._phases.enter("backoff")
 
-    def again(self, job: Task) -> None:
+    def again(self, task: Task) -> None:
         """Take a row back that may go on as soon as its lane may."""
-        job.lane.back.append(job)
-        self.enqueue(job.lane)
+        task.lane.back.append(task)
+        self.enqueue(task.lane)
 
-    def release(self, job: Task) -> None:
-        """Take a row off the board that has ended: its place is free for the others."""
-        lane = job.lane
-        lane.jobs.discard(job)
+    def release(self, task: Task) -> None:
+        """Take a row off the scheduler that has ended: its environment is free for the others."""
+        lane = task.lane
+        lane.tasks.discard(task)
         lane.env.in_flight -= 1
-        lane.account.in_flight -= 1
+        lane.app.in_flight -= 1
         for other in lane.env.lanes:
             self.enqueue(other)
-        if len(lane.account.lanes) > 1:
-            for other in lane.account.lanes:
+        if len(lane.app.lanes) > 1:
+            for other in lane.app.lanes:
                 self.enqueue(other)
 
     def refilled(self, lane: Lane, rows: list[Row]) -> None:
@@ -195,16 +197,16 @@ class Scheduler:
         lane.fresh.clear()
         self.enqueue(lane)
 
-    def got_token(self, account: Account, token: Token) -> None:
-        """Let an account's lanes go on."""
-        account.token = token
-        self.tokenless.discard(account)
-        for lane in account.lanes:
+    def got_token(self, app: AppState, token: Token) -> None:
+        """Let an app's lanes go on."""
+        app.token = token
+        self.tokenless.discard(app)
+        for lane in app.lanes:
             self.enqueue(lane)
 
     def _from(self, lane: Lane, now: float) -> Task | None:
         """Take one row of a lane, or note what it waits for."""
-        env, account = lane.env, lane.account
+        env, app = lane.env, lane.app
         self._hold(lane, "")
         if len(lane.fresh) <= LOW and not (lane.drained or lane.refilling or lane.end_as):
             lane.refilling = True
@@ -213,73 +215,77 @@ class Scheduler:
             return lane.back.popleft() if lane.back else None
         if not lane.back and not lane.fresh:
             return None
-        paused_until = max(env.pace.paused_until, account.pace.paused_until)
-        open_at = max(paused_until, account.next_call)
+        paused_until = max(env.slowdown.paused_until, app.slowdown.paused_until)
+        open_at = max(paused_until, app.next_call)
         if open_at > now:
             self._hold(lane, "slow" if paused_until > now else "limit")
-            self._at(open_at, lane, None)
+            if open_at < lane.timer:  # a lane that is enqueued again and again waits for one timer
+                lane.timer = open_at
+                self._at(open_at, lane, None)
             return None
-        if now >= account.renew_at:
-            account.token = None
-        if account.token is None:
-            self.tokenless.add(account)
+        if now >= app.renew_at:
+            app.token = None
+        if app.token is None:
+            self.tokenless.add(app)
             self._hold(lane, "token")
             return None
         if lane.back:
             return lane.back.popleft()
-        if env.in_flight >= env.pace.limit or account.in_flight >= account.pace.limit:
+        if env.in_flight >= env.slowdown.limit or app.in_flight >= app.slowdown.limit:
             self._hold(lane, "limit")
             return None
         env.in_flight += 1
-        account.in_flight += 1
-        job = Task(lane.fresh.popleft(), lane)
-        lane.jobs.add(job)
-        return job
+        app.in_flight += 1
+        task = Task(lane.fresh.popleft(), lane)
+        lane.tasks.add(task)
+        return task
 
     def _hold(self, lane: Lane, phase: str) -> None:
-        """Tell the meter what a lane waits for from now on; empty for nothing."""
-        if self._meter is not None:
-            if lane.held:
-                self._meter.leave(lane.held)
+        """Tell the phases what a lane waits for from now on; empty for nothing."""
+        if self._phases is not None:
+            if lane.waits_in:
+                self._phases.leave(lane.waits_in)
             if phase:
-                self._meter.enter(phase)
-            lane.held = phase
+                self._phases.enter(phase)
+            lane.waits_in = phase
 
-    def _at(self, when: float, lane: Lane, job: Task | None) -> None:
+    def _at(self, when: float, lane: Lane, task: Task | None) -> None:
         self._ticket += 1
-        heapq.heappush(self._clock, (when, self._ticket, lane, job))
+        heapq.heappush(self._timers, (when, self._ticket, lane, task))
 
     def _fire_timers(self, now: float) -> None:
-        while self._clock and self._clock[0][0] <= now:
-            _, _, lane, job = heapq.heappop(self._clock)
-            if job is not None:
-                if self._meter is not None:
-                    self._meter.leave("backoff")
-                lane.back.append(job)
+        while self._timers and self._timers[0][0] <= now:
+            _, _, lane, task = heapq.heappop(self._timers)
+            if task is None:
+                lane.timer = float("inf")
+            else:
+                if self._phases is not None:
+                    self._phases.leave("backoff")
+                lane.back.append(task)
             self.enqueue(lane)
 
 
-def lanes_of(places: list[EnvRecord], pace: RunLimits, component_appid: str = "") -> list[Lane]:
-    """One lane a place; places that share an environment or a merchant share its limits.
+def lanes_of(environments: list[EnvRecord], limits: RunLimits, component_appid: str = "") -> list[Lane]:
+    """Make a lane for each environment of a run; lanes that share an env or an appid share its limits.
 
-    The platform's own environments share the component's account, whoever they are listed for.
+    The platform's own environments share the component's state, whoever they are listed for.
     """
-    accounts: dict[tuple[str, str], Account] = {}
-    environments: dict[str, Env] = {}
+    apps: dict[tuple[str, str], AppState] = {}
+    envs: dict[str, EnvState] = {}
     lanes = []
 
-    def caller(place: EnvRecord) -> tuple[str, str]:
-        # Apart from a merchant's own account of the same appid: another interface, another quota.
-        return (place.owner, component_appid if place.owner == Owner.PLATFORM else place.appid)
+    def app_of(record: EnvRecord) -> tuple[str, str]:
+        # Apart from a merchant's own calls with the same appid: another interface, another quota.
+        return (record.owner, component_appid if record.owner == Owner.PLATFORM else record.appid)
 
-    envs_of = Counter(map(caller, places))
-    for place in places:
-        key = caller(place)
-        most = min(pace.concurrency, pace.per_env * envs_of[key])
-        account = accounts.setdefault(key, Account(key[1], Slowdown(most)))
-        environment = environments.setdefault(place.env, Env(place.env, Slowdown(pace.per_env)))
-        lane = Lane(place.no, environment, account, place.owner)
-        account.lanes.append(lane)
-        environment.lanes.append(lane)
+    envs_of = Counter(map(app_of, environments))
+    for record in environments:
+        key = app_of(record)
+        most = min(limits.concurrency, limits.per_env * envs_of[key])
+        app = apps.setdefault(key, AppState(key[1], Slowdown(most)))
+        env = envs.setdefault(record.env, EnvState(record.env, Slowdown(limits.per_env)))
+        lane = Lane(record.number, env, app, record.owner)
+        app.lanes.append(lane)
+        env.lanes.append(lane)
         lanes.append(lane)
     return lanes

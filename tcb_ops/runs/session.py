@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Outcome, target_label
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.engine import Engine, RunContext
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.next_commands import of_run, quoted, resume
@@ -23,53 +21,28 @@ from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import interrupted, stop_reason
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.tokens import TokenSource
 from tcb_ops.wechat.transport import Transport
 
 
 class RunSession:
     """A run being worked on. `wait` gives the finished run's record or raises; `cancel` ends it tidily."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        run: RunRecord,
-        settings: Settings,
-        pace: RunLimits,
-        *,
-        root: Path,
-        out: Path | None,
-        tokens: TokenSource,
-        progress: Callable[[Progress], None] | None = None,
-        skip_unchanged: bool = False,
-        canary: int = 0,
-        may_discard: Callable[[str], bool] = lambda _run: False,
-        confirm: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Start working. The caller holds the run's lock; it may let go when `wait` has returned.
-
-        `confirm` raises LedgerError where that lock is lost: the session ends, its rows stay pending.
-
-        `may_discard` says of another run's id whether its links, left where this run's are to go, are of no use.
-        """
-        self._ledger, self._run, self._settings, self._pace = ledger, run, settings, pace
-        self._root, self._progress, self._confirm = root, progress, confirm
-        self._links = (
-            LinksFile(out or Path(run.out), run.id, Path(run.out)) if run.kind is Kind.LINKS else None
-        )
-        self._tokens = tokens
-        self._skip_unchanged, self._canary = skip_unchanged, canary
+    def __init__(self, context: RunContext) -> None:
+        """Start working. The caller holds the run's lock, and may release it when `wait` has returned."""
+        self._context, self._run, self._ledger = context, context.run, context.ledger
+        self._links: LinksFile | None = None
         self._news = threading.Condition()
-        self._look: Progress | None = None
+        self._newest: Progress | None = None
         self._ended = False
         self._cancelled = False
         self._exit_code = 130
         self._engine: Engine | None = None
         self.links_run_out = 0
         """Of a links run: how many links had run out when links.csv was finished."""
-        if self._links is not None:
-            self._links.open(may_discard)
+        if self._run.kind is Kind.LINKS:
+            planned = Path(self._run.out)
+            self._links = LinksFile(context.out or planned, self._run.id, planned)
+            self._links.open(context.may_discard)
             self._reopen_lost(self._links)
         self._future = hand_over(self._work())
 
@@ -84,21 +57,21 @@ class RunSession:
         hand_over(self._interrupt())
 
     def watch(self) -> Iterator[Progress]:
-        """Give the newest progress each time there is one, until the sitting ends. Everything in it is committed."""
+        """Give the newest progress each time there is one, until the session ends. Everything in it is committed."""
         seen: Progress | None = None
         while True:
             with self._news:
-                while self._look is seen and not self._ended:
+                while self._newest is seen and not self._ended:
                     self._news.wait()
-                look, ended = self._look, self._ended
-            if look is not None and look is not seen:
-                yield look
+                newest, ended = self._newest, self._ended
+            if newest is not None and newest is not seen:
+                yield newest
             if ended:
                 return
-            seen = look
+            seen = newest
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait so long at most for the sitting's end; gives whether it has ended."""
+        """Wait so long at most for the session's end; gives whether it has ended."""
         with self._news:
             return self._news.wait_for(lambda: self._ended, seconds)
 
@@ -138,50 +111,35 @@ class RunSession:
 
     def _finish(self) -> None:
         if self._links is not None:
-            self.links_run_out = self._links.finish(self._ledger, self._run, self._settings.zone, time.time())
+            self.links_run_out = self._links.finish(
+                self._ledger, self._run, self._context.settings.zone, time.time()
+            )
             self._ledger.note_report(self._run, str(self._links.dest))
         self._ledger.finish(self._run, time.time())
         if self._links is not None:
             self._links.discard()
 
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
-        """Note in the ledger why the sitting ended, as far as the ledger still takes it."""
+        """Note in the ledger why the session ended, as far as the ledger still takes it."""
         if isinstance(error, InterruptedRunError):
             error.exit_code = self._exit_code
         with suppress(LedgerError):
             self._ledger.stop(self._run, stop_reason(error))
-        return _with_next(error, self._run, self._settings)
+        return _with_next(error, self._run, self._context.settings)
 
     async def _interrupt(self) -> None:
         if self._engine is not None:
             self._engine.interrupt()
 
     async def _work(self) -> None:
-        settings = self._settings
         try:
-            async with Transport(connections=self._pace.concurrency) as transport:
-                means = RunContext(
-                    self._ledger,
-                    self._tokens,
-                    transport,
-                    PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts),
-                    self._root,
-                    self._pace,
-                    settings.etag,
-                    Lang(settings.lang),
-                    self._links,
-                    self._show,
-                    self._skip_unchanged,
-                    self._canary,
-                    self._confirm,
-                    settings.tokens.component_appid,
-                )
-                self._engine = Engine(self._run, means)
+            async with Transport(connections=self._context.limits.concurrency) as transport:
+                self._engine = Engine(self._context, transport, self._links, self._show)
                 if self._cancelled:
                     self._engine.interrupt()
                 await self._engine.work()
         finally:
-            await self._tokens.aclose()
+            await self._context.tokens.aclose()
             if self._links is not None:
                 self._links.close()
             with self._news:
@@ -190,10 +148,10 @@ class RunSession:
 
     def _show(self, progress: Progress) -> None:
         with self._news:
-            self._look = progress
+            self._newest = progress
             self._news.notify_all()
-        if self._progress is not None:
-            self._progress(progress)
+        if self._context.progress is not None:
+            self._context.progress(progress)
 
     def _reopen_lost(self, links: LinksFile) -> None:
         """On going on: linked rows whose link is missing from the part file, or has run out, are pending again."""

@@ -17,7 +17,7 @@ from tcb_ops.runs.records import EnvRecord, Meter, RunRecord
 class Closing:
     """An environment of which no further row begins: its pending rows, but those in flight, end alike."""
 
-    place: EnvRecord
+    environment: EnvRecord
     end: RowEnd
     in_flight: tuple[int, ...]
 
@@ -31,15 +31,15 @@ class LedgerWriter:
         run: RunRecord,
         links: LinksFile | None,
         threads: Executor,
-        spent: Callable[[], Meter],
+        usage: Callable[[], Meter],
         written: Callable[[], None],
         confirm: Callable[[], None],
     ) -> None:
         """`confirm` raises LedgerError where the run is not held any more: asked after each commit."""
         self._ledger, self._run, self._links, self._threads = ledger, run, links, threads
-        self._spent = spent
+        self._usage = usage
         self._written, self._confirm = written, confirm
-        self._gathered: list[RowEnd | Closing] = []
+        self._queue: list[RowEnd | Closing] = []
         self._more = asyncio.Event()
         self._closing = False
         self._committing = False
@@ -50,14 +50,14 @@ class LedgerWriter:
 
     def add(self, item: RowEnd | Closing) -> None:
         """Take an end; it is committed with all that gathers meanwhile."""
-        self._gathered.append(item)
+        self._queue.append(item)
         self.uncommitted += isinstance(item, RowEnd)
         self._more.set()
 
     @property
     def busy(self) -> bool:
         """Whether something is still to be committed."""
-        return bool(self._gathered) or self._committing
+        return bool(self._queue) or self._committing
 
     def close(self) -> None:
         """Let `write` return once everything is committed."""
@@ -70,30 +70,30 @@ class LedgerWriter:
         while True:
             await self._more.wait()
             self._more.clear()
-            batch, self._gathered = self._gathered, []
+            batch, self._queue = self._queue, []
             if batch:
                 self._committing = True
-                committed = await loop.run_in_executor(self._threads, self._commit, batch, self._spent())
+                committed = await loop.run_in_executor(self._threads, self._commit, batch, self._usage())
                 self._committing = False
                 for outcome, rows in committed.items():
                     self.counts[outcome] += rows
                 self.uncommitted -= sum(isinstance(item, RowEnd) for item in batch)
                 self._written()
             elif self._closing:
-                await loop.run_in_executor(self._threads, self._ledger.record, self._run, [], self._spent())
+                await loop.run_in_executor(self._threads, self._ledger.record, self._run, [], self._usage())
                 return
-            if self._gathered or self._closing:
+            if self._queue or self._closing:
                 self._more.set()
 
-    def _commit(self, batch: list[RowEnd | Closing], spent: Meter) -> dict[Outcome, int]:
+    def _commit(self, batch: list[RowEnd | Closing], usage: Meter) -> dict[Outcome, int]:
         """Write one batch, in order; runs in the writer's own thread."""
         committed: dict[Outcome, int] = {}
         ends: list[RowEnd] = []
 
-        def flush(spent: Meter) -> None:
+        def flush(usage: Meter) -> None:
             if self._links is not None:
                 self._links.append(ends)
-            self._ledger.record(self._run, ends, spent)
+            self._ledger.record(self._run, ends, usage)
             for end in ends:
                 committed[end.outcome] = committed.get(end.outcome, 0) + 1
             ends.clear()
@@ -103,8 +103,8 @@ class LedgerWriter:
                 ends.append(item)
                 continue
             flush(Meter())
-            rows = self._ledger.close_environment(self._run, item.place, item.end, item.in_flight)
+            rows = self._ledger.close_environment(self._run, item.environment, item.end, item.in_flight)
             committed[item.end.outcome] = committed.get(item.end.outcome, 0) + rows
-        flush(spent)
+        flush(usage)
         self._confirm()
         return committed

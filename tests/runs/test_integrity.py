@@ -86,7 +86,7 @@ def write_run(shop: Shop, number: int) -> None:
     """Write a finished run of the shop's list, one row in seven refused."""
     with closing(Ledger(shop.settings.ledger)) as ledger:
         work = list_spec(shop.read(), tcb.Kind.UPLOAD)
-        run = plan(ledger, work, shop.settings, out=None, manner={}, new_run=True, now=1.7e9 + number).run
+        run = plan(ledger, work, shop.settings, out=None, options={}, new_run=True, now=1.7e9 + number).run
         refused = {"outcome": tcb.Outcome.REFUSED, "reason": Reason.REFUSED, "errcode": 40097, "errmsg": "no"}
         good = {
             "outcome": tcb.Outcome.UPLOADED,

@@ -26,10 +26,10 @@ STOP = [Fault(path="banner/1.png", errcode=61004)]
     [
         pytest.param(None, False, Choice.NEW, id="none"),
         pytest.param(None, True, Choice.NEW, id="none-and-new-run"),
-        pytest.param(1000.0, False, Choice.GO_ON, id="under-a-day"),
+        pytest.param(1000.0, False, Choice.RESUME, id="under-a-day"),
         pytest.param(1000.0, True, Choice.NEW, id="under-a-day-and-new-run"),
         pytest.param(1000.0 - DAY, False, Choice.ASK, id="a-day"),
-        pytest.param(1000.0 - DAY + 1, False, Choice.GO_ON, id="a-second-under-a-day"),
+        pytest.param(1000.0 - DAY + 1, False, Choice.RESUME, id="a-second-under-a-day"),
         pytest.param(0.0, True, Choice.NEW, id="older-and-new-run"),
     ],
 )

@@ -164,8 +164,8 @@ def test_a_run_whose_database_falls_silent_stops(
         running = tcb.start_upload(shop.read(), settings=with_ledger(shop, url))
         until(lambda: shop.sim.stats["link_calls"] > 0)
         network.fall_silent()
-        working_engine = running._sitting._engine
-        until(lambda: working_engine._trouble is not None)
+        working_engine = running._session._engine
+        until(lambda: working_engine._error is not None)
         assert shop.sim.stats["stored"] == 0
         network.speak()  # so that nothing waits for TCP to give up, as it would for 10 s
         with pytest.raises(LedgerError, match="does not answer"):

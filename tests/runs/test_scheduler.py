@@ -10,7 +10,7 @@ import pytest
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.scheduler import REFILL, Account, Env, Lane, Scheduler, Task, lanes_of
+from tcb_ops.runs.scheduler import REFILL, AppState, EnvState, Lane, Scheduler, Task, lanes_of
 from tcb_ops.wechat.tokens import Token
 
 PACE = RunLimits(slow_wait=60.0)
@@ -22,16 +22,16 @@ class Floor:
     """Lanes with as many rows as a test says: one merchant per environment, unless they share one."""
 
     def __init__(
-        self, *rows: int, per_env: int = 8, per_account: int = 64, shared: bool = False, token: bool = True
+        self, *rows: int, per_env: int = 8, per_app: int = 64, shared: bool = False, token: bool = True
     ) -> None:
-        account = Account("wx", Slowdown(per_account))
+        app = AppState("wx", Slowdown(per_app))
         self.ledger: dict[int, list[Row]] = {}
         self.lanes = []
         line = 1
         for no, count in enumerate(rows):
-            mine = account if shared else Account(f"wx{no}", Slowdown(per_account))
+            mine = app if shared else AppState(f"wx{no}", Slowdown(per_app))
             mine.token = TOKEN if token else None
-            env = Env(f"env{no}", Slowdown(per_env))
+            env = EnvState(f"env{no}", Slowdown(per_env))
             lane = Lane(no, env, mine, "merchant")
             env.lanes.append(lane)
             mine.lanes.append(lane)
@@ -40,33 +40,33 @@ class Floor:
                 Row(line + n, env.name, f"{n}.png", mine.appid, "", "", ()) for n in range(1, count + 1)
             ]
             line += count
-        self.board = Scheduler(self.lanes)
+        self.scheduler = Scheduler(self.lanes)
         self.refills: Counter[int] = Counter()
 
     def refill(self) -> None:
-        needs_refill, self.board.needs_refill = self.board.needs_refill, []
+        needs_refill, self.scheduler.needs_refill = self.scheduler.needs_refill, []
         for lane in needs_refill:
-            self.refills[lane.no] += 1
-            rest = [row for row in self.ledger[lane.no] if row.line > lane.last_line]
-            self.board.refilled(lane, rest[:REFILL])
+            self.refills[lane.number] += 1
+            rest = [row for row in self.ledger[lane.number] if row.line > lane.last_line]
+            self.scheduler.refilled(lane, rest[:REFILL])
 
     def take(self, now: float = 0.0) -> Task | None:
         """The next row, refilling as the engine does."""
-        job = self.board.take(now)
-        while job is None and self.board.needs_refill:
+        task = self.scheduler.take(now)
+        while task is None and self.scheduler.needs_refill:
             self.refill()
-            job = self.board.take(now)
-        return job
+            task = self.scheduler.take(now)
+        return task
 
     def take_all(self, most: int = 10_000, now: float = 0.0) -> list[Task]:
-        jobs: list[Task] = []
-        while len(jobs) < most and (job := self.take(now)) is not None:
-            jobs.append(job)
-        return jobs
+        tasks: list[Task] = []
+        while len(tasks) < most and (task := self.take(now)) is not None:
+            tasks.append(task)
+        return tasks
 
 
-def envs(jobs: list[Task]) -> list[str]:
-    return [job.row.env for job in jobs]
+def envs(tasks: list[Task]) -> list[str]:
+    return [task.row.env for task in tasks]
 
 
 def test_a_list_sorted_by_env_keeps_many_environments_at_work() -> None:
@@ -84,67 +84,84 @@ def test_environments_are_served_in_turn() -> None:
 
 def test_rows_of_an_environment_go_in_the_order_of_the_list() -> None:
     floor = Floor(200, per_env=500)
-    lines = [job.row.line for job in floor.take_all()]
+    lines = [task.row.line for task in floor.take_all()]
     assert lines == sorted(lines)
-    assert len(lines) == 64 == floor.lanes[0].account.in_flight
+    assert len(lines) == 64 == floor.lanes[0].app.in_flight
 
 
-@pytest.mark.parametrize("way", ["env", "account"])
+@pytest.mark.parametrize("way", ["env", "app"])
 def test_a_limit_is_never_passed_and_a_row_that_ends_makes_room_for_one(way: str) -> None:
-    floor = Floor(
-        50, 50, per_env=4 if way == "env" else 99, per_account=99 if way == "env" else 6, shared=True
-    )
-    jobs = floor.take_all()
-    assert len(jobs) == (8 if way == "env" else 6)
-    floor.board.release(jobs[0])
+    floor = Floor(50, 50, per_env=4 if way == "env" else 99, per_app=99 if way == "env" else 6, shared=True)
+    tasks = floor.take_all()
+    assert len(tasks) == (8 if way == "env" else 6)
+    floor.scheduler.release(tasks[0])
     assert len(floor.take_all()) == 1
 
 
 def test_a_row_that_waits_keeps_its_place_in_flight() -> None:
     floor = Floor(10, per_env=2)
     first, second = floor.take_all()
-    floor.board.wait(first, until=5.0)
+    floor.scheduler.wait(first, until=5.0)
     assert floor.take(now=4.9) is None
-    assert floor.board.next_timer() == 5.0
+    assert floor.scheduler.next_timer() == 5.0
     assert floor.take(now=5.0) is first
-    floor.board.release(second)
+    floor.scheduler.release(second)
     assert floor.take(now=5.0) is not None
 
 
 def test_a_row_that_comes_back_goes_before_fresh_ones() -> None:
     floor = Floor(10, per_env=3)
     first, *_ = floor.take_all()
-    floor.board.again(first)
+    floor.scheduler.again(first)
     assert floor.take() is first
 
 
-@pytest.mark.parametrize("scope", ["env", "account"])
+@pytest.mark.parametrize("scope", ["env", "app"])
 def test_a_paused_scope_hands_out_nothing_and_the_others_go_on(scope: str) -> None:
     floor = Floor(5, 5)
-    paused = floor.lanes[0].env.pace if scope == "env" else floor.lanes[0].account.pace
-    paused.told(0.0, PACE)
+    paused = floor.lanes[0].env.slowdown if scope == "env" else floor.lanes[0].app.slowdown
+    paused.slow_down(0.0, PACE)
     assert set(envs(floor.take_all(now=59.9))) == {"env1"}
-    assert floor.board.next_timer() == 60.0
+    assert floor.scheduler.next_timer() == 60.0
     assert set(envs(floor.take_all(now=60.0))) == {"env0"}
 
 
 def test_a_paused_merchant_holds_all_of_its_environments() -> None:
     floor = Floor(5, 5, shared=True)
-    floor.lanes[0].account.pace.told(0.0, PACE)
+    floor.lanes[0].app.slowdown.slow_down(0.0, PACE)
     assert floor.take_all(now=1.0) == []
     assert set(envs(floor.take_all(now=60.0))) == {"env0", "env1"}
 
 
+@pytest.mark.parametrize("by", ["pause", "rate"])
+def test_a_waiting_lane_that_is_enqueued_again_has_one_timer(by: str) -> None:
+    floor = Floor(5)
+    [lane] = floor.lanes
+    if by == "pause":
+        lane.env.slowdown.slow_down(0.0, PACE)
+    else:
+        lane.app.next_call = 60.0
+    for now in range(50):
+        floor.scheduler.enqueue(lane)
+        assert floor.take(float(now)) is None
+    assert len(floor.scheduler._timers) == 1
+    lane.env.slowdown.paused_until = 90.0
+    assert (floor.take(60.0), floor.scheduler.next_timer()) == (None, 90.0), (
+        "a longer pause has its own timer"
+    )
+    assert floor.take(90.0) is not None
+
+
 def test_the_rate_of_a_merchant_is_kept_over_its_environments() -> None:
     floor = Floor(5, 5, shared=True)
-    account = floor.lanes[0].account
+    app = floor.lanes[0].app
     taken: list[float] = []
     now = 0.0
-    while (job := floor.take(now)) or floor.board.next_timer() is not None:
-        if job is None:
-            now = floor.board.next_timer() or now
+    while (task := floor.take(now)) or floor.scheduler.next_timer() is not None:
+        if task is None:
+            now = floor.scheduler.next_timer() or now
             continue
-        account.next_call = max(now, account.next_call) + 0.5  # as the engine does at 2 calls a second
+        app.next_call = max(now, app.next_call) + 0.5  # as the engine does at 2 calls a second
         taken.append(now)
     assert taken == [0.5 * n for n in range(10)]
 
@@ -152,84 +169,84 @@ def test_the_rate_of_a_merchant_is_kept_over_its_environments() -> None:
 def test_a_closed_lane_hands_out_only_rows_that_had_begun() -> None:
     floor = Floor(40, per_env=3)
     first, second, third = floor.take_all()
-    floor.board.again(second)
-    floor.board.wait(third, until=9.0)
-    floor.board.close(first.lane, CLOSED)
+    floor.scheduler.again(second)
+    floor.scheduler.wait(third, until=9.0)
+    floor.scheduler.close(first.lane, CLOSED)
     assert floor.take_all(now=0.0) == [second]
-    assert not first.lane.spent
+    assert not first.lane.is_done
     assert floor.take_all(now=9.0) == [third]
-    for job in (first, second, third):
-        floor.board.release(job)
-    assert first.lane.spent
+    for task in (first, second, third):
+        floor.scheduler.release(task)
+    assert first.lane.is_done
     assert floor.take(now=9.0) is None
 
 
 def test_a_refill_that_arrives_after_the_closing_brings_nothing() -> None:
     floor = Floor(40)
     lane = floor.lanes[0]
-    assert floor.board.take(0.0) is None
-    floor.board.close(lane, CLOSED)
+    assert floor.scheduler.take(0.0) is None
+    floor.scheduler.close(lane, CLOSED)
     floor.refill()
     assert floor.take_all() == []
-    assert lane.spent
+    assert lane.is_done
 
 
 def test_a_closed_lane_ends_its_rows_whatever_the_pause() -> None:
     floor = Floor(5)
-    job = floor.take()
-    assert job is not None
-    floor.board.again(job)
-    job.lane.env.pace.told(0.0, PACE)
-    floor.board.close(job.lane, CLOSED)
-    assert floor.take(now=1.0) is job
+    task = floor.take()
+    assert task is not None
+    floor.scheduler.again(task)
+    task.lane.env.slowdown.slow_down(0.0, PACE)
+    floor.scheduler.close(task.lane, CLOSED)
+    assert floor.take(now=1.0) is task
 
 
 def test_a_lane_asks_for_each_refill_once() -> None:
     floor = Floor(120, per_env=500)
     for _ in range(5):
-        assert floor.board.take(0.0) is None
-        floor.board.enqueue(floor.lanes[0])
-    assert floor.board.needs_refill == floor.lanes
+        assert floor.scheduler.take(0.0) is None
+        floor.scheduler.enqueue(floor.lanes[0])
+    assert floor.scheduler.needs_refill == floor.lanes
     floor.refill()
-    jobs = []
-    while (job := floor.board.take(0.0)) is not None:  # the ledger is still being read
-        jobs.append(job)
-    assert len(jobs) == REFILL
-    assert floor.board.needs_refill == floor.lanes
+    tasks = []
+    while (task := floor.scheduler.take(0.0)) is not None:  # the ledger is still being read
+        tasks.append(task)
+    assert len(tasks) == REFILL
+    assert floor.scheduler.needs_refill == floor.lanes
     floor.refill()
     assert floor.refills == {0: 2}
 
 
 def test_a_drained_lane_asks_no_more() -> None:
     floor = Floor(REFILL)
-    jobs = []
+    tasks = []
     for _ in range(REFILL):
-        job = floor.take()
-        assert job is not None
-        jobs.append(job)
-        floor.board.release(job)
+        task = floor.take()
+        assert task is not None
+        tasks.append(task)
+        floor.scheduler.release(task)
     assert floor.take() is None
-    assert floor.lanes[0].spent
+    assert floor.lanes[0].is_done
     assert floor.refills == {0: 2}
 
 
 def test_lanes_wait_for_the_token_and_go_on_with_it() -> None:
     floor = Floor(5, 5, shared=True, token=False)
-    account = floor.lanes[0].account
+    app = floor.lanes[0].app
     assert floor.take_all() == []
-    assert floor.board.tokenless == {account}
-    floor.board.got_token(account, TOKEN)
-    assert floor.board.tokenless == set()
+    assert floor.scheduler.tokenless == {app}
+    floor.scheduler.got_token(app, TOKEN)
+    assert floor.scheduler.tokenless == set()
     assert len(floor.take_all()) == 10
 
 
 def test_a_token_is_asked_for_anew_when_its_time_has_come() -> None:
     floor = Floor(5)
-    account = floor.lanes[0].account
-    account.renew_at = 100.0
+    app = floor.lanes[0].app
+    app.renew_at = 100.0
     assert floor.take(now=99.0) is not None
     assert floor.take(now=100.0) is None
-    assert floor.board.tokenless == {account}
+    assert floor.scheduler.tokenless == {app}
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -239,7 +256,7 @@ def test_whatever_happens_limits_hold_and_every_row_ends_once(seed: int) -> None
     floor = Floor(
         *[chance.randrange(1, 160) for _ in range(6)],
         per_env=per_env,
-        per_account=chance.choice([2, 64]),
+        per_app=chance.choice([2, 64]),
         shared=chance.random() < 0.5,
     )
     in_hand: list[Task] = []
@@ -249,34 +266,34 @@ def test_whatever_happens_limits_hold_and_every_row_ends_once(seed: int) -> None
     now = 0.0
     for _ in range(100_000):
         now += chance.random()
-        if len(in_hand) < room and (job := floor.take(now)) is not None:
-            begun[job.row.line] += job.row.line not in waiting
-            waiting.discard(job.row.line)
-            in_hand.append(job)
+        if len(in_hand) < room and (task := floor.take(now)) is not None:
+            begun[task.row.line] += task.row.line not in waiting
+            waiting.discard(task.row.line)
+            in_hand.append(task)
             for lane in floor.lanes:
                 assert lane.env.in_flight <= per_env
-                assert lane.account.in_flight <= lane.account.pace.full
+                assert lane.app.in_flight <= lane.app.slowdown.full
         elif in_hand:
-            job = in_hand.pop(chance.randrange(len(in_hand)))
+            task = in_hand.pop(chance.randrange(len(in_hand)))
             match chance.randrange(8):
                 case 0:
-                    floor.board.wait(job, now + chance.random() * 5)
-                    waiting.add(job.row.line)
+                    floor.scheduler.wait(task, now + chance.random() * 5)
+                    waiting.add(task.row.line)
                 case 1:
-                    job.lane.env.pace.told(now, RunLimits(slow_wait=3.0))
-                    floor.board.again(job)
-                    waiting.add(job.row.line)
+                    task.lane.env.slowdown.slow_down(now, RunLimits(slow_wait=3.0))
+                    floor.scheduler.again(task)
+                    waiting.add(task.row.line)
                 case _:
-                    floor.board.release(job)
-                    job.lane.env.pace.row_good()
-                    ended[job.row.line] += 1
-        elif (strike := floor.board.next_timer()) is not None:
+                    floor.scheduler.release(task)
+                    task.lane.env.slowdown.row_good()
+                    ended[task.row.line] += 1
+        elif (strike := floor.scheduler.next_timer()) is not None:
             now = max(now, strike)
-        elif all(lane.spent for lane in floor.lanes):
+        elif all(lane.is_done for lane in floor.lanes):
             break
     lines = {row.line for rows in floor.ledger.values() for row in rows}
     assert begun == ended == Counter(dict.fromkeys(lines, 1))
-    assert all(lane.env.in_flight == lane.account.in_flight == 0 for lane in floor.lanes)
+    assert all(lane.env.in_flight == lane.app.in_flight == 0 for lane in floor.lanes)
 
 
 def test_own_environments_share_the_components_account_apart_from_its_merchants() -> None:
@@ -286,12 +303,12 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
         ("c", "wxp", "platform"),
         ("d", "wxp", "merchant"),
     ]
-    places = [
+    environments = [
         EnvRecord(no, env, appid, "", owner, left=False) for no, (env, appid, owner) in enumerate(listed)
     ]
-    merchant, own, other, its_own = (lane.account for lane in lanes_of(places, RunLimits(per_env=2), "wxp"))
+    merchant, own, other, its_own = (lane.app for lane in lanes_of(environments, RunLimits(per_env=2), "wxp"))
     assert own is other
     assert len({id(merchant), id(own), id(its_own)}) == 3
-    assert [account.appid for account in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
-    assert [account.pace.limit for account in (merchant, own, its_own)] == [2, 4, 2]
-    assert lanes_of(places, RunLimits())[1].account.appid == "", "no component: no token"
+    assert [app.appid for app in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
+    assert [app.slowdown.limit for app in (merchant, own, its_own)] == [2, 4, 2]
+    assert lanes_of(environments, RunLimits())[1].app.appid == "", "no component: no token"

@@ -108,22 +108,22 @@ def test_another_end_between_keeps_the_breaker_closed(other: str) -> None:
 
 def test_a_slowed_scope_is_halved_once_per_pause_and_not_by_calls_made_before_it() -> None:
     scope = Slowdown(8)
-    scope.told(100.0, PACE)
-    scope.told(101.0, PACE)
+    scope.slow_down(100.0, PACE)
+    scope.slow_down(101.0, PACE)
     assert (scope.limit, scope.paused_until) == (4, 161.0)
-    scope.told(161.0, PACE)
+    scope.slow_down(161.0, PACE)
     assert (scope.limit, scope.paused_until) == (2, 221.0)
 
 
 def test_a_slowed_scope_keeps_at_least_one_row() -> None:
     scope = Slowdown(1)
-    scope.told(0.0, PACE)
+    scope.slow_down(0.0, PACE)
     assert scope.limit == 1
 
 
 def test_twenty_good_rows_give_one_back_and_never_more_than_there_were() -> None:
     scope = Slowdown(4)
-    scope.told(0.0, PACE)
+    scope.slow_down(0.0, PACE)
     limits = []
     for _ in range(GOOD_PER_NOTCH * 3):
         scope.row_good()
@@ -133,10 +133,10 @@ def test_twenty_good_rows_give_one_back_and_never_more_than_there_were() -> None
 
 def test_being_told_again_begins_the_count_of_good_rows_anew() -> None:
     scope = Slowdown(8)
-    scope.told(0.0, PACE)
+    scope.slow_down(0.0, PACE)
     for _ in range(GOOD_PER_NOTCH - 1):
         scope.row_good()
-    scope.told(100.0, PACE)
+    scope.slow_down(100.0, PACE)
     scope.row_good()
     assert scope.limit == 2
 
@@ -144,8 +144,8 @@ def test_being_told_again_begins_the_count_of_good_rows_anew() -> None:
 def test_patience_runs_from_the_first_telling_and_a_good_row_renews_it() -> None:
     scope = Slowdown(8)
     assert scope.patient(0.0, PACE)
-    scope.told(0.0, PACE)
-    scope.told(290.0, PACE)
+    scope.slow_down(0.0, PACE)
+    scope.slow_down(290.0, PACE)
     assert scope.patient(299.9, PACE)
     assert not scope.patient(300.0, PACE)
     scope.row_good()
