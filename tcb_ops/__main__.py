@@ -2,7 +2,7 @@
 
 from tcb_ops.signals import end_at_once
 
-INTERRUPTED = "tcb-ops: Interrupted; nothing was begun. 已中断；尚未开始。\n"
+INTERRUPTED = "tcb-ops: Interrupted; nothing was started. 已中断；尚未开始。\n"
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ Four tables beside this file hold it: errcodes.csv (the platform's errcodes), co
 read otherwise in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row
 ended without one). Code, reports and the README read the same lines. A code that is in none is shown as it came and is not tried again, save a 5xx of the store.
 
-Where a code could be one merchant's trouble or everybody's, the table holds the narrower scope: too narrow
-costs three calls a merchant, too wide keeps the healthy merchants from ever being served. So 40164, 45035
+Where a code may concern one merchant or all, the table has the narrower scope: too narrow
+costs three calls a merchant, too wide keeps ready merchants from being served. So 40164, 45035
 and 89503 (the whitelist of the account whose token is asked for), 61016 (confirmed per authorizer) and
 61028 (test merchants are still served) stop the merchant, not the run.
 """
@@ -32,11 +32,11 @@ class Decision(StrEnum):
     """Again after a wait, counted as an attempt."""
     RETRY_ONCE = "retry_once"
     SLOW = "slow"
-    """The scope pauses and goes on at half its limit; no attempt is counted."""
+    """The scope pauses, then continues at half its limit; no attempt is counted."""
     STOP = "stop"
     """The row's end; three in a row of the scope open its breaker. Scope platform: the run's end, at once."""
     FIX = "fix"
-    """The row's end: the row, or what lies between us and the server, is wrong."""
+    """The row's end: something about the row has to be fixed first."""
     NEW_LINK = "new_link"
     """A new link, counted as an attempt."""
     NEW_LINK_ONCE = "new_link_once"
@@ -44,7 +44,7 @@ class Decision(StrEnum):
 
 
 class Scope(StrEnum):
-    """How far a code's trouble reaches."""
+    """How much a code affects."""
 
     ROW = "row"
     ENV = "env"
@@ -103,7 +103,7 @@ class ReasonTexts:
 
 
 _BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
-    (Decision.GOOD, Scope.ROW): Text(en="goes on with the row", zh="继续处理该行"),
+    (Decision.GOOD, Scope.ROW): Text(en="continues with the row", zh="继续处理该行"),
     (Decision.REFRESH, Scope.APPID): Text(
         en="asks for a new token once, then ends the row", zh="重新取一次令牌，仍被拒则该行结束"
     ),
@@ -115,11 +115,11 @@ _BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
         en="tries once more, then ends the row", zh="再试一次，仍失败则该行结束"
     ),
     (Decision.SLOW, Scope.ENV): Text(
-        en="pauses the environment (--slow-wait, a minute), then goes on at half its limit; no attempt counted",
+        en="pauses the environment (--slow-wait, a minute), then continues at half its limit; counts no attempt",
         zh="暂停该环境（--slow-wait，默认一分钟），再以一半的并发继续；不计尝试次数",
     ),
     (Decision.SLOW, Scope.APPID): Text(
-        en="pauses the merchant (--slow-wait, a minute), then goes on at half its limit; no attempt counted",
+        en="pauses the merchant (--slow-wait, a minute), then continues at half its limit; counts no attempt",
         zh="暂停该商户（--slow-wait，默认一分钟），再以一半的并发继续；不计尝试次数",
     ),
     (Decision.STOP, Scope.ENV): Text(
@@ -131,7 +131,7 @@ _BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
         zh="该行结束；同一商户连续三行如此，则停止该商户",
     ),
     (Decision.STOP, Scope.PLATFORM): Text(
-        en="stops the run at once; the rows left stay pending", zh="立即停止整个运行，剩余的行保持待处理"
+        en="stops the run at once; the remaining rows stay pending", zh="立即停止整个运行，剩余的行保持待处理"
     ),
     (Decision.FIX, Scope.ROW): Text(en="ends the row, does not try again", zh="该行结束，不再重试"),
     (Decision.NEW_LINK, Scope.ROW): Text(
@@ -176,7 +176,7 @@ def all_errcodes() -> tuple[Errcode, ...]:
 
 @cache
 def all_store_codes() -> tuple[StoreCode, ...]:
-    """Every code of the store: what a new link mends first, then passing trouble, then what people mend."""
+    """Every code of the store: first those that a new link fixes, then temporary ones, then those that people fix."""
     return tuple(
         StoreCode(
             code=line["code"],
@@ -207,12 +207,12 @@ def all_reasons() -> dict[str, ReasonTexts]:
 def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
     """The catalogue's entry; for a code that it lacks one with `known=False` that is not tried again.
 
-    In an environment of the platform's own no merchant is asked and no permission set granted: there what a code says
-    of those is said of the component token.
+    In an environment of the platform's own no merchant is asked and no permission set granted: there the
+    texts speak of the component token.
     """
     found = _by_errcode().get(code)
     if found is not None:
-        return found if owner is Owner.MERCHANT else _said_of_the_component().get(code, found)
+        return found if owner is Owner.MERCHANT else _component_texts().get(code, found)
     return Errcode(
         code=code,
         name="unknown",
@@ -301,7 +301,7 @@ def errcode_table(lang: Lang) -> str:
 
 
 @cache
-def _said_of_the_component() -> dict[int, Errcode]:
+def _component_texts() -> dict[int, Errcode]:
     """The entries whose texts differ in an environment of the platform's own."""
     return {
         code: replace(

@@ -8,15 +8,15 @@
     │   ├── SettingsError           tcb-ops.toml, a TCB_OPS_… variable
     │   ├── InputError              a list or a merchants file; `.problems` lists every one
     │   └── RunNotFoundError        no such run, or several
-    ├── StoppedError        exit 3  a run stopped on something that is no row's fault
+    ├── StoppedError        exit 3  a run stopped by a problem that affects every row
     │   ├── LedgerError             the ledger cannot be read or written
     │   │   └── LedgerDamagedError  the ledger has lost or changed what was written to it
-    │   ├── CanaryError             a row of the first environments is not good; the others were not begun
+    │   ├── CanaryError             a row of the first environments did not succeed; the others were not started
     │   ├── OutageError             no connection succeeds anywhere
     │   ├── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
     │   ├── ResourceLimitError      this machine has no file descriptors or no memory left
     │   └── TokenSourceError        the token source has no token for anybody
-    ├── InterruptedRunError 130/143 Ctrl-C, SIGTERM or SIGHUP; the run can be gone on with
+    ├── InterruptedRunError 130/143 Ctrl-C, SIGTERM or SIGHUP; the run can be resumed
     ├── TokenError                  no token for a merchant (a row's end, never a run's)
     ├── TransportError              no usable answer from a server (a row's end, never a run's)
     └── RefusedError                one link asked for by `upload_link` was refused
@@ -37,7 +37,7 @@ from tcb_ops.model import Problem
 
 
 class BrokenTableError(Exception):
-    """The table cannot be read on from here; `problem` says where and why. Stays inside this wing."""
+    """A table cannot be read any further; `problem` says where and why. It never leaves the reading of lists."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message.en)
@@ -61,7 +61,7 @@ class TcbOpsError(Exception):
         super().__init__(self.text.en)
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a trace: a notebook's reader gets the sentence."""
+        """Show the message in IPython, in place of a stack trace."""
         return [self.text.en, self.text.zh]
 
 
@@ -94,7 +94,7 @@ class InputError(UsageError):
     """A list or a merchants file has problems; nothing was sent.
 
     `problems` holds every problem in the order of the file; `source` is the file as the user named it; `decided` is how
-    it was read (encoding, columns), where it came so far.
+    it was read (encoding, columns), as far as that was known.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class RunNotFoundError(UsageError):
 
 
 class StoppedError(TcbOpsError):
-    """A run stopped on something that is no row's fault; its unfinished rows are pending."""
+    """A run stopped by a problem that affects every row; its unfinished rows are pending."""
 
 
 class LedgerError(StoppedError):
@@ -123,11 +123,11 @@ class LedgerError(StoppedError):
 
 
 class LedgerDamagedError(LedgerError):
-    """The ledger has lost or changed what was written to it: nothing is concluded from the rest."""
+    """The ledger has lost or changed what was written to it, so the rest is not used."""
 
 
 class CanaryError(StoppedError):
-    """With `--canary`: a row of the first environments is not good; the other environments were not begun."""
+    """With `canary`: a row of the first environments did not succeed; the others were not started."""
 
 
 class OutageError(StoppedError):

@@ -15,13 +15,13 @@ class Lang(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One sentence in both languages, written side by side so that neither is forgotten."""
+    """A text in both languages."""
 
     en: str
     zh: str
 
     def of(self, lang: Lang) -> str:
-        """The sentence in one language."""
+        """Return the text in one language."""
         return self.zh if lang is Lang.ZH else self.en
 
     def __str__(self) -> str:
@@ -29,5 +29,5 @@ class Text:
 
 
 def plural(count: int, noun: str) -> str:
-    """Give `1 row`, `1,204 rows`, for English sentences."""
+    """Return a count with its noun, for English sentences: `1 row`, `1,204 rows`."""
     return f"{count:,} {noun}{'s' * (count != 1)}"

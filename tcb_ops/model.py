@@ -23,7 +23,7 @@ def file_problem(
 
 
 class Secret:
-    """A string that never shows itself: not in repr, str, format or a pickle."""
+    """A string that repr, str and format do not show, and that cannot be pickled."""
 
     __slots__ = ("_value",)
 
@@ -31,7 +31,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The string itself: for the request that needs it, and for links.csv."""
+        """Return the string: for the request that needs it, and for links.csv."""
         return self._value
 
     def __repr__(self) -> str:
@@ -74,11 +74,11 @@ class Outcome(StrEnum):
 
 
 GOOD = frozenset({Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED})
-"""The outcomes an operator wants; every other one is work left to do."""
+"""The outcomes of rows that succeeded."""
 
 
 class Reason(StrEnum):
-    """Why a row is not good, where the errcode or the store's code alone does not say it."""
+    """Why a row did not succeed, where the errcode or the store's code alone does not tell."""
 
     BREAKER = "breaker"
     """Not attempted: earlier rows of the same merchant or environment were stopped by this code."""
@@ -104,7 +104,7 @@ class Reason(StrEnum):
     INVALID = "invalid"
     """Bad input; the row's detail says which rule."""
     UNVERIFIED = "unverified"
-    """Good, but the store's ETag is not an MD5, so the bytes were not compared."""
+    """It succeeded, but the store's ETag is not an MD5, so the bytes were not compared."""
 
 
 class Owner(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,6 +232,18 @@ def test_both_readmes_have_the_same_items_tables_and_pictures(english: Section, 
 def test_both_readmes_name_the_same_commands_options_settings_and_files(english: Section, chinese: Section):
     if english.title != "Errcodes":  # generated, from a catalogue that names things in both languages
         assert english.names() == chinese.names()
+
+
+def test_type_checkers_and_python_have_the_same_public_names():
+    tree = ast.parse(Path(tcb.__file__).read_text(encoding="utf-8"))
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        (line.module, name.name)
+        for line in typed.body
+        if isinstance(line, ast.ImportFrom)
+        for name in line.names
+    }
+    assert imported == {(f"tcb_ops.{module}", name) for name, module in tcb._MODULE_OF.items()}
 
 
 def test_public_names_are_there_and_used_as_they_are():
