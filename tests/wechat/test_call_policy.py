@@ -3,10 +3,13 @@
 import asyncio
 
 import pytest
+from workspace import TEA, many
 
+import tcb_ops as tcb
 from tcb_ops.errors import TokenError, TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
+from tcb_ops.simulator import Fault
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token
@@ -68,7 +71,7 @@ def test_what_is_found_is_given():
     assert asked(Tokens("t1"), "found") == ("found", ["t1"], [])
 
 
-def test_a_refused_token_is_looked_up_anew_once_a_call():
+def test_a_refused_token_is_looked_up_again_once_a_call():
     tokens = Tokens("t1", "t2")
     assert asked(tokens, refusal(42001), "found")[:2] == ("found", ["t1", "t2"])
     assert tokens.refused == [None, "t1"]
@@ -141,3 +144,17 @@ def test_a_new_token_is_no_attempt():
         Tokens("t1", "t2"), refusal(40001), GATEWAY, "found", limits=CallLimits(attempts=2)
     )
     assert (found, used) == ("found", ["t1", "t2", "t2"])
+
+
+@pytest.mark.slow
+def test_upload_link_follows_the_policy(open_shop):
+    shop = open_shop(many(TEA, rows=1), [Fault(env=TEA.env, calls=((1, 1),), errcode=-1)])
+    assert tcb.upload_link(TEA.env, "a.png", settings=shop.settings).file_id.endswith("/a.png")
+    assert shop.sim.stats["link_calls"] == 2, "a busy platform is asked once more"
+    shop.sim.expire(TEA.appid)
+    with pytest.raises(tcb.RefusedError, match="errcode 42001") as refused:
+        tcb.upload_link(TEA.env, "a.png", settings=shop.settings)
+    assert refused.value.errcode == 42001
+    assert shop.sim.stats["link_calls"] == 3, (
+        "the token file has no newer token, so the refused one is not sent again"
+    )
