@@ -341,7 +341,7 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
         yield table
     if more := len(bad) - len(some):
         yield Text(
-            f"… and {more:,} more that cannot work: --out FILE.csv has all",
+            f"… and {more:,} more that are not ready: --out FILE.csv has all",
             f"……另有 {more:,} 行不能工作：用 --out FILE.csv 导出全部",
         ).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
@@ -354,11 +354,11 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
 
 
 def verdict(states: Sequence[MerchantState]) -> Text:
-    """Return how many lines can work, in one sentence; and which of them is nearest to the end of its calls."""
+    """Return how many lines are ready, in one sentence; and which of them is nearest to the end of its calls."""
     works = [state for state in states if state.works]
     left = sum(state.merchant.left for state in states)
     bad = len(states) - len(works) - left
-    en = f"{len(works):,} of {_lines(len(states)).en} can work, {bad:,} cannot"
+    en = f"{len(works):,} of {_lines(len(states)).en} ready, {bad:,} not ready"
     zh = f"{_lines(len(states)).zh}中 {len(works):,} 行可以工作，{bad:,} 行不能"
     if left:
         en = f"{en}, {left:,} {'is' if left == 1 else 'are'} of merchants that have left (status=left)"

@@ -128,9 +128,9 @@ def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_offi
     code, out, err = tcb_ops("merchants", "check", "--out", "all.csv")
     assert code == 1
     assert out.count("61007") == 40 + 1
-    assert "… and 10 more that cannot work" in out
+    assert "… and 10 more that are not ready" in out
     assert "61007 · 50 lines" in out
-    assert "250 of 300 lines can work, 50 cannot. Fewest calls left today: 7 (商户299号)." in out
+    assert "250 of 300 lines ready, 50 not ready. Fewest calls left today: 7 (商户299号)." in out
     assert "All lines: all.csv" in err
     with (office.folder / "all.csv").open(encoding="utf-8-sig", newline="") as file:
         listed = list(csv.DictReader(file))
@@ -229,7 +229,7 @@ def test_check_shows_every_line_and_sums_up_in_json(open_office, tcb_ops):
     assert (code, err) == (0, f"SIMULATED {office.sim.base}\n")
     assert "茶语小铺" in out
     assert (
-        "2 of 3 lines can work, 0 cannot, 1 is of merchants that have left (status=left). Fewest calls left today: 6 (茶语小铺)."
+        "2 of 3 lines ready, 0 not ready, 1 is of merchants that have left (status=left). Fewest calls left today: 6 (茶语小铺)."
         in out
     )
     found = json.loads(tcb_ops("merchants", "check", "--json")[1])

@@ -40,14 +40,14 @@ def test_a_trouble_that_hundreds_have_does_not_hide_the_others():
     assert "61007 · 300 lines (商户0号, 商户100号, 商户101号 and 297 more) · m61007" in " ".join(text.split())
     assert "商户900号" in text
     assert "商户901号" in text
-    assert "… and 262 more that cannot work" in text
+    assert "… and 262 more that are not ready" in text
     assert text.index("61007 · 300 lines") < text.index("85088 · 1 line")
 
 
 def test_hundreds_that_can_work_are_summed_up_and_a_few_are_shown():
     assert "商户" not in drawn([state(n) for n in range(13)])
     assert drawn([state(n) for n in range(12)]).count("商户") == 12
-    assert verdict([state(n) for n in range(3)]).en == "3 of 3 lines can work, 0 cannot."
+    assert verdict([state(n) for n in range(3)]).en == "3 of 3 lines ready, 0 not ready."
 
 
 @pytest.mark.parametrize("lang", Lang)
