@@ -189,7 +189,7 @@ class Accounts:
         return known.newest if known.listed or not listed else ""
 
     def drop_refresh_token(self, appid: str, *, listed: bool) -> None:
-        """Let a merchant have a new refresh token that nobody was told; the old ones are 61023."""
+        """Let a merchant have a new refresh token that it gave to nobody; the old ones are 61023."""
         self._refresh_tokens[appid] = _RefreshToken(self._new(appid), listed=listed)
 
     def set_revoked(self, appid: str, *, revoked: bool) -> None:

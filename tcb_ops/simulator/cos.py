@@ -20,6 +20,7 @@ from tcb_ops.simulator.state import SimulatorState
 
 FORM_HEAD = 64 * 1024
 """Bytes that a form may have besides its file."""
+_CONFLICT = CosRefusal(409, "PathConflict", "The object cannot stand beside those that are there.")
 
 
 class CosStore:
@@ -81,9 +82,7 @@ class CosStore:
                     self._blobs.put(upload, bucket, path)
                 except OSError:
                     # COS has no folders: a/b beside a is two objects there, and cannot be two files here.
-                    checked = CosRefusal(
-                        409, "PathConflict", "An object of that name cannot be beside the others."
-                    )
+                    checked = _CONFLICT
         if isinstance(checked, CosRefusal):
             return self._refuse(request, place, checked)
         headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
@@ -98,10 +97,7 @@ class CosStore:
         location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
         body = post_response_xml(location, bucket, path, etag) if status == 201 else b""
         self._state.answered(place, FaultStep.STORE, status)
-        headers = self._headers() | {
-            "Location": location,
-            "Content-Length": str(len(body)),
-        }
+        headers = self._headers() | {"Location": location, "Content-Length": str(len(body))}
         if etag:
             headers["ETag"] = f'"{etag}"'
         if body:

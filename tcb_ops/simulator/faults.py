@@ -446,7 +446,7 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
 
 def _wrong_fault(entry: dict[str, Any]) -> Iterator[Text]:
     if "env" not in entry and "appid" not in entry:
-        yield Text("say whom it hits: env, appid or both", "请写明对象：env、appid 或两者")
+        yield Text("say whom it concerns: env, appid or both", "请写明对象：env、appid 或两者")
     step = entry.get("step", FaultStep.LINK)
     foreign = [key for key in entry if key in (_NOT_STORE if step == FaultStep.STORE else _STORE_ONLY)]
     foreign += [key for key in _LINK_ONLY if key in entry and step != FaultStep.LINK]
