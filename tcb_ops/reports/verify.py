@@ -118,10 +118,10 @@ class Verification:
             )
         if ROWS in same:
             return Text(
-                f"The CSVs and {MANIFEST} agree with the ledger, but for their sentences. The ledger keeps no exports yet: "
+                f"The CSVs and {MANIFEST} agree with the ledger, but for their sentences. The ledger has no record of this export: "
                 f"report.html, report.pdf and report.xlsx were compared with {MANIFEST} only: a change of one of them and of "
                 "the manifest goes unnoticed.",
-                f"各 CSV 和 {MANIFEST} 与台账一致（其中的说明文字不比较）。台账尚未记录导出：report.html、report.pdf、report.xlsx "
+                f"各 CSV 和 {MANIFEST} 与台账一致（其中的说明文字不比较）。台账中没有此次导出的记录：report.html、report.pdf、report.xlsx "
                 f"只与 {MANIFEST} 比对，同时改动这些文件和 manifest 的人无法被发现。",
             )
         return Text(
@@ -316,7 +316,7 @@ def _check_about(
     run = summary.run
     known = {"mark": _MISSING} | about(summary, manifest.zone)
     exported = seen.exports(run)  # none of a run whose reports are from before exports were kept
-    same = bool(exported) and fingerprint(folder / MANIFEST)["sha256"] in (exported or ())
+    same = bool(exported) and fingerprint(folder / MANIFEST)["sha256"] in exported
     if not as_exported:  # these change with the rows, which are reported on their own
         for name in ("counts", "finished_at", "settings", "retries"):
             del known[name]
