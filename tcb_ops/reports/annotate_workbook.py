@@ -167,9 +167,10 @@ def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
             name = shown(found.headers[column - 1], 40)
             raise UsageError(
                 Text(
-                    f"column '{name}' has more than {MOST_COPIES} values: split by one that has fewer.",
-                    f"“{name}”列有超过 {MOST_COPIES} 个不同的值：请改用取值较少的列来拆分。",
-                )
+                    f"column '{name}' has more than {MOST_COPIES} values.",
+                    f"“{name}”列有超过 {MOST_COPIES} 个不同的值。",
+                ),
+                Text("Split by one that has fewer.", "请改用取值较少的列来拆分。"),
             )
         group_of[row.line] = number
     return list(numbers), group_of
@@ -225,11 +226,13 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
         if digest(raw)[1] != run.list_sha256:
             raise UsageError(
                 Text(
-                    f"{original} is not the list of run {run.id} ({run.list_name}): its SHA-256 differs. If it was saved "
-                    "again since, name the file as it was then.",
-                    f"{original} 不是任务 {run.id} 的清单（{run.list_name}）：SHA-256 不一致。"
+                    f"{original} is not the list of run {run.id} ({run.list_name}): its SHA-256 differs.",
+                    f"{original} 不是任务 {run.id} 的清单（{run.list_name}）：SHA-256 不一致。",
+                ),
+                Text(
+                    "If it was saved again since, name the file as it was then.",
                     "若之后又保存过，请改用当时的那份文件。",
-                )
+                ),
             )
         yield book
 
@@ -300,17 +303,15 @@ def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bo
 def _free(dest: Path) -> None:
     if os.path.lexists(dest):
         raise UsageError(
-            Text(
-                f"{dest} is there already, and is not overwritten: remove it, or name another place with --out.",
-                f"{dest} 已存在，不会覆盖：请先移走它，或用 --out 指定别的位置。",
-            )
+            Text(f"{dest} exists, and is not overwritten.", f"{dest} 已存在，不会覆盖。"),
+            Text("Remove it, or name another place with --out.", "请先移走它，或用 --out 指定别的位置。"),
+            options=["--out"],
         )
     if not dest.parent.is_dir():
         raise UsageError(
-            Text(
-                f"{dest}: there is no folder {dest.parent}. Make it, or name another place with --out.",
-                f"{dest}：没有文件夹 {dest.parent}。请先建立它，或用 --out 指定别的位置。",
-            )
+            Text(f"{dest}: there is no folder {dest.parent}.", f"{dest}：没有文件夹 {dest.parent}。"),
+            Text("Make it, or name another place with --out.", "请先建立它，或用 --out 指定别的位置。"),
+            options=["--out"],
         )
 
 
@@ -336,8 +337,7 @@ def _new(dest: Path) -> Iterator[Path]:
             with suppress(OSError):  # a disk that takes nothing has nothing to be cleared
                 part.unlink()
     raise StoppedError(
-        Text(
-            f"{dest} could not be written: {why}. Free space or name another place with --out.",
-            f"无法写入 {dest}：{why}。请释放磁盘空间，或用 --out 指定别的位置。",
-        )
+        Text(f"{dest} could not be written: {why}.", f"无法写入 {dest}：{why}。"),
+        Text("Free space or name another place with --out.", "请释放磁盘空间，或用 --out 指定别的位置。"),
+        options=["--out"],
     )

@@ -246,11 +246,10 @@ def _refuse_incomparable(older: RunRecord, newer: RunRecord) -> None:
     if older.target != newer.target:
         raise UsageError(
             Text(
-                f"{older.id} went to {older.target}, {newer.id} to {newer.target}: runs of different targets say nothing "
-                "about one another. `tcb-ops runs` lists each run's target.",
-                f"{older.id} 的目标是 {older.target}，{newer.id} 的目标是 {newer.target}：不同目标的任务无法比较。"
-                "用 `tcb-ops runs` 可查看每个任务的目标。",
-            )
+                f"{older.id} went to {older.target}, {newer.id} to {newer.target}: runs of different targets cannot be compared.",
+                f"{older.id} 的目标是 {older.target}，{newer.id} 的目标是 {newer.target}：不同目标的任务无法比较。",
+            ),
+            Text("`tcb-ops runs` lists each run's target.", "用 `tcb-ops runs` 可查看每个任务的目标。"),
         )
     if older.kind != newer.kind:
         raise UsageError(

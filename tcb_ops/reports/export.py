@@ -79,10 +79,8 @@ def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = 
     except (OSError, ValueError) as error:
         why = _why(error)
         raise UsageError(
-            Text(
-                f"{dest} cannot be looked at: {why}. Name another report folder.",
-                f"无法访问 {dest}：{why}。请指定另一个报告文件夹。",
-            )
+            Text(f"{dest} cannot be accessed: {why}.", f"无法访问 {dest}：{why}。"),
+            Text("Name another report folder.", "请指定另一个报告文件夹。"),
         ) from None
 
 
@@ -121,11 +119,13 @@ def export(
         again = quoted(of_run(settings, run, "report"))
         raise StoppedError(
             Text(
-                f"the report could not be written to {dest}: {trouble}. The run is safe in the ledger. Free space or name "
-                f"another folder, then write it again:\n{again}",
-                f"无法把报告写入 {dest}：{trouble}。任务数据在台账中是安全的。请释放磁盘空间或换一个文件夹，"
-                f"然后重新生成：\n{again}",
-            )
+                f"the report could not be written to {dest}: {trouble}. The run is safe in the ledger.",
+                f"无法把报告写入 {dest}：{trouble}。任务数据在台账中是安全的。",
+            ),
+            Text(
+                f"Free space or name another folder, then export it again:\n{again}",
+                f"请释放磁盘空间或换一个文件夹，然后重新生成：\n{again}",
+            ),
         )
     if noted:
         _note(ledger.note_report, run, str(real), settings)
@@ -207,10 +207,11 @@ def _refuse_leak(file: Path, run: RunRecord) -> None:
         raise StoppedError(
             Text(
                 f"the report was not finished: line {leak.line} of {file.name} would hold {leak.kind.en}. Nothing of it is "
-                f"left. That is a mistake of tcb-ops: please report it. Run {run.id} is safe in the ledger.",
+                f"left, and run {run.id} is safe in the ledger.",
                 f"报告未完成：{file.name} 第 {leak.line} 行会含有{leak.kind.zh}，已全部清除。"
-                f"这是 tcb-ops 的错误，请报告此问题。任务 {run.id} 的数据在台账中是安全的。",
-            )
+                f"任务 {run.id} 的数据在台账中是安全的。",
+            ),
+            Text("This is a defect of tcb-ops: please report it.", "这是 tcb-ops 的错误，请报告此问题。"),
         )
 
 

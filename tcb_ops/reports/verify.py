@@ -153,10 +153,10 @@ def verify(folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = ()
     if manifest is None:
         raise UsageError(
             Text(
-                f"{folder} holds no report of tcb-ops: {MANIFEST} is not there, or cannot be read as one. Name the folder "
-                "that `tcb-ops report` wrote.",
-                f"{folder} 中没有 tcb-ops 的报告：找不到 {MANIFEST}，或无法识别。请指定 `tcb-ops report` 生成的文件夹。",
-            )
+                f"{folder} holds no report of tcb-ops: {MANIFEST} is not there, or cannot be read as one.",
+                f"{folder} 中没有 tcb-ops 的报告：找不到 {MANIFEST}，或无法识别。",
+            ),
+            Text("Name the folder that `tcb-ops report` wrote.", "请指定 `tcb-ops report` 生成的文件夹。"),
         )
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
     checks += _not_listed(folder, manifest)
