@@ -30,10 +30,8 @@ def read_toml(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError:  # its words are English only, and may quote a value
         line, why_not = _first_unreadable(text)
     raise SettingsError(
-        Text(
-            f"{file}:{line}: {why_not.en}. The file must be TOML.",
-            f"{file}:{line}：{why_not.zh}。该文件应为 TOML 格式。",
-        )
+        Text(f"{file}:{line}: this is not TOML: {why_not.en}.", f"{file}:{line}：不是 TOML：{why_not.zh}。"),
+        Text("Correct it, then run the same command again.", "请修正后再次运行同一命令。"),
     )
 
 

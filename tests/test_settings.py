@@ -188,13 +188,21 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         pytest.param(
             "[tokens]\nsole_owner = 5", "2: tokens.sole_owner: must be true or false", id="no-boolean"
         ),
-        pytest.param("x = = 1", "1: a setting is written as NAME = VALUE", id="no-toml"),
-        pytest.param('etag = "fail"\n\nlang = zh\n[tokens]', "3: a setting is written as", id="no-quotes"),
-        pytest.param('lang = "zh"\n[tokens\n', "2: a setting is written as", id="open-bracket"),
-        pytest.param('lang = "zh"\nlang = "en"', "2: lang stands twice", id="twice"),
-        pytest.param("[tokens]\n[tokens]", "2: tokens stands twice", id="section-twice"),
-        pytest.param('ledger = "C:\\Users\\x.db"', "1: a backslash in double quotes", id="backslash"),
-        pytest.param("x = 1\n" * 2, "2: x stands twice", id="unknown-twice"),
+        pytest.param("x = = 1", "1: this is not TOML: a setting is written as NAME = VALUE", id="no-toml"),
+        pytest.param(
+            'etag = "fail"\n\nlang = zh\n[tokens]',
+            "3: this is not TOML: a setting is written as",
+            id="no-quotes",
+        ),
+        pytest.param(
+            'lang = "zh"\n[tokens\n', "2: this is not TOML: a setting is written as", id="open-bracket"
+        ),
+        pytest.param('lang = "zh"\nlang = "en"', "2: this is not TOML: lang stands twice", id="twice"),
+        pytest.param("[tokens]\n[tokens]", "2: this is not TOML: tokens stands twice", id="section-twice"),
+        pytest.param(
+            'ledger = "C:\\Users\\x.db"', "1: this is not TOML: a backslash in double quotes", id="backslash"
+        ),
+        pytest.param("x = 1\n" * 2, "2: this is not TOML: x stands twice", id="unknown-twice"),
     ],
 )
 def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str, where: str) -> None:

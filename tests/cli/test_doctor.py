@@ -173,7 +173,7 @@ def test_something_else_at_the_target_is_not_the_platform(open_office, checks):
 
 
 BROKEN = {
-    "no TOML": ("lang = \n", "must be TOML"),
+    "no TOML": ("lang = \n", "is not TOML"),
     "a wrong value": ('timezone = "Mars/Base"\n', "timezone"),
     "an unknown setting": ("foo = 1\n", "foo"),
 }
