@@ -94,7 +94,8 @@ class InputError(UsageError):
     """A list or a merchants file has problems; nothing was sent.
 
     `problems` holds every problem in the order of the file; `source` is the file as the user named it; `decided` is how
-    it was read (encoding, columns), as far as that was known.
+    it was read (encoding, columns), as far as that was known. `missing_files`: some of the list's files, where not one of
+    all is below the root and nothing else is wrong.
     """
 
     def __init__(
@@ -103,11 +104,13 @@ class InputError(UsageError):
         source: str = "",
         problems: Sequence[Problem] = (),
         decided: Text | None = None,
+        missing_files: Sequence[str] = (),
     ) -> None:
         super().__init__(text, options=[p.option for p in problems if p.option] if len(problems) == 1 else ())
         self.source = source
         self.problems = problems
         self.decided = decided
+        self.missing_files = missing_files
 
 
 class RunNotFoundError(UsageError):

@@ -1,9 +1,9 @@
-"""What a run would do, before anything is sent: rows, bytes, calls against the quotas, time, warnings."""
+"""What a run would do, before anything is sent: rows, bytes, calls against the quotas, time, warnings. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,64 +12,66 @@ from typing import Any
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.paths import Batch
-from tcb_ops.merchants.quota import Allowances, QuotaAccount, ask_allowances, fits, seconds_left_of_the_day
-from tcb_ops.model import Kind, Owner
+from tcb_ops.merchants.quota import Allowances, QuotaAccount, fits, seconds_left_of_the_day
+from tcb_ops.model import Kind, Outcome, Owner
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.records import RunRecord, Tally
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import Quota
 
+LINK_LIFE = 900
+"""Seconds a link is known to live (domain.md §1.1: the sample's q-sign-time)."""
+RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
+"""The outcomes that `retry` runs again."""
+NAMED = 5
+"""Merchants that a warning names."""
 
-def seconds_at_rate(batch: Batch, pace: RunLimits) -> float:
-    """The least time that the busiest appid needs at the rate allowed."""
-    return batch.most_rows_of_an_appid / pace.rate if pace.rate else 0.0
+
+def seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
+    """Return the least time that the busiest appid needs at the rate allowed."""
+    return batch.most_rows_of_an_appid / limits.rate if limits.rate else 0.0
 
 
-def short_life(batch: Batch, pace: RunLimits) -> Text | None:
-    """Where the rate makes it certain that the first links run out before the last is issued, say so."""
-    seconds = seconds_at_rate(batch, pace)
+def short_life(batch: Batch, limits: RunLimits) -> Text | None:
+    """Warn where the first links will have expired before the last is issued, at the rate allowed."""
+    seconds = seconds_at_rate(batch, limits)
     if seconds <= LINK_LIFE:
         return None
     return Text(
-        f"At {pace.rate:g} calls/s this takes {format_duration(seconds)}, but a link lives about 15 minutes: the first "
-        "links will have run out before the last is issued.",
-        f"按每秒 {pace.rate:g} 次需要 {format_duration(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
+        f"At {limits.rate:g} calls/s this takes {format_duration(seconds)}, but a link lives about 15 minutes: the first "
+        "links will have expired before the last is issued.",
+        f"按每秒 {limits.rate:g} 次需要 {format_duration(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
     )
 
 
 def ran_out(links: int, out: Path | str) -> Text | None:
-    """Say how many links had run out when their file was finished; None where none had."""
+    """Warn of links that had expired when their file was finished; None where none had."""
     if not links:
         return None
     return Text(
-        f"{links:,} links had run out when {out} was finished. Run again for new ones.",
+        f"{plural(links, 'link')} had expired when {out} was finished. Run again for new ones.",
         f"{out} 写完时已有 {links:,} 个链接过期。请再次运行以取得新链接。",
     )
 
 
-def done_before(batch: Batch, settings: Settings, selection: str) -> Text | None:
-    """Say so where the newest run of this very part of the list to this target is finished: all of it would be sent once more."""
-    import tcb_ops as tcb
-
+def done_before(batch: Batch, settings: Settings, selection: str, runs: Iterable[RunRecord]) -> Text | None:
+    """Warn where the newest run of this part of the list to this target is finished: its files would be sent again."""
     wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, selection, "")
-    records = (run.record for run in tcb.all_runs(settings=settings))
     newest = next(
-        (r for r in records if (r.kind, r.target, r.list_sha256, r.selection, r.parent) == wanted), None
+        (run for run in runs if (run.kind, run.target, run.list_sha256, run.selection, run.parent) == wanted),
+        None,
     )
     if newest is None or newest.finished_at is None:
         return None
     at = datetime.fromtimestamp(newest.finished_at, settings.zone).isoformat(" ", "minutes")[:16]
     return Text(
-        f"Run {newest.id} has done this list, finished {at}: its files are sent again.",
+        f"Run {newest.id} finished this list at {at}: its files are sent again.",
         f"任务 {newest.id} 已完成过这份清单（{at}）：文件将再次发送。",
     )
 
 
-LINK_LIFE = 900
-"""Seconds a link is known to live (domain.md §1.1: the sample's q-sign-time)."""
-
-
 def facts(batch: Batch) -> dict[str, Any]:
-    """What there is to say of a checked list, for `--json`."""
+    """Return what is known of a checked list, for `--json`."""
     return {
         "list": str(batch.source),
         "sha256": batch.sha256,
@@ -86,22 +88,20 @@ def facts(batch: Batch) -> dict[str, Any]:
 
 
 def facts_line(batch: Batch) -> Text:
-    """The same in one line."""
-    size = batch.total_bytes
-    of_size = (
-        (Text(f", {format_size(size)}", f"，{format_size(size)}")) if batch.root is not None else Text("", "")
-    )
+    """Return the same in one line."""
+    size = format_size(batch.total_bytes)
+    of_size = Text(f", {size}", f"，{size}") if batch.root is not None else Text("", "")
     left = _of_left(batch)
     return Text(
-        f"{batch.valid:,} of {batch.count:,} rows valid: {plural(batch.merchants_count, 'merchant')}, {plural(batch.envs, 'environment')}"
-        f"{of_size.en}{left.en}",
+        f"{batch.valid:,} of {plural(batch.count, 'row')} valid: {plural(batch.merchants_count, 'merchant')}, "
+        f"{plural(batch.envs, 'environment')}{of_size.en}{left.en}",
         f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境"
         f"{of_size.zh}{left.zh}",
     )
 
 
 def _of_left(batch: Batch) -> Text:
-    """What of a list is for merchants that have left, and so will not be attempted; empty where nothing is."""
+    """Say which rows will not be attempted because the merchant has left; empty where there are none."""
     of_left = batch.by_departed_merchant()
     if not of_left:
         return Text("", "")
@@ -115,13 +115,55 @@ def _of_left(batch: Batch) -> Text:
     )
 
 
-NAMED = 5
-"""Merchants that a warning names."""
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What would be sent: rows, and to how many merchants and environments."""
+
+    rows: int
+    merchants: int
+    envs: int
+
+    def needs_confirmation(self, settings: Settings, *, can_ask: bool) -> bool:
+        """Decide whether an operator has to agree before anything is uploaded.
+
+        ==================  ========================  =======
+        target              environments              answer
+        ==================  ========================  =======
+        simulated           any                       no
+        live, a terminal    any                       yes
+        live, no terminal   up to `confirm_over`      no
+        live, no terminal   more                      yes
+        ==================  ========================  =======
+        """
+        return not settings.on_loopback and (can_ask or self.envs > settings.confirm_over)
+
+    @property
+    def text(self) -> Text:
+        """The figures in words."""
+        return Text(
+            f"{plural(self.rows, 'row')}: {plural(self.merchants, 'merchant')}, {plural(self.envs, 'environment')}",
+            f"{self.rows:,} 行：{self.merchants:,} 个商户，{self.envs:,} 个环境",
+        )
+
+
+def scope_of_list(batch: Batch) -> Scope:
+    """Return what an upload of a list would send."""
+    return Scope(batch.valid, batch.merchants_count, batch.envs)
+
+
+def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Scope:
+    """Return what would be sent of a run whose rows with these outcomes are run again or resumed."""
+    found = [tally for tally in tallies if tally.outcome in outcomes and tally.env]
+    return Scope(
+        sum(tally.rows for tally in found),
+        len({tally.appid for tally in found}),
+        len({(tally.appid, tally.env) for tally in found}),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The link calls of a list, one a row, by the account they count against."""
+    """The link calls of a list, one per row, by the account they count against."""
 
     rows: Mapping[QuotaAccount, int]
     accounts: Mapping[str, tuple[QuotaAccount, ...]]
@@ -225,8 +267,10 @@ class Cost:
         return Text(f"Calls left are not known for all: {why.en}", f"部分商户的剩余调用未知：{why.zh}")
 
 
-def reckon(batch: Batch, settings: Settings, pace: RunLimits, now: datetime) -> Cost:
-    """Reckon what a list costs if it is begun now; asks for each account's quota (10 s at most), and for no link."""
+def calls_by_account(
+    batch: Batch, settings: Settings
+) -> tuple[Counter[QuotaAccount], dict[str, set[QuotaAccount]]]:
+    """Return the link calls of a list by account, and each appid's accounts; rows that will not be attempted count 0."""
     owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
     left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
     rows: Counter[QuotaAccount] = Counter()
@@ -236,16 +280,99 @@ def reckon(batch: Batch, settings: Settings, pace: RunLimits, now: datetime) -> 
         account = QuotaAccount(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
         rows[account] += 0 if (appid, env) in left else count
         accounts.setdefault(appid, set()).add(account)
+    return rows, accounts
+
+
+def accounts_to_ask(batch: Batch, settings: Settings) -> list[QuotaAccount]:
+    """Return the accounts whose quotas a list's calls count against."""
+    return [account for account, count in calls_by_account(batch, settings)[0].items() if count]
+
+
+def reckon(
+    batch: Batch, settings: Settings, limits: RunLimits, allowances: Allowances, now: datetime
+) -> Cost:
+    """Reckon what a list costs if it is started now."""
+    rows, accounts = calls_by_account(batch, settings)
     return Cost(
         rows,
         {
             appid: tuple(sorted(its, key=lambda one: one.owner is Owner.PLATFORM))
             for appid, its in accounts.items()
         },
-        ask_allowances(settings, [account for account, count in rows.items() if count]),
-        pace.rate,
+        allowances,
+        limits.rate,
         seconds_left_of_the_day(now),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One merchant's part of a dry run."""
+
+    appid: str
+    merchant: str
+    envs: int
+    rows: int
+    attempted: int
+    """Rows but those of an environment that has left."""
+    calls: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run of a list would send."""
+
+    batch: Batch
+    uploads: bool
+    seconds: float
+    """The least time at the rate allowed; 0 without a rate."""
+    cost: Cost
+    shares: Sequence[Share]
+    """Merchants whose day does not suffice come first, then by rows."""
+
+    @classmethod
+    def of(cls, batch: Batch, limits: RunLimits, cost: Cost, *, uploads: bool) -> DryRun:
+        """Count what would be sent."""
+        left = Counter[str]()
+        for merchant, count in batch.by_departed_merchant():
+            left[merchant.appid] += count
+        shares = [
+            Share(appid, name, envs, rows, rows - left[appid], (rows - left[appid]) * (1 + uploads), size)
+            for appid, name, envs, rows, size in batch.by_merchant()
+        ]
+        shares.sort(key=lambda share: cost.fits(share.appid) is not False)
+        return cls(batch, uploads, seconds_at_rate(batch, limits), cost, shares)
+
+    @property
+    def calls(self) -> int:
+        """All calls, to the platform and to the store."""
+        return sum(share.calls for share in self.shares)
+
+    def warnings(self) -> Iterator[Text]:
+        """Yield what does not fit into the day."""
+        return self.cost.warnings({share.appid: share.merchant for share in self.shares})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures, for `--json`."""
+        platform = self.cost.platform
+        merchants = [
+            {
+                "appid": share.appid,
+                "merchant": share.merchant,
+                "envs": share.envs,
+                "rows": share.rows,
+                "calls": share.calls,
+                "bytes": share.bytes,
+            }
+            | self.cost.as_dict(share.appid)
+            for share in self.shares
+        ]
+        return (
+            facts(self.batch)
+            | {"calls": self.calls, "seconds_at_rate": self.seconds, "by_merchant": merchants}
+            | ({"platform": self.cost.platform_dict(platform)} if platform is not None else {})
+        )
 
 
 def _name(account: QuotaAccount, names: Mapping[str, str]) -> Text:

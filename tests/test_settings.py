@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tcb_ops.cli.options import pace_options
+from tcb_ops.cli.options import limit_options
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Lang
 from tcb_ops.settings import Settings, TokenSettings, load_settings
@@ -334,7 +334,7 @@ def test_settings_do_not_change(name: str) -> None:
     ],
 )
 def test_a_pace_is_a_finite_number(option: str, value: str, code: int) -> None:
-    command = pace_options(click.command(lambda **_: None))
+    command = click.command(limit_options(lambda **_: None))
     assert CliRunner().invoke(command, [option, value]).exit_code == code
 
 

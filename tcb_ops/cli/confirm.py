@@ -1,111 +1,206 @@
-"""Before anything is sent: what would be sent, and the question whether it shall be."""
+"""Before anything is sent: read the list and show its problems, show what would be sent, ask."""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 from rich.table import Table
 
 from tcb_ops.cli.console import Console
-from tcb_ops.errors import UsageError
+from tcb_ops.cli.options import CommonOptions, ListOptions
+from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_duration, format_size
 from tcb_ops.i18n import Lang, Text, plural
-from tcb_ops.lists.paths import Batch
-from tcb_ops.model import Outcome
-from tcb_ops.preflight import (
-    Cost,
-    done_before,
-    facts,
-    facts_line,
-    seconds_at_rate,
-)
-from tcb_ops.run import Run
+from tcb_ops.lists.paths import Batch, read_paths
+from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem, new_fixme, write_fixme
+from tcb_ops.model import Problem
+from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.next_commands import FIXED_LIST, command
 from tcb_ops.settings import Settings
+
+_FITS = {True: Text("yes", "是"), False: Text("NO", "否"), None: Text("–", "–")}
+_FEW = 3
+"""So many missing files are named one by one, whatever their cause."""
+
+
+def show_problems(
+    console: Console, source: str, problems: Sequence[Problem], most: int = PROBLEMS_SHOWN
+) -> None:
+    """Print the first problems, a line each, and how many more there are."""
+    for problem in problems[:most]:
+        console.warn(Text(*(format_problem(source, problem, lang) for lang in (Lang.EN, Lang.ZH))))
+    if len(problems) > most:
+        rest = len(problems) - most
+        console.warn(Text(f"and {plural(rest, 'more problem')}", f"另有 {rest:,} 个问题"))
+
+
+def read_list(
+    console: Console,
+    source: str,
+    common: CommonOptions,
+    settings: Settings,
+    listing: ListOptions,
+    *,
+    kind: str,
+    root: str | None,
+    limit: int | None = None,
+) -> Batch:
+    """Read the list and show what was detected; or show its problems, write the fix-me CSV, and exit 2.
+
+    `kind`: the command that reads it, as it is suggested again.
+    """
+    try:
+        batch = read_paths(
+            source,
+            common.read_merchants(settings),
+            root,
+            columns=listing.columns(),
+            on_bad=listing.on_bad,
+            sheet=listing.sheet,
+            header_row=listing.header_row or 0,
+            rows=listing.rows,
+            file_map=listing.maps,
+        )
+    except InputError as error:
+        if error.source != source:
+            raise
+        _show_refusal(console, error, listing, root)
+        _suggest(console, error, settings, [kind], listing.words(common), root)
+        raise click.exceptions.Exit(error.exit_code) from None
+    console.info(batch.decided)
+    for warning in batch.warnings:
+        console.warn(warning)
+    if batch.problems:
+        show_problems(console, source, batch.problems)
+        _write_fixme(console, source, batch.problems, listing)
+    if batch.left_out:
+        console.info(
+            Text(
+                f"{plural(batch.left_out, 'row')} left out by --where",
+                f"--where 排除了 {batch.left_out:,} 行",
+            )
+        )
+    return batch.limited(limit) if limit else batch
+
+
+def _write_fixme(console: Console, source: str, problems: Sequence[Problem], listing: ListOptions) -> None:
+    dest = Path(listing.fix_me) if listing.fix_me else new_fixme(Path(source))
+    if write_fixme(problems, dest, console.lang):
+        console.warn(
+            Text(
+                f"The rows with problems, and only these, to correct and use as a list: {dest} (the other rows: --on-bad skip)",
+                f"有问题的行（仅这些行）见 {dest}，修正后可作为清单再次使用（其余行可用 --on-bad skip 先行处理）",
+            )
+        )
+
+
+def _show_refusal(console: Console, error: InputError, listing: ListOptions, root: str | None) -> None:
+    if error.decided is not None:
+        console.info(Text(f"Read as {error.decided.en}", f"读作 {error.decided.zh}"))
+    count = len(error.problems)
+    if error.missing_files and count > _FEW:
+        show_problems(console, error.source, error.problems[:1])
+        why = (
+            Text("the list's folder, because --root was not given", "未给出 --root，因此取清单所在文件夹")
+            if listing.root is None
+            else Text("--root", "--root")
+        )
+        base = Path(root or ".").absolute()
+        console.warn(
+            Text(
+                f"The same for all {count:,} rows: none of their files is below {base} ({why.en}).",
+                f"全部 {count:,} 行都是如此：{base} 之下没有其中任何文件（{why.zh}）。",
+            )
+        )
+    else:
+        show_problems(console, error.source, error.problems)
+    _write_fixme(console, error.source, error.problems, listing)
+    console.warn(
+        Text(
+            f"The list is refused: {plural(count, 'problem')}. Nothing was sent.",
+            f"清单未被接受：共 {count:,} 处问题。未发送任何内容。",
+        )
+    )
+
+
+def _suggest(
+    console: Console,
+    error: InputError,
+    settings: Settings,
+    kind: list[str],
+    options: list[str],
+    root: str | None,
+) -> None:
+    """Suggest the command to type when the list is corrected, or with the root where its files are found."""
+    from tcb_ops.lists.local_files import find_root
+
+    source = Path(error.source).absolute()
+    found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None
+    if found is not None:
+        console.suggest(
+            Text(
+                f"The files are below {found}. To use that folder:", f"这些文件位于 {found}。使用该文件夹："
+            ),
+            command(settings, *kind, str(source), "--root", str(found), *options),
+        )
+        return
+    root_option = ["--root", str(Path(root).absolute())] if root is not None else []
+    console.suggest(
+        Text(
+            f"Correct the list, save it as {FIXED_LIST}, then run:",
+            f"请修正清单，另存为 {FIXED_LIST}，然后运行：",
+        ),
+        command(settings, *kind, FIXED_LIST, *root_option, *options),
+    )
 
 
 def dry_run(
-    screen: Console, batch: Batch, settings: Settings, pace: RunLimits, *, uploads: bool, as_json: bool
+    console: Console, batch: Batch, settings: Settings, limits: RunLimits, *, uploads: bool, as_json: bool
 ) -> int:
     """Show what would be sent, per merchant: calls against those left today, bytes, and the time at the rate allowed."""
-    from tcb_ops.preflight import reckon
+    from tcb_ops.merchants.quota import ask_allowances
 
-    calls_a_row = 2 if uploads else 1
-    left = Counter[str]()
-    for merchant, count in batch.by_departed_merchant():
-        left[merchant.appid] += count
-    calls = (batch.valid - left.total()) * calls_a_row
-    seconds = seconds_at_rate(batch, pace)
-    shares = batch.by_merchant()
-    cost = reckon(batch, settings, pace, datetime.now(UTC))
-    platform = cost.platform
+    allowances = ask_allowances(settings, accounts_to_ask(batch, settings))
+    cost = reckon(batch, settings, limits, allowances, datetime.now(UTC))
+    planned = DryRun.of(batch, limits, cost, uploads=uploads)
     if as_json:
-        merchants = [
-            {
-                "appid": appid,
-                "merchant": name,
-                "envs": envs,
-                "rows": rows,
-                "calls": (rows - left[appid]) * calls_a_row,
-                "bytes": size,
-            }
-            | cost.as_dict(appid)
-            for appid, name, envs, rows, size in shares
-        ]
-        screen.json(
-            {
-                **facts(batch),
-                "calls": calls,
-                "seconds_at_rate": seconds,
-                "by_merchant": merchants,
-            }
-            | ({"platform": cost.platform_dict(platform)} if platform is not None else {})
-        )
-        _warn(screen, cost, {appid: name for appid, name, *_ in shares})
-        return 0
-    screen.data(_plan_table(shares, left, cost, screen.lang, pace, uploads=uploads))
-    screen.data(facts_line(batch).of(screen.lang))
-    if seconds:
-        screen.data(
+        console.json(planned.as_dict())
+    else:
+        console.print(_table(planned, console.lang, limits))
+        console.print(facts_line(batch))
+        if planned.seconds:
+            least = format_duration(planned.seconds)
+            console.print(
+                Text(
+                    f"At {limits.rate:g} link calls/s per appid this takes at least {least}.",
+                    f"按每个 appid 每秒 {limits.rate:g} 次取链接，至少需要 {least}。",
+                )
+            )
+        store = Text(" and its store", "及其存储") if uploads else Text("", "")
+        console.print(
             Text(
-                f"At {pace.rate:g} link calls/s per appid this takes at least {format_duration(seconds)}.",
-                f"按每个 appid 每秒 {pace.rate:g} 次取链接，至少需要 {format_duration(seconds)}。",
-            ).of(screen.lang)
+                f"{plural(planned.calls, 'call')} to {settings.api_base}{store.en}. Nothing was sent.",
+                f"将向 {settings.api_base} {store.zh}发出 {planned.calls:,} 次调用。未发送任何内容。",
+            )
         )
-    screen.data(
-        Text(
-            f"{plural(calls, 'call')} to {settings.api_base}{' and its store' if uploads else ''}. Nothing was sent.",
-            f"将向 {settings.api_base} {'及其存储' if uploads else ''}发出 {calls:,} 次调用。未发送任何内容。",
-        ).of(screen.lang)
-    )
-    _warn(screen, cost, {appid: name for appid, name, *_ in shares})
+    for warning in planned.warnings():
+        console.warn(warning)
+    if cost.unknown is not None:
+        console.info(cost.unknown)
     return 0
 
 
-def _warn(screen: Console, cost: Cost, names: Mapping[str, str]) -> None:
-    for text in cost.warnings(names):
-        screen.warn(text)
-    if cost.unknown is not None:
-        screen.say(cost.unknown)
-
-
-def _plan_table(
-    shares: Sequence[tuple[str, str, int, int, int]],
-    left: Mapping[str, int],
-    cost: Cost,
-    lang: Lang,
-    pace: RunLimits,
-    *,
-    uploads: bool,
-) -> Table:
-    """What each merchant is in for; those first whose day will not do."""
+def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> Table:
+    """Draw each merchant's part; where the screen is narrow, the names give way and the figures stay whole."""
+    cost, uploads = planned.cost, planned.uploads
     table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(Text("merchant", "商户").of(lang), overflow="fold")
     for head in (
-        Text("merchant", "商户"),
         Text("envs", "环境"),
         Text("rows", "行数"),
         Text("calls", "调用"),
@@ -114,120 +209,52 @@ def _plan_table(
         Text("fits", "今日够用"),
         Text("at least", "至少"),
     ):
-        # Where the screen is narrow, the names give way and the figures stay whole.
-        names = head.en == "merchant"
-        table.add_column(
-            head.of(lang), justify="left" if names else "right", no_wrap=not names, overflow="fold"
-        )
-    for appid, name, envs, rows, size in sorted(shares, key=lambda share: cost.fits(share[0]) is not False):
-        done = rows - left.get(appid, 0)
-        least = format_duration(done / pace.rate) if pace.rate else "–"
+        table.add_column(head.of(lang), justify="right", no_wrap=True)
+    for share in planned.shares:
         table.add_row(
-            name,
-            f"{envs:,}",
-            f"{rows:,}",
-            f"{done * (2 if uploads else 1):,}",
-            *([format_size(size)] if uploads else []),
-            cost.left(cost.accounts[appid][0]),
-            _FITS[cost.fits(appid)].of(lang),
-            least,
+            share.merchant,
+            f"{share.envs:,}",
+            f"{share.rows:,}",
+            f"{share.calls:,}",
+            *([format_size(share.bytes)] if uploads else []),
+            cost.left(cost.accounts[share.appid][0]),
+            _FITS[cost.fits(share.appid)].of(lang),
+            format_duration(share.attempted / limits.rate) if limits.rate else "–",
         )
     platform = cost.platform
     if platform is not None and cost.platform_is_shared:
-        rows = cost.rows[platform]
         table.add_row(
             Text("of these, the platform's own", "其中平台自有环境").of(lang),
             "",
-            f"{rows:,}",
+            f"{cost.rows[platform]:,}",
             "",
             *([""] if uploads else []),
             cost.left(platform),
             _FITS[cost.account_fits(platform)].of(lang),
-            format_duration(cost.seconds(platform)) if pace.rate else "–",
+            format_duration(cost.seconds(platform)) if limits.rate else "–",
         )
     return table
 
 
-_FITS = {True: Text("yes", "是"), False: Text("NO", "否"), None: Text("–", "–")}
-
-
-def warn_of_again(screen: Console, batch: Batch, settings: Settings, selection: str) -> None:
-    """Say so before a list that is done is sent once more, and how to send less."""
-    if (again := done_before(batch, settings, selection)) is not None:
-        screen.say(
-            Text(
-                f"{again.en} --skip-unchanged leaves out those that are there.",
-                f"{again.zh}--skip-unchanged 会跳过云端已有且未变的文件。",
-            )
-        )
-
-
-def brake(screen: Console, batch: Batch, settings: Settings, *, yes: bool) -> None:
-    """Before live environments are written to: show merchants, environments, files and bytes, and ask.
-
-    ==================  ========================  =====
-    target              environments              asks
-    ==================  ========================  =====
-    simulated           any                       no
-    live, a terminal    any                       yes
-    live, no terminal   up to `confirm_over`      no
-    live, no terminal   more                      needs `--yes`
-    ==================  ========================  =====
-    """
-    if _asks(batch.envs, settings):
-        _ask(screen, facts_line(batch), batch.envs, settings, yes=yes)
-
-
-def _asks(envs: int, settings: Settings) -> bool:
-    return not settings.on_loopback and (sys.stdin.isatty() or envs > settings.confirm_over)
-
-
-def confirm_retry(screen: Console, parent: Run, settings: Settings, *, yes: bool) -> None:
-    """The same before a retry: what of the parent is not good is what will be sent."""
-    bad = [cause for cause in parent.cause_list() if cause.env]
-    envs, merchants = len({c.env for c in bad}), len({c.appid for c in bad})
-    if _asks(envs, settings):
-        rows = sum(cause.rows for cause in bad)
-        said = Text(
-            f"At most {plural(rows, 'row')} again: {plural(merchants, 'merchant')}, {plural(envs, 'environment')}",
-            f"最多重试 {rows:,} 行：{merchants:,} 个商户，{envs:,} 个环境",
-        )
-        _ask(screen, said, envs, settings, yes=yes)
-
-
-def brake_rest(screen: Console, run: Run, settings: Settings, *, yes: bool) -> None:
-    """The same before a run is resumed without its list: what is pending is what will be sent."""
-    left = [tally for tally in run.tallies() if tally.outcome is Outcome.PENDING]
-    envs, merchants = len({(t.appid, t.env) for t in left}), len({t.appid for t in left})
-    if _asks(envs, settings):
-        rows = sum(tally.rows for tally in left)
-        said = Text(
-            f"{plural(rows, 'row')} left: {plural(merchants, 'merchant')}, {plural(envs, 'environment')}",
-            f"剩余 {rows:,} 行：{merchants:,} 个商户，{envs:,} 个环境",
-        )
-        _ask(screen, said, envs, settings, yes=yes)
-
-
-def _ask(screen: Console, said: Text, envs: int, settings: Settings, *, yes: bool) -> None:
-    screen.warn(said)
+def confirm_upload(console: Console, scope: Scope, what: Text, settings: Settings, *, yes: bool) -> None:
+    """Show what would be uploaded to a live target, and ask. Raises UsageError for a no, and where nobody can answer."""
+    if not scope.needs_confirmation(settings, can_ask=sys.stdin.isatty()):
+        return
+    console.warn(what)
     if not yes:
         confirm_or_abort(
-            screen,
+            console,
             Text(
-                f"Upload to {plural(envs, 'live environment')} of {settings.api_base}?",
-                f"要上传到 {settings.api_base} 的 {envs:,} 个线上环境吗？",
+                f"Upload to {plural(scope.envs, 'live environment')} of {settings.api_base}?",
+                f"要上传到 {settings.api_base} 的 {scope.envs:,} 个线上环境吗？",
             ),
         )
 
 
-def confirm_or_abort(screen: Console, question: Text) -> None:
+def confirm_or_abort(console: Console, question: Text) -> None:
     """Ask before something is written to a live target. Raises UsageError for a no, and where nobody can answer."""
-    screen.release()
+    console.release()
     if not sys.stdin.isatty():
-        raise UsageError(
-            Text(
-                f"{question.en} Without a terminal this needs --yes.", f"{question.zh} 没有终端时需要 --yes。"
-            )
-        )
-    if not click.confirm(question.of(screen.lang), err=True):
+        raise UsageError(question, Text("Without a terminal this needs --yes.", " 没有终端时需要 --yes。"))
+    if not click.confirm(question.of(console.lang), err=True):
         raise UsageError(Text("Nothing was sent.", "未发送任何内容。"))

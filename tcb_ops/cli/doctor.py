@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 import click
 from rich.table import Table
@@ -13,11 +12,11 @@ from rich.text import Text as Styled
 
 from tcb_ops.cli.confirm import confirm_or_abort
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import CommonOptions, common_options, shared_options
+from tcb_ops.cli.options import CommonOptions, common_options
 from tcb_ops.doctor.check_result import CheckResult, Grade
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import Merchant
 from tcb_ops.settings import Settings
 
@@ -45,8 +44,8 @@ _NAMES = {
 }
 _GRADES = {
     Grade.OK: (Text("✓ ok", "✓ 正常"), "green"),
-    Grade.WARNING: (Text("! look", "! 注意"), "yellow"),
-    Grade.BAD: (Text("✗ BAD", "✗ 有误"), "bold red"),
+    Grade.WARNING: (Text("! warning", "! 注意"), "yellow"),
+    Grade.BAD: (Text("✗ FAILED", "✗ 有误"), "bold red"),
     Grade.SKIPPED: (Text("– not checked", "– 未检查"), "dim"),
 }
 
@@ -57,67 +56,53 @@ _GRADES = {
 )
 @click.option("--appid", metavar="APPID", help="With --live: the merchant, where several share ENV.")
 @click.option("--yes", is_flag=True, help="With --live: do not ask.")
-@shared_options
-def doctor(live: str | None, appid: str | None, yes: bool, **values: Any) -> int:
+@common_options
+def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOptions) -> int:
     """Check machine, files, tokens and target; suggest fixes.
 
     Checks Python, packages, JupyterLab, fonts, settings, merchants file, ledger, disk, the modes of token files, the
     target, its clock against this machine's, the token source, and whether the platform accepts calls from this address
-    (61004). Nothing is uploaded, and no link is asked for.
+    (61004). Nothing is uploaded, and no link is requested.
 
     --live ENV uploads one tiny file for real, fetches it back, compares it and deletes it.
 
     Exit codes: 0 all checks passed (warnings allowed) · 1 a check failed · 2 usage · 3 --live was stopped before it
     began.
     """
-    given = common_options(values)
     if live is None:
         if appid is not None or yes:
             raise UsageError(
                 Text("--appid and --yes go with --live ENV.", "--appid 和 --yes 须与 --live ENV 一起使用。")
             )
-        return _check(given)
-    return _check_live(given, live, appid or "", yes=yes)
+        return _check(common)
+    return _check_live(common, live, appid or "", yes=yes)
 
 
-def _check(given: CommonOptions) -> int:
+def _check(common: CommonOptions) -> int:
     from tcb_ops.doctor.runner import DoctorContext, run_checks
 
-    options = {
-        "api_base": given.api_base,
-        "target": given.target,
-        "merchants": given.merchants,
-        "ledger": given.ledger,
-        "lang": given.lang,
-    }
-    context = DoctorContext.of(given.settings, options, given.config, given.where)
-    lang = context.fallback.lang if context.fallback is not None else Lang(given.lang or "en")
-    screen = Console(lang, quiet=given.quiet, verbose=given.verbose)
+    context = DoctorContext.of(common.settings, common.overrides(), common.config, common.where)
+    lang = context.fallback.lang if context.fallback is not None else Lang(common.lang or "en")
+    console = Console(lang, quiet=common.quiet, verbose=common.verbose)
     with ExitStack() as stack:
         if context.settings is not None:
-            opened = stack.enter_context(given.reach(screen, context.settings))
-            screen.release()
+            opened = stack.enter_context(common.open_target(console, context.settings, looks_at_tokens=False))
+            console.release()
             context = replace(context, settings=opened, fallback=opened)
-        stack.enter_context(_waiting(screen, Text("checking …", "正在检查……")))
+        stack.enter_context(console.waiting(Text("checking", "正在检查")))
         results = list(run_checks(context))
     bad = sum(result.grade is Grade.BAD for result in results)
     warnings = sum(result.grade is Grade.WARNING for result in results)
-    if given.json:
+    if common.json:
         known = "api_base" in context.known and context.fallback is not None
         target = context.fallback.run_target if known and context.fallback else None
         counts = {"target": target, "ok": not bad, "bad": bad, "warnings": warnings}
-        screen.json(counts | {"checks": [result.as_dict(lang) for result in results]})
+        console.json(counts | {"checks": [result.as_dict(lang) for result in results]})
     else:
-        screen.data(_table(results, lang))
-        screen.data("")
-        screen.data(_verdict(bad, warnings).of(lang))
+        console.print(_table(results, lang))
+        console.print("")
+        console.print(_verdict(bad, warnings))
     return 1 if bad else 0
-
-
-def _waiting(screen: Console, label: Text) -> AbstractContextManager[object]:
-    """Show that something goes on, where somebody watches."""
-    watched = screen.err.is_terminal and not screen.quiet
-    return screen.err.status(label.of(screen.lang)) if watched else nullcontext()
 
 
 def _table(results: Sequence[CheckResult], lang: Lang) -> Table:
@@ -138,7 +123,7 @@ def _table(results: Sequence[CheckResult], lang: Lang) -> Table:
 
 
 def _verdict(bad: int, warnings: int) -> Text:
-    noted = (f", {warnings} to look at", f"，{warnings} 项需要注意") if warnings else ("", "")
+    noted = (f", {plural(warnings, 'warning')}", f"，{warnings} 项需要注意") if warnings else ("", "")
     if bad:
         return Text(
             f"Checks failed: {bad}{noted[0]}. Fix them from the top.",
@@ -147,28 +132,26 @@ def _verdict(bad: int, warnings: int) -> Text:
     return Text(f"All checks passed{noted[0]}.", f"检查全部通过{noted[1]}。")
 
 
-def _check_live(given: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
+def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
     from tcb_ops.doctor.live import start_live_check
 
-    settings = given.settings()
-    screen = given.screen(settings)
-    merchant = _merchant_of(given, settings, env, appid)
-    given.warn_of_open_tokens(screen, settings)
-    with given.reach(screen, settings) as settings:
-        screen.release()
+    settings, console = common.start()
+    merchant = _merchant_of(common, settings, env, appid)
+    with common.open_target(console, settings) as settings:
+        console.release()
         if not settings.on_loopback and not yes:
-            _confirm(screen, settings, merchant)
+            _confirm(console, settings, merchant)
         work = start_live_check(settings, merchant)
         try:
-            with _waiting(screen, Text("uploading one tiny file …", "正在上传一个小文件……")):
+            with console.waiting(Text("uploading one tiny file", "正在上传一个小文件")):
                 result = work.result()
         except KeyboardInterrupt:
-            screen.warn(Text("Ending: the file is deleted first.", "正在结束：先删除已上传的文件。"))
+            console.warn(Text("Ending: the file is deleted first.", "正在结束：先删除已上传的文件。"))
             work.result()
             raise
     lang = settings.lang
-    if given.json:
-        screen.json(
+    if common.json:
+        console.json(
             {
                 "target": settings.run_target,
                 "env": result.env,
@@ -179,23 +162,24 @@ def _check_live(given: CommonOptions, env: str, appid: str, *, yes: bool) -> int
             }
         )
     else:
-        screen.data(_table(result.steps, lang))
-        screen.data("")
-        screen.data(_verdict(sum(step.grade is Grade.BAD for step in result.steps), 0).of(lang))
+        console.print(_table(result.steps, lang))
+        console.print("")
+        console.print(_verdict(sum(step.grade is Grade.BAD for step in result.steps), 0))
         if settings.on_loopback:
-            note = Text(
-                "SIMULATED 演练: these are the simulator's answers, not the platform's.",
-                "SIMULATED 演练：以上是模拟平台的应答，不能说明真实平台的行为。",
+            console.print(
+                Text(
+                    "SIMULATED 演练: these are the simulator's answers, not the platform's.",
+                    "SIMULATED 演练：以上是模拟平台的应答，不能说明真实平台的行为。",
+                )
             )
-            screen.data(note.of(lang))
     return 0 if result.ok else 1
 
 
-def _merchant_of(given: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
+def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
     """Return the line of the merchants file that serves the environment, as for a row of a list."""
     from tcb_ops.lists.resolve import Unresolved, resolve
 
-    merchants = given.read_merchants(settings)
+    merchants = common.read_merchants(settings)
     found = resolve(merchants, env.strip(), "", appid.strip())
     if isinstance(found, Unresolved):
         if not appid and merchants.whole.for_env(env.strip()):
@@ -219,9 +203,9 @@ def _merchant_of(given: CommonOptions, settings: Settings, env: str, appid: str)
     return found
 
 
-def _confirm(screen: Console, settings: Settings, merchant: Merchant) -> None:
+def _confirm(console: Console, settings: Settings, merchant: Merchant) -> None:
     confirm_or_abort(
-        screen,
+        console,
         Text(
             f"Upload one tiny file into {merchant.env} of {merchant.name} ({merchant.appid}) on {settings.api_base}, and delete it?",
             f"要向 {settings.api_base} 上 {merchant.name}（{merchant.appid}）的环境 {merchant.env} 上传一个小文件并随即删除吗？",

@@ -1,23 +1,31 @@
-"""The commands that look at what happened: runs, show, errcodes, report, explain."""
+"""The commands that show what happened: runs, show, errcodes, report, diff, verify, explain."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.table import Table
+from rich.text import Text as Styled
 
-from tcb_ops.cli.console import Console, rows_table, runs_table
-from tcb_ops.cli.options import common_options, shared_options
-from tcb_ops.cli.runs import show_run
+from tcb_ops import api
+from tcb_ops.cli.console import Console
+from tcb_ops.cli.options import CommonOptions, common_options
+from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.i18n import Text, plural
-from tcb_ops.model import Outcome, Owner, Reason
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.model import GOOD, Outcome, Owner, Reason
+from tcb_ops.reports.verify import Verification
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 ROWS_SHOWN = 200
 """Rows that `show` prints of a run before it points to the report."""
@@ -26,22 +34,17 @@ ROWS_SHOWN = 200
 @click.command()
 @click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
 @click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
-@shared_options
-def runs(operator: str, host: str, **values: Any) -> int:
+@common_options
+def runs(operator: str, host: str, *, common: CommonOptions) -> int:
     """List the runs, the newest first.
 
     --note TEXT: only runs whose note holds it.
     """
-    import tcb_ops as tcb
-
-    given = common_options(values)
-    settings = given.settings()
-    screen = given.screen(settings)
-    given.say_ledger(screen, settings)
+    settings, console = common.start(reads_ledger=True)
     found = [
         run
-        for run in tcb.all_runs(settings=settings)
-        if given.note in run.record.note
+        for run in api.all_runs(settings=settings)
+        if common.note in run.record.note
         and operator in {"", run.record.operator}
         and host in {"", run.record.host}
     ]
@@ -49,17 +52,19 @@ def runs(operator: str, host: str, **values: Any) -> int:
     damaged: list[LedgerDamagedError] = []
     for run in found:
         try:
-            sound.append((run, run.summary() if given.json else run.counts))
+            sound.append((run, run.summary() if common.json else run.counts))
         except LedgerDamagedError as error:  # it does not hide the others
             damaged.append(error)
-    if given.json:
-        screen.json({"runs": [summary | _about(run, settings) for run, summary in sound]})
+    if common.json:
+        console.json({"runs": [summary | _about(run, settings) for run, summary in sound]})
     elif sound:
-        screen.data(runs_table([run for run, _ in sound], settings))
+        console.print(_runs_table([run for run, _ in sound], settings))
     elif not damaged:
-        screen.say(Text(f"No runs in {settings.ledger_name} yet.", f"{settings.ledger_name} 中还没有任务。"))
+        console.info(
+            Text(f"No runs in {settings.ledger_name} yet.", f"{settings.ledger_name} 中还没有任务。")
+        )
     for damage in damaged:
-        screen.warn(damage.text)
+        console.warn(damage.text)
     return damaged[0].exit_code if damaged else 0
 
 
@@ -67,85 +72,77 @@ def runs(operator: str, host: str, **values: Any) -> int:
 @click.argument("run", default="latest")
 @click.option("--line", type=int, help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
-@click.option("--path", default="", help="Rows whose cloud path holds this.")
-@shared_options
-def show(run: str, line: int | None, merchant: str, path: str, **values: Any) -> int:
+@click.option("--path", default="", help="Rows whose cloud path contains this.")
+@common_options
+def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
     """Show a run, or rows of it."""
-    import tcb_ops as tcb
-
-    given = common_options(values)
-    settings = given.settings()
-    screen = given.screen(settings)
-    given.say_ledger(screen, settings)
-    wanted = tcb.open_run(run, settings=settings)
+    settings, console = common.start(reads_ledger=True)
+    wanted = api.open_run(run, settings=settings)
     if line is None and not merchant and not path:
-        if not given.json:
-            screen.data(_head(wanted, settings).of(settings.lang))
-        show_run(
-            screen,
-            wanted,
-            as_json=given.json,
-            where=Path(wanted.record.report) if wanted.record.report else None,
-        )
+        if not common.json:
+            console.print(_head(wanted, settings))
+        show_run(console, wanted, as_json=common.json)
+        if wanted.record.report and not common.json:
+            folder = wanted.record.report
+            console.info(Text(f"Run {wanted.id}: {folder}", f"任务 {wanted.id}：{folder}"))
         return 0
-    rows = wanted.rows(line=line, merchant=merchant, path=path)
+    _show_rows(
+        console, wanted, settings, wanted.rows(line=line, merchant=merchant, path=path), merchant, common
+    )
+    return 0
+
+
+def _show_rows(
+    console: Console,
+    run: Run,
+    settings: Settings,
+    rows: Iterator[RowRecord],
+    merchant: str,
+    common: CommonOptions,
+) -> None:
     shown = list(islice(rows, ROWS_SHOWN))
-    if given.json:
-        screen.json({"run": wanted.id, "rows": [_row(record, settings) for record in shown]})
+    if common.json:
+        console.json({"run": run.id, "rows": [_row(record, settings) for record in shown]})
     elif not shown:
-        known = ", ".join(wanted.merchants_like(merchant)) if merchant else ""
+        known = ", ".join(run.merchants_like(merchant)) if merchant else ""
         raise UsageError(
             Text(
-                f"run {wanted.id} has no such row." + (f" Its merchants are: {known}." if known else ""),
-                f"任务 {wanted.id} 中没有这样的行。" + (f"其中的商户有：{known}。" if known else ""),
+                f"run {run.id} has no such row." + (f" Its merchants are: {known}." if known else ""),
+                f"任务 {run.id} 中没有这样的行。" + (f"其中的商户有：{known}。" if known else ""),
             )
         )
     elif len(shown) == 1:
         for name, value in _row(shown[0], settings).items():
             if value not in {None, ""}:
-                screen.data(f"{name:>16}  {value}")
+                console.print(f"{name:>16}  {value}")
     else:
-        for part in rows_table(shown, settings.lang):
-            screen.data(part)
+        for part in _rows_table(shown, settings.lang):
+            console.print(part)
     if next(rows, None) is not None:
-        screen.warn(
+        console.warn(
             Text(
                 f"Only the first {ROWS_SHOWN}; results.csv of the report has all.",
                 f"仅显示前 {ROWS_SHOWN} 行；全部见报告的 results.csv。",
             )
         )
-    return 0
 
 
 @click.command()
 @click.argument("run", default="latest")
-@shared_options
-def errcodes(run: str, **values: Any) -> int:
+@common_options
+def errcodes(run: str, *, common: CommonOptions) -> int:
     """Tabulate a run's errcodes, with what to do.
 
     By merchant and environment; `--json` gives the numbers.
     """
-    import tcb_ops as tcb
-    from tcb_ops.cli.console import rest_of
-    from tcb_ops.reports.formats.terminal import render_errcodes
-    from tcb_ops.reports.summary import by_code
-
-    given = common_options(values)
-    settings = given.settings()
-    screen = given.screen(settings)
-    given.say_ledger(screen, settings)
-    wanted = tcb.open_run(run, settings=settings)
-    if given.json:
+    settings, console = common.start(reads_ledger=True)
+    wanted = api.open_run(run, settings=settings)
+    if common.json:
         summary = wanted.summary()
-        screen.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
+        console.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
         return 0
-    causes = wanted.cause_list()
-    if causes:
-        screen.data(render_errcodes(by_code(causes), settings.lang, rest_of(wanted)))
-    else:
-        screen.data(
-            Text(f"Run {wanted.id}: nothing is wrong.", f"任务 {wanted.id}：没有问题。").of(settings.lang)
-        )
+    if not show_causes(console, wanted):
+        console.print(Text(f"Run {wanted.id}: nothing is wrong.", f"任务 {wanted.id}：没有问题。"))
     return 0
 
 
@@ -153,16 +150,14 @@ def errcodes(run: str, **values: Any) -> int:
 @click.argument("run", default="latest")
 @click.option(
     "--out",
-    default=None,
     metavar="DIR",
     help="The report folder; with --into the copy. [default: reports/RUN; beside the original]",
 )
 @click.option("--final", is_flag=True, help="Join the run with its retries: each row's last state.")
 @click.option(
     "--into",
-    default=None,
     metavar="ORIGINAL.xlsx",
-    help="Write how rows ended beside them, into a copy of the list's own workbook.",
+    help="Write how rows ended into new columns, in a copy of the list's own workbook.",
 )
 @click.option(
     "--split-by",
@@ -170,30 +165,27 @@ def errcodes(run: str, **values: Any) -> int:
     metavar="COLUMN",
     help="With --into: a workbook per value of this column, with its rows only.",
 )
-@shared_options
-def report(run: str, out: str | None, final: bool, into: str | None, split_by: str, **values: Any) -> int:
+@common_options
+def report(
+    run: str, out: str | None, final: bool, into: str | None, split_by: str, *, common: CommonOptions
+) -> int:
     """Write a run's report folder.
 
     results.csv, failed.csv, errcodes.csv, report.html, report.xlsx and manifest.json. With --into, the workbook for
     colleagues instead.
     """
-    import tcb_ops as tcb
-
-    given = common_options(values)
-    settings = given.settings()
-    screen = given.screen(settings)
-    given.say_ledger(screen, settings)
+    settings, console = common.start(reads_ledger=True)
     if split_by and into is None:
         raise UsageError(
             Text(
-                "--split-by parts the workbook that --into names: give both.",
+                "--split-by splits the workbook that --into names: give both.",
                 "--split-by 用于拆分 --into 指定的工作簿：请同时给出这两个选项。",
             )
         )
-    wanted = tcb.open_run(run, settings=settings)
+    wanted = api.open_run(run, settings=settings)
     if final:
         asked, wanted = wanted.id, wanted.final()
-        screen.say(_joined(asked, wanted))
+        console.info(_joined(asked, wanted))
     as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
     if into is not None:
         written = wanted.write_into(into, out, split_by=split_by)
@@ -201,16 +193,16 @@ def report(run: str, out: str | None, final: bool, into: str | None, split_by: s
         name = f"{wanted.id}-final" if final else wanted.id
         written = wanted.export(out or settings.reports / name)
     if wanted.record.finished_at is None:
-        screen.warn(
+        console.warn(
             Text(
                 f"Run {wanted.id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
                 f"任务 {wanted.id} 尚未完成：以上内容截至 {as_of}。任务结束后请重新生成。",
             )
         )
-    if given.json:
-        screen.json(wanted.summary() | ({"into": str(written)} if into is not None else {}))
+    if common.json:
+        console.json(wanted.summary() | ({"into": str(written)} if into is not None else {}))
     else:
-        screen.data(str(written))
+        console.print(str(written))
     return 0
 
 
@@ -222,15 +214,64 @@ def _joined(asked: str, run: Run) -> Text:
     listed = ", ".join(retries)
     of = Text("", "") if asked == run.id else Text(f" ({asked} is one of them)", f"（其中包括 {asked}）")
     return Text(
-        f"Run {run.id} with its retries{of.en}: {listed}. Rows that a retry has not come to keep their earlier state.",
+        f"Run {run.id} with its retries{of.en}: {listed}. Rows that a retry has not reached yet keep their earlier state.",
         f"任务 {run.id} 及其重试{of.zh}：{listed}。重试尚未处理到的行保留此前的结果。",
     )
 
 
+@click.command()
+@click.argument("older", metavar="RUN")
+@click.argument("newer", metavar="RUN")
+@common_options
+def diff(older: str, newer: str, *, common: CommonOptions) -> int:
+    """Compare two runs: newly broken, fixed, still broken.
+
+    The older run first. Rows are matched by environment, appid and cloud path. Exit code 1 when rows
+    failed in the newer run that succeeded in the older one, or were not in it; else 0.
+    """
+    from tcb_ops.reports.formats.terminal import render_diff
+
+    settings, console = common.start(reads_ledger=True)
+    found = api.diff(older, newer, settings=settings)
+    if common.json:
+        console.json(found.to_json())
+    else:
+        console.print(render_diff(found, settings.lang))
+    for run in (found.older, found.newer):
+        if run.finished_at is None:
+            console.warn(
+                Text(
+                    f"Run {run.id} is unfinished: its pending rows are not compared.",
+                    f"任务 {run.id} 尚未完成：其中待处理的行未参与比较。",
+                )
+            )
+    return 1 if found.broken else 0
+
+
+@click.command()
+@click.argument("folder", metavar="DIR")
+@common_options
+def verify(folder: str, *, common: CommonOptions) -> int:
+    """Check that a report folder is what was exported.
+
+    Every file against manifest.json, the manifest and every row of the CSVs against the ledger, the list against its
+    SHA-256. Names the file or the row that differs: exit code 1. Nothing differs: 0, and what that proves. No report in
+    DIR: 2.
+    """
+    settings, console = common.start(reads_ledger=True)
+    found = api.verify(folder, settings=settings)
+    if common.json:
+        console.json(found.to_json(settings.lang))
+    else:
+        console.print(_render(found, settings.lang))
+        console.print(_verdict(found))
+    return 0 if found.good else 1
+
+
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("code")
-@shared_options
-def explain(code: str, **values: Any) -> int:
+@common_options
+def explain(code: str, *, common: CommonOptions) -> int:
     """Say what a code means and what to do.
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
@@ -239,18 +280,16 @@ def explain(code: str, **values: Any) -> int:
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
-    given = common_options(values)
-    settings = given.settings()
-    screen = given.screen(settings)
+    settings, console = common.start()
     code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)
     if code in set(Reason):
-        return _explain_reason(screen, Reason(code), as_json=given.json)
+        return _explain_reason(console, Reason(code), as_json=common.json)
     number = code.removesuffix(COMPONENT_MARK)
     of_component = number != code and number.removeprefix("-").isdecimal()
     found = errcode(int(number), Owner.PLATFORM) if of_component else look_up(code)
     itself = describe(found.decision, found.scope)
-    if given.json:
-        screen.json(
+    if common.json:
+        console.json(
             {
                 "code": found.code,
                 "known": found.known,
@@ -262,30 +301,32 @@ def explain(code: str, **values: Any) -> int:
         )
         return 0
     name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
-    screen.data(f"{name}: {found.meaning.of(settings.lang)}")
-    screen.data(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}").of(settings.lang))
-    screen.data(
-        Text(f"By itself, tcb-ops {itself.en}.", f"tcb-ops 自动处理：{itself.zh}。").of(settings.lang)
-    )
+    console.print(f"{name}: {found.meaning.of(settings.lang)}")
+    console.print(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}"))
+    console.print(Text(f"By itself, tcb-ops {itself.en}.", f"tcb-ops 自动处理：{itself.zh}。"))
     if isinstance(found, Errcode) and found.source:
-        screen.data(Text(f"Source: {found.source}", f"来源：{found.source}").of(settings.lang))
+        console.print(Text(f"Source: {found.source}", f"来源：{found.source}"))
     return 0
 
 
-def _explain_reason(screen: Console, reason: Reason, *, as_json: bool) -> int:
+def _explain_reason(console: Console, reason: Reason, *, as_json: bool) -> int:
     """Explain what a row without a code of its own is tabulated under."""
     from tcb_ops.reports.explanations import why
 
     found = why(Outcome.FAILED, reason, None, "")
-    if found is None:  # a reason of rows that are not good always has its texts
+    if found is None:  # every reason has its texts
         raise AssertionError(reason)
     if as_json:
-        screen.json(
-            {"code": reason, "meaning": found.meaning.of(screen.lang), "action": found.action.of(screen.lang)}
+        console.json(
+            {
+                "code": reason,
+                "meaning": found.meaning.of(console.lang),
+                "action": found.action.of(console.lang),
+            }
         )
     else:
-        screen.data(f"{reason}: {found.meaning.of(screen.lang)}")
-        screen.data(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}").of(screen.lang))
+        console.print(f"{reason}: {found.meaning.of(console.lang)}")
+        console.print(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}").of(console.lang))
     return 0
 
 
@@ -312,7 +353,7 @@ def _head(run: Run, settings: Settings) -> Text:
     if record.stopped is not None:
         why = Text(f" ({record.stopped.text.en})", f"（{record.stopped.text.zh}）")
     return Text(
-        f"Run {record.id}{of.en} · {record.kind} to {record.target} · {record.list_name}, {plural(record.rows, 'row')} · begun {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
+        f"Run {record.id}{of.en} · {record.kind} to {record.target} · {record.list_name}, {plural(record.rows, 'row')} · started {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
         f"任务 {record.id}{of.zh} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why.zh}",
     )
 
@@ -324,3 +365,119 @@ def _row(record: RowRecord, settings: Settings) -> dict[str, Any]:
     values = dict(zip(RESULT_COLUMNS, own_values(record, settings.lang), strict=True))
     times = {name: clock.iso(values[name]) or None for name in ("tcb_started_at", "tcb_ended_at")}
     return {"path": record.row.path, "file": record.row.file} | values | times
+
+
+def _runs_table(found: Sequence[Run], settings: Settings) -> Table:
+    """Draw a line per run, within 80 columns; what all have alike is left out."""
+    lang = settings.lang
+    table = Table.grid(padding=(0, 2, 0, 0))
+    pending = any(run.record.finished_at is None for run in found)
+    heads = {
+        "run": Text("run", "任务"),
+        "started": Text("started", "开始"),
+        "kind": Text("kind", "类型"),
+        "rows": Text("rows", "行数"),
+        "errors": Text("errors", "未成功"),
+        **({"pending": Text("pending", "待处理")} if pending else {}),
+        "list": Text("list", "清单"),
+    }
+    numbers = {"rows", "errors", "pending"}
+    for name in heads:
+        table.add_column(
+            justify="right" if name in numbers else "left",
+            no_wrap=name in numbers | {"run", "started"},
+            overflow="fold",
+        )
+    table.add_row(*(Styled(head.of(lang), style="bold") for head in heads.values()))
+    for run in found:
+        record, outcomes = run.record, run.outcomes
+        waiting = outcomes.get(Outcome.PENDING, 0)
+        errors = sum(rows for outcome, rows in outcomes.items() if outcome not in GOOD) - waiting
+        started = datetime.fromtimestamp(record.created_at, settings.zone)
+        beside = [sanitize(record.list_name), sanitize(record.note)]
+        if record.target != settings.run_target:
+            beside.append(f"→ {record.target.partition('://')[2] or record.target}")
+        cells = {
+            "run": record.id,
+            "started": f"{started:%m-%d %H:%M}",  # the year is in the id
+            "kind": record.kind + Text(" (retry)", "（重试）").of(lang) * bool(record.parent),
+            "rows": f"{record.rows:,}",
+            "errors": f"{errors:,}" if errors else "–",
+            "pending": f"{waiting:,}" if waiting else "–",
+            "list": "\n".join(filter(None, beside)),
+        }
+        table.add_row(*(cells[name] for name in heads))
+    return table
+
+
+def _rows_table(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
+    """Draw a line per row; then, once for each cause, what it means and what to do."""
+    from tcb_ops.reports.explanations import OUTCOMES, reason_text, why
+    from tcb_ops.reports.formats.terminal import Wrapped
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(Text("line", "行号").of(lang), justify="right", no_wrap=True)
+    table.add_column(Text("merchant", "商户").of(lang), overflow="fold")
+    table.add_column(Text("environment", "环境").of(lang), overflow="fold")
+    table.add_column(Text("path", "路径").of(lang), overflow="fold")
+    table.add_column(Text("outcome", "结果").of(lang), no_wrap=True)
+    table.add_column(Text("code", "错误码").of(lang), no_wrap=True)
+    causes: dict[tuple[str, str, str], None] = {}
+    for record in shown:
+        row, end = record.row, record.end
+        cause = why(end.outcome, end.reason, end.errcode, end.store_code)
+        code = sanitize(cause.code) if cause is not None else ""
+        if cause is not None:
+            # Which rule a row broke is its own.
+            meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
+            causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
+        table.add_row(
+            f"{row.line}",
+            sanitize(row.merchant),
+            sanitize(row.env),
+            sanitize(row.path),
+            OUTCOMES[end.outcome].of(lang),
+            code,
+        )
+    yield table
+    for named, means, todo in causes:
+        yield ""
+        yield Wrapped(f"{named} · {means}", bold=len(named))
+        yield Wrapped(f"→ {todo}")
+
+
+def _render(found: Verification, lang: Lang) -> Table:
+    marks = {"same": Text("same", "一致"), "differs": Text("DIFFERS", "不一致")}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in found.checks:
+        mark = marks.get(check.state, Text("not checked", "未检查")).of(lang)
+        style = "bold" if check.state == "differs" else ""
+        table.add_row(
+            Styled(mark, style=style),
+            Styled(sanitize(check.what), style=style),
+            sanitize(check.text.of(lang)),
+        )
+    return table
+
+
+def _verdict(found: Verification) -> Text:
+    differs = [check for check in found.checks if check.state == "differs"]
+    open_ = [check for check in found.checks if check.state == "not_checked"]
+    left = Text(
+        f" Not checked: {', '.join(check.what for check in open_)}.",
+        f"未检查：{'、'.join(check.what for check in open_)}。",
+    )
+    if not open_:
+        left = Text("", "")
+    if differs:
+        return Text(
+            f"The report of run {found.run} is not what it was: {len(differs)} of {len(found.checks)} checks differ.{left.en}",
+            f"任务 {found.run} 的报告与原来不一致：{len(found.checks)} 项检查中有 {len(differs)} 项不同。{left.zh}",
+        )
+    return Text(
+        f"Nothing differs in the report of run {found.run}. {found.proves.en}{left.en}",
+        f"任务 {found.run} 的报告没有不一致之处。{found.proves.zh}{left.zh}",
+    )

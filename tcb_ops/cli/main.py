@@ -1,4 +1,4 @@
-"""What to say about a command line that cannot be read. click says it in English only."""
+"""The command line: its commands, and what an error becomes."""
 
 from __future__ import annotations
 
@@ -15,41 +15,39 @@ import click
 
 from tcb_ops import signals
 from tcb_ops.cli.doctor import doctor
-from tcb_ops.cli.inspect import errcodes, explain, report, runs, show
-from tcb_ops.cli.merchants import merchants
+from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
 from tcb_ops.cli.notebooks import lab, notebook
 from tcb_ops.cli.runs import audit, check, links, retry, upload
-from tcb_ops.cli.setup import init, make_list
+from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
-from tcb_ops.cli.verify import diff, verify
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.formatting import lines
 from tcb_ops.i18n import Lang, Text
 
 
-def mistyped(error: click.ClickException) -> Text:
-    """Say what is wrong with a command line, and where help is.
+def usage_error(error: click.ClickException) -> Text:
+    """Say what is wrong with a command line, and where help is. click's own words are English only.
 
     ==============================  ==============================
     click's error                   names
     ==============================  ==============================
     an unknown option or command    it, and what looks like it
     a value that does not fit       the option, what it takes
-    no argument, no value           what is missing
-    anything else                   click's own words
+    no argument                     what is missing
+    no value, too many arguments    the usage
     ==============================  ==============================
     """
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "tcb-ops"
-    said, zh = error.format_message().rstrip("."), _zh(error)
-    end = "" if said.endswith(("?", "!")) else "."
+    message = error.format_message().rstrip(".")
+    end = "" if message.endswith("?") else "."
     return Text(
-        f"{said}{end} `{command} --help` says what there is.",
-        f"{zh or said}。用 `{command} --help` 查看用法。",
+        f"{message}{end} `{command} --help` shows the usage.",
+        f"{_usage_error_zh(error)}。用 `{command} --help` 查看用法。",
     )
 
 
-def _zh(error: click.ClickException) -> str:
+def _usage_error_zh(error: click.ClickException) -> str:
     match error:
         case click.exceptions.NoSuchOption():
             return f"没有 {error.option_name} 这个选项{_alike(error.possibilities)}"
@@ -60,11 +58,11 @@ def _zh(error: click.ClickException) -> str:
         case click.BadParameter():
             return f"{_name(error)} 的值不可用：{_takes(error.param)}"
         case click.BadOptionUsage():
-            takes = "后面应有一个值" if "requires" in error.message else "不带值"
-            return f"选项 {error.option_name} {takes}"
-        case click.UsageError() if "unexpected extra" in error.message:
-            return f"多余的参数：{error.message.partition('(')[2].rstrip(')')}"
-    return ""
+            return f"选项 {error.option_name} 的写法不对"
+        case click.UsageError() if error.ctx is not None:
+            pieces = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
+            return f"参数过多或有误；应为 {error.ctx.command_path} {pieces}"
+    return "命令行有误"
 
 
 def _alike(possible: object) -> str:
@@ -85,24 +83,22 @@ def _takes(param: click.Parameter | None) -> str:
     if isinstance(kind, click.Choice):
         return f"只能是 {'、'.join(map(str, kind.choices))}"
     if isinstance(kind, (click.IntRange, click.FloatRange)):
-        whole = "应为整数" if isinstance(kind, click.IntRange) else "应为数字"
+        number = "应为整数" if isinstance(kind, click.IntRange) else "应为数字"
         above = "大于" if kind.min_open else "不小于"
         low = "" if kind.min is None else f"，{above} {kind.min:g}"
-        return whole + low + ("" if kind.max is None else f"，不大于 {kind.max:g}")
-    if kind is click.INT:
-        return "应为整数"
-    return "格式不对"
+        return number + low + ("" if kind.max is None else f"，不大于 {kind.max:g}")
+    return "应为整数" if kind is click.INT else "格式不对"
 
 
 class _Sections(click.Group):
     """Lists the commands in the order in which an operator meets them."""
 
     SECTIONS = (
-        ("Running", (check, links, upload, retry, audit)),
-        ("Seeing", (runs, show, errcodes, report, diff, verify, explain)),
-        ("Preparing", (init, doctor, merchants, make_list)),
+        ("Run", (check, links, upload, retry, audit)),
+        ("Inspect", (runs, show, errcodes, report, diff, verify, explain)),
+        ("Set up", (init, doctor, merchants, make_list)),
         ("Notebooks", (notebook, lab)),
-        ("Rehearsing", (simulate, demo)),
+        ("Practise", (simulate, demo)),
     )
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
@@ -121,8 +117,8 @@ class _Sections(click.Group):
 def cli() -> None:
     """Upload files into many merchants' WeChat cloud environments, see every errcode with what to do, prove it.
 
-    Exit codes: 0 every row good · 1 finished, some rows are not good · 2 usage, settings or input: nothing was sent ·
-    3 stopped on something that is no row's fault · 130 interrupted · 143 terminated.
+    Exit codes: 0 every row succeeded · 1 finished, some rows did not · 2 usage, settings or input: nothing was sent ·
+    3 stopped by a problem that affects every row · 130 interrupted · 143 terminated.
     """
 
 
@@ -140,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         signals.end_tidily()
         code = run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:  # while an error was told, or told again while it wound up
+    except KeyboardInterrupt:  # while an error was printed, or a second time while it ended
         code = signals.asked() or code
     finally:
         signals.end_at_once(code or 130)
@@ -152,13 +148,13 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = cli.main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
     except TcbOpsError as error:
-        _say(error.text.of(_lang(arguments)))
+        _print_error(error.text.of(_lang(arguments)))
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
     except click.ClickException as error:
-        _say(mistyped(error).of(_lang(arguments)))
+        _print_error(usage_error(error).of(_lang(arguments)))
         return 2
     except click.exceptions.Exit as ended:
         return ended.exit_code
@@ -175,9 +171,9 @@ def run(arguments: Sequence[str]) -> int:
 def _interrupted(code: int, arguments: Sequence[str]) -> int:
     from tcb_ops.runs.loop import wind_up
 
-    with suppress(KeyboardInterrupt):  # told again: at once
+    with suppress(KeyboardInterrupt):  # a second time: at once
         wind_up()
-    _say(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
+    _print_error(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
     return code
 
 
@@ -188,16 +184,16 @@ def _unexpected(error: Exception, arguments: Sequence[str]) -> int:
         from tcb_ops.resources import exhausted
 
         shortage = exhausted(error)
-        _say((shortage.text if shortage is not None else _system_refuses(error)).of(_lang(arguments)))
+        _print_error((shortage.text if shortage is not None else _system_refuses(error)).of(_lang(arguments)))
         return 3
     return _defect(error, arguments)
 
 
 def _system_refuses(error: OSError) -> Text:
-    """A file or folder that the system does not let us use, and no command has said so in better words."""
+    """A file or folder that the system does not let us use, and no command reports in better words."""
     what, why = error.filename or "", error.strerror or type(error).__name__
     return Text(
-        f"{what}: {why}. Mend that, then run the same command again.".lstrip(": "),
+        f"{what}: {why}. Fix that, then run the same command again.".lstrip(": "),
         f"{what}：{why}。请处理后再次运行同一命令。".lstrip("："),
     )
 
@@ -206,9 +202,9 @@ def _defect(error: Exception, arguments: Sequence[str]) -> int:
     if "--verbose" in arguments:
         traceback.print_exception(error)
     kind = type(error).__name__
-    _say(
+    _print_error(
         Text(
-            f"A defect in tcb-ops ({kind}). What was committed is safe, and the same command goes on. "
+            f"A defect in tcb-ops ({kind}). What was committed is safe, and the same command resumes. "
             "Please report it with the trace that --verbose shows.",
             f"tcb-ops 自身出错（{kind}）。已提交的内容是安全的，再次运行同一命令即可继续。请附上 --verbose 显示的信息报告此问题。",
         ).of(_lang(arguments))
@@ -216,25 +212,25 @@ def _defect(error: Exception, arguments: Sequence[str]) -> int:
     return 3
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     click.echo(f"tcb-ops: {lines(text)}", err=True)
 
 
 def _lang(arguments: Sequence[str]) -> Lang:
-    """The language to say an error in: it may have come before the settings were read."""
+    """The language of an error, which may come before the settings are read."""
     from tcb_ops.settings import load_settings
 
-    asked = _given(arguments, "--lang")
+    asked = _value_of(arguments, "--lang")
     try:
-        return load_settings(_given(arguments, "--config"), {"lang": asked}).lang
+        return load_settings(_value_of(arguments, "--config"), {"lang": asked}).lang
     except TcbOpsError:
-        spoken = map(os.environ.get, ("TCB_OPS_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))
-        said = asked if asked in {"zh", "en"} else next(filter(None, spoken), "")
-        return Lang.ZH if said.lower().startswith("zh") else Lang.EN
+        variables = map(os.environ.get, ("TCB_OPS_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))
+        lang = asked if asked in {"zh", "en"} else next(filter(None, variables), "")
+        return Lang.ZH if lang.lower().startswith("zh") else Lang.EN
 
 
-def _given(arguments: Sequence[str], option: str) -> str | None:
-    """What a command line that could not be read says after an option: `--lang zh` or `--lang=zh`."""
+def _value_of(arguments: Sequence[str], option: str) -> str | None:
+    """The value of an option in a command line that could not be read: `--lang zh` or `--lang=zh`."""
     words = [*arguments, ""]
     for word, after in itertools.pairwise(words):
         if word == option:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import click
 
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import CommonOptions, common_options, shared_options
+from tcb_ops.cli.options import CommonOptions, common_options, lang_option
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.notebooks.parameters import Value
 from tcb_ops.notebooks.source import Source
+from tcb_ops.runs.next_commands import quoted
 from tcb_ops.settings import CONFIG, load_settings
 
 
@@ -32,12 +37,12 @@ from tcb_ops.settings import CONFIG, load_settings
 @click.option(
     "--out", required=True, metavar="DIR", help="Where the executed notebook, its page and the report go."
 )
-@shared_options
-def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) -> int:
+@common_options
+def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: CommonOptions) -> int:
     """Run a notebook from top to bottom, unattended.
 
-    NAME is one of the four, a part of its name (03), or the path of your own. DIR gets the executed notebook, its page
-    without code, and the run's report in a folder named after the run. Exit codes are the run's.
+    NAME is one of the four, a part of its name (03), or a path. DIR gets the executed notebook, its page without code,
+    and the run's report in a folder named after the run. Exit codes are the run's.
     """
     _need("papermill", "nbconvert", "ipykernel")
     from tcb_ops.notebooks.execute import execute
@@ -45,33 +50,31 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) ->
     from tcb_ops.notebooks.source import check_place, open_notebook
     from tcb_ops.notebooks.workspace import find_notebook
 
-    given = common_options(values)
-    settings = given.settings()
-    screen = given.screen(settings)
+    settings, console = common.start()
     source = open_notebook(find_notebook(name))
     known = {parameter.name for parameter in source.parameters}
-    taken = take_parameters(source.parameters, [*parameters, *_from_options(given)], source.name)
+    taken = take_parameters(source.parameters, [*parameters, *_from_options(common)], source.name)
     if "lang" in known:
         taken.setdefault("lang", settings.lang.value)
-    _check_target(given, source, taken)
+    _check_target(common, source, taken)
     check_place(source, Path(out))
     ended = execute(
         source,
         taken,
         Path(out),
-        environment=_environment(given),
+        environment=_environment(common),
         lang=Lang(settings.lang),
         zone=settings.zone,
-        tell=lambda number, of, cell: screen.say(
+        tell=lambda number, of, cell: console.info(
             Text(f"{source.name} {number}/{of} · {cell}", f"{source.name} {number}/{of} · {cell}")
         ),
     )
     if ended.text is not None and ended.exit_code > 1:
-        screen.warn(Text(f"tcb-ops: {ended.text.en}", f"tcb-ops: {ended.text.zh}"))
-    if given.json:
+        console.warn(Text(f"tcb-ops: {ended.text.en}", f"tcb-ops: {ended.text.zh}"))
+    if common.json:
         if ended.text is not None and ended.exit_code <= 1:
-            screen.say(ended.text)
-        screen.json(
+            console.info(ended.text)
+        console.json(
             {
                 "notebook": str(ended.notebook),
                 "page": str(ended.page),
@@ -82,36 +85,36 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, **values: Any) ->
         )
     else:
         if ended.screen:
-            screen.data(ended.screen)
+            console.print(ended.screen)
         if ended.text is not None and ended.exit_code <= 1:
-            screen.data(ended.text.of(screen.lang))
+            console.print(ended.text)
         for left in (ended.notebook, ended.page, ended.report):
             if left is not None:
-                screen.data(str(left))
+                console.print(str(left))
     return ended.exit_code
 
 
-def _from_options(given: CommonOptions) -> list[str]:
+def _from_options(common: CommonOptions) -> list[str]:
     """Options that are parameters in a notebook."""
-    words = [f"{name}={said}" for name, said in (("lang", given.lang), ("note", given.note)) if said]
-    return [*words, f"where={'; '.join(given.where)}"] if given.where else words
+    words = [f"{name}={value}" for name, value in (("lang", common.lang), ("note", common.note)) if value]
+    return [*words, f"where={'; '.join(common.where)}"] if common.where else words
 
 
-def _environment(given: CommonOptions) -> dict[str, str]:
+def _environment(common: CommonOptions) -> dict[str, str]:
     """Options that say where to, as the variables that the notebook's own settings are read from."""
-    tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", given.tokens))
-    told = (
-        (CONFIG, given.config),
-        ("TCB_OPS_API_BASE", given.api_base),
-        ("TCB_OPS_MERCHANTS", given.merchants),
-        ("TCB_OPS_LEDGER", given.ledger),
-        *(tokens if given.tokens else ()),
+    tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
+    variables = (
+        (CONFIG, common.config),
+        ("TCB_OPS_API_BASE", common.api_base),
+        ("TCB_OPS_MERCHANTS", common.merchants),
+        ("TCB_OPS_LEDGER", common.ledger),
+        *(tokens if common.tokens else ()),
     )
-    return {name: value for name, value in told if value}
+    return {name: value for name, value in variables if value}
 
 
-def _check_target(given: CommonOptions, source: Source, taken: Mapping[str, Value]) -> None:
-    """Refuse options that lead to a target of one's own where the notebook is going to practise on the embedded one.
+def _check_target(common: CommonOptions, source: Source, taken: Mapping[str, Value]) -> None:
+    """Refuse options for a live run where the notebook uses the embedded simulator.
 
     A notebook without the parameter `target` has its target from the settings alone.
     """
@@ -119,17 +122,17 @@ def _check_target(given: CommonOptions, source: Source, taken: Mapping[str, Valu
     if taken.get("target", usual.get("target")) != "simulator":
         return
     options = {
-        "--api-base": given.api_base,
-        "--merchants": given.merchants,
-        "--tokens": given.tokens,
-        "--ledger": given.ledger,
+        "--api-base": common.api_base,
+        "--merchants": common.merchants,
+        "--tokens": common.tokens,
+        "--ledger": common.ledger,
     }
     for option, value in options.items():
         if value:
             raise UsageError(
                 Text(
-                    f"{option} is for a live run, and {source.name} practises on the embedded simulator unless told "
-                    "otherwise: add -p target=live. Nothing was run.",
+                    f"{option} is for a live run, but {source.name} uses the embedded simulator: add -p target=live. Nothing "
+                    "was run.",
                     f"{option} 用于线上运行，而 {source.name} 默认在内置模拟器上演练：请加上 -p target=live。未运行任何内容。",
                 )
             )
@@ -158,29 +161,29 @@ class _Passing(click.Command):
 @click.argument("arguments", metavar="[-- JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--no-open", is_flag=True, help="Only copy; start nothing.")
 @click.option("--no-browser", is_flag=True, help="Start JupyterLab, open no browser; its address is shown.")
-@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
+@lang_option
 def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: bool, no_browser: bool) -> int:
     """Copy the notebooks into DIR and open JupyterLab there.
 
-    Also a copy of the sample data, to read and to try lists with. What you have changed is kept; where ours has changed as well, the new one is
-    put beside it as NAME.new.ipynb. DIR is the working folder unless given.
+    The sample data is copied, too. Files that you have changed are kept; where ours has changed as well, the new one is
+    written as NAME.new.ipynb. DIR is the working folder unless given.
     """
     from tcb_ops.notebooks.workspace import fill
 
-    screen = Console(load_settings(options={"lang": lang}).lang)
+    console = Console(load_settings(options={"lang": lang}).lang)
     if not no_open:
         _need("jupyterlab", "ipywidgets")
     workspace = Path(folder)
     copied = fill(workspace)
     fresh = [name for name in copied.new if name.endswith(".ipynb")]
     for name in fresh:
-        screen.data(str(workspace / name))
+        console.print(str(workspace / name))
     for name in copied.kept:
-        screen.say(Text(f"{workspace / name}: yours, kept", f"{workspace / name}：您改过，已保留"))
+        console.info(Text(f"{workspace / name}: changed by you, kept", f"{workspace / name}：您改过，已保留"))
     for name, other in copied.beside:
-        screen.say(
+        console.info(
             Text(
-                f"{workspace / name}: yours, kept; the new version is {workspace / other}",
+                f"{workspace / name}: changed by you, kept; the new version is {workspace / other}",
                 f"{workspace / name}：您改过，已保留；新版本在 {workspace / other}",
             )
         )
@@ -198,13 +201,23 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
 
 
 def _need(*libraries: str) -> None:
-    """Say what to install where the extra is missing."""
+    """Raise UsageError with what to install where the extra is missing."""
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:
-        names = ", ".join(missing)
+        names, install = ", ".join(missing), quoted(_install_command())
         raise UsageError(
             Text(
-                f"Notebooks need {names}: pip install 'tcb-ops[lab]'",
-                f"运行笔记本需要 {names}：pip install 'tcb-ops[lab]'",
-            )
+                f"Notebooks need {names}. Install them, then run the same command again:\n{install}",
+                f"运行笔记本需要 {names}。请先安装，再次运行同一命令：\n{install}",
+            ),
         )
+
+
+def _install_command() -> list[str]:
+    """Compose the command that installs the extra `lab` into this interpreter, as tcb-ops itself was installed."""
+    with suppress(PackageNotFoundError, ValueError):
+        origin = json.loads(distribution("tcb-ops").read_text("direct_url.json") or "{}")
+        if origin.get("dir_info", {}).get("editable"):
+            checkout = url2pathname(urlsplit(origin["url"]).path)
+            return [sys.executable, "-m", "pip", "install", "-e", f"{checkout}[lab]"]
+    return [sys.executable, "-m", "pip", "install", "tcb-ops[lab]"]

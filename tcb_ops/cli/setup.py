@@ -1,51 +1,57 @@
-"""The commands that prepare a run: init, list."""
+"""The commands that prepare a run: init, list, merchants sync, merchants check."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeVar
 
 import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from tcb_ops.cli.console import Console
-from tcb_ops.cli.lists import show_problems
-from tcb_ops.cli.options import CommonOptions, common_options, shared_options
+from tcb_ops.cli.confirm import show_problems
+from tcb_ops.cli.console import LINE_EVERY, Console
+from tcb_ops.cli.options import CommonOptions, common_options, lang_option
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.generate import ScannedFiles
-from tcb_ops.runs.next_commands import command, quoted
+from tcb_ops.runs.next_commands import command
 from tcb_ops.settings import SETTINGS_FILE, Settings, load_settings, settings_file
+
+Found = TypeVar("Found")
 
 
 @click.command()
 @click.option("--dir", "folder", default=".", metavar="DIR", help="Where to. [default: the working folder]")
-@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of the template and of messages.")
+@lang_option
 def init(folder: str, lang: str | None) -> int:
-    """Write settings, a merchants file, a list template.
+    """Write settings, a merchants file and a list template.
 
-    tcb-ops.toml, merchants.csv and list-template.xlsx; what is there already is left as it is. The template's
-    drop-down has the names of merchants.csv: delete it and run init again when there are new ones.
+    tcb-ops.toml, merchants.csv and list-template.xlsx; existing files are not overwritten. The template's drop-down has
+    the names of merchants.csv: run init again when there are new ones.
     """
     from tcb_ops.lists.generate import list_template
     from tcb_ops.lists.merchants_editor import EMPTY_FILE
 
     target = Path(folder)
-    config = target / SETTINGS_FILE
+    config, template = target / SETTINGS_FILE, target / "list-template.xlsx"
     settings = load_settings(config if config.exists() else None, {"lang": lang})
-    screen = Console(settings.lang)
-    names = _names(target / "merchants.csv")
-    for name, content in (
-        (SETTINGS_FILE, (files("tcb_ops") / "starter.toml").read_bytes()),
-        ("merchants.csv", EMPTY_FILE),
-        ("list-template.xlsx", list_template(names, settings.lang)),
-    ):
-        _write_new(screen, target / name, content)
-    screen.say(
+    console = Console(settings.lang)
+    names = _merchant_names(target / "merchants.csv")
+    _write_new(console, config, (files("tcb_ops") / "starter.toml").read_bytes())
+    _write_new(console, target / "merchants.csv", EMPTY_FILE)
+    if template.exists() and names:
+        _refill(console, template, names, settings)
+    else:
+        _write_new(console, template, list_template(names, settings.lang))
+    console.info(
         Text(
             "Next: a line per merchant and environment in merchants.csv, tokens in tokens.csv (README: Tokens), a list in "
             "a copy of list-template.xlsx; then tcb-ops check LIST.",
@@ -56,7 +62,7 @@ def init(folder: str, lang: str | None) -> int:
     return 0
 
 
-def _names(merchants: Path) -> list[str]:
+def _merchant_names(merchants: Path) -> list[str]:
     """The names for the drop-down; none where there is no merchants file yet, or an unfinished one."""
     from tcb_ops.lists.merchants import read_merchants
 
@@ -67,19 +73,47 @@ def _names(merchants: Path) -> list[str]:
     return list(dict.fromkeys(m.name for m in found if not m.left))
 
 
-def _write_new(screen: Console, file: Path, content: bytes) -> None:
-    if file.exists():
-        screen.say(Text(f"{file} is there already: left as it is", f"{file} 已存在：未改动"))
+def _refill(console: Console, template: Path, names: list[str], settings: Settings) -> None:
+    """Fill the template's drop-down again; where somebody has changed the template, say how."""
+    from tcb_ops.lists.generate import refill_template
+
+    content, missing = refill_template(template.read_bytes(), names, settings.lang)
+    if content is not None and missing:
+        _write(console, template, content, "wb")
         return
+    console.info(_not_overwritten(template))
+    if missing:
+        shown = Text(", ".join(missing), "、".join(missing))
+        console.info(
+            Text(
+                f"It has been changed since init wrote it, so its drop-down is not filled again. Add at the end of its "
+                f"second sheet: {shown.en}.",
+                f"该文件在 init 写出后被修改过，因此不会重新填写下拉列表。请在其第二个工作表末尾加上：{shown.zh}。",
+            )
+        )
+
+
+def _not_overwritten(file: Path) -> Text:
+    return Text(f"{file} exists: not overwritten", f"{file} 已存在：未改动")
+
+
+def _write_new(console: Console, file: Path, content: bytes) -> None:
+    if file.exists():
+        console.info(_not_overwritten(file))
+    else:
+        _write(console, file, content, "xb")
+
+
+def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb"]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("xb") as out:
+        with file.open(mode) as out:
             out.write(content)
     except OSError as error:
         raise UsageError(
             Text(f"{file} cannot be written ({error.strerror})", f"{file} 无法写入（{error.strerror}）")
         ) from None
-    screen.data(str(file))
+    console.print(str(file))
 
 
 @click.command("list")
@@ -111,7 +145,7 @@ def _write_new(screen: Console, file: Path, content: bytes) -> None:
     metavar="DIR",
     help="Where the list's file column starts from. [default: the list's folder, else SOURCE]",
 )
-@shared_options
+@common_options
 def make_list(
     source: str,
     to: tuple[str, ...],
@@ -120,54 +154,55 @@ def make_list(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     root: str | None,
-    **values: Any,
+    *,
+    common: CommonOptions,
 ) -> int:
     """Make a path list of a file or a folder.
 
-    A row per file and environment. Nothing is sent: look through the list, then give it to check and upload.
+    A row per file and environment. Nothing is sent: look through the list, then run check and upload with it.
 
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
     from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
 
-    given = common_options(values)
-    settings = given.settings()
-    screen = given.screen(settings)
+    settings, console = common.start()
     dest = Path(out)
     today = datetime.now(settings.zone).date().isoformat()
     fields = PathTemplate(template, today)
-    targets = select_targets(given.read_merchants(settings), to)
-    scanned = scan(Path(source), include=include, exclude=exclude, own=_own(given, settings))
+    targets = select_targets(common.read_merchants(settings), to)
+    scanned = scan(Path(source), include=include, exclude=exclude, own=_own(common, settings))
     base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
     try:
         made = write_list(scanned, targets, fields, dest, base)
     except InputError as error:
-        show_problems(screen, error.source, error.problems)
-        screen.warn(Text("No list was written.", "没有写出清单。"))
+        show_problems(console, error.source, error.problems)
+        console.warn(Text("No list was written.", "没有写出清单。"))
         raise click.exceptions.Exit(error.exit_code) from None
-    _say_left_out(screen, scanned)
-    if given.json:
+    _say_left_out(console, scanned)
+    if common.json:
         left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
-        screen.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
+        console.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
         return 0
-    screen.data(
+    console.print(
         Text(
             f"{dest}: {plural(made.rows, 'row')}, {plural(made.files, 'file')} for {plural(made.envs, 'environment')} of "
             f"{plural(made.merchants, 'merchant')}, {format_size(made.bytes)}",
             f"{dest}：{made.rows:,} 行，{made.files:,} 个文件，{made.merchants:,} 个商户的 {made.envs:,} 个环境，共 {format_size(made.bytes)}",
-        ).of(settings.lang)
+        )
     )
-    upload = quoted(command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())))
-    screen.say(Text(f"Look through it, then:\n{upload}", f"请先查看，然后运行：\n{upload}"))
+    console.suggest(
+        Text("Look through it, then:", "请先查看，然后运行："),
+        command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
+    )
     return 0
 
 
-def _own(given: CommonOptions, settings: Settings) -> frozenset[str]:
-    """The real paths of what must never be uploaded, however a folder is aimed."""
+def _own(common: CommonOptions, settings: Settings) -> frozenset[str]:
+    """The real paths of files that must never be uploaded."""
     links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
     tokens = settings.tokens
     named: list[str | Path] = [
-        settings_file(given.config),
+        settings_file(common.config),
         settings.merchants,
         tokens.file,
         tokens.store,
@@ -182,11 +217,148 @@ def _own(given: CommonOptions, settings: Settings) -> frozenset[str]:
     return frozenset(os.path.realpath(name) for name in named)
 
 
-def _say_left_out(screen: Console, scanned: ScannedFiles) -> None:
+def _say_left_out(console: Console, scanned: ScannedFiles) -> None:
     for count, what in (
         (scanned.junk, Text("hidden or temporary", "隐藏或临时文件")),
         (scanned.own, Text("tcb-ops's own", "tcb-ops 自己的文件")),
         (scanned.excluded, Text("by --include and --exclude", "被 --include、--exclude 排除")),
     ):
         if count:
-            screen.say(Text(f"Left out, {what.en}: {count:,}", f"未列入（{what.zh}）：{count:,}"))
+            console.info(Text(f"Left out, {what.en}: {count:,}", f"未列入（{what.zh}）：{count:,}"))
+
+
+@click.group()
+def merchants() -> None:
+    """Keep the merchants file; check which merchants are ready.
+
+    sync and check: who has authorized the platform, and what keeps a merchant from being served.
+    """
+
+
+@merchants.command()
+@click.option("--out", metavar="FILE", help="Write to this new file instead of the merchants file.")
+@click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
+@common_options
+def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
+    """Bring the merchants file up to date with the platform.
+
+    New merchants and environments are added at the end, those that are gone get status=left. Your own columns, rows,
+    names, order, encoding and line ends stay as they are. Needs the component token. With --where, only what concerns
+    matching merchants changes.
+
+    Exit codes: 0 done · 1 some merchants could not be asked · 3 the platform refuses all calls, or the disk failed:
+    nothing was written.
+    """
+    from tcb_ops.lists.merchants_editor import edit_merchants, write_merchants
+    from tcb_ops.merchants.sync import begin_sync, draw_changes, facts_of, total
+    from tcb_ops.merchants.sync_plan import decide
+
+    settings, console = common.start()
+    dest = Path(out) if out else settings.merchants
+    if out and dest.exists():
+        raise UsageError(Text(f"{out} exists: give another name", f"{out} 已存在：请换一个文件名"))
+    roster = edit_merchants(settings.merchants)
+    lines = roster.merchants
+    for warning in roster.warnings:
+        console.warn(Text(f"{settings.merchants}: {warning.en}", f"{settings.merchants}：{warning.zh}"))
+    only = {m.appid for m in common.read_merchants(settings)} if common.where else None
+    with common.open_target(console, settings) as settings:
+        console.release()
+        found = _wait(console, partial(begin_sync, settings, only=only, notify=console.info))
+    changes = decide(lines, found, settings.tokens.component_appid, only)
+    writes = not dry_run and (changes.writes or bool(out) or not roster.exists)
+    if writes:
+        left = dict.fromkeys(changes.left, True) | dict.fromkeys(changes.returned, False)
+        content = roster.edited(left, dict(changes.names), changes.added)
+        write_merchants(dest, content, roster.content if roster.exists and not out else None)
+    if common.json:
+        about = {"merchants": str(dest), "written": writes, "authorized": len(found.appids)}
+        console.json(about | facts_of(lines, changes, settings.lang))
+    else:
+        for part in draw_changes(lines, changes, settings.lang):
+            console.print(part)
+        console.print(total(str(dest), len(lines), changes, written=not dry_run))
+    return 1 if changes.unread else 0
+
+
+@merchants.command("check")
+@click.option("--out", metavar="FILE.csv", help="Write a line per merchant and environment, for Excel.")
+@common_options
+def check_merchants(out: str | None, *, common: CommonOptions) -> int:
+    """Check which merchants are ready, and what to do about the others.
+
+    Per merchant and environment: whether its token works, permission set 49 or 64 is granted, 云开发 is open, the
+    environment is NORMAL, and how many link calls are left today. Nothing is uploaded, no link is asked for. Permission
+    sets need the component token. --where narrows it.
+
+    Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
+    """
+    from tcb_ops.merchants.check import begin_check
+    from tcb_ops.merchants.status import draw_states, verdict, write_states
+
+    settings, console = common.start()
+    lines = common.read_merchants(settings)
+    with common.open_target(console, settings) as settings:
+        console.release()
+        checked = _wait(console, partial(begin_check, settings, lines, notify=console.info))
+    states = checked.states
+    if out:
+        write_states(states, Path(out), settings.lang)
+    works = sum(state.works for state in states)
+    cannot = sum(bool(state.issues) for state in states)
+    if common.json:
+        console.json(
+            {
+                "target": settings.run_target,
+                "lines": len(states),
+                "works": works,
+                "cannot": cannot,
+                "left": len(states) - works - cannot,
+                "note": checked.note.of(settings.lang) if checked.note else None,
+                "states": [state.as_dict(settings.lang) for state in states],
+            }
+        )
+    else:
+        for part in draw_states(states, settings.lang):
+            console.print(part)
+        console.print(verdict(states))
+    if checked.note:
+        console.info(checked.note)
+    if out:
+        console.info(Text(f"All lines: {out}", f"全部各行：{out}"))
+    return 1 if cannot else 0
+
+
+def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
+    """Show progress until the work is done; Ctrl-C ends the calls, and nothing has been written."""
+    seen = [0, 0]
+
+    def progress(done: int, all_of_them: int) -> None:
+        seen[:] = done, all_of_them
+
+    work = begin(progress=progress)
+    bar = Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn(Text("merchants", "个商户").of(console.lang)),
+        console=console.err,
+        transient=True,
+        disable=not console.is_watched,
+    )
+    try:
+        with bar:
+            task = bar.add_task("", total=None)
+            while True:
+                try:
+                    return work.result(timeout=0.1 if console.is_watched else LINE_EVERY)
+                except TimeoutError:
+                    if work.done():
+                        raise
+                if console.is_watched:
+                    bar.update(task, completed=seen[0], total=seen[1] or None)
+                elif seen[1]:
+                    console.info(
+                        Text(f"merchants: {seen[0]:,}/{seen[1]:,}", f"商户：{seen[0]:,}/{seen[1]:,}")
+                    )
+    finally:
+        work.cancel()

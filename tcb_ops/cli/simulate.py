@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from tcb_ops.cli.console import Console
+from tcb_ops.cli.options import lang_option
 from tcb_ops.cli.runs import show_run
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.paths import Batch
 from tcb_ops.model import SIMULATOR, Kind, Outcome, Owner
 from tcb_ops.run import Run
@@ -26,7 +27,7 @@ _QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
 
 
 @click.command()
-@click.option("--merchants", required=True, metavar="FILE", help="Merchants file: whom it serves.")
+@click.option("--merchants", required=True, metavar="FILE", help="The merchants that it serves.")
 @click.option(
     "--tokens",
     metavar="FILE",
@@ -35,34 +36,34 @@ _QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="0 for any free one."
 )
-@click.option("--faults", metavar="FILE", help="What goes wrong, and where (TOML).")
+@click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
-@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages.")
+@lang_option
 def simulate(
     merchants: str, tokens: str | None, port: int, faults: str | None, store: str | None, lang: str | None
 ) -> int:
-    """Serve a look-alike of the platform and of COS.
+    """Serve a simulation of the platform and of COS.
 
-    For rehearsals, on this machine only. Ctrl-C ends it.
+    For practice, on this machine only. Ctrl-C ends it.
     """
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.settings import load_settings
     from tcb_ops.simulator import Faults, Simulator, load_faults, serve
 
     settings = load_settings(options={"lang": lang})
-    screen = Console(settings.lang)
+    console = Console(settings.lang)
     plan = load_faults(Path(faults)) if faults else Faults()
     if tokens is None and not (plan.component and plan.component.secret):
         raise UsageError(
             Text(
-                "Say which tokens are good: --tokens FILE, or a fault plan whose [component] has secret and ticket.",
+                "Give the valid tokens: --tokens FILE, or a fault plan whose [component] has secret and ticket.",
                 "请说明哪些令牌有效：--tokens FILE，或在故障计划的 [component] 中填写 secret 和 ticket。",
             )
         )
     served = list(read_merchants(merchants))
     component = plan.component.appid if plan.component else settings.tokens.component_appid
     if any(merchant.owner is Owner.PLATFORM for merchant in served):
-        screen.say(_about_the_component(component, in_plan=plan.component is not None))
+        console.info(_about_the_component(component, in_plan=plan.component is not None))
     simulator = Simulator(
         served,
         {} if tokens is None else Path(tokens),
@@ -73,10 +74,10 @@ def simulate(
     )
 
     def ready(listening: Simulator) -> None:
-        screen.data(listening.base)
-        screen.say(
+        console.print(listening.base)
+        console.info(
             Text(
-                f"The simulator listens: use --api-base {listening.base}. Ctrl-C ends it.",
+                f"The simulator is ready: use --api-base {listening.base}. Ctrl-C ends it.",
                 f"模拟平台已就绪：使用 --api-base {listening.base}。按 Ctrl-C 结束。",
             )
         )
@@ -102,18 +103,19 @@ def _about_the_component(appid: str, *, in_plan: bool) -> Text:
 
 
 @click.command()
-@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports.")
+@lang_option
 def demo(lang: str | None) -> int:
-    """Show the whole job against the simulator.
+    """Run everything against the simulator.
 
-    A dozen sample merchants, some of them ill. Needs no credentials; writes demo-report/ here, with its ledger. Exit 0 when every row ends as the fault plan implies.
+    A dozen sample merchants, with injected faults. Needs no credentials; writes demo-report/ here, with its ledger.
+    Exit 0 when every row ends as the fault plan implies.
     """
     import tcb_ops as tcb
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
     from tcb_ops.runs.next_commands import quoted, retry
     from tcb_ops.sample import FILES, PATHS, rehearsal
 
-    began, dest = time.monotonic(), Path("demo-report").resolve()
+    started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER
     check_destination(dest, replace=True)
     with (
@@ -121,47 +123,48 @@ def demo(lang: str | None) -> int:
         rehearsal(Path(folder), lang=lang) as found,
     ):
         settings, simulator, faults = found
-        screen = Console(settings.lang)
+        console = Console(settings.lang)
         merchants = tcb.read_merchants(settings.merchants)
         names = len({merchant.appid for merchant in merchants})
-        screen.say(
+        console.info(
             Text(
-                f"1/4 The simulator plays the platform on {simulator.base}: {names} merchants, {len(merchants)} environments.",
+                f"1/4 The simulator is ready on {simulator.base}: {plural(names, 'merchant')}, "
+                f"{plural(len(merchants), 'environment')}.",
                 f"1/4 模拟平台已启动 {simulator.base}：{names} 个商户，{len(merchants)} 个环境。",
             )
         )
         with tcb.read_paths(PATHS, merchants, FILES) as batch:
-            screen.say(
+            console.info(
                 Text(f"2/4 The list is checked: {batch.decided.en}", f"2/4 清单已检查：{batch.decided.zh}")
             )
             linked = tcb.links(batch, settings=settings, limits=_QUICK, out=Path(folder) / "links.csv")
-            screen.say(
+            console.info(
                 Text(f"3/4 Links: {_counts(linked, Lang.EN)}", f"3/4 取链接：{_counts(linked, Lang.ZH)}")
             )
             run = tcb.upload(batch, settings=settings, limits=_QUICK, note="demo")
-            screen.say(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
+            console.info(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
             kept = settings.model_copy(update={"ledger": str(home / LEDGER_FILE)}).kept_in(
                 home / SETTINGS_FILE
             )
             run.with_settings(kept).export(dest, replace=True)
-            show_run(screen, run, as_json=False)
+            show_run(console, run, as_json=False)
             strange = [line for one in (linked, run) for line in _not_implied(one, batch, faults)]
         linked.close()
         run.close()
         _keep_ledger(Path(folder), home, kept)
-    took, again = time.monotonic() - began, quoted(retry(kept, run.record))
-    screen.data(
+    took, again = time.monotonic() - started, quoted(retry(kept, run.record))
+    console.print(
         Text(
             f"The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this machine.)\n"
             f"Next, run again what did not succeed; this time the simulator injects no faults:\n{again}",
             f"报告在 {dest}：请打开 report.html。（{took:.1f} 秒；演练，未向外发送任何内容。）\n"
             f"接下来可以重试未成功的行；这一次模拟平台不再注入故障：\n{again}",
-        ).of(screen.lang)
+        )
     )
     if strange:
-        screen.warn(
+        console.warn(
             Text(
-                f"{len(strange)} rows ended otherwise than the fault plan implies: lines {strange[:10]}",
+                f"{plural(len(strange), 'row')} ended otherwise than the fault plan implies: lines {strange[:10]}",
                 f"{len(strange)} 行的结果与故障计划不符：第 {strange[:10]} 行",
             )
         )

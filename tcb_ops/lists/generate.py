@@ -8,12 +8,13 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from string import Formatter
 
 from tcb_ops.cell_text import guard, shown, trim
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.local_files import LocalFiles, UnusableFile
 from tcb_ops.lists.merchants import Merchants, list_lines, near_names
@@ -21,6 +22,7 @@ from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.resolve import Unresolved, resolve
 from tcb_ops.lists.validate import path_problem
 from tcb_ops.model import Merchant, Problem, file_problem
+from tcb_ops.xlsx.workbook import open_book
 
 # --- the files ------------------------------------------------------------------------------------------------------
 
@@ -460,6 +462,8 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
 _LAST_ROW = 1_048_576
 _ROOM = 1_000
 """Names that may be added to the merchants sheet and still be in the drop-down."""
+_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+"""Of every template: the same names make the same bytes, so that an unchanged one is recognised."""
 
 
 def list_template(names: Sequence[str], lang: Lang) -> bytes:
@@ -471,6 +475,7 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
 
     out = io.BytesIO()
     with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
+        book.set_properties({"created": _CREATED})
         text = book.add_format({"num_format": "@"})
         bold = book.add_format({"num_format": "@", "bold": True, "bottom": 1})
         sheet = book.add_worksheet(say("list", "清单"))
@@ -499,3 +504,24 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
             },
         )
     return out.getvalue()
+
+
+def refill_template(template: bytes, names: Sequence[str], lang: Lang) -> tuple[bytes | None, list[str]]:
+    """Fill a template's drop-down again.
+
+    Returns the new template, None where somebody has changed the old one, and those of `names` that the old one lacks.
+    """
+    known = _template_names(template)
+    missing = [name for name in names if name not in known]
+    unchanged = any(template == list_template(known, written) for written in Lang)
+    return list_template(names, lang) if unchanged else None, missing
+
+
+def _template_names(template: bytes) -> list[str]:
+    """The names on a template's second sheet; none where there is no such sheet."""
+    try:
+        book = open_book(io.BytesIO(template))
+        rows = list(book.rows(book.sheets[1])) if len(book.sheets) > 1 else []
+    except BrokenTableError:
+        return []
+    return [row.cells[0] for row in rows[1:] if row.cells]

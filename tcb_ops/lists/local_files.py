@@ -8,9 +8,11 @@ import os
 import posixpath
 import stat
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
 
 from tcb_ops.cell_text import shown
@@ -41,6 +43,8 @@ class UnusableFile:
     fix: Text
     option: str = ""
     """The option of the command line that `fix` names."""
+    missing: bool = False
+    """There is no file of this name, nor one of nearly this name."""
 
 
 class LocalFiles:
@@ -105,6 +109,40 @@ class LocalFiles:
         return names
 
 
+_FOLDERS = 500
+_DEPTH = 3
+
+
+def find_root(files: Sequence[str], *near: Path) -> Path | None:
+    """Return the folder that holds most of these files: one of `near`, or below it; None where none holds half.
+
+    Looks at 500 folders of each, three levels deep; hidden ones are left out.
+    """
+    best, most = None, (len(files) + 1) // 2 - 1
+    for start in near:
+        for folder in islice(_folders(start, _DEPTH), _FOLDERS):
+            held = sum((folder / file).is_file() for file in files)
+            if held > most:
+                best, most = folder, held
+    return best
+
+
+def _folders(start: Path, depth: int) -> Iterator[Path]:
+    """Yield a folder and those below it, breadth first."""
+    level = [start]
+    for _ in range(depth + 1):
+        below: list[Path] = []
+        for folder in level:
+            yield folder
+            with suppress(OSError), os.scandir(folder) as entries:
+                below += sorted(
+                    Path(entry.path)
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+                )
+        level = below
+
+
 def _form(name: str) -> str:
     """A name without differences of case and Unicode form."""
     return unicodedata.normalize("NFC", name).casefold()
@@ -149,6 +187,7 @@ def _missing(file: str, similar: str) -> UnusableFile:
             message,
             Text("check the name (case matters) and --root", "请检查文件名（区分大小写）和 --root"),
             "--root",
+            missing=True,
         )
     real = shown(similar)
     if unicodedata.normalize("NFC", similar) == unicodedata.normalize("NFC", file):

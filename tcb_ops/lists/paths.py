@@ -133,12 +133,15 @@ class Batch:
         if problem := files.problem():
             self.staging.add_problems([problem], file_problem=True)
             raise input_error(str(self.source), self.problems, self.decided)
+        lost, sample = 0, list[str]()
         for page in self.staging.files():
             facts: list[tuple[int, int, int]] = []
             unusable: list[Problem] = []
             for line, file in page:
                 found = files.inspect(file)
                 if isinstance(found, UnusableFile):
+                    lost += found.missing
+                    sample += [file] if found.missing and lost <= _SAMPLE else []
                     unusable.append(
                         Problem(
                             line, self.file_column, found.message, found.fix, shown(file), option=found.option
@@ -149,7 +152,8 @@ class Batch:
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
         if self.on_bad == "refuse" and self.problems:
-            raise input_error(str(self.source), self.problems, self.decided)
+            all_missing = lost == len(self.problems) == self.count
+            raise input_error(str(self.source), self.problems, self.decided, sample if all_missing else ())
         return replace(self, root=Path(root))
 
     def close(self) -> None:
@@ -164,6 +168,8 @@ class Batch:
 
 
 _PAGE = 2_000
+_SAMPLE = 20
+"""Files that an error names where none of the list's is below the root."""
 
 
 @dataclass(frozen=True, slots=True)

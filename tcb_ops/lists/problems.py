@@ -37,14 +37,19 @@ def format_problem(source: str, problem: Problem, lang: Lang) -> str:
     return f"{where}{column}{message} — {fix}"
 
 
-def input_error(source: str, problems: Sequence[Problem], decided: Text | None = None) -> InputError:
+def input_error(
+    source: str,
+    problems: Sequence[Problem],
+    decided: Text | None = None,
+    missing_files: Sequence[str] = (),
+) -> InputError:
     """Return the error that refuses a file: the number of problems, and the first one in full."""
     many, first = len(problems), problems[0]
     en, zh = format_problem(source, first, Lang.EN), format_problem(source, first, Lang.ZH)
     if many > 1:
         en = f"{source} has {many:,} problems, so nothing was sent. The first: {en}"
         zh = f"{source} 有 {many:,} 处问题，什么都没有发送。第一处：{zh}"
-    return InputError(Text(en, zh), source, problems, decided)
+    return InputError(Text(en, zh), source, problems, decided, missing_files)
 
 
 _COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from tcb_ops import api
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, plural
@@ -165,9 +166,9 @@ class ListReader(widgets.VBox):
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
         facts = facts_line(batch)
         ready = Text(f"Ready. {facts.en}.", f"已就绪。{facts.zh}。")
-        before = (
-            done_before(batch, self._context.settings, self._context.selection) if self._uploads else None
-        )
+        settings = self._context.settings
+        runs = (run.record for run in api.all_runs(settings=settings)) if self._uploads else ()
+        before = done_before(batch, settings, self._context.selection, runs)
         if before is not None:
             ready = Text(f"{ready.en} {before.en}", f"{ready.zh}{before.zh}")
         self._worker.say(ready)

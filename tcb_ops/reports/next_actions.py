@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.i18n import Text, plural
+from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
 from tcb_ops.reports.summary import CodeGroup
+from tcb_ops.runs.next_commands import fixed_list, retry
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.settings import Settings
 
 _FOR_ALL = {61028, "RequestTimeTooSkewed"}
 """Codes that stop a merchant or an environment at a time, while one action fixes them all: the platform's own
@@ -102,3 +106,31 @@ def _in_list(code: str) -> bool:
         return code == Reason.INVALID
     known = catalogued(code)
     return known.known and (known.decision, known.scope) == (Decision.FIX, Scope.ROW)
+
+
+def next_command(
+    settings: Settings, run: RunRecord, groups: Iterable[CodeGroup]
+) -> tuple[Text, list[str]] | None:
+    """Compose the command to type next for a finished run, and say what it is for; None where nothing is left to do.
+
+    Where only the list's own values are wrong, a corrected copy of their rows is meant, else a retry.
+    """
+    left = [action for action in next_actions(groups) if action.per is not Per.NOBODY]
+    if not left:
+        return None
+    rows = sum(action.group.rows for action in left)
+    if all(action.in_list for action in left) and run.kind is not Kind.AUDIT:
+        return (
+            Text(
+                f"Correct {plural(rows, 'row')} in a copy of the list, failed-fixed.csv, then run:",
+                f"请修正这 {rows:,} 行，另存为 failed-fixed.csv，然后运行：",
+            ),
+            fixed_list(settings, run),
+        )
+    return (
+        Text(
+            f"When the causes are fixed, run {plural(rows, 'row')} again:",
+            f"处理以上原因后，可重新运行这 {rows:,} 行：",
+        ),
+        retry(settings, run),
+    )

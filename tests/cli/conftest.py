@@ -98,7 +98,8 @@ class PanelContext:
     @staticmethod
     def in_english(text: str) -> list[str]:
         """Runs of English words in a text: a sentence that was not translated."""
-        return ENGLISH.findall(text)
+        lines = (line for line in text.splitlines() if not line.startswith("tcb-ops "))  # commands to copy
+        return ENGLISH.findall("\n".join(lines))
 
     def latest(self) -> tcb.Run:
         return tcb.open_run(settings=self.shop.settings)

@@ -11,7 +11,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.merchants.quota import QuotaAccount, ask_allowances, fits, seconds_left_of_the_day
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.preflight import reckon
+from tcb_ops.preflight import accounts_to_ask, reckon
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.simulator import Fault, FaultStep, SimulatedAccount
 from tcb_ops.wechat.responses import Quota
@@ -163,7 +163,8 @@ def test_what_is_left_of_the_day_decides_who_is_warned_of(open_office, beijing, 
     office = open_office([TEA, BOOKS, OWN])
     batch = tcb.read_paths("list.csv", tcb.read_merchants("merchants.csv"))
     now = datetime(2026, 3, 1, *beijing, tzinfo=timezone(timedelta(hours=8)))
-    cost = reckon(batch, office.settings, RunLimits(rate=0.0001), now)
+    allowances = ask_allowances(office.settings, accounts_to_ask(batch, office.settings))
+    cost = reckon(batch, office.settings, RunLimits(rate=0.0001), allowances, now)
     warnings = cost.warnings({merchant.appid: merchant.name for merchant in (TEA, BOOKS)})
     assert any(f"按此速率今天调用不完：{says}。" in text.zh for text in warnings)
 

@@ -159,11 +159,19 @@ def test_runs_are_a_line_each_and_what_all_have_alike_is_left_out(open_desk):
     first = desk.upload("--json").json["run"]
     head, line = desk("runs").out.splitlines()
     assert (head.split(), line.split()) == (
-        ["run", "kind", "rows", "not", "good", "list"],
-        [first, "upload", "2", "–", "list.csv"],
+        ["run", "started", "kind", "rows", "errors", "list"],
+        [
+            first,
+            f"{first[4:6]}-{first[6:8]}",
+            f"{first[9:11]}:{first[11:13]}",
+            "upload",
+            "2",
+            "–",
+            "list.csv",
+        ],
     )
     elsewhere = desk("runs", "--api-base", "https://elsewhere.example.com").out.splitlines()
-    assert [line.split()[-1] for line in elsewhere] == ["target", desk.shop.sim.base.partition("://")[2]]
+    assert elsewhere[-1].split() == ["→", desk.shop.sim.base.partition("://")[2]]
 
 
 def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_desk):

@@ -69,7 +69,7 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_desk, unti
     said = desk(*words(kind, *FEW))
     first = said.err.splitlines()[0]
     assert first.startswith(
-        f"SIMULATED {desk.shop.sim.base} · Going on with run {found['run']}: {done} of 180 rows"
+        f"SIMULATED {desk.shop.sim.base} · Resuming run {found['run']}: {done} of 180 rows"
     )
     assert said.json["run"] == found["run"]
     assert_all_done(desk, kind, said)
@@ -142,7 +142,7 @@ def test_an_unfinished_run_is_gone_on_with_and_a_finished_one_never(stopped):
     assert desk.upload("--json").json["run"] == run
     fresh = desk.upload("--json")
     assert fresh.json["run"] != run
-    assert "Going on" not in fresh.err
+    assert "Resuming" not in fresh.err
 
 
 def test_new_run_begins_anew(stopped):
@@ -211,6 +211,6 @@ def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_desk):
     first = desk.upload("--json")
     assert "sent again" not in first.err
     again = desk.upload("--json")
-    assert f"Run {first.json['run']} has done this list" in again.err
+    assert f"Run {first.json['run']} finished this list" in again.err
     assert "sent again" in again.err
     assert "sent again" not in desk.upload("--skip-unchanged").err

@@ -150,7 +150,7 @@ def test_a_dry_run_and_another_file_leave_the_merchants_file(open_office, tcb_op
     )
     assert office.file.read_bytes() == b"appid,name,env\nwxgone,x,e-1\n"
     code, _, err = tcb_ops("merchants", "sync", "--out", "new.csv")
-    assert (code, "new.csv is there already" in err) == (2, True)
+    assert (code, "new.csv exists" in err) == (2, True)
 
 
 def test_narrowed_by_where_only_those_merchants_change(open_office, tcb_ops):

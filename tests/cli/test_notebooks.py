@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from workspace import BOOKS, TEA, many
 
+import tcb_ops
 from tcb_ops.notebooks.workspace import notebook_names
 from tcb_ops.simulator import Fault
 
@@ -359,7 +361,7 @@ def test_lab_copies_and_says_what_it_kept(open_desk):
     own.write_text("mine", encoding="utf-8")
     again = desk("lab", "work", "--no-open")
     assert (again.code, again.out) == (0, "")
-    assert "yours, kept" in again.err
+    assert "changed by you, kept" in again.err
     assert own.read_text(encoding="utf-8") == "mine"
 
 
@@ -407,5 +409,14 @@ def test_a_missing_extra_is_said_with_what_to_install(open_desk, words):
     with desk.spawn([sys.executable, "-c", hide]) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2, err
-    assert "pip install 'tcb-ops[lab]'" in err
+    *_, command = err.splitlines()
+    checkout = Path(tcb_ops.__file__).parents[1]
+    assert shlex.split(command) == [sys.executable, "-m", "pip", "install", "-e", f"{checkout}[lab]"]
+    metadata = desk.folder / "site" / "tcb_ops-0.1.0.dist-info" / "METADATA"  # as from a package index
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: tcb-ops\nVersion: 0.1.0\n", encoding="utf-8")
+    with desk.spawn([sys.executable, "-c", f"import sys; sys.path.insert(0, 'site')\n{hide}"]) as process:
+        _, err = process.communicate(timeout=60)
+    *_, command = err.splitlines()
+    assert shlex.split(command) == [sys.executable, "-m", "pip", "install", "tcb-ops[lab]"]
     assert not (desk.folder / "out").exists()

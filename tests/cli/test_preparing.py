@@ -6,11 +6,12 @@ import tomllib
 from datetime import datetime
 from pathlib import Path
 
+import openpyxl
 import pytest
 import xlsxwriter
 from workspace import BOOKS, TEA, TEA_TEST, write_csv
 
-from tcb_ops.cli.options import CommonOptions, selection_of
+from tcb_ops.cli.options import CommonOptions, ListOptions
 from tcb_ops.settings import Settings, TokenSettings, load_settings
 
 STARTER = Path(__file__).parents[2] / "tcb_ops" / "starter.toml"
@@ -45,13 +46,43 @@ def test_init_writes_what_is_not_there_and_leaves_the_rest(desk, tmp_path):
     (new / "merchants.csv").write_text(
         f"appid,name,env\n{TEA.appid},{TEA.name},{TEA.env}\n", encoding="utf-8"
     )
-    (new / "list-template.xlsx").unlink()
     kept = (new / "tcb-ops.toml").read_bytes()
     again = desk("init", "--dir", str(new), "--lang", "en")
     assert again.out.split() == [str(new / "list-template.xlsx")]
-    assert again.err.count("is there already: left as it is") == 2
+    assert again.err.count("exists: not overwritten") == 2
     assert (new / "tcb-ops.toml").read_bytes() == kept
     assert load_settings(new / "tcb-ops.toml").merchants == new / "merchants.csv"
+
+
+def names_in(template):
+    return [cell.value for cell in openpyxl.load_workbook(template).worksheets[1]["A"]][1:]
+
+
+def test_init_again_fills_the_drop_down_but_not_of_a_template_that_somebody_changed(desk, tmp_path):
+    new = tmp_path / "new"
+    template = new / "list-template.xlsx"
+    merchants = ["appid,name,env\n", f"{TEA.appid},{TEA.name},{TEA.env}\n"]
+
+    def init(*more, lang="en"):
+        with (new / "merchants.csv").open("w", encoding="utf-8") as file:
+            file.writelines([*merchants, *more])
+        return desk("init", "--dir", str(new), "--lang", lang)
+
+    new.mkdir()
+    init()
+    assert names_in(template) == [TEA.name]
+    more = f"{BOOKS.appid},{BOOKS.name},{BOOKS.env}\n"
+    assert str(template) in init(more, lang="zh").out
+    assert names_in(template) == [TEA.name, BOOKS.name]
+    again = init(more, lang="zh")
+    assert again.out == ""
+    book = openpyxl.load_workbook(template)
+    book.worksheets[0].append([TEA.name, "a.png"])
+    book.save(template)
+    changed = template.read_bytes()
+    said = init(more, "wxtoys,玩具,toys-1\n")
+    assert (said.out, template.read_bytes()) == ("", changed)
+    assert "Add at the end of its second sheet: 玩具." in said.err
 
 
 def test_init_says_where_it_cannot_write(desk, tmp_path):
@@ -180,10 +211,9 @@ def test_a_workbook_is_uploaded_and_its_rows_keep_their_numbers(desk, folder):
     ],
 )
 def test_another_choice_of_the_list_s_rows_is_another_run(other):
-    given = CommonOptions(**dict.fromkeys(CommonOptions.__dataclass_fields__) | {"where": ()})
-    values = {"column": (), "maps": (), "sheet": "", "header_row": None, "rows": None, "limit": None}
-    assert selection_of(given, values) == ""
-    assert selection_of(given, values | other) != ""
+    limit = other.pop("limit", None)
+    assert ListOptions().selection(CommonOptions(), None) == ""
+    assert ListOptions(**other).selection(CommonOptions(), limit) != ""
 
 
 def test_the_name_of_a_file_that_differs_by_case_is_suggested(desk, folder):

@@ -60,7 +60,7 @@ def test_a_list_that_is_done_is_said_to_be_sent_again(open_lab: Any, read: Any):
     panel.settle()
     panel.list_reader.check.click()
     panel.settle()
-    assert f"Run {panel.run.id} has done this list, finished" in read(panel.worker.line)
+    assert f"Run {panel.run.id} finished this list at" in read(panel.worker.line)
 
 
 def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do(

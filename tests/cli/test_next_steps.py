@@ -1,0 +1,107 @@
+"""How commands end: with the next command to type where something is left to do, else with what to open."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from workspace import BOOKS, TEA, many, write_csv
+
+from tcb_ops.simulator import Fault
+
+
+def commands(text):
+    return [shlex.split(line) for line in text.splitlines() if line.startswith("tcb-ops ")]
+
+
+@pytest.mark.parametrize("words", [("upload", "list.csv", "--root", "files"), ("audit",)])
+def test_a_run_without_errors_names_the_report_to_open(open_desk, words):
+    said = open_desk(many(TEA, rows=2))(*words)
+    assert (said.code, commands(said.err)) == (0, [])
+    (page,) = (line for line in said.err.splitlines() if line.startswith("The report: "))
+    assert Path(page.removeprefix("The report: ")).is_file()
+
+
+@pytest.mark.parametrize(
+    "words", [("upload", "list.csv", "--root", "files"), ("links", "list.csv"), ("audit",)]
+)
+def test_rows_that_can_be_retried_end_with_the_retry(open_desk, words):
+    desk = open_desk(many(TEA, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
+    said = desk(*words)
+    assert said.code == 1
+    (command,) = commands(said.err)
+    assert command[:3] == ["tcb-ops", "retry", desk.latest().id]
+    again = desk(*command[1:])
+    assert (again.code, commands(again.err)) == (0, [])
+
+
+def test_rows_whose_own_values_are_wrong_end_with_a_corrected_list(open_desk):
+    desk = open_desk(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    (command,) = commands(desk.upload().err)
+    assert command[:3] == ["tcb-ops", "upload", "failed-fixed.csv"]
+    assert command[3:5] == ["--root", str(desk.folder / "files")]
+
+
+@pytest.mark.parametrize("kind", ["check", "links", "upload"])
+def test_a_refused_list_ends_with_the_command_for_the_corrected_one(open_desk, kind):
+    desk = open_desk(many(TEA, rows=2))
+    write_csv(desk.folder / "bad.csv", ("env", "云端", "file"), [(TEA.env, "/a.png", "0.bin")])
+    root = () if kind == "links" else ("--root", "files")
+    said = desk(kind, "bad.csv", "--column", "path=云端", "--where", f"appid={TEA.appid}", *root)
+    assert (said.code, desk.calls) == (2, 0)
+    (command,) = commands(said.err)
+    assert said.err.endswith(f"{shlex.join(command)}\n")
+    assert command[:3] == ["tcb-ops", kind, "failed-fixed.csv"]
+    write_csv(desk.folder / "failed-fixed.csv", ("env", "云端", "file"), [(TEA.env, "a.png", "0.bin")])
+    assert desk(*command[1:]).code == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"), [("check", "files"), ("upload", "files"), ("upload", "素材/春/图")]
+)
+def test_a_forgotten_root_is_said_once_and_the_folder_of_the_files_is_found(open_desk, kind, where):
+    desk = open_desk(many(TEA, BOOKS, rows=60))
+    files = desk.folder / where
+    if not files.exists():
+        files.parent.mkdir(parents=True)
+        (desk.folder / "files").rename(files)
+    root = ("--root", ".") if kind == "check" else ()
+    said = desk(kind, "list.csv", *root)
+    assert said.code == 2
+    assert said.err.count("there is no file") == 1
+    named = "--root" if root else "the list's folder, because --root was not given"
+    assert f"The same for all 120 rows: none of their files is below {desk.folder} ({named})." in said.err
+    (command,) = commands(said.err)
+    assert command[:5] == ["tcb-ops", kind, str(desk.folder / "list.csv"), "--root", str(files)]
+    assert desk(*command[1:]).code == 0
+
+
+def test_files_that_are_nowhere_are_not_guessed_at(open_desk):
+    desk = open_desk(many(TEA, rows=9))
+    for file in (desk.folder / "files").iterdir():
+        file.unlink()
+    said = desk.upload()
+    assert f"none of their files is below {desk.folder / 'files'} (--root)." in said.err
+    (command,) = commands(said.err)
+    assert command[2] == "failed-fixed.csv"
+
+
+def test_a_few_missing_files_are_named_one_by_one(open_desk):
+    desk = open_desk(many(TEA, rows=9))
+    for name in ("0.bin", "4.bin"):
+        (desk.folder / "files" / name).unlink()
+    assert desk.upload().err.count("there is no file") == 2
+
+
+def test_runs_fit_in_80_columns_whatever_they_are(open_desk, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    desk = open_desk(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    name = "十一月第二批门店横幅和弹窗素材清单-final-v2.csv"
+    (desk.folder / "list.csv").rename(desk.folder / name)
+    run = desk("upload", name, "--root", "files", "--json", "--note", "双十一 第二批 " * 5).json["run"]
+    desk("retry", run)
+    desk("upload", name, "--root", "files", "--api-base", "http://127.0.0.1:9", "--patience", "0")
+    for lang in ("en", "zh"):
+        shown = desk("runs", "--lang", lang, "--api-base", "https://api.example.invalid").out
+        assert max(map(cell_len, shown.splitlines())) <= 80, shown
+        assert shown.count(f"{run[4:6]}-{run[6:8]} ") == 3
