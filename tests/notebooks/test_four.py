@@ -1,9 +1,7 @@
 """The four notebooks: trusted headlessly too. What they tabulate is compared, and runs by three other programs."""
 
-import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,21 +15,10 @@ from tcb_ops.notebooks.workspace import NOTEBOOKS, notebook_names
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.notebook]
 ROOT = Path(__file__).parents[2]
-NOT_CLEAN = {"01_generate_links": 1, "02_run_uploads": 1, "03_errcode_audit": 1, "04_export_report": 0}
-"""Exit codes with the sample, whose merchants are partly ill; a look at a run ends with 0."""
-ADDRESS = re.compile(
-    r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import|<script""", re.IGNORECASE
-)
 
 
 def code_cells(content):
     return [cell for cell in content.cells if cell.cell_type == "code"]
-
-
-def cpu_seconds():
-    """Of this process and its ended children, the kernels."""
-    spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
 def program(*words, folder, **options):
@@ -45,35 +32,6 @@ def program(*words, folder, **options):
         check=False,
         **options,
     )
-
-
-def test_all_four_run_headlessly_within_a_minute_each_with_its_page_and_its_report(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    began = cpu_seconds()
-    for name in notebook_names():
-        capsys.readouterr()
-        code = run_command(["notebook", name, "--out", "out", "--json", "--lang", "en"])
-        said = capsys.readouterr()
-        left = json.loads(said.out)
-        assert (code, left["exit_code"]) == (NOT_CLEAN[name], NOT_CLEAN[name]), said.err
-        assert "Traceback" not in said.err
-        report = tmp_path / "out" / left["run"]
-        assert (tmp_path / left["report"]).samefile(report)
-        assert json.loads((report / "manifest.json").read_text(encoding="utf-8"))["simulated"]
-        page = (tmp_path / left["page"]).read_text(encoding="utf-8")
-        assert ADDRESS.findall(page) == []
-        assert "from tcb_ops" not in page
-        assert "<table" in page
-        executed = nbformat.read(tmp_path / left["notebook"], 4)
-        assert all(cell.execution_count for cell in code_cells(executed))
-        assert "widget" not in json.dumps(executed.metadata)
-        assert "widget-view" not in (tmp_path / left["notebook"]).read_text(encoding="utf-8")
-    assert (
-        cpu_seconds() - began < 60
-    )  # of the two cores' 120; the clock on the wall is our neighbours' as well
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatch, capsys):
