@@ -72,7 +72,7 @@ class Batch:
     @property
     def valid(self) -> int:
         """Rows without a problem."""
-        return self.staging.count("COUNT(*)", self.until)
+        return self._number("COUNT(*)")
 
     @property
     def problems(self) -> Problems:
@@ -82,30 +82,38 @@ class Batch:
     @property
     def envs(self) -> int:
         """Environments of the valid rows."""
-        return self.staging.count("COUNT(DISTINCT env)", self.until)
+        return self._number("COUNT(DISTINCT env)")
 
     @property
     def merchants_count(self) -> int:
         """Mini programs (appids) of the valid rows."""
-        return self.staging.count("COUNT(DISTINCT appid)", self.until)
+        return self._number("COUNT(DISTINCT appid)")
 
     @property
     def most_rows_of_an_appid(self) -> int:
         """Valid rows of the mini program that has most; `--rate` is per appid."""
-        return self.staging.most_of("appid", self.until)
+        return self._number("COUNT(*) n", "GROUP BY appid ORDER BY n DESC LIMIT 1")
 
     @property
     def total_bytes(self) -> int:
         """Bytes of the valid rows' local files; 0 where they were not checked."""
-        return self.staging.count("SUM(size)", self.until)
+        return self._number("SUM(size)")
+
+    def _number(self, aggregate: str, rest: str = "") -> int:
+        found = self.staging.of_valid(aggregate, self.until, rest)
+        return int(found[0][0] or 0) if found else 0
 
     def by_merchant(self) -> list[tuple[str, str, int, int, int]]:
         """Return (appid, merchant, environments, rows, bytes) of the valid rows, most rows first."""
-        return self.staging.by_merchant(self.until)
+        return self.staging.of_valid(
+            "appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0)",
+            self.until,
+            "GROUP BY appid, merchant ORDER BY n DESC, merchant",
+        )
 
     def by_environment(self) -> list[tuple[str, str, int]]:
         """Return (appid, env, rows) of the valid rows."""
-        return self.staging.by_environment(self.until)
+        return self.staging.of_valid("appid, env, COUNT(*)", self.until, "GROUP BY appid, env")
 
     def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
         """Return (line of the merchants file, valid rows) of the merchants that have left: these rows are not attempted."""

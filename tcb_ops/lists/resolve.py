@@ -60,19 +60,23 @@ def resolve(
     column: Literal["env", "merchant"] = "env" if env else "merchant"
     lines = whole.for_env(env) if env else whole.resolve(merchant)
     if not env and not merchant:
-        return _empty()
+        return Unresolved(
+            "env",
+            Text("the environment is empty", "环境为空"),
+            Text("fill in the environment id, or the merchant", "请填写环境 ID 或商户"),
+        )
     if not lines:
-        return _unknown_env(env, whole, near) if env else _unknown_merchant(merchant, whole, near)
+        return _unknown(column, env or merchant, whole, near)
     if env and merchant:
         # The columns name different customers: one of them is wrong, and nobody can tell which.
         mine = tuple(m for m in whole.resolve(merchant) if m.env == env)
         if not mine and any(m in merchants for m in lines):
-            return _other_merchant(merchant, lines)
+            return _mismatch("merchant", merchant, lines)
         lines = mine or lines
     if appid:
         of_appid = tuple(m for m in lines if m.appid == appid)
         if not of_appid and any(m in merchants for m in lines):
-            return _other_appid(appid, lines)
+            return _mismatch("appid", appid, lines)
         lines = of_appid
     if len(lines) > 1:
         lines = tuple(m for m in lines if m.default) if sum(m.default for m in lines) == 1 else lines
@@ -100,66 +104,36 @@ class MerchantResolver:
         return near_names(value, names)
 
 
-def _empty() -> Unresolved:
+def _unknown(column: Literal["env", "merchant"], value: str, whole: Merchants, near: Near) -> Unresolved:
+    file, name = whole.source or "merchants.csv", shown(value)
+    if column == "env":
+        like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(value, whole.envs))
+        message = Text(f"the merchants file has no environment '{name}'", f"商户表里没有环境“{name}”")
+        check = Text("check the id", "请检查环境 ID")
+    else:
+        like = ", ".join(near(value, (*whole.names, *dict.fromkeys(m.appid for m in whole))))
+        message = Text(
+            f"the merchants file has no name or appid '{name}'", f"商户表里没有名称或 appid 为“{name}”的商户"
+        )
+        check = Text("check it", "请检查")
+    fix = Text(f"{check.en}, or add it to {file}", f"{check.zh}，或把它加到 {file}")
+    if like:
+        fix = Text(f"did you mean {like}? Otherwise add it to {file}", f"是不是 {like}？否则请加到 {file}")
+    return Unresolved(column, message, fix)
+
+
+def _mismatch(column: Literal["appid", "merchant"], value: str, lines: Sequence[Merchant]) -> Unresolved:
+    name, listed = shown(value), list_lines(lines)
+    row = Text("this", "这个") if column == "appid" else Text("this row's", "这一行的")
     return Unresolved(
-        "env",
-        Text("the environment is empty", "环境为空"),
-        Text("fill in the environment id, or the merchant", "请填写环境 ID 或商户"),
-    )
-
-
-def _unknown_env(env: str, whole: Merchants, near: Near) -> Unresolved:
-    like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(env, whole.envs))
-    file = whole.source or "merchants.csv"
-    return Unresolved(
-        "env",
-        Text(f"the merchants file has no environment '{shown(env)}'", f"商户表里没有环境“{shown(env)}”"),
+        column,
         Text(
-            f"did you mean {like}? Otherwise add it to {file}"
-            if like
-            else f"check the id, or add it to {file}",
-            f"是不是 {like}？否则请加到 {file}" if like else f"请检查环境 ID，或把它加到 {file}",
+            f"'{name}' is not a merchant of {row.en} environment; it belongs to {listed}",
+            f"“{name}”不在{row.zh}环境里；这个环境属于 {listed}",
         ),
-    )
-
-
-def _unknown_merchant(merchant: str, whole: Merchants, near: Near) -> Unresolved:
-    like = ", ".join(near(merchant, (*whole.names, *dict.fromkeys(m.appid for m in whole))))
-    file = whole.source or "merchants.csv"
-    return Unresolved(
-        "merchant",
-        Text(
-            f"the merchants file has no name or appid '{shown(merchant)}'",
-            f"商户表里没有名称或 appid 为“{shown(merchant)}”的商户",
-        ),
-        Text(
-            f"did you mean {like}? Otherwise add it to {file}" if like else f"check it, or add it to {file}",
-            f"是不是 {like}？否则请加到 {file}" if like else f"请检查，或把它加到 {file}",
-        ),
-    )
-
-
-def _other_appid(appid: str, lines: Sequence[Merchant]) -> Unresolved:
-    listed = list_lines(lines)
-    return Unresolved(
-        "appid",
-        Text(
-            f"'{shown(appid)}' is not a merchant of this environment; it belongs to {listed}",
-            f"“{shown(appid)}”不在这个环境里；这个环境属于 {listed}",
-        ),
-        Text("write one of these appids, or correct the environment", "请改成其中一个 appid，或改正环境"),
-    )
-
-
-def _other_merchant(merchant: str, lines: Sequence[Merchant]) -> Unresolved:
-    listed = list_lines(lines)
-    return Unresolved(
-        "merchant",
-        Text(
-            f"'{shown(merchant)}' is not a merchant of this row's environment; it belongs to {listed}",
-            f"“{shown(merchant)}”不在这一行的环境里；这个环境属于 {listed}",
-        ),
-        Text(
+        Text("write one of these appids, or correct the environment", "请改成其中一个 appid，或改正环境")
+        if column == "appid"
+        else Text(
             "correct the merchant or the environment: they do not belong together",
             "请改正商户或环境：两者指向不同的对象",
         ),

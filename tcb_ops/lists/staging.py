@@ -153,34 +153,10 @@ class Staging:
                 )
             last = page[-1][0]
 
-    def count(self, what: str, until: int | None = None) -> int:
-        """Evaluate an aggregate such as COUNT(*) over the valid rows up to a line."""
-        found = self.query(
-            f"SELECT {what} FROM rows WHERE line <= ? AND {_VALID}",  # noqa: S608  own names
-            (EVERY_LINE if until is None else until,),
-        )
-        return int(found[0][0] or 0)
-
-    def most_of(self, column: str, until: int | None = None) -> int:
-        """Return the number of valid rows with the column's most frequent value."""
-        found = self.query(
-            f"SELECT COUNT(*) n FROM rows WHERE line <= ? AND {_VALID} GROUP BY {column} ORDER BY n DESC LIMIT 1",  # noqa: S608  own names
-            (EVERY_LINE if until is None else until,),
-        )
-        return int(found[0][0]) if found else 0
-
-    def by_merchant(self, until: int | None = None) -> list[tuple[str, str, int, int, int]]:
-        """Return (appid, merchant, environments, rows, bytes) of the valid rows, most rows first."""
+    def of_valid(self, columns: str, until: int | None, rest: str = "") -> list[Any]:
+        """Select columns, or aggregates of them, from the valid rows up to a line; `rest` groups, sorts or limits."""
         return self.query(
-            f"SELECT appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0) FROM rows "  # noqa: S608  own names
-            f"WHERE line <= ? AND {_VALID} GROUP BY appid, merchant ORDER BY n DESC, merchant",
-            (EVERY_LINE if until is None else until,),
-        )
-
-    def by_environment(self, until: int | None = None) -> list[tuple[str, str, int]]:
-        """Return (appid, env, rows) of the valid rows."""
-        return self.query(
-            f"SELECT appid, env, COUNT(*) FROM rows WHERE line <= ? AND {_VALID} GROUP BY appid, env",  # noqa: S608  own names
+            f"SELECT {columns} FROM rows WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
             (EVERY_LINE if until is None else until,),
         )
 
