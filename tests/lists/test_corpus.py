@@ -32,11 +32,11 @@ def check(name: str, tmp_path: Path, *options: str, lang: str = "en") -> int:
     return run(["check", str(CORPUS / name), *shared, "--lang", lang, "--json", *options])
 
 
-def said_of(name: str, stderr: str) -> list[tuple[int, str, str]]:
-    """(line, column, sentence) of every line that is said about a place in the file."""
+def problems_in(name: str, stderr: str) -> list[tuple[int, str, str]]:
+    """(line, column, message) of every problem line on stderr."""
     begin = str(CORPUS / name) + ":"
-    told = [line.removeprefix(begin).strip() for line in stderr.splitlines() if line.startswith(begin)]
-    found = [m for m in map(PROBLEM.fullmatch, told) if m is not None]
+    lines = [line.removeprefix(begin).strip() for line in stderr.splitlines() if line.startswith(begin)]
+    found = [m for m in map(PROBLEM.fullmatch, lines) if m is not None]
     return [(int(m[1] or 0), m[2] or "", m[3]) for m in found]
 
 
@@ -46,11 +46,11 @@ def test_a_list_ends_as_the_table_beside_it_says(
 ) -> None:
     code = check(wanted["file"], tmp_path, *wanted.get("options", []))
     out, err = capsys.readouterr()
-    found = said_of(wanted["file"], err)
+    found = problems_in(wanted["file"], err)
     problems = wanted.get("problems", [])
     assert [(line, column) for line, column, _ in found] == [(line, column) for line, column, _ in problems]
-    for (_, _, sentence), (_, _, part) in zip(found, problems, strict=True):
-        assert part in sentence
+    for (_, _, message), (_, _, part) in zip(found, problems, strict=True):
+        assert part in message
     for part in wanted.get("says", []):
         assert part in err
     assert "defect" not in err
@@ -64,7 +64,7 @@ def test_a_list_ends_as_the_table_beside_it_says(
 
 
 @pytest.mark.parametrize("wanted", LISTS, ids=[" ".join([w["file"], *w.get("options", [])]) for w in LISTS])
-def test_it_is_said_in_chinese_too(
+def test_it_is_reported_in_chinese_too(
     wanted: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert check(wanted["file"], tmp_path, *wanted.get("options", []), lang="zh") == wanted.get("exit", 0)

@@ -128,7 +128,7 @@ def test_an_unreadable_file_is_refused(write: Callable[..., Path]) -> None:
         pytest.param("env,path\ntea,кот.png\n", "gb18030", "read as GB18030", id="cyrillic in gb18030"),
     ],
 )
-def test_a_text_with_odd_letters_and_no_chinese_warns(
+def test_a_text_with_suspicious_letters_and_no_chinese_warns(
     write: Callable[..., Path], text: str, encoding: str, says: str
 ) -> None:
     with open_text(write(text, encoding=encoding)) as decoded:
@@ -140,7 +140,7 @@ def test_a_text_with_odd_letters_and_no_chinese_warns(
 @pytest.mark.parametrize(
     "text", ["env,海报\ntea,café.png\n", "env,path\ntea,a\u00a0b.png\n"], ids=["with chinese", "a space"]
 )
-def test_odd_letters_beside_chinese_do_not_warn(write: Callable[..., Path], text: str) -> None:
+def test_suspicious_letters_beside_chinese_do_not_warn(write: Callable[..., Path], text: str) -> None:
     with open_text(write(text)) as decoded:
         pass
     assert decoded.warnings == ()

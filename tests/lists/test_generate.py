@@ -155,7 +155,7 @@ def test_a_list_is_never_overwritten(folder: Path) -> None:
     assert dest.read_bytes() == before
 
 
-def test_a_place_that_cannot_be_written_is_told(folder: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported(folder: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         write_list(scan(folder), [TEA], PathTemplate("{rel}", TODAY), folder / "no/list.csv", folder)
 

@@ -41,16 +41,16 @@ def test_a_regular_file_gives_its_size_and_time(root: Path) -> None:
         pytest.param("x" * 300, "cannot be inspected", id="a name too long"),
     ],
 )
-def test_an_unfit_file_is_told_why(root: Path, file: str, says: str) -> None:
-    unfit = LocalFiles(root).inspect(file)
-    assert isinstance(unfit, UnusableFile)
-    assert says in unfit.message.en
+def test_an_unusable_file_is_reported_with_the_reason(root: Path, file: str, says: str) -> None:
+    unusable = LocalFiles(root).inspect(file)
+    assert isinstance(unusable, UnusableFile)
+    assert says in unusable.message.en
 
 
 def test_an_absolute_file_is_refused_even_inside_the_root(root: Path) -> None:
-    unfit = LocalFiles(root).inspect(str(root / "a.png"))
-    assert isinstance(unfit, UnusableFile)
-    assert "not relative" in unfit.message.en
+    unusable = LocalFiles(root).inspect(str(root / "a.png"))
+    assert isinstance(unusable, UnusableFile)
+    assert "not relative" in unusable.message.en
 
 
 def test_links_are_resolved_before_a_file_counts_as_inside(root: Path) -> None:
@@ -59,15 +59,15 @@ def test_links_are_resolved_before_a_file_counts_as_inside(root: Path) -> None:
     (root / "away").symlink_to(root.parent, target_is_directory=True)
     (root / "loop.png").symlink_to(root / "loop.png")
     (root / "dangling.png").symlink_to(root / "gone.png")
-    said = {}
+    messages = {}
     for file in ("out.png", "away/outside.png", "loop.png", "dangling.png"):
-        unfit = LocalFiles(root).inspect(file)
-        assert isinstance(unfit, UnusableFile)
-        said[file] = unfit.message.en
-    assert "outside the root" in said["out.png"]
-    assert "outside the root" in said["away/outside.png"]
-    assert "cannot be inspected" in said["loop.png"]
-    assert "there is no file" in said["dangling.png"]
+        unusable = LocalFiles(root).inspect(file)
+        assert isinstance(unusable, UnusableFile)
+        messages[file] = unusable.message.en
+    assert "outside the root" in messages["out.png"]
+    assert "outside the root" in messages["away/outside.png"]
+    assert "cannot be inspected" in messages["loop.png"]
+    assert "there is no file" in messages["dangling.png"]
     assert isinstance(LocalFiles(root).inspect("in.png"), LocalFile)
 
 
@@ -86,27 +86,27 @@ def test_special_files_are_refused(root: Path) -> None:
         finally:
             os.chdir(here)
         for name in ("pipe", "socket"):
-            unfit = LocalFiles(root).inspect(name)
-            assert isinstance(unfit, UnusableFile)
-            assert "not a regular file" in unfit.message.en
+            unusable = LocalFiles(root).inspect(name)
+            assert isinstance(unusable, UnusableFile)
+            assert "not a regular file" in unusable.message.en
 
 
 def test_five_gigabytes_pass_and_a_byte_more_does_not(root: Path) -> None:
     for name, size in (("full", MAX_FILE_BYTES), ("over", MAX_FILE_BYTES + 1)):
         with (root / name).open("wb") as file:
             file.truncate(size)
-    found, unfit = LocalFiles(root).inspect("full"), LocalFiles(root).inspect("over")
+    found, unusable = LocalFiles(root).inspect("full"), LocalFiles(root).inspect("over")
     assert isinstance(found, LocalFile)
-    assert isinstance(unfit, UnusableFile)
-    assert "5,368,709,121 bytes" in unfit.message.en
+    assert isinstance(unusable, UnusableFile)
+    assert "5,368,709,121 bytes" in unusable.message.en
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
 def test_a_file_without_permission_is_refused(root: Path) -> None:
     (root / "a.png").chmod(0)
-    unfit = LocalFiles(root).inspect("a.png")
-    assert isinstance(unfit, UnusableFile)
-    assert "no permission" in unfit.message.en
+    unusable = LocalFiles(root).inspect("a.png")
+    assert isinstance(unusable, UnusableFile)
+    assert "no permission" in unusable.message.en
 
 
 def test_a_file_is_looked_at_once_however_many_rows_send_it(root: Path) -> None:
@@ -131,17 +131,17 @@ def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root: Pat
     (root / "Two.png").write_bytes(b"x")
     fixes = {}
     for file in ("banner/café.png", "Banner/Cafe\u0301.PNG", "TWO.PNG", "Banner/none.png", "a.png/x"):
-        unfit = LocalFiles(root).inspect(file)
-        assert isinstance(unfit, UnusableFile)
-        fixes[file] = unfit.fix.en
+        unusable = LocalFiles(root).inspect(file)
+        assert isinstance(unusable, UnusableFile)
+        fixes[file] = unusable.fix.en
     assert "did you mean Banner/Café.PNG?" in fixes["banner/café.png"]
     assert "looks the same but is in another Unicode form" in fixes["Banner/Cafe\u0301.PNG"]
     assert all("check the name" in fixes[file] for file in ("TWO.PNG", "Banner/none.png", "a.png/x"))
 
 
-def test_a_file_written_on_windows_is_told_how_to_be_found(root: Path) -> None:
+def test_a_file_named_on_windows_gets_the_map_option_suggested(root: Path) -> None:
     for file in ("D:/素材/春.png", "//nas/public/春.png"):
-        unfit = LocalFiles(root).inspect(file)
-        assert isinstance(unfit, UnusableFile)
-        assert "not relative" in unfit.message.en
-        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in unfit.fix.en
+        unusable = LocalFiles(root).inspect(file)
+        assert isinstance(unusable, UnusableFile)
+        assert "not relative" in unusable.message.en
+        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in unusable.fix.en

@@ -112,7 +112,7 @@ def test_an_environment_may_belong_to_several_appids() -> None:
         ),
     ],
 )
-def test_every_problem_of_a_merchants_file_is_told_at_once(
+def test_all_problems_of_a_merchants_file_are_reported_in_one_pass(
     write: Callable[..., Path], text: str, says: list[tuple[int, str, str]]
 ) -> None:
     with pytest.raises(InputError) as raised:
@@ -176,7 +176,7 @@ def test_a_where_that_cannot_be_meant_is_refused(write: Callable[..., Path], whe
     ],
 )
 @pytest.mark.parametrize("read", [read_merchants, edit_merchants])
-def test_an_open_quote_is_told_with_file_and_line(
+def test_an_open_quote_is_reported_with_file_and_line(
     write: Callable[..., Path], read: Callable[[Path], object], text: str, line: int
 ) -> None:
     with pytest.raises(InputError) as raised:

@@ -172,7 +172,7 @@ def test_what_somebody_wrote_meanwhile_is_not_lost(tmp_path, file, before):
     assert [p.name for p in tmp_path.iterdir()] == ["merchants.csv"]
 
 
-def test_where_it_cannot_be_written_is_said_and_nothing_is_left_behind(tmp_path):
+def test_a_file_that_cannot_be_written_is_reported_and_nothing_is_left_behind(tmp_path):
     with pytest.raises(StoppedError, match=r"no/merchants\.csv cannot be written"):
         write_merchants(tmp_path / "no" / "merchants.csv", b"new", None)
 

@@ -48,7 +48,7 @@ def test_a_path_within_the_naming_rules_passes(path: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "says"), BAD)
-def test_a_path_that_breaks_a_naming_rule_is_told_which_and_how_to_fix_it(path: str, says: str) -> None:
+def test_a_path_that_breaks_a_naming_rule_is_reported_with_a_fix(path: str, says: str) -> None:
     problem = path_problem(path)
     assert problem is not None
     message, fix = problem

@@ -170,32 +170,32 @@ def test_empty_cells_beyond_the_header_are_no_problem(
     assert row.cells == ("tea-1a2b3c", "a.png")
 
 
-def test_every_problem_is_told_at_once_in_the_order_of_the_file(
+def test_all_problems_are_reported_in_one_pass_in_the_order_of_the_file(
     write: Callable[..., Path], merchants: Merchants, tmp_path: Path
 ) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/a.png").write_bytes(b"x")
     text = "环境ID,path\ntea-1a2b3c,a.png\nnope,/b.png\ntea-1a2b3c,a.png\n,\nbooks-77aa01,c.png\n"
-    said = problems_of(write(text), merchants, root=tmp_path / "root")
-    assert [(line, column) for line, column, _ in said] == [
+    problems = problems_of(write(text), merchants, root=tmp_path / "root")
+    assert [(line, column) for line, column, _ in problems] == [
         (3, "环境ID"),
         (3, "path"),
         (4, "path"),
         (6, "path"),
     ]
-    assert "no file c.png" in said[-1][2]
+    assert "no file c.png" in problems[-1][2]
 
 
 def test_a_later_duplicate_is_the_bad_one_and_a_bad_row_is_nobodys_first(
     write: Callable[..., Path], merchants: Merchants
 ) -> None:
     text = "merchant,env,path\n,tea-1a2b3c,c,too,many\n,tea-1a2b3c,c\n,tea-1a2b3c,a\n茶语小铺,,a\n,tea-1a2b3c,a\n,nope,b\n,nope,b\n"
-    said = problems_of(write(text), merchants)
-    assert [(line, message) for line, _, message in said if "same" in message] == [
+    problems = problems_of(write(text), merchants)
+    assert [(line, message) for line, _, message in problems if "same" in message] == [
         (5, "the same environment and path as in line 4"),
         (6, "the same environment and path as in line 4"),
     ]
-    assert [line for line, _, _ in said] == [2, 5, 6, 7, 8]
+    assert [line for line, _, _ in problems] == [2, 5, 6, 7, 8]
 
 
 FILE_PROBLEMS = [
@@ -223,8 +223,8 @@ def test_a_problem_of_the_file_itself_cannot_be_skipped(
 def test_the_rows_before_a_broken_quote_are_judged_too(
     write: Callable[..., Path], merchants: Merchants
 ) -> None:
-    said = problems_of(write('env,path\nnope,a\ntea-1a2b3c,"b\n'), merchants, on_bad="skip")
-    assert [line for line, _, _ in said] == [2, 3]
+    problems = problems_of(write('env,path\nnope,a\ntea-1a2b3c,"b\n'), merchants, on_bad="skip")
+    assert [line for line, _, _ in problems] == [2, 3]
 
 
 def test_an_error_says_the_first_problem_and_how_many_there_are(
@@ -266,9 +266,9 @@ def test_paths_that_are_not_advised_are_warned_about_once(
     write: Callable[..., Path], merchants: Merchants
 ) -> None:
     text = f"env,path\ntea-1a2b3c,a#1.png\ntea-1a2b3c,b%20.png\ntea-1a2b3c,{'中' * 100}\n"
-    odd, long = read_paths(write(text), merchants).warnings
-    assert odd.en.startswith("Paths with characters that the storage advises against: 2;")
-    assert "first: line 2, #" in odd.en
+    unadvised, long = read_paths(write(text), merchants).warnings
+    assert unadvised.en.startswith("Paths with characters that the storage advises against: 2;")
+    assert "first: line 2, #" in unadvised.en
     assert "850 bytes when percent-encoded: 1" in long.en
 
 

@@ -97,8 +97,8 @@ def test_a_default_line_says_who_calls_for_a_shared_environment(merchants: Merch
 
 
 def test_several_are_all_listed_with_name_and_appid(merchants: Merchants) -> None:
-    said = answer(resolve(merchants, "shared-5e6f", "", "", no_names))
-    assert "shared-5e6f (老街面馆, wxnoodle), shared-5e6f (Soup & Co, wxsoup)" in said
+    message = answer(resolve(merchants, "shared-5e6f", "", "", no_names))
+    assert "shared-5e6f (老街面馆, wxnoodle), shared-5e6f (Soup & Co, wxsoup)" in message
 
 
 @pytest.mark.parametrize(

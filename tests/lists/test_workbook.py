@@ -143,9 +143,9 @@ def test_a_bomb_that_says_it_is_small_is_read_no_further_than_it_says(
     size = 70 << 20
     file = parts(tmp_path / "b.xlsx", b"<a>" + b" " * size)
     data = file.read_bytes()
-    said = (size + 3).to_bytes(4, "little")
-    assert data.count(said) == 2
-    file.write_bytes(data.replace(said, (1000).to_bytes(4, "little")))
+    stated = (size + 3).to_bytes(4, "little")
+    assert data.count(stated) == 2
+    file.write_bytes(data.replace(stated, (1000).to_bytes(4, "little")))
     assert "damaged (in s.xml)" in refused(file, merchants)
 
 
@@ -165,7 +165,7 @@ def test_a_cell_longer_than_any_is_refused(tmp_path: Path, merchants: Merchants)
     assert "damaged (in s.xml)" in refused(file, merchants)
 
 
-def test_a_part_with_a_password_is_told_from_a_damaged_one(tmp_path: Path, merchants: Merchants) -> None:
+def test_a_part_with_a_password_is_not_called_damaged(tmp_path: Path, merchants: Merchants) -> None:
     file = parts(tmp_path / "b.xlsx", b"<worksheet/>")
     data = bytearray(file.read_bytes())
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):

@@ -27,12 +27,12 @@ from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
 try:
     read_paths(sys.argv[1], Merchants([Merchant("wxtea", "Tea", "tea-1a2b3c")]))
-    said = "read"
+    result = "read"
 except InputError as error:
-    said = error.problems[0].message.en
+    result = error.problems[0].message.en
 # Not ru_maxrss: it counts the process that started this one, too.
 peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
-print(peak, said)
+print(peak, result)
 """
 KINDS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 LIST = (
@@ -45,10 +45,10 @@ FEW = 16 << 20
 
 
 def relations(*parts: tuple[str, str, str]) -> bytes:
-    said = "".join(
+    result = "".join(
         f'<Relationship Id="{i}" Type="{KINDS}/{kind}" Target="{part}"/>' for i, kind, part in parts
     )
-    return f"<Relationships>{said}</Relationships>".encode()
+    return f"<Relationships>{result}</Relationships>".encode()
 
 
 PARTS: dict[str, bytes] = {
@@ -94,14 +94,14 @@ def workbook(file: Path, method: int = zipfile.ZIP_DEFLATED, **bad: Iterable[byt
     return file
 
 
-def said_of(file: Path) -> str:
-    """Read the file in a process of its own, assert what memory it took, and give what was said."""
+def result_of(file: Path) -> str:
+    """Read the file in a process of its own, assert what memory it took, and give what was result."""
     ended = subprocess.run(
         [sys.executable, "-c", READ, str(file)], capture_output=True, text=True, check=True, timeout=120
     )
-    peak, _, said = ended.stdout.strip().partition(" ")
+    peak, _, result = ended.stdout.strip().partition(" ")
     assert int(peak) < MOST, f"{int(peak) / 1024:.0f} MB"
-    return said
+    return result
 
 
 SI = b"<si><t>a</t></si>"
@@ -150,7 +150,7 @@ DAMAGED = {
 def test_a_workbook_with_far_too_much_of_something_is_refused_before_it_costs_memory(
     tmp_path: Path, name: str
 ) -> None:
-    assert said_of(workbook(tmp_path / "b.xlsx", **TOO_MUCH[name])).startswith(
+    assert result_of(workbook(tmp_path / "b.xlsx", **TOO_MUCH[name])).startswith(
         "the workbook unpacks to far more than a list can be"
     )
 
@@ -160,35 +160,35 @@ def test_a_workbook_with_far_too_much_of_something_is_refused_before_it_costs_me
 def test_a_part_that_no_spreadsheet_writes_is_refused_before_it_costs_memory(
     tmp_path: Path, name: str
 ) -> None:
-    assert said_of(workbook(tmp_path / "b.xlsx", **DAMAGED[name])).startswith("the workbook is damaged")
+    assert result_of(workbook(tmp_path / "b.xlsx", **DAMAGED[name])).startswith("the workbook is damaged")
 
 
 @pytest.mark.slow
 def test_short_rows_that_stand_far_right_are_read_in_little_memory(tmp_path: Path) -> None:
     head = b"<worksheet><sheetData><row>" + LIST[0] + b"</row>"
     far = filled(head, b'<row><c r="XFD1"><v>1</v></c></row>', b"</sheetData></worksheet>", 1 << 16)
-    assert said_of(workbook(tmp_path / "b.xlsx", s=far)) == "there is a header but no row below it"
+    assert result_of(workbook(tmp_path / "b.xlsx", s=far)) == "there is a header but no row below it"
 
 
 @pytest.mark.slow
 def test_many_sheets_with_wide_heads_are_read_in_little_memory(tmp_path: Path) -> None:
     row = b'<row><c r="A1" t="str"><v>env</v></c><c r="B1" t="str"><v>path</v></c><c r="XFD1"><v>1</v></c></row>'
     sheets = b"".join(b'<sheet name="%d" r:id="a"/>' % n for n in range(100))
-    said = said_of(
+    result = result_of(
         workbook(
             tmp_path / "b.xlsx",
             s=(b"<worksheet><sheetData>", row * 25, b"</sheetData></worksheet>"),
             w=(b'<workbook xmlns:r="%s">' % KINDS.encode(), sheets, b"</workbook>"),
         )
     )
-    assert said.startswith("several sheets look like a list")
+    assert result.startswith("several sheets look like a list")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_part_packed_as_no_workbook_is_gets_refused(tmp_path: Path, method: int) -> None:
     file = workbook(tmp_path / "b.xlsx", method, s=filled(b"<worksheet>", b" ", b"</worksheet>", 1 << 24))
-    assert said_of(file).startswith("the workbook is damaged")
+    assert result_of(file).startswith("the workbook is damaged")
 
 
 @pytest.mark.slow
@@ -199,7 +199,7 @@ def test_a_part_that_says_it_is_packed_larger_than_the_file_gains_nothing(tmp_pa
     assert data[at : at + 4] == b"PK\x01\x02"
     data[at + 20 : at + 24] = struct.pack("<I", 1 << 31)
     file.write_bytes(data)
-    assert said_of(file).startswith("the workbook unpacks to far more")
+    assert result_of(file).startswith("the workbook unpacks to far more")
 
 
 @pytest.mark.slow
@@ -214,5 +214,5 @@ def test_a_zip_with_a_million_parts_is_refused_before_its_directory_is_read(tmp_
         for _ in range(1000):
             out.write(entry * (times // 1000))
         out.write(end)
-    said = said_of(tmp_path / "b.xlsx")
-    assert said.startswith("the workbook unpacks to far more")
+    result = result_of(tmp_path / "b.xlsx")
+    assert result.startswith("the workbook unpacks to far more")

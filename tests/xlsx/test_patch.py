@@ -1,4 +1,4 @@
-"""A part written anew: changed where it is meant to be, byte for byte as it was elsewhere."""
+"""A patched part: changed where intended, byte for byte unchanged elsewhere."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ TABLE = [
         id="ambiguous",
     ),
     pytest.param("env,path,a,a", {}, {"env": 0, "path": 1}, ["twice"], id="the same header twice"),
-    pytest.param("env,path,path", {}, {"env": 0, "path": 1}, ["twice"], id="twice is said once"),
+    pytest.param("env,path,path", {}, {"env": 0, "path": 1}, ["twice"], id="a duplicate is reported once"),
     pytest.param(
         "env,path",
         {"path": "目标"},

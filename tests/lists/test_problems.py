@@ -68,7 +68,7 @@ def test_problems_of_the_file_as_a_whole_give_no_fix_me_file(
     assert not (tmp_path / "fix-me.csv").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told(
+def test_a_file_that_cannot_be_written_is_reported(
     write: Callable[..., Path], merchants: Merchants, tmp_path: Path
 ) -> None:
     problems = read_paths(write(LIST), merchants, on_bad="skip").problems
