@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, RowEnd
@@ -16,17 +16,18 @@ from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
+from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, open_file
-from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
+from tcb_ops.wechat.responses import InvalidResponse, UnsafeLink
 from tcb_ops.wechat.transport import Transport
 
 SMALL = 64 * 1024
 DIGESTS = 10_000
 """Digests kept at a time; more would grow with the list."""
 ETAG_MISMATCH = "ETagMismatch"
-"""Stands where a store's code would: the store said yes, but holds other bytes."""
+"""In place of a store's code: the stored object's checksum does not match the uploaded file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,8 @@ class Calls:
             task.link, task.tries.link = got, 0
             task.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
         if self.kind is not Kind.UPLOAD:
-            return self._end(
-                task, Outcome.LINKED, errcode=0, errmsg="ok", file_id=task.link.file_id, link=task.link
-            )
+            end = self._end(task, Outcome.LINKED)
+            return replace(end, errcode=0, errmsg="ok", file_id=task.link.file_id, link=task.link)
         self.phases.enter("store")
         try:
             return await self._store(task, task.link)
@@ -108,35 +108,24 @@ class Calls:
         except TransportError as error:
             return self._no_answer(task, error, "link")
         self.last_answer = self.clock()
-        match answer:
-            case Link():
-                return answer
-            case ApiError():
-                known = errcode(answer.errcode)
-                end = self._end(
-                    task,
-                    Outcome.REFUSED,
-                    Reason.COMPONENT if task.lane.owner == Owner.PLATFORM else Reason.REFUSED,
-                    errcode=answer.errcode,
-                    errmsg=answer.errmsg,
-                    rid=answer.rid,
-                    http_status=answer.http_status,
-                )
-                return FailedAttempt(end, known.decision, known.scope, "link")
-            case InvalidResponse():
-                end = self._end(
-                    task, Outcome.FAILED, Reason.NO_ANSWER, answer.why, http_status=answer.http_status
-                )
-                return FailedAttempt(
-                    end, Decision.RETRY if answer.retryable else Decision.FIX, Scope.ROW, "link"
-                )
-            case UnsafeLink():
-                return FailedAttempt(
-                    self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why),
-                    Decision.FIX,
-                    Scope.ROW,
-                    "link",
-                )
+        if isinstance(answer, Link):
+            return answer
+        if isinstance(answer, UnsafeLink):
+            end = self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why)
+            return FailedAttempt(end, Decision.FIX, Scope.ROW, "link")
+        decision, scope = classify(answer)
+        if isinstance(answer, InvalidResponse):
+            end = self._end(task, Outcome.FAILED, Reason.NO_ANSWER, answer.why)
+            return FailedAttempt(replace(end, http_status=answer.http_status), decision, scope, "link")
+        by_component = task.lane.owner == Owner.PLATFORM
+        end = replace(
+            self._end(task, Outcome.REFUSED, Reason.COMPONENT if by_component else Reason.REFUSED),
+            errcode=answer.errcode,
+            errmsg=answer.errmsg,
+            rid=answer.rid,
+            http_status=answer.http_status,
+        )
+        return FailedAttempt(end, decision, scope, "link")
 
     async def _store(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
         row = task.row
@@ -163,30 +152,18 @@ class Calls:
         except TransportError as error:
             return self._no_answer(task, error, "store")
         self.last_answer = self.clock()
+        if isinstance(answer, StoredObject):
+            self._keep_digest(planned, answer.md5)
+            return self._stored(task, link, answer)
         if isinstance(answer, Unconfirmed):
-            end = self._end(
-                task,
-                Outcome.FAILED,
-                Reason.NO_CONFIRMATION,
-                answer.why,
-                http_status=answer.http_status,
-                rid=answer.request_id,
-            )
-            return FailedAttempt(end, Decision.RETRY, Scope.ROW, "store")
-        if not isinstance(answer, StoredObject):
+            end = self._end(task, Outcome.FAILED, Reason.NO_CONFIRMATION, answer.why)
+            decision, scope, code = Decision.RETRY, Scope.ROW, ""
+        else:
             known = store_code(answer.code, answer.message, answer.http_status)
-            end = self._end(
-                task,
-                Outcome.FAILED,
-                Reason.STORE_REFUSED,
-                Text(answer.message, answer.message),
-                http_status=answer.http_status,
-                store_code=answer.code,
-                rid=answer.request_id,
-            )
-            return FailedAttempt(end, known.decision, known.scope, "store")
-        self._keep_digest(planned, answer.md5)
-        return self._stored(task, link, answer)
+            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, Text(answer.message, answer.message))
+            decision, scope, code = known.decision, known.scope, answer.code
+        end = replace(end, http_status=answer.http_status, rid=answer.request_id, store_code=code)
+        return FailedAttempt(end, decision, scope, "store")
 
     async def _unchanged(self, task: Task, earlier: EarlierUpload) -> RowEnd | None:
         """The end of a row whose bytes and headers an earlier run put there; None where they differ, or cannot be read."""
@@ -204,9 +181,8 @@ class Calls:
         if digest != earlier.md5:
             return None
         since = Text(f"since run {earlier.run}, not re-checked", f"自任务 {earlier.run} 起未变，未重新核对")
-        return self._end(
-            task, Outcome.UNCHANGED, None, since, md5=digest, bytes=row.size, file_id=earlier.file_id
-        )
+        end = self._end(task, Outcome.UNCHANGED, None, since)
+        return replace(end, md5=digest, bytes=row.size, file_id=earlier.file_id)
 
     def _keep_digest(self, planned: tuple[Path, int, int], digest: str) -> None:
         if len(self.digests) >= DIGESTS:
@@ -215,10 +191,8 @@ class Calls:
 
     def _stored(self, task: Task, link: Link, answer: StoredObject) -> RowEnd | FailedAttempt:
         verdict = etag_verdict(answer.etag, answer.md5)
-        end = self._end(
-            task,
-            Outcome.UPLOADED,
-            None if verdict == "same" else Reason.UNVERIFIED,
+        end = replace(
+            self._end(task, Outcome.UPLOADED, None if verdict == "same" else Reason.UNVERIFIED),
             errcode=0,
             errmsg="ok",
             http_status=answer.http_status,
@@ -253,37 +227,14 @@ class Calls:
         )
 
     def _end(
-        self,
-        task: Task,
-        outcome: Outcome,
-        reason: Reason | None = None,
-        detail: Text | None = None,
-        *,
-        errcode: int | None = None,
-        errmsg: str = "",
-        rid: str = "",
-        http_status: int | None = None,
-        store_code: str = "",
-        file_id: str = "",
-        md5: str = "",
-        bytes: int | None = None,  # noqa: A002  the field's name, in RowEnd and in results.csv
-        link: Link | None = None,
+        self, task: Task, outcome: Outcome, reason: Reason | None = None, detail: Text | None = None
     ) -> RowEnd:
         return RowEnd(
             task.row.line,
             outcome,
             reason,
             detail.of(self.lang) if detail is not None else "",
-            errcode,
-            errmsg,
-            rid,
-            http_status,
-            store_code,
-            task.tries.calls,
-            bytes,
-            md5,
-            file_id,
-            task.started_at,
-            time.time(),
-            link,
+            attempts=task.tries.calls,
+            started_at=task.started_at,
+            ended_at=time.time(),
         )

@@ -118,7 +118,7 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
     with engine.begin() as connection:
         there = set(sa.inspect(connection).get_table_names())
         if not there:
-            # Two processes may make the ledger at once. Not for one that is there: a look would wait for a long plan.
+            # Two processes may make the ledger at once. An existing one is not locked: that would wait for a long plan.
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:

@@ -1,8 +1,8 @@
 """A session's work on a run: rows from the ledger, calls within the limits, ends to the ledger.
 
-One event loop, no threads but the ledger's. The board says which row is next, `calls` makes its calls, `pacing`
-decides what an answer leads to, the writer commits. Nothing here is remembered that the ledger does not hold:
-killed at any point, the run goes on from its pending rows.
+One event loop, no threads but the ledger's. The scheduler says which row is next, `calls` makes its calls,
+`outcome_handler` does what an answer leads to, the writer commits. Nothing here is remembered that the ledger does not hold:
+killed at any point, the run is resumed with its pending rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tcb_ops.wechat.transport import Transport
 GRACE = 3.0
 """Seconds that calls in flight have to end when a run is interrupted."""
 RECORD_PHASES_EVERY = 1.0
-"""Seconds between two times that the ledger is told where the time went."""
+"""Seconds between two records in the ledger of where the time went."""
 ASK_AT_LEAST = 3.0
 """Seconds that the token source has for one answer, however short patience is."""
 SHOW_EVERY = 0.1
@@ -141,7 +141,7 @@ class Engine:
         self._error: Exception | None = None
         self._recorded = (self._clock(), 0, 0)
         self._phases_recorded = self._clock()
-        """When the ledger was last told where the time went."""
+        """When the ledger last recorded where the time went."""
         self._shown = 0.0
         self._rate = RateEstimator(self._run.rows, 0)
 
@@ -362,7 +362,7 @@ class Engine:
 
         A source that nobody gets a token of ends the run; one that gives no usable answer is asked again first, as
         `after_no_token` says. One that asks the platform waits with the rows while that is away, and the app pauses
-        where the platform tells it to slow down (45011).
+        where the platform asks it to slow down (45011).
         """
         refused, app.refused = app.refused, None
         asked = self._clock()
@@ -522,7 +522,7 @@ class Engine:
         self._show_progress(Progress(self._run.id, self._run.rows, counts, rate, left, self._delay(now)))
 
     def _delay(self, now: float) -> Text | None:
-        """What to say besides the numbers, if something holds the run up."""
+        """Describe what delays the run, if something does."""
         if self._outage.since is not None:
             return unreachable(self._run.target, self._limits.patience)
         if self._source_error is not None:
@@ -538,7 +538,7 @@ class Engine:
         )
         return (
             Text(
-                f"{plural(paused, 'environment')} paused: told to slow down",
+                f"{plural(paused, 'environment')} paused: the platform asked to slow down",
                 f"{paused} 个环境按要求放慢，暂停中",
             )
             if paused

@@ -1,7 +1,7 @@
 """Runs and rows, durably. The ledger is the truth: what it does not say has not happened.
 
 SQLAlchemy Core; SQLite by default (WAL, synchronous=FULL: a commit survives a power cut), PostgreSQL by URL. No
-token, signature or link is ever written here. What it is asked stands in `lookup`.
+token, signature or link is ever written here. Reading is in `reader`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.queries import add_phases
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
+    END_COLUMNS,
     EnvRecord,
     Meter,
     NewRun,
@@ -35,33 +36,13 @@ from tcb_ops.runs.stop_errors import StopReason
 BATCH = 5_000
 """Rows written at a time: enough to be quick, few enough to stay flat."""
 SAME_RUN = timedelta(hours=24)
-"""An unfinished run younger than this is gone on with."""
+"""An unfinished run younger than this is resumed."""
 
 
 _SET = (
     rows.update()
     .where(rows.c.run == sa.bindparam("row_run"), rows.c.line == sa.bindparam("row_line"))
-    .values(
-        {
-            name: sa.bindparam(name)
-            for name in (
-                "outcome",
-                "reason",
-                "detail",
-                "errcode",
-                "errmsg",
-                "rid",
-                "http_status",
-                "store_code",
-                "attempts",
-                "bytes",
-                "md5",
-                "file_id",
-                "started_at",
-                "ended_at",
-            )
-        }
-    )
+    .values({name: sa.bindparam(name) for name in END_COLUMNS})
 )
 _RECORD = _SET.where(rows.c.outcome == Outcome.PENDING)
 _REOPEN = _SET.where(rows.c.outcome != Outcome.PENDING)
@@ -82,9 +63,9 @@ class Ledger(LedgerReader):
     ) -> RunRecord:
         """Write a run with all its rows pending (or invalid), in one transaction: from its commit on the run exists.
 
-        `environments` numbers the environments; a row's place is found by its (env, appid). `lang` is what invalid rows say.
+        `environments` numbers the environments; a row belongs to the one with its (env, appid). `lang` is the language of problems.
         """
-        number_of = {(place.env, place.appid): place.number for place in environments}
+        number_of = {(one.env, one.appid): one.number for one in environments}
         with self._writing() as connection:
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
@@ -164,7 +145,7 @@ class Ledger(LedgerReader):
                 connection.execute(_REOPEN, batch)
 
     def finish(self, run: RunRecord, at: float) -> None:
-        """Mark a run as finished: it is never gone on with."""
+        """Mark a run as finished: it is never resumed."""
         with self._writing() as connection:
             connection.execute(
                 runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped="")
@@ -180,7 +161,7 @@ class Ledger(LedgerReader):
             )
 
     def forget(self, run: RunRecord) -> None:
-        """Remove a run that was planned and never begun."""
+        """Remove a run that was planned and never started."""
         with self._writing() as connection:
             for table, column in ((rows, rows.c.run), (envs, envs.c.run), (runs, runs.c.number)):
                 connection.execute(table.delete().where(column == run.number))
@@ -225,7 +206,7 @@ class Ledger(LedgerReader):
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
         if self._identify() != self._identity:
-            # SQLite would go on writing to the file that nobody can find any more.
+            # SQLite would still write to the file that nobody can find any more.
             raise LedgerError(
                 Text(
                     f"the ledger {self.name} was removed or replaced while it was in use. Put it back, then run the same "

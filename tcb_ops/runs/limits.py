@@ -1,7 +1,7 @@
 """What follows from an answer: pure decisions. Time and randomness come in as arguments.
 
 A row's way through a run is a chain of calls: a link call, then (for uploads) a store call. After each answer
-`next_step` (wechat.call_policy) says how it goes on; `Breaker`, `Slowdown` and `Outage` say the same for a merchant, an
+`next_step` (wechat.call_policy) decides the next step; `Breaker`, `Slowdown` and `Outage` say the same for a merchant, an
 environment or the whole run.
 """
 
@@ -21,7 +21,7 @@ BREAKER_ROWS = 3
 GOOD_PER_NOTCH = 20
 """Good rows after which a slowed scope may have one more row in flight."""
 LINK_MARGIN = 5.0
-"""Seconds before its end in which a link that has waited is no longer begun with; a new one is used at once."""
+"""Seconds before its end in which a link that has waited is not used any more; a new one is used at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Breaker:
 class Slowdown:
     """A scope's limit of rows in flight, and its pauses.
 
-    Told to slow down, it pauses for `slow_wait` and works on at half its limit; each 20 good rows give one back.
+    Asked to slow down, it pauses for `slow_wait` and works on at half its limit; each 20 good rows give one back.
     """
 
     full: int
@@ -115,7 +115,7 @@ class Slowdown:
     good: int = 0
     paused_until: float = 0.0
     since: float | None = None
-    """When the scope was first told, without a good row since."""
+    """When the scope was first asked to slow down, without a row that succeeded since."""
 
     def __post_init__(self) -> None:
         self.limit = self.full

@@ -1,6 +1,6 @@
-"""links.csv: the one place where links are written, on purpose. 0600, UTF-8 without BOM.
+"""links.csv: the only file that links are written to. 0600, UTF-8 without BOM.
 
-While a run goes on, its links gather in `links.csv.part` in the order in which they are issued, each on the disk before
+While a run is worked on, its links gather in `links.csv.part` in the order in which they are issued, each on the disk before
 the ledger says that its row is linked. At the end the list's order is restored, the file synced, renamed into place and
 its folder synced; only then does the ledger say that the run is finished, and only then is the part file removed.
 """
@@ -83,7 +83,7 @@ class LinksFile:
         started_at: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`started_at` is where the run's first session was told to put links.csv: its part file stands there."""
+        """`started_at` is where the run's first session was to leave links.csv: its part file is there."""
         self.dest = dest
         started_at = started_at or dest
         self.part = started_at.with_name(f"{started_at.name}.part")
@@ -184,9 +184,9 @@ class LinksFile:
         return run_out
 
     def discard(self) -> None:
-        """Remove the part file: the ledger says that the run is finished, so nobody goes on with it."""
+        """Remove the part file: the ledger says that the run is finished, so nobody resumes it."""
         self.close()
-        with suppress(OSError):  # the next run at this place removes it
+        with suppress(OSError):  # the next run that writes here removes it
             self.part.unlink()
 
     def _offsets(self, alive_at: float | None) -> array[int]:

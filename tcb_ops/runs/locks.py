@@ -113,13 +113,13 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
         if (lock := ledger.advisory_lock(run_id)) is not None:
             stack.callback(lock.release)
             while not lock.acquire(me()):
-                if who := lock.holder():  # nobody: it was let go of in between
+                if who := lock.holder():  # nobody: it was released in between
                     raise _held(run_id, who)
             yield lock.confirm
             return
         folder = _folder(ledger)
         holder = folder / f"{run_id}.holder"
-        # Not of one thread: a run that is begun in one may be waited for in another.
+        # Not of one thread: a run that one starts another may wait for.
         file = FileLock(folder / f"{run_id}.lock", thread_local=False)
         try:
             file.acquire(timeout=0)
@@ -147,7 +147,7 @@ def working(ledger: Lockable, run_id: str) -> str:
         who = (folder / f"{run_id}.holder").read_text(encoding="utf-8").strip()
         if who == me():
             return ""
-        # While nobody plans, or whoever begins to work on it would be told that the dead one does.
+        # While nobody plans, or a process that starts to work on it would be refused because of the dead one.
         with planning(ledger), FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
             return ""  # it was killed
     except Timeout:
@@ -328,7 +328,7 @@ class AdvisoryLock:
         self._turn = threading.Lock()  # the writer and the watch confirm from two threads
 
     def acquire(self, who: str) -> bool:
-        """Take the lock if it is free. `who` is what `holder` tells others. Raises LedgerError."""
+        """Take the lock if it is free. `who` is what `holder` returns to others. Raises LedgerError."""
         try:
             if self._connection is None:
                 self._connect(who)
@@ -342,7 +342,7 @@ class AdvisoryLock:
         """Ask the server whether the lock is still ours. Raises LedgerError where it is not. Blocks."""
         with self._turn:
             if (connection := self._connection) is None:
-                return  # let go of by ourselves, while the question waited for its turn
+                return  # released by ourselves, while the question waited
             try:
                 if connection.execute(_OURS, {"key": self._key}).scalar():
                     return
@@ -371,7 +371,7 @@ class AdvisoryLock:
             raise self._trouble(error) from None
 
     def release(self) -> None:
-        """Let the lock go; one that is lost already is no error."""
+        """Release the lock; one that is lost already is no error."""
         with self._turn:
             connection, self._connection = self._connection, None
             if connection is None:

@@ -76,10 +76,10 @@ def quoted(words: Sequence[str]) -> str:
 def _pace(run: RunRecord) -> list[str]:
     """The options about speed that a run was given."""
     usual = asdict(RunLimits())
-    told = {name: run.settings.get(name, value) for name, value in usual.items()}
+    given = {name: run.settings.get(name, value) for name, value in usual.items()}
     return [
         word
-        for name, value in told.items()
+        for name, value in given.items()
         if value != usual[name] and value is not None
         for word in (f"--{name.replace('_', '-')}", f"{value:g}")
     ]
@@ -88,10 +88,10 @@ def _pace(run: RunRecord) -> list[str]:
 def _shared(settings: Settings, target: str) -> list[str]:
     """The options that lead from any folder to the same target, ledger, merchants and tokens."""
     origin, words = settings.origin, []
-    said = origin.from_file
+    from_file = origin.from_file
     if origin.file is not None:
         words += ["--config", str(origin.file)]
-    usual_target = said.get("target") or str(said.get("api_base", _USUAL_TARGET)).rstrip("/")
+    usual_target = from_file.get("target") or str(from_file.get("api_base", _USUAL_TARGET)).rstrip("/")
     if target != usual_target or origin.overridden & {"target", "api_base"}:
         words += ["--target", target]
     if (
@@ -100,13 +100,13 @@ def _shared(settings: Settings, target: str) -> list[str]:
             origin.file is None
             or origin.ledger_choice is not None
             or "ledger" in origin.overridden
-            or settings.ledger != said.get("ledger")
+            or settings.ledger != from_file.get("ledger")
         )
     ):
         words += ["--ledger", settings.ledger_option]
-    if settings.merchants != said.get("merchants") or "merchants" in origin.overridden:
+    if settings.merchants != from_file.get("merchants") or "merchants" in origin.overridden:
         words += ["--merchants", str(Path(settings.merchants).absolute())]
-    tokens, kept = settings.tokens, said.get("tokens")
+    tokens, kept = settings.tokens, from_file.get("tokens")
     kept = kept if isinstance(kept, dict) else {}
     if target != SIMULATOR and tokens.source == "file" and tokens.file != kept.get("file"):
         words += ["--tokens", str(Path(tokens.file).absolute())]

@@ -1,6 +1,6 @@
 """What follows from how a row's turn went: an end, a wait, a new token, a breaker that opens.
 
-`pacing` decides; here the scheduler and the writer are told.
+`next_step` decides; here the scheduler and the writer act on it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tcb_ops.wechat.tokens import Token
 DEAD_TOKEN_REST = 30.0
 """Seconds in which a source that gave a dead token again is not asked about it once more."""
 RENEW_BEFORE = 60.0
-"""Seconds before a token's stated end in which it is asked for anew."""
+"""Seconds before a token's stated end in which it is renewed."""
 
 
 class OutcomeHandler:
@@ -142,7 +142,7 @@ class OutcomeHandler:
             app.refused = refused
 
     def got_token(self, app: AppState, token: Token, refused: Secret | None) -> None:
-        """Let an app go on with its token; rows that the same token was refused for end so."""
+        """Let an app's lanes work with its token; rows that the same token was refused for end so."""
         if token.value == refused:
             app.dead, app.dead_until = refused, self._clock() + DEAD_TOKEN_REST
         for lane in app.lanes:
@@ -167,14 +167,14 @@ def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
 
 
 def _by_component(lane: Lane, end: RowEnd) -> bool:
-    """Whether what stops a lane was said of the component token."""
+    """Whether a lane is stopped because of the component token."""
     return lane.owner == Owner.PLATFORM and end.reason is Reason.BREAKER and end.errcode is not None
 
 
 def closed_end(task: Task, end_as: RowEnd) -> RowEnd:
     """How a row that was waiting ends when its environment is closed: a refusal of its own is the truer end.
 
-    Unless the platform has said why there is no other token (61003, 61023 …): that is what must be mended.
+    Unless the platform has said why there is no other token (61003, 61023 …): that is what must be fixed.
     """
     if task.refusal is not None and not (end_as.reason is Reason.NO_TOKEN and end_as.errcode):
         return task.refusal

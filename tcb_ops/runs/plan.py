@@ -1,4 +1,4 @@
-"""Before anything is sent: which run this is, a new one or one to go on with, and its rows in the ledger."""
+"""Before anything is sent: which run this is, a new one or one to resume, and its rows: from a list, another run, or the merchants alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Planned:
 
 
 def choose(unfinished_since: float | None, now: float, *, new_run: bool) -> Choice:
-    """Decide whether to begin a run or go on with one.
+    """Decide whether to start a run or resume one.
 
     =================================  ======
     there is an unfinished run         choice
@@ -70,9 +70,9 @@ def plan(
     now: float,
     may_resume: Callable[[str, float], bool] = lambda _run, _begun: False,
 ) -> Planned:
-    """Find the run to go on with, or write a new one. Nothing is sent.
+    """Find the run to resume, or write a new one. Nothing is sent.
 
-    `out` is where the run's links.csv or its report is to go; None for no report. `options` goes into the manifest: how the run was told to work. `may_resume` is asked about an unfinished run over a
+    `out` is where the run's links.csv or its report is to go; None for no report. `options` goes into the manifest: how the run works. `may_resume` is asked about an unfinished run over a
     day old (its id, when it began); where it says no and neither `new_run` nor `resume` says what to do, UsageError.
     """
     if resume:
@@ -80,13 +80,13 @@ def plan(
     found = _same_work(ledger, work, settings, now)
     choice = choose(found.created_at if found else None, now, new_run=new_run)
     if found is not None and choice is Choice.ASK and not may_resume(found.id, found.created_at):
-        begun = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
+        started = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
         again = quoted(resume_command(settings, found))
         raise UsageError(
             Text(
-                f"run {found.id} of this list, begun {begun}, is unfinished and over a day old. --new-run starts another. "
+                f"run {found.id} of this list, started {started}, is unfinished and over a day old. --new-run starts another. "
                 f"To resume it:\n{again}",
-                f"此清单有一个超过一天的未完成任务 {found.id}（开始于 {begun}）。用 --new-run 可重新开始；要继续它：\n{again}",
+                f"此清单有一个超过一天的未完成任务 {found.id}（开始于 {started}）。用 --new-run 可重新开始；要继续它：\n{again}",
             )
         )
     if found is not None and choice is not Choice.NEW:
@@ -123,7 +123,7 @@ def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
-    """The newest run that this work may go on with: unfinished, or done today but for its report."""
+    """The newest run that may be resumed: unfinished, or done today but for its report."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and (run.finished_at is None or now - run.created_at < SAME_RUN.total_seconds()):
@@ -151,7 +151,7 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
         return run
     raise UsageError(
         Text(
-            f"run {run.id} cannot be gone on with: {wrong.en}. Leave --resume away to begin a new run.",
+            f"run {run.id} cannot be resumed: {wrong.en}. Leave out --resume to start a new run.",
             f"无法继续任务 {run.id}：{wrong.zh}。去掉 --resume 即可开始新任务。",
         )
     )
@@ -167,7 +167,7 @@ AGAIN = frozenset(Outcome) - GOOD - {Outcome.INVALID, Outcome.PENDING}
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """Rows to be done, and what tells a run over them apart from other runs."""
+    """Rows to be done, and what distinguishes a run over them from other runs."""
 
     kind: Kind
     list_name: str
@@ -236,8 +236,8 @@ def retry_spec(
 ) -> RunSpec:
     """The refused, failed and not attempted rows of a finished run, of these merchants, and of these codes if any.
 
-    Rows that an earlier retry has succeeded are done.
-    Local files are looked at anew: they may have been succeeded. Raises UsageError where nothing is left to do, or the run
+    Rows that succeeded in an earlier retry are done.
+    Local files are looked at again: they may have been fixed. Raises UsageError where nothing is left to do, or the run
     went to another target.
     """
     check_retry(parent, settings)
@@ -318,7 +318,7 @@ def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
 
 
 def resume_spec(run: RunRecord) -> RunSpec:
-    """What is left of a run, as the ledger has it: for going on without its list."""
+    """What is left of a run, as the ledger has it: for resuming it without its list."""
     return RunSpec(
         Kind(run.kind),
         run.list_name,

@@ -25,7 +25,7 @@ class Progress:
     rate: float
     """Rows a second, lately."""
     seconds_left: float | None
-    """None while it cannot be told."""
+    """None while it is not known."""
     note: Text | None = None
     """What holds the run up, if something does."""
 

@@ -33,9 +33,9 @@ def rows_by_path(run: RunRecord, dialect: str) -> sa.Select[Any]:
 
 
 def pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
-    """Select (place, then outcome, reason, errcode and store_code of the one run, then of the other, rows) of two runs.
+    """Select (environment, then outcome, reason, errcode and store_code of the one run, then of the other, rows) of two runs.
 
-    Only rows that have line, place and path in common.
+    Only rows that have line, environment and path in common.
     """
     older, newer = rows.alias("older"), rows.alias("newer")
     states = [

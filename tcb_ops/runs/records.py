@@ -123,7 +123,7 @@ class Meter:
     link_calls: int = 0
     upload_calls: int = 0
     phases: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the run by what it waited for (`PhaseTimer`); told now and then, not with each commit."""
+    """Seconds of the run by what it waited for (`PhaseTimer`); recorded now and then, not with each commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,26 +140,14 @@ class Moment:
 _RUN = tuple(RunRecord.__dataclass_fields__)
 
 
+END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})
+"""The columns that a row's end fills in: named as the fields are."""
+
+
 def end_values(number: int, end: RowEnd) -> dict[str, Any]:
-    """A row's end, as the parameters of the statement that records it."""
-    return {
-        "row_run": number,
-        "row_line": end.line,
-        "outcome": end.outcome,
-        "reason": end.reason or "",
-        "detail": end.detail,
-        "errcode": end.errcode,
-        "errmsg": end.errmsg,
-        "rid": end.rid,
-        "http_status": end.http_status,
-        "store_code": end.store_code,
-        "attempts": end.attempts,
-        "bytes": end.bytes,
-        "md5": end.md5,
-        "file_id": end.file_id,
-        "started_at": end.started_at,
-        "ended_at": end.ended_at,
-    }
+    """Return a row's end as the parameters of the statement that records it."""
+    values = {name: getattr(end, name) for name in END_COLUMNS}
+    return values | {"row_run": number, "row_line": end.line, "reason": end.reason or ""}
 
 
 def plan_values(
@@ -187,7 +175,7 @@ def plan_values(
     }
 
 
-# A million rows are read for a report: by place in the table (schema.py), not by name, which costs a third more.
+# A million rows are read for a report: by position in the table (schema.py), not by name, which costs a third more.
 _decode = json.JSONDecoder().raw_decode
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason}

@@ -1,8 +1,8 @@
 """Which row is next: fair over environments, within the limits. Plain data and arithmetic, no I/O.
 
 A lane is one merchant's environment: its fresh rows (a short buffer, refilled from the ledger) and its rows that
-came back from a wait. Lanes that can go on stand in one queue and are served in turn, so that a list sorted by env
-does not leave one environment working alone. A lane that cannot go on leaves the queue, and comes back through what
+came back from a wait. Lanes that have work stand in one queue and are served in turn, so that a list sorted by env
+does not leave one environment working alone. A lane that has to wait leaves the queue, and comes back through what
 held it: a row of its environment or merchant ending, a time, a token, a refill.
 """
 
@@ -35,7 +35,7 @@ class Task:
     tries: Tries = field(default_factory=Tries)
     link: Link | None = None
     link_until: float = 0.0
-    """When the link is no longer begun with, in the engine's monotonic time."""
+    """Until when the link is used, in the engine's monotonic time."""
     token: Secret | None = None
     """The token of the last link call: the one that a refusal speaks of."""
     refusal: RowEnd | None = None
@@ -66,7 +66,7 @@ class AppState:
     lanes: list[Lane] = field(default_factory=list)
     token: Token | None = None
     renew_at: float = float("inf")
-    """When the token is asked for anew, ahead of its end."""
+    """When the token is renewed, ahead of its end."""
     asking: bool = False
     """The token source is being asked."""
     refused: Secret | None = None
@@ -118,7 +118,7 @@ class Lane:
 
 
 class Scheduler:
-    """The lanes of a run, the queue of those that can go on, and the timers of those that wait."""
+    """The lanes of a run, the queue of those with work, and the timers of those that wait."""
 
     def __init__(self, lanes: Iterable[Lane], phases: PhaseTimer | None = None) -> None:
         self.lanes = list(lanes)
@@ -152,17 +152,17 @@ class Scheduler:
         return None
 
     def next_timer(self) -> float | None:
-        """When something that waits for a time may go on, in the clock that `take` is given."""
+        """When the next wait ends, in the clock that `take` is given."""
         return self._timers[0][0] if self._timers else None
 
     def wait(self, task: Task, until: float) -> None:
-        """Take a row back that goes on later. It keeps its environment in flight."""
+        """Take a row back that continues later. It still counts as in flight."""
         self._at(until, task.lane, task)
         if self._phases is not None:
             self._phases.enter("backoff")
 
     def again(self, task: Task) -> None:
-        """Take a row back that may go on as soon as its lane may."""
+        """Take a row back that continues as soon as its lane may."""
         task.lane.back.append(task)
         self.enqueue(task.lane)
 
@@ -198,7 +198,7 @@ class Scheduler:
         self.enqueue(lane)
 
     def got_token(self, app: AppState, token: Token) -> None:
-        """Let an app's lanes go on."""
+        """Give an app its token, and let its lanes work."""
         app.token = token
         self.tokenless.discard(app)
         for lane in app.lanes:

@@ -154,7 +154,7 @@ class RunSession:
             self._context.progress(progress)
 
     def _reopen_lost(self, links: LinksFile) -> None:
-        """On going on: linked rows whose link is missing from the part file, or has run out, are pending again."""
+        """On resuming: linked rows whose link is missing from the part file, or has run out, are pending again."""
         linked = (r.row.line for r in self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED})))
         self._ledger.reopen(self._run, links.lost(linked, time.time()))
 
