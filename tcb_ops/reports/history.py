@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
 
-from tcb_ops.runs.queries import QUARTER
-from tcb_ops.runs.reader import LedgerReader
+from tcb_ops.runs.reader import QUARTER, LedgerReader
 from tcb_ops.settings import Settings
 
 DAYS = 30

@@ -17,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import Outcome, Row, RowEnd
-from tcb_ops.runs.queries import add_phases
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
     END_COLUMNS,
@@ -30,7 +29,7 @@ from tcb_ops.runs.records import (
     run_values,
     stopped_value,
 )
-from tcb_ops.runs.schema import envs, exports, rows, runs
+from tcb_ops.runs.schema import envs, exports, rows, runs, spent
 from tcb_ops.runs.stop_errors import StopReason
 
 BATCH = 5_000
@@ -182,7 +181,14 @@ class Ledger(LedgerReader):
 
     @staticmethod
     def _spend(connection: sa.Connection, run: RunRecord, meter: Meter) -> None:
-        add_phases(connection, run, meter.phases)
+        for (
+            phase,
+            seconds,
+        ) in meter.phases.items():  # only the run's own writer does: its lock keeps others away
+            mine = (spent.c.run == run.number) & (spent.c.phase == phase)
+            more = spent.update().where(mine).values(seconds=spent.c.seconds + seconds)
+            if connection.execute(more).rowcount == 0:
+                connection.execute(spent.insert().values(run=run.number, phase=phase, seconds=seconds))
         connection.execute(
             runs.update()
             .where(runs.c.number == run.number)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
@@ -23,16 +24,6 @@ from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import ORPHANED_RUNS, check_file, damaged, is_damage, open_database, reason
 from tcb_ops.runs.locks import AdvisoryLock, working
-from tcb_ops.runs.queries import (
-    earlier_runs,
-    ended_between,
-    ends_by_moment,
-    errcodes_by_quarter,
-    moments,
-    pairs_by_line,
-    phases_of,
-    rows_by_path,
-)
 from tcb_ops.runs.records import (
     EarlierUpload,
     EnvRecord,
@@ -49,12 +40,14 @@ from tcb_ops.runs.records import (
     read_run,
     valid_time,
 )
-from tcb_ops.runs.schema import STORED, envs, exports, rows, runs
+from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, rows, runs, spent
 
 BATCH = 5_000
 """Rows read at a time: enough to be quick, few enough to stay flat."""
 
 
+QUARTER = 900
+"""Seconds. Every time zone is off UTC by whole quarters of an hour: days of any zone are made of them."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """Whose rows were summed up: where pages of a file are mixed up, SQLite takes those of another run along."""
 
@@ -458,7 +451,11 @@ class LedgerReader:
 
         Empty where no row has ended. Rows that never began (invalid) are in none.
         """
-        first, last = self._read(ended_between(run))[0]
+        first, last = self._read(
+            sa.select(sa.func.min(rows.c.ended_at), sa.func.max(rows.c.ended_at)).where(
+                rows.c.run == run.number
+            )
+        )[0]
         if last is None:
             return []
         with self._reading(run):
@@ -466,8 +463,8 @@ class LedgerReader:
                 raise ValueError(last)
             began = min(run.created_at, first)
             width = max(last - began, 0.001) / buckets
-            found = self._read(ends_by_moment(run, began, width, self._engine.dialect.name))
-            return moments(began, width, buckets, found)
+            found = self._read(_ends_by_moment(run, began, width, self._engine.dialect.name))
+            return _moments(began, width, buckets, found)
 
     def exports(self, run: RunRecord) -> set[str]:
         """SHA-256 of the manifest.json of each report written of a run."""
@@ -476,7 +473,12 @@ class LedgerReader:
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
         """Seconds of the run by what it waited for (progress.PHASES), over all sessions; empty where nothing was measured."""
-        return {phase: float(seconds) for phase, seconds in self._read(phases_of(run))}
+        return {
+            phase: float(seconds)
+            for phase, seconds in self._read(
+                sa.select(spent.c.phase, spent.c.seconds).where(spent.c.run == run.number)
+            )
+        }
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:
@@ -509,7 +511,7 @@ class LedgerReader:
         """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three."""
         found = 0
         with self._reading(run):
-            for record in self._stream(rows_by_path(run, self._engine.dialect.name)):
+            for record in self._stream(_rows_by_path(run, self._engine.dialect.name)):
                 env, appid, at, *state = record
                 check_state(*state, env, appid, at)
                 found += 1
@@ -517,7 +519,7 @@ class LedgerReader:
         self.check_rows(run, found)
 
     def pairs(self, older: RunRecord, newer: RunRecord) -> list[Any] | None:
-        """Sum up the rows of two runs as `pairs_by_line` selects them; None unless the runs are the same line for line.
+        """Sum up the rows of two runs as `_pairs_by_line` selects them; None unless the runs are the same line for line.
 
         That is so as a rule where one list was run twice, and takes a fraction of the time that sorting both takes.
         """
@@ -532,7 +534,7 @@ class LedgerReader:
         )
         if next(environments) != next(environments):
             return None
-        found = self._read(pairs_by_line(older, newer))
+        found = self._read(_pairs_by_line(older, newer))
         with self._reading(newer):
             for _, *states, _ in found:
                 check_state(*states[:4])
@@ -544,12 +546,12 @@ class LedgerReader:
 
     def previous(self, run: RunRecord) -> RunRecord | None:
         """Find the finished run before this one that it can be compared with, over the same part; a retry has none."""
-        found = [] if run.parent else self._runs(earlier_runs(run))
+        found = [] if run.parent else self._runs(_earlier_runs(run))
         return next((one for one in found if one.selection == run.selection), None)
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) over the runs of a target."""
-        return self._stream(errcodes_by_quarter(target, since, self._engine.dialect.name))
+        return self._stream(_errcodes_by_quarter(target, since, self._engine.dialect.name))
 
     # --- the database -------------------------------------------------------------------------------------------
 
@@ -618,3 +620,112 @@ class LedgerReader:
                 "再次运行同一命令即可从中断处继续。",
             )
         )
+
+
+# --- longer queries ---
+
+
+def _rows_by_path(run: RunRecord, dialect: str) -> sa.Select[Any]:
+    """Select a run's rows as (env, appid, path, outcome, reason, errcode, store_code), ordered by the first three.
+
+    Of rows that share all three, those that were skipped as bad input come last. The order is that of code points,
+    whatever the database's language.
+    """
+    keys = [envs.c.env, envs.c.appid, rows.c.path]
+    ordered = [sa.collate(key, "C") for key in keys] if dialect == "postgresql" else keys
+    return (
+        sa.select(*keys, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
+        .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
+        .where(rows.c.run == run.number)
+        .order_by(*ordered, rows.c.outcome == Outcome.INVALID, rows.c.line)
+    )
+
+
+def _pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
+    """Select (environment, then outcome, reason, errcode and store_code of the one run, then of the other, rows) of two runs.
+
+    Only rows that have line, environment and path in common.
+    """
+    older, newer = rows.alias("older"), rows.alias("newer")
+    states = [
+        table.c[name] for table in (older, newer) for name in ("outcome", "reason", "errcode", "store_code")
+    ]
+    same = (
+        (newer.c.run == after.number)
+        & (newer.c.line == older.c.line)
+        & (newer.c.place == older.c.place)
+        & (newer.c.path == older.c.path)
+    )
+    return (
+        sa.select(older.c.place, *states, sa.func.count())
+        .select_from(older)
+        .join(newer, same)
+        .where(older.c.run == before.number)
+        .group_by(older.c.place, *states)
+    )
+
+
+def _errcodes_by_quarter(target: str, since: float, dialect: str) -> sa.Select[Any]:
+    """Select (appid, merchant, errcode, quarter of an hour since 1970, rows) over all runs of a target.
+
+    Rows that a breaker ended count when it did.
+    """
+    at = sa.func.coalesce(rows.c.ended_at, runs.c.created_at) / QUARTER
+    if dialect == "postgresql":  # where a cast rounds
+        at = sa.func.floor(at)
+    counted = (
+        sa.select(
+            rows.c.run, rows.c.place, rows.c.errcode, sa.cast(at, sa.Integer).label("quarter"),
+            sa.func.count().label("rows"),
+        )
+        .join(runs, runs.c.number == rows.c.run)
+        .where(
+            CARRIES_ERRCODE,
+            runs.c.target == target,
+            runs.c.finished_at.is_(None) | (runs.c.finished_at >= since),
+        )
+        .group_by(rows.c.run, rows.c.place, rows.c.errcode, "quarter")
+        .subquery()
+    )  # fmt: skip
+    return sa.select(
+        envs.c.appid, envs.c.merchant, counted.c.errcode, counted.c.quarter, counted.c.rows
+    ).join(envs, (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place))
+
+
+def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
+    """Select the finished runs that came before one, the latest first: same kind and target, a list of the same name; no retries."""
+    query = sa.select(runs).where(
+        runs.c.kind == run.kind,
+        runs.c.target == run.target,
+        runs.c.parent == "",
+        runs.c.finished_at.is_not(None),
+        (runs.c.created_at < run.created_at)
+        | ((runs.c.created_at == run.created_at) & (runs.c.number < run.number)),
+    )
+    if run.kind is not Kind.AUDIT:
+        query = query.where(runs.c.list_name == run.list_name)
+    return query.order_by(runs.c.created_at.desc(), runs.c.number.desc())
+
+
+def _ends_by_moment(run: RunRecord, began: float, width: float, dialect: str) -> sa.Select[Any]:
+    """Rows by the moment (its number) that they ended in, and by outcome."""
+    at = (rows.c.ended_at - began) / width
+    # A cast cuts off in SQLite, which may lack floor, and rounds in PostgreSQL.
+    moment = (sa.cast(at, sa.Integer) if dialect == "sqlite" else sa.func.floor(at)).label("moment")
+    return (
+        sa.select(moment, rows.c.outcome, sa.func.count())
+        .where(rows.c.run == run.number, rows.c.ended_at.is_not(None))
+        .group_by(moment, rows.c.outcome)
+    )
+
+
+def _moments(began: float, width: float, buckets: int, found: Iterable[Any]) -> list[Moment]:
+    """Put what `_ends_by_moment` found in order, those in which nothing ended included."""
+    ended: defaultdict[int, dict[Outcome, int]] = defaultdict(dict)
+    for moment, outcome, count in found:
+        in_it = ended[min(int(moment), buckets - 1)]  # the last end of all stands on the edge
+        in_it[Outcome(outcome)] = in_it.get(Outcome(outcome), 0) + int(count)
+    return [
+        Moment(began + number * width, began + (number + 1) * width, ended[number])
+        for number in range(buckets)
+    ]
