@@ -231,4 +231,4 @@ def _new_of(run: Any) -> Any:
 
 
 def _renumbered(places: list[Any]) -> list[Any]:
-    return [replace(place, no=len(places) - 1 - place.no) for place in places]
+    return [replace(place, number=len(places) - 1 - place.number) for place in places]
