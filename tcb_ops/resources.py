@@ -14,12 +14,12 @@ _MEMORY = {errno.ENOMEM, errno.ENOBUFS}
 
 
 def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitError | None:
-    """The error to raise, outside any `except`, where an error means that a resource has run out; else None.
+    """Return the error to raise, outside any `except`, where an error means that a resource has run out; else None.
 
     Args:
         error: with its causes, as libraries wrap what the system says.
-        unclear: whether the error hides what the system said, as SQLite and a host name's look-up do. Then it is tried
-            whether a file can be opened now.
+        unclear: whether the error hides what the system said, as SQLite and a host name's look-up do. Then opening a
+            file is tried now.
 
     """
     code = _errno(error)
@@ -49,7 +49,7 @@ def raise_if_exhausted(error: BaseException, *, unclear: bool = False) -> None:
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """What the system said, of an error or the nearest of its causes, where it is about a resource."""
+    """Return the errno of an error or the nearest of its causes, where it is about a resource."""
     while error is not None:
         if isinstance(error, MemoryError):
             return errno.ENOMEM
@@ -76,7 +76,7 @@ def _descriptors(code: int | None) -> Text:
 
 
 def _limit() -> int | None:
-    """Files that this process may have open; None where the system does not say."""
+    """Return how many files this process may have open; None where the system does not tell."""
     if os.name != "posix":
         return None
     import resource

@@ -1,4 +1,4 @@
-"""Take secrets out of texts from outside: a server's message may quote the token or the link that it was sent. Pure.
+"""Redact secrets in texts from outside: a server's message may quote the token or the link that it was sent. Pure.
 
 A text is redacted where it enters (an answer of the platform, of the store), with the secrets that were sent; what is
 shown later is redacted again by names alone, for ledgers of earlier versions.
@@ -30,8 +30,8 @@ _NAMES = (
 )
 _NAMED = re.compile(
     rf"(?P<name>(?:{_NAMES}))(?:"
-    r"(?P<told>[\"']?\s*(?:=|%3D)\s*[\"']?|[\"']\s*:\s*[\"'])[^\s\"'&,;<>{}]+"
-    r"|(?P<maybe>\s*:\s*)[^\s\"'&,;<>{}]{16,})",
+    r"(?P<named>[\"']?\s*(?:=|%3D)\s*[\"']?|[\"']\s*:\s*[\"'])[^\s\"'&,;<>{}]+"
+    r"|(?P<colon>\s*:\s*)[^\s\"'&,;<>{}]{16,})",
     re.IGNORECASE,
 )
 _QUERY = re.compile(r"(https?://[^\s?\"'<>]+\?)[^\s\"'<>]+", re.IGNORECASE)
@@ -59,7 +59,7 @@ def redact(text: str, secrets: Iterable[Secret] = (), public: Iterable[str] = ()
     Prose such as `access_token: expired` stays.
 
     Args:
-        text: what a server said; the time taken grows with its length, so cut it to LONGEST_TEXT before.
+        text: what a server wrote; the time taken grows with its length, so cut it to LONGEST_TEXT before.
         secrets: those that the server was sent, or knows.
         public: what is no secret although it stands in one, such as the path within a link.
 
@@ -68,11 +68,11 @@ def redact(text: str, secrets: Iterable[Secret] = (), public: Iterable[str] = ()
     if not _HINT.search(text):
         return text
     text = _QUERY.sub(rf"\1{MASK}", text)
-    return _NAMED.sub(lambda m: f"{m['name']}{m['told'] or m['maybe']}{MASK}", text)
+    return _NAMED.sub(lambda m: f"{m['name']}{m['named'] or m['colon']}{MASK}", text)
 
 
 def redact_known(text: str, secrets: Iterable[str], public: Iterable[str] = ()) -> str:
-    """Do the first three lines of `redact` alone: names and what follows them stay."""
+    """Redact as the first three lines of `redact`'s table say: names and what follows them stay."""
     secrets = [secret for secret in secrets if secret]
     if not secrets:
         return text
@@ -94,7 +94,7 @@ def redact_known(text: str, secrets: Iterable[str], public: Iterable[str] = ()) 
 
 
 def _spellings(secret: str) -> str:
-    """Every way a secret may be written but percent-encoded, folded.
+    """Return every spelling of a secret but the percent-encoded one, folded.
 
     Base64 writes three bytes as four characters, so that a piece looks differently by what stands before it: three ways.
     12 bytes of a secret always fill 15 characters, whatever their place.
@@ -109,7 +109,7 @@ def _spellings(secret: str) -> str:
 
 
 def _views(text: str) -> Iterator[tuple[str, list[int]]]:
-    """The text as it stands, then without its percent and JSON escapes, each with its characters' places in the text."""
+    """Yield the text, then the text without its percent and JSON escapes, each with its characters' places in the text."""
     at = list(range(len(text) + 1))
     for _ in range(_ENCODINGS + 1):
         yield text, at
@@ -126,7 +126,7 @@ def _views(text: str) -> Iterator[tuple[str, list[int]]]:
 
 
 def _runs(text: str, haystack: str, run: int) -> Iterator[int]:
-    """Where a text has `run` characters of the haystack; blocks of half as many are looked for first, which is quick."""
+    """Yield where a text has `run` characters of the haystack; blocks of half as many are searched first, which is quick."""
     block = (run + 1) // 2
     for at in range(0, len(text) - block + 1, block):
         if text[at : at + block] in haystack:

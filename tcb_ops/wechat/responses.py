@@ -6,7 +6,6 @@ checked before it is used. Source: domain.md §1.1, §2.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
+from tcb_ops.wechat.tokens.token import read_object
 from tcb_ops.wechat.transport import HttpResponse
 
 PERMISSIONS = frozenset({49, 64})
@@ -159,7 +159,7 @@ def read_response(
     ======================  ======================  ===========================================
     """
     status = response.status
-    payload = _json(response.body)
+    payload = read_object(response.body)
     errcode = _errcode(payload)
     if errcode:
         errmsg, rid = _errmsg(payload.get("errmsg"), secrets)
@@ -177,15 +177,6 @@ def read_response(
         )
         return InvalidResponse(status, why, retryable=True)
     return payload
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    """The body's JSON object, or an empty one; RecursionError is what thousands of brackets raise."""
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return payload if isinstance(payload, dict) else {}
 
 
 def _errcode(payload: dict[str, Any]) -> int | None:

@@ -145,7 +145,7 @@ def test_when_the_program_itself_breaks(desk):
     """A defect made on purpose, deep in a call: --verbose shows its trace, and that holds no secret."""
     broken = LOUD.replace(
         "from tcb_ops.cli",
-        "import tcb_ops.wechat.responses as w; w._json = None; from tcb_ops.cli",
+        "import tcb_ops.wechat.responses as w; w.read_object = None; from tcb_ops.cli",
     )
     with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
         out, err = process.communicate(timeout=60)

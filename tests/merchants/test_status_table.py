@@ -63,7 +63,7 @@ def test_a_narrow_screen_breaks_no_id(lang):
 
 
 def test_the_same_words_but_for_the_merchant_stand_once():
-    told = [
+    reported = [
         (
             Merchant(appid, "店", "e"),
             Issue(
@@ -75,8 +75,8 @@ def test_the_same_words_but_for_the_merchant_stand_once():
         )
         for appid in ("wx1", "wx2")
     ]
-    assert [(t.action.en, len(whose)) for t, whose in group(told)] == [("give … one", 2)]
-    assert [t.action.en for t, _ in group(told[:1])] == ["give wx1 one"]
+    assert [(t.action.en, len(whose)) for t, whose in group(reported)] == [("give … one", 2)]
+    assert [t.action.en for t, _ in group(reported[:1])] == ["give wx1 one"]
 
 
 def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadsheet(tmp_path):
@@ -129,6 +129,6 @@ def test_with_long_ids_on_a_narrow_screen_the_names_column_keeps_its_head():
     ],
 )
 def test_what_to_do_about_a_component_token_is_not_what_a_merchant_does(code, says):
-    told = of_the_component(Issue(code, Text("m", "含"), Text("do", "做")))
-    assert says in told.action.en
-    assert "商户重新授权" not in told.action.zh
+    reported = of_the_component(Issue(code, Text("m", "含"), Text("do", "做")))
+    assert says in reported.action.en
+    assert "商户重新授权" not in reported.action.zh

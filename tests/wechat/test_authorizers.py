@@ -98,19 +98,19 @@ async def ask(call: Any, answer: bytes) -> tuple[Any, Server]:
 def test_an_answer_of_the_documented_shape_is_read(
     run: Run, call: Any, sample: Any, found: Any, target: str, body: Any
 ) -> None:
-    said, server = run(ask(call, json.dumps(sample).encode()))
-    assert said == found
+    result, server = run(ask(call, json.dumps(sample).encode()))
+    assert result == found
     assert server.heads[0].startswith(f"POST {target}".encode())
     assert json.loads(server.bodies[0]) == body
-    assert "planted-refresh" not in repr(said)
+    assert "planted-refresh" not in repr(result)
 
 
 @EACH_CALL
 def test_an_errcode_is_a_refusal(
     run: Run, call: Any, sample: Any, found: Any, target: str, body: Any
 ) -> None:
-    said, _ = run(ask(call, b'{"errcode":61003,"errmsg":"not authorized rid: 1-2-3"}'))
-    assert (type(said), said.errcode, said.rid) == (ApiError, 61003, "1-2-3")
+    result, _ = run(ask(call, b'{"errcode":61003,"errmsg":"not authorized rid: 1-2-3"}'))
+    assert (type(result), result.errcode, result.rid) == (ApiError, 61003, "1-2-3")
 
 
 NONSENSE = {
@@ -138,9 +138,9 @@ NONSENSE = {
 def test_an_answer_that_lacks_what_was_asked_for_is_none(
     run: Run, call: Any, sample: Any, found: Any, target: str, body: Any, answer: Any
 ) -> None:
-    said, _ = run(ask(call, json.dumps(answer).encode()))
-    assert isinstance(said, InvalidResponse)
-    assert said.retryable
+    result, _ = run(ask(call, json.dumps(answer).encode()))
+    assert isinstance(result, InvalidResponse)
+    assert result.retryable
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_an_answer_that_lacks_what_was_asked_for_is_none(
     ids=["appids", "name and sets", "environments"],
 )
 def test_odd_entries_are_left_out_and_the_rest_is_taken(run: Run, sample: Any, call: str, found: Any) -> None:
-    said, _ = run(ask(CALLS[call][0], json.dumps(sample).encode()))
-    assert said == found
+    result, _ = run(ask(CALLS[call][0], json.dumps(sample).encode()))
+    assert result == found
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_calls_left_of_a_quota(quota: Quota, left: int | None) -> None:
 
 def test_an_environment_told_twice_is_one_and_a_name_of_nothing_is_none(run: Run) -> None:
     twice = {"info_list": [{"env": "e-1", "status": "HALTED"}, {"env": "e-1\u200b", "status": "NORMAL"}]}
-    said, _ = run(ask(CALLS["environments"][0], json.dumps(twice).encode()))
-    assert said == (CloudEnvironment("e-1", "NORMAL"),)
+    result, _ = run(ask(CALLS["environments"][0], json.dumps(twice).encode()))
+    assert result == (CloudEnvironment("e-1", "NORMAL"),)
     unseen = {"authorizer_info": {"nick_name": "\u200b\u3000"}, "authorization_info": {}}
     assert run(ask(CALLS["info"][0], json.dumps(unseen).encode()))[0] == AuthorizerInfo("", frozenset())

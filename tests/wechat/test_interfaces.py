@@ -37,8 +37,8 @@ def _saying(body: object, status: str = "200 OK") -> Server:
 
 def test_a_success_without_an_errcode_is_the_object(run: Run) -> None:
     server = _saying({"component_access_token": "t", "expires_in": 7200})
-    said = run(_ask(server, "cgi-bin/component/api_component_token", {"component_appid": "wx茶"}))
-    assert said == {"component_access_token": "t", "expires_in": 7200}
+    result = run(_ask(server, "cgi-bin/component/api_component_token", {"component_appid": "wx茶"}))
+    assert result == {"component_access_token": "t", "expires_in": 7200}
     assert server.heads[0].startswith(b"POST /cgi-bin/component/api_component_token HTTP/1.1\r\n")
     assert server.bodies == ['{"component_appid":"wx茶"}'.encode()]
 
@@ -63,8 +63,8 @@ def test_the_token_stands_in_the_query_under_the_interfaces_own_name(
 def test_a_refusal_quotes_neither_the_token_nor_the_secrets_of_the_body(run: Run) -> None:
     errmsg = f"invalid appsecret {APP_SECRET} of {SECRET} rid: 61725984-6126f6f9-040f19c4"
     server = _saying({"errcode": 40125, "errmsg": errmsg})
-    said = run(_ask(server, "cgi-bin/component/api_component_token", {}, Secret(SECRET)))
-    assert said == ApiError(40125, "invalid appsecret ••• of •••", "61725984-6126f6f9-040f19c4", 200)
+    result = run(_ask(server, "cgi-bin/component/api_component_token", {}, Secret(SECRET)))
+    assert result == ApiError(40125, "invalid appsecret ••• of •••", "61725984-6126f6f9-040f19c4", 200)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_a_refusal_quotes_neither_the_token_nor_the_secrets_of_the_body(run: Run
 def test_what_is_neither_an_object_nor_an_errcode_is_no_answer(
     run: Run, body: object, status: str, retryable: bool
 ) -> None:
-    said = run(_ask(_saying(body, status), "tcb/getenvinfo", {}))
-    assert isinstance(said, InvalidResponse)
-    assert said.retryable is retryable
+    result = run(_ask(_saying(body, status), "tcb/getenvinfo", {}))
+    assert isinstance(result, InvalidResponse)
+    assert result.retryable is retryable
 
 
 def test_a_connection_that_breaks_is_a_transport_error_without_the_token(run: Run) -> None:

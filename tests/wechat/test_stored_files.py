@@ -78,17 +78,17 @@ def test_nothing_is_fetched_from_where_no_store_is(run, url):
     async def fetch():
         base = "https://api.weixin.qq.com"
         async with CountingTransport(connections=1) as transport:
-            said = await PlatformClient(transport, base).fetch(Secret(url))
-            return said, transport.sent
+            result = await PlatformClient(transport, base).fetch(Secret(url))
+            return result, transport.sent
 
-    said, sent = run(fetch())
-    assert isinstance(said, UnsafeLink)
-    assert "planted" not in said.why.en
+    result, sent = run(fetch())
+    assert isinstance(result, UnsafeLink)
+    assert "planted" not in result.why.en
     assert sent == 0
 
 
 @pytest.mark.parametrize(
-    "said",
+    "result",
     [
         {},
         {"file_list": None},
@@ -99,18 +99,18 @@ def test_nothing_is_fetched_from_where_no_store_is(run, url):
         {"file_list": [{"fileid": "b", "status": 0}]},
     ],
 )
-def test_an_answer_that_leaves_a_file_out_is_none(said):
-    assert isinstance(read_files(said, "file_list", ["a"], TOKEN), InvalidResponse)
+def test_an_answer_that_leaves_a_file_out_is_none(result):
+    assert isinstance(read_files(result, "file_list", ["a"], TOKEN), InvalidResponse)
 
 
 def test_answers_come_in_the_order_asked():
-    said = {
+    result = {
         "file_list": [
             {"fileid": "b", "status": -503003, "errmsg": "STORAGE\x1b[31m"},
             {"fileid": "a", "status": 0, "errmsg": "ok", "download_url": "https://x/y"},
         ]
     }
-    assert read_files(said, "file_list", ["a", "b"], TOKEN) == (
+    assert read_files(result, "file_list", ["a", "b"], TOKEN) == (
         FileStatus("a", 0, "ok", Secret("https://x/y")),
         FileStatus("b", -503003, "STORAGE [31m", Secret("")),
     )

@@ -48,7 +48,7 @@ MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(3)]
 
 @dataclass
 class Clock:
-    """Time that goes on when it is told to."""
+    """Time that goes on when it is message to."""
 
     now: float = field(default_factory=lambda: float(int(time.time())))
 
@@ -92,8 +92,8 @@ class PanelContext:
     async def works(self, token: Secret) -> bool:
         """Whether the platform takes a merchant's token."""
         async with Transport(connections=1) as transport:
-            said = await PlatformClient(transport, self.sim.base).call("tcb/getenvinfo", {}, token)
-        return not isinstance(said, ApiError)
+            result = await PlatformClient(transport, self.sim.base).call("tcb/getenvinfo", {}, token)
+        return not isinstance(result, ApiError)
 
 
 @pytest.fixture
@@ -371,7 +371,7 @@ def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it
 
 
 def platform_that_says(listed: Any, *refreshed: Any, later: Any = ()) -> Server:
-    """A platform that answers the list, `later` the next times, and one refresh after the other, as it is told to."""
+    """A platform that answers the list, `later` the next times, and one refresh after the other, as it is message to."""
     answers = {
         b"api_component_token": [{"component_access_token": "t", "expires_in": 7200}],
         b"api_get_authorizer_list": [listed, *later],
@@ -381,8 +381,8 @@ def platform_that_says(listed: Any, *refreshed: Any, later: Any = ()) -> Server:
     async def script(connection: Connection) -> None:
         while True:
             head, _ = await connection.request()
-            said = next(found for name, found in answers.items() if name in head)
-            await connection.answer(json.dumps(said.pop(0) if len(said) > 1 else said[0]).encode())
+            result = next(found for name, found in answers.items() if name in head)
+            await connection.answer(json.dumps(result.pop(0) if len(result) > 1 else result[0]).encode())
 
     return Server(script)
 
@@ -470,13 +470,13 @@ def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, desk: 
             while True:
                 head, body = await connection.request()
                 if b"api_component_token" in head:
-                    said: Any = {"component_access_token": "t", "expires_in": 7200}
+                    result: Any = {"component_access_token": "t", "expires_in": 7200}
                 elif b'"r1"' in body:
                     source._store.write("wx0", StoredToken(None, Secret("r2")))
-                    said = OUTDATED
+                    result = OUTDATED
                 else:
-                    said = FRESH
-                await connection.answer(json.dumps(said).encode())
+                    result = FRESH
+                await connection.answer(json.dumps(result).encode())
 
         async with Server(script) as server, using(desk.source(base=server.base)) as source:
             source._store.write("wx0", StoredToken(None, Secret("r1")))

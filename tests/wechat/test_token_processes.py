@@ -65,8 +65,8 @@ class PanelContext:
     def works(self, token: Any) -> bool:
         async def asked() -> bool:
             async with Transport(connections=1) as transport:
-                said = await PlatformClient(transport, self.sim.base).call("tcb/getenvinfo", {}, token)
-            return not isinstance(said, ApiError)
+                result = await PlatformClient(transport, self.sim.base).call("tcb/getenvinfo", {}, token)
+            return not isinstance(result, ApiError)
 
         return asyncio.run(asked())
 
@@ -83,10 +83,10 @@ class PanelContext:
     def at(self, base: str) -> Iterator[None]:
         """The store as one of the proxy's base: it is the same platform behind it."""
         identity = self.store / "_platform.json"
-        said = json.loads(identity.read_text())
-        identity.write_text(json.dumps(said | {"api_base": base}))
+        result = json.loads(identity.read_text())
+        identity.write_text(json.dumps(result | {"api_base": base}))
         yield
-        identity.write_text(json.dumps(said))
+        identity.write_text(json.dumps(result))
 
 
 @pytest.fixture(params=[False, True], ids=["same-refresh-token", "rotated"])

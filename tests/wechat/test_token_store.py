@@ -141,8 +141,8 @@ def _no_json(folder: Path) -> None:
 
 def _newer(folder: Path) -> None:
     opened(folder)
-    said = json.loads((folder / IDENTITY).read_text())
-    (folder / IDENTITY).write_text(json.dumps(said | {"schema": 2}))
+    result = json.loads((folder / IDENTITY).read_text())
+    (folder / IDENTITY).write_text(json.dumps(result | {"schema": 2}))
 
 
 def _unreadable(folder: Path) -> None:

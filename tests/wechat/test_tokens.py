@@ -296,14 +296,14 @@ def program(code: str, *arguments: str) -> CommandTokens:
 
 
 def test_the_appid_is_the_last_argument_or_stands_where_it_is_named(run: Run) -> None:
-    said = 'print(json.dumps({"access_token": "/".join(sys.argv[1:])}))'
-    assert ask(run, program(said, "x")).value == Secret("x/wx1")
-    assert ask(run, program(said, "--for={appid}", "y")).value == Secret("--for=wx1/y")
+    result = 'print(json.dumps({"access_token": "/".join(sys.argv[1:])}))'
+    assert ask(run, program(result, "x")).value == Secret("x/wx1")
+    assert ask(run, program(result, "--for={appid}", "y")).value == Secret("--for=wx1/y")
 
 
 def test_an_appid_is_no_shells(run: Run) -> None:
-    said = 'print(json.dumps({"access_token": sys.argv[1]}))'
-    assert ask(run, program(said), "wx1; echo $HOME").value == Secret("wx1; echo $HOME")
+    result = 'print(json.dumps({"access_token": sys.argv[1]}))'
+    assert ask(run, program(result), "wx1; echo $HOME").value == Secret("wx1; echo $HOME")
 
 
 @pytest.mark.parametrize(
@@ -326,10 +326,10 @@ def test_the_programs_answer_may_say_when_the_token_ends(run: Run, more: str, en
 
 
 def test_the_program_is_told_which_token_was_refused_without_seeing_it(run: Run) -> None:
-    said = 'print(json.dumps({"access_token": os.environ["TCB_OPS_APPID"] + "/" + os.environ.get("TCB_OPS_REFUSED", "-")}))'
-    assert ask(run, program(said)).value == Secret("wx1/-")
+    result = 'print(json.dumps({"access_token": os.environ["TCB_OPS_APPID"] + "/" + os.environ.get("TCB_OPS_REFUSED", "-")}))'
+    assert ask(run, program(result)).value == Secret("wx1/-")
     mark = hashlib.sha256(SECRET.encode()).hexdigest()[:12]
-    assert ask(run, program(said), refused=Secret(SECRET)).value == Secret(f"wx1/{mark}")
+    assert ask(run, program(result), refused=Secret(SECRET)).value == Secret(f"wx1/{mark}")
 
 
 @pytest.mark.parametrize(
@@ -422,8 +422,8 @@ def test_programs_that_hang_do_not_hold_up_another_merchants(
 
 
 def test_the_program_has_no_terminal_to_wait_at(run: Run) -> None:
-    said = 'print(json.dumps({"access_token": "read:" + sys.stdin.read()}))'
-    assert ask(run, program(said)).value == Secret("read:")
+    result = 'print(json.dumps({"access_token": "read:" + sys.stdin.read()}))'
+    assert ask(run, program(result)).value == Secret("read:")
 
 
 @pytest.mark.slow

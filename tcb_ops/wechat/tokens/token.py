@@ -77,7 +77,8 @@ def read_object(text: bytes) -> dict[str, Any]:
     """Return the JSON object that a text is, or an empty one."""
     try:
         found = json.loads(text)
-    except (ValueError, RecursionError):  # its text quotes what was read, so it goes no further
+    # RecursionError is what thousands of brackets raise; the texts quote what was read, so they go no further.
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
