@@ -19,8 +19,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options, lang_option
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.notebooks.parameters import Value
-from tcb_ops.notebooks.source import Source
+from tcb_ops.notebooks.parameters import Source, Value
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.settings import CONFIG, load_settings
 
@@ -46,8 +45,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
     """
     _need("papermill", "nbconvert", "ipykernel")
     from tcb_ops.notebooks.execute import execute
-    from tcb_ops.notebooks.parameters import take_parameters
-    from tcb_ops.notebooks.source import check_place, open_notebook
+    from tcb_ops.notebooks.parameters import check_output, open_notebook, take_parameters
     from tcb_ops.notebooks.workspace import find_notebook
 
     settings, console = common.start()
@@ -57,7 +55,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
     if "lang" in known:
         taken.setdefault("lang", settings.lang.value)
     _check_target(common, source, taken)
-    check_place(source, Path(out))
+    check_output(source, Path(out))
     ended = execute(
         source,
         taken,
@@ -65,7 +63,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
         environment=_environment(common),
         lang=Lang(settings.lang),
         zone=settings.zone,
-        tell=lambda number, of, cell: console.info(
+        progress=lambda number, of, cell: console.info(
             Text(f"{source.name} {number}/{of} · {cell}", f"{source.name} {number}/{of} · {cell}")
         ),
     )
@@ -165,8 +163,8 @@ class _Passing(click.Command):
 def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: bool, no_browser: bool) -> int:
     """Copy the notebooks into DIR and open JupyterLab there.
 
-    The sample data is copied, too. Files that you have changed are kept; where ours has changed as well, the new one is
-    written as NAME.new.ipynb. DIR is the working folder unless given.
+    The sample data is copied, too. Existing files are not overwritten; those that differ from this
+    version's are listed. DIR is the working folder unless given.
     """
     from tcb_ops.notebooks.workspace import fill
 
@@ -179,12 +177,10 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
     for name in fresh:
         console.print(str(workspace / name))
     for name in copied.kept:
-        console.info(Text(f"{workspace / name}: changed by you, kept", f"{workspace / name}：您改过，已保留"))
-    for name, other in copied.beside:
         console.info(
             Text(
-                f"{workspace / name}: changed by you, kept; the new version is {workspace / other}",
-                f"{workspace / name}：您改过，已保留；新版本在 {workspace / other}",
+                f"{workspace / name}: not overwritten; it differs from this version's. Rename it and run lab again to get that.",
+                f"{workspace / name}：未覆盖；它与本版本附带的文件不同。如需新文件，请先将其改名，再运行 lab。",
             )
         )
     if no_open:

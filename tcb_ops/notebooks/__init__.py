@@ -1,1 +1,1 @@
-"""Notebooks: executing them unattended, their pages, the working folder, the practice platform."""
+"""Notebooks: run unattended, their pages, the workspace, the simulator that they practise on."""

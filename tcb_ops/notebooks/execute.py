@@ -1,7 +1,7 @@
-"""A notebook run from top to bottom by papermill, with nobody before it.
+"""Run a notebook from top to bottom by papermill, unattended.
 
 The notebook is executed aside and put in place whole, so that a killed run leaves no broken one. How its run ended is
-what its headless cell says (`TCB_OPS_HEADLESS_RESULT`), or else the error that ended it.
+the headless cell's result (`TCB_OPS_HEADLESS_RESULT`), or else the error that ended it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.notebooks.execution_monitor import Watch
-from tcb_ops.notebooks.outcome import Ending, how_it_ended, what_was_said
-from tcb_ops.notebooks.page import Look, page_of
-from tcb_ops.notebooks.parameters import Value
-from tcb_ops.notebooks.source import Source
+from tcb_ops.notebooks.execution_monitor import ExecutionMonitor, cell_name, is_shown
+from tcb_ops.notebooks.page import PageFacts, own_error, render_page
+from tcb_ops.notebooks.parameters import Source, Value
+from tcb_ops.notebooks.workspace import write_whole
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -32,7 +31,7 @@ _VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Executed:
     """How a notebook's run ended, and what it left."""
 
     exit_code: int
@@ -53,24 +52,27 @@ def execute(
     environment: Mapping[str, str],
     lang: Lang,
     zone: ZoneInfo,
-    tell: Callable[[int, int, str], None],
-) -> Ended:
-    """Run a notebook; leave it and its page in `out`. `tell` hears of each code cell: which, of how many, its name."""
+    progress: Callable[[int, int, str], None],
+) -> Executed:
+    """Run a notebook; leave it and its page in `out`.
+
+    `progress` is called before each code cell: which, of how many, its name.
+    """
     from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
     from papermill.execute import execute_notebook
 
-    watch = Watch(tell)
+    monitor = ExecutionMonitor(progress)
     papermill_engines.register("tcb-ops", _engine())
     with tempfile.TemporaryDirectory(prefix="tcb-ops-notebook-") as folder:
-        result = Path(folder) / "result.json"
-        told = {
+        file = Path(folder) / "result.json"
+        variables = {
             "TCB_OPS_RUN_NOW": "0" if values.get("RUN_NOW") is False else "1",
-            "TCB_OPS_HEADLESS_RESULT": str(result),
+            "TCB_OPS_HEADLESS_RESULT": str(file),
             "TCB_OPS_HEADLESS_OUT": str(out.absolute()),
         }
-        broke: Exception | None = None
-        with _environment({**environment, **told}):
+        broken: Exception | None = None
+        with _environment({**environment, **variables}):
             try:
                 execute_notebook(
                     source.content,
@@ -82,35 +84,48 @@ def execute(
                     progress_bar=False,
                     request_save_on_cell_execute=False,
                     stderr_file=sys.stderr,
-                    watch=watch,
+                    monitor=monitor,
                 )
             except PapermillExecutionError:
                 pass  # it stands in the cell
             # A kernel that cannot be started, or died: jupyter has many names for it.
             except Exception as error:  # noqa: BLE001
-                broke = error
-        said = what_was_said(result)
-    content = watch.content if watch.content is not None else source.content
-    return _left(
-        source,
-        content,
-        out,
-        Look(lang, zone),
-        said,
-        how_it_ended(source, content, said, watch.exit_code, broke, out),
+                broken = error
+        result = _read_result(file)
+    content = monitor.content if monitor.content is not None else source.content
+    code, text = _end(source, content, result, monitor.exit_code, broken, out)
+    report = result.get("report")
+    if report and Path(report).is_relative_to(out.absolute()):  # as the caller named the folder
+        report = str(out / Path(report).relative_to(out.absolute()))
+    facts = PageFacts(
+        lang,
+        zone,
+        run=result.get("run"),
+        verdict=text,
+        bad=code != 0,
+        simulated=_is_simulated(report),
+        title=str(result.get("title") or ""),
+        result=str(result.get("page") or ""),
+        report=_link_to(report, out),
     )
+    notebook, page = _write(source, content, out, facts)
+    return Executed(code, text, facts.run, report, str(result.get("screen") or ""), notebook, page)
 
 
 def _engine() -> type:
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine
+    from traitlets.config import Config
+
+    # Sockets that only this user can open, where there are such: cells and their outputs are nobody else's.
+    config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
 
     class Engine(NBClientEngine):  # type: ignore[misc]  # papermill has no types
-        """Papermill's own, with an eye on its client."""
+        """Papermill's own, with a monitor of its client."""
 
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            watch: Watch = options["watch"]
+            monitor: ExecutionMonitor = options["monitor"]
             client = PapermillNotebookClient(
                 nb_man,
                 kernel_name=kernel_name,
@@ -118,28 +133,21 @@ def _engine() -> type:
                 startup_timeout=options["start_timeout"],
                 stderr_file=options["stderr_file"],
                 store_widget_state=False,
-                config=_config(),
+                config=config,
                 extra_arguments=["--Application.log_level=50"],  # its own log is not for operators
-                on_cell_start=watch.cell_begins,
-                on_cell_execute=watch.cell_runs,
-                on_cell_executed=watch.cell_is_done,
+                on_cell_start=monitor.cell_begins,
+                on_cell_execute=monitor.cell_runs,
+                on_cell_executed=monitor.cell_is_done,
             )
-            with watch.over(client):
+            with monitor.over(client):
                 return client.execute()
 
     return Engine
 
 
-def _config() -> Any:
-    from traitlets.config import Config
-
-    # Sockets that only this user can open, where there are such: cells and their outputs are nobody else's.
-    return Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
-
-
 @contextmanager
 def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """The kernel inherits the environment: papermill has no other way to hand it on."""
+    """Set variables that the kernel inherits: papermill has no other way to pass them on."""
     before = dict(os.environ)
     os.environ.update(more)
     try:
@@ -149,41 +157,117 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _left(
-    source: Source, content: NotebookNode, out: Path, look: Look, said: Mapping[str, Any], ending: Ending
-) -> Ended:
+# --- how it ended ------------------------------------------------------------------------------------------------
+
+
+def _read_result(file: Path) -> dict[str, Any]:
+    """Return what the headless cell left; empty where it did not come so far."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _end(
+    source: Source,
+    content: NotebookNode,
+    result: Mapping[str, Any],
+    signalled: int,
+    broken: Exception | None,
+    out: Path,
+) -> tuple[int, Text | None]:
+    """Return the exit code, and how the notebook ended in words."""
+    failed = _failed_cell(content)
+    own = own_error(failed[1]) if failed is not None else None
+    code = exit_code(
+        result.get("exit_code"),
+        signalled,
+        own and own[0],
+        other=broken is not None or bool(failed and not own),
+    )
+    reported = result.get("text")
+    if isinstance(reported, dict):
+        return code, Text(reported["en"], reported["zh"])
+    name = source.name
+    if own is not None:
+        return code, own[1]
+    if signalled and code == signalled:
+        return code, Text(
+            f"{name}: interrupted. The same command resumes it.",
+            f"{name}：已中断。再次运行同一命令即可继续。",
+        )
+    if broken is not None:
+        why = " ".join(str(broken).split()) or type(broken).__name__
+        return code, Text(
+            f"{name}: its Python kernel could not be started, or died ({why}). What was committed is safe, and the same "
+            "command resumes it.",
+            f"{name}：Python 内核无法启动或已退出（{why}）。已提交的内容是安全的，再次运行同一命令即可继续。",
+        )
+    if failed is not None:
+        cell, output = failed
+        what = f"{output.ename}: {output.evalue}".removesuffix(": ").partition("\n")[0].rstrip(".")
+        there = out / f"{name}.ipynb"
+        return code, Text(
+            f"{name}: the cell “{cell}” failed with {what}. The stack trace is in {there}.",
+            f"{name}：单元格“{cell}”出错：{what}。详细信息见 {there}。",
+        )
+    return code, None
+
+
+def exit_code(result: int | None, signalled: int, own: int | None, *, other: bool) -> int:
+    """Decide the exit code.
+
+    `result`: the headless cell's. `signalled`: by a signal (130, 143), else 0. `own`: of an error of ours in a cell.
+    `other`: whether any other error ended it.
+
+    ============  =========  ====  =====  =============================================
+    result        signalled  own   other  exit code
+    ============  =========  ====  =====  =============================================
+    none          0          none  no     0: it had no run
+    any           0          none  no     result
+    0, 1          143        none  no     result: the run was over when the signal came
+    any           143        any   any    143, but for the line above
+    any           0          none  yes    3
+    none, 0, 1    0          2     no     2: a cell after the headless one failed
+    3             0          2     no     3
+    ============  =========  ====  =====  =============================================
+    """
+    over = result in {0, 1}
+    if signalled and (not over or own is not None or other):
+        return signalled
+    if other:
+        return 3
+    if own is not None and (over or result is None):
+        return own
+    return result or 0
+
+
+def _failed_cell(content: NotebookNode) -> tuple[str, NotebookNode] | None:
+    """Return the name of the cell that ended the notebook, and its error output."""
+    for number, cell in enumerate(filter(is_shown, content.cells), 1):
+        for output in cell.get("outputs", ()):
+            if output.output_type == "error":
+                return cell_name(cell, number), output
+    return None
+
+
+# --- what it leaves ----------------------------------------------------------------------------------------------
+
+
+def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -> tuple[Path, Path]:
     """Put the executed notebook and its page in place, whole."""
     import nbformat
 
+    dest = out / f"{source.name}.ipynb"
     content.metadata.pop("widgets", None)
-    content.metadata.papermill.update(
-        input_path=str(source.file), output_path=str(out / f"{source.name}.ipynb")
-    )
+    content.metadata.papermill.update(input_path=str(source.file), output_path=str(dest))
     for cell in content.cells:  # a panel is dead without its kernel
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _VIEW not in output.get("data", ())]
-    page = page_of(
-        content,
-        source.name,
-        look,
-        run=ending.run,
-        verdict=ending.text,
-        bad=ending.exit_code != 0,
-        simulated=_is_simulated(ending.report),
-        title=str(said.get("title") or ""),
-        result=str(said.get("page") or ""),
-        report=_link_to(ending.report, out),
-    )
-    notebook = nbformat.writes(content)  # type: ignore[no-untyped-call]
-    return Ended(
-        ending.exit_code,
-        ending.text,
-        ending.run,
-        ending.report,
-        str(said.get("screen") or ""),
-        _place(out / f"{source.name}.ipynb", notebook),
-        _place(out / f"{source.name}.html", page),
-    )
+    page = render_page(content, source.name, facts)
+    notebook: str = nbformat.writes(content)  # type: ignore[no-untyped-call]
+    return write_whole(dest, notebook.encode()), write_whole(dest.with_suffix(".html"), page.encode())
 
 
 def _is_simulated(report: str | None) -> bool:
@@ -195,17 +279,6 @@ def _is_simulated(report: str | None) -> bool:
 
 
 def _link_to(report: str | None, out: Path) -> str:
-    """The run's report as the page links to it; "" where there is none."""
+    """Return the run's report as the page links to it; "" where there is none."""
     file = Path(report) / "report.html" if report else None
     return quote(Path(os.path.relpath(file, out)).as_posix()) if file is not None and file.exists() else ""
-
-
-def _place(dest: Path, text: str) -> Path:
-    """Write a file so that it is there whole, or as it was."""
-    part = dest.with_name(f".{dest.name}.part")
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(dest)
-    return dest

@@ -1,4 +1,4 @@
-"""An eye on the notebook that is being executed: says which cell runs, and passes Ctrl-C, SIGTERM and SIGHUP on to its kernel."""
+"""Watch a notebook being executed: report its cells, and pass Ctrl-C, SIGTERM and SIGHUP on to its kernel."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ REMIND_AFTER, KILL_AFTER = 10.0, 30.0
 """Seconds after an interrupt: the kernel may have missed the first (it was between two cells), or hang."""
 
 
-class _Interrupted(Exception):  # noqa: N818  not an error
+class Interrupted(Exception):  # noqa: N818  not an error
     """Asked to end while no cell was running."""
 
 
-class Watch:
-    """Hears of the cells, and passes Ctrl-C, SIGTERM and SIGHUP on to the kernel, so that its run ends tidily."""
+class ExecutionMonitor:
+    """Reports the cells, and passes Ctrl-C, SIGTERM and SIGHUP on to the kernel, so that its run ends tidily."""
 
-    def __init__(self, tell: Callable[[int, int, str], None]) -> None:
-        self._tell = tell
+    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
+        self._progress = progress
         self._client: NotebookClient | None = None
         self._running = False
         self.content: NotebookNode | None = None
@@ -37,12 +37,12 @@ class Watch:
 
     @contextmanager
     def over(self, client: NotebookClient) -> Iterator[None]:
-        """Take the signals for as long as this client works."""
+        """Take the signals while this client works."""
         self._client, self.content = client, client.nb
         if threading.current_thread() is not threading.main_thread():  # signals are for the main thread alone
             yield
             return
-        before = {number: signal.signal(number, self._asked) for number in end_signals()}
+        before = {number: signal.signal(number, self._signalled) for number in end_signals()}
         try:
             yield
         finally:
@@ -50,24 +50,26 @@ class Watch:
                 signal.signal(number, handler)
 
     def cell_begins(self, cell: NotebookNode, cell_index: int) -> None:
-        """Say which cell comes; end here if that was asked for while no cell was running."""
+        """Report which cell comes; end here if a signal came while no cell was running."""
         if self.exit_code:
-            raise _Interrupted
+            raise Interrupted
         cells = [] if self.content is None else self.content.cells
         code = [index for index, other in enumerate(cells) if is_shown(other)]
         if cell_index in code:
             number = code.index(cell_index) + 1
-            self._tell(number, len(code), cell_name(cell, number))
+            self._progress(number, len(code), cell_name(cell, number))
 
     def cell_runs(self, **_cell: Any) -> None:
-        """From here on an interrupt is the kernel's."""
+        """Hand interrupts to the kernel from here on; one that has come since `cell_begins` ends the notebook here."""
         self._running = True
+        if self.exit_code:
+            raise Interrupted
 
     def cell_is_done(self, **_cell: Any) -> None:
-        """The kernel is idle again."""
+        """Take note that the kernel is idle again."""
         self._running = False
 
-    def _asked(self, number: int, _frame: FrameType | None) -> None:
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
         again, self.exit_code = bool(self.exit_code), exit_code(number)
         if again:
             self._kernel("kill")
@@ -89,11 +91,11 @@ class Watch:
 
 
 def is_shown(cell: NotebookNode) -> bool:
-    """Whether it is a code cell of the notebook's own."""
+    """Whether it is one of the notebook's own code cells."""
     return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
 
 
 def cell_name(cell: NotebookNode, number: int) -> str:
-    """What a cell calls itself: its first line, where that is a comment; else its number among the code cells."""
+    """Return a cell's name: its first line, where that is a comment; else its number among the code cells."""
     first = cell.source.lstrip().partition("\n")[0]
     return first.lstrip("# ").rstrip() if first.startswith("#") else f"[{number}]"

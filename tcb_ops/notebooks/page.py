@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from tcb_ops import errors
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 _OURS = 2
-"""Lines in place of a trace where an error is ours: its sentence in English and in Chinese."""
+"""Lines in place of a stack trace where an error is ours: its message in English and in Chinese."""
 _SIMULATED = Text(
     "This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.",
     "本次任务的目标是本机上的模拟器，没有任何内容到达微信或商户。",
@@ -27,30 +28,27 @@ _FAILED = Text("This cell failed", "此单元格出错")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """In which language, and in which time zone."""
+class PageFacts:
+    """What a page shows beside the notebook's own cells."""
 
     lang: Lang
     zone: ZoneInfo
+    run: str | None = None
+    verdict: Text | None = None
+    bad: bool = False
+    simulated: bool = False
+    title: str = ""
+    result: str = ""
+    """HTML of our own."""
+    report: str = ""
+    """A link to the run's report."""
 
 
-def page_of(
-    content: NotebookNode,
-    name: str,
-    look: Look,
-    *,
-    run: str | None = None,
-    verdict: Text | None = None,
-    bad: bool = False,
-    simulated: bool = False,
-    title: str = "",
-    result: str = "",
-    report: str = "",
-) -> str:
-    """Render it. Cells without anything to see are left out; an error is shown in words, without its trace.
+def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
+    """Render it. Cells without anything to see are left out; an error is shown in words, without its stack trace.
 
-    On top: which run it was, how it ended, when, with which parameters, and whether it went to a simulator; then
-    `result` (HTML of our own) and a link to `report`. Cells tagged `notebook-only` are for those who sit before it.
+    On top: which run it was, how it ended, when, with which parameters, and whether it went to a simulator; then its
+    result and a link to its report. Cells tagged `notebook-only` are for those who sit before the notebook.
     """
     from jinja2 import Environment, PackageLoader
     from nbconvert import HTMLExporter
@@ -62,34 +60,46 @@ def page_of(
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
-    cells, _ = exporter.from_notebook_node(_to_see(content, look.lang))
+    cells, _ = exporter.from_notebook_node(_visible(content, facts.lang))
     environment = Environment(loader=PackageLoader("tcb_ops", "notebooks"), autoescape=True)
+    lang, verdict = facts.lang, facts.verdict
     return environment.get_template("page.html.j2").render(
-        title=title or _title(content) or name,
-        result=result,
-        report=report,
-        report_name=_REPORT.of(look.lang),
+        title=facts.title or _title(content) or name,
+        result=facts.result,
+        report=facts.report,
+        report_name=_REPORT.of(lang),
         cells=cells,
-        html_lang="zh-CN" if look.lang is Lang.ZH else "en",
-        simulated=_SIMULATED.of(look.lang) if simulated else "",
-        verdict=verdict.of(look.lang) if verdict is not None else "",
-        bad=bad,
-        facts=[fact for fact in (run, _begun(content, look.zone), *_given(content)) if fact],
+        html_lang="zh-CN" if lang is Lang.ZH else "en",
+        simulated=_SIMULATED.of(lang) if facts.simulated else "",
+        verdict=verdict.of(lang) if verdict is not None else "",
+        bad=facts.bad,
+        facts=[fact for fact in (facts.run, _started(content, facts.zone), *_parameters(content)) if fact],
     )
 
 
-def _begun(content: NotebookNode, zone: ZoneInfo) -> str:
-    began = content.metadata.papermill.get("start_time")
-    return datetime.fromisoformat(began).astimezone(zone).isoformat(" ", "minutes") if began else ""
+def own_error(output: NotebookNode) -> tuple[int, Text] | None:
+    """Return the exit code and the message of an error of ours in a cell's output; None for any other error."""
+    kind = vars(errors).get(output.ename)
+    if (
+        not (isinstance(kind, type) and issubclass(kind, errors.TcbOpsError))
+        or len(output.traceback) != _OURS
+    ):
+        return None
+    return kind.exit_code, Text(*output.traceback)
 
 
-def _given(content: NotebookNode) -> list[str]:
-    """The parameters that were given; the language is seen anyway."""
+def _started(content: NotebookNode, zone: ZoneInfo) -> str:
+    started = content.metadata.papermill.get("start_time")
+    return datetime.fromisoformat(started).astimezone(zone).isoformat(" ", "minutes") if started else ""
+
+
+def _parameters(content: NotebookNode) -> list[str]:
+    """List the parameters that were given; the language is seen anyway."""
     given = content.metadata.papermill.get("parameters", {})
     return [sanitize(f"{key} = {value}") for key, value in given.items() if key != "lang"]
 
 
-def _to_see(content: NotebookNode, lang: Lang) -> NotebookNode:
+def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
     from nbformat import from_dict
 
     seen: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
@@ -113,8 +123,8 @@ def _to_see(content: NotebookNode, lang: Lang) -> NotebookNode:
 def _in_words(output: NotebookNode, lang: Lang) -> NotebookNode | dict[str, Any]:
     if output.output_type != "error":
         return output
-    lines = list(output.traceback)
-    words = lines[lang is Lang.ZH] if len(lines) == _OURS else f"{output.ename}: {output.evalue}"
+    own = own_error(output)
+    words = own[1].of(lang) if own is not None else f"{output.ename}: {output.evalue}"
     return {**output, "traceback": [f"{_FAILED.of(lang)}: {words}"]}
 
 

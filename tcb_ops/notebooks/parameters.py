@@ -1,24 +1,32 @@
-"""What a notebook can be told: its `parameters` cell, and what a command line says. Checked before anything runs."""
+"""A notebook that is to be run, its `parameters` cell, and the values that a command line gives. Checked before anything runs."""
 
 from __future__ import annotations
 
 import ast
 import difflib
 import math
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 Value = str | bool | int | float
 """What a parameter may be."""
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
 _CHOICES = {"target": ("simulator", "live"), "lang": ("en", "zh")}
-"""What a parameter of our notebooks may be; one of another notebook whose default is none of these may be anything."""
+"""What these parameters of our notebooks may be; in another notebook, one whose default is none of these may be anything."""
 _KINDS: dict[type, Text] = {
     bool: Text("true or false", "true 或 false"),
     int: Text("a whole number", "整数"),
@@ -32,7 +40,7 @@ class Parameter:
 
     name: str
     default: Value | None
-    """None: no plain text, truth value or number, so that no command line can say it."""
+    """None: neither text, truth value nor number, so that no command line can give it."""
     about: str = ""
     """The comment behind it."""
 
@@ -65,7 +73,7 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
     """Check `name=value` words by name and type.
 
     ==========  ===================  =======================
-    default     said                 value
+    default     given                value
     ==========  ===================  =======================
     "" (text)   ``007``              ``"007"``, as it stands
     True        ``false``, ``True``  False, True
@@ -81,34 +89,34 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
     by_name: Mapping[str, Parameter] = {parameter.name: parameter for parameter in known}
     taken: dict[str, Value] = {}
     for word in given:
-        name, equals, said = word.partition("=")
+        name, equals, text = word.partition("=")
         name = name.strip()
         check_text("-p", name)
         if _SECRET.search(name):
             raise UsageError(
                 Text(
-                    f"-p {name}: secrets are no notebook parameters, since those are kept in the executed notebook. "
+                    f"-p {name}: secrets cannot be notebook parameters, which are kept in the executed notebook. "
                     "Put it into the settings file, the environment or the token file.",
                     f"-p {name}：密钥不能作为笔记本参数，因为参数会保存在执行后的笔记本里。请写在设置文件、环境变量或令牌文件中。",
                 )
             )
-        check_text(f"-p {name}", said)
+        check_text(f"-p {name}", text)
         if not equals:
             raise UsageError(Text(f"-p {name}: write -p NAME=VALUE.", f"-p {name}：请写成 -p 名称=值。"))
         if name not in by_name:
             raise UsageError(_unknown(name, known, notebook))
         if name in taken:
             raise UsageError(Text(f"-p {name} is given twice.", f"-p {name} 给了两次。"))
-        taken[name] = _value(by_name[name], said, notebook)
+        taken[name] = _value(by_name[name], text, notebook)
     return taken
 
 
-def check_text(what: str, said: str) -> None:
+def check_text(what: str, text: str) -> None:
     """Refuse bytes that are no UTF-8: they cannot be kept in the executed notebook. Raises UsageError."""
     try:
-        said.encode()
+        text.encode()
     except UnicodeEncodeError:
-        shown = sanitize(said)
+        shown = sanitize(text)
         raise UsageError(
             Text(
                 f"{what} {shown}: these bytes are no UTF-8 text. Write it in UTF-8; nothing was run.",
@@ -117,7 +125,7 @@ def check_text(what: str, said: str) -> None:
         ) from None
 
 
-def _value(parameter: Parameter, said: str, notebook: str) -> Value:
+def _value(parameter: Parameter, text: str, notebook: str) -> Value:
     default = parameter.default
     value: Value | None = None
     match default:
@@ -129,36 +137,36 @@ def _value(parameter: Parameter, said: str, notebook: str) -> Value:
                 )
             )
         case bool():
-            value = _TRUTHS.get(said.strip().lower())
+            value = _TRUTHS.get(text.strip().lower())
         case int():
-            value = int(said) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", said) else None
+            value = int(text) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) else None
         case float():
-            value = _number(said)
+            value = _number(text)
         case str():
             choices = _CHOICES.get(parameter.name, ())
-            if default in choices and said not in choices:
+            if default in choices and text not in choices:
                 either = " / ".join(choices)
                 raise UsageError(
                     Text(
-                        f"-p {parameter.name}={said}: must be one of {either}.",
-                        f"-p {parameter.name}={said}：应为 {either} 之一。",
+                        f"-p {parameter.name}={text}: must be one of {either}.",
+                        f"-p {parameter.name}={text}：应为 {either} 之一。",
                     )
                 )
-            value = said
+            value = text
     if value is None:
         kind = _KINDS[type(default)]
         raise UsageError(
             Text(
-                f"-p {parameter.name}={said}: must be {kind.en}, like its default {default}.",
-                f"-p {parameter.name}={said}：应为{kind.zh}，如默认值 {default}。",
+                f"-p {parameter.name}={text}: must be {kind.en}, like its default {default}.",
+                f"-p {parameter.name}={text}：应为{kind.zh}，如默认值 {default}。",
             )
         )
     return value
 
 
-def _number(said: str) -> float | None:
+def _number(text: str) -> float | None:
     try:
-        value = float(said)
+        value = float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
@@ -166,19 +174,81 @@ def _number(said: str) -> float | None:
 
 def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
     near = difflib.get_close_matches(name, [parameter.name for parameter in known], 1)
-    there = f"\n{listed(known)}" if known else ""
+    there = f"\n{list_parameters(known)}" if known else ""
     return Text(
         f"{notebook} has no parameter {name}{f'; is {near[0]} meant?' if near else '.'} It has:{there or ' none.'}",
         f"{notebook} 没有参数 {name}{f'；是否指 {near[0]}？' if near else '。'}它的参数：{there or '无'}",
     )
 
 
-def listed(known: Sequence[Parameter]) -> str:
-    """The parameters with their defaults, a line each."""
+def list_parameters(known: Sequence[Parameter]) -> str:
+    """List the parameters with their defaults, a line each."""
     defaults = [repr(p.default) if p.default is not None else "…" for p in known]
     wide = max((len(p.name) for p in known), default=0)
     deep = max((len(default) for default in defaults), default=0)
     return "\n".join(
         f"  {p.name:<{wide}} = {default:<{deep}}  {p.about}".rstrip()
         for p, default in zip(known, defaults, strict=True)
+    )
+
+
+# --- the notebook itself -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A notebook to be run."""
+
+    name: str
+    """Its file name without the ending."""
+    file: Path
+    content: NotebookNode
+    parameters: tuple[Parameter, ...]
+
+
+def open_notebook(file: Path) -> Source:
+    """Read a notebook and its `parameters` cell. Raises UsageError."""
+    from papermill.iorw import load_notebook_node
+
+    try:
+        content = load_notebook_node(os.fspath(file))
+        tagged = [cell.source for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
+        known = parameters_of(tagged[0]) if tagged else ()
+    except Exception as error:  # noqa: BLE001  papermill, nbformat, json and jsonschema each have their own
+        why = shorten(str(error), 200) or type(error).__name__
+        raise UsageError(
+            Text(f"{file}: cannot be read as a notebook: {why}", f"{file}：不能作为笔记本读取：{why}")
+        ) from None
+    return Source(file.stem, file, content, known)
+
+
+def check_output(source: Source, out: Path) -> None:
+    """Make the folder of the executed notebook. Raises UsageError where it cannot be written, or has another notebook there."""
+    check_text("--out", os.fspath(out.absolute()))
+    check_text("NAME", os.fspath(source.file))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UsageError(
+            Text(
+                f"--out {out}: {why}. Choose another folder; nothing was run.",
+                f"--out {out}：{why}。请换一个文件夹；未运行任何内容。",
+            )
+        ) from None
+    dest = out / f"{source.name}.ipynb"
+    try:
+        executed = (
+            bool(open_notebook(dest).content.metadata.papermill.get("end_time")) if dest.exists() else True
+        )
+    except UsageError:
+        executed = False
+    if executed and not (dest.exists() and dest.samefile(source.file)):
+        return
+    raise UsageError(
+        Text(
+            f"{dest} exists and was not written by this command. Choose another --out; nothing was run.",
+            f"{dest} 已存在，且不是本命令留下的。请换一个 --out；未运行任何内容。",
+        )
     )

@@ -1,4 +1,4 @@
-"""What notebooks need of their own: a platform to practise on."""
+"""The embedded simulator that notebooks practise on."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _practice: Settings | None = None
 def practice(lang: str | None = None) -> Settings:
     """Start the embedded simulator with the sample's merchants, for as long as this process lives; one a process.
 
-    Gives the settings that lead to it. Its ledger goes with the process; in JupyterLab it stays as long as the server,
-    and the simulator comes back on the same port, so that a run that a restarted kernel cut off can be gone on with.
+    Returns the settings that lead to it. Its ledger goes with the process; in JupyterLab it stays as long as the server,
+    and the simulator comes back on the same port, so that a run that a restarted kernel cut off can be resumed.
     """
     global _practice  # noqa: PLW0603  one simulator a process
     with _lock:
@@ -33,7 +33,7 @@ def practice(lang: str | None = None) -> Settings:
             stack = ExitStack()
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcb-ops-practice-")))
-            _practice = _begun(stack, folder, lang)
+            _practice = _start(stack, folder, lang)
             atexit.register(stack.close)
     return _practice.model_copy(update={"lang": Lang(lang)}) if lang else _practice
 
@@ -43,7 +43,7 @@ def in_jupyter_session() -> bool:
     return bool(os.environ.get("JPY_SESSION_NAME"))
 
 
-def _begun(stack: ExitStack, folder: Path, lang: str | None) -> Settings:
+def _start(stack: ExitStack, folder: Path, lang: str | None) -> Settings:
     kept = folder / "port"
     port = int(kept.read_text(encoding="ascii")) if kept.exists() else 0
     try:

@@ -1,26 +1,19 @@
-"""A folder to work in with notebooks: ours are copied there, and what an operator has changed is theirs."""
+"""A folder to work in with notebooks: ours are copied there, and existing files are not overwritten."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
-from itertools import count
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.sample import SAMPLE
 
-REMEMBERED = ".tcb-ops-lab.json"
-"""In the workspace: the SHA-256 of each file as it was copied."""
-
 
 def _folder() -> Path:
-    """The notebooks: within the installed package, or beside it in a checkout."""
+    """Return the folder of the notebooks: within the installed package, or beside it in a checkout."""
     inside = Path(__file__).parents[1] / "notebook_files"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "notebooks"
 
@@ -29,7 +22,7 @@ NOTEBOOKS = _folder()
 
 
 def notebook_names() -> list[str]:
-    """Our notebooks, in order, without their ending."""
+    """List our notebooks, in order, without their ending."""
     return sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
 
 
@@ -50,83 +43,31 @@ def find_notebook(wanted: str) -> Path:
     )
 
 
-class Step(Enum):
-    """What to do about one file of the workspace."""
-
-    COPY = "copy"
-    """Not there, or as we left it: ours goes there."""
-    KEEP = "keep"
-    """As it should be, or changed by the operator while ours has not changed."""
-    BESIDE = "beside"
-    """Both have changed: the operator's stays, ours goes beside it."""
-
-
-def step(ours: str, theirs: str | None, remembered: str | None) -> Step:
-    """Decide about a file by three SHA-256: ours now, the one that is there, ours as it was copied.
-
-    ======  ============  ==========  ======
-    theirs  remembered    ours        step
-    ======  ============  ==========  ======
-    none    any           any         copy
-    A       any           A           keep
-    A       A             B           copy
-    B       A             A           keep
-    B       A             C           beside
-    B       none          A           beside
-    ======  ============  ==========  ======
-    """
-    if theirs is None:
-        return Step.COPY
-    if theirs == ours:
-        return Step.KEEP
-    if theirs == remembered:
-        return Step.COPY
-    return Step.KEEP if ours == remembered else Step.BESIDE
-
-
 @dataclass(frozen=True, slots=True)
 class Copied:
     """What `fill` did, as paths below the workspace."""
 
     new: tuple[str, ...]
     kept: tuple[str, ...]
-    """Changed by the operator, and left alone."""
-    beside: tuple[tuple[str, str], ...]
-    """Changed by the operator and by us: the file, and where the new one lies."""
+    """Files that were there, and differ from this version's."""
 
 
 def fill(workspace: Path) -> Copied:
-    """Copy the notebooks and the sample data into a workspace; never over what an operator has changed.
+    """Copy the notebooks and the sample data into a workspace. Existing files are not overwritten.
 
     Raises UsageError where it cannot be written.
     """
-    new, kept, beside = [], [], []
+    new, kept = [], []
     try:
         workspace.mkdir(parents=True, exist_ok=True)
-        remembered = _remembered(workspace)
         for name, file in _ours():
-            content = file.read_bytes()
-            ours, theirs = _sha256(content), _sha256_of(workspace / name)
-            match step(ours, theirs, remembered.get(name)):
-                case Step.COPY:
-                    _write(workspace / name, content)
-                    new.append(name)
-                    remembered[name] = ours
-                case Step.BESIDE:
-                    for other in _beside(name):
-                        found = step(ours, _sha256_of(workspace / other), remembered.get(other))
-                        if found is Step.COPY:
-                            _write(workspace / other, content)
-                            remembered[other] = ours
-                        if found is not Step.BESIDE:
-                            beside.append((name, other))
-                            break
-                case Step.KEEP:
-                    if theirs == ours:
-                        remembered[name] = ours
-                    else:
-                        kept.append(name)
-        _write(workspace / REMEMBERED, json.dumps(remembered, indent=1, ensure_ascii=False).encode())
+            content, dest = file.read_bytes(), workspace / name
+            if not dest.exists():
+                dest.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(dest, content)
+                new.append(name)
+            elif dest.read_bytes() != content:
+                kept.append(name)
     except OSError as error:
         what, why = error.filename or workspace, error.strerror or type(error).__name__
         raise UsageError(
@@ -135,7 +76,7 @@ def fill(workspace: Path) -> Copied:
                 f"{what}：{why}。请换一个可以写入的文件夹。",
             )
         ) from None
-    return Copied(tuple(new), tuple(kept), tuple(beside))
+    return Copied(tuple(new), tuple(kept))
 
 
 def _ours() -> Iterator[tuple[str, Path]]:
@@ -146,37 +87,12 @@ def _ours() -> Iterator[tuple[str, Path]]:
             yield f"data/{file.relative_to(SAMPLE).as_posix()}", file
 
 
-def _beside(name: str) -> Iterator[str]:
-    """Names for ours beside an operator's; the first may be theirs too by now."""
-    stem, dot, ending = name.rpartition(".")
-    yield f"{stem}.new{dot}{ending}"
-    for number in count(2):
-        yield f"{stem}.new-{number}{dot}{ending}"
-
-
-def _remembered(workspace: Path) -> dict[str, str]:
-    """What was copied before; a file that cannot be read means that nothing is known, so nothing is overwritten."""
-    try:
-        found = json.loads((workspace / REMEMBERED).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return {str(name): str(sha) for name, sha in found.items()} if isinstance(found, dict) else {}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _sha256_of(file: Path) -> str | None:
-    return _sha256(file.read_bytes()) if file.exists() else None
-
-
-def _write(dest: Path, content: bytes) -> None:
+def write_whole(dest: Path, content: bytes) -> Path:
     """Write a file so that it is there whole, or as it was."""
-    dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(f".{dest.name}.part")
     with part.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(dest)
+    return dest

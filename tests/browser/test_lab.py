@@ -1,7 +1,7 @@
 """The notebooks in JupyterLab, in a real browser.
 
 Each as it comes: one "run all" leads to a panel that works, without credentials. A run from a panel: watched, cancelled,
-gone on with, cut off, retried, exported; nothing is lost.
+resumed, cut off, retried, exported; nothing is lost.
 """
 
 from collections import Counter
@@ -116,7 +116,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert shop.run().counts == {"uploaded": 299, "refused": 1}
 
         notebook.click(".op-retry")
-        notebook.until(STATUS, "1 of 1 rows uploaded")
+        notebook.until(STATUS, "All 1 rows succeeded")
         assert shop.run().record.parent == run.id
         assert shop.run().counts == {"uploaded": 1}
 
@@ -126,7 +126,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert (shop.folder / "reports" / shop.run().id / "manifest.json").is_file()
         notebook.page.click(".op-panel .op-files a:text('report.html')")
         report = notebook.page.frame_locator("iframe").locator("body")
-        assert "1 of 1 rows uploaded" in report.inner_text()
+        assert "All 1 rows succeeded" in report.inner_text()
 
 
 def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_shop):
@@ -142,7 +142,7 @@ def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is
         notebook.shot("cut-off")
         assert 0 < shop.run().counts["pending"] < 300
         notebook.click(".op-resume")
-        notebook.until(STATUS, "300 of 300 rows uploaded")
+        notebook.until(STATUS, "All 300 rows succeeded")
     assert shop.run().id == run.id
     assert_whole(shop, 300, again=128)
 
@@ -158,18 +158,18 @@ def test_a_closed_tab_does_not_touch_the_run_and_a_new_one_shows_it(lab, open_la
         assert shop.links > at
         notebook.run_all()
         notebook.until(HEAD, run.id)
-        notebook.until(STATUS, "300 of 300 rows uploaded")
+        notebook.until(STATUS, "All 300 rows succeeded")
     assert_whole(shop, 300)
 
 
-def test_a_run_goes_on_and_is_shown_while_a_cell_blocks_the_kernel_and_no_click_is_lost(
+def test_a_run_continues_and_is_shown_while_a_cell_blocks_the_kernel_and_no_click_is_lost(
     lab, open_lab_shop, until
 ):
     shop = open_lab_shop(60, [Fault(delay=0.1)])
     with lab.opened(shop.notebook("02_run_uploads", BLOCK), shots="live-blocked") as notebook:
         notebook.run_all()
         until((shop.folder / "blocked").exists)
-        notebook.until(STATUS, "60 of 60 rows uploaded")
+        notebook.until(STATUS, "All 60 rows succeeded")
         notebook.click(".op-list-browse")
         assert not (shop.folder / "free").exists()
         (shop.folder / "go").touch()
@@ -193,6 +193,6 @@ def test_with_300_merchants_buttons_answer_within_half_a_second_and_the_pages_me
         assert len(answers) >= 3
         assert sorted(answers)[len(answers) // 2] < 500
         assert heap[-1] < heap[0] + 8
-        notebook.until(STATUS, f"{ROWS:,} of {ROWS:,} rows uploaded")
+        notebook.until(STATUS, f"All {ROWS:,} rows succeeded")
         assert notebook.violations() == []
     assert_whole(shop, ROWS)

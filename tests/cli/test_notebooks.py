@@ -167,7 +167,7 @@ def test_a_kernel_that_dies_is_said_in_words(open_desk):
     [
         (["-p", "nope=1"], "has no parameter nope"),
         (["-p", "rows=x"], "must be a whole number"),
-        (["-p", "token=x"], "secrets are no notebook parameters"),
+        (["-p", "token=x"], "secrets cannot be notebook parameters"),
         (["--where", "a=b"], "has no parameter where"),
     ],
     ids=["unknown", "type", "secret", "option without its parameter"],
@@ -361,7 +361,7 @@ def test_lab_copies_and_says_what_it_kept(open_desk):
     own.write_text("mine", encoding="utf-8")
     again = desk("lab", "work", "--no-open")
     assert (again.code, again.out) == (0, "")
-    assert "changed by you, kept" in again.err
+    assert f"{own.name}: not overwritten; it differs" in again.err
     assert own.read_text(encoding="utf-8") == "mine"
 
 

@@ -3,8 +3,8 @@
 import pytest
 from nbformat.v4 import new_code_cell
 
+from tcb_ops.notebooks.execute import exit_code
 from tcb_ops.notebooks.execution_monitor import cell_name
-from tcb_ops.notebooks.outcome import exit_code
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,16 @@
 
 import html
 import re
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.notebooks.page import Look, page_of
+from tcb_ops.notebooks.page import PageFacts, render_page
 
-ENGLISH, CHINESE = (Look(lang, ZoneInfo("Asia/Shanghai")) for lang in (Lang.EN, Lang.ZH))
+ENGLISH, CHINESE = (PageFacts(lang, ZoneInfo("Asia/Shanghai")) for lang in (Lang.EN, Lang.ZH))
 EVIL = "<script>alert(1)</script>"
 
 
@@ -34,7 +35,7 @@ def notebook():
 
 
 def test_it_shows_results_without_code_traces_or_warnings(notebook):
-    page = page_of(notebook, "own", ENGLISH)
+    page = render_page(notebook, "own", ENGLISH)
     assert "<table><td>1</td></table>" in page
     assert "This cell failed: two problems" in page
     assert "This cell failed: KeyError: 'x'" in html.unescape(page)
@@ -46,26 +47,28 @@ def test_papermills_own_marks_are_left_out_and_control_characters_are_shown_as_s
     mark = {"tags": ["papermill-error-cell-tag"]}
     notebook.cells.insert(0, new_markdown_cell("An Exception was encountered", metadata=mark))
     notebook.metadata.papermill["parameters"]["note"] = "a\x1b[2Jb"
-    page = page_of(notebook, "own", CHINESE)
+    page = render_page(notebook, "own", CHINESE)
     assert "Exception" not in page
     assert "note = a�[2Jb" in page
     assert "\x1b" not in page
 
 
 def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(notebook):
-    page = page_of(
-        notebook, "own", CHINESE, run="r-1", verdict=Text("en", "有一行未成功。"), bad=True, simulated=True
+    page = render_page(
+        notebook,
+        "own",
+        replace(CHINESE, run="r-1", verdict=Text("en", "有一行未成功。"), bad=True, simulated=True),
     )
     assert "SIMULATED 演练" in page
     assert '<p class="verdict bad">有一行未成功。</p>' in page
     assert "r-1 · 2026-11-25 02:30" in page
     assert "此单元格出错: 两处问题" in page
     assert 'lang="zh-CN"' in page
-    assert "SIMULATED" not in page_of(notebook, "own", CHINESE)
+    assert "SIMULATED" not in render_page(notebook, "own", CHINESE)
 
 
 def test_nothing_in_it_can_run_or_call_out(notebook):
-    page = page_of(notebook, "own", ENGLISH, run=EVIL, verdict=Text(EVIL, EVIL))
+    page = render_page(notebook, "own", replace(ENGLISH, run=EVIL, verdict=Text(EVIL, EVIL)))
     assert "<script" not in page
     assert "default-src 'none'" in page
     assert re.findall(r"https?:|@import|url\(", page) == []

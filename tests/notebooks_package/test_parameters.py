@@ -3,7 +3,7 @@
 import pytest
 
 from tcb_ops.errors import UsageError
-from tcb_ops.notebooks.parameters import Parameter, listed, parameters_of, take_parameters
+from tcb_ops.notebooks.parameters import Parameter, list_parameters, parameters_of, take_parameters
 
 CELL = """\
 # Parameters
@@ -86,9 +86,9 @@ def test_an_unknown_name_lists_names_and_defaults():
     with pytest.raises(UsageError) as refused:
         take_parameters(KNOWN, ["zzz=1"], "nb")
     for language in (refused.value.text.en, refused.value.text.zh):
-        assert listed(KNOWN) in language
-    assert "  target = 'simulator'  or \"live\"" in listed(KNOWN)
-    assert "  many   = …" in listed(KNOWN)
+        assert list_parameters(KNOWN) in language
+    assert "  target = 'simulator'  or \"live\"" in list_parameters(KNOWN)
+    assert "  many   = …" in list_parameters(KNOWN)
 
 
 def test_a_notebook_of_ones_own_may_mean_something_else_by_the_same_name():
