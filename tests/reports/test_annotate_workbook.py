@@ -471,11 +471,11 @@ def test_nothing_is_overwritten(tmp_path: Path, sent: Callable[..., Sent]) -> No
     for dest in (file, tmp_path / "dot.xlsx"):
         if dest != file:
             dest.write_bytes(b"mine")
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="exists, and is not overwritten"):
             into_copy(run, file, dest)
     assert (file.read_bytes(), (tmp_path / "dot.xlsx").read_bytes()) == (before, b"mine")
     (tmp_path / "清单 结果").mkdir()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists, and is not overwritten"):
         apart(run, file)
     with pytest.raises(UsageError, match="there is no folder"):
         into_copy(run, file, tmp_path / "nowhere" / "a.xlsx")
