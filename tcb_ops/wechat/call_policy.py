@@ -216,7 +216,7 @@ class Caller:
             seconds = f"{self.limits.slow_wait:g}"
             self.notify(
                 Text(
-                    f"The platform asks to slow down (45011): pausing {seconds} s at a time, then going on.",
+                    f"The platform asks to slow down (45011): pausing {seconds} s at a time, then continuing.",
                     f"平台要求放慢（45011）：每次暂停 {seconds} 秒后继续。",
                 )
             )

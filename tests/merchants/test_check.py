@@ -82,19 +82,19 @@ def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_office, m
     faults = [Fault(step=FaultStep.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
     office = open_office([TEA, OWN], accounts=used_up, faults=faults)
     (state,) = merchant_states(office.settings, [OWN], limits=QUICK)
-    (trouble,) = state.issues
-    assert trouble.meaning.en == "The platform's own calls for today are used up."
-    assert "/componenttcb/uploadfile" in trouble.action.en
+    (issue,) = state.issues
+    assert issue.meaning.en == "The platform's own calls for today are used up."
+    assert "/componenttcb/uploadfile" in issue.action.en
 
 
 def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_office):
     office = open_office([TEA, OWN], accounts=[SimulatedAccount("wxtea", permissions=(18,))])
-    looked = begin_check(office.with_options(component_appid=""), [TEA, OWN], limits=QUICK).result()
-    tea, own = looked.states
+    checked = begin_check(office.with_options(component_appid=""), [TEA, OWN], limits=QUICK).result()
+    tea, own = checked.states
     assert (tea.permission, [t.code for t in tea.issues]) == (False, ["61007"])
     assert [t.code for t in own.issues] == ["no_token"]
     assert "component_appid" in own.issues[0].action.en
-    assert "Set component_appid" in looked.note.en
+    assert "Set component_appid" in checked.note.en
     assert office.sim.stats["authorizer_info"] == 0
 
 
@@ -105,9 +105,9 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_offi
         office.keep_tokens("wxtea", "wxbooks")
     else:
         office.sim.rotate(COMPONENT.appid)
-    looked = begin_check(office.settings, [TEA, BOOKS], limits=QUICK).result()
-    assert [(state.works, state.permission) for state in looked.states] == [(True, None), (True, None)]
-    assert "component token does not work" in looked.note.en
+    checked = begin_check(office.settings, [TEA, BOOKS], limits=QUICK).result()
+    assert [(state.works, state.permission) for state in checked.states] == [(True, None), (True, None)]
+    assert "component token does not work" in checked.note.en
 
 
 def test_a_token_that_ran_out_is_looked_up_anew_once(open_office):

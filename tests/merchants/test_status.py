@@ -18,7 +18,7 @@ SET_49, SET_64, NO_SET = (
 )
 
 
-def trouble(code):
+def issue(code):
     known = errcode(int(code)) if code.lstrip("-").isdigit() else errcode(0)
     return Issue(code, known.meaning, known.action)
 
@@ -30,15 +30,15 @@ CASES = {
     "no component token": ((NORMAL, None, None), (True, None, True, "NORMAL", ())),
     "no limit known": ((NORMAL, SET_49, Quota(0, 0, 0)), (True, True, True, "NORMAL", ())),
     "used up": ((NORMAL, SET_49, Quota(10, 10, 0)), (True, True, True, "NORMAL", ("45009",))),
-    "quota not told": ((NORMAL, SET_49, trouble("76022")), (True, True, True, "NORMAL", ())),
-    "no token": ((trouble("no_token"), SET_49, None), (False, True, None, "", ("no_token",))),
-    "dead token": ((trouble("dead_token"), None, None), (False, None, None, "", ("dead_token",))),
-    "revoked": ((trouble("61003"), trouble("61003"), None), (False, None, None, "", ("61003",))),
-    "set not granted": ((trouble("61007"), NO_SET, None), (True, False, None, "", ("61007",))),
-    "set not granted, unasked": ((trouble("48001"), None, None), (True, False, None, "", ("48001",))),
+    "quota not told": ((NORMAL, SET_49, issue("76022")), (True, True, True, "NORMAL", ())),
+    "no token": ((issue("no_token"), SET_49, None), (False, True, None, "", ("no_token",))),
+    "dead token": ((issue("dead_token"), None, None), (False, None, None, "", ("dead_token",))),
+    "revoked": ((issue("61003"), issue("61003"), None), (False, None, None, "", ("61003",))),
+    "set not granted": ((issue("61007"), NO_SET, None), (True, False, None, "", ("61007",))),
+    "set not granted, unasked": ((issue("48001"), None, None), (True, False, None, "", ("48001",))),
     "set not granted, yet answered": ((NORMAL, NO_SET, None), (True, False, True, "NORMAL", ("61007",))),
-    "no 云开发": ((trouble("85088"), SET_49, None), (True, True, False, "", ("85088",))),
-    "no 云开发, no set": ((trouble("85088"), NO_SET, None), (True, False, False, "", ("61007", "85088"))),
+    "no 云开发": ((issue("85088"), SET_49, None), (True, True, False, "", ("85088",))),
+    "no 云开发, no set": ((issue("85088"), NO_SET, None), (True, False, False, "", ("61007", "85088"))),
     "halted": (
         ((CloudEnvironment("tea-1", "HALTED"),), SET_49, None),
         (True, True, True, "HALTED", ("halted",)),
@@ -56,9 +56,9 @@ CASES = {
         (True, None, True, "", ("not_listed",)),
     ),
     "no environments": (((), None, None), (True, None, True, "", ("not_listed",))),
-    "no answer": ((trouble("no_answer"), trouble("no_answer"), None), (None, None, None, "", ("no_answer",))),
-    "info not answered": ((NORMAL, trouble("no_answer"), None), (True, None, True, "NORMAL", ())),
-    "an unknown code": ((trouble("-12345"), None, None), (None, None, None, "", ("-12345",))),
+    "no answer": ((issue("no_answer"), issue("no_answer"), None), (None, None, None, "", ("no_answer",))),
+    "info not answered": ((NORMAL, issue("no_answer"), None), (True, None, True, "NORMAL", ())),
+    "an unknown code": ((issue("-12345"), None, None), (None, None, None, "", ("-12345",))),
 }
 
 
@@ -80,7 +80,7 @@ def test_a_shared_environment_has_the_status_that_its_owner_is_told(status):
 @pytest.mark.parametrize("code", ["48001", "61007", "61003"])
 @pytest.mark.parametrize("lang", Lang)
 def test_an_environment_of_the_platforms_own_never_lacks_a_permission_set(code, lang):
-    state = judge(OWN, MerchantAnswers(trouble(code), None, NO_SET), {})
+    state = judge(OWN, MerchantAnswers(issue(code), None, NO_SET), {})
     assert state.permission is None
     if code != "61003":
         assert "49" not in state.issues[0].meaning.of(lang) + state.issues[0].action.of(lang)

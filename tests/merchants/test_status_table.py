@@ -1,4 +1,4 @@
-"""The table of states: some of each trouble, each text once, and a CSV that a spreadsheet does not run."""
+"""The table of states: some of each issue, each text once, and a CSV that a spreadsheet does not run."""
 
 import csv
 import io
@@ -23,8 +23,8 @@ from tcb_ops.wechat.responses import Quota
 
 
 def state(n, *codes, name="商户{}号", **more):
-    troubles = tuple(Issue(code, Text(f"m{code}", f"含义{code}"), Text("do", "做")) for code in codes)
-    return MerchantState(Merchant(f"wx{n}", name.format(n), f"env-{n}"), issues=troubles, **more)
+    issues = tuple(Issue(code, Text(f"m{code}", f"含义{code}"), Text("do", "做")) for code in codes)
+    return MerchantState(Merchant(f"wx{n}", name.format(n), f"env-{n}"), issues=issues, **more)
 
 
 def drawn(states, width=80, lang=Lang.EN):

@@ -1,4 +1,4 @@
-"""Asking who has authorized the platform: the list whole or not at all, and whose trouble is whose."""
+"""Asking who has authorized the platform: the list whole or not at all, and whose issue is whose."""
 
 import asyncio
 import json

@@ -101,11 +101,11 @@ def test_an_environment_that_another_merchant_shares_is_not_gone():
 
 
 @pytest.mark.parametrize(
-    ("trouble", "unread"), [(NO_CLOUD, False), (NO_TOKEN, True)], ids=["85088", "no token"]
+    ("issue", "unread"), [(NO_CLOUD, False), (NO_TOKEN, True)], ids=["85088", "no token"]
 )
-def test_a_merchant_whose_environments_cannot_be_had_keeps_its_lines(trouble, unread):
-    changes = decide([line()], here(Authorizer("wx1", "茶语小铺", trouble), one("wx2", "x")))
-    assert [(m.appid, t) for m, t in changes.issues] == [("wx1", trouble)]
+def test_a_merchant_whose_environments_cannot_be_had_keeps_its_lines(issue, unread):
+    changes = decide([line()], here(Authorizer("wx1", "茶语小铺", issue), one("wx2", "x")))
+    assert [(m.appid, t) for m, t in changes.issues] == [("wx1", issue)]
     assert (changes.left, changes.gone, changes.unread) == ((), (), unread)
 
 

@@ -104,7 +104,7 @@ def test_told_to_slow_down_it_pauses_and_counts_no_attempt():
     found, used, waits = asked(Tokens("t1"), *[refusal(45011)] * 4, "found", limits=CallLimits(attempts=2))
     assert (found, len(used), waits) == ("found", 5, [60.0] * 4)
     assert [text.en for text in SAID] == [
-        "The platform asks to slow down (45011): pausing 60 s at a time, then going on."
+        "The platform asks to slow down (45011): pausing 60 s at a time, then continuing."
     ]
     ended, used, _ = asked(Tokens("t1"), *[refusal(45011)] * 9, limits=CallLimits(attempts=2, patience=120))
     assert (ended.answer.errcode, len(used)) == (45011, 3)
