@@ -50,6 +50,12 @@ _GRADES = {
 }
 
 
+_SIMULATED = Text(
+    "SIMULATED 演练: these are the simulator's answers, not the platform's.",
+    "SIMULATED 演练：以上是模拟平台的应答，不能说明真实平台的行为。",
+)
+
+
 @click.command()
 @click.option(
     "--live", metavar="ENV", help="Upload one tiny file into ENV for real, fetch it back, delete it."
@@ -140,7 +146,13 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
     with common.open_target(console, settings) as settings:
         console.release()
         if not settings.on_loopback and not yes:
-            _confirm(console, settings, merchant)
+            place = f"{merchant.env} of {merchant.name} ({merchant.appid}) on {settings.api_base}"
+            where = f"{settings.api_base} 上 {merchant.name}（{merchant.appid}）的环境 {merchant.env}"
+            question = Text(
+                f"Upload one tiny file into {place}, and delete it?",
+                f"要向 {where} 上传一个小文件并随即删除吗？",
+            )
+            confirm_or_abort(console, question)
         work = start_live_check(settings, merchant)
         try:
             with console.waiting(Text("uploading one tiny file", "正在上传一个小文件")):
@@ -166,12 +178,7 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
         console.print("")
         console.print(_verdict(sum(step.grade is Grade.BAD for step in result.steps), 0))
         if settings.on_loopback:
-            console.print(
-                Text(
-                    "SIMULATED 演练: these are the simulator's answers, not the platform's.",
-                    "SIMULATED 演练：以上是模拟平台的应答，不能说明真实平台的行为。",
-                )
-            )
+            console.print(_SIMULATED)
     return 0 if result.ok else 1
 
 
@@ -182,32 +189,17 @@ def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str
     merchants = common.read_merchants(settings)
     found = resolve(merchants, env.strip(), "", appid.strip())
     if isinstance(found, Unresolved):
+        fix = found.fix
         if not appid and merchants.whole.for_env(env.strip()):
-            way_out = Text("say which one with --appid", "请用 --appid 指明是哪一个")
-            found = replace(found, fix=way_out)
-        raise UsageError(
-            Text(
-                f"--live {env}: {found.message.en} — {found.fix.en}",
-                f"--live {env}：{found.message.zh} —— {found.fix.zh}",
-            )
+            fix = Text("say which one with --appid", "请用 --appid 指明是哪一个")
+        why = Text(f"{found.message.en} — {fix.en}", f"{found.message.zh} —— {fix.zh}")
+    elif found is None:
+        why = Text("--where leaves it out.", "已被 --where 排除。")
+    elif found.left:
+        why = Text(
+            f"{found.name} has left (status = left), so nothing can be sent there.",
+            f"{found.name} 已取消授权（status = left），无法向其发送。",
         )
-    if found is None:
-        raise UsageError(Text(f"--live {env}: --where leaves it out.", f"--live {env}：已被 --where 排除。"))
-    if found.left:
-        raise UsageError(
-            Text(
-                f"--live {env}: {found.name} has left (status = left), so nothing can be sent there.",
-                f"--live {env}：{found.name} 已取消授权（status = left），无法向其发送。",
-            )
-        )
-    return found
-
-
-def _confirm(console: Console, settings: Settings, merchant: Merchant) -> None:
-    confirm_or_abort(
-        console,
-        Text(
-            f"Upload one tiny file into {merchant.env} of {merchant.name} ({merchant.appid}) on {settings.api_base}, and delete it?",
-            f"要向 {settings.api_base} 上 {merchant.name}（{merchant.appid}）的环境 {merchant.env} 上传一个小文件并随即删除吗？",
-        ),
-    )
+    else:
+        return found
+    raise UsageError(Text(f"--live {env}: {why.en}", f"--live {env}：{why.zh}"))

@@ -297,16 +297,7 @@ def _size(file: Path) -> str:
 
 
 def check_disk(free: int, folder: Path) -> CheckResult:
-    """Grade the free space where the ledger lies.
-
-    ===================  ========
-    free                 grade
-    ===================  ========
-    under 100 MB         bad
-    under 1 GB           warning
-    1 GB and more        ok
-    ===================  ========
-    """
+    """Grade the free bytes where the ledger lies."""
     seen = Text(f"{free / 1000**3:,.1f} GB free in {folder}", f"{folder} 剩余 {free / 1000**3:,.1f} GB")
     if free >= TIGHT:
         return CheckResult("disk", Grade.OK, seen)

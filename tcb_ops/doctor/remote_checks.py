@@ -29,8 +29,16 @@ from tcb_ops.wechat.transport import HttpResponse, Timeouts, Transport
 
 QUICK = Timeouts(connect=4, answer=4)
 """Somebody watches."""
+TOKEN_SECONDS = 8.0
+"""What the token source may take, and then the call with its token."""
+TRIED = 3
+"""Merchants that are tried where the first ones have no token."""
 SKEWED, WRONG = 60, 300
 """Seconds of difference that warn, and that are bad: links live some 15 minutes (domain.md §1.1)."""
+_CERTIFICATES = Text(
+    "Check the files that SSL_CERT_FILE and SSL_CERT_DIR name.",
+    "请检查 SSL_CERT_FILE 和 SSL_CERT_DIR 指定的文件。",
+)
 
 
 def check_target(settings: Settings) -> list[CheckResult]:
@@ -100,17 +108,7 @@ def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
 
 
 def check_clock(offset: float | None) -> CheckResult:
-    """Compare this machine's clock with the target's.
-
-    ======================  ========
-    seconds apart           grade
-    ======================  ========
-    not known               skipped
-    up to 60                ok
-    up to 300               warning
-    more                    bad
-    ======================  ========
-    """
+    """Compare this machine's clock with the target's; `offset` is in seconds."""
     if offset is None:
         return skipped("clock", "the target's answer has no Date", "目标的应答中没有 Date")
     apart = abs(offset)
@@ -129,18 +127,6 @@ def check_clock(offset: float | None) -> CheckResult:
         "请通过时间服务器校准时钟（chrony、systemd-timesyncd）：令牌和链接都有到期时间，链接约 15 分钟过期。",
     )
     return CheckResult("clock", Grade.WARNING if apart <= WRONG else Grade.BAD, seen, fix)
-
-
-_CERTIFICATES = Text(
-    "Check the files that SSL_CERT_FILE and SSL_CERT_DIR name.",
-    "请检查 SSL_CERT_FILE 和 SSL_CERT_DIR 指定的文件。",
-)
-
-
-TOKEN_SECONDS = 8.0
-"""What the token source may take, and then the call with its token."""
-TRIED = 3
-"""Merchants that are tried where the first ones have no token."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,17 +79,7 @@ class Accounts:
         }
 
     def caller(self, token: str, wants: Wants) -> str | int:
-        """Return the appid that calls with this token, or the errcode that refuses it.
-
-        ==============================================  =======
-        the calling IP is refused                       61004
-        no token                                        41001
-        unknown, or older than the one before           40001
-        run out                                         42001
-        the component's where a merchant's is wanted    48001
-        a merchant's where the component's is wanted    61014
-        ==============================================  =======
-        """
+        """Return the appid that calls with this token, or the errcode that refuses it."""
         if self.ip_refused:
             return 61004
         if wants is Wants.NOBODYS:
@@ -121,15 +111,7 @@ class Accounts:
         return appid in self._accounts and not self._accounts[appid].revoked and appid != self.component.appid
 
     def env_refusal(self, appid: str, env: str) -> int:
-        """Return the errcode that keeps a caller from an environment's files, or 0.
-
-        ==============================================  ============================
-        the caller's 云开发 is not open                 85088
-        not the caller's, or the other owner's          -601012
-        the plan says that it is foreign                -601012
-        the environment is halted or unavailable        -501005, -501018
-        ==============================================  ============================
-        """
+        """Return the errcode that keeps a caller from an environment's files, or 0."""
         if appid == self.component.appid:
             allowed = env in self._platforms
         elif not self.account(appid).cloud:

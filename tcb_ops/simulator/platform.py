@@ -304,15 +304,7 @@ class Platform:
         ]
 
     def _quota(self, appid: str, asked: Fields) -> Answer:
-        """Answer openapi/quota/get; a limit of 0 stands for none.
-
-        ==========================================================  =======
-        no cgi_path                                                 40101
-        no text, or not of the form /tcb/uploadfile                 76003
-        no such interface                                           76021
-        one of the other kind of token, or of none                  76022
-        ==========================================================  =======
-        """
+        """Answer openapi/quota/get; a limit of 0 stands for none."""
         path = asked.get("cgi_path")
         if path is None or path == "":
             return 40101
@@ -385,18 +377,7 @@ class Platform:
 
 
 def read_link_body(body: bytes) -> tuple[str, str] | int:
-    """Read env and path from the body of a link call, or return the errcode that refuses it.
-
-    =======================================  =======
-    body                                     errcode
-    =======================================  =======
-    empty                                    44002
-    not UTF-8, not JSON, not an object       47001
-    env or path absent, null or empty        40101
-    env or path of another type              40097
-    path against the rules                   40097
-    =======================================  =======
-    """
+    """Read env and path from the body of a link call, or return the errcode that refuses it."""
     asked = read_object(body)
     if isinstance(asked, int):
         return asked

@@ -161,23 +161,6 @@ def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | s
     """Check a whole form against the link it claims to use; return the link's appid, or the first refusal.
 
     `path` is the decoded path of the URL that was posted to, below the bucket; `now` Unix seconds.
-
-    ==========================================  =============================================
-    what is wrong                               answer
-    ==========================================  =============================================
-    cut off, not UTF-8, a field twice           400 MalformedPOSTRequest
-    a field after the file                      400 MalformedPOSTRequest
-    no file, or two                             400 IncorrectNumberOfFilesInPostRequest
-    file over 5 GB                              400 EntityTooLarge
-    no key                                      400 MalformedPOSTRequest
-    no Signature                                403 AccessDenied "Access Denied."
-    Signature not of this request               403 SignatureDoesNotMatch
-    link run out                                403 AccessDenied "Request has expired"
-    no x-cos-security-token                     403 InvalidAccessKeyId
-    token of another link                       403 AccessDenied "Access Denied."
-    key is not the link's path                  403 AccessDenied "Access Denied."
-    x-cos-meta-fileid missing or another's      400 InvalidArgument
-    ==========================================  =============================================
     """
     malformed = _shape(form)
     if malformed:
