@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias
 
 from tcb_ops.errors import ArgumentError, RefusedError, RunNotFoundError, StoppedError, UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.lists import merchants as merchants_file
 from tcb_ops.lists import paths as path_list
 from tcb_ops.lists.merchants import Merchants
@@ -461,7 +461,7 @@ def upload_link(
         known = ", ".join(m.appid for m in callers) or "-"
         raise UsageError(
             Text(
-                f"environment {env}: {len(chosen)} merchants fit (it has {known}); name one with appid=.",
+                f"environment {env}: {plural(len(chosen), 'merchant')} fit (it has {known}); name one with appid=.",
                 f"环境 {env}：符合的商户有 {len(chosen)} 个（该环境：{known}），请用 appid= 指定。",
             )
         )

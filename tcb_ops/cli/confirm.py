@@ -113,7 +113,7 @@ def _show_refusal(console: Console, error: InputError, listing: ListOptions, roo
         base = Path(root or ".").absolute()
         console.warn(
             Text(
-                f"The same for all {count:,} rows: none of their files is below {base} ({why.en}).",
+                f"The same for all {plural(count, 'row')}: none of their files is below {base} ({why.en}).",
                 f"全部 {count:,} 行都是如此：{base} 之下没有其中任何文件（{why.zh}）。",
             )
         )

@@ -474,7 +474,7 @@ def _verdict(found: Verification) -> Text:
         left = Text("", "")
     if differs:
         return Text(
-            f"The report of run {found.run} is not what it was: {len(differs)} of {len(found.checks)} checks differ.{left.en}",
+            f"The report of run {found.run} is not what it was: {len(differs)} of {plural(len(found.checks), 'check')} differ.{left.en}",
             f"任务 {found.run} 的报告与原来不一致：{len(found.checks)} 项检查中有 {len(differs)} 项不同。{left.zh}",
         )
     return Text(

@@ -19,7 +19,7 @@ from typing import TypeVar
 from tcb_ops.doctor.check_result import CheckResult, Grade
 from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.errors import SettingsError, TcbOpsError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.merchants.check import ask
 from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Link, Merchant, Owner, Secret
@@ -208,12 +208,12 @@ class _LiveCheck:
             size = len(response.body)
             raise _Failed(
                 Text(
-                    f"HTTP {response.status}, {size} bytes, not the {sent} that were sent.",
+                    f"HTTP {response.status}, {plural(size, 'byte')}, not the {sent} that were sent.",
                     f"HTTP {response.status}，{size} 字节，与发出的 {sent} 字节不同。",
                 )
             )
         self._served_as = response.headers.get("content-type", "")
-        return Text(f"the same {sent} bytes", f"{sent} 字节，内容一致")
+        return Text(f"the same {plural(sent, 'byte')}", f"{sent} 字节，内容一致")
 
     async def _compare_types(self, link: Link) -> Text:
         """Upload the file again without a Content-Type, and say what it is served as with and without."""

@@ -55,7 +55,7 @@ def check_packages() -> list[CheckResult]:
     if not wrong:
         own = version("tcb-ops")
         seen = Text(
-            f"tcb-ops {own}, its {len(needed)} packages as required",
+            f"tcb-ops {own}, its {plural(len(needed), 'package')} as required",
             f"tcb-ops {own}，所需的 {len(needed)} 个包均符合要求",
         )
         return [CheckResult("packages", Grade.OK, seen)]

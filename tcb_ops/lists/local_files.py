@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tcb_ops.cell_text import shown
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Problem, file_problem
 
 MAX_FILE_BYTES = 5 * 1024**3
@@ -171,7 +171,7 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | U
     if facts.st_size > MAX_FILE_BYTES:
         return UnusableFile(
             Text(
-                f"{name} has {facts.st_size:,} bytes; a form upload takes 5 GB ({MAX_FILE_BYTES:,}) at most",
+                f"{name} has {plural(facts.st_size, 'byte')}; a form upload takes 5 GB ({MAX_FILE_BYTES:,}) at most",
                 f"{name} 有 {facts.st_size:,} 字节；表单上传最多 5 GB（{MAX_FILE_BYTES:,}）",
             ),
             Text("split or compress it, or upload it in the console", "请拆分或压缩，或在控制台上传"),

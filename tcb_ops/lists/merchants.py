@@ -9,7 +9,7 @@ from typing import TypeVar, overload
 
 from tcb_ops.cell_text import fold, shown, trim
 from tcb_ops.errors import BrokenTableError, UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import open_text
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
@@ -95,7 +95,7 @@ class Merchants(Sequence[Merchant]):
         return isinstance(merchant, Merchant) and (merchant.appid, merchant.env) in self._keys
 
     def __repr__(self) -> str:
-        return f"Merchants({self.source!r}, {len(self)} lines, {len(self._by_env)} environments)"
+        return f"Merchants({self.source!r}, {plural(len(self), 'line')}, {plural(len(self._by_env), 'environment')})"
 
 
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
@@ -264,7 +264,7 @@ def list_lines(lines: Sequence[Merchant]) -> str:
 
 def _too_many(line: int, cells: int, headers: int) -> Problem:
     message = Text(
-        f"the line has {cells} cells, the header {headers}",
+        f"the line has {plural(cells, 'cell')}, the header {headers}",
         f"这一行有 {cells} 个单元格，表头只有 {headers} 个",
     )
     fix = Text("put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来")

@@ -60,7 +60,7 @@ class Batch:
 
     def __repr__(self) -> str:
         files = f", files below {self.root}" if self.root is not None else ""
-        return f"<Batch {self.source}: {self.valid:,} of {self.count:,} rows valid{files}>"
+        return f"<Batch {self.source}: {self.valid:,} of {plural(self.count, 'row')} valid{files}>"
 
     @property
     def count(self) -> int:
@@ -271,7 +271,7 @@ def read_paths(
     if not validator.rows:
         raise UsageError(
             Text(
-                f"{name}: none of its {validator.left_out:,} rows is for a merchant that --where leaves",
+                f"{name}: none of its {plural(validator.left_out, 'row')} is for a merchant that --where leaves",
                 f"{name}：{validator.left_out:,} 行中没有一行属于 --where 选中的商户",
             )
         )

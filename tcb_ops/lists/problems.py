@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tcb_ops.cell_text import guard
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.staging import Problems
 from tcb_ops.model import Problem
 
@@ -47,7 +47,7 @@ def input_error(
     many, first = len(problems), problems[0]
     en, zh = format_problem(source, first, Lang.EN), format_problem(source, first, Lang.ZH)
     if many > 1:
-        en = f"{source} has {many:,} problems, so nothing was sent. The first: {en}"
+        en = f"{source} has {plural(many, 'problem')}, so nothing was sent. The first: {en}"
         zh = f"{source} 有 {many:,} 处问题，什么都没有发送。第一处：{zh}"
     return InputError(Text(en, zh), source, problems, decided, missing_files)
 

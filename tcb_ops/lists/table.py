@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from tcb_ops.cell_text import fold, shown, trim
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.source import CHANGED
 from tcb_ops.model import Problem, file_problem
 
@@ -322,10 +322,10 @@ def _broken(line: int, why: str) -> Problem:
     if "unexpected end" in why:
         message = Text("a quote opens in this line and never closes", "这一行有一个引号没有闭合")
     elif "field limit" in why:
-        limit = f"{csv.field_size_limit():,}"
+        limit = csv.field_size_limit()
         message = Text(
-            f"a cell is longer than {limit} characters; usually a quote opens here and never closes",
-            f"有单元格超过 {limit} 个字符；多半是这里有一个引号没有闭合",
+            f"a cell is longer than {plural(limit, 'character')}; usually a quote opens here and never closes",
+            f"有单元格超过 {limit:,} 个字符；多半是这里有一个引号没有闭合",
         )
     else:
         message = Text(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from tcb_ops.cell_text import EDGE, shown, trim, unguard
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.resolve import MerchantResolver, Unresolved
 from tcb_ops.model import Problem, Row
 from tcb_ops.xlsx.values import Kind, NonTextCell, non_text_problem, not_computed
@@ -82,7 +82,7 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
     if (size := len(path.encode())) > MAX_PATH_BYTES:
         return (
             Text(
-                f"the path is {size:,} bytes long in UTF-8; {MAX_PATH_BYTES} are allowed",
+                f"the path is {plural(size, 'byte')} long in UTF-8; {MAX_PATH_BYTES} are allowed",
                 f"路径的 UTF-8 长度是 {size:,} 字节，最多 {MAX_PATH_BYTES} 字节",
             ),
             Text("shorten it (a Chinese character is 3 bytes)", "请缩短路径（一个汉字占 3 字节）"),
@@ -284,7 +284,7 @@ class RowValidator:
     def _too_many(self, line: int, cells: int, extra: list[str]) -> Problem:
         listed = shown(", ".join(extra))
         message = Text(
-            f"the row has {cells} cells, the header {self._width}; beyond it: {listed}",
+            f"the row has {plural(cells, 'cell')}, the header {self._width}; beyond it: {listed}",
             f"这一行有 {cells} 个单元格，表头只有 {self._width} 个；多出的是：{listed}",
         )
         fix = Text(

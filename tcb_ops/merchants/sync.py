@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.merchants.check import STANDARD, Progress, ask, connected, each, ignore
 from tcb_ops.merchants.status import COMPONENT_CODES, Issue, group, of_the_component
 from tcb_ops.merchants.sync_plan import Authorized, Authorizer, Changes
@@ -66,11 +66,13 @@ def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
     en = ", ".join(f"{count:,} {kind.en}" for count, kind in kinds if count)
     zh = "，".join(f"{kind.zh} {count:,} 行" for count, kind in kinds if count)
     if not changes.writes:
-        return Text(f"{file}: {after:,} lines, nothing to change.", f"{file}：{after:,} 行，无需改动。")
+        return Text(
+            f"{file}: {plural(after, 'line')}, nothing to change.", f"{file}：{after:,} 行，无需改动。"
+        )
     if written:
-        return Text(f"{file}: {after:,} lines, {en}.", f"{file}：共 {after:,} 行，{zh}。")
+        return Text(f"{file}: {plural(after, 'line')}, {en}.", f"{file}：共 {after:,} 行，{zh}。")
     return Text(
-        f"{file} would have {after:,} lines: {en}. Nothing was written.",
+        f"{file} would have {plural(after, 'line')}: {en}. Nothing was written.",
         f"{file} 将有 {after:,} 行：{zh}。未写入任何内容。",
     )
 
@@ -230,7 +232,7 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
     if len(appids) < total:
         raise StoppedError(
             Text(
-                f"The platform says that {total:,} merchants have authorized it, but listed {len(appids):,}: somebody came "
+                f"The platform says that {plural(total, 'merchant')} have authorized it, but listed {len(appids):,}: somebody came "
                 "or went meanwhile. Nothing was changed; run the same command again.",
                 f"平台称有 {total:,} 个商户授权，但只列出 {len(appids):,} 个：其间可能有商户授权或取消授权。"
                 "未作改动，请再次运行同一命令。",

@@ -199,7 +199,7 @@ class ListReader(widgets.VBox):
             )
         self._worker.say(
             Text(
-                f"{written:,} rows are in {dest}: fix them there, then pick that file.",
+                f"{plural(written, 'row')} are in {dest}: fix them there, then pick that file.",
                 f"{written:,} 行已写入 {dest}：请在其中修正，然后选择该文件。",
             ),
             "good",

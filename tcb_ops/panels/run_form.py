@@ -164,7 +164,7 @@ class RunForm(Panel):
         done = sum(rows for outcome, rows in run.counts.items() if outcome != "pending")
         self.worker.say(
             Text(
-                f"Resuming run {run.id}: {done:,} of {run.record.rows:,} rows are done.",
+                f"Resuming run {run.id}: {done:,} of {plural(run.record.rows, 'row')} are done.",
                 f"继续任务 {run.id}：{run.record.rows:,} 行中已完成 {done:,} 行。",
             )
         )
@@ -265,7 +265,9 @@ def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
         )
     label = Text("Merchants and what they can do today", "各商户今日状态").of(lang)
     more = len(states) - LINES_SHOWN
-    rest = Text(f"… and {more:,} more lines that can work or have left", f"……另有 {more:,} 行").of(lang)
+    rest = Text(f"… and {plural(more, 'more line')} that can work or have left", f"……另有 {more:,} 行").of(
+        lang
+    )
     return table(heads, rows, "sssssssnt", lang, label=label) + (message(rest) if more > 0 else "")
 
 

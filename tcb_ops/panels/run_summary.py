@@ -81,7 +81,7 @@ def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
     """Draw a run's progress; with its rate and the time left while it is running."""
     share = now.done / now.total if now.total else 1.0
     parts = [
-        Text(f"{now.done:,} of {now.total:,} rows", f"{now.done:,} / {now.total:,} 行").of(lang),
+        Text(f"{now.done:,} of {plural(now.total, 'row')}", f"{now.done:,} / {now.total:,} 行").of(lang),
         f"{int(100 * share)}%",
     ]
     if running:
@@ -234,7 +234,9 @@ def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> 
     drawn = table(heads, rows, "hsnhnmns", lang, label=label, classes="op-by-merchant")
     more = len(lines) - MERCHANTS_SHOWN
     if more > 0:
-        rest = Text(f"… and {more:,} more merchants: see the report", f"……另有 {more:,} 家商户：见报告")
+        rest = Text(
+            f"… and {plural(more, 'more merchant')}: see the report", f"……另有 {more:,} 家商户：见报告"
+        )
         drawn += f"<p>{esc(rest.of(lang))}</p>"
     return drawn
 

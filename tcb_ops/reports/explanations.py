@@ -229,7 +229,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     bad = {outcome: rows for outcome, rows in counts.items() if outcome not in GOOD | {Outcome.PENDING}}
     if not finished:
         return Text(
-            f"Unfinished: {total - pending:,} of {total:,} rows have ended ({good:,} succeeded), {pending:,} pending.",
+            f"Unfinished: {total - pending:,} of {plural(total, 'row')} have ended ({good:,} succeeded), {pending:,} pending.",
             f"任务未完成：共 {total:,} 行，已结束 {total - pending:,} 行（其中成功 {good:,} 行），待处理 {pending:,} 行。",
         )
     if not total:
@@ -240,18 +240,20 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
             "、".join(f"{OUTCOMES[outcome].zh} {rows:,} 行" for outcome, rows in bad.items()),
         )
         return Text(
-            f"{good:,} of {total:,} rows succeeded, {total - good:,} did not: {listed.en}.",
+            f"{good:,} of {plural(total, 'row')} succeeded, {total - good:,} did not: {listed.en}.",
             f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
         )
     done, same = _DONE[kind], counts.get(Outcome.UNCHANGED, 0)
     if same == total:
         return Text(
-            f"All {total:,} rows succeeded: unchanged, nothing sent again.",
+            f"All {plural(total, 'row')} succeeded: unchanged, nothing sent again.",
             f"全部成功：共 {total:,} 行，均未变化，未重新发送。",
         )
     if same:
         return Text(
-            f"All {total:,} rows succeeded: {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
+            f"All {plural(total, 'row')} succeeded: {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
             f"全部成功：共 {total:,} 行，其中 {total - same:,} 行{done.zh}，{same:,} 行未变化、未重新发送。",
         )
-    return Text(f"All {total:,} rows succeeded: {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。")
+    return Text(
+        f"All {plural(total, 'row')} succeeded: {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。"
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
 
+from tcb_ops.i18n import plural
 from tcb_ops.runs.reader import QUARTER, LedgerReader
 from tcb_ops.settings import Settings
 
@@ -69,7 +70,7 @@ class ErrcodeHistory:
     def __repr__(self) -> str:
         merchants = len({line.appid for line in self.lines})
         rows = sum(line.rows for line in self.lines)
-        return f"<History of {len(self.days)} days: {rows:,} rows with an errcode, {merchants:,} merchants>"
+        return f"<History of {plural(len(self.days), 'day')}: {plural(rows, 'row')} with an errcode, {plural(merchants, 'merchant')}>"
 
 
 def history(

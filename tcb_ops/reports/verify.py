@@ -19,7 +19,7 @@ from typing import Any
 
 from tcb_ops.cell_text import guard
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
@@ -178,7 +178,7 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
         return _same(
             name,
             Text(
-                f"{found['bytes']:,} bytes, as {MANIFEST} has it",
+                f"{plural(int(found['bytes']), 'byte')}, as {MANIFEST} has it",
                 f"{found['bytes']:,} 字节，与 {MANIFEST} 一致",
             ),
         )
@@ -186,7 +186,7 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
     sizes = (
         Text("same size", "大小相同")
         if was == now
-        else Text(f"{was:,} bytes then, {now:,} now", f"当时 {was:,} 字节，现在 {now:,} 字节")
+        else Text(f"{plural(was, 'byte')} then, {now:,} now", f"当时 {was:,} 字节，现在 {now:,} 字节")
         if isinstance(was, int)
         else Text("", "")
     )
@@ -364,7 +364,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
     found = [text for text in wrong if text is not None]
     if not found and as_exported:
         text = Text(
-            f"all {run.rows:,} rows of {RESULTS}, the {bad:,} of {FAILED}, and {ERRCODES} are what the ledger says",
+            f"all {plural(run.rows, 'row')} of {RESULTS}, the {bad:,} of {FAILED}, and {ERRCODES} are what the ledger says",
             f"{RESULTS} 的全部 {run.rows:,} 行、{FAILED} 的 {bad:,} 行以及 {ERRCODES} 均与台账一致",
         )
         return _same(ROWS, text), True

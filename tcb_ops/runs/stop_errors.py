@@ -17,7 +17,7 @@ from tcb_ops.errors import (
     TcbOpsError,
     TokenSourceError,
 )
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.model import is_simulated
 
 Error = TypeVar("Error", bound=TcbOpsError)
@@ -96,10 +96,10 @@ class StopReason:
                     f"{params['zh']}{seconds} 秒内令牌来源未对任何商户作出应答，任务就此停止，未完成的行仍待处理。",
                 ), None
             case StopCode.CANARY:
-                rows = f"{params['rows']:,}"
+                rows = int(params["rows"])
                 return Text(
-                    f"{rows} rows of the first environments did not succeed, so the run stops here.",
-                    f"首批环境中有 {rows} 行未成功，任务就此停下。",
+                    f"{plural(rows, 'row')} of the first environments did not succeed, so the run stops here.",
+                    f"首批环境中有 {rows:,} 行未成功，任务就此停下。",
                 ), None
             case StopCode.OTHER:
                 return Text(str(params["en"]), str(params["zh"])), None

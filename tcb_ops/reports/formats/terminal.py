@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.reports.diff import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import row_count
 from tcb_ops.reports.summary import CodeGroup, MerchantShare
@@ -71,7 +71,7 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
         rows = row_count(sum(group.rows for group in left)).of(lang)
         table.add_row(
             Text(
-                f"… and {len(left)} more codes · {rows}: {rest}",
+                f"… and {plural(len(left), 'more code')} · {rows}: {rest}",
                 f"……另有 {len(left)} 个错误码 · {rows}：见 {rest}",
             ).of(lang)
         )
@@ -82,7 +82,7 @@ def _code_lines(group: CodeGroup, count: int, lang: Lang, rest: str) -> list[tup
     """The merchants of a code that are shown, and how many more there are: name, environments, rows."""
     lines = [(sanitize(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
     if left := group.merchants[count:]:
-        more = Text(f"… and {len(left):,} more merchants", f"……另有 {len(left):,} 家商户")
+        more = Text(f"… and {plural(len(left), 'more merchant')}", f"……另有 {len(left):,} 家商户")
         lines.append((more.of(lang), rest, f"{sum(share.rows for share in left):,}"))
     return lines
 
@@ -143,7 +143,7 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
         if left := codes[DIFF_CODES:]:
             rows = sum(line.rows for _, lines in left for line in lines)
             more = Text(
-                f"  … and {len(left)} more codes, {row_count(rows).of(lang)}: --json has all",
+                f"  … and {plural(len(left), 'more code')}, {row_count(rows).of(lang)}: --json has all",
                 f"  ……另有 {len(left)} 个错误码，{row_count(rows).of(lang)}：全部见 --json",
             )
             table.add_row(Styled(more.of(lang)))

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import GOOD, Kind, Outcome, is_simulated
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
@@ -253,7 +253,7 @@ class _Report:
         top = 0
         if total > MOST_ROWS:
             left_out = Text(
-                f"The first {MOST_ROWS:,} of {total:,} rows. All of them are in {elsewhere}.",
+                f"The first {MOST_ROWS:,} of {plural(total, 'row')}. All of them are in {elsewhere}.",
                 f"以下是前 {MOST_ROWS:,} 行，共 {total:,} 行；全部见 {elsewhere}。",
             )
             self._put(sheet, 0, 0, left_out.of(self._lang), self._note)

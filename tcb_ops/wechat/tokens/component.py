@@ -18,7 +18,7 @@ from typing import Any
 
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
@@ -481,7 +481,8 @@ class ComponentClient:
         self._list_short = None
         if seen < total:
             self._list_short = Text(
-                f"It listed {seen:,} of {total:,} merchants.", f"它只列出 {total:,} 个商户中的 {seen:,} 个。"
+                f"It listed {seen:,} of {plural(total, 'merchant')}.",
+                f"它只列出 {total:,} 个商户中的 {seen:,} 个。",
             )
 
     async def _call(
