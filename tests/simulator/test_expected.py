@@ -122,7 +122,7 @@ TABLE = {
 
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.parametrize("kind", Kind)
-def test_a_plan_implies(name, kind):
+def test_a_plan_has_its_expected_outcomes(name, kind):
     entries, links, upload = TABLE[name]
     wanted = links if kind is Kind.LINKS else upload
     assert (
@@ -175,7 +175,7 @@ STANDING = {
 
 
 @pytest.mark.parametrize("name", STANDING)
-def test_what_the_plan_says_of_accounts_implies(name):
+def test_the_state_of_accounts_has_its_expected_outcomes(name):
     plan, wanted = STANDING[name]
     assert expected_outcomes(plan, ENV, APPID, PATH, kind=Kind.UPLOAD, siblings=[SIBLING]) == wanted
 

@@ -1,4 +1,4 @@
-"""What a plan says of accounts and environments is what real runs meet, row by row, as `implies` has it."""
+"""What a plan says of accounts and environments is what real runs meet, row by row, as `expected_outcomes` has it."""
 
 import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
@@ -30,7 +30,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_rows_end_as_the_plan_implies(open_shop, whole, name):
+def test_rows_end_as_expected(open_shop, whole, name):
     plan, bad = PLANS[name]
     shop = open_shop(accounts=plan.accounts, environments=plan.environments)
     run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
@@ -38,10 +38,10 @@ def test_rows_end_as_the_plan_implies(open_shop, whole, name):
     for record in run.rows():
         row = record.row
         siblings = [each.env for each in shop.merchants if each.appid == row.appid and each.env != row.env]
-        implied = expected_outcomes(
+        expected = expected_outcomes(
             plan, row.env, row.appid, row.path, kind=tcb.Kind.UPLOAD, siblings=siblings
         )
-        assert record.end.outcome in implied, row
+        assert record.end.outcome in expected, row
     codes = [record.end.errcode for record in run.rows()]
     assert {code: codes.count(code) for code in set(codes) - {0}} == {
         code: rows for code, rows in bad.items() if code != "uploaded"
