@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 def sanitize(text: str) -> str:
-    """A text from outside as one line for a terminal: line ends and tabs as spaces, escape sequences and the like as �."""
+    """Return a text from outside as one line for a terminal: line ends and tabs as spaces, control characters as �."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "�" for c in text)
 
 
 def format_duration(seconds: float) -> str:
-    """A time span as people read it: 7s, 3m20s, 2h05m."""
+    """Return a time span as people read it: 7s, 3m20s, 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -26,7 +21,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(size: float) -> str:
-    """Bytes as people read them: 17 B, 4.1 KB, 3 GB."""
+    """Return bytes as people read them: 17 B, 4.1 KB, 3 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
@@ -35,5 +30,5 @@ def format_size(size: float) -> str:
 
 
 def lines(text: str) -> str:
-    """What is said, which may quote a name from outside: line by line what a terminal can take."""
+    """Return a message, which may quote a name from outside, with each of its lines sanitized."""
     return "\n".join(map(sanitize, text.split("\n")))

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tcb_ops.lists.paths import Batch
+from tcb_ops.model import Kind, Outcome
+from tcb_ops.run import Run
 from tcb_ops.settings import Settings
 from tcb_ops.simulator import Faults, Simulator
 
@@ -56,3 +59,22 @@ def rehearsal(
         }
         # The target is the embedded simulator, whatever port it has this time.
         yield load_settings(options=options).model_copy(update={"target": SIMULATOR}), simulator, faults
+
+
+def unexpected_lines(run: Run, batch: Batch, faults: Faults) -> list[int]:
+    """Return the lines of a run that ended otherwise than the fault plan implies."""
+    from tcb_ops.simulator import expected_outcomes
+
+    envs: dict[str, set[str]] = {}
+    for merchant in batch.merchants:
+        envs.setdefault(merchant.appid, set()).add(merchant.env)
+    lines = []
+    for record in run.rows():
+        row, outcome = record.row, record.end.outcome
+        siblings = envs[row.appid] - {row.env}
+        implied = expected_outcomes(
+            faults, row.env, row.appid, row.path, kind=Kind(run.record.kind), siblings=siblings
+        )
+        if outcome not in implied or outcome is Outcome.PENDING:
+            lines.append(row.line)
+    return lines

@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do to a command: it ends tidily, with a message and an exit code, without a trace.
+"""Ctrl-C, SIGTERM and SIGHUP end a command tidily, with a message and an exit code, without a stack trace.
 
 Imports nothing heavy: it is the first module that a command line loads. SIGHUP, which comes when the terminal is
 closed, ends a command as SIGTERM does.
@@ -29,7 +29,7 @@ class Ended(KeyboardInterrupt):
 
 
 def end_signals() -> list[signal.Signals]:
-    """Return the signals that end a command. Who began it may have one ignored: nohup, or a shell's job in the background."""
+    """Return the signals that end a command; nohup, or a shell's background job, may have one ignored."""
     return [number for number in _CODES if signal.getsignal(number) != signal.SIG_IGN]
 
 
@@ -39,14 +39,14 @@ def exit_code(number: int) -> int:
 
 
 def asked() -> int:
-    """The exit code of the signal that has come; 0 where none has."""
+    """Return the exit code of the signal that has come; 0 where none has."""
     return _asked
 
 
 def end_at_once(code: int = 0, message: bytes = b"") -> None:
-    """Have a signal end the process where it stands: for when nothing is under way, and nothing could tell of it.
+    """Have a signal end the process at once: for when nothing is under way.
 
-    `code`: the exit code; 0 for the signal's own.
+    `code`: the exit code; 0 for the signal's own. `message`: written to stderr.
     """
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
@@ -78,7 +78,7 @@ def _handle(end: Callable[[int, FrameType | None], NoReturn]) -> None:
 
 
 def _drop_closed_terminals() -> None:
-    """Let what is written to a terminal that has been closed go nowhere: each write would be an error."""
+    """Discard what is written to a closed terminal: each write would be an error."""
     for fd in _terminals:
         if not os.isatty(fd):
             os.dup2(os.open(os.devnull, os.O_WRONLY), fd)

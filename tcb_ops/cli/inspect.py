@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.table import Table
@@ -17,15 +17,17 @@ from tcb_ops.cli.options import CommonOptions, common_options
 from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Text, plural
 from tcb_ops.model import GOOD, Outcome, Owner, Reason
-from tcb_ops.reports.verify import Verification
+from tcb_ops.reports.formats.terminal import (
+    render_diff,
+    render_rows,
+    render_verification,
+    verification_verdict,
+)
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.settings import Settings
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 ROWS_SHOWN = 200
 """Rows that `show` prints of a run before it points to the report."""
@@ -116,7 +118,7 @@ def _show_rows(
             if value not in {None, ""}:
                 console.print(f"{name:>16}  {value}")
     else:
-        for part in _rows_table(shown, settings.lang):
+        for part in render_rows(shown, settings.lang):
             console.print(part)
     if next(rows, None) is not None:
         console.warn(
@@ -229,8 +231,6 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     The older run first. Rows are matched by environment, appid and cloud path. Exit code 1 when rows
     failed in the newer run that succeeded in the older one, or were not in it; else 0.
     """
-    from tcb_ops.reports.formats.terminal import render_diff
-
     settings, console = common.start(reads_ledger=True)
     found = api.diff(older, newer, settings=settings)
     if common.json:
@@ -263,8 +263,8 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     if common.json:
         console.json(found.to_json(settings.lang))
     else:
-        console.print(_render(found, settings.lang))
-        console.print(_verdict(found))
+        console.print(render_verification(found, settings.lang))
+        console.print(verification_verdict(found))
     return 0 if found.good else 1
 
 
@@ -408,76 +408,3 @@ def _runs_table(found: Sequence[Run], settings: Settings) -> Table:
         }
         table.add_row(*(cells[name] for name in heads))
     return table
-
-
-def _rows_table(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
-    """Draw a line per row; then, once for each cause, what it means and what to do."""
-    from tcb_ops.reports.explanations import OUTCOMES, reason_text, why
-    from tcb_ops.reports.formats.terminal import Wrapped
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(Text("line", "行号").of(lang), justify="right", no_wrap=True)
-    table.add_column(Text("merchant", "商户").of(lang), overflow="fold")
-    table.add_column(Text("environment", "环境").of(lang), overflow="fold")
-    table.add_column(Text("path", "路径").of(lang), overflow="fold")
-    table.add_column(Text("outcome", "结果").of(lang), no_wrap=True)
-    table.add_column(Text("code", "错误码").of(lang), no_wrap=True)
-    causes: dict[tuple[str, str, str], None] = {}
-    for record in shown:
-        row, end = record.row, record.end
-        cause = why(end.outcome, end.reason, end.errcode, end.store_code)
-        code = sanitize(cause.code) if cause is not None else ""
-        if cause is not None:
-            # Which rule a row broke is its own.
-            meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
-            causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
-        table.add_row(
-            f"{row.line}",
-            sanitize(row.merchant),
-            sanitize(row.env),
-            sanitize(row.path),
-            OUTCOMES[end.outcome].of(lang),
-            code,
-        )
-    yield table
-    for named, means, todo in causes:
-        yield ""
-        yield Wrapped(f"{named} · {means}", bold=len(named))
-        yield Wrapped(f"→ {todo}")
-
-
-def _render(found: Verification, lang: Lang) -> Table:
-    marks = {"same": Text("same", "一致"), "differs": Text("DIFFERS", "不一致")}
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for check in found.checks:
-        mark = marks.get(check.state, Text("not checked", "未检查")).of(lang)
-        style = "bold" if check.state == "differs" else ""
-        table.add_row(
-            Styled(mark, style=style),
-            Styled(sanitize(check.what), style=style),
-            sanitize(check.text.of(lang)),
-        )
-    return table
-
-
-def _verdict(found: Verification) -> Text:
-    differs = [check for check in found.checks if check.state == "differs"]
-    open_ = [check for check in found.checks if check.state == "not_checked"]
-    left = Text(
-        f" Not checked: {', '.join(check.what for check in open_)}.",
-        f"未检查：{'、'.join(check.what for check in open_)}。",
-    )
-    if not open_:
-        left = Text("", "")
-    if differs:
-        return Text(
-            f"The report of run {found.run} is not what it was: {len(differs)} of {plural(len(found.checks), 'check')} differ.{left.en}",
-            f"任务 {found.run} 的报告与原来不一致：{len(found.checks)} 项检查中有 {len(differs)} 项不同。{left.zh}",
-        )
-    return Text(
-        f"Nothing differs in the report of run {found.run}. {found.proves.en}{left.en}",
-        f"任务 {found.run} 的报告没有不一致之处。{found.proves.zh}{left.zh}",
-    )

@@ -307,54 +307,27 @@ list_options = _group(
     ),
     click.option("--root", metavar="DIR", help="The folder of the local files. [default: the list's folder]"),
 )
-_DEFAULTS = RunLimits()
+_LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
+    ("concurrency", click.IntRange(1, 1000), "Requests in flight, in all."),
+    ("per_env", click.IntRange(1, 1000), "Rows in flight per environment."),
+    ("rate", _Finite(min=1e-6), "Link calls per second and appid. [default: no limit]"),
+    ("attempts", click.IntRange(1, 100), "Calls per step of a row (link, store)."),
+    ("backoff", _Finite(min=0), "Seconds before the second attempt; doubled before each further one."),
+    ("slow_wait", _Finite(min=0), "Seconds to pause when told to slow down."),
+    ("patience", _Finite(min=0), "Give up after this many seconds without progress or connection."),
+)
 limit_options = _group(
     "limits",
     RunLimits,
-    click.option(
-        "--concurrency",
-        type=click.IntRange(1, 1000),
-        default=_DEFAULTS.concurrency,
-        show_default=True,
-        help="Requests in flight, in all.",
-    ),
-    click.option(
-        "--per-env",
-        type=click.IntRange(1, 1000),
-        default=_DEFAULTS.per_env,
-        show_default=True,
-        help="Rows in flight per environment.",
-    ),
-    click.option(
-        "--rate", type=_Finite(min=1e-6), help="Link calls per second and appid. [default: no limit]"
-    ),
-    click.option(
-        "--attempts",
-        type=click.IntRange(1, 100),
-        default=_DEFAULTS.attempts,
-        show_default=True,
-        help="Calls per step of a row (link, store).",
-    ),
-    click.option(
-        "--backoff",
-        type=_Finite(min=0),
-        default=_DEFAULTS.backoff,
-        show_default=True,
-        help="Seconds before the second attempt; doubled before each further one.",
-    ),
-    click.option(
-        "--slow-wait",
-        type=_Finite(min=0),
-        default=_DEFAULTS.slow_wait,
-        show_default=True,
-        help="Seconds to pause when told to slow down.",
-    ),
-    click.option(
-        "--patience",
-        type=_Finite(min=0),
-        default=_DEFAULTS.patience,
-        show_default=True,
-        help="Give up after this many seconds without progress or connection.",
+    *(
+        click.option(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=getattr(RunLimits(), name),
+            show_default=True,
+            help=text,
+        )
+        for name, kind, text in _LIMITS
     ),
 )
 _which_run = (

@@ -15,12 +15,11 @@ from tcb_ops.cli.options import lang_option
 from tcb_ops.cli.runs import show_run
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, plural
-from tcb_ops.lists.paths import Batch
-from tcb_ops.model import SIMULATOR, Kind, Outcome, Owner
+from tcb_ops.model import SIMULATOR, Owner
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
-from tcb_ops.simulator import Faults, Simulator
+from tcb_ops.simulator import Simulator
 
 _QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
 """The demo's waits: what takes a real run a minute must not hold up somebody who looks at it for the first time."""
@@ -113,7 +112,7 @@ def demo(lang: str | None) -> int:
     import tcb_ops as tcb
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
     from tcb_ops.runs.next_commands import quoted, retry
-    from tcb_ops.sample import FILES, PATHS, rehearsal
+    from tcb_ops.sample import FILES, PATHS, rehearsal, unexpected_lines
 
     started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER
@@ -148,7 +147,7 @@ def demo(lang: str | None) -> int:
             )
             run.with_settings(kept).export(dest, replace=True)
             show_run(console, run, as_json=False)
-            strange = [line for one in (linked, run) for line in _not_implied(one, batch, faults)]
+            strange = [line for one in (linked, run) for line in unexpected_lines(one, batch, faults)]
         linked.close()
         run.close()
         _keep_ledger(Path(folder), home, kept)
@@ -186,26 +185,3 @@ def _counts(run: Run, lang: Lang) -> str:
     from tcb_ops.reports.explanations import counts_line
 
     return counts_line(run.outcomes, lang)
-
-
-def _not_implied(run: Run, batch: Batch, faults: Faults) -> list[int]:
-    """Lines that ended otherwise than the fault plan implies; a row too few or too many counts as one."""
-    from tcb_ops.simulator import expected_outcomes
-
-    envs: dict[str, set[str]] = {}
-    for merchant in batch.merchants:
-        envs.setdefault(merchant.appid, set()).add(merchant.env)
-    strange = []
-    for record in run.rows():
-        row = record.row
-        implied = expected_outcomes(
-            faults,
-            row.env,
-            row.appid,
-            row.path,
-            kind=Kind(run.record.kind),
-            siblings=envs[row.appid] - {row.env},
-        )
-        if record.end.outcome not in implied or record.end.outcome is Outcome.PENDING:
-            strange.append(row.line)
-    return strange

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -16,12 +16,15 @@ from rich.text import Text as Styled
 
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.model import Reason
 from tcb_ops.reports.diff import Change, DiffLine, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import row_count
+from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare
+from tcb_ops.reports.verify import Verification
+from tcb_ops.runs.records import RowRecord
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 MOST_CODES = 20
 """Codes of a run that are shown."""
@@ -226,3 +229,75 @@ class Wrapped:
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement(1, min(cell_len(self.text), options.max_width))
+
+
+def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
+    """Draw a line per row; then, once for each cause, what it means and what to do."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(Text("line", "行号").of(lang), justify="right", no_wrap=True)
+    table.add_column(Text("merchant", "商户").of(lang), overflow="fold")
+    table.add_column(Text("environment", "环境").of(lang), overflow="fold")
+    table.add_column(Text("path", "路径").of(lang), overflow="fold")
+    table.add_column(Text("outcome", "结果").of(lang), no_wrap=True)
+    table.add_column(Text("code", "错误码").of(lang), no_wrap=True)
+    causes: dict[tuple[str, str, str], None] = {}
+    for record in shown:
+        row, end = record.row, record.end
+        cause = why(end.outcome, end.reason, end.errcode, end.store_code)
+        code = sanitize(cause.code) if cause is not None else ""
+        if cause is not None:
+            # Which rule a row broke is its own.
+            meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
+            causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
+        table.add_row(
+            f"{row.line}",
+            sanitize(row.merchant),
+            sanitize(row.env),
+            sanitize(row.path),
+            OUTCOMES[end.outcome].of(lang),
+            code,
+        )
+    yield table
+    for named, means, todo in causes:
+        yield ""
+        yield Wrapped(f"{named} · {means}", bold=len(named))
+        yield Wrapped(f"→ {todo}")
+
+
+def render_verification(found: Verification, lang: Lang) -> Table:
+    """Draw a line per check of a report folder."""
+    marks = {"same": Text("same", "一致"), "differs": Text("DIFFERS", "不一致")}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in found.checks:
+        mark = marks.get(check.state, Text("not checked", "未检查")).of(lang)
+        style = "bold" if check.state == "differs" else ""
+        table.add_row(
+            Styled(mark, style=style),
+            Styled(sanitize(check.what), style=style),
+            sanitize(check.text.of(lang)),
+        )
+    return table
+
+
+def verification_verdict(found: Verification) -> Text:
+    """Sum up the checks of a report folder."""
+    differs = [check for check in found.checks if check.state == "differs"]
+    open_ = [check for check in found.checks if check.state == "not_checked"]
+    left = Text(
+        f" Not checked: {', '.join(check.what for check in open_)}.",
+        f"未检查：{'、'.join(check.what for check in open_)}。",
+    )
+    if not open_:
+        left = Text("", "")
+    if differs:
+        return Text(
+            f"The report of run {found.run} is not what it was: {len(differs)} of {plural(len(found.checks), 'check')} differ.{left.en}",
+            f"任务 {found.run} 的报告与原来不一致：{len(found.checks)} 项检查中有 {len(differs)} 项不同。{left.zh}",
+        )
+    return Text(
+        f"Nothing differs in the report of run {found.run}. {found.proves.en}{left.en}",
+        f"任务 {found.run} 的报告没有不一致之处。{found.proves.zh}{left.zh}",
+    )
