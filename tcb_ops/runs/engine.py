@@ -176,7 +176,7 @@ class Engine:
         """End the session tidily: calls in flight have a moment to end, the other rows stay pending."""
         self._stop(interrupted())
 
-    # --- setting up and clearing away -------------------------------------------------------------------------
+    # --- setting up and shutting down -------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
         environments = await self._loop.run_in_executor(
@@ -187,50 +187,49 @@ class Engine:
             if outcome is not Outcome.PENDING:
                 self._writer.counts[outcome] = rows
         self._rate = RateEstimator(self._run.rows, sum(self._writer.counts.values()))
-        self._environments = {environment.number: environment for environment in environments}
+        self._environments = {one.number: one for one in environments}
         rest = after_canary(environments, self._context.canary)
-        self._after_canary_envs = [environment for environment in environments if environment.env in rest]
-        self._schedule([environment for environment in environments if environment.env not in rest])
+        self._after_canary_envs = [one for one in environments if one.env in rest]
+        self._schedule([one for one in environments if one.env not in rest])
 
     async def _after_canary(self) -> None:
-        """Go on with the other environments, or stop where a canary's row is not good."""
+        """Schedule the other environments, or stop where a canary's row did not succeed."""
         tallies = await self._loop.run_in_executor(
             self._reader_thread, self._context.ledger.tallies, self._run
         )
-        others = {environment.env for environment in self._after_canary_envs}
-        fine = GOOD | {Outcome.INVALID}  # left out on purpose, with --on-bad skip
-        bad = sum(t.rows for t in tallies if t.env not in others and t.outcome not in fine)
-        if bad:
-            self._stop(canary_stop(bad))
+        others = {one.env for one in self._after_canary_envs}
+        succeeded = GOOD | {Outcome.INVALID}  # left out on purpose, with --on-bad skip
+        rows = sum(t.rows for t in tallies if t.env not in others and t.outcome not in succeeded)
+        if rows:
+            self._stop(canary_stop(rows))
         else:
             self._schedule(self._after_canary_envs)
 
     def _schedule(self, environments: list[EnvRecord]) -> None:
-        """Put environments on the scheduler."""
+        """Schedule the pending rows of some environments."""
         self._scheduler = Scheduler(
             lanes_of(
-                [p for p in environments if p.pending],
+                [one for one in environments if one.pending],
                 self._limits,
                 self._context.settings.tokens.component_appid,
             ),
             self._phases,
         )
         self._outcomes = OutcomeHandler(
-            self._run,
             self._limits,
             self._scheduler,
             self._writer,
             self._environments,
-            clock=self._clock,
-            chance=self._context.chance,
-            stop=self._stop,
+            self._clock,
+            self._context.chance,
+            self._stop,
         )
         for lane in self._scheduler.lanes:
             if self._environments[lane.number].left:
                 self._outcomes.close([lane], Reason.MERCHANT_LEFT)
 
     async def _drain(self) -> None:
-        """After trouble: give calls in flight a moment, then end them; their rows stay pending."""
+        """After an error: give calls in flight a moment, then end them; their rows stay pending."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE)
         self._phases_recorded = float("-inf")  # what is left of it goes with the last commit

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.model import GOOD, Outcome, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.records import EnvRecord, RunRecord
+from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, Task
 from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
@@ -26,33 +26,22 @@ RENEW_BEFORE = 60.0
 """Seconds before a token's stated end in which it is renewed."""
 
 
+@dataclass(frozen=True, slots=True)
 class OutcomeHandler:
-    """Tells the scheduler and the writer what follows."""
+    """Has the scheduler and the writer do what follows."""
 
-    def __init__(
-        self,
-        run: RunRecord,
-        limits: RunLimits,
-        scheduler: Scheduler,
-        writer: LedgerWriter,
-        environments: Mapping[int, EnvRecord],
-        *,
-        clock: Callable[[], float],
-        chance: Callable[[], float],
-        stop: Callable[[Exception], None],
-    ) -> None:
-        self._run, self._limits, self._scheduler, self._writer, self._environments = (
-            run,
-            limits,
-            scheduler,
-            writer,
-            environments,
-        )
-        self._clock, self._chance, self._stop = clock, chance, stop
+    limits: RunLimits
+    scheduler: Scheduler
+    writer: LedgerWriter
+    environments: Mapping[int, EnvRecord]
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    chance: Callable[[], float]
+    stop: Callable[[Exception], None]
 
     def failed(self, task: Task, attempt: FailedAttempt) -> None:
         """Do what `next_step` says; the step's attempts go up by one where it counts."""
-        now, limits, tries = self._clock(), self._limits, task.tries
+        now, limits, tries = self.clock(), self.limits, task.tries
         app = task.lane.app
         slowed = app.slowdown if attempt.scope is Scope.APPID else task.lane.env.slowdown
         used = (tries.link if attempt.step == "link" else tries.store) + 1
@@ -61,13 +50,13 @@ class OutcomeHandler:
         )
         match step:
             case NextStep.STOP_RUN:
-                self._stop(refused_platform(attempt.end.errcode or 0, attempt.end.errmsg))
+                self.stop(refused_platform(attempt.end.errcode or 0, attempt.end.errmsg))
             case NextStep.REFRESH:
                 tries.refreshed = True
                 self.token_refused(task, attempt.end)
             case NextStep.SLOW:
                 slowed.slow_down(now, limits)
-                self._scheduler.again(task)
+                self.scheduler.again(task)
             case NextStep.RETRY | NextStep.RELINK:
                 if attempt.step == "link":
                     tries.link = used
@@ -76,15 +65,15 @@ class OutcomeHandler:
                     tries.retried_once = tries.retried_once or attempt.decision is Decision.RETRY_ONCE
                 if step is NextStep.RELINK:
                     task.link, tries.relinked = None, True
-                self._scheduler.wait(task, now + backoff_wait(limits, used, self._chance()))
+                self.scheduler.wait(task, now + backoff_wait(limits, used, self.chance()))
             case NextStep.END:
                 self.ended(task, attempt.end, attempt)
 
     def ended(self, task: Task, end: RowEnd, attempt: FailedAttempt | None = None) -> None:
         """Take a row's end: free its environment, count it for the breakers, hand it to the writer."""
         lane = task.lane
-        self._scheduler.release(task)
-        self._writer.add(end)
+        self.scheduler.release(task)
+        self.writer.add(end)
         if end.outcome in GOOD:
             lane.app.slowdown.row_good()
             lane.env.slowdown.row_good()
@@ -125,18 +114,18 @@ class OutcomeHandler:
         for lane in lanes:
             if lane.end_as is None:
                 its = replace(end, reason=Reason.COMPONENT) if _by_component(lane, end) else end
-                self._scheduler.close(lane, its)
+                self.scheduler.close(lane, its)
                 in_flight = tuple(task.row.line for task in lane.tasks)
-                self._writer.add(Closing(self._environments[lane.number], its, in_flight))
+                self.writer.add(Closing(self.environments[lane.number], its, in_flight))
 
     def token_refused(self, task: Task, end: RowEnd) -> None:
         """After 40001 and its like: a token that is newer than the refused one is used, else the source is asked."""
         app, refused = task.lane.app, task.token
         task.refusal = end
-        if app.dead == refused and self._clock() < app.dead_until:
+        if app.dead == refused and self.clock() < app.dead_until:
             self.ended(task, _of_dead_token(task.lane, end))
             return
-        self._scheduler.again(task)
+        self.scheduler.again(task)
         if app.token is not None and app.token.value == refused:
             app.token = None
             app.refused = refused
@@ -144,7 +133,7 @@ class OutcomeHandler:
     def got_token(self, app: AppState, token: Token, refused: Secret | None) -> None:
         """Let an app's lanes work with its token; rows that the same token was refused for end so."""
         if token.value == refused:
-            app.dead, app.dead_until = refused, self._clock() + DEAD_TOKEN_REST
+            app.dead, app.dead_until = refused, self.clock() + DEAD_TOKEN_REST
         for lane in app.lanes:
             for task in [
                 task for task in lane.back if task.refusal is not None and task.token == token.value
@@ -156,8 +145,8 @@ class OutcomeHandler:
         if due is None and token.expires_at is not None:
             due = token.expires_at - RENEW_BEFORE
         if due is not None and (left := due - time.time()) > 0:
-            app.renew_at = self._clock() + left
-        self._scheduler.got_token(app, token)
+            app.renew_at = self.clock() + left
+        self.scheduler.got_token(app, token)
 
 
 def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:

@@ -279,7 +279,7 @@ def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narr
     if bad and len(ledger.succeeded_since(parent)) >= bad:
         since = ", ".join(retry.id for retry in ledger.retries(parent))
         return Text(
-            f"nothing is left to retry: every row of run {parent.id} is good since {since}.",
+            f"nothing is left to retry: every row of run {parent.id} has succeeded in {since}.",
             f"没有需要重试的行：任务 {parent.id} 的每一行都已在 {since} 中成功。",
         )
     such, such_zh = (" such", "符合条件且") if narrowed else ("", "")

@@ -241,7 +241,7 @@ class Scheduler:
         return task
 
     def _hold(self, lane: Lane, phase: str) -> None:
-        """Tell the phases what a lane waits for from now on; empty for nothing."""
+        """Note for the phase timer what a lane waits for from now on; empty for nothing."""
         if self._phases is not None:
             if lane.waits_in:
                 self._phases.leave(lane.waits_in)

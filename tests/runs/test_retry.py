@@ -168,7 +168,7 @@ def test_a_second_retry_leaves_out_what_the_first_has_mended(open_shop: OpenShop
         second = tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
         assert whole(second, 5) == {"uploaded": 5}
         with pytest.raises(
-            tcb.UsageError, match=f"every row of run {run.id} is good since {first.id}, {second.id}"
+            tcb.UsageError, match=f"every row of run {run.id} has succeeded in {first.id}, {second.id}"
         ):
             tcb.retry(run.id, shop.merchants, settings=shop.settings)
         with pytest.raises(tcb.UsageError, match=f"tcb-ops retry {run.id}"):
