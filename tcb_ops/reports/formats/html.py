@@ -95,7 +95,7 @@ def page(
     actions = next_actions(summary.codes)
     matrix = summary.matrix
     drawing = draw(reader.timeline(run))
-    environment = _environment(local)
+    templates = environment(local)
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": TITLES[Kind(run.kind)],
@@ -132,8 +132,8 @@ def page(
         "settings": sorted((name, _shown(value)) for name, value in run.settings.items() if value != ""),
         "versions": versions,
     }
-    whole = environment.get_template("report.html.j2").render
-    of = environment.get_template("merchant.html.j2").make_module({"namesakes": summary.namesakes})
+    whole = templates.get_template("report.html.j2").render
+    of = templates.get_template("merchant.html.j2").make_module({"namesakes": summary.namesakes})
     room = MOST_BYTES - len(whole(values, blocks=[], lines=[]).encode())
     detailed = summary.with_first_rows(merchants[:DETAILED], reader)
     blocks = _fitting((of.block(one, bad <= OPEN, ENVS) for one in detailed), int(room * DETAILS_SHARE))
@@ -179,7 +179,8 @@ class Localizer:
 
 
 @cache  # compiling the templates takes longer than all else about a small report
-def _environment(local: Localizer) -> Any:
+def environment(local: Localizer) -> Any:
+    """Return the templates of reports in one language and time zone; everything they show is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
