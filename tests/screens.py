@@ -27,11 +27,11 @@ SCREENS = Path(__file__).parents[1] / "docs" / "screens"
 GIVEN = {"paths": "data/paths.csv", "root": "data/files"}
 """As an operator would name them, below the working folder."""
 TIDY = """names => {
-  const told = text => names.reduce((left, [here, there]) => left.replaceAll(here, there), text);
+  const replaced = text => names.reduce((left, [here, there]) => left.replaceAll(here, there), text);
   const walker = document.createTreeWalker(document.querySelector('.op-panel'), NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) walker.currentNode.data = told(walker.currentNode.data);
-  for (const field of document.querySelectorAll('.op-panel input')) field.value = told(field.value);
-  for (const field of document.querySelectorAll('.op-panel option')) field.textContent = told(field.textContent);
+  while (walker.nextNode()) walker.currentNode.data = replaced(walker.currentNode.data);
+  for (const field of document.querySelectorAll('.op-panel input')) field.value = replaced(field.value);
+  for (const field of document.querySelectorAll('.op-panel option')) field.textContent = replaced(field.textContent);
 }"""
 LARGEST = 150_000
 """Bytes of a picture."""
@@ -55,7 +55,7 @@ def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
     """Run everything, export, and take the panel's picture."""
     notebook.run_all()
     notebook.at_rest()
-    notebook.click(".op-export")  # anew, to where an operator's reports go
+    notebook.click(".op-export")  # again, to where an operator's reports go
     notebook.page.wait_for_selector(".op-panel .op-files a")
     notebook.page.wait_for_selector(".op-panel .op-export:not([disabled])")
     me = f"{getpass.getuser()}@{socket.gethostname()}"

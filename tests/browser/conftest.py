@@ -1,6 +1,6 @@
 """JupyterLab in a real browser: one server and one browser for all tests, a page for each.
 
-Without a browser these tests are skipped, and that is said loudly at the end; with TCB_OPS_NEED_BROWSER=1 a missing
+Without a browser these tests are skipped, and a loud message says so at the end; with TCB_OPS_NEED_BROWSER=1 a missing
 browser is a failure. Screenshots are kept in test-artifacts/.
 """
 

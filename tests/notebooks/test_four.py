@@ -47,19 +47,19 @@ def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatc
         "where=appid=wx7a1c0d3e5f902b41",
     ]
     assert run_command(words) in {0, 1}
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("全部成功：")
-    notebook, page, report = map(Path, said[-3:])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("全部成功：")
+    notebook, page, report = map(Path, printed[-3:])
     executed = nbformat.read(notebook, 4)
-    told = next(cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", ()))
-    assert 'where = "appid=wx7a1c0d3e5f902b41"' in told.source
-    assert 'lang = "zh"' in told.source
+    injected = next(cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", ()))
+    assert 'where = "appid=wx7a1c0d3e5f902b41"' in injected.source
+    assert 'lang = "zh"' in injected.source
     shown = page.read_text(encoding="utf-8")
     assert 'lang="zh-CN"' in shown
     assert "<h1>错误码巡检</h1>" in shown
     assert f'href="{report.name}/report.html"' in shown
     assert "op-by-merchant" in shown
-    assert "点 " not in shown  # what is said to those who sit before the notebook
+    assert "点 " not in shown  # what is addressed to those who sit before the notebook
     assert "dataframe" not in shown
     results = (report / "results.csv").read_text(encoding="utf-8-sig").splitlines()
     assert 1 < len(results) < 28
@@ -76,7 +76,7 @@ def some(*here):
 
 @some(1, 3)
 def test_plain_papermill_runs_it(tmp_path, name):
-    said = program(
+    done = program(
         "papermill",
         str(NOTEBOOKS / f"{name}.ipynb"),
         "out.ipynb",
@@ -87,15 +87,15 @@ def test_plain_papermill_runs_it(tmp_path, name):
         "python3",
         folder=tmp_path,
     )
-    assert said.returncode == 0, said.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
     assert all(cell.execution_count for cell in code_cells(nbformat.read(tmp_path / "out.ipynb", 4)))
 
 
 @some(2, 4)
 def test_nbconvert_runs_it(tmp_path, name):
     words = ("--to", "notebook", "--execute", "--output-dir", str(tmp_path))
-    said = program("nbconvert", *words, str(NOTEBOOKS / f"{name}.ipynb"), folder=tmp_path)
-    assert said.returncode == 0, said.stderr[-2000:]
+    done = program("nbconvert", *words, str(NOTEBOOKS / f"{name}.ipynb"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / f"{name}.ipynb").is_file()
 
 
@@ -118,6 +118,6 @@ def test_a_changed_number_in_a_kept_table_fails(tmp_path, name):
     change_one_number(content)
     nbformat.write(content, tmp_path / f"{name}.ipynb")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)  # compared as the suite does
-    said = program("pytest", "-p", "no:cacheprovider", f"{name}.ipynb", folder=tmp_path)
-    assert said.returncode == 1, said.stdout[-2000:] + said.stderr[-2000:]
-    assert re.findall(r"^FAILED (\w+)\.ipynb", said.stdout, re.MULTILINE) == [name], said.stdout[-2000:]
+    done = program("pytest", "-p", "no:cacheprovider", f"{name}.ipynb", folder=tmp_path)
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    assert re.findall(r"^FAILED (\w+)\.ipynb", done.stdout, re.MULTILINE) == [name], done.stdout[-2000:]

@@ -8,7 +8,7 @@ from tcb_ops.notebooks.execution_monitor import cell_name
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "own", "other", "code"),
+    ("result", "signalled", "own", "other", "code"),
     [
         (None, 0, None, False, 0),
         (0, 0, None, False, 0),
@@ -26,8 +26,8 @@ from tcb_ops.notebooks.execution_monitor import cell_name
         (3, 0, 2, False, 3),
     ],
 )
-def test_the_exit_code_follows_from_what_was_said_asked_and_broke(said, asked, own, other, code):
-    assert exit_code(said, asked, own, other=other) == code
+def test_the_exit_code_follows_from_the_result_the_signal_and_the_errors(result, signalled, own, other, code):
+    assert exit_code(result, signalled, own, other=other) == code
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Lab:
         return self._settled(panels.export_report("live", run, **more))
 
     def attach(self, run: str = "latest", **more: Any) -> Panel:
-        """Not settled: the run may be going on."""
+        """Not settled: the run may be running."""
         panel = panels.attach(run, **more)
         self.opened.append(panel)
         panel.worker.settle(60)

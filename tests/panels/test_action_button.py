@@ -57,7 +57,7 @@ def test_a_live_target_needs_the_number_of_merchants(open_lab: Any, read: Any, k
     assert panel.start.disabled
     panel.confirmation.count.value = "3"
     assert panel.start.disabled
-    panel.start.click()  # one that was on its way when the confirmation was asked anew
+    panel.start.click()  # one that was on its way when the confirmation was asked for again
     panel.settle()
     assert "Type the number of merchants (2) first" in read(panel.worker.line)
     assert panel.run is None
@@ -68,7 +68,7 @@ def test_a_live_target_needs_the_number_of_merchants(open_lab: Any, read: Any, k
     assert lab.sent == 0
 
 
-def test_another_list_asks_anew(open_lab: Any):
+def test_another_list_asks_again(open_lab: Any):
     lab = open_lab()
     lab.live()
     panel = lab.uploads()
@@ -80,8 +80,8 @@ def test_another_list_asks_anew(open_lab: Any):
     assert panel.start.disabled
 
 
-@pytest.mark.parametrize(("cut_off", "button"), [(True, "resume"), (False, "retry")], ids=["go on", "retry"])
-def test_going_on_and_retrying_are_braked_too(open_lab: Any, read: Any, cut_off: bool, button: str):
+@pytest.mark.parametrize(("cut_off", "button"), [(True, "resume"), (False, "retry")], ids=["resume", "retry"])
+def test_resuming_and_retrying_are_confirmed_too(open_lab: Any, read: Any, cut_off: bool, button: str):
     from workspace import TEA, many
 
     from tcb_ops.simulator import Fault

@@ -13,7 +13,7 @@ from tcb_ops.simulator import Fault
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+def result(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     file = tmp_path / "headless.json"
     monkeypatch.setenv("TCB_OPS_HEADLESS_RESULT", str(file))
     return lambda: json.loads(file.read_text(encoding="utf-8"))
@@ -37,72 +37,72 @@ def test_a_live_target_is_worked_on_only_when_that_is_asked(
 
 
 @pytest.mark.parametrize("wanted", ["false", "true", 0, 1, None])
-def test_only_a_truth_value_says_whether_to_run(open_lab: Any, told: Any, wanted: Any):
+def test_only_a_truth_value_says_whether_to_run(open_lab: Any, result: Any, wanted: Any):
     lab = open_lab()
     panel = lab.uploads()
     with pytest.raises(tcb.UsageError, match="write True or False"):
         panel.run_now(wanted)
-    assert told()["exit_code"] == 2
+    assert result()["exit_code"] == 2
     assert lab.sent == 0
 
 
-def test_the_report_goes_where_it_is_told_to(open_lab: Any, told: Any, monkeypatch: pytest.MonkeyPatch):
+def test_the_report_goes_where_it_belongs(open_lab: Any, result: Any, monkeypatch: pytest.MonkeyPatch):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
     panel = lab.uploads(report="here")
     panel.run_now(wanted=True)
-    said = told()
-    assert "1 refused" in said.pop("text")["en"]
-    assert (said["run"], said["report"], said["exit_code"]) == (panel.run.id, "here", 1)
-    assert said["title"] == "Uploads"
-    assert "40097 · 1 row" in said["screen"]
-    assert "城南书店   books-" in said["screen"]
-    assert "op-by-code" in said["page"]
-    assert "op-by-merchant" in said["page"]
+    written = result()
+    assert "1 refused" in written.pop("text")["en"]
+    assert (written["run"], written["report"], written["exit_code"]) == (panel.run.id, "here", 1)
+    assert written["title"] == "Uploads"
+    assert "40097 · 1 row" in written["screen"]
+    assert "城南书店   books-" in written["screen"]
+    assert "op-by-code" in written["page"]
+    assert "op-by-merchant" in written["page"]
     assert (lab.shop.folder / "here" / "report.html").exists()
     monkeypatch.setenv("TCB_OPS_HEADLESS_OUT", str(lab.shop.folder / "out"))
     other = lab.audits()
     other.run_now(wanted=True)
     assert (lab.shop.folder / "out" / other.run.id / "manifest.json").exists()
-    assert told()["exit_code"] == 0
+    assert result()["exit_code"] == 0
     lab.audits().run_now(wanted=True)
-    assert told()["title"] == "Errcode audit"
-    assert "Since the previous audit" in told()["page"]
-    assert "<svg" in told()["page"]
-    assert told()["screen"] != ""
+    assert result()["title"] == "Errcode audit"
+    assert "Since the previous audit" in result()["page"]
+    assert "<svg" in result()["page"]
+    assert result()["screen"] != ""
     looked = lab.reports(panel.run.id)
     looked.run_now(wanted=True)
-    assert (told()["run"], told()["exit_code"]) == (panel.run.id, 0)
+    assert (result()["run"], result()["exit_code"]) == (panel.run.id, 0)
 
 
-def test_links_that_have_run_out_are_told_of(open_lab: Any, told: Any):
+def test_links_that_have_run_out_are_reported(open_lab: Any, result: Any):
     lab = open_lab(faults=[Fault(env=BOOKS.env, lifetime=0)])
     lab.links().run_now(wanted=True)
-    assert "10 links had run out when" in told()["text"]["en"]
-    assert told()["exit_code"] == 0
+    assert "10 links had expired when" in result()["text"]["en"]
+    assert result()["exit_code"] == 0
 
 
-def test_a_live_target_that_was_not_asked_for_is_told_of_too(open_lab: Any, told: Any):
+def test_a_live_target_that_was_not_asked_for_is_reported_too(open_lab: Any, result: Any):
     lab = open_lab()
     lab.audits().run_now(wanted=False)
-    assert told()["text"]["en"] == "Nothing was run: the target is live, and RUN_NOW is false."
-    assert (told()["run"], told()["exit_code"], lab.sent) == (None, 0, 0)
+    assert result()["text"]["en"] == "Nothing was run: the target is live, and RUN_NOW is false."
+    assert (result()["run"], result()["exit_code"], lab.sent) == (None, 0, 0)
 
 
 def test_a_list_with_problems_raises_and_says_each_of_them(
-    open_lab: Any, told: Any, capsys: pytest.CaptureFixture[str]
+    open_lab: Any, result: Any, capsys: pytest.CaptureFixture[str]
 ):
     lab = open_lab([(TEA.env, "/a.png"), ("nowhere", "c.png")])
     panel = lab.uploads()
     with pytest.raises(tcb.InputError):
         panel.run_now(wanted=True)
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[0] for line in said] == ["list.csv:2", "list.csv:3"]
-    assert (told()["exit_code"], told()["run"]) == (2, None)
-    assert "2 problems" in told()["text"]["en"]
+    printed = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in printed] == ["list.csv:2", "list.csv:3"]
+    assert (result()["exit_code"], result()["run"]) == (2, None)
+    assert "2 problems" in result()["text"]["en"]
     assert lab.sent == 0
 
 
-def test_ctrl_c_ends_the_run_tidily(open_lab: Any, told: Any, until: Any):
+def test_ctrl_c_ends_the_run_tidily(open_lab: Any, result: Any, until: Any):
     import os
     import signal
     import threading
@@ -119,8 +119,8 @@ def test_ctrl_c_ends_the_run_tidily(open_lab: Any, told: Any, until: Any):
     threading.Thread(target=interrupt).start()
     with pytest.raises(tcb.InterruptedRunError):
         panel.run_now(wanted=True)
-    assert told()["exit_code"] == 130
-    assert told()["run"] == panel.run.id
+    assert result()["exit_code"] == 130
+    assert result()["run"] == panel.run.id
     assert panel.run.counts["pending"] > 0
 
 

@@ -85,7 +85,7 @@ def test_outputs_are_kept_where_they_are_compared_and_nowhere_else(notebook: Any
     assert "widgets" not in notebook.metadata
 
 
-def test_every_word_beside_the_cells_is_said_in_chinese_too(notebook: Any):
+def test_every_word_beside_the_cells_is_there_in_chinese_too(notebook: Any):
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             title, *lines = filter(None, cell.source.splitlines())

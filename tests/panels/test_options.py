@@ -87,12 +87,12 @@ def test_the_problems_of_a_list_name_the_panel_s_controls(open_lab: Any, read: A
     )
     panel = lab.uploads()
     shown = read(panel.list_reader.problems)
-    assert "check the name (case counts) and --root" in shown
+    assert "check the name (case matters) and --root" in shown
     assert shown.endswith("In this panel, --root is “Local files”.")
     assert "In this panel" not in read(panel.worker.line)  # which only counts them
 
 
-def test_what_only_the_command_line_has_is_said(open_lab: Any, read: Any):
+def test_what_only_the_command_line_has_is_named(open_lab: Any, read: Any):
     lab = open_lab()
     Path("other.csv").write_text("env,云端\n", encoding="utf-8")
     panel = lab.uploads("other.csv")

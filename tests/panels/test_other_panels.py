@@ -27,14 +27,14 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, r
     assert f"The links are in {links}, readable by you alone" in read(panel.worker.line)
 
 
-def test_links_that_will_run_out_before_the_last_is_there_are_said_to_beside_the_pace(
+def test_links_that_will_run_out_before_the_last_is_there_are_reported_beside_the_pace(
     open_lab: Any, read: Any
 ):
     lab = open_lab(many(TEA, rows=4501))
     panel = lab.links()
     assert read(panel.life) == ""
     panel.pace.value = True
-    assert "the first links will have run out before the last is issued" in read(panel.life)
+    assert "the first links will have expired before the last is issued" in read(panel.life)
     panel.pace.value = False
     assert read(panel.life) == ""
 
@@ -44,7 +44,7 @@ def test_links_that_have_run_out_by_the_end_are_counted(open_lab: Any, read: Any
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"linked": 30}
-    assert f"10 links had run out when {panel.run.record.report} was finished" in read(panel.worker.line)
+    assert f"10 links had expired when {panel.run.record.report} was finished" in read(panel.worker.line)
     assert "op-bad" in panel.worker.line.value
 
 
@@ -56,7 +56,7 @@ def test_links_never_look_at_local_files(open_lab: Any):
     assert not panel.start.disabled
 
 
-def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_told_so(open_lab: Any, read: Any):
+def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_lab: Any, read: Any):
     lab = open_lab(many(BOOKS, rows=40), [Fault(delay=0.1)])
     panel = lab.links()
     panel.start.click()
@@ -77,7 +77,7 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_told_so(open_la
     assert panel.run.counts == {"linked": 1}
 
 
-def test_an_audit_asks_once_per_environment_and_tells_what_changed(open_lab: Any, read: Any):
+def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab: Any, read: Any):
     lab = open_lab(faults=[Fault(env=BOOKS.env, calls=((2, 99),), errcode=85088)])
     panel = lab.audits()
     assert "Ready. 2 merchants, 3 environments, one call each" in read(panel.worker.line)
@@ -120,7 +120,7 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
     assert (lab.shop.folder / "reports" / uploads.run.id / "manifest.json").exists()
 
 
-def test_a_ledger_that_is_not_there_is_said_and_not_made_by_looking(open_lab: Any, read: Any):
+def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.reports()
     assert "ledger.db is not there: no run has used this ledger" in read(panel.worker.line)
@@ -129,7 +129,7 @@ def test_a_ledger_that_is_not_there_is_said_and_not_made_by_looking(open_lab: An
     assert not (lab.shop.folder / "ledger.db").exists()
 
 
-def test_an_unknown_run_is_said(open_lab: Any, read: Any):
+def test_an_unknown_run_is_reported(open_lab: Any, read: Any):
     lab = open_lab()
     done = lab.audits()
     done.start.click()

@@ -44,7 +44,7 @@ def test_a_folder_with_very_many_entries_is_cut_and_counted(tmp_path: Path):
     assert (len(listed), more) == (SHOWN, 3)
 
 
-def test_a_folder_that_cannot_be_opened_is_said(folder: Path):
+def test_a_folder_that_cannot_be_opened_is_reported(folder: Path):
     with pytest.raises(UsageError, match="cannot be opened"):
         entries(folder / "nowhere", LIST_ENDINGS)
 
@@ -73,7 +73,7 @@ def test_the_folder_that_is_shown_is_used_not_the_one_that_is_marked(folder: Pat
     assert picked == [".", "素材"]
 
 
-def test_browsing_for_files_and_for_folders_are_told_apart(folder: Path):
+def test_browsing_for_files_and_for_folders_differ(folder: Path):
     assert [a_picker(endings=endings)[0].browse.description for endings in (LIST_ENDINGS, ())] == [
         "Browse files…",
         "Browse folders…",
@@ -114,12 +114,12 @@ def test_an_uploaded_list_is_kept_under_a_name_of_its_own(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "shown"),
     [(b"", "the file is empty, or too large for the browser"), (b"x" * (LARGEST_UPLOAD + 1), "up to 5 MB")],
     ids=["empty", "too large"],
 )
-def test_an_upload_that_is_empty_or_too_large_is_refused(folder: Path, content: bytes, said: str):
+def test_an_upload_that_is_empty_or_too_large_is_refused(folder: Path, content: bytes, shown: str):
     picker, _, picked = a_picker()
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=shown):
         picker._take(uploaded("清单.csv", content))
     assert picked == []

@@ -62,7 +62,7 @@ def test_of_several_runs_the_newest_is_shown_and_the_retry_counts(open_lab: Any)
     assert lab.reports().run.id == audits.run.id
 
 
-def test_a_list_that_is_refused_by_now_is_told_of_beside_the_run(open_lab: Any, read: Any):
+def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab: Any, read: Any):
     lab = open_lab()
     first = lab.uploads()
     first.start.click()

@@ -54,7 +54,7 @@ def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(ope
     assert not panel.start.disabled
 
 
-def test_a_list_that_is_done_is_said_to_be_sent_again(open_lab: Any, read: Any):
+def test_a_list_that_is_done_is_reported_to_be_sent_again(open_lab: Any, read: Any):
     panel = open_lab().uploads()
     panel.start.click()
     panel.settle()
@@ -103,7 +103,7 @@ def test_the_rows_behind_a_code_and_a_merchant_are_shown(open_lab: Any, read: An
     assert "茶语小铺" not in read(codes.rows)
 
 
-def test_cancel_ends_tidily_and_go_on_does_the_rest_without_the_list(
+def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     open_lab: Any, read: Any, until: Until, whole: Whole
 ):
     lab = open_lab(many(TEA, rows=60), SLOW)
@@ -128,19 +128,19 @@ def test_cancel_ends_tidily_and_go_on_does_the_rest_without_the_list(
     assert hidden(panel.monitor.resume)
 
 
-def test_run_goes_on_with_an_unfinished_run_of_the_same_list_unless_told_to_begin_anew(
+def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for(
     open_lab: Any, read: Any, until: Until
 ):
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
-    for anew in (False, False, True):
+    for new in (False, False, True):
         before = panel.run
-        panel.new.value = anew
+        panel.new.value = new
         panel.start.click()
         panel.worker.settle()
         assert panel.monitor.running
-        assert (before is not None and panel.run.id == before.id) is (before is not None and not anew)
-        assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not anew)
+        assert (before is not None and panel.run.id == before.id) is (before is not None and not new)
+        assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not new)
         panel.monitor.stop.click()
         panel.settle()
 
@@ -219,7 +219,7 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: 
 
 
 @pytest.mark.parametrize(
-    ("paths", "root", "said"),
+    ("paths", "root", "shown"),
     [
         ("missing.csv", "files", "missing.csv"),
         ("list.csv", "nowhere", "nowhere"),
@@ -227,10 +227,10 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: 
     ],
     ids=["no list", "no root", "nothing picked"],
 )
-def test_what_is_not_there_is_said(open_lab: Any, read: Any, paths: str, root: str, said: str):
+def test_what_is_not_there_is_reported(open_lab: Any, read: Any, paths: str, root: str, shown: str):
     lab = open_lab()
     panel = lab.uploads(paths, root)
-    assert said in read(panel.worker.line)
+    assert shown in read(panel.worker.line)
     assert panel.start.disabled
     assert lab.sent == 0
 
@@ -243,7 +243,7 @@ def test_a_merchant_without_a_token_does_not_stop_the_others(open_lab: Any, read
     assert "城南书店 done, some failed 10 0 10 0 no_token × 10" in read(panel.monitor.grid)
 
 
-def test_trouble_with_the_settings_is_said_in_the_panel(open_lab: Any, read: Any):
+def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read: Any):
     lab = open_lab()
     (lab.shop.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
     panel = lab.uploads()
@@ -253,15 +253,15 @@ def test_trouble_with_the_settings_is_said_in_the_panel(open_lab: Any, read: Any
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "shown"),
     [
         ({"where": "region=east"}, "no column 'region'"),
         ({"lang": "fr"}, 'lang = "fr"'),
     ],
     ids=["where", "lang"],
 )
-def test_a_wrong_parameter_is_said_in_the_panel(open_lab: Any, read: Any, options: Any, said: str):
-    assert said in read(open_lab().uploads(**options).worker.line)
+def test_a_wrong_parameter_is_reported_in_the_panel(open_lab: Any, read: Any, options: Any, shown: str):
+    assert shown in read(open_lab().uploads(**options).worker.line)
 
 
 @pytest.mark.kill
@@ -290,7 +290,7 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
     assert panel.run.counts == {"uploaded": 60}
 
 
-def test_a_panel_is_attached_to_a_run_that_goes_on_here_and_both_see_its_end(
+def test_a_panel_is_attached_to_a_run_that_is_running_here_and_both_see_its_end(
     open_lab: Any, read: Any, until: Until
 ):
     lab = open_lab(many(TEA, rows=60), SLOW)
@@ -309,11 +309,11 @@ def test_a_panel_is_attached_to_a_run_that_goes_on_here_and_both_see_its_end(
 
 def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab: Any):
     lab = open_lab(many(TEA, rows=20), SLOW)
-    going = tcb.start_upload(tcb.read_paths("list.csv", lab.shop.merchants, "files"))
-    panel = lab.attach(going.id)
+    handle = tcb.start_upload(tcb.read_paths("list.csv", lab.shop.merchants, "files"))
+    panel = lab.attach(handle.id)
     panel.settle()
-    assert tcb.open_run(going.id).record.finished_at is not None
-    assert going.wait().id == going.id
+    assert tcb.open_run(handle.id).record.finished_at is not None
+    assert handle.wait().id == handle.id
 
 
 def test_merchants_and_tokens_are_checked_and_the_runs_result_stays(open_lab: Any, read: Any):
@@ -386,7 +386,7 @@ def test_two_environments_of_a_merchant_are_one_line_of_the_grid(open_lab: Any, 
     assert read(panel.monitor.grid).count("茶语小铺") == 1
 
 
-def test_a_second_click_while_a_run_goes_on_begins_nothing(open_lab: Any, read: Any):
+def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab: Any, read: Any):
     panel = open_lab(many(TEA, rows=40), SLOW).uploads()
     panel.start.click()
     panel.worker.settle()

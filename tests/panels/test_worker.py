@@ -20,7 +20,7 @@ def broken() -> None:
     raise ValueError("token-planted-in-a-defect")
 
 
-def test_our_own_errors_are_said_in_the_panel_s_language(read: Any, lang: str):
+def test_our_own_errors_are_shown_in_the_panel_s_language(read: Any, lang: str):
     worker = Worker(Lang(lang))
 
     def refused() -> None:
@@ -30,7 +30,7 @@ def test_our_own_errors_are_said_in_the_panel_s_language(read: Any, lang: str):
     assert read(worker.line) == {"en": "Not like this.", "zh": "不能这样。"}[lang]
 
 
-def test_a_defect_is_said_in_words_and_its_trace_is_in_the_log_only(
+def test_a_defect_is_reported_in_words_and_its_trace_is_in_the_log_only(
     read: Any, caplog: pytest.LogCaptureFixture
 ):
     worker = Worker(Lang.EN)
@@ -42,34 +42,34 @@ def test_a_defect_is_said_in_words_and_its_trace_is_in_the_log_only(
     assert "Traceback" in caplog.text
 
 
-def test_one_thing_is_done_at_a_time_and_buttons_are_armed_anew_after_it(read: Any):
-    worker, go, told = Worker(Lang.EN), threading.Event(), []
-    worker.on_change = lambda: told.append(worker.busy)
+def test_one_thing_is_done_at_a_time_and_buttons_are_enabled_again_after_it(read: Any):
+    worker, go, calls = Worker(Lang.EN), threading.Event(), []
+    worker.on_change = lambda: calls.append(worker.busy)
     worker.start(lambda: go.wait(10) and None)
     worker.start(broken)
     assert read(worker.line).startswith("Still busy")
     go.set()
     worker.settle()
-    assert told == [True, False]
+    assert calls == [True, False]
     assert not worker.busy
 
 
-def test_it_is_at_rest_only_when_its_end_was_told():
-    worker, go, told = Worker(Lang.EN), threading.Event(), []
+def test_it_is_at_rest_only_when_its_end_was_reported():
+    worker, go, calls = Worker(Lang.EN), threading.Event(), []
     ended = threading.Event()
 
     def on_change() -> None:
         if not worker.busy:
             ended.set()
             go.wait(10)
-            told.append("end")
+            calls.append("end")
 
     worker.on_change = on_change
     worker.start(lambda: None)
     ended.wait(10)
     go.set()
     worker.settle()
-    assert told == ["end"]
+    assert calls == ["end"]
 
 
 def test_what_waits_is_done_next_and_of_several_the_last():
@@ -84,10 +84,20 @@ def test_what_waits_is_done_next_and_of_several_the_last():
     assert not worker.busy
 
 
-def test_without_ipywidgets_it_is_said_what_to_install():
+def test_without_ipywidgets_it_is_reported_what_to_install():
     code = (
         "import sys; sys.modules['ipywidgets'] = None\nimport tcb_ops\n"
         "try:\n    import tcb_ops.panels\nexcept tcb_ops.UsageError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'tcb-ops[lab]'" in done.stdout
+
+
+def test_the_panels_load_nothing_of_the_command_line():
+    code = (
+        "import sys, tcb_ops.panels\n"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in ('click', 'rich')\n"
+        "             or name.startswith('tcb_ops.cli')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
