@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nbval.plugin import IPyNbCell
 from postgres import Postgres, cluster
 from workspace import BOOKS, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, options_for, write_csv
 
@@ -29,18 +28,6 @@ if TYPE_CHECKING:
 
 TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 """What rich and click read of a terminal."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the notebooks' cells in their order, whatever the order of the tests, and in one process."""
-    cells = sorted(
-        (item for item in items if isinstance(item, IPyNbCell)), key=lambda cell: (cell.path, cell.cell_num)
-    )
-    for cell in cells:
-        cell.add_marker(pytest.mark.notebook)
-        cell.add_marker(pytest.mark.xdist_group("cells"))
-    items[:] = cells + [item for item in items if not isinstance(item, IPyNbCell)]
 
 
 @pytest.fixture(autouse=True, scope="session")
