@@ -213,7 +213,7 @@ class MerchantCheck(widgets.VBox):
         show(self.states, shown=True)
         summary, shown = verdict(states), min(len(states), LINES_SHOWN)
         lines = Text(
-            f"The table has {plural(shown, 'line')}, those that cannot work first; scroll in it to see all.",
+            f"The table has {plural(shown, 'line')}, those that are not ready first; scroll in it to see all.",
             f"下表共 {shown:,} 行，不能工作的在前；可在表内滚动查看全部。",
         )
         good = all(state.works or state.merchant.left for state in states)
@@ -221,11 +221,11 @@ class MerchantCheck(widgets.VBox):
 
 
 def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
-    """Draw the merchants, those that cannot work first; a merchant's environments together, advice for it once."""
+    """Draw the merchants, those that are not ready first; a merchant's environments together, advice for it once."""
     heads = (
         Text("Merchant", "商户"),
         Text("Environment", "环境"),
-        Text("Can work", "可工作"),
+        Text("Ready", "可工作"),
         Text("Token", "令牌"),
         Text("Permission", "权限"),
         Text("Cloud", "云开发"),
