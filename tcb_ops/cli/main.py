@@ -17,6 +17,7 @@ from tcb_ops import signals
 from tcb_ops.cli.doctor import doctor
 from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
 from tcb_ops.cli.notebooks import lab, notebook
+from tcb_ops.cli.options import Group
 from tcb_ops.cli.runs import audit, check, links, retry, upload
 from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
@@ -90,7 +91,7 @@ def _takes(param: click.Parameter | None) -> str:
     return "应为整数" if kind is click.INT else "格式不对"
 
 
-class _Sections(click.Group):
+class _Sections(Group):
     """Lists the commands in the order in which an operator meets them."""
 
     SECTIONS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -120,6 +120,40 @@ class CommonOptions:
     def selection(self) -> str:
         """What tells runs over different merchants apart."""
         return "; ".join(f"where {item}" for item in sorted(self.where))
+
+
+class Group(click.Group):
+    """A group of commands whose shared options may also stand before the command's name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, the command's name first."""
+        return super().parse_args(ctx, command_first(args, self.shared_options()))
+
+    def shared_options(self) -> dict[str, bool]:
+        """Return the shared options of the group's commands, and whether each takes a value."""
+        shared = {field.name for field in fields(CommonOptions)}
+        found: dict[str, bool] = {}
+        for command in self.commands.values():
+            if isinstance(command, Group):
+                found |= command.shared_options()
+            for param in command.params:
+                if isinstance(param, click.Option) and param.name in shared:
+                    found |= dict.fromkeys(param.opts, not param.is_flag)
+        return found
+
+
+def command_first(arguments: list[str], options: Mapping[str, bool]) -> list[str]:
+    """Put shared options that stand before a command's name behind it.
+
+    `options` maps each to whether it takes a value. Before `--help` they are dropped; anything else stays for click to judge.
+    """
+    place = 0
+    while place < len(arguments) and (name := arguments[place].partition("=")[0]) in options:
+        place += 2 if options[name] and "=" not in arguments[place] else 1
+    moved, rest = arguments[:place], arguments[place:]
+    if not moved or not rest:
+        return arguments
+    return [rest[0], *moved, *rest[1:]] if not rest[0].startswith("-") else rest
 
 
 def _name_ledger(console: Console, settings: Settings) -> None:

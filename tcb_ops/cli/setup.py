@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from tcb_ops.cli.confirm import show_problems
 from tcb_ops.cli.console import LINE_EVERY, Console
-from tcb_ops.cli.options import CommonOptions, common_options, lang_option
+from tcb_ops.cli.options import CommonOptions, Group, common_options, lang_option
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, plural
@@ -227,7 +227,7 @@ def _say_left_out(console: Console, scanned: ScannedFiles) -> None:
             console.info(Text(f"Left out, {what.en}: {count:,}", f"未列入（{what.zh}）：{count:,}"))
 
 
-@click.group()
+@click.group(cls=Group)
 def merchants() -> None:
     """Keep the merchants file; check which merchants are ready.
 
