@@ -31,9 +31,10 @@ TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIB
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _ctrl_c_arrives() -> None:
-    """Started in the background of a shell, the tests and what they start would ignore Ctrl-C."""
+def _signals_arrive() -> None:
+    """Started in the background or by nohup, the tests and what they start would ignore Ctrl-C and SIGHUP."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -271,8 +271,8 @@ def read_paths(
     if not validator.rows:
         raise UsageError(
             Text(
-                f"{name}: none of its {plural(validator.left_out, 'row')} is for a merchant that --where leaves",
-                f"{name}：{validator.left_out:,} 行中没有一行属于 --where 选中的商户",
+                f"{name}: --where leaves out every row ({plural(validator.left_out, 'row')}).",
+                f"{name}：{validator.left_out:,} 行中没有一行属于 --where 选中的商户。",
             )
         )
     batch = Batch(

@@ -244,16 +244,15 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
             f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
         )
     done, same = _DONE[kind], counts.get(Outcome.UNCHANGED, 0)
+    every_row = "The only row" if total == 1 else f"All {total:,} rows"
     if same == total:
         return Text(
-            f"All {plural(total, 'row')} succeeded: unchanged, nothing sent again.",
+            f"{every_row} succeeded: unchanged, nothing sent again.",
             f"全部成功：共 {total:,} 行，均未变化，未重新发送。",
         )
     if same:
         return Text(
-            f"All {plural(total, 'row')} succeeded: {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
+            f"{every_row} succeeded: {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
             f"全部成功：共 {total:,} 行，其中 {total - same:,} 行{done.zh}，{same:,} 行未变化、未重新发送。",
         )
-    return Text(
-        f"All {plural(total, 'row')} succeeded: {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。"
-    )
+    return Text(f"{every_row} succeeded: {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。")

@@ -280,7 +280,7 @@ def test_the_token_servers_key(open_desk, monkeypatch, port):
         f'url = "{base}/{{appid}}?key=PrAcTiCe-query"',
         'auth_env = "PRACTICE_KEY"',
     )
-    code, out, err = loud(desk, *links())
+    code, out, err = loud(desk, *links("--patience", "1"))
     assert code == 3
     assert ("cannot be reached" if port == "closed" else "HTTP 403") in err
     assert_planted_kept(desk, {KEY, "PrAcTiCe-auth-key"}, out, err)

@@ -192,7 +192,7 @@ def test_a_run_over_a_day_old_is_asked_about(open_desk, on_terminal, answer):
     before = desk.calls
     words = ("upload", "list.csv", "--root", "files", "--limit", "2", "--json")
     with on_terminal(desk, *words) as typed:
-        typed.wait_for(f"Run {run} of this list, begun ")
+        typed.wait_for(f"Run {run} of this list, started ")
         typed.wait_for("[y/N]: ")
         typed.type(f"{answer}\n")
         code, out = typed.end()
