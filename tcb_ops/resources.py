@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 
 from tcb_ops.errors import ResourceLimitError
 from tcb_ops.i18n import Text
+
+if sys.platform != "win32":
+    import resource  # now: once the descriptors have run out, no module can be loaded
 
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _MEMORY = {errno.ENOMEM, errno.ENOBUFS}
@@ -77,8 +81,4 @@ def _descriptors(code: int | None) -> Text:
 
 def _limit() -> int | None:
     """Return how many files this process may have open; None where the system does not tell."""
-    if os.name != "posix":
-        return None
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if sys.platform == "win32" else resource.getrlimit(resource.RLIMIT_NOFILE)[0]

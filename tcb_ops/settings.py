@@ -242,7 +242,8 @@ class Settings(BaseSettings):
             usable = False
         if not usable or re.search(r"[?#]", value):
             raise _InvalidError(
-                "must look like https://api.weixin.qq.com", "应形如 https://api.weixin.qq.com"
+                "must be `simulator`, or look like https://api.weixin.qq.com",
+                "应为 simulator，或形如 https://api.weixin.qq.com",
             )
         if not _is_host(parts.hostname or ""):
             raise _InvalidError(
@@ -397,6 +398,10 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
         from_file["ledger"], choice = _ledger_of(file)
     if there and "reports" not in from_file:
         from_file["reports"] = file.parent / "reports"
+    if there and "merchants" not in from_file and "merchants" not in overridden:
+        beside = file.parent / "merchants.csv"
+        if beside.exists() or not Path("merchants.csv").exists():
+            from_file["merchants"] = beside
 
     class _Layered(Settings):
         @classmethod

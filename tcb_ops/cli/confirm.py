@@ -149,6 +149,8 @@ def _suggest(
             command(settings, *kind, str(source), "--root", str(found), *options),
         )
         return
+    if not any(problem.line for problem in error.problems):  # the file itself is not the list that is meant
+        return
     root_option = ["--root", str(Path(root).absolute())] if root is not None else []
     console.suggest(
         Text(

@@ -58,7 +58,12 @@ class Console:
         """Print data, a table or lines, on stdout."""
         if isinstance(what, Text):
             what = what.of(self.lang)
-        self.out.print(lines(what) if isinstance(what, str) else what)
+        if isinstance(what, str):
+            self.out.print(
+                lines(what), soft_wrap=True
+            )  # the terminal folds it: a command in it stays one line
+        else:
+            self.out.print(what)
 
     def json(self, what: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout."""

@@ -256,7 +256,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
 
     Every file against manifest.json, the manifest and every row of the CSVs against the ledger, the list against its
     SHA-256. Names the file or the row that differs: exit code 1. Nothing differs: 0, and what that proves. No report in
-    DIR: 2.
+    DIR: 2. The ledger is damaged: 3.
     """
     settings, console = common.start(reads_ledger=True)
     found = api.verify(folder, settings=settings)
@@ -265,7 +265,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     else:
         console.print(render_verification(found, settings.lang))
         console.print(verification_verdict(found))
-    return 0 if found.good else 1
+    return 3 if found.ledger_damaged else 0 if found.good else 1
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -41,7 +41,7 @@ def usage_error(error: click.ClickException) -> Text:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "tcb-ops"
     message = error.format_message().rstrip(".")
-    end = "" if message.endswith("?") else "."
+    end = "" if message.endswith(("?", "?)")) else "."
     return Text(
         f"{message}{end} `{command} --help` shows the usage.",
         f"{_usage_error_zh(error)}。用 `{command} --help` 查看用法。",

@@ -244,7 +244,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
             f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
         )
     done, same = _DONE[kind], counts.get(Outcome.UNCHANGED, 0)
-    every_row = "The only row" if total == 1 else f"All {total:,} rows"
+    every_row = "The only row" if total == 1 else f"All {plural(total, 'row')}"
     if same == total:
         return Text(
             f"{every_row} succeeded: unchanged, nothing sent again.",

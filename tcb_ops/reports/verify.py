@@ -107,6 +107,11 @@ class Verification:
         return all(check.state is not State.DIFFERS for check in self.checks)
 
     @property
+    def ledger_damaged(self) -> bool:
+        """Whether the ledger has lost rows or cannot be read, so that nothing in it proves the report."""
+        return any(check.what == LEDGER and check.state is State.DIFFERS for check in self.checks)
+
+    @property
     def proves(self) -> Text:
         """What is proven where nothing differs, and what is not."""
         same = {check.what for check in self.checks if check.state is State.SAME}

@@ -229,8 +229,11 @@ def _not_confirmed(status: int, *, in_error: bool) -> Text:
 
 
 def _error(body: bytes) -> dict[str, str] | None:
-    """Return the children of an `<Error>` document; empty where it cannot be read, None where the body is something else."""
-    if b"<Error" not in body:
+    """Return the children of an `<Error>` document, whatever its namespace; empty where it cannot be read.
+
+    None where the body is something else.
+    """
+    if b"error" not in body.replace(b"\0", b"").lower():
         return None
     text = body.decode("utf-8", errors="replace")
     if len(body) > _LARGEST_XML or re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
@@ -239,9 +242,9 @@ def _error(body: bytes) -> dict[str, str] | None:
         root = ET.fromstring(text)  # noqa: S314  no DOCTYPE, no ENTITY, no more than 64 KiB
     except (ET.ParseError, ValueError):
         return {}
-    if root.tag != "Error":
-        return None
-    return {child.tag: (child.text or "").strip() for child in root}
+    if root.tag == "Error":
+        return {child.tag: (child.text or "").strip() for child in root}
+    return {} if any("error" in element.tag.lower() for element in root.iter()) else None
 
 
 def _clean(text: str, link: Link, path: str) -> str:
