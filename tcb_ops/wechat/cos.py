@@ -192,7 +192,9 @@ def _read(
     etag = response.headers.get("etag", "")
     if _bare(etag) != md5:  # what is stored as it was sent is no text of somebody else's
         etag = _clean(etag, link, path)
-    if error is None and response.status in {200, 201, 204} and _bare(etag):
+    # A login page may have an ETag of its own; only the MD5 of what was sent proves that it is the store's.
+    web_page = _bare(etag) != md5 and response.headers.get("content-type", "").startswith("text/html")
+    if error is None and not web_page and response.status in {200, 201, 204} and _bare(etag):
         return StoredObject(response.status, etag, md5)
     fields = error or {}
     code = fields.get("Code", "")
@@ -202,12 +204,12 @@ def _read(
         response.headers.get("x-cos-request-id", "") or fields.get("RequestId", ""), link, path
     )
     if 300 <= response.status < 400 or (response.status < 400 and not code):
-        why = _not_confirmed(response.status, in_error=error is not None)
+        why = _not_confirmed(response.status, in_error=error is not None, web_page=web_page)
         return Unconfirmed(response.status, why, request_id)
     return StoreRefusal(response.status, code, _clean(fields.get("Message", ""), link, path), request_id)
 
 
-def _not_confirmed(status: int, *, in_error: bool) -> Text:
+def _not_confirmed(status: int, *, in_error: bool, web_page: bool) -> Text:
     if 300 <= status < 400:
         return Text(
             en=f"It answered HTTP {status}, a redirect, which is never followed.",
@@ -218,6 +220,8 @@ def _not_confirmed(status: int, *, in_error: bool) -> Text:
             en=f"It answered HTTP {status} with an error that cannot be read.",
             zh=f"返回了 HTTP {status}，但其中的错误信息无法读取。",
         )
+    if web_page:
+        return Text(en=f"It answered HTTP {status} with a web page.", zh=f"返回了 HTTP {status} 和一个网页。")
     if status in {200, 201, 204}:
         return Text(
             en=f"It answered HTTP {status} without an ETag.", zh=f"返回了 HTTP {status}，但没有 ETag。"

@@ -209,6 +209,21 @@ ANSWERS = [
     ),
     pytest.param("201 Created", "<Error><Code>Broken", "Unconfirmed", id="201, half an Error"),
     pytest.param(
+        "200 OK",
+        '<Error xmlns="http://x"><Code>AccessDenied</Code></Error>',
+        "Unconfirmed",
+        id="200, Error in a namespace",
+    ),
+    pytest.param("200 OK", "<Response><Error/></Response>", "Unconfirmed", id="200, an Error within"),
+    pytest.param("200 OK", "<error><code>A</code></error>", "Unconfirmed", id="200, in lower case"),
+    pytest.param("200 OK", "<html><p>Login error</html>", "Unconfirmed", id="200, a page that is no XML"),
+    pytest.param(
+        "201 Created",
+        "<PostResponse><Key>error.png</Key></PostResponse>",
+        "StoredObject",
+        id="201, error in a key",
+    ),
+    pytest.param(
         "403 Forbidden",
         XML.format(code="AccessDenied", message="Request has expired", more=""),
         "AccessDenied",
@@ -263,6 +278,12 @@ def test_an_answer_without_an_etag_confirms_nothing(
     result, _ = run(posted(always(b"", status, headers), opened(made(tmp_path, b"x"))))
     assert isinstance(result, StoredObject if confirmed else Unconfirmed)
     assert result.http_status == int(status[:3])
+
+
+def test_a_web_page_confirms_nothing_though_it_has_an_etag(run: Run, tmp_path: Path) -> None:
+    headers = 'ETag: "page"\r\nContent-Type: text/html; charset=utf-8\r\n'
+    result, _ = run(posted(always(b"<p>Please log in", "200 OK", headers), opened(made(tmp_path, b"x"))))
+    assert isinstance(result, Unconfirmed)
 
 
 def test_a_refusal_has_cos_s_words_and_nothing_that_was_signed(run: Run, tmp_path: Path) -> None:
