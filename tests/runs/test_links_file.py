@@ -72,7 +72,7 @@ def links(tmp_path: Path) -> Iterator[LinksFile]:
 
 
 def done(ledger: Ledger, run: RunRecord, links: LinksFile, ends: Iterable[RowEnd]) -> None:
-    """As the scribe does it: first the file, then the ledger."""
+    """As the writer does it: first the file, then the ledger."""
     ends = list(ends)
     links.append(ends)
     ledger.record(run, ends, Meter())

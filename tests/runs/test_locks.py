@@ -1,4 +1,4 @@
-"""One sitting at a time works on a run; a kill frees it."""
+"""One session at a time works on a run; a kill frees it."""
 
 from __future__ import annotations
 
