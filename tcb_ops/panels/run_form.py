@@ -50,7 +50,7 @@ class RunForm(Panel):
         return []
 
     def _pace_notes(self) -> list[Any]:
-        """Build what is said about the pace."""
+        """Build the notes beside the limits."""
         return []
 
     def _prepare(self) -> None:

@@ -614,7 +614,7 @@ class LedgerReader:
             return self._damaged(Text(why, why))
         return LedgerError(
             Text(
-                f"the ledger {self.name} cannot be used: {why}. What was committed is safe. Free space or mend the "
+                f"the ledger {self.name} cannot be used: {why}. What was committed is safe. Free space or fix the "
                 "access, then run the same command again: the run resumes where it stopped.",
                 f"无法使用台账 {self.name}：{why}。已提交的内容是安全的。请释放磁盘空间或修复访问权限，"
                 "再次运行同一命令即可从中断处继续。",
