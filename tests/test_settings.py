@@ -433,3 +433,16 @@ def test_a_link_to_the_settings_folder_is_the_same_folder(
     (tmp_path / "home" / "tcb-ops.db").touch()
     monkeypatch.chdir(tmp_path / "home")
     assert load_settings(tmp_path / "link" / "tcb-ops.toml").origin.ledger_choice is None
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside the settings", "in the working folder alone"])
+def test_the_merchants_file_belongs_to_the_settings_files_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, beside: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "tcb-ops.toml").write_text('lang = "en"\n', encoding="utf-8")
+    (tmp_path / ("conf" if beside else "") / "merchants.csv").write_text("appid,name,env\n", encoding="utf-8")
+    assert load_settings("conf/tcb-ops.toml").merchants == Path(
+        "conf/merchants.csv" if beside else "merchants.csv"
+    )

@@ -149,7 +149,7 @@ def _suggest(
             command(settings, *kind, str(source), "--root", str(found), *options),
         )
         return
-    if not any(problem.line for problem in error.problems):  # the file itself is not the list that is meant
+    if not any(problem.skippable for problem in error.problems):  # no row is wrong: the file itself is
         return
     root_option = ["--root", str(Path(root).absolute())] if root is not None else []
     console.suggest(

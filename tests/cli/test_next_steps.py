@@ -105,3 +105,12 @@ def test_runs_fit_in_80_columns_whatever_they_are(open_desk, monkeypatch):
         shown = desk("runs", "--lang", lang, "--api-base", "https://api.example.invalid").out
         assert max(map(cell_len, shown.splitlines())) <= 80, shown
         assert shown.count(f"{run[4:6]}-{run[6:8]} ") == 3
+
+
+@pytest.mark.parametrize("name", ["nowhere.csv", "files", "picture.csv"])
+def test_a_file_that_is_no_list_suggests_no_corrected_one(open_desk, name):
+    desk = open_desk(many(TEA, rows=1))
+    (desk.folder / "picture.csv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    said = desk("upload", name, "--root", "files")
+    assert (said.code, desk.calls) == (2, 0)
+    assert "failed-fixed.csv" not in said.err

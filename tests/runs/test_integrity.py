@@ -185,6 +185,8 @@ def test_every_reader_compares_the_rows_with_those_that_were_planned(
     assert not (shop.folder / "again").exists()
     found = tcb.verify(shop.folder / "report", settings=shop.settings)
     assert [check.what for check in found.checks if check.state == "differs"] == ["ledger"]
+    code, out, _ = command(shop, shop.folder / "ledger.db", "verify", str(shop.folder / "report"), "--json")
+    assert (code, json.loads(out)["good"]) == (3, False)
 
 
 def test_an_environment_that_is_missing_is_found_by_all_that_name_it(used: Callable[..., Shop]) -> None:
