@@ -1,4 +1,4 @@
-"""Recognise that the system has run out of what every row needs: file descriptors, memory."""
+"""Why the system refuses something, in our own words; and that it has run out of what every row needs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,31 @@ if sys.platform != "win32":
 
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _MEMORY = {errno.ENOMEM, errno.ENOBUFS}
+
+
+_REASONS = {
+    errno.EACCES: Text("no permission", "没有权限"),
+    errno.EPERM: Text("no permission", "没有权限"),
+    errno.ENOENT: Text("there is no such file or folder", "没有这个文件或文件夹"),
+    errno.ENOTDIR: Text("a part of its path is not a folder", "路径中有一级不是文件夹"),
+    errno.EISDIR: Text("it is a folder", "这是文件夹"),
+    errno.EEXIST: Text("it exists already", "已经存在"),
+    errno.ENOSPC: Text("the disk is full", "磁盘已满"),
+    errno.EFBIG: Text("the file is larger than is allowed here", "文件超过此处允许的大小"),
+    errno.EROFS: Text("the disk is read-only", "磁盘只读"),
+    errno.ENAMETOOLONG: Text("the name is too long", "名称过长"),
+    errno.ELOOP: Text("its links lead in a circle", "链接互相循环"),
+    errno.EBUSY: Text("another program is using it", "正被别的程序占用"),
+    errno.EIO: Text("the disk reports an error", "磁盘报告读写错误"),
+}
+
+
+def system_reason(error: OSError | ValueError) -> Text:
+    """Return why a file or folder cannot be used; ValueError is what Python raises for a name with a NUL."""
+    if not isinstance(error, OSError):
+        return Text("not a usable file name", "不是可用的文件名")
+    code = error.errno or 0
+    return _REASONS.get(code) or Text(f"system error {code}", f"系统错误 {code}")
 
 
 def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitError | None:

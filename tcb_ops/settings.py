@@ -10,16 +10,23 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Lang, Text
@@ -27,11 +34,14 @@ from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.toml_file import line_of, read_toml
 
 SETTINGS_FILE = "tcb-ops.toml"
+PREFIX = "TCB_OPS_"
 CONFIG = "TCB_OPS_CONFIG"
 """Names the settings file, as `--config` does: how `notebook --config` reaches its kernel."""
 LEDGER_FILE = "tcb-ops.db"
 NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens: never a live one."""
+_OTHER_VARIABLES = re.compile("CHROMIUM|RUN_NOW|HEADLESS_OUT|HEADLESS_RESULT|APPID|REFUSED|(NEED|TEST)_.*")
+"""TCB_OPS_… variables that are no settings: of the report's browser, of notebooks, of a token command, and of our tests."""
 _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
 """Parts of a database URL's query that hold no password."""
 
@@ -123,19 +133,19 @@ class TokenSettings(BaseModel):
             )
         return value
 
-    @field_validator("command", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> object:
-        return _words(value)
 
+class _Variables(EnvSettingsSource):
+    """The TCB_OPS_… variables; a list among them is JSON, or words as a shell reads them."""
 
-def _words(value: object) -> object:
-    """A list that a variable holds: JSON, or words as a shell reads them."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        return json.loads(value)
-    return tuple(shlex.split(value))
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        for section, name in ((found, "store_hosts"), (found.get("tokens"), "command")):
+            if isinstance(section, dict) and isinstance(value := section.get(name), str):
+                with suppress(ValueError):  # then it is no list, which is reported like any other mistake
+                    section[name] = (
+                        json.loads(value) if value.lstrip().startswith("[") else shlex.split(value)
+                    )
+        return found
 
 
 def _is_host(host: str) -> bool:
@@ -177,7 +187,7 @@ class Settings(BaseSettings):
     """Everything that holds for all commands. Frozen; holds no token."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TCB_OPS_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         enable_decoding=False,  # a variable that is no JSON is reported like any other mistake
         extra="forbid",
@@ -212,8 +222,18 @@ class Settings(BaseSettings):
         except ValidationError as error:
             if type(self) is not Settings:  # `load_settings` and `aim` name where the value comes from
                 raise
-            wrong = error.errors(include_input=False, include_url=False)[0]
-            raise _wrong(wrong, _key(wrong)) from None
+            raise _refused([_Mistake(key, why) for key, why in _mistakes(error)]) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: Any,
+        **_others: Any,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values of the call before those of the environment, and nothing else."""
+        return init_settings, _Variables(settings_cls)
 
     def __repr__(self) -> str:
         at = target_label(self.run_target, self.api_base)
@@ -221,11 +241,6 @@ class Settings(BaseSettings):
             f"<Settings {at}, merchants {self.merchants}, ledger {self.ledger_name}, "
             f"tokens from {self.tokens.source}>"
         )
-
-    @field_validator("store_hosts", mode="before")
-    @classmethod
-    def _hosts(cls, value: object) -> object:
-        return _words(value)
 
     @field_validator("api_base")
     @classmethod
@@ -353,7 +368,7 @@ def aim(settings: Settings, target: str | None) -> Settings:
         try:
             options["api_base"] = _Named(api_base=target).api_base
         except ValidationError as error:
-            raise _wrong(error.errors(include_input=False, include_url=False)[0], "target") from None
+            raise _refused([_Mistake("target", why) for _, why in _mistakes(error)]) from None
     return settings.model_copy(update=options)
 
 
@@ -389,7 +404,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     target_named = "target" if given.get("target") else "api_base"
     given = _aimed(given, "--target", "--api-base")
     if "api_base" not in given:
-        variables = {name: os.environ.get(f"TCB_OPS_{name.upper()}") for name in ("target", "api_base")}
+        variables = {name: os.environ.get(_variable(name)) for name in ("target", "api_base")}
         target_named = "TCB_OPS_TARGET" if variables["target"] else "TCB_OPS_API_BASE"
         given |= _given(_aimed(_given(variables), "TCB_OPS_TARGET", "TCB_OPS_API_BASE"))
     overridden = frozenset(given) | {name for name in Settings.model_fields if _variables(name)}
@@ -409,41 +424,101 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            *_: Any,
-            **_others: Any,
+            *others: Any,
+            **named: Any,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
+            above = super().settings_customise_sources(settings_cls, init_settings, *others, **named)
+            return *above, InitSettingsSource(settings_cls, from_file)
 
+    settings, mistakes = None, list[_Mistake]()
     try:
         settings = _Layered(**given)
     except ValidationError as error:
-        wrong = error.errors(include_input=False, include_url=False)[0]
-    else:
-        origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
-        settings._origin = origin  # noqa: SLF001  our own model's
-        return settings
-    raise _wrong(wrong, *_source(_key(wrong), given, target_named, file if there else None))
+        mistakes = [
+            _mistake(key, why, given, target_named, file if there else None) for key, why in _mistakes(error)
+        ]
+    unknown = _unknown_variables()
+    mistakes = [one for one in mistakes if one.name not in {other.name for other in unknown}] + unknown
+    if settings is None or mistakes:
+        raise _refused(sorted(mistakes, key=lambda mistake: mistake.line), file)
+    origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
+    settings._origin = origin  # noqa: SLF001  our own model's
+    return settings
 
 
-def _source(key: str, options: Mapping[str, Any], target_named: str, file: Path | None) -> tuple[str, str]:
-    """What a setting is called where it was given (by an option, a variable, the file), and the file's line."""
-    variable = "TCB_OPS_" + key.upper().replace(".", "__")
+class _Mistake(NamedTuple):
+    """A setting that cannot be used, named as its writer knows it."""
+
+    name: str
+    why: Text
+    line: int = 0
+    """Of the settings file; 0 where it was given elsewhere."""
+
+
+def _mistake(
+    key: str, why: Text, options: Mapping[str, Any], target_named: str, file: Path | None
+) -> _Mistake:
+    """Name a mistake by what gave the value: an option, a variable, or the file and its line."""
     if key == "api_base" and key in options:
-        return target_named, ""
+        return _Mistake(target_named, why)
     if key.partition(".")[0] in options:
-        return key, ""
-    if variable in os.environ or file is None:
-        return variable, ""
+        return _Mistake(key, why)
+    if _variable(key) in os.environ or file is None:
+        return _Mistake(_variable(key), why)
     if key == "api_base" and not (read_toml(file).get(key)):
         key = "target"
-    return key, f"{file}:{line_of(file, *key.split('.'))}"
+    return _Mistake(key, why, line_of(file, *key.split(".")))
+
+
+def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> SettingsError:
+    """The error that reports every mistake; a single one with what to do as a sentence of its own."""
+    en = [f"{f'{file}:{line}: ' if line else ''}{name}: {why.en}" for name, why, line in mistakes]
+    zh = [f"{f'{file}:{line}：' if line else ''}{name}：{why.zh}" for name, why, line in mistakes]
+    ended = Text(
+        "\n".join(text if text.endswith("?") else f"{text}." for text in en),
+        "\n".join(text if text.endswith("？") else f"{text}。" for text in zh),
+    )
+    if len(mistakes) == 1:
+        return SettingsError(
+            ended, Text("Correct it, then run the same command again.", "请修正后再次运行同一命令。")
+        )
+    return SettingsError(
+        Text(
+            f"{ended.en}\nCorrect these, then run the same command again.",
+            f"{ended.zh}\n请修正以上各项，然后再次运行同一命令。",
+        )
+    )
+
+
+def _variable(key: str) -> str:
+    """The variable of a setting: TCB_OPS_TOKENS__URL of `tokens.url`."""
+    return PREFIX + key.upper().replace(".", "__")
 
 
 def _variables(name: str) -> bool:
     """Whether a variable gives a setting, or a part of it."""
-    variable = f"TCB_OPS_{name.upper()}"
+    variable = _variable(name)
     return any(known == variable or known.startswith(f"{variable}__") for known in os.environ)
+
+
+def _unknown_variables() -> list[_Mistake]:
+    """The TCB_OPS_… variables that nobody reads."""
+    keys = ["config", *Settings.model_fields, *(f"tokens.{name}" for name in TokenSettings.model_fields)]
+    known = [_variable(key).removeprefix(PREFIX) for key in keys]
+    mistakes = []
+    for name in sorted(map(str.upper, os.environ)):
+        own = name.removeprefix(PREFIX)
+        if own == name or own in known or _OTHER_VARIABLES.fullmatch(own):
+            continue
+        if near := get_close_matches(own, known, n=1):
+            why = Text(
+                f"there is no such setting; did you mean {PREFIX}{near[0]}?",
+                f"没有这个设置；是不是 {PREFIX}{near[0]}？",
+            )
+        else:
+            why = Text("there is no such setting; unset this variable", "没有这个设置；请删除这个环境变量")
+        mistakes.append(_Mistake(name, why))
+    return mistakes
 
 
 def _ledger_of(file: Path) -> tuple[str, Text | None]:
@@ -472,21 +547,16 @@ def _key(wrong: Mapping[str, Any]) -> str:
     return ".".join(named[: 2 if named[0] == "tokens" else 1])
 
 
-def _wrong(wrong: Mapping[str, Any], name: str, where: str = "") -> SettingsError:
-    """The error for a setting that cannot be used, named as its writer knows it; pydantic's own words are not shown."""
-    invalid = wrong.get("ctx", {}).get("error")
-    key = _key(wrong)
-    if wrong["type"] == "extra_forbidden":
-        why = _unknown(key)
-    else:
-        why = invalid.text if isinstance(invalid, _InvalidError) else _expected(key)
-    return SettingsError(
-        Text(
-            f"{where and f'{where}: '}{name}: {why.en}.",
-            f"{where and f'{where}：'}{name}：{why.zh}。",
-        ),
-        Text("Correct it, then run the same command again.", "请修正后再次运行同一命令。"),
-    )
+def _mistakes(error: ValidationError) -> list[tuple[str, Text]]:
+    """Each setting that pydantic finds wrong, and what is expected of it; pydantic's own words are not shown."""
+    found: dict[str, Text] = {}
+    for wrong in error.errors(include_input=False, include_url=False):
+        invalid, key = wrong.get("ctx", {}).get("error"), _key(wrong)
+        if wrong["type"] == "extra_forbidden":
+            found[key] = _unknown(key)
+        else:
+            found[key] = invalid.text if isinstance(invalid, _InvalidError) else _expected(key)
+    return list(found.items())
 
 
 def _model_of(key: str) -> tuple[type[BaseModel], str]:
@@ -504,8 +574,8 @@ def _unknown(key: str) -> Text:
     places |= {name: f"{section}{name}" for name in model.model_fields}
     if near := get_close_matches(key.rpartition(".")[2], places, n=1):
         return Text(
-            f"there is no such setting; did you mean {places[near[0]]}",
-            f"没有这个设置；是不是 {places[near[0]]}",
+            f"there is no such setting; did you mean {places[near[0]]}?",
+            f"没有这个设置；是不是 {places[near[0]]}？",
         )
     names = list(model.model_fields)
     return Text(

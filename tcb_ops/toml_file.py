@@ -9,6 +9,7 @@ from typing import Any
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text
+from tcb_ops.resources import system_reason
 
 _LONGEST = 200
 """Lines of the longest statement that is looked for."""
@@ -19,8 +20,14 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise SettingsError(Text(f"{file} cannot be read ({why})", f"{file} 无法读取（{why}）")) from None
+        why = system_reason(error)
+        raise SettingsError(
+            Text(f"{file} cannot be read: {why.en}.", f"{file} 无法读取：{why.zh}。"),
+            Text(
+                "Correct that, or name the settings file with --config.",
+                "请处理后重试，或用 --config 指明设置文件。",
+            ),
+        ) from None
     except UnicodeDecodeError:
         raise SettingsError(
             Text(f"{file} is not UTF-8 text: save it as UTF-8", f"{file} 不是 UTF-8 文本：请另存为 UTF-8")

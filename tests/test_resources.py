@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 
 import httpx
 import pytest
 
-from tcb_ops.resources import exhausted
+from tcb_ops.resources import exhausted, system_reason
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -49,3 +50,11 @@ def test_a_resource_that_has_run_out_is_told(error: Exception, words: str) -> No
 def test_any_other_trouble_is_none(error: Exception) -> None:
     assert exhausted(error) is None
     assert exhausted(error, unclear=True) is None
+
+
+def test_what_the_system_says_is_told_in_both_languages_and_never_in_its_own_words() -> None:
+    for code in (errno.EACCES, errno.ENOSPC, errno.EISDIR, errno.EXDEV):
+        reason = system_reason(OSError(code, "hunter2"))
+        assert "hunter2" not in reason.en
+        assert not re.search("[A-Za-z]", reason.zh), reason.zh
+    assert system_reason(ValueError("embedded null byte")).en == "not a usable file name"

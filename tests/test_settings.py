@@ -168,7 +168,7 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         ),
         pytest.param('auth_env = "K"', "1: auth_env: … did you mean tokens.auth_env", id="wrong-section"),
         pytest.param(
-            '[tokens]\nlang = "zh"', "2: tokens.lang: … did you mean lang.", id="wrong-section-nested"
+            '[tokens]\nlang = "zh"', "2: tokens.lang: … did you mean lang?", id="wrong-section-nested"
         ),
         pytest.param(
             '\n# x\n[tokens]\nfile = "a"\nsource = "magic"',
@@ -215,6 +215,69 @@ def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str,
     assert [part for part in parts if part not in problem.en] == [], problem.en
     assert problem.zh.startswith(f"tcb-ops.toml:{line.split(':')[0]}：")
     assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", problem.zh), problem.zh
+
+
+def test_all_mistakes_are_reported_in_one_pass_in_the_order_of_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write('legder = "x"\nlang = "de"\nstore_hosts = ["a", 5, 6]\n[tokens]\nfiel = 1\nsource = "magic"')
+    monkeypatch.setenv("TCB_OPS_CONFIRM_OVER", "hunter2")
+    monkeypatch.setenv("TCB_OPS_MERCHANT", "hunter2")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    text = caught.value.text
+    assert [line.partition(": ")[0] for line in text.en.splitlines()] == [
+        "TCB_OPS_CONFIRM_OVER",
+        "TCB_OPS_MERCHANT",
+        *(f"tcb-ops.toml:{line}" for line in (1, 2, 3, 5, 6)),
+        "Correct these, then run the same command again.",
+    ]
+    assert "did you mean ledger?\n" in text.en
+    assert "是不是 ledger？\n" in text.zh
+    assert "hunter2" not in text.en + text.zh
+
+
+@pytest.mark.parametrize("setting", ['store_hosts = "a"', '[tokens]\ncommand = "get-token {appid}"'])
+def test_a_text_in_place_of_a_list_is_refused(setting: str) -> None:
+    write(setting)
+    with pytest.raises(SettingsError, match=r'must be a list of texts, e\.g\. \["a", "b"\]\. Correct it'):
+        load_settings()
+
+
+def test_a_folder_in_the_settings_files_place_is_told_in_our_own_words() -> None:
+    Path("tcb-ops.toml").mkdir()
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert caught.value.text.en.startswith("tcb-ops.toml cannot be read: it is a folder. ")
+    assert caught.value.text.zh.startswith("tcb-ops.toml 无法读取：这是文件夹。")
+
+
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("TCB_OPS_LEGDER", "did you mean TCB_OPS_LEDGER?"),
+        ("TCB_OPS_TOKENS_SOURCE", "did you mean TCB_OPS_TOKENS__SOURCE?"),
+        ("TCB_OPS_TOKENS__FIEL", "did you mean TCB_OPS_TOKENS__FILE?"),
+        ("TCB_OPS_CONFIGS", "did you mean TCB_OPS_CONFIG?"),
+        ("TCB_OPS_XYZ", "there is no such setting; unset this variable."),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, says: str
+) -> None:
+    monkeypatch.setenv(variable, "hunter2")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert caught.value.text.en.startswith(f"{variable}: ")
+    assert caught.value.text.en.count(variable) == 1
+    assert says in caught.value.text.en
+    assert not re.search(r"[a-z]+ [a-z]+ [a-z]+|hunter2", caught.value.text.zh)
+
+
+def test_variables_that_are_no_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CHROMIUM", "RUN_NOW", "HEADLESS_OUT", "APPID", "REFUSED", "NEED_BROWSER", "TEST_WHEEL"):
+        monkeypatch.setenv(f"TCB_OPS_{name}", "1")
+    assert load_settings().confirm_over == 5
 
 
 def test_words_of_libraries_never_show_whatever_is_wrong() -> None:

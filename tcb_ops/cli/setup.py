@@ -22,6 +22,7 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.generate import ScannedFiles
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command
 from tcb_ops.settings import SETTINGS_FILE, Settings, load_settings, settings_file
 
@@ -110,8 +111,9 @@ def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb
         with file.open(mode) as out:
             out.write(content)
     except OSError as error:
+        why = system_reason(error)
         raise UsageError(
-            Text(f"{file} cannot be written ({error.strerror})", f"{file} 无法写入（{error.strerror}）")
+            Text(f"{file} cannot be written ({why.en})", f"{file} 无法写入（{why.zh}）")
         ) from None
     console.print(str(file))
 

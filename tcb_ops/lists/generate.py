@@ -22,6 +22,7 @@ from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.resolve import Unresolved, resolve
 from tcb_ops.lists.validate import path_problem
 from tcb_ops.model import Merchant, Problem, file_problem
+from tcb_ops.resources import system_reason
 from tcb_ops.xlsx.workbook import open_book
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -116,8 +117,8 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        name, why = shown(str(folder)), error.strerror
-        failed = UsageError(Text(f"{name} cannot be read ({why})", f"{name} 无法读取（{why}）"))
+        name, why = shown(str(folder)), system_reason(error)
+        failed = UsageError(Text(f"{name} cannot be read ({why.en})", f"{name} 无法读取（{why.zh}）"))
     else:
         for entry in entries:
             name = f"{prefix}{entry.name}"
@@ -450,8 +451,8 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
         )
     except OSError as error:
         dest.unlink(missing_ok=True)
-        why = error.strerror or "?"
-        failed = Text(f"{dest} cannot be written ({why})", f"{dest} 无法写入（{why}）")
+        why = system_reason(error)
+        failed = Text(f"{dest} cannot be written ({why.en})", f"{dest} 无法写入（{why.zh}）")
     else:
         return
     raise UsageError(failed)

@@ -19,6 +19,7 @@ from tcb_ops.cell_text import shown
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Problem, file_problem
+from tcb_ops.resources import system_reason
 
 MAX_FILE_BYTES = 5 * 1024**3
 """POST Object takes 5 GB at most (cloud.tencent.com/document/product/436/14690)."""
@@ -209,9 +210,9 @@ def _missing(file: str, similar: str) -> UnusableFile:
 
 
 def _unreadable(file: str, error: OSError | ValueError) -> UnusableFile:
-    why = error.strerror if isinstance(error, OSError) else "not a usable file name"
+    why = system_reason(error)
     return UnusableFile(
-        Text(f"{shown(file)} cannot be inspected ({why})", f"{shown(file)} 无法查看（{why}）"),
+        Text(f"{shown(file)} cannot be inspected ({why.en})", f"{shown(file)} 无法查看（{why.zh}）"),
         Text("check its name and permissions", "请检查文件名和权限"),
     )
 

@@ -24,6 +24,7 @@ from tcb_ops.lists.merchants import merchants_table, read_merchants
 from tcb_ops.lists.source import decode, open_source
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table
 from tcb_ops.model import Merchant
+from tcb_ops.resources import system_reason
 
 EMPTY_FILE = "appid,name,env,default,owner,status\r\n".encode("utf-8-sig")
 """A merchants file with its header only: `audit` would call for an example merchant."""
@@ -173,10 +174,10 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
                 with suppress(FileNotFoundError):
                     Path(fresh.name).unlink()
     except OSError as error:
-        why = error.strerror or "?"
+        why = system_reason(error)
         failed = Text(
-            f"{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
-            f"{dest} 无法写入（{why}）：文件未改动。请处理后再次运行同一命令。",
+            f"{dest} cannot be written ({why.en}) and is unchanged. Fix this, then run the same command again.",
+            f"{dest} 无法写入（{why.zh}）：文件未改动。请处理后再次运行同一命令。",
         )
     else:
         return

@@ -12,6 +12,7 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.staging import Problems
 from tcb_ops.model import Problem
+from tcb_ops.resources import system_reason
 
 PROBLEMS_SHOWN = 50
 """Problems on stderr; the fix-me CSV has all."""
@@ -82,8 +83,8 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
                 out.writerow(map(guard, (*cells, str(about[0].line), columns, found, fix)))
                 written += 1
     except OSError as error:
-        why = error.strerror or "?"
-        failed = Text(f"{dest} cannot be written ({why})", f"{dest} 无法写入（{why}）")
+        why = system_reason(error)
+        failed = Text(f"{dest} cannot be written ({why.en})", f"{dest} 无法写入（{why.zh}）")
     else:
         return written
     raise UsageError(failed)

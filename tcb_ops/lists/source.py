@@ -29,7 +29,7 @@ from tcb_ops.cell_text import shown
 from tcb_ops.i18n import Text
 from tcb_ops.lists.problems import input_error
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.resources import raise_if_exhausted, system_reason
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 16 << 20
@@ -294,8 +294,8 @@ def _unreadable(error: OSError | ValueError) -> Problem:
     if isinstance(error, FileNotFoundError):
         message = Text("there is no such file", "没有这个文件")
         return file_problem(message, Text("check the name and the folder", "请检查文件名和所在文件夹"))
-    why = error.strerror if isinstance(error, OSError) else "not a usable file name"
-    message = Text(f"the file cannot be read ({why})", f"文件无法读取（{why}）")
+    why = system_reason(error)
+    message = Text(f"the file cannot be read ({why.en})", f"文件无法读取（{why.zh}）")
     fix = Text(
         "check its permissions, and whether another program has locked it",
         "请检查文件权限，以及是否被别的程序占用",
