@@ -393,7 +393,7 @@ def diff(
 
 def history(days: int = 30, *, settings: Settings | None = None, target: str | None = None) -> History:
     """Count errcodes by day and merchant over all runs of `target`, else the settings': today and the days before."""
-    from tcb_ops.reports.history import history as look_back
+    from tcb_ops.reports.comparisons import history as look_back
 
     settings = _settings(settings, target)
     _check_count("days", days, least=1)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.model import GOOD, Kind, Outcome
-from tcb_ops.reports.diff import RunDiff, compare
-from tcb_ops.reports.history import ErrcodeHistory
+from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.progress import Progress
@@ -116,13 +115,13 @@ class Run:
 
     def results(self) -> pd.DataFrame:
         """Every row: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
-        from tcb_ops.reports.formats.frames import results_frame
+        from tcb_ops.reports.formats.notebook import results_frame
 
         return results_frame(self._reader, self.record, self._settings)
 
     def failed(self) -> pd.DataFrame:
         """The rows that did not succeed, pending ones among them: `results()` as in failed.csv."""
-        from tcb_ops.reports.formats.frames import results_frame
+        from tcb_ops.reports.formats.notebook import results_frame
 
         return results_frame(self._reader, self.record, self._settings, frozenset(Outcome) - GOOD)
 
@@ -131,7 +130,7 @@ class Run:
 
         Raises UsageError where there is no links.csv of this run.
         """
-        from tcb_ops.reports.formats.frames import links_frame
+        from tcb_ops.reports.formats.notebook import links_frame
 
         record = self._ledger.run(self.id)
         if record.kind is not Kind.LINKS or record.finished_at is None:
@@ -145,25 +144,25 @@ class Run:
 
     def errcodes(self) -> pd.DataFrame:
         """Rows by merchant (appid, env) × errcode."""
-        from tcb_ops.reports.formats.frames import errcodes_frame
+        from tcb_ops.reports.formats.notebook import errcodes_frame
 
         return errcodes_frame(self._summary())
 
     def causes(self) -> pd.DataFrame:
         """What is wrong and what to do: a line per code, merchant and environment, most rows first."""
-        from tcb_ops.reports.formats.frames import causes_frame
+        from tcb_ops.reports.formats.notebook import causes_frame
 
         return causes_frame(self._summary(), self._settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """How merchants' rows stand: rows, good, not good, pending."""
-        from tcb_ops.reports.formats.frames import merchants_frame
+        from tcb_ops.reports.formats.notebook import merchants_frame
 
         return merchants_frame(self._summary())
 
     def timeline(self) -> pd.DataFrame:
         """How rows ended over the run's time: a line per stretch, the oldest first."""
-        from tcb_ops.reports.formats.frames import timeline_frame
+        from tcb_ops.reports.formats.notebook import timeline_frame
 
         return timeline_frame(self._reader, self.record, self._settings)
 
@@ -337,7 +336,7 @@ class Diff(RunDiff):
 
     def frame(self) -> pd.DataFrame:
         """Give the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
-        from tcb_ops.reports.formats.frames import diff_frame
+        from tcb_ops.reports.formats.notebook import diff_frame
 
         return diff_frame(self)
 
@@ -358,7 +357,7 @@ class History(ErrcodeHistory):
 
     def frame(self) -> pd.DataFrame:
         """Give a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
-        from tcb_ops.reports.formats.frames import history_frame
+        from tcb_ops.reports.formats.notebook import history_frame
 
         return history_frame(self)
 

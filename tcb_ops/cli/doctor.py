@@ -13,7 +13,7 @@ from rich.text import Text as Styled
 from tcb_ops.cli.confirm import confirm_or_abort
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options
-from tcb_ops.doctor.check_result import CheckResult, Grade
+from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, plural

@@ -252,8 +252,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     nothing was written.
     """
     from tcb_ops.lists.merchants_editor import edit_merchants, write_merchants
-    from tcb_ops.merchants.sync import begin_sync, draw_changes, facts_of, total
-    from tcb_ops.merchants.sync_plan import decide
+    from tcb_ops.merchants.sync import begin_sync, decide, draw_changes, facts_of, total
 
     settings, console = common.start()
     dest = Path(out) if out else settings.merchants

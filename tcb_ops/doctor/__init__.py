@@ -1,1 +1,123 @@
 """Check the machine, the files, the token source and the target."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from tcb_ops.errors import TcbOpsError
+from tcb_ops.i18n import Lang, Text
+
+
+class Grade(StrEnum):
+    """How a thing stands."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """Works; somebody should look at it."""
+    BAD = "bad"
+    """A run would end on it."""
+    SKIPPED = "skipped"
+    """Not checked, or not there and not needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One line of the doctor's table."""
+
+    name: str
+    """The check: a short word that stays the same, for `--json`."""
+    grade: Grade
+    seen: Text
+    fix: Text | None = None
+    """What to do; None where there is nothing to do."""
+
+    def as_dict(self, lang: Lang) -> dict[str, Any]:
+        """Return the result for JSON."""
+        fix = self.fix.of(lang) if self.fix is not None else None
+        return {"check": self.name, "grade": str(self.grade), "seen": self.seen.of(lang), "fix": fix}
+
+
+def from_error(name: str, error: TcbOpsError) -> CheckResult:
+    """Return a bad result with an error's problem and fix; where the error has none, the fix is the check's own."""
+    return CheckResult(name, Grade.BAD, error.problem, error.fix or _FIXES.get(name))
+
+
+def skipped(name: str, en: str, zh: str) -> CheckResult:
+    """Return the result of a check that was not made."""
+    return CheckResult(name, Grade.SKIPPED, Text(en, zh))
+
+
+def run_limited(
+    names: Sequence[str], check: Callable[[], Sequence[CheckResult]], seconds: float
+) -> list[CheckResult]:
+    """Run a check in a thread of its own for at most `seconds`; return a result for each of `names`, whatever happens.
+
+    The thread is left behind where it does not end: a name server, a disk or a program that hangs. An error becomes a
+    result.
+    """
+    results: list[CheckResult] = []
+
+    def run() -> None:
+        try:
+            results.extend(check())
+        except Exception as error:  # noqa: BLE001  a broken check must not hide what the others find
+            results.append(_from_any(names[0], error))
+
+    thread = threading.Thread(target=run, name=f"doctor-{names[0]}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        slow = Text(f"no end within {seconds:.0f} s", f"{seconds:.0f} 秒内没有结束")
+        results = [CheckResult(names[0], Grade.BAD, slow, _HANGS)]
+    made = {result.name for result in results}
+    why = ("not checked while the line above is not ok", "上一项未通过，故未检查")
+    return [*results, *(skipped(name, *why) for name in names if name not in made)]
+
+
+def _from_any(name: str, error: Exception) -> CheckResult:
+    if isinstance(error, TcbOpsError):
+        return from_error(name, error)
+    if isinstance(error, OSError):
+        what, why = error.filename or "", error.strerror or type(error).__name__
+        seen = Text(f"{what}: {why}".lstrip(": "), f"{what}：{why}".lstrip("："))
+        fix = Text("Fix that, then run doctor again.", "请处理后再次运行 doctor。")
+        return CheckResult(name, Grade.BAD, seen, fix)
+    kind = type(error).__name__
+    return CheckResult(
+        name,
+        Grade.BAD,
+        Text(f"the check itself failed ({kind})", f"检查本身出错（{kind}）"),
+        Text("Please report it: this is a defect in tcb-ops.", "请报告此问题：这是 tcb-ops 的缺陷。"),
+    )
+
+
+_HANGS = Text(
+    "A name server, a disk or a program does not answer. Fix that, then run doctor again.",
+    "其中某一环节没有响应（域名服务器、磁盘或程序）。请处理后再次运行 doctor。",
+)
+_FIXES = {
+    "settings": Text(
+        "Fix it; the README's section on settings lists what there is.",
+        "请修正；可用的设置见 README 的“设置”一节。",
+    ),
+    "merchants": Text("Fix the merchants file.", "请修正商户表。"),
+    "ledger": Text(
+        "Fix that, or name another ledger with --ledger.", "请处理，或用 --ledger 指定另一个台账。"
+    ),
+    "target": Text(
+        "Check api_base, the network, the firewall and any proxy on the way; then run doctor again.",
+        "请检查 api_base、网络、防火墙和途经的代理，然后再次运行 doctor。",
+    ),
+    "tokens": Text(
+        "Fix the token source ([tokens] in the settings).", "请修正令牌来源（设置中的 [tokens]）。"
+    ),
+    "address": Text(
+        "Check the network and any proxy on the way, then run doctor again.",
+        "请检查网络和途经的代理，然后再次运行 doctor。",
+    ),
+}
+"""What to do where an error says only what happened."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tcb_ops.doctor.check_result import CheckResult, Grade
+from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.i18n import Text, plural
@@ -30,9 +30,9 @@ from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import open_file
-from tcb_ops.wechat.responses import NOT_THERE, ApiError, InvalidResponse, Quota, UnsafeLink
+from tcb_ops.wechat.responses import NOT_THERE, ApiError, HttpResponse, InvalidResponse, Quota, UnsafeLink
 from tcb_ops.wechat.tokens import open_source
-from tcb_ops.wechat.transport import HttpResponse, Timeouts, Transport
+from tcb_ops.wechat.transport import Timeouts, Transport
 
 _TIMEOUTS = Timeouts(connect=10, answer=20)
 _LIMITS = CallLimits(attempts=3, backoff=0.5, slow_wait=5, patience=10)

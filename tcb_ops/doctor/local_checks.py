@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tcb_ops.doctor.check_result import CheckResult, Grade, from_error, skipped
+from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.merchants import read_merchants

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from tcb_ops.doctor.check_result import CheckResult, Grade, from_error, skipped
+from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
 from tcb_ops.errors import OutageError, TcbOpsError, TokenError, TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.merchants.check import ask
@@ -23,9 +23,9 @@ from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
-from tcb_ops.wechat.responses import InvalidResponse, read_response
+from tcb_ops.wechat.responses import HttpResponse, InvalidResponse, read_response
 from tcb_ops.wechat.tokens import Token, TokenSource, open_source
-from tcb_ops.wechat.transport import HttpResponse, Timeouts, Transport
+from tcb_ops.wechat.transport import Timeouts, Transport
 
 QUICK = Timeouts(connect=4, answer=4)
 """Somebody watches."""

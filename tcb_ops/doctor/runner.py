@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited, skipped
 from tcb_ops.doctor import local_checks as local
 from tcb_ops.doctor import remote_checks as remote
-from tcb_ops.doctor.check_result import CheckResult, Grade, from_error, run_limited, skipped
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.i18n import Text
 from tcb_ops.lists.merchants import read_merchants

@@ -1,4 +1,4 @@
-"""Run a notebook from top to bottom by papermill, unattended.
+"""Run a notebook from top to bottom by papermill, unattended; pass Ctrl-C, SIGTERM and SIGHUP on to its kernel.
 
 The notebook is executed aside and put in place whole, so that a killed run leaves no broken one. How its run ended is
 the headless cell's result (`TCB_OPS_HEADLESS_RESULT`), or else the error that ended it.
@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+from nbclient import NotebookClient
+
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.notebooks.execution_monitor import ExecutionMonitor, cell_name, is_shown
 from tcb_ops.notebooks.page import PageFacts, own_error, render_page
 from tcb_ops.notebooks.parameters import Source, Value
 from tcb_ops.notebooks.workspace import write_whole
+from tcb_ops.signals import end_signals, exit_code
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+
 
 _VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -180,7 +186,7 @@ def _end(
     """Return the exit code, and how the notebook ended in words."""
     failed = _failed_cell(content)
     own = own_error(failed[1]) if failed is not None else None
-    code = exit_code(
+    code = decide_exit_code(
         result.get("exit_code"),
         signalled,
         own and own[0],
@@ -215,7 +221,7 @@ def _end(
     return code, None
 
 
-def exit_code(result: int | None, signalled: int, own: int | None, *, other: bool) -> int:
+def decide_exit_code(result: int | None, signalled: int, own: int | None, *, other: bool) -> int:
     """Decide the exit code.
 
     `result`: the headless cell's. `signalled`: by a signal (130, 143), else 0. `own`: of an error of ours in a cell.
@@ -282,3 +288,88 @@ def _link_to(report: str | None, out: Path) -> str:
     """Return the run's report as the page links to it; "" where there is none."""
     file = Path(report) / "report.html" if report else None
     return quote(Path(os.path.relpath(file, out)).as_posix()) if file is not None and file.exists() else ""
+
+
+REMIND_AFTER, KILL_AFTER = 10.0, 30.0
+"""Seconds after an interrupt: the kernel may have missed the first (it was between two cells), or hang."""
+
+
+class Interrupted(Exception):  # noqa: N818  not an error
+    """Asked to end while no cell was running."""
+
+
+class ExecutionMonitor:
+    """Reports the cells, and passes Ctrl-C, SIGTERM and SIGHUP on to the kernel, so that its run ends tidily."""
+
+    def __init__(self, progress: Callable[[int, int, str], None]) -> None:
+        self._progress = progress
+        self._client: NotebookClient | None = None
+        self._running = False
+        self.content: NotebookNode | None = None
+        self.exit_code = 0
+        """130 or 143, once asked to end."""
+
+    @contextmanager
+    def over(self, client: NotebookClient) -> Iterator[None]:
+        """Take the signals while this client works."""
+        self._client, self.content = client, client.nb
+        if threading.current_thread() is not threading.main_thread():  # signals are for the main thread alone
+            yield
+            return
+        before = {number: signal.signal(number, self._signalled) for number in end_signals()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def cell_begins(self, cell: NotebookNode, cell_index: int) -> None:
+        """Report which cell comes; end here if a signal came while no cell was running."""
+        if self.exit_code:
+            raise Interrupted
+        cells = [] if self.content is None else self.content.cells
+        code = [index for index, other in enumerate(cells) if is_shown(other)]
+        if cell_index in code:
+            number = code.index(cell_index) + 1
+            self._progress(number, len(code), cell_name(cell, number))
+
+    def cell_runs(self, **_cell: Any) -> None:
+        """Hand interrupts to the kernel from here on; one that has come since `cell_begins` ends the notebook here."""
+        self._running = True
+        if self.exit_code:
+            raise Interrupted
+
+    def cell_is_done(self, **_cell: Any) -> None:
+        """Take note that the kernel is idle again."""
+        self._running = False
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        again, self.exit_code = bool(self.exit_code), exit_code(number)
+        if again:
+            self._kernel("kill")
+        elif self._running:
+            self._kernel("interrupt")
+            for seconds, act in ((REMIND_AFTER, "interrupt"), (KILL_AFTER, "kill")):
+                timer = threading.Timer(seconds, self._kernel, (act,))
+                timer.daemon = True
+                timer.start()
+
+    def _kernel(self, act: str) -> None:
+        process = getattr(getattr(getattr(self._client, "km", None), "provisioner", None), "process", None)
+        if process is None or process.poll() is not None:
+            return
+        if act == "kill":
+            process.kill()
+        elif self._running:
+            process.send_signal(signal.SIGINT)
+
+
+def is_shown(cell: NotebookNode) -> bool:
+    """Whether it is one of the notebook's own code cells."""
+    return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
+
+
+def cell_name(cell: NotebookNode, number: int) -> str:
+    """Return a cell's name: its first line, where that is a comment; else its number among the code cells."""
+    first = cell.source.lstrip().partition("\n")[0]
+    return first.lstrip("# ").rstrip() if first.startswith("#") else f"[{number}]"

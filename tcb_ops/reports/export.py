@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.diff import compare
+from tcb_ops.reports.comparisons import compare
 from tcb_ops.reports.formats.csv import write_errcodes, write_rows
 from tcb_ops.reports.formats.html import page
 from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
@@ -36,13 +36,12 @@ from tcb_ops.reports.manifest import (
     read_manifest,
     versions,
 )
-from tcb_ops.reports.secret_scan import find_leak, masked
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.secrets import MASK
+from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings
 
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"

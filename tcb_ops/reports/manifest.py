@@ -23,9 +23,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.secret_scan import masked
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import RowRecord
+from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 BATCH = 1_000

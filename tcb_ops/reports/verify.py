@@ -50,11 +50,10 @@ from tcb_ops.reports.manifest import (
     read_manifest,
 )
 from tcb_ops.reports.merged_run import merged_run
-from tcb_ops.reports.secret_scan import masked
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
-from tcb_ops.secrets import redact
+from tcb_ops.secrets import masked, redact
 
 
 class State(StrEnum):

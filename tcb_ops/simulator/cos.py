@@ -11,12 +11,11 @@ from aiohttp import web
 
 from tcb_ops.errcodes import store_code
 from tcb_ops.model import Merchant
-from tcb_ops.simulator.blob_store import BlobStore, Upload
 from tcb_ops.simulator.faults import Etag, Fault, FaultStep
 from tcb_ops.simulator.form import Form, boundary_of
 from tcb_ops.simulator.responses import CosRefusal, cut_short, instead, post_response_xml, refusal_xml, reset
 from tcb_ops.simulator.signing import MAX_OBJECT, bucket_of, check_download, check_form
-from tcb_ops.simulator.state import SimulatorState
+from tcb_ops.simulator.state import BlobStore, SimulatorState, Upload
 
 FORM_HEAD = 64 * 1024
 """Bytes that a form may have besides its file."""

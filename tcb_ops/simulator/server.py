@@ -28,12 +28,11 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Merchant
 from tcb_ops.settings import NOT_STARTED, Settings
 from tcb_ops.signals import end_signals
-from tcb_ops.simulator.accounts import Accounts
+from tcb_ops.simulator.accounts import Accounts, Tokens
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import Component, EnvStatus, Faults, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.simulator.platform import Platform
 from tcb_ops.simulator.state import Call, SimulatedObject, SimulatorState
-from tcb_ops.simulator.tokens import Tokens
 
 HOST = "127.0.0.1"
 COMPONENT_APPID = "wxsimulatedplatform"

@@ -21,6 +21,7 @@ from tcb_ops.wechat.responses import (
     AuthorizerPage,
     CloudEnvironment,
     FileStatus,
+    HttpResponse,
     InvalidResponse,
     Quota,
     UnsafeLink,
@@ -33,8 +34,7 @@ from tcb_ops.wechat.responses import (
     read_quota,
     read_response,
 )
-from tcb_ops.wechat.transport import HttpResponse, Transport
-from tcb_ops.wechat.transport_errors import BROKEN, transport_failure
+from tcb_ops.wechat.transport import BROKEN, Transport, transport_failure
 
 AUTHORIZERS_PER_PAGE = 500
 """The most that api_get_authorizer_list gives in one answer."""

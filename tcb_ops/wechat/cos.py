@@ -21,8 +21,8 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.local_files import FileBody
-from tcb_ops.wechat.responses import UNPRINTABLE
-from tcb_ops.wechat.transport import HttpResponse, Transport
+from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
+from tcb_ops.wechat.transport import Transport
 
 _WHOLE = 1024 * 1024
 """Bytes up to which a form is one bytes object and one write."""

@@ -7,8 +7,8 @@ checked before it is used. Source: domain.md §1.1, §2.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -17,7 +17,6 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.tokens.token import read_object
-from tcb_ops.wechat.transport import HttpResponse
 
 PERMISSIONS = frozenset({49, 64})
 """The permission sets that carry tcb/uploadfile: any of them will do. 49 is 小程序云开发管理."""
@@ -46,6 +45,16 @@ _ADDRESS = re.compile(r"(https?)://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]
 _LIFE = re.compile(r"(?:^|&)q-sign-time=([0-9]{1,12});([0-9]{1,12})(?:&|$)")
 _BUCKET = re.compile(r"/[0-9a-f]{4}-([^/]+)-[0-9]+/")
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What a server answered, whatever its status. Shows neither headers nor body: a link is in there."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    """Found by name, whatever its case."""
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tcb_ops.doctor.check_result import CheckResult, Grade, from_error, run_limited
+from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.i18n import Lang, Text
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tcb_ops.doctor.check_result import Grade
+from tcb_ops.doctor import Grade
 from tcb_ops.doctor.remote_checks import check_clock, clock_offset
 
 

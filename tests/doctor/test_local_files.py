@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from tcb_ops.doctor.check_result import Grade
+from tcb_ops.doctor import Grade
 from tcb_ops.doctor.local_checks import (
     check_disk,
     check_ledger,
@@ -58,7 +58,7 @@ def other_program(file):
     ids=["another program's", "no database", "a folder", "no folder"],
 )
 def test_what_is_no_ledger_is_bad_with_its_fix(tmp_path, make, seen):
-    from tcb_ops.doctor.check_result import run_limited
+    from tcb_ops.doctor import run_limited
 
     folder = tmp_path / "work"
     folder.mkdir()

@@ -6,7 +6,7 @@ import stat
 import pytest
 from packaging.requirements import Requirement
 
-from tcb_ops.doctor.check_result import Grade
+from tcb_ops.doctor import Grade
 from tcb_ops.doctor.local_checks import (
     check_browser,
     check_fonts,

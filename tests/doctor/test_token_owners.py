@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tcb_ops.doctor.check_result import Grade
+from tcb_ops.doctor import Grade
 from tcb_ops.doctor.remote_checks import TokenOwner, check_tokens, first_token_owners
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.settings import load_settings

@@ -4,7 +4,7 @@ import pytest
 
 from tcb_ops.i18n import Text
 from tcb_ops.merchants.status import Issue
-from tcb_ops.merchants.sync_plan import Authorized, Authorizer, decide
+from tcb_ops.merchants.sync import Authorized, Authorizer, decide
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.wechat.responses import CloudEnvironment
 

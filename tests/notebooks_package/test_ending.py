@@ -3,8 +3,7 @@
 import pytest
 from nbformat.v4 import new_code_cell
 
-from tcb_ops.notebooks.execute import exit_code
-from tcb_ops.notebooks.execution_monitor import cell_name
+from tcb_ops.notebooks.execute import cell_name, decide_exit_code
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,7 @@ from tcb_ops.notebooks.execution_monitor import cell_name
     ],
 )
 def test_the_exit_code_follows_from_the_result_the_signal_and_the_errors(result, signalled, own, other, code):
-    assert exit_code(result, signalled, own, other=other) == code
+    assert decide_exit_code(result, signalled, own, other=other) == code
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.export import _put, check_destination
-from tcb_ops.reports.secret_scan import CHUNK, find_leak
 from tcb_ops.reports.verify import verify
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import Meter
 from tcb_ops.runs.stop_errors import stop_reason
+from tcb_ops.secrets import CHUNK, find_leak
 
 if TYPE_CHECKING:
     from collections.abc import Callable

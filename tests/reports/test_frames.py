@@ -13,8 +13,13 @@ import pytest
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
-from tcb_ops.reports.formats.frames import causes_frame, errcodes_frame, results_frame, timeline_frame
-from tcb_ops.reports.formats.notebook import run_html
+from tcb_ops.reports.formats.notebook import (
+    causes_frame,
+    errcodes_frame,
+    results_frame,
+    run_html,
+    timeline_frame,
+)
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
 
@@ -165,6 +170,6 @@ def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any
 
 
 def test_pandas_loads_only_when_a_frame_is_asked_for() -> None:
-    code = "import sys, tcb_ops.reports.formats.frames, tcb_ops.reports.export; print({'pandas', 'jinja2', 'xlsxwriter'} & set(sys.modules))"
+    code = "import sys, tcb_ops.reports.formats.notebook, tcb_ops.reports.export; print({'pandas', 'jinja2', 'xlsxwriter'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -11,8 +11,8 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports.comparisons import MerchantHistory, history
 from tcb_ops.reports.formats.notebook import history_svg
-from tcb_ops.reports.history import MerchantHistory, history
 from tcb_ops.run import History
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings

@@ -15,7 +15,7 @@ import pytest
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.diff import compare
+from tcb_ops.reports.comparisons import compare
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
 from tcb_ops.reports.summary import RunSummary

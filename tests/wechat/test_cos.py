@@ -21,7 +21,8 @@ from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Link, Secret
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError, open_file
-from tcb_ops.wechat.transport import HttpResponse, Timeouts, Transport
+from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.transport import Timeouts, Transport
 
 PATH = "目录/a b.png"
 SIGNATURE = (

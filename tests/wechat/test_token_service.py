@@ -15,9 +15,10 @@ from scripted import Server, always
 from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceError
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import Token, open_source
 from tcb_ops.wechat.tokens.service import TIMEOUTS, ServiceTokens, read_service_response
-from tcb_ops.wechat.transport import HttpResponse, Timeouts
+from tcb_ops.wechat.transport import Timeouts
 
 if TYPE_CHECKING:
     from scripted import Connection, Run, Script

@@ -13,8 +13,8 @@ import pytest
 from scripted import LOOPS, SECRET, Connection, Run, Script, Server, always, no_more_files
 
 from tcb_ops.errors import ResourceLimitError, TransportError, TransportFault
-from tcb_ops.wechat.transport import STANDARD, HttpResponse, Timeouts, Transport, proxy_for
-from tcb_ops.wechat.transport_errors import transport_failure
+from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.transport import STANDARD, Timeouts, Transport, proxy_for, transport_failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -589,7 +589,7 @@ NOT_OF_REQUESTS = {  # web sockets and reading multipart answers, which nothing 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # some names only warn when they are asked for
 def test_every_public_exception_of_aiohttp_is_placed_by_its_own_name() -> None:
-    from tcb_ops.wechat import transport_errors
+    from tcb_ops.wechat import transport
 
     public = {
         name
@@ -601,7 +601,7 @@ def test_every_public_exception_of_aiohttp_is_placed_by_its_own_name() -> None:
         for name in aiohttp.client_exceptions.__all__
         if issubclass(getattr(aiohttp.client_exceptions, name), Exception)
     }
-    assert public - NOT_OF_REQUESTS - transport_errors._FAILURES.keys() == set()
+    assert public - NOT_OF_REQUESTS - transport._FAILURES.keys() == set()
 
 
 def test_every_error_that_an_httpx_transport_may_raise_is_placed() -> None:

@@ -16,10 +16,9 @@ from tcb_ops.cell_text import RISKY, guard
 from tcb_ops.i18n import Lang
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.explanations import action_text, reason_text
-from tcb_ops.reports.secret_scan import masked
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.records import RowRecord
-from tcb_ops.secrets import redact
+from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 
 CONTENT_TYPE = "tcb_content_type"

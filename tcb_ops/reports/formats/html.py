@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_simulated
-from tcb_ops.reports.diff import Change, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, reason_text, verdict
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
 from tcb_ops.reports.summary import RunSummary, shade

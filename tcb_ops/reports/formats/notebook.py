@@ -1,17 +1,256 @@
-"""What a notebook shows of a run, a diff, a history: a little HTML, escaped by the template engine."""
+"""What a notebook shows of a run, a diff, a history: DataFrames, and a little HTML, escaped by the template engine.
+
+pandas loads here and nowhere else, when a frame is asked for. Times in frames are naive, in the settings' time zone,
+which `attrs["timezone"]` names: `to_excel` refuses others.
+"""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome, is_simulated
-from tcb_ops.reports.diff import Change, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import row_count, verdict
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import Localizer, environment
-from tcb_ops.reports.history import ErrcodeHistory
 from tcb_ops.reports.summary import RunSummary
+from tcb_ops.runs.links_file import LINK_COLUMNS
+from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_INTS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
+_TIMES = {"tcb_started_at", "tcb_ended_at"}
+
+
+def results_frame(
+    reader: RunReader, run: RunRecord, settings: Settings, outcomes: frozenset[Outcome] | None = None
+) -> pd.DataFrame:
+    """The rows of a run with these outcomes (None: all), in the order of the list, with results.csv's columns.
+
+    ===========================================================================  ===========================
+    columns                                                                      dtype
+    ===========================================================================  ===========================
+    the input's own, and text                                                    string (empty, never NA)
+    tcb_line, tcb_errcode, tcb_http_status, tcb_attempts, tcb_bytes              Int64
+    tcb_started_at, tcb_ended_at                                                 datetime64
+    ===========================================================================  ===========================
+
+    Texts are in the settings' language. Cells are as they stood in the list, without the
+    apostrophe that the CSV files have.
+    """
+    import pandas as pd
+
+    names = (*run.headers, *RESULT_COLUMNS)
+    columns: list[list[Any]] = [[] for _ in names]
+    for record in reader.rows(run, outcomes=outcomes):
+        for column, value in zip(
+            columns, (*record.row.cells, *own_values(record, settings.lang)), strict=True
+        ):
+            column.append(value)
+    own = len(run.headers)
+    series: dict[int, Any] = {}
+    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
+        if place >= own and name in _INTS:
+            series[place] = pd.array(column, dtype="Int64")
+        elif place >= own and name in _TIMES:
+            series[place] = _times(column, settings)
+        else:
+            series[place] = pd.array(column, dtype="string")
+    return _named(series, names, settings)
+
+
+def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
+    """The rows of links.csv, of a finished links run: errcode is Int64, expires_at datetime64, all else string.
+
+    Raises UsageError where the file is gone, or holds another run's links by now.
+    """
+    import pandas as pd
+
+    file = Path(run.report)
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            head, *lines = csv.reader(stream)
+    except (OSError, ValueError, csv.Error):
+        raise UsageError(
+            Text(
+                f"{file} cannot be read: the links of run {run.id} are lost.",
+                f"{file} 无法读取：任务 {run.id} 的链接已丢失。",
+            ),
+            Text("Issue them again.", "请重新取链接。"),
+        ) from None
+    newer = [other.id for other in ledger.runs() if other.report == run.report and other.number > run.number]
+    columns = (*run.headers, *LINK_COLUMNS)
+    if newer or len(lines) != run.rows or any(len(line) != len(columns) for line in (head, *lines)):
+        by = newer[-1] if newer else "?"
+        raise UsageError(
+            Text(
+                f"{file} holds links of another run by now ({by}), not those of {run.id}.",
+                f"{file} 中已是其他任务（{by}）的链接，不是任务 {run.id} 的。",
+            )
+        )
+    series: dict[int, Any] = {}
+    for place, column in enumerate(zip(*lines, strict=True)):
+        name = head[place] if place >= len(run.headers) else ""
+        if name == "errcode":
+            series[place] = pd.array([int(code) if code else None for code in column], dtype="Int64")
+        elif name == "expires_at":
+            series[place] = _times(
+                [datetime.fromisoformat(moment).timestamp() if moment else None for moment in column],
+                settings,
+            )
+        else:
+            series[place] = pd.array(list(column), dtype="string")
+    return _named(series, head, settings)
+
+
+def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
+    """Rows per merchant and errcode (other than 0): index merchant, appid, env; a column per errcode; Int64.
+
+    Merchants and errcodes are ordered by their largest number. Without errcodes the frame is empty, its index
+    names the same.
+    """
+    import pandas as pd
+
+    index = ["merchant", "appid", "env"]
+    found = pd.DataFrame(summary.to_json()["errcodes"], columns=[*index, "errcode", "rows"])
+    found = found.astype(dict.fromkeys(index, "string") | {"errcode": "int64", "rows": "Int64"})
+    frame = found.pivot_table(
+        index=index, columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
+    )
+    return frame.astype("Int64")
+
+
+def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
+    """What is wrong: a line per code, merchant and environment, most rows first, as in errcodes.csv.
+
+    =======================================================  ======
+    columns                                                  dtype
+    =======================================================  ======
+    code, merchant, appid, env                               string
+    rows                                                     Int64
+    meaning, action (in the settings' language)              string
+    =======================================================  ======
+    """
+    names = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
+    lang = settings.lang
+    lines = [
+        (one.code, one.merchant, one.appid, one.env, one.rows, one.meaning.of(lang), one.action.of(lang))
+        for one in summary.causes
+    ]
+    return _frame(names, lines, ints=("rows",))
+
+
+def merchants_frame(summary: RunSummary) -> pd.DataFrame:
+    """How merchants' rows ended: a line per merchant, in the order of their names.
+
+    merchant, appid (string); rows, good, not_good, pending (Int64), where rows is the sum of the other three.
+    """
+    names = ("merchant", "appid", "rows", "good", "not_good", "pending")
+    lines = [
+        (one.merchant, one.appid, one.rows, one.good, one.bad, one.outcomes.get(Outcome.PENDING, 0))
+        for one in sorted(summary.merchants, key=lambda one: (one.merchant, one.appid))
+    ]
+    return _frame(names, lines, ints=names[2:])
+
+
+def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
+    """The run over time: a line per stretch of one length, the oldest first; none where no row has ended.
+
+    ==============================================================================  ============================
+    columns                                                                         dtype
+    ==============================================================================  ============================
+    at: where the stretch begins                                                    datetime64
+    seconds: its length                                                             Float64
+    linked, uploaded, unchanged, refused, failed, not_attempted: rows that ended    Int64
+    ended: their sum                                                                Int64
+    rate: ended ÷ seconds                                                           Float64
+    ==============================================================================  ============================
+
+    Rows that were skipped as bad input never began and are not in it.
+    """
+    import pandas as pd
+
+    kinds = [outcome for outcome in Outcome if outcome not in {Outcome.INVALID, Outcome.PENDING}]
+    moments = reader.timeline(run)
+    ended = [sum(moment.outcomes.values()) for moment in moments]
+    seconds = [moment.until - moment.at for moment in moments]
+    columns: dict[str, Any] = {
+        "at": _times([moment.at for moment in moments], settings),
+        "seconds": pd.array(seconds, dtype="Float64"),
+    }
+    for outcome in kinds:
+        columns[str(outcome)] = pd.array(
+            [moment.outcomes.get(outcome, 0) for moment in moments], dtype="Int64"
+        )
+    columns["ended"] = pd.array(ended, dtype="Int64")
+    rates = [rows / span for rows, span in zip(ended, seconds, strict=True)]
+    columns["rate"] = pd.array(rates, dtype="Float64")
+    frame = pd.DataFrame(columns)
+    frame.attrs["timezone"] = settings.timezone
+    return frame
+
+
+def diff_frame(diff: RunDiff) -> pd.DataFrame:
+    """What changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
+    names = ("change", "merchant", "appid", "env", "before", "after", "rows")
+    lines = [tuple(getattr(line, name) for name in names) for line in diff.lines]
+    return _frame(names, lines, ints=("rows",))
+
+
+def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
+    """Errcodes by day: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64); a day without is not in it."""
+    import pandas as pd
+
+    names = ("day", "merchant", "appid", "errcode", "rows")
+    lines = [tuple(getattr(line, name) for name in names) for line in history.lines]
+    frame = _frame(names, lines, ints=("errcode", "rows"))
+    frame["day"] = pd.DatetimeIndex([line.day for line in history.lines], dtype="datetime64[s]")
+    frame.attrs["timezone"] = history.settings.timezone
+    return frame
+
+
+def _frame(names: Sequence[str], lines: Sequence[Sequence[Any]], *, ints: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = list(zip(*lines, strict=True)) or [()] * len(names)
+    return pd.DataFrame(
+        {
+            name: pd.array(list(column), dtype="Int64" if name in ints else "string")
+            for name, column in zip(names, columns, strict=True)
+        }
+    )
+
+
+def _times(column: Iterable[float | None], settings: Settings) -> pd.DatetimeIndex:
+    import pandas as pd
+
+    moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
+    return (
+        pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]").tz_convert(settings.timezone).tz_localize(None)
+    )
+
+
+def _named(series: dict[int, Any], names: Sequence[str], settings: Settings) -> pd.DataFrame:
+    """Make a frame of columns by place: a list may have a header twice."""
+    import pandas as pd
+
+    frame = pd.DataFrame(series)
+    frame.columns = pd.Index(list(names), dtype="object")
+    frame.attrs["timezone"] = settings.timezone
+    return frame
+
 
 LINES = 12
 """Lines of a table; what is left out is counted."""

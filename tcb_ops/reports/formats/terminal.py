@@ -17,7 +17,7 @@ from rich.text import Text as Styled
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import Reason
-from tcb_ops.reports.diff import Change, DiffLine, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare
 from tcb_ops.reports.verify import Verification

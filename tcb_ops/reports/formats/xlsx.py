@@ -20,11 +20,10 @@ from tcb_ops.model import GOOD, Kind, Outcome, is_simulated
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
 from tcb_ops.reports.next_actions import next_actions
-from tcb_ops.reports.secret_scan import masked
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
-from tcb_ops.secrets import redact
+from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

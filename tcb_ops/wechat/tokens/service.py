@@ -14,8 +14,9 @@ from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, Transpor
 from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
+from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens.token import Token, read_token, token_fingerprint
-from tcb_ops.wechat.transport import HttpResponse, Timeouts, Transport
+from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 64
 """Questions on their way at once; the others wait before their time runs."""

@@ -7,7 +7,7 @@ import nbclient
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tcb_ops.notebooks.execution_monitor import ExecutionMonitor, Interrupted
+from tcb_ops.notebooks.execute import ExecutionMonitor, Interrupted
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from rich.console import Console
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Kind, Outcome, Reason, RowEnd
-from tcb_ops.reports.diff import Change, change, diff_verdict
+from tcb_ops.reports.comparisons import Change, change, diff_verdict
 from tcb_ops.reports.formats.terminal import render_diff
 from tcb_ops.run import Diff
 from tcb_ops.runs.records import EnvRecord, Meter
