@@ -1,16 +1,26 @@
-"""The sample that the demo, the notebooks and rehearsals work on: merchants, lists, files, and a fault plan."""
+"""The sample (merchants, lists, files, a fault plan) and its simulator, for the demo, the notebooks and practice."""
 
 from __future__ import annotations
 
+import atexit
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Lang
+from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.paths import Batch
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.model import SIMULATOR, Kind, Outcome
 from tcb_ops.run import Run
-from tcb_ops.settings import Settings
-from tcb_ops.simulator import Faults, Simulator
+from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
+from tcb_ops.simulator import Faults, Simulator, expected_outcomes, load_faults
 
 
 def _folder() -> Path:
@@ -27,20 +37,13 @@ FAULTS = SAMPLE / "faults.toml"
 
 
 @contextmanager
-def rehearsal(
+def sample_simulator(
     folder: Path, *, lang: str | None = None, port: int = 0
 ) -> Iterator[tuple[Settings, Simulator, Faults]]:
     """Run the simulator with the sample's merchants and faults; `folder` takes the ledger and the made-up tokens.
 
     Gives the settings that lead to it, the simulator, and its fault plan. Raises UsageError when `port` is taken.
     """
-    import secrets
-
-    from tcb_ops.lists.merchants import read_merchants
-    from tcb_ops.model import SIMULATOR
-    from tcb_ops.settings import LEDGER_FILE, load_settings
-    from tcb_ops.simulator import Simulator, load_faults
-
     merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
     tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
     file = folder / "tokens.csv"
@@ -63,8 +66,6 @@ def rehearsal(
 
 def unexpected_lines(run: Run, batch: Batch, faults: Faults) -> list[int]:
     """Return the lines of a run that ended otherwise than the fault plan implies."""
-    from tcb_ops.simulator import expected_outcomes
-
     envs: dict[str, set[str]] = {}
     for merchant in batch.merchants:
         envs.setdefault(merchant.appid, set()).add(merchant.env)
@@ -78,3 +79,72 @@ def unexpected_lines(run: Run, batch: Batch, faults: Faults) -> list[int]:
         if outcome not in implied or outcome is Outcome.PENDING:
             lines.append(row.line)
     return lines
+
+
+_lock = threading.Lock()
+_practice: Settings | None = None
+
+
+def practice(lang: str | None = None) -> Settings:
+    """Start the embedded simulator with the sample's merchants, for as long as this process lives; one a process.
+
+    Returns the settings that lead to it. Its ledger goes with the process; in JupyterLab it stays as long as the server,
+    and the simulator comes back on the same port, so that a run that a restarted kernel cut off can be resumed.
+    """
+    global _practice  # noqa: PLW0603  one simulator a process
+    with _lock:
+        if _practice is None:
+            folder = _kept_folder()
+            stack = ExitStack()
+            if folder is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcb-ops-practice-")))
+            _practice = _start(stack, folder, lang)
+            atexit.register(stack.close)
+    return _practice.model_copy(update={"lang": Lang(lang)}) if lang else _practice
+
+
+def in_jupyter_session() -> bool:
+    """Whether somebody sits before the notebook: its kernel was started by a Jupyter server, not by a program."""
+    return bool(os.environ.get("JPY_SESSION_NAME"))
+
+
+def _start(stack: ExitStack, folder: Path, lang: str | None) -> Settings:
+    kept = folder / "port"
+    port = int(kept.read_text(encoding="ascii")) if kept.exists() else 0
+    try:
+        settings, simulator, _ = stack.enter_context(sample_simulator(folder, lang=lang, port=port))
+    except UsageError:  # somebody else has the port by now
+        settings, simulator, _ = stack.enter_context(sample_simulator(folder, lang=lang))
+    kept.write_text(str(simulator.port), encoding="ascii")
+    return settings
+
+
+def _kept_folder() -> Path | None:
+    """The folder that outlives this kernel: of this notebook, while its JupyterLab runs. None elsewhere."""
+    server, notebook = os.environ.get("JPY_PARENT_PID", ""), os.environ.get("JPY_SESSION_NAME", "")
+    if not notebook or not server.isdecimal() or os.name != "posix":
+        return None
+    top = Path(tempfile.gettempdir()) / f"tcb-ops-practice-{os.getuid()}"
+    try:
+        top.mkdir(mode=0o700, exist_ok=True)
+        if top.stat().st_uid != os.getuid() or top.is_symlink():
+            return None
+        for old in top.iterdir():
+            if not _alive(old.name.partition("-")[0]):
+                shutil.rmtree(old, ignore_errors=True)
+        folder = top / f"{server}-{hashlib.sha256(notebook.encode()).hexdigest()[:12]}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    return folder
+
+
+def _alive(server: str) -> bool:
+    if not server.isdecimal():
+        return True  # not ours to clear away
+    with suppress(PermissionError):
+        try:
+            os.kill(int(server), 0)
+        except ProcessLookupError:
+            return False
+    return True

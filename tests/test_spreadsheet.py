@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tcb_ops.cell_text import guard, unguard
+from tcb_ops.formatting import guard, unguard
 
 
 @pytest.mark.parametrize(

@@ -112,14 +112,14 @@ def demo(lang: str | None) -> int:
     import tcb_ops as tcb
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
     from tcb_ops.runs.next_commands import quoted, retry
-    from tcb_ops.sample import FILES, PATHS, rehearsal, unexpected_lines
+    from tcb_ops.sample import FILES, PATHS, sample_simulator, unexpected_lines
 
     started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER
     check_destination(dest, replace=True)
     with (
         tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder,
-        rehearsal(Path(folder), lang=lang) as found,
+        sample_simulator(Path(folder), lang=lang) as found,
     ):
         settings, simulator, faults = found
         console = Console(settings.lang)

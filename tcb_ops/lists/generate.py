@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from string import Formatter
 
-from tcb_ops.cell_text import guard, shown, trim
 from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.formatting import guard, shown, trim
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.local_files import LocalFiles, UnusableFile
 from tcb_ops.lists.merchants import Merchants, list_lines, near_names

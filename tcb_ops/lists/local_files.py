@@ -15,8 +15,8 @@ from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 
-from tcb_ops.cell_text import shown
 from tcb_ops.errors import UsageError
+from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import system_reason

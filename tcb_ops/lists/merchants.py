@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
 
-from tcb_ops.cell_text import fold, shown, trim
 from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import open_text

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
 
-from tcb_ops.cell_text import guard, trim
 from tcb_ops.errors import StoppedError
+from tcb_ops.formatting import guard, trim
 from tcb_ops.i18n import Text
 from tcb_ops.lists.merchants import merchants_table, read_merchants
 from tcb_ops.lists.source import decode, open_source

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-from tcb_ops.cell_text import shown, trim
 from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.formatting import shown, trim
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.local_files import LocalFiles, PathMap, UnusableFile
 from tcb_ops.lists.merchants import Merchants

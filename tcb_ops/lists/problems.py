@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from tcb_ops.cell_text import guard
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.formatting import guard
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.staging import Problems
 from tcb_ops.model import Problem

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from tcb_ops.cell_text import shown
+from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text
 from tcb_ops.lists.problems import input_error
 from tcb_ops.model import Problem, file_problem

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import NamedTuple, TypeAlias
 
-from tcb_ops.cell_text import fold, shown, trim
 from tcb_ops.errors import BrokenTableError
+from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.source import CHANGED
 from tcb_ops.model import Problem, file_problem

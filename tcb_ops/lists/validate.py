@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
-from tcb_ops.cell_text import EDGE, shown, trim, unguard
+from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.resolve import MerchantResolver, Unresolved
 from tcb_ops.model import Problem, Row
-from tcb_ops.xlsx.values import Kind, NonTextCell, non_text_problem, not_computed
+from tcb_ops.xlsx.values import CellKind, NonTextCell, non_text_problem, not_computed
 
 MAX_PATH_BYTES = 850
 """Both pages limit "the encoded length": read as UTF-8, since the object overview defines a key as UTF-8 text in the same
@@ -131,7 +131,7 @@ def too_long_in_urls(path: str) -> bool:
 
 _TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
-_ALLOWED = frozenset({Kind.NUMBER, Kind.DATE, Kind.BOOLEAN})
+_ALLOWED = frozenset({CellKind.NUMBER, CellKind.DATE, CellKind.BOOLEAN})
 """Allowed in merchant and appid: what the cell shows must be in the merchants file, so it cannot mean another one."""
 OURS = "tcb_"
 """The prefix of the columns that tcb-ops adds to its exports; reading drops them."""

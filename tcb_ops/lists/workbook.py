@@ -21,12 +21,12 @@ from dataclasses import replace
 from itertools import islice
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
-from tcb_ops.cell_text import fold, shown, trim
 from tcb_ops.errors import BrokenTableError
+from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.i18n import Text
 from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Table, find_header
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.xlsx.values import Kind, NonTextCell
+from tcb_ops.xlsx.values import CellKind, NonTextCell
 from tcb_ops.xlsx.workbook import Area, Sheet, SheetRow, Survey, letters, open_book
 
 Rows: TypeAlias = Literal["all", "visible"]
@@ -109,7 +109,7 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> 
                 for column in range(merge.left, min(merge.right, width) + 1):
                     cells.extend([""] * (column - len(cells)))
                     if (line, column) != (merge.top, merge.left):
-                        cells[column - 1] = NonTextCell("", Kind.MERGED, merge.ref)
+                        cells[column - 1] = NonTextCell("", CellKind.MERGED, merge.ref)
         yield line, cells
 
 

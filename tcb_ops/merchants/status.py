@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.cell_text import guard
 from tcb_ops.errcodes import errcode
-from tcb_ops.formatting import sanitize
+from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.wechat.call_policy import CallFailure, NextStep

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.cell_text import fold, guard
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
-from tcb_ops.formatting import sanitize
+from tcb_ops.formatting import fold, guard, sanitize
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.merchants.check import STANDARD, Progress, ask, connected, each, ignore
 from tcb_ops.merchants.status import COMPONENT_CODES, NORMAL, WITHOUT_CLOUD, Issue, group, of_the_component

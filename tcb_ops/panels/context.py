@@ -8,8 +8,8 @@ from pathlib import Path
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.notebooks.practice import practice
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.sample import practice
 from tcb_ops.settings import Settings, is_practising, load_settings, practise_with
 
 TARGETS = ("simulator", "live")

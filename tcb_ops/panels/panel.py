@@ -17,7 +17,6 @@ from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.notebooks.practice import in_jupyter_session
 from tcb_ops.panels.context import PanelContext, open_context
 from tcb_ops.panels.errcodes import render_codes
 from tcb_ops.panels.html import STYLE, esc, heading, message
@@ -27,6 +26,7 @@ from tcb_ops.panels.run_summary import describe_result, merchant_lines, render_g
 from tcb_ops.panels.worker import REPORT, Worker, html_area
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run
+from tcb_ops.sample import in_jupyter_session
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

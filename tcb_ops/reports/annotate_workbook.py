@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tcb_ops.cell_text import fold, shown, trim, unguard
 from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
+from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import digest, is_workbook, open_source

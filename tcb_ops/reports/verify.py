@@ -17,8 +17,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.cell_text import guard
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
+from tcb_ops.formatting import guard
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.export import (

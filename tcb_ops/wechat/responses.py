@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from tcb_ops.formatting import trim
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
@@ -30,8 +31,6 @@ _LONGEST_ERRMSG = 1000
 _LONGEST_NAME = 200
 _LONGEST_FIELD = 16 * 1024
 """Characters of a link's field; the longest, an encoded URL, has some 3,000."""
-_EDGE = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u202f\u205f\u2060\u3000\ufeff"
-"""Stripped from names as reading a merchants file does: a name may be nothing but a zero-width space."""
 _RID_WITHIN = 200
 """Characters at an errmsg's end in which its rid is looked for."""
 _RID = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -305,8 +304,8 @@ def _text(value: object) -> str:
 
 
 def _name(value: object) -> str:
-    """A text in one line, as it may stand in a file; empty where there is none."""
-    return _text(value).strip(_EDGE)[:_LONGEST_NAME]
+    """A text in one line, as it may stand in a file; empty where it is nothing but a zero-width space, too."""
+    return trim(_text(value))[:_LONGEST_NAME]
 
 
 # --- links ----------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from functools import partial
 from typing import BinaryIO, TypeAlias
 from xml.parsers import expat
 
-from tcb_ops.cell_text import shown
 from tcb_ops.errors import BrokenTableError
+from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text
 from tcb_ops.model import Problem, file_problem
 

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
-from tcb_ops.cell_text import shown
 from tcb_ops.errors import BrokenTableError
+from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text
 from tcb_ops.xlsx.package import Package, damaged, local, new_parser
 
 
-class Kind(StrEnum):
+class CellKind(StrEnum):
     """What a cell holds instead of text.
 
     In env, path and file none of these may stand: a number has lost its leading zeros and its digits beyond the fifteenth,
@@ -39,11 +39,11 @@ class NonTextCell(str):
 
     __slots__ = ("kind", "ref")
 
-    kind: Kind
+    kind: CellKind
     ref: str
     """The cell's name, such as B7; for MERGED the name of the cell that has the value."""
 
-    def __new__(cls, text: str, kind: Kind, ref: str) -> Self:
+    def __new__(cls, text: str, kind: CellKind, ref: str) -> Self:
         """Create the text with its kind."""
         self = super().__new__(cls, text)
         self.kind, self.ref = kind, ref
@@ -52,7 +52,7 @@ class NonTextCell(str):
 
 def not_computed(cells: Iterable[str]) -> bool:
     """Whether a row that looks blank holds a formula whose value is not in the file."""
-    return any(isinstance(cell, NonTextCell) and cell.kind is Kind.NOT_COMPUTED for cell in cells)
+    return any(isinstance(cell, NonTextCell) and cell.kind is CellKind.NOT_COMPUTED for cell in cells)
 
 
 def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
@@ -71,30 +71,30 @@ _AS_VALUE = Text(
     "copy the column and paste it over itself as values", "请复制这一列，再用“选择性粘贴 → 数值”粘贴回原处"
 )
 _MESSAGES = {
-    Kind.NUMBER: (
+    CellKind.NUMBER: (
         Text("cell {ref} is a number ({value}), not text", "单元格 {ref} 是数字（{value}），不是文本"),
         _AS_TEXT,
     ),
-    Kind.DATE: (
+    CellKind.DATE: (
         Text(
             "cell {ref} is a date or time ({value}), not text",
             "单元格 {ref} 是日期或时间（{value}），不是文本",
         ),
         _AS_TEXT,
     ),
-    Kind.BOOLEAN: (
+    CellKind.BOOLEAN: (
         Text("cell {ref} is a truth value ({value}), not text", "单元格 {ref} 是逻辑值（{value}），不是文本"),
         _AS_TEXT,
     ),
-    Kind.ERROR: (
+    CellKind.ERROR: (
         Text("cell {ref} holds the error {value}", "单元格 {ref} 是错误值 {value}"),
         Text("write the value itself", "请直接填写内容"),
     ),
-    Kind.FORMULA: (
+    CellKind.FORMULA: (
         Text("cell {ref} holds a formula (it shows '{value}')", "单元格 {ref} 是公式（显示为“{value}”）"),
         _AS_VALUE,
     ),
-    Kind.NOT_COMPUTED: (
+    CellKind.NOT_COMPUTED: (
         Text(
             "cell {ref} holds a formula whose value is not in the file",
             "单元格 {ref} 是公式，文件里没有它的计算结果",
@@ -104,7 +104,7 @@ _MESSAGES = {
             "请打开工作簿，复制这一列，再用“选择性粘贴 → 数值”粘贴回原处",
         ),
     ),
-    Kind.MERGED: (
+    CellKind.MERGED: (
         Text(
             "the cell is merged with {ref}, so it has no value of its own",
             "这个单元格与 {ref} 合并，没有自己的值",
@@ -227,15 +227,15 @@ class Formats:
                         raise BrokenTableError(damaged(part))
                     self._styles.append(_number(attributes, "numFmtId"))
 
-    def show(self, raw: str, style: str, *, since_1904: bool) -> tuple[str, Kind]:
+    def show(self, raw: str, style: str, *, since_1904: bool) -> tuple[str, CellKind]:
         """Format a number as a spreadsheet shows it, and tell whether it is a date. Raises ValueError where it is neither."""
         at = int(style or 0)
         format_id = self._styles[at] if at < len(self._styles) else 0
         code = self._codes.get(format_id, "")
         if format_id in _DATE_IDS or _DATE_LETTERS.search(_NOT_LETTERS.sub("", code)):
-            return date_text(float(raw), since_1904=since_1904), Kind.DATE
+            return date_text(float(raw), since_1904=since_1904), CellKind.DATE
         text = number_text(raw)
-        return (text.zfill(len(code)) if _ZEROS.fullmatch(code) else text), Kind.NUMBER
+        return (text.zfill(len(code)) if _ZEROS.fullmatch(code) else text), CellKind.NUMBER
 
 
 def _number(attributes: dict[str, str], name: str) -> int:

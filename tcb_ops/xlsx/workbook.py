@@ -11,7 +11,7 @@ from tcb_ops.errors import BrokenTableError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.xlsx.package import Package, damaged, local, new_parser
-from tcb_ops.xlsx.values import Formats, Kind, NonTextCell, Strings, TextReader, not_computed, unescape
+from tcb_ops.xlsx.values import CellKind, Formats, NonTextCell, Strings, TextReader, not_computed, unescape
 
 LAST_ROW, LAST_COLUMN = 1_048_576, 16_384
 _MOST_SHEETS = 10_000
@@ -330,23 +330,23 @@ class RowReader(TextReader):
     def _cell(self, raw: str) -> str:
         ref = f"{letters(len(self._cells) + 1)}{self._line}"
         if self._formula and not raw and self._type != "str":  # a formula whose value is "" has this type
-            return NonTextCell("", Kind.NOT_COMPUTED, ref)
-        kind: Kind | None = None
+            return NonTextCell("", CellKind.NOT_COMPUTED, ref)
+        kind: CellKind | None = None
         match self._type:
             case "s":
                 raw = self._strings[int(raw)] if raw else ""
             case "str" | "inlineStr":
                 raw = unescape(raw)
             case "b":
-                raw, kind = "TRUE" if raw.strip() in {"1", "true"} else "FALSE", Kind.BOOLEAN
+                raw, kind = "TRUE" if raw.strip() in {"1", "true"} else "FALSE", CellKind.BOOLEAN
             case "e":
-                kind = Kind.ERROR
+                kind = CellKind.ERROR
             case "d":
-                kind = Kind.DATE
+                kind = CellKind.DATE
             case _ if raw:
                 raw, kind = self._formats.show(raw.strip(), self._style, since_1904=self._since_1904)
         if self._formula:
-            kind = Kind.FORMULA
+            kind = CellKind.FORMULA
         return raw if kind is None else NonTextCell(raw, kind, ref)
 
 

@@ -16,7 +16,7 @@ import xlsxwriter
 
 from tcb_ops.errors import InputError
 from tcb_ops.lists import read_paths, write_fixme
-from tcb_ops.xlsx.values import Kind, NonTextCell
+from tcb_ops.xlsx.values import CellKind, NonTextCell
 from tcb_ops.xlsx.workbook import open_book
 
 if TYPE_CHECKING:
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from tcb_ops.lists import Merchants
 
 CORPUS = Path(__file__).parent / "corpus"
-KINDS = {"n": {Kind.NUMBER}, "d": {Kind.DATE}, "b": {Kind.BOOLEAN}, "f": {Kind.FORMULA, Kind.NOT_COMPUTED}}
+KINDS = {
+    "n": {CellKind.NUMBER},
+    "d": {CellKind.DATE},
+    "b": {CellKind.BOOLEAN},
+    "f": {CellKind.FORMULA, CellKind.NOT_COMPUTED},
+}
 
 
 def made(file: Path, rows: Iterable[Iterable[Any]]) -> Path:

@@ -13,13 +13,13 @@ from workspace import QUICK
 
 import tcb_ops as tcb
 from tcb_ops.model import GOOD
-from tcb_ops.sample import FILES, MERCHANTS, PATHS, rehearsal
+from tcb_ops.sample import FILES, MERCHANTS, PATHS, sample_simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOOK = "from tcb_ops.notebooks.practice import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
+LOOK = "from tcb_ops.sample import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
 
 
 def looked(tmp: Path, **more: str) -> list[str]:
@@ -54,29 +54,29 @@ def test_in_jupyterlab_it_outlives_the_kernel_and_goes_with_the_server(tmp_path:
 
 
 @pytest.fixture(scope="module")
-def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The settings of a simulator with the sample's merchants and fault plan."""
-    with rehearsal(tmp_path_factory.mktemp("practice")) as (settings, _, _):
+    with sample_simulator(tmp_path_factory.mktemp("practice")) as (settings, _, _):
         yield settings
 
 
 @pytest.fixture(scope="module")
-def named(rehearsed: Any) -> set[str]:
+def named(simulated: Any) -> set[str]:
     """The environments that the check of merchants and tokens names."""
-    states = tcb.check_merchants(tcb.read_merchants(MERCHANTS), settings=rehearsed)
+    states = tcb.check_merchants(tcb.read_merchants(MERCHANTS), settings=simulated)
     return {state.merchant.env for state in states if not state.works}
 
 
-def test_who_cannot_work_is_named_by_the_check_and_by_an_audit_alike(rehearsed: Any, named: set[str]):
-    run = tcb.audit(tcb.read_merchants(MERCHANTS), settings=rehearsed, limits=QUICK)
+def test_who_cannot_work_is_named_by_the_check_and_by_an_audit_alike(simulated: Any, named: set[str]):
+    run = tcb.audit(tcb.read_merchants(MERCHANTS), settings=simulated, limits=QUICK)
     assert len(named) == 7
     assert {row.row.env for row in run.rows() if row.end.outcome is not tcb.Outcome.LINKED} == named
 
 
 def test_in_an_upload_nothing_works_where_the_check_says_so_and_something_everywhere_else(
-    rehearsed: Any, named: set[str]
+    simulated: Any, named: set[str]
 ):
     with tcb.read_paths(PATHS, tcb.read_merchants(MERCHANTS), FILES) as batch:
-        run = tcb.upload(batch, settings=rehearsed, limits=QUICK)
+        run = tcb.upload(batch, settings=simulated, limits=QUICK)
     rows = list(run.rows())
     assert {row.row.env for row in rows} - {row.row.env for row in rows if row.end.outcome in GOOD} == named

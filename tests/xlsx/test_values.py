@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcb_ops.xlsx.values import Formats, Kind, date_text, number_text, unescape
+from tcb_ops.xlsx.values import CellKind, Formats, date_text, number_text, unescape
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,20 @@ def test_a_day_beyond_the_calendar_is_none(serial: float) -> None:
 @pytest.mark.parametrize(
     ("code", "text", "kind"),
     [
-        pytest.param("General", "46024", Kind.NUMBER, id="none"),
-        pytest.param("@", "46024", Kind.NUMBER, id="text, put on after the number"),
-        pytest.param("0.00E+00", "46024", Kind.NUMBER, id="scientific"),
+        pytest.param("General", "46024", CellKind.NUMBER, id="none"),
+        pytest.param("@", "46024", CellKind.NUMBER, id="text, put on after the number"),
+        pytest.param("0.00E+00", "46024", CellKind.NUMBER, id="scientific"),
         pytest.param(
-            '[$¥-804]#,##0.00_);[Red]\\-"days"0', "46024", Kind.NUMBER, id="letters that are no pattern"
+            '[$¥-804]#,##0.00_);[Red]\\-"days"0', "46024", CellKind.NUMBER, id="letters that are no pattern"
         ),
-        pytest.param("00000000", "00046024", Kind.NUMBER, id="zeros in front"),
-        pytest.param("yyyy/m/d", "2026-01-02", Kind.DATE, id="a date"),
-        pytest.param('yyyy"年"m"月"', "2026-01-02", Kind.DATE, id="a chinese date"),
-        pytest.param("[$-804]d", "2026-01-02", Kind.DATE, id="a date with a locale"),
-        pytest.param("[h]:mm", "2026-01-02", Kind.DATE, id="a time span"),
+        pytest.param("00000000", "00046024", CellKind.NUMBER, id="zeros in front"),
+        pytest.param("yyyy/m/d", "2026-01-02", CellKind.DATE, id="a date"),
+        pytest.param('yyyy"年"m"月"', "2026-01-02", CellKind.DATE, id="a chinese date"),
+        pytest.param("[$-804]d", "2026-01-02", CellKind.DATE, id="a date with a locale"),
+        pytest.param("[h]:mm", "2026-01-02", CellKind.DATE, id="a time span"),
     ],
 )
-def test_the_format_tells_dates_from_numbers(code: str, text: str, kind: Kind) -> None:
+def test_the_format_tells_dates_from_numbers(code: str, text: str, kind: CellKind) -> None:
     formats = Formats()
     formats._codes, formats._styles = {170: code}, [0, 170]
     assert formats.show("46024", "1", since_1904=False) == (text, kind)
@@ -72,7 +72,7 @@ def test_the_format_tells_dates_from_numbers(code: str, text: str, kind: Kind) -
 def test_built_in_date_formats_are_known(style: int) -> None:
     formats = Formats()
     formats._styles = [style]
-    assert formats.show("46024", "0", since_1904=False) == ("2026-01-02", Kind.DATE)
+    assert formats.show("46024", "0", since_1904=False) == ("2026-01-02", CellKind.DATE)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.cell_text import RISKY, guard
+from tcb_ops.formatting import RISKY, guard
 from tcb_ops.i18n import Lang
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.explanations import action_text, reason_text

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcb_ops.cell_text import fold, shown, trim
+from tcb_ops.formatting import fold, shown, trim
 
 
 @pytest.mark.parametrize(
