@@ -1,25 +1,63 @@
-"""The simulated store: COS's POST Object, with the checks and answers that a link meets there, and signed GETs."""
+"""The simulated store: COS's POST Object, with the checks and answers that a link meets there, and signed GETs.
+
+The form is read as it streams in: never more than a chunk of the file in memory. Shapes of answers:
+cloud.tencent.com/document/product/436/7730.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import parse_qs, quote, unquote_to_bytes
+from xml.sax.saxutils import escape
 
 from aiohttp import web
 
 from tcb_ops.errcodes import store_code
 from tcb_ops.model import Merchant
 from tcb_ops.simulator.faults import Etag, Fault, FaultStep
-from tcb_ops.simulator.form import Form, boundary_of
-from tcb_ops.simulator.responses import CosRefusal, cut_short, instead, post_response_xml, refusal_xml, reset
-from tcb_ops.simulator.signing import MAX_OBJECT, bucket_of, check_download, check_form
-from tcb_ops.simulator.state import BlobStore, SimulatorState, Upload
+from tcb_ops.simulator.signing import (
+    SECRET_ID,
+    SECRET_KEY,
+    bucket_of,
+    cos_file_id,
+    download_sign,
+    http_string,
+    is_seconds,
+    link_token,
+    read_authorization,
+    signature,
+    string_to_sign,
+)
+from tcb_ops.simulator.state import BlobStore, SimulatorState, Upload, cut_short, instead, reset
 
+MAX_OBJECT = 5 * 1024**3
+"""Bytes of the largest object that a POST may bring (436/14690)."""
 FORM_HEAD = 64 * 1024
 """Bytes that a form may have besides its file."""
+HEAD_LIMIT = 64 * 1024
+"""Bytes that one part's head, or one field, may have: a key has 850, a token some 1,000."""
+_NAME = re.compile(rb'^content-disposition:[^\r\n]*?;[ \t]*name="([^"\r\n]*)"', re.IGNORECASE | re.MULTILINE)
+_BOUNDARY = re.compile(r'^multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"]+)"|([^\s;"]+))', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class CosRefusal:
+    """A refusal by COS, or what a fault puts in its place."""
+
+    status: int
+    code: str
+    message: str
+    details: tuple[tuple[str, str], ...] = ()
+    """Further elements, such as StringToSign or ServerTime."""
+
+
 _CONFLICT = CosRefusal(409, "PathConflict", "The object cannot stand beside those that are there.")
+_DENIED = CosRefusal(403, "AccessDenied", "Access Denied.")
 
 
 class CosStore:
@@ -203,3 +241,219 @@ def _etag(md5: str, fault: Fault | None) -> str:
             return ""
         case None:
             return md5
+
+
+# --- forms and links ---
+
+
+def boundary_of(content_type: str) -> bytes | None:
+    """Return the boundary of a `multipart/form-data` content type, or None for any other."""
+    found = _BOUNDARY.match(content_type)
+    return (found[1] or found[2]).encode() if found else None
+
+
+class Form:
+    """Fed with the chunks of a body, it gives back the file's bytes and keeps the fields.
+
+    `broken` says in a word what is wrong with the form; a broken form swallows what still comes.
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self.fields: dict[str, str] = {}
+        """By lower-case name, in the order in which they came."""
+        self.files = 0
+        self.size = 0
+        """Bytes of the file so far."""
+        self.field_after_file = False
+        self.broken = ""
+        self._delimiter = b"\r\n--" + boundary
+        # A line break before the body lets the first boundary look like every other.
+        self._buffer = bytearray(b"\r\n")
+        self._next: Callable[[Form, bytearray], bool] | None = Form._preamble
+        """Reads on, False when more bytes are needed; None behind the closing boundary."""
+        self._name = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the closing boundary has been seen."""
+        return self._next is None and not self.broken
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next chunk of the body; return the bytes of the file that are certain by now."""
+        file = bytearray()
+        if not self.broken and self._next is not None:
+            self._buffer += chunk
+        while not self.broken and self._next is not None and self._next(self, file):
+            pass
+        self.size += len(file)
+        return bytes(file)
+
+    def _preamble(self, _file: bytearray) -> bool:
+        return self._to_boundary() is not None
+
+    def _to_boundary(self) -> bytes | None:
+        place = self._buffer.find(self._delimiter)
+        if place < 0:
+            if len(self._buffer) > HEAD_LIMIT:
+                self.broken = "field too long"
+            return None
+        before = bytes(self._buffer[:place])
+        del self._buffer[: place + len(self._delimiter)]
+        self._next = Form._after_boundary
+        return before
+
+    def _after_boundary(self, _file: bytearray) -> bool:
+        if len(self._buffer) < 2:
+            return False
+        if self._buffer.startswith(b"--"):
+            self._next = None
+        elif self._buffer.startswith(b"\r\n"):
+            # The line break stays: a part without headers has its blank line right there.
+            self._next = Form._head
+        else:
+            self.broken = "boundary without a line break"
+        return True
+
+    def _head(self, _file: bytearray) -> bool:
+        place = self._buffer.find(b"\r\n\r\n")
+        if place < 0:
+            if len(self._buffer) > HEAD_LIMIT:
+                self.broken = "part head too long"
+            return False
+        found = _NAME.search(bytes(self._buffer[2 : place + 2]))
+        del self._buffer[: place + 4]
+        if not found:
+            self.broken = "part without a name"
+            return False
+        self._name = found[1].decode("utf-8", "replace").lower()
+        if self._name == "file":
+            self.files += 1
+            self._next = Form._content
+        else:
+            self.field_after_file = self.field_after_file or self.files > 0
+            self._next = Form._field
+        return True
+
+    def _field(self, _file: bytearray) -> bool:
+        value = self._to_boundary()
+        if value is None:
+            return False
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            self.broken = "field is not UTF-8"
+            return False
+        if self._name in self.fields:
+            self.broken = "field given twice"
+        self.fields.setdefault(self._name, text)
+        return True
+
+    def _content(self, file: bytearray) -> bool:
+        place = self._buffer.find(self._delimiter)
+        if place >= 0:
+            file += self._buffer[:place]
+            del self._buffer[: place + len(self._delimiter)]
+            self._next = Form._after_boundary
+            return True
+        certain = len(self._buffer) - len(self._delimiter) + 1
+        if certain > 0:
+            file += self._buffer[:certain]
+            del self._buffer[:certain]
+        return False
+
+
+def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | str:
+    """Check a whole form against the link it claims to use; return the link's appid, or the first refusal.
+
+    `path` is the decoded path of the URL that was posted to, below the bucket; `now` Unix seconds.
+    """
+    malformed = _shape(form)
+    if malformed:
+        return malformed
+    fields = form.fields
+    if "signature" not in fields:
+        return _DENIED
+    signed = read_authorization(fields["signature"])
+    if signed is None or signed.secret_id != SECRET_ID:
+        return CosRefusal(
+            403, "InvalidAccessKeyId", "The Access Key Id you provided does not exist in our records."
+        )
+    http = http_string("post", f"/{bucket}/{path}")
+    if signed.signature != signature(SECRET_KEY, signed.key_time, http):
+        shown = (("StringToSign", string_to_sign(signed.key_time, http)), ("FormatString", http))
+        return CosRefusal(403, "SignatureDoesNotMatch", "The Signature you specified is invalid.", shown)
+    if now >= signed.end:
+        server_time = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return CosRefusal(403, "AccessDenied", "Request has expired", (("ServerTime", server_time),))
+    token = fields.get("x-cos-security-token", "")
+    if not token:
+        return CosRefusal(403, "InvalidAccessKeyId", "The temporary key comes without its token.")
+    appid = token.partition(".")[2]
+    if token != link_token(bucket, path, signed.key_time, appid) or fields["key"] != path:
+        return _DENIED
+    if fields.get("x-cos-meta-fileid") != cos_file_id(bucket, path):
+        return CosRefusal(400, "InvalidArgument", "x-cos-meta-fileid is not the one issued with the link.")
+    return appid
+
+
+def _shape(form: Form) -> CosRefusal | None:
+    """Refuse a form that could not be of any link."""
+    if form.broken or not form.complete:
+        return CosRefusal(
+            400, "MalformedPOSTRequest", f"The body is not a whole form: {form.broken or 'cut off'}."
+        )
+    if form.files != 1:
+        return CosRefusal(
+            400, "IncorrectNumberOfFilesInPostRequest", f"One file is expected, {form.files} came."
+        )
+    if form.field_after_file:
+        return CosRefusal(400, "MalformedPOSTRequest", "The file must be the last field of the form.")
+    if form.size > MAX_OBJECT:
+        return CosRefusal(
+            400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size."
+        )
+    if not form.fields.get("key"):
+        return CosRefusal(400, "MalformedPOSTRequest", "The form has no key.")
+    return None
+
+
+def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal | None:
+    """Check the query of a download URL; a wrong or late one is 403 AccessDenied."""
+    fields = {name: values[0] for name, values in parse_qs(query).items()}
+    sign, end = fields.get("sign", ""), fields.get("t", "")
+    if not is_seconds(end) or sign != download_sign(bucket, path, int(end)):
+        return _DENIED
+    return CosRefusal(403, "AccessDenied", "Request has expired") if now >= int(end) else None
+
+
+# --- XML ---
+
+
+def refusal_xml(refusal: CosRefusal, resource: str, request_id: str) -> bytes:
+    """Return COS's `<Error>` body."""
+    elements = [
+        ("Code", refusal.code),
+        ("Message", refusal.message),
+        *refusal.details,
+        ("Resource", resource),
+        ("RequestId", request_id),
+        ("TraceId", request_id[::-1]),
+    ]
+    return _xml("Error", elements)
+
+
+def post_response_xml(location: str, bucket: str, key: str, etag: str) -> bytes:
+    """Return the body of an answer to `success_action_status` 201."""
+    return _xml(
+        "PostResponse", [("Location", location), ("Bucket", bucket), ("Key", key), ("ETag", f'"{etag}"')]
+    )
+
+
+def _xml(root: str, elements: list[tuple[str, str]]) -> bytes:
+    lines = "".join(f"  <{name}>{escape(_plain(text))}</{name}>\n" for name, text in elements)
+    return f"<?xml version='1.0' encoding='utf-8' ?>\n<{root}>\n{lines}</{root}>\n".encode()
+
+
+def _plain(text: str) -> str:
+    """Leave out what XML 1.0 cannot hold."""
+    return "".join(char for char in text if char >= " " or char in "\t\n\r")

@@ -5,21 +5,22 @@ Answers are HTTP 200, with an errcode where a call is refused. Shapes: domain.md
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import unquote_plus
 
+from aiohttp import web
+
+from tcb_ops.errcodes import errcode
 from tcb_ops.simulator.accounts import UPLOADS, Accounts, Wants
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import FaultStep
-from tcb_ops.simulator.responses import cut_short, instead, json_answer, read_object, refusal_body, token_of
 from tcb_ops.simulator.signing import bucket_of, download_url, issue, link_url
-from tcb_ops.simulator.state import SimulatorState
-
-if TYPE_CHECKING:
-    from aiohttp import web
+from tcb_ops.simulator.state import SimulatorState, cut_short, instead
 
 LONGEST_PATH = 850
 """Bytes of a path in UTF-8: the store's limit for a key (436/14518)."""
@@ -34,6 +35,31 @@ _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
 _FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
 _RATE = {"call_count": 5000, "refresh_second": 60}
 """Shown, and not held against anybody."""
+
+ERRMSG = {
+    -1: "system error",
+    -1000: "system error",
+    40001: "invalid credential, access_token is invalid or not latest",
+    40014: "invalid access_token",
+    40066: "invalid url",
+    40097: "invalid args",
+    40101: "missing parameter",
+    41001: "access_token missing",
+    42001: "access_token expired",
+    43002: "require POST method",
+    44002: "empty post data",
+    45009: "reach max api daily quota limit",
+    45011: "api minute-quota reach limit, must slower, retry next minute",
+    47001: "data format error",
+    48001: "api unauthorized",
+    61003: "component is not authorized by this account",
+    61004: "access clientip is not registered",
+    61007: "api is unauthorized to component",
+    85088: "no qbase privilege",
+    -601012: "no permission for this environment",
+}
+"""The platform's own words where a document or a report gives them; elsewhere the catalogue's meaning stands in."""
+_JSON = {"Content-Type": "application/json; encoding=utf-8"}
 
 Fields = dict[str, Any]
 Answer = Fields | int
@@ -395,3 +421,39 @@ def path_allowed(path: str) -> bool:
         return not path.startswith("/") and "//" not in path and 0 < len(path.encode()) <= LONGEST_PATH
     except UnicodeEncodeError:  # half a surrogate pair
         return False
+
+
+# --- JSON ---
+
+
+def token_of(query: str) -> str:
+    """Return the access token of a query. Newer pages write `access_token`, older `component_access_token`."""
+    fields = (part.partition("=") for part in query.split("&"))
+    known = {"access_token", "component_access_token"}
+    return next((unquote_plus(value) for name, _, value in fields if name in known), "")
+
+
+def read_object(body: bytes) -> dict[str, Any] | int:
+    """Read a body's JSON object, or give the errcode that refuses it: 44002 empty, 47001 not a JSON object."""
+    if not body:
+        return 44002
+    try:
+        asked = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return 47001
+    return asked if isinstance(asked, dict) else 47001
+
+
+def refusal_body(code: int, rid: str, errmsg: str = "") -> bytes:
+    """Return the body `{"errcode":…,"errmsg":"… rid: …"}`."""
+    text = errmsg or ERRMSG.get(code) or errcode(code).meaning.en
+    return json.dumps(
+        {"errcode": code, "errmsg": f"{text} rid: {rid}"}, ensure_ascii=False, separators=(",", ":")
+    ).encode()
+
+
+def json_answer(answer: dict[str, Any] | bytes) -> web.Response:
+    """Return HTTP 200 with a JSON body."""
+    if isinstance(answer, dict):
+        answer = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return web.Response(body=answer, headers=_JSON)

@@ -11,24 +11,17 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import parse_qs, quote
-
-from tcb_ops.simulator.form import Form
-from tcb_ops.simulator.responses import CosRefusal
+from urllib.parse import quote
 
 Pairs = tuple[tuple[str, str], ...]
 
-MAX_OBJECT = 5 * 1024**3
-"""Bytes of the largest object that a POST may bring (436/14690)."""
-_SECRET_ID = "AKIDsimulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
-_SECRET_KEY = "simulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
+SECRET_ID = "AKIDsimulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
+SECRET_KEY = "simulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
 _TENCENT_APPID = "1258717764"
 _PLUS_AND_SLASH = b"\xfb\xff\xbf"
 """In base64 "+/+/": a client that loses a plus sign on the way is found out by every link."""
-_DENIED = CosRefusal(403, "AccessDenied", "Access Denied.")
 _NOT_IN_A_TARGET = re.compile(r"[\x00-\x20%?#\x7f-\U0010ffff]+")
 
 
@@ -89,7 +82,7 @@ def read_authorization(text: str) -> Authorization | None:
     """Take a `q-sign-algorithm=…` string apart; None where it is not one."""
     parts = dict(part.partition("=")[::2] for part in text.split("&"))
     start, _, end = parts.get("q-sign-time", "").partition(";")
-    if parts.get("q-sign-algorithm") != "sha1" or not (_is_seconds(start) and _is_seconds(end)):
+    if parts.get("q-sign-algorithm") != "sha1" or not (is_seconds(start) and is_seconds(end)):
         return None
     if parts.get("q-key-time") != parts["q-sign-time"]:
         return None
@@ -98,7 +91,8 @@ def read_authorization(text: str) -> Authorization | None:
     )
 
 
-def _is_seconds(text: str) -> bool:
+def is_seconds(text: str) -> bool:
+    """Whether a text can be Unix seconds."""
     return text.isascii() and text.isdigit() and len(text) <= 12
 
 
@@ -135,98 +129,33 @@ def issue(
         "errcode": 0,
         "errmsg": "ok",
         "url": url,
-        "token": _token(bucket, path, key_time, appid),
-        "authorization": authorization(_SECRET_ID, _SECRET_KEY, key_time, "post", f"/{bucket}/{path}"),
+        "token": link_token(bucket, path, key_time, appid),
+        "authorization": authorization(SECRET_ID, SECRET_KEY, key_time, "post", f"/{bucket}/{path}"),
         "file_id": f"cloud://{env}.{bucket}/{path}",
-        "cos_file_id": _cos_file_id(bucket, path),
+        "cos_file_id": cos_file_id(bucket, path),
     }
 
 
 def download_url(base: str, bucket: str, path: str, end: int) -> str:
     """Return the URL that a file can be fetched from until `end`, Unix seconds."""
-    query = f"sign={_download_sign(bucket, path, end)}&t={end}"
+    query = f"sign={download_sign(bucket, path, end)}&t={end}"
     return f"{link_url(base, bucket, path, raw=False)}?{query}"
 
 
-def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal | None:
-    """Check the query of a download URL; a wrong or late one is 403 AccessDenied."""
-    fields = {name: values[0] for name, values in parse_qs(query).items()}
-    sign, end = fields.get("sign", ""), fields.get("t", "")
-    if not _is_seconds(end) or not _same(sign, _download_sign(bucket, path, int(end))):
-        return _DENIED
-    return CosRefusal(403, "AccessDenied", "Request has expired") if now >= int(end) else None
-
-
-def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | str:
-    """Check a whole form against the link it claims to use; return the link's appid, or the first refusal.
-
-    `path` is the decoded path of the URL that was posted to, below the bucket; `now` Unix seconds.
-    """
-    malformed = _shape(form)
-    if malformed:
-        return malformed
-    fields = form.fields
-    if "signature" not in fields:
-        return _DENIED
-    signed = read_authorization(fields["signature"])
-    if signed is None or signed.secret_id != _SECRET_ID:
-        return CosRefusal(
-            403, "InvalidAccessKeyId", "The Access Key Id you provided does not exist in our records."
-        )
-    http = http_string("post", f"/{bucket}/{path}")
-    if not _same(signed.signature, signature(_SECRET_KEY, signed.key_time, http)):
-        shown = (("StringToSign", string_to_sign(signed.key_time, http)), ("FormatString", http))
-        return CosRefusal(403, "SignatureDoesNotMatch", "The Signature you specified is invalid.", shown)
-    if now >= signed.end:
-        server_time = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return CosRefusal(403, "AccessDenied", "Request has expired", (("ServerTime", server_time),))
-    token = fields.get("x-cos-security-token", "")
-    if not token:
-        return CosRefusal(403, "InvalidAccessKeyId", "The temporary key comes without its token.")
-    appid = token.partition(".")[2]
-    if not _same(token, _token(bucket, path, signed.key_time, appid)) or fields["key"] != path:
-        return _DENIED
-    if not _same(fields.get("x-cos-meta-fileid", ""), _cos_file_id(bucket, path)):
-        return CosRefusal(400, "InvalidArgument", "x-cos-meta-fileid is not the one issued with the link.")
-    return appid
-
-
-def _shape(form: Form) -> CosRefusal | None:
-    """Refuse a form that could not be of any link."""
-    if form.broken or not form.complete:
-        return CosRefusal(
-            400, "MalformedPOSTRequest", f"The body is not a whole form: {form.broken or 'cut off'}."
-        )
-    if form.files != 1:
-        return CosRefusal(
-            400, "IncorrectNumberOfFilesInPostRequest", f"One file is expected, {form.files} came."
-        )
-    if form.field_after_file:
-        return CosRefusal(400, "MalformedPOSTRequest", "The file must be the last field of the form.")
-    if form.size > MAX_OBJECT:
-        return CosRefusal(
-            400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size."
-        )
-    if not form.fields.get("key"):
-        return CosRefusal(400, "MalformedPOSTRequest", "The form has no key.")
-    return None
-
-
 def _proof(*parts: object) -> bytes:
-    return hmac.digest(_SECRET_KEY.encode(), "\n".join(map(str, parts)).encode(), "sha256")
+    return hmac.digest(SECRET_KEY.encode(), "\n".join(map(str, parts)).encode(), "sha256")
 
 
-def _token(bucket: str, path: str, key_time: str, appid: str) -> str:
+def link_token(bucket: str, path: str, key_time: str, appid: str) -> str:
+    """Return the security token of a link; its end names the merchant."""
     return f"{_proof('token', bucket, path, key_time, appid).hex()}.{appid}"
 
 
-def _cos_file_id(bucket: str, path: str) -> str:
+def cos_file_id(bucket: str, path: str) -> str:
+    """Return what the form field x-cos-meta-fileid must hold."""
     return base64.b64encode(_PLUS_AND_SLASH + _proof("file", bucket, path)).decode()
 
 
-def _download_sign(bucket: str, path: str, end: int) -> str:
+def download_sign(bucket: str, path: str, end: int) -> str:
+    """Return the signature of a download URL."""
     return _proof("download", bucket, path, end).hex()
-
-
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())

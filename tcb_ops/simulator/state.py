@@ -1,16 +1,23 @@
-"""What a simulator keeps while it runs: counters, the place in the fault plan, objects and, on request, calls."""
+"""What a simulator keeps while it runs (counters, objects, calls on request), and how it plays a fault."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
+import socket
+import struct
+import sys
 import tempfile
+from asyncio import Transport
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tcb_ops.simulator.faults import Fault, Faults, FaultStep
+from aiohttp import web
+
+from tcb_ops.simulator.faults import Fault, Faults, FaultStep, Reset
 
 
 class SimulatedObject(NamedTuple):
@@ -211,3 +218,48 @@ class BlobStore:
             self._small.pop((bucket, key), None)
         else:
             object_file(self._directory, bucket, key).unlink(missing_ok=True)
+
+
+# --- faults ---
+
+
+async def instead(request: web.BaseRequest, fault: Fault) -> tuple[str, web.Response] | None:
+    """Play a fault: its delay, then what replaces the answer, with its name for the counters, or None."""
+    if fault.delay:
+        await asyncio.sleep(fault.delay)
+    if fault.reset is Reset.BEFORE:
+        return "reset", reset(request)
+    if fault.status is not None and not fault.code:
+        page = f"<html><head><title>{fault.status}</title></head><body><center><h1>{fault.status}</h1></center></body></html>\r\n"
+        return f"status {fault.status}", web.Response(
+            status=fault.status, body=page.encode(), content_type="text/html"
+        )
+    if fault.garbage:
+        return "garbage", web.Response(body=b"<<< no JSON", content_type="application/json")
+    return None
+
+
+def reset(request: web.BaseRequest) -> web.Response:
+    """Break the connection with a TCP reset. The response that it returns can no longer be sent."""
+    transport = request.transport
+    if transport is not None:
+        linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.abort()
+    return web.Response()
+
+
+def cut_short(request: web.BaseRequest, fault: Fault | None, response: web.Response) -> web.Response:
+    """Return the response; under a fault that resets in the middle send its first part only, and close."""
+    if fault is None or fault.reset is not Reset.MIDDLE:
+        return response
+    transport: Transport | None = request.transport
+    if transport is not None:
+        body = bytes(response.body) if isinstance(response.body, bytes) else b""
+        head = f"HTTP/1.1 {response.status} {response.reason}\r\n"
+        if body:
+            head += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n"
+        # An answer without a body is cut in its head.
+        transport.write((head if body else head + "Server: tencent-c").encode() + body[: len(body) // 2])
+        transport.close()
+    return web.Response()
