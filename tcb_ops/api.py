@@ -29,7 +29,19 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias
 
-from tcb_ops.errors import ArgumentError, RefusedError, RunNotFoundError, StoppedError, UsageError
+from tcb_ops.errors import (
+    RefusedError,
+    RunNotFoundError,
+    StoppedError,
+    UsageError,
+    check_count,
+    check_flag,
+    check_function,
+    check_path,
+    check_text,
+    check_texts,
+    check_value,
+)
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists import merchants as merchants_file
 from tcb_ops.lists import paths as path_list
@@ -65,8 +77,8 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     Raises InputError with every problem of the file, and UsageError where an item of `where` names no column or
     leaves no merchant.
     """
-    _check_path("source", source)
-    _check_items("where", where)
+    check_path("source", source)
+    check_texts("where", where)
     return merchants_file.read_merchants(source, where)
 
 
@@ -100,21 +112,29 @@ def read_paths(
     and UsageError for an argument that cannot be used, or where no row is left.
 
     """
-    _check(
-        "columns", columns, isinstance(columns, Mapping), "a mapping, our name → header", "映射：列名 → 表头"
+    check_value(
+        "columns",
+        columns,
+        isinstance(columns, Mapping)
+        and all(isinstance(name, str) for pair in columns.items() for name in pair),
+        Text("a mapping, our name → header", "映射：列名 → 表头"),
     )
-    _check("on_bad", on_bad, on_bad in ("refuse", "skip"), "refuse or skip", "refuse 或 skip")
-    _check("sheet", sheet, isinstance(sheet, str), "the name of a sheet", "工作表的名称")
-    _check("rows", rows, rows in (None, "all", "visible"), "all, visible or None", "all、visible 或 None")
-    _check_count("header_row", header_row)
-    _check_items("file_map", file_map)
+    check_value("on_bad", on_bad, on_bad in ("refuse", "skip"), Text("refuse or skip", "refuse 或 skip"))
+    check_value("sheet", sheet, isinstance(sheet, str), Text("the name of a sheet", "工作表的名称"))
+    check_value(
+        "rows", rows, rows in (None, "all", "visible"), Text("all, visible or None", "all、visible 或 None")
+    )
+    check_count("header_row", header_row)
+    check_texts("file_map", file_map)
     if root is not None:
-        _check_path("root", root)
+        check_path("root", root)
     if isinstance(source, str | PathLike):
         listed: str | Path | TextRows = source
     else:
         listed = _rows_of(source)
-        _check("header_row", header_row, header_row == 0, "0 with a DataFrame", "DataFrame 只能用 0")
+        check_value(
+            "header_row", header_row, header_row == 0, Text("0 with a DataFrame", "DataFrame 只能用 0")
+        )
     return path_list.read_paths(
         listed,
         _merchants(merchants),
@@ -264,7 +284,12 @@ def start_retry(
     others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: of a links run,
     where its links go (links.retry.csv); of any other, as `report`.
     """
-    _check("codes", codes, isinstance(codes, list | tuple | set), "a list of codes", "错误码的列表")
+    check_value(
+        "codes",
+        codes,
+        isinstance(codes, list | tuple | set) and all(isinstance(code, str | int) for code in codes),
+        Text("a list of codes", "错误码的列表"),
+    )
     listed, wanted = _merchants(merchants), {str(code) for code in codes}
     settings = _settings(settings, target, run)
     parent = _record(run, settings)
@@ -322,11 +347,21 @@ def _waiting_for(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
 
     @wraps(start)
     def call(*args: _P.args, **options: _P.kwargs) -> Run:
+        # Python's own message would name the function that starts the run.
+        for unknown in options.keys() - takes.parameters.keys():
+            message = f"{name}() got an unexpected keyword argument '{unknown}'"
+            raise TypeError(message)
+        try:
+            takes.bind(*args, **options)
+        except TypeError as error:
+            message = f"{name}() {error}"
+            raise TypeError(message) from None
         return start(*args, **options).wait()
 
-    call.__name__ = call.__qualname__ = start.__name__.removeprefix("start_")
+    takes, name = signature(start), start.__name__.removeprefix("start_")
+    call.__name__ = call.__qualname__ = name
     call.__annotations__ = start.__annotations__ | {"return": "Run"}
-    call.__dict__["__signature__"] = signature(start).replace(return_annotation="Run")
+    call.__dict__["__signature__"] = takes.replace(return_annotation="Run")
     call.__doc__ = f"As `{start.__name__}`, and wait for the run's end. {start.__doc__}"
     return call
 
@@ -341,7 +376,9 @@ resume = _waiting_for(start_resume)
 def open_run(wanted: str = "latest", *, settings: Settings | None = None, target: str | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
     settings = _settings(settings, target)
-    _check("wanted", wanted, isinstance(wanted, str), "the id of a run, or latest", "任务的 id，或 latest")
+    check_value(
+        "wanted", wanted, isinstance(wanted, str), Text("the id of a run, or latest", "任务的 id，或 latest")
+    )
     ledger = _ledger_with_runs(settings)
     return Run(ledger, _find(ledger, wanted, settings), settings)
 
@@ -368,8 +405,22 @@ def check_merchants(
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
-    _check_call("progress", progress)
-    lines = list(_merchants(merchants) if isinstance(merchants, str | PathLike) else merchants)
+    check_function("progress", progress)
+    listed: Iterable[Merchant] | None = None
+    if isinstance(merchants, str | PathLike):
+        listed = _merchants(merchants)
+    elif isinstance(merchants, Iterable):
+        listed = merchants
+    lines = list(listed or ())
+    check_value(
+        "merchants",
+        merchants,
+        listed is not None and all(isinstance(line, Merchant) for line in lines),
+        Text(
+            "Merchants, a list of Merchant, or the path of their file",
+            "Merchants、Merchant 的列表，或其文件的路径",
+        ),
+    )
     with opened_target(settings, lines) as opened:
         return list(begin_check(opened, lines, progress=progress or ignore).result().states)
 
@@ -396,7 +447,7 @@ def history(days: int = 30, *, settings: Settings | None = None, target: str | N
     from tcb_ops.reports.comparisons import history as look_back
 
     settings = _settings(settings, target)
-    _check_count("days", days, least=1)
+    check_count("days", days, least=1)
     return History.of(look_back(_ledger(settings), settings.run_target, settings, days=days, now=time.time()))
 
 
@@ -408,7 +459,7 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
     from tcb_ops.reports.verify import verify as check
 
     settings = _settings(settings, None)
-    _check_path("folder", folder)
+    check_path("folder", folder)
     place = Path(folder)
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
     return check(place, _ledger(settings), lists)
@@ -444,21 +495,29 @@ def upload_link(
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
-    _check_text("env", env)
-    _check_text("path", path)
-    _check_text("appid", appid or "")
+    check_text("env", env)
+    check_text("path", path)
+    check_text("appid", appid or "")
     wrong = path_problem(path)
     if wrong is not None:
-        raise UsageError(wrong[0])
+        raise UsageError(Text(f"path: {wrong[0].en}.", f"path：{wrong[0].zh}。"))
     merchants = merchants_file.read_merchants(settings.merchants)
     callers = merchants.for_env(env)
+    if not callers:
+        raise UsageError(
+            Text(
+                f"env: no merchant of {settings.merchants} has the environment {env}.",
+                f"env：{settings.merchants} 中没有商户使用环境 {env}。",
+            ),
+            Text("Name an environment of that file.", "请填写该文件中的环境。"),
+        )
     chosen = (
         [m for m in callers if m.appid == appid]
         if appid
         else [m for m in callers if m.default] or list(callers)
     )
     if len(chosen) != 1:
-        known = ", ".join(m.appid for m in callers) or "-"
+        known = ", ".join(m.appid for m in callers)
         raise UsageError(
             Text(
                 f"environment {env}: {plural(len(chosen), 'merchant')} fit (it has {known}); name one with appid=.",
@@ -579,23 +638,27 @@ def _start(
     from tcb_ops.wechat.tokens import open_source
 
     settings = _settings(settings, target)
-    _check("limits", limits, limits is None or isinstance(limits, RunLimits), "a RunLimits", "RunLimits")
-    limits = limits or RunLimits()
-    _check_text("note", note)
-    _check("new_run", new_run, isinstance(new_run, bool), "True or False", "True 或 False")
-    _check("resume", resume, resume is None or isinstance(resume, str), "the id of a run", "任务的 id")
-    _check(
-        "skip_unchanged", skip_unchanged, isinstance(skip_unchanged, bool), "True or False", "True 或 False"
+    check_value(
+        "limits", limits, limits is None or isinstance(limits, RunLimits), Text("a RunLimits", "RunLimits")
     )
-    _check_count("canary", canary)
-    _check_call("progress", progress)
-    _check_call("may_resume", may_resume)
-    _check("tokens", tokens, tokens is None or hasattr(tokens, "token"), "a TokenSource", "TokenSource")
+    limits = limits or RunLimits()
+    check_text("note", note)
+    check_flag("new_run", new_run)
+    check_value(
+        "resume", resume, resume is None or isinstance(resume, str), Text("the id of a run", "任务的 id")
+    )
+    check_flag("skip_unchanged", skip_unchanged)
+    check_count("canary", canary)
+    check_function("progress", progress)
+    check_function("may_resume", may_resume)
+    check_value(
+        "tokens", tokens, tokens is None or hasattr(tokens, "token"), Text("a TokenSource", "TokenSource")
+    )
     # Refused, if it cannot be read, before anything is planned. The simulator that is yet to start has its own.
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
-    _check_text("selection", work.selection)
+    check_text("selection", work.selection)
     if work.kind is Kind.LINKS and out is not None:
         check_destination(out)
     with ExitStack() as stack, planning(ledger) as still_alone:
@@ -665,9 +728,11 @@ def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
 
 def _settings(settings: Settings | None, target: str | None, run: object = None) -> Settings:
     """The settings of a call; where it names none, those of the Run that it is given."""
-    _check("settings", settings, settings is None or isinstance(settings, Settings), "Settings", "Settings")
+    check_value(
+        "settings", settings, settings is None or isinstance(settings, Settings), Text("Settings", "Settings")
+    )
     named = target is None or (isinstance(target, str) and target != "")
-    _check("target", target, named, "simulator or a URL", "simulator 或网址")
+    check_value("target", target, named, Text("simulator or a URL", "simulator 或网址"))
     if settings is None and isinstance(run, Run):
         settings = run.settings
     return aim(settings or default_settings(), target)
@@ -675,14 +740,16 @@ def _settings(settings: Settings | None, target: str | None, run: object = None)
 
 def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """A run's record as the ledger has it now."""
-    _check(parameter, run, isinstance(run, str | Run), "a Run, or a run's id", "Run，或任务的 id")
+    check_value(parameter, run, isinstance(run, str | Run), Text("a Run, or a run's id", "Run，或任务的 id"))
     return _find(_ledger_with_runs(settings), run.id if isinstance(run, Run) else run, settings)
 
 
 def _merchants(merchants: Merchants | str | Path) -> Merchants:
     if isinstance(merchants, Merchants):
         return merchants
-    _check_path("merchants", merchants, "Merchants, or the path of their file", "Merchants，或其文件的路径")
+    is_path = isinstance(merchants, str | PathLike)
+    valid = Text("Merchants, or the path of their file", "Merchants，或其文件的路径")
+    check_value("merchants", merchants, is_path, valid)
     return merchants_file.read_merchants(merchants)
 
 
@@ -690,46 +757,20 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
     """The cells of a DataFrame as text. Whoever has one has loaded pandas."""
     pandas = sys.modules.get("pandas")
     is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
-    _check("source", frame, is_frame, "a path or a DataFrame", "路径或 DataFrame")
+    check_value("source", frame, is_frame, Text("a path or a DataFrame", "路径或 DataFrame"))
     cells = frame.astype(object).where(frame.notna(), "")
     rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
     return TextRows("DataFrame", tuple(map(str, frame.columns)), rows)
 
 
-def _check(parameter: str, value: object, usable: bool, en: str, zh: str) -> None:
-    """Raise ArgumentError, with what the parameter takes, for a value that is not usable."""
-    if not usable:
-        raise ArgumentError(parameter, value, Text(en, zh))
-
-
 def _check_batch(batch: object) -> None:
-    _check("batch", batch, isinstance(batch, Batch), "a Batch, from read_paths", "read_paths 返回的 Batch")
-
-
-def _check_path(parameter: str, value: object, en: str = "a path", zh: str = "路径") -> None:
-    _check(parameter, value, isinstance(value, str | PathLike), en, zh)
-
-
-def _check_text(parameter: str, value: object) -> None:
-    _check(parameter, value, isinstance(value, str), "text", "文字")
-
-
-def _check_items(parameter: str, value: object) -> None:
-    usable = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    _check(parameter, value, usable, "a list of texts", "文字的列表")
-
-
-def _check_count(parameter: str, value: object, least: int = 0) -> None:
-    usable = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    _check(parameter, value, usable, f"a whole number from {least}", f"不小于 {least} 的整数")
-
-
-def _check_call(parameter: str, value: object) -> None:
-    _check(parameter, value, value is None or callable(value), "a function", "函数")
+    check_value(
+        "batch", batch, isinstance(batch, Batch), Text("a Batch, from read_paths", "read_paths 返回的 Batch")
+    )
 
 
 def _absolute(path: str | Path | None, parameter: str = "out") -> Path | None:
     if path is None:
         return None
-    _check_path(parameter, path)
+    check_path(parameter, path)
     return Path(path).absolute()

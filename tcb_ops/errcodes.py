@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import UsageError, check_value
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Owner
 
@@ -274,6 +274,8 @@ def explain(code: int | str) -> Errcode | StoreCode:
     A whole number always has an entry (`known=False` where the catalogue lacks it). Anything else that is
     not a code of the store raises UsageError, with the codes that look like it.
     """
+    usable = isinstance(code, int | str) and not isinstance(code, bool)
+    check_value("code", code, usable, Text("an errcode or a code of the store", "错误码或存储服务的代码"))
     text = str(code).strip()
     try:
         return errcode(int(text))

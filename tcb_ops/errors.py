@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from os import PathLike
 from types import MappingProxyType
 from typing import Any
 
@@ -84,6 +85,44 @@ class ArgumentError(UsageError):
             Text(f"It takes {valid.en}.", f"可用的值：{valid.zh}。"),
         )
         self.parameter, self.valid = parameter, valid
+
+
+def check_value(parameter: str, value: object, usable: bool, valid: Text) -> None:
+    """Raise ArgumentError, with what the parameter takes, for a value that is not usable."""
+    if not usable:
+        raise ArgumentError(parameter, value, valid)
+
+
+def check_path(parameter: str, value: object) -> None:
+    """Raise ArgumentError for what is no path."""
+    check_value(parameter, value, isinstance(value, str | PathLike), Text("a path", "路径"))
+
+
+def check_text(parameter: str, value: object) -> None:
+    """Raise ArgumentError for what is no text."""
+    check_value(parameter, value, isinstance(value, str), Text("text", "文字"))
+
+
+def check_texts(parameter: str, value: object) -> None:
+    """Raise ArgumentError for what is no list of texts."""
+    usable = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    check_value(parameter, value, usable, Text("a list of texts", "文字的列表"))
+
+
+def check_flag(parameter: str, value: object) -> None:
+    """Raise ArgumentError for what is no truth value."""
+    check_value(parameter, value, isinstance(value, bool), Text("True or False", "True 或 False"))
+
+
+def check_count(parameter: str, value: object, least: int = 0) -> None:
+    """Raise ArgumentError for what is no whole number, or less than `least`."""
+    usable = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    check_value(parameter, value, usable, Text(f"a whole number from {least}", f"不小于 {least} 的整数"))
+
+
+def check_function(parameter: str, value: object) -> None:
+    """Raise ArgumentError for what is neither a function nor None."""
+    check_value(parameter, value, value is None or callable(value), Text("a function", "函数"))
 
 
 class SettingsError(UsageError):

@@ -11,7 +11,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.errors import (
+    TcbOpsError,
+    UsageError,
+    check_count,
+    check_flag,
+    check_path,
+    check_text,
+    check_value,
+)
 from tcb_ops.i18n import Text
 from tcb_ops.model import GOOD, Kind, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
@@ -73,6 +81,7 @@ class Run:
 
     def with_settings(self, settings: Settings) -> Run:
         """The same run, shown and exported with other settings."""
+        check_value("settings", settings, isinstance(settings, Settings), Text("Settings", "Settings"))
         return Run(self._ledger, self.record, settings, self._reader)
 
     def close(self) -> None:
@@ -93,6 +102,7 @@ class Run:
 
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
         """Bytes of the local files of the rows with these outcomes, as they were when the run was planned."""
+        _check_outcomes(outcomes)
         return self._reader.planned_bytes(self.record, outcomes)
 
     def rows(
@@ -104,10 +114,17 @@ class Run:
         outcomes: frozenset[Outcome] | None = None,
     ) -> Iterator[RowRecord]:
         """Stream rows in the order of the list, flat in memory; `path` is a cloud path or a part of one."""
+        if line is not None:
+            check_count("line", line)
+        check_text("merchant", merchant)
+        check_text("path", path)
+        if outcomes is not None:
+            _check_outcomes(outcomes)
         return self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
 
     def merchants_like(self, name: str) -> list[str]:
         """Names of the run's merchants that hold `name`, or all of them; 20 at most."""
+        check_text("name", name)
         names = list(
             dict.fromkeys(place.merchant for place in self._reader.envs(self.record) if place.merchant)
         )
@@ -186,6 +203,10 @@ class Run:
         """
         from tcb_ops.reports.annotate_workbook import write_apart, write_into
 
+        check_path("original", original)
+        if dest is not None:
+            check_path("dest", dest)
+        check_text("split_by", split_by)
         place = Path(dest) if dest is not None else None
         with self._reader.snapshot() as seen:
             if split_by:
@@ -200,6 +221,8 @@ class Run:
         """
         from tcb_ops.reports.export import export
 
+        check_path("dest", dest)
+        check_flag("replace", replace)
         self.record = self._reader.run(self.id)
         now = time.time()
         return export(
@@ -215,6 +238,12 @@ class Run:
     def _summary(self) -> RunSummary:
         """Sum the run up as it is now."""
         return RunSummary(self._reader, self._reader.run(self.id))
+
+
+def _check_outcomes(outcomes: object) -> None:
+    usable = isinstance(outcomes, frozenset | set) and all(one in frozenset(Outcome) for one in outcomes)
+    valid = ", ".join(Outcome)
+    check_value("outcomes", outcomes, usable, Text(f"a set of {valid}", f"以下值的集合：{valid}"))
 
 
 class RunHandle:
@@ -262,10 +291,13 @@ class RunHandle:
 
     def ended_within(self, seconds: float) -> bool:
         """Wait at most so long for the work's end; gives whether it has ended."""
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        check_value("seconds", seconds, number, Text("seconds", "秒数"))
         return self._session is None or self._session.ended_within(seconds)
 
     def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
         """Hand the progress to `show` until the work ends; Ctrl-C cancels the work, tidily."""
+        check_value("show", show, callable(show), Text("a function", "函数"))
         try:
             show(self.watch())
         except KeyboardInterrupt as interrupt:

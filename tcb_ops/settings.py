@@ -28,7 +28,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from tcb_ops.errors import SettingsError
+from tcb_ops.errors import SettingsError, check_path, check_value
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.toml_file import line_of, read_toml
@@ -396,6 +396,12 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     `config` None means the file that TCB_OPS_CONFIG names, or else tcb-ops.toml in the working folder, which need not be
     there. Options that are None do not count. Raises SettingsError naming the file or variable, never showing a value.
     """
+    if config is not None:
+        check_path("config", config)
+    names_only = options is None or (
+        isinstance(options, Mapping) and all(isinstance(name, str) for name in options)
+    )
+    check_value("options", options, names_only, Text("a mapping, setting → value", "映射：设置名 → 值"))
     file = settings_file(config)
     said = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     there = file.is_file()

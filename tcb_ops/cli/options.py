@@ -345,7 +345,11 @@ _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
     ("concurrency", click.IntRange(1, 1000), "Requests in flight, in all."),
     ("per_env", click.IntRange(1, 1000), "Rows in flight per environment."),
     ("rate", _Finite(min=1e-6), "Link calls per second and appid. [default: no limit]"),
-    ("attempts", click.IntRange(1, 100), "Calls per step of a row (link, store)."),
+    (
+        "attempts",
+        click.IntRange(1, 100),
+        "Calls per step of a row (link, store); those told to slow down are not counted.",
+    ),
     ("backoff", _Finite(min=0), "Seconds before the second attempt; doubled before each further one."),
     ("slow_wait", _Finite(min=0), "Seconds to pause when told to slow down."),
     ("patience", _Finite(min=0), "Give up after this many seconds without progress or connection."),

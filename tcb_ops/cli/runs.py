@@ -23,7 +23,7 @@ from tcb_ops.cli.options import (
     run_options,
     target_line,
 )
-from tcb_ops.errors import InterruptedRunError, StoppedError, UsageError
+from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.preflight import (
@@ -186,8 +186,13 @@ def upload(
             check_destination(_report_folder(settings, out, _ANY_RUN))
             selection = listing.selection(common, which.limit)
             if not skip_unchanged:
-                runs = (run.record for run in api.all_runs(settings=settings))
-                if (again := done_before(batch, settings, selection, runs)) is not None:
+                try:
+                    runs = (run.record for run in api.all_runs(settings=settings))
+                    again = done_before(batch, settings, selection, runs)
+                except LedgerDamagedError as error:  # of an earlier run: this one does not depend on it
+                    console.info(error.text)
+                    again = None
+                if again is not None:
                     console.info(
                         Text(
                             f"{again.en} --skip-unchanged leaves out those that are there.",

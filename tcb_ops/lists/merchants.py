@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
 
-from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.errors import BrokenTableError, UsageError, check_text, check_value
 from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.problems import input_error
@@ -48,6 +48,8 @@ class Merchants(Sequence[Merchant]):
         sha256: str = "",
     ) -> None:
         """`sha256` is that of the file's bytes, empty where there is no file."""
+        usable = isinstance(lines, Sequence) and all(isinstance(line, Merchant) for line in lines)
+        check_value("lines", lines, usable, Text("a list of Merchant", "Merchant 的列表"))
         self.source = source
         self.sha256: str = sha256 or (whole.sha256 if whole is not None else "")
         self.whole = whole if whole is not None else self
@@ -62,10 +64,12 @@ class Merchants(Sequence[Merchant]):
 
     def for_env(self, env: str) -> tuple[Merchant, ...]:
         """Return every line of an environment: several where merchants share it, none where it is unknown."""
+        check_text("env", env)
         return tuple(self._by_env.get(env, ()))
 
     def resolve(self, name_or_appid: str) -> tuple[Merchant, ...]:
         """Return every line of a merchant, by name or appid; surrounding spaces, width and case do not matter."""
+        check_text("name_or_appid", name_or_appid)
         return tuple(self._by_name.get(fold(name_or_appid), ()))
 
     @property

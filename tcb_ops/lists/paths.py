@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.errors import BrokenTableError, UsageError, check_count, check_path
 from tcb_ops.formatting import shown, trim
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.local_files import LocalFiles, PathMap, UnusableFile
@@ -128,6 +128,7 @@ class Batch:
 
     def limited(self, n: int) -> Batch:
         """Return the first `n` valid rows only (`--limit`)."""
+        check_count("n", n, least=1)
         return replace(self, until=self.staging.line_of_valid(n))
 
     def check_files(self, root: str | Path) -> Batch:
@@ -136,6 +137,7 @@ class Batch:
         Raises InputError with all problems of the list where the root does not exist, or any row has a problem and bad
         rows are not skipped.
         """
+        check_path("root", root)
         files = LocalFiles(Path(root))
         self.staging.clear_file_problems()
         if problem := files.problem():

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tcb_ops.errors import LedgerError, StoppedError, UsageError
+from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.comparisons import compare
+from tcb_ops.reports.comparisons import RunDiff, compare
 from tcb_ops.reports.formats.csv import write_errcodes, write_rows
 from tcb_ops.reports.formats.html import page
 from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
@@ -153,11 +153,7 @@ def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, no
     if is_simulated(run.target):
         (folder / SIMULATED).write_text(_simulated(run), encoding="utf-8", newline="\n")
     chromium = find_chromium()
-    changes = None
-    if isinstance(seen, LedgerReader) and (before := seen.previous(run)) is not None:
-        changes = compare(
-            seen, before, run, settings
-        )  # a run merged with its retries is compared with no other
+    changes = _changes(seen, run, settings)
     pdf = chromium is not None
     html = page(seen, summary, settings, versions(), now=now, pdf=pdf, changes=changes)
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
@@ -171,6 +167,31 @@ def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, no
         _refuse_leak(folder / name, run)
         _sync(folder / name)
     _sync(folder)
+
+
+def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | None:
+    """Compare the run with the one before it; damage of that one is a warning, and no reason to go without a report."""
+    if not isinstance(seen, LedgerReader):  # a run merged with its retries is compared with no other
+        return None
+    before = None
+    try:
+        before = seen.previous(run)
+        return compare(seen, before, run, settings) if before is not None else None
+    except LedgerDamagedError as error:
+        _LOG.warning("%s", _not_compared(run, before, error).of(settings.lang))
+        return None
+
+
+def _not_compared(run: RunRecord, before: RunRecord | None, error: LedgerDamagedError) -> Text:
+    if before is None:
+        return Text(
+            f"the report of run {run.id} is complete, but is compared with no earlier run: {error.text.en}",
+            f"任务 {run.id} 的报告是完整的，但未与更早的任务比较：{error.text.zh}",
+        )
+    return Text(
+        f"the report of run {run.id} is complete, but is not compared with run {before.id} before it: {error.text.en}",
+        f"任务 {run.id} 的报告是完整的，但未与上一次任务 {before.id} 比较：{error.text.zh}",
+    )
 
 
 def _names(folder: Path) -> set[str]:

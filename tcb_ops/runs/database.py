@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text
 from tcb_ops.resources import raise_if_exhausted
-from tcb_ops.runs.locks import lock_key
+from tcb_ops.runs.locks import lock_folder, lock_key
 from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders, rows, runs, version
 from tcb_ops.settings import shown_url
 
@@ -223,6 +223,9 @@ def _refuse_unsuitable(file: Path) -> None:
             "不能把 SQLite 放在网络文件系统上：那里的文件锁不可靠",
         )
     if file.exists():
+        locks = lock_folder(file)
+        if not file.stat().st_size and locks.is_dir():
+            raise _emptied(file, locks)
         _look(file)
     else:
         # Made here so that it is the operator's alone from its first byte.
@@ -302,6 +305,21 @@ def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
         Text(
             f"the ledger {name} is damaged: {what.en}. {todo.en}",
             f"台账 {name} 已损坏：{what.zh}。{todo.zh}",
+        ),
+        options=["--ledger"],
+    )
+
+
+def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
+    return LedgerDamagedError(
+        Text(
+            f"the ledger {file} is empty (0 bytes), but runs have been written to it: {locks} lies beside it.",
+            f"台账 {file} 是空文件（0 字节），但其中曾有任务记录：旁边有文件夹 {locks}。",
+        ),
+        Text(
+            "Restore it from a copy, its -wal file included. To start a new ledger instead, which sends every file of a list "
+            f"again, remove the folder {locks}.",
+            f"请用副本恢复它（包括其 -wal 文件）。若要改为新建台账（会重新发送清单中的所有文件），请删除文件夹 {locks}。",
         ),
         options=["--ledger"],
     )

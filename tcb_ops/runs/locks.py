@@ -221,11 +221,15 @@ def _unwritable(folder: Path, error: OSError) -> UsageError:
     )
 
 
-def _place(ledger: Lockable) -> Path:
-    """Where an SQLite ledger's locks are: beside the file itself, so that two links to one ledger share them."""
-    assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
-    real = ledger.file.resolve()
+def lock_folder(file: Path) -> Path:
+    """Return where an SQLite ledger's locks are: beside the file itself, so that two links to one ledger share them."""
+    real = file.resolve()
     return real.with_name(f"{real.name}-locks")
+
+
+def _place(ledger: Lockable) -> Path:
+    assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
+    return lock_folder(ledger.file)
 
 
 def _folder(ledger: Lockable) -> Path:

@@ -24,6 +24,9 @@ from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord
 from tcb_ops.settings import Settings
 
+CHECK_NEW_SECONDS = 0.5
+"""How long the ledger's file is checked before a new run is written to it."""
+
 
 class Choice(StrEnum):
     """What to do about an unfinished run of the same work."""
@@ -91,6 +94,7 @@ def plan(
         )
     if found is not None and choice is not Choice.NEW:
         return _resumed(ledger, found)
+    ledger.check_file(CHECK_NEW_SECONDS)
     new = NewRun(
         id=_new_id(now, settings),
         kind=work.kind,

@@ -22,7 +22,15 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, St
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
 from tcb_ops.resources import exhausted
-from tcb_ops.runs.database import ORPHANED_RUNS, check_file, damaged, is_damage, open_database, reason
+from tcb_ops.runs.database import (
+    CHECK_SECONDS,
+    ORPHANED_RUNS,
+    check_file,
+    damaged,
+    is_damage,
+    open_database,
+    reason,
+)
 from tcb_ops.runs.locks import AdvisoryLock, working
 from tcb_ops.runs.records import (
     EarlierUpload,
@@ -217,11 +225,15 @@ class LedgerReader:
         """
         self.counts(run)
         self.environments(run)
+        self.check_file(CHECK_SECONDS)
+
+    def check_file(self, seconds: float) -> None:
+        """Have SQLite check its file for at most so many seconds. Raises LedgerDamagedError for a fault that it finds."""
         if self._engine.dialect.name != "sqlite":
             return
         with self._reading(), closing(self._engine.raw_connection()) as pooled:
             try:
-                fault = check_file(cast("sqlite3.Connection", pooled.driver_connection))
+                fault = check_file(cast("sqlite3.Connection", pooled.driver_connection), seconds)
             except sqlite3.Error as error:
                 fault = str(error)
         if fault:
@@ -563,8 +575,11 @@ class LedgerReader:
                 return connection.execute(query).all()
 
     def _runs(self, query: sa.Select[Any]) -> list[RunRecord]:
-        with self._reading():
-            return [read_run(record) for record in self._read(query)]
+        found = []
+        for record in self._read(query):
+            with self._reading(record):
+                found.append(read_run(record))
+        return found
 
     def _check_runs(self) -> None:
         """Refuse a ledger that holds rows of a run, but not the run: another would be taken for the newest."""
@@ -579,7 +594,7 @@ class LedgerReader:
             )
 
     @contextmanager
-    def _reading(self, run: RunRecord | None = None) -> Iterator[None]:
+    def _reading(self, run: Any = None) -> Iterator[None]:
         """Report what goes wrong with the database, and values that were never written to it, in words."""
         try:
             yield

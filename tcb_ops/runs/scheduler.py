@@ -229,11 +229,12 @@ class Scheduler:
             self.tokenless.add(app)
             self._hold(lane, "token")
             return None
-        if lane.back:
-            return lane.back.popleft()
-        if env.in_flight >= env.slowdown.limit or app.in_flight >= app.slowdown.limit:
+        full = _no_more_go_on if lane.back else _no_more_begin
+        if full(env) or full(app):
             self._hold(lane, "limit")
             return None
+        if lane.back:
+            return lane.back.popleft()
         env.in_flight += 1
         app.in_flight += 1
         task = Task(lane.fresh.popleft(), lane)
@@ -263,6 +264,18 @@ class Scheduler:
                     self._phases.leave("backoff")
                 lane.back.append(task)
             self.enqueue(lane)
+
+
+def _no_more_begin(scope: EnvState | AppState) -> bool:
+    """Whether a scope has as many rows begun and not ended as its limit allows."""
+    return scope.in_flight >= scope.slowdown.limit
+
+
+def _no_more_go_on(scope: EnvState | AppState) -> bool:
+    """Whether a slowed scope has as many rows under way as its limit allows; those that wait to go on are not."""
+    if scope.slowdown.limit >= scope.slowdown.full:
+        return False
+    return scope.in_flight - sum(len(lane.back) for lane in scope.lanes) >= scope.slowdown.limit
 
 
 def lanes_of(environments: list[EnvRecord], limits: RunLimits, component_appid: str = "") -> list[Lane]:

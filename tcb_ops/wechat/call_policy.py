@@ -30,7 +30,7 @@ class CallLimits:
     """How often a call is tried, and how long is waited. The defaults are the command line's."""
 
     attempts: int = 4
-    """Calls per step of a row (link, store)."""
+    """Calls per step of a row (link, store). Answers that ask to slow down are not counted: `patience` bounds them."""
     backoff: float = 1.0
     """Seconds, the first wait; later waits double, with jitter."""
     slow_wait: float = 60.0

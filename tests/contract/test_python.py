@@ -20,6 +20,7 @@ from contract.conftest import GOOD, MIXED, MIXED_COUNTS, TOKENS, read_csv
 import tcb_ops as tcb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from contract.conftest import Operator
@@ -73,6 +74,13 @@ def test_every_function_has_explicit_typed_parameters(name: str) -> None:
 def test_an_unknown_keyword_is_a_type_error(name: str) -> None:
     with pytest.raises(TypeError, match="no_such_option"):
         getattr(tcb, name)(no_such_option=1)
+
+
+def test_a_type_error_names_the_function_that_was_called() -> None:
+    for name in ("links", "upload", "audit", "retry", "resume"):
+        for function in (name, f"start_{name}"):
+            with pytest.raises(TypeError, match=rf"^{function}\(\) .*'foo'"):
+                getattr(tcb, function)(foo=1)
 
 
 def test_blocking_functions_take_what_their_start_functions_take() -> None:
@@ -401,6 +409,30 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "no days": (lambda: tcb.history(0), "days"),
     "codes as a text": (lambda: tcb.retry("latest", "merchants.csv", codes="85088"), "codes"),
     "a folder of a number": (lambda: tcb.verify(5), "folder"),  # type: ignore[arg-type]
+    "a code of nothing": (lambda: tcb.explain(None), "code"),  # type: ignore[arg-type]
+    "settings of a number": (lambda: tcb.all_runs(settings=5), "settings"),  # type: ignore[arg-type]
+    "a settings file of a number": (lambda: tcb.load_settings(5), "config"),  # type: ignore[arg-type]
+    "options of a list": (lambda: tcb.load_settings(options=["lang"]), "options"),  # type: ignore[arg-type]
+    "an option of a number": (lambda: tcb.load_settings(options={5: 1}), "options"),  # type: ignore[dict-item]
+    "columns of numbers": (
+        lambda: tcb.read_paths("list.csv", "merchants.csv", columns={"path": 5}),
+        "columns",
+    ),  # type: ignore[dict-item]
+    "a root of a number": (lambda: tcb.read_paths("list.csv", "merchants.csv", root=5), "root"),  # type: ignore[arg-type]
+    "a batch's root": (lambda: tcb.read_paths("list.csv", "merchants.csv").check_files(5), "root"),  # type: ignore[arg-type]
+    "no rows": (lambda: tcb.read_paths("list.csv", "merchants.csv").limited(0), "n"),
+    "merchants to check": (lambda: tcb.check_merchants(5), "merchants"),  # type: ignore[arg-type]
+    "no merchants to check": (lambda: tcb.check_merchants([5]), "merchants"),  # type: ignore[list-item]
+    "lines of merchants": (lambda: tcb.Merchants([5]), "lines"),  # type: ignore[list-item]
+    "a merchant of a number": (lambda: tcb.read_merchants("merchants.csv").resolve(5), "name_or_appid"),  # type: ignore[arg-type]
+    "a merchant's environment": (lambda: tcb.read_merchants("merchants.csv").for_env([]), "env"),  # type: ignore[arg-type]
+    "a target of a link": (lambda: tcb.upload_link("tea-prod", "a.png", target=5), "target"),  # type: ignore[arg-type]
+    "an unknown environment": (lambda: tcb.upload_link("nowhere", "a.png"), "env"),
+    "a path without a name": (lambda: tcb.upload_link("tea-prod", ""), "path"),
+    "a path that leads up": (lambda: tcb.upload_link("tea-prod", "../a.png"), "path"),
+    "another appid": (lambda: tcb.upload_link("tea-prod", "a.png", appid="wxbooks"), "appid"),
+    "an appid of a number": (lambda: tcb.upload_link("tea-prod", "a.png", appid=5), "appid"),  # type: ignore[arg-type]
+    "progress of a check": (lambda: tcb.check_merchants("merchants.csv", progress=5), "progress"),  # type: ignore[arg-type]
     "an environment of a number": (lambda: tcb.upload_link(5, "a.png"), "env"),  # type: ignore[arg-type]
 }
 
@@ -410,6 +442,39 @@ def test_every_other_wrong_value_is_named_too(operator: Operator, call: Any, par
     with pytest.raises(tcb.UsageError) as raised:
         call()
     assert parameter in str(raised.value)
+
+
+METHODS: dict[str, tuple[Callable[[tcb.Run], Any], str]] = {
+    "export": (lambda run: run.export(5), "dest"),  # type: ignore[arg-type]
+    "export, replace": (lambda run: run.export("report", replace=1), "replace"),  # type: ignore[arg-type]
+    "write_into": (lambda run: run.write_into(5), "original"),  # type: ignore[arg-type]
+    "write_into, dest": (lambda run: run.write_into("list.xlsx", 5), "dest"),  # type: ignore[arg-type]
+    "write_into, split_by": (lambda run: run.write_into("list.xlsx", split_by=5), "split_by"),  # type: ignore[arg-type]
+    "with_settings": (lambda run: run.with_settings(5), "settings"),  # type: ignore[arg-type]
+    "rows, line": (lambda run: run.rows(line="2"), "line"),  # type: ignore[arg-type]
+    "rows, merchant": (lambda run: run.rows(merchant=5), "merchant"),  # type: ignore[arg-type]
+    "rows, path": (lambda run: run.rows(path=5), "path"),  # type: ignore[arg-type]
+    "rows, outcomes": (lambda run: run.rows(outcomes="uploaded"), "outcomes"),  # type: ignore[arg-type]
+    "planned_bytes": (lambda run: run.planned_bytes({"up"}), "outcomes"),  # type: ignore[arg-type]
+    "merchants_like": (lambda run: run.merchants_like(5), "name"),  # type: ignore[arg-type]
+    "diff": (lambda run: tcb.diff(run, 5), "newer"),  # type: ignore[arg-type]
+    "retry, codes": (lambda run: tcb.retry(run, "merchants.csv", codes=[None]), "codes"),  # type: ignore[list-item]
+    "retry, selection": (lambda run: tcb.retry(run, "merchants.csv", selection=5), "selection"),  # type: ignore[arg-type]
+}
+
+
+def test_a_wrong_value_for_a_method_is_named(batch: tcb.Batch) -> None:
+    handle = tcb.start_upload(batch, limits=QUICK)
+    with pytest.raises(tcb.UsageError, match="seconds"):
+        handle.ended_within("long")  # type: ignore[arg-type]
+    with pytest.raises(tcb.UsageError, match="show"):
+        handle.follow(5)  # type: ignore[arg-type]
+    run = handle.wait()
+    for name, (call, parameter) in METHODS.items():
+        with pytest.raises(tcb.UsageError) as raised:
+            call(run)
+        assert parameter in str(raised.value), name
+    assert [one.id for one in tcb.all_runs()] == [run.id], "nothing was planned"
 
 
 def test_a_wrong_value_is_not_repeated_where_it_may_be_a_secret(batch: tcb.Batch, operator: Operator) -> None:

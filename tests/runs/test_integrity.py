@@ -282,6 +282,59 @@ def test_one_damaged_run_does_not_hide_the_others(used: Callable[..., Shop]) -> 
     assert (code, newer.id in out, older.id in out, older.id in told) == (3, True, False, True)
 
 
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("DELETE FROM rows WHERE run = 2 AND line = 5", "29 can be read"),
+        ("UPDATE envs SET merchant = x'00ff' WHERE run = 2 AND no = 1", "values that tcb-ops does not write"),
+        ("UPDATE runs SET settings = '{' WHERE number = 2", "values that tcb-ops does not write"),
+    ],
+)
+def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(
+    used: Callable[..., Shop], damage: str, named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = used(10)
+    ledger, report = shop.folder / "ledger.db", shop.folder / "today"
+    before = tcb.open_run(settings=shop.settings).id
+    sql(ledger, damage)
+    words = ("upload", str(shop.folder / "list.csv"), "--root", str(shop.folder / "files"), "--new-run")
+    code, out, told = command(shop, ledger, *words, "--out", str(report), "--json", *QUICKLY)
+    assert code == 1, told
+    assert sum(json.loads(out)["counts"].values()) == 30
+    assert before in caplog.text
+    assert named in caplog.text
+    assert tcb.verify(report, settings=shop.settings).good
+
+
+def test_a_ledger_whose_file_is_damaged_takes_no_new_run_and_nothing_is_sent(
+    used: Callable[..., Shop],
+) -> None:
+    shop = used(10)
+    without_index(
+        shop.folder / "ledger.db", "rows_by_place", "UPDATE rows SET place = 0 WHERE run = 1 AND line = 27"
+    )
+    sent = shop.sim.stats["link_calls"]
+    with pytest.raises(LedgerDamagedError, match="SQLite's check"):
+        tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, new_run=True)
+    assert shop.sim.stats["link_calls"] == sent
+
+
+def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Shop]) -> None:
+    shop = used(3)
+    ledger, locks = shop.folder / "emptied.db", shop.folder / "emptied.db-locks"
+    ledger.touch()
+    (shop.folder / "ledger.db-locks").rename(locks)
+    sent = shop.sim.stats["link_calls"]
+    words = ("upload", str(shop.folder / "list.csv"), "--root", str(shop.folder / "files"), *QUICKLY)
+    for given in (("runs",), words):
+        code, _, told = command(shop, ledger, *given)
+        assert (code, str(locks) in told) == (3, True), told
+    assert (ledger.stat().st_size, shop.sim.stats["link_calls"]) == (0, sent)
+    shutil.rmtree(locks)
+    code, _, told = command(shop, ledger, *words, "--out", str(shop.folder / "new"))
+    assert code == 1, told
+
+
 def test_the_check_of_the_file_ends_when_its_time_is_up(tmp_path: Path) -> None:
     file = tmp_path / "some.db"
     sql(

@@ -362,6 +362,18 @@ def test_patience_with_a_slow_merchant_ends_its_rows(open_shop: OpenShop, whole:
     }
 
 
+def test_a_store_that_always_asks_to_slow_down_gets_ever_fewer_calls_until_patience_ends(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, rows=8), [Fault(step=STORE, code="SlowDown")])
+    run = upload(shop, RunLimits(attempts=2, slow_wait=0.1, patience=1.0))
+    counts = whole(run, 8)
+    assert counts["failed"] >= 1
+    assert {end.store_code for end in ends(run)} == {"SlowDown"}
+    most = 8 + 4 + 2 + 10  # half as many after each pause, one at least; ten pauses
+    assert 8 < run.record.upload_calls <= most
+
+
 def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_shop: OpenShop) -> None:
     refused_then_busy = [Fault(path="a.png", errcode=40001, calls=ONCE), Fault(path="a.png", errcode=-1)]
     shop = open_shop(

@@ -126,6 +126,22 @@ def test_a_paused_scope_hands_out_nothing_and_the_others_go_on(scope: str) -> No
     assert set(envs(floor.take_all(now=60.0))) == {"env0"}
 
 
+@pytest.mark.parametrize("scope", ["env", "app"])
+def test_rows_that_come_back_after_a_pause_keep_to_the_halved_limit(scope: str) -> None:
+    floor = Floor(20, per_env=8, per_app=8)
+    [lane] = floor.lanes
+    slowed = lane.env.slowdown if scope == "env" else lane.app.slowdown
+    for waiting in (8, 4, 2, 1):
+        taken = floor.take_all(now=slowed.paused_until)
+        assert len(taken) == waiting
+        slowed.slow_down(slowed.paused_until, PACE)
+        for task in taken:
+            floor.scheduler.again(task)
+    [first] = floor.take_all(now=slowed.paused_until)
+    floor.scheduler.release(first)
+    assert len(floor.take_all(now=slowed.paused_until)) == 1, "a row's end makes room for the next that waits"
+
+
 def test_a_paused_merchant_holds_all_of_its_environments() -> None:
     floor = Floor(5, 5, shared=True)
     floor.lanes[0].app.slowdown.slow_down(0.0, PACE)
