@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 from rich.text import Text as Styled
 
-from tcb_ops import api
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options
 from tcb_ops.cli.runs import show_causes, show_run
@@ -19,15 +18,11 @@ from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import GOOD, Outcome, Owner, Reason
-from tcb_ops.reports.formats.terminal import (
-    render_diff,
-    render_rows,
-    render_verification,
-    verification_verdict,
-)
-from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.run import Run
 
 ROWS_SHOWN = 200
 """Rows that `show` prints of a run before it points to the report."""
@@ -42,6 +37,8 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
 
     --note TEXT: only runs whose note holds it.
     """
+    from tcb_ops import api
+
     settings, console = common.start(reads_ledger=True)
     found = [
         run
@@ -78,6 +75,8 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
 @common_options
 def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
     """Show a run, or rows of it."""
+    from tcb_ops import api
+
     settings, console = common.start(reads_ledger=True)
     wanted = api.open_run(run, settings=settings)
     if line is None and not merchant and not path:
@@ -102,6 +101,8 @@ def _show_rows(
     merchant: str,
     common: CommonOptions,
 ) -> None:
+    from tcb_ops.reports.formats.terminal import render_rows
+
     shown = list(islice(rows, ROWS_SHOWN))
     if common.json:
         console.json({"run": run.id, "rows": [_row(record, settings) for record in shown]})
@@ -137,6 +138,8 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
+    from tcb_ops import api
+
     settings, console = common.start(reads_ledger=True)
     wanted = api.open_run(run, settings=settings)
     if common.json:
@@ -176,6 +179,8 @@ def report(
     results.csv, failed.csv, errcodes.csv, report.html, report.xlsx and manifest.json. With --into, the workbook for
     colleagues instead.
     """
+    from tcb_ops import api
+
     settings, console = common.start(reads_ledger=True)
     if split_by and into is None:
         raise UsageError(
@@ -231,6 +236,9 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     The older run first. Rows are matched by environment, appid and cloud path. Exit code 1 when rows
     failed in the newer run that succeeded in the older one, or were not in it; else 0.
     """
+    from tcb_ops import api
+    from tcb_ops.reports.formats.terminal import render_diff
+
     settings, console = common.start(reads_ledger=True)
     found = api.diff(older, newer, settings=settings)
     if common.json:
@@ -258,6 +266,9 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     SHA-256. Names the file or the row that differs: exit code 1. Nothing differs: 0, and what that proves. No report in
     DIR: 2. The ledger is damaged: 3.
     """
+    from tcb_ops import api
+    from tcb_ops.reports.formats.terminal import render_verification, verification_verdict
+
     settings, console = common.start(reads_ledger=True)
     found = api.verify(folder, settings=settings)
     if common.json:

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tcb_ops import api
 from tcb_ops.cli.confirm import confirm_upload, dry_run, read_list
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
@@ -36,9 +36,11 @@ from tcb_ops.preflight import (
     scope_of_rows,
     short_life,
 )
-from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.run import Run, RunHandle
 
 out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before uploading to a live target.")
@@ -93,6 +95,8 @@ def links(
 
     Links live about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
+    from tcb_ops import api
+
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
         if paths is None:
@@ -159,6 +163,7 @@ def upload(
     Every file gets a link of its own. An unfinished run of the same list is resumed; --resume RUN needs no list. On a
     terminal an upload to a live target asks first.
     """
+    from tcb_ops import api
     from tcb_ops.reports.export import check_destination
 
     settings, console = common.start()
@@ -245,6 +250,7 @@ def retry(
 
     Its refused, failed and not attempted rows, as a run whose parent it is; --errcode and --where narrow it.
     """
+    from tcb_ops import api
     from tcb_ops.reports.export import check_destination
     from tcb_ops.runs.plan import check_retry
 
@@ -297,6 +303,7 @@ def audit(out: str | None, *, common: CommonOptions, limits: RunLimits, which: R
 
     Shows which merchants and environments are broken, and why. --where narrows it.
     """
+    from tcb_ops import api
     from tcb_ops.reports.export import check_destination
 
     settings, console = common.start()
@@ -329,6 +336,8 @@ def _resume(
     canary: int = 0,
 ) -> RunHandle:
     """Resume the run that --resume names, without its list. Raises UsageError where this command cannot resume it."""
+    from tcb_ops import api
+
     if not which.resume or which.dry_run:
         context = click.get_current_context()
         argument = next(one for one in context.command.params if one.name == "paths")

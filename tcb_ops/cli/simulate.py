@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,10 +17,12 @@ from tcb_ops.cli.runs import show_run
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.model import SIMULATOR, Owner
-from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
-from tcb_ops.simulator import Simulator
+
+if TYPE_CHECKING:
+    from tcb_ops.run import Run
+    from tcb_ops.simulator import Simulator
 
 _QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
 """The demo's waits: what takes a real run a minute must not hold up somebody who looks at it for the first time."""

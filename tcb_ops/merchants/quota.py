@@ -11,13 +11,11 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops.errors import StoppedError, TcbOpsError
 from tcb_ops.i18n import Text
-from tcb_ops.merchants.check import ask, connected, each
 from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Owner
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import CallLimits
-from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS
 from tcb_ops.wechat.responses import Quota
 
 SECONDS = 10.0
@@ -81,6 +79,9 @@ def ask_allowances(
 
 
 async def _ask(settings: Settings, wanted: list[QuotaAccount], seconds: float) -> Allowances:
+    from tcb_ops.merchants.check import ask, connected, each
+    from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS
+
     component = settings.tokens.component_appid
     quotas: dict[QuotaAccount, Quota] = {}
     reasons: list[Text] = []

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
-from tcb_ops.runs.schema import envs, rows, runs
 from tcb_ops.runs.stop_errors import StopCode, StopReason
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +187,8 @@ _LAST_TIME = 253_402_214_400
 class _Types:
     """The types that a table's values may have. A damaged SQLite file gives values of any type in any column."""
 
-    def __init__(self, table: sa.Table) -> None:
-        self._allowed = [
-            {column.type.python_type, *((type(None),) if column.nullable else ())} for column in table.columns
-        ]
+    def __init__(self, table: str) -> None:
+        self._table = table
         self._known: set[tuple[type, ...]] = set()
 
     def check(self, record: Any) -> None:
@@ -199,13 +196,19 @@ class _Types:
         found = tuple(map(type, record))
         if found in self._known:  # a million rows have a handful of combinations
             return
-        if not all(kind in allowed for kind, allowed in zip(found, self._allowed, strict=False)):
+        from tcb_ops.runs.schema import SCHEMA  # SQLAlchemy: not for those who only need a record's class
+
+        columns = SCHEMA.tables[self._table].columns
+        allowed = [
+            {column.type.python_type, *((type(None),) if column.nullable else ())} for column in columns
+        ]
+        if not all(kind in types for kind, types in zip(found, allowed, strict=False)):
             message = "a value of another type"
             raise TypeError(message)
         self._known.add(found)
 
 
-_RUN_TYPES, _ENV_TYPES, _ROW_TYPES = _Types(runs), _Types(envs), _Types(rows)
+_RUN_TYPES, _ENV_TYPES, _ROW_TYPES = _Types("runs"), _Types("envs"), _Types("rows")
 
 
 def valid_time(at: float | None) -> bool:

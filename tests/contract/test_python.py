@@ -50,6 +50,8 @@ def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> N
     assert {"click", "rich"} & loaded_by("import tcb_ops.panels") == set()
     reports = "import tcb_ops.reports.export, tcb_ops.reports.verify, tcb_ops.reports.formats.notebook"
     assert {"aiohttp", "httpx", "pandas", "rich"} & loaded_by(reports) == set()
+    heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "jinja2", "xlsxwriter", "alembic"}
+    assert heavy & loaded_by("import tcb_ops.cli.main") == set()
 
 
 def test_the_public_names_are_listed_and_none_is_a_module() -> None:
