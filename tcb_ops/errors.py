@@ -134,7 +134,7 @@ class InputError(UsageError):
 
     `problems` holds every problem in the order of the file; `source` is the file as the user named it; `decided` is how
     it was read (encoding, columns), as far as that was known. `missing_files`: some of the list's files, where not one of
-    all is below the root and nothing else is wrong.
+    all is below the root and nothing else is wrong. `columns`: the `--column` options that fit, where one given does not.
     """
 
     def __init__(
@@ -144,12 +144,14 @@ class InputError(UsageError):
         problems: Sequence[Problem] = (),
         decided: Text | None = None,
         missing_files: Sequence[str] = (),
+        columns: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(text, options=[p.option for p in problems if p.option] if len(problems) == 1 else ())
         self.source = source
         self.problems = problems
         self.decided = decided
         self.missing_files = missing_files
+        self.columns = columns
 
 
 class RunNotFoundError(UsageError):

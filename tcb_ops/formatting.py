@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 def sanitize(text: str) -> str:
@@ -57,6 +59,12 @@ def shown(text: str, limit: int = 80) -> str:
     if cut.isprintable():
         return cut
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
+def near_names(value: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names that resemble a value; width and case do not matter."""
+    by_fold = {fold(name): name for name in names}
+    return [by_fold[n] for n in get_close_matches(fold(value), by_fold, n=3, cutoff=0.5)]
 
 
 RISKY = frozenset("'=+-@＝＋－＠\t\r\n")

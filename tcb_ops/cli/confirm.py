@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_duration, format_size
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem, new_fixme, write_fixme
+from tcb_ops.lists.problems import PROBLEMS_SHOWN, fixme_beside, format_problem, write_fixme
 from tcb_ops.model import Problem
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
@@ -70,6 +71,9 @@ def read_list(
         if error.source != source:
             raise
         _show_refusal(console, error, listing, root)
+        if error.columns:
+            fitting = tuple(f"{ours}={header}" for ours, header in error.columns.items())
+            listing = replace(listing, column=fitting)
         _suggest(console, error, settings, [kind], listing.words(common), root)
         raise click.exceptions.Exit(error.exit_code) from None
     console.info(batch.decided)
@@ -89,7 +93,9 @@ def read_list(
 
 
 def _write_fixme(console: Console, source: str, problems: Sequence[Problem], listing: ListOptions) -> None:
-    dest = Path(listing.fix_me) if listing.fix_me else new_fixme(Path(source))
+    if not any(problem.skippable for problem in problems):  # no row is wrong: the file itself is
+        return
+    dest = Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
     if write_fixme(problems, dest, console.lang):
         console.warn(
             Text(
@@ -119,7 +125,8 @@ def _show_refusal(console: Console, error: InputError, listing: ListOptions, roo
         )
     else:
         show_problems(console, error.source, error.problems)
-    _write_fixme(console, error.source, error.problems, listing)
+    if listing.fix_me or not error.missing_files:  # one cause for all rows is not corrected row by row
+        _write_fixme(console, error.source, error.problems, listing)
     console.warn(
         Text(
             f"The list is refused: {plural(count, 'problem')}. Nothing was sent.",
@@ -149,9 +156,15 @@ def _suggest(
             command(settings, *kind, str(source), "--root", str(found), *options),
         )
         return
-    if not any(problem.skippable for problem in error.problems):  # no row is wrong: the file itself is
-        return
     root_option = ["--root", str(Path(root).absolute())] if root is not None else []
+    if error.columns:
+        console.suggest(
+            Text("With the column that is there:", "改用表头里有的列："),
+            command(settings, *kind, str(source), *root_option, *options),
+        )
+        return
+    if not any(problem.skippable for problem in error.problems):
+        return
     console.suggest(
         Text(
             f"Correct the list, save it as {FIXED_LIST}, then run:",

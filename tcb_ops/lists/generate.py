@@ -14,10 +14,10 @@ from pathlib import Path
 from string import Formatter
 
 from tcb_ops.errors import BrokenTableError, UsageError
-from tcb_ops.formatting import guard, shown, trim
+from tcb_ops.formatting import guard, near_names, shown, trim
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.local_files import LocalFiles, UnusableFile
-from tcb_ops.lists.merchants import Merchants, list_lines, near_names
+from tcb_ops.lists.merchants import Merchants, list_lines
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.resolve import Unresolved, resolve
 from tcb_ops.lists.validate import path_problem

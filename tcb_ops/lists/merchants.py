@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
 
 from tcb_ops.errors import BrokenTableError, UsageError, check_text, check_value
-from tcb_ops.formatting import fold, shown, trim
+from tcb_ops.formatting import fold, near_names, shown, trim
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import open_text
@@ -252,12 +251,6 @@ def _no_match(whole: Merchants, where: Sequence[str], wanted: dict[int, set[str]
             f"{items}：{whole.source} 中没有符合的商户；{fix.zh}",
         )
     )
-
-
-def near_names(value: str, names: Iterable[str]) -> list[str]:
-    """Return up to three names that resemble a value; width and case do not matter."""
-    by_fold = {fold(name): name for name in names}
-    return [by_fold[n] for n in difflib.get_close_matches(fold(value), by_fold, n=3, cutoff=0.5)]
 
 
 def list_lines(lines: Sequence[Merchant]) -> str:

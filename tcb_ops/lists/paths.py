@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 from tcb_ops.errors import BrokenTableError, UsageError, check_count, check_path
-from tcb_ops.formatting import shown, trim
+from tcb_ops.formatting import near_names, shown, trim
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.local_files import LocalFiles, PathMap, UnusableFile
 from tcb_ops.lists.merchants import Merchants
@@ -237,13 +237,7 @@ def read_paths(
 
     """
     if unknown := [name for name in columns if name not in LIST_COLUMNS.known]:
-        ours = ", ".join(LIST_COLUMNS.known)
-        raise UsageError(
-            Text(
-                f"--column {unknown[0]}=…: the name must be one of {ours}",
-                f"--column {unknown[0]}=…：名称只能是 {ours}",
-            )
-        )
+        raise _unknown_name(unknown[0], columns[unknown[0]])
     name = str(source)
     path_map = PathMap(file_map, root)
     kinds = replace(LIST_COLUMNS, given=columns)
@@ -294,6 +288,19 @@ def read_paths(
         file_column=validator.column("file"),
     )
     return batch if root is None else batch.check_files(root)
+
+
+def _unknown_name(name: str, header: str) -> UsageError:
+    given, ours = f"--column {shown(name, 40)}={shown(header, 40)}", ", ".join(LIST_COLUMNS.known)
+    problem = Text(f"{given}: the name must be one of {ours}.", f"{given}：名称只能是 {ours}。")
+    swapped = header in LIST_COLUMNS.known
+    near = (
+        [f"{header}={name}"] if swapped else [f"{n}={header}" for n in near_names(name, LIST_COLUMNS.known)]
+    )
+    if not near:
+        return UsageError(problem)
+    meant = f"--column {shown(near[0])}"
+    return UsageError(problem, Text(f"Did you mean {meant}?", f"是不是 {meant}？"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +361,8 @@ def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
         raise input_error(name, [file_problem(message, fix)])
     found, problems = columns.find(table.headers, table.header_line)
     if problems:
-        raise input_error(name, problems)
+        fitting = columns.fitting(table.headers)
+        raise input_error(name, problems, columns=fitting if fitting != columns.given else {})
     return found
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import guard
@@ -18,13 +20,13 @@ PROBLEMS_SHOWN = 50
 """Problems on stderr; the fix-me CSV has all."""
 
 
-def new_fixme(source: Path) -> Path:
-    """Return an unused name beside the list: an existing fix-me file may have been edited."""
+def fixme_beside(source: Path) -> Path:
+    """Return the fix-me file's name beside the list; a fix-me file that somebody has changed keeps its name."""
     names = (
         f"{source.with_suffix('')}.fix-me{number}.csv"
         for number in ("", *(f"-{n}" for n in range(2, 10_000)))
     )
-    return next(Path(name) for name in names if not Path(name).exists())
+    return next(Path(name) for name in names if not Path(name).exists() or _is_as_written(Path(name)))
 
 
 def format_problem(source: str, problem: Problem, lang: Lang) -> str:
@@ -43,6 +45,7 @@ def input_error(
     problems: Sequence[Problem],
     decided: Text | None = None,
     missing_files: Sequence[str] = (),
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> InputError:
     """Return the error that refuses a file: the number of problems, and the first one in full."""
     many, first = len(problems), problems[0]
@@ -50,17 +53,18 @@ def input_error(
     if many > 1:
         en = f"{source} has {plural(many, 'problem')}, so nothing was sent. The first: {en}"
         zh = f"{source} 有 {many:,} 处问题，什么都没有发送。第一处：{zh}"
-    return InputError(Text(en, zh), source, problems, decided, missing_files)
+    return InputError(Text(en, zh), source, problems, decided, missing_files, columns)
 
 
-_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix")
+_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_digest")
+"""The last one holds in the last row what tells whether somebody has changed the file."""
 
 
 def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
     """Write the rows that have problems, and return their number; for 0 no file is written.
 
     `problems` are `Batch.problems` or an InputError's. The list's own columns come first, then tcb_line, tcb_column,
-    tcb_problem and tcb_fix, which reading drops again; each row is written once. Problems of a file as a whole have no
+    tcb_problem, tcb_fix and tcb_digest, which reading drops again; each row is written once. Problems of a file as a whole have no
     row. For Excel: UTF-8 with BOM, CRLF, no cell that would run as a formula.
 
     Raises UsageError where `dest` cannot be written.
@@ -71,20 +75,39 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
     first = next(rows, None)
     if first is None:
         return 0
-    written = 0
+    digest, written, last = hashlib.sha256(), 0, [*map(guard, problems.headers), *_COLUMNS[:-1]]
     try:
         with Path(dest).open("w", encoding="utf-8-sig", newline="") as file:
             out = csv.writer(file)
-            out.writerow([*map(guard, problems.headers), *_COLUMNS])
             for cells, about in chain([first], rows):
+                out.writerow([*last, "" if written else _COLUMNS[-1]])
+                _feed(digest, last)
                 columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
                 found = "; ".join(p.message.of(lang) for p in about)
                 fix = "; ".join(p.fix.of(lang) for p in about)
-                out.writerow(map(guard, (*cells, str(about[0].line), columns, found, fix)))
+                last = [*map(guard, (*cells, str(about[0].line), columns, found, fix))]
                 written += 1
+            _feed(digest, last)
+            out.writerow([*last, digest.hexdigest()[:16]])
     except OSError as error:
         why = system_reason(error)
         failed = Text(f"{dest} cannot be written ({why.en})", f"{dest} 无法写入（{why.zh}）")
     else:
         return written
     raise UsageError(failed)
+
+
+def _feed(digest: hashlib._Hash, cells: Sequence[str]) -> None:
+    digest.update("\0".join((*cells, "\n")).encode("utf-8", "backslashreplace"))
+
+
+def _is_as_written(file: Path) -> bool:
+    """Whether a fix-me file holds what `write_fixme` wrote, cell for cell."""
+    digest, last = hashlib.sha256(), [""]
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for last in csv.reader(lines):
+                _feed(digest, last[:-1])
+    except (OSError, ValueError, csv.Error):
+        return False
+    return last[-1:] == [digest.hexdigest()[:16]]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from tcb_ops.formatting import fold, shown
+from tcb_ops.formatting import fold, near_names, shown
 from tcb_ops.i18n import Text
-from tcb_ops.lists.merchants import Merchants, list_lines, near_names
+from tcb_ops.lists.merchants import Merchants, list_lines
 from tcb_ops.model import Merchant
 
 _CACHED = 16_384

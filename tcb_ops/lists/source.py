@@ -7,6 +7,7 @@ begin with a BOM                   what the BOM names (UTF-8, UTF-16, GB18030), 
 are valid UTF-8                    UTF-8
 are not, but are valid GB18030     GB18030 (GBK and GB2312 are subsets)
 are neither, or hold NUL bytes     a problem that names the line
+begin as an image, a PDF … does    a problem that names the kind of file
 begin as a workbook does           a problem: save it as CSV (path lists are read by workbook.py)
 =================================  =====================================================================
 """
@@ -20,12 +21,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from tcb_ops.formatting import shown
+from tcb_ops.formatting import fold, shown
 from tcb_ops.i18n import Text
 from tcb_ops.lists.problems import input_error
 from tcb_ops.model import Problem, file_problem
@@ -126,7 +128,11 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
         )
         raise input_error(name, [file_problem(message, _SAVE_AS)])
     raw.seek(0)
-    head = raw.read(8)
+    head = raw.read(_HEAD)
+    for pattern, kind in _OTHER_KINDS:
+        if pattern.match(head):
+            message = Text(f"this is {kind.en}, not a list", f"这是 {kind.zh}，不是清单")
+            raise input_error(name, [file_problem(message, _GIVE_A_LIST)])
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
     attempts = [_Attempt(codec)] if bom else [_Attempt("utf-8"), _Attempt("gb18030")]
     size, sha256 = _read_through(raw, len(bom), attempts, name)
@@ -229,6 +235,19 @@ def _undecodable(line: int, tried: str) -> Problem:
     return file_problem(message, _SAVE_AS, line=line)
 
 
+_HEAD = 16
+_OTHER_KINDS = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), Text("a PNG image", "PNG 图片")),
+    (re.compile(rb"\xff\xd8\xff"), Text("a JPEG image", "JPEG 图片")),
+    (re.compile(rb"GIF8[79]a"), Text("a GIF image", "GIF 图片")),
+    (re.compile(rb"(?s)RIFF....WEBP"), Text("a WebP image", "WebP 图片")),
+    (re.compile(rb"(?s)\0\0\0.ftyp"), Text("a video (MP4)", "MP4 视频")),
+    (re.compile(rb"%PDF-"), Text("a PDF", "PDF 文件")),
+    (re.compile(rb"Rar!|7z\xbc\xaf|\x1f\x8b"), Text("an archive", "压缩文件")),
+    (re.compile(rb"SQLite format 3\0"), Text("an SQLite database", "SQLite 数据库")),
+)
+"""What the first bytes of files look like that are taken for a list now and then."""
+
 _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """The first bytes of a zip (xlsx), an empty zip and an OLE container (xls, a workbook with a password)."""
 
@@ -245,6 +264,12 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(path.stat().st_mode):
             raise input_error(name, [_not_a_file(path)])
         raw = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        if _URL.match(name):
+            name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # either may hold a password
+            problem = _URL_GIVEN
+        else:
+            problem = _missing(path)
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
         problem = _unreadable(error)
@@ -280,20 +305,54 @@ CHANGED = file_problem(
 )
 
 
+_LISTS = {".csv", ".tsv", ".xlsx", ".xlsm"}
+_OWN_FILES = {"links.csv", "merchants.csv", "tokens.csv"}
+_NAMED = 5
+_GIVE_A_LIST = Text("give the path of a CSV, TSV or XLSX file", "请给出 CSV、TSV 或 XLSX 文件的路径")
+_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
+_URL_GIVEN = file_problem(
+    Text("this is a URL, not a file", "这是网址，不是文件"),
+    Text("download it first, then give the file", "请先下载，再给出下载的文件"),
+)
+
+
+def _lists_in(folder: Path) -> list[str]:
+    """Return the names of a folder's lists, sorted; none where it cannot be read."""
+    with suppress(OSError):
+        names = sorted(entry.name for entry in folder.iterdir())
+        return [name for name in names if Path(name).suffix.lower() in _LISTS and name[0] not in ".~"]
+    return []
+
+
 def _not_a_file(path: Path) -> Problem:
-    if path.is_dir():
-        message = Text("this is a folder, not a file", "这是文件夹，不是文件")
-    else:
+    if not path.is_dir():
         message = Text("this is not a regular file but a pipe or a device", "这不是普通文件，而是管道或设备")
+        return file_problem(message, _GIVE_A_LIST)
+    message = Text("this is a folder, not a file", "这是文件夹，不是文件")
+    lists = [name for name in _lists_in(path) if name not in _OWN_FILES]
+    if not lists:
+        return file_problem(message, _GIVE_A_LIST)
+    listed = ", ".join(shown(name, 60) for name in lists[:_NAMED]) + (" …" if lists[_NAMED:] else "")
     return file_problem(
-        message, Text("give the path of a CSV, TSV or XLSX file", "请给出 CSV、TSV 或 XLSX 文件的路径")
+        message, Text(f"name one of the lists in it: {listed}", f"请指明其中的清单：{listed}")
     )
 
 
+def _missing(path: Path) -> Problem:
+    message = Text("there is no such file", "没有这个文件")
+    if not path.parent.is_dir():
+        folder = shown(str(path.parent))
+        return file_problem(
+            message, Text(f"there is no folder {folder}: check the path", f"没有文件夹 {folder}：请检查路径")
+        )
+    stems = {fold(Path(name).stem): name for name in _lists_in(path.parent)}
+    if near := get_close_matches(fold(path.stem), stems, n=1):
+        meant = shown(str(path.parent / stems[near[0]]))
+        return file_problem(message, Text(f"did you mean {meant}?", f"是不是 {meant}？"))
+    return file_problem(message, Text("check the name and the folder", "请检查文件名和所在文件夹"))
+
+
 def _unreadable(error: OSError | ValueError) -> Problem:
-    if isinstance(error, FileNotFoundError):
-        message = Text("there is no such file", "没有这个文件")
-        return file_problem(message, Text("check the name and the folder", "请检查文件名和所在文件夹"))
     why = system_reason(error)
     message = Text(f"the file cannot be read ({why.en})", f"文件无法读取（{why.zh}）")
     fix = Text(

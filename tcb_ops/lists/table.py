@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import NamedTuple, TypeAlias
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.formatting import fold, shown, trim
+from tcb_ops.formatting import fold, near_names, shown, trim
 from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.source import CHANGED
 from tcb_ops.model import Problem, file_problem
@@ -95,7 +95,8 @@ class Columns:
             if trim(header) in trimmed:
                 found[ours] = trimmed.index(trim(header))
             else:
-                problems.append(_no_such_header(ours, header, trimmed, line))
+                nearest = self._nearest(ours, header, trimmed)
+                problems.append(_no_such_header(ours, header, trimmed, nearest, line))
         taken = set(found.values())
         for ours, names in self.known.items():
             if ours in self.given:
@@ -111,6 +112,20 @@ class Columns:
             self._missing(group, trimmed, line) for group in self.needed if present.isdisjoint(group)
         ]
         return found, problems
+
+    def fitting(self, headers: Sequence[str]) -> dict[str, str]:
+        """Return `given` with the nearest header for each that is not there; empty where that is not clear."""
+        there = [trim(h) for h in headers]
+        fitting = {
+            ours: header if trim(header) in there else self._nearest(ours, header, there)
+            for ours, header in self.given.items()
+        }
+        return fitting if all(fitting.values()) else {}
+
+    def _nearest(self, ours: str, header: str, there: Sequence[str]) -> str:
+        """Return the header that was probably meant, or that is known for the name; empty where there is none."""
+        known = (h for h in there if _plain(h) in self.known.get(ours, ()))
+        return next(chain(near_names(header, filter(None, there)), known), "")
 
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         wanted, there = " / ".join(group), _listed(headers)
@@ -176,13 +191,17 @@ def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
     return file_problem(message, fix, line=line, option="--column")
 
 
-def _no_such_header(ours: str, header: str, headers: list[str], line: int) -> Problem:
+def _no_such_header(ours: str, header: str, headers: list[str], nearest: str, line: int) -> Problem:
     listed = _listed(headers)
     message = Text(
         f"--column {ours}={shown(header, 40)}: the header has no such column; it has {listed}",
         f"--column {ours}={shown(header, 40)}：表头里没有这一列；表头是 {listed}",
     )
-    return file_problem(message, Text("name one of these", "请从中选择一个"), line=line)
+    fix = Text("name one of these", "请从中选择一个")
+    if nearest:
+        meant = f"--column {ours}={shown(nearest, 40)}"
+        fix = Text(f"did you mean {meant}?", f"是不是 {meant}？")
+    return file_problem(message, fix, line=line, option="--column")
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

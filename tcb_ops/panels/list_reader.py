@@ -13,7 +13,7 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.lists.problems import PROBLEMS_SHOWN, new_fixme, write_fixme
+from tcb_ops.lists.problems import PROBLEMS_SHOWN, fixme_beside, write_fixme
 from tcb_ops.model import Problem
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.html import esc, heading, table
@@ -188,7 +188,7 @@ class ListReader(widgets.VBox):
             show(part, shown=bool(problems))
 
     def _write_fixme(self) -> None:
-        dest = new_fixme(Path(self.paths.path))
+        dest = fixme_beside(Path(self.paths.path))
         written = write_fixme(self._problems, dest, self._lang)
         if not written:
             raise UsageError(

@@ -1,6 +1,7 @@
 """Bad input: each a clear message naming file, line and mend, exit 2, nothing sent, no trace."""
 
 import json
+import shlex
 import socket
 import sqlite3
 import sys
@@ -58,17 +59,82 @@ def test_a_bad_list_is_refused_whole_with_line_and_mend(open_desk, name, command
     assert not (desk.folder / "ledger.db").exists()
 
 
-def test_a_list_that_is_missing_or_a_folder_is_named(open_desk):
+def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_desk):
     desk = open_desk(many(TEA, rows=1))
+    (desk.folder / "周五").mkdir()
+    for name in ("a.csv", "b.xlsx", "tokens.csv", "~$b.xlsx"):
+        (desk.folder / "周五" / name).write_bytes(b"x")
+    told = {
+        "没有.csv": "没有.csv: there is no such file — check the name and the folder",
+        "lst.csv": "lst.csv: there is no such file — did you mean list.csv?",
+        "周五/A1.CSV": "周五/A1.CSV: there is no such file — did you mean 周五/a.csv?",
+        "周三/a.csv": "there is no folder 周三: check the path",
+        "周五": "周五: this is a folder, not a file — name one of the lists in it: a.csv, b.xlsx\n",
+        "files": "files: this is a folder, not a file — give the path of a CSV, TSV or XLSX file",
+        ".": ".: this is a folder, not a file",
+        "https://op:s3cr3t@h.example/a.csv?sign=s3cr3t": (
+            "https://h.example/a.csv: this is a URL, not a file — download it first, then give the file"
+        ),
+    }
     for command in ("check", "links", "upload"):
-        said = desk(command, "没有.csv")
-        assert said.code == 2
-        assert "没有.csv: there is no such file" in said.err
-        said = desk(command, "files")
-        assert said.code == 2
-        assert "files: " in said.err
-        assert "folder" in said.err
+        for name, message in told.items():
+            said = desk(command, name)
+            assert said.code == 2
+            assert message in said.err
+            assert "s3cr3t" not in said.err
     assert desk.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "PNG"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"),
+        (b"%PDF-1.7\n1 0 obj", "PDF"),
+        (b"\x1f\x8b\x08\0", "archive"),
+        (b"SQLite format 3\0", "SQLite"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "save it as .xlsx"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_as_what_it_is(open_desk, find_english, head, kind):
+    desk = open_desk(many(TEA, rows=1))
+    (desk.folder / "list.csv").write_bytes(head)
+    said = desk("upload", "list.csv", "--root", "files")
+    assert (said.code, said.err.count("list.csv: this is a")) == (2, 1), said.err
+    assert kind in said.err
+    assert find_english(desk("upload", "list.csv", "--lang", "zh").err) == []
+
+
+def test_a_column_that_is_not_there_is_suggested_as_it_is_spelled(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    write_csv(desk.folder / "list.csv", ("env", "云端目标"), [(TEA.env, "a.png")])
+    for wrong in ("path=云端路标", "云端目标=path", "paht=云端目标"):
+        said = desk("check", "list.csv", "--column", wrong)
+        assert said.code == 2
+        assert "id you mean --column path=云端目标?" in said.err
+    said = desk("links", "list.csv", "--column", "path=云目标", "--column", "env=ENV", "--sheet", "")
+    suggested = shlex.split(said.err.splitlines()[-1])
+    assert suggested[:3] == ["tcb-ops", "links", str(desk.folder / "list.csv")]
+    assert desk(*suggested[1:]).code == 0
+    write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, "a.png")])
+    assert "did you mean --column path=path?" in desk("check", "list.csv", "--column", "path=上传").err
+
+
+def test_a_fix_me_file_is_written_again_until_somebody_has_changed_it(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    fix_me = desk.folder / "list.fix-me.csv"
+
+    def check(*paths):
+        write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, path) for path in paths])
+        assert desk("check", "list.csv").code == 2
+        return sorted(file.name for file in desk.folder.glob("*.fix-me*"))
+
+    assert check("/a", "/b", "=c") == check("/a", "/b", "=c") == check("/=d") == [fix_me.name]
+    assert "/=d" in fix_me.read_text(encoding="utf-8-sig")
+    fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace("/=d", "d"), encoding="utf-8")
+    assert check("/e") == check("/f") == ["list.fix-me-2.csv", fix_me.name]
+    assert ",d," in fix_me.read_text(encoding="utf-8")
+    assert desk("links", fix_me.name).code == 0
 
 
 def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_desk):

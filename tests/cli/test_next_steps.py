@@ -74,6 +74,7 @@ def test_a_forgotten_root_is_said_once_and_the_folder_of_the_files_is_found(open
     (command,) = commands(said.err)
     assert command[:5] == ["tcb-ops", kind, str(desk.folder / "list.csv"), "--root", str(files)]
     assert desk(*command[1:]).code == 0
+    assert not list(desk.folder.glob("*fix-me*"))
 
 
 def test_files_that_are_nowhere_are_not_guessed_at(open_desk):

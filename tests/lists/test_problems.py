@@ -37,7 +37,16 @@ def test_the_rows_with_problems_stand_once_each_with_what_and_how(
     problems = raised.value.problems
     assert write_fixme(problems, tmp_path / "fix-me.csv", lang) == 2
     header, first, second = read(tmp_path / "fix-me.csv")
-    assert header == ["环境ID", "上传路径", "备注", "tcb_line", "tcb_column", "tcb_problem", "tcb_fix"]
+    assert header == [
+        "环境ID",
+        "上传路径",
+        "备注",
+        "tcb_line",
+        "tcb_column",
+        "tcb_problem",
+        "tcb_fix",
+        "tcb_digest",
+    ]
     assert first[:5] == ["nope", "/b.png", "'=1+1", "3", "环境ID; 上传路径"]
     assert first[5] == "; ".join(p.message.of(lang) for p in problems[:2])
     assert second[:5] == ["tea-1a2b3c", "好.png", "007", "4", "上传路径"]
