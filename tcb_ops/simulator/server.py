@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from aiohttp import web
@@ -171,9 +171,7 @@ class Simulator:
             raise UsageError(_no_port(self.port, self._failed))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._thread is None or self._loop is None or self._stop is None:
             return
         self._loop.call_soon_threadsafe(self._stop.set)

@@ -12,7 +12,6 @@ import tempfile
 from asyncio import Transport
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from aiohttp import web
@@ -161,9 +160,7 @@ class Upload:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
             Path(self._file.name).unlink(missing_ok=True)

@@ -18,7 +18,6 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import TracebackType
 from typing import Self
 
 import aiohttp
@@ -278,9 +277,7 @@ class Transport:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:

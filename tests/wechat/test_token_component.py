@@ -657,7 +657,7 @@ def test_a_refused_ticket_is_read_again_once(run: Run, desk: PanelContext, tmp_p
     script = tmp_path / "ticket.sh"
     script.write_text('cd "$(dirname "$0")"; cat first; mv second first 2>/dev/null; exit 0\n')
     source = desk.source()
-    source._client._ticket = Credential("tokens.ticket", "command", f"sh {script}")
+    source._ticket = Credential("tokens.ticket", "command", f"sh {script}")
     assert run(desk.works(ask(run, source)))
     assert desk.sim.stats["component_token"] == 2
 

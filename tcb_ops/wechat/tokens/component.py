@@ -102,6 +102,33 @@ def error_scope(interface: str, code: int) -> ErrorScope:
     return ErrorScope.MERCHANT
 
 
+class _RefusedError(Exception):
+    """A token interface answered with an errcode."""
+
+    def __init__(self, interface: str, error: ApiError) -> None:
+        super().__init__()
+        self.interface, self.error = interface, error
+        self.scope = error_scope(interface, error.errcode)
+
+
+class _NoAnswerError(Exception):
+    """A token interface gave no answer that can be used."""
+
+    def __init__(self, interface: str, why: Text, *, transient: bool = True) -> None:
+        super().__init__()
+        self.interface, self.why, self.transient = interface, why, transient
+
+
+class _WithoutToken:
+    """The source for api_component_token, which is called without a token."""
+
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the protocol's
+        return Token(Secret(""))
+
+    async def aclose(self) -> None:
+        return
+
+
 class ComponentTokens:
     """The platform's own tokens and its merchants'.
 
@@ -128,11 +155,17 @@ class ComponentTokens:
         retry_wait: float = RETRY_WAIT,
         rotation_wait: float = ROTATION_WAIT,
     ) -> None:
-        self._component_appid, self._store, self._clock = component_appid, store, clock
-        limits = CallLimits(attempts=2, backoff=retry_wait, slow_wait=0, patience=0)
-        self._client = ComponentClient(
-            component_appid, secret, ticket, store, api_base, self, limits, rotation_wait, clock
-        )
+        self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
+        self._store, self._base, self._clock = store, api_base, clock
+        self._limits = CallLimits(attempts=2, backoff=retry_wait, slow_wait=0, patience=0)
+        self._rotation_wait = rotation_wait
+        self._transport: Transport | None = None
+        self._list: dict[str, Secret] = {}
+        self._list_until, self._list_asked_at = _EVER, _EVER
+        """Until when the list serves, by the clock; when it was asked for, by the loop's."""
+        self._list_short: Text | None = None
+        """Where the list held fewer than it said: that a merchant is not on it then means nothing."""
+        self._listing: asyncio.Task[None] | None = None
         self._room = asyncio.Semaphore(AT_ONCE)
         self._refreshes: dict[str, asyncio.Task[Token]] = {}
         self._refused: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MOST_REFUSED))
@@ -192,13 +225,20 @@ class ComponentTokens:
                 return token
 
     async def aclose(self) -> None:
-        """Let refreshes on their way end, for a moment, and close the connections."""
+        """Let refreshes on their way end, for a moment; end a program that still runs, and close the connections."""
         if self._refreshes:
             _, left = await asyncio.wait(self._refreshes.values(), timeout=LET_FINISH)
             for refresh in left:
                 refresh.cancel()
             await asyncio.gather(*left, return_exceptions=True)
-        await self._client.aclose()
+        self._secret.close()
+        self._ticket.close()
+        if self._listing is not None:
+            self._listing.cancel()
+            await asyncio.gather(self._listing, return_exceptions=True)
+        if self._transport is not None:
+            await self._transport.aclose()
+            self._transport = None
 
     def _refreshed(self, appid: str, refresh: asyncio.Task[Token]) -> None:
         self._refreshes.pop(appid, None)
@@ -220,9 +260,9 @@ class ComponentTokens:
                 return stored.token
             try:
                 fresh = await (
-                    self._client.component_token()
+                    self._fetch_component_token()
                     if appid == self._component_appid
-                    else self._client.authorizer_token(appid, stored)
+                    else self._fetch_authorizer_token(appid, stored)
                 )
             except (TokenError, TokenSourceError, TransportError):
                 if stored is None or not stored.alive(refused, now):
@@ -241,94 +281,21 @@ class ComponentTokens:
         times.append(now)
         return True
 
+    # --- what the platform is asked ------------------------------------------------------------------------------
 
-class _RefusedError(Exception):
-    """A token interface answered with an errcode."""
-
-    def __init__(self, interface: str, error: ApiError) -> None:
-        super().__init__()
-        self.interface, self.error = interface, error
-        self.scope = error_scope(interface, error.errcode)
-
-
-class _NoAnswerError(Exception):
-    """A token interface gave no answer that can be used."""
-
-    def __init__(self, interface: str, why: Text, *, transient: bool = True) -> None:
-        super().__init__()
-        self.interface, self.why, self.transient = interface, why, transient
-
-
-class _WithoutToken:
-    """The source for api_component_token, which is called without a token."""
-
-    async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the protocol's
-        return Token(Secret(""))
-
-    async def aclose(self) -> None:
-        return
-
-
-class ComponentClient:
-    """Asks the platform for tokens, as the component.
-
-    Args:
-        component_appid: the third-party platform's appid.
-        secret, ticket: its AppSecret and component_verify_ticket.
-        store: where a process elsewhere may have written a newer refresh token.
-        api_base: the target.
-        tokens: gives the component token, another one than the refused.
-        limits, rotation_wait, clock: as ComponentTokens'.
-
-    """
-
-    def __init__(
-        self,
-        component_appid: str,
-        secret: Credential,
-        ticket: Credential,
-        store: TokenStore,
-        api_base: str,
-        tokens: TokenSource,
-        limits: CallLimits,
-        rotation_wait: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
-        self._store, self._base, self._tokens, self._clock = store, api_base, tokens, clock
-        self._limits, self._rotation_wait = limits, rotation_wait
-        self._transport: Transport | None = None
-        self._list: dict[str, Secret] = {}
-        self._list_until, self._list_asked_at = _EVER, _EVER
-        """Until when the list serves, by the clock; when it was asked for, by the loop's."""
-        self._list_short: Text | None = None
-        """Where the list held fewer than it said: that a merchant is not on it then means nothing."""
-        self._listing: asyncio.Task[None] | None = None
-
-    async def aclose(self) -> None:
-        """End a program that still runs, and close the connections."""
-        self._secret.close()
-        self._ticket.close()
-        if self._listing is not None:
-            self._listing.cancel()
-            await asyncio.gather(self._listing, return_exceptions=True)
-        if self._transport is not None:
-            await self._transport.aclose()
-            self._transport = None
-
-    async def component_token(self) -> StoredToken:
+    async def _fetch_component_token(self) -> StoredToken:
         """Return a new component token; a ticket that is refused is read again, once. Raises TokenSourceError."""
         try:
             secret, ticket = await self._credentials()
             try:
-                return await self._component_token(secret, ticket)
+                return await self._ask_component_token(secret, ticket)
             except _RefusedError as refused:
                 if refused.scope is not ErrorScope.TICKET:
                     raise
                 newer = await self._credentials()  # one may have been pushed since
                 if newer[1] == ticket:
                     raise
-                return await self._component_token(*newer)
+                return await self._ask_component_token(*newer)
         except _RefusedError as refused:
             raise _for_all(refused) from None
         except _NoAnswerError as failure:
@@ -341,7 +308,7 @@ class ComponentClient:
                 transient=True,
             ) from None
 
-    async def _component_token(self, secret: Secret, ticket: Secret) -> StoredToken:
+    async def _ask_component_token(self, secret: Secret, ticket: Secret) -> StoredToken:
         body = {"component_appsecret": secret.reveal(), "component_verify_ticket": ticket.reveal()}
         payload = await self._call(COMPONENT_TOKEN, body, (secret, ticket), _WithoutToken())
         return self._read_token(COMPONENT_TOKEN, payload, "component_access_token", None)
@@ -352,13 +319,13 @@ class ComponentClient:
         except SettingsError as error:
             raise TokenSourceError(error.text) from None
 
-    async def authorizer_token(self, appid: str, stored: StoredToken | None) -> StoredToken:
+    async def _fetch_authorizer_token(self, appid: str, stored: StoredToken | None) -> StoredToken:
         """Refresh a merchant's token; a refresh token that is missing or refused is looked up.
 
         Raises TokenError for what is the merchant's, TokenSourceError for what concerns everybody.
         """
         try:
-            return await self._authorizer_token(appid, stored)
+            return await self._try_refresh_tokens(appid, stored)
         except _RefusedError as refused:
             error = refused.error
             raise TokenError.of(
@@ -381,7 +348,7 @@ class ComponentClient:
                 transient=failure.transient,
             ) from None
 
-    async def _authorizer_token(self, appid: str, stored: StoredToken | None) -> StoredToken:
+    async def _try_refresh_tokens(self, appid: str, stored: StoredToken | None) -> StoredToken:
         """Try the refresh token that is known, after a refusal the newer one, and once more after a moment.
 
         Another machine that refreshes the same merchant may just have rotated it; its list may show that a little later.
@@ -411,7 +378,7 @@ class ComponentClient:
                 continue
             tried.add(refresh)
             try:
-                return await self._refresh(appid, refresh)
+                return await self._use_refresh_token(appid, refresh)
             except _RefusedError as refused:
                 if refused.scope is not ErrorScope.REFRESH_TOKEN:
                     raise
@@ -425,7 +392,7 @@ class ComponentClient:
             code,
         )
 
-    async def _refresh(self, appid: str, refresh: Secret) -> StoredToken:
+    async def _use_refresh_token(self, appid: str, refresh: Secret) -> StoredToken:
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
         payload = await self._call(AUTHORIZER_TOKEN, body, (refresh,))
         rotated = payload.get("authorizer_refresh_token")
@@ -506,7 +473,7 @@ class ComponentClient:
             access = None if interface == COMPONENT_TOKEN else token
             return await client.call(f"cgi-bin/component/{interface}", full, access, secrets)
 
-        caller = Caller(source or self._tokens, self._limits)
+        caller = Caller(source or self, self._limits)
         found: dict[str, Any] | CallFailure = await caller.call(self._component_appid, request)
         if not isinstance(found, CallFailure):
             return found
