@@ -27,7 +27,7 @@ from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, CallLimits
-from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
+from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import open_file
 from tcb_ops.wechat.responses import NOT_THERE, ApiError, HttpResponse, InvalidResponse, Quota, UnsafeLink
@@ -270,8 +270,7 @@ class _LiveCheck:
 
     async def _add_quota(self) -> None:
         """Say how many link calls are left today, where the platform names a limit."""
-        interface = UPLOADS if self._owner is Owner.MERCHANT else COMPONENT_UPLOADS
-        quota: Quota = await self._ask(lambda token: self._client.quota(token, interface))
+        quota: Quota = await self._ask(lambda token: self._client.quota(token, self._owner))
         if quota.left is not None:
             seen = Text(
                 f"{quota.left:,} of {quota.daily_limit:,} link calls left today",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from urllib.parse import urlsplit
 
 from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
@@ -22,7 +23,7 @@ from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, CallLimits
-from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
+from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import HttpResponse, InvalidResponse, read_response
 from tcb_ops.wechat.tokens import Token, TokenSource, open_source
 from tcb_ops.wechat.transport import Timeouts, Transport
@@ -242,11 +243,10 @@ def _describe_token(source: str, token: Token, owner: str, now: float) -> CheckR
 
 
 async def _call(settings: Settings, source: TokenSource, owner: TokenOwner) -> CheckResult:
-    uploads = UPLOADS if owner.owner is Owner.MERCHANT else COMPONENT_UPLOADS
     async with Transport(connections=1, timeouts=QUICK) as transport:
         client = PlatformClient(transport, settings.api_base)
         caller = Caller(source, CallLimits(attempts=1))
-        found = await ask(caller, owner.appid, lambda token: client.quota(token, uploads), owner.owner)
+        found = await ask(caller, owner.appid, partial(client.quota, owner=owner.owner), owner.owner)
     if not isinstance(found, Issue):
         seen = Text(
             f"calls from this machine are accepted (asked for the quota of {owner.label})",

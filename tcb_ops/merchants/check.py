@@ -27,7 +27,7 @@ from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
-from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS, PlatformClient
+from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
 from tcb_ops.wechat.tokens import open_source
 from tcb_ops.wechat.transport import Transport
@@ -163,7 +163,7 @@ async def _check(
             found = await ask(caller, appid, client.environments)
             left = None
             if not isinstance(found, Issue):
-                left = await ask(caller, appid, partial(client.quota, interface=UPLOADS))
+                left = await ask(caller, appid, client.quota)
             return MerchantAnswers(found, left, await permissions(appid))
 
         async def permissions(appid: str) -> AuthorizerInfo | Issue | None:
@@ -184,7 +184,7 @@ async def _check(
             )
             if isinstance(found, Issue):
                 return MerchantAnswers(of_the_component(found))
-            left = await ask(caller, component, partial(client.quota, interface=COMPONENT_UPLOADS))
+            left = await ask(caller, component, partial(client.quota, owner=Owner.PLATFORM))
             return MerchantAnswers(found, left)
 
         needed = any(m.owner is Owner.PLATFORM for m in there)

@@ -92,7 +92,7 @@ async def _ask(settings: Settings, wanted: list[QuotaAccount], seconds: float) -
             if not mine and not component:
                 reasons.append(_NEEDS_COMPONENT)
                 return
-            call = partial(client.quota, interface=UPLOADS if mine else COMPONENT_UPLOADS)
+            call = partial(client.quota, owner=account.owner)
             found = await ask(caller, account.appid if mine else component, call, account.owner)
             if isinstance(found, Issue):
                 reasons.append(

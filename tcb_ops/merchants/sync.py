@@ -46,15 +46,6 @@ class Authorized:
 
 
 @dataclass(frozen=True, slots=True)
-class Renamed:
-    """A merchant that has another name at the platform than in the file, which keeps its own."""
-
-    merchant: Merchant
-    name: str
-    """The platform's."""
-
-
-@dataclass(frozen=True, slots=True)
 class Changes:
     """What is different now, and what was seen on the way. Places are those in the file's lines."""
 
@@ -63,7 +54,8 @@ class Changes:
     returned: tuple[int, ...] = ()
     names: tuple[tuple[int, str], ...] = ()
     """Lines that had but the appid for a name."""
-    renamed: tuple[Renamed, ...] = ()
+    renamed: tuple[tuple[Merchant, str], ...] = ()
+    """Merchants whose name at the platform is another; the file keeps its own."""
     not_normal: tuple[tuple[Merchant, str], ...] = ()
     """Lines, new ones too, whose environment is HALTED or UNAVAILABLE."""
     gone: tuple[Merchant, ...] = ()
@@ -170,13 +162,13 @@ def _listed(one: Authorizer) -> tuple[CloudEnvironment, ...]:
     return () if isinstance(one.environments, Issue) else one.environments
 
 
-def _renamed(lines: Sequence[Merchant], here: Mapping[str, Authorizer]) -> tuple[Renamed, ...]:
+def _renamed(lines: Sequence[Merchant], here: Mapping[str, Authorizer]) -> tuple[tuple[Merchant, str], ...]:
     of: defaultdict[str, list[Merchant]] = defaultdict(list)
     for line in lines:
         if line.owner is Owner.MERCHANT:
             of[line.appid].append(line)
     return tuple(
-        Renamed(its[0], here[appid].name)
+        (its[0], here[appid].name)
         for appid, its in of.items()
         if appid in here and here[appid].name and not _same(here[appid].name, its)
     )
@@ -263,7 +255,7 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
         "left": [who(lines[place]) for place in changes.left],
         "returned": [who(lines[place]) for place in changes.returned],
         "named": [who(lines[place]) | {"merchant": name} for place, name in changes.names],
-        "renamed": [who(one.merchant) | {"platform_name": one.name} for one in changes.renamed],
+        "renamed": [who(one) | {"platform_name": name} for one, name in changes.renamed],
         "not_normal": [who(one) | {"env_status": status} for one, status in changes.not_normal],
         "env_gone": [who(one) for one in changes.gone],
         "no_default": list(changes.no_default),
@@ -299,7 +291,7 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, 
     yield (
         Text("renamed at the platform, the file keeps its name", "平台上已改名，文件保留原有名称"),
         None,
-        [(one.merchant.name, one.merchant.appid, f"→ {one.name}") for one in changes.renamed],
+        [(one.name, one.appid, f"→ {name}") for one, name in changes.renamed],
     )
     yield (
         Text("environments that are not NORMAL", "状态不是 NORMAL 的环境"),

@@ -28,7 +28,7 @@ class Change(StrEnum):
 
     NEWLY_BROKEN = "newly_broken"
     STILL_BROKEN = "still_broken"
-    FIXED = "mended"
+    FIXED = "fixed"
     ONLY_IN_NEWER = "only_in_newer"
     ONLY_IN_OLDER = "only_in_older"
     UNFINISHED = "unfinished"

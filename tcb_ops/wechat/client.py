@@ -38,8 +38,6 @@ from tcb_ops.wechat.transport import BROKEN, Transport, transport_failure
 
 AUTHORIZERS_PER_PAGE = 500
 """The most that api_get_authorizer_list gives in one answer."""
-UPLOADS, COMPONENT_UPLOADS = "/tcb/uploadfile", "/componenttcb/uploadfile"
-"""What a link call counts against, as openapi/quota/get wants it: with a leading slash."""
 DOWNLOAD_HOSTS = (".tcb.qcloud.la",)
 """Where files are fetched from, besides COS's own domains: `<bucket>.tcb.qcloud.la`."""
 
@@ -148,9 +146,10 @@ class PlatformClient:
         payload = await self.call(interface, {}, token)
         return read_environments(payload) if isinstance(payload, dict) else payload
 
-    async def quota(self, token: Secret, interface: str) -> Quota | ApiError | InvalidResponse:
-        """Ask for the calls that are left of an interface, such as UPLOADS."""
-        payload = await self.call("cgi-bin/openapi/quota/get", {"cgi_path": interface}, token)
+    async def quota(self, token: Secret, owner: Owner = Owner.MERCHANT) -> Quota | ApiError | InvalidResponse:
+        """Ask for the link calls that are left today."""
+        counted = {"cgi_path": f"/{_INTERFACES[owner]}/uploadfile"}
+        payload = await self.call("cgi-bin/openapi/quota/get", counted, token)
         return read_quota(payload) if isinstance(payload, dict) else payload
 
     async def locate(

@@ -17,7 +17,8 @@ from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, Sheet, area_of, column_of, 
 _TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
-_NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+"""Characters that no XML document can hold."""
 _MOST_HELD = 16 << 20
 """Bytes held at once, of a tag or of what is removed. The longest is the list of columns: 16,384 short tags."""
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
@@ -129,7 +130,7 @@ def replaced(tag: bytes, attribute: str, value: str) -> bytes:
 def as_text(text: str) -> str:
     """Escape a text for a workbook's XML: what XML cannot hold becomes _x0001_ (ECMA-376 22.9.2.19)."""
     if not text.isascii():
-        text = _NOT_XML.sub("\ufffd", text)
+        text = NOT_XML.sub("\ufffd", text)
     text = _ESCAPED.sub("_x005F_", text)
     return escape(_CONTROL.sub(lambda found: f"_x{ord(found[0]):04X}_", text))
 

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.xlsx.append_columns import AppendColumns
+from tcb_ops.xlsx.append_columns import NOT_XML, AppendColumns
 from tcb_ops.xlsx.package import damaged, local
 from tcb_ops.xlsx.values import unescape
-from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, RowReader, Sheet
+from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, RowReader, Sheet, is_true
 
 if TYPE_CHECKING:
     from xlsxwriter import Workbook
     from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
 
 _OPEN_AT_ONCE = 64
 """Workbooks written in one pass over the sheet: each keeps a file open."""
@@ -31,7 +32,6 @@ _LONGEST = 32_767
 _MOST_STYLES = 100_000
 """Fonts, fills, borders or cell styles; a spreadsheet's own limit is 65,490."""
 _NOT_IN_SHEET_NAMES = re.compile(r"[\[\]:*?/\\]")
-_NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 Values = Callable[[], Iterator[tuple[int, Sequence[str]]]]
 
@@ -123,7 +123,7 @@ class _StyledReader(RowReader):
 
     def _begin_row(self, attributes: dict[str, str]) -> None:
         super()._begin_row(attributes)
-        if _yes(attributes.get("customHeight")) and "ht" in attributes:
+        if is_true(attributes.get("customHeight")) and "ht" in attributes:
             self.heights[self._line] = _finite(attributes["ht"])
 
     def _end_cell(self) -> None:
@@ -168,7 +168,7 @@ class _Copy:
         for column in columns:
             first, last = int(column["min"]), min(int(column["max"]), self._added.last)
             width = round(_finite(column["width"]) * 7) if "width" in column else None
-            hidden = {"hidden": _yes(column.get("hidden"))}
+            hidden = {"hidden": is_true(column.get("hidden"))}
             if first <= last:
                 style = self._format(int(column["style"])) if "style" in column else None
                 self._sheet.set_column_pixels(first - 1, last - 1, width, style, hidden)
@@ -195,21 +195,26 @@ class _Copy:
         elif kind == "n":
             self._sheet.write_number(self._line, column, float(value), style)
         elif kind == "b":
-            self._sheet.write_boolean(self._line, column, _yes(value.strip()), style)
+            self._sheet.write_boolean(self._line, column, is_true(value.strip()), style)
         else:
-            text = _NOT_XML.sub("\ufffd", value)[:_LONGEST]
-            if text.startswith("<r>") and text.endswith("</r>"):
-                # XlsxWriter would take this text for its own markup of rich strings; written as two runs it is text.
-                self._sheet.write_rich_string(
-                    self._line, column, "<", self._plain, text[1:], style or self._plain
-                )
-            else:
-                self._sheet.write_string(self._line, column, text, style)
+            write_text(self._sheet, self._line, column, value[:_LONGEST], style, self._plain)
 
     def _format(self, style: int) -> Format | None:
         if style not in self._formats and style < len(self._styles):
             self._formats[style] = self.book.add_format(self._styles[style])
         return self._formats.get(style)
+
+
+def write_text(
+    sheet: Worksheet, line: int, column: int, text: str, style: Format | None, plain: Format
+) -> None:
+    """Write exactly this text, whatever it looks like; `plain` is a format without properties."""
+    text = text if text.isascii() else NOT_XML.sub("\ufffd", text)
+    if text.startswith("<r>") and text.endswith("</r>"):
+        # XlsxWriter would take this text for its own markup of rich strings; written as two runs it is text.
+        sheet.write_rich_string(line, column, plain, "<", plain, text[1:], style or plain)
+    else:
+        sheet.write_string(line, column, text, style)
 
 
 # --- styles ---------------------------------------------------------------------------------------------------------
@@ -266,7 +271,7 @@ def _properties(
     value = attributes.get("val", "1")
     match section, name:
         case "fonts", "b" | "i":
-            return {"bold" if name == "b" else "italic": _yes(value)}
+            return {"bold" if name == "b" else "italic": is_true(value)}
         case "fonts", "sz":
             return {"font_size": _finite(value)}
         case "fonts", "name":
@@ -284,7 +289,7 @@ def _properties(
             return {
                 "align": attributes.get("horizontal", ""),
                 "valign": _VERTICAL.get(vertical, vertical),
-                "text_wrap": _yes(attributes.get("wrapText")),
+                "text_wrap": is_true(attributes.get("wrapText")),
             }
     return {}
 
@@ -316,7 +321,3 @@ def _finite(number: str) -> float:
     if not math.isfinite(value := float(number)):
         raise ValueError(number)
     return value
-
-
-def _yes(value: str | None) -> bool:
-    return value in {"1", "true"}

@@ -93,7 +93,7 @@ def open_book(raw: BinaryIO) -> Book:
 def _list_sheets(book: Book, related: Mapping[str, tuple[str, str]]) -> None:
     for name, attributes in book.package.elements(book.main):
         if name == "workbookPr":
-            book.since_1904 = _yes(attributes.get("date1904"))
+            book.since_1904 = is_true(attributes.get("date1904"))
         elif name == "sheet":
             rid = next((v for k, v in attributes.items() if k.endswith(":id")), "")
             kind, part = related.get(rid, ("", ""))
@@ -223,7 +223,7 @@ class _Surveyor:
                 if len(self.survey.merges) >= _MOST_AREAS:
                     raise ValueError
                 self.survey.merges.append(area_of(attributes["ref"]))
-            case "col" if _yes(attributes.get("hidden")):
+            case "col" if is_true(attributes.get("hidden")):
                 if len(self.survey.hidden_columns) >= LAST_COLUMN:
                     raise ValueError
                 self.survey.hidden_columns.append((int(attributes["min"]), int(attributes["max"])))
@@ -352,8 +352,9 @@ class RowReader(TextReader):
 
 def _is_hidden(row: dict[str, str]) -> bool:
     # A row of height 0 cannot be seen either; a filter hides the rows that it leaves out.
-    return _yes(row.get("hidden")) or row.get("ht") == "0"
+    return is_true(row.get("hidden")) or row.get("ht") == "0"
 
 
-def _yes(value: str | None) -> bool:
+def is_true(value: str | None) -> bool:
+    """Whether an attribute is true, as XML Schema writes it."""
     return value in {"1", "true"}

@@ -35,7 +35,7 @@ def test_an_environment_that_is_new_takes_the_name_that_the_file_has():
     changes = decide([line(name="我的茶铺", default=True)], here(one("wx1", "e-1", "e-2")))
     assert changes.added == (line(env="e-2", name="我的茶铺"),)
     assert changes.no_default == ()
-    assert [(r.merchant.name, r.name) for r in changes.renamed] == [("我的茶铺", "茶语小铺")]
+    assert [(merchant.name, name) for merchant, name in changes.renamed] == [("我的茶铺", "茶语小铺")]
 
 
 def test_nothing_new_changes_nothing():

@@ -43,7 +43,7 @@ PENDING = RowEnd(0, Outcome.PENDING)
         ("unchanged", "uploaded", "still_good"),
         ("uploaded", "refused", "newly_broken"),
         ("uploaded", "invalid", "newly_broken"),
-        ("not_attempted", "uploaded", "mended"),
+        ("not_attempted", "uploaded", "fixed"),
         ("failed", "not_attempted", "still_broken"),
     ],
 )
@@ -58,7 +58,7 @@ def test_each_row_is_counted_once_under_what_became_of_it(
     new = a_run([GOOD, REFUSED, GOOD, OTHER, REFUSED, PENDING, REFUSED, GOOD], id="new", finished=False)
     found = Diff.between(new.ledger, old.run, new.run, in_english)
     assert {str(what): rows for what, rows in found.counts.items()} == {
-        "newly_broken": 1, "still_broken": 2, "mended": 1, "only_in_newer": 2, "only_in_older": 0,
+        "newly_broken": 1, "still_broken": 2, "fixed": 1, "only_in_newer": 2, "only_in_older": 0,
         "unfinished": 1, "still_good": 1,
     }  # fmt: skip
     assert sum(found.counts.values()) == 8
@@ -67,7 +67,7 @@ def test_each_row_is_counted_once_under_what_became_of_it(
         ("newly_broken", "晨光文具", "test-3c4d", "", "85088", 1),
         ("still_broken", "晨光文具", "test-3c4d", "85088", "85088", 1),
         ("still_broken", "晨光文具", "prod-1a2b", "85088", "no_answer", 1),
-        ("mended", "Blue Whale", "shop-5e6f", "85088", "", 1),
+        ("fixed", "Blue Whale", "shop-5e6f", "85088", "", 1),
         ("only_in_newer", "晨光文具", "test-3c4d", "", "", 1),
         ("only_in_newer", "晨光文具", "prod-1a2b", "", "85088", 1),
         ("unfinished", "Blue Whale", "shop-5e6f", "", "pending", 1),

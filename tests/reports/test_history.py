@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -12,7 +13,7 @@ import pytest
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import MerchantHistory, history
-from tcb_ops.reports.formats.notebook import history_svg
+from tcb_ops.reports.formats.notebook import history_html
 from tcb_ops.run import History
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings
@@ -126,7 +127,9 @@ def test_the_drawing_is_xml_with_a_text_alternative(
     ends = [refused("2025-11-25T01:00:00+00:00", -501000 - n) for n in range(codes)]
     reported = a_run(ends)
     found = look_back(reported.ledger, TARGET, in_zone("UTC", lang), days=30, now=NOW)
-    svg = ET.fromstring(history_svg(found))
+    drawn = re.search("<svg.*</svg>", history_html(found), re.DOTALL)
+    assert drawn is not None
+    svg = ET.fromstring(drawn[0])
     assert svg.tag == "svg"
     assert svg.attrib["role"] == "img"
     title = svg.find("title")

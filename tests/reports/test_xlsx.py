@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NOW = 1_764_036_000.0
 SHEETS = {
-    Lang.EN: ["summary", "causes", "errcodes", "not good", "all rows"],
+    Lang.EN: ["summary", "causes", "errcodes", "did not succeed", "all rows"],
     Lang.ZH: ["概要", "原因", "错误码", "未成功", "全部行"],
 }
 PLANTED = {
@@ -100,7 +100,7 @@ def test_rows_are_those_of_results_csv_with_numbers_as_numbers(
     assert [row[6] for row in rows] == [str(end.outcome) for end in every_end]
     assert [row[9] for row in rows] == [end.errcode for end in every_end]
     assert {row[0] for row in rows} == {"007"}
-    bad = lines(book["not good"])[1:]
+    bad = lines(book["did not succeed"])[1:]
     assert [row[2] for row in bad] == [
         line for line, end in enumerate(every_end, 2) if end.outcome not in GOOD
     ]
@@ -162,7 +162,7 @@ def test_whatever_stands_in_a_cell_is_inert_and_reads_back_as_it_was(
     end = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=40097, errmsg=text)
     reported = a_run([end], cells=(text, text), headers=(text, "path"), note=text)
     book = write(reported, tmp_path / "report.xlsx", in_english)
-    for name in ("not good", "all rows"):
+    for name in ("did not succeed", "all rows"):
         sheet = book[name]
         assert {unescape(sheet[cell].value) for cell in ("A1", "A2", "B2", "K2")} == {text}
     for sheet in book:

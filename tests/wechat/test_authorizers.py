@@ -79,7 +79,7 @@ CALLS = {
         {},
     ),
     "quota": (
-        lambda a: a.quota(Secret(SECRET), "/tcb/uploadfile"),
+        lambda a: a.quota(Secret(SECRET)),
         QUOTA,
         Quota(10, 12, -2),
         "/cgi-bin/openapi/quota/get?access_token=",

@@ -286,11 +286,6 @@ def history_html(history: ErrcodeHistory) -> str:
     return str(macros.history_card(_chart(history), history.merchants(), LINES))
 
 
-def history_svg(history: ErrcodeHistory) -> str:
-    """Draw a bar per day, stacked by errcode: the most frequent ones in colours of their own."""
-    return str(_chart(history)).strip()
-
-
 @dataclass(frozen=True, slots=True)
 class _Bar:
     x: float

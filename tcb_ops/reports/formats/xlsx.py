@@ -5,7 +5,6 @@ Every text is a text cell: nothing runs, nothing turns into a link or a number, 
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -25,6 +24,8 @@ from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
+from tcb_ops.xlsx.append_columns import NOT_XML
+from tcb_ops.xlsx.split import write_text
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
@@ -41,14 +42,13 @@ _MEASURED = 200
 """Rows by which a column's width is chosen."""
 _NARROW, _WIDE, _WIDEST = 9, 44, 96
 _OWN_COLUMNS = ERRCODE_COLUMNS.index("rows") + 1
-_NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 _NOT_GOOD = frozenset(Outcome) - GOOD
 
 _SHEETS = {
     "summary": Text("summary", "概要"),
     "causes": Text("causes", "原因"),
     "errcodes": Text("errcodes", "错误码"),
-    "bad": Text("not good", "未成功"),
+    "bad": Text("did not succeed", "未成功"),
     "rows": Text("all rows", "全部行"),
 }
 _CAUSE_HEADS = (
@@ -291,14 +291,9 @@ class _Report:
             sheet.write_number(line, column, value, style)
             return
         text = masked(value)
-        text = text if text.isascii() else _NOT_XML.sub("\ufffd", text)
-        if len(text) * 2 > LONGEST:
-            text = _fitting(text)
-        if text.startswith("<r>") and text.endswith("</r>"):
-            # XlsxWriter takes such a text for runs that it has marked up itself; in two runs of its making it is text.
-            sheet.write_rich_string(line, column, self._font, "<", self._font, text[1:], style or self._font)
-        else:
-            sheet.write_string(line, column, text, style)
+        write_text(
+            sheet, line, column, _fitting(text) if len(text) * 2 > LONGEST else text, style, self._font
+        )
 
     def _moment(self, at: float) -> str:
         return f"{datetime.fromtimestamp(at, self._settings.zone).isoformat(' ', 'seconds')} {self._settings.timezone}"
@@ -312,7 +307,7 @@ def _title(run: RunRecord) -> Text:
 
 def _fitting(text: str) -> str:
     """The text, or as much of it as a cell holds and a mark that it was cut."""
-    units = text.encode("utf-16-le")
+    units = NOT_XML.sub("\ufffd", text).encode("utf-16-le")
     if len(units) <= LONGEST * 2:
         return text
     return units[: (LONGEST - len(CUT)) * 2].decode("utf-16-le", "ignore") + CUT
