@@ -80,7 +80,6 @@ def ask_allowances(
 
 async def _ask(settings: Settings, wanted: list[QuotaAccount], seconds: float) -> Allowances:
     from tcb_ops.merchants.check import ask, connected, each
-    from tcb_ops.wechat.client import COMPONENT_UPLOADS, UPLOADS
 
     component = settings.tokens.component_appid
     quotas: dict[QuotaAccount, Quota] = {}
