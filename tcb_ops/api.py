@@ -521,7 +521,7 @@ def upload_link(
         raise UsageError(
             Text(
                 f"environment {env}: {plural(len(chosen), 'merchant')} fit (it has {known}); name one with appid=.",
-                f"环境 {env}：符合的商户有 {len(chosen)} 个（该环境：{known}），请用 appid= 指定。",
+                f"环境 {env}：有 {len(chosen)} 个商户符合（该环境：{known}），请用 appid= 指定。",
             )
         )
     with opened_target(settings, merchants) as opened:

@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import cache
 
 from tcb_ops.errors import UsageError, check_value
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list, verbatim
 from tcb_ops.model import Owner
 
 
@@ -103,43 +103,23 @@ class ReasonTexts:
 
 
 _BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
-    (Decision.GOOD, Scope.ROW): Text(en="continues with the row", zh="继续处理该行"),
-    (Decision.REFRESH, Scope.APPID): Text(
-        en="asks for a new token once, then ends the row", zh="重新取一次令牌，仍被拒则该行结束"
+    (Decision.GOOD, Scope.ROW): _("continues with the row"),
+    (Decision.REFRESH, Scope.APPID): _("asks for a new token once, then ends the row"),
+    (Decision.RETRY, Scope.ROW): _("tries again with a longer wait each time, up to --attempts"),
+    (Decision.RETRY_ONCE, Scope.ROW): _("tries once more, then ends the row"),
+    (Decision.SLOW, Scope.ENV): _(
+        "pauses the environment (--slow-wait, a minute), then continues at half its limit; counts no attempt"
     ),
-    (Decision.RETRY, Scope.ROW): Text(
-        en="tries again with a longer wait each time, up to --attempts",
-        zh="自动重试，每次等待更久，至多 --attempts 次",
+    (Decision.SLOW, Scope.APPID): _(
+        "pauses the merchant (--slow-wait, a minute), then continues at half its limit; counts no attempt"
     ),
-    (Decision.RETRY_ONCE, Scope.ROW): Text(
-        en="tries once more, then ends the row", zh="再试一次，仍失败则该行结束"
-    ),
-    (Decision.SLOW, Scope.ENV): Text(
-        en="pauses the environment (--slow-wait, a minute), then continues at half its limit; counts no attempt",
-        zh="暂停该环境（--slow-wait，默认一分钟），再以一半的并发继续；不计尝试次数",
-    ),
-    (Decision.SLOW, Scope.APPID): Text(
-        en="pauses the merchant (--slow-wait, a minute), then continues at half its limit; counts no attempt",
-        zh="暂停该商户（--slow-wait，默认一分钟），再以一半的并发继续；不计尝试次数",
-    ),
-    (Decision.STOP, Scope.ENV): Text(
-        en="ends the row; after three in a row stops this environment",
-        zh="该行结束；同一环境连续三行如此，则停止该环境",
-    ),
-    (Decision.STOP, Scope.APPID): Text(
-        en="ends the row; after three in a row stops this merchant",
-        zh="该行结束；同一商户连续三行如此，则停止该商户",
-    ),
-    (Decision.STOP, Scope.PLATFORM): Text(
-        en="stops the run at once; the remaining rows stay pending", zh="立即停止整个运行，剩余的行保持待处理"
-    ),
-    (Decision.FIX, Scope.ROW): Text(en="ends the row, does not try again", zh="该行结束，不再重试"),
-    (Decision.NEW_LINK, Scope.ROW): Text(
-        en="asks for a new link and tries again, up to --attempts", zh="换新链接重试，至多 --attempts 次"
-    ),
-    (Decision.NEW_LINK_ONCE, Scope.ENV): Text(
-        en="tries once more with a new link; after three such rows in a row stops this environment",
-        zh="换新链接再试一次；同一环境连续三行仍失败，则停止该环境",
+    (Decision.STOP, Scope.ENV): _("ends the row; after three in a row stops this environment"),
+    (Decision.STOP, Scope.APPID): _("ends the row; after three in a row stops this merchant"),
+    (Decision.STOP, Scope.PLATFORM): _("stops the run at once; the remaining rows stay pending"),
+    (Decision.FIX, Scope.ROW): _("ends the row, does not try again"),
+    (Decision.NEW_LINK, Scope.ROW): _("asks for a new link and tries again, up to --attempts"),
+    (Decision.NEW_LINK_ONCE, Scope.ENV): _(
+        "tries once more with a new link; after three such rows in a row stops this environment"
     ),
 }
 """The pairs that exist: a line of the tables with any other pair is a mistake."""
@@ -161,9 +141,9 @@ def all_errcodes() -> tuple[Errcode, ...]:
         Errcode(
             code=int(line["errcode"]),
             name=line["name"],
-            label=Text(en=line["name"].replace("_", " "), zh=line["name_zh"]),
-            meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
-            action=Text(en=line["action_en"], zh=line["action_zh"]),
+            label=Bilingual(line["name"].replace("_", " "), line["name_zh"]),
+            meaning=Bilingual(line["meaning_en"], line["meaning_zh"]),
+            action=Bilingual(line["action_en"], line["action_zh"]),
             decision=Decision(line["decision"]),
             scope=Scope(line["scope"]),
             read_errmsg=line["errmsg"] == "read",
@@ -181,9 +161,9 @@ def all_store_codes() -> tuple[StoreCode, ...]:
         StoreCode(
             code=line["code"],
             http_status=int(line["http_status"]),
-            label=Text(en="", zh=line["name_zh"]),
-            meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
-            action=Text(en=line["action_en"], zh=line["action_zh"]),
+            label=Bilingual("", line["name_zh"]),
+            meaning=Bilingual(line["meaning_en"], line["meaning_zh"]),
+            action=Bilingual(line["action_en"], line["action_zh"]),
             decision=Decision(line["decision"]),
             scope=Scope(line["scope"]),
         )
@@ -196,9 +176,9 @@ def all_reasons() -> dict[str, ReasonTexts]:
     """The texts of each reason (`model.Reason`) and of `pending`."""
     return {
         line["reason"]: ReasonTexts(
-            label=Text(en=line["label_en"], zh=line["label_zh"]),
-            meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
-            action=Text(en=line["action_en"], zh=line["action_zh"]),
+            label=Bilingual(line["label_en"], line["label_zh"]),
+            meaning=Bilingual(line["meaning_en"], line["meaning_zh"]),
+            action=Bilingual(line["action_en"], line["action_zh"]),
         )
         for line in _lines("reasons.csv")
     }
@@ -216,12 +196,9 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
     return Errcode(
         code=code,
         name="unknown",
-        label=Text(en="unknown", zh="未收录"),
-        meaning=Text(en=f"{code} is not in the catalogue.", zh=f"错误码表中没有 {code}。"),
-        action=Text(
-            en="Read errmsg, and look its rid up with openapi/rid/get (kept for 7 days).",
-            zh="请看 errmsg，并用 openapi/rid/get 查询其中的 rid（保留 7 天）。",
-        ),
+        label=_("unknown"),
+        meaning=_("{code} is not in the catalogue.", code=code),
+        action=_("Read errmsg, and look its rid up with openapi/rid/get (kept for 7 days)."),
         decision=Decision.FIX,
         scope=Scope.ROW,
         read_errmsg=True,
@@ -253,15 +230,9 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
     return StoreCode(
         code=code,
         http_status=http_status,
-        label=Text(en="", zh=""),
-        meaning=Text(
-            en=f"The store answered {named}, which is not in the catalogue.",
-            zh=f"存储服务返回 {named}，错误码表中没有此项。",
-        ),
-        action=Text(
-            en="Read the store's message in the results, and check any proxy or gateway on the way.",
-            zh="请查看结果中存储服务返回的信息，并检查途经的代理或网关。",
-        ),
+        label=NOTHING,
+        meaning=_("The store answered {named}, which is not in the catalogue.", named=named),
+        action=_("Read the store's message in the results, and check any proxy or gateway on the way."),
         decision=Decision.RETRY if 500 <= http_status <= 599 else Decision.FIX,
         scope=Scope.ROW,
         known=False,
@@ -275,7 +246,7 @@ def explain(code: int | str) -> Errcode | StoreCode:
     not a code of the store raises UsageError, with the codes that look like it.
     """
     usable = isinstance(code, int | str) and not isinstance(code, bool)
-    check_value("code", code, usable, Text("an errcode or a code of the store", "错误码或存储服务的代码"))
+    check_value("code", code, usable, _("an errcode or a code of the store"))
     text = str(code).strip()
     try:
         return errcode(int(text))
@@ -292,8 +263,8 @@ def errcode_table(lang: Lang) -> str:
     own = [entry for entry in all_errcodes() if entry.core]
     others = [entry for entry in all_errcodes() if not entry.core]
     captions = (
-        Text(en="Listed on the interface's own page:", zh="接口文档自带的错误码："),
-        Text(en="All others in the catalogue:", zh="错误码表中的其他错误码："),
+        _("Listed on the interface's own page:"),
+        _("All others in the catalogue:"),
     )
     parts = [
         f"{caption.of(lang)}\n\n{_markdown(entries, lang)}"
@@ -308,8 +279,8 @@ def _component_texts() -> dict[int, Errcode]:
     return {
         code: replace(
             _by_errcode()[code],
-            meaning=Text(en=line["meaning_en"], zh=line["meaning_zh"]),
-            action=Text(en=line["action_en"], zh=line["action_zh"]),
+            meaning=Bilingual(line["meaning_en"], line["meaning_zh"]),
+            action=Bilingual(line["action_en"], line["action_zh"]),
         )
         for line in _lines("componentcodes.csv")
         if (code := int(line["errcode"]))
@@ -340,22 +311,23 @@ def _not_a_code(text: str, names: dict[str, str]) -> Text:
     shown = text if len(text) <= 40 else f"{text[:40]}…"
     near = [names[match] for match in get_close_matches(text.lower(), names)]
     if near:
-        return Text(
-            en=f"“{shown}” is neither an errcode nor a code of the store. Did you mean {', '.join(near)}?",
-            zh=f"“{shown}”既不是 errcode，也不是存储服务的错误码。是否想查 {'、'.join(near)}？",
+        return _(
+            "“{shown}” is neither an errcode nor a code of the store. Did you mean {near}?",
+            shown=shown,
+            near=as_list(near),
         )
-    return Text(
-        en=f"“{shown}” is neither an errcode nor a code of the store. Give one such as 85088 or SlowDown.",
-        zh=f"“{shown}”既不是 errcode，也不是存储服务的错误码。请输入例如 85088 或 SlowDown。",
+    return _(
+        "“{shown}” is neither an errcode nor a code of the store. Give one such as 85088 or SlowDown.",
+        shown=shown,
     )
 
 
 def _markdown(entries: list[Errcode], lang: Lang) -> str:
     heads = (
-        Text(en="errcode", zh="errcode"),
-        Text(en="What it means", zh="含义"),
-        Text(en="What to do", zh="怎么办"),
-        Text(en="What tcb-ops does by itself", zh="tcb-ops 自动做什么"),
+        verbatim("errcode"),
+        _("What it means"),
+        _("What to do"),
+        _("What tcb-ops does by itself"),
     )
     lines = [[head.of(lang) for head in heads], ["---:", "---", "---", "---"]]
     lines += [

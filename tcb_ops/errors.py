@@ -33,7 +33,7 @@ from os import PathLike
 from types import MappingProxyType
 from typing import Any
 
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem
 
 
@@ -58,7 +58,7 @@ class TcbOpsError(Exception):
 
     def __init__(self, problem: Text, fix: Text | None = None, *, options: Sequence[str] = ()) -> None:
         self.problem, self.fix, self.options = problem, fix, options
-        self.text = problem if fix is None else Text(f"{problem.en} {fix.en}", f"{problem.zh}{fix.zh}")
+        self.text = problem if fix is None else _("{problem} {fix}", problem=problem, fix=fix)
         super().__init__(self.text.en)
 
     def _render_traceback_(self) -> list[str]:
@@ -81,8 +81,8 @@ class ArgumentError(UsageError):
     def __init__(self, parameter: str, value: object, valid: Text) -> None:
         given = repr(value) if isinstance(value, int | float | None) else type(value).__name__
         super().__init__(
-            Text(f"{parameter} cannot be {given}.", f"{parameter} 不能是 {given}。"),
-            Text(f"It takes {valid.en}.", f"可用的值：{valid.zh}。"),
+            _("{parameter} cannot be {given}.", parameter=parameter, given=given),
+            _("It takes {valid}.", valid=valid),
         )
         self.parameter, self.valid = parameter, valid
 
@@ -95,34 +95,34 @@ def check_value(parameter: str, value: object, usable: bool, valid: Text) -> Non
 
 def check_path(parameter: str, value: object) -> None:
     """Raise ArgumentError for what is no path."""
-    check_value(parameter, value, isinstance(value, str | PathLike), Text("a path", "路径"))
+    check_value(parameter, value, isinstance(value, str | PathLike), _("a path"))
 
 
 def check_text(parameter: str, value: object) -> None:
     """Raise ArgumentError for what is no text."""
-    check_value(parameter, value, isinstance(value, str), Text("text", "文字"))
+    check_value(parameter, value, isinstance(value, str), _("text"))
 
 
 def check_texts(parameter: str, value: object) -> None:
     """Raise ArgumentError for what is no list of texts."""
     usable = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    check_value(parameter, value, usable, Text("a list of texts", "文字的列表"))
+    check_value(parameter, value, usable, _("a list of texts"))
 
 
 def check_flag(parameter: str, value: object) -> None:
     """Raise ArgumentError for what is no truth value."""
-    check_value(parameter, value, isinstance(value, bool), Text("True or False", "True 或 False"))
+    check_value(parameter, value, isinstance(value, bool), _("True or False"))
 
 
 def check_count(parameter: str, value: object, least: int = 0) -> None:
     """Raise ArgumentError for what is no whole number, or less than `least`."""
     usable = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    check_value(parameter, value, usable, Text(f"a whole number from {least}", f"不小于 {least} 的整数"))
+    check_value(parameter, value, usable, _("a whole number from {least}", least=least))
 
 
 def check_function(parameter: str, value: object) -> None:
     """Raise ArgumentError for what is neither a function nor None."""
-    check_value(parameter, value, value is None or callable(value), Text("a function", "函数"))
+    check_value(parameter, value, value is None or callable(value), _("a function"))
 
 
 class SettingsError(UsageError):

@@ -1,9 +1,21 @@
-"""Texts in English and Chinese."""
+"""Messages in English and Chinese: the English stands in the code, the Chinese in locale/zh/LC_MESSAGES/tcb_ops.po.
+
+A message is translated where it is shown, not where it is written: a terminal and a report may differ in language. The names
+are gettext's, so that Babel finds the messages (`make messages`); placeholders are those of `str.format`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import gettext as catalogues
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+LOCALE = Path(__file__).parent / "locale"
+DOMAIN = "tcb_ops"
 
 
 class Lang(StrEnum):
@@ -13,19 +25,167 @@ class Lang(StrEnum):
     ZH = "zh"
 
 
-@dataclass(frozen=True, slots=True)
 class Text:
-    """A text in both languages."""
+    """A text that can be shown in each language."""
 
-    en: str
-    zh: str
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, en: str, zh: str) -> None: ...
+
+    def __new__(cls, *_args: object, **_values: object) -> Self:
+        """Make a text of both languages."""
+        made: Any = object.__new__(Bilingual if cls is Text else cls)
+        return cast("Self", made)
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
-        return self.zh if lang is Lang.ZH else self.en
+        raise NotImplementedError
+
+    def format(self, **values: object) -> Text:
+        """Return a message with more values for its placeholders."""
+        raise NotImplementedError
+
+    @property
+    def en(self) -> str:
+        """The text in English."""
+        return self.of(Lang.EN)
+
+    @property
+    def zh(self) -> str:
+        """The text in Chinese."""
+        return self.of(Lang.ZH)
 
     def __str__(self) -> str:
-        return self.en
+        return self.of(Lang.EN)
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Text):
+    """A message of the catalogue, with the values of its placeholders; one that is a Text is translated too."""
+
+    msgid: str
+    values: Mapping[str, object] = field(hash=False)
+    plural: str = ""
+    """For any count but one, which is the value `n`; empty where the message counts nothing."""
+    context: str = ""
+
+    def of(self, lang: Lang) -> str:
+        """Return the message in one language; in English where the catalogue lacks it."""
+        catalogue = _catalogue(lang)
+        if self.plural:
+            found = catalogue.ngettext(self.msgid, self.plural, int(str(self.values["n"])))
+        elif self.context:
+            found = catalogue.pgettext(self.context, self.msgid)
+        else:
+            found = catalogue.gettext(self.msgid)
+        return found.format_map({name: _shown(value, lang) for name, value in self.values.items()})
+
+    def format(self, **values: object) -> Text:
+        """Return the message with more values."""
+        return replace(self, values={**self.values, **values})
+
+    __str__ = Text.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Bilingual(Text):
+    """A text that comes in both languages from elsewhere: a meaning of the errcode table, a message of the ledger."""
+
+    english: str
+    chinese: str
+
+    def of(self, lang: Lang) -> str:
+        """Return one of the two."""
+        return self.chinese if lang is Lang.ZH else self.english
+
+    __str__ = Text.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Text):
+    """Texts in a row, and what stands between two of them."""
+
+    parts: tuple[object, ...]
+    between: Text
+
+    def of(self, lang: Lang) -> str:
+        """Return the parts in one language."""
+        return self.between.of(lang).join(str(_shown(part, lang)) for part in self.parts)
+
+    __str__ = Text.__str__
+
+
+def N_(msgid: str) -> str:  # noqa: N802  gettext's name for it
+    """Mark a message that is translated elsewhere."""
+    return msgid
+
+
+def _(msgid: str, /, **values: object) -> Text:
+    """Return a message of the catalogue."""
+    return Message(msgid, values)
+
+
+def ngettext(singular: str, plural: str, n: int, /, **values: object) -> Text:
+    """Return a message that counts: `ngettext("{n:,} row", "{n:,} rows", count)`."""
+    return Message(singular, {"n": n, **values}, plural)
+
+
+def pgettext(context: str, msgid: str, /, **values: object) -> Text:
+    """Return a message whose English alone does not tell which Chinese is meant."""
+    return Message(msgid, values, context=context)
+
+
+def as_list(items: Iterable[object], most: int = 0) -> Text:
+    """Return names or Texts as a list: `a, b, c`; with `most` at most so many of them: `a, b and 3 more`."""
+    parts = tuple(items)
+    if not 0 < most < len(parts):
+        return Joined(parts, _COMMA)
+    return _("{listed} and {more:,} more", listed=Joined(parts[:most], _COMMA), more=len(parts) - most)
+
+
+def as_clauses(items: Iterable[object]) -> Text:
+    """Return Texts that are parts of one sentence: `a; b; c`."""
+    return Joined(tuple(items), _SEMICOLON)
+
+
+def as_facts(items: Iterable[object]) -> Text:
+    """Return Texts that say several things about one: `CSV, UTF-8, header in row 2`."""
+    return Joined(tuple(items), _FACTS)
+
+
+def as_sentences(items: Iterable[object]) -> Text:
+    """Return whole sentences, one after the other."""
+    return Joined(tuple(items), _SPACE)
+
+
+def as_lines(items: Iterable[object]) -> Text:
+    """Return Texts on lines of their own."""
+    return Joined(tuple(items), verbatim("\n"))
+
+
+def verbatim(text: str) -> Text:
+    """Return what is the same in each language, such as a command."""
+    return Bilingual(text, text)
+
+
+NOTHING = verbatim("")
+_COMMA = _("{one}, {next}", one="", next="")
+_FACTS = pgettext("facts", "{one}, {next}", one="", next="")
+_SEMICOLON = _("{one}; {next}", one="", next="")
+_SPACE = _("{one} {next}", one="", next="")
+
+
+def _shown(value: object, lang: Lang) -> object:
+    return value.of(lang) if isinstance(value, Text) else value
+
+
+@cache
+def _catalogue(lang: Lang) -> catalogues.NullTranslations:
+    if lang is Lang.EN:
+        return catalogues.NullTranslations()
+    return catalogues.translation(DOMAIN, LOCALE, languages=[lang], fallback=True)
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.formatting import format_duration, format_size, sanitize
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext, verbatim
 from tcb_ops.lists.paths import Batch
 from tcb_ops.merchants.quota import Allowances, QuotaAccount, fits, seconds_left_of_the_day
 from tcb_ops.model import Kind, Outcome, Owner
@@ -37,10 +37,11 @@ def short_life(batch: Batch, limits: RunLimits) -> Text | None:
     seconds = seconds_at_rate(batch, limits)
     if seconds <= LINK_LIFE:
         return None
-    return Text(
-        f"At {limits.rate:g} calls/s this takes {format_duration(seconds)}, but a link lives about 15 minutes: the first "
-        "links will have expired before the last is issued.",
-        f"按每秒 {limits.rate:g} 次需要 {format_duration(seconds)}，而链接约 15 分钟过期：最后的链接取得时，最早的已过期。",
+    return _(
+        "At {rate:g} calls/s this takes {duration}, but a link lives about 15 minutes: the first links "
+        "will have expired before the last is issued.",
+        rate=limits.rate,
+        duration=format_duration(seconds),
     )
 
 
@@ -48,9 +49,10 @@ def ran_out(links: int, out: Path | str) -> Text | None:
     """Warn of links that had expired when their file was finished; None where none had."""
     if not links:
         return None
-    return Text(
-        f"{plural(links, 'link')} had expired when {out} was finished. Run again for new ones.",
-        f"{out} 写完时已有 {links:,} 个链接过期。请再次运行以取得新链接。",
+    return _(
+        "{links} had expired when {out} was finished. Run again for new ones.",
+        links=ngettext("{n:,} link", "{n:,} links", links),
+        out=out,
     )
 
 
@@ -64,10 +66,7 @@ def done_before(batch: Batch, settings: Settings, selection: str, runs: Iterable
     if newest is None or newest.finished_at is None:
         return None
     at = datetime.fromtimestamp(newest.finished_at, settings.zone).isoformat(" ", "minutes")[:16]
-    return Text(
-        f"Run {newest.id} finished this list at {at}: its files are sent again.",
-        f"任务 {newest.id} 已完成过这份清单（{at}）：文件将再次发送。",
-    )
+    return _("Run {id} finished this list at {at}: its files are sent again.", id=newest.id, at=at)
 
 
 def facts(batch: Batch) -> dict[str, Any]:
@@ -89,29 +88,26 @@ def facts(batch: Batch) -> dict[str, Any]:
 
 def facts_line(batch: Batch) -> Text:
     """Return the same in one line."""
-    size = format_size(batch.total_bytes)
-    of_size = Text(f", {size}", f"，{size}") if batch.root is not None else Text("", "")
-    left = _of_left(batch)
-    return Text(
-        f"{batch.valid:,} of {plural(batch.count, 'row')} valid: {plural(batch.merchants_count, 'merchant')}, "
-        f"{plural(batch.envs, 'environment')}{of_size.en}{left.en}",
-        f"{batch.count:,} 行中 {batch.valid:,} 行有效：{batch.merchants_count:,} 个商户，{batch.envs:,} 个环境"
-        f"{of_size.zh}{left.zh}",
+    parts: list[object] = [
+        ngettext("{n:,} merchant", "{n:,} merchants", batch.merchants_count),
+        ngettext("{n:,} environment", "{n:,} environments", batch.envs),
+    ]
+    if batch.root is not None:
+        parts.append(format_size(batch.total_bytes))
+    line = _(
+        "{valid:,} of {rows} valid: {facts}",
+        valid=batch.valid,
+        rows=ngettext("{n:,} row", "{n:,} rows", batch.count),
+        facts=as_facts(parts),
     )
-
-
-def _of_left(batch: Batch) -> Text:
-    """Say which rows will not be attempted because the merchant has left; empty where there are none."""
-    of_left = batch.by_departed_merchant()
-    if not of_left:
-        return Text("", "")
-    rows = sum(count for _, count in of_left)
-    names = list(dict.fromkeys(sanitize(merchant.name) for merchant, _ in of_left))
-    more = len(names) - 3
-    return Text(
-        f"; {rows:,} of them will not be attempted: the merchant has left ({', '.join(names[:3])}"
-        f"{f' and {more:,} more' if more > 0 else ''})",
-        f"；其中 {rows:,} 行不会执行：商户已离开（{'、'.join(names[:3])}{f'等 {len(names):,} 个' if more > 0 else ''}）",
+    left = batch.by_departed_merchant()
+    if not left:
+        return line
+    return _(
+        "{line}; {rows:,} of them will not be attempted: the merchant has left ({names})",
+        line=line,
+        rows=sum(count for _merchant, count in left),
+        names=as_list(dict.fromkeys(sanitize(merchant.name) for merchant, _count in left), 3),
     )
 
 
@@ -140,9 +136,11 @@ class Scope:
     @property
     def text(self) -> Text:
         """The figures in words."""
-        return Text(
-            f"{plural(self.rows, 'row')}: {plural(self.merchants, 'merchant')}, {plural(self.envs, 'environment')}",
-            f"{self.rows:,} 行：{self.merchants:,} 个商户，{self.envs:,} 个环境",
+        return _(
+            "{rows}: {merchants}, {environments}",
+            rows=ngettext("{n:,} row", "{n:,} rows", self.rows),
+            merchants=ngettext("{n:,} merchant", "{n:,} merchants", self.merchants),
+            environments=ngettext("{n:,} environment", "{n:,} environments", self.envs),
         )
 
 
@@ -231,18 +229,20 @@ class Cost:
         ]
         if short:
             listed = [
-                Text(
-                    f"{_name(account, names).en} ({plural(self.rows[account], 'row')}, {left:,} left)",
-                    f"{_name(account, names).zh}（{self.rows[account]:,} 行，剩余 {left:,}）",
+                _(
+                    "{account} ({rows}, {left:,} left)",
+                    account=_name(account, names),
+                    rows=ngettext("{n:,} row", "{n:,} rows", self.rows[account]),
+                    left=left,
                 )
                 for account, left in short
             ]
             who = _some(listed)
             yield (
-                Text(
-                    f"More rows than link calls left today: {who.en}. The rest will be refused with 45009: run it tomorrow, or "
-                    "free the quota with clear_quota.",
-                    f"行数超过今日剩余的取链接次数：{who.zh}。超出的行会以 45009 被拒绝：请明天再运行，或用 clear_quota 清零。",
+                _(
+                    "More rows than link calls left today: {who}. The rest will be refused with 45009: run "
+                    "it tomorrow, or free the quota with clear_quota.",
+                    who=who,
                 )
             )
         slow = [account for account in self.rows if self.seconds(account) > self.seconds_left]
@@ -250,11 +250,12 @@ class Cost:
             who = _some([_name(account, names) for account in slow])
             longest = max(map(self.seconds, slow))
             yield (
-                Text(
-                    f"At this rate the calls do not end today: {who.en} needs up to {format_duration(longest)}, and the day of the "
-                    f"quotas ends at midnight in Beijing, in {format_duration(self.seconds_left)}.",
-                    f"按此速率今天调用不完：{who.zh} 最长需要 {format_duration(longest)}，而配额日在北京时间零点结束，"
-                    f"还有 {format_duration(self.seconds_left)}。",
+                _(
+                    "At this rate the calls do not end today: {who} needs up to {duration}, and the day of "
+                    "the quotas ends at midnight in Beijing, in {duration2}.",
+                    who=who,
+                    duration=format_duration(longest),
+                    duration2=format_duration(self.seconds_left),
                 )
             )
 
@@ -264,7 +265,7 @@ class Cost:
         why = self.allowances.why_not
         if why is None:
             return None
-        return Text(f"Calls left are not known for all: {why.en}", f"部分商户的剩余调用未知：{why.zh}")
+        return _("Calls left are not known for all: {why}", why=why)
 
 
 def calls_by_account(
@@ -377,15 +378,13 @@ class DryRun:
 
 def _name(account: QuotaAccount, names: Mapping[str, str]) -> Text:
     if account.owner is Owner.PLATFORM:
-        return Text("the platform's own environments", "平台自有环境")
+        return _("the platform's own environments")
     name = names.get(account.appid, account.appid)
-    return Text(name, name)
+    return verbatim(name)
 
 
 def _some(listed: list[Text]) -> Text:
-    more = len(listed) - NAMED
-    en, zh = ", ".join(one.en for one in listed[:NAMED]), "、".join(one.zh for one in listed[:NAMED])
-    return Text(f"{en} and {more:,} more", f"{zh}等 {len(listed):,} 个") if more > 0 else Text(en, zh)
+    return as_list(listed, NAMED)
 
 
 def _figures(quota: Quota | None) -> dict[str, int] | None:

@@ -8,7 +8,7 @@ import socket
 import sys
 
 from tcb_ops.errors import ResourceLimitError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 
 if sys.platform != "win32":
     import resource  # now: once the descriptors have run out, no module can be loaded
@@ -18,28 +18,28 @@ _MEMORY = {errno.ENOMEM, errno.ENOBUFS}
 
 
 _REASONS = {
-    errno.EACCES: Text("no permission", "没有权限"),
-    errno.EPERM: Text("no permission", "没有权限"),
-    errno.ENOENT: Text("there is no such file or folder", "没有这个文件或文件夹"),
-    errno.ENOTDIR: Text("a part of its path is not a folder", "路径中有一级不是文件夹"),
-    errno.EISDIR: Text("it is a folder", "这是文件夹"),
-    errno.EEXIST: Text("it exists already", "已经存在"),
-    errno.ENOSPC: Text("the disk is full", "磁盘已满"),
-    errno.EFBIG: Text("the file is larger than is allowed here", "文件超过此处允许的大小"),
-    errno.EROFS: Text("the disk is read-only", "磁盘只读"),
-    errno.ENAMETOOLONG: Text("the name is too long", "名称过长"),
-    errno.ELOOP: Text("its links lead in a circle", "链接互相循环"),
-    errno.EBUSY: Text("another program is using it", "正被别的程序占用"),
-    errno.EIO: Text("the disk reports an error", "磁盘报告读写错误"),
+    errno.EACCES: _("no permission"),
+    errno.EPERM: _("no permission"),
+    errno.ENOENT: _("there is no such file or folder"),
+    errno.ENOTDIR: _("a part of its path is not a folder"),
+    errno.EISDIR: _("it is a folder"),
+    errno.EEXIST: _("it exists already"),
+    errno.ENOSPC: _("the disk is full"),
+    errno.EFBIG: _("the file is larger than is allowed here"),
+    errno.EROFS: _("the disk is read-only"),
+    errno.ENAMETOOLONG: _("the name is too long"),
+    errno.ELOOP: _("its links lead in a circle"),
+    errno.EBUSY: _("another program is using it"),
+    errno.EIO: _("the disk reports an error"),
 }
 
 
 def system_reason(error: OSError | ValueError) -> Text:
     """Return why a file or folder cannot be used; ValueError is what Python raises for a name with a NUL."""
     if not isinstance(error, OSError):
-        return Text("not a usable file name", "不是可用的文件名")
+        return _("not a usable file name")
     code = error.errno or 0
-    return _REASONS.get(code) or Text(f"system error {code}", f"系统错误 {code}")
+    return _REASONS.get(code) or _("system error {code}", code=code)
 
 
 def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitError | None:
@@ -61,10 +61,9 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
         return ResourceLimitError(_descriptors(code))
     if code in _MEMORY:
         return ResourceLimitError(
-            Text(
-                "the system has no memory left for this. Close other programs or lower --concurrency, then run the same "
-                "command again.",
-                "系统内存不足。请关闭其他程序或调低 --concurrency，然后再次运行同一命令。",
+            _(
+                "the system has no memory left for this. Close other programs or lower --concurrency, then "
+                "run the same command again."
             )
         )
     return None
@@ -91,16 +90,15 @@ def _errno(error: BaseException | None) -> int | None:
 def _descriptors(code: int | None) -> Text:
     limit = _limit()
     if code == errno.ENFILE or limit is None:
-        return Text(
-            "too many open files on this machine: no more can be opened or connected to. Close other programs or lower "
-            "--concurrency, then run the same command again.",
-            "本机打开的文件过多，无法再打开文件或建立连接。请关闭其他程序或调低 --concurrency，然后再次运行同一命令。",
+        return _(
+            "too many open files on this machine: no more can be opened or connected to. Close other "
+            "programs or lower --concurrency, then run the same command again."
         )
-    return Text(
-        f"too many open files: the limit of this process is {limit}, for files and connections together. Raise ulimit -n, "
-        "for example to 4096 (`ulimit -n 4096`), or lower --concurrency; then run the same command again.",
-        f"打开的文件过多：本进程的上限为 {limit}（文件与连接合计）。请调高 ulimit -n，例如 `ulimit -n 4096`，"
-        "或调低 --concurrency，然后再次运行同一命令。",
+    return _(
+        "too many open files: the limit of this process is {limit}, for files and connections together. "
+        "Raise ulimit -n, for example to 4096 (`ulimit -n 4096`), or lower --concurrency; then run the "
+        "same command again.",
+        limit=limit,
     )
 
 

@@ -29,7 +29,7 @@ from pydantic_settings import (
 )
 
 from tcb_ops.errors import SettingsError, check_path, check_value
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Joined, Lang, Text, _, as_lines, as_list
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.toml_file import line_of, read_toml
 
@@ -47,11 +47,11 @@ _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "co
 
 
 class _InvalidError(ValueError):
-    """What is expected of a setting, in both languages; pydantic hands it on with the setting's name."""
+    """What is expected of a setting; pydantic hands it on with the setting's name."""
 
-    def __init__(self, en: str, zh: str) -> None:
-        super().__init__(en)
-        self.text = Text(en, zh)
+    def __init__(self, text: Text) -> None:
+        super().__init__(text.en)
+        self.text = text
 
 
 class TokenSettings(BaseModel):
@@ -97,19 +97,17 @@ class TokenSettings(BaseModel):
             or not value.isascii()
             or re.search(r"[\s\x00-\x1f]", value)
         ):
-            raise _InvalidError(
-                "must look like https://tokens.example.com/{appid}",
-                "应形如 https://tokens.example.com/{appid}",
-            )
+            raise _InvalidError(_("must look like https://tokens.example.com/{{appid}}"))
         if "{appid}" not in value.partition("://")[2].partition("/")[2]:
             raise _InvalidError(
-                "has no {appid} behind its host, where the appid goes; it must look like https://tokens.example.com/{appid}",
-                "主机名之后缺少放置 appid 的 {appid}；应形如 https://tokens.example.com/{appid}",
+                _(
+                    "has no {{appid}} behind its host, where the appid goes; it must look like "
+                    "https://tokens.example.com/{{appid}}"
+                )
             )
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise _InvalidError(
-                "must be https: it answers with tokens (http is for a server on this machine)",
-                "必须是 https：应答中有令牌（http 仅用于本机的服务）",
+                _("must be https: it answers with tokens (http is for a server on this machine)")
             )
         return value
 
@@ -117,10 +115,7 @@ class TokenSettings(BaseModel):
     @classmethod
     def _header(cls, value: str) -> str:
         if not re.fullmatch(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", value):
-            raise _InvalidError(
-                "is not the name of a header; one looks like Authorization",
-                "不是请求头的名称；请求头形如 Authorization",
-            )
+            raise _InvalidError(_("is not the name of a header; one looks like Authorization"))
         return value
 
     @field_validator("secret", "ticket")
@@ -128,8 +123,10 @@ class TokenSettings(BaseModel):
     def _named(cls, value: str) -> str:
         if value and not re.match(r"(env|file|command):\s*\S", value):
             raise _InvalidError(
-                "must say where the secret is, as env:NAME, file:PATH or command:PROGRAM, never be the secret itself",
-                "应写明在哪里，形如 env:变量名、file:路径 或 command:程序，不要写密钥本身",
+                _(
+                    "must say where the secret is, as env:NAME, file:PATH or command:PROGRAM, never be the "
+                    "secret itself"
+                )
             )
         return value
 
@@ -247,8 +244,7 @@ class Settings(BaseSettings):
     def _base(cls, value: str) -> str:
         if not value.isprintable() or re.search(r"\s", value):
             raise _InvalidError(
-                "contains a space or a control character; it must look like https://api.weixin.qq.com",
-                "含有空格或控制字符；应形如 https://api.weixin.qq.com",
+                _("contains a space or a control character; it must look like https://api.weixin.qq.com")
             )
         try:
             parts = urlsplit(value)
@@ -256,23 +252,16 @@ class Settings(BaseSettings):
         except ValueError:  # its text quotes the value
             usable = False
         if not usable or re.search(r"[?#]", value):
-            raise _InvalidError(
-                "must be `simulator`, or look like https://api.weixin.qq.com",
-                "应为 simulator，或形如 https://api.weixin.qq.com",
-            )
+            raise _InvalidError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
         if not _is_host(parts.hostname or ""):
             raise _InvalidError(
-                "has no host name that can be looked up; it must look like https://api.weixin.qq.com",
-                "的主机名无效；应形如 https://api.weixin.qq.com",
+                _("has no host name that can be looked up; it must look like https://api.weixin.qq.com")
             )
         if not _has_usable_port(parts):
-            raise _InvalidError(
-                "has no port from 1 to 65535 behind its colon", "冒号后应为 1 到 65535 的端口"
-            )
+            raise _InvalidError(_("has no port from 1 to 65535 behind its colon"))
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise _InvalidError(
-                "must be https: tokens travel in the URL (http is for a simulator on this machine)",
-                "必须是 https：令牌写在网址中（http 仅用于本机的模拟平台）",
+                _("must be https: tokens travel in the URL (http is for a simulator on this machine)")
             )
         return value.rstrip("/")
 
@@ -282,9 +271,7 @@ class Settings(BaseSettings):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
-            raise _InvalidError(
-                "is not a time zone; one looks like Asia/Shanghai", "不是时区；时区形如 Asia/Shanghai"
-            ) from None
+            raise _InvalidError(_("is not a time zone; one looks like Asia/Shanghai")) from None
         return value
 
     @property
@@ -342,14 +329,14 @@ def shown_url(where: str) -> str:
     scheme, there, rest = where.partition("://")
     if not there:
         return where
-    beside, _, query = rest.partition("?")
+    beside, _other, query = rest.partition("?")
     return f"{scheme}://" + ("…" if "@" in query else beside.rpartition("@")[2])
 
 
 def holds_password(where: str) -> bool:
     """Whether a ledger's URL may hold a password: behind its user, or in its query under any name but a harmless one."""
-    _, there, rest = where.partition("://")
-    beside, _, query = rest.partition("?")
+    _other, there, rest = where.partition("://")
+    beside, _other, query = rest.partition("?")
     names = {part.partition("=")[0] for part in query.split("&") if part}
     return bool(there) and ("@" in query or ":" in beside.rpartition("@")[0] or not names <= _HARMLESS)
 
@@ -380,9 +367,10 @@ def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
         return {name: value for name, value in layer.items() if name != "target" or value}
     if len(set(both)) > 1:
         raise SettingsError(
-            Text(
-                f"{' and '.join(names)} name different targets: give one of them.",
-                f"{' 和 '.join(names)} 指向不同的目标：请只给出其中一个。",
+            _(
+                "{names} and {names2} name different targets: give one of them.",
+                names=names[0],
+                names2=names[1],
             )
         )
     if both[0] == SIMULATOR:
@@ -401,7 +389,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     names_only = options is None or (
         isinstance(options, Mapping) and all(isinstance(name, str) for name in options)
     )
-    check_value("options", options, names_only, Text("a mapping, setting → value", "映射：设置名 → 值"))
+    check_value("options", options, names_only, _("a mapping, setting → value"))
     file = settings_file(config)
     said = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     there = file.is_file()
@@ -478,22 +466,15 @@ def _mistake(
 
 def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> SettingsError:
     """The error that reports every mistake; a single one with what to do as a sentence of its own."""
-    en = [f"{f'{file}:{line}: ' if line else ''}{name}: {why.en}" for name, why, line in mistakes]
-    zh = [f"{f'{file}:{line}：' if line else ''}{name}：{why.zh}" for name, why, line in mistakes]
-    ended = Text(
-        "\n".join(text if text.endswith("?") else f"{text}." for text in en),
-        "\n".join(text if text.endswith("？") else f"{text}。" for text in zh),
-    )
+    reported = [
+        _("{place}: {name}: {why}.", place=f"{file}:{line}", name=name, why=why)
+        if line
+        else _("{name}: {why}.", name=name, why=why)
+        for name, why, line in mistakes
+    ]
     if len(mistakes) == 1:
-        return SettingsError(
-            ended, Text("Correct it, then run the same command again.", "请修正后再次运行同一命令。")
-        )
-    return SettingsError(
-        Text(
-            f"{ended.en}\nCorrect these, then run the same command again.",
-            f"{ended.zh}\n请修正以上各项，然后再次运行同一命令。",
-        )
-    )
+        return SettingsError(reported[0], _("Correct it, then run the same command again."))
+    return SettingsError(as_lines([*reported, _("Correct these, then run the same command again.")]))
 
 
 def _variable(key: str) -> str:
@@ -517,12 +498,9 @@ def _unknown_variables() -> list[_Mistake]:
         if own == name or own in known or _OTHER_VARIABLES.fullmatch(own):
             continue
         if near := get_close_matches(own, known, n=1):
-            why = Text(
-                f"there is no such setting; did you mean {PREFIX}{near[0]}?",
-                f"没有这个设置；是不是 {PREFIX}{near[0]}？",
-            )
+            why = _("there is no such setting (did you mean {prefix}{near}?)", prefix=PREFIX, near=near[0])
         else:
-            why = Text("there is no such setting; unset this variable", "没有这个设置；请删除这个环境变量")
+            why = _("there is no such setting; unset this variable")
         mistakes.append(_Mistake(name, why))
     return mistakes
 
@@ -534,16 +512,18 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
         return str(usual), None
     settings_are = os.path.realpath(file)
     if usual.exists():
-        return str(usual), Text(
-            f"Ledger: {os.path.realpath(usual)}, which belongs to {settings_are}. {here} in the working folder is not "
-            "used; --ledger names another.",
-            f"台账：{os.path.realpath(usual)}，与 {settings_are} 同在一个文件夹。未使用当前文件夹中的 {here}；"
-            "可用 --ledger 另行指定。",
+        return str(usual), _(
+            "Ledger: {path}, which belongs to {settings_are}. {here} in the working folder is not used; "
+            "--ledger names another.",
+            path=os.path.realpath(usual),
+            settings_are=settings_are,
+            here=here,
         )
-    return str(here), Text(
-        f"Ledger: {here}, found in the working folder. There is none beside {settings_are} yet; to keep using this one "
-        "from everywhere, set ledger in that file.",
-        f"台账：{here}（位于当前文件夹）。{settings_are} 旁边还没有台账；要在任何文件夹都使用它，请在该文件中设置 ledger。",
+    return str(here), _(
+        "Ledger: {here}, found in the working folder. There is none beside {settings_are} yet; to keep "
+        "using this one from everywhere, set ledger in that file.",
+        here=here,
+        settings_are=settings_are,
     )
 
 
@@ -579,35 +559,30 @@ def _unknown(key: str) -> Text:
     places |= {name: name for name in Settings.model_fields}
     places |= {name: f"{section}{name}" for name in model.model_fields}
     if near := get_close_matches(key.rpartition(".")[2], places, n=1):
-        return Text(
-            f"there is no such setting; did you mean {places[near[0]]}?",
-            f"没有这个设置；是不是 {places[near[0]]}？",
-        )
+        return _("there is no such setting (did you mean {places}?)", places=places[near[0]])
     names = list(model.model_fields)
-    return Text(
-        f"there is no such setting; the names are {', '.join(names)}",
-        f"没有这个设置；可用的名称有 {'、'.join(names)}",
-    )
+    return _("there is no such setting; the names are {names}", names=as_list(names))
 
 
 _EXPECTED: dict[Any, Text] = {
-    bool: Text("must be true or false, without quotes", "只能是 true 或 false，不加引号"),
-    int: Text("must be a whole number from 0 on, without quotes", "应为不小于 0 的整数，不加引号"),
-    str: Text("must be text in quotes", "应为引号内的文字"),
-    Path: Text("must be a path in quotes", "应为引号内的路径"),
-    tuple: Text('must be a list of texts, e.g. ["a", "b"]', '应为文字列表，例如 ["a", "b"]'),
-    TokenSettings: Text("must be a section that begins with [tokens]", "应为以 [tokens] 开头的一节"),
+    bool: _("must be true or false, without quotes"),
+    int: _("must be a whole number from 0 on, without quotes"),
+    str: _("must be text in quotes"),
+    Path: _("must be a path in quotes"),
+    tuple: _('must be a list of texts, e.g. ["a", "b"]'),
+    TokenSettings: _("must be a section that begins with [tokens]"),
 }
 
 
 def _expected(key: str) -> Text:
     """What a setting takes, from its type."""
-    model, _ = _model_of(key)
+    model, _other = _model_of(key)
     kind = model.model_fields[key.rpartition(".")[2]].annotation
     choices = list(Lang) if kind is Lang else [choice for choice in get_args(kind) if choice]
     if kind is Lang or get_origin(kind) is Literal:
-        quoted = [f'"{choice}"' for choice in choices]
-        return Text(f"must be {' or '.join(quoted)}", f"只能是 {' 或 '.join(quoted)}")
+        either = _("{one} or {next}", one="", next="")
+        quoted = Joined(tuple(f'"{choice}"' for choice in choices), either)
+        return _("must be {choices}", choices=quoted)
     return _EXPECTED[get_origin(kind) or kind]
 
 
@@ -640,10 +615,7 @@ def _read(file: Path, named_by: str) -> dict[str, Any]:
         if not named_by:
             return {}
         raise SettingsError(
-            Text(
-                f"{file}: no such settings file. Check {named_by}.",
-                f"{file}：没有这个设置文件。请检查 {named_by}。",
-            )
+            _("{file}: no such settings file. Check {named_by}.", file=file, named_by=named_by)
         )
     found = read_toml(file)
     folder = file.parent

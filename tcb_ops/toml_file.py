@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.resources import system_reason
 
 _LONGEST = 200
@@ -22,29 +22,24 @@ def read_toml(file: Path) -> dict[str, Any]:
     except OSError as error:
         why = system_reason(error)
         raise SettingsError(
-            Text(f"{file} cannot be read: {why.en}.", f"{file} 无法读取：{why.zh}。"),
-            Text(
-                "Correct that, or name the settings file with --config.",
-                "请处理后重试，或用 --config 指明设置文件。",
-            ),
+            _("{file} cannot be read: {why}.", file=file, why=why),
+            _("Correct that, or name the settings file with --config."),
         ) from None
     except UnicodeDecodeError:
-        raise SettingsError(
-            Text(f"{file} is not UTF-8 text: save it as UTF-8", f"{file} 不是 UTF-8 文本：请另存为 UTF-8")
-        ) from None
+        raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=file)) from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:  # its words are English only, and may quote a value
         line, why_not = _first_unreadable(text)
     raise SettingsError(
-        Text(f"{file}:{line}: this is not TOML: {why_not.en}.", f"{file}:{line}：不是 TOML：{why_not.zh}。"),
-        Text("Correct it, then run the same command again.", "请修正后再次运行同一命令。"),
+        _("{file}:{line}: this is not TOML: {why_not}.", file=file, line=line, why_not=why_not),
+        _("Correct it, then run the same command again."),
     )
 
 
 def line_of(file: Path, *names: str) -> int:
     """Return the line of a TOML file that sets a name, which sections may lead to: `line_of(file, "tokens", "url")`."""
-    for line, _, said in _statements(file.read_text(encoding="utf-8-sig")):
+    for line, _other, said in _statements(file.read_text(encoding="utf-8-sig")):
         found: Any = said
         for name in names:
             found = found.get(name) if isinstance(found, dict) else None
@@ -71,17 +66,13 @@ def _statements(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
 
 
 def _first_unreadable(text: str) -> tuple[int, Text]:
-    *_, (_, line, said) = [(0, 1, dict[str, Any]()), *_statements(text)]
+    *_earlier, (_begin, line, said) = [(0, 1, dict[str, Any]()), *_statements(text)]
     wrong = text.split("\n")[line - 1]
     name = wrong.partition("=")[0].strip(" []\t\r")
     if name in said:
-        return line, Text(f"{name} stands twice: remove one", f"{name} 重复：请删除其中一处")
+        return line, _("{name} stands twice: remove one", name=name)
     if "\\" in wrong:
-        return line, Text(
-            "a backslash in double quotes needs another before it; or use single quotes, or / instead",
-            "双引号中的反斜杠须写两个；也可改用单引号，或用 / 代替",
+        return line, _(
+            "a backslash in double quotes needs another before it; or use single quotes, or / instead"
         )
-    return line, Text(
-        'a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"',
-        '设置应写作 名称 = 值，文字加引号，例如 lang = "zh"',
-    )
+    return line, _('a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"')

@@ -162,13 +162,13 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         pytest.param(
             'colour = "red"', "1: colour: there is no such setting; the names are api", id="unknown"
         ),
-        pytest.param('lang = "zh"\nlegder = "x"', "2: legder: … did you mean ledger", id="mistyped"),
+        pytest.param('lang = "zh"\nlegder = "x"', "2: legder: … (did you mean ledger", id="mistyped"),
         pytest.param(
-            "[tokens]\nfiel = 1", "2: tokens.fiel: … did you mean tokens.file", id="mistyped-nested"
+            "[tokens]\nfiel = 1", "2: tokens.fiel: … (did you mean tokens.file", id="mistyped-nested"
         ),
-        pytest.param('auth_env = "K"', "1: auth_env: … did you mean tokens.auth_env", id="wrong-section"),
+        pytest.param('auth_env = "K"', "1: auth_env: … (did you mean tokens.auth_env", id="wrong-section"),
         pytest.param(
-            '[tokens]\nlang = "zh"', "2: tokens.lang: … did you mean lang?", id="wrong-section-nested"
+            '[tokens]\nlang = "zh"', "2: tokens.lang: … (did you mean lang?", id="wrong-section-nested"
         ),
         pytest.param(
             '\n# x\n[tokens]\nfile = "a"\nsource = "magic"',
@@ -232,8 +232,8 @@ def test_all_mistakes_are_reported_in_one_pass_in_the_order_of_the_file(
         *(f"tcb-ops.toml:{line}" for line in (1, 2, 3, 5, 6)),
         "Correct these, then run the same command again.",
     ]
-    assert "did you mean ledger?\n" in text.en
-    assert "是不是 ledger？\n" in text.zh
+    assert "(did you mean ledger?).\n" in text.en
+    assert "（是否想写 ledger？）。\n" in text.zh
     assert "hunter2" not in text.en + text.zh
 
 

@@ -34,7 +34,7 @@ def show_problems(
 ) -> None:
     """Print the first problems, a line each, and how many more there are."""
     for problem in problems[:most]:
-        console.warn(Text(*(format_problem(source, problem, lang) for lang in (Lang.EN, Lang.ZH))))
+        console.warn(format_problem(source, problem))
     if len(problems) > most:
         rest = len(problems) - most
         console.warn(Text(f"and {plural(rest, 'more problem')}", f"另有 {rest:,} 个问题"))

@@ -15,7 +15,7 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import target_label
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings, holds_password, load_settings
@@ -179,7 +179,7 @@ def target_line(settings: Settings) -> Text:
     label = target_label(settings.run_target, settings.api_base)
     if settings.target:
         return Text(f"{label} (embedded simulator)", f"{label}（内置模拟平台）")
-    return Text(label, label)
+    return verbatim(label)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from tcb_ops.errors import TcbOpsError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _, verbatim
 
 
 class Grade(StrEnum):
@@ -46,9 +46,9 @@ def from_error(name: str, error: TcbOpsError) -> CheckResult:
     return CheckResult(name, Grade.BAD, error.problem, error.fix or _FIXES.get(name))
 
 
-def skipped(name: str, en: str, zh: str) -> CheckResult:
+def skipped(name: str, why: Text) -> CheckResult:
     """Return the result of a check that was not made."""
-    return CheckResult(name, Grade.SKIPPED, Text(en, zh))
+    return CheckResult(name, Grade.SKIPPED, why)
 
 
 def run_limited(
@@ -71,53 +71,37 @@ def run_limited(
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        slow = Text(f"no end within {seconds:.0f} s", f"{seconds:.0f} 秒内没有结束")
+        slow = _("no end within {seconds:.0f} s", seconds=seconds)
         results = [CheckResult(names[0], Grade.BAD, slow, _HANGS)]
     made = {result.name for result in results}
-    why = ("not checked while the line above is not ok", "上一项未通过，故未检查")
-    return [*results, *(skipped(name, *why) for name in names if name not in made)]
+    why = _("not checked while the line above is not ok")
+    return [*results, *(skipped(name, why) for name in names if name not in made)]
 
 
 def _from_any(name: str, error: Exception) -> CheckResult:
     if isinstance(error, TcbOpsError):
         return from_error(name, error)
     if isinstance(error, OSError):
-        what, why = error.filename or "", error.strerror or type(error).__name__
-        seen = Text(f"{what}: {why}".lstrip(": "), f"{what}：{why}".lstrip("："))
-        fix = Text("Fix that, then run doctor again.", "请处理后再次运行 doctor。")
+        why = error.strerror or type(error).__name__
+        seen = verbatim(f"{error.filename}: {why}" if error.filename else why)
+        fix = _("Fix that, then run doctor again.")
         return CheckResult(name, Grade.BAD, seen, fix)
     kind = type(error).__name__
     return CheckResult(
         name,
         Grade.BAD,
-        Text(f"the check itself failed ({kind})", f"检查本身出错（{kind}）"),
-        Text("Please report it: this is a defect in tcb-ops.", "请报告此问题：这是 tcb-ops 的缺陷。"),
+        _("the check itself failed ({kind})", kind=kind),
+        _("Please report it: this is a defect in tcb-ops."),
     )
 
 
-_HANGS = Text(
-    "A name server, a disk or a program does not answer. Fix that, then run doctor again.",
-    "其中某一环节没有响应（域名服务器、磁盘或程序）。请处理后再次运行 doctor。",
-)
+_HANGS = _("A name server, a disk or a program does not answer. Fix that, then run doctor again.")
 _FIXES = {
-    "settings": Text(
-        "Fix it; the README's section on settings lists what there is.",
-        "请修正；可用的设置见 README 的“设置”一节。",
-    ),
-    "merchants": Text("Fix the merchants file.", "请修正商户表。"),
-    "ledger": Text(
-        "Fix that, or name another ledger with --ledger.", "请处理，或用 --ledger 指定另一个台账。"
-    ),
-    "target": Text(
-        "Check api_base, the network, the firewall and any proxy on the way; then run doctor again.",
-        "请检查 api_base、网络、防火墙和途经的代理，然后再次运行 doctor。",
-    ),
-    "tokens": Text(
-        "Fix the token source ([tokens] in the settings).", "请修正令牌来源（设置中的 [tokens]）。"
-    ),
-    "address": Text(
-        "Check the network and any proxy on the way, then run doctor again.",
-        "请检查网络和途经的代理，然后再次运行 doctor。",
-    ),
+    "settings": _("Fix it; the README's section on settings lists what there is."),
+    "merchants": _("Fix the merchants file."),
+    "ledger": _("Fix that, or name another ledger with --ledger."),
+    "target": _("Check api_base, the network, the firewall and any proxy on the way; then run doctor again."),
+    "tokens": _("Fix the token source ([tokens] in the settings)."),
+    "address": _("Check the network and any proxy on the way, then run doctor again."),
 }
 """What to do where an error says only what happened."""

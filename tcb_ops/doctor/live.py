@@ -19,7 +19,7 @@ from typing import TypeVar
 from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.errors import SettingsError, TcbOpsError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.merchants.check import ask
 from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Link, Merchant, Owner, Secret
@@ -138,7 +138,7 @@ class _LiveCheck:
         found = await ask(self._caller, self._appid, request, self._owner)
         if isinstance(found, Issue):
             code = f"errcode {found.code}: " if found.errcode is not None else ""
-            raise _Failed(Text(f"{code}{found.meaning.en}", f"{code}{found.meaning.zh}"), found.action)
+            raise _Failed(_("{code}{meaning}", code=code, meaning=found.meaning), found.action)
         return found
 
     async def _link(self) -> Link:
@@ -151,7 +151,7 @@ class _LiveCheck:
         if isinstance(link, UnsafeLink):
             raise _Failed(link.why)
         lifetime = link.expires_at - link.starts_at
-        self._add("link", Grade.OK, Text(f"valid for {lifetime} s", f"有效 {lifetime} 秒"))
+        self._add("link", Grade.OK, _("valid for {lifetime} s", lifetime=lifetime))
         return link
 
     async def _post(self, link: Link, content_type: str) -> StoredObject | StoreRefusal | Unconfirmed:
@@ -172,26 +172,26 @@ class _LiveCheck:
         status = answer.http_status
         if isinstance(answer, Unconfirmed):
             why = answer.why
-            raise _Failed(Text(f"No confirmation from the store. {why.en}", f"未得到存储的确认。{why.zh}"))
+            raise _Failed(_("No confirmation from the store. {why}", why=why))
         if isinstance(answer, StoreRefusal):
             # COS's own refusal is certain; a gateway's answer may hide that the store has the object.
             self._stored = False if answer.code and status < 500 else None
             known = store_code(answer.code, answer.message, status)
-            why = Text(
-                f"The store refused it: HTTP {status} {answer.code}. {known.meaning.en}",
-                f"存储拒绝：HTTP {status} {answer.code}。{known.meaning.zh}",
+            why = _(
+                "The store refused it: HTTP {status} {code}. {meaning}",
+                status=status,
+                code=answer.code,
+                meaning=known.meaning,
             )
             raise _Failed(why, known.action)
         self._stored = True
         etag = {
-            "same": Text("its ETag is the file's MD5", "ETag 与文件的 MD5 一致"),
-            "different": Text("but its ETag is another MD5", "但 ETag 是另一个 MD5"),
-            "unverified": Text(
-                "its ETag is no MD5, so it cannot confirm the content", "ETag 不是 MD5，无法据此核对内容"
-            ),
+            "same": _("its ETag is the file's MD5"),
+            "different": _("but its ETag is another MD5"),
+            "unverified": _("its ETag is no MD5, so it cannot confirm the content"),
         }
         verdict = etag_verdict(answer.etag, answer.md5)
-        seen = Text(f"HTTP {status}, {etag[verdict].en}", f"HTTP {status}，{etag[verdict].zh}")
+        seen = _("HTTP {status}, {etag}", status=status, etag=etag[verdict])
         if verdict == "different":
             raise _Failed(seen)
         return seen
@@ -203,27 +203,31 @@ class _LiveCheck:
             response = await self._fetch(link)
         except _Failed as failed:
             why = failed.seen
-            raise _Failed(Text(f"Not fetched back. {why.en}", f"未能取回。{why.zh}"), failed.fix) from None
+            raise _Failed(_("Not fetched back. {why}", why=why), failed.fix) from None
         if response.status != 200 or response.body != self._content:
             size = len(response.body)
             raise _Failed(
-                Text(
-                    f"HTTP {response.status}, {plural(size, 'byte')}, not the {sent} that were sent.",
-                    f"HTTP {response.status}，{size} 字节，与发出的 {sent} 字节不同。",
+                _(
+                    "HTTP {status}, {bytes}, not the {sent} that were sent.",
+                    status=response.status,
+                    bytes=ngettext("{n:,} byte", "{n:,} bytes", size),
+                    sent=sent,
                 )
             )
         self._served_as = response.headers.get("content-type", "")
-        return Text(f"the same {plural(sent, 'byte')}", f"{sent} 字节，内容一致")
+        return _("the same {bytes}", bytes=ngettext("{n:,} byte", "{n:,} bytes", sent))
 
     async def _compare_types(self, link: Link) -> Text:
         """Upload the file again without a Content-Type, and say what it is served as with and without."""
         if not isinstance(await self._post(link, ""), StoredObject):
-            raise _Failed(Text("not stored again", "未能再次存储"))
+            raise _Failed(_("not stored again"))
         served, without = self._served_as, (await self._fetch(link)).headers.get("content-type", "")
-        return Text(
-            f"sent as {_SVG}, served as {served}; not sent, served as {without} (an overwritten object may come from "
-            "a cache)",
-            f"发送 {_SVG} 时返回 {served}；不发送时返回 {without}（被覆盖的对象可能来自缓存）",
+        return _(
+            "sent as {svg}, served as {served}; not sent, served as {without} (an overwritten object may "
+            "come from a cache)",
+            svg=_SVG,
+            served=served,
+            without=without,
         )
 
     async def _fetch(self, link: Link) -> HttpResponse:
@@ -242,7 +246,7 @@ class _LiveCheck:
     async def _delete(self, link: Link) -> Text:
         """Delete the object, in up to three tries."""
         file_id = own_file_id(link, self._path, self._env)
-        why = Text("", "")
+        why = NOTHING
         for wait in (0, 1, 2):
             await asyncio.sleep(wait)
             try:
@@ -252,14 +256,11 @@ class _LiveCheck:
             except _Failed as failed:
                 why = failed.seen
             else:
-                return Text("nothing is left there", "没有遗留")
+                return _("nothing is left there")
         self.result.left_behind = file_id
         raise _Failed(
-            Text(f"Not deleted. {why.en}", f"未能删除。{why.zh}"),
-            Text(
-                f"Delete it in the console of environment {self._env}: {self._path}",
-                f"请在环境 {self._env} 的控制台中删除它：{self._path}",
-            ),
+            _("Not deleted. {why}", why=why),
+            _("Delete it in the console of environment {env}: {path}", env=self._env, path=self._path),
         )
 
     async def _delete_once(self, file_id: str) -> None:
@@ -272,9 +273,10 @@ class _LiveCheck:
         """Say how many link calls are left today, where the platform names a limit."""
         quota: Quota = await self._ask(lambda token: self._client.quota(token, self._owner))
         if quota.left is not None:
-            seen = Text(
-                f"{quota.left:,} of {quota.daily_limit:,} link calls left today",
-                f"今日取链接调用 {quota.daily_limit:,} 次，还剩 {quota.left:,} 次",
+            seen = _(
+                "{left:,} of {daily_limit:,} link calls left today",
+                left=quota.left,
+                daily_limit=quota.daily_limit,
             )
             self._add("quota", Grade.OK, seen)
 
@@ -290,7 +292,9 @@ def own_file_id(link: Link, path: str, env: str) -> str:
 
 def _file_status(interface: str, status: int) -> Text:
     known = errcode(status)
-    return Text(
-        f"{interface}: errcode 0, but the file's own status is {status} ({known.meaning.en})",
-        f"{interface}：errcode 为 0，但文件自身的状态为 {status}（{known.meaning.zh}）",
+    return _(
+        "{interface}: errcode 0, but the file's own status is {status} ({meaning})",
+        interface=interface,
+        status=status,
+        meaning=known.meaning,
     )

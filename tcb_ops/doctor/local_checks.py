@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 
 from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
 from tcb_ops.errors import InputError, TcbOpsError
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.problems import format_problem
 from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
@@ -39,12 +39,10 @@ def check_python() -> list[CheckResult]:
     """Compare Python's version with what the package asks for."""
     needed, found = SpecifierSet(metadata("tcb-ops")["Requires-Python"]), platform.python_version()
     machine = f"{platform.system()} {platform.machine()}".strip()
-    seen = Text(f"{found} ({machine}), needs {needed}", f"{found}（{machine}），需要 {needed}")
+    seen = _("{found} ({machine}), needs {needed}", found=found, machine=machine, needed=needed)
     if needed.contains(found, prereleases=True):
         return [CheckResult("python", Grade.OK, seen)]
-    fix = Text(
-        f"Install a Python {needed}, and tcb-ops into it.", f"请安装 Python {needed}，并把 tcb-ops 装到其中。"
-    )
+    fix = _("Install a Python {needed}, and tcb-ops into it.", needed=needed)
     return [CheckResult("python", Grade.BAD, seen, fix)]
 
 
@@ -54,14 +52,14 @@ def check_packages() -> list[CheckResult]:
     wrong = unmet(needed, _installed)
     if not wrong:
         own = version("tcb-ops")
-        seen = Text(
-            f"tcb-ops {own}, its {plural(len(needed), 'package')} as required",
-            f"tcb-ops {own}，所需的 {len(needed)} 个包均符合要求",
+        seen = _(
+            "tcb-ops {own}, its {packages} as required",
+            own=own,
+            packages=ngettext("{n:,} package", "{n:,} packages", len(needed)),
         )
         return [CheckResult("packages", Grade.OK, seen)]
-    fix = Text(
-        "Install tcb-ops again, in an environment of its own: python -m pip install -c constraints.txt -e .",
-        "请在独立的环境中重新安装 tcb-ops：python -m pip install -c constraints.txt -e .",
+    fix = _(
+        "Install tcb-ops again, in an environment of its own: python -m pip install -c constraints.txt -e ."
     )
     return [CheckResult("packages", Grade.BAD, _describe(wrong), fix)]
 
@@ -71,15 +69,11 @@ def check_lab() -> list[CheckResult]:
     command = "python -m pip install -c constraints.txt -e '.[lab]'"
     there = [f"{name} {found}" for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
     if not there:
-        return [
-            skipped(
-                "lab", f"not installed; notebooks need it: {command}", f"未安装；使用笔记本需要：{command}"
-            )
-        ]
+        return [skipped("lab", _("not installed; notebooks need it: {command}", command=command))]
     wrong = unmet(_requirements("lab"), _installed)
     if not wrong:
-        return [CheckResult("lab", Grade.OK, Text(", ".join(there), ", ".join(there)))]
-    fix = Text(f"For notebooks: {command}", f"使用笔记本需要：{command}")
+        return [CheckResult("lab", Grade.OK, verbatim(", ".join(there)))]
+    fix = _("For notebooks: {command}", command=command)
     return [CheckResult("lab", Grade.WARNING, _describe(wrong), fix)]
 
 
@@ -112,24 +106,26 @@ def _installed(name: str) -> str | None:
 
 
 def _describe(wrong: Iterable[tuple[Requirement, str | None]]) -> Text:
-    pairs = [(f"{r.name}{r.specifier}", found) for r, found in wrong]
-    return Text(
-        "; ".join(f"{name} is needed, {found or 'nothing'} is installed" for name, found in pairs),
-        "；".join(f"需要 {name}，{f'已装 {found}' if found else '未安装'}" for name, found in pairs),
+    return as_clauses(
+        _("{name} is needed, {version} is installed", name=f"{r.name}{r.specifier}", version=found)
+        if found
+        else _("{name} is needed, nothing is installed", name=f"{r.name}{r.specifier}")
+        for r, found in wrong
     )
 
 
 def check_browser() -> list[CheckResult]:
     """Look for a Chromium, which prints reports as PDF."""
     if os.environ.get(CHROMIUM) == "":
-        return [skipped("browser", f"{CHROMIUM} is empty: no PDFs", f"{CHROMIUM} 为空：不生成 PDF")]
+        return [skipped("browser", _("{chromium} is empty: no PDFs", chromium=CHROMIUM))]
     found = find_chromium()
     if found is not None:
-        return [CheckResult("browser", Grade.OK, Text(found, found))]
-    seen = Text("no Chromium: reports come without a PDF", "没有 Chromium：报告不含 PDF")
-    fix = Text(
-        f"Install chromium or Chrome, or name the program in {CHROMIUM}; leave {CHROMIUM} empty to do without.",
-        f"请安装 chromium 或 Chrome，或用 {CHROMIUM} 指定程序；不需要 PDF 时把 {CHROMIUM} 设为空。",
+        return [CheckResult("browser", Grade.OK, verbatim(found))]
+    seen = _("no Chromium: reports come without a PDF")
+    fix = _(
+        "Install chromium or Chrome, or name the program in {chromium}; leave {chromium} empty to do "
+        "without.",
+        chromium=CHROMIUM,
     )
     return [CheckResult("browser", Grade.WARNING, seen, fix)]
 
@@ -137,11 +133,11 @@ def check_browser() -> list[CheckResult]:
 def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
     """Look for a font that has Chinese: a PDF without one shows boxes for the merchants' names."""
     if sys.platform in {"darwin", "win32"}:
-        return [CheckResult("fonts", Grade.OK, Text("the system's own have Chinese", "系统自带中文字体"))]
+        return [CheckResult("fonts", Grade.OK, _("the system's own have Chinese"))]
     program = shutil.which("fc-list")
     if program is None:
-        why = ("no fc-list here (fontconfig), so unknown", "没有 fc-list（fontconfig），无法得知")
-        return [skipped("fonts", *why)]
+        why = _("no fc-list here (fontconfig), so unknown")
+        return [skipped("fonts", why)]
     try:
         listed = subprocess.run(  # noqa: S603  found in PATH, no shell
             [program, ":lang=zh", "family"],
@@ -151,50 +147,46 @@ def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return [skipped("fonts", "fc-list does not answer, so unknown", "fc-list 没有应答，无法得知")]
+        return [skipped("fonts", _("fc-list does not answer, so unknown"))]
     lines = listed.stdout.decode(errors="replace").splitlines()
     families = sorted({line.split(",")[0].strip() for line in lines})
     families = [family for family in families if family.isprintable() and family]
     if not families:
-        seen = Text(
-            "no font has Chinese: PDFs would show boxes for it", "没有中文字体：PDF 中的中文会显示为方框"
-        )
-        fix = Text(
-            "Install one, e.g. the package fonts-noto-cjk.", "请安装中文字体，例如软件包 fonts-noto-cjk。"
-        )
+        seen = _("no font has Chinese: PDFs would show boxes for it")
+        fix = _("Install one, e.g. the package fonts-noto-cjk.")
         return [CheckResult("fonts", Grade.WARNING, seen, fix)]
-    count = len(families)
-    more = (f" and {count - 1} more", f" 等 {count} 种") if count > 1 else ("", "")
-    return [CheckResult("fonts", Grade.OK, Text(f"{families[0]}{more[0]}", f"{families[0]}{more[1]}"))]
+    return [CheckResult("fonts", Grade.OK, as_list(families, 1))]
 
 
 def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResult]:
     """Check that the merchants file can be read, and say what it holds."""
     file = settings.merchants
     if not file.exists():
-        seen = Text(f"{file} is not there", f"{file} 不存在")
-        fix = Text(
-            "Make it: `tcb-ops init` writes one to fill in, `tcb-ops merchants sync` asks the platform.",
-            "请创建它：`tcb-ops init` 生成待填写的文件，`tcb-ops merchants sync` 从平台获取。",
-        )
+        seen = _("{file} is not there", file=file)
+        fix = _("Make it: `tcb-ops init` writes one to fill in, `tcb-ops merchants sync` asks the platform.")
         return [CheckResult("merchants", Grade.BAD, seen, fix)]
     try:
         lines = read_merchants(file, where)
     except InputError as error:
-        shown = error.problems[:_PROBLEMS]
         count = len(error.problems)
-        en = "; ".join(format_problem(file.name, one, Lang.EN) for one in shown)
-        zh = "；".join(format_problem(file.name, one, Lang.ZH) for one in shown)
-        seen = Text(f"{plural(count, 'problem')}: {en}", f"{count} 处问题：{zh}")
-        fix = Text("Fix the file; a run refuses it whole.", "请修正该文件；有问题时运行会整体拒绝它。")
+        seen = ngettext(
+            "{n:,} problem: {listed}",
+            "{n:,} problems: {listed}",
+            count,
+            listed=as_clauses(format_problem(file.name, one) for one in error.problems[:_PROBLEMS]),
+        )
+        fix = _("Fix the file; a run refuses it whole.")
         return [CheckResult("merchants", Grade.BAD, seen, fix)]
     appids, left = len({m.appid for m in lines}), sum(m.left for m in lines)
-    gone = (f", {left} of them left", f"，其中 {left} 行已离开") if left else ("", "")
-    seen = Text(
-        f"{file}: {plural(len(lines), 'line')}, {plural(appids, 'mini program')}, "
-        f"{plural(len(lines.envs), 'environment')}{gone[0]}",
-        f"{file}：{len(lines):,} 行，{appids:,} 个小程序，{len(lines.envs):,} 个环境{gone[1]}",
+    seen = _(
+        "{file}: {lines}, {mini_programs}, {environments}",
+        file=file,
+        lines=ngettext("{n:,} line", "{n:,} lines", len(lines)),
+        mini_programs=ngettext("{n:,} mini program", "{n:,} mini programs", appids),
+        environments=ngettext("{n:,} environment", "{n:,} environments", len(lines.envs)),
     )
+    if left:
+        seen = _("{seen}, {left:,} of them left", seen=seen, left=left)
     return [CheckResult("merchants", Grade.OK, seen)]
 
 
@@ -222,21 +214,14 @@ def _not_yet(file: Path, folder: Path) -> CheckResult:
 
     why = None
     if not folder.is_dir():
-        why = Text(f"the folder {folder} is not there", f"文件夹 {folder} 不存在")
+        why = _("the folder {folder} is not there", folder=folder)
     elif on_network(folder):
-        why = Text(
-            "it would lie on a network file system, where locks do not hold",
-            "它位于网络文件系统上，文件锁不可靠",
-        )
+        why = _("it would lie on a network file system, where locks do not hold")
     elif not os.access(folder, os.W_OK):
-        why = Text(f"{folder} cannot be written", f"{folder} 不可写")
+        why = _("{folder} cannot be written", folder=folder)
     if why is not None:
-        return from_error("ledger", not_a_ledger(str(file), why.en, why.zh))
-    return CheckResult(
-        "ledger",
-        Grade.OK,
-        Text(f"{file} is not there yet: the first run makes it", f"{file} 尚不存在：第一次运行时创建"),
-    )
+        return from_error("ledger", not_a_ledger(str(file), why))
+    return CheckResult("ledger", Grade.OK, _("{file} is not there yet: the first run makes it", file=file))
 
 
 def _unwritable(file: Path, folder: Path) -> CheckResult | None:
@@ -253,10 +238,11 @@ def _unwritable(file: Path, folder: Path) -> CheckResult | None:
             why = why or str(error)
     if not why:
         return None
-    seen = Text(f"{file} cannot be written ({why})", f"{file} 不可写（{why}）")
-    fix = Text(
-        f"Give yourself the right to write {file} and {folder}, or name another ledger with --ledger.",
-        f"请为自己开放 {file} 和 {folder} 的写权限，或用 --ledger 指定另一个台账。",
+    seen = _("{file} cannot be written ({why})", file=file, why=why)
+    fix = _(
+        "Give yourself the right to write {file} and {folder}, or name another ledger with --ledger.",
+        file=file,
+        folder=folder,
     )
     return CheckResult("ledger", Grade.BAD, seen, fix)
 
@@ -273,21 +259,19 @@ def _opened(settings: Settings, size: str) -> CheckResult:
     except TcbOpsError as error:
         return from_error("ledger", error)
     open_runs = [run for run in runs if run.finished_at is None]
-    facts = (
-        f"{ledger.name}: {plural(len(runs), 'run')}{size}",
-        f"{ledger.name}：{len(runs):,} 个任务{size}",
+    facts = _(
+        "{name}: {runs}{size}",
+        name=ledger.name,
+        runs=ngettext("{n:,} run", "{n:,} runs", len(runs)),
+        size=size,
     )
     if not open_runs:
-        return CheckResult("ledger", Grade.OK, Text(*facts))
+        return CheckResult("ledger", Grade.OK, facts)
     named = ", ".join(run.id for run in open_runs[:3]) + (" …" if len(open_runs) > 3 else "")
-    seen = Text(
-        f"{facts[0]}, {len(open_runs):,} unfinished or at work: {named}",
-        f"{facts[1]}，其中 {len(open_runs):,} 个未完成或正在执行：{named}",
+    seen = _(
+        "{facts}, {count:,} unfinished or at work: {named}", facts=facts, count=len(open_runs), named=named
     )
-    fix = Text(
-        "`tcb-ops show RUN` shows what is left; the same command as then resumes it.",
-        "`tcb-ops show 任务` 显示剩余的内容；再次运行当时的命令即可继续。",
-    )
+    fix = _("`tcb-ops show RUN` shows what is left; the same command as then resumes it.")
     return CheckResult("ledger", Grade.WARNING, seen, fix)
 
 
@@ -298,12 +282,12 @@ def _size(file: Path) -> str:
 
 def check_disk(free: int, folder: Path) -> CheckResult:
     """Grade the free bytes where the ledger lies."""
-    seen = Text(f"{free / 1000**3:,.1f} GB free in {folder}", f"{folder} 剩余 {free / 1000**3:,.1f} GB")
+    seen = _("{free:,.1f} GB free in {folder}", free=free / 1000**3, folder=folder)
     if free >= TIGHT:
         return CheckResult("disk", Grade.OK, seen)
-    fix = Text(
-        "Make room: a run that meets a full disk stops (its rows stay pending), and reports need room beside the ledger.",
-        "请腾出空间：磁盘写满时运行会停止（剩余行保持未完成），报告也需要空间。",
+    fix = _(
+        "Make room: a run that meets a full disk stops (its rows stay pending), and reports need room "
+        "beside the ledger."
     )
     return CheckResult("disk", Grade.BAD if free < SCARCE else Grade.WARNING, seen, fix)
 
@@ -311,19 +295,19 @@ def check_disk(free: int, folder: Path) -> CheckResult:
 def check_secrets(settings: Settings) -> list[CheckResult]:
     """Check that what holds secrets may be read by its owner alone."""
     if os.name != "posix":
-        return [skipped("secrets", "file modes are not checked on this system", "此系统上不检查文件权限")]
+        return [skipped("secrets", _("file modes are not checked on this system"))]
     places = secret_places(settings.tokens)
     wide = [path for path in _within(places) if _is_wide(path)]
     if not wide:
         there = [str(path) for path in places if path.exists()]
         if not there:
-            return [skipped("secrets", "no file with secrets here", "没有存放密钥的文件")]
+            return [skipped("secrets", _("no file with secrets here"))]
         named = ", ".join(there)
-        return [CheckResult("secrets", Grade.OK, Text(f"{named}: yours alone", f"{named}：仅本人可读"))]
+        return [CheckResult("secrets", Grade.OK, _("{named}: yours alone", named=named))]
     named = ", ".join(map(str, wide[:3])) + (" …" if len(wide) > 3 else "")
-    seen = Text(f"others on this machine may read {named}", f"本机其他用户可读取 {named}")
+    seen = _("others on this machine may read {named}", named=named)
     command = "chmod -R go-rwx " + shlex.join(str(path) for path in places if path.exists())
-    fix = Text(command, command)
+    fix = verbatim(command)
     # Tokens of the simulator open nothing.
     return [CheckResult("secrets", Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)]
 

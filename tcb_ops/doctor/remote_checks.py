@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
 from tcb_ops.errors import OutageError, TcbOpsError, TokenError, TransportError, TransportFault
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.merchants.check import ask
 from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Merchant, Owner, is_loopback
@@ -36,10 +36,7 @@ TRIED = 3
 """Merchants that are tried where the first ones have no token."""
 SKEWED, WRONG = 60, 300
 """Seconds of difference that warn, and that are bad: links live some 15 minutes (domain.md §1.1)."""
-_CERTIFICATES = Text(
-    "Check the files that SSL_CERT_FILE and SSL_CERT_DIR name.",
-    "请检查 SSL_CERT_FILE 和 SSL_CERT_DIR 指定的文件。",
-)
+_CERTIFICATES = _("Check the files that SSL_CERT_FILE and SSL_CERT_DIR name.")
 
 
 def check_target(settings: Settings) -> list[CheckResult]:
@@ -60,17 +57,19 @@ def check_target(settings: Settings) -> list[CheckResult]:
         return [from_error("target", error)]
     except OSError as error:  # ssl says which file it could not read, but not its name
         cause = error.strerror or type(error).__name__
-        seen = Text(f"TLS cannot be set up: {cause}", f"无法准备 TLS：{cause}")
+        seen = _("TLS cannot be set up: {cause}", cause=cause)
         return [CheckResult("target", Grade.BAD, seen, _CERTIFICATES)]
     found = read_response(response, ())
     if isinstance(found, InvalidResponse):
-        why = Text(f"{settings.api_base}: {found.why.en}", f"{settings.api_base}：{found.why.zh}")
+        why = _("{api_base}: {why}", api_base=settings.api_base, why=found.why)
         return [from_error("target", TransportError(TransportFault.GARBAGE, why))]
-    via = (", through the proxy of the environment", "，经由环境变量中的代理") if proxied else ("", "")
-    seen = Text(
-        f"{settings.api_base} answers as the platform does in {seconds * 1000:.0f} ms{via[0]}",
-        f"{settings.api_base} 应答正常，用时 {seconds * 1000:.0f} 毫秒{via[1]}",
+    seen = _(
+        "{api_base} answers as the platform does in {seconds:.0f} ms",
+        api_base=settings.api_base,
+        seconds=seconds * 1000,
     )
+    if proxied:
+        seen = _("{seen}, through the proxy of the environment", seen=seen)
     offset = clock_offset(response.headers.get("date", ""), began_at, seconds)
     return [CheckResult("target", Grade.OK, seen), check_clock(offset)]
 
@@ -80,11 +79,8 @@ def _unknown_host(host: str, port: int) -> CheckResult | None:
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        seen = Text(f"the host name {host} is not known", f"无法解析主机名 {host}")
-        fix = Text(
-            "Check api_base for a typing mistake, then this machine's DNS and network.",
-            "请检查 api_base 是否有误，再检查本机的 DNS 和网络。",
-        )
+        seen = _("the host name {host} is not known", host=host)
+        fix = _("Check api_base for a typing mistake, then this machine's DNS and network.")
         return CheckResult("target", Grade.BAD, seen, fix)
     return None
 
@@ -111,21 +107,20 @@ def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
 def check_clock(offset: float | None) -> CheckResult:
     """Compare this machine's clock with the target's; `offset` is in seconds."""
     if offset is None:
-        return skipped("clock", "the target's answer has no Date", "目标的应答中没有 Date")
+        return skipped("clock", _("the target's answer has no Date"))
     apart = abs(offset)
     if apart < 1.5:
-        return CheckResult(
-            "clock", Grade.OK, Text("as the target's, within a second or so", "与目标一致，相差约一秒之内")
-        )
-    seen = Text(
-        f"this machine is {apart:,.0f} s {'behind' if offset > 0 else 'ahead of'} the target",
-        f"本机比目标{'慢' if offset > 0 else '快'} {apart:,.0f} 秒",
+        return CheckResult("clock", Grade.OK, _("as the target's, within a second or so"))
+    seen = (
+        _("this machine is {seconds:,.0f} s behind the target", seconds=apart)
+        if offset > 0
+        else _("this machine is {seconds:,.0f} s ahead of the target", seconds=apart)
     )
     if apart <= SKEWED:
         return CheckResult("clock", Grade.OK, seen)
-    fix = Text(
-        "Set the clock by a time server (chrony, systemd-timesyncd): tokens and links have ends, and links live some 15 minutes.",
-        "请通过时间服务器校准时钟（chrony、systemd-timesyncd）：令牌和链接都有到期时间，链接约 15 分钟过期。",
+    fix = _(
+        "Set the clock by a time server (chrony, systemd-timesyncd): tokens and links have ends, and links "
+        "live some 15 minutes."
     )
     return CheckResult("clock", Grade.WARNING if apart <= WRONG else Grade.BAD, seen, fix)
 
@@ -162,10 +157,10 @@ def check_tokens(
     The first owner that has a token is tried. The call is openapi/quota/get: a read, which shows 61004 where this
     machine's address is not on the list. `seconds` is how long the source may take, and then the call.
     """
-    unreached = skipped("address", "the target is not reached", "无法连接目标")
+    unreached = skipped("address", _("the target is not reached"))
     if settings.tokens.source == "component" and not reached:
-        why = ("the target is not reached, which gives them", "无法连接给出令牌的目标")
-        return [skipped("tokens", *why), unreached]
+        why = _("the target is not reached, which gives them")
+        return [skipped("tokens", why), unreached]
     results = hand_over(_try(settings, open_source(settings), owners, seconds, reached=reached)).result()
     return results if reached else [*results, unreached]
 
@@ -175,7 +170,7 @@ async def _try(
 ) -> list[CheckResult]:
     try:
         if not owners:
-            return [skipped("tokens", "no merchant to ask a token for", "没有可用来取令牌的商户")]
+            return [skipped("tokens", _("no merchant to ask a token for"))]
         if not owners[0].appid:
             return [from_error("tokens", TokenError(NO_COMPONENT))]
         try:
@@ -183,14 +178,8 @@ async def _try(
                 owner, found = await _first_token(settings, source, owners)
         except TimeoutError:
             kind = settings.tokens.source
-            slow = Text(
-                f"the source ({kind}) gave no token within {seconds:.0f} s",
-                f"令牌来源（{kind}）在 {seconds:.0f} 秒内没有给出令牌",
-            )
-            fix = Text(
-                "Check whether it works by itself, and why it is slow.",
-                "请单独检查它是否可用，以及为何缓慢。",
-            )
+            slow = _("the source ({kind}) gave no token within {seconds:.0f} s", kind=kind, seconds=seconds)
+            fix = _("Check whether it works by itself, and why it is slow.")
             return [CheckResult("tokens", Grade.BAD, slow, fix)]
         except TcbOpsError as error:
             return [from_error("tokens", error)]
@@ -202,10 +191,7 @@ async def _try(
         except (TcbOpsError, TimeoutError) as error:
             if isinstance(error, TcbOpsError):  # 61004, and what else concerns everybody
                 return [found, from_error("address", error)]
-            slow = Text(
-                f"no answer for {owner.label} within {seconds:.0f} s",
-                f"{seconds:.0f} 秒内没有得到 {owner.label} 的应答",
-            )
+            slow = _("no answer for {label} within {seconds:.0f} s", label=owner.label, seconds=seconds)
             return [found, from_error("address", OutageError(slow))]
     finally:
         await source.aclose()
@@ -229,16 +215,16 @@ async def _first_token(
 
 
 def _describe_token(source: str, token: Token, owner: str, now: float) -> CheckResult:
-    seen = Text(f"{source}: has a token for {owner}", f"{source}：有 {owner} 的令牌")
+    seen = _("{source}: has a token for {owner}", source=source, owner=owner)
     if token.expires_at is None:
         return CheckResult("tokens", Grade.OK, seen)
     left = token.expires_at - now
     if left > 0:
         minutes = f"{left / 60:,.0f}"
-        seen = Text(f"{seen.en}, good for {minutes} more min", f"{seen.zh}，还有 {minutes} 分钟到期")
+        seen = _("{seen}, good for {minutes} more min", seen=seen, minutes=minutes)
         return CheckResult("tokens", Grade.OK, seen)
-    seen = Text(f"{source}: the token for {owner} has run out", f"{source}：{owner} 的令牌已过期")
-    fix = Text("Check the program that refreshes it.", "请检查负责刷新它的程序。")
+    seen = _("{source}: the token for {owner} has run out", source=source, owner=owner)
+    fix = _("Check the program that refreshes it.")
     return CheckResult("tokens", Grade.WARNING, seen, fix)
 
 
@@ -248,19 +234,15 @@ async def _call(settings: Settings, source: TokenSource, owner: TokenOwner) -> C
         caller = Caller(source, CallLimits(attempts=1))
         found = await ask(caller, owner.appid, partial(client.quota, owner=owner.owner), owner.owner)
     if not isinstance(found, Issue):
-        seen = Text(
-            f"calls from this machine are accepted (asked for the quota of {owner.label})",
-            f"平台接受本机发出的调用（已查询 {owner.label} 的配额）",
-        )
+        seen = _("calls from this machine are accepted (asked for the quota of {label})", label=owner.label)
         return CheckResult("address", Grade.OK, seen)
     if found.errcode is None:
         return CheckResult("address", Grade.BAD, found.meaning, found.action)
-    seen = Text(
-        f"calls from this machine are accepted, but {owner.label} is refused: errcode {found.code} {found.meaning.en}",
-        f"平台接受本机发出的调用，但 {owner.label} 被拒绝：errcode {found.code} {found.meaning.zh}",
+    seen = _(
+        "calls from this machine are accepted, but {label} is refused: errcode {code} {meaning}",
+        label=owner.label,
+        code=found.code,
+        meaning=found.meaning,
     )
-    fix = Text(
-        f"{found.action.en} `tcb-ops merchants check` checks every merchant.",
-        f"{found.action.zh}`tcb-ops merchants check` 可检查所有商户。",
-    )
+    fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=found.action)
     return CheckResult("address", Grade.WARNING, seen, fix)

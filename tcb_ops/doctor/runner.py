@@ -13,7 +13,7 @@ from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited, skipped
 from tcb_ops.doctor import local_checks as local
 from tcb_ops.doctor import remote_checks as remote
 from tcb_ops.errors import SettingsError, TcbOpsError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.settings import Settings, load_settings, settings_file
 
@@ -92,8 +92,8 @@ def run_checks(context: DoctorContext) -> Iterator[CheckResult]:
         ),
     ):
         if context.fallback is None or not needs <= context.known:
-            why = ("not known while the settings are invalid", "设置有误，无从得知")
-            yield from (skipped(name, *why) for name in names)
+            why = _("not known while the settings are invalid")
+            yield from (skipped(name, why) for name in names)
             continue
         results = run(names, partial(check_settings, context.fallback), seconds)
         grades.update((result.name, result.grade) for result in results)
@@ -114,9 +114,6 @@ def _settings(context: DoctorContext) -> CheckResult:
         return from_error("settings", context.error)
     file = settings_file(context.config)
     if file.exists():
-        return CheckResult("settings", Grade.OK, Text(f"{file} is valid", f"{file} 有效"))
-    seen = Text(
-        f"no {file} here: defaults, TCB_OPS_… variables and options hold",
-        f"此处没有 {file}：采用默认值、TCB_OPS_… 变量和选项",
-    )
+        return CheckResult("settings", Grade.OK, _("{file} is valid", file=file))
+    seen = _("no {file} here: defaults, TCB_OPS_… variables and options hold", file=file)
     return CheckResult("settings", Grade.OK, seen)

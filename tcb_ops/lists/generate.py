@@ -15,7 +15,7 @@ from string import Formatter
 
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import guard, near_names, shown, trim
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _, as_list, pgettext
 from tcb_ops.lists.local_files import LocalFiles, UnusableFile
 from tcb_ops.lists.merchants import Merchants, list_lines
 from tcb_ops.lists.problems import input_error
@@ -64,7 +64,7 @@ def scan(
     folder = source if source.is_dir() else source.parent
     if not source.exists():
         name = shown(str(source))
-        raise UsageError(Text(f"{name}: there is no such file or folder", f"{name}：没有这个文件或文件夹"))
+        raise UsageError(_("{name}: there is no such file or folder", name=name))
     junk = ours = excluded = 0
     files = []
     for file in _walk(folder, "") if source.is_dir() else [source.name]:
@@ -79,11 +79,13 @@ def scan(
             files.append(file)
     if not files:
         raise UsageError(
-            Text(
-                f"{shown(str(source))}: no file is left (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; "
-                f"left out by --include and --exclude: {excluded:,})",
-                f"{shown(str(source))}：没有剩下任何文件（隐藏或临时文件 {junk:,} 个，tcb-ops 自己的文件 {ours:,} 个，"
-                f"被 --include、--exclude 排除 {excluded:,} 个）",
+            _(
+                "{source}: no file is left (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; left "
+                "out by --include and --exclude: {excluded:,})",
+                source=shown(str(source)),
+                junk=junk,
+                ours=ours,
+                excluded=excluded,
             )
         )
     return ScannedFiles(folder, tuple(sorted(files)), junk, ours, excluded)
@@ -118,7 +120,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         name, why = shown(str(folder)), system_reason(error)
-        failed = UsageError(Text(f"{name} cannot be read ({why.en})", f"{name} 无法读取（{why.zh}）"))
+        failed = UsageError(_("{name} cannot be read ({why})", name=name, why=why))
     else:
         for entry in entries:
             name = f"{prefix}{entry.name}"
@@ -163,9 +165,7 @@ def select_targets(merchants: Merchants, to: Sequence[str]) -> tuple[Merchant, .
         found = _all(merchants, name) if name in {ALL, ALL_ENVS} else [_one(merchants, name)]
         targets |= {(m.appid, m.env): m for m in found}
     if not targets:
-        raise UsageError(
-            Text("--to matches nobody: every merchant has left", "--to 没有选中任何商户：商户都已离开")
-        )
+        raise UsageError(_("--to matches nobody: every merchant has left"))
     return tuple(targets.values())
 
 
@@ -173,13 +173,18 @@ def _one(merchants: Merchants, name: str) -> Merchant:
     whole, asked = merchants.whole, shown(name)
     by_env = bool(whole.for_env(name))
     if not by_env and not whole.resolve(name):
-        near = ", ".join(near_names(name, [one for m in whole for one in (m.name, m.appid, m.env)]))
+        near = near_names(name, [one for m in whole for one in (m.name, m.appid, m.env)])
         raise UsageError(
-            Text(
-                f"--to {asked}: no environment, merchant or appid has this name"
-                + (f"; did you mean {near}?" if near else f"; see {whole.source}"),
-                f"--to {asked}：没有这个环境、商户或 appid"
-                + (f"；是不是 {near}？" if near else f"；请查看 {whole.source}"),
+            _(
+                "--to {asked}: no environment, merchant or appid has this name; did you mean {near}?",
+                asked=asked,
+                near=as_list(near),
+            )
+            if near
+            else _(
+                "--to {asked}: no environment, merchant or appid has this name; see {source}",
+                asked=asked,
+                source=whole.source,
             )
         )
     found = resolve(merchants, name if by_env else "", "" if by_env else name, "")
@@ -187,12 +192,9 @@ def _one(merchants: Merchants, name: str) -> Merchant:
         return found
     if isinstance(found, Unresolved):
         raise UsageError(
-            Text(
-                f"--to {asked}: {found.message.en}. Name one of these environments",
-                f"--to {asked}：{found.message.zh}。请写明其中一个环境",
-            )
+            _("--to {asked}: {message}. Name one of these environments", asked=asked, message=found.message)
         )
-    raise UsageError(Text(f"--to {asked}: --where leaves it out", f"--to {asked}：已被 --where 排除"))
+    raise UsageError(_("--to {asked}: --where leaves it out", asked=asked))
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
@@ -211,17 +213,16 @@ def _all(merchants: Merchants, name: str) -> list[Merchant]:
     if not open_:
         return found
     problem = (
-        Text("--to all: several environments, none of them the default", "--to all：有多个环境而没有默认环境")
+        _("--to all: several environments, none of them the default")
         if name == ALL
-        else Text(
-            "--to all-envs: several merchants share an environment", "--to all-envs：有多个商户共用一个环境"
-        )
+        else _("--to all-envs: several merchants share an environment")
     )
     listed = "; ".join(open_[:5]) + (f" … ({len(open_)})" if len(open_) > 5 else "")
     raise UsageError(
-        Text(
-            f"{problem.en}: {listed}. Mark one default=yes in the merchants file, or narrow it with --where",
-            f"{problem.zh}：{listed}。请在商户表里把其中一个标为 default=yes，或用 --where 缩小范围",
+        _(
+            "{problem}: {listed}. Mark one default=yes in the merchants file, or narrow it with --where",
+            problem=problem,
+            listed=listed,
         )
     )
 
@@ -263,7 +264,7 @@ class PathTemplate:
         return [self._path(file, fields) for file in files]
 
     def _path(self, file: str, fields: dict[str, str]) -> str:
-        folder, _, name = file.rpartition("/")
+        folder, _other, name = file.rpartition("/")
         stem, dot, ext = name.rpartition(".")
         values = fields | {
             "name": name,
@@ -280,13 +281,13 @@ def _parse(text: str) -> list[tuple[str, str]]:
     try:
         parsed = list(Formatter().parse(text))
     except ValueError:
-        raise _bad_template(text, Text("a { or } has no partner", "有一个 { 或 } 没有配对")) from None
+        raise _bad_template(text, _("a {{ or }} has no partner")) from None
     parts = []
     for literal, field, spec, conversion in parsed:
         if field is not None and (field not in FIELDS or spec or conversion):
             whole = field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
             name = shown(whole, 40)
-            raise _bad_template(text, Text(f"there is no field {{{name}}}", f"没有 {{{name}}} 这个字段"))
+            raise _bad_template(text, _("there is no field {{{name}}}", name=name))
         parts.append((literal, field or ""))
     return parts
 
@@ -294,10 +295,7 @@ def _parse(text: str) -> list[tuple[str, str]]:
 def _bad_template(text: str, why: Text) -> UsageError:
     fields = " ".join(f"{{{field}}}" for field in FIELDS)
     return UsageError(
-        Text(
-            f"--path {shown(text)}: {why.en}; the fields are {fields}",
-            f"--path {shown(text)}：{why.zh}；可用的字段有 {fields}",
-        )
+        _("--path {text}: {why}; the fields are {fields}", text=shown(text), why=why, fields=fields)
     )
 
 
@@ -358,7 +356,7 @@ def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:
     below = os.path.relpath(os.path.realpath(scanned.folder), os.path.realpath(root)).replace(os.sep, "/")
     if below == ".." or below.startswith("../"):
         folder, top = shown(str(scanned.folder)), shown(str(root))
-        raise UsageError(Text(f"{folder} is not below --root {top}", f"{folder} 不在 --root {top} 之下"))
+        raise UsageError(_("{folder} is not below --root {top}", folder=folder, top=top))
     return list(scanned.files) if below == "." else [f"{below}/{file}" for file in scanned.files]
 
 
@@ -369,11 +367,8 @@ def _sizes(files: Sequence[str], root: Path) -> tuple[list[int], list[Problem]]:
         if isinstance(found, UnusableFile):
             problems.append(file_problem(found.message, found.fix))
         elif "\\" in file or trim(file) != file or not _is_text(file):
-            message = Text(f"a list cannot name the file {shown(file)}", f"清单无法写出文件名 {shown(file)}")
-            fix = Text(
-                "rename it without backslashes and without spaces at its ends, in readable characters",
-                "请改名：不含反斜杠，首尾没有空格，且字符可读",
-            )
+            message = _("a list cannot name the file {file}", file=shown(file))
+            fix = _("rename it without backslashes and without spaces at its ends, in readable characters")
             problems.append(file_problem(message, fix))
         else:
             sizes.append(found.size)
@@ -394,11 +389,11 @@ def _bad_paths(files: Sequence[str], paths: Sequence[str]) -> list[Problem]:
         if (wrong := path_problem(trim(path))) is None and trim(path) == path:
             continue
         message, fix = wrong or (
-            Text("the path begins or ends with a space", "路径首尾有空格"),
-            Text("change --path, or rename the file", "请修改 --path，或给文件改名"),
+            _("the path begins or ends with a space"),
+            _("change --path, or rename the file"),
         )
         name = shown(file)
-        problems.append(file_problem(Text(f"{name}: {message.en}", f"{name}：{message.zh}"), fix))
+        problems.append(file_problem(_("{name}: {message}", name=name, message=message), fix))
     return problems
 
 
@@ -423,17 +418,23 @@ def _check_collisions(files: Sequence[str], targets: Sequence[Merchant], templat
 def _collision(path: str, first: str, file: str, owner: Merchant, target: Merchant) -> UsageError:
     if owner != target:
         return UsageError(
-            Text(
-                f"{owner.name} ({owner.appid}) and {target.name} ({target.appid}) share the environment {target.env}, and "
-                f"both would write {shown(path)}: put {{appid}} into --path, or leave one of them out",
-                f"{owner.name}（{owner.appid}）和 {target.name}（{target.appid}）共用环境 {target.env}，"
-                f"都会写到 {shown(path)}：请在 --path 中加入 {{appid}}，或去掉其中一个",
+            _(
+                "{name} ({appid}) and {name2} ({appid2}) share the environment {env}, and both would write "
+                "{path}: put {{appid}} into --path, or leave one of them out",
+                name=owner.name,
+                appid=owner.appid,
+                name2=target.name,
+                appid2=target.appid,
+                env=target.env,
+                path=shown(path),
             )
         )
     return UsageError(
-        Text(
-            f"{shown(first)} and {shown(file)} would both become {shown(path)}: put {{rel}} or {{name}} into --path",
-            f"{shown(first)} 和 {shown(file)} 都会变成 {shown(path)}：请在 --path 中加入 {{rel}} 或 {{name}}",
+        _(
+            "{first} and {file} would both become {path}: put {{rel}} or {{name}} into --path",
+            first=shown(first),
+            file=shown(file),
+            path=shown(path),
         )
     )
 
@@ -445,14 +446,11 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
             out.writerow(header)
             out.writerows(map(guard, row) for row in rows)
     except FileExistsError:
-        failed = Text(
-            f"{dest} exists already: look through it, or give another name with --out",
-            f"{dest} 已存在：请先查看它，或用 --out 换一个文件名",
-        )
+        failed = _("{dest} exists already: look through it, or give another name with --out", dest=dest)
     except OSError as error:
         dest.unlink(missing_ok=True)
         why = system_reason(error)
-        failed = Text(f"{dest} cannot be written ({why.en})", f"{dest} 无法写入（{why.zh}）")
+        failed = _("{dest} cannot be written ({why})", dest=dest, why=why)
     else:
         return
     raise UsageError(failed)
@@ -471,25 +469,22 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
     """Return a workbook for a path list: text columns, and a drop-down of merchants, kept on a second sheet."""
     import xlsxwriter
 
-    def say(en: str, zh: str) -> str:
-        return Text(en, zh).of(lang)
-
+    merchant = _("merchant").of(lang)
     out = io.BytesIO()
     with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
         book.set_properties({"created": _CREATED})
         text = book.add_format({"num_format": "@"})
         bold = book.add_format({"num_format": "@", "bold": True, "bottom": 1})
-        sheet = book.add_worksheet(say("list", "清单"))
-        known = book.add_worksheet(say("merchants", "商户"))
+        sheet = book.add_worksheet(_("list").of(lang))
+        known = book.add_worksheet(pgettext("sheet", "merchants").of(lang))
         # Text columns keep 007 and 1E5 as they are typed; numbers in path or file would be refused.
         sheet.set_column("A:A", 24, text)
         sheet.set_column("B:C", 44, text)
-        sheet.write_row(
-            0, 0, [say("merchant", "商户"), say("path", "上传路径"), say("file", "本地文件")], bold
-        )
+        heads = [merchant, _("path").of(lang), pgettext("column", "file").of(lang)]
+        sheet.write_row(0, 0, heads, bold)
         sheet.freeze_panes(1, 0)
         known.set_column("A:A", 24, text)
-        known.write_row(0, 0, [say("merchant", "商户")], bold)
+        known.write_row(0, 0, [merchant], bold)
         known.write_column(1, 0, names, text)
         sheet.data_validation(
             f"A2:A{_LAST_ROW}",
@@ -497,10 +492,9 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
                 "validate": "list",
                 "source": f"={known.get_name()}!$A$2:$A${len(names) + 1 + _ROOM}",
                 "error_type": "warning",
-                "error_title": say("Not in the list", "不在列表中"),
-                "error_message": say(
-                    "No merchant of this name is on the second sheet. Keep it anyway?",
-                    "第二个工作表里没有这个商户。仍要保留吗？",
+                "error_title": _("Not in the list").of(lang),
+                "error_message": _("No merchant of this name is on the second sheet. Keep it anyway?").of(
+                    lang
                 ),
             },
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import system_reason
 
@@ -64,8 +64,8 @@ class LocalFiles:
         if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path costs more than the stat
             return None
         root = shown(self._name)
-        message = Text(f"the root folder {root} does not exist", f"根目录 {root} 不存在")
-        fix = Text("give the folder that holds the files with --root", "请用 --root 指明存放文件的文件夹")
+        message = _("the root folder {root} does not exist", root=root)
+        fix = _("give the folder that holds the files with --root")
         return file_problem(message, fix, option="--root")
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
@@ -131,7 +131,7 @@ def find_root(files: Sequence[str], *near: Path) -> Path | None:
 def _folders(start: Path, depth: int) -> Iterator[Path]:
     """Yield a folder and those below it, breadth first."""
     level = [start]
-    for _ in range(depth + 1):
+    for _each in range(depth + 1):
         below: list[Path] = []
         for folder in level:
             yield folder
@@ -153,77 +153,65 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | U
     name = shown(file)
     if stat.S_ISDIR(facts.st_mode):
         return UnusableFile(
-            Text(f"{name} is a folder", f"{name} 是文件夹"),
-            Text("name a file; a folder needs a row per file", "请写文件；文件夹要每个文件一行"),
+            _("{name} is a folder", name=name), _("name a file; a folder needs a row per file")
         )
     if not stat.S_ISREG(facts.st_mode):
         return UnusableFile(
-            Text(
-                f"{name} is not a regular file but a pipe, socket or device",
-                f"{name} 不是普通文件，而是管道、套接字或设备",
-            ),
-            Text("name a regular file", "请写普通文件"),
+            _("{name} is not a regular file but a pipe, socket or device", name=name),
+            _("name a regular file"),
         )
     if not readable:
         return UnusableFile(
-            Text(f"{name} cannot be read: no permission", f"{name} 无法读取：没有权限"),
-            Text("give yourself read permission on it", "请给自己加上读权限"),
+            _("{name} cannot be read: no permission", name=name), _("give yourself read permission on it")
         )
     if facts.st_size > MAX_FILE_BYTES:
         return UnusableFile(
-            Text(
-                f"{name} has {plural(facts.st_size, 'byte')}; a form upload takes 5 GB ({MAX_FILE_BYTES:,}) at most",
-                f"{name} 有 {facts.st_size:,} 字节；表单上传最多 5 GB（{MAX_FILE_BYTES:,}）",
+            _(
+                "{name} has {bytes}; a form upload takes 5 GB ({max_file_bytes:,}) at most",
+                name=name,
+                bytes=ngettext("{n:,} byte", "{n:,} bytes", facts.st_size),
+                max_file_bytes=MAX_FILE_BYTES,
             ),
-            Text("split or compress it, or upload it in the console", "请拆分或压缩，或在控制台上传"),
+            _("split or compress it, or upload it in the console"),
         )
     return LocalFile(facts.st_size, facts.st_mtime_ns)
 
 
 def _missing(file: str, similar: str) -> UnusableFile:
     name = shown(file)
-    message = Text(f"there is no file {name} below the root", f"根目录下没有文件 {name}")
+    message = _("there is no file {name} below the root", name=name)
     if not similar:
-        return UnusableFile(
-            message,
-            Text("check the name (case matters) and --root", "请检查文件名（区分大小写）和 --root"),
-            "--root",
-            missing=True,
-        )
+        return UnusableFile(message, _("check the name (case matters) and --root"), "--root", missing=True)
     real = shown(similar)
     if unicodedata.normalize("NFC", similar) == unicodedata.normalize("NFC", file):
         # The two look the same on any screen, so the name alone would not help.
         return UnusableFile(
             message,
-            Text(
-                f"there is {real}, which looks the same but is in another Unicode form (as macOS writes names): copy its name into the list",
-                f"有 {real}，看起来一样，但 Unicode 形式不同（Mac 会这样写文件名）：请把它的文件名复制到清单里",
+            _(
+                "there is {real}, which looks the same but is in another Unicode form (as macOS writes "
+                "names): copy its name into the list",
+                real=real,
             ),
         )
-    return UnusableFile(
-        message,
-        Text(
-            f"did you mean {real}? Upper and lower case matter",
-            f"是不是 {real}？文件名区分大小写",
-        ),
-    )
+    return UnusableFile(message, _("did you mean {real}? Upper and lower case matter", real=real))
 
 
 def _unreadable(file: str, error: OSError | ValueError) -> UnusableFile:
     why = system_reason(error)
     return UnusableFile(
-        Text(f"{shown(file)} cannot be inspected ({why.en})", f"{shown(file)} 无法查看（{why.zh}）"),
-        Text("check its name and permissions", "请检查文件名和权限"),
+        _("{file} cannot be inspected ({why})", file=shown(file), why=why),
+        _("check its name and permissions"),
     )
 
 
 def _absolute(file: str) -> UnusableFile:
     folder = shown(file.rpartition("/")[0] or "/")
     return UnusableFile(
-        Text(f"{shown(file)} is not relative to the root", f"{shown(file)} 不是相对于根目录的路径"),
-        Text(
-            f"write it relative to the root, e.g. banner/a.png, or map its folder to one here: --map '{folder}=FOLDER'",
-            f"请从根目录写起，例如 banner/a.png；或用 --map '{folder}=本机文件夹' 指明它的文件夹在哪里",
+        _("{file} is not relative to the root", file=shown(file)),
+        _(
+            "write it relative to the root, e.g. banner/a.png, or map its folder to one here: --map "
+            "'{folder}=FOLDER'",
+            folder=folder,
         ),
         "--map",
     )
@@ -231,14 +219,8 @@ def _absolute(file: str) -> UnusableFile:
 
 def _outside(file: str) -> UnusableFile:
     return UnusableFile(
-        Text(
-            f"{shown(file)} is outside the root (links resolved)",
-            f"{shown(file)} 在根目录之外（已解析链接）",
-        ),
-        Text(
-            "copy it below the root, or give a --root that holds all files",
-            "请把它复制到根目录下，或用 --root 指定包含全部文件的文件夹",
-        ),
+        _("{file} is outside the root (links resolved)", file=shown(file)),
+        _("copy it below the root, or give a --root that holds all files"),
         "--root",
     )
 
@@ -281,10 +263,7 @@ def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
     target = target.strip()
     if not equals or not prefix or not target:
         raise UsageError(
-            Text(
-                rf"--map {shown(item)}: write it as THERE=HERE, e.g. D:\素材=/data/素材",
-                rf"--map {shown(item)}：请写成 原路径=本机路径，例如 D:\素材=/data/素材",
-            )
+            _("--map {item}: write it as THERE=HERE, e.g. D:\\素材=/data/素材", item=shown(item))
         )
     if root is None:
         return prefix, ""
@@ -292,9 +271,11 @@ def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
     inside = os.path.realpath(os.path.join(real, target))  # noqa: PTH118  as above
     if os.path.commonpath([real, inside]) != real:
         raise UsageError(
-            Text(
-                f"--map {shown(item)}: {shown(target)} is not below the root {shown(str(root))}; give a --root that holds it",
-                f"--map {shown(item)}：{shown(target)} 不在根目录 {shown(str(root))} 之下；请用 --root 指定包含它的文件夹",
+            _(
+                "--map {item}: {target} is not below the root {root}; give a --root that holds it",
+                item=shown(item),
+                target=shown(target),
+                root=shown(str(root)),
             )
         )
     below = os.path.relpath(inside, real).replace(os.sep, "/")

@@ -8,7 +8,7 @@ from typing import TypeVar, overload
 
 from tcb_ops.errors import BrokenTableError, UsageError, check_text, check_value
 from tcb_ops.formatting import fold, near_names, shown, trim
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import _, ngettext
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import open_text
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
@@ -48,7 +48,7 @@ class Merchants(Sequence[Merchant]):
     ) -> None:
         """`sha256` is that of the file's bytes, empty where there is no file."""
         usable = isinstance(lines, Sequence) and all(isinstance(line, Merchant) for line in lines)
-        check_value("lines", lines, usable, Text("a list of Merchant", "Merchant 的列表"))
+        check_value("lines", lines, usable, _("a list of Merchant"))
         self.source = source
         self.sha256: str = sha256 or (whole.sha256 if whole is not None else "")
         self.whole = whole if whole is not None else self
@@ -98,7 +98,8 @@ class Merchants(Sequence[Merchant]):
         return isinstance(merchant, Merchant) and (merchant.appid, merchant.env) in self._keys
 
     def __repr__(self) -> str:
-        return f"Merchants({self.source!r}, {plural(len(self), 'line')}, {plural(len(self._by_env), 'environment')})"
+        lines = ngettext("{n:,} line", "{n:,} lines", len(self))
+        return f"Merchants({self.source!r}, {lines}, {ngettext('{n:,} environment', '{n:,} environments', len(self._by_env))})"
 
 
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
@@ -123,8 +124,8 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
         except BrokenTableError as error:
             problems.append(error.problem)
     if not lines and not problems:
-        message = Text("there is a header but no merchant below it", "只有表头，没有商户")
-        fix = Text("add a line per merchant and environment", "请为每个商户的每个环境补一行")
+        message = _("there is a header but no merchant below it")
+        fix = _("add a line per merchant and environment")
         problems.append(file_problem(message, fix))
     if problems:
         raise input_error(name, problems)
@@ -173,8 +174,8 @@ def _read_line(
     def needed(ours: str) -> str:
         value = cells[found[ours]]
         if not value:
-            message = Text(f"the {ours} is empty", f"{ours} 为空")
-            fix = Text("fill it in, or remove the line", "请填写，或删除这一行")
+            message = _("the {ours} is empty", ours=ours)
+            fix = _("fill it in, or remove the line")
             faults.append(file_problem(message, fix, line=line, column=headers[found[ours]]))
         return value
 
@@ -183,8 +184,8 @@ def _read_line(
         if fold(value) in values:
             return values[fold(value)]
         allowed = ", ".join(v for v in values if v)
-        message = Text(f"{ours} cannot be '{shown(value)}'", f"{ours} 不能是“{shown(value)}”")
-        fix = Text(f"write one of {allowed}, or nothing", f"请填写 {allowed} 之一，或留空")
+        message = _("{ours} cannot be '{value}'", ours=ours, value=shown(value))
+        fix = _("write one of {allowed}, or nothing", allowed=allowed)
         faults.append(file_problem(message, fix, line=line, column=headers[found[ours]], value=shown(value)))
         return values[""]
 
@@ -209,19 +210,18 @@ def _narrowed(
         column, equals, value = item.partition("=")
         if not equals:
             raise UsageError(
-                Text(
-                    f"--where {shown(item)}: write it as column=value",
-                    f"--where {shown(item)}：请写成 列名=值",
-                ),
-                options=["--where"],
+                _("--where {item}: write it as column=value", item=shown(item)), options=["--where"]
             )
         at = index.get(fold(column))
         if at is None:
             there = ", ".join(trim(h) for h in headers)
             raise UsageError(
-                Text(
-                    f"--where {shown(item)}: {whole.source} has no column '{shown(column)}'; it has {there}",
-                    f"--where {shown(item)}：{whole.source} 没有“{shown(column)}”列；它有 {there}",
+                _(
+                    "--where {item}: {source} has no column '{column}'; it has {there}",
+                    item=shown(item),
+                    source=whole.source,
+                    column=shown(column),
+                    there=there,
                 ),
                 options=["--where"],
             )
@@ -240,16 +240,9 @@ def _no_match(whole: Merchants, where: Sequence[str], wanted: dict[int, set[str]
         for value in values - there.keys():
             near += [f"{whole[0].columns[at][0]}={shown(name)}" for name in near_names(value, there.values())]
     listed = ", ".join(near)
-    fix = (
-        Text(f"did you mean {listed}?", f"是不是 {listed}？")
-        if near
-        else Text("check the values", "请检查取值")
-    )
+    fix = _("did you mean {listed}?", listed=listed) if near else _("check the values")
     return UsageError(
-        Text(
-            f"{items}: no merchant of {whole.source} matches; {fix.en}",
-            f"{items}：{whole.source} 中没有符合的商户；{fix.zh}",
-        )
+        _("{items}: no merchant of {source} matches; {fix}", items=items, source=whole.source, fix=fix)
     )
 
 
@@ -260,27 +253,29 @@ def list_lines(lines: Sequence[Merchant]) -> str:
 
 
 def _too_many(line: int, cells: int, headers: int) -> Problem:
-    message = Text(
-        f"the line has {plural(cells, 'cell')}, the header {headers}",
-        f"这一行有 {cells} 个单元格，表头只有 {headers} 个",
+    message = _(
+        "the line has {cells}, the header {headers}",
+        cells=ngettext("{n:,} cell", "{n:,} cells", cells),
+        headers=headers,
     )
-    fix = Text("put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来")
+    fix = _("put a cell that holds the delimiter in double quotes")
     return file_problem(message, fix, line=line)
 
 
 def _duplicate(line: int, column: str, merchant: Merchant, first: int) -> Problem:
-    message = Text(
-        f"{shown(merchant.appid)} with {shown(merchant.env)} is in line {first} already",
-        f"{shown(merchant.appid)} 与 {shown(merchant.env)} 在第 {first} 行已经出现过",
+    message = _(
+        "{appid} with {env} is in line {first} already",
+        appid=shown(merchant.appid),
+        env=shown(merchant.env),
+        first=first,
     )
-    fix = Text("remove one of the two lines", "请删除其中一行")
+    fix = _("remove one of the two lines")
     return file_problem(message, fix, line=line, column=column, value=shown(merchant.env))
 
 
 def _two_defaults(line: int, column: str, merchant: Merchant, first: int) -> Problem:
-    message = Text(
-        f"'{shown(merchant.name)}' has its default environment in line {first} already",
-        f"“{shown(merchant.name)}”的默认环境已在第 {first} 行指定",
+    message = _(
+        "'{name}' has its default environment in line {first} already", name=shown(merchant.name), first=first
     )
-    fix = Text("leave one line of this name with default=yes", "同一名称只保留一行 default=yes")
+    fix = _("leave one line of this name with default=yes")
     return file_problem(message, fix, line=line, column=column)

@@ -19,7 +19,7 @@ from typing import TextIO, cast
 
 from tcb_ops.errors import StoppedError
 from tcb_ops.formatting import guard, trim
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.lists.merchants import merchants_table, read_merchants
 from tcb_ops.lists.source import decode, open_source
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table
@@ -175,9 +175,10 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
                     Path(fresh.name).unlink()
     except OSError as error:
         why = system_reason(error)
-        failed = Text(
-            f"{dest} cannot be written ({why.en}) and is unchanged. Fix this, then run the same command again.",
-            f"{dest} 无法写入（{why.zh}）：文件未改动。请处理后再次运行同一命令。",
+        failed = _(
+            "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
+            dest=dest,
+            why=why,
         )
     else:
         return
@@ -194,9 +195,9 @@ def _keep_mode(fresh: Path, real: Path) -> None:
 
 
 def _changed(dest: Path) -> Text:
-    return Text(
-        f"{dest} changed while the merchants were queried, so it was not written: run the same command again.",
-        f"查询商户期间 {dest} 被改动，因此没有写入：请再次运行同一命令。",
+    return _(
+        "{dest} changed while the merchants were queried, so it was not written: run the same command again.",
+        dest=dest,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Literal, Self, TypeAlias
 
 from tcb_ops.errors import BrokenTableError, UsageError, check_count, check_path
 from tcb_ops.formatting import near_names, shown, trim
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, as_facts, ngettext
 from tcb_ops.lists.local_files import LocalFiles, PathMap, UnusableFile
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.problems import input_error
@@ -60,7 +60,8 @@ class Batch:
 
     def __repr__(self) -> str:
         files = f", files below {self.root}" if self.root is not None else ""
-        return f"<Batch {self.source}: {self.valid:,} of {plural(self.count, 'row')} valid{files}>"
+        rows = ngettext("{n:,} row", "{n:,} rows", self.count)
+        return f"<Batch {self.source}: {self.valid:,} of {rows} valid{files}>"
 
     @property
     def count(self) -> int:
@@ -202,7 +203,7 @@ class TextRows:
             size += len(line)
             sha256.update(line)
         records = ((line, list(cells)) for line, cells in enumerate(self.rows, start=2))
-        table = Table(self.headers, 1, records, delimiter=",", layout=Text("in memory", "内存中的表"))
+        table = Table(self.headers, 1, records, delimiter=",", layout=_("in memory"))
         return _OpenTable(table, "", size, sha256.hexdigest())
 
 
@@ -256,8 +257,8 @@ def read_paths(
     if broken:
         staging.add_problems([broken])
     elif not validator.rows and not validator.left_out:
-        message = Text("there is a header but no row below it", "只有表头，没有数据行")
-        fix = Text("add a row per file", "请为每个文件补一行")
+        message = _("there is a header but no row below it")
+        fix = _("add a row per file")
         raise input_error(name, [file_problem(message, fix, line=table.header_line)])
     staging.add_problems(_duplicate(validator.column("path"), *repeat) for repeat in staging.repeats())
     problems = Problems(staging, validator.headers)
@@ -266,9 +267,10 @@ def read_paths(
         raise input_error(name, problems, decided)
     if not validator.rows:
         raise UsageError(
-            Text(
-                f"{name}: --where leaves out every row ({plural(validator.left_out, 'row')}).",
-                f"{name}：{validator.left_out:,} 行中没有一行属于 --where 选中的商户。",
+            _(
+                "{name}: --where leaves out every row ({rows}).",
+                name=name,
+                rows=ngettext("{n:,} row", "{n:,} rows", validator.left_out),
             )
         )
     batch = Batch(
@@ -292,7 +294,7 @@ def read_paths(
 
 def _unknown_name(name: str, header: str) -> UsageError:
     given, ours = f"--column {shown(name, 40)}={shown(header, 40)}", ", ".join(LIST_COLUMNS.known)
-    problem = Text(f"{given}: the name must be one of {ours}.", f"{given}：名称只能是 {ours}。")
+    problem = _("{given}: the name must be one of {ours}.", given=given, ours=ours)
     swapped = header in LIST_COLUMNS.known
     near = (
         [f"{header}={name}"] if swapped else [f"{n}={header}" for n in near_names(name, LIST_COLUMNS.known)]
@@ -300,7 +302,7 @@ def _unknown_name(name: str, header: str) -> UsageError:
     if not near:
         return UsageError(problem)
     meant = f"--column {shown(near[0])}"
-    return UsageError(problem, Text(f"Did you mean {meant}?", f"是不是 {meant}？"))
+    return UsageError(problem, _("Did you mean {meant}?", meant=meant))
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,17 +333,10 @@ def _open_table(
                 opened = _OpenTable(table, table.layout.en, size, sha256)
             else:
                 if sheet:
-                    raise UsageError(
-                        Text(
-                            f"--sheet: {name} is not a workbook; leave the option out",
-                            f"--sheet：{name} 不是工作簿；请去掉这个选项",
-                        )
-                    )
+                    raise UsageError(_("--sheet: {name} is not a workbook; leave the option out", name=name))
                 decoded = decode(raw, name)
                 table = read_table(decoded.text, columns.rate, header_line=header_line)
-                layout = Text(
-                    f"{decoded.encoding}, {table.layout.en}", f"{decoded.encoding}，{table.layout.zh}"
-                )
+                layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
                 table = replace(table, layout=layout, warnings=decoded.warnings)
                 opened = _OpenTable(table, decoded.encoding, decoded.bytes, decoded.sha256)
         except BrokenTableError as error:
@@ -354,10 +349,8 @@ def _open_table(
 
 def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
     if not table.headers:
-        message = Text("the file holds nothing but blank lines", "文件里只有空行")
-        fix = Text(
-            "export the list again; it needs a header and rows", "请重新导出清单；清单要有表头和数据行"
-        )
+        message = _("the file holds nothing but blank lines")
+        fix = _("export the list again; it needs a header and rows")
         raise input_error(name, [file_problem(message, fix)])
     found, problems = columns.find(table.headers, table.header_line)
     if problems:
@@ -391,28 +384,27 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
 
 
 def _duplicate(column: str, line: int, first: int, path: str) -> Problem:
-    message = Text(f"the same environment and path as in line {first}", f"与第 {first} 行的环境和路径都相同")
-    fix = Text("remove one of the two rows, or give it another path", "请删除其中一行，或改用别的路径")
+    message = _("the same environment and path as in line {first}", first=first)
+    fix = _("remove one of the two rows, or give it another path")
     return Problem(line, column, message, fix, shown(path))
 
 
 def _decided(name: str, table: Table, found: Mapping[str, int], validator: RowValidator) -> Text:
     columns = {ours: shown(trim(table.headers[at]), 40) for ours, at in found.items()}
     named = ", ".join(ours if ours == header else f"{ours} = '{header}'" for ours, header in columns.items())
-    en = [f"{name}: {table.layout.en}"]
-    zh = [f"{name}：{table.layout.zh}"]
+    found_in = [table.layout]
     if table.titles:
         above = ", ".join(f"{line} '{title}'" for line, title in table.titles)
-        en.append(f"header in row {table.header_line}, above it {above}")
-        zh.append(f"表头在第 {table.header_line} 行，其上方是 {above}")
+        found_in.append(_("header in row {line}, above it {above}", line=table.header_line, above=above))
     elif table.header_line > 1:
-        en.append(f"header in row {table.header_line}")
-        zh.append(f"表头在第 {table.header_line} 行")
-    en += [note.en for note in table.notes]
-    zh += [note.zh for note in table.notes]
-    out = f", {validator.left_out:,} more left out by --where" if validator.left_out else ""
-    out_zh = f"，另有 {validator.left_out:,} 行被 --where 排除" if validator.left_out else ""
-    return Text(
-        f"{', '.join(en)}; columns {named}; {plural(validator.rows, 'row')}{out}",
-        f"{'，'.join(zh)}；列 {named}；{validator.rows:,} 行{out_zh}",
+        found_in.append(_("header in row {line}", line=table.header_line))
+    rows = ngettext("{n:,} row", "{n:,} rows", validator.rows)
+    if validator.left_out:
+        rows = _("{rows}, {out:,} more left out by --where", rows=rows, out=validator.left_out)
+    return _(
+        "{name}: {layout}; columns {columns}; {rows}",
+        name=name,
+        layout=as_facts([*found_in, *table.notes]),
+        columns=named,
+        rows=rows,
     )

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import guard
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.lists.staging import Problems
 from tcb_ops.model import Problem
 from tcb_ops.resources import system_reason
@@ -29,15 +29,13 @@ def fixme_beside(source: Path) -> Path:
     return next(Path(name) for name in names if not Path(name).exists() or _is_as_written(Path(name)))
 
 
-def format_problem(source: str, problem: Problem, lang: Lang) -> str:
+def format_problem(source: str, problem: Problem) -> Text:
     """Format one line: `FILE:LINE: column 'X': problem — fix`; without LINE for a problem of the file as a whole."""
-    where = f"{source}:{problem.line}: " if problem.line else f"{source}: "
-    message, fix = problem.message.of(lang), problem.fix.of(lang)
-    if lang is Lang.ZH:
-        column = f"“{problem.column}”列：" if problem.column else ""
-        return f"{where}{column}{message} —— {fix}"
-    column = f"column '{problem.column}': " if problem.column else ""
-    return f"{where}{column}{message} — {fix}"
+    where = f"{source}:{problem.line}" if problem.line else source
+    message = _("{message} — {fix}", message=problem.message, fix=problem.fix)
+    if problem.column:
+        return _("{where}: column '{column}': {message}", where=where, column=problem.column, message=message)
+    return _("{where}: {message}", where=where, message=message)
 
 
 def input_error(
@@ -48,12 +46,15 @@ def input_error(
     columns: Mapping[str, str] = MappingProxyType({}),
 ) -> InputError:
     """Return the error that refuses a file: the number of problems, and the first one in full."""
-    many, first = len(problems), problems[0]
-    en, zh = format_problem(source, first, Lang.EN), format_problem(source, first, Lang.ZH)
+    many, text = len(problems), format_problem(source, problems[0])
     if many > 1:
-        en = f"{source} has {plural(many, 'problem')}, so nothing was sent. The first: {en}"
-        zh = f"{source} 有 {many:,} 处问题，什么都没有发送。第一处：{zh}"
-    return InputError(Text(en, zh), source, problems, decided, missing_files, columns)
+        text = _(
+            "{source} has {many:,} problems, so nothing was sent. The first: {first}",
+            source=source,
+            many=many,
+            first=text,
+        )
+    return InputError(text, source, problems, decided, missing_files, columns)
 
 
 _COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_digest")
@@ -91,7 +92,7 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
             out.writerow([*last, digest.hexdigest()[:16]])
     except OSError as error:
         why = system_reason(error)
-        failed = Text(f"{dest} cannot be written ({why.en})", f"{dest} 无法写入（{why.zh}）")
+        failed = _("{dest} cannot be written ({why})", dest=dest, why=why)
     else:
         return written
     raise UsageError(failed)

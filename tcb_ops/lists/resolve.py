@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from tcb_ops.formatting import fold, near_names, shown
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.lists.merchants import Merchants, list_lines
 from tcb_ops.model import Merchant
 
@@ -61,9 +61,7 @@ def resolve(
     lines = whole.for_env(env) if env else whole.resolve(merchant)
     if not env and not merchant:
         return Unresolved(
-            "env",
-            Text("the environment is empty", "环境为空"),
-            Text("fill in the environment id, or the merchant", "请填写环境 ID 或商户"),
+            "env", _("the environment is empty"), _("fill in the environment id, or the merchant")
         )
     if not lines:
         return _unknown(column, env or merchant, whole, near)
@@ -108,35 +106,32 @@ def _unknown(column: Literal["env", "merchant"], value: str, whole: Merchants, n
     file, name = whole.source or "merchants.csv", shown(value)
     if column == "env":
         like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(value, whole.envs))
-        message = Text(f"the merchants file has no environment '{name}'", f"商户表里没有环境“{name}”")
-        check = Text("check the id", "请检查环境 ID")
+        message = _("the merchants file has no environment '{name}'", name=name)
+        check = _("check the id")
     else:
         like = ", ".join(near(value, (*whole.names, *dict.fromkeys(m.appid for m in whole))))
-        message = Text(
-            f"the merchants file has no name or appid '{name}'", f"商户表里没有名称或 appid 为“{name}”的商户"
-        )
-        check = Text("check it", "请检查")
-    fix = Text(f"{check.en}, or add it to {file}", f"{check.zh}，或把它加到 {file}")
+        message = _("the merchants file has no name or appid '{name}'", name=name)
+        check = _("check it")
+    fix = _("{check}, or add it to {file}", check=check, file=file)
     if like:
-        fix = Text(f"did you mean {like}? Otherwise add it to {file}", f"是不是 {like}？否则请加到 {file}")
+        fix = _("did you mean {like}? Otherwise add it to {file}", like=like, file=file)
     return Unresolved(column, message, fix)
 
 
 def _mismatch(column: Literal["appid", "merchant"], value: str, lines: Sequence[Merchant]) -> Unresolved:
     name, listed = shown(value), list_lines(lines)
-    row = Text("this", "这个") if column == "appid" else Text("this row's", "这一行的")
+    row = _("this") if column == "appid" else _("this row's")
     return Unresolved(
         column,
-        Text(
-            f"'{name}' is not a merchant of {row.en} environment; it belongs to {listed}",
-            f"“{name}”不在{row.zh}环境里；这个环境属于 {listed}",
+        _(
+            "'{name}' is not a merchant of {row} environment; it belongs to {listed}",
+            name=name,
+            row=row,
+            listed=listed,
         ),
-        Text("write one of these appids, or correct the environment", "请改成其中一个 appid，或改正环境")
+        _("write one of these appids, or correct the environment")
         if column == "appid"
-        else Text(
-            "correct the merchant or the environment: they do not belong together",
-            "请改正商户或环境：两者指向不同的对象",
-        ),
+        else _("correct the merchant or the environment: they do not belong together"),
     )
 
 
@@ -148,19 +143,16 @@ def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whol
         free = [m.name for m in lines if fold(m.name) not in taken]
         return Unresolved(
             column,
-            Text(f"several merchants share this environment: {listed}", f"有多个商户共用这个环境：{listed}"),
-            Text(
-                "name the appid in a column appid"
-                + (f", or mark the line of {free[0]} default=yes in the merchants file" if free else ""),
-                "请加一列 appid 指明是哪一个"
-                + (f"，或在商户表里把 {free[0]} 的这一行标为 default=yes" if free else ""),
-            ),
+            _("several merchants share this environment: {listed}", listed=listed),
+            _(
+                "name the appid in a column appid, or mark the line of {name} default=yes in the merchants file",
+                name=free[0],
+            )
+            if free
+            else _("name the appid in a column appid"),
         )
     return Unresolved(
         column,
-        Text(f"this merchant means several environments: {listed}", f"这个商户对应多个环境：{listed}"),
-        Text(
-            "write the environment in a column env, or mark one default=yes in the merchants file",
-            "请加一列 env 写明环境，或在商户表里把其中一个标为 default=yes",
-        ),
+        _("this merchant means several environments: {listed}", listed=listed),
+        _("write the environment in a column env, or mark one default=yes in the merchants file"),
     )

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from tcb_ops.formatting import fold, shown
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.lists.problems import input_error
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import raise_if_exhausted, system_reason
@@ -51,10 +51,7 @@ happens to be valid UTF-8 (路 looks like a middle dot)."""
 _SURELY_UTF8 = 10
 """Valid UTF-8 with so many Chinese characters is not GBK by accident."""
 
-_SAVE_AS = Text(
-    "save it in Excel or WPS as 'CSV UTF-8 (comma delimited)' and use that file",
-    "请在 Excel 或 WPS 中另存为“CSV UTF-8（逗号分隔）”，再用另存的文件",
-)
+_SAVE_AS = _("save it in Excel or WPS as 'CSV UTF-8 (comma delimited)' and use that file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,24 +120,20 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     Raises InputError where it is empty, a workbook, binary, or in no known encoding.
     """
     if is_workbook(raw):
-        message = Text(
-            "this is a workbook (XLSX or XLS), not a CSV", "这是 Excel 工作簿（XLSX 或 XLS），不是 CSV"
-        )
+        message = _("this is a workbook (XLSX or XLS), not a CSV")
         raise input_error(name, [file_problem(message, _SAVE_AS)])
     raw.seek(0)
     head = raw.read(_HEAD)
     for pattern, kind in _OTHER_KINDS:
         if pattern.match(head):
-            message = Text(f"this is {kind.en}, not a list", f"这是 {kind.zh}，不是清单")
+            message = _("this is {kind}, not a list", kind=kind)
             raise input_error(name, [file_problem(message, _GIVE_A_LIST)])
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
     attempts = [_Attempt(codec)] if bom else [_Attempt("utf-8"), _Attempt("gb18030")]
     size, sha256 = _read_through(raw, len(bom), attempts, name)
     if size == len(bom):
-        message = Text("the file is empty", "文件是空的")
-        fix = Text(
-            "export the list again; it needs a header and rows", "请重新导出清单；清单要有表头和数据行"
-        )
+        message = _("the file is empty")
+        fix = _("export the list again; it needs a header and rows")
         raise input_error(name, [file_problem(message, fix)])
     chosen = next((t for t in attempts if t.failed_at is None), None)
     if chosen is None:
@@ -169,9 +162,7 @@ def _read_through(raw: BinaryIO, skip: int, attempts: list[_Attempt], name: str)
             attempt.feed(chunk if size else chunk[skip:], last=False)
         size += len(chunk)
         if size - line_begins > _LONGEST_LINE:
-            message = Text(
-                "a line is longer than 16 MiB, so this is not a list", "有一行超过 16 MiB，这不是清单"
-            )
+            message = _("a line is longer than 16 MiB, so this is not a list")
             raise input_error(name, [file_problem(message, _SAVE_AS)])
     for attempt in attempts:
         attempt.feed(b"", last=True)
@@ -184,11 +175,11 @@ def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tupl
     if chosen is not utf8 and utf8.cjk >= _SURELY_UTF8:
         line = _line_at(raw, 0, utf8.failed_at or 0, "utf-8")
         return (
-            Text(
-                f"read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a damaged "
-                "line, or two files joined. Check the Chinese texts; if they are wrong, fix that line",
-                f"按 GB18030 读取，但第 {line} 行之前都是有效的 UTF-8：可能是有一行损坏的 UTF-8，"
-                "或两个文件拼在了一起。请核对中文；不对就修好这一行",
+            _(
+                "read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a "
+                "damaged line, or two files joined. Check the Chinese texts; if they are wrong, fix that "
+                "line",
+                line=line,
             ),
         )
     if chosen.cjk or not chosen.suspicious:
@@ -197,16 +188,19 @@ def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tupl
     other = "gb18030" if chosen is utf8 else "utf-8"
     try:
         instead = shown(chosen.suspicious.encode(chosen.codec).decode(other), 20)
-        as_en = f" (as {other.upper()} the same bytes read '{instead}')"
-        as_zh = f"（同样的字节按 {other.upper()} 读是“{instead}”）"
+        held = _(
+            "'{text}' (as {encoding} the same bytes read '{instead}')",
+            text=text,
+            encoding=other.upper(),
+            instead=instead,
+        )
     except UnicodeDecodeError:
-        as_en = as_zh = ""
+        held = _("'{text}'", text=text)
     return (
-        Text(
-            f"read as {chosen.codec.upper()}, but it holds '{text}'{as_en} and no Chinese: the encoding may be "
-            "detected wrongly. If the text is wrong, save the list as 'CSV UTF-8', which names its encoding",
-            f"按 {chosen.codec.upper()} 读取，但其中有“{text}”{as_zh}而没有汉字：编码可能判断错了。"
-            "如果文字不对，请把清单另存为“CSV UTF-8”，它会写明编码",
+        _(
+            "read as {encoding}, but it holds {held} and no Chinese: the encoding may be detected wrongly. If the text is wrong, save the list as 'CSV UTF-8', which names its encoding",
+            encoding=chosen.codec.upper(),
+            held=held,
         ),
     )
 
@@ -223,28 +217,25 @@ def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
 
 
 def _nul(line: int) -> Problem:
-    message = Text(
-        "there are NUL bytes here: this is not text, or UTF-16 without a BOM",
-        "这里有 NUL 字节：这不是文本，或者是缺少 BOM 的 UTF-16",
-    )
+    message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
     return file_problem(message, _SAVE_AS, line=line)
 
 
 def _undecodable(line: int, tried: str) -> Problem:
-    message = Text(f"these bytes are not text in {tried}", f"这里的字节按 {tried} 都无法解码")
+    message = _("these bytes are not text in {tried}", tried=tried)
     return file_problem(message, _SAVE_AS, line=line)
 
 
 _HEAD = 16
 _OTHER_KINDS = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), Text("a PNG image", "PNG 图片")),
-    (re.compile(rb"\xff\xd8\xff"), Text("a JPEG image", "JPEG 图片")),
-    (re.compile(rb"GIF8[79]a"), Text("a GIF image", "GIF 图片")),
-    (re.compile(rb"(?s)RIFF....WEBP"), Text("a WebP image", "WebP 图片")),
-    (re.compile(rb"(?s)\0\0\0.ftyp"), Text("a video (MP4)", "MP4 视频")),
-    (re.compile(rb"%PDF-"), Text("a PDF", "PDF 文件")),
-    (re.compile(rb"Rar!|7z\xbc\xaf|\x1f\x8b"), Text("an archive", "压缩文件")),
-    (re.compile(rb"SQLite format 3\0"), Text("an SQLite database", "SQLite 数据库")),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), _("a PNG image")),
+    (re.compile(rb"\xff\xd8\xff"), _("a JPEG image")),
+    (re.compile(rb"GIF8[79]a"), _("a GIF image")),
+    (re.compile(rb"(?s)RIFF....WEBP"), _("a WebP image")),
+    (re.compile(rb"(?s)\0\0\0.ftyp"), _("a video (MP4)")),
+    (re.compile(rb"%PDF-"), _("a PDF")),
+    (re.compile(rb"Rar!|7z\xbc\xaf|\x1f\x8b"), _("an archive")),
+    (re.compile(rb"SQLite format 3\0"), _("an SQLite database")),
 )
 """What the first bytes of files look like that are taken for a list now and then."""
 
@@ -300,20 +291,16 @@ def digest(raw: BinaryIO) -> tuple[int, str]:
 
 
 CHANGED = file_problem(
-    Text("the file changed while it was read", "读取过程中文件被改动了"),
-    Text("run it again when nobody is saving the file", "等没有人在保存这个文件时再运行一次"),
+    _("the file changed while it was read"), _("run it again when nobody is saving the file")
 )
 
 
 _LISTS = {".csv", ".tsv", ".xlsx", ".xlsm"}
 _OWN_FILES = {"links.csv", "merchants.csv", "tokens.csv"}
 _NAMED = 5
-_GIVE_A_LIST = Text("give the path of a CSV, TSV or XLSX file", "请给出 CSV、TSV 或 XLSX 文件的路径")
+_GIVE_A_LIST = _("give the path of a CSV, TSV or XLSX file")
 _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
-_URL_GIVEN = file_problem(
-    Text("this is a URL, not a file", "这是网址，不是文件"),
-    Text("download it first, then give the file", "请先下载，再给出下载的文件"),
-)
+_URL_GIVEN = file_problem(_("this is a URL, not a file"), _("download it first, then give the file"))
 
 
 def _lists_in(folder: Path) -> list[str]:
@@ -326,37 +313,30 @@ def _lists_in(folder: Path) -> list[str]:
 
 def _not_a_file(path: Path) -> Problem:
     if not path.is_dir():
-        message = Text("this is not a regular file but a pipe or a device", "这不是普通文件，而是管道或设备")
+        message = _("this is not a regular file but a pipe or a device")
         return file_problem(message, _GIVE_A_LIST)
-    message = Text("this is a folder, not a file", "这是文件夹，不是文件")
+    message = _("this is a folder, not a file")
     lists = [name for name in _lists_in(path) if name not in _OWN_FILES]
     if not lists:
         return file_problem(message, _GIVE_A_LIST)
     listed = ", ".join(shown(name, 60) for name in lists[:_NAMED]) + (" …" if lists[_NAMED:] else "")
-    return file_problem(
-        message, Text(f"name one of the lists in it: {listed}", f"请指明其中的清单：{listed}")
-    )
+    return file_problem(message, _("name one of the lists in it: {listed}", listed=listed))
 
 
 def _missing(path: Path) -> Problem:
-    message = Text("there is no such file", "没有这个文件")
+    message = _("there is no such file")
     if not path.parent.is_dir():
         folder = shown(str(path.parent))
-        return file_problem(
-            message, Text(f"there is no folder {folder}: check the path", f"没有文件夹 {folder}：请检查路径")
-        )
+        return file_problem(message, _("there is no folder {folder}: check the path", folder=folder))
     stems = {fold(Path(name).stem): name for name in _lists_in(path.parent)}
     if near := get_close_matches(fold(path.stem), stems, n=1):
         meant = shown(str(path.parent / stems[near[0]]))
-        return file_problem(message, Text(f"did you mean {meant}?", f"是不是 {meant}？"))
-    return file_problem(message, Text("check the name and the folder", "请检查文件名和所在文件夹"))
+        return file_problem(message, _("did you mean {meant}?", meant=meant))
+    return file_problem(message, _("check the name and the folder"))
 
 
 def _unreadable(error: OSError | ValueError) -> Problem:
     why = system_reason(error)
-    message = Text(f"the file cannot be read ({why.en})", f"文件无法读取（{why.zh}）")
-    fix = Text(
-        "check its permissions, and whether another program has locked it",
-        "请检查文件权限，以及是否被别的程序占用",
-    )
+    message = _("the file cannot be read ({why})", why=why)
+    fix = _("check its permissions, and whether another program has locked it")
     return file_problem(message, fix)

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, TypeVar, overload
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Bilingual, Text, _, as_clauses
 from tcb_ops.model import Problem, Row
 
 _T = TypeVar("_T")
@@ -183,7 +183,8 @@ class Staging:
             "SELECT line, en, zh FROM problems WHERE line > ? AND line <= ? ORDER BY id", (after, upto)
         ):
             first = messages.get(line)
-            messages[line] = Text(en, zh) if first is None else Text(f"{first.en}; {en}", f"{first.zh}；{zh}")
+            message = Bilingual(en, zh)
+            messages[line] = message if first is None else as_clauses((first, message))
         return messages
 
 
@@ -219,7 +220,7 @@ class Problems(Sequence[Problem]):
 
     def by_row(self) -> Iterator[tuple[tuple[str, ...], list[Problem]]]:
         """Yield (cells, problems) of every row that has problems, by line."""
-        for _, group in groupby(self, key=lambda p: p.line):
+        for _other, group in groupby(self, key=lambda p: p.line):
             problems = list(group)
             found = self._staging.query("SELECT cells FROM rows WHERE line = ?", (problems[0].line,))
             if found:
@@ -231,7 +232,12 @@ class Problems(Sequence[Problem]):
             values,
         )
         return [
-            (at, Problem(line, header, Text(en, zh), Text(fix_en, fix_zh), value, bool(skippable), option))
+            (
+                at,
+                Problem(
+                    line, header, Bilingual(en, zh), Bilingual(fix_en, fix_zh), value, bool(skippable), option
+                ),
+            )
             for at, line, header, en, zh, fix_en, fix_zh, value, skippable, option in found
         ]
 
@@ -247,13 +253,13 @@ def _run(call: Callable[[], _T]) -> _T:
     except sqlite3.Error as error:
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     if full:
-        problem = Text(
-            "the temporary folder is full, so the list could not be checked: free space, or set TMPDIR to another folder",
-            "临时文件夹已满，清单没有检查完：请腾出空间，或用 TMPDIR 指定别的文件夹",
+        problem = _(
+            "the temporary folder is full, so the list could not be checked: free space, or set TMPDIR to "
+            "another folder"
         )
     else:
-        problem = Text(
-            "the list's temporary copy cannot be read: it was closed, or the temporary folder failed; read the list again",
-            "清单的临时副本无法读取：它已关闭，或临时文件夹出错；请重新读取清单",
+        problem = _(
+            "the list's temporary copy cannot be read: it was closed, or the temporary folder failed; read "
+            "the list again"
         )
     raise UsageError(problem)

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import fold, near_names, shown, trim
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.source import CHANGED
 from tcb_ops.model import Problem, file_problem
 
@@ -129,19 +129,13 @@ class Columns:
 
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         wanted, there = " / ".join(group), _listed(headers)
-        message = Text(f"no column for {wanted}; the header has {there}", f"没有 {wanted} 列；表头是 {there}")
+        message = _("no column for {wanted}; the header has {there}", wanted=wanted, there=there)
         if len(headers) == 1 and "，" in headers[0]:
-            fix = Text(
-                "the header is separated by full-width commas (，); use plain commas",
-                "表头用的是全角逗号（，），请改用半角逗号",
-            )
+            fix = _("the header is separated by full-width commas (，); use plain commas")
         elif self.mappable:
-            fix = Text(
-                f"add it, or name the column that it is with --column {group[0]}=HEADER",
-                f"请补上这一列，或用 --column {group[0]}=表头 指明是哪一列",
-            )
+            fix = _("add it, or name the column that it is with --column {group}=HEADER", group=group[0])
         else:
-            fix = Text("add the column", "请补上这一列")
+            fix = _("add the column")
         return file_problem(message, fix, line=line, option="--column" if self.mappable else "")
 
 
@@ -176,31 +170,34 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _duplicate(name: str, line: int) -> Problem:
-    message = Text("the header has this name twice", "表头里这个列名出现了两次")
-    fix = Text("rename or remove one of the two columns", "请改名或删除其中一列")
+    message = _("the header has this name twice")
+    fix = _("rename or remove one of the two columns")
     return file_problem(message, fix, line=line, column=name)
 
 
 def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
     listed = _listed(headers)
-    message = Text(f"several columns mean {ours}: {listed}", f"有多列都表示 {ours}：{listed}")
-    fix = Text(
-        f"name the right one with --column {ours}={headers[0]}, or rename the others",
-        f"请用 --column {ours}={headers[0]} 指明用哪一列，或给其他列改名",
+    message = _("several columns mean {ours}: {listed}", ours=ours, listed=listed)
+    fix = _(
+        "name the right one with --column {ours}={headers}, or rename the others",
+        ours=ours,
+        headers=headers[0],
     )
     return file_problem(message, fix, line=line, option="--column")
 
 
 def _no_such_header(ours: str, header: str, headers: list[str], nearest: str, line: int) -> Problem:
     listed = _listed(headers)
-    message = Text(
-        f"--column {ours}={shown(header, 40)}: the header has no such column; it has {listed}",
-        f"--column {ours}={shown(header, 40)}：表头里没有这一列；表头是 {listed}",
+    message = _(
+        "--column {ours}={header}: the header has no such column; it has {listed}",
+        ours=ours,
+        header=shown(header, 40),
+        listed=listed,
     )
-    fix = Text("name one of these", "请从中选择一个")
+    fix = _("name one of these")
     if nearest:
         meant = f"--column {ours}={shown(nearest, 40)}"
-        fix = Text(f"did you mean {meant}?", f"是不是 {meant}？")
+        fix = _("did you mean {meant}?", meant=meant)
     return file_problem(message, fix, line=line, option="--column")
 
 
@@ -210,10 +207,10 @@ Rate: TypeAlias = Callable[[Sequence[str]], Rating]
 Record: TypeAlias = tuple[int, list[str]]
 
 _DELIMITERS = {
-    ",": Text("comma", "逗号分隔"),
-    ";": Text("semicolon", "分号分隔"),
-    "\t": Text("tab", "制表符分隔"),
-    "|": Text("vertical bar", "竖线分隔"),
+    ",": _("comma"),
+    ";": _("semicolon"),
+    "\t": _("tab"),
+    "|": _("vertical bar"),
 }
 """Those that are detected; not the full-width comma, which occurs in names."""
 
@@ -295,13 +292,8 @@ def _raising(problem: Problem) -> Iterator[Record]:
 
 
 def _no_header(line: int) -> Problem:
-    message = Text(
-        f"--header-row {line}: there is nothing in this row", f"--header-row {line}：这一行是空的，或不存在"
-    )
-    fix = Text(
-        "give the number of the row that holds the column names, or leave the option out",
-        "请给出列名所在行的行号，或去掉这个选项",
-    )
+    message = _("--header-row {line}: there is nothing in this row", line=line)
+    fix = _("give the number of the row that holds the column names, or leave the option out")
     return file_problem(message, fix, line=line)
 
 
@@ -339,20 +331,14 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
 def _broken(line: int, why: str) -> Problem:
     """`why` is the csv module's text: it has one exception for all three, and no code."""
     if "unexpected end" in why:
-        message = Text("a quote opens in this line and never closes", "这一行有一个引号没有闭合")
+        message = _("a quote opens in this line and never closes")
     elif "field limit" in why:
         limit = csv.field_size_limit()
-        message = Text(
-            f"a cell is longer than {plural(limit, 'character')}; usually a quote opens here and never closes",
-            f"有单元格超过 {limit:,} 个字符；多半是这里有一个引号没有闭合",
+        message = _(
+            "a cell is longer than {characters}; usually a quote opens here and never closes",
+            characters=ngettext("{n:,} character", "{n:,} characters", limit),
         )
     else:
-        message = Text(
-            "a quote closes in the middle of a cell, so the end of the cell is unclear",
-            "引号在单元格中间就闭合了，无法判断单元格到哪里结束",
-        )
-    fix = Text(
-        "close the quote; a quote inside a quoted cell is written twice",
-        "请补上引号；引号括起来的单元格里，引号要写两次",
-    )
+        message = _("a quote closes in the middle of a cell, so the end of the cell is unclear")
+    fix = _("close the quote; a quote inside a quoted cell is written twice")
     return file_problem(message, fix, line=line)

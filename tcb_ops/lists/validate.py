@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from tcb_ops.formatting import EDGE, shown, trim, unguard
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, ngettext, pgettext
 from tcb_ops.lists.resolve import MerchantResolver, Unresolved
 from tcb_ops.model import Problem, Row
 from tcb_ops.xlsx.values import CellKind, NonTextCell, non_text_problem, not_computed
@@ -50,49 +50,47 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
         return None
     if not path:
         return (
-            Text("the path is empty", "路径为空"),
-            Text("write the cloud path, e.g. banner/a.png", "请填写云端路径，例如 banner/a.png"),
+            _("the path is empty"),
+            _("write the cloud path, e.g. banner/a.png"),
         )
     if path[0] in "/\\":
         return (
-            Text(f"the path begins with {path[0]}", f"路径以 {path[0]} 开头"),
-            Text(f"remove the {path[0]} at the front", f"请去掉开头的 {path[0]}"),
+            _("the path begins with {path}", path=path[0]),
+            _("remove the {path} at the front", path=path[0]),
         )
-    if problem := _control_problem(path, Text("path", "路径")):
+    if problem := _control_problem(path, pgettext("validate", "path")):
         return problem
     if "•••" in path:
         return (
-            Text("the path holds •••: a report masked a token there", "路径里有 •••：报告在该处隐去了令牌"),
-            Text(
-                "take the row from the list itself, or run it again with tcb-ops retry",
-                "请从原清单中取该行，或用 tcb-ops retry 重跑",
-            ),
+            _("the path holds •••: a report masked a token there"),
+            _("take the row from the list itself, or run it again with tcb-ops retry"),
         )
     if "//" in path:
         return (
-            Text("the path holds //", "路径里有连续的 //"),
-            Text("write a single /", "请改成一个 /"),
+            _("the path holds //"),
+            _("write a single /"),
         )
     if found := _DOTS.search(path):
         segment = found.group(1)
         return (
-            Text(f"the path has a {segment} segment", f"路径里有 {segment} 这一级"),
-            Text("write the path out in full, without . and ..", "请写出完整路径，不要用 . 和 .."),
+            _("the path has a {segment} segment", segment=segment),
+            _("write the path out in full, without . and .."),
         )
     if (size := len(path.encode())) > MAX_PATH_BYTES:
         return (
-            Text(
-                f"the path is {plural(size, 'byte')} long in UTF-8; {MAX_PATH_BYTES} are allowed",
-                f"路径的 UTF-8 长度是 {size:,} 字节，最多 {MAX_PATH_BYTES} 字节",
+            _(
+                "the path is {bytes} long in UTF-8; {max_path_bytes} are allowed",
+                bytes=ngettext("{n:,} byte", "{n:,} bytes", size),
+                max_path_bytes=MAX_PATH_BYTES,
             ),
-            Text("shorten it (a Chinese character is 3 bytes)", "请缩短路径（一个汉字占 3 字节）"),
+            _("shorten it (a Chinese character is 3 bytes)"),
         )
     return None
 
 
 def header_problem(value: str) -> tuple[Text, Text] | None:
     """Return (problem, fix) of a value for an object's header; None where it is valid."""
-    return _control_problem(value, Text("value", "值"))
+    return _control_problem(value, _("value"))
 
 
 def _control_problem(value: str, what: Text) -> tuple[Text, Text] | None:
@@ -101,11 +99,8 @@ def _control_problem(value: str, what: Text) -> tuple[Text, Text] | None:
         return None
     code = f"U+{ord(found.group()):04X}"
     return (
-        Text(f"the {what.en} holds a control character ({code})", f"{what.zh}里有控制字符（{code}）"),
-        Text(
-            "remove it; pasting may have added a line break or tab",
-            "请删掉它；可能是粘贴时带进了换行或制表符",
-        ),
+        _("the {what} holds a control character ({code})", what=what, code=code),
+        _("remove it; pasting may have added a line break or tab"),
     )
 
 
@@ -229,7 +224,7 @@ class RowValidator:
     def warnings(self) -> tuple[Text, ...]:
         """Return one warning per kind: how many there are, and where the first is."""
         return tuple(
-            Text(*(text.format(n=f"{times:,}", line=line, what=what) for text in _WARNINGS[kind]))
+            _WARNINGS[kind].format(n=times, line=line, what=what)
             for kind, (times, line, what) in self._counts.items()
         )
 
@@ -283,35 +278,31 @@ class RowValidator:
 
     def _too_many(self, line: int, cells: int, extra: list[str]) -> Problem:
         listed = shown(", ".join(extra))
-        message = Text(
-            f"the row has {plural(cells, 'cell')}, the header {self._width}; beyond it: {listed}",
-            f"这一行有 {cells} 个单元格，表头只有 {self._width} 个；多出的是：{listed}",
+        message = _(
+            "the row has {cells}, the header {width}; beyond it: {listed}",
+            cells=ngettext("{n:,} cell", "{n:,} cells", cells),
+            width=self._width,
+            listed=listed,
         )
-        fix = Text(
-            "put a cell that holds the delimiter in double quotes", "含有分隔符的单元格请用双引号括起来"
-        )
+        fix = _("put a cell that holds the delimiter in double quotes")
         return Problem(line, "", message, fix, listed)
 
 
 _WARNINGS = {
-    "beyond": (
-        "Rows with cells right of the last column name: {n}; those cells are ignored (first: line {line}, '{what}')",
-        "有 {n} 行在最后一个列名右侧还有内容，这些内容未读取（第一处：第 {line} 行，“{what}”）",
+    "beyond": _(
+        "Rows with cells right of the last column name: {n:,}; those cells are ignored (first: line {line}, '{what}')"
     ),
-    "trimmed": (
-        "Cells with spaces around them: {n}; they were trimmed (first: line {line}, column '{what}')",
-        "有 {n} 个单元格前后带空格，已去掉（第一处：第 {line} 行“{what}”列）",
+    "trimmed": _(
+        "Cells with spaces around them: {n:,}; they were trimmed (first: line {line}, column '{what}')"
     ),
-    "not advised": (
-        "Paths with characters that the storage advises against: {n}; they are sent unchanged (first: line {line}, {what})",
-        "有 {n} 个路径含有云存储不建议使用的字符，将原样发送（第一处：第 {line} 行，{what}）",
+    "not advised": _(
+        "Paths with characters that the storage advises against: {n:,}; they are sent unchanged (first: line {line}, {what})"
     ),
-    "no type": (
-        "Content types that are not of the form image/png: {n}; they are sent unchanged (first: line {line}, '{what}')",
-        "有 {n} 个内容类型不是 image/png 这样的媒体类型，将原样发送（第一处：第 {line} 行，“{what}”）",
+    "no type": _(
+        "Content types that are not of the form image/png: {n:,}; they are sent unchanged (first: line {line}, '{what}')"
     ),
-    "long": (
-        f"Paths over {MAX_PATH_BYTES} bytes when percent-encoded: {{n}}; the storage may refuse them (first: line {{line}})",
-        f"有 {{n}} 个路径百分号编码后超过 {MAX_PATH_BYTES} 字节，云存储可能拒绝（第一处：第 {{line}} 行）",
+    "long": _(
+        "Paths over {most} bytes when percent-encoded: {n:,}; the storage may refuse them (first: line {line})",
+        most=MAX_PATH_BYTES,
     ),
 }

@@ -23,7 +23,7 @@ from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import fold, shown, trim
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.lists.table import HEAD_ROWS, Rate, Record, Table, find_header
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.xlsx.values import CellKind, NonTextCell
@@ -50,7 +50,7 @@ def read_workbook(
     book = open_book(raw)
     heads = {one: _head(book.rows(one), rate) for one in book.sheets}
     chosen = _choose(heads, sheet)
-    layout = Text(f"XLSX, sheet '{shown(chosen.name)}'", f"XLSX，工作表“{shown(chosen.name)}”")
+    layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
     table = find_header(records, rate, header_line, layout=layout)
     found = book.survey(chosen, table.header_line)
@@ -117,11 +117,11 @@ def _notes(chosen: Sheet, heads: Mapping[Sheet, _Head], found: Survey, rows: Row
     others = [sheet for sheet, head in heads.items() if head.used and sheet is not chosen]
     if others:
         listed = _listed(others)
-        yield Text(f"not read: sheets {listed}", f"未读取的工作表：{listed}")
+        yield _("not read: sheets {listed}", listed=listed)
     if found.hidden_rows and rows == "all":
-        yield Text(f"hidden rows included: {found.hidden_rows:,}", f"含 {found.hidden_rows:,} 行隐藏行")
+        yield _("hidden rows included: {hidden_rows:,}", hidden_rows=found.hidden_rows)
     elif found.hidden_rows:
-        yield Text(f"hidden rows left out: {found.hidden_rows:,}", f"未含 {found.hidden_rows:,} 行隐藏行")
+        yield _("hidden rows left out: {hidden_rows:,}", hidden_rows=found.hidden_rows)
 
 
 def _warnings(table: Table, found: Survey) -> Iterator[Text]:
@@ -132,7 +132,7 @@ def _warnings(table: Table, found: Survey) -> Iterator[Text]:
     ]
     if hidden:
         listed = ", ".join(hidden)
-        yield Text(f"Hidden columns are read as any other: {listed}", f"隐藏的列照常读取：{listed}")
+        yield _("Hidden columns are read as any other: {listed}", listed=listed)
 
 
 def _listed(sheets: Iterable[Sheet]) -> str:
@@ -140,48 +140,46 @@ def _listed(sheets: Iterable[Sheet]) -> str:
 
 
 def _which_rows(found: Survey) -> Problem:
-    filtered = Text(" (a filter is set)", "（设有筛选）") if found.filtered else Text("", "")
-    message = Text(
-        f"hidden rows: {found.hidden_rows:,}{filtered.en}, the first is row {found.first_hidden}",
-        f"有 {found.hidden_rows:,} 行被隐藏{filtered.zh}，第一处是第 {found.first_hidden} 行",
+    filtered = _(" (a filter is set)") if found.filtered else NOTHING
+    message = _(
+        "hidden rows: {hidden_rows:,}{filtered}, the first is row {first_hidden}",
+        hidden_rows=found.hidden_rows,
+        filtered=filtered,
+        first_hidden=found.first_hidden,
     )
-    fix = Text(
-        "include them with --rows all, leave them out with --rows visible, or unhide or delete them",
-        "请用 --rows all 表示包含这些行，或用 --rows visible 表示不含；也可以取消隐藏或删除它们",
-    )
+    fix = _("include them with --rows all, leave them out with --rows visible, or unhide or delete them")
     return file_problem(message, fix, option="--rows")
 
 
 def _no_sheet(wanted: str, sheets: Iterable[Sheet]) -> Problem:
     listed = _listed(sheets)
-    message = Text(
-        f"--sheet {shown(wanted, 40)}: there is no such sheet; there are {listed}",
-        f"--sheet {shown(wanted, 40)}：没有这个工作表；现有 {listed}",
+    message = _(
+        "--sheet {wanted}: there is no such sheet; there are {listed}",
+        wanted=shown(wanted, 40),
+        listed=listed,
     )
-    return file_problem(message, Text("name one of these", "请从中选择一个"))
+    return file_problem(message, _("name one of these"))
 
 
 def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:
     first = shown((lists or used)[0].name, 40)
     if lists:
         listed = _listed(lists)
-        message = Text(f"several sheets look like a list: {listed}", f"有多个工作表都像清单：{listed}")
-        fix = Text(f"name the right one with --sheet '{first}'", f"请用 --sheet '{first}' 指明用哪一个")
+        message = _("several sheets look like a list: {listed}", listed=listed)
+        fix = _("name the right one with --sheet '{first}'", first=first)
     else:
         listed = _listed(used)
-        message = Text(
-            f"no sheet has a column path and one of env and merchant; there are {listed}",
-            f"没有工作表同时含有 path 列和 env 或 merchant 列；现有 {listed}",
+        message = _(
+            "no sheet has a column path and one of env and merchant; there are {listed}", listed=listed
         )
-        fix = Text(
-            f"name the sheet with --sheet '{first}', and its columns with --column path=HEADER",
-            f"请用 --sheet '{first}' 指明工作表，并用 --column path=表头 指明各列",
+        fix = _(
+            "name the sheet with --sheet '{first}', and its columns with --column path=HEADER", first=first
         )
     return file_problem(message, fix, option="--sheet")
 
 
 def _only_hidden(sheets: Iterable[Sheet]) -> Problem:
     listed = _listed(sheets)
-    message = Text(f"only hidden sheets are not empty: {listed}", f"只有隐藏的工作表有内容：{listed}")
-    fix = Text("name one with --sheet, or unhide it", "请用 --sheet 指明，或取消隐藏")
+    message = _("only hidden sheets are not empty: {listed}", listed=listed)
+    fix = _("name one with --sheet, or unhide it")
     return file_problem(message, fix, option="--sheet")

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from tcb_ops.errors import OutageError, TokenError, TokenSourceError, TransportError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.merchants.status import (
     COMPONENT_CODES,
     Issue,
@@ -207,27 +207,21 @@ async def _check(
     return CheckedMerchants(states, note)
 
 
-_NEEDS_COMPONENT = Text(
-    "Permission sets were not checked: that needs the component token. Set component_appid under [tokens].",
-    "未检查权限集：需要 component_access_token。请在 [tokens] 中设置 component_appid。",
+_NEEDS_COMPONENT = _(
+    "Permission sets were not checked: that needs the component token. Set component_appid under [tokens]."
 )
 
 
 def _component_fails(issue: Issue) -> Text:
-    return Text(
-        f"Permission sets were not checked: the component token does not work. {issue.meaning.en} {issue.action.en}",
-        f"未检查权限集：component_access_token 不可用。{issue.meaning.zh}{issue.action.zh}",
+    return _(
+        "Permission sets were not checked: the component token does not work. {meaning} {action}",
+        meaning=issue.meaning,
+        action=issue.action,
     )
 
 
 _NO_COMPONENT = Issue(
     Reason.NO_TOKEN,
-    Text(
-        "An environment of the platform's own needs the component token, and no component_appid is set.",
-        "平台自有的环境需要 component_access_token，但未设置 component_appid。",
-    ),
-    Text(
-        "Set component_appid under [tokens], and let the token source give its token.",
-        "请在 [tokens] 中设置 component_appid，并让令牌来源能给出它的令牌。",
-    ),
+    _("An environment of the platform's own needs the component token, and no component_appid is set."),
+    _("Set component_appid under [tokens], and let the token source give its token."),
 )

@@ -10,7 +10,7 @@ from functools import partial
 from zoneinfo import ZoneInfo
 
 from tcb_ops.errors import StoppedError, TcbOpsError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Owner
 from tcb_ops.runs.loop import hand_over
@@ -94,9 +94,7 @@ async def _ask(settings: Settings, wanted: list[QuotaAccount], seconds: float) -
             call = partial(client.quota, owner=account.owner)
             found = await ask(caller, account.appid if mine else component, call, account.owner)
             if isinstance(found, Issue):
-                reasons.append(
-                    Text(f"{found.meaning.en} {found.action.en}", f"{found.meaning.zh}{found.action.zh}")
-                )
+                reasons.append(_("{meaning} {action}", meaning=found.meaning, action=found.action))
             else:
                 quotas[account] = found
 
@@ -104,15 +102,12 @@ async def _ask(settings: Settings, wanted: list[QuotaAccount], seconds: float) -
             async with asyncio.timeout(seconds):
                 await each(wanted, about)
         except TimeoutError:
-            reasons.append(
-                Text(f"Not all answered within {seconds:g} s.", f"部分查询在 {seconds:g} 秒内没有应答。")
-            )
+            reasons.append(_("Not all answered within {seconds:g} s.", seconds=seconds))
         except StoppedError as error:
             reasons.append(error.text)
     return Allowances(quotas, reasons[0] if reasons else None)
 
 
-_NEEDS_COMPONENT = Text(
-    "The platform's own environments count against the component's calls: set component_appid under [tokens].",
-    "平台自有环境的调用计入 component 的配额：请在 [tokens] 中设置 component_appid。",
+_NEEDS_COMPONENT = _(
+    "The platform's own environments count against the component's calls: set component_appid under [tokens]."
 )

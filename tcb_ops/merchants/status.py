@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.formatting import guard, sanitize
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
 from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.wechat.call_policy import CallFailure, NextStep
 from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, CloudEnvironment, InvalidResponse, Quota
@@ -123,9 +123,7 @@ class MerchantAnswers:
 
 def no_token(action: Text, general: Text) -> Issue:
     """Return the issue of a merchant that the token source has no token for."""
-    return Issue(
-        Reason.NO_TOKEN, Text("There is no token for it.", "没有它的令牌。"), action, general=general
-    )
+    return Issue(Reason.NO_TOKEN, _("There is no token for it."), action, general=general)
 
 
 def issue_of(failure: CallFailure, owner: Owner) -> Issue:
@@ -139,27 +137,17 @@ def issue_of(failure: CallFailure, owner: Owner) -> Issue:
     return Issue(
         Reason.NO_ANSWER,
         answer.why if isinstance(answer, InvalidResponse) else answer.text,
-        Text(
-            "Check the network and any proxy on the way, then run the check again.",
-            "请检查网络和途经的代理，然后再查一次。",
-        ),
+        _("Check the network and any proxy on the way, then run the check again."),
     )
 
 
-_RENEW_COMPONENT = Text(
-    "Have the token source renew the component token, and make sure that only one program refreshes it.",
-    "请让令牌来源刷新 component_access_token，并确认只有一个程序在刷新它。",
+_RENEW_COMPONENT = _(
+    "Have the token source renew the component token, and make sure that only one program refreshes it."
 )
 _DEAD_TOKEN = Issue(
     Reason.DEAD_TOKEN,
-    Text(
-        "Its token was refused and the token source gave the same one again.",
-        "令牌被拒绝，而令牌来源再次给出了同一个令牌。",
-    ),
-    Text(
-        "Have the token source renew it; if that does not help, the merchant has to authorize again.",
-        "请让令牌来源刷新它；若仍无效，需请商户重新授权。",
-    ),
+    _("Its token was refused and the token source gave the same one again."),
+    _("Have the token source renew it; if that does not help, the merchant has to authorize again."),
 )
 _DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=_RENEW_COMPONENT)
 
@@ -221,10 +209,7 @@ def of_the_component(issue: Issue) -> Issue:
     if issue.code in _REFUSED:
         action = _RENEW_COMPONENT
     elif issue.code in COMPONENT_CODES and issue.code != Reason.NO_TOKEN:
-        action = Text(
-            "Make sure that component_appid is the third-party platform's own appid.",
-            "请确认 component_appid 是第三方平台自己的 appid。",
-        )
+        action = _("Make sure that component_appid is the third-party platform's own appid.")
     else:
         action = issue.action
     return replace(issue, action=action)
@@ -239,13 +224,10 @@ def _not_the_platforms(issue: Issue) -> Issue:
     """Permission sets are what merchants grant: the catalogue's words for them would mislead here."""
     return Issue(
         issue.code,
-        Text(
-            "The platform may not use the cloud interfaces of its own environments.",
-            "第三方平台不能使用其自有环境的云开发接口。",
-        ),
-        Text(
-            "Check that component_appid is the platform's own, and its cloud permissions on open.weixin.qq.com.",
-            "请确认 component_appid 是平台自己的，并在 open.weixin.qq.com 检查平台的云开发权限。",
+        _("The platform may not use the cloud interfaces of its own environments."),
+        _(
+            "Check that component_appid is the platform's own, and its cloud permissions on "
+            "open.weixin.qq.com."
         ),
         issue.errmsg,
     )
@@ -255,10 +237,7 @@ def _no_permission() -> Issue:
     known = errcode(61007)
     return Issue(
         "61007",
-        Text(
-            "Neither permission set 49 (小程序云开发管理) nor 64 is granted to the platform.",
-            "商户未将权限集 49（小程序云开发管理）或 64 授权给第三方平台。",
-        ),
+        _("Neither permission set 49 (小程序云开发管理) nor 64 is granted to the platform."),
         known.action,
     )
 
@@ -267,39 +246,24 @@ def _of_status(status: str, *, own: bool) -> Issue:
     if status == HALTED:
         return Issue(
             "halted",
-            Text(
-                "The environment is HALTED: unpaid, over its quota, or banned.",
-                "环境已停服（HALTED）：欠费、超出配额或被封禁。",
-            ),
-            Text(
-                "Have its owner settle that in the cloud console; rows for it are refused until then.",
-                "请环境的所有者在云开发控制台处理；在此之前，该环境的行都会被拒绝。",
-            ),
+            _("The environment is HALTED: unpaid, over its quota, or banned."),
+            _("Have its owner settle that in the cloud console; rows for it are refused until then."),
         )
     if not status and not own:
         return Issue(
             "not_listed",
-            Text("It is not among the platform's own environments.", "平台自有环境中没有这一个。"),
-            Text(
-                "Correct env in the merchants file; if the environment is a merchant's, clear owner there.",
-                "请改正商户表中的 env；若该环境属于商户，请清除 owner。",
-            ),
+            _("It is not among the platform's own environments."),
+            _("Correct env in the merchants file; if the environment is a merchant's, clear owner there."),
         )
     if status:
         return Issue(
             "unavailable",
-            Text(f"The environment is {status}.", f"环境状态为 {status}。"),
-            Text(
-                "Look at it in the cloud console; try again when it is NORMAL.",
-                "请在云开发控制台查看；状态恢复为 NORMAL 后再试。",
-            ),
+            _("The environment is {status}.", status=status),
+            _("Look at it in the cloud console; try again when it is NORMAL."),
         )
     return Issue(
         "not_listed",
-        Text(
-            "It is not among the merchant's environments at the platform.",
-            "平台返回的该商户环境中没有这一个。",
-        ),
+        _("It is not among the merchant's environments at the platform."),
         errcode(-601012).action,
     )
 
@@ -310,14 +274,14 @@ _ID: dict[str, Any] = {"overflow": "fold"}
 """Where the screen is narrow, names and environments wrap, to be copied whole; the rest stays on its line."""
 _WHOLE: dict[str, Any] = {"no_wrap": True}
 _COLUMNS = (
-    (Text("merchant", "商户"), _ID | {"min_width": 8, "max_width": 30}),
-    (Text("environment", "环境"), _ID | {"min_width": 11}),
-    (Text("token", "令牌"), _WHOLE),
-    (Text("set 49", "权限集"), _WHOLE),
-    (Text("cloud", "云开发"), _WHOLE),
-    (Text("status", "状态"), _WHOLE),
-    (Text("calls", "剩余调用"), _WHOLE | {"justify": "right"}),
-    (Text("why", "原因"), _WHOLE),
+    (_("merchant"), _ID | {"min_width": 8, "max_width": 30}),
+    (_("environment"), _ID | {"min_width": 11}),
+    (_("token"), _WHOLE),
+    (_("set 49"), _WHOLE),
+    (_("cloud"), _WHOLE),
+    (_("status"), _WHOLE),
+    (_("calls"), _WHOLE | {"justify": "right"}),
+    (_("why"), _WHOLE),
 )
 
 
@@ -339,13 +303,10 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
             table.add_row(*_cells(state, lang))
         yield table
     if more := len(bad) - len(some):
-        yield Text(
-            f"… and {more:,} more that are not ready: --out FILE.csv has all",
-            f"……另有 {more:,} 行不能工作：用 --out FILE.csv 导出全部",
-        ).of(lang)
+        yield _("… and {more:,} more that are not ready: --out FILE.csv has all", more=more).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
         yield ""
-        lines = f"{_lines(len(merchants)).of(lang)}{_names(merchants).of(lang)}"
+        lines = _("{lines} ({names})", lines=_lines(len(merchants)), names=_names(merchants)).of(lang)
         yield Wrapped(f"{issue.code} · {lines} · {sanitize(issue.meaning.of(lang))}", bold=len(issue.code))
         yield Wrapped(f"→ {sanitize(issue.action.of(lang))}")
     if shown:
@@ -357,11 +318,16 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     works = [state for state in states if state.works]
     left = sum(state.merchant.left for state in states)
     bad = len(states) - len(works) - left
-    en = f"{len(works):,} of {_lines(len(states)).en} ready, {bad:,} not ready"
-    zh = f"{_lines(len(states)).zh}中 {len(works):,} 行可以工作，{bad:,} 行不能"
+    found = _(
+        "{works:,} of {lines} ready, {bad:,} not ready", works=len(works), lines=_lines(len(states)), bad=bad
+    )
     if left:
-        en = f"{en}, {left:,} {'is' if left == 1 else 'are'} of merchants that have left (status=left)"
-        zh = f"{zh}，{left:,} 行的商户已离开（status=left）"
+        found = ngettext(
+            "{found}, {n:,} is of merchants that have left (status=left)",
+            "{found}, {n:,} are of merchants that have left (status=left)",
+            left,
+            found=found,
+        )
     limited = [
         (state.quota.left, state.merchant.name)
         for state in works
@@ -369,9 +335,13 @@ def verdict(states: Sequence[MerchantState]) -> Text:
     ]
     if limited:
         least, name = min(limited)
-        en = f"{en}. Fewest calls left today: {least:,} ({sanitize(name)})"
-        zh = f"{zh}。今日剩余调用最少：{least:,}（{sanitize(name)}）"
-    return Text(f"{en}.", f"{zh}。")
+        found = _(
+            "{found}. Fewest calls left today: {least:,} ({name})",
+            found=found,
+            least=least,
+            name=sanitize(name),
+        )
+    return _("{found}.", found=found)
 
 
 def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> None:
@@ -428,7 +398,7 @@ def _cells(state: MerchantState, lang: Lang) -> list[str]:
 def _shown(seen: bool | None, lang: Lang) -> str:
     if seen is None:
         return "–"
-    return (Text("yes", "是") if seen else Text("NO", "否")).of(lang)
+    return (_("yes") if seen else _("NO")).of(lang)
 
 
 def _word(seen: bool | None) -> str:
@@ -457,13 +427,8 @@ def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
 
 def _names(merchants: Sequence[Merchant]) -> Text:
     """Return the names of the first three."""
-    names = list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants))
-    more = len(names) - 3
-    return Text(
-        f" ({', '.join(names[:3])}{f' and {more:,} more' if more > 0 else ''})",
-        f"（{'、'.join(names[:3])}{f'等 {len(names):,} 个' if more > 0 else ''}）",
-    )
+    return as_list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants), 3)
 
 
 def _lines(count: int) -> Text:
-    return Text(plural(count, "line"), f"{count:,} 行")
+    return ngettext("{n:,} line", "{n:,} lines", count)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
 from tcb_ops.formatting import fold, guard, sanitize
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.merchants.check import STANDARD, Progress, ask, connected, each, ignore
 from tcb_ops.merchants.status import COMPONENT_CODES, NORMAL, WITHOUT_CLOUD, Issue, group, of_the_component
 from tcb_ops.model import Merchant, Owner
@@ -214,9 +214,7 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
         yield Padding(table, (0, 0, 0, 2), expand=False)
         if len(rows) > LINES:
             more = len(rows) - LINES
-            yield Text(f"  … and {more:,} more: --json has all", f"  ……另有 {more:,} 个：--json 列出全部").of(
-                lang
-            )
+            yield _("  … and {more:,} more: --json has all", more=more).of(lang)
         yield ""
 
 
@@ -224,22 +222,30 @@ def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
     """The whole in one sentence."""
     after = lines + len(changes.added)
     kinds = (
-        (len(changes.added), Text("added", "新增")),
-        (len(changes.left), Text("left", "离开")),
-        (len(changes.returned), Text("returned", "恢复")),
-        (len(changes.names), Text("named", "补上名称")),
+        (changes.added, _("{count:,} added")),
+        (changes.left, _("{count:,} left")),
+        (changes.returned, _("{count:,} returned")),
+        (changes.names, _("{count:,} named")),
     )
-    en = ", ".join(f"{count:,} {kind.en}" for count, kind in kinds if count)
-    zh = "，".join(f"{kind.zh} {count:,} 行" for count, kind in kinds if count)
+    facts = as_facts(kind.format(count=len(lines)) for lines, kind in kinds if lines)
     if not changes.writes:
-        return Text(
-            f"{file}: {plural(after, 'line')}, nothing to change.", f"{file}：{after:,} 行，无需改动。"
+        return _(
+            "{file}: {lines}, nothing to change.",
+            file=file,
+            lines=ngettext("{n:,} line", "{n:,} lines", after),
         )
     if written:
-        return Text(f"{file}: {plural(after, 'line')}, {en}.", f"{file}：共 {after:,} 行，{zh}。")
-    return Text(
-        f"{file} would have {plural(after, 'line')}: {en}. Nothing was written.",
-        f"{file} 将有 {after:,} 行：{zh}。未写入任何内容。",
+        return _(
+            "{file}: {lines}, {facts}.",
+            file=file,
+            lines=ngettext("{n:,} line", "{n:,} lines", after),
+            facts=facts,
+        )
+    return _(
+        "{file} would have {lines}: {facts}. Nothing was written.",
+        file=file,
+        lines=ngettext("{n:,} line", "{n:,} lines", after),
+        facts=facts,
     )
 
 
@@ -272,54 +278,51 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, 
     def who(merchant: Merchant, *more: str) -> _Row:
         return (merchant.name, merchant.appid, *filter(None, (merchant.env, *more)))
 
-    yield Text("added", "新增"), None, [who(one) for one in changes.added]
+    yield _("added"), None, [who(one) for one in changes.added]
     yield (
-        Text("returned, status is empty again", "重新授权，已清除 status"),
+        _("returned, status is empty again"),
         None,
         [who(lines[place]) for place in changes.returned],
     )
     yield (
-        Text("left, status=left", "已不再授权，status=left"),
+        _("left, status=left"),
         None,
         [who(lines[place]) for place in changes.left],
     )
     yield (
-        Text("named, where the appid stood for the name", "补上名称（此前以 appid 代替）"),
+        _("named, where the appid stood for the name"),
         None,
         [(name, lines[place].appid, lines[place].env) for place, name in changes.names],
     )
     yield (
-        Text("renamed at the platform, the file keeps its name", "平台上已改名，文件保留原有名称"),
+        _("renamed at the platform, the file keeps its name"),
         None,
         [(one.name, one.appid, f"→ {name}") for one, name in changes.renamed],
     )
     yield (
-        Text("environments that are not NORMAL", "状态不是 NORMAL 的环境"),
-        Text("merchants check says more.", "详见 merchants check。"),
+        _("environments that are not NORMAL"),
+        _("merchants check says more."),
         [who(one, status) for one, status in changes.not_normal],
     )
     yield (
-        Text("environments that the platform does not list any more", "平台不再列出的环境"),
-        Text("Remove the lines if they are gone for good.", "若确已不用，请删除这些行。"),
+        _("environments that the platform does not list any more"),
+        _("Remove the lines if they are gone for good."),
         [who(one) for one in changes.gone],
     )
     yield (
-        Text("names that mean several environments", "对应多个环境的名称"),
-        Text("Mark one line of each default=yes.", "请各选一行标为 default=yes。"),
+        _("names that mean several environments"),
+        _("Mark one line of each default=yes."),
         [(name,) for name in changes.no_default],
     )
     yield (
-        Text("authorized, but without an environment yet", "已授权，但还没有环境"),
-        Text(
-            "Have one created in the cloud console (or with tcb/createenvandresource), then sync again.",
-            "请在云开发控制台创建环境（或调用 tcb/createenvandresource），然后再次 sync。",
-        ),
+        _("authorized, but without an environment yet"),
+        _("Have one created in the cloud console (or with tcb/createenvandresource), then sync again."),
         [who(one) for one in changes.without_env],
     )
     for issue, merchants in group(changes.issues):
         code, meaning = issue.code, issue.meaning
         yield (
-            Text(f"no environments to be had, {code}: {meaning.en}", f"未取得环境，{code}：{meaning.zh}"),
+            _("no environments to be had, {code}: {meaning}", code=code, meaning=meaning),
             issue.action,
             [who(one) for one in merchants],
         )
@@ -342,11 +345,9 @@ def begin_sync(
     """
     if not settings.tokens.component_appid:
         raise SettingsError(
-            Text(
-                "merchants sync needs the component token: set component_appid under [tokens] in tcb-ops.toml, and let "
-                "the token source give that appid's token (README: Tokens).",
-                "merchants sync 需要 component_access_token：请在 tcb-ops.toml 的 [tokens] 中设置 component_appid，"
-                "并让令牌来源能给出该 appid 的令牌（见 README 的 Tokens 一节）。",
+            _(
+                "merchants sync needs the component token: set component_appid under [tokens] in "
+                "tcb-ops.toml, and let the token source give that appid's token (README: Tokens)."
             )
         )
     return hand_over(_sync(settings, only, limits, progress, notify))
@@ -390,18 +391,19 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
             break
     if not appids and not total:
         raise StoppedError(
-            Text(
-                f"The platform says that no merchant has authorized it, so nothing was changed: is component_appid {component} right?",
-                f"平台称没有任何商户授权，因此未作改动：component_appid {component} 是否正确？",
+            _(
+                "The platform says that no merchant has authorized it, so nothing was changed: is "
+                "component_appid {component} right?",
+                component=component,
             )
         )
     if len(appids) < total:
         raise StoppedError(
-            Text(
-                f"The platform says that {plural(total, 'merchant')} have authorized it, but listed {len(appids):,}: somebody came "
-                "or went meanwhile. Nothing was changed; run the same command again.",
-                f"平台称有 {total:,} 个商户授权，但只列出 {len(appids):,} 个：其间可能有商户授权或取消授权。"
-                "未作改动，请再次运行同一命令。",
+            _(
+                "The platform says that {merchants} have authorized it, but listed {count:,}: somebody "
+                "came or went meanwhile. Nothing was changed; run the same command again.",
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
+                count=len(appids),
             )
         )
     return list(appids)
@@ -411,9 +413,12 @@ def _stop(component: str, issue: Issue) -> PlatformStopError:
     issue = of_the_component(issue)
     code = f" (errcode {issue.code})" if issue.errcode is not None else ""
     return PlatformStopError(
-        Text(
-            f"The merchants cannot be asked for with the component token (of component_appid {component}){code}: "
-            f"{issue.meaning.en} {issue.action.en}",
-            f"无法用 component_access_token（component_appid {component}）查询商户{code}：{issue.meaning.zh}{issue.action.zh}",
+        _(
+            "The merchants cannot be asked for with the component token (of component_appid "
+            "{component}){code}: {meaning} {action}",
+            component=component,
+            code=code,
+            meaning=issue.meaning,
+            action=issue.action,
         )
     )

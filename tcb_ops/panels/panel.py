@@ -324,4 +324,4 @@ def _print_problems(error: InputError, lang: Lang) -> None:
     if len(error.problems) == 1:
         return
     for problem in islice(error.problems, PROBLEMS_SHOWN):
-        sys.stderr.write(f"{format_problem(error.source, problem, lang)}\n")
+        sys.stderr.write(f"{format_problem(error.source, problem).of(lang)}\n")

@@ -318,18 +318,20 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
     if not real.exists():
         above = next(folder for folder in real.parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            raise _refused(dest, f"{above} does not take new folders", f"{above} 中不能新建文件夹")
+            raise _refused(dest, Text(f"{above} does not take new folders", f"{above} 中不能新建文件夹"))
         return
     if not real.is_dir():
-        raise _refused(dest, "it is a file", "它是文件")
+        raise _refused(dest, Text("it is a file", "它是文件"))
     there = {entry.name for entry in real.iterdir()} - LEFT_BY_DESKTOPS
     if not there:
         return
     found = read_manifest(real)
     if found is None:
-        raise _refused(dest, "it is not empty and holds no report", "该文件夹不为空，且其中没有报告")
+        raise _refused(dest, Text("it is not empty and holds no report", "该文件夹不为空，且其中没有报告"))
     if found.run != run_id and not replace:
-        raise _refused(dest, f"it holds the report of run {found.run}", f"其中是任务 {found.run} 的报告")
+        raise _refused(
+            dest, Text(f"it holds the report of run {found.run}", f"其中是任务 {found.run} 的报告")
+        )
     ours = {MANIFEST, *found.files}
     if CHECKPOINTS in there and _copies(real / CHECKPOINTS, ours):
         ours.add(CHECKPOINTS)
@@ -339,8 +341,10 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         names = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         raise _refused(
             dest,
-            f"beside a report it holds files that would be lost: {names}",
-            f"除报告外还有会丢失的文件：{names}",
+            Text(
+                f"beside a report it holds files that would be lost: {names}",
+                f"除报告外还有会丢失的文件：{names}",
+            ),
         )
 
 
@@ -350,11 +354,11 @@ def _copies(folder: Path, files: set[str]) -> bool:
     return folder.is_dir() and not folder.is_symlink() and {kept.name for kept in folder.iterdir()} <= copies
 
 
-def _refused(dest: Path, en: str, zh: str) -> UsageError:
+def _refused(dest: Path, why: Text) -> UsageError:
     return UsageError(
         Text(
-            f"{dest} cannot be the report folder: {en}. Name another one with --out.",
-            f"{dest} 不能作为报告文件夹：{zh}。请用 --out 指定另一个。",
+            f"{dest} cannot be the report folder: {why.en}. Name another one with --out.",
+            f"{dest} 不能作为报告文件夹：{why.zh}。请用 --out 指定另一个。",
         ),
         options=["--out"],
     )

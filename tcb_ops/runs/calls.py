@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, verbatim
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
@@ -160,7 +160,7 @@ class Calls:
             decision, scope, code = Decision.RETRY, Scope.ROW, ""
         else:
             known = store_code(answer.code, answer.message, answer.http_status)
-            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, Text(answer.message, answer.message))
+            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, verbatim(answer.message))
             decision, scope, code = known.decision, known.scope, answer.code
         end = replace(end, http_status=answer.http_status, rid=answer.request_id, store_code=code)
         return FailedAttempt(end, decision, scope, "store")

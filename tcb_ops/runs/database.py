@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, verbatim
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.runs.locks import lock_folder, lock_key
 from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders, rows, runs, version
@@ -71,7 +71,9 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
             more = {key: value for key, value in _LIBPQ.items() if key not in url.query} if libpq else {}
             engine = sa.create_engine(url, hide_parameters=True, connect_args=more)
     except (SQLAlchemyError, ImportError):
-        raise not_a_ledger(name, "its database driver is not installed", "没有安装对应的数据库驱动") from None
+        raise not_a_ledger(
+            name, Text("its database driver is not installed", "没有安装对应的数据库驱动")
+        ) from None
     try:
         _open_schema(engine, name, file)
     except TcbOpsError:
@@ -82,8 +84,8 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         raise_if_exhausted(error, unclear=True)
         why = reason(error)
         if is_damage(error):
-            raise damaged(name, file, Text(why, why)) from None
-        raise not_a_ledger(name, f"it cannot be opened ({why})", f"无法打开（{why}）") from None
+            raise damaged(name, file, verbatim(why)) from None
+        raise not_a_ledger(name, Text(f"it cannot be opened ({why})", f"无法打开（{why}）")) from None
     return engine, file, name
 
 
@@ -95,20 +97,22 @@ def _url(where: str, name: str) -> sa.URL:
         where.count("@") > 1 or "@" in where.partition("?")[2]
     ):  # the driver would take a part of it for the host
         raise not_a_ledger(
-            name, "an @ in a name or password must be written as %40", "名称或密码中的 @ 须写成 %40"
+            name, Text("an @ in a name or password must be written as %40", "名称或密码中的 @ 须写成 %40")
         )
     try:
         url = sa.make_url(where)
     except (SQLAlchemyError, ValueError):  # a port that is no number
         raise not_a_ledger(
-            "the ledger's URL", "it cannot be read as a database URL", "无法解析为数据库地址"
+            "the ledger's URL", Text("it cannot be read as a database URL", "无法解析为数据库地址")
         ) from None
     backend = url.get_backend_name()
     if backend != "postgresql" and not (backend == "sqlite" and url.database and not url.query):
         raise not_a_ledger(
             name,
-            "a ledger is an SQLite file or a PostgreSQL database (postgresql+psycopg://…)",
-            "台账只能是 SQLite 文件或 PostgreSQL 数据库（postgresql+psycopg://…）",
+            Text(
+                "a ledger is an SQLite file or a PostgreSQL database (postgresql+psycopg://…)",
+                "台账只能是 SQLite 文件或 PostgreSQL 数据库（postgresql+psycopg://…）",
+            ),
         )
     return url
 
@@ -132,7 +136,7 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
             connection.execute(alembic_version.insert().values(version_num=str(VERSION)))
             return
         if version.name not in there:
-            raise not_a_ledger(name, "it is another program's database", "它是其他程序的数据库")
+            raise not_a_ledger(name, Text("it is another program's database", "它是其他程序的数据库"))
         versions = connection.execute(sa.select(version.c.version)).scalars().all()
     if gone := sorted({runs.name, envs.name, rows.name} - there):
         gone_names = ", ".join(gone)
@@ -148,8 +152,10 @@ def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Se
     if found > VERSION:
         raise not_a_ledger(
             name,
-            f"its schema is version {found}, this tcb-ops knows {VERSION}: use the tcb-ops that made it",
-            f"它的结构版本是 {found}，本版 tcb-ops 只认识 {VERSION}：请使用生成它的 tcb-ops",
+            Text(
+                f"its schema is version {found}, this tcb-ops knows {VERSION}: use the tcb-ops that made it",
+                f"它的结构版本是 {found}，本版 tcb-ops 只认识 {VERSION}：请使用生成它的 tcb-ops",
+            ),
         )
     if found < VERSION:
         from tcb_ops.runs.upgrade import upgrade
@@ -202,25 +208,29 @@ def _look(file: Path) -> None:
     except sqlite3.Error as error:
         raise_if_exhausted(error, unclear=True)
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise not_a_ledger(str(file), "it is not an SQLite file", "它不是 SQLite 文件") from None
+            raise not_a_ledger(str(file), Text("it is not an SQLite file", "它不是 SQLite 文件")) from None
         if is_damage(error):
-            raise damaged(str(file), file, Text(str(error), str(error))) from None
-        raise not_a_ledger(str(file), f"it cannot be opened ({error})", f"无法打开（{error}）") from None
+            raise damaged(str(file), file, verbatim(str(error))) from None
+        raise not_a_ledger(
+            str(file), Text(f"it cannot be opened ({error})", f"无法打开（{error}）")
+        ) from None
     if tables and version.name not in tables:
-        raise not_a_ledger(str(file), "it is another program's database", "它是其他程序的数据库")
+        raise not_a_ledger(str(file), Text("it is another program's database", "它是其他程序的数据库"))
 
 
 def _refuse_unsuitable(file: Path) -> None:
     folder = file.resolve().parent
     if not folder.is_dir():
-        raise not_a_ledger(str(file), f"the folder {folder} is not there", f"文件夹 {folder} 不存在")
+        raise not_a_ledger(str(file), Text(f"the folder {folder} is not there", f"文件夹 {folder} 不存在"))
     if file.is_dir():
-        raise not_a_ledger(str(file), "it is a folder", "它是文件夹")
+        raise not_a_ledger(str(file), Text("it is a folder", "它是文件夹"))
     if on_network(folder):
         raise not_a_ledger(
             str(file),
-            "SQLite on a network file system is refused: its locks do not hold there",
-            "不能把 SQLite 放在网络文件系统上：那里的文件锁不可靠",
+            Text(
+                "SQLite on a network file system is refused: its locks do not hold there",
+                "不能把 SQLite 放在网络文件系统上：那里的文件锁不可靠",
+            ),
         )
     if file.exists():
         locks = lock_folder(file)
@@ -234,7 +244,9 @@ def _refuse_unsuitable(file: Path) -> None:
         except OSError as error:
             raise_if_exhausted(error)
             why = error.strerror or "cannot be created"
-            raise not_a_ledger(str(file), f"it cannot be created ({why})", f"无法创建（{why}）") from None
+            raise not_a_ledger(
+                str(file), Text(f"it cannot be created ({why})", f"无法创建（{why}）")
+            ) from None
 
 
 def on_network(folder: Path) -> bool:
@@ -261,10 +273,10 @@ def reason(error: SQLAlchemyError | sqlite3.Error) -> str:
     return " ".join(str(cause or type(error).__name__).split())
 
 
-def not_a_ledger(name: str, en: str, zh: str) -> UsageError:
+def not_a_ledger(name: str, why: Text) -> UsageError:
     """The error that refuses a file or a database, and says what to do."""
     return UsageError(
-        Text(f"{name} cannot be the ledger: {en}.", f"{name} 不能作为台账：{zh}。"),
+        Text(f"{name} cannot be the ledger: {why.en}.", f"{name} 不能作为台账：{why.zh}。"),
         Text("Name another file with --ledger.", "请用 --ledger 指定另一个文件。"),
         options=["--ledger"],
     )

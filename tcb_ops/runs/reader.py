@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, plural, verbatim
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
@@ -626,7 +626,7 @@ class LedgerReader:
             return shortage
         why = reason(error)
         if is_damage(error):
-            return self._damaged(Text(why, why))
+            return self._damaged(verbatim(why))
         return LedgerError(
             Text(
                 f"the ledger {self.name} cannot be used: {why}. What was committed is safe. Free space or fix the "

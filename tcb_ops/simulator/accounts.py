@@ -12,7 +12,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator.faults import Component, EnvStatus, SimulatedAccount, SimulatedEnvironment
 
@@ -103,9 +103,9 @@ class Tokens:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             why = error.strerror or type(error).__name__
-            raise _bad(file, f"cannot be read ({why})", f"无法读取（{why}）") from None
+            raise _bad(file, _("cannot be read ({why})", why=why)) from None
         except UnicodeDecodeError:
-            raise _bad(file, "is not UTF-8", "不是 UTF-8 编码") from None
+            raise _bad(file, _("is not UTF-8")) from None
         found = _parse(file, lines)
         for token, known in self._tokens.items():
             if known.issued:
@@ -125,21 +125,15 @@ def _parse(file: Path, lines: list[str]) -> dict[str, _AccessToken]:
             line = reader.line_num
             cells = {name: (row.get(name) or "").strip() for name in ("appid", "access_token", "expires_at")}
             if not cells["appid"] or not cells["access_token"]:
-                raise _bad(
-                    file,
-                    f"line {line}: appid or access_token is missing",
-                    f"第 {line} 行：缺少 appid 或 access_token",
-                )
+                raise _bad(file, _("line {line}: appid or access_token is missing", line=line))
             expires = _seconds(file, line, cells["expires_at"]) if cells["expires_at"] else NEVER
             found[cells["access_token"]] = _AccessToken(cells["appid"], expires)
     except csv.Error:
         raise _bad(
-            file,
-            f"line {line + 1}: is no CSV (a quotation mark that is not closed?)",
-            f"第 {line + 1} 行：不是 CSV（可能有未闭合的引号）",
+            file, _("line {line}: is no CSV (a quotation mark that is not closed?)", line=line + 1)
         ) from None
     if not found:
-        raise _bad(file, "holds no token", "没有任何 token")
+        raise _bad(file, _("holds no token"))
     return found
 
 
@@ -150,19 +144,14 @@ def _seconds(file: Path, line: int, text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise _bad(
-            file,
-            f"line {line}: expires_at is neither Unix seconds nor ISO 8601",
-            f"第 {line} 行：expires_at 既不是 Unix 秒也不是 ISO 8601",
+            file, _("line {line}: expires_at is neither Unix seconds nor ISO 8601", line=line)
         ) from None
 
 
-def _bad(file: Path, en: str, zh: str) -> SettingsError:
+def _bad(file: Path, why: Text) -> SettingsError:
     return SettingsError(
-        Text(f"token file {file}: {en}.", f"token 文件 {file}：{zh}。"),
-        Text(
-            "It is a CSV with the columns appid,access_token[,expires_at].",
-            "它应是包含 appid,access_token[,expires_at] 列的 CSV。",
-        ),
+        _("token file {file}: {why}.", file=file, why=why),
+        _("It is a CSV with the columns appid,access_token[,expires_at]."),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, with_config
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _, as_list
 
 A_DAY = 86_400
 _NAMED_ONLY = ConfigDict(extra="forbid")
@@ -61,17 +61,12 @@ def _no_zero(value: object) -> object:
     return value
 
 
-Words = Annotated[
-    str, Field(strict=True, min_length=1), Text("must be a text that is not empty", "必须是非空文本")
-]
+Words = Annotated[str, Field(strict=True, min_length=1), _("must be a text that is not empty")]
 """A value of the plan. The Text in its annotation says what is valid, for the message about any other value."""
 Id = Annotated[
     str,
     Field(strict=True, pattern=r"^[^*?\[\]]+$"),
-    Text(
-        "must be a text that names one: * ? and [] do not work here",
-        "必须是非空文本，且只能写一个，不支持通配符",
-    ),
+    _("must be a text that names one: * ? and [] do not work here"),
 ]
 DaySeconds = Annotated[int, Field(strict=True, ge=0, le=A_DAY)]
 LifeSeconds = Annotated[int, Field(strict=True, ge=1, le=A_DAY)]
@@ -140,7 +135,7 @@ class Fault:
         tuple[tuple[int, int], ...],
         Field(alias="call"),
         BeforeValidator(_calls),
-        Text('counts from 1: write 2, [1, 3] or "1-3"', '从 1 开始计数：请写 2、[1, 3] 或 "1-3"'),
+        _('counts from 1: write 2, [1, 3] or "1-3"'),
     ] = ()
     """Ranges of call numbers, ends included, counted from 1; none means every call."""
     errcode: (
@@ -148,25 +143,19 @@ class Fault:
             int,
             BeforeValidator(_no_zero),
             Field(strict=True, ge=-9_999_999, le=9_999_999),
-            Text(
-                "must be a whole number from -9999999 to 9999999; 0 is no fault",
-                "必须是 -9999999 到 9999999 的整数，且 0 不是故障",
-            ),
+            _("must be a whole number from -9999999 to 9999999; 0 is no fault"),
         ]
         | None
     ) = None
     errmsg: Words = ""
     code: Words = ""
     status: Annotated[int, Field(strict=True, ge=300, le=599)] | None = None
-    reset: (
-        Annotated[Reset, BeforeValidator(_reset), Text('must be true or "middle"', '只能是 true 或 "middle"')]
-        | None
-    ) = None
+    reset: Annotated[Reset, BeforeValidator(_reset), _('must be true or "middle"')] | None = None
     garbage: Annotated[
         StrictBool,
         Field(alias="body"),
         BeforeValidator(_garbage),
-        Text('must be "garbage"', '只能是 "garbage"'),
+        _('must be "garbage"'),
     ] = False
     lifetime: DaySeconds | None = None
     """Seconds."""
@@ -176,7 +165,7 @@ class Fault:
     delay: Annotated[
         float,
         Field(strict=True, ge=0, le=3600, allow_inf_nan=False),
-        Text("must be seconds from 0 to 3600", "必须是 0 到 3600 之间的秒数"),
+        _("must be seconds from 0 to 3600"),
     ] = 0.0
 
     def concerns(self, env: str, appid: str) -> bool:
@@ -225,10 +214,7 @@ class SimulatedAccount:
     revoked: StrictBool = False
     permissions: Annotated[
         tuple[Annotated[int, Field(strict=True, ge=1, le=9999)], ...],
-        Text(
-            "must be a list such as [49], of whole numbers from 1 to 9999",
-            "应为列表，例如 [49]，其中是 1 到 9999 的整数",
-        ),
+        _("must be a list such as [49], of whole numbers from 1 to 9999"),
     ] = (18, 49)
     """Permission sets that it granted."""
     cloud: StrictBool = True
@@ -305,13 +291,12 @@ _KINDS: dict[str, type] = {
     "environment": SimulatedEnvironment,
 }
 _TITLES = {
-    "fault": Text("fault", "条故障"),
-    "account": Text("account", "个 account"),
-    "environment": Text("environment", "个 environment"),
+    "fault": _("fault {number}"),
+    "account": _("account {number}"),
+    "environment": _("environment {number}"),
 }
-_NO_PLAN = Text(
-    "a fault plan holds [[fault]], [[account]] and [[environment]] entries, one [component], and nothing else",
-    "故障计划中只能有 [[fault]]、[[account]]、[[environment]] 条目和一个 [component]",
+_NO_PLAN = _(
+    "a fault plan holds [[fault]], [[account]] and [[environment]] entries, one [component], and nothing else"
 )
 _LINK_ONLY = ("lifetime", "other_env")
 _ANSWERS = ("errcode", "code", "status", "reset", "body", *_LINK_ONLY, "etag")
@@ -327,13 +312,9 @@ def load_faults(path: Path) -> Faults:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise SettingsError(
-            Text(f"{path}: the fault plan cannot be read ({why}).", f"{path}：无法读取故障计划（{why}）。")
-        ) from None
+        raise SettingsError(_("{path}: the fault plan cannot be read ({why}).", path=path, why=why)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            Text(f"{path}: this is not TOML: {error}.", f"{path}：不是有效的 TOML：{error}。")
-        ) from None
+        raise SettingsError(_("{path}: this is not TOML: {error}.", path=path, error=error)) from None
     try:
         plan = _Plan.model_validate(raw)
     except ValidationError as error:
@@ -343,15 +324,14 @@ def load_faults(path: Path) -> Faults:
         if found is None:
             return Faults(tuple(plan.fault), plan.component, tuple(plan.account), tuple(plan.environment))
         mistake = found
-    raise SettingsError(Text(f"{path}: {mistake.en}.", f"{path}：{mistake.zh}。"))
+    raise SettingsError(_("{path}: {mistake}.", path=path, mistake=mistake))
 
 
-def _at(table: str, number: int, en: str, zh: str) -> Text:
+def _at(table: str, number: int, wrong: Text) -> Text:
     """Put the entry's number before what is wrong with it."""
     if table not in _TITLES:
-        return Text(f"{table}: {en}", f"[{table}]：{zh}")
-    title = _TITLES[table]
-    return Text(f"{title.en} {number}: {en}", f"第 {number} {title.zh}：{zh}")
+        return _("{table}: {wrong}", table=table, wrong=wrong)
+    return _("{entry}: {wrong}", entry=_TITLES[table].format(number=number), wrong=wrong)
 
 
 def _invalid_value(error: Any) -> Text:
@@ -362,18 +342,21 @@ def _invalid_value(error: Any) -> Text:
         return _NO_PLAN
     key, fields = str(place[0]), _fields(_KINDS[table])
     if error["type"] == "missing" or error["type"] == "missing_argument":
-        return _at(table, number, f"{key} is missing", f"缺少 {key}")
+        return _at(table, number, _("{key} is missing", key=key))
     if key not in fields:
         near = get_close_matches(key, fields, n=1)
-        hint = (f" (did you mean “{near[0]}”?)", f"（是否想写“{near[0]}”？）") if near else ("", "")
-        return _at(
-            table,
-            number,
-            f"there is no “{key}”{hint[0]}; known are {', '.join(fields)}",
-            f"没有“{key}”这一项{hint[1]}；可用：{'、'.join(fields)}",
-        )
+        if near:
+            unknown = _(
+                "there is no “{key}” (did you mean “{near}”?); known are {fields}",
+                key=key,
+                near=near[0],
+                fields=as_list(fields),
+            )
+        else:
+            unknown = _("there is no “{key}”; known are {fields}", key=key, fields=as_list(fields))
+        return _at(table, number, unknown)
     valid = _valid(fields[key], error["input"])
-    return _at(table, number, f"{key} {valid.en}", f"{key} {valid.zh}")
+    return _at(table, number, _("{key} {valid}", key=key, valid=valid))
 
 
 def _fields(kind: type) -> dict[str, Any]:
@@ -394,75 +377,58 @@ def _valid(hint: Any, value: object) -> Text:
         return found
     if isinstance(base, type) and issubclass(base, StrEnum):
         near = get_close_matches(str(value), base, n=1)
-        hints = (f" (did you mean “{near[0]}”?)", f"（是否想写“{near[0]}”？）") if near else ("", "")
-        return Text(f"must be one of {', '.join(base)}{hints[0]}", f"只能是 {'、'.join(base)}{hints[1]}")
+        if near:
+            return _("must be one of {names} (did you mean “{near}”?)", names=as_list(base), near=near[0])
+        return _("must be one of {names}", names=as_list(base))
     if base is bool:
-        return Text("must be true or false", "只能是 true 或 false")
+        return _("must be true or false")
     limits = {
         name: getattr(one, name) for one in notes[0].metadata for name in ("ge", "le") if hasattr(one, name)
     }
-    return Text(
-        f"must be a whole number from {limits['ge']} to {limits['le']}",
-        f"必须是 {limits['ge']} 到 {limits['le']} 的整数",
-    )
+    return _("must be a whole number from {limits} to {limits2}", limits=limits["ge"], limits2=limits["le"])
 
 
 def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
     """Give what no single value can show: fields that do not go together, entries that stand there twice."""
     for number, entry in enumerate(raw.get("fault", ()), 1):
-        yield from (_at("fault", number, wrong.en, wrong.zh) for wrong in _wrong_fault(entry))
+        yield from (_at("fault", number, wrong) for wrong in _wrong_fault(entry))
     component = raw.get("component", {})
     if ("secret" in component) != ("ticket" in component):
         yield _at(
-            "component",
-            1,
-            "secret and ticket go together; leave out both where tokens come from --tokens",
-            "secret 与 ticket 须同时填写；令牌来自 --tokens 时两者都不写",
+            "component", 1, _("secret and ticket go together; leave out both where tokens come from --tokens")
         )
     for table, key in (("account", "appid"), ("environment", "env")):
         names = [entry[key] for entry in raw.get(table, ())]
         for number, name in enumerate(names, 1):
             first = names.index(name) + 1
             if first < number:
-                yield _at(table, number, f"{name} is entry {first} already", f"{name} 已写在第 {first} 个中")
+                yield _at(table, number, _("{name} is entry {first} already", name=name, first=first))
     for number, entry in enumerate(raw.get("account", ()), 1):
         foreign = [key for key in entry if key not in _OF_COMPONENT]
         if entry["appid"] == component.get("appid") and foreign:
             yield _at(
                 "account",
                 number,
-                f"this is the platform itself: {foreign[0]} is for merchants",
-                f"这是第三方平台自身：{foreign[0]} 只用于商户",
+                _("this is the platform itself: {foreign} is for merchants", foreign=foreign[0]),
             )
     for number, entry in enumerate(raw.get("environment", ()), 1):
         if not {"status", "foreign"} & set(entry):
-            yield _at(
-                "environment",
-                number,
-                "say what is wrong with it: status or foreign",
-                "请写明问题：status 或 foreign",
-            )
+            yield _at("environment", number, _("say what is wrong with it: status or foreign"))
 
 
 def _wrong_fault(entry: dict[str, Any]) -> Iterator[Text]:
     if "env" not in entry and "appid" not in entry:
-        yield Text("say whom it concerns: env, appid or both", "请写明对象：env、appid 或两者")
+        yield _("say whom it concerns: env, appid or both")
     step = entry.get("step", FaultStep.LINK)
     foreign = [key for key in entry if key in (_NOT_STORE if step == FaultStep.STORE else _STORE_ONLY)]
     foreign += [key for key in _LINK_ONLY if key in entry and step != FaultStep.LINK]
     for key in foreign:
         other = FaultStep.STORE if key in _STORE_ONLY else FaultStep.LINK
-        yield Text(f'{key} belongs to step = "{other}"', f'{key} 只用于 step = "{other}"')
+        yield _('{key} belongs to step = "{other}"', key=key, other=other)
     answers = [key for key in _ANSWERS if key in entry]
     if len(answers) > 1 and answers != ["code", "status"]:
-        yield Text(
-            f"{' and '.join(answers)} do not go together: one entry has one of them",
-            f"{'、'.join(answers)} 不能同时使用：每条只能选一个",
-        )
+        yield _("{answers} do not go together: one entry has one of them", answers=as_list(answers))
     if not answers and "delay" not in entry:
-        yield Text(
-            f"say what goes wrong: one of {', '.join(_ANSWERS)}, or delay",
-            f"请写明故障：{'、'.join(_ANSWERS)} 之一，或 delay",
-        )
+        yield _("say what goes wrong: one of {answers}, or delay", answers=as_list(_ANSWERS))
     if "errmsg" in entry and not {"errcode", "code"} & set(entry):
-        yield Text("errmsg goes with errcode or code", "errmsg 须与 errcode 或 code 一起使用")
+        yield _("errmsg goes with errcode or code")

@@ -24,7 +24,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
 from tcb_ops.settings import NOT_STARTED, Settings
 from tcb_ops.signals import end_signals
@@ -264,7 +264,7 @@ def opened_target(settings: Settings, merchants: Iterable[Merchant]) -> Iterator
 
 async def _settled(server: web.Server | None = None) -> None:
     """Let the loop turn a few times, for connections to come up, or to close."""
-    for _ in range(5):
+    for _each in range(5):
         for connection in server.connections if server else ():
             connection.force_close()
         await asyncio.sleep(0)
@@ -285,11 +285,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 def _no_port(port: int, error: OSError) -> Text:
     if error.errno == errno.EADDRINUSE:
-        return Text(
-            f"Port {port} is in use by another program: choose another with --port, or 0 for any free one.",
-            f"端口 {port} 已被其他程序占用：请用 --port 换一个，或写 0 自动选择空闲端口。",
+        return _(
+            "Port {port} is in use by another program: choose another with --port, or 0 for any free one.",
+            port=port,
         )
-    return Text(
-        f"Port {port} cannot be opened on {HOST} ({error.strerror}): choose another with --port.",
-        f"无法在 {HOST} 上打开端口 {port}（{error.strerror}）：请用 --port 换一个。",
+    return _(
+        "Port {port} cannot be opened on {host} ({strerror}): choose another with --port.",
+        port=port,
+        host=HOST,
+        strerror=error.strerror,
     )

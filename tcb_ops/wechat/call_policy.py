@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TokenError, TransportError, TransportFault
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens.token import TokenSource
@@ -215,9 +215,9 @@ class Caller:
             self.notified = True
             seconds = f"{self.limits.slow_wait:g}"
             self.notify(
-                Text(
-                    f"The platform asks to slow down (45011): pausing {seconds} s at a time, then continuing.",
-                    f"平台要求放慢（45011）：每次暂停 {seconds} 秒后继续。",
+                _(
+                    "The platform asks to slow down (45011): pausing {seconds} s at a time, then continuing.",
+                    seconds=seconds,
                 )
             )
         await self.sleep(self.limits.slow_wait)

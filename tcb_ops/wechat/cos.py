@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 import httpx
 
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.local_files import FileBody
@@ -119,9 +119,9 @@ async def post_object(
     if isinstance(result, StoredObject) and not body.md5:
         raise TransportError(
             TransportFault.RESET,
-            Text(
-                en=f"{form.url.host} reported success before it had the whole file; trying again may help.",
-                zh=f"{form.url.host} 在收完整个文件之前就返回成功，可重试。",
+            _(
+                "{host} reported success before it had the whole file; trying again may help.",
+                host=form.url.host,
             ),
         )
     return result
@@ -211,25 +211,14 @@ def _read(
 
 def _not_confirmed(status: int, *, in_error: bool, web_page: bool) -> Text:
     if 300 <= status < 400:
-        return Text(
-            en=f"It answered HTTP {status}, a redirect, which is never followed.",
-            zh=f"返回了 HTTP {status} 重定向，重定向一律不跟随。",
-        )
+        return _("It answered HTTP {status}, a redirect, which is never followed.", status=status)
     if in_error:
-        return Text(
-            en=f"It answered HTTP {status} with an error that cannot be read.",
-            zh=f"返回了 HTTP {status}，但其中的错误信息无法读取。",
-        )
+        return _("It answered HTTP {status} with an error that cannot be read.", status=status)
     if web_page:
-        return Text(en=f"It answered HTTP {status} with a web page.", zh=f"返回了 HTTP {status} 和一个网页。")
+        return _("It answered HTTP {status} with a web page.", status=status)
     if status in {200, 201, 204}:
-        return Text(
-            en=f"It answered HTTP {status} without an ETag.", zh=f"返回了 HTTP {status}，但没有 ETag。"
-        )
-    return Text(
-        en=f"It answered HTTP {status}, which is not documented for an upload.",
-        zh=f"返回了 HTTP {status}，上传接口的文档中没有该状态码。",
-    )
+        return _("It answered HTTP {status} without an ETag.", status=status)
+    return _("It answered HTTP {status}, which is not documented for an upload.", status=status)
 
 
 def _error(body: bytes) -> dict[str, str] | None:

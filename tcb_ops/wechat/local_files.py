@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.resources import exhausted
 
 _SMALL = 1024 * 1024 - 64 * 1024
@@ -112,9 +112,9 @@ def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | Fil
     now = os.fstat(fd)
     if not stat.S_ISREG(now.st_mode):
         return FileUnreadableError(
-            Text(
-                en=f"{path} is not a regular file (a folder, a device, a pipe): only files can be uploaded.",
-                zh=f"{path} 不是普通文件（而是文件夹、设备或管道）：只能上传普通文件。",
+            _(
+                "{path} is not a regular file (a folder, a device, a pipe): only files can be uploaded.",
+                path=path,
             )
         )
     return None if (now.st_size, now.st_mtime_ns) == plan else _changed(path)
@@ -122,10 +122,7 @@ def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | Fil
 
 def _changed(path: Path) -> FileChangedError:
     return FileChangedError(
-        Text(
-            en=f"{path} has changed since the run was planned; start a new run when it is final.",
-            zh=f"{path} 在任务计划之后被改动；请在文件定稿后另起一次任务。",
-        )
+        _("{path} has changed since the run was planned; start a new run when it is final.", path=path)
     )
 
 
@@ -134,9 +131,10 @@ def _unreadable(path: Path, error: Exception) -> FileUnreadableError | ResourceL
         return shortage
     reason = getattr(error, "strerror", None) or type(error).__name__
     return FileUnreadableError(
-        Text(
-            en=f"{path} cannot be read ({reason}): check that it is there and may be read.",
-            zh=f"无法读取 {path}（{reason}）：请检查文件是否存在、是否有读取权限。",
+        _(
+            "{path} cannot be read ({reason}): check that it is there and may be read.",
+            path=path,
+            reason=reason,
         )
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from tcb_ops.formatting import trim
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Link, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.tokens.token import read_object
@@ -173,15 +173,16 @@ def read_response(
         errmsg, rid = _errmsg(payload.get("errmsg"), secrets)
         return ApiError(errcode, errmsg, rid, status)
     if not 200 <= status < 300:
-        why = Text(
-            en=f"The platform answered HTTP {status} without an errcode: a gateway in between, or a wrong API base.",
-            zh=f"平台返回 HTTP {status}，且没有 errcode：可能是中间网关所答，或 API 地址有误。",
+        why = _(
+            "The platform answered HTTP {status} without an errcode: a gateway in between, or a wrong API "
+            "base.",
+            status=status,
         )
         return InvalidResponse(status, why, retryable=status >= 500 or status in {408, 429})
     if errcode is None:
-        why = Text(
-            en=f"The platform answered HTTP {status} with something that is not its JSON; trying again may help.",
-            zh=f"平台返回 HTTP {status}，但内容不是约定的 JSON，可重试。",
+        why = _(
+            "The platform answered HTTP {status} with something that is not its JSON; trying again may help.",
+            status=status,
         )
         return InvalidResponse(status, why, retryable=True)
     return payload
@@ -220,10 +221,7 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
 
 def lacks(fields: str) -> InvalidResponse:
     """Return the result for an answer in which these fields are missing or of another kind."""
-    why = Text(
-        en=f"The platform's answer lacks {fields}; trying again may help.",
-        zh=f"平台的应答缺少 {fields}，可重试。",
-    )
+    why = _("The platform's answer lacks {fields}; trying again may help.", fields=fields)
     return InvalidResponse(200, why, retryable=True)
 
 
@@ -274,9 +272,8 @@ def read_files(
     found = {str(entry.get("fileid")): entry for entry in _objects(payload.get(field)) or ()}
     status = {file_id: _count(found.get(file_id, {}).get("status")) for file_id in file_ids}
     if None in status.values():
-        why = Text(
-            en=f"The platform's answer does not name each file in {field}; trying again may help.",
-            zh=f"平台的应答在 {field} 中没有列全各文件，可重试。",
+        why = _(
+            "The platform's answer does not name each file in {field}; trying again may help.", field=field
         )
         return InvalidResponse(200, why, retryable=True)
     return tuple(
@@ -322,9 +319,9 @@ def read_link(
     file_id = _field(payload.get("file_id"))
     if any(len(value) > _LONGEST_FIELD for value in (*fields.values(), file_id)):
         return UnsafeLink(
-            Text(
-                en="A field of the link is longer than 16 KB, so nothing was sent: check for a gateway in between.",
-                zh="链接的某个字段超过 16 KB，未发送任何内容：请检查中间网关。",
+            _(
+                "A field of the link is longer than 16 KB, so nothing was sent: check for a gateway in "
+                "between."
             )
         )
     unsafe = check_link(fields["url"], file_id, env, path, base, store_hosts)
@@ -334,10 +331,7 @@ def read_link(
     start, end = (int(life[1]), int(life[2])) if life is not None else (1, 0)
     if not start <= end <= min(start + _LONGEST_LIFE, _LATEST):
         return UnsafeLink(
-            Text(
-                en="The link's authorization has no q-sign-time of at most 7 days, so it is not COS's signature.",
-                zh="链接的 authorization 中没有 7 天以内的 q-sign-time，不是 COS 的签名。",
-            )
+            _("The link's authorization has no q-sign-time of at most 7 days, so it is not COS's signature.")
         )
     return Link(
         url=Secret(fields["url"]),
@@ -385,15 +379,16 @@ def check_link(
         return unsafe
     host, target = _parts(link_url)
     if not _is_for(target, file_id, path):
-        return Text(
-            en=f"The link at {host} is for another path than the one asked for, so nothing was sent to it.",
-            zh=f"{host} 的链接对应的路径与请求的不一致，未向其发送任何内容。",
+        return _(
+            "The link at {host} is for another path than the one asked for, so nothing was sent to it.",
+            host=host,
         )
     named = {found[1] for found in (_BUCKET.match(target), _FILE_ID.match(file_id)) if found is not None}
     if not named <= {env}:
-        return Text(
-            en=f"The link at {host} is for another environment than {env}, so nothing was sent to it.",
-            zh=f"{host} 的链接属于另一个环境，而不是 {env}，未向其发送任何内容。",
+        return _(
+            "The link at {host} is for another environment than {env}, so nothing was sent to it.",
+            host=host,
+            env=env,
         )
     return None
 
@@ -405,25 +400,20 @@ def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
     """
     address = _ADDRESS.fullmatch(link_url)
     if address is None:
-        return Text(
-            en="The link is not a plain https address, so nothing was sent to it.",
-            zh="链接不是普通的 https 地址，未向其发送任何内容。",
-        )
+        return _("The link is not a plain https address, so nothing was sent to it.")
     scheme, host, port = address[1], address[2].strip("[]").lower(), address[3]
     if is_loopback(host) and _is_on_loopback(base):
         return None
     if scheme != "https" or port not in {None, "443"}:
-        return Text(
-            en=f"The link to {host} is not https on its usual port, so nothing was sent to it.",
-            zh=f"指向 {host} 的链接不是标准端口的 https，未向其发送任何内容。",
-        )
+        return _("The link to {host} is not https on its usual port, so nothing was sent to it.", host=host)
     if not any(
         host.endswith(one.lower()) if one.startswith(".") else host == one.lower()
         for one in STORE_HOSTS + hosts
     ):
-        return Text(
-            en=f"The link leads to {host}, which is not a host of the store's; if it should be, add it to store_hosts.",
-            zh=f"链接指向 {host}，不是存储服务的域名；若确属存储服务，请将其加入 store_hosts。",
+        return _(
+            "The link leads to {host}, which is not a host of the store's; if it should be, add it to "
+            "store_hosts.",
+            host=host,
         )
     return None
 

@@ -27,7 +27,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import is_loopback
 from tcb_ops.resources import exhausted
 from tcb_ops.wechat.responses import HttpResponse
@@ -38,66 +38,56 @@ class TransportFailure:
     """One way a request fails, and its message; `{where}` is host and port."""
 
     fault: TransportFault
-    en: str
-    zh: str
+    text: Text
 
     def error(self, where: str) -> TransportError:
         """The error to raise, outside any `except`: a chained library error would show the token."""
-        return TransportError(
-            self.fault, Text(en=self.en.format(where=where), zh=self.zh.format(where=where))
-        )
+        return TransportError(self.fault, self.text.format(where=where))
 
 
 _NO_CONNECTION = TransportFailure(
     TransportFault.UNREACHABLE,
-    "No connection to {where}: check the address, the network and the firewall.",
-    "无法连接 {where}：请检查地址、网络和防火墙。",
+    _("No connection to {where}: check the address, the network and the firewall."),
 )
 _NO_SUCH_HOST = TransportFailure(
-    TransportFault.UNREACHABLE,
-    "The host name of {where} is not known: check the address and the DNS.",
-    "无法解析 {where} 的主机名：请检查地址和 DNS。",
+    TransportFault.UNREACHABLE, _("The host name of {where} is not known: check the address and the DNS.")
 )
 _SLOW_CONNECT = TransportFailure(
     TransportFault.UNREACHABLE,
-    "{where} did not take the connection in time: check the network and the firewall.",
-    "{where} 未在规定时间内接受连接：请检查网络和防火墙。",
+    _("{where} did not take the connection in time: check the network and the firewall."),
 )
 _NO_TLS = TransportFailure(
     TransportFault.UNREACHABLE,
-    "No secure connection to {where}: its certificate or its TLS was not accepted. If a company proxy re-signs "
-    "traffic, set SSL_CERT_FILE to its certificates.",
-    "无法与 {where} 建立安全连接：证书或 TLS 协议未被接受。若公司代理会替换证书，请用 SSL_CERT_FILE 指定其证书。",
+    _(
+        "No secure connection to {where}: its certificate or its TLS was not accepted. If a company proxy re-signs "
+        "traffic, set SSL_CERT_FILE to its certificates."
+    ),
 )
 _PROXY = TransportFailure(
     TransportFault.UNREACHABLE,
-    "The proxy did not connect to {where}: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
-    "代理未能连接 {where}：请检查 HTTPS_PROXY、HTTP_PROXY 和 NO_PROXY。",
+    _("The proxy did not connect to {where}: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."),
 )
 _SILENT = TransportFailure(
     TransportFault.TIMEOUT,
-    "{where} did not take the request or did not answer in time; trying again later may help.",
-    "{where} 未在规定时间内接收请求或给出应答，可稍后重试。",
+    _("{where} did not take the request or did not answer in time; trying again later may help."),
 )
 BROKEN = TransportFailure(
     TransportFault.RESET,
-    "The connection to {where} broke before the whole answer was there; trying again may help.",
-    "与 {where} 的连接在收到完整应答之前中断，可重试。",
+    _("The connection to {where} broke before the whole answer was there; trying again may help."),
 )
 _NOT_HTTP = TransportFailure(
     TransportFault.GARBAGE,
-    "{where} answered with something that is not HTTP, or with a head that is too long: check the address.",
-    "{where} 返回的内容不是 HTTP，或应答头过长：请检查地址。",
+    _(
+        "{where} answered with something that is not HTTP, or with a head that is too long: check the address."
+    ),
 )
 TOO_LARGE = TransportFailure(
     TransportFault.TOO_LARGE,
-    "{where} answered with more than 1 MiB, which none of its answers needs: check the address.",
-    "{where} 返回的内容超过 1 MiB，正常应答不会这么大：请检查地址。",
+    _("{where} answered with more than 1 MiB, which none of its answers needs: check the address."),
 )
 _BAD_ADDRESS = TransportFailure(
     TransportFault.GARBAGE,
-    "The address at {where} cannot be sent as it stands (control characters, or not an http address).",
-    "{where} 的地址无法原样发送（含控制字符，或不是 http 地址）。",
+    _("The address at {where} cannot be sent as it stands (control characters, or not an http address)."),
 )
 
 _FAILURES: Mapping[str, TransportFailure] = {

@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.model import Problem, file_problem
 
 _CHUNK = 1 << 14
@@ -120,7 +120,7 @@ class Package:
             lambda name: found.append((f"/{local(name)}", {})),
         )
         self._check_small(part)
-        for _ in self.feed(part, parser):
+        for _each in self.feed(part, parser):
             yield from found
             found.clear()
 
@@ -239,44 +239,29 @@ def _no_doctype(*_: object) -> None:
     raise BrokenTableError(damaged("DOCTYPE"))
 
 
-_SAVE_AGAIN = Text(
-    "open it in Excel or WPS and save it as .xlsx, or as 'CSV UTF-8'",
-    "请在 Excel 或 WPS 中打开，另存为 .xlsx 或“CSV UTF-8”",
-)
+_SAVE_AGAIN = _("open it in Excel or WPS and save it as .xlsx, or as 'CSV UTF-8'")
 
 
 def damaged(part: str) -> Problem:
     """The problem of a part that is missing or malformed."""
-    message = Text(f"the workbook is damaged (in {shown(part, 60)})", f"工作簿已损坏（{shown(part, 60)}）")
+    message = _("the workbook is damaged (in {part})", part=shown(part, 60))
     return file_problem(message, _SAVE_AGAIN)
 
 
 def _cut() -> Problem:
-    message = Text(
-        "this starts like a workbook (a zip file) but is incomplete",
-        "文件开头像工作簿（zip 文件），但内容不完整",
-    )
-    return file_problem(message, Text("copy or download it again", "请重新复制或下载"))
+    message = _("this starts like a workbook (a zip file) but is incomplete")
+    return file_problem(message, _("copy or download it again"))
 
 
 def _bomb(part: str) -> Problem:
-    message = Text(
-        f"the workbook unpacks to far more than a list can be (in {shown(part, 60)})",
-        f"工作簿解压后远远超过一份清单应有的大小（{shown(part, 60)}）",
-    )
-    fix = Text(
-        "copy the rows into a new workbook; do not open this one unless you know where it comes from",
-        "请把数据复制到新的工作簿；来源不明时不要打开它",
-    )
+    message = _("the workbook unpacks to far more than a list can be (in {part})", part=shown(part, 60))
+    fix = _("copy the rows into a new workbook; do not open this one unless you know where it comes from")
     return file_problem(message, fix)
 
 
 def _password() -> Problem:
-    message = Text("the workbook is protected with a password", "工作簿设有打开密码")
-    fix = Text(
-        "open it, remove the password (File > Info > Protect Workbook) and save it",
-        "请打开后取消密码（文件 > 信息 > 保护工作簿）并保存",
-    )
+    message = _("the workbook is protected with a password")
+    fix = _("open it, remove the password (File > Info > Protect Workbook) and save it")
     return file_problem(message, fix)
 
 
@@ -287,8 +272,5 @@ def _ole(raw: BinaryIO) -> Problem:
         if _PASSWORD in tail + chunk:
             return _password()
         tail = chunk[-len(_PASSWORD) :]
-    message = Text("this is an old workbook (.xls or .et)", "这是旧格式的工作簿（.xls 或 .et）")
-    return file_problem(
-        message,
-        Text("open it in Excel or WPS and save it as .xlsx", "请在 Excel 或 WPS 中打开，另存为 .xlsx"),
-    )
+    message = _("this is an old workbook (.xls or .et)")
+    return file_problem(message, _("open it in Excel or WPS and save it as .xlsx"))

@@ -11,7 +11,7 @@ from typing import Self
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.xlsx.package import Package, damaged, local, new_parser
 
 
@@ -57,59 +57,40 @@ def not_computed(cells: Iterable[str]) -> bool:
 
 def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
     """Return (message, fix) for such a cell in a column that must be text."""
-    value = shown(cell, 40)
     message, fix = _MESSAGES[cell.kind]
-    en, zh = (text.format(ref=cell.ref, value=value) for text in (message.en, message.zh))
-    return Text(en, zh), fix
+    return message.format(ref=cell.ref, value=shown(cell, 40)), fix
 
 
-_AS_TEXT = Text(
-    "format the column as Text, then type the value again (or begin it with ')",
-    "请把这一列设为“文本”格式后重新输入（或在开头加 '）",
-)
-_AS_VALUE = Text(
-    "copy the column and paste it over itself as values", "请复制这一列，再用“选择性粘贴 → 数值”粘贴回原处"
-)
+_AS_TEXT = _("format the column as Text, then type the value again (or begin it with ')")
+_AS_VALUE = _("copy the column and paste it over itself as values")
 _MESSAGES = {
     CellKind.NUMBER: (
-        Text("cell {ref} is a number ({value}), not text", "单元格 {ref} 是数字（{value}），不是文本"),
+        _("cell {ref} is a number ({value}), not text"),
         _AS_TEXT,
     ),
     CellKind.DATE: (
-        Text(
-            "cell {ref} is a date or time ({value}), not text",
-            "单元格 {ref} 是日期或时间（{value}），不是文本",
-        ),
+        _("cell {ref} is a date or time ({value}), not text"),
         _AS_TEXT,
     ),
     CellKind.BOOLEAN: (
-        Text("cell {ref} is a truth value ({value}), not text", "单元格 {ref} 是逻辑值（{value}），不是文本"),
+        _("cell {ref} is a truth value ({value}), not text"),
         _AS_TEXT,
     ),
     CellKind.ERROR: (
-        Text("cell {ref} holds the error {value}", "单元格 {ref} 是错误值 {value}"),
-        Text("write the value itself", "请直接填写内容"),
+        _("cell {ref} holds the error {value}"),
+        _("write the value itself"),
     ),
     CellKind.FORMULA: (
-        Text("cell {ref} holds a formula (it shows '{value}')", "单元格 {ref} 是公式（显示为“{value}”）"),
+        _("cell {ref} holds a formula (it shows '{value}')"),
         _AS_VALUE,
     ),
     CellKind.NOT_COMPUTED: (
-        Text(
-            "cell {ref} holds a formula whose value is not in the file",
-            "单元格 {ref} 是公式，文件里没有它的计算结果",
-        ),
-        Text(
-            "open the workbook, copy the column and paste it over itself as values",
-            "请打开工作簿，复制这一列，再用“选择性粘贴 → 数值”粘贴回原处",
-        ),
+        _("cell {ref} holds a formula whose value is not in the file"),
+        _("open the workbook, copy the column and paste it over itself as values"),
     ),
     CellKind.MERGED: (
-        Text(
-            "the cell is merged with {ref}, so it has no value of its own",
-            "这个单元格与 {ref} 合并，没有自己的值",
-        ),
-        Text("unmerge the cells and fill in every row", "请取消合并单元格，并逐行填写"),
+        _("the cell is merged with {ref}, so it has no value of its own"),
+        _("unmerge the cells and fill in every row"),
     ),
 }
 
@@ -158,7 +139,7 @@ class Strings(TextReader):
 
     def read(self, package: Package, part: str) -> None:
         """Read the strings from their part."""
-        for _ in package.feed(part, new_parser(self._start, self._end, self.text)):
+        for _each in package.feed(part, new_parser(self._start, self._end, self.text)):
             pass
 
     def _start(self, name: str, _attributes: dict[str, str]) -> None:

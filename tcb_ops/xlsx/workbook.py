@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.xlsx.package import Package, damaged, local, new_parser
 from tcb_ops.xlsx.values import CellKind, Formats, NonTextCell, Strings, TextReader, not_computed, unescape
@@ -58,14 +58,14 @@ class Book:
 
     def read(self, sheet: Sheet, reader: RowReader) -> Iterator[SheetRow]:
         """The rows that a reader takes from a sheet."""
-        for _ in self.package.feed(sheet.part, new_parser(reader.start, reader.end, reader.text)):
+        for _each in self.package.feed(sheet.part, new_parser(reader.start, reader.end, reader.text)):
             yield from reader.rows
             reader.rows.clear()
 
     def survey(self, sheet: Sheet, header_line: int) -> Survey:
         """Find what is merged, filtered or hidden in a sheet; rows are counted below the header."""
         surveyor = _Surveyor(header_line)
-        for _ in self.package.feed(sheet.part, new_parser(surveyor.start, surveyor.end)):
+        for _each in self.package.feed(sheet.part, new_parser(surveyor.start, surveyor.end)):
             pass
         surveyor.survey.merges.sort()
         return surveyor.survey
@@ -104,21 +104,16 @@ def _list_sheets(book: Book, related: Mapping[str, tuple[str, str]]) -> None:
                 book.sheets.append(Sheet(attributes.get("name", ""), part, hidden))
 
 
-_SAVE_AS_XLSX = Text("open it in Excel or WPS and save it as .xlsx", "请在 Excel 或 WPS 中打开，另存为 .xlsx")
+_SAVE_AS_XLSX = _("open it in Excel or WPS and save it as .xlsx")
 
 
 def _not_a_workbook(package: Package) -> Problem:
     if package.has("xl/workbook.bin"):
-        return file_problem(
-            Text("this is a binary workbook (.xlsb)", "这是二进制工作簿（.xlsb）"), _SAVE_AS_XLSX
-        )
+        return file_problem(_("this is a binary workbook (.xlsb)"), _SAVE_AS_XLSX)
     if package.has("content.xml"):
-        return file_problem(
-            Text("this is an OpenDocument file (.ods)", "这是 OpenDocument 文件（.ods）"), _SAVE_AS_XLSX
-        )
+        return file_problem(_("this is an OpenDocument file (.ods)"), _SAVE_AS_XLSX)
     return file_problem(
-        Text("this is a zip file, but no workbook with sheets", "这是 zip 文件，但不是含有工作表的工作簿"),
-        Text("give a list in .xlsx, .csv or .tsv", "请给出 .xlsx、.csv 或 .tsv 格式的清单"),
+        _("this is a zip file, but no workbook with sheets"), _("give a list in .xlsx, .csv or .tsv")
     )
 
 

@@ -101,4 +101,4 @@ WHOLE = Problem(0, "", Text("is wrong", "不对"), Text("fix it", "请改正"))
 def test_a_problem_is_one_line_that_names_file_line_and_column(
     problem: Problem, lang: Lang, line: str
 ) -> None:
-    assert format_problem("p.csv", problem, lang) == line
+    assert format_problem("p.csv", problem).of(lang) == line

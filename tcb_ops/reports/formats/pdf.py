@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, verbatim
 
 CHROMIUM = "TCB_OPS_CHROMIUM"
 """The environment variable that names the browser; empty for none."""
@@ -39,7 +39,7 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
     """
     program = chromium or find_chromium()
     if program is None:
-        return _failed("no Chromium was found", "没有找到 Chromium")
+        return _failed(Text("no Chromium was found", "没有找到 Chromium"))
     why: Text | None = None
     with tempfile.TemporaryDirectory(prefix="tcb-ops-pdf-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "report.pdf"
@@ -55,16 +55,18 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
             )
             if not _is_pdf(made):
                 why = _failed(
-                    f"{Path(program).name} ended with code {done.returncode} and made none",
-                    f"{Path(program).name} 以代码 {done.returncode} 结束，没有生成文件",
+                    Text(
+                        f"{Path(program).name} ended with code {done.returncode} and made none",
+                        f"{Path(program).name} 以代码 {done.returncode} 结束，没有生成文件",
+                    ),
                 )
             else:
                 shutil.copyfile(made, pdf)
         except subprocess.TimeoutExpired:
-            why = _failed(f"it took longer than {timeout:g} seconds", f"超过了 {timeout:g} 秒")
+            why = _failed(Text(f"it took longer than {timeout:g} seconds", f"超过了 {timeout:g} 秒"))
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            why = _failed(reason, reason)
+            why = _failed(verbatim(reason))
     if why is not None:
         with suppress(OSError):
             pdf.unlink(missing_ok=True)
@@ -105,8 +107,8 @@ def _is_pdf(file: Path) -> bool:
         return False
 
 
-def _failed(en: str, zh: str) -> Text:
+def _failed(why: Text) -> Text:
     return Text(
-        f"report.pdf was not written: {en}. report.html has the same, and prints from any browser.",
-        f"没有生成 report.pdf：{zh}。report.html 内容相同，可用任何浏览器打印。",
+        f"report.pdf was not written: {why.en}. report.html has the same, and prints from any browser.",
+        f"没有生成 report.pdf：{why.zh}。report.html 内容相同，可用任何浏览器打印。",
     )

@@ -23,7 +23,7 @@ from threading import Thread
 from typing import IO
 
 from tcb_ops.errors import SettingsError, TokenError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.wechat.tokens.token import LONGEST_TOKEN, Token, read_token, token_fingerprint
@@ -66,7 +66,7 @@ def run_program(words: Sequence[str], environment: Mapping[str, str], running: R
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
         why = getattr(error, "strerror", None) or "no such thing can be run"
-        return NoOutput(Text(f"cannot be started ({why})", f"无法启动（{why}）"))
+        return NoOutput(_("cannot be started ({why})", why=why))
     running.add(program)
     try:
         return _output(program, end)
@@ -89,14 +89,12 @@ def _output(program: subprocess.Popen[bytes], end: float) -> bytes | NoOutput:
         kill(program)
         program.wait()
         if too_much:
-            return NoOutput(Text("printed more than 64 KB", "输出超过 64 KB"), transient=False)
-        return NoOutput(
-            Text(f"gave no answer in {COMMAND_SECONDS:g} s", f"在 {COMMAND_SECONDS:g} 秒内没有结果")
-        )
+            return NoOutput(_("printed more than 64 KB"), transient=False)
+        return NoOutput(_("gave no answer in {command_seconds:g} s", command_seconds=COMMAND_SECONDS))
     if code < 0:
-        return NoOutput(Text(f"was ended by signal {-code}", f"被信号 {-code} 终止"))
+        return NoOutput(_("was ended by signal {value}", value=-code))
     if code:
-        reason = Text(f"ended with exit code {code}", f"以退出码 {code} 结束")
+        reason = _("ended with exit code {code}", code=code)
         return NoOutput(reason, transient=code in _CANNOT_BE_RUN)
     return text
 
@@ -129,10 +127,7 @@ class CommandTokens:
     def __init__(self, command: tuple[str, ...]) -> None:
         if not command:
             raise SettingsError(
-                Text(
-                    'tokens.command is empty: name the program, e.g. command = ["get-token", "{appid}"].',
-                    'tokens.command 为空：请写上程序，例如 command = ["get-token", "{appid}"]。',
-                )
+                _('tokens.command is empty: name the program, e.g. command = ["get-token", "{{appid}}"].')
             )
         self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
         self._running: Running = set()
@@ -170,22 +165,24 @@ class CommandTokens:
             read = read_token(printed, time.time())
             if isinstance(read, Token):
                 return read
-            printed = NoOutput(Text(f"printed {read.en}", f"输出了{read.zh}"), transient=False)
+            printed = NoOutput(_("printed {read}", read=read), transient=False)
         program, reason = self._command[0], printed.reason
         raise TokenError.of(
             appid,
-            lambda appid: Text(
-                f"the token program {program} {reason.en} for {appid}: run it by hand to see why.",
-                f"token 程序 {program} 对 {appid} {reason.zh}：请手动运行它查看原因。",
+            lambda appid: _(
+                "the token program {program} {reason} for {appid}: run it by hand to see why.",
+                program=program,
+                reason=reason,
+                appid=appid,
             ),
             transient=printed.transient,
         )
 
 
 _KINDS = {
-    "env": Text("environment variable", "环境变量"),
-    "file": Text("file", "文件"),
-    "command": Text("program", "程序"),
+    "env": _("environment variable"),
+    "file": _("file"),
+    "command": _("program"),
 }
 
 
@@ -203,13 +200,13 @@ class Credential:
     @classmethod
     def named(cls, setting: str, value: str) -> Credential:
         """Read a setting's value. Raises SettingsError where it is empty, or its variable or file is not there."""
-        kind, _, where = value.partition(":")
+        kind, _other, where = value.partition(":")
         where = where.strip()
         if not where:
             raise SettingsError(
-                Text(
-                    f"{setting} is missing: say where it is, as env:NAME, file:PATH or command:PROGRAM.",
-                    f"缺少 {setting}：请写明它在哪里，形如 env:变量名、file:路径 或 command:程序。",
+                _(
+                    "{setting} is missing: say where it is, as env:NAME, file:PATH or command:PROGRAM.",
+                    setting=setting,
                 )
             )
         found = cls(setting, kind, where)
@@ -236,38 +233,41 @@ class Credential:
                 text = self._from_program()
         text = text.strip()
         if not text:
-            raise self._bad("is empty or not set", "为空或未设置")
+            raise self._bad(_("is empty or not set"))
         if len(text) > LONGEST_TOKEN or not text.isascii() or not text.isprintable():
-            raise self._bad("holds what no secret or ticket holds", "的内容不是密钥或票据")
+            raise self._bad(_("holds what no secret or ticket holds"))
         return Secret(text)
 
     def _from_file(self, file: Path) -> str:
         try:
             with file.open("rb") as opened:
                 if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                    raise self._bad("is not a regular file", "不是普通文件")
+                    raise self._bad(_("is not a regular file"))
                 return opened.read(LONGEST_TOKEN * 2).decode("utf-8-sig", "replace")
         except OSError as error:
             raise_if_exhausted(error)
             why = error.strerror or "cannot be read"
-        raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）")
+        raise self._bad(_("cannot be read ({why})", why=why))
 
     def _from_program(self) -> str:
         try:
             printed = run_program(shlex.split(self.where), os.environ, self._running)
         except ValueError:
-            printed = NoOutput(Text("cannot be started (its quotes do not match)", "无法启动（引号不成对）"))
+            printed = NoOutput(_("cannot be started (its quotes do not match)"))
         if isinstance(printed, bytes):
             return printed.decode("utf-8", "replace")
-        raise self._bad(printed.reason.en, printed.reason.zh)
+        raise self._bad(printed.reason)
 
-    def _bad(self, en: str, zh: str) -> SettingsError:
+    def _bad(self, why: Text) -> SettingsError:
         # Of a program only its name: an argument may be what it should not be.
         where = self.where.split()[0] if self.kind == "command" else self.where
         kind = _KINDS[self.kind]
         return SettingsError(
-            Text(
-                f"{self.setting}: the {kind.en} {where} {en}. Correct that first.",
-                f"{self.setting}：{kind.zh} {where} {zh}。请先修正。",
+            _(
+                "{setting}: the {kind} {where} {why}. Correct that first.",
+                setting=self.setting,
+                kind=kind,
+                where=where,
+                why=why,
             )
         )

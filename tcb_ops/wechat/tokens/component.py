@@ -18,7 +18,7 @@ from typing import Any
 
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
@@ -175,21 +175,16 @@ class ComponentTokens:
         """Make it as the settings say. Raises SettingsError for what is missing or cannot be used, naming it."""
         if not settings.sole_owner:
             raise SettingsError(
-                Text(
-                    'tokens.source = "component" needs sole_owner = true: a second program that refreshes the same tokens voids '
-                    "those of the first within five minutes. If a backend of yours refreshes them already, use "
-                    'source = "service" or "command" and ask it; set sole_owner = true only if tcb-ops is the only one.',
-                    'tokens.source = "component" 需要 sole_owner = true：若另有程序刷新同一批令牌，先前的令牌会在五分钟内失效。'
-                    '如果你们的后台已在刷新，请用 source = "service" 或 "command" 向它取；'
-                    "只有 tcb-ops 是唯一的刷新者时，才设 sole_owner = true。",
+                _(
+                    'tokens.source = "component" needs sole_owner = true: a second program that '
+                    "refreshes the same tokens voids those of the first within five minutes. If a backend "
+                    'of yours refreshes them already, use source = "service" or "command" and ask it; '
+                    "set sole_owner = true only if tcb-ops is the only one."
                 )
             )
         if not settings.component_appid:
             raise SettingsError(
-                Text(
-                    "tokens.component_appid is missing: it is the platform's own appid on open.weixin.qq.com.",
-                    "缺少 tokens.component_appid：它是第三方平台在 open.weixin.qq.com 上的 appid。",
-                )
+                _("tokens.component_appid is missing: it is the platform's own appid on open.weixin.qq.com.")
             )
         secret = Credential.named("tokens.secret", settings.secret)
         ticket = Credential.named("tokens.ticket", settings.ticket)
@@ -227,7 +222,7 @@ class ComponentTokens:
     async def aclose(self) -> None:
         """Let refreshes on their way end, for a moment; end a program that still runs, and close the connections."""
         if self._refreshes:
-            _, left = await asyncio.wait(self._refreshes.values(), timeout=LET_FINISH)
+            _other, left = await asyncio.wait(self._refreshes.values(), timeout=LET_FINISH)
             for refresh in left:
                 refresh.cancel()
             await asyncio.gather(*left, return_exceptions=True)
@@ -301,9 +296,11 @@ class ComponentTokens:
         except _NoAnswerError as failure:
             host = self._base.partition("://")[2].partition("/")[0]
             raise TokenSourceError(
-                Text(
-                    f"{COMPONENT_TOKEN} at {host} gave no usable answer. {failure.why.en}",
-                    f"{host} 的 {COMPONENT_TOKEN} 没有给出可用的应答。{failure.why.zh}",
+                _(
+                    "{component_token} at {host} gave no usable answer. {why}",
+                    component_token=COMPONENT_TOKEN,
+                    host=host,
+                    why=failure.why,
                 ),
                 transient=True,
             ) from None
@@ -328,12 +325,11 @@ class ComponentTokens:
             return await self._try_refresh_tokens(appid, stored)
         except _RefusedError as refused:
             error = refused.error
+            answer = f"{error.errcode} {error.errmsg}".rstrip()
             raise TokenError.of(
                 appid,
-                lambda appid: Text(
-                    f"the token of {appid} cannot be refreshed: errcode {error.errcode} {error.errmsg}".rstrip()
-                    + ".",
-                    f"无法刷新 {appid} 的令牌：errcode {error.errcode} {error.errmsg}".rstrip() + "。",
+                lambda appid: _(
+                    "the token of {appid} cannot be refreshed: errcode {answer}.", appid=appid, answer=answer
                 ),
                 error.errcode,
             ) from None
@@ -341,9 +337,11 @@ class ComponentTokens:
             interface, why = failure.interface, failure.why
             raise TokenError.of(
                 appid,
-                lambda appid: Text(
-                    f"the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why.en}",
-                    f"暂时无法刷新 {appid} 的令牌：{interface} 没有给出可用的应答。{why.zh}",
+                lambda appid: _(
+                    "the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why}",
+                    appid=appid,
+                    interface=interface,
+                    why=why,
                 ),
                 transient=failure.transient,
             ) from None
@@ -357,9 +355,10 @@ class ComponentTokens:
         if refresh is None:
             raise TokenError.of(
                 appid,
-                lambda appid: Text(
-                    f"{appid} needs a new authorization. {LIST} has no refresh token for it.",
-                    f"{appid} 需要重新授权：{LIST} 中没有它的 refresh_token。",
+                lambda appid: _(
+                    "{appid} needs a new authorization. {list} has no refresh token for it.",
+                    appid=appid,
+                    list=LIST,
                 ),
                 61003,
             )
@@ -385,9 +384,10 @@ class ComponentTokens:
                 code = refused.error.errcode
         raise TokenError.of(
             appid,
-            lambda appid: Text(
-                f"{appid} needs a new authorization: its refresh token is refused and {LIST} has no other.",
-                f"{appid} 需要重新授权：它的 refresh_token 被拒绝，且 {LIST} 中没有可用的。",
+            lambda appid: _(
+                "{appid} needs a new authorization: its refresh token is refused and {list} has no other.",
+                appid=appid,
+                list=LIST,
             ),
             code,
         )
@@ -431,13 +431,11 @@ class ComponentTokens:
         found: dict[str, Secret] = {}
         asked_at = asyncio.get_running_loop().time()
         seen = total = 0
-        for _ in range(PAGES):
+        for _each in range(PAGES):
             payload = await self._call(LIST, {"offset": seen, "count": AUTHORIZERS_PER_PAGE})
             listed, count = payload.get("list"), payload.get("total_count")
             if not isinstance(listed, list) or not isinstance(count, int):
-                raise _NoAnswerError(
-                    LIST, Text("It lacks list or total_count.", "其中缺少 list 或 total_count。")
-                )
+                raise _NoAnswerError(LIST, _("It lacks list or total_count."))
             for entry in listed:  # its refresh token may be absent or empty (domain.md §2.3)
                 if isinstance(entry, dict) and is_token(entry.get("refresh_token")):
                     found[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
@@ -447,9 +445,10 @@ class ComponentTokens:
         self._list, self._list_until, self._list_asked_at = found, self._clock() + LIST_KEPT, asked_at
         self._list_short = None
         if seen < total:
-            self._list_short = Text(
-                f"It listed {seen:,} of {plural(total, 'merchant')}.",
-                f"它只列出 {total:,} 个商户中的 {seen:,} 个。",
+            self._list_short = _(
+                "It listed {seen:,} of {merchants}.",
+                seen=seen,
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
             )
 
     async def _call(
@@ -497,9 +496,7 @@ class ComponentTokens:
         with suppress(TypeError, ValueError, OverflowError):
             life = finite(float(payload.get("expires_in", 7200)))
         if not is_token(value) or life is None:
-            raise _NoAnswerError(
-                interface, Text(f"It lacks {name} or expires_in.", f"其中缺少 {name} 或 expires_in。")
-            )
+            raise _NoAnswerError(interface, _("It lacks {name} or expires_in.", name=name))
         return StoredToken(Secret(value), refresh, now + life * RENEW_FROM, now + life)
 
 
@@ -511,8 +508,12 @@ def _for_all(refused: _RefusedError) -> TokenSourceError:
     known = errcode(40125 if wrong_secret else error.errcode)
     errmsg = f" ({error.errmsg})" if error.errmsg else ""
     return TokenSourceError(
-        Text(
-            f"errcode {error.errcode}{errmsg} from {interface} stops every merchant. {known.meaning.en} {known.action.en}",
-            f"{interface} 返回 errcode {error.errcode}{errmsg}，影响所有商户。{known.meaning.zh}{known.action.zh}",
+        _(
+            "errcode {errcode}{errmsg} from {interface} stops every merchant. {meaning} {action}",
+            errcode=error.errcode,
+            errmsg=errmsg,
+            interface=interface,
+            meaning=known.meaning,
+            action=known.action,
         )
     )

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tcb_ops.errors import SettingsError, TokenError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.wechat.tokens.token import LONGEST_TOKEN, Token, finite, is_token
@@ -72,9 +72,8 @@ class FileTokens:
             raise TokenError(problem, transient=transient)
         raise TokenError.of(
             appid,
-            lambda appid: Text(
-                f"{self._file} has no token for {appid}: add a line for it.",
-                f"{self._file} 中没有 {appid} 的 token：请为它加一行。",
+            lambda appid: _(
+                "{file} has no token for {appid}: add a line for it.", file=self._file, appid=appid
             ),
         )
 
@@ -89,7 +88,7 @@ class FileTokens:
         try:
             now = self._file.stat()
             if not stat.S_ISREG(now.st_mode):
-                raise self._bad("cannot be read (not a regular file)", "无法读取（不是普通文件）")
+                raise self._bad(_("cannot be read (not a regular file)"))
             seen = (now.st_mtime_ns, now.st_size, now.st_ino)
             if seen == self._seen:
                 return
@@ -98,18 +97,18 @@ class FileTokens:
             with self._file.open("rb") as file:
                 content = file.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
-                raise self._bad("is larger than 16 MB", "超过 16 MB")
+                raise self._bad(_("is larger than 16 MB"))
             young = not trusted and self._read_at - now.st_mtime < SETTLED
             cut_off = young and not content.endswith((b"\n", b"\r"))
             if cut_off:
                 content = content[: content.rfind(b"\n") + 1]
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise self._bad("is not UTF-8: save it as UTF-8", "不是 UTF-8 编码，请另存为 UTF-8") from None
+            raise self._bad(_("is not UTF-8: save it as UTF-8")) from None
         except OSError as error:
             raise_if_exhausted(error)
             why = error.strerror or "cannot be read"
-            raise self._bad(f"cannot be read ({why})", f"无法读取（{why}）") from None
+            raise self._bad(_("cannot be read ({why})", why=why)) from None
         reader = csv.reader(text.splitlines(keepends=True), strict=True)
         self._line = 0
         try:
@@ -117,8 +116,7 @@ class FileTokens:
         except csv.Error:
             line = self._line + 1  # the reader is at the file's end by now
             raise self._bad(
-                f"line {line}: is no CSV (a quotation mark that is not closed?)",
-                f"第 {line} 行：不是 CSV（可能有未闭合的引号）",
+                _("line {line}: is no CSV (a quotation mark that is not closed?)", line=line)
             ) from None
         if not cut_off:
             self._seen = seen
@@ -129,7 +127,7 @@ class FileTokens:
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
             names = ", ".join(missing)
-            raise self._bad(f"line 1: no column {names}", f"第 1 行：缺少列 {names}")
+            raise self._bad(_("line 1: no column {names}", names=names))
         at = {name: place for place, name in enumerate(header)}
         tokens: dict[str, Token] = {}
         problems: dict[str, Text] = {}
@@ -141,25 +139,26 @@ class FileTokens:
             value = {name: cells[place].strip() if place < len(cells) else "" for name, place in at.items()}
             appid, line = value["appid"], reader.line_num
             if not appid:
-                raise self._bad(f"line {line}: the appid is empty", f"第 {line} 行：appid 为空")
+                raise self._bad(_("line {line}: the appid is empty", line=line))
             read = _token_of(value["access_token"], value.get("expires_at", ""))
             if appid in tokens or appid in problems:
-                read = Text("the appid stands there twice", "appid 重复出现")
+                read = _("the appid stands there twice")
             if isinstance(read, Token):
                 tokens[appid] = read
                 continue
             tokens.pop(appid, None)
             # Without the appid: in a line that has lost a cell it may be the token.
-            problems[appid] = self._bad(f"line {line}: {read.en}", f"第 {line} 行：{read.zh}").text
+            problems[appid] = self._bad(_("line {line}: {read}", line=line, read=read)).text
         if problems and not tokens:
             raise SettingsError(next(iter(problems.values())))
         return tokens, problems
 
-    def _bad(self, en: str, zh: str) -> SettingsError:
+    def _bad(self, why: Text) -> SettingsError:
         return SettingsError(
-            Text(
-                f"token file {self._file}: {en}. It is a CSV with the columns appid,access_token[,expires_at].",
-                f"token 文件 {self._file}：{zh}。它应是包含 appid,access_token[,expires_at] 列的 CSV。",
+            _(
+                "token file {file}: {why}. It is a CSV with the columns appid,access_token[,expires_at].",
+                file=self._file,
+                why=why,
             )
         )
 
@@ -167,22 +166,15 @@ class FileTokens:
 def _token_of(token: str, expires_at: str) -> Token | Text:
     """Return the token that a line's cells hold, or what is wrong with them."""
     if not token:
-        return Text("the access_token is empty", "access_token 为空")
+        return _("the access_token is empty")
     if len(token) > LONGEST_TOKEN:
-        return Text(
-            f"the access_token is longer than {LONGEST_TOKEN} characters",
-            f"access_token 超过 {LONGEST_TOKEN} 个字符",
-        )
+        return _("the access_token is longer than {longest_token} characters", longest_token=LONGEST_TOKEN)
     if not is_token(token):
-        return Text(
-            "the access_token holds characters that no token has", "access_token 含有不可能出现的字符"
-        )
+        return _("the access_token holds characters that no token has")
     try:
         return Token(Secret(token), _moment(expires_at))
     except (ValueError, OverflowError, OSError):
-        return Text(
-            "expires_at is neither Unix seconds nor ISO 8601", "expires_at 既不是 Unix 秒也不是 ISO 8601"
-        )
+        return _("expires_at is neither Unix seconds nor ISO 8601")
 
 
 def _moment(text: str) -> float | None:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.responses import HttpResponse
@@ -58,9 +58,9 @@ class ServiceTokens:
         """Make it as the settings say. Raises SettingsError for what is missing, naming it."""
         if not settings.url:
             raise SettingsError(
-                Text(
-                    'tokens.url is missing: give the token server\'s, e.g. "https://tokens.example.com/{appid}".',
-                    '缺少 tokens.url：请写上令牌服务的地址，例如 "https://tokens.example.com/{appid}"。',
+                _(
+                    "tokens.url is missing: give the token server's, e.g. "
+                    '"https://tokens.example.com/{{appid}}".'
                 )
             )
         headers = {}
@@ -68,11 +68,11 @@ class ServiceTokens:
             value = os.environ.get(settings.auth_env, "").strip()
             if not value or not value.isascii() or not value.isprintable():
                 raise SettingsError(
-                    Text(
-                        f"the environment variable {settings.auth_env} (tokens.auth_env) is not set, or is no header's value: "
-                        f"it holds what the token server wants to see in {settings.auth_header}.",
-                        f"环境变量 {settings.auth_env}（tokens.auth_env）未设置，或不能用作请求头："
-                        f"它应是令牌服务要求的 {settings.auth_header} 的值。",
+                    _(
+                        "the environment variable {auth_env} (tokens.auth_env) is not set, or is no "
+                        "header's value: it holds what the token server wants to see in {auth_header}.",
+                        auth_env=settings.auth_env,
+                        auth_header=settings.auth_header,
                     )
                 )
             headers[settings.auth_header] = Secret(value)
@@ -90,17 +90,16 @@ class ServiceTokens:
         why = response.text
         if response.fault is TransportFault.UNREACHABLE:
             raise TokenSourceError(
-                Text(
-                    f"the token server {self._host} cannot be reached. {why.en}",
-                    f"无法连接令牌服务 {self._host}。{why.zh}",
-                ),
+                _("the token server {host} cannot be reached. {why}", host=self._host, why=why),
                 transient=True,
             )
         raise TokenError.of(
             appid,
-            lambda appid: Text(
-                f"the token server {self._host} gave no answer for {appid}. {why.en}",
-                f"令牌服务 {self._host} 没有给出 {appid} 的应答。{why.zh}",
+            lambda appid: _(
+                "the token server {host} gave no answer for {appid}. {why}",
+                host=self._host,
+                appid=appid,
+                why=why,
             ),
             transient=True,
         )
@@ -146,37 +145,35 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
     status = response.status
     if status in {401, 403}:
         raise TokenSourceError(
-            Text(
-                f"the token server {host} rejected the credentials (HTTP {status}): check the environment variable that "
-                "tokens.auth_env names, and tokens.auth_header.",
-                f"令牌服务 {host} 拒绝访问（HTTP {status}）：请检查 tokens.auth_env 所指的环境变量和 tokens.auth_header。",
+            _(
+                "the token server {host} rejected the credentials (HTTP {status}): check the environment "
+                "variable that tokens.auth_env names, and tokens.auth_header.",
+                host=host,
+                status=status,
             )
         )
     if 200 <= status < 300:
-        read = Text("more than 64 KB", "超过 64 KB 的内容")
+        read = _("more than 64 KB")
         if len(response.body) <= LARGEST_ANSWER:
             found = read_token(response.body, now)
             if isinstance(found, Token):
                 return found
             read = found
-        why = Text(
-            f"answered with {read.en}: it should be JSON with access_token and expires_in",
-            f"返回了{read.zh}：应为含 access_token 和 expires_in 的 JSON",
-        )
+        why = _("answered with {read}: it should be JSON with access_token and expires_in", read=read)
     elif status == 404:
-        why = Text("does not know it (HTTP 404): add it there", "没有这个商户（HTTP 404）：请在那里添加")
+        why = _("does not know it (HTTP 404): add it there")
     elif 300 <= status < 400:
-        why = Text(
-            f"answered with a redirect (HTTP {status}), which is not followed: put the final address into tokens.url",
-            f"返回了重定向（HTTP {status}），不会跟随：请在 tokens.url 中填写最终地址",
+        why = _(
+            "answered with a redirect (HTTP {status}), which is not followed: put the final address into "
+            "tokens.url",
+            status=status,
         )
     else:
-        why = Text(f"answered HTTP {status}: see its own log", f"返回 HTTP {status}：请查看它的日志")
+        why = _("answered HTTP {status}: see its own log", status=status)
     raise TokenError.of(
         appid,
-        lambda appid: Text(
-            f"no token for {appid}: the token server {host} {why.en}.",
-            f"没有 {appid} 的令牌：令牌服务 {host} {why.zh}。",
+        lambda appid: _(
+            "no token for {appid}: the token server {host} {why}.", appid=appid, host=host, why=why
         ),
         transient=_may_pass(status),
     )

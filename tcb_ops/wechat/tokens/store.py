@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.wechat.tokens.token import Token, finite, is_token, read_object
@@ -80,8 +80,11 @@ class TokenStore:
             raise_if_exhausted(error)
             why = error.strerror or "cannot be read"
             raise self._bad(
-                f"cannot be used ({why}): it has to be readable and writable for yourself alone, on a disk with room",
-                f"无法使用（{why}）：请确保本人可读写，且磁盘有剩余空间",
+                _(
+                    "cannot be used ({why}): it has to be readable and writable for yourself alone, on a "
+                    "disk with room",
+                    why=why,
+                )
             ) from None
 
     def read(self, appid: str) -> StoredToken | None:
@@ -102,15 +105,16 @@ class TokenStore:
             its_own = isinstance(error, PermissionError | IsADirectoryError)
             if not its_own or not os.access(self._folder, os.X_OK):
                 raise self._unusable(file, why) from None
-            reason = Text(f"cannot be read ({why})", f"无法读取（{why}）")
+            reason = _("cannot be read ({why})", why=why)
         else:
             if stored is not None:
                 return stored
-            reason = Text("is no record of a token", "不是令牌记录")
+            reason = _("is no record of a token")
         raise TokenError(
-            Text(
-                f"{file} {reason.en}: delete it, and the refresh token is looked up again.",
-                f"{file} {reason.zh}：请删除它，refresh_token 会重新查取。",
+            _(
+                "{file} {reason}: delete it, and the refresh token is looked up again.",
+                file=file,
+                reason=reason,
             )
         )
 
@@ -154,10 +158,11 @@ class TokenStore:
             if now() > end:
                 raise TokenError.of(
                     appid,
-                    lambda appid: Text(
-                        f"other processes have kept {appid}'s token locked for {LONGEST_HOLD:g} s: the platform answers "
-                        "them slowly, or one of them hangs.",
-                        f"其他进程占用 {appid} 的令牌锁已达 {LONGEST_HOLD:g} 秒：平台应答缓慢，或某个进程已挂起。",
+                    lambda appid: _(
+                        "other processes have kept {appid}'s token locked for {longest_hold:g} s: the "
+                        "platform answers them slowly, or one of them hangs.",
+                        appid=appid,
+                        longest_hold=LONGEST_HOLD,
                     ),
                 )
             await asyncio.sleep(POLL)
@@ -171,16 +176,13 @@ class TokenStore:
         with suppress(FileExistsError):
             self._folder.mkdir(mode=0o700)
         if not self._folder.is_dir():
-            raise self._bad("is not a folder", "不是文件夹")
+            raise self._bad(_("is not a folder"))
         names = {entry.name for entry in os.scandir(self._folder)}
         mark = self._folder / IDENTITY
         if IDENTITY not in names:
             # A making that was killed, or is going on beside us, has left no more than these.
             if names - {LOCKS, f"{IDENTITY}.tmp"} and not mark.exists():
-                raise self._bad(
-                    "holds other things and is no token store: name another folder",
-                    "中有其他内容，不是令牌库：请换一个文件夹",
-                )
+                raise self._bad(_("holds other things and is no token store: name another folder"))
             self._locks.mkdir(mode=0o700, exist_ok=True)
             with FileLock(self._locks / f"{IDENTITY}.lock", timeout=LONGEST_HOLD, mode=0o600):
                 if not mark.exists():
@@ -197,60 +199,55 @@ class TokenStore:
         except FileNotFoundError:  # a temporary file that has got its name
             return
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would never end
-            raise self._bad(
-                f"holds {path.name}, which is neither file nor folder: remove it",
-                f"中的 {path.name} 既不是文件也不是文件夹：请删除它",
-            )
+            raise self._bad(_("holds {name}, which is neither file nor folder: remove it", name=path.name))
         if mode & 0o077:
             raise self._bad(
-                f"may be read by others on this machine ({path.name}: {stat.filemode(mode)}): "
-                f"chmod -R go-rwx {self._folder}",
-                f"可被本机其他用户读取（{path.name}：{stat.filemode(mode)}）：请执行 chmod -R go-rwx {self._folder}",
+                _(
+                    "may be read by others on this machine ({name}: {stat}): chmod -R go-rwx {folder}",
+                    name=path.name,
+                    stat=stat.filemode(mode),
+                    folder=self._folder,
+                )
             )
 
     def _check_identity(self, identity: dict[str, object]) -> None:
         found = read_object((self._folder / IDENTITY).read_bytes()[:LARGEST_FILE])
         if not set(identity) <= set(found):
             raise self._bad(
-                f"cannot be read ({IDENTITY} is no JSON of ours): name another folder, or delete this one, and the "
-                "refresh tokens are looked up again",
-                f"无法读取（{IDENTITY} 不是预期的 JSON）：请换一个文件夹，或删除它，refresh_token 会重新查取",
+                _(
+                    "cannot be read ({identity} is no JSON of ours): name another folder, or delete this "
+                    "one, and the refresh tokens are looked up again",
+                    identity=IDENTITY,
+                )
             )
         if found["schema"] != SCHEMA:
-            raise self._bad(
-                "was written by a newer tcb-ops: use that one, or name another folder",
-                "由更新版本的 tcb-ops 写成：请使用新版本，或换一个文件夹",
-            )
+            raise self._bad(_("was written by a newer tcb-ops: use that one, or name another folder"))
         for name in ("component_appid", "api_base"):
             if found[name] != identity[name]:
                 raise self._bad(
-                    f"belongs to another platform ({name} {_shown(found[name])}, not {identity[name]}): name another folder",
-                    f"属于另一个平台（{name} 为 {_shown(found[name])}，而不是 {identity[name]}）：请换一个文件夹",
+                    _(
+                        "belongs to another platform ({name} {found}, not {identity}): name another folder",
+                        name=name,
+                        found=_shown(found[name]),
+                        identity=identity[name],
+                    )
                 )
 
     def _file(self, appid: str) -> Path:
         if not _APPID.fullmatch(appid):
-            raise TokenError(
-                Text(
-                    f"{_shown(appid)} is no appid: correct it in the merchants file.",
-                    f"{_shown(appid)} 不是 appid：请在商户表中改正。",
-                )
-            )
+            raise TokenError(_("{appid} is no appid: correct it in the merchants file.", appid=_shown(appid)))
         return self._folder / f"{appid}.json"
 
-    def _bad(self, en: str, zh: str) -> SettingsError:
-        return SettingsError(
-            Text(
-                f"token store {self._folder} {en} (tokens.store).",
-                f"令牌库 {self._folder} {zh}（tokens.store）。",
-            )
-        )
+    def _bad(self, why: Text) -> SettingsError:
+        return SettingsError(_("token store {folder} {why} (tokens.store).", folder=self._folder, why=why))
 
     def _unusable(self, path: Path, why: str) -> TokenSourceError:
         return TokenSourceError(
-            Text(
-                f"token store: {path}: {why}. Without it no token is renewed safely: check the disk and its permissions.",
-                f"令牌库：{path}：{why}。没有它就无法安全地刷新令牌：请检查磁盘或权限。",
+            _(
+                "token store: {path}: {why}. Without it no token is renewed safely: check the disk and its "
+                "permissions.",
+                path=path,
+                why=why,
             )
         )
 

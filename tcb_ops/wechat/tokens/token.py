@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 
 LONGEST_TOKEN = 4096
@@ -54,16 +54,13 @@ def read_token(answer: bytes, now: float) -> Token | Text:
     payload = read_object(answer)
     value = payload.get("access_token")
     if isinstance(value, str) and len(value) > LONGEST_TOKEN:
-        return Text(
-            f"an access_token longer than {LONGEST_TOKEN} characters",
-            f"超过 {LONGEST_TOKEN} 个字符的 access_token",
-        )
+        return _("an access_token longer than {longest_token} characters", longest_token=LONGEST_TOKEN)
     if not is_token(value):
-        return Text("no JSON with an access_token", "不含 access_token 的内容")
+        return _("no JSON with an access_token")
     try:
         return Token(Secret(value), _end(payload, now))
     except (ValueError, OverflowError):
-        return Text("an expiry that is no time", "无效的到期时间")
+        return _("an expiry that is no time")
 
 
 def is_token(value: object) -> TypeGuard[str]:
