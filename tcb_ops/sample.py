@@ -23,13 +23,13 @@ from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
 from tcb_ops.simulator import Faults, Simulator, expected_outcomes, load_faults
 
 
-def _folder() -> Path:
-    """The sample's folder: within the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "data"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "data"
+def bundled(inside: str, beside: str) -> Path:
+    """Return a folder of files that come with tcb-ops: within the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / inside if (package / inside).is_dir() else package.parent / beside
 
 
-SAMPLE = _folder()
+SAMPLE = bundled("data", "data")
 MERCHANTS = SAMPLE / "merchants.csv"
 PATHS = SAMPLE / "paths.csv"
 FILES = SAMPLE / "files"

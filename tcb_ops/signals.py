@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -31,6 +32,17 @@ class Ended(KeyboardInterrupt):
 def end_signals() -> list[signal.Signals]:
     """Return the signals that end a command; nohup, or a shell's background job, may have one ignored."""
     return [number for number in _CODES if signal.getsignal(number) != signal.SIG_IGN]
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Have a handler take these signals while the block runs."""
+    before = {number: signal.signal(number, handler) for number in end_signals()}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def exit_code(number: int) -> int:

@@ -27,7 +27,7 @@ from tcb_ops.i18n import Lang, Text
 from tcb_ops.notebooks.page import PageFacts, own_error, render_page
 from tcb_ops.notebooks.parameters import Source, Value
 from tcb_ops.notebooks.workspace import write_whole
-from tcb_ops.signals import end_signals, exit_code
+from tcb_ops.signals import exit_code, handled
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -316,12 +316,8 @@ class ExecutionMonitor:
         if threading.current_thread() is not threading.main_thread():  # signals are for the main thread alone
             yield
             return
-        before = {number: signal.signal(number, self._signalled) for number in end_signals()}
-        try:
+        with handled(self._signalled):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def cell_begins(self, cell: NotebookNode, cell_index: int) -> None:
         """Report which cell comes; end here if a signal came while no cell was running."""

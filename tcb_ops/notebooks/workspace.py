@@ -9,16 +9,9 @@ from pathlib import Path
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text
-from tcb_ops.sample import SAMPLE
+from tcb_ops.sample import SAMPLE, bundled
 
-
-def _folder() -> Path:
-    """Return the folder of the notebooks: within the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parents[1] / "notebook_files"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "notebooks"
-
-
-NOTEBOOKS = _folder()
+NOTEBOOKS = bundled("notebook_files", "notebooks")
 
 
 def notebook_names() -> list[str]:

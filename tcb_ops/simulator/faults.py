@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, with_config
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError, with_config
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _, as_list
@@ -248,14 +248,15 @@ class SimulatedEnvironment:
         return -601012 if self.foreign else _REFUSES[self.status]
 
 
+@with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class Faults:
     """A fault plan. The empty plan is the default: everything goes well."""
 
-    entries: tuple[Fault, ...] = ()
+    entries: Annotated[tuple[Fault, ...], Field(alias="fault")] = ()
     component: Component | None = None
-    accounts: tuple[SimulatedAccount, ...] = ()
-    environments: tuple[SimulatedEnvironment, ...] = ()
+    accounts: Annotated[tuple[SimulatedAccount, ...], Field(alias="account")] = ()
+    environments: Annotated[tuple[SimulatedEnvironment, ...], Field(alias="environment")] = ()
 
     def within(self, env: str, appid: str) -> Faults:
         """Return the entries that are about one merchant's environment."""
@@ -273,15 +274,6 @@ class Faults:
 
 
 # --- the file ----------------------------------------------------------------------------------------------------
-
-
-class _Plan(BaseModel):
-    model_config = _NAMED_ONLY
-
-    fault: list[Fault] = []
-    component: Component | None = None
-    account: list[SimulatedAccount] = []
-    environment: list[SimulatedEnvironment] = []
 
 
 _KINDS: dict[str, type] = {
@@ -316,13 +308,13 @@ def load_faults(path: Path) -> Faults:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(_("{path}: this is not TOML: {error}.", path=path, error=error)) from None
     try:
-        plan = _Plan.model_validate(raw)
+        plan = TypeAdapter(Faults).validate_python(raw)
     except ValidationError as error:
         mistake = _invalid_value(error.errors(include_url=False)[0])
     else:
         found = next(_contradictions(raw), None)
         if found is None:
-            return Faults(tuple(plan.fault), plan.component, tuple(plan.account), tuple(plan.environment))
+            return plan
         mistake = found
     raise SettingsError(_("{path}: {mistake}.", path=path, mistake=mistake))
 

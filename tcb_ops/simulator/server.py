@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import secrets
-import signal
 import tempfile
 import threading
 import time
@@ -27,7 +26,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
 from tcb_ops.settings import NOT_STARTED, Settings
-from tcb_ops.signals import end_signals
+from tcb_ops.signals import handled
 from tcb_ops.simulator.accounts import Accounts, Tokens
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import Component, EnvStatus, Faults, SimulatedAccount, SimulatedEnvironment
@@ -224,14 +223,9 @@ def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: N
     def stop(_number: int, _frame: FrameType | None) -> None:
         stopped.set()
 
-    before = {number: signal.signal(number, stop) for number in end_signals()}
-    try:
-        with simulator:
-            ready(simulator)
-            stopped.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handled(stop), simulator:
+        ready(simulator)
+        stopped.wait()
 
 
 @contextmanager
