@@ -74,11 +74,26 @@ _RUNS = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\r\n"} | {0x7F: 0x2421}
+"""Control characters → their Unicode pictures (U+0001 → ␁)."""
+_PICTURED = {picture: code for code, picture in _PICTURES.items()}
+
+
+def picture_controls(cell: str) -> str:
+    """Write control characters, which terminals run and workbooks cannot hold, as their pictures (␁); tab and line ends stay."""
+    return cell if cell.isprintable() else cell.translate(_PICTURES)
+
+
 def guard(cell: str) -> str:
-    """Guard a text cell against running as a formula. Plain numbers are kept; `'=` becomes `''=`, so that reading is exact."""
+    """Guard a text cell against running as a formula, control characters as pictures.
+
+    Plain numbers are kept; `'=` becomes `''=`, so that reading is exact.
+    """
+    cell = picture_controls(cell)
     return f"'{cell}" if _RUNS.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
 def unguard(cell: str) -> str:
-    """Remove the apostrophe that `guard` adds."""
+    """Undo `guard`."""
+    cell = cell.translate(_PICTURED)
     return cell[1:] if cell.startswith("'") and _RUNS.match(cell) else cell

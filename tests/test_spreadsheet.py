@@ -32,6 +32,7 @@ from tcb_ops.formatting import guard, unguard
         pytest.param("'tis", "'tis", id="harmless-apostrophe"),
         pytest.param("a=b", "a=b", id="equals-within"),
         pytest.param("", "", id="empty"),
+        pytest.param("a\x01b\x1b[31m\x7f\tc", "a␁b␛[31m␡\tc", id="control characters"),
     ],
 )
 def test_a_cell_is_written_inert_and_read_back(cell: str, written: str) -> None:
@@ -42,7 +43,7 @@ def test_a_cell_is_written_inert_and_read_back(cell: str, written: str) -> None:
 def test_guard_and_unguard_are_inverse_for_any_text() -> None:
     chance = random.Random(7)
     for _ in range(5_000):
-        cell = "".join(chance.choices("'=+-@＝\t\r\n1.e a", k=chance.randrange(6)))
+        cell = "".join(chance.choices("'=+-@＝\t\r\n\0\x1b1.e a", k=chance.randrange(6)))
         written = guard(cell)
         assert unguard(written) == cell
         assert written[:1] not in set("=@＝\t\r\n"), written

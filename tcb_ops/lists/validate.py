@@ -104,9 +104,16 @@ def _control_problem(value: str, what: Text) -> tuple[Text, Text] | None:
     )
 
 
-def is_media_type(value: str) -> bool:
-    """Whether a content type has the form `type/subtype`, with or without parameters."""
-    return _MEDIA_TYPE.fullmatch(value) is not None
+def content_type_problem(value: str) -> tuple[Text, Text] | None:
+    """Return (problem, fix) of an object's content type; None where it is empty or `type/subtype`, with or without parameters."""
+    if problem := header_problem(value):
+        return problem
+    if not value or _MEDIA_TYPE.fullmatch(value):
+        return None
+    return (
+        _("this is not a media type (type/subtype)"),
+        _("write one such as image/png, or leave it empty: the extension of the path then decides"),
+    )
 
 
 def not_advised(path: str) -> str:
@@ -256,11 +263,12 @@ class RowValidator:
             return "", ""
         content_type = self._value(line, cells, self._content_type, "content_type", bad)
         cache_control = self._value(line, cells, self._cache_control, "cache_control", bad)
-        for ours, value in (("content_type", content_type), ("cache_control", cache_control)):
-            if wrong := header_problem(value):
+        for ours, value, problem_of in (
+            ("content_type", content_type, content_type_problem),
+            ("cache_control", cache_control, header_problem),
+        ):
+            if wrong := problem_of(value):
                 bad[ours] = Problem(line, self.column(ours), *wrong, shown(value))
-        if content_type and not is_media_type(content_type):
-            self._warn("no type", line, shown(content_type, 40))
         return content_type, cache_control
 
     def _warn(self, kind: str, line: int, what: str) -> None:
@@ -297,9 +305,6 @@ _WARNINGS = {
     ),
     "not advised": _(
         "Paths with characters that the storage advises against: {n:,}; they are sent unchanged (first: line {line}, {what})"
-    ),
-    "no type": _(
-        "Content types that are not of the form image/png: {n:,}; they are sent unchanged (first: line {line}, '{what}')"
     ),
     "long": _(
         "Paths over {most} bytes when percent-encoded: {n:,}; the storage may refuse them (first: line {line})",

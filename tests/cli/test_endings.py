@@ -1,7 +1,10 @@
 """How a run ends on the command line: exit code, data on stdout, talk on stderr."""
 
+import re
 import sys
+from pathlib import Path
 
+import openpyxl
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
@@ -111,6 +114,24 @@ def test_rows_left_out_as_invalid_end_so_and_are_exit_1(open_desk):
     assert desk.whole(said.json, 31) == {"uploaded": 30, "invalid": 1}
     assert "list.csv:32: column 'path'" in said.err
     assert (desk.folder / "list.fix-me.csv").exists()
+
+
+def test_control_characters_of_skipped_rows_are_pictures_in_every_export(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    with (desk.folder / "list.csv").open("a", encoding="utf-8") as more:
+        more.write(f"{TEA.env},a\x01b.png,0.bin,\x1b[31m\r\n")
+    said = desk.upload("--on-bad", "skip", "--json")
+    report = Path(said.json["report"])
+    for name in ("results.csv", "failed.csv"):
+        text = (report / name).read_text(encoding="utf-8-sig")
+        assert "a␁b.png,0.bin,␛[31m" in text
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text.replace("\r\n", "\n"))
+    sheets = openpyxl.load_workbook(report / "report.xlsx").worksheets
+    assert sheets
+    assert desk("verify", str(report)).code == 0
+    again = desk("links", str(report / "failed.csv"))
+    assert (again.code, desk.calls) == (2, 2)
+    assert "control character (U+0001)" in again.err
 
 
 def test_rows_without_a_token_end_as_not_attempted_and_the_others_go_on(open_desk):

@@ -94,8 +94,6 @@ def test_limited_has_the_first_valid_rows_only(
     assert [r.line for r in few.rows()] == [3, 4]
     assert (few.count, few.valid, few.envs, few.merchants_count) == (2, 2, 1, 1)
     assert batch.limited(99).count == 3
-    assert batch.limited(0).count == 0
-    assert list(batch.limited(0).rows()) == []
     assert batch.count == 4
 
 

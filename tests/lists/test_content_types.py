@@ -94,8 +94,16 @@ def test_a_control_character_is_a_problem_of_its_row(
     assert skipped.invalid is not None
 
 
-def test_a_type_that_is_none_is_sent_with_a_warning(write: Callable[..., Path], merchants: Merchants) -> None:
-    batch = read_paths(write("env,path,内容类型\ntea-1a2b3c,a.png,海报\ntea-1a2b3c,b.png,a/b\n"), merchants)
-    (warning,) = batch.warnings
-    assert "first: line 2, '海报'" in warning.en
-    assert [row.content_type for row in batch.rows()] == ["海报", "a/b"]
+@pytest.mark.parametrize(
+    "bad", ["foo", "text", "海报", "image/", "/png", "image png", "a/b/c", "image/png charset"]
+)
+def test_a_type_that_is_none_is_a_problem_of_its_row(
+    write: Callable[..., Path], merchants: Merchants, bad: str
+) -> None:
+    text = f"env,path,内容类型\ntea-1a2b3c,a.png,{bad}\ntea-1a2b3c,b.png,text/html; charset=utf-8\n"
+    with pytest.raises(InputError) as raised:
+        read_paths(write(text), merchants)
+    (problem,) = raised.value.problems
+    assert (problem.line, problem.column, problem.value) == (2, "内容类型", bad)
+    assert "not a media type (type/subtype)" in problem.message.en
+    assert "image/png" in problem.fix.en

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.formatting import RISKY, guard
+from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.explanations import action_text, reason_text
@@ -140,6 +140,9 @@ def write_rows(
             bad = record.end.outcome not in GOOD
             # The writer looks at each letter on its own; a line without a letter that needs it is its cells and commas.
             line = ",".join(cells)
+            if not line.isprintable():
+                cells = [*map(picture_controls, cells)]
+                line = ",".join(cells)
             if masked(line) != line:
                 hidden += 1
                 cells = [*map(masked, cells)]
