@@ -532,10 +532,10 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
     from tcb_ops.errcodes import errcode
     from tcb_ops.errors import TokenError, TransportError, TransportFault
     from tcb_ops.runs.stop_errors import NO_COMPONENT
+    from tcb_ops.wechat import open_source
     from tcb_ops.wechat.call_policy import Caller, CallFailure
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
-    from tcb_ops.wechat.tokens import open_source
     from tcb_ops.wechat.transport import Transport
 
     if owner is Owner.PLATFORM:
@@ -635,7 +635,7 @@ def _start(
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
     from tcb_ops.simulator import opened_target
-    from tcb_ops.wechat.tokens import open_source
+    from tcb_ops.wechat import open_source
 
     settings = _settings(settings, target)
     check_value(

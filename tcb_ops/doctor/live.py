@@ -26,12 +26,12 @@ from tcb_ops.model import Link, Merchant, Owner, Secret
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
+from tcb_ops.wechat import open_source
 from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import open_file
 from tcb_ops.wechat.responses import NOT_THERE, ApiError, HttpResponse, InvalidResponse, Quota, UnsafeLink
-from tcb_ops.wechat.tokens import open_source
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 _TIMEOUTS = Timeouts(connect=10, answer=20)

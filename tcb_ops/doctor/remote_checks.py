@@ -22,10 +22,11 @@ from tcb_ops.model import Merchant, Owner, is_loopback
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
+from tcb_ops.wechat import open_source
 from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import HttpResponse, InvalidResponse, read_response
-from tcb_ops.wechat.tokens import Token, TokenSource, open_source
+from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 QUICK = Timeouts(connect=4, answer=4)

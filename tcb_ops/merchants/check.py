@@ -26,10 +26,10 @@ from tcb_ops.model import Merchant, Owner, Reason, Secret
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
+from tcb_ops.wechat import open_source
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
-from tcb_ops.wechat.tokens import open_source
 from tcb_ops.wechat.transport import Transport
 
 AT_ONCE = 8

@@ -18,7 +18,7 @@ from tcb_ops.errors import TokenError, TransportError, TransportFault
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
-from tcb_ops.wechat.tokens.token import TokenSource
+from tcb_ops.wechat.tokens import TokenSource
 
 LONGEST_BACKOFF = 60.0
 

@@ -17,7 +17,7 @@ from tcb_ops.formatting import trim
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Link, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
-from tcb_ops.wechat.tokens.token import read_object
+from tcb_ops.wechat.tokens import read_object
 
 PERMISSIONS = frozenset({49, 64})
 """The permission sets that carry tcb/uploadfile: any of them will do. 49 is 小程序云开发管理."""

@@ -15,8 +15,9 @@ from scripted import Server, always
 from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, TokenSourceError
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.wechat import open_source
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens import Token, open_source
+from tcb_ops.wechat.tokens import Token
 from tcb_ops.wechat.tokens.service import TIMEOUTS, ServiceTokens, read_service_response
 from tcb_ops.wechat.transport import Timeouts
 

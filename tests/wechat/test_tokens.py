@@ -17,7 +17,8 @@ from scripted import LOOPS, no_more_files
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
-from tcb_ops.wechat.tokens import Token, TokenSource, open_source
+from tcb_ops.wechat import open_source
+from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.tokens import command as module
 from tcb_ops.wechat.tokens.command import CommandTokens
 from tcb_ops.wechat.tokens.file import FileTokens

@@ -5,29 +5,96 @@ A source answers one question, `token(appid, refused)`. `refused` is the token t
 Only `component` keeps tokens on disk; none logs anything.
 """
 
-from tcb_ops.settings import Settings
-from tcb_ops.wechat.tokens.token import Token, TokenSource
+from __future__ import annotations
 
-__all__ = ["Token", "TokenSource", "open_source"]
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
+
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Secret
+
+LONGEST_TOKEN = 4096
+"""Characters; the platform's have some 200, and may have 512 (domain.md §4)."""
 
 
-def open_source(settings: Settings) -> TokenSource:
-    """Make the source that the settings name. Raises SettingsError when it cannot work at all."""
-    tokens = settings.tokens
-    match tokens.source:
-        case "command":
-            from tcb_ops.wechat.tokens.command import CommandTokens
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token and, where the source says so, its end."""
 
-            return CommandTokens(tokens.command)
-        case "service":
-            from tcb_ops.wechat.tokens.service import ServiceTokens
+    value: Secret
+    expires_at: float | None = None
+    """Unix seconds."""
+    renew_at: float | None = None
+    """Unix seconds from which on the source has a newer one; None where the source does not renew ahead."""
 
-            return ServiceTokens.of(tokens)
-        case "component":
-            from tcb_ops.wechat.tokens.component import ComponentTokens
 
-            return ComponentTokens.of(tokens, settings.api_base)
-        case "file":
-            from tcb_ops.wechat.tokens.file import FileTokens
+class TokenSource(Protocol):
+    """Gives access tokens by appid."""
 
-            return FileTokens(tokens.file)
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:
+        """Return the appid's token, looked up again when `refused` names the one that failed.
+
+        The component token is the token of the component's own appid. Raises TokenError where this appid has none,
+        TokenSourceError where no appid has one, TransportError where the platform itself was asked and is away.
+        """
+
+    async def aclose(self) -> None:
+        """Close threads, files and connections."""
+
+
+def token_fingerprint(refused: Secret) -> str:
+    """Return the first 12 hex digits of a token's SHA-256: how a source is told which one was refused."""
+    return hashlib.sha256(refused.reveal().encode()).hexdigest()[:12]
+
+
+def read_token(answer: bytes, now: float) -> Token | Text:
+    """Read `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds).
+
+    For what cannot be used, return a noun phrase that names what it was and quotes nothing: it may be the token.
+    """
+    payload = read_object(answer)
+    value = payload.get("access_token")
+    if isinstance(value, str) and len(value) > LONGEST_TOKEN:
+        return _("an access_token longer than {longest_token} characters", longest_token=LONGEST_TOKEN)
+    if not is_token(value):
+        return _("no JSON with an access_token")
+    try:
+        return Token(Secret(value), _end(payload, now))
+    except (ValueError, OverflowError):
+        return _("an expiry that is no time")
+
+
+def is_token(value: object) -> TypeGuard[str]:
+    """Return whether a value can stand in a query as a token: printable ASCII, not endless."""
+    return (
+        isinstance(value, str) and 0 < len(value) <= LONGEST_TOKEN and value.isascii() and value.isprintable()
+    )
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that a text is, or an empty one."""
+    try:
+        found = json.loads(text)
+    # RecursionError is what thousands of brackets raise; the texts quote what was read, so they go no further.
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _end(answer: Mapping[str, Any], now: float) -> float | None:
+    for key, start in (("expires_at", 0.0), ("expires_in", now)):
+        value = answer.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return finite(start + value)
+    return None
+
+
+def finite(moment: float) -> float:
+    """Return the moment itself. Raises ValueError for NaN and infinity."""
+    if not math.isfinite(moment):
+        raise ValueError
+    return moment

@@ -26,7 +26,7 @@ from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted
-from tcb_ops.wechat.tokens.token import LONGEST_TOKEN, Token, read_token, token_fingerprint
+from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, read_token, token_fingerprint
 
 LARGEST_OUTPUT = 64 * 1024
 """Bytes: as much as a token server's answer may have."""

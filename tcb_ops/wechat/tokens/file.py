@@ -15,7 +15,7 @@ from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted
-from tcb_ops.wechat.tokens.token import LONGEST_TOKEN, Token, finite, is_token
+from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, finite, is_token
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of a token file."""

@@ -15,7 +15,7 @@ from tcb_ops.i18n import _
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens.token import Token, read_token, token_fingerprint
+from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 64

@@ -24,7 +24,7 @@ from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted
-from tcb_ops.wechat.tokens.token import Token, finite, is_token, read_object
+from tcb_ops.wechat.tokens import Token, finite, is_token, read_object
 
 SCHEMA = 1
 POLL = 0.02
