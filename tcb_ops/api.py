@@ -429,17 +429,20 @@ def diff(
     older: str | Run,
     newer: str | Run = "latest",
     *,
+    merchants: Merchants | str | Path | None = None,
     settings: Settings | None = None,
     target: str | None = None,
 ) -> Diff:
     """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
 
-    Each is a Run, an id, a prefix or `latest`. Raises RunNotFoundError, and UsageError where they cannot be compared.
+    Each is a Run, an id, a prefix or `latest`; `merchants`: whose rows alone are compared. Raises RunNotFoundError, and
+    UsageError where they cannot be compared.
     """
     settings = _settings(settings, target, newer)
     ledger = _ledger_with_runs(settings)
     before, after = _record(older, settings, "older"), _record(newer, settings, "newer")
-    return Diff.between(ledger, before, after, settings)
+    only = None if merchants is None else _merchants(merchants)
+    return Diff.between(ledger, before, after, settings, only)
 
 
 def history(days: int = 30, *, settings: Settings | None = None, target: str | None = None) -> History:

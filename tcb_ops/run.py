@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ from tcb_ops.errors import (
     check_value,
 )
 from tcb_ops.i18n import Text
-from tcb_ops.model import GOOD, Kind, Outcome
+from tcb_ops.model import GOOD, Kind, Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.ledger import Ledger
@@ -39,11 +39,17 @@ class Run:
     """A run in the ledger, finished or not."""
 
     def __init__(
-        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: RunReader | None = None
+        self,
+        ledger: Ledger,
+        record: RunRecord,
+        settings: Settings,
+        reader: RunReader | None = None,
+        only: frozenset[tuple[str, str]] | None = None,
     ) -> None:
-        """`reader`: what the run is read from, where that is not the ledger itself."""
+        """`reader`: what the run is read from, where that is not the ledger itself; `only`: as `of_merchants` says."""
         self._ledger, self.record, self._settings = ledger, record, settings
         self._reader: RunReader = reader or ledger
+        self._only = only
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
@@ -72,7 +78,7 @@ class Run:
     @property
     def outcomes(self) -> dict[Outcome, int]:
         """The same, keyed by Outcome."""
-        return self._reader.counts(self.record)
+        return self._reader.counts(self.record) if self._only is None else self._summary().counts
 
     @property
     def good(self) -> bool:
@@ -83,6 +89,13 @@ class Run:
         """The same run, shown and exported with other settings."""
         check_value("settings", settings, isinstance(settings, Settings), Text("Settings", "Settings"))
         return Run(self._ledger, self.record, settings, self._reader)
+
+    def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
+        """The same run, of which only the rows of these lines of the merchants file are counted, summed up and listed.
+
+        Tables and report folders are of the whole run all the same.
+        """
+        return Run(self._ledger, self.record, self._settings, self._reader, environments_of(merchants))
 
     def close(self) -> None:
         """Close the ledger's connections."""
@@ -98,7 +111,7 @@ class Run:
 
     def tallies(self) -> list[Tally]:
         """Rows by merchant, environment, outcome and code, as they stand now: one query of the ledger."""
-        return self._reader.tallies(self.record)
+        return list(self._summary().tallies)
 
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
         """Bytes of the local files of the rows with these outcomes, as they were when the run was planned."""
@@ -120,7 +133,11 @@ class Run:
         check_text("path", path)
         if outcomes is not None:
             _check_outcomes(outcomes)
-        return self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
+        found = self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
+        if self._only is None:
+            return found
+        only = self._only
+        return (record for record in found if (record.row.appid, record.row.env) in only)
 
     def merchants_like(self, name: str) -> list[str]:
         """Names of the run's merchants that hold `name`, or all of them; 20 at most."""
@@ -237,7 +254,12 @@ class Run:
 
     def _summary(self) -> RunSummary:
         """Sum the run up as it is now."""
-        return RunSummary(self._reader, self._reader.run(self.id))
+        return RunSummary(self._reader, self._reader.run(self.id), self._only)
+
+
+def environments_of(merchants: Iterable[Merchant]) -> frozenset[tuple[str, str]]:
+    """Return the environments of lines of the merchants file, as (appid, env)."""
+    return frozenset((merchant.appid, merchant.env) for merchant in merchants)
 
 
 def _check_outcomes(outcomes: object) -> None:
@@ -361,9 +383,17 @@ class Diff(RunDiff):
         return f"<Diff {self.older.id} → {self.newer.id}: {changes}>"
 
     @classmethod
-    def between(cls, ledger: Ledger, older: RunRecord, newer: RunRecord, settings: Settings) -> Diff:
+    def between(
+        cls,
+        ledger: Ledger,
+        older: RunRecord,
+        newer: RunRecord,
+        settings: Settings,
+        merchants: Iterable[Merchant] | None = None,
+    ) -> Diff:
         """Compare two runs of one kind and target. Raises UsageError where they cannot be compared."""
-        found = compare(ledger, older, newer, settings)
+        only = None if merchants is None else environments_of(merchants)
+        found = compare(ledger, older, newer, settings, only)
         return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
 
     def frame(self) -> pd.DataFrame:

@@ -35,30 +35,42 @@ ROWS_SHOWN = 200
 def runs(operator: str, host: str, *, common: CommonOptions) -> int:
     """List the runs, the newest first.
 
-    --note TEXT: only runs whose note holds it.
+    --note TEXT: only runs whose note holds it. --target: only runs of that target. --where: only runs with rows of
+    matching merchants, and only those rows are counted.
     """
     from tcb_ops import api
 
     settings, console = common.start(reads_ledger=True)
+    matching = common.matching(settings)
+    of_target = settings.run_target if common.target or common.api_base else None
     found = [
-        run
+        run if matching is None else run.of_merchants(matching)
         for run in api.all_runs(settings=settings)
         if common.note in run.record.note
         and operator in {"", run.record.operator}
         and host in {"", run.record.host}
+        and of_target in {None, run.record.target}
     ]
     sound: list[tuple[Run, dict[str, Any]]] = []
     damaged: list[LedgerDamagedError] = []
     for run in found:
         try:
-            sound.append((run, run.summary() if common.json else run.counts))
+            counts = run.summary() if common.json else run.counts
+            if matching is None or run.outcomes:
+                sound.append((run, counts))
         except LedgerDamagedError as error:  # it does not hide the others
             damaged.append(error)
     if common.json:
         console.json({"runs": [summary | _about(run, settings) for run, summary in sound]})
     elif sound:
         console.print(_runs_table([run for run, _ in sound], settings))
-    elif not damaged:
+    elif found or common.where or of_target or common.note or operator or host:
+        console.info(
+            Text(
+                f"No run in {settings.ledger_name} matches.", f"{settings.ledger_name} 中没有符合条件的任务。"
+            )
+        )
+    else:
         console.info(
             Text(f"No runs in {settings.ledger_name} yet.", f"{settings.ledger_name} 中还没有任务。")
         )
@@ -75,10 +87,8 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
 @common_options
 def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
     """Show a run, or rows of it."""
-    from tcb_ops import api
-
     settings, console = common.start(reads_ledger=True)
-    wanted = api.open_run(run, settings=settings)
+    wanted = _open(run, settings, common)
     if line is None and not merchant and not path:
         if not common.json:
             console.print(_head(wanted, settings))
@@ -130,6 +140,27 @@ def _show_rows(
         )
 
 
+def _open(run: str, settings: Settings, common: CommonOptions) -> Run:
+    """Open a run, narrowed by `--where`. Raises UsageError where it has no row of those merchants."""
+    from tcb_ops import api
+
+    found = api.open_run(run, settings=settings)
+    matching = common.matching(settings)
+    if matching is None:
+        return found
+    narrowed = found.of_merchants(matching)
+    if not narrowed.outcomes:
+        known = ", ".join(found.merchants_like(""))
+        raise UsageError(
+            Text(
+                f"run {found.id} has no rows of the merchants that --where names. Its merchants are: {known}.",
+                f"任务 {found.id} 中没有 --where 所指商户的行。其中的商户有：{known}。",
+            ),
+            options=["--where"],
+        )
+    return narrowed
+
+
 @click.command()
 @click.argument("run", default="latest")
 @common_options
@@ -138,10 +169,8 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
-    from tcb_ops import api
-
     settings, console = common.start(reads_ledger=True)
-    wanted = api.open_run(run, settings=settings)
+    wanted = _open(run, settings, common)
     if common.json:
         summary = wanted.summary()
         console.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
@@ -181,6 +210,15 @@ def report(
     """
     from tcb_ops import api
 
+    common.refuse_where(
+        Text(
+            "A report is of the whole run, so that `verify` can compare it with the ledger: --where cannot narrow it. "
+            "`errcodes` and `show` with --where show a part of a run; --into with --split-by writes a workbook per "
+            "merchant.",
+            "报告涵盖整个任务，`verify` 才能与台账比对：不能用 --where 缩小范围。带 --where 的 `errcodes` 和 `show` "
+            "可查看任务的一部分；--into 配合 --split-by 可为每个商户各写一个工作簿。",
+        )
+    )
     settings, console = common.start(reads_ledger=True)
     if split_by and into is None:
         raise UsageError(
@@ -240,7 +278,7 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     from tcb_ops.reports.formats.terminal import render_diff
 
     settings, console = common.start(reads_ledger=True)
-    found = api.diff(older, newer, settings=settings)
+    found = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
     if common.json:
         console.json(found.to_json())
     else:
@@ -269,6 +307,12 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     from tcb_ops import api
     from tcb_ops.reports.formats.terminal import render_verification, verification_verdict
 
+    common.refuse_where(
+        Text(
+            "`verify` checks a report as a whole: --where cannot narrow it.",
+            "`verify` 检查整份报告：不能用 --where 缩小范围。",
+        )
+    )
     settings, console = common.start(reads_ledger=True)
     found = api.verify(folder, settings=settings)
     if common.json:
@@ -291,6 +335,13 @@ def explain(code: str, *, common: CommonOptions) -> int:
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
+    common.refuse_where(
+        Text(
+            "`explain` is about a code, not about merchants: --where does not apply. `errcodes` with --where shows "
+            "merchants' codes.",
+            "`explain` 解释的是错误码，与商户无关：不适用 --where。带 --where 的 `errcodes` 可查看这些商户的错误码。",
+        )
+    )
     settings, console = common.start()
     code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)
     if code in set(Reason):

@@ -117,6 +117,15 @@ class CommonOptions:
             )
         return read_merchants(file, self.where)
 
+    def matching(self, settings: Settings) -> Merchants | None:
+        """Read the merchants that `--where` names; None without it."""
+        return self.read_merchants(settings) if self.where else None
+
+    def refuse_where(self, why: Text) -> None:
+        """Raise UsageError with `why` where `--where` was given: this command cannot leave merchants out."""
+        if self.where:
+            raise UsageError(why, options=["--where"])
+
     def selection(self) -> str:
         """What tells runs over different merchants apart."""
         return "; ".join(f"where {item}" for item in sorted(self.where))

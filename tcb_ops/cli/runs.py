@@ -100,7 +100,7 @@ def links(
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
         if paths is None:
-            handle = _resume(console, Kind.LINKS, settings, limits, which, listing.root)
+            handle = _resume(console, Kind.LINKS, settings, common, limits, which, listing.root)
             run = _follow(console, handle, common)
         else:
             with read_list(
@@ -174,6 +174,7 @@ def upload(
                 console,
                 Kind.UPLOAD,
                 settings,
+                common,
                 limits,
                 which,
                 listing.root,
@@ -327,6 +328,7 @@ def _resume(
     console: Console,
     kind: Kind,
     settings: Settings,
+    common: CommonOptions,
     limits: RunLimits,
     which: RunOptions,
     root: str | None,
@@ -342,6 +344,12 @@ def _resume(
         context = click.get_current_context()
         argument = next(one for one in context.command.params if one.name == "paths")
         raise click.MissingParameter(ctx=context, param=argument)
+    common.refuse_where(
+        Text(
+            "A run is resumed with the merchants that it was started with: leave --where out.",
+            "继续任务时沿用其开始时的商户范围：请去掉 --where。",
+        )
+    )
     run = api.open_run(which.resume, settings=settings)
     record = run.record
     wrong = None

@@ -136,13 +136,24 @@ def change_title(what: Change) -> Text:
     return CHANGES[what]
 
 
-def compare(ledger: LedgerReader, older: RunRecord, newer: RunRecord, settings: Settings) -> RunDiff:
-    """Compare two runs. Raises UsageError where they do not do the same to the same target."""
+def compare(
+    ledger: LedgerReader,
+    older: RunRecord,
+    newer: RunRecord,
+    settings: Settings,
+    only: frozenset[tuple[str, str]] | None = None,
+) -> RunDiff:
+    """Compare two runs. Raises UsageError where they do not do the same to the same target.
+
+    `only`: the environments, as (appid, env), whose rows are compared; None for all.
+    """
     _refuse_incomparable(older, newer)
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
     for place, before, after, rows in _pairs(ledger, older, newer):
+        if only is not None and place[::-1] not in only:
+            continue
         what = became(before and before[0], after and after[0])
         counts[what] += rows
         if what is not Change.STILL_GOOD:  # a million of them, as a rule

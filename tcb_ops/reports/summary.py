@@ -142,10 +142,17 @@ class MerchantSummary:
 class RunSummary:
     """A run's counts, causes, merchants and totals, as they stood at one moment of the ledger."""
 
-    def __init__(self, reader: RunReader, run: RunRecord) -> None:
-        """Sum a run up. One query of the ledger: flat in memory, and the counts agree with one another."""
+    def __init__(
+        self, reader: RunReader, run: RunRecord, only: frozenset[tuple[str, str]] | None = None
+    ) -> None:
+        """Sum a run up. One query of the ledger: flat in memory, and the counts agree with one another.
+
+        `only`: the environments, as (appid, env), whose rows count; None for all.
+        """
         self.run = run
-        self.tallies: Sequence[Tally] = reader.tallies(run)
+        self.tallies: Sequence[Tally] = [
+            one for one in reader.tallies(run) if only is None or (one.appid, one.env) in only
+        ]
 
     @cached_property
     def counts(self) -> dict[Outcome, int]:
@@ -227,7 +234,7 @@ class RunSummary:
             "run": run.id,
             "kind": str(run.kind),
             "target": run.target,
-            "rows": run.rows,
+            "rows": self.total,
             "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
             "errcodes": _most_first(errcodes, "errcode"),
             "store_codes": _most_first(store_codes, "code"),

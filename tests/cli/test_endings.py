@@ -158,6 +158,77 @@ def test_where_narrows_to_merchants(open_desk):
     assert {bucket.split("-", 1)[1].rsplit("-", 1)[0] for bucket, _ in desk.shop.sim.objects} == {BOOKS.env}
 
 
+OF_BOOKS = ("--where", f"appid={BOOKS.appid}")
+OF_TEA = ("--where", f"appid={TEA.appid}")
+
+
+def test_where_narrows_what_is_shown_of_a_run_to_matching_merchants(open_desk):
+    faults = [Fault(path="banner/1.png", errcode=40097)]
+    desk = open_desk(many(TEA, BOOKS, rows=3), faults)
+    first = desk.upload("--json").json
+    second = desk.upload("--json", "--new-run").json
+    assert first["counts"] == {"uploaded": 4, "refused": 2}
+    shown = desk("show", *OF_BOOKS, "--json").json
+    assert desk.whole(shown, 3) == {"uploaded": 2, "refused": 1}
+    assert {line["appid"] for line in shown["errcodes"]} == {BOOKS.appid}
+    assert "2 of 3 rows succeeded" in desk("show", *OF_BOOKS).out
+    rows = desk("show", *OF_BOOKS, "--path", "banner", "--json").json["rows"]
+    assert {row["tcb_appid"] for row in rows} == {BOOKS.appid}
+    assert {line["appid"] for line in desk("errcodes", *OF_BOOKS, "--json").json["errcodes"]} == {BOOKS.appid}
+    table = desk("errcodes", *OF_BOOKS).out
+    assert (BOOKS.name in table, TEA.name in table, "40097 · 1 row" in table) == (True, False, True)
+    found = desk("diff", first["run"], second["run"], *OF_BOOKS, "--json").json
+    assert (found["counts"]["still_broken"], found["counts"]["still_good"]) == (1, 2)
+    assert {line["appid"] for line in found["changes"]} == {BOOKS.appid}
+
+
+def test_where_lists_the_runs_with_rows_of_matching_merchants_and_counts_those(open_desk):
+    desk = open_desk(many(TEA, BOOKS, rows=3))
+    both = desk.upload("--json").json["run"]
+    desk.upload(*OF_TEA)
+    listed = desk("runs", *OF_BOOKS, "--json").json["runs"]
+    assert [(run["run"], run["rows"]) for run in listed] == [(both, 3)]
+    said = desk("errcodes", *OF_BOOKS)
+    assert said.code == 2
+    assert f"has no rows of the merchants that --where names. Its merchants are: {TEA.name}." in said.err
+
+
+@pytest.mark.parametrize("words", [("errcodes",), ("show",), ("runs",), ("diff", "latest", "latest")])
+def test_where_of_an_unknown_column_is_refused_with_the_known_ones(open_desk, words):
+    desk = open_desk(many(TEA, rows=1))
+    assert desk.upload().code == 0
+    said = desk(*words, "--where", "stage=live")
+    assert (said.code, said.out) == (2, "")
+    assert "has no column 'stage'; it has appid, name, env" in said.err
+
+
+@pytest.mark.parametrize(
+    "words", [("report",), ("verify", "reports"), ("explain", "85088"), ("upload", "--resume", "latest")]
+)
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_where_is_refused_by_commands_that_cannot_leave_merchants_out(open_desk, find_english, words, lang):
+    desk = open_desk(many(TEA, rows=1))
+    assert desk.upload().code == 0
+    before = desk.calls
+    said = desk(*words, *OF_TEA, "--lang", lang)
+    assert (said.code, said.out, desk.calls) == (2, "", before)
+    assert "--where" in said.err
+    assert lang == "en" or not find_english(said.err)
+
+
+def test_runs_of_a_target_are_listed_where_it_is_named(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    here = desk.upload("--json").json["run"]
+    there = desk.upload("--json", *AWAY).json["run"]
+    assert [run["run"] for run in desk("runs", "--json").json["runs"]] == [there, here]
+    for target, run in ((desk.shop.sim.base, here), (AWAY[1], there)):
+        listed = desk("runs", "--target", target, "--json").json["runs"]
+        assert [one["run"] for one in listed] == [run]
+    nowhere = desk("runs", "--target", "https://elsewhere.example.com")
+    assert (nowhere.code, nowhere.out) == (0, "")
+    assert "No run in" in nowhere.err
+
+
 def test_column_maps_headers_that_are_not_known(open_desk):
     desk = open_desk()
     write_csv(desk.folder / "list.csv", ("去向", "云端", "本机"), [(TEA.env, "a/b.png", "0.bin")])
