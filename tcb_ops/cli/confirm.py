@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import CommonOptions, ListOptions
+from tcb_ops.cli.options import CommonOptions, ListOptions, target_line
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.formatting import format_duration, format_size
+from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import Lang, Text, plural
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, fixme_beside, format_problem, write_fixme
@@ -23,6 +23,9 @@ from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import FIXED_LIST, command
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _FITS = {True: Text("yes", "是"), False: Text("NO", "否"), None: Text("–", "–")}
 _FEW = 3
@@ -180,6 +183,7 @@ def dry_run(
     """Show what would be sent, per merchant: calls against those left today, bytes, and the time at the rate allowed."""
     from tcb_ops.merchants.quota import ask_allowances
 
+    console.release()
     allowances = ask_allowances(settings, accounts_to_ask(batch, settings))
     cost = reckon(batch, settings, limits, allowances, datetime.now(UTC))
     planned = DryRun.of(batch, limits, cost, uploads=uploads)
@@ -207,15 +211,17 @@ def dry_run(
         console.warn(warning)
     if cost.unknown is not None:
         console.info(cost.unknown)
+    console.info(target_line(settings))
     return 0
 
 
-def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> Table:
+def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
     """Draw each merchant's part; where the screen is narrow, the names give way and the figures stay whole."""
+    from tcb_ops.reports.formats.terminal import Columns
+
     cost, uploads = planned.cost, planned.uploads
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(Text("merchant", "商户").of(lang), overflow="fold")
-    for head in (
+    heads = (
+        Text("merchant", "商户"),
         Text("envs", "环境"),
         Text("rows", "行数"),
         Text("calls", "调用"),
@@ -223,11 +229,11 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> Table:
         Text("calls left", "剩余取链接"),
         Text("fits", "今日够用"),
         Text("at least", "至少"),
-    ):
-        table.add_column(head.of(lang), justify="right", no_wrap=True)
-    for share in planned.shares:
-        table.add_row(
-            share.merchant,
+    )
+    lines = [[head.of(lang) for head in heads]]
+    lines += [
+        [
+            sanitize(share.merchant),
             f"{share.envs:,}",
             f"{share.rows:,}",
             f"{share.calls:,}",
@@ -235,20 +241,24 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> Table:
             cost.left(cost.accounts[share.appid][0]),
             _FITS[cost.fits(share.appid)].of(lang),
             format_duration(share.attempted / limits.rate) if limits.rate else "–",
-        )
+        ]
+        for share in planned.shares
+    ]
     platform = cost.platform
     if platform is not None and cost.platform_is_shared:
-        table.add_row(
-            Text("of these, the platform's own", "其中平台自有环境").of(lang),
-            "",
-            f"{cost.rows[platform]:,}",
-            "",
-            *([""] if uploads else []),
-            cost.left(platform),
-            _FITS[cost.account_fits(platform)].of(lang),
-            format_duration(cost.seconds(platform)) if limits.rate else "–",
+        lines.append(
+            [
+                Text("of these, the platform's own", "其中平台自有环境").of(lang),
+                "",
+                f"{cost.rows[platform]:,}",
+                "",
+                *([""] if uploads else []),
+                cost.left(platform),
+                _FITS[cost.account_fits(platform)].of(lang),
+                format_duration(cost.seconds(platform)) if limits.rate else "–",
+            ]
         )
-    return table
+    return Columns(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
 
 
 def confirm_upload(console: Console, scope: Scope, what: Text, settings: Settings, *, yes: bool) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, ProgressColumn, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
-from rich.text import Text as Styled
 
 from tcb_ops.formatting import format_duration, lines
 from tcb_ops.i18n import Lang, Text
@@ -25,8 +25,9 @@ from tcb_ops.runs.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.progress import Task
 
+_BAR = 12
+"""Cells of the bar."""
 LINE_EVERY = 5.0
 """Seconds between two lines of progress where nobody watches."""
 
@@ -134,26 +135,16 @@ class Console:
 
     def _bar(self, progress: Iterator[Progress], total: int) -> None:
         bar = Bar(
-            BarColumn(bar_width=12, table_column=_uncut()),
-            TextColumn("{task.fields[done]}", table_column=_uncut()),
-            _Rate(table_column=_uncut()),
-            _Outcomes(),
+            BarColumn(bar_width=_BAR),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True), markup=False),
             console=self.err,
             transient=True,
         )
         with bar:
-            task = bar.add_task("", total=total, done="", outcomes="", now=None, lang=self.lang)
+            task = bar.add_task("", total=total)
             for now in progress:
-                # What holds the run up and what did not succeed come first: a narrow line cuts the rest.
-                worst_first = dict(sorted(now.counts.items(), key=lambda count: count[0] in GOOD))
-                note = f"{now.note.of(self.lang)} · " if now.note else ""
-                bar.update(
-                    task,
-                    completed=now.done,
-                    done=f"{now.done:,}/{now.total:,}",
-                    outcomes=note + counts_line(worst_first, self.lang),
-                    now=now,
-                )
+                text = progress_line(now, self.lang, self.err.width - _BAR - 2)
+                bar.update(task, completed=now.done, description=text)
 
     def _lines(self, progress: Iterator[Progress]) -> None:
         last, noted = time.monotonic(), False
@@ -161,38 +152,42 @@ class Console:
             # What begins to hold a run up is printed at once.
             if time.monotonic() - last >= LINE_EVERY or (now.note is not None and not noted):
                 last, noted = time.monotonic(), now.note is not None
-                parts = [
-                    f"{now.done:,}/{now.total:,}",
-                    _rate(now, self.lang),
-                    counts_line(now.counts, self.lang),
-                ]
-                parts += [now.note.of(self.lang)] if now.note else []
-                self.err.print(" · ".join(filter(None, parts)))
+                self.err.print(progress_line(now, self.lang))
 
 
-def _uncut() -> Column:
-    """A column that a narrow line does not cut."""
-    return Column(no_wrap=True)
+def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
+    """Say how far a run is in at most `most` cells: what is of less use is left out, no word is cut.
 
+    Left out first: the time left, the rate, outcomes that are successes. What holds the run up loses its last words.
 
-class _Outcomes(ProgressColumn):
-    """What the rows ended as: cut where the line is narrow, so that progress keeps to one line."""
-
-    def render(self, task: Task) -> Styled:
-        return Styled(task.fields["outcomes"], no_wrap=True, overflow="ellipsis")
-
-
-class _Rate(ProgressColumn):
-    """Rows per second, and the time left."""
-
-    def render(self, task: Task) -> Styled:
-        now = task.fields["now"]
-        return Styled(_rate(now, task.fields["lang"]) if now is not None else "")
-
-
-def _rate(now: Progress, lang: Lang) -> str:
+    ==================================================  =====  =======================================
+    the run                                             most   line
+    ==================================================  =====  =======================================
+    40 of 100, 36 uploaded, 4 refused, 10/s, 6 s left   80     40/100 · 4 refused · 36 uploaded · 10 rows/s · 6s left
+    the same                                            46     40/100 · 4 refused · 36 uploaded · 10 rows/s
+    the same                                            24     40/100 · 4 refused
+    all, 96 uploaded, 4 refused                         40     100/100 · 4 refused · 96 uploaded
+    ==================================================  =====  =======================================
+    """
+    done = f"{now.done:,}/{now.total:,}"
+    note = now.note.of(lang) if now.note is not None else ""
+    worst_first = sorted(now.counts.items(), key=lambda count: count[0] in GOOD)
+    outcomes = [counts_line({outcome: rows}, lang) for outcome, rows in worst_first if rows]
     rate = Text(f"{now.rate:,.0f} rows/s", f"{now.rate:,.0f} 行/秒").of(lang)
-    if now.seconds_left is None or now.seconds_left < 1:  # the last rows may be waiting to be tried again
-        return rate
-    left = format_duration(now.seconds_left)
-    return f"{rate} · " + Text(f"{left} left", f"剩余 {left}").of(lang)
+    left = ""
+    if (
+        now.seconds_left is not None and now.seconds_left >= 1
+    ):  # the last rows may be waiting to be tried again
+        time = format_duration(now.seconds_left)
+        left = Text(f"{time} left", f"剩余 {time}").of(lang)
+    speed = [rate, left] if now.done < now.total else []  # at the end only the result is of use
+    parts = list(filter(None, [done, note, *outcomes, *speed]))
+    needed = 2 if note else 1
+    while len(parts) > needed and cell_len(" · ".join(parts)) > most:
+        parts.pop()
+    line = " · ".join(parts)
+    if cell_len(line) <= most:
+        return line
+    from tcb_ops.reports.formats.terminal import fold
+
+    return fold(line, most - 2).partition("\n")[0] + " …"

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
-from rich.text import Text as Styled
 
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options
 from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, plural
-from tcb_ops.model import GOOD, Outcome, Owner, Reason
+from tcb_ops.model import Outcome, Owner, Reason
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.settings import Settings
 
@@ -63,7 +60,11 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
     if common.json:
         console.json({"runs": [summary | _about(run, settings) for run, summary in sound]})
     elif sound:
-        console.print(_runs_table([run for run, _ in sound], settings))
+        from tcb_ops.reports.formats.terminal import render_runs, room
+
+        shown = [(run.record, run.outcomes) for run, _ in sound]
+        for line in render_runs(shown, settings, room(console.out)):
+            console.print(line)
     elif found or common.where or of_target or common.note or operator or host:
         console.info(
             Text(
@@ -427,46 +428,3 @@ def _row(record: RowRecord, settings: Settings) -> dict[str, Any]:
     values = dict(zip(RESULT_COLUMNS, own_values(record, settings.lang), strict=True))
     times = {name: clock.iso(values[name]) or None for name in ("tcb_started_at", "tcb_ended_at")}
     return {"path": record.row.path, "file": record.row.file} | values | times
-
-
-def _runs_table(found: Sequence[Run], settings: Settings) -> Table:
-    """Draw a line per run, within 80 columns; what all have alike is left out."""
-    lang = settings.lang
-    table = Table.grid(padding=(0, 2, 0, 0))
-    pending = any(run.record.finished_at is None for run in found)
-    heads = {
-        "run": Text("run", "任务"),
-        "started": Text("started", "开始"),
-        "kind": Text("kind", "类型"),
-        "rows": Text("rows", "行数"),
-        "errors": Text("errors", "未成功"),
-        **({"pending": Text("pending", "待处理")} if pending else {}),
-        "list": Text("list", "清单"),
-    }
-    numbers = {"rows", "errors", "pending"}
-    for name in heads:
-        table.add_column(
-            justify="right" if name in numbers else "left",
-            no_wrap=name in numbers | {"run", "started"},
-            overflow="fold",
-        )
-    table.add_row(*(Styled(head.of(lang), style="bold") for head in heads.values()))
-    for run in found:
-        record, outcomes = run.record, run.outcomes
-        waiting = outcomes.get(Outcome.PENDING, 0)
-        errors = sum(rows for outcome, rows in outcomes.items() if outcome not in GOOD) - waiting
-        started = datetime.fromtimestamp(record.created_at, settings.zone)
-        beside = [sanitize(record.list_name), sanitize(record.note)]
-        if record.target != settings.run_target:
-            beside.append(f"→ {record.target.partition('://')[2] or record.target}")
-        cells = {
-            "run": record.id,
-            "started": f"{started:%m-%d %H:%M}",  # the year is in the id
-            "kind": record.kind + Text(" (retry)", "（重试）").of(lang) * bool(record.parent),
-            "rows": f"{record.rows:,}",
-            "errors": f"{errors:,}" if errors else "–",
-            "pending": f"{waiting:,}" if waiting else "–",
-            "list": "\n".join(filter(None, beside)),
-        }
-        table.add_row(*(cells[name] for name in heads))
-    return table

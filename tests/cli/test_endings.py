@@ -13,6 +13,7 @@ from tcb_ops.simulator import Fault
 
 REFUSED = [Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)]
 AWAY = ("--api-base", "http://127.0.0.1:9", "--patience", "0.2")
+LIVE = ("--target", "https://api.example.invalid", "--patience", "0.2")
 
 
 @pytest.mark.parametrize("kind", ["links", "upload"])
@@ -221,9 +222,9 @@ def test_runs_of_a_target_are_listed_where_it_is_named(open_desk):
     here = desk.upload("--json").json["run"]
     there = desk.upload("--json", *AWAY).json["run"]
     assert [run["run"] for run in desk("runs", "--json").json["runs"]] == [there, here]
-    for target, run in ((desk.shop.sim.base, here), (AWAY[1], there)):
+    for target, expected in ((desk.shop.sim.base, here), (AWAY[1], there)):
         listed = desk("runs", "--target", target, "--json").json["runs"]
-        assert [one["run"] for one in listed] == [run]
+        assert [one["run"] for one in listed] == [expected]
     nowhere = desk("runs", "--target", "https://elsewhere.example.com")
     assert (nowhere.code, nowhere.out) == (0, "")
     assert "No run in" in nowhere.err
@@ -246,24 +247,17 @@ def test_a_note_is_kept_and_found(open_desk):
     assert [(run["kind"], run["note"]) for run in found] == [("upload", "双十一 第二批")]
 
 
-def test_runs_are_a_line_each_and_what_all_have_alike_is_left_out(open_desk):
+def test_runs_are_a_line_each_without_a_column_that_none_needs(open_desk):
     desk = open_desk(many(TEA, rows=2))
-    first = desk.upload("--json").json["run"]
+    first = desk.upload("--json", "--note", "十一月").json["run"]
     head, line = desk("runs").out.splitlines()
-    assert (head.split(), line.split()) == (
-        ["run", "started", "kind", "rows", "errors", "list"],
-        [
-            first,
-            f"{first[4:6]}-{first[6:8]}",
-            f"{first[9:11]}:{first[11:13]}",
-            "upload",
-            "2",
-            "–",
-            "list.csv",
-        ],
-    )
-    elsewhere = desk("runs", "--api-base", "https://elsewhere.example.com").out.splitlines()
-    assert elsewhere[-1].split() == ["→", desk.shop.sim.base.partition("://")[2]]
+    assert head.split() == ["date", "run", "kind", "target", "rows", "succeeded", "not", "list,", "note"]
+    date = [f"{first[4:6]}-{first[6:8]}", f"{first[9:11]}:{first[11:13]}"]
+    assert line.split() == [*date, first, "upload", "SIMULATED", "2", "2", "–", "list.csv", "·", "十一月"]
+    stopped = desk.upload("--json", *LIVE).json["run"]
+    head, line, _ = desk("runs").out.splitlines()
+    assert "pending" in head
+    assert line.split()[2:] == f"{stopped} upload LIVE 2 0 – 2 list.csv · → api.example.invalid".split()
 
 
 def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_desk):
@@ -271,7 +265,7 @@ def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_desk):
     first = desk.upload("--json").json["run"]
     said = desk("retry")
     assert f"Retrying upload {first} (list.csv)." in said.err
-    assert "upload (retry)" in desk("runs").out
+    assert "retry · list.csv" in desk("runs").out
     assert f", a retry of {first} · upload to" in desk("show").out
     assert [one["parent"] for one in desk("runs", "--json").json["runs"]] == [first, ""]
     assert "没有符合条件且需要重试的行" in desk("retry", first, "--errcode", "12345", "--lang", "zh").err

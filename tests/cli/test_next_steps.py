@@ -7,6 +7,7 @@ import pytest
 from rich.cells import cell_len
 from workspace import BOOKS, TEA, many, write_csv
 
+from tcb_ops.model import Merchant
 from tcb_ops.simulator import Fault
 
 
@@ -94,18 +95,38 @@ def test_a_few_missing_files_are_named_one_by_one(open_desk):
     assert desk.upload().err.count("there is no file") == 2
 
 
-def test_runs_fit_in_80_columns_whatever_they_are(open_desk, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize("columns", [80, 100])
+def test_runs_fit_the_terminal_whatever_they_are(open_desk, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     desk = open_desk(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
     name = "十一月第二批门店横幅和弹窗素材清单-final-v2.csv"
     (desk.folder / "list.csv").rename(desk.folder / name)
-    run = desk("upload", name, "--root", "files", "--json", "--note", "双十一 第二批 " * 5).json["run"]
+    run = desk("upload", name, "--root", "files", "--json", "--note", "双十一 第二批 " * 9).json["run"]
     desk("retry", run)
-    desk("upload", name, "--root", "files", "--api-base", "http://127.0.0.1:9", "--patience", "0")
+    desk("upload", name, "--root", "files", "--api-base", "https://api.example.invalid", "--patience", "0")
     for lang in ("en", "zh"):
-        shown = desk("runs", "--lang", lang, "--api-base", "https://api.example.invalid").out
-        assert max(map(cell_len, shown.splitlines())) <= 80, shown
+        shown = desk("runs", "--lang", lang).out
+        assert max(map(cell_len, shown.splitlines())) <= columns, shown
         assert shown.count(f"{run[4:6]}-{run[6:8]} ") == 3
+        assert shown.count("SIMULATED") == 2
+        # Below a run's figures there is room for its list's whole name.
+        assert shown.count("十一月") == 3
+        assert shown.count("-v2.csv") == 3
+        assert not any(line.strip() == "→" for line in shown.splitlines())
+
+
+def test_rows_and_a_dry_run_fit_the_terminal_a_line_each(open_desk, monkeypatch):
+    long = Merchant("wxlong", "晨光茶饮旗舰店（华东区第一分公司）与合作伙伴", "prod-tea-1a2b3c")
+    rows = [(long.env, f"banner/2026/双十一/a-name-that-is-very-long-{n}.png") for n in range(3)]
+    desk = open_desk(rows, merchants=(long,))
+    desk.upload()
+    everything = desk("show", "--path", "banner").out
+    assert all(path in everything for _, path in rows), "a pipe gets texts whole"
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in (("show", "--path", "banner"), ("upload", "list.csv", "--root", "files", "--dry-run")):
+        lines = desk(*words).out.splitlines()
+        assert max(map(cell_len, lines)) <= 80
+        assert sum("晨光茶饮" in line for line in lines) == (3 if words[0] == "show" else 1)
 
 
 @pytest.mark.parametrize("name", ["nowhere.csv", "files", "picture.csv"])

@@ -1,6 +1,7 @@
 """Where a command sends: said first and last; and the embedded simulator as a target."""
 
 import json
+import subprocess
 
 import pytest
 from workspace import BOOKS, TEA, many
@@ -23,6 +24,14 @@ def test_a_command_that_sends_names_its_target_first_and_last(open_desk, words):
     said = desk(*words).err.splitlines()
     assert said[0] == f"SIMULATED {desk.shop.sim.base}"
     assert said[-1].startswith(f"SIMULATED {desk.shop.sim.base} · run ")
+
+
+@pytest.mark.parametrize("words", [("links", "list.csv"), ("upload", "list.csv", "--root", "files")])
+def test_a_dry_run_names_its_target_before_anything_else_and_last(open_desk, words):
+    desk = open_desk(many(TEA, rows=2))
+    said = desk.in_process(*words, "--dry-run", stderr=subprocess.STDOUT).out.splitlines()
+    assert said[0] == said[-1] == f"SIMULATED {desk.shop.sim.base}"
+    assert any("Nothing was sent." in line for line in said[1:-1])
 
 
 @pytest.mark.parametrize("words", [("merchants", "check"), ("doctor",)])

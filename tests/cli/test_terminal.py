@@ -3,7 +3,9 @@
 import json
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import socket
 import sqlite3
@@ -12,9 +14,13 @@ import time
 from contextlib import closing, contextmanager
 
 import pytest
+from rich.cells import cell_len
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.model import Merchant
+from tcb_ops.cli.console import progress_line
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.model import Merchant, Outcome
+from tcb_ops.runs.progress import Progress
 from tcb_ops.simulator import Fault
 
 HELD = [Fault(delay=0.02)]
@@ -58,9 +64,9 @@ class Typed:
 @pytest.fixture
 def on_terminal():
     @contextmanager
-    def opened(desk, *words):
+    def opened(desk, *words, columns=120):
         ours, theirs = pty.openpty()
-        options = {"stdin": theirs, "stderr": theirs, "env": {"TERM": "xterm", "COLUMNS": "120"}}
+        options = {"stdin": theirs, "stderr": theirs, "env": {"TERM": "xterm", "COLUMNS": str(columns)}}
         try:
             argv = [sys.executable, "-c", CONTROLLED, *words]
             with desk.spawn(argv, start_new_session=True, **options) as process:
@@ -94,6 +100,57 @@ def test_a_bar_shows_rows_rate_and_outcomes(open_desk, on_terminal):
     assert code == 0
     assert "rows/s" in typed.seen
     assert json.loads(out)["counts"] == {"uploaded": 120}
+
+
+LATE = Text(
+    "http://127.0.0.1:8089 cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s",
+    "无法连接 http://127.0.0.1:8089（`tcb-ops simulate` 在运行吗？）；60 秒内继续重试",
+)
+COUNTS = {Outcome.UPLOADED: 20_000, Outcome.REFUSED: 312, Outcome.NOT_ATTEMPTED: 45}
+
+
+@pytest.mark.parametrize(
+    ("most", "total", "note", "line"),
+    [
+        (99, 30_000, None, "20,357/30,000 · 312 被拒绝 · 45 未尝试 · 20,000 已上传 · 50 行/秒 · 剩余 3m20s"),
+        (60, 30_000, None, "20,357/30,000 · 312 被拒绝 · 45 未尝试 · 20,000 已上传"),
+        (50, 30_000, None, "20,357/30,000 · 312 被拒绝 · 45 未尝试"),
+        (99, 20_357, None, "20,357/20,357 · 312 被拒绝 · 45 未尝试 · 20,000 已上传"),
+        (99, 30_000, LATE, f"20,357/30,000 · {LATE.zh}"),
+        (66, 30_000, LATE, "20,357/30,000 · 无法连接 http://127.0.0.1:8089（`tcb-ops …"),
+        (16, 30_000, LATE, "20,357/30,000 …"),
+    ],
+)
+def test_a_narrow_line_of_progress_leaves_out_what_matters_least(most, total, note, line):
+    now = Progress("run", total, COUNTS, 50.0, 200.0, note)
+    assert progress_line(now, Lang.ZH, most) == line
+    assert cell_len(line) <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 100])
+def test_progress_cuts_no_word_and_ends_with_the_result(open_desk, on_terminal, columns):
+    desk = open_desk(many(TEA, BOOKS, rows=60), [Fault(path="banner/7.png", errcode=40097), *HELD])
+    words = ("upload", "list.csv", "--root", "files", "--concurrency", "8", "--json")
+    with on_terminal(desk, *words, columns=columns) as typed:
+        assert typed.end()[0] == 1
+    frames = [frame for frame in re.split(r"[\r\n]|\x1b\[2K", typed.seen) if "/120" in frame]
+    assert not any("…" in frame for frame in frames)
+    assert frames[-1].endswith("120/120 · 2 refused · 118 uploaded")
+
+
+@pytest.mark.slow
+def test_a_suggested_command_is_one_line_on_a_narrow_terminal(open_desk, on_terminal):
+    """The terminal wraps it, so that it is copied as one line: tcb-ops prints no line end in it."""
+    desk = open_desk(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    with on_terminal(desk, "upload", "list.csv", "--root", "files", columns=80) as typed:
+        assert typed.end()[0] == 1
+    (line,) = re.findall(r"^tcb-ops .*$", typed.seen.replace("\r\n", "\n"), re.MULTILINE)
+    assert cell_len(line) > 80
+    root, config = str(desk.folder / "files"), str(desk.folder / "tcb-ops.toml")
+    assert shlex.split(line) == [
+        *("tcb-ops", "upload", "failed-fixed.csv", "--root", root), *("--config", config)
+    ]  # fmt: skip
 
 
 @pytest.mark.kill

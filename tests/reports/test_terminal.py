@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tcb_ops.errcodes import all_errcodes
 from tcb_ops.i18n import Lang
-from tcb_ops.reports.formats.terminal import Wrapped, fold
+from tcb_ops.reports.formats.terminal import Wrapped, fold, shorten
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,20 @@ def test_nothing_is_lost_and_no_line_is_short_for_nothing(lang: Lang, width: int
         assert all(cell_len(line) <= width for line in lines)
         longest = max(cell_len(word) for word in re.findall(r"[!-~]+|.", text))
         assert all(cell_len(line) > width - longest - 4 for line in lines[:-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shortened"),
+    [
+        ("merchants.csv", 13, "merchants.csv"),
+        ("merchants.csv", 9, "merc….csv"),
+        ("十一月门店清单.csv", 12, "十一…单.csv"),
+        ("十一月门店清单.csv", 11, "十一….csv"),
+    ],
+)
+def test_a_long_cell_loses_its_middle(text: str, width: int, shortened: str) -> None:
+    assert shorten(text, width) == shortened
+    assert cell_len(shortened) <= width
 
 
 def test_it_is_drawn_to_the_width_there_is() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
@@ -16,12 +19,13 @@ from rich.text import Text as Styled
 
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, plural
-from tcb_ops.model import Reason
+from tcb_ops.model import GOOD, SIMULATOR, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare
 from tcb_ops.reports.verify import Verification
-from tcb_ops.runs.records import RowRecord
+from tcb_ops.runs.records import RowRecord, RunRecord
+from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -34,6 +38,8 @@ FEWEST_LINES = 3
 """Of them, what each code may take at least."""
 DIFF_CODES, DIFF_MERCHANTS = 8, 10
 """Codes of a change, and merchants of a code, that are shown; what is left out is counted."""
+NOTE_WIDTH, NOTE_INDENT = 20, 7
+"""Cells that a run's list and note need beside its figures; else they stand below, so far to the right."""
 MORE = 16
 """Columns that "… and 290 more" takes under the merchants."""
 _SHOWN = (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER)
@@ -68,7 +74,9 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
         inner.add_column(no_wrap=True, width=widths[1])
         inner.add_column(no_wrap=True, width=widths[2], justify="right")
         for line in lines:
-            inner.add_row(*(Styled(cell, overflow="ellipsis") for cell in line))
+            inner.add_row(
+                *(Styled(shorten(cell, most)) for cell, most in zip(line, (30, *widths[1:]), strict=True))
+            )
         table.add_row(Padding(inner, (0, 0, 1, 2)))
     if left := groups[len(shown) :]:
         rows = row_count(sum(group.rows for group in left)).of(lang)
@@ -177,7 +185,9 @@ def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int
         if change is Change.STILL_BROKEN and line.before != line.after:
             was = Text(f"was {sanitize(line.before)}", f"原为 {sanitize(line.before)}").of(lang)
         cells = (sanitize(line.merchant), sanitize(line.env), f"{line.rows:,}", was)
-        inner.add_row(*(Styled(cell, overflow="ellipsis") for cell in cells))
+        inner.add_row(
+            *(Styled(shorten(cell, most)) for cell, most in zip(cells, (*widths, cell_len(was)), strict=True))
+        )
     if left := ordered[DIFF_MERCHANTS:]:
         more = Text(f"… and {len(left):,} more", f"……另有 {len(left):,} 条")
         inner.add_row(more.of(lang), "--json", f"{sum(line.rows for line in left):,}", "")
@@ -214,6 +224,71 @@ def fold(text: str, width: int) -> str:
     return "\n".join([*lines, line])
 
 
+def shorten(text: str, width: int) -> str:
+    """Shorten a text to at most `width` cells by leaving out its middle.
+
+    ==================  =====  =============
+    text                width  shortened
+    ==================  =====  =============
+    merchants.csv       13     merchants.csv
+    merchants.csv       9      merc….csv
+    十一月门店清单.csv  12     十一…单.csv
+    ==================  =====  =============
+    """
+    if cell_len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    start, end = set_cell_size(text, width - 1 - tail), set_cell_size(text[::-1], tail)[::-1]
+    return f"{start.rstrip()}…{end.lstrip()}"
+
+
+def room(console: Console) -> int:
+    """Return how many cells a line may have: a pipe or a file takes any number, but where COLUMNS says otherwise."""
+    return console.width if console.is_terminal or "COLUMNS" in os.environ else sys.maxsize
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table of texts, a line each, its head bold. Where it is too wide, the longest cells of some columns are shortened."""
+
+    lines: Sequence[Sequence[str]]
+    numbers: frozenset[int] = frozenset()
+    """Columns that are aligned to the right."""
+    elastic: frozenset[int] = frozenset()
+    """Columns whose cells may be shortened."""
+    gap: int = 2
+
+    def widths(self, most: int) -> list[int]:
+        """Return the columns' widths, together with the gaps at most `most` cells where the elastic ones allow it.
+
+        The widest gives way first, none below 8 cells.
+        """
+        widths = [max(map(cell_len, column)) for column in zip(*self.lines, strict=True)]
+        while sum(widths) + self.gap * (len(widths) - 1) > most:
+            widest = max(self.elastic, key=lambda column: widths[column], default=None)
+            if widest is None or widths[widest] <= 8:
+                break
+            widths[widest] -= 1
+        return widths
+
+    def drawn(self, most: int) -> list[str]:
+        """Draw the lines, at most `most` cells wide where the elastic columns allow it."""
+        widths = self.widths(most)
+        return [
+            (" " * self.gap).join(map(self._cell, range(len(widths)), line, widths)).rstrip()
+            for line in self.lines
+        ]
+
+    def _cell(self, column: int, text: str, width: int) -> str:
+        text = shorten(text, width)
+        space = " " * (width - cell_len(text))
+        return space + text if column in self.numbers else text + space
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for number, line in enumerate(self.drawn(room(console))):
+            yield Styled(line, style="" if number else "bold", no_wrap=True, overflow="ignore")
+
+
 @dataclass(frozen=True, slots=True)
 class Wrapped:
     """A sentence as rich draws it; the first `bold` characters are bold."""
@@ -233,13 +308,15 @@ class Wrapped:
 
 def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
     """Draw a line per row; then, once for each cause, what it means and what to do."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(Text("line", "行号").of(lang), justify="right", no_wrap=True)
-    table.add_column(Text("merchant", "商户").of(lang), overflow="fold")
-    table.add_column(Text("environment", "环境").of(lang), overflow="fold")
-    table.add_column(Text("path", "路径").of(lang), overflow="fold")
-    table.add_column(Text("outcome", "结果").of(lang), no_wrap=True)
-    table.add_column(Text("code", "错误码").of(lang), no_wrap=True)
+    heads = (
+        Text("line", "行号"),
+        Text("merchant", "商户"),
+        Text("environment", "环境"),
+        Text("path", "路径"),
+        Text("outcome", "结果"),
+        Text("code", "错误码"),
+    )
+    lines = [[head.of(lang) for head in heads]]
     causes: dict[tuple[str, str, str], None] = {}
     for record in shown:
         row, end = record.row, record.end
@@ -249,19 +326,85 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
             # Which rule a row broke is its own.
             meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
             causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
-        table.add_row(
-            f"{row.line}",
-            sanitize(row.merchant),
-            sanitize(row.env),
-            sanitize(row.path),
-            OUTCOMES[end.outcome].of(lang),
-            code,
-        )
-    yield table
+        texts = (sanitize(row.merchant), sanitize(row.env), sanitize(row.path))
+        lines.append([f"{row.line}", *texts, OUTCOMES[end.outcome].of(lang), code])
+    yield Columns(lines, numbers=frozenset({0}), elastic=frozenset({1, 2, 3}))
     for named, means, todo in causes:
         yield ""
         yield Wrapped(f"{named} · {means}", bold=len(named))
         yield Wrapped(f"→ {todo}")
+
+
+def render_runs(
+    found: Sequence[tuple[RunRecord, Mapping[Outcome, int]]], settings: Settings, width: int
+) -> Iterator[RenderableType]:
+    """Draw a line per run: date, id, kind, target and rows; its list and note beside it, or below it where it is narrow.
+
+    Nothing is wider than `width`: the time of day gives way, then list and note are shortened.
+    """
+    lang = settings.lang
+    pending = any(Outcome.PENDING in counts for _, counts in found)
+    heads = (
+        Text("date", "日期"),
+        Text("run", "任务"),
+        Text("kind", "类型"),
+        Text("target", "目标"),
+        Text("rows", "行数"),
+        Text("succeeded", "成功"),
+        Text("not", "未成功"),
+        *([Text("pending", "待处理")] if pending else []),
+    )
+    beside = [_list_and_note(run, settings) for run, _ in found]
+    for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
+        lines = [[head.of(lang) for head in heads]]
+        lines += [_run_cells(run, counts, when, settings, pending=pending) for run, counts in found]
+        table = Columns(lines, frozenset(range(4, len(heads))), gap=gap)
+        figures = sum(table.widths(width)) + gap * len(heads)
+        if figures - gap <= width:
+            break
+    inline = width - figures >= NOTE_WIDTH
+    if inline:
+        notes = [
+            Text("list, note", "清单、备注").of(lang),
+            *(_fit(parts, width - figures) for parts in beside),
+        ]
+        table = replace(table, lines=[[*line, note] for line, note in zip(lines, notes, strict=True)])
+    for number, line in enumerate(table.drawn(width)):
+        yield Styled(line, style="" if number else "bold", no_wrap=True)
+        if number and not inline:
+            yield Styled(" " * NOTE_INDENT + _fit(beside[number - 1], width - NOTE_INDENT), no_wrap=True)
+
+
+def _run_cells(
+    run: RunRecord, counts: Mapping[Outcome, int], when: str, settings: Settings, *, pending: bool
+) -> list[str]:
+    total, waiting = sum(counts.values()), counts.get(Outcome.PENDING, 0)
+    good = sum(rows for outcome, rows in counts.items() if outcome in GOOD)
+    bad = total - good - waiting
+    return [
+        datetime.fromtimestamp(run.created_at, settings.zone).strftime(when),  # the year is in the id
+        run.id,
+        str(run.kind),
+        "SIMULATED" if is_simulated(run.target) else "LIVE",
+        f"{total:,}",
+        f"{good:,}",
+        f"{bad:,}" if bad else "–",
+        *([f"{waiting:,}" if waiting else "–"] if pending else []),
+    ]
+
+
+def _list_and_note(run: RunRecord, settings: Settings) -> list[str]:
+    """Name a run's list and note, that it is a retry, and a target that is not the present one."""
+    retry = Text("retry", "重试").of(settings.lang) if run.parent else ""
+    elsewhere = run.target not in {settings.run_target, SIMULATOR}
+    target = f"→ {run.target.partition('://')[2] or run.target}" if elsewhere else ""
+    return list(filter(None, (retry, sanitize(run.list_name), sanitize(run.note), target)))
+
+
+def _fit(parts: Sequence[str], width: int) -> str:
+    """Join texts in at most `width` cells, the longest shortened."""
+    table = Columns([parts], elastic=frozenset(range(len(parts))), gap=3)
+    return " · ".join(map(shorten, parts, table.widths(width)))
 
 
 def render_verification(found: Verification, lang: Lang) -> Table:
