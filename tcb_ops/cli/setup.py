@@ -39,19 +39,32 @@ def init(folder: str, lang: str | None) -> int:
     the names of merchants.csv: run init again when there are new ones.
     """
     from tcb_ops.lists.generate import list_template
-    from tcb_ops.lists.merchants_editor import EMPTY_FILE
+    from tcb_ops.lists.merchants_editor import EMPTY_FILE, edit_merchants
 
     target = Path(folder)
     config, template = target / SETTINGS_FILE, target / "list-template.xlsx"
     settings = load_settings(config if config.exists() else None, {"lang": lang})
     console = Console(settings.lang)
-    names = _merchant_names(target / "merchants.csv")
+    merchants, broken, names = target / "merchants.csv", None, list[str]()
+    try:
+        names = list(dict.fromkeys(m.name for m in edit_merchants(merchants).merchants if not m.left))
+    except InputError as error:
+        broken = error
     _write_new(console, config, (files("tcb_ops") / "starter.toml").read_bytes())
-    _write_new(console, target / "merchants.csv", EMPTY_FILE)
+    _write_new(console, merchants, EMPTY_FILE)
     if template.exists() and names:
-        _refill(console, template, names, settings)
+        _refill(console, template, names)
     else:
         _write_new(console, template, list_template(names, settings.lang))
+    if broken is not None:
+        show_problems(console, broken.source, broken.problems)
+        console.warn(
+            Text(
+                f"The names of {merchants} are not in the drop-down: correct the file, then run tcb-ops init again.",
+                f"{merchants} 中的名称没有填入下拉列表：请修正该文件，然后再次运行 tcb-ops init。",
+            )
+        )
+        return broken.exit_code
     console.info(
         Text(
             "Next: a line per merchant and environment in merchants.csv, tokens in tokens.csv (README: Tokens), a list in "
@@ -63,24 +76,19 @@ def init(folder: str, lang: str | None) -> int:
     return 0
 
 
-def _merchant_names(merchants: Path) -> list[str]:
-    """The names for the drop-down; none where there is no merchants file yet, or an unfinished one."""
-    from tcb_ops.lists.merchants import read_merchants
-
-    try:
-        found = read_merchants(merchants)
-    except InputError:
-        return []
-    return list(dict.fromkeys(m.name for m in found if not m.left))
-
-
-def _refill(console: Console, template: Path, names: list[str], settings: Settings) -> None:
+def _refill(console: Console, template: Path, names: list[str]) -> None:
     """Fill the template's drop-down again; where somebody has changed the template, say how."""
     from tcb_ops.lists.generate import refill_template
 
-    content, missing = refill_template(template.read_bytes(), names, settings.lang)
+    content, missing = refill_template(template.read_bytes(), names)
     if content is not None and missing:
         _write(console, template, content, "wb")
+        console.info(
+            Text(
+                f"The drop-down now has {plural(len(names), 'name')}.",
+                f"下拉列表现有 {len(names):,} 个名称。",
+            )
+        )
         return
     console.info(_not_overwritten(template))
     if missing:

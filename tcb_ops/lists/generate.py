@@ -501,15 +501,15 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
     return out.getvalue()
 
 
-def refill_template(template: bytes, names: Sequence[str], lang: Lang) -> tuple[bytes | None, list[str]]:
-    """Fill a template's drop-down again.
+def refill_template(template: bytes, names: Sequence[str]) -> tuple[bytes | None, list[str]]:
+    """Fill a template's drop-down again, in the template's language.
 
     Returns the new template, None where somebody has changed the old one, and those of `names` that the old one lacks.
     """
     known = _template_names(template)
     missing = [name for name in names if name not in known]
-    unchanged = any(template == list_template(known, written) for written in Lang)
-    return list_template(names, lang) if unchanged else None, missing
+    lang = next((lang for lang in Lang if template == list_template(known, lang)), None)
+    return list_template(names, lang) if lang is not None else None, missing
 
 
 def _template_names(template: bytes) -> list[str]:

@@ -54,6 +54,11 @@ def test_init_writes_what_is_not_there_and_leaves_the_rest(desk, tmp_path):
     assert load_settings(new / "tcb-ops.toml").merchants == new / "merchants.csv"
 
 
+def heads_in(template):
+    book = openpyxl.load_workbook(template)
+    return [(sheet.title, [cell.value for cell in sheet[1]]) for sheet in book.worksheets]
+
+
 def names_in(template):
     return [cell.value for cell in openpyxl.load_workbook(template).worksheets[1]["A"]][1:]
 
@@ -71,9 +76,12 @@ def test_init_again_fills_the_drop_down_but_not_of_a_template_that_somebody_chan
     new.mkdir()
     init()
     assert names_in(template) == [TEA.name]
+    heads = heads_in(template)
     more = f"{BOOKS.appid},{BOOKS.name},{BOOKS.env}\n"
-    assert str(template) in init(more, lang="zh").out
-    assert names_in(template) == [TEA.name, BOOKS.name]
+    said = init(more, lang="zh")
+    assert str(template) in said.out
+    assert "下拉列表现有 2 个名称。" in said.err
+    assert (names_in(template), heads_in(template)) == ([TEA.name, BOOKS.name], heads)
     again = init(more, lang="zh")
     assert again.out == ""
     book = openpyxl.load_workbook(template)
@@ -83,6 +91,28 @@ def test_init_again_fills_the_drop_down_but_not_of_a_template_that_somebody_chan
     said = init(more, "wxtoys,玩具,toys-1\n")
     assert (said.out, template.read_bytes()) == ("", changed)
     assert "Add at the end of its second sheet: 玩具." in said.err
+
+
+@pytest.mark.parametrize(
+    ("merchants", "says"),
+    [
+        (
+            "appid,name,env\nwx1,a,e-1\nwx2,,e-2\n",
+            "merchants.csv:3: column 'name': the name is empty — fill it in",
+        ),
+        ('appid,name,env\nwx1,"a,e-1\n', "merchants.csv:2: a quote opens in this line and never closes — "),
+        ("appid;env\n", "merchants.csv:1: no column for name"),
+        ("", "merchants.csv: the file is empty — "),
+    ],
+)
+def test_init_names_what_is_wrong_with_the_merchants_file(desk, tmp_path, merchants, says):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "merchants.csv").write_text(merchants, encoding="utf-8")
+    said = desk("init", "--dir", str(tmp_path / "new"), "--lang", "en")
+    assert (said.code, len(said.out.split())) == (2, 2)
+    assert says in said.err
+    assert "correct the file, then run tcb-ops init again" in said.err
+    assert (tmp_path / "new" / "merchants.csv").read_text(encoding="utf-8") == merchants
 
 
 def test_init_says_where_it_cannot_write(desk, tmp_path):
