@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, plural
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.model import GOOD, Kind, Outcome, Row
@@ -24,6 +25,7 @@ from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord
 from tcb_ops.settings import Settings
 
+_NAMED = 5
 CHECK_NEW_SECONDS = 0.5
 """How long the ledger's file is checked before a new run is written to it."""
 
@@ -249,19 +251,23 @@ def retry_spec(
     wanted = {(merchant.env, merchant.appid) for merchant in merchants}
     succeeded = ledger.succeeded_since(parent)
 
-    def again(record: RowRecord) -> bool:
-        row, end = record.row, record.end
-        of_code = not codes or str(end.errcode) in codes or end.store_code in codes
-        return of_code and (row.env, row.appid) in wanted and row.line not in succeeded
+    def left() -> Iterator[RowRecord]:
+        for record in ledger.rows(parent, outcomes=AGAIN):
+            end = record.end
+            of_code = not codes or str(end.errcode) in codes or end.store_code in codes
+            if of_code and record.row.line not in succeeded:
+                yield record
 
     def rows() -> Iterator[Row]:
-        for record in ledger.rows(parent, outcomes=AGAIN):
-            if again(record):
+        for record in left():
+            if (record.row.env, record.row.appid) in wanted:
                 yield record.row if root is None else _as_it_is(record.row, root)
 
     environments = _environments(rows(), merchants)
     if not environments:
-        raise UsageError(_nothing_left(ledger, parent, settings, narrowed=bool(selection or codes)))
+        raise _without_merchants(parent, left(), merchants) or UsageError(
+            _nothing_left(ledger, parent, settings, narrowed=bool(selection or codes))
+        )
     return RunSpec(
         Kind(parent.kind),
         parent.list_name,
@@ -273,6 +279,35 @@ def retry_spec(
         environments,
         selection,
         parent.id,
+    )
+
+
+def _without_merchants(
+    parent: RunRecord, records: Iterable[RowRecord], merchants: Merchants
+) -> UsageError | None:
+    """The error for rows whose merchants the merchants file does not have; None where it has them all."""
+    known = {(merchant.env, merchant.appid) for merchant in merchants.whole}
+    rows = Counter(
+        (record.row.merchant, record.row.appid, record.row.env)
+        for record in records
+        if (record.row.env, record.row.appid) not in known
+    )
+    if not rows:
+        return None
+    names = [f"{name} ({appid}, {env})" for name, appid, env in rows]
+    listed = ", ".join(names[:_NAMED]) + (" …" if names[_NAMED:] else "")
+    file = merchants.source or "merchants.csv"
+    return UsageError(
+        Text(
+            f"run {parent.id} has {plural(rows.total(), 'row')} to run again, but {file} has no line for their merchants: "
+            f"{listed}.",
+            f"任务 {parent.id} 有 {rows.total():,} 行需要重试，但 {file} 中没有这些行的商户：{listed}。",
+        ),
+        Text(
+            "Add these lines, or give the run's merchants file with --merchants.",
+            "请补上这些商户，或用 --merchants 指定该任务所用的商户表。",
+        ),
+        options=["--merchants"],
     )
 
 

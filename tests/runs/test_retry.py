@@ -66,6 +66,20 @@ def test_what_cannot_be_retried_is_said(open_shop: OpenShop):
         tcb.retry(good.id, shop.merchants, settings=shop.settings)
 
 
+def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_shop: OpenShop):
+    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
+    others = tcb.Merchants([m for m in shop.merchants if m.env != BOOKS.env], "shops.csv")
+    with pytest.raises(tcb.UsageError) as caught:
+        tcb.retry(run.id, others, settings=shop.settings)
+    assert caught.value.text.en == (
+        f"run {run.id} has 10 rows to run again, but shops.csv has no line for their merchants: "
+        f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env}). Add these lines, or give the run's merchants file with --merchants."
+    )
+    with pytest.raises(tcb.UsageError, match="no such row to run again"):
+        tcb.retry(run.id, others, codes=[85088], settings=shop.settings)
+
+
 def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(open_shop: OpenShop, whole: Whole):
     shop = open_shop()
     first = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
