@@ -1,5 +1,7 @@
 """`tcb-ops` and `python -m tcb_ops`: ready for a signal before anything heavy is imported."""
 
+import os
+
 from tcb_ops.signals import end_at_once
 
 INTERRUPTED = "tcb-ops: Interrupted; nothing was started. 已中断；尚未开始。\n"
@@ -7,7 +9,8 @@ INTERRUPTED = "tcb-ops: Interrupted; nothing was started. 已中断；尚未开�
 
 def main() -> None:
     """Run a command line and exit."""
-    end_at_once(message=INTERRUPTED.encode())
+    completes = "_TCB_OPS_COMPLETE" in os.environ  # a message would stand in the line being typed
+    end_at_once(message=b"" if completes else INTERRUPTED.encode())
     from tcb_ops.cli.main import main as run
 
     run()

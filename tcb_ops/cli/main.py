@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from tcb_ops import signals
+from tcb_ops.cli import completion
 from tcb_ops.cli.doctor import doctor
 from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
 from tcb_ops.cli.notebooks import lab, notebook
@@ -97,7 +98,7 @@ class _Sections(Group):
     SECTIONS = (
         ("Run", (check, links, upload, retry, audit)),
         ("Inspect", (runs, show, errcodes, report, diff, verify, explain)),
-        ("Set up", (init, doctor, merchants, make_list)),
+        ("Set up", (init, doctor, merchants, make_list, completion.completion)),
         ("Notebooks", (notebook, lab)),
         ("Practise", (simulate, demo)),
     )
@@ -146,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; gives the exit code. No error leaves it as a stack trace."""
+    if completion.VARIABLE in os.environ:
+        return completion.answer(cli)
     try:
         result = cli.main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
     except TcbOpsError as error:

@@ -136,18 +136,24 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, the command's name first."""
-        return super().parse_args(ctx, command_first(args, self.shared_options()))
+        options = self.shared_options()
+        return super().parse_args(
+            ctx, command_first(args, {name: not options[name].is_flag for name in options})
+        )
 
-    def shared_options(self) -> dict[str, bool]:
-        """Return the shared options of the group's commands, and whether each takes a value."""
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the group's options; while a shell completes the line, the shared ones too."""
+        shared = self.shared_options().values() if ctx.resilient_parsing else ()
+        return [*super().get_params(ctx), *dict.fromkeys(shared)]
+
+    def shared_options(self) -> dict[str, click.Option]:
+        """Return the shared options of the group's commands by what is typed."""
         shared = {field.name for field in fields(CommonOptions)}
-        found: dict[str, bool] = {}
+        found: dict[str, click.Option] = {}
         for command in self.commands.values():
-            if isinstance(command, Group):
-                found |= command.shared_options()
-            for param in command.params:
-                if isinstance(param, click.Option) and param.name in shared:
-                    found |= dict.fromkeys(param.opts, not param.is_flag)
+            below = command.shared_options() if isinstance(command, Group) else {}
+            own = [p for p in command.params if isinstance(p, click.Option) and p.name in shared]
+            found = below | {opt: param for param in own for opt in param.opts} | found
         return found
 
 

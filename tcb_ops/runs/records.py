@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Lang
@@ -324,3 +327,32 @@ def run_values(new: NewRun) -> dict[str, Any]:
         "headers": json.dumps(new.headers, ensure_ascii=False),
         "settings": json.dumps(new.settings, ensure_ascii=False, sort_keys=True),
     }
+
+
+_NEWEST = """
+SELECT id, kind, created_at, list_name FROM runs
+WHERE substr(id, 1, length(:begins)) = :begins AND (finished_at IS NULL OR :unfinished = 0)
+ORDER BY created_at DESC, number DESC LIMIT :limit
+"""
+
+
+def newest_runs(
+    where: str, begins: str, limit: int, *, unfinished: bool
+) -> Sequence[tuple[str, str, float, str]]:
+    """Return id, kind, time and list of a ledger's newest runs whose ids begin so, for completion: quickly, without writing.
+
+    A ledger that is not there is not created, one of an older version not upgraded, a WAL without a process that uses it
+    not opened. Raises the database's errors.
+    """
+    values = {"begins": begins, "limit": limit, "unfinished": int(unfinished)}
+    if where.startswith("postgresql"):
+        import sqlalchemy as sa
+
+        engine = sa.create_engine(where, hide_parameters=True, connect_args={"connect_timeout": 2})
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(_NEWEST), values)]
+    file = Path(where.removeprefix("sqlite:///")).absolute()
+    used = all(file.with_name(file.name + end).exists() for end in ("-wal", "-shm"))
+    options = "mode=ro" if used else "mode=ro&immutable=1"
+    with closing(sqlite3.connect(f"{file.as_uri()}?{options}", uri=True, timeout=0.2)) as opened:
+        return opened.execute(_NEWEST, values).fetchall()

@@ -1,0 +1,228 @@
+"""Shell completion by click: what a shell suggests for the values of options and arguments, and its script.
+
+A value's suggestions follow from its metavar, or from an argument's name. Completing writes nothing and shows no error: where
+the settings, the ledger or the merchants file cannot be read, there are no suggestions.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr, suppress
+from datetime import datetime
+
+import click
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+    get_completion_class,
+    shell_complete,
+)
+
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Text
+from tcb_ops.settings import Settings, load_settings
+
+VARIABLE = "_TCB_OPS_COMPLETE"
+"""Set by the shells' scripts: what is to be done, and for which shell, such as `bash_complete`."""
+RUNS_SHOWN = 50
+Suggest = Callable[[click.Context, click.Parameter, str], Iterable["CompletionItem[str]"]]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the script that completes commands in a shell.
+
+    Commands, options, files, runs, merchants and errcodes. Set it up once, then open a new shell:
+
+    bash: echo 'eval "$(tcb-ops completion bash)"' >> ~/.bashrc
+
+    zsh: echo 'eval "$(tcb-ops completion zsh)"' >> ~/.zshrc
+
+    fish: tcb-ops completion fish > ~/.config/fish/completions/tcb-ops.fish
+    """
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101  click has all three
+    click.echo(made(click.get_current_context().find_root().command, {}, "tcb-ops", VARIABLE).source())
+    return 0
+
+
+def answer(cli: click.Group) -> int:
+    """Answer a shell's script on stdout. Nothing is ever printed on stderr: it would stand in the line being typed."""
+    with redirect_stderr(io.StringIO()), suppress(Exception, KeyboardInterrupt):
+        for shell in (_Bash, _Zsh, _Fish):
+            add_completion_class(shell)
+        _add_suggestions(cli)
+        shell_complete(cli, {}, "tcb-ops", VARIABLE, os.environ[VARIABLE])
+    return 0
+
+
+# --- what is suggested ---------------------------------------------------------------------------------------------
+
+
+class _Suggested(click.types.StringParamType):
+    """A text with suggestions."""
+
+    def __init__(self, suggest: Suggest) -> None:
+        self._suggest = suggest
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        found = self._suggest(ctx, param, incomplete)
+        fitting = (item for item in found if item.type != "plain" or item.value.startswith(incomplete))
+        return list({item.value: item for item in fitting}.values())
+
+
+def _add_suggestions(command: click.Command) -> None:
+    for param in command.params:
+        key = param.name if isinstance(param, click.Argument) else param.metavar or f"{param.name}".upper()
+        if param.type is click.STRING and key in _SUGGESTIONS:
+            param.type = _Suggested(_SUGGESTIONS[key])
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _add_suggestions(each)
+
+
+def _settings(ctx: click.Context) -> Settings:
+    """Read the settings with the options given earlier on the line, in which the shell has expanded nothing yet."""
+    given = {
+        name: ctx.params.get(name) for name in ("config", "target", "api_base", "merchants", "ledger", "lang")
+    }
+    for name, value in given.items():
+        if value:
+            given[name] = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111  it may be a URL
+    return load_settings(given.pop("config"), given)
+
+
+def _runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Iterator[CompletionItem[str]]:
+    from tcb_ops.runs.records import newest_runs
+
+    settings = _settings(ctx)
+    resumed = param.name == "resume"
+    if not resumed:
+        yield CompletionItem(
+            "latest", help=Text("the newest run of this target", "当前目标的最新任务").of(settings.lang)
+        )
+    begins = "" if "latest".startswith(incomplete) else incomplete
+    for run, kind, created_at, list_name in newest_runs(
+        settings.ledger, begins, RUNS_SHOWN, unfinished=resumed
+    ):
+        date = f"{datetime.fromtimestamp(created_at, settings.zone):%Y-%m-%d %H:%M}"
+        yield CompletionItem(run, help=" ".join(filter(None, (kind, date, list_name))))
+
+
+def _codes(ctx: click.Context, _param: click.Parameter, _incomplete: str) -> Iterator[CompletionItem[str]]:
+    from tcb_ops.errcodes import Errcode, StoreCode, all_errcodes, all_store_codes
+
+    lang = _settings(ctx).lang
+    entries: tuple[Errcode | StoreCode, ...] = (*all_errcodes(), *all_store_codes())
+    for entry in entries:
+        if entry.code != "":
+            yield CompletionItem(str(entry.code), help=entry.label.of(lang) or entry.meaning.of(lang))
+
+
+def _merchants(ctx: click.Context, param: click.Parameter, _incomplete: str) -> Iterator[CompletionItem[str]]:
+    from tcb_ops.lists.merchants import read_merchants
+
+    if param.metavar == "WHOM":
+        yield from map(CompletionItem, ("all", "all-envs"))
+    lines = read_merchants(_settings(ctx).merchants)
+    for part in {"ENV": ("env",), "APPID": ("appid",), "WHOM": ("name", "appid", "env")}.get(
+        param.metavar or "", ("name", "appid")
+    ):
+        for line in lines:
+            yield CompletionItem(getattr(line, part), help=line.appid if part == "name" else line.name)
+
+
+def _where(ctx: click.Context, _param: click.Parameter, incomplete: str) -> Iterator[CompletionItem[str]]:
+    """Suggest the merchants file's columns; once only one can be meant, its values."""
+    from tcb_ops.lists.merchants import read_merchants
+
+    cells = [cell for line in read_merchants(_settings(ctx).merchants) for cell in line.columns if all(cell)]
+    columns = dict.fromkeys(f"{header}=" for header, _ in cells)
+    meant = [each for each in columns if each.startswith(incomplete) or incomplete.startswith(each)]
+    values = (f"{header}={value}" for header, value in cells if [f"{header}="] == meant)
+    yield from map(CompletionItem, values if len(meant) == 1 else meant)
+
+
+_SUGGESTIONS: dict[str | None, Suggest] = {
+    **dict.fromkeys(
+        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "paths", "source", "name"),
+        lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="file")],
+    ),
+    **dict.fromkeys(
+        ("DIR", "folder"), lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="dir")]
+    ),
+    **dict.fromkeys(("RUN", "run", "older", "newer"), _runs),
+    **dict.fromkeys(("CODE", "code"), _codes),
+    **dict.fromkeys(("WHOM", "ENV", "APPID", "MERCHANT"), _merchants),
+    "COLUMN=VALUE": _where,
+    "simulator|URL": lambda *_: [CompletionItem("simulator")],
+}
+"""By the metavar of an option, by the name of an argument."""
+
+
+# --- the shells ----------------------------------------------------------------------------------------------------
+
+
+class _Shell(ShellComplete):
+    """What click leaves out for every shell: `--option=value`, negative codes, and values no shell can take."""
+
+    spoilt = ""
+    """Characters that the shell's script cannot read in a value."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+        if args and re.match(r"-\d", incomplete):  # an errcode, no option
+            args = [*args[:-1], "--", args[-1]] if args[-1].startswith("-") else [*args, "--"]
+        option, equals, _ = incomplete.partition("=")
+        kept = f"{option}=" if equals and option.startswith("--") else ""
+        found = super().get_completions(args, incomplete)
+        for item in found:
+            if item.type == "plain":
+                item.value = kept + item.value
+                item.help = sanitize(item.help or "").translate({ord(c): ";" for c in self.spoilt}) or None
+        return [item for item in found if item.value.isprintable() and not set(self.spoilt) & set(item.value)]
+
+
+class _Bash(_Shell, BashComplete):
+    """bash takes `=`, `:` and `@` for words of their own, replaces only what follows them, and quotes nothing itself."""
+
+    _before = ""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        args, incomplete = super().get_completion_args()
+        words, joins = [""], False
+        for word in (*args, incomplete):
+            breaks = bool(word) and set(word) <= set("=:@")
+            if word and len(words) > 1 and (breaks or joins):
+                words[-1] += word
+            else:
+                words.append(word)
+            joins = breaks
+        self._before = words[-1].removesuffix("" if joins else incomplete)
+        if os.environ["COMP_WORDS"].rpartition("\n")[2][:1] in {'"', "'"}:
+            self.spoilt = "\"'\\$`!"
+        return words[1:-1], words[-1]
+
+    def format_completion(self, item: CompletionItem[str]) -> str:
+        value = item.value.removeprefix(self._before)
+        if not self.spoilt:
+            value = re.sub(r"""([\s"'\\$`!#&()*;<>?\[\]^{|}~])""", r"\\\1", value)
+            value = value.replace("\\", r"\\")  # the script's `read` takes one
+        return f"{item.type},{value}"
+
+
+class _Zsh(_Shell, ZshComplete):
+    pass
+
+
+class _Fish(_Shell, FishComplete):
+    spoilt = ","
