@@ -279,16 +279,8 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, 
         return (merchant.name, merchant.appid, *filter(None, (merchant.env, *more)))
 
     yield _("added"), None, [who(one) for one in changes.added]
-    yield (
-        _("returned, status is empty again"),
-        None,
-        [who(lines[place]) for place in changes.returned],
-    )
-    yield (
-        _("left, status=left"),
-        None,
-        [who(lines[place]) for place in changes.left],
-    )
+    yield (_("returned, status is empty again"), None, [who(lines[place]) for place in changes.returned])
+    yield (_("left, status=left"), None, [who(lines[place]) for place in changes.left])
     yield (
         _("named, where the appid stood for the name"),
         None,

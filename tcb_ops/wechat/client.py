@@ -62,12 +62,7 @@ class PlatformClient:
     """
 
     def __init__(
-        self,
-        transport: Transport,
-        base: str,
-        *,
-        component_appid: str = "",
-        store_hosts: tuple[str, ...] = (),
+        self, transport: Transport, base: str, *, component_appid: str = "", store_hosts: tuple[str, ...] = ()
     ) -> None:
         self._transport = transport
         self._base = base.rstrip("/")

@@ -186,11 +186,7 @@ def _drawing_end(package: Package, part: str) -> int:
 
 
 def add_columns(
-    book: Book,
-    sheet: Sheet,
-    added: AppendColumns,
-    values: Iterator[tuple[int, Sequence[str]]],
-    out: BinaryIO,
+    book: Book, sheet: Sheet, added: AppendColumns, values: Iterator[tuple[int, Sequence[str]]], out: BinaryIO
 ) -> None:
     """Write a copy of a workbook to `out` with columns appended to a sheet; `values` gives (line, texts), by line.
 

@@ -148,8 +148,7 @@ class _Copy:
         from xlsxwriter import Workbook
 
         self.book: Workbook = Workbook(
-            str(file),
-            {"constant_memory": True, "tmpdir": str(file.parent), "date_1904": book.since_1904},
+            str(file), {"constant_memory": True, "tmpdir": str(file.parent), "date_1904": book.since_1904}
         )
         self._sheet = self.book.add_worksheet(_NOT_IN_SHEET_NAMES.sub("_", name)[:31].strip("'") or None)
         self._sheet.freeze_panes(1, 0)

@@ -64,26 +64,11 @@ def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
 _AS_TEXT = _("format the column as Text, then type the value again (or begin it with ')")
 _AS_VALUE = _("copy the column and paste it over itself as values")
 _MESSAGES = {
-    CellKind.NUMBER: (
-        _("cell {ref} is a number ({value}), not text"),
-        _AS_TEXT,
-    ),
-    CellKind.DATE: (
-        _("cell {ref} is a date or time ({value}), not text"),
-        _AS_TEXT,
-    ),
-    CellKind.BOOLEAN: (
-        _("cell {ref} is a truth value ({value}), not text"),
-        _AS_TEXT,
-    ),
-    CellKind.ERROR: (
-        _("cell {ref} holds the error {value}"),
-        _("write the value itself"),
-    ),
-    CellKind.FORMULA: (
-        _("cell {ref} holds a formula (it shows '{value}')"),
-        _AS_VALUE,
-    ),
+    CellKind.NUMBER: (_("cell {ref} is a number ({value}), not text"), _AS_TEXT),
+    CellKind.DATE: (_("cell {ref} is a date or time ({value}), not text"), _AS_TEXT),
+    CellKind.BOOLEAN: (_("cell {ref} is a truth value ({value}), not text"), _AS_TEXT),
+    CellKind.ERROR: (_("cell {ref} holds the error {value}"), _("write the value itself")),
+    CellKind.FORMULA: (_("cell {ref} holds a formula (it shows '{value}')"), _AS_VALUE),
     CellKind.NOT_COMPUTED: (
         _("cell {ref} holds a formula whose value is not in the file"),
         _("open the workbook, copy the column and paste it over itself as values"),

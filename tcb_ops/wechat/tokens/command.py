@@ -179,11 +179,7 @@ class CommandTokens:
         )
 
 
-_KINDS = {
-    "env": _("environment variable"),
-    "file": _("file"),
-    "command": _("program"),
-}
+_KINDS = {"env": _("environment variable"), "file": _("file"), "command": _("program")}
 
 
 @dataclass(frozen=True, slots=True)
