@@ -27,7 +27,7 @@ No message holds a token, a signature or a URL's query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from os import PathLike
 from types import MappingProxyType
@@ -220,12 +220,10 @@ class TokenError(TcbOpsError):
         """The same for whichever merchant: `of` leaves the appid out of it."""
 
     @classmethod
-    def of(
-        cls, appid: str, text: Callable[[str], Text], errcode: int = 0, *, transient: bool = False
-    ) -> TokenError:
-        """Make the error of an appid from the text about any appid."""
-        error = cls(text(appid), errcode, transient=transient)
-        error.general = text("…")
+    def of(cls, appid: str, text: Text, errcode: int = 0, *, transient: bool = False) -> TokenError:
+        """Make the error of an appid from the text about any, which has a placeholder {appid}."""
+        error = cls(text.format(appid=appid), errcode, transient=transient)
+        error.general = text.format(appid="…")
         return error
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, plural
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.ledger import Ledger
@@ -413,10 +413,7 @@ class Engine:
         except TimeoutError:
             error = TokenError.of(
                 app.appid,
-                lambda appid: Text(
-                    f"the token source gave no answer for {appid} in {seconds:.0f} s.",
-                    f"令牌来源在 {seconds:.0f} 秒内没有给出 {appid} 的应答。",
-                ),
+                _("the token source gave no answer for {appid} in {seconds:.0f} s.", seconds=seconds),
                 transient=True,
             )
         raise error
@@ -458,7 +455,7 @@ class Engine:
                 found.append((rows, ledger.earlier(self._run, environment, paths) if known else {}))
             return found
 
-        for (lane, _, _), (rows, known) in zip(
+        for (lane, _place, _last), (rows, known) in zip(
             wanted, await self._loop.run_in_executor(self._reader_thread, read), strict=True
         ):
             lane.known.update(known)

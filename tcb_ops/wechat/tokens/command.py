@@ -169,11 +169,10 @@ class CommandTokens:
         program, reason = self._command[0], printed.reason
         raise TokenError.of(
             appid,
-            lambda appid: _(
+            _(
                 "the token program {program} {reason} for {appid}: run it by hand to see why.",
                 program=program,
                 reason=reason,
-                appid=appid,
             ),
             transient=printed.transient,
         )

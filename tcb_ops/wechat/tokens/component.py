@@ -328,18 +328,15 @@ class ComponentTokens:
             answer = f"{error.errcode} {error.errmsg}".rstrip()
             raise TokenError.of(
                 appid,
-                lambda appid: _(
-                    "the token of {appid} cannot be refreshed: errcode {answer}.", appid=appid, answer=answer
-                ),
+                _("the token of {appid} cannot be refreshed: errcode {answer}.", answer=answer),
                 error.errcode,
             ) from None
         except _NoAnswerError as failure:
             interface, why = failure.interface, failure.why
             raise TokenError.of(
                 appid,
-                lambda appid: _(
+                _(
                     "the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why}",
-                    appid=appid,
                     interface=interface,
                     why=why,
                 ),
@@ -355,11 +352,7 @@ class ComponentTokens:
         if refresh is None:
             raise TokenError.of(
                 appid,
-                lambda appid: _(
-                    "{appid} needs a new authorization. {list} has no refresh token for it.",
-                    appid=appid,
-                    list=LIST,
-                ),
+                _("{appid} needs a new authorization. {list} has no refresh token for it.", list=LIST),
                 61003,
             )
         tried: set[Secret] = set()
@@ -384,9 +377,8 @@ class ComponentTokens:
                 code = refused.error.errcode
         raise TokenError.of(
             appid,
-            lambda appid: _(
+            _(
                 "{appid} needs a new authorization: its refresh token is refused and {list} has no other.",
-                appid=appid,
                 list=LIST,
             ),
             code,

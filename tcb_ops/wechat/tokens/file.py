@@ -70,12 +70,7 @@ class FileTokens:
                 break
         if problem is not None:
             raise TokenError(problem, transient=transient)
-        raise TokenError.of(
-            appid,
-            lambda appid: _(
-                "{file} has no token for {appid}: add a line for it.", file=self._file, appid=appid
-            ),
-        )
+        raise TokenError.of(appid, _("{file} has no token for {appid}: add a line for it.", file=self._file))
 
     async def aclose(self) -> None:
         """Nothing is held open."""

@@ -95,12 +95,7 @@ class ServiceTokens:
             )
         raise TokenError.of(
             appid,
-            lambda appid: _(
-                "the token server {host} gave no answer for {appid}. {why}",
-                host=self._host,
-                appid=appid,
-                why=why,
-            ),
+            _("the token server {host} gave no answer for {appid}. {why}", host=self._host, why=why),
             transient=True,
         )
 
@@ -172,8 +167,6 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
         why = _("answered HTTP {status}: see its own log", status=status)
     raise TokenError.of(
         appid,
-        lambda appid: _(
-            "no token for {appid}: the token server {host} {why}.", appid=appid, host=host, why=why
-        ),
+        _("no token for {appid}: the token server {host} {why}.", host=host, why=why),
         transient=_may_pass(status),
     )

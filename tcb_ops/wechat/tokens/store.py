@@ -158,10 +158,9 @@ class TokenStore:
             if now() > end:
                 raise TokenError.of(
                     appid,
-                    lambda appid: _(
+                    _(
                         "other processes have kept {appid}'s token locked for {longest_hold:g} s: the "
                         "platform answers them slowly, or one of them hangs.",
-                        appid=appid,
                         longest_hold=LONGEST_HOLD,
                     ),
                 )
