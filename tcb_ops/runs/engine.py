@@ -448,7 +448,7 @@ class Engine:
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
             ledger, found = self._context.ledger, []
-            for _, environment, last in wanted:
+            for _lane, environment, last in wanted:
                 rows = ledger.pending(self._run, environment, last, REFILL)
                 known = self._context.skip_unchanged and bool(rows)
                 paths = [row.path for row in rows]
