@@ -42,7 +42,7 @@ from tcb_ops.errors import (
     check_texts,
     check_value,
 )
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, ngettext, verbatim
 from tcb_ops.lists import merchants as merchants_file
 from tcb_ops.lists import paths as path_list
 from tcb_ops.lists.merchants import Merchants
@@ -117,13 +117,11 @@ def read_paths(
         columns,
         isinstance(columns, Mapping)
         and all(isinstance(name, str) for pair in columns.items() for name in pair),
-        Text("a mapping, our name → header", "映射：列名 → 表头"),
+        _("a mapping, our name → header"),
     )
-    check_value("on_bad", on_bad, on_bad in ("refuse", "skip"), Text("refuse or skip", "refuse 或 skip"))
-    check_value("sheet", sheet, isinstance(sheet, str), Text("the name of a sheet", "工作表的名称"))
-    check_value(
-        "rows", rows, rows in (None, "all", "visible"), Text("all, visible or None", "all、visible 或 None")
-    )
+    check_value("on_bad", on_bad, on_bad in ("refuse", "skip"), _("refuse or skip"))
+    check_value("sheet", sheet, isinstance(sheet, str), _("the name of a sheet"))
+    check_value("rows", rows, rows in (None, "all", "visible"), _("all, visible or None"))
     check_count("header_row", header_row)
     check_texts("file_map", file_map)
     if root is not None:
@@ -132,9 +130,7 @@ def read_paths(
         listed: str | Path | TextRows = source
     else:
         listed = _rows_of(source)
-        check_value(
-            "header_row", header_row, header_row == 0, Text("0 with a DataFrame", "DataFrame 只能用 0")
-        )
+        check_value("header_row", header_row, header_row == 0, _("0 with a DataFrame"))
     return path_list.read_paths(
         listed,
         _merchants(merchants),
@@ -288,7 +284,7 @@ def start_retry(
         "codes",
         codes,
         isinstance(codes, list | tuple | set) and all(isinstance(code, str | int) for code in codes),
-        Text("a list of codes", "错误码的列表"),
+        _("a list of codes"),
     )
     listed, wanted = _merchants(merchants), {str(code) for code in codes}
     settings = _settings(settings, target, run)
@@ -376,9 +372,7 @@ resume = _waiting_for(start_resume)
 def open_run(wanted: str = "latest", *, settings: Settings | None = None, target: str | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
     settings = _settings(settings, target)
-    check_value(
-        "wanted", wanted, isinstance(wanted, str), Text("the id of a run, or latest", "任务的 id，或 latest")
-    )
+    check_value("wanted", wanted, isinstance(wanted, str), _("the id of a run, or latest"))
     ledger = _ledger_with_runs(settings)
     return Run(ledger, _find(ledger, wanted, settings), settings)
 
@@ -416,10 +410,7 @@ def check_merchants(
         "merchants",
         merchants,
         listed is not None and all(isinstance(line, Merchant) for line in lines),
-        Text(
-            "Merchants, a list of Merchant, or the path of their file",
-            "Merchants、Merchant 的列表，或其文件的路径",
-        ),
+        _("Merchants, a list of Merchant, or the path of their file"),
     )
     with opened_target(settings, lines) as opened:
         return list(begin_check(opened, lines, progress=progress or ignore).result().states)
@@ -503,16 +494,17 @@ def upload_link(
     check_text("appid", appid or "")
     wrong = path_problem(path)
     if wrong is not None:
-        raise UsageError(Text(f"path: {wrong[0].en}.", f"path：{wrong[0].zh}。"))
+        raise UsageError(_("path: {wrong}.", wrong=wrong[0]))
     merchants = merchants_file.read_merchants(settings.merchants)
     callers = merchants.for_env(env)
     if not callers:
         raise UsageError(
-            Text(
-                f"env: no merchant of {settings.merchants} has the environment {env}.",
-                f"env：{settings.merchants} 中没有商户使用环境 {env}。",
+            _(
+                "env: no merchant of {merchants} has the environment {env}.",
+                merchants=settings.merchants,
+                env=env,
             ),
-            Text("Name an environment of that file.", "请填写该文件中的环境。"),
+            _("Name an environment of that file."),
         )
     chosen = (
         [m for m in callers if m.appid == appid]
@@ -522,9 +514,11 @@ def upload_link(
     if len(chosen) != 1:
         known = ", ".join(m.appid for m in callers)
         raise UsageError(
-            Text(
-                f"environment {env}: {plural(len(chosen), 'merchant')} fit (it has {known}); name one with appid=.",
-                f"环境 {env}：有 {len(chosen)} 个商户符合（该环境：{known}），请用 appid= 指定。",
+            _(
+                "environment {env}: {merchants} fit (it has {known}); name one with appid=.",
+                env=env,
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", len(chosen)),
+                known=known,
             )
         )
     with opened_target(settings, merchants) as opened:
@@ -561,9 +555,12 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
         case ApiError():
             known = errcode(answer.errcode, owner)
             raise RefusedError(
-                Text(
-                    f"errcode {answer.errcode} {answer.errmsg}: {known.meaning.en}. {known.action.en}",
-                    f"errcode {answer.errcode} {answer.errmsg}：{known.meaning.zh}。{known.action.zh}",
+                _(
+                    "errcode {errcode} {errmsg}: {meaning}. {action}",
+                    errcode=answer.errcode,
+                    errmsg=answer.errmsg,
+                    meaning=known.meaning,
+                    action=known.action,
                 ),
                 answer.errcode,
             )
@@ -586,9 +583,10 @@ def _ledger_with_runs(settings: Settings) -> Ledger:
     if ledger is None:
         where = settings.ledger
         raise RunNotFoundError(
-            Text(
-                f"{where} is not there: no run has used this ledger yet. Check the working folder, and --ledger.",
-                f"{where} 不存在：还没有任务使用过这个台账。请检查当前文件夹和 --ledger。",
+            _(
+                "{where} is not there: no run has used this ledger yet. Check the working folder, and "
+                "--ledger.",
+                where=where,
             ),
             options=["--ledger"],
         )
@@ -604,10 +602,7 @@ def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
     except RunNotFoundError as error:
         listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(
-            Text(
-                f"{error.text.en}\nTo list the runs:\n{listing}",
-                f"{error.text.zh}\n查看所有任务：\n{listing}",
-            )
+            _("{text}\nTo list the runs:\n{listing}", text=error.text, listing=listing)
         ) from None
 
 
@@ -641,22 +636,16 @@ def _start(
     from tcb_ops.wechat import open_source
 
     settings = _settings(settings, target)
-    check_value(
-        "limits", limits, limits is None or isinstance(limits, RunLimits), Text("a RunLimits", "RunLimits")
-    )
+    check_value("limits", limits, limits is None or isinstance(limits, RunLimits), _("a RunLimits"))
     limits = limits or RunLimits()
     check_text("note", note)
     check_flag("new_run", new_run)
-    check_value(
-        "resume", resume, resume is None or isinstance(resume, str), Text("the id of a run", "任务的 id")
-    )
+    check_value("resume", resume, resume is None or isinstance(resume, str), _("the id of a run"))
     check_flag("skip_unchanged", skip_unchanged)
     check_count("canary", canary)
     check_function("progress", progress)
     check_function("may_resume", may_resume)
-    check_value(
-        "tokens", tokens, tokens is None or hasattr(tokens, "token"), Text("a TokenSource", "TokenSource")
-    )
+    check_value("tokens", tokens, tokens is None or hasattr(tokens, "token"), _("a TokenSource"))
     # Refused, if it cannot be read, before anything is planned. The simulator that is yet to start has its own.
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
@@ -732,10 +721,10 @@ def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
 def _settings(settings: Settings | None, target: str | None, run: object = None) -> Settings:
     """The settings of a call; where it names none, those of the Run that it is given."""
     check_value(
-        "settings", settings, settings is None or isinstance(settings, Settings), Text("Settings", "Settings")
+        "settings", settings, settings is None or isinstance(settings, Settings), verbatim("Settings")
     )
     named = target is None or (isinstance(target, str) and target != "")
-    check_value("target", target, named, Text("simulator or a URL", "simulator 或网址"))
+    check_value("target", target, named, _("simulator or a URL"))
     if settings is None and isinstance(run, Run):
         settings = run.settings
     return aim(settings or default_settings(), target)
@@ -743,7 +732,7 @@ def _settings(settings: Settings | None, target: str | None, run: object = None)
 
 def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """A run's record as the ledger has it now."""
-    check_value(parameter, run, isinstance(run, str | Run), Text("a Run, or a run's id", "Run，或任务的 id"))
+    check_value(parameter, run, isinstance(run, str | Run), _("a Run, or a run's id"))
     return _find(_ledger_with_runs(settings), run.id if isinstance(run, Run) else run, settings)
 
 
@@ -751,7 +740,7 @@ def _merchants(merchants: Merchants | str | Path) -> Merchants:
     if isinstance(merchants, Merchants):
         return merchants
     is_path = isinstance(merchants, str | PathLike)
-    valid = Text("Merchants, or the path of their file", "Merchants，或其文件的路径")
+    valid = _("Merchants, or the path of their file")
     check_value("merchants", merchants, is_path, valid)
     return merchants_file.read_merchants(merchants)
 
@@ -760,16 +749,14 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
     """The cells of a DataFrame as text. Whoever has one has loaded pandas."""
     pandas = sys.modules.get("pandas")
     is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
-    check_value("source", frame, is_frame, Text("a path or a DataFrame", "路径或 DataFrame"))
+    check_value("source", frame, is_frame, _("a path or a DataFrame"))
     cells = frame.astype(object).where(frame.notna(), "")
     rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
     return TextRows("DataFrame", tuple(map(str, frame.columns)), rows)
 
 
 def _check_batch(batch: object) -> None:
-    check_value(
-        "batch", batch, isinstance(batch, Batch), Text("a Batch, from read_paths", "read_paths 返回的 Batch")
-    )
+    check_value("batch", batch, isinstance(batch, Batch), _("a Batch, from read_paths"))
 
 
 def _absolute(path: str | Path | None, parameter: str = "out") -> Path | None:

@@ -20,7 +20,7 @@ from tcb_ops.errors import (
     check_text,
     check_value,
 )
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _, verbatim
 from tcb_ops.model import GOOD, Kind, Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.summary import Cause, RunSummary
@@ -87,7 +87,7 @@ class Run:
 
     def with_settings(self, settings: Settings) -> Run:
         """The same run, shown and exported with other settings."""
-        check_value("settings", settings, isinstance(settings, Settings), Text("Settings", "Settings"))
+        check_value("settings", settings, isinstance(settings, Settings), verbatim("Settings"))
         return Run(self._ledger, self.record, settings, self._reader)
 
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
@@ -168,12 +168,7 @@ class Run:
 
         record = self._ledger.run(self.id)
         if record.kind is not Kind.LINKS or record.finished_at is None:
-            raise UsageError(
-                Text(
-                    f"run {record.id} has no links.csv: only a finished links run has one.",
-                    f"任务 {record.id} 没有 links.csv：只有已完成的取链接任务才有。",
-                )
-            )
+            raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
         return links_frame(self._ledger, record, self._settings)
 
     def errcodes(self) -> pd.DataFrame:
@@ -265,7 +260,7 @@ def environments_of(merchants: Iterable[Merchant]) -> frozenset[tuple[str, str]]
 def _check_outcomes(outcomes: object) -> None:
     usable = isinstance(outcomes, frozenset | set) and all(one in frozenset(Outcome) for one in outcomes)
     valid = ", ".join(Outcome)
-    check_value("outcomes", outcomes, usable, Text(f"a set of {valid}", f"以下值的集合：{valid}"))
+    check_value("outcomes", outcomes, usable, _("a set of {valid}", valid=valid))
 
 
 class RunHandle:
@@ -314,12 +309,12 @@ class RunHandle:
     def ended_within(self, seconds: float) -> bool:
         """Wait at most so long for the work's end; gives whether it has ended."""
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        check_value("seconds", seconds, number, Text("seconds", "秒数"))
+        check_value("seconds", seconds, number, _("seconds"))
         return self._session is None or self._session.ended_within(seconds)
 
     def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
         """Hand the progress to `show` until the work ends; Ctrl-C cancels the work, tidily."""
-        check_value("show", show, callable(show), Text("a function", "函数"))
+        check_value("show", show, callable(show), _("a function"))
         try:
             show(self.watch())
         except KeyboardInterrupt as interrupt:

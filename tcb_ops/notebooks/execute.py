@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 
 from nbclient import NotebookClient
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.notebooks.page import PageFacts, own_error, render_page
 from tcb_ops.notebooks.parameters import Source, Value
 from tcb_ops.notebooks.workspace import write_whole
@@ -194,29 +194,30 @@ def _end(
     )
     reported = result.get("text")
     if isinstance(reported, dict):
-        return code, Text(reported["en"], reported["zh"])
+        return code, Bilingual(reported["en"], reported["zh"])
     name = source.name
     if own is not None:
         return code, own[1]
     if signalled and code == signalled:
-        return code, Text(
-            f"{name}: interrupted. The same command resumes it.",
-            f"{name}：已中断。再次运行同一命令即可继续。",
-        )
+        return code, _("{name}: interrupted. The same command resumes it.", name=name)
     if broken is not None:
         why = " ".join(str(broken).split()) or type(broken).__name__
-        return code, Text(
-            f"{name}: its Python kernel could not be started, or died ({why}). What was committed is safe, and the same "
-            "command resumes it.",
-            f"{name}：Python 内核无法启动或已退出（{why}）。已提交的内容是安全的，再次运行同一命令即可继续。",
+        return code, _(
+            "{name}: its Python kernel could not be started, or died ({why}). What was committed is safe, "
+            "and the same command resumes it.",
+            name=name,
+            why=why,
         )
     if failed is not None:
         cell, output = failed
         what = f"{output.ename}: {output.evalue}".removesuffix(": ").partition("\n")[0].rstrip(".")
         there = out / f"{name}.ipynb"
-        return code, Text(
-            f"{name}: the cell “{cell}” failed with {what}. The stack trace is in {there}.",
-            f"{name}：单元格“{cell}”出错：{what}。详细信息见 {there}。",
+        return code, _(
+            "{name}: the cell “{cell}” failed with {what}. The stack trace is in {there}.",
+            name=name,
+            cell=cell,
+            what=what,
+            there=there,
         )
     return code, None
 

@@ -9,22 +9,19 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops import errors
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang, Text, _
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 _OURS = 2
 """Lines in place of a stack trace where an error is ours: its message in English and in Chinese."""
-_SIMULATED = Text(
-    "This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.",
-    "本次任务的目标是本机上的模拟器，没有任何内容到达微信或商户。",
-)
-_REPORT = Text("The whole report", "完整报告")
+_SIMULATED = _("This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.")
+_REPORT = _("The whole report")
 _ONLY = "notebook-only"
 _MARK = "papermill-error-cell-tag"
 """Of the cells that papermill puts before a cell that failed, in red and in English."""
-_FAILED = Text("This cell failed", "此单元格出错")
+_FAILED = _("This cell failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
-    cells, _ = exporter.from_notebook_node(_visible(content, facts.lang))
+    cells, _other = exporter.from_notebook_node(_visible(content, facts.lang))
     environment = Environment(loader=PackageLoader("tcb_ops", "notebooks"), autoescape=True)
     lang, verdict = facts.lang, facts.verdict
     return environment.get_template("page.html.j2").render(
@@ -85,7 +82,7 @@ def own_error(output: NotebookNode) -> tuple[int, Text] | None:
         or len(output.traceback) != _OURS
     ):
         return None
-    return kind.exit_code, Text(*output.traceback)
+    return kind.exit_code, Bilingual(*output.traceback)
 
 
 def _started(content: NotebookNode, zone: ZoneInfo) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _, as_lines, as_sentences
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -28,9 +28,9 @@ _TRUTHS = {"true": True, "false": False}
 _CHOICES = {"target": ("simulator", "live"), "lang": ("en", "zh")}
 """What these parameters of our notebooks may be; in another notebook, one whose default is none of these may be anything."""
 _KINDS: dict[type, Text] = {
-    bool: Text("true or false", "true 或 false"),
-    int: Text("a whole number", "整数"),
-    float: Text("a number", "数字"),
+    bool: _("true or false"),
+    int: _("a whole number"),
+    float: _("a number"),
 }
 
 
@@ -94,19 +94,19 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
         check_text("-p", name)
         if _SECRET.search(name):
             raise UsageError(
-                Text(
-                    f"-p {name}: secrets cannot be notebook parameters, which are kept in the executed notebook. "
-                    "Put it into the settings file, the environment or the token file.",
-                    f"-p {name}：密钥不能作为笔记本参数，因为参数会保存在执行后的笔记本里。请写在设置文件、环境变量或令牌文件中。",
+                _(
+                    "-p {name}: secrets cannot be notebook parameters, which are kept in the executed "
+                    "notebook. Put it into the settings file, the environment or the token file.",
+                    name=name,
                 )
             )
         check_text(f"-p {name}", text)
         if not equals:
-            raise UsageError(Text(f"-p {name}: write -p NAME=VALUE.", f"-p {name}：请写成 -p 名称=值。"))
+            raise UsageError(_("-p {name}: write -p NAME=VALUE.", name=name))
         if name not in by_name:
             raise UsageError(_unknown(name, known, notebook))
         if name in taken:
-            raise UsageError(Text(f"-p {name} is given twice.", f"-p {name} 给了两次。"))
+            raise UsageError(_("-p {name} is given twice.", name=name))
         taken[name] = _value(by_name[name], text, notebook)
     return taken
 
@@ -118,9 +118,10 @@ def check_text(what: str, text: str) -> None:
     except UnicodeEncodeError:
         shown = sanitize(text)
         raise UsageError(
-            Text(
-                f"{what} {shown}: these bytes are no UTF-8 text. Write it in UTF-8; nothing was run.",
-                f"{what} {shown}：这些字节不是 UTF-8 文本。请用 UTF-8 书写；未运行任何内容。",
+            _(
+                "{what} {shown}: these bytes are no UTF-8 text. Write it in UTF-8; nothing was run.",
+                what=what,
+                shown=shown,
             )
         ) from None
 
@@ -131,9 +132,11 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
     match default:
         case None:
             raise UsageError(
-                Text(
-                    f"-p {parameter.name}: in {notebook} it is neither text nor a number; set it in a copy of the notebook.",
-                    f"-p {parameter.name}：它在 {notebook} 中既不是文字也不是数字；请在笔记本的副本中设置。",
+                _(
+                    "-p {name}: in {notebook} it is neither text nor a number; set it in a copy of the "
+                    "notebook.",
+                    name=parameter.name,
+                    notebook=notebook,
                 )
             )
         case bool():
@@ -147,18 +150,23 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
             if default in choices and text not in choices:
                 either = " / ".join(choices)
                 raise UsageError(
-                    Text(
-                        f"-p {parameter.name}={text}: must be one of {either}.",
-                        f"-p {parameter.name}={text}：应为 {either} 之一。",
+                    _(
+                        "-p {name}={text}: must be one of {either}.",
+                        name=parameter.name,
+                        text=text,
+                        either=either,
                     )
                 )
             value = text
     if value is None:
         kind = _KINDS[type(default)]
         raise UsageError(
-            Text(
-                f"-p {parameter.name}={text}: must be {kind.en}, like its default {default}.",
-                f"-p {parameter.name}={text}：应为{kind.zh}，如默认值 {default}。",
+            _(
+                "-p {name}={text}: must be {kind}, like its default {default}.",
+                name=parameter.name,
+                text=text,
+                kind=kind,
+                default=default,
             )
         )
     return value
@@ -174,11 +182,14 @@ def _number(text: str) -> float | None:
 
 def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
     near = difflib.get_close_matches(name, [parameter.name for parameter in known], 1)
-    there = f"\n{list_parameters(known)}" if known else ""
-    return Text(
-        f"{notebook} has no parameter {name}{f'; is {near[0]} meant?' if near else '.'} It has:{there or ' none.'}",
-        f"{notebook} 没有参数 {name}{f'；是否指 {near[0]}？' if near else '。'}它的参数：{there or '无'}",
+    wrong = (
+        _("{notebook} has no parameter {name}; is {near} meant?", notebook=notebook, name=name, near=near[0])
+        if near
+        else _("{notebook} has no parameter {name}.", notebook=notebook, name=name)
     )
+    if not known:
+        return as_sentences((wrong, _("It has none.")))
+    return as_lines((as_sentences((wrong, _("It has:"))), list_parameters(known)))
 
 
 def list_parameters(known: Sequence[Parameter]) -> str:
@@ -216,9 +227,7 @@ def open_notebook(file: Path) -> Source:
         known = parameters_of(tagged[0]) if tagged else ()
     except Exception as error:  # noqa: BLE001  papermill, nbformat, json and jsonschema each have their own
         why = shorten(str(error), 200) or type(error).__name__
-        raise UsageError(
-            Text(f"{file}: cannot be read as a notebook: {why}", f"{file}：不能作为笔记本读取：{why}")
-        ) from None
+        raise UsageError(_("{file}: cannot be read as a notebook: {why}", file=file, why=why)) from None
     return Source(file.stem, file, content, known)
 
 
@@ -232,10 +241,7 @@ def check_output(source: Source, out: Path) -> None:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise UsageError(
-            Text(
-                f"--out {out}: {why}. Choose another folder; nothing was run.",
-                f"--out {out}：{why}。请换一个文件夹；未运行任何内容。",
-            )
+            _("--out {out}: {why}. Choose another folder; nothing was run.", out=out, why=why)
         ) from None
     dest = out / f"{source.name}.ipynb"
     try:
@@ -247,8 +253,8 @@ def check_output(source: Source, out: Path) -> None:
     if executed and not (dest.exists() and dest.samefile(source.file)):
         return
     raise UsageError(
-        Text(
-            f"{dest} exists and was not written by this command. Choose another --out; nothing was run.",
-            f"{dest} 已存在，且不是本命令留下的。请换一个 --out；未运行任何内容。",
+        _(
+            "{dest} exists and was not written by this command. Choose another --out; nothing was run.",
+            dest=dest,
         )
     )

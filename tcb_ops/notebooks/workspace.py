@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.sample import SAMPLE, bundled
 
 NOTEBOOKS = bundled("notebook_files", "notebooks")
@@ -29,9 +29,10 @@ def find_notebook(wanted: str) -> Path:
         return Path(wanted)
     ours = ", ".join(names)
     raise UsageError(
-        Text(
-            f"{wanted}: no such notebook. There are {ours}; for one of your own, give its path (….ipynb).",
-            f"{wanted}：没有这个笔记本。现有 {ours}；自己的笔记本请给出路径（….ipynb）。",
+        _(
+            "{wanted}: no such notebook. There are {ours}; for one of your own, give its path (….ipynb).",
+            wanted=wanted,
+            ours=ours,
         )
     )
 
@@ -64,10 +65,7 @@ def fill(workspace: Path) -> Copied:
     except OSError as error:
         what, why = error.filename or workspace, error.strerror or type(error).__name__
         raise UsageError(
-            Text(
-                f"{what}: {why}. Choose a folder that can be written.",
-                f"{what}：{why}。请换一个可以写入的文件夹。",
-            )
+            _("{what}: {why}. Choose a folder that can be written.", what=what, why=why)
         ) from None
     return Copied(tuple(new), tuple(kept))
 

@@ -21,16 +21,13 @@ from inspect import signature
 from typing import TYPE_CHECKING, ParamSpec
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 
 try:
     import ipywidgets as _ipywidgets  # noqa: F401  is it there?
 except ModuleNotFoundError:
     raise UsageError(
-        Text(
-            "The panels need ipywidgets in this kernel: pip install 'tcb-ops[lab]', then restart the kernel.",
-            "面板需要在此内核中安装 ipywidgets：请执行 pip install 'tcb-ops[lab]'，然后重启内核。",
-        )
+        _("The panels need ipywidgets in this kernel: pip install 'tcb-ops[lab]', then restart the kernel.")
     ) from None
 
 if TYPE_CHECKING:
@@ -54,10 +51,7 @@ def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
             text = os.fspath(value) if isinstance(value, os.PathLike) else value
             if not isinstance(text, str):
                 raise UsageError(
-                    Text(
-                        f"{name} = {value!r}: write it as one text in quotation marks.",
-                        f"{name} = {value!r}：请写成一个带引号的文本。",
-                    )
+                    _("{name} = {value!r}: write it as one text in quotation marks.", name=name, value=value)
                 )
             bound.arguments[name] = text
         return build(**bound.arguments)  # type: ignore[call-arg]  # what was bound, by name

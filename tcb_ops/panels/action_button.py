@@ -11,7 +11,7 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import format_size
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.html import esc, message
@@ -19,14 +19,14 @@ from tcb_ops.panels.worker import Worker, html_area, show
 from tcb_ops.run import Run
 
 FILES: dict[str, Text] = {
-    "report.html": Text("the report, to read, print or send on", "报告，可阅读、打印或转发"),
-    "report.pdf": Text("the report as PDF", "PDF 报告"),
-    "report.xlsx": Text("the report as a workbook", "Excel 报告"),
-    "results.csv": Text("every row and how it ended", "所有行及其结果"),
-    "failed.csv": Text("the rows that did not succeed, as a list again", "未成功的行：可作为清单再次使用"),
-    "errcodes.csv": Text("errcodes by merchant and environment", "按商户和环境统计的错误码"),
-    "SIMULATED-演练.txt": Text("says that the target was a simulator", "标明这是一次演练"),
-    "manifest.json": Text("checksums, settings, versions: the proof", "校验和、设置、版本：存证"),
+    "report.html": _("the report, to read, print or send on"),
+    "report.pdf": _("the report as PDF"),
+    "report.xlsx": _("the report as a workbook"),
+    "results.csv": _("every row and how it ended"),
+    "failed.csv": _("the rows that did not succeed, as a list again"),
+    "errcodes.csv": _("errcodes by merchant and environment"),
+    "SIMULATED-演练.txt": _("says that the target was a simulator"),
+    "manifest.json": _("checksums, settings, versions: the proof"),
 }
 """The files of a report folder, in the order in which people want them."""
 
@@ -53,7 +53,7 @@ class LiveConfirmation(widgets.VBox):
         self._lang, self._context, self._merchants = worker.lang, context, 0
         self.facts = html_area(name)
         self.count = worker.field(
-            widgets.Text, Text("Merchants", "商户数"), f"{name}-count", "16rem", continuous_update=True
+            widgets.Text, _("Merchants"), f"{name}-count", "16rem", continuous_update=True
         )
         self.count.observe(lambda _: changed(), "value")
         super().__init__([self.facts, self.count])
@@ -68,9 +68,9 @@ class LiveConfirmation(widgets.VBox):
         """Raise UsageError where the run may not start: a click may have been on its way when the number was reset."""
         if not self.confirmed:
             raise UsageError(
-                Text(
-                    f"Type the number of merchants ({self._merchants}) first. Nothing was sent.",
-                    f"请先输入商户数（{self._merchants}）。未发送任何内容。",
+                _(
+                    "Type the number of merchants ({merchants}) first. Nothing was sent.",
+                    merchants=self._merchants,
                 )
             )
 
@@ -81,9 +81,11 @@ class LiveConfirmation(widgets.VBox):
         show(self, shown=self._context.live and facts is not None)
         if facts is not None:
             target = self._context.settings.api_base
-            asked = Text(
-                f"LIVE: {target}\n{facts.en}\nType the number of merchants ({merchants}) to enable the button.",
-                f"线上目标：{target}\n{facts.zh}\n请输入商户数（{merchants}）以启用按钮。",
+            asked = _(
+                "LIVE: {target}\n{facts}\nType the number of merchants ({merchants}) to enable the button.",
+                target=target,
+                facts=facts,
+                merchants=merchants,
             )
             self.facts.value = message(asked.of(self._lang), "bad")
 
@@ -123,13 +125,16 @@ class ActionButton(widgets.VBox):
         rows, merchants, envs = count_rows(run, outcomes) if run is not None else (0, 0, 0)
         offered = run is not None and (rows > 0 or even_without)
         uploads = run is not None and offered and self._context.live and run.record.kind == Kind.UPLOAD
-        size = f", {format_size(run.planned_bytes(outcomes))}" if run is not None and uploads else ""
-        what = Text("file", "个文件") if uploads else Text("row", "行")
-        facts = Text(
-            f"{plural(rows, what.en)}, {plural(merchants, 'merchant')}, {plural(envs, 'environment')}{size}",
-            f"{rows:,} {what.zh}，{merchants:,} 个商户，{envs:,} 个环境{size.replace(', ', '，')}",
-        )
-        self.confirmation.ask(facts if offered else None, merchants)
+        parts: list[object] = [
+            ngettext("{n:,} file", "{n:,} files", rows)
+            if uploads
+            else ngettext("{n:,} row", "{n:,} rows", rows),
+            ngettext("{n:,} merchant", "{n:,} merchants", merchants),
+            ngettext("{n:,} environment", "{n:,} environments", envs),
+        ]
+        if run is not None and uploads:
+            parts.append(format_size(run.planned_bytes(outcomes)))
+        self.confirmation.ask(as_facts(parts) if offered else None, merchants)
         show(self, shown=offered)
 
     def enable(self, *, busy: bool) -> None:
@@ -161,7 +166,7 @@ class ExportButton(widgets.VBox):
     def __init__(self, worker: Worker, report: str = "") -> None:
         self._worker, self._report = worker, report
         self._run: Run | None = None
-        self.button = worker.button(Text("Export every format", "导出全部格式"), "op-export", self._export)
+        self.button = worker.button(_("Export every format"), "op-export", self._export)
         self.files = widgets.Output().add_class("op-files")
         super().__init__([self.button, self.files])
         self.offer(None)
@@ -183,9 +188,7 @@ class ExportButton(widgets.VBox):
     def _export(self) -> None:
         run = self._run
         if run is None:
-            raise UsageError(Text("There is no run to export yet.", "还没有可导出的任务。"))
-        self._worker.say(Text(f"Exporting run {run.id} …", f"正在导出任务 {run.id} ……"))
+            raise UsageError(_("There is no run to export yet."))
+        self._worker.say(_("Exporting run {id} …", id=run.id))
         folder = self.export(run, Path(self._report) if self._report else Path("reports") / run.id)
-        self._worker.say(
-            Text(f"Run {run.id} was exported to {folder}.", f"任务 {run.id} 已导出到 {folder}。"), "good"
-        )
+        self._worker.say(_("Run {id} was exported to {folder}.", id=run.id, folder=folder), "good")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.sample import practice
@@ -49,12 +49,16 @@ class PanelContext:
         """Name the target of this panel's calls, in one line."""
         merchants = len({merchant.appid for merchant in self.merchants})
         if self.simulated:
-            return Text(
-                f"simulator on this machine, sample data: {plural(merchants, 'merchant')}. Nothing reaches WeChat.",
-                f"本机演练，样例数据：{merchants:,} 个商户。不会有任何内容到达微信。",
+            return _(
+                "simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.",
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
             )
         where = self.settings.api_base
-        return Text(f"{where}: {plural(merchants, 'merchant')}", f"{where}：{merchants:,} 个商户")
+        return _(
+            "{where}: {merchants}",
+            where=where,
+            merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
+        )
 
 
 def open_context(target: str, where: str, lang: Lang) -> PanelContext:
@@ -71,9 +75,10 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
     target = target or ("simulator" if is_practising() else "live")
     if target not in TARGETS:
         raise UsageError(
-            Text(
-                f'target = "{target}": write "simulator" to practise or "live" for the target of tcb-ops.toml.',
-                f'target = "{target}"：演练请写 "simulator"，使用 tcb-ops.toml 的目标请写 "live"。',
+            _(
+                'target = "{target}": write "simulator" to practise or "live" for the target of '
+                "tcb-ops.toml.",
+                target=target,
             )
         )
     simulated = target == "simulator"

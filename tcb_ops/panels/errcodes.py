@@ -7,7 +7,7 @@ from itertools import islice
 
 import ipywidgets as widgets
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.model import Outcome
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.panels.worker import Worker, html_area, show
@@ -21,9 +21,9 @@ ROWS = 50
 """Rows behind a code that are shown."""
 NAMED = 4
 """Merchants named beside a code."""
-_OPTIONS = Text(
-    "Names that begin with -- are options of the command line: --rate is “Pace” here, --api-base the setting api_base.",
-    "以 -- 开头的是命令行选项：--rate 即此处的“速度”，--api-base 即设置 api_base。",
+_OPTIONS = _(
+    "Names that begin with -- are options of the command line: --rate is “Pace” here, --api-base the "
+    "setting api_base."
 )
 
 
@@ -42,13 +42,13 @@ def matching_rows(run: Run, causes: Sequence[Cause], code: str, appid: str) -> I
 def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
     """Draw the codes, with their rows and merchants, what they mean and what to do."""
     heads = (
-        Text("Code", "错误码"),
-        Text("Rows", "行数"),
-        Text("Merchants", "商户"),
-        Text("What it means", "含义"),
-        Text("What to do", "怎么办"),
+        _("Code"),
+        _("Rows"),
+        pgettext("errcodes", "Merchants"),
+        _("What it means"),
+        _("What to do"),
     )
-    title = Text("What went wrong, and what to do", "出了什么问题，怎么办").of(lang)
+    title = _("What went wrong, and what to do").of(lang)
     rows = [(g.code, g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups]
     return heading(title) + table(heads, rows, "snttt", lang, label=title, classes="op-by-code")
 
@@ -61,8 +61,8 @@ class ErrcodeTable(widgets.VBox):
         self._run: Run | None = None
         self._causes: list[Cause] = []
         self.table = html_area("op-codes")
-        self.code = self._choice(Text("Code", "错误码"), "op-code", self._list_merchants)
-        self.merchant = self._choice(Text("Merchant", "商户"), "op-merchant", self._list_rows)
+        self.code = self._choice(_("Code"), "op-code", self._list_merchants)
+        self.merchant = self._choice(_("Merchant"), "op-merchant", self._list_rows)
         self.rows = html_area("op-rows", "24rem")
         super().__init__([self.table, widgets.HBox([self.code, self.merchant]), self.rows])
         show(self, shown=False)
@@ -84,7 +84,7 @@ class ErrcodeTable(widgets.VBox):
 
     @property
     def _everything(self) -> tuple[str, str]:
-        return Text("— all —", "— 全部 —").of(self._lang), ""
+        return _("— all —").of(self._lang), ""
 
     def _choice(self, label: Text, name: str, chosen: Callable[[], None]) -> widgets.Dropdown:
         choice = self._worker.field(widgets.Dropdown, label, name, "24rem")
@@ -118,13 +118,13 @@ class ErrcodeTable(widgets.VBox):
         code, appid = self.code.value or "", self.merchant.value or ""
         total = sum(c.rows for c in self._causes if code in {"", c.code} and appid in {"", c.appid})
         heads = (
-            Text("Line", "行号"),
-            Text("Merchant", "商户"),
-            Text("Environment", "环境"),
-            Text("Path", "上传路径"),
-            Text("Outcome", "结果"),
-            Text("Why", "原因"),
-            Text("errmsg / rid", "errmsg / rid"),
+            _("Line"),
+            _("Merchant"),
+            _("Environment"),
+            _("Path"),
+            _("Outcome"),
+            _("Why"),
+            verbatim("errmsg / rid"),
         )
         rows = [
             (
@@ -139,13 +139,11 @@ class ErrcodeTable(widgets.VBox):
             for record in islice(matching_rows(run, self._causes, code, appid), ROWS)
         ]
         shown = min(len(rows), total)
-        title = Text(
-            f"Rows that did not succeed: {shown:,} of {total:,}", f"未成功的行：{shown:,} / {total:,}"
-        ).of(lang)
+        title = _("Rows that did not succeed: {shown:,} of {total:,}", shown=shown, total=total).of(lang)
         self.rows.value = f"<p><b>{esc(title)}</b></p>" + table(heads, rows, "nsststt", lang, label=title)
 
 
 def _merchants(group: CodeGroup, lang: Lang) -> str:
     names = ", ".join(share.merchant for share in group.merchants[:NAMED])
     more = len(group.merchants) - NAMED
-    return names + Text(f" and {more:,} more", f" 等另外 {more:,} 家").of(lang) * (more > 0)
+    return names + _(" and {more:,} more", more=more).of(lang) * (more > 0)

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Kind
 from tcb_ops.panels.html import heading, message
@@ -46,20 +46,15 @@ class ListPanel(RunForm):
 
     def _batch(self) -> Batch:
         if self.list_reader.batch is None:
-            raise UsageError(
-                Text(
-                    'There is no list: pick one, or set the parameter paths = "…".',
-                    '没有清单：请选择清单，或设置参数 paths = "…"。',
-                )
-            )
+            raise UsageError(_('There is no list: pick one, or set the parameter paths = "…".'))
         return self.list_reader.batch
 
 
 class LinksPanel(ListPanel):
     """Pick a list, see what was read and every problem, issue links."""
 
-    kind, label = Kind.LINKS, Text("Issue links", "取链接")
-    title = Text("Upload links", "上传链接")
+    kind, label = Kind.LINKS, _("Issue links")
+    title = _("Upload links")
     out_control = LINKS_GO_TO
 
     def __init__(self, target: str, paths: str, where: str, out: str, note: str, lang: str) -> None:
@@ -67,7 +62,7 @@ class LinksPanel(ListPanel):
         super().__init__(target, paths, None, where, lang, note=note)
 
     def _input_parts(self) -> list[Any]:
-        label = Text("Links go to", "链接写入")
+        label = _("Links go to")
         self.out = self.worker.field(widgets.Text, label, "op-out", value=self._out or "links.csv")
         self.life = html_area("op-life")
         return [*super()._input_parts(), self.out]
@@ -102,8 +97,8 @@ class LinksPanel(ListPanel):
 class UploadPanel(ListPanel):
     """Pick a list and a root, see the plan, upload, watch."""
 
-    kind, label = Kind.UPLOAD, Text("Upload", "上传")
-    title = Text("Uploads", "上传文件")
+    kind, label = Kind.UPLOAD, _("Upload")
+    title = _("Uploads")
 
     def _start_run(self, **options: Any) -> RunHandle:
         return api.start_upload(self._batch(), **options)
@@ -112,15 +107,12 @@ class UploadPanel(ListPanel):
 class AuditPanel(RunForm):
     """Audit all merchants."""
 
-    kind, label = Kind.AUDIT, Text("Audit", "巡检")
-    title = Text("Errcode audit", "错误码巡检")
+    kind, label = Kind.AUDIT, _("Audit")
+    title = _("Errcode audit")
 
     def changes(self) -> Any:
         """What changed since the previous audit: newly broken, fixed, still broken."""
-        first = Text(
-            "This is the first audit of this target: there is none to compare with.",
-            "这是该目标的第一次巡检：没有可对比的结果。",
-        )
+        first = _("This is the first audit of this target: there is none to compare with.")
         return self._of_run(lambda run: run.changes() or Placeholder(first, self.lang))
 
     def history(self) -> Any:
@@ -137,7 +129,7 @@ class AuditPanel(RunForm):
 
     def _render_changes(self, run: Run) -> str:
         changes = run.changes()
-        title = heading(Text("Since the previous audit", "与上次巡检相比").of(self.lang))
+        title = heading(_("Since the previous audit").of(self.lang))
         return title + changes._repr_html_() if changes is not None else ""
 
     def _terminal_output(self, run: Run) -> list[Any]:
@@ -147,20 +139,21 @@ class AuditPanel(RunForm):
         return [*output, render_diff(changes, self.lang)] if changes is not None else output
 
     def _page(self, run: Run) -> str:
-        days = heading(Text("Errcodes by day", "每日错误码").of(self.lang))
+        days = heading(_("Errcodes by day").of(self.lang))
         return f"{self._render_changes(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
 
     def _prepare(self) -> None:
-        facts, _ = self._facts()
+        facts, _other = self._facts()
         self._changed()
-        self.worker.say(Text(f"Ready. {facts.en}.", f"已就绪。{facts.zh}。"))
+        self.worker.say(_("Ready. {facts}.", facts=facts))
 
     def _facts(self) -> tuple[Text, int]:
         lines = self.context.merchants
         merchants = len({merchant.appid for merchant in lines})
-        facts = Text(
-            f"{plural(merchants, 'merchant')}, {plural(len(lines), 'environment')}, one call each; no file is sent",
-            f"{merchants:,} 个商户，{len(lines):,} 个环境，各调用一次；不发送任何文件",
+        facts = _(
+            "{merchants}, {environments}, one call each; no file is sent",
+            merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
+            environments=ngettext("{n:,} environment", "{n:,} environments", len(lines)),
         )
         return facts, merchants
 
@@ -171,7 +164,7 @@ class AuditPanel(RunForm):
 class RunPanel(Panel):
     """Any run: running here or elsewhere, cut off, or finished."""
 
-    title = Text("Run report", "任务报告")
+    title = _("Run report")
     out_control: Text | None = None
 
     def __init__(self, target: str, run: str, lang: str, *, report: str = "") -> None:
@@ -193,7 +186,7 @@ class RunPanel(Panel):
         if self.run is None:
             self._open()
         if self.run is None:
-            raise UsageError(Text("There is no run to export.", "没有可导出的任务。"))
+            raise UsageError(_("There is no run to export."))
         return self.run
 
     def _run_to_keep(self) -> Run | None:
@@ -210,7 +203,7 @@ class ReportPanel(RunPanel):
 
     def _open(self) -> None:
         if self.context.simulated and not self.runs.refresh():
-            self.worker.say(Text("Making a run to look at …", "正在生成供查看的演练任务 ……"))
+            self.worker.say(_("Making a run to look at …"))
             with read_paths(PATHS, self.context.merchants, FILES) as batch:
                 api.upload(batch, settings=self.context.settings, limits=self.context.limits())
         super()._open()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.context import PanelContext, open_context
@@ -78,9 +78,7 @@ class Panel:
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
         try:
             if lang not in known:
-                raise UsageError(
-                    Text(f'lang = "{lang}": write "en" or "zh".', f'lang = "{lang}"：请写 "en" 或 "zh"。')
-                )
+                raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=lang))
             self._context = open_context(target, where, self.lang)
             self._monitor = RunMonitor(
                 self.worker,
@@ -139,7 +137,7 @@ class Panel:
 
     def _opened(self, part: _Part | None) -> _Part:
         if part is None:
-            raise self.error or UsageError(Text("The panel is not open.", "面板未打开。"))
+            raise self.error or UsageError(_("The panel is not open."))
         return part
 
     # --- what a notebook asks -----------------------------------------------------------------------------------
@@ -170,10 +168,7 @@ class Panel:
     def _of_run(self, table: Callable[[Run], Any]) -> Any:
         if self.run is not None:
             return table(self.run)
-        none = Text(
-            "No run yet: press the panel's button, then run this cell again.",
-            "还没有任务：请先点击面板中的按钮，再运行此单元格。",
-        )
+        none = _("No run yet: press the panel's button, then run this cell again.")
         return Placeholder(none, self.lang)
 
     def __repr__(self) -> str:
@@ -193,10 +188,7 @@ class Panel:
         try:
             if not isinstance(wanted, bool):  # "false" is true to Python, and this is what sends live
                 raise UsageError(
-                    Text(
-                        f"RUN_NOW = {wanted!r}: write True or False. Nothing was run.",
-                        f"RUN_NOW = {wanted!r}：请写 True 或 False。未运行任何内容。",
-                    )
+                    _("RUN_NOW = {wanted!r}: write True or False. Nothing was run.", wanted=wanted)
                 )
             context = self.context
             self.worker.settle()
@@ -255,7 +247,7 @@ class Panel:
         """Return what a page shows of it (HTML): what went wrong and what to do, then every merchant."""
         causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
-        title = heading(Text("Merchants", "各商户").of(self.lang))
+        title = heading(pgettext("panel", "Merchants").of(self.lang))
         return f"{codes}{title}{render_grid(merchant_lines(run.tallies()), self.lang, running=False)}"
 
     def _write_result(
@@ -288,14 +280,8 @@ class Panel:
 
 def _not_run(shown: Run | None) -> Text:
     if shown is None:
-        return Text(
-            "Nothing was run: the target is live, and RUN_NOW is false.",
-            "未运行任何内容：目标为线上，而 RUN_NOW 为 false。",
-        )
-    return Text(
-        f"Nothing was run: the panel shows run {shown.id}, and RUN_NOW is false.",
-        f"未运行任何内容：面板显示任务 {shown.id}，而 RUN_NOW 为 false。",
-    )
+        return _("Nothing was run: the target is live, and RUN_NOW is false.")
+    return _("Nothing was run: the panel shows run {id}, and RUN_NOW is false.", id=shown.id)
 
 
 def _print_plain(parts: list[RenderableType]) -> str:

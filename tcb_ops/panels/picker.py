@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.panels.html import esc
 from tcb_ops.panels.worker import Worker, show
 
@@ -43,10 +43,7 @@ def entries(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], int]:
     except OSError as error:
         why = error.strerror or "?"
         raise UsageError(
-            Text(
-                f"{folder} cannot be opened: {why}. Choose another folder.",
-                f"无法打开 {folder}：{why}。请选择其他文件夹。",
-            )
+            _("{folder} cannot be opened: {why}. Choose another folder.", folder=folder, why=why)
         ) from None
     listed = sorted(folders) + sorted(files)
     return listed[:SHOWN], max(0, len(listed) - SHOWN)
@@ -68,22 +65,20 @@ class Picker(widgets.VBox):
         lang, self._worker, self._endings, self._picked = worker.lang, worker, endings, picked
         self._folder = (Path(path).parent if endings else Path(path)) if path else Path()
         browse, listed = (
-            (Text("Browse files…", "浏览文件…"), Text("Server files", "服务器文件"))
-            if endings
-            else (Text("Browse folders…", "浏览文件夹…"), Text("Folders", "文件夹"))
+            (_("Browse files…"), _("Server files")) if endings else (_("Browse folders…"), _("Folders"))
         )
         button = partial(worker.button, background=False, layout={"width": "auto"})
         self.text = worker.field(widgets.Text, label, name, value=path, continuous_update=False)
         self.text.observe(lambda _: worker.guarded(self._picked), "value")
         self.browse = button(browse, f"{name}-browse", self._toggle)
-        self.up = button(Text("Up", "上一级"), f"{name}-up", self._go_up)
-        self.enter = button(Text("Open", "打开"), f"{name}-open", self._enter)
-        self.use = button(Text("Use this folder", "使用此文件夹"), f"{name}-use", self._use)
+        self.up = button(_("Up"), f"{name}-up", self._go_up)
+        self.enter = button(_("Open"), f"{name}-open", self._enter)
+        self.use = button(_("Use this folder"), f"{name}-use", self._use)
         self.where = widgets.HTML()
         self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10)
         last: Any = self.use
         if endings:
-            upload = Text("Upload a small list", "上传小清单").of(lang)
+            upload = _("Upload a small list").of(lang)
             self.upload = widgets.FileUpload(
                 accept=",".join(endings), description=upload, tooltip=upload, layout={"width": "auto"}
             ).add_class(f"{name}-upload")
@@ -109,10 +104,8 @@ class Picker(widgets.VBox):
         self._folder = folder
         self.entries.options = found
         self.entries.index = 0 if found else None
-        left = Text(f" … and {more:,} more", f" ……另有 {more:,} 项").of(self._worker.lang) if more else ""
-        nothing = (
-            Text("nothing to pick here", "此处没有可选的内容").of(self._worker.lang) if not found else ""
-        )
+        left = _(" … and {more:,} more", more=more).of(self._worker.lang) if more else ""
+        nothing = _("nothing to pick here").of(self._worker.lang) if not found else ""
         self.where.value = (
             f'<p><b>{esc(folder.resolve())}</b> <span class="op-quiet">{esc(left or nothing)}</span></p>'
         )
@@ -144,17 +137,18 @@ class Picker(widgets.VBox):
         self.upload.value = ()  # the page and the widget's state need not hold it twice
         if not content:
             raise UsageError(
-                Text(
-                    f"{name} arrived empty: the file is empty, or too large for the browser. Check it, or put it on the server "
-                    "and browse for it.",
-                    f"{name} 没有任何内容：文件是空的，或大到浏览器无法上传。请检查它，或先放到服务器上，再浏览选择。",
+                _(
+                    "{name} arrived empty: the file is empty, or too large for the browser. Check it, or "
+                    "put it on the server and browse for it.",
+                    name=name,
                 )
             )
         if len(content) > LARGEST_UPLOAD:
             raise UsageError(
-                Text(
-                    f"{name}: only lists up to 5 MB can be uploaded here. Put it on the server and browse for it.",
-                    f"{name}：这里只能上传 5 MB 以内的清单。请先把它放到服务器上，再浏览选择。",
+                _(
+                    "{name}: only lists up to 5 MB can be uploaded here. Put it on the server and browse "
+                    "for it.",
+                    name=name,
                 )
             )
         self._take_path(str(_kept(Path("uploads"), name, content)))
@@ -174,10 +168,8 @@ def _kept(folder: Path, name: str, content: bytes) -> Path:
                 return file
     except OSError as error:
         why = error.strerror or "?"
-        raise UsageError(
-            Text(f"{folder / name} cannot be written: {why}.", f"无法写入 {folder / name}：{why}。")
-        ) from None
-    raise UsageError(Text(f"{folder} is full of lists named {name}.", f"{folder} 中名为 {name} 的清单过多。"))
+        raise UsageError(_("{folder} cannot be written: {why}.", folder=folder / name, why=why)) from None
+    raise UsageError(_("{folder} is full of lists named {name}.", folder=folder, name=name))
 
 
 def _short(path: str) -> str:

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.merchants.status import MerchantState, verdict
 from tcb_ops.model import Kind
 from tcb_ops.panels.action_button import LiveConfirmation
@@ -59,17 +59,13 @@ class RunForm(Panel):
     def _parts(self) -> list[Any]:
         lang, worker = self.lang, self.worker
         inputs = self._input_parts()
-        fast = Text("as fast as allowed", "尽可能快").of(lang)
-        gentle = Text(
-            f"gently: {GENTLE_RATE:g} link calls/s per merchant", f"缓和：每商户每秒 {GENTLE_RATE:g} 次取链接"
-        ).of(lang)
+        fast = _("as fast as allowed").of(lang)
+        gentle = _("gently: {gentle_rate:g} link calls/s per merchant", gentle_rate=GENTLE_RATE).of(lang)
         options, simulated = [(fast, False), (gentle, True)], self.context.simulated
         self.pace = worker.field(
-            widgets.Dropdown, Text("Pace", "速度"), "op-pace", "28rem", options=options, value=simulated
+            widgets.Dropdown, _("Pace"), "op-pace", "28rem", options=options, value=simulated
         )
-        new = Text(
-            "start a new run, even if one of this list is unfinished", "即使有未完成的任务，也开始新任务"
-        )
+        new = _("start a new run, even if one of this list is unfinished")
         self.new = widgets.Checkbox(
             description=new.of(lang), indent=False, layout={"width": "auto"}
         ).add_class("op-new")
@@ -79,7 +75,7 @@ class RunForm(Panel):
         )
         self.merchant_check = MerchantCheck(worker, self.context)
         number = "2 · " if inputs else ""
-        title = widgets.HTML(heading(number + Text("The run", "任务").of(lang)))
+        title = widgets.HTML(heading(number + _("The run").of(lang)))
         return [
             *inputs,
             title,
@@ -163,19 +159,22 @@ class RunForm(Panel):
     def _say_resumed(self, run: Run) -> None:
         done = sum(rows for outcome, rows in run.counts.items() if outcome != "pending")
         self.worker.say(
-            Text(
-                f"Resuming run {run.id}: {done:,} of {plural(run.record.rows, 'row')} are done.",
-                f"继续任务 {run.id}：{run.record.rows:,} 行中已完成 {done:,} 行。",
+            _(
+                "Resuming run {id}: {done:,} of {rows} are done.",
+                id=run.id,
+                done=done,
+                rows=ngettext("{n:,} row", "{n:,} rows", run.record.rows),
             )
         )
 
     def _unfinished(self, run_id: str, started: float) -> UsageError:
         when = datetime.fromtimestamp(started, self.context.settings.zone).isoformat(" ", "minutes")
         return UsageError(
-            Text(
-                f"Run {run_id} of the same list, started {when}, is unfinished and over a day old. Choose it under Earlier runs "
-                "and resume it, or tick that you want to start a new run.",
-                f"同一清单的任务 {run_id}（开始于 {when}）未完成且已超过一天。请在“以往任务”中选择它并继续，或勾选开始新任务。",
+            _(
+                "Run {run_id} of the same list, started {when}, is unfinished and over a day old. Choose "
+                "it under Earlier runs and resume it, or tick that you want to start a new run.",
+                run_id=run_id,
+                when=when,
             )
         )
 
@@ -185,9 +184,7 @@ class MerchantCheck(widgets.VBox):
 
     def __init__(self, worker: Worker, context: PanelContext) -> None:
         self._worker, self._context = worker, context
-        self.button = worker.button(
-            Text("Check merchants and tokens", "检查商户与令牌"), "op-merchants", self._check
-        )
+        self.button = worker.button(_("Check merchants and tokens"), "op-merchants", self._check)
         self.line = html_area("op-merchants-status")
         """Its own status: the run's stays as it is."""
         self.states = html_area("op-states", "24rem")
@@ -198,10 +195,10 @@ class MerchantCheck(widgets.VBox):
         self.line.value = message(text.of(self._worker.lang), tone)
 
     def _check(self) -> None:
-        self._say(Text("Checking the merchants …", "正在查询各商户 ……"))
+        self._say(_("Checking the merchants …"))
 
         def progress(done: int, total: int) -> None:
-            self._say(Text(f"Checked {done:,} of {total:,} …", f"已查询 {done:,} / {total:,} ……"))
+            self._say(_("Checked {done:,} of {total:,} …", done=done, total=total))
 
         settings = self._context.settings
         try:
@@ -212,26 +209,26 @@ class MerchantCheck(widgets.VBox):
         self.states.value = render_states(states, self._worker.lang)
         show(self.states, shown=True)
         summary, shown = verdict(states), min(len(states), LINES_SHOWN)
-        lines = Text(
-            f"The table has {plural(shown, 'line')}, those that are not ready first; scroll in it to see all.",
-            f"下表共 {shown:,} 行，不能工作的在前；可在表内滚动查看全部。",
+        lines = _(
+            "The table has {lines}, those that are not ready first; scroll in it to see all.",
+            lines=ngettext("{n:,} line", "{n:,} lines", shown),
         )
         good = all(state.works or state.merchant.left for state in states)
-        self._say(Text(f"{summary.en}\n{lines.en}", f"{summary.zh}\n{lines.zh}"), "good" if good else "bad")
+        self._say(_("{summary}\n{lines}", summary=summary, lines=lines), "good" if good else "bad")
 
 
 def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
     """Draw the merchants, those that are not ready first; a merchant's environments together, advice for it once."""
     heads = (
-        Text("Merchant", "商户"),
-        Text("Environment", "环境"),
-        Text("Ready", "可工作"),
-        Text("Token", "令牌"),
-        Text("Permission", "权限"),
-        Text("Cloud", "云开发"),
-        Text("Status", "环境状态"),
-        Text("Calls left", "剩余调用"),
-        Text("What to do", "怎么办"),
+        _("Merchant"),
+        _("Environment"),
+        _("Ready"),
+        _("Token"),
+        _("Permission"),
+        _("Cloud"),
+        _("Status"),
+        _("Calls left"),
+        _("What to do"),
     )
     ill = {state.merchant.appid for state in states if not state.works and not state.merchant.left}
     first = {state.merchant.appid: number for number, state in reversed(list(enumerate(states)))}
@@ -246,7 +243,7 @@ def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
         advice = []
         for issue in state.issues:
             one = (state.merchant.appid, issue.code, issue.action)
-            above = Text("as above", "同上")
+            above = _("as above")
             advice.append(f"{issue.code}: {(above if one in given else issue.action).of(lang)}")
             given.add(one)
         left = state.quota.left if state.quota else None
@@ -254,7 +251,7 @@ def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
             (
                 state.merchant.name,
                 state.merchant.env,
-                (Text("has left", "已离开") if state.merchant.left else _word(state.works)).of(lang),
+                (_("has left") if state.merchant.left else _word(state.works)).of(lang),
                 _word(state.token).of(lang),
                 _word(state.permission).of(lang),
                 _word(state.cloud).of(lang),
@@ -263,15 +260,16 @@ def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
                 "\n".join(advice),
             )
         )
-    label = Text("Merchants and what they can do today", "各商户今日状态").of(lang)
+    label = _("Merchants and what they can do today").of(lang)
     more = len(states) - LINES_SHOWN
-    rest = Text(f"… and {plural(more, 'more line')} that can work or have left", f"……另有 {more:,} 行").of(
-        lang
-    )
+    rest = _(
+        "… and {more_lines} that can work or have left",
+        more_lines=ngettext("{n:,} more line", "{n:,} more lines", more),
+    ).of(lang)
     return table(heads, rows, "sssssssnt", lang, label=label) + (message(rest) if more > 0 else "")
 
 
 def _word(known: bool | None) -> Text:
     if known is None:
-        return Text("–", "–")
-    return Text("yes", "是") if known else Text("no", "否")
+        return verbatim("–")
+    return _("yes") if known else _("no")

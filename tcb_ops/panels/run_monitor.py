@@ -15,7 +15,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import _, ngettext
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import ActionButton, ExportButton
 from tcb_ops.panels.context import PanelContext
@@ -89,13 +89,13 @@ class RunMonitor(widgets.VBox):
         self.grid = html_area("op-grid", "24rem")
         self.errcodes = ErrcodeTable(worker)
         self.resume = ActionButton(
-            worker, context, Text("Resume", "继续"), "op-resume", self._resume, changed=self.enable
+            worker, context, _("Resume"), "op-resume", self._resume, changed=self.enable
         )
-        retry = Text("Retry the rows that did not succeed", "重试未成功的行")
+        retry = _("Retry the rows that did not succeed")
         self.retry = ActionButton(worker, context, retry, "op-retry", self._retry, changed=self.enable)
         self.export = ExportButton(worker, report)
         self.stop = worker.button(
-            Text("Cancel", "取消"), "op-cancel", self.cancel, background=False, layout={}, disabled=True
+            _("Cancel"), "op-cancel", self.cancel, background=False, layout={}, disabled=True
         )
         super().__init__(
             [self.head, self.bar, self.resume, self.grid, self.errcodes, self.retry, self.export]
@@ -115,15 +115,13 @@ class RunMonitor(widgets.VBox):
     def cancel(self) -> None:
         """End the run tidily; calls in flight have a moment."""
         if self._handle is not None:
-            self._worker.say(
-                Text("Cancelling: waiting for calls in flight …", "正在取消：等待进行中的调用 ……")
-            )
+            self._worker.say(_("Cancelling: waiting for calls in flight …"))
             self._handle.cancel()
 
     def follow(self, handle: RunHandle) -> None:
         """Show a run of this process until it ends."""
         self._handle, self.run = handle, handle.so_far()
-        self._worker.say(Text(f"Run {handle.id} is running.", f"任务 {handle.id} 正在运行。"))
+        self._worker.say(_("Run {id} is running.", id=handle.id))
         self._begin(RunState.HERE, self._follow)
 
     def attach(self, wanted: str) -> None:
@@ -273,10 +271,7 @@ class RunMonitor(widgets.VBox):
         """Raise UsageError while a run is running here: one at a time."""
         if self.running and self.run is not None:
             raise UsageError(
-                Text(
-                    f"Run {self.run.id} is still running here: cancel it, or wait for its end.",
-                    f"任务 {self.run.id} 仍在此运行：请取消它，或等待其结束。",
-                )
+                _("Run {id} is still running here: cancel it, or wait for its end.", id=self.run.id)
             )
 
     def _resume(self) -> None:
@@ -317,9 +312,9 @@ class RunBrowser(widgets.HBox):
     ) -> None:
         self._context, self._lang, self._kind = context, worker.lang, kind
         self._one_at_a_time = threading.Lock()
-        self.choice = worker.field(widgets.Dropdown, Text("Earlier runs", "以往任务"), "op-runs")
+        self.choice = worker.field(widgets.Dropdown, _("Earlier runs"), "op-runs")
         self.button = worker.button(
-            Text("Show", "查看"), "op-attach", lambda: chosen(self._chosen()), layout={"width": "auto"}
+            _("Show"), "op-attach", lambda: chosen(self._chosen()), layout={"width": "auto"}
         )
         super().__init__([self.choice, self.button])
 
@@ -346,7 +341,7 @@ class RunBrowser(widgets.HBox):
 
     def _chosen(self) -> str:
         if self.choice.value is None:
-            raise UsageError(Text("There are no runs of this target yet.", "该目标还没有任务。"))
+            raise UsageError(_("There are no runs of this target yet."))
         return str(self.choice.value)
 
     def _label(self, run: Run) -> str:
@@ -355,7 +350,12 @@ class RunBrowser(widgets.HBox):
         started = datetime.fromtimestamp(record.created_at, zone).isoformat(" ", "minutes")[:16]
         state = STATES[run_state(here=here, held=False, finished=record.finished_at is not None)]
         kind = KINDS[Kind(record.kind)]
-        return Text(
-            f"{started} · {kind.en} · {state.en} · {plural(record.rows, 'row')} · {record.list_name} · {record.id}",
-            f"{started} · {kind.zh} · {state.zh} · {record.rows:,} 行 · {record.list_name} · {record.id}",
+        return _(
+            "{started} · {kind} · {state} · {rows} · {list_name} · {id}",
+            started=started,
+            kind=kind,
+            state=state,
+            rows=ngettext("{n:,} row", "{n:,} rows", record.rows),
+            list_name=record.list_name,
+            id=record.id,
         ).of(self._lang)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.model import GOOD, Kind, Outcome
 from tcb_ops.panels.html import esc, heading, progress, table
 from tcb_ops.preflight import ran_out
@@ -21,9 +21,9 @@ from tcb_ops.runs.stop_errors import StopCode
 MERCHANTS_SHOWN = 400
 """Merchants that the grid shows; the rest is counted, and stands in the report."""
 KINDS = {
-    Kind.LINKS: Text("links", "取链接"),
-    Kind.UPLOAD: Text("upload", "上传"),
-    Kind.AUDIT: Text("audit", "巡检"),
+    Kind.LINKS: _("links"),
+    Kind.UPLOAD: _("upload"),
+    Kind.AUDIT: _("audit"),
 }
 
 
@@ -39,10 +39,10 @@ class RunState(StrEnum):
 
 
 STATES = {
-    RunState.HERE: Text("running", "运行中"),
-    RunState.ELSEWHERE: Text("running in another process", "由其他进程执行"),
-    RunState.UNFINISHED: Text("unfinished", "未完成"),
-    RunState.FINISHED: Text("finished", "已完成"),
+    RunState.HERE: _("running"),
+    RunState.ELSEWHERE: _("running in another process"),
+    RunState.UNFINISHED: _("unfinished"),
+    RunState.FINISHED: pgettext("run_summary", "finished"),
 }
 
 
@@ -68,10 +68,15 @@ def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
 def render_header(run: Run, state: RunState, lang: Lang, *, simulated: bool) -> str:
     """Draw which run this is, and who works on it."""
     record, kind = run.record, KINDS[Kind(run.record.kind)]
-    title = Text(f"Run {record.id} · {STATES[state].en}", f"任务 {record.id} · {STATES[state].zh}").of(lang)
-    about = Text(
-        f"{kind.en} · {record.list_name} · {plural(record.rows, 'row')} · {record.target} · {record.operator}@{record.host}",
-        f"{kind.zh} · {record.list_name} · {record.rows:,} 行 · {record.target} · {record.operator}@{record.host}",
+    title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
+    about = _(
+        "{kind} · {list_name} · {rows} · {target} · {operator}@{host}",
+        kind=kind,
+        list_name=record.list_name,
+        rows=ngettext("{n:,} row", "{n:,} rows", record.rows),
+        target=record.target,
+        operator=record.operator,
+        host=record.host,
     ).of(lang)
     mark = '<span class="op-simulated">SIMULATED 演练</span> ' if simulated else ""
     return f'{heading(title)}<p>{mark}<span class="op-quiet">{esc(about)}</span></p>'
@@ -81,18 +86,18 @@ def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
     """Draw a run's progress; with its rate and the time left while it is running."""
     share = now.done / now.total if now.total else 1.0
     parts = [
-        Text(f"{now.done:,} of {plural(now.total, 'row')}", f"{now.done:,} / {now.total:,} 行").of(lang),
+        _("{done:,} of {rows}", done=now.done, rows=ngettext("{n:,} row", "{n:,} rows", now.total)).of(lang),
         f"{int(100 * share)}%",
     ]
     if running:
-        parts.append(Text(f"{now.rate:,.0f} rows/s", f"{now.rate:,.0f} 行/秒").of(lang))
+        parts.append(_("{rate:,.0f} rows/s", rate=now.rate).of(lang))
         if now.seconds_left is not None:
             left = format_duration(now.seconds_left)
-            parts.append(Text(f"{left} left", f"剩余 {left}").of(lang))
+            parts.append(_("{left} left", left=left).of(lang))
     lines = [" · ".join(parts), counts_line(now.counts, lang)]
     if now.note is not None and running:
         lines.append(now.note.of(lang))
-    label = Text("Rows that have ended", "已结束的行").of(lang)
+    label = _("Rows that have ended").of(lang)
     return progress(now.done, now.total, label) + "".join(f"<p>{esc(line)}</p>" for line in lines if line)
 
 
@@ -105,21 +110,22 @@ def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) ->
     if record.finished_at is None:
         reason = _describe_stop(run, error)
         tone = "" if error is None or isinstance(error, InterruptedRunError) else "bad"
-        return Text(
-            f"{reason.en} {result.en} Resume does the rest; finished rows are not sent again.",
-            f"{reason.zh}{result.zh}点“继续”完成其余的行，已完成的不会再次发送。",
+        return _(
+            "{reason} {result} Resume does the rest; finished rows are not sent again.",
+            reason=reason,
+            result=result,
         ), tone
     lines = [error.text] if error is not None else []
     lines.append(result)
     if record.kind == Kind.LINKS and record.report:
         lines.append(
-            Text(
-                f"The links are in {record.report}, readable by you alone; they live about 15 minutes.",
-                f"链接在 {record.report}，仅您本人可读；约 15 分钟后过期。",
+            _(
+                "The links are in {report}, readable by you alone; they live about 15 minutes.",
+                report=record.report,
             )
         )
     good = run.good and error is None and not links_run_out
-    return _lines(lines), "good" if good else "bad"
+    return as_lines(lines), "good" if good else "bad"
 
 
 def describe_result(run: Run, links_run_out: int = 0) -> Text:
@@ -127,24 +133,20 @@ def describe_result(run: Run, links_run_out: int = 0) -> Text:
     record = run.record
     result = verdict(Kind(record.kind), run.outcomes, finished=record.finished_at is not None)
     late = ran_out(links_run_out, record.report)
-    return _lines([result, late]) if late is not None else result
-
-
-def _lines(texts: Sequence[Text]) -> Text:
-    return Text("\n".join(text.en for text in texts), "\n".join(text.zh for text in texts))
+    return as_lines([result, late]) if late is not None else result
 
 
 def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if isinstance(error, InterruptedRunError):
-        return Text("Cancelled.", "已取消。")
+        return _("Cancelled.")
     if error is not None:
-        return Text(f"{error.text.en}\n", f"{error.text.zh}\n")
+        return _("{text}\n", text=error.text)
     stopped = run.record.stopped
     if stopped is not None and stopped.code is StopCode.INTERRUPTED:
-        return Text("It was cancelled or interrupted.", "该任务曾被取消或中断。")
+        return _("It was cancelled or interrupted.")
     if stopped is not None:
-        return Text(f"It was stopped: {stopped.text.en}\n", f"任务曾停止：{stopped.text.zh}\n")
-    return Text("It was cut off.", "该任务曾中断。")
+        return _("It was stopped: {text}\n", text=stopped.text)
+    return _("It was cut off.")
 
 
 # --- merchants --------------------------------------------------------------------------------------------------
@@ -199,23 +201,23 @@ def merchant_state(line: MerchantLine, *, running: bool) -> Text:
     =========================  =============  =============================
     """
     if not line.todo:
-        return Text("done, some failed", "已结束，有问题") if line.bad else Text("done", "完成")
+        return _("done, some failed") if line.bad else _("done")
     if line.todo == line.rows:
-        return Text("waiting", "等待中") if running else Text("not started", "未开始")
-    return Text("running", "进行中") if running else Text("stopped", "已中断")
+        return _("waiting") if running else _("not started")
+    return pgettext("run_summary", "running") if running else _("stopped")
 
 
 def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> str:
     """Draw the merchants with the state of their rows."""
     heads = (
-        Text("Merchant", "商户"),
-        Text("State", "状态"),
-        Text("Rows", "行数"),
-        Text("Progress", "进度"),
-        Text("Succeeded", "成功"),
-        Text("Failed", "未成功"),
-        Text("To do", "待处理"),
-        Text("Why", "原因"),
+        _("Merchant"),
+        _("State"),
+        _("Rows"),
+        _("Progress"),
+        _("Succeeded"),
+        _("Failed"),
+        _("To do"),
+        _("Why"),
     )
     rows = [
         (
@@ -230,12 +232,13 @@ def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> 
         )
         for line in lines[:MERCHANTS_SHOWN]
     ]
-    label = Text("Merchants and the state of their rows", "各商户的行状态").of(lang)
+    label = _("Merchants and the state of their rows").of(lang)
     drawn = table(heads, rows, "hsnhnmns", lang, label=label, classes="op-by-merchant")
     more = len(lines) - MERCHANTS_SHOWN
     if more > 0:
-        rest = Text(
-            f"… and {plural(more, 'more merchant')}: see the report", f"……另有 {more:,} 家商户：见报告"
+        rest = _(
+            "… and {more_merchants}: see the report",
+            more_merchants=ngettext("{n:,} more merchant", "{n:,} more merchants", more),
         )
         drawn += f"<p>{esc(rest.of(lang))}</p>"
     return drawn

@@ -15,20 +15,20 @@ from typing import Any
 import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences
 from tcb_ops.panels.html import message
 
 _LOG = logging.getLogger("tcb_ops.panels")
-LINKS_GO_TO = Text("“Links go to”", "“链接写入”")
-REPORT = Text("the parameter report", "参数 report")
+LINKS_GO_TO = _("“Links go to”")
+REPORT = _("the parameter report")
 """What `--out` is in the panel that issues links, and where reports are exported."""
 _CONTROLS = {
-    "--api-base": Text("the setting api_base", "设置 api_base"),
-    "--ledger": Text("the setting ledger", "设置 ledger"),
-    "--new-run": Text("“start a new run”", "“开始新任务”"),
-    "--root": Text("“Local files”", "“本地文件夹”"),
-    "--target": Text("the parameter target", "参数 target"),
-    "--where": Text("the parameter where", "参数 where"),
+    "--api-base": _("the setting api_base"),
+    "--ledger": _("the setting ledger"),
+    "--new-run": _("“start a new run”"),
+    "--root": _("“Local files”"),
+    "--target": _("the parameter target"),
+    "--where": _("the parameter where"),
 }
 """What a panel has for options of the command line."""
 
@@ -39,14 +39,15 @@ def describe_options(options: Iterable[str], out: Text | None) -> Text | None:
     wanted = sorted({option for option in options if option})
     here = [option for option in wanted if option in controls]
     absent = [option for option in wanted if option not in controls]
-    en = [f"In this panel, {', '.join(f'{option} is {controls[option].en}' for option in here)}."] * bool(
-        here
-    )
-    zh = [f"在此面板中，{'，'.join(f'{option} 即{controls[option].zh}' for option in here)}。"] * bool(here)
+    found = []
+    if here:
+        named = as_facts(
+            _("{option} is {control}", option=option, control=controls[option]) for option in here
+        )
+        found.append(_("In this panel, {named}.", named=named))
     if absent:
-        en.append(f"A panel has no {', '.join(absent)}: use the command line for that.")
-        zh.append(f"面板没有 {'、'.join(absent)}：需要时请使用命令行。")
-    return Text(" ".join(en), "".join(zh)) if en else None
+        found.append(_("A panel has no {options}: use the command line for that.", options=as_list(absent)))
+    return as_sentences(found) if found else None
 
 
 def html_area(name: str, height: str = "") -> widgets.HTML:
@@ -101,9 +102,9 @@ class Worker:
         else:
             _LOG.error("a defect in a panel", exc_info=error)
             what = type(error).__name__
-            text = Text(
-                f"A defect in tcb-ops ({what}); the log has its stack trace. What the ledger holds is safe.",
-                f"tcb-ops 内部缺陷（{what}），详情见日志。台账中的内容是安全的。",
+            text = _(
+                "A defect in tcb-ops ({what}); the log has its stack trace. What the ledger holds is safe.",
+                what=what,
             ).of(self.lang)
         (line or self.line).value = message(text, "bad")
 
@@ -126,9 +127,7 @@ class Worker:
                 if waits:
                     self._next = action
                 else:
-                    self.say(
-                        Text("Still busy with the last step; wait a moment.", "上一步还在进行，请稍候。")
-                    )
+                    self.say(_("Still busy with the last step; wait a moment."))
                 return
             self._thread = threading.Thread(
                 target=partial(self._do, action), name="tcb-ops-panel", daemon=True

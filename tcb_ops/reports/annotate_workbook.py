@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
 from tcb_ops.formatting import fold, shown, trim, unguard
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, _, verbatim
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import digest, is_workbook, open_source
 from tcb_ops.lists.validate import OURS
@@ -30,15 +30,15 @@ from tcb_ops.xlsx.values import NonTextCell
 from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, Sheet, open_book
 
 COLUMNS = (
-    Text("result", "结果"),
-    Text("reason", "原因"),
-    Text("what to do", "怎么办"),
-    Text("file_id", "file_id"),
+    _("result"),
+    _("reason"),
+    _("what to do"),
+    verbatim("file_id"),
 )
 WIDTHS = (24, 50, 50, 44)
 MOST_COPIES = 500
 """Values of the column that a workbook is split by: more are mostly no people, but paths or dates."""
-_ADDED = Text("result", "结果")
+_ADDED = _("result")
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*]')
 _LONGEST = 40
 """Characters of the original's name and of a value in a file name: systems take 255 bytes, a Chinese letter has three."""
@@ -55,9 +55,11 @@ def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | N
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}{suffix}")
         if dest.suffix.lower() != suffix.lower():
             raise UsageError(
-                Text(
-                    f"{dest}: the copy is a workbook like {original.name}; let its name end in {suffix}.",
-                    f"{dest}：副本与 {original.name} 是同一种工作簿，文件名应以 {suffix} 结尾。",
+                _(
+                    "{dest}: the copy is a workbook like {name}; let its name end in {suffix}.",
+                    dest=dest,
+                    name=original.name,
+                    suffix=suffix,
                 )
             )
         _free(dest)
@@ -101,11 +103,11 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
     first = first_free(found.book, found.sheet, used)
     if first + len(COLUMNS) - 1 > LAST_COLUMN:
         raise UsageError(
-            Text(
-                f"sheet '{shown(found.sheet.name, 40)}' has no room for {len(COLUMNS)} more columns: something stands "
-                "in the last ones. results.csv of the report has every row: tcb-ops report",
-                f"工作表“{shown(found.sheet.name, 40)}”右侧没有位置再加 {len(COLUMNS)} 列：最后几列已有内容。"
-                "报告的 results.csv 中有清单的每一行：tcb-ops report",
+            _(
+                "sheet '{name}' has no room for {count} more columns: something stands in the last ones. "
+                "results.csv of the report has every row: tcb-ops report",
+                name=shown(found.sheet.name, 40),
+                count=len(COLUMNS),
             )
         )
     taken = {fold(header) for header in found.headers}
@@ -139,9 +141,10 @@ def _column(found: ListSheet, wanted: str) -> int:
             return at
     listed = ", ".join(f"'{shown(header, 40)}'" for header in found.headers if header)
     raise UsageError(
-        Text(
-            f"--split-by {shown(wanted, 40)}: the list has no such column; it has {listed}.",
-            f"--split-by {shown(wanted, 40)}：清单中没有这一列；现有 {listed}。",
+        _(
+            "--split-by {wanted}: the list has no such column; it has {listed}.",
+            wanted=shown(wanted, 40),
+            listed=listed,
         )
     )
 
@@ -166,11 +169,8 @@ def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
         if number >= MOST_COPIES:
             name = shown(found.headers[column - 1], 40)
             raise UsageError(
-                Text(
-                    f"column '{name}' has more than {MOST_COPIES} values.",
-                    f"“{name}”列有超过 {MOST_COPIES} 个不同的值。",
-                ),
-                Text("Split by one that has fewer.", "请改用取值较少的列来拆分。"),
+                _("column '{name}' has more than {most_copies} values.", name=name, most_copies=MOST_COPIES),
+                _("Split by one that has fewer."),
             )
         group_of[row.line] = number
     return list(numbers), group_of
@@ -183,7 +183,7 @@ def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
     for value in values:
         printable = "".join(letter if letter.isprintable() else "_" for letter in value)
         safe = _NOT_IN_NAMES.sub("_", printable)[:_LONGEST].strip(" .")
-        safe = safe or Text("(empty)", "（空）").of(lang)
+        safe = safe or _("(empty)").of(lang)
         name, number = f"{stem[:_LONGEST]} {safe}", 2
         while fold(name) in taken:
             name, number = f"{stem[:_LONGEST]} {safe} ({number})", number + 1
@@ -214,25 +214,24 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
     with open_source(original) as raw:
         if not is_workbook(raw):
             raise UsageError(
-                Text(
-                    f"--into takes the workbook (.xlsx) that the list came in; {original} is none. "
-                    f"results.csv of the report has every row of the list: tcb-ops report {run.id}",
-                    f"--into 需要的是作为清单的工作簿（.xlsx）；{original} 不是工作簿。"
-                    f"报告的 results.csv 中有清单的每一行：tcb-ops report {run.id}",
+                _(
+                    "--into takes the workbook (.xlsx) that the list came in; {original} is none. "
+                    "results.csv of the report has every row of the list: tcb-ops report {id}",
+                    original=original,
+                    id=run.id,
                 )
             )
         with readable(original):
             book = open_book(raw)  # a password and an old format have messages of their own
         if digest(raw)[1] != run.list_sha256:
             raise UsageError(
-                Text(
-                    f"{original} is not the list of run {run.id} ({run.list_name}): its SHA-256 differs.",
-                    f"{original} 不是任务 {run.id} 的清单（{run.list_name}）：SHA-256 不一致。",
+                _(
+                    "{original} is not the list of run {id} ({list_name}): its SHA-256 differs.",
+                    original=original,
+                    id=run.id,
+                    list_name=run.list_name,
                 ),
-                Text(
-                    "If it was saved again since, name the file as it was then.",
-                    "若之后又保存过，请改用当时的那份文件。",
-                ),
+                _("If it was saved again since, name the file as it was then."),
             )
         yield book
 
@@ -274,9 +273,9 @@ def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
             else:
                 break
     raise UsageError(
-        Text(
-            f"the rows of run {run.id} are not in this workbook: was it read by a tcb-ops of another version?",
-            f"在这个工作簿中找不到任务 {run.id} 的行：清单是否由其他版本的 tcb-ops 读取？",
+        _(
+            "the rows of run {id} are not in this workbook: was it read by a tcb-ops of another version?",
+            id=run.id,
         )
     )
 
@@ -303,14 +302,14 @@ def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bo
 def _free(dest: Path) -> None:
     if os.path.lexists(dest):
         raise UsageError(
-            Text(f"{dest} exists, and is not overwritten.", f"{dest} 已存在，不会覆盖。"),
-            Text("Remove it, or name another place with --out.", "请先移走它，或用 --out 指定别的位置。"),
+            _("{dest} exists, and is not overwritten.", dest=dest),
+            _("Remove it, or name another place with --out."),
             options=["--out"],
         )
     if not dest.parent.is_dir():
         raise UsageError(
-            Text(f"{dest}: there is no folder {dest.parent}.", f"{dest}：没有文件夹 {dest.parent}。"),
-            Text("Make it, or name another place with --out.", "请先建立它，或用 --out 指定别的位置。"),
+            _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent),
+            _("Make it, or name another place with --out."),
             options=["--out"],
         )
 
@@ -337,7 +336,7 @@ def _new(dest: Path) -> Iterator[Path]:
             with suppress(OSError):  # a disk that takes nothing has nothing to be cleared
                 part.unlink()
     raise StoppedError(
-        Text(f"{dest} could not be written: {why}.", f"无法写入 {dest}：{why}。"),
-        Text("Free space or name another place with --out.", "请释放磁盘空间，或用 --out 指定别的位置。"),
+        _("{dest} could not be written: {why}.", dest=dest, why=why),
+        _("Free space or name another place with --out."),
         options=["--out"],
     )

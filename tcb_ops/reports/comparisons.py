@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
 from tcb_ops.model import GOOD, Outcome, Reason
 from tcb_ops.reports.explanations import Why, why
 from tcb_ops.runs.reader import QUARTER, LedgerReader
@@ -37,13 +37,13 @@ class Change(StrEnum):
 
 
 CHANGES: dict[Change, Text] = {
-    Change.NEWLY_BROKEN: Text("Newly broken", "新出现的问题"),
-    Change.STILL_BROKEN: Text("Still broken", "仍未解决"),
-    Change.FIXED: Text("Fixed", "已恢复"),
-    Change.ONLY_IN_NEWER: Text("Only in the newer run", "仅在新任务中"),
-    Change.ONLY_IN_OLDER: Text("Only in the older run", "仅在旧任务中"),
-    Change.UNFINISHED: Text("Not finished", "尚未完成"),
-    Change.STILL_GOOD: Text("Succeeded in both", "两次均成功"),
+    Change.NEWLY_BROKEN: _("Newly broken"),
+    Change.STILL_BROKEN: _("Still broken"),
+    Change.FIXED: _("Fixed"),
+    Change.ONLY_IN_NEWER: _("Only in the newer run"),
+    Change.ONLY_IN_OLDER: _("Only in the older run"),
+    Change.UNFINISHED: _("Not finished"),
+    Change.STILL_GOOD: _("Succeeded in both"),
 }
 
 
@@ -132,7 +132,7 @@ def change(before: str | None, after: str | None) -> Change:
 def change_title(what: Change) -> Text:
     """Return the title of a change's lines. Of rows that only one run has, those that did not succeed have lines."""
     if what in {Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER}:
-        return Text(f"{CHANGES[what].en}, did not succeed", f"{CHANGES[what].zh}，未成功")
+        return _("{changes}, did not succeed", changes=CHANGES[what])
     return CHANGES[what]
 
 
@@ -178,19 +178,24 @@ def compare(
     return RunDiff(older, newer, counts, tuple(listed), meanings, settings)
 
 
+_COUNTED = {
+    Change.NEWLY_BROKEN: _("newly broken {rows:,}"),
+    Change.STILL_BROKEN: _("still broken {rows:,}"),
+    Change.FIXED: _("fixed {rows:,}"),
+    Change.ONLY_IN_NEWER: _("only in the newer run {rows:,}"),
+    Change.ONLY_IN_OLDER: _("only in the older run {rows:,}"),
+    Change.UNFINISHED: _("not finished {rows:,}"),
+    Change.STILL_GOOD: _("succeeded in both {rows:,}"),
+}
+
+
 def diff_verdict(diff: RunDiff) -> Text:
     """Sum a comparison up in one sentence; what did not occur is left out."""
     there = [(change, rows) for change, rows in diff.counts.items() if rows]
     if not there:
-        return Text("Neither run has a row.", "两个任务都没有任何行。")
-    listed = Text(
-        " · ".join(f"{CHANGES[change].en.lower()} {rows:,}" for change, rows in there),
-        " · ".join(f"{CHANGES[change].zh} {rows:,} 行" for change, rows in there),
-    )
-    return Text(
-        f"From {diff.older.id} to {diff.newer.id}: {listed.en} (rows).",
-        f"从 {diff.older.id} 到 {diff.newer.id}：{listed.zh}。",
-    )
+        return _("Neither run has a row.")
+    listed = Joined(tuple(_COUNTED[change].format(rows=rows) for change, rows in there), verbatim(" · "))
+    return _("From {id} to {id2}: {listed} (rows).", id=diff.older.id, id2=diff.newer.id, listed=listed)
 
 
 State = tuple[str, str, int | None, str]
@@ -219,15 +224,15 @@ def _merged(
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
         if new is None or (old is not None and old[0] < new[0]):
-            (env, appid, _), state = old  # type: ignore[misc]  # one of the two is there
+            (env, appid, _other), state = old  # type: ignore[misc]  # one of the two is there
             yield (env, appid), state, None
             old = next(olds, None)
         elif old is None or new[0] < old[0]:
-            (env, appid, _), state = new
+            (env, appid, _other), state = new
             yield (env, appid), None, state
             new = next(news, None)
         else:
-            (env, appid, _), state = new
+            (env, appid, _other), state = new
             yield (env, appid), old[1], state
             old, new = next(olds, None), next(news, None)
 
@@ -256,17 +261,23 @@ def _code(state: State | None) -> str:
 def _refuse_incomparable(older: RunRecord, newer: RunRecord) -> None:
     if older.target != newer.target:
         raise UsageError(
-            Text(
-                f"{older.id} went to {older.target}, {newer.id} to {newer.target}: runs of different targets cannot be compared.",
-                f"{older.id} 的目标是 {older.target}，{newer.id} 的目标是 {newer.target}：不同目标的任务无法比较。",
+            _(
+                "{id} went to {target}, {id2} to {target2}: runs of different targets cannot be compared.",
+                id=older.id,
+                target=older.target,
+                id2=newer.id,
+                target2=newer.target,
             ),
-            Text("`tcb-ops runs` lists each run's target.", "用 `tcb-ops runs` 可查看每个任务的目标。"),
+            _("`tcb-ops runs` lists each run's target."),
         )
     if older.kind != newer.kind:
         raise UsageError(
-            Text(
-                f"{older.id} is a run of `{older.kind}`, {newer.id} of `{newer.kind}`: compare runs of the same kind.",
-                f"{older.id} 是 {older.kind} 任务，{newer.id} 是 {newer.kind} 任务：请比较同一类型的任务。",
+            _(
+                "{id} is a run of `{kind}`, {id2} of `{kind2}`: compare runs of the same kind.",
+                id=older.id,
+                kind=older.kind,
+                id2=newer.id,
+                kind2=newer.kind,
             )
         )
 
@@ -339,7 +350,14 @@ class ErrcodeHistory:
     def __repr__(self) -> str:
         merchants = len({line.appid for line in self.lines})
         rows = sum(line.rows for line in self.lines)
-        return f"<History of {plural(len(self.days), 'day')}: {plural(rows, 'row')} with an errcode, {plural(merchants, 'merchant')}>"
+        return str(
+            _(
+                "<History of {days}: {rows} with an errcode, {merchants}>",
+                days=ngettext("{n:,} day", "{n:,} days", len(self.days)),
+                rows=ngettext("{n:,} row", "{n:,} rows", rows),
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
+            )
+        )
 
 
 def history(

@@ -11,30 +11,29 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from tcb_ops import errcodes
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext
 from tcb_ops.model import GOOD, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.records import Tally
 from tcb_ops.secrets import redact
 
 OUTCOMES: dict[Outcome, Text] = {
-    Outcome.LINKED: Text("linked", "已取得链接"),
-    Outcome.UPLOADED: Text("uploaded", "已上传"),
-    Outcome.UNCHANGED: Text("unchanged", "未变化"),
-    Outcome.REFUSED: Text("refused", "被拒绝"),
-    Outcome.FAILED: Text("failed", "失败"),
-    Outcome.NOT_ATTEMPTED: Text("not attempted", "未尝试"),
-    Outcome.INVALID: Text("invalid", "输入有误"),
-    Outcome.PENDING: Text("pending", "待处理"),
+    Outcome.LINKED: _("linked"),
+    Outcome.UPLOADED: _("uploaded"),
+    Outcome.UNCHANGED: _("unchanged"),
+    Outcome.REFUSED: _("refused"),
+    Outcome.FAILED: _("failed"),
+    Outcome.NOT_ATTEMPTED: _("not attempted"),
+    Outcome.INVALID: _("invalid"),
+    Outcome.PENDING: _("pending"),
 }
 """The outcomes as screens name them."""
 TITLES: dict[Kind, Text] = {
-    Kind.UPLOAD: Text("Upload report", "上传报告"),
-    Kind.LINKS: Text("Upload links report", "上传链接报告"),
-    Kind.AUDIT: Text("Audit report", "巡检报告"),
+    Kind.UPLOAD: _("Upload report"),
+    Kind.LINKS: _("Upload links report"),
+    Kind.AUDIT: _("Audit report"),
 }
 """A report's title, by the run's kind."""
 
-_NOTHING = Text("", "")
 ERRMSG = 160
 """Characters of an errmsg that are shown beside a cause; results.csv has it whole."""
 ETAG_MISMATCH = "ETagMismatch"
@@ -101,11 +100,7 @@ def why(
         code = errcodes.store_code(shown, message, http_status or 0)
         return Why(shown or Reason.STORE_REFUSED, code.meaning, code.action)
     if reason is None:
-        return Why(
-            outcome,
-            OUTCOMES[outcome],
-            Text("Look at the row in results.csv.", "请查看 results.csv 中的该行。"),
-        )
+        return Why(outcome, OUTCOMES[outcome], _("Look at the row in results.csv."))
     return _of_reason(reason)
 
 
@@ -137,28 +132,31 @@ def reason_text(end: RowEnd) -> Text:
     detail = redact(end.detail)
     if found is None:
         if end.outcome is Outcome.UNCHANGED and detail:
-            return Text(f"Unchanged since {detail}, not re-checked.", f"自 {detail} 以来未变化，未重新核对。")
-        return _NOTHING if end.reason is None else errcodes.all_reasons()[end.reason].meaning
-    more = Text(f" {detail}", detail) if detail else _NOTHING
+            return _("Unchanged since {detail}, not re-checked.", detail=detail)
+        return NOTHING if end.reason is None else errcodes.all_reasons()[end.reason].meaning
+    meaning = as_sentences((found.meaning, detail)) if detail else found.meaning
     if found.code in {end.reason, end.outcome}:
-        return Text(found.meaning.en + more.en, found.meaning.zh + more.zh)
+        return meaning
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
         return _breaker(end, found)
     if end.reason is Reason.STORE_REFUSED and detail:
-        more = Text(f" The store's message: “{detail}”", f"存储服务返回的信息：“{detail}”")
-    return Text(f"{found.code}: {found.meaning.en}{more.en}", f"{found.code}：{found.meaning.zh}{more.zh}")
+        message = _("The store's message: “{detail}”", detail=detail)
+        meaning = as_sentences((found.meaning, message))
+    return _("{code}: {meaning}", code=found.code, meaning=meaning)
 
 
 def _breaker(end: RowEnd, found: Why) -> Text:
     known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
     if known.decision is errcodes.Decision.SLOW:
-        return Text(
-            f"Not attempted: {found.code} kept coming for longer than --patience. {found.meaning.en}",
-            f"未尝试：{found.code} 持续出现，超过了 --patience 的时限。{found.meaning.zh}",
+        return _(
+            "Not attempted: {code} kept coming for longer than --patience. {meaning}",
+            code=found.code,
+            meaning=found.meaning,
         )
-    return Text(
-        f"Not attempted: three rows in a row had ended with {found.code}. {found.meaning.en}",
-        f"未尝试：此前已有连续三行以 {found.code} 结束。{found.meaning.zh}",
+    return _(
+        "Not attempted: three rows in a row had ended with {code}. {meaning}",
+        code=found.code,
+        meaning=found.meaning,
     )
 
 
@@ -169,7 +167,7 @@ def action_text(end: RowEnd) -> Text:
     found = why(
         end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
     )
-    return _NOTHING if found is None else found.action
+    return NOTHING if found is None else found.action
 
 
 def catalogued(code: str) -> errcodes.Errcode | errcodes.StoreCode:
@@ -196,7 +194,7 @@ def own_words(group: Tally, cause: Why) -> str:
 
 def row_count(count: int) -> Text:
     """Return `1 row`, `1,204 rows`."""
-    return Text(plural(count, "row"), f"{count:,} 行")
+    return ngettext("{n:,} row", "{n:,} rows", count)
 
 
 def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:
@@ -205,9 +203,9 @@ def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:
 
 
 _DONE = {
-    Kind.UPLOAD: Text("uploaded", "已上传"),
-    Kind.LINKS: Text("issued with a link", "已取得链接"),
-    Kind.AUDIT: Text("given a link: every environment works", "均已取得链接：所有环境可用"),
+    Kind.UPLOAD: _("uploaded"),
+    Kind.LINKS: _("issued with a link"),
+    Kind.AUDIT: _("given a link: every environment works"),
 }
 
 
@@ -228,31 +226,31 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     pending = counts.get(Outcome.PENDING, 0)
     bad = {outcome: rows for outcome, rows in counts.items() if outcome not in GOOD | {Outcome.PENDING}}
     if not finished:
-        return Text(
-            f"Unfinished: {total - pending:,} of {plural(total, 'row')} have ended ({good:,} succeeded), {pending:,} pending.",
-            f"任务未完成：共 {total:,} 行，已结束 {total - pending:,} 行（其中成功 {good:,} 行），待处理 {pending:,} 行。",
+        return _(
+            "Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.",
+            total=total - pending,
+            rows=ngettext("{n:,} row", "{n:,} rows", total),
+            good=good,
+            pending=pending,
         )
     if not total:
-        return Text("The run has no rows.", "任务中没有任何行。")
+        return _("The run has no rows.")
     if bad:
-        listed = Text(
-            ", ".join(f"{rows:,} {OUTCOMES[outcome].en}" for outcome, rows in bad.items()),
-            "、".join(f"{OUTCOMES[outcome].zh} {rows:,} 行" for outcome, rows in bad.items()),
+        listed = as_list(
+            _("{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
         )
-        return Text(
-            f"{good:,} of {plural(total, 'row')} succeeded, {total - good:,} did not: {listed.en}.",
-            f"共 {total:,} 行，成功 {good:,} 行，未成功 {total - good:,} 行：{listed.zh}。",
+        return _(
+            "{good:,} of {rows} succeeded, {total:,} did not: {listed}.",
+            good=good,
+            rows=ngettext("{n:,} row", "{n:,} rows", total),
+            total=total - good,
+            listed=listed,
         )
     done, same = _DONE[kind], counts.get(Outcome.UNCHANGED, 0)
-    every_row = "The only row" if total == 1 else f"All {plural(total, 'row')}"
     if same == total:
-        return Text(
-            f"{every_row} succeeded: unchanged, nothing sent again.",
-            f"全部成功：共 {total:,} 行，均未变化，未重新发送。",
+        done = _("unchanged, nothing sent again")
+    elif same:
+        done = _(
+            "{rest:,} {done}, {same:,} unchanged and not sent again", rest=total - same, done=done, same=same
         )
-    if same:
-        return Text(
-            f"{every_row} succeeded: {total - same:,} {done.en}, {same:,} unchanged and not sent again.",
-            f"全部成功：共 {total:,} 行，其中 {total - same:,} 行{done.zh}，{same:,} 行未变化、未重新发送。",
-        )
-    return Text(f"{every_row} succeeded: {done.en}.", f"全部成功：共 {total:,} 行，{done.zh}。")
+    return ngettext("The only row succeeded: {done}.", "All {n:,} rows succeeded: {done}.", total, done=done)

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
 from tcb_ops.reports.formats.csv import write_errcodes, write_rows
@@ -78,8 +78,7 @@ def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = 
     except (OSError, ValueError) as error:
         why = _why(error)
         raise UsageError(
-            Text(f"{dest} cannot be accessed: {why}.", f"无法访问 {dest}：{why}。"),
-            Text("Name another report folder.", "请指定另一个报告文件夹。"),
+            _("{dest} cannot be accessed: {why}.", dest=dest, why=why), _("Name another report folder.")
         ) from None
 
 
@@ -117,14 +116,12 @@ def export(
     if trouble:
         again = quoted(of_run(settings, run, "report"))
         raise StoppedError(
-            Text(
-                f"the report could not be written to {dest}: {trouble}. The run is safe in the ledger.",
-                f"无法把报告写入 {dest}：{trouble}。任务数据在台账中是安全的。",
+            _(
+                "the report could not be written to {dest}: {trouble}. The run is safe in the ledger.",
+                dest=dest,
+                trouble=trouble,
             ),
-            Text(
-                f"Free space or name another folder, then export it again:\n{again}",
-                f"请释放磁盘空间或换一个文件夹，然后重新生成：\n{again}",
-            ),
+            _("Free space or name another folder, then export it again:\n{again}", again=again),
         )
     if noted:
         _note(ledger.note_report, run, str(real), settings)
@@ -184,13 +181,16 @@ def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | N
 
 def _not_compared(run: RunRecord, before: RunRecord | None, error: LedgerDamagedError) -> Text:
     if before is None:
-        return Text(
-            f"the report of run {run.id} is complete, but is compared with no earlier run: {error.text.en}",
-            f"任务 {run.id} 的报告是完整的，但未与更早的任务比较：{error.text.zh}",
+        return _(
+            "the report of run {id} is complete, but is compared with no earlier run: {text}",
+            id=run.id,
+            text=error.text,
         )
-    return Text(
-        f"the report of run {run.id} is complete, but is not compared with run {before.id} before it: {error.text.en}",
-        f"任务 {run.id} 的报告是完整的，但未与上一次任务 {before.id} 比较：{error.text.zh}",
+    return _(
+        "the report of run {id} is complete, but is not compared with run {id2} before it: {text}",
+        id=run.id,
+        id2=before.id,
+        text=error.text,
     )
 
 
@@ -199,39 +199,40 @@ def _names(folder: Path) -> set[str]:
 
 
 def _simulated(run: RunRecord) -> str:
-    text = Text(
-        f"Run {run.id} was a rehearsal: it went to a simulator on the same machine ({run.target}). "
-        "Nothing reached WeChat or a merchant.",
-        f"任务 {run.id} 是一次演练：目标是本机上的模拟器（{run.target}），没有任何内容到达微信或商户。",
+    text = _(
+        "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
+        "WeChat or a merchant.",
+        id=run.id,
+        target=run.target,
     )
     return f"{text.zh}\n{text.en}\n"
 
 
 def _not_noted(error: LedgerError) -> Text:
-    return Text(
-        f"the report is whole, but the ledger did not keep that it was written: {error.text.en}",
-        f"报告已完整写入，但台账未能记下这次导出：{error.text.zh}",
-    )
+    return _("the report is whole, but the ledger did not keep that it was written: {text}", text=error.text)
 
 
 def _hidden(rows: int) -> Text:
-    return Text(
-        f"{plural(rows, 'row')} of the list would show a token or a signature: the report has {MASK} there. "
-        "Take it out of the list, and have it renewed.",
-        f"清单中有 {rows:,} 行含有令牌或签名：报告中以 {MASK} 代替。请从清单中删去，并更换该令牌。",
+    return _(
+        "{rows} of the list would show a token or a signature: the report has {mask} there. Take it out of "
+        "the list, and have it renewed.",
+        rows=ngettext("{n:,} row", "{n:,} rows", rows),
+        mask=MASK,
     )
 
 
 def _refuse_leak(file: Path, run: RunRecord) -> None:
     if leak := find_leak(file):
         raise StoppedError(
-            Text(
-                f"the report was not finished: line {leak.line} of {file.name} would hold {leak.kind.en}. Nothing of it is "
-                f"left, and run {run.id} is safe in the ledger.",
-                f"报告未完成：{file.name} 第 {leak.line} 行会含有{leak.kind.zh}，已全部清除。"
-                f"任务 {run.id} 的数据在台账中是安全的。",
+            _(
+                "the report was not finished: line {line} of {name} would hold {kind}. Nothing of it is "
+                "left, and run {id} is safe in the ledger.",
+                line=leak.line,
+                name=file.name,
+                kind=leak.kind,
+                id=run.id,
             ),
-            Text("This is a defect of tcb-ops: please report it.", "这是 tcb-ops 的错误，请报告此问题。"),
+            _("This is a defect of tcb-ops: please report it."),
         )
 
 
@@ -318,20 +319,18 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
     if not real.exists():
         above = next(folder for folder in real.parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            raise _refused(dest, Text(f"{above} does not take new folders", f"{above} 中不能新建文件夹"))
+            raise _refused(dest, _("{above} does not take new folders", above=above))
         return
     if not real.is_dir():
-        raise _refused(dest, Text("it is a file", "它是文件"))
+        raise _refused(dest, _("it is a file"))
     there = {entry.name for entry in real.iterdir()} - LEFT_BY_DESKTOPS
     if not there:
         return
     found = read_manifest(real)
     if found is None:
-        raise _refused(dest, Text("it is not empty and holds no report", "该文件夹不为空，且其中没有报告"))
+        raise _refused(dest, _("it is not empty and holds no report"))
     if found.run != run_id and not replace:
-        raise _refused(
-            dest, Text(f"it holds the report of run {found.run}", f"其中是任务 {found.run} 的报告")
-        )
+        raise _refused(dest, _("it holds the report of run {run}", run=found.run))
     ours = {MANIFEST, *found.files}
     if CHECKPOINTS in there and _copies(real / CHECKPOINTS, ours):
         ours.add(CHECKPOINTS)
@@ -339,13 +338,7 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         ours.add(DEMO_LEDGER)
     if others := sorted(there - ours):
         names = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
-        raise _refused(
-            dest,
-            Text(
-                f"beside a report it holds files that would be lost: {names}",
-                f"除报告外还有会丢失的文件：{names}",
-            ),
-        )
+        raise _refused(dest, _("beside a report it holds files that would be lost: {names}", names=names))
 
 
 def _copies(folder: Path, files: set[str]) -> bool:
@@ -356,10 +349,7 @@ def _copies(folder: Path, files: set[str]) -> bool:
 
 def _refused(dest: Path, why: Text) -> UsageError:
     return UsageError(
-        Text(
-            f"{dest} cannot be the report folder: {why.en}. Name another one with --out.",
-            f"{dest} 不能作为报告文件夹：{why.zh}。请用 --out 指定另一个。",
-        ),
+        _("{dest} cannot be the report folder: {why}. Name another one with --out.", dest=dest, why=why),
         options=["--out"],
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
 from tcb_ops.reports.summary import CodeGroup
@@ -121,16 +121,13 @@ def next_command(
     rows = sum(action.group.rows for action in left)
     if all(action.in_list for action in left) and run.kind is not Kind.AUDIT:
         return (
-            Text(
-                f"Correct {plural(rows, 'row')} in a copy of the list, failed-fixed.csv, then run:",
-                f"请修正这 {rows:,} 行，另存为 failed-fixed.csv，然后运行：",
+            _(
+                "Correct {rows} in a copy of the list, failed-fixed.csv, then run:",
+                rows=ngettext("{n:,} row", "{n:,} rows", rows),
             ),
             fixed_list(settings, run),
         )
     return (
-        Text(
-            f"When the causes are fixed, run {plural(rows, 'row')} again:",
-            f"处理以上原因后，可重新运行这 {rows:,} 行：",
-        ),
+        _("When the causes are fixed, run {rows} again:", rows=ngettext("{n:,} row", "{n:,} rows", rows)),
         retry(settings, run),
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.formatting import guard
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Joined, Lang, Text, _, as_sentences, ngettext, verbatim
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
@@ -115,22 +115,21 @@ class Verification:
         """What is proven where nothing differs, and what is not."""
         same = {check.what for check in self.checks if check.state is State.SAME}
         if {ROWS, MANIFEST} <= same:
-            return Text(
-                "Every file is as it was exported with this ledger, and the CSVs agree with the ledger. A change by somebody who "
-                "can also write to the ledger goes unnoticed.",
-                "每个文件都与用此台账导出时一致，各 CSV 与台账一致。能改写台账的人无法被发现。",
+            return _(
+                "Every file is as it was exported with this ledger, and the CSVs agree with the ledger. A "
+                "change by somebody who can also write to the ledger goes unnoticed."
             )
         if ROWS in same:
-            return Text(
-                f"The CSVs and {MANIFEST} agree with the ledger, but for their sentences. The ledger has no record of this export: "
-                f"report.html, report.pdf and report.xlsx were compared with {MANIFEST} only: a change of one of them and of "
-                "the manifest goes unnoticed.",
-                f"各 CSV 和 {MANIFEST} 与台账一致（其中的说明文字不比较）。台账中没有此次导出的记录：report.html、report.pdf、report.xlsx "
-                f"只与 {MANIFEST} 比对，同时改动这些文件和 manifest 的人无法被发现。",
+            return _(
+                "The CSVs and {manifest} agree with the ledger, but for their sentences. The ledger has no "
+                "record of this export: report.html, report.pdf and report.xlsx were compared with "
+                "{manifest} only: a change of one of them and of the manifest goes unnoticed.",
+                manifest=MANIFEST,
             )
-        return Text(
-            f"The files were compared with {MANIFEST} only: a change of a file and of the manifest goes unnoticed.",
-            f"各文件只与 {MANIFEST} 比对：同时改动文件和 manifest 的人无法被发现。",
+        return _(
+            "The files were compared with {manifest} only: a change of a file and of the manifest goes "
+            "unnoticed.",
+            manifest=MANIFEST,
         )
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
@@ -156,11 +155,12 @@ def verify(folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = ()
     manifest = read_manifest(folder)
     if manifest is None:
         raise UsageError(
-            Text(
-                f"{folder} holds no report of tcb-ops: {MANIFEST} is not there, or cannot be read as one.",
-                f"{folder} 中没有 tcb-ops 的报告：找不到 {MANIFEST}，或无法识别。",
+            _(
+                "{folder} holds no report of tcb-ops: {manifest} is not there, or cannot be read as one.",
+                folder=folder,
+                manifest=MANIFEST,
             ),
-            Text("Name the folder that `tcb-ops report` wrote.", "请指定 `tcb-ops report` 生成的文件夹。"),
+            _("Name the folder that `tcb-ops report` wrote."),
         )
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
     checks += _not_listed(folder, manifest)
@@ -173,29 +173,31 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
     file = folder / name
     try:
         if not file.is_file():  # a pipe would never end
-            return _differs(name, Text("is missing.", "缺失。"))
+            return _differs(name, _("is missing."))
         found = fingerprint(file)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        return _differs(name, Text(f"cannot be read: {why}.", f"无法读取：{why}。"))
+        return _differs(name, _("cannot be read: {why}.", why=why))
     if found == manifest.files[name]:
         return _same(
             name,
-            Text(
-                f"{plural(int(found['bytes']), 'byte')}, as {MANIFEST} has it",
-                f"{found['bytes']:,} 字节，与 {MANIFEST} 一致",
+            ngettext(
+                "{n:,} byte, as {manifest} has it",
+                "{n:,} bytes, as {manifest} has it",
+                int(found["bytes"]),
+                manifest=MANIFEST,
             ),
         )
     was, now = manifest.files[name].get("bytes", "?"), found["bytes"]
-    sizes = (
-        Text("same size", "大小相同")
-        if was == now
-        else Text(f"{plural(was, 'byte')} then, {now:,} now", f"当时 {was:,} 字节，现在 {now:,} 字节")
-        if isinstance(was, int)
-        else Text("", "")
-    )
+    if was == now:
+        return _differs(name, _("was changed after the export (same size)."))
     return _differs(
-        name, Text(f"was changed after the export ({sizes.en}).", f"导出后被修改过（{sizes.zh}）。")
+        name,
+        _(
+            "was changed after the export ({bytes} then, {now:,} now).",
+            bytes=ngettext("{n:,} byte", "{n:,} bytes", int(was)),
+            now=now,
+        ),
     )
 
 
@@ -203,13 +205,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """What every report has and this manifest lacks, and what lies in the folder and is in no manifest."""
     always = {*ALWAYS, *([SIMULATED] if manifest.simulated else [])}
     for name in sorted(always - set(manifest.files)):
-        yield _differs(
-            name,
-            Text(
-                f"is not listed in {MANIFEST}; every such report has it.",
-                f"{MANIFEST} 中没有列出；这样的报告都应包含它。",
-            ),
-        )
+        yield _differs(name, _("is not listed in {manifest}; every such report has it.", manifest=MANIFEST))
     try:
         there = {entry.name for entry in folder.iterdir()}
     except OSError:
@@ -218,9 +214,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     for name in sorted(
         there - set(manifest.files) - always - {MANIFEST, CHECKPOINTS} - demo - LEFT_BY_DESKTOPS
     ):
-        yield _differs(
-            name, Text("does not belong to the report: it was added.", "不属于报告：是后来加入的。")
-        )
+        yield _differs(name, _("does not belong to the report: it was added."))
 
 
 def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
@@ -236,18 +230,19 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
         except OSError:
             continue
         if sha256 == manifest.list_sha256:
-            return _same(INPUT, Text(f"{place} is the list that was read", f"{place} 就是当时读取的清单"))
+            return _same(INPUT, _("{place} is the list that was read", place=place))
         there = there or place
     if there is None:
         return Check(
             INPUT,
             State.NOT_CHECKED,
-            Text(
-                f"{manifest.list_name} is not there to compare (SHA-256 {manifest.list_sha256[:12]}…)",
-                f"找不到 {manifest.list_name}，未比较（SHA-256 {manifest.list_sha256[:12]}…）",
+            _(
+                "{list_name} is not there to compare (SHA-256 {list_sha256}…)",
+                list_name=manifest.list_name,
+                list_sha256=manifest.list_sha256[:12],
             ),
         )
-    return _differs(INPUT, Text(f"{there} is not as the run read it.", f"{there} 与任务当时读取的内容不同。"))
+    return _differs(INPUT, _("{there} is not as the run read it.", there=there))
 
 
 # --- against the ledger ---------------------------------------------------------------------------------------------
@@ -256,10 +251,9 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
 def _check_ledger(folder: Path, manifest: Manifest, ledger: LedgerReader | None) -> Iterator[Check]:
     """Compare a report with the ledger. One that does not have the run, or is damaged, differs: nothing in it proves the report."""
     if ledger is None:
-        text = Text(
-            "the ledger is not there: neither the rows nor what manifest.json says of the run were compared. Name it with "
-            "--ledger.",
-            "找不到台账：各行以及 manifest.json 中关于任务的内容均未比较。请用 --ledger 指定台账。",
+        text = _(
+            "the ledger is not there: neither the rows nor what manifest.json says of the run were "
+            "compared. Name it with --ledger."
         )
         yield Check(ROWS, State.NOT_CHECKED, text)
         return
@@ -272,10 +266,11 @@ def _check_ledger(folder: Path, manifest: Manifest, ledger: LedgerReader | None)
 def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Iterator[Check]:
     run = _find(ledger, manifest.run)
     if run is None:
-        text = Text(
-            f"{ledger.name} has no run {manifest.run}: nothing proves this report. If the run is in another ledger, name it "
+        text = _(
+            "{name} has no run {run}: nothing proves this report. If the run is in another ledger, name it "
             "with --ledger.",
-            f"{ledger.name} 中没有任务 {manifest.run}：没有任何依据能证实本报告。若该任务在另一个台账中，请用 --ledger 指定。",
+            name=ledger.name,
+            run=manifest.run,
         )
         yield _differs(ROWS, text)
         return
@@ -300,16 +295,10 @@ def _find(ledger: LedgerReader, run_id: str) -> RunRecord | None:
 
 def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
     if more := ", ".join(name for name in run.retries if name not in manifest.retries):
-        text = Text(
-            f"the run was retried after this report was written ({more}): export it again.",
-            f"生成本报告之后任务又重试过（{more}）：请重新导出。",
-        )
+        text = _("the run was retried after this report was written ({more}): export it again.", more=more)
     else:
         gone = ", ".join(name for name in manifest.retries if name not in run.retries)
-        text = Text(
-            f"the ledger has no retry {gone} of this run; the rows were not compared.",
-            f"台账中没有该任务的重试 {gone}：未比较各行。",
-        )
+        text = _("the ledger has no retry {gone} of this run; the rows were not compared.", gone=gone)
     return _differs(ROWS, text)
 
 
@@ -333,21 +322,19 @@ def _check_about(
         name for name, value in known.items() if manifest.content.get(name, _MISSING) != clean(value)
     ]:
         names = ", ".join(wrong)
-        found.append(
-            Text(f"disagrees with the ledger about the run: {names}.", f"与台账不一致的内容：{names}。")
-        )
+        found.append(_("disagrees with the ledger about the run: {names}.", names=names))
     if exported and not same:
         found.append(
-            Text(
-                "is not one that was exported with this ledger: it was changed, or written with another ledger.",
-                "不是用此台账导出的：它被改动过，或是用另一个台账导出的。",
+            _(
+                "is not one that was exported with this ledger: it was changed, or written with another "
+                "ledger."
             )
         )
     if found:
-        text = Text(" It ".join(text.en for text in found), "".join(text.zh for text in found))
-        yield _differs(MANIFEST, text)
+        it = _("{one} It {next}", one="", next="")
+        yield _differs(MANIFEST, Joined(tuple(found), it))
     elif same:
-        yield _same(MANIFEST, Text("was exported with this ledger", "由此台账导出"))
+        yield _same(MANIFEST, _("was exported with this ledger"))
 
 
 def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary) -> tuple[Check, bool]:
@@ -362,37 +349,40 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
         _compare(folder / FAILED, partial(_first_difference, FAILED, not_good, run.headers, manifest.zone)),
         _compare(folder / ERRCODES, partial(_first_errcode, summary.causes)),
     ]
-    for _ in records:  # what the comparison has not come to
+    for _each in records:  # what the comparison has not come to
         pass
     as_exported = digest.hexdigest() == manifest.rows_digest
     found = [text for text in wrong if text is not None]
     if not found and as_exported:
-        text = Text(
-            f"all {plural(run.rows, 'row')} of {RESULTS}, the {bad:,} of {FAILED}, and {ERRCODES} are what the ledger says",
-            f"{RESULTS} 的全部 {run.rows:,} 行、{FAILED} 的 {bad:,} 行以及 {ERRCODES} 均与台账一致",
+        text = _(
+            "all {rows} of {results}, the {bad:,} of {failed}, and {errcodes} are what the ledger says",
+            rows=ngettext("{n:,} row", "{n:,} rows", run.rows),
+            results=RESULTS,
+            bad=bad,
+            failed=FAILED,
+            errcodes=ERRCODES,
         )
         return _same(ROWS, text), True
     if not found:
-        found = [Text("No column of the CSVs differs.", "各 CSV 的任何一列均无差异。")]
+        found = [_("No column of the CSVs differs.")]
     if as_exported:
-        found.append(Text("The ledger is as it was exported.", "台账与导出时一致。"))
+        found.append(_("The ledger is as it was exported."))
     elif manifest.finished:
         found.append(
-            Text(
-                f"The ledger's rows, or their digest in {MANIFEST}, were changed after the export.",
-                f"台账中的行（或 {MANIFEST} 中它们的摘要）在导出之后被改动过。",
+            _(
+                "The ledger's rows, or their digest in {manifest}, were changed after the export.",
+                manifest=MANIFEST,
             )
         )
     else:
         found.append(
-            Text(
-                f"The run was unfinished when this report was written ({manifest.exported_at}) and has been resumed since: export it "
-                "again.",
-                f"生成本报告时（{manifest.exported_at}）任务尚未完成，之后又有进展：请重新导出。",
+            _(
+                "The run was unfinished when this report was written ({exported_at}) and has been resumed "
+                "since: export it again.",
+                exported_at=manifest.exported_at,
             )
         )
-    text = Text(" ".join(text.en for text in found), "".join(text.zh for text in found))
-    return _differs(ROWS, text), as_exported
+    return _differs(ROWS, as_sentences(found)), as_exported
 
 
 def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text | None:
@@ -402,9 +392,7 @@ def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text
             return first_difference(csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
-        return Text(
-            f"{file.name} cannot be read as CSV ({why}).", f"无法把 {file.name} 作为 CSV 读取（{why}）。"
-        )
+        return _("{name} cannot be read as CSV ({why}).", name=file.name, why=why)
 
 
 def _first_difference(
@@ -428,13 +416,14 @@ def _first_difference(
         del names[type_at]
     for record, line in zip_longest(records, lines):
         if record is None:
-            return Text(
-                f"Line {lines.line_num} of {name} is a row that the ledger does not have there.",
-                f"按台账，{name} 第 {lines.line_num} 行不应存在。",
+            return _(
+                "Line {line_num} of {name} is a row that the ledger does not have there.",
+                line_num=lines.line_num,
+                name=name,
             )
         if line is None:
             where = _where(record)
-            return Text(f"{name} lacks {where.en}.", f"{name} 缺少{where.zh}。")
+            return _("{name} lacks {where}.", name=name, where=where)
         *values, started, ended = fact_values(record)
         known = [guard(cell) for cell in record.row.cells]
         known += [
@@ -458,43 +447,45 @@ def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
     for cause, line in zip_longest(listed, lines):
         if cause is None or line is None:
             at = lines.line_num + (line is None)
-            return Text(
-                f"{ERRCODES} has more or fewer lines than the ledger has errcodes, from line {at}.",
-                f"{ERRCODES} 的行数与台账中的错误码不符，从第 {at} 行起。",
+            return _(
+                "{errcodes} has more or fewer lines than the ledger has errcodes, from line {at}.",
+                errcodes=ERRCODES,
+                at=at,
             )
         known = [
             guard(masked(value)) if isinstance(value, str) else str(value) for value in errcode_facts(cause)
         ]
         found = line[:_MEANINGS_AT] + line[_MEANINGS_AT + len(_MEANINGS) :]
         if found != known:
-            where = Text(f"{cause.merchant} {cause.env}", f"{cause.merchant} {cause.env}")
+            where = verbatim(f"{cause.merchant} {cause.env}")
             return _cell(names, found, known, f"{ERRCODES}:{lines.line_num}", where)
     return None
 
 
 def _head(name: str) -> Text:
-    return Text(f"The first line of {name} is not the report's head.", f"{name} 的首行不是报告的表头。")
+    return _("The first line of {name} is not the report's head.", name=name)
 
 
 def _where(record: RowRecord) -> Text:
-    return Text(
-        f"the row of line {record.row.line} of the list ({record.row.path})",
-        f"清单第 {record.row.line} 行（{record.row.path}）",
-    )
+    return _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
 
 
 def _cell(names: list[str], found: list[str], known: list[str], place: str, where: Text) -> Text:
-    file, _, at = place.partition(":")
+    file, _other, at = place.partition(":")
     if len(found) != len(known):
-        return Text(
-            f"Line {at} of {file}, {where.en}, has not as many cells as the head.",
-            f"{file} 第 {at} 行（{where.zh}）的单元格数与表头不符。",
+        return _(
+            "Line {at} of {file}, {where}, has not as many cells as the head.", at=at, file=file, where=where
         )
     name, is_now, was = next(cells for cells in zip(names, found, known, strict=True) if cells[1] != cells[2])
     here, there = _short(is_now), _short(was)
-    return Text(
-        f"Line {at} of {file}, {where.en}: {name} is “{here}”, the ledger has “{there}”.",
-        f"{file} 第 {at} 行，{where.zh}：{name} 为“{here}”，台账为“{there}”。",
+    return _(
+        "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
+        at=at,
+        file=file,
+        where=where,
+        name=name,
+        here=here,
+        there=there,
     )
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, reason_text, verdict
@@ -46,10 +46,10 @@ CHANGED = 15
 OPEN = 3
 """With so few merchants that have something wrong, their details are open."""
 _HOW_OFTEN = {
-    Per.ONCE: Text("once for all", "处理一次即可"),
-    Per.MERCHANT: Text("once per merchant", "每家商户处理一次"),
-    Per.ENV: Text("once per environment", "每个环境处理一次"),
-    Per.NOBODY: Text("nothing to do", "无需处理"),
+    Per.ONCE: _("once for all"),
+    Per.MERCHANT: _("once per merchant"),
+    Per.ENV: _("once per environment"),
+    Per.NOBODY: _("nothing to do"),
 }
 
 WIDTH, HEIGHT = 600, 100
@@ -61,16 +61,14 @@ PAUSE = 60.0
 OWN = "own"
 
 PHASES: dict[str, Text] = {
-    "link": Text("requesting links", "请求上传链接"),
-    "store": Text("sending files to the store", "向存储发送文件"),
-    "limit": Text("held by --per-env or --rate", "受 --per-env 或 --rate 限制"),
-    "slow": Text(
-        "paused because the platform or the store asked to slow down", "按平台或存储的要求放慢而暂停"
-    ),
-    "backoff": Text("waiting to retry", "等待重试"),
-    "token": Text("waiting for tokens", "等待令牌"),
-    "outage": Text("waiting for a target that could not be reached", "等待无法连接的目标"),
-    OWN: Text("in tcb-ops itself: ledger and local files", "tcb-ops 自身：台账与本地文件"),
+    "link": _("requesting links"),
+    "store": _("sending files to the store"),
+    "limit": _("held by --per-env or --rate"),
+    "slow": _("paused because the platform or the store asked to slow down"),
+    "backoff": _("waiting to retry"),
+    "token": _("waiting for tokens"),
+    "outage": _("waiting for a target that could not be reached"),
+    OWN: _("in tcb-ops itself: ledger and local files"),
 }
 
 
@@ -161,9 +159,17 @@ class Localizer:
     lang: Lang
     timezone: str
 
-    def t(self, en: str, zh: str) -> str:
-        """Return one of the template's own texts in the report's language."""
-        return Text(en, zh).of(self.lang)
+    def message(self, msgid: str, /, **values: object) -> str:
+        """Return a message of a template in the report's language."""
+        return _(msgid, **values).of(self.lang)
+
+    def count(self, one: str, many: str, n: int, /, **values: object) -> str:
+        """Return a message of a template that counts."""
+        return ngettext(one, many, n, **values).of(self.lang)
+
+    def in_context(self, context: str, msgid: str, /, **values: object) -> str:
+        """Return a message of a template whose English alone does not tell which Chinese is meant."""
+        return pgettext(context, msgid, **values).of(self.lang)
 
     def text(self, text: Text) -> str:
         """Return a text in the report's language."""
@@ -201,7 +207,9 @@ def environment(local: Localizer) -> Any:
         "breaks": _breaks,
     }
     environment.globals |= {
-        "t": local.t,
+        "_": local.message,
+        "ngettext": local.count,
+        "pgettext": local.in_context,
         "shade": shade,
         "outcomes": OUTCOMES,
         "reason_text": reason_text,
@@ -233,9 +241,9 @@ def _breaks(code: str) -> Any:
 def _whose(action: NextAction, local: Localizer) -> str:
     """Say `3 merchants · once per merchant`."""
     merchants, envs = len(action.group.merchants), len(action.group.envs)
-    parts = [Text(plural(merchants, "merchant"), f"{merchants:,} 家商户")]
+    parts = [ngettext("{n:,} merchant", "{n:,} merchants", merchants)]
     if envs != merchants or action.per is Per.ENV:
-        parts.append(Text(plural(envs, "environment"), f"{envs:,} 个环境"))
+        parts.append(ngettext("{n:,} environment", "{n:,} environments", envs))
     if action.actions != 1 or (action.per is Per.ONCE and merchants > 1):
         parts.append(_HOW_OFTEN[action.per])
     return " · ".join(map(local.text, parts))
@@ -328,9 +336,7 @@ def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
     phases = {**spent, OWN: whole - measured}
     most = max(PHASES, key=lambda phase: phases.get(phase, 0.0))
     share = f"{phases[most] / whole:.0%}"
-    return Text(
-        f"Where the time went: {share} {PHASES[most].en}.", f"时间花在哪里：{share} {PHASES[most].zh}。"
-    )
+    return _("Where the time went: {share} {phases}.", share=share, phases=PHASES[most])
 
 
 def _stack(outcomes: Mapping[Outcome, int]) -> tuple[int, int, int]:

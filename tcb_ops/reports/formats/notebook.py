@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import row_count, verdict
@@ -84,20 +84,19 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
             head, *lines = csv.reader(stream)
     except (OSError, ValueError, csv.Error):
         raise UsageError(
-            Text(
-                f"{file} cannot be read: the links of run {run.id} are lost.",
-                f"{file} 无法读取：任务 {run.id} 的链接已丢失。",
-            ),
-            Text("Issue them again.", "请重新取链接。"),
+            _("{file} cannot be read: the links of run {id} are lost.", file=file, id=run.id),
+            _("Issue them again."),
         ) from None
     newer = [other.id for other in ledger.runs() if other.report == run.report and other.number > run.number]
     columns = (*run.headers, *LINK_COLUMNS)
     if newer or len(lines) != run.rows or any(len(line) != len(columns) for line in (head, *lines)):
         by = newer[-1] if newer else "?"
         raise UsageError(
-            Text(
-                f"{file} holds links of another run by now ({by}), not those of {run.id}.",
-                f"{file} 中已是其他任务（{by}）的链接，不是任务 {run.id} 的。",
+            _(
+                "{file} holds links of another run by now ({by}), not those of {id}.",
+                file=file,
+                by=by,
+                id=run.id,
             )
         )
     series: dict[int, Any] = {}
@@ -303,7 +302,7 @@ def _chart(history: ErrcodeHistory) -> Any:
     shown = [(colour, str(code), rows) for colour, (code, rows) in zip(_COLOURS, codes, strict=False)]
     if left := codes[len(_COLOURS) :]:
         others = tuple(map(sum, zip(*(rows for _, rows in left), strict=True)))
-        shown.append((_GREY, Text("others", "其他").of(history.settings.lang), others))
+        shown.append((_GREY, _("others").of(history.settings.lang), others))
     top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)
     step = _WIDTH / len(history.days)
     bars = []

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tcb_ops.i18n import Text, verbatim
+from tcb_ops.i18n import Text, _, verbatim
 
 CHROMIUM = "TCB_OPS_CHROMIUM"
 """The environment variable that names the browser; empty for none."""
@@ -39,7 +39,7 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
     """
     program = chromium or find_chromium()
     if program is None:
-        return _failed(Text("no Chromium was found", "没有找到 Chromium"))
+        return _failed(_("no Chromium was found"))
     why: Text | None = None
     with tempfile.TemporaryDirectory(prefix="tcb-ops-pdf-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "report.pdf"
@@ -55,15 +55,16 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
             )
             if not _is_pdf(made):
                 why = _failed(
-                    Text(
-                        f"{Path(program).name} ended with code {done.returncode} and made none",
-                        f"{Path(program).name} 以代码 {done.returncode} 结束，没有生成文件",
-                    ),
+                    _(
+                        "{name} ended with code {returncode} and made none",
+                        name=Path(program).name,
+                        returncode=done.returncode,
+                    )
                 )
             else:
                 shutil.copyfile(made, pdf)
         except subprocess.TimeoutExpired:
-            why = _failed(Text(f"it took longer than {timeout:g} seconds", f"超过了 {timeout:g} 秒"))
+            why = _failed(_("it took longer than {timeout:g} seconds", timeout=timeout))
         except OSError as error:
             reason = error.strerror or type(error).__name__
             why = _failed(verbatim(reason))
@@ -108,7 +109,6 @@ def _is_pdf(file: Path) -> bool:
 
 
 def _failed(why: Text) -> Text:
-    return Text(
-        f"report.pdf was not written: {why.en}. report.html has the same, and prints from any browser.",
-        f"没有生成 report.pdf：{why.zh}。report.html 内容相同，可用任何浏览器打印。",
+    return _(
+        "report.pdf was not written: {why}. report.html has the same, and prints from any browser.", why=why
     )

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
 from tcb_ops.model import GOOD, SIMULATOR, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
@@ -81,9 +81,11 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
     if left := groups[len(shown) :]:
         rows = row_count(sum(group.rows for group in left)).of(lang)
         table.add_row(
-            Text(
-                f"… and {plural(len(left), 'more code')} · {rows}: {rest}",
-                f"……另有 {len(left)} 个错误码 · {rows}：见 {rest}",
+            _(
+                "… and {more_codes} · {rows}: {rest}",
+                more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
+                rows=rows,
+                rest=rest,
             ).of(lang)
         )
     return table
@@ -93,7 +95,10 @@ def _code_lines(group: CodeGroup, count: int, lang: Lang, rest: str) -> list[tup
     """The merchants of a code that are shown, and how many more there are: name, environments, rows."""
     lines = [(sanitize(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
     if left := group.merchants[count:]:
-        more = Text(f"… and {plural(len(left), 'more merchant')}", f"……另有 {len(left):,} 家商户")
+        more = _(
+            "… and {more_merchants}",
+            more_merchants=ngettext("{n:,} more merchant", "{n:,} more merchants", len(left)),
+        )
         lines.append((more.of(lang), rest, f"{sum(share.rows for share in left):,}"))
     return lines
 
@@ -153,9 +158,10 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
             table.add_row(_merchants(lines, change, widths, lang))
         if left := codes[DIFF_CODES:]:
             rows = sum(line.rows for _, lines in left for line in lines)
-            more = Text(
-                f"  … and {plural(len(left), 'more code')}, {row_count(rows).of(lang)}: --json has all",
-                f"  ……另有 {len(left)} 个错误码，{row_count(rows).of(lang)}：全部见 --json",
+            more = _(
+                "  … and {more_codes}, {rows}: --json has all",
+                more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
+                rows=row_count(rows).of(lang),
             )
             table.add_row(Styled(more.of(lang)))
         table.add_row("")
@@ -183,13 +189,13 @@ def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int
     for line in ordered[:DIFF_MERCHANTS]:
         was = ""
         if change is Change.STILL_BROKEN and line.before != line.after:
-            was = Text(f"was {sanitize(line.before)}", f"原为 {sanitize(line.before)}").of(lang)
+            was = _("was {before}", before=sanitize(line.before)).of(lang)
         cells = (sanitize(line.merchant), sanitize(line.env), f"{line.rows:,}", was)
         inner.add_row(
             *(Styled(shorten(cell, most)) for cell, most in zip(cells, (*widths, cell_len(was)), strict=True))
         )
     if left := ordered[DIFF_MERCHANTS:]:
-        more = Text(f"… and {len(left):,} more", f"……另有 {len(left):,} 条")
+        more = _("… and {count:,} more", count=len(left))
         inner.add_row(more.of(lang), "--json", f"{sum(line.rows for line in left):,}", "")
     outer = Table.grid()
     outer.add_row(Padding(inner, (0, 0, 0, 4)))
@@ -309,12 +315,12 @@ class Wrapped:
 def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
     """Draw a line per row; then, once for each cause, what it means and what to do."""
     heads = (
-        Text("line", "行号"),
-        Text("merchant", "商户"),
-        Text("environment", "环境"),
-        Text("path", "路径"),
-        Text("outcome", "结果"),
-        Text("code", "错误码"),
+        _("line"),
+        _("merchant"),
+        _("environment"),
+        pgettext("terminal", "path"),
+        _("outcome"),
+        _("code"),
     )
     lines = [[head.of(lang) for head in heads]]
     causes: dict[tuple[str, str, str], None] = {}
@@ -345,14 +351,14 @@ def render_runs(
     lang = settings.lang
     pending = any(Outcome.PENDING in counts for _, counts in found)
     heads = (
-        Text("date", "日期"),
-        Text("run", "任务"),
-        Text("kind", "类型"),
-        Text("target", "目标"),
-        Text("rows", "行数"),
-        Text("succeeded", "成功"),
-        Text("not", "未成功"),
-        *([Text("pending", "待处理")] if pending else []),
+        _("date"),
+        _("run"),
+        _("kind"),
+        _("target"),
+        _("rows"),
+        _("succeeded"),
+        _("not"),
+        *([_("pending")] if pending else []),
     )
     beside = [_list_and_note(run, settings) for run, _ in found]
     for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
@@ -365,7 +371,7 @@ def render_runs(
     inline = width - figures >= NOTE_WIDTH
     if inline:
         notes = [
-            Text("list, note", "清单、备注").of(lang),
+            _("list, note").of(lang),
             *(_fit(parts, width - figures) for parts in beside),
         ]
         table = replace(table, lines=[[*line, note] for line, note in zip(lines, notes, strict=True)])
@@ -395,7 +401,7 @@ def _run_cells(
 
 def _list_and_note(run: RunRecord, settings: Settings) -> list[str]:
     """Name a run's list and note, that it is a retry, and a target that is not the present one."""
-    retry = Text("retry", "重试").of(settings.lang) if run.parent else ""
+    retry = _("retry").of(settings.lang) if run.parent else ""
     elsewhere = run.target not in {settings.run_target, SIMULATOR}
     target = f"→ {run.target.partition('://')[2] or run.target}" if elsewhere else ""
     return list(filter(None, (retry, sanitize(run.list_name), sanitize(run.note), target)))
@@ -409,13 +415,13 @@ def _fit(parts: Sequence[str], width: int) -> str:
 
 def render_verification(found: Verification, lang: Lang) -> Table:
     """Draw a line per check of a report folder."""
-    marks = {"same": Text("same", "一致"), "differs": Text("DIFFERS", "不一致")}
+    marks = {"same": _("same"), "differs": _("DIFFERS")}
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in found.checks:
-        mark = marks.get(check.state, Text("not checked", "未检查")).of(lang)
+        mark = marks.get(check.state, _("not checked")).of(lang)
         style = "bold" if check.state == "differs" else ""
         table.add_row(
             Styled(mark, style=style),
@@ -429,18 +435,19 @@ def verification_verdict(found: Verification) -> Text:
     """Sum up the checks of a report folder."""
     differs = [check for check in found.checks if check.state == "differs"]
     open_ = [check for check in found.checks if check.state == "not_checked"]
-    left = Text(
-        f" Not checked: {', '.join(check.what for check in open_)}.",
-        f"未检查：{'、'.join(check.what for check in open_)}。",
-    )
-    if not open_:
-        left = Text("", "")
     if differs:
-        return Text(
-            f"The report of run {found.run} is not what it was: {len(differs)} of {plural(len(found.checks), 'check')} differ.{left.en}",
-            f"任务 {found.run} 的报告与原来不一致：{len(found.checks)} 项检查中有 {len(differs)} 项不同。{left.zh}",
-        )
-    return Text(
-        f"Nothing differs in the report of run {found.run}. {found.proves.en}{left.en}",
-        f"任务 {found.run} 的报告没有不一致之处。{found.proves.zh}{left.zh}",
-    )
+        sums = [
+            _(
+                "The report of run {run} is not what it was: {count:,} of {checks} differ.",
+                run=found.run,
+                count=len(differs),
+                checks=ngettext("{n:,} check", "{n:,} checks", len(found.checks)),
+            )
+        ]
+    else:
+        nothing = _("Nothing differs in the report of run {run}.", run=found.run)
+        sums = [nothing, found.proves]
+    if open_:
+        names = as_list(check.what for check in open_)
+        sums.append(_("Not checked: {names}.", names=names))
+    return as_sentences(sums)

@@ -14,10 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Joined, Lang, Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import GOOD, Kind, Outcome, is_simulated
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
+from tcb_ops.reports.manifest import MARK
 from tcb_ops.reports.next_actions import next_actions
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.reader import RunReader
@@ -45,29 +46,29 @@ _OWN_COLUMNS = ERRCODE_COLUMNS.index("rows") + 1
 _NOT_GOOD = frozenset(Outcome) - GOOD
 
 _SHEETS = {
-    "summary": Text("summary", "概要"),
-    "causes": Text("causes", "原因"),
-    "errcodes": Text("errcodes", "错误码"),
-    "bad": Text("did not succeed", "未成功"),
-    "rows": Text("all rows", "全部行"),
+    "summary": _("summary"),
+    "causes": _("causes"),
+    "errcodes": _("errcodes"),
+    "bad": _("did not succeed"),
+    "rows": _("all rows"),
 }
 _CAUSE_HEADS = (
-    Text("code", "错误码"),
-    Text("meaning", "含义"),
-    Text("what to do", "怎么办"),
-    Text("rows", "行数"),
-    Text("merchants", "商户数"),
-    Text("environments", "环境数"),
-    Text("which merchants", "哪些商户"),
+    _("code"),
+    _("meaning"),
+    _("what to do"),
+    _("rows"),
+    _("merchants"),
+    _("environments"),
+    _("which merchants"),
 )
 _ERRCODE_HEADS = {
-    "appid": Text("appid", "appid"),
-    "merchant": Text("merchant", "商户"),
-    "env": Text("env", "环境"),
-    "code": Text("code", "错误码"),
-    "meaning": Text("meaning", "含义"),
-    "action": Text("what to do", "怎么办"),
-    "rows": Text("rows", "行数"),
+    "appid": verbatim("appid"),
+    "merchant": _("merchant"),
+    "env": _("env"),
+    "code": _("code"),
+    "meaning": _("meaning"),
+    "action": _("what to do"),
+    "rows": _("rows"),
     **{str(outcome): text for outcome, text in OUTCOMES.items()},
 }
 
@@ -169,7 +170,7 @@ class _Report:
         self._put(sheet, 0, 0, title, large)
         self._put(sheet, 1, 0, verdict(run.kind, counts, finished=run.finished_at is not None).of(lang))
         line = 3
-        heads = (Text("outcome", "结果"), Text("rows", "行数"), Text("share", "占比"))
+        heads = (_("outcome"), _("rows"), _("share"))
         for column, head in enumerate(heads):
             self._put(sheet, line, column, head.of(lang), self._head)
         for outcome, rows in counts.items():
@@ -178,7 +179,7 @@ class _Report:
             self._put(sheet, line, 1, rows, number)
             self._put(sheet, line, 2, rows / total, share)
         line += 1
-        self._put(sheet, line, 0, Text("all rows", "合计").of(lang), self._head)
+        self._put(sheet, line, 0, pgettext("xlsx", "all rows").of(lang), self._head)
         self._put(sheet, line, 1, total, number)
         line += 1
         for name, value in self._particulars():
@@ -188,23 +189,23 @@ class _Report:
 
     def _particulars(self) -> Iterator[tuple[Text, str]]:
         run = self._run
-        yield Text("run", "任务"), run.id
+        yield _("run"), run.id
         if run.retries:
             joined = ", ".join(run.retries)
-            yield Text("joined with its retries", "已合并的重试任务"), joined
+            yield _("joined with its retries"), joined
         if run.parent:
-            yield Text("retries run", "重跑自任务"), run.parent
-        yield Text("target", "目标"), run.target
-        yield Text("list", "清单"), run.list_name
-        yield Text("SHA-256 of the list", "清单的 SHA-256"), run.list_sha256
-        yield Text("operator", "操作人"), f"{run.operator}@{run.host}"
+            yield _("retries run"), run.parent
+        yield _("target"), run.target
+        yield _("list"), run.list_name
+        yield _("SHA-256 of the list"), run.list_sha256
+        yield _("operator"), f"{run.operator}@{run.host}"
         if run.note:
-            yield Text("note", "备注"), run.note
-        yield Text("begun", "开始时间"), self._moment(run.created_at)
+            yield _("note"), run.note
+        yield _("begun"), self._moment(run.created_at)
         done = run.finished_at
-        unfinished = Text("not finished", "未完成").of(self._lang)
-        yield Text("finished", "完成时间"), unfinished if done is None else self._moment(done)
-        yield Text("as of", "统计时间"), self._moment(self._now)
+        unfinished = _("not finished").of(self._lang)
+        yield _("finished"), unfinished if done is None else self._moment(done)
+        yield _("as of"), self._moment(self._now)
 
     def _causes(self) -> Iterator[Sequence[Any]]:
         twice = self._summary.namesakes
@@ -216,9 +217,7 @@ class _Report:
                 else share.merchant or share.appid
                 for share in group.merchants
             ]
-            listed = Text(", ", "、").of(self._lang).join(names[:_NAMED])
-            if len(names) > _NAMED:
-                listed += Text(f" and {len(names) - _NAMED:,} more", f" 等 {len(names):,} 家").of(self._lang)
+            listed = as_list(names, _NAMED).of(self._lang)
             meaning = f"{group.meaning.of(self._lang)} {group.detail}".strip()
             texts = (group.code, meaning, group.action.of(self._lang))
             yield (*texts, group.rows, len(names), len(group.envs), listed)
@@ -251,9 +250,11 @@ class _Report:
         sheet = self._sheet(name)
         top = 0
         if total > MOST_ROWS:
-            left_out = Text(
-                f"The first {MOST_ROWS:,} of {plural(total, 'row')}. All of them are in {elsewhere}.",
-                f"以下是前 {MOST_ROWS:,} 行，共 {total:,} 行；全部见 {elsewhere}。",
+            left_out = _(
+                "The first {most_rows:,} of {rows}. All of them are in {elsewhere}.",
+                most_rows=MOST_ROWS,
+                rows=ngettext("{n:,} row", "{n:,} rows", total),
+                elsewhere=elsewhere,
             )
             self._put(sheet, 0, 0, left_out.of(self._lang), self._note)
             top = 1
@@ -300,9 +301,8 @@ class _Report:
 
 
 def _title(run: RunRecord) -> Text:
-    mark = "SIMULATED 演练 · " if is_simulated(run.target) else ""
     kind = TITLES[Kind(run.kind)]
-    return Text(mark + kind.en, mark + kind.zh)
+    return Joined((MARK, kind), verbatim(" · ")) if is_simulated(run.target) else kind
 
 
 def _fitting(text: str) -> str:
