@@ -150,7 +150,7 @@ def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> No
     ],
 )
 def test_the_reason_in_both_languages(end: RowEnd, en: str, zh: str) -> None:
-    assert reason_text(end) == Text(en, zh)
+    assert (reason_text(end).en, reason_text(end).zh) == (en, zh)
 
 
 def test_an_echoed_secret_is_not_in_the_reason(every_end: tuple[RowEnd, ...]) -> None:
