@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errcodes import errcode, store_code
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang
 from tcb_ops.model import GOOD, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import OUTCOMES, action_text, counts_line, reason_text, verdict, why
 
