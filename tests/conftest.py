@@ -1,12 +1,15 @@
-"""Fixtures for every wing: a shop to run in, and what must hold for every run."""
+"""What holds for every test: where it works, in which order; a shop to run in, and what is true of every run."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
+import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +22,6 @@ from tcb_ops.simulator import Faults, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from tcb_ops.model import Merchant
     from tcb_ops.run import Run
@@ -28,6 +30,25 @@ if TYPE_CHECKING:
 
 TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 """What rich and click read of a terminal."""
+
+MEMORY = Path("/dev/shm")  # noqa: S108  Linux's file system in memory
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**31:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # nobody waits for a disk's fsync
+sys.dont_write_bytecode = False  # each process that is started would compile all modules again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that all processes end at the same time; `make shuffle` keeps its order."""
+    if not config.pluginmanager.hasplugin("randomly"):
+        longest = ("browser", "notebook", "kill", "slow")
+        items.sort(
+            key=lambda item: [
+                item.get_closest_marker("xdist_group") is None,
+                *(item.get_closest_marker(mark) is None for mark in longest),
+            ]
+        )
 
 
 @pytest.fixture(autouse=True, scope="session")
