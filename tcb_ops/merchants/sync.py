@@ -220,7 +220,7 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
 
 def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
     """The whole in one sentence."""
-    after = lines + len(changes.added)
+    after = ngettext("{n:,} line", "{n:,} lines", lines + len(changes.added))
     kinds = (
         (changes.added, _("{count:,} added")),
         (changes.left, _("{count:,} left")),
@@ -229,24 +229,10 @@ def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
     )
     facts = as_facts(kind.format(count=len(lines)) for lines, kind in kinds if lines)
     if not changes.writes:
-        return _(
-            "{file}: {lines}, nothing to change.",
-            file=file,
-            lines=ngettext("{n:,} line", "{n:,} lines", after),
-        )
+        return _("{file}: {lines}, nothing to change.", file=file, lines=after)
     if written:
-        return _(
-            "{file}: {lines}, {facts}.",
-            file=file,
-            lines=ngettext("{n:,} line", "{n:,} lines", after),
-            facts=facts,
-        )
-    return _(
-        "{file} would have {lines}: {facts}. Nothing was written.",
-        file=file,
-        lines=ngettext("{n:,} line", "{n:,} lines", after),
-        facts=facts,
-    )
+        return _("{file}: {lines}, {facts}.", file=file, lines=after, facts=facts)
+    return _("{file} would have {lines}: {facts}. Nothing was written.", file=file, lines=after, facts=facts)
 
 
 def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[str, Any]:
