@@ -27,11 +27,7 @@ _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key",
 _TRUTHS = {"true": True, "false": False}
 _CHOICES = {"target": ("simulator", "live"), "lang": ("en", "zh")}
 """What these parameters of our notebooks may be; in another notebook, one whose default is none of these may be anything."""
-_KINDS: dict[type, Text] = {
-    bool: _("true or false"),
-    int: _("a whole number"),
-    float: _("a number"),
-}
+_KINDS: dict[type, Text] = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
 
 
 @dataclass(frozen=True, slots=True)

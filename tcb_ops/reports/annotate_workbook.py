@@ -29,12 +29,7 @@ from tcb_ops.xlsx.split import write_split
 from tcb_ops.xlsx.values import NonTextCell
 from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, Sheet, open_book
 
-COLUMNS = (
-    _("result"),
-    _("reason"),
-    _("what to do"),
-    verbatim("file_id"),
-)
+COLUMNS = (_("result"), _("reason"), _("what to do"), verbatim("file_id"))
 WIDTHS = (24, 50, 50, 44)
 MOST_COPIES = 500
 """Values of the column that a workbook is split by: more are mostly no people, but paths or dates."""
