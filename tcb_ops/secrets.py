@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
 
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 
 MASK = "•••"
@@ -118,7 +118,7 @@ def _spellings(secret: str) -> str:
 def _views(text: str) -> Iterator[tuple[str, list[int]]]:
     """Yield the text, then the text without its percent and JSON escapes, each with its characters' places in the text."""
     at = list(range(len(text) + 1))
-    for _ in range(_ENCODINGS + 1):
+    for _each in range(_ENCODINGS + 1):
         yield text, at
         if not _ESCAPED.search(text):
             return
@@ -151,17 +151,17 @@ _IS = rf"(?:=|%3D|{_QUOTES}\s*[:=]\s*{_QUOTES})"
 _VALUE = r"[0-9A-Za-z_%+/.@-]{8,}"
 _KINDS = (
     # The literal, in small letters, is looked for first: it is quick, and hardly ever there.
-    ("access_token", rf"access_token{_IS}", Text("an access token", "访问令牌（access_token）")),
-    ("refresh_token", rf"refresh_token{_IS}", Text("a refresh token", "刷新令牌（refresh_token）")),
-    ("q-signature", rf"q-signature{_IS}", Text("a signature of the store", "存储签名（q-signature）")),
-    ("q-ak", rf"q-ak{_IS}", Text("a key id of the store", "存储密钥 ID（q-ak）")),
+    ("access_token", rf"access_token{_IS}", _("an access token")),
+    ("refresh_token", rf"refresh_token{_IS}", _("a refresh token")),
+    ("q-signature", rf"q-signature{_IS}", _("a signature of the store")),
+    ("q-ak", rf"q-ak{_IS}", _("a key id of the store")),
     (
         "x-cos-security-token",
         rf"x-cos-security-token{_IS}",
-        Text("a security token of the store", "存储临时令牌（x-cos-security-token）"),
+        _("a security token of the store"),
     ),
     # domain.md §2: what tickets, refresh tokens and authorization codes begin with.
-    ("@@@", r"(?:ticket|token|code)@@@", Text("a ticket or a refresh token", "票据或刷新令牌")),
+    ("@@@", r"(?:ticket|token|code)@@@", _("a ticket or a refresh token")),
 )
 # People and programs write Access_Token too; of ASCII alone, so that bytes and texts are read alike.
 _PATTERNS = tuple(

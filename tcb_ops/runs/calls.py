@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Lang, Text, verbatim
+from tcb_ops.i18n import Lang, Text, _, verbatim
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
@@ -180,7 +180,7 @@ class Calls:
         self._keep_digest(planned, digest)
         if digest != earlier.md5:
             return None
-        since = Text(f"since run {earlier.run}, not re-checked", f"自任务 {earlier.run} 起未变，未重新核对")
+        since = _("since run {run}, not re-checked", run=earlier.run)
         end = self._end(task, Outcome.UNCHANGED, None, since)
         return replace(end, md5=digest, bytes=row.size, file_id=earlier.file_id)
 
@@ -202,10 +202,7 @@ class Calls:
         )
         if verdict != "different" or self.etag == "warn":
             return end
-        why = Text(
-            f"The store holds {answer.etag}, sent was {answer.md5}.",
-            f"存储中为 {answer.etag}，发送的是 {answer.md5}。",
-        )
+        why = _("The store holds {etag}, sent was {md5}.", etag=answer.etag, md5=answer.md5)
         failed = replace(
             end,
             outcome=Outcome.FAILED,

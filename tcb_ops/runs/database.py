@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, verbatim
+from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.runs.locks import lock_folder, lock_key
 from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders, rows, runs, version
@@ -71,9 +71,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
             more = {key: value for key, value in _LIBPQ.items() if key not in url.query} if libpq else {}
             engine = sa.create_engine(url, hide_parameters=True, connect_args=more)
     except (SQLAlchemyError, ImportError):
-        raise not_a_ledger(
-            name, Text("its database driver is not installed", "没有安装对应的数据库驱动")
-        ) from None
+        raise not_a_ledger(name, _("its database driver is not installed")) from None
     try:
         _open_schema(engine, name, file)
     except TcbOpsError:
@@ -85,7 +83,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         why = reason(error)
         if is_damage(error):
             raise damaged(name, file, verbatim(why)) from None
-        raise not_a_ledger(name, Text(f"it cannot be opened ({why})", f"无法打开（{why}）")) from None
+        raise not_a_ledger(name, _("it cannot be opened ({why})", why=why)) from None
     return engine, file, name
 
 
@@ -96,23 +94,15 @@ def _url(where: str, name: str) -> sa.URL:
     if (
         where.count("@") > 1 or "@" in where.partition("?")[2]
     ):  # the driver would take a part of it for the host
-        raise not_a_ledger(
-            name, Text("an @ in a name or password must be written as %40", "名称或密码中的 @ 须写成 %40")
-        )
+        raise not_a_ledger(name, _("an @ in a name or password must be written as %40"))
     try:
         url = sa.make_url(where)
     except (SQLAlchemyError, ValueError):  # a port that is no number
-        raise not_a_ledger(
-            "the ledger's URL", Text("it cannot be read as a database URL", "无法解析为数据库地址")
-        ) from None
+        raise not_a_ledger("the ledger's URL", _("it cannot be read as a database URL")) from None
     backend = url.get_backend_name()
     if backend != "postgresql" and not (backend == "sqlite" and url.database and not url.query):
         raise not_a_ledger(
-            name,
-            Text(
-                "a ledger is an SQLite file or a PostgreSQL database (postgresql+psycopg://…)",
-                "台账只能是 SQLite 文件或 PostgreSQL 数据库（postgresql+psycopg://…）",
-            ),
+            name, _("a ledger is an SQLite file or a PostgreSQL database (postgresql+psycopg://…)")
         )
     return url
 
@@ -136,25 +126,26 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
             connection.execute(alembic_version.insert().values(version_num=str(VERSION)))
             return
         if version.name not in there:
-            raise not_a_ledger(name, Text("it is another program's database", "它是其他程序的数据库"))
+            raise not_a_ledger(name, _("it is another program's database"))
         versions = connection.execute(sa.select(version.c.version)).scalars().all()
     if gone := sorted({runs.name, envs.name, rows.name} - there):
         gone_names = ", ".join(gone)
-        raise damaged(name, file, Text(f"it has no table {gone_names}", f"其中没有表 {gone_names}"))
+        raise damaged(name, file, _("it has no table {gone_names}", gone_names=gone_names))
     _check_version(engine, name, file, versions)
 
 
 def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Sequence[int]) -> None:
     """Refuse a ledger of a newer schema version, upgrade one of an older."""
     if len(versions) != 1 or versions[0] < 1:
-        raise damaged(name, file, Text("its version is not one number", "它的版本号不是一个数字"))
+        raise damaged(name, file, _("its version is not one number"))
     found = versions[0]
     if found > VERSION:
         raise not_a_ledger(
             name,
-            Text(
-                f"its schema is version {found}, this tcb-ops knows {VERSION}: use the tcb-ops that made it",
-                f"它的结构版本是 {found}，本版 tcb-ops 只认识 {VERSION}：请使用生成它的 tcb-ops",
+            _(
+                "its schema is version {found}, this tcb-ops knows {version}: use the tcb-ops that made it",
+                found=found,
+                version=VERSION,
             ),
         )
     if found < VERSION:
@@ -171,11 +162,13 @@ def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Se
 
 def _not_upgraded(name: str, why: str) -> LedgerError:
     return LedgerError(
-        Text(
-            f"the ledger {name} cannot be upgraded to schema version {VERSION} ({why}); nothing was changed. Fix that, then "
-            "run the same command again: of a database, as a user who may change its tables.",
-            f"台账 {name} 无法升级到结构版本 {VERSION}（{why}），没有改动任何内容。请解决后再次运行同一命令；"
-            "如果台账是数据库，请使用有权更改表结构的用户。",
+        _(
+            "the ledger {name} cannot be upgraded to schema version {version} ({why}); nothing was "
+            "changed. Fix that, then run the same command again: of a database, as a user who may change "
+            "its tables.",
+            name=name,
+            version=VERSION,
+            why=why,
         )
     )
 
@@ -208,29 +201,23 @@ def _look(file: Path) -> None:
     except sqlite3.Error as error:
         raise_if_exhausted(error, unclear=True)
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise not_a_ledger(str(file), Text("it is not an SQLite file", "它不是 SQLite 文件")) from None
+            raise not_a_ledger(str(file), _("it is not an SQLite file")) from None
         if is_damage(error):
             raise damaged(str(file), file, verbatim(str(error))) from None
-        raise not_a_ledger(
-            str(file), Text(f"it cannot be opened ({error})", f"无法打开（{error}）")
-        ) from None
+        raise not_a_ledger(str(file), _("it cannot be opened ({error})", error=error)) from None
     if tables and version.name not in tables:
-        raise not_a_ledger(str(file), Text("it is another program's database", "它是其他程序的数据库"))
+        raise not_a_ledger(str(file), _("it is another program's database"))
 
 
 def _refuse_unsuitable(file: Path) -> None:
     folder = file.resolve().parent
     if not folder.is_dir():
-        raise not_a_ledger(str(file), Text(f"the folder {folder} is not there", f"文件夹 {folder} 不存在"))
+        raise not_a_ledger(str(file), _("the folder {folder} is not there", folder=folder))
     if file.is_dir():
-        raise not_a_ledger(str(file), Text("it is a folder", "它是文件夹"))
+        raise not_a_ledger(str(file), _("it is a folder"))
     if on_network(folder):
         raise not_a_ledger(
-            str(file),
-            Text(
-                "SQLite on a network file system is refused: its locks do not hold there",
-                "不能把 SQLite 放在网络文件系统上：那里的文件锁不可靠",
-            ),
+            str(file), _("SQLite on a network file system is refused: its locks do not hold there")
         )
     if file.exists():
         locks = lock_folder(file)
@@ -244,9 +231,7 @@ def _refuse_unsuitable(file: Path) -> None:
         except OSError as error:
             raise_if_exhausted(error)
             why = error.strerror or "cannot be created"
-            raise not_a_ledger(
-                str(file), Text(f"it cannot be created ({why})", f"无法创建（{why}）")
-            ) from None
+            raise not_a_ledger(str(file), _("it cannot be created ({why})", why=why)) from None
 
 
 def on_network(folder: Path) -> bool:
@@ -276,8 +261,8 @@ def reason(error: SQLAlchemyError | sqlite3.Error) -> str:
 def not_a_ledger(name: str, why: Text) -> UsageError:
     """The error that refuses a file or a database, and says what to do."""
     return UsageError(
-        Text(f"{name} cannot be the ledger: {why.en}.", f"{name} 不能作为台账：{why.zh}。"),
-        Text("Name another file with --ledger.", "请用 --ledger 指定另一个文件。"),
+        _("{name} cannot be the ledger: {why}.", name=name, why=why),
+        _("Name another file with --ledger."),
         options=["--ledger"],
     )
 
@@ -295,43 +280,40 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
     """Make the error that reports damage: what was found, in which ledger, and what to do."""
     if file is None:
-        todo = Text(
-            "Restore the database from a backup. Reports exported earlier still show their runs; a new ledger (--ledger) "
-            "sends every file of a list again.",
-            "请从备份恢复数据库。之前导出的报告仍能说明对应任务的情况；改用新台账（--ledger）会把清单中的所有文件重新发送。",
+        todo = _(
+            "Restore the database from a backup. Reports exported earlier still show their runs; a new "
+            "ledger (--ledger) sends every file of a list again."
         )
     else:
         here = file.absolute()
         recovered = here.with_name(f"{here.stem}.recovered{here.suffix}")
         command = f"sqlite3 {shlex.quote(str(here))} .recover | sqlite3 {shlex.quote(str(recovered))}"
-        todo = Text(
-            f"Do not use this file any more. Best: move it, its -wal and its -shm file elsewhere and put a backup in its "
-            f"place. Without a backup, recover what can be read: `{command}`, then add --ledger "
-            f"{shlex.quote(str(recovered))}; rows are counted again there, so a run that is not complete is still refused. "
-            "Reports exported earlier still show their runs. A new ledger sends every file of a list again.",
-            f"请不要再使用此文件。最好把它连同 -wal、-shm 文件一起移走，再放回备份。没有备份时，可恢复仍能读取的部分：`{command}`，"
-            f"然后加上 --ledger {shlex.quote(str(recovered))}；行数会重新核对，不完整的任务仍会被拒绝。"
-            "之前导出的报告仍能说明对应任务的情况。改用新台账会把清单中的所有文件重新发送。",
+        todo = _(
+            "Do not use this file any more. Best: move it, its -wal and its -shm file elsewhere and put a "
+            "backup in its place. Without a backup, recover what can be read: `{command}`, then add "
+            "--ledger {shlex}; rows are counted again there, so a run that is not complete is still "
+            "refused. Reports exported earlier still show their runs. A new ledger sends every file of a "
+            "list again.",
+            command=command,
+            shlex=shlex.quote(str(recovered)),
         )
     return LedgerDamagedError(
-        Text(
-            f"the ledger {name} is damaged: {what.en}. {todo.en}",
-            f"台账 {name} 已损坏：{what.zh}。{todo.zh}",
-        ),
+        _("the ledger {name} is damaged: {what}. {todo}", name=name, what=what, todo=todo),
         options=["--ledger"],
     )
 
 
 def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
     return LedgerDamagedError(
-        Text(
-            f"the ledger {file} is empty (0 bytes), but runs have been written to it: {locks} lies beside it.",
-            f"台账 {file} 是空文件（0 字节），但其中曾有任务记录：旁边有文件夹 {locks}。",
+        _(
+            "the ledger {file} is empty (0 bytes), but runs have been written to it: {locks} lies beside it.",
+            file=file,
+            locks=locks,
         ),
-        Text(
-            "Restore it from a copy, its -wal file included. To start a new ledger instead, which sends every file of a list "
-            f"again, remove the folder {locks}.",
-            f"请用副本恢复它（包括其 -wal 文件）。若要改为新建台账（会重新发送清单中的所有文件），请删除文件夹 {locks}。",
+        _(
+            "Restore it from a copy, its -wal file included. To start a new ledger instead, which sends "
+            "every file of a list again, remove the folder {locks}.",
+            locks=locks,
         ),
         options=["--ledger"],
     )

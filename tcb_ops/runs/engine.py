@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
-from tcb_ops.i18n import Lang, Text, _, plural
+from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.ledger import Ledger
@@ -523,9 +523,10 @@ class Engine:
             return unreachable(self._run.target, self._limits.patience)
         if self._source_error is not None:
             seconds = f"{self._limits.patience:g}"
-            return Text(
-                f"{self._source_error.en} Trying again for {seconds} s",
-                f"{self._source_error.zh}{seconds} 秒内持续重试",
+            return _(
+                "{source_error} Trying again for {seconds} s",
+                source_error=self._source_error,
+                seconds=seconds,
             )
         paused = sum(
             1
@@ -533,9 +534,9 @@ class Engine:
             if max(lane.env.slowdown.paused_until, lane.app.slowdown.paused_until) > now
         )
         return (
-            Text(
-                f"{plural(paused, 'environment')} paused: the platform asked to slow down",
-                f"{paused} 个环境按要求放慢，暂停中",
+            _(
+                "{environments} paused: the platform asked to slow down",
+                environments=ngettext("{n:,} environment", "{n:,} environments", paused),
             )
             if paused
             else None

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
@@ -214,10 +214,10 @@ class Ledger(LedgerReader):
         if self._identify() != self._identity:
             # SQLite would still write to the file that nobody can find any more.
             raise LedgerError(
-                Text(
-                    f"the ledger {self.name} was removed or replaced while it was in use. Put it back, then run the same "
-                    "command again.",
-                    f"台账 {self.name} 在使用中被删除或替换。请恢复它，然后再次运行同一命令。",
+                _(
+                    "the ledger {name} was removed or replaced while it was in use. Put it back, then run "
+                    "the same command again.",
+                    name=self.name,
                 )
             )
         try:
@@ -229,12 +229,19 @@ class Ledger(LedgerReader):
 
 def _not_pending(run: RunRecord, count: int) -> LedgerError:
     return LedgerError(
-        Text(
-            f"{plural(count, 'row')} of run {run.id} {'was' if count == 1 else 'were'} no longer pending in the ledger when "
-            "their result was to be recorded: another process has worked on the run, or the ledger was changed. Nothing "
-            "was overwritten, and the other rows are recorded. Make sure that nobody else works on it, then run the same "
-            "command again.",
-            f"任务 {run.id} 中有 {count:,} 行在记录结果时已不是待处理状态：可能有其他进程执行过该任务，或台账被改动。"
-            "没有覆盖任何内容，其余各行均已记录。请确认没有其他人在执行它，然后再次运行同一命令。",
+        as_sentences(
+            (
+                ngettext(
+                    "{n:,} row of run {run} was no longer pending in the ledger when its result was to be recorded.",
+                    "{n:,} rows of run {run} were no longer pending in the ledger when their results were to be recorded.",
+                    count,
+                    run=run.id,
+                ),
+                _(
+                    "Another process has worked on the run, or the ledger was changed. Nothing was "
+                    "overwritten, and the other rows are recorded. Make sure that nobody else works on it, "
+                    "then run the same command again."
+                ),
+            )
         )
     )

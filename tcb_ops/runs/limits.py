@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from tcb_ops.errors import ArgumentError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.wechat.call_policy import CallLimits, NextStep, backoff_wait
 
@@ -40,17 +40,13 @@ class RunLimits(CallLimits):
         for name in ("concurrency", "per_env", "attempts"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ArgumentError(name, value, Text("a whole number from 1", "不小于 1 的整数"))
+                raise ArgumentError(name, value, _("a whole number from 1"))
         for name in ("backoff", "slow_wait", "patience"):
             value = getattr(self, name)
             if not _is_number(value) or value < 0:
-                raise ArgumentError(name, value, Text("seconds, 0 or more", "秒数，不小于 0"))
+                raise ArgumentError(name, value, _("seconds, 0 or more"))
         if self.rate is not None and (not _is_number(self.rate) or self.rate <= 0):
-            raise ArgumentError(
-                "rate",
-                self.rate,
-                Text("link calls a second, more than 0, or None", "每秒调用次数，大于 0，或 None"),
-            )
+            raise ArgumentError("rate", self.rate, _("link calls a second, more than 0, or None"))
 
 
 def _is_number(value: object) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.model import Link, Outcome, RowEnd, Secret
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.ledger import Ledger
@@ -43,9 +43,9 @@ def check_columns(headers: Iterable[str]) -> None:
     if twice:
         names = ", ".join(twice)
         raise UsageError(
-            Text(
-                f"the list has a column that links.csv itself writes: {names}. Rename it in the list.",
-                f"清单里有 links.csv 自己要写的列：{names}。请在清单中改名。",
+            _(
+                "the list has a column that links.csv itself writes: {names}. Rename it in the list.",
+                names=names,
             )
         )
 
@@ -64,10 +64,10 @@ def check_destination(dest: Path) -> None:
         head = b""
     if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
         raise UsageError(
-            Text(
-                f"--out {dest}: it must be a new file in a folder that is there, or an earlier links.csv, which is replaced. "
-                "Name another.",
-                f"--out {dest}：应为已有文件夹中的新文件，或会被替换的旧 links.csv。请换一个名字。",
+            _(
+                "--out {dest}: it must be a new file in a folder that is there, or an earlier links.csv, "
+                "which is replaced. Name another.",
+                dest=dest,
             ),
             options=["--out"],
         )
@@ -106,10 +106,11 @@ class LinksFile:
             if not ours or (found.endswith(b"\n") and found != head and not may_discard(owner)):
                 self.close()
                 raise UsageError(
-                    Text(
-                        f"{self.part} belongs to another run ({owner[:40]}): resume that one, give it up with --new-run, "
-                        "or name another file with --out.",
-                        f"{self.part} 属于另一个任务（{owner[:40]}）：请继续那个任务，用 --new-run 放弃它，或用 --out 指定其他文件。",
+                    _(
+                        "{part} belongs to another run ({owner}): resume that one, give it up with "
+                        "--new-run, or name another file with --out.",
+                        part=self.part,
+                        owner=owner[:40],
                     ),
                     options=["--new-run", "--out"],
                 )
@@ -235,7 +236,7 @@ def _shown(link: Link) -> tuple[Any, ...]:
 
 def _read_back(record: bytes) -> tuple[Link, float]:
     """A link, and until when it lives by the clock of this machine."""
-    _, url, token, authorization, file_id, cos_file_id, starts_at, expires_at, alive_until = next(
+    _other, url, token, authorization, file_id, cos_file_id, starts_at, expires_at, alive_until = next(
         csv.reader([record.decode()])
     )
     link = Link(
@@ -287,8 +288,10 @@ def _trouble(file: Path, error: OSError) -> StoppedError:
         return shortage
     why = error.strerror or "it cannot be written"
     return StoppedError(
-        Text(
-            f"{file}: {why}. What was committed is safe: free space or fix the access, then run the same command again.",
-            f"{file}：{why}。已提交的内容是安全的：请释放空间或修复权限，然后再次运行同一命令。",
+        _(
+            "{file}: {why}. What was committed is safe: free space or fix the access, then run the same "
+            "command again.",
+            file=file,
+            why=why,
         )
     )

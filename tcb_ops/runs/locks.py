@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.runs.schema import holders
 
@@ -194,18 +194,16 @@ def _remove(holder: Path) -> None:
 
 def _held(run_id: str, who: str) -> UsageError:
     return UsageError(
-        Text(
-            f"run {run_id} is being worked on by {who}. Wait for it, or stop it there.",
-            f"任务 {run_id} 正由 {who} 执行。请等待它结束，或在那边停止它。",
-        )
+        _("run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=run_id, who=who)
     )
 
 
 def _still_planning(ledger: Lockable) -> UsageError:
     return UsageError(
-        Text(
-            f"another command has been planning in {ledger.name} for {PLANNING_SECONDS} s. Try again later.",
-            f"另一个命令已在 {ledger.name} 中规划了 {PLANNING_SECONDS} 秒。请稍后再试。",
+        _(
+            "another command has been planning in {name} for {planning_seconds} s. Try again later.",
+            name=ledger.name,
+            planning_seconds=PLANNING_SECONDS,
         )
     )
 
@@ -213,12 +211,7 @@ def _still_planning(ledger: Lockable) -> UsageError:
 def _unwritable(folder: Path, error: OSError) -> UsageError:
     raise_if_exhausted(error)
     why = error.strerror or "cannot be written"
-    return UsageError(
-        Text(
-            f"{folder}: {why}. The ledger's folder must be writable.",
-            f"{folder}：{why}。台账所在文件夹必须可写。",
-        )
-    )
+    return UsageError(_("{folder}: {why}. The ledger's folder must be writable.", folder=folder, why=why))
 
 
 def lock_folder(file: Path) -> Path:
@@ -251,10 +244,10 @@ def _folder(ledger: Lockable) -> Path:
         raise _unwritable(folder, error) from None
     if found is None or not stat.S_ISDIR(found.st_mode) or found.st_uid not in trusted:
         raise UsageError(
-            Text(
-                f"{folder} is not a folder of yours: it is a link, a file, or another user's. Remove it, or name another "
-                "ledger with --ledger.",
-                f"{folder} 不是您的文件夹：它是链接、文件，或属于其他用户。请将其删除，或用 --ledger 指定另一个台账。",
+            _(
+                "{folder} is not a folder of yours: it is a link, a file, or another user's. Remove it, or "
+                "name another ledger with --ledger.",
+                folder=folder,
             ),
             options=["--ledger"],
         )
@@ -353,10 +346,9 @@ class AdvisoryLock:
             except SQLAlchemyError:  # which connection it was says nothing that helps
                 pass
         raise LedgerError(
-            Text(
-                "the connection to the ledger's database that held the lock on this run has ended, so another process may "
-                "take the run over: this one stops, and the rows not done are pending.",
-                "与台账数据库之间持有任务锁的连接已断开，任务可能被其他进程接手：本进程就此停止，未完成的行仍待处理。",
+            _(
+                "the connection to the ledger's database that held the lock on this run has ended, so "
+                "another process may take the run over: this one stops, and the rows not done are pending."
             )
         )
 

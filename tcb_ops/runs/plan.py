@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.model import GOOD, Kind, Outcome, Row
@@ -88,10 +88,12 @@ def plan(
         started = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
         again = quoted(resume_command(settings, found))
         raise UsageError(
-            Text(
-                f"run {found.id} of this list, started {started}, is unfinished and over a day old. --new-run starts another. "
-                f"To resume it:\n{again}",
-                f"此清单有一个超过一天的未完成任务 {found.id}（开始于 {started}）。用 --new-run 可重新开始；要继续它：\n{again}",
+            _(
+                "run {id} of this list, started {started}, is unfinished and over a day old. --new-run "
+                "starts another. To resume it:\n{again}",
+                id=found.id,
+                started=started,
+                again=again,
             )
         )
     if found is not None and choice is not Choice.NEW:
@@ -146,19 +148,20 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
     """Check that a run named with `--resume` is the one this command line means."""
     wrong: Text | None = None
     if run.finished_at is not None:
-        wrong = Text("it is finished", "它已完成")
+        wrong = _("it is finished")
     elif run.kind != work.kind or run.target != settings.run_target:
-        wrong = Text(f"it is {run.kind} to {run.target}", f"它是发往 {run.target} 的 {run.kind}")
+        wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
     elif run.list_sha256 != work.list_sha256:
-        wrong = Text("the list has changed since", "清单此后有改动")
+        wrong = _("the list has changed since")
     elif run.root != work.root_name:
-        wrong = Text(f"its files are below {run.root}", f"它的文件位于 {run.root}")
+        wrong = _("its files are below {root}", root=run.root)
     if wrong is None:
         return run
     raise UsageError(
-        Text(
-            f"run {run.id} cannot be resumed: {wrong.en}. Leave out --resume to start a new run.",
-            f"无法继续任务 {run.id}：{wrong.zh}。去掉 --resume 即可开始新任务。",
+        _(
+            "run {id} cannot be resumed: {wrong}. Leave out --resume to start a new run.",
+            id=run.id,
+            wrong=wrong,
         )
     )
 
@@ -216,18 +219,21 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     if parent.target != settings.run_target:
         again = quoted(retry_command(settings, parent))
         raise UsageError(
-            Text(
-                f"run {parent.id} went to {parent.target}, and now the target is {settings.run_target}. To retry it there:\n"
-                f"{again}",
-                f"任务 {parent.id} 的目标是 {parent.target}，而现在的目标是 {settings.run_target}。要在原目标重试：\n{again}",
+            _(
+                "run {id} went to {target}, and now the target is {run_target}. To retry it there:\n{again}",
+                id=parent.id,
+                target=parent.target,
+                run_target=settings.run_target,
+                again=again,
             )
         )
     if parent.finished_at is None:
         rest = quoted(resume_command(settings, parent))
         raise UsageError(
-            Text(
-                f"run {parent.id} is unfinished, and a retry is for a finished run. To resume it:\n{rest}",
-                f"任务 {parent.id} 尚未完成，retry 只用于已完成的任务。要继续它：\n{rest}",
+            _(
+                "run {id} is unfinished, and a retry is for a finished run. To resume it:\n{rest}",
+                id=parent.id,
+                rest=rest,
             )
         )
 
@@ -298,15 +304,14 @@ def _without_merchants(
     listed = ", ".join(names[:_NAMED]) + (" …" if names[_NAMED:] else "")
     file = merchants.source or "merchants.csv"
     return UsageError(
-        Text(
-            f"run {parent.id} has {plural(rows.total(), 'row')} to run again, but {file} has no line for their merchants: "
-            f"{listed}.",
-            f"任务 {parent.id} 有 {rows.total():,} 行需要重试，但 {file} 中没有这些行的商户：{listed}。",
+        _(
+            "run {id} has {rows} to run again, but {file} has no line for their merchants: {listed}.",
+            id=parent.id,
+            rows=ngettext("{n:,} row", "{n:,} rows", rows.total()),
+            file=file,
+            listed=listed,
         ),
-        Text(
-            "Add these lines, or give the run's merchants file with --merchants.",
-            "请补上这些商户，或用 --merchants 指定该任务所用的商户表。",
-        ),
+        _("Add these lines, or give the run's merchants file with --merchants."),
         options=["--merchants"],
     )
 
@@ -317,21 +322,24 @@ def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narr
     bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
     if bad and len(ledger.succeeded_since(parent)) >= bad:
         since = ", ".join(retry.id for retry in ledger.retries(parent))
-        return Text(
-            f"nothing is left to retry: every row of run {parent.id} has succeeded in {since}.",
-            f"没有需要重试的行：任务 {parent.id} 的每一行都已在 {since} 中成功。",
+        return _(
+            "nothing is left to retry: every row of run {id} has succeeded in {since}.",
+            id=parent.id,
+            since=since,
         )
-    such, such_zh = (" such", "符合条件且") if narrowed else ("", "")
-    shows = quoted(of_run(settings, parent, "errcodes"))
-    whole, whole_zh = "", ""
-    if parent.parent:
-        rest = quoted(command(settings, "retry", parent.parent, target=parent.target))
-        whole = f"\nIt is a retry itself; for the other rows of its original:\n{rest}"
-        whole_zh = f"\n它本身是一次重试；原任务的其余行：\n{rest}"
-    return Text(
-        f"run {parent.id} has no{such} row to run again. To see what there is:\n{shows}{whole}",
-        f"任务 {parent.id} 中没有{such_zh}需要重试的行。查看其中的行：\n{shows}{whole_zh}",
+    none = (
+        _("run {id} has no such row to run again.", id=parent.id)
+        if narrowed
+        else _("run {id} has no row to run again.", id=parent.id)
     )
+    see = _("To see what there is:")
+    reported: list[object] = [as_sentences((none, see)), quoted(of_run(settings, parent, "errcodes"))]
+    if parent.parent:
+        reported += [
+            _("It is a retry itself; for the other rows of its original:"),
+            quoted(command(settings, "retry", parent.parent, target=parent.target)),
+        ]
+    return as_lines(reported)
 
 
 def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:

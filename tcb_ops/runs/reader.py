@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
-from tcb_ops.i18n import Text, plural, verbatim
+from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
@@ -161,33 +161,22 @@ class LedgerReader:
             return (exact or found)[0]
         if not found and wanted == "latest" and target is not None:
             other = next(iter(self.runs(limit=1)), None)
-            hint = Text("", "")
+            hint = NOTHING
             if other is not None:
-                hint = Text(
-                    f" The newest of another target is {other.id} ({other.target}): name it, or give --target.",
-                    f" 其他目标的最新任务是 {other.id}（{other.target}）：请写出其编号，或加 --target。",
+                hint = _(
+                    " The newest of another target is {id} ({target}): name it, or give --target.",
+                    id=other.id,
+                    target=other.target,
                 )
             raise RunNotFoundError(
-                Text(
-                    f"{self.name} has no run of {target} yet.{hint.en}",
-                    f"{self.name} 中还没有 {target} 的任务。{hint.zh}",
-                ),
+                _("{name} has no run of {target} yet.{hint}", name=self.name, target=target, hint=hint),
                 options=["--target"] if other is not None else (),
             )
         if not found:
-            raise RunNotFoundError(
-                Text(
-                    f"no run '{wanted}' in {self.name}.",
-                    f"{self.name} 中没有任务“{wanted}”。",
-                )
-            )
-        newest = ", ".join(record.id for record in found[:5])
-        more = (" and others", "等") if len(found) > 5 else ("", "")
+            raise RunNotFoundError(_("no run '{wanted}' in {name}.", wanted=wanted, name=self.name))
+        newest = as_list((record.id for record in found), 5)
         raise RunNotFoundError(
-            Text(
-                f"'{wanted}' may be any of {newest}{more[0]}: write more of it.",
-                f"“{wanted}”对应多个任务：{newest}{more[1]}，请写得更完整。",
-            )
+            _("'{wanted}' may be any of {newest}: write more of it.", wanted=wanted, newest=newest)
         )
 
     def runs(self, target: str | None = None, limit: int | None = None) -> list[RunRecord]:
@@ -237,7 +226,7 @@ class LedgerReader:
             except sqlite3.Error as error:
                 fault = str(error)
         if fault:
-            raise self._damaged(Text(f"SQLite's check found: {fault}", f"SQLite 检查发现：{fault}"))
+            raise self._damaged(_("SQLite's check found: {fault}", fault=fault))
 
     def environments(self, run: RunRecord) -> list[EnvRecord]:
         """List a run's environments, with their rows and those still pending."""
@@ -511,9 +500,11 @@ class LedgerReader:
         """Refuse a run of which not exactly the rows are there that it was planned with."""
         if found != run.rows:
             raise self._damaged(
-                Text(
-                    f"run {run.id} was planned with {plural(run.rows, 'row')}, but {found:,} can be read",
-                    f"任务 {run.id} 计划了 {run.rows:,} 行，现在能读到 {found:,} 行",
+                _(
+                    "run {id} was planned with {rows}, but {found:,} can be read",
+                    id=run.id,
+                    rows=ngettext("{n:,} row", "{n:,} rows", run.rows),
+                    found=found,
                 )
             )
 
@@ -548,7 +539,7 @@ class LedgerReader:
             return None
         found = self._read(_pairs_by_line(older, newer))
         with self._reading(newer):
-            for _, *states, _ in found:
+            for _other, *states, _other in found:
                 check_state(*states[:4])
                 check_state(*states[4:])
         bad_input = any(
@@ -586,12 +577,7 @@ class LedgerReader:
         if self._engine.dialect.name == "sqlite" and self._read(
             sa.text(ORPHANED_RUNS)
         ):  # others hold foreign keys
-            raise self._damaged(
-                Text(
-                    "it holds rows of a run whose own record is missing",
-                    "其中有某个任务的行，但缺少该任务的记录",
-                )
-            )
+            raise self._damaged(_("it holds rows of a run whose own record is missing"))
 
     @contextmanager
     def _reading(self, run: Any = None) -> Iterator[None]:
@@ -601,13 +587,12 @@ class LedgerReader:
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
         except (KeyError, OverflowError, TypeError, ValueError):
-            named = (f"run {run.id}", f"任务 {run.id} ") if run is not None else ("a run", "某个任务")
-            raise self._damaged(
-                Text(
-                    f"a record of {named[0]} holds values that tcb-ops does not write",
-                    f"{named[1]}的一条记录含有 tcb-ops 不会写入的值",
-                )
-            ) from None
+            wrong = (
+                _("a record of a run holds values that tcb-ops does not write")
+                if run is None
+                else _("a record of run {id} holds values that tcb-ops does not write", id=run.id)
+            )
+            raise self._damaged(wrong) from None
 
     def _damaged(self, what: Text) -> LedgerDamagedError:
         return damaged(self.name, self.file, what)
@@ -628,11 +613,11 @@ class LedgerReader:
         if is_damage(error):
             return self._damaged(verbatim(why))
         return LedgerError(
-            Text(
-                f"the ledger {self.name} cannot be used: {why}. What was committed is safe. Free space or fix the "
-                "access, then run the same command again: the run resumes where it stopped.",
-                f"无法使用台账 {self.name}：{why}。已提交的内容是安全的。请释放磁盘空间或修复访问权限，"
-                "再次运行同一命令即可从中断处继续。",
+            _(
+                "the ledger {name} cannot be used: {why}. What was committed is safe. Free space or fix "
+                "the access, then run the same command again: the run resumes where it stopped.",
+                name=self.name,
+                why=why,
             )
         )
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _, as_lines
 from tcb_ops.model import Kind, Outcome, target_label
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.engine import Engine, RunContext
@@ -164,25 +164,22 @@ def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOps
     target = target_label(run.target, settings.api_base)
     ways = [
         (
-            Text(f"To resume run {run.id} ({target}):", f"继续任务 {run.id}（{target}）："),
+            _("To resume run {id} ({target}):", id=run.id, target=target),
             resume(settings, run),
         )
     ]
     if isinstance(error, CanaryError):
         ways = [
-            (Text("To see why:", "查看原因："), of_run(settings, run, "errcodes")),
+            (_("To see why:"), of_run(settings, run, "errcodes")),
             (
-                Text(
-                    f"To resume the other environments of run {run.id} ({target}) all the same, without --canary:",
-                    f"仍要继续任务 {run.id}（{target}）的其余环境（不带 --canary）：",
+                _(
+                    "To resume the other environments of run {id} ({target}) all the same, without --canary:",
+                    id=run.id,
+                    target=target,
                 ),
                 resume(settings, run, canary=False),
             ),
         ]
-    en, zh = [error.text.en], [error.text.zh]
-    for label, words in ways:
-        en += [label.en, quoted(words)]
-        zh += [label.zh, quoted(words)]
-    error.text = Text("\n".join(en), "\n".join(zh))
+    error.text = as_lines([error.text, *(part for label, words in ways for part in (label, quoted(words)))])
     error.args = (error.text.en,)
     return error

@@ -17,15 +17,14 @@ from tcb_ops.errors import (
     TcbOpsError,
     TokenSourceError,
 )
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_sentences, ngettext
 from tcb_ops.model import is_simulated
 
 Error = TypeVar("Error", bound=TcbOpsError)
 
-NO_COMPONENT = Text(
+NO_COMPONENT = _(
     "This environment is the platform's own (owner = platform) and is served with the component token: set "
-    "tokens.component_appid in the settings.",
-    "该环境属于平台自己（owner = platform），要用 component_access_token：请在设置中填写 tokens.component_appid。",
+    "tokens.component_appid in the settings."
 )
 """Why a row of the platform's own environments has no token."""
 
@@ -64,45 +63,45 @@ class StopReason:
         params = self.params
         match self.code:
             case StopCode.INTERRUPTED:
-                return Text(
-                    "interrupted; the rows not done are pending.", "已中断；未完成的行仍待处理。"
-                ), None
+                return _("interrupted; the rows not done are pending."), None
             case StopCode.LOCK_LOST:
-                return Text(
-                    "the ledger's database does not answer, so another process may take the run over: this one stops, "
-                    "and the rows not done are pending.",
-                    "台账数据库没有应答，任务可能被其他进程接手：本进程就此停止，未完成的行仍待处理。",
-                ), Text("Check the database and the network.", "请检查数据库和网络。")
+                return _(
+                    "the ledger's database does not answer, so another process may take the run over: this "
+                    "one stops, and the rows not done are pending."
+                ), _("Check the database and the network.")
             case StopCode.OUTAGE:
                 seconds, last = f"{params['seconds']:g}", params["last"]
-                return Text(
-                    f"{last}; no host could be reached for {seconds} s, so the run stops and the rows not done are "
-                    "pending.",
-                    f"{last}；{seconds} 秒内未能连上任何地址，任务就此停止，未完成的行仍待处理。",
-                ), Text("Check the network.", "请检查网络。")
+                return _(
+                    "{last}; no host could be reached for {seconds} s, so the run stops and the rows not "
+                    "done are pending.",
+                    last=last,
+                    seconds=seconds,
+                ), _("Check the network.")
             case StopCode.PLATFORM:
                 code, errmsg = int(params["errcode"]), params["errmsg"]
                 known = errcode(code)
-                quoted_en, quoted_zh = (f" ({errmsg})", f"（{errmsg}）") if errmsg else ("", "")
-                return Text(
-                    f"errcode {code}{quoted_en} stops every merchant. {known.meaning.en}",
-                    f"errcode {code}{quoted_zh}影响所有商户。{known.meaning.zh}",
-                ), known.action
+                stops = (
+                    _("errcode {code} ({errmsg}) stops every merchant.", code=code, errmsg=errmsg)
+                    if errmsg
+                    else _("errcode {code} stops every merchant.", code=code)
+                )
+                return as_sentences((stops, known.meaning)), known.action
             case StopCode.TOKEN_SOURCE:
                 seconds = f"{params['seconds']:g}"
-                return Text(
-                    f"{params['en']} No merchant got an answer from the token source for {seconds} s, so the run stops "
-                    "and the rows not done are pending.",
-                    f"{params['zh']}{seconds} 秒内令牌来源未对任何商户作出应答，任务就此停止，未完成的行仍待处理。",
-                ), None
+                silent = _(
+                    "No merchant got an answer from the token source for {seconds} s, so the run stops and "
+                    "the rows not done are pending.",
+                    seconds=seconds,
+                )
+                return as_sentences((Bilingual(str(params["en"]), str(params["zh"])), silent)), None
             case StopCode.CANARY:
                 rows = int(params["rows"])
-                return Text(
-                    f"{plural(rows, 'row')} of the first environments did not succeed, so the run stops here.",
-                    f"首批环境中有 {rows:,} 行未成功，任务就此停下。",
+                return _(
+                    "{rows} of the first environments did not succeed, so the run stops here.",
+                    rows=ngettext("{n:,} row", "{n:,} rows", rows),
                 ), None
             case StopCode.OTHER:
-                return Text(str(params["en"]), str(params["zh"])), None
+                return Bilingual(str(params["en"]), str(params["zh"])), None
 
 
 def stop_reason(error: TcbOpsError) -> StopReason:
@@ -144,12 +143,14 @@ def canary_stop(rows: int) -> CanaryError:
 
 def unreachable(target: str, seconds: float) -> Text:
     """Describe an outage while it lasts; a simulator on this machine has probably not been started."""
-    asks = Text("", "")
+    asks = NOTHING
     if is_simulated(target):
-        asks = Text(" (is `tcb-ops simulate` running?)", "（`tcb-ops simulate` 在运行吗？）")
-    return Text(
-        f"{target} cannot be reached{asks.en}; trying again for {seconds:g} s",
-        f"无法连接 {target}{asks.zh}，{seconds:g} 秒内持续重试",
+        asks = _(" (is `tcb-ops simulate` running?)")
+    return _(
+        "{target} cannot be reached{asks}; trying again for {seconds:g} s",
+        target=target,
+        asks=asks,
+        seconds=seconds,
     )
 
 

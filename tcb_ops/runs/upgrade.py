@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 
 from tcb_ops.errors import LedgerError, UsageError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.resources import raise_if_exhausted
 from tcb_ops.runs.locks import SqliteFile, held_advisory_lock, held_runs, lock_key, planning, sync_folder
 from tcb_ops.runs.schema import VERSION, runs, version
@@ -37,10 +37,7 @@ def upgrade(engine: sa.Engine, name: str, file: Path | None) -> None:
             return
     elif (copy := _upgrade_file(engine, name, file.resolve())) is None:
         return
-    kept = Text(
-        f"a copy of the old one is {copy}" if copy else "no copy of the old one was made",
-        f"旧版副本：{copy}" if copy else "未保留旧版副本",
-    )
+    kept = _("a copy of the old one is {copy}", copy=copy) if copy else _("no copy of the old one was made")
     _LOG.warning(
         "%s %s",
         f"The ledger {name} was upgraded to schema version {VERSION}; {kept.en}.",
@@ -117,25 +114,26 @@ def _copy(file: Path, name: str, found: int) -> Path:
         raise_if_exhausted(error)
         why = error.strerror or "it cannot be written"
         raise LedgerError(
-            Text(
-                f"the ledger {name} was not upgraded, because no copy of it can be made at {whole}: {why}. Free space or "
-                "fix the access, then run the same command again.",
-                f"台账 {name} 未升级，因为无法在 {whole} 保存副本：{why}。请释放空间或修复权限，然后再次运行同一命令。",
+            _(
+                "the ledger {name} was not upgraded, because no copy of it can be made at {whole}: {why}. "
+                "Free space or fix the access, then run the same command again.",
+                name=name,
+                whole=whole,
+                why=why,
             )
         ) from None
     return whole
 
 
 def _in_use(name: str, run_id: str, who: str) -> UsageError:
-    what = (
-        Text("plans a run in it", "正在其中规划任务")
-        if run_id == "planning"
-        else Text(f"works on run {run_id}", f"正在执行任务 {run_id}")
-    )
+    what = _("plans a run in it") if run_id == "planning" else _("works on run {run_id}", run_id=run_id)
     return UsageError(
-        Text(
-            f"the ledger {name} must be upgraded to schema version {VERSION} first, but {who} {what.en}. Wait for it, or "
-            "stop it there; then run the same command again.",
-            f"台账 {name} 须先升级到结构版本 {VERSION}，但 {who} {what.zh}。请等待它结束，或在那边停止它，然后再次运行同一命令。",
+        _(
+            "the ledger {name} must be upgraded to schema version {version} first, but {who} {what}. Wait "
+            "for it, or stop it there; then run the same command again.",
+            name=name,
+            version=VERSION,
+            who=who,
+            what=what,
         )
     )
