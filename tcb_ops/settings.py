@@ -303,7 +303,7 @@ class Settings(BaseSettings):
         """The same settings as a settings file that is yet to be put at `file` will give them."""
         said = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
         kept = self.model_copy()
-        kept._origin = Origin(file, said)  # noqa: SLF001  our own copy
+        kept._origin = Origin(file, said, self._origin.overridden & {"lang"})  # noqa: SLF001  our own copy
         return kept
 
     @property

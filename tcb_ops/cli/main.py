@@ -35,17 +35,35 @@ def usage_error(error: click.ClickException) -> Text:
     ==============================  ==============================
     an unknown option or command    it, and what looks like it
     a value that does not fit       the option, what it takes
+    an option without its value     the option
     no argument                     what is missing
-    no value, too many arguments    the usage
+    too many arguments              the usage
     ==============================  ==============================
     """
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "tcb-ops"
+    if isinstance(error, click.BadOptionUsage):
+        return _value_missing(error, command)
     message = error.format_message().rstrip(".")
     end = "" if message.endswith(("?", "?)")) else "."
     return Text(
         f"{message}{end} `{command} --help` shows the usage.",
         f"{_usage_error_zh(error)}。用 `{command} --help` 查看用法。",
+    )
+
+
+def _value_missing(error: click.BadOptionUsage, command: str) -> Text:
+    """Say that an option lacks its value, or was given one that it does not take."""
+    name, commands = error.option_name, (*cli.commands.values(), *merchants.commands.values())
+    options = (param for one in commands for param in one.params if isinstance(param, click.Option))
+    if any(option.is_flag and name in option.opts for option in options):
+        return Text(
+            f"{name} takes no value. `{command} --help` shows the usage.",
+            f"{name} 不带值。用 `{command} --help` 查看用法。",
+        )
+    return Text(
+        f"{name} needs a value. `{command} --help` shows the usage.",
+        f"{name} 需要一个值。用 `{command} --help` 查看用法。",
     )
 
 
@@ -59,8 +77,6 @@ def _usage_error_zh(error: click.ClickException) -> str:
             return f"缺少 {_name(error)}"
         case click.BadParameter():
             return f"{_name(error)} 的值不可用：{_takes(error.param)}"
-        case click.BadOptionUsage():
-            return f"选项 {error.option_name} 的写法不对"
         case click.UsageError() if error.ctx is not None:
             pieces = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
             return f"参数过多或有误；应为 {error.ctx.command_path} {pieces}"

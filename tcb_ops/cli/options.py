@@ -136,10 +136,14 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, the command's name first."""
-        options = self.shared_options()
-        return super().parse_args(
-            ctx, command_first(args, {name: not options[name].is_flag for name in options})
-        )
+        shared = self.shared_options()
+        ordered = command_first(args, {name: not shared[name].is_flag for name in shared})
+        if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
+            last = shared.get(ordered[-1])  # no command stands behind them
+            if last is not None and not last.is_flag:
+                raise click.BadOptionUsage(ordered[-1], f"{ordered[-1]} needs a value.", ctx)
+            raise click.UsageError("Missing command.", ctx)
+        return super().parse_args(ctx, ordered)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the group's options; while a shell completes the line, the shared ones too."""

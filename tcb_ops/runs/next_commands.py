@@ -86,7 +86,7 @@ def _pace(run: RunRecord) -> list[str]:
 
 
 def _shared(settings: Settings, target: str) -> list[str]:
-    """The options that lead from any folder to the same target, ledger, merchants and tokens."""
+    """The options that lead from any folder to the same target, ledger, merchants, tokens and language."""
     origin, words = settings.origin, []
     from_file = origin.from_file
     if origin.file is not None:
@@ -110,4 +110,6 @@ def _shared(settings: Settings, target: str) -> list[str]:
     kept = kept if isinstance(kept, dict) else {}
     if target != SIMULATOR and tokens.source == "file" and tokens.file != kept.get("file"):
         words += ["--tokens", str(Path(tokens.file).absolute())]
+    if "lang" in origin.overridden:
+        words += ["--lang", str(settings.lang)]
     return words

@@ -240,6 +240,17 @@ def test_a_variable_is_repeated_as_an_option(open_desk, monkeypatch):
     assert f"--config {os.path.realpath('tcb-ops.toml')}" in line
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_language_is_repeated_where_it_was_an_option(open_desk, monkeypatch, execute, lang):
+    desk = open_desk(many(TEA, rows=1))
+    assert desk.upload().code == 0
+    (line,) = suggested(desk("show", "nope", "--lang", lang).err)
+    assert line.endswith(f" --lang {lang}")
+    assert ("日期" in execute(line).out) is (lang == "zh")
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert "--lang" not in desk("show", "nope").err
+
+
 def test_a_run_that_is_not_there_says_how_to_list_the_runs(open_desk, execute):
     desk = open_desk(many(TEA, rows=1))
     run = desk.upload("--json").json["run"]

@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 import pytest
+from workspace import TEA, many
 
 from tcb_ops.cli.options import command_first
 
 OPTIONS = {"--json": False, "--config": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "en", "zh"),
+    [
+        (("--config",), "--config needs a value.", "--config 需要一个值。"),
+        (("--json", "--config"), "--config needs a value.", "--config 需要一个值。"),
+        (("merchants", "--config"), "--config needs a value.", "--config 需要一个值。"),
+        (("show", "--note"), "--note needs a value.", "--note 需要一个值。"),
+        (("show", "--json=x"), "--json takes no value.", "--json 不带值。"),
+        (("--config", "tcb-ops.toml"), "Missing command.", "应为 tcb-ops"),
+    ],
+)
+def test_an_option_without_its_value_is_named(open_desk, monkeypatch, words, en, zh):
+    desk = open_desk(many(TEA, rows=1))
+    for lang, expected in (("en_GB.UTF-8", en), ("zh_CN.UTF-8", zh)):
+        (desk.folder / "tcb-ops.toml").unlink(missing_ok=True)
+        monkeypatch.setenv("LC_ALL", lang)
+        said = desk(*words)
+        assert (said.code, said.out) == (2, "")
+        assert expected in said.err
+
+
+def test_a_shared_option_stands_between_a_group_and_its_command_too(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    for words in (("--lang", "zh", "merchants", "check"), ("merchants", "--lang", "zh", "check")):
+        said = desk(*words)
+        assert (said.code, "可以工作" in said.out) == (0, True)
 
 
 @pytest.mark.parametrize(
