@@ -162,7 +162,7 @@ def _suggest(
     root_option = ["--root", str(Path(root).absolute())] if root is not None else []
     if error.columns:
         console.suggest(
-            Text("With the column that is there:", "改用表头里有的列："),
+            Text("With the column that is probably meant:", "改用可能所指的列："),
             command(settings, *kind, str(source), *root_option, *options),
         )
         return

@@ -237,15 +237,22 @@ def _print_error(text: str) -> None:
 
 
 def _lang(arguments: Sequence[str]) -> Lang:
-    """The language of an error, which may come before the settings are read."""
-    from tcb_ops.settings import load_settings
+    """The language of an error, which may be that the settings cannot be read."""
+    from tcb_ops.settings import load_settings, settings_file
+    from tcb_ops.toml_file import read_toml
 
-    asked = _value_of(arguments, "--lang")
+    asked, config = _value_of(arguments, "--lang"), _value_of(arguments, "--config")
     try:
-        return load_settings(_value_of(arguments, "--config"), {"lang": asked}).lang
+        return load_settings(config, {"lang": asked}).lang
     except TcbOpsError:
-        variables = map(os.environ.get, ("TCB_OPS_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))
-        lang = asked if asked in {"zh", "en"} else next(filter(None, variables), "")
+        in_file = None
+        with suppress(TcbOpsError):
+            in_file = read_toml(settings_file(config)).get("lang")
+        variables = map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))
+        given = (asked, os.environ.get("TCB_OPS_LANG"), in_file)
+        lang = next((lang for lang in given if lang in {"zh", "en"}), None) or next(
+            filter(None, variables), ""
+        )
         return Lang.ZH if lang.lower().startswith("zh") else Lang.EN
 
 

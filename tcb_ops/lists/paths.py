@@ -263,8 +263,9 @@ def read_paths(
     staging.add_problems(_duplicate(validator.column("path"), *repeat) for repeat in staging.repeats())
     problems = Problems(staging, validator.headers)
     decided = _decided(name, table, found, validator)
-    if broken or (on_bad == "refuse" and root is None and problems):
-        raise input_error(name, problems, decided)
+    fitting = kinds.fitting(table.headers, staging.always_wrong(columns, validator.rows))
+    if broken or (on_bad == "refuse" and problems and (root is None or fitting)):
+        raise input_error(name, problems, decided, columns=fitting)
     if not validator.rows:
         raise UsageError(
             _(
@@ -354,8 +355,7 @@ def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
         raise input_error(name, [file_problem(message, fix)])
     found, problems = columns.find(table.headers, table.header_line)
     if problems:
-        fitting = columns.fitting(table.headers)
-        raise input_error(name, problems, columns=fitting if fitting != columns.given else {})
+        raise input_error(name, problems, columns=columns.fitting(table.headers))
     return found
 
 

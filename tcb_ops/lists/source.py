@@ -127,7 +127,7 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     for pattern, kind in _OTHER_KINDS:
         if pattern.match(head):
             message = _("this is {kind}, not a list", kind=kind)
-            raise input_error(name, [file_problem(message, _GIVE_A_LIST)])
+            raise input_error(name, [file_problem(message, _SAVE_AS if kind is _WEB_PAGE else _GIVE_A_LIST)])
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
     attempts = [_Attempt(codec)] if bom else [_Attempt("utf-8"), _Attempt("gb18030")]
     size, sha256 = _read_through(raw, len(bom), attempts, name)
@@ -226,7 +226,8 @@ def _undecodable(line: int, tried: str) -> Problem:
     return file_problem(message, _SAVE_AS, line=line)
 
 
-_HEAD = 16
+_HEAD = 64
+_WEB_PAGE = _("a web page")
 _OTHER_KINDS = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), _("a PNG image")),
     (re.compile(rb"\xff\xd8\xff"), _("a JPEG image")),
@@ -236,6 +237,7 @@ _OTHER_KINDS = (
     (re.compile(rb"%PDF-"), _("a PDF")),
     (re.compile(rb"Rar!|7z\xbc\xaf|\x1f\x8b"), _("an archive")),
     (re.compile(rb"SQLite format 3\0"), _("an SQLite database")),
+    (re.compile(rb"(?i)\s*<(!doctype )?html"), _WEB_PAGE),
 )
 """What the first bytes of files look like that are taken for a list now and then."""
 
@@ -250,6 +252,8 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
     Raises InputError where it does not exist, cannot be read, is not a regular file, or changes while it is read.
     """
     name, path = str(source), Path(source)
+    if not name:
+        raise input_error("''", [file_problem(_("this is no file name but an empty text"), _GIVE_A_LIST)])
     try:
         # Opening a FIFO would wait for a writer, so the kind of file is checked first.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -328,7 +332,7 @@ def _missing(path: Path) -> Problem:
     if not path.parent.is_dir():
         folder = shown(str(path.parent))
         return file_problem(message, _("there is no folder {folder}: check the path", folder=folder))
-    stems = {fold(Path(name).stem): name for name in _lists_in(path.parent)}
+    stems = {fold(Path(name).stem): name for name in _lists_in(path.parent) if name != path.name}
     if near := get_close_matches(fold(path.stem), stems, n=1):
         meant = shown(str(path.parent / stems[near[0]]))
         return file_problem(message, _("did you mean {meant}?", meant=meant))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar, overload
 
 from tcb_ops.errors import UsageError
+from tcb_ops.formatting import trim
 from tcb_ops.i18n import Bilingual, Text, _, as_clauses
 from tcb_ops.model import Problem, Row
 
@@ -90,6 +91,13 @@ class Staging:
     def clear_file_problems(self) -> None:
         """Remove the problems of local files that an earlier check found."""
         self.query("DELETE FROM problems WHERE of_file")
+
+    def always_wrong(self, columns: Mapping[str, str], rows: int) -> list[str]:
+        """Return those of our names whose header has a problem in every one of the rows."""
+        counted = "SELECT COUNT(DISTINCT line) FROM problems WHERE header = ?"
+        return [
+            ours for ours, header in columns.items() if self.query(counted, (trim(header),))[0][0] == rows
+        ]
 
     def repeats(self) -> Iterator[tuple[int, int, str]]:
         """Yield (line, first line, path) of every row that repeats an earlier row's (env, path), by line.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import NamedTuple, TypeAlias
@@ -113,18 +113,24 @@ class Columns:
         ]
         return found, problems
 
-    def fitting(self, headers: Sequence[str]) -> dict[str, str]:
-        """Return `given` with the nearest header for each that is not there; empty where that is not clear."""
+    def fitting(self, headers: Sequence[str], wrong: Collection[str] = ()) -> dict[str, str]:
+        """Return `given` with another header for each that is not there or is of a `wrong` name of ours.
+
+        Empty where that changes nothing, or it is not clear which header is meant.
+        """
         there = [trim(h) for h in headers]
-        fitting = {
-            ours: header if trim(header) in there else self._nearest(ours, header, there)
-            for ours, header in self.given.items()
-        }
-        return fitting if all(fitting.values()) else {}
+        fitting: dict[str, str] = {}
+        for ours, header in self.given.items():
+            if ours in wrong:
+                known = (h for h in there if h != trim(header) and _plain(h) in self.known[ours])
+                fitting[ours] = next(known, "")
+            else:
+                fitting[ours] = header if trim(header) in there else self._nearest(ours, header, there)
+        return fitting if all(fitting.values()) and fitting != self.given else {}
 
     def _nearest(self, ours: str, header: str, there: Sequence[str]) -> str:
         """Return the header that was probably meant, or that is known for the name; empty where there is none."""
-        known = (h for h in there if _plain(h) in self.known.get(ours, ()))
+        known = (h for h in there if _plain(h) in self.known[ours])
         return next(chain(near_names(header, filter(None, there)), known), "")
 
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:

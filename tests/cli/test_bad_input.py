@@ -64,6 +64,7 @@ def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_desk):
     (desk.folder / "周五").mkdir()
     for name in ("a.csv", "b.xlsx", "tokens.csv", "~$b.xlsx"):
         (desk.folder / "周五" / name).write_bytes(b"x")
+    (desk.folder / "gone.csv").symlink_to("nowhere")
     told = {
         "没有.csv": "没有.csv: there is no such file — check the name and the folder",
         "lst.csv": "lst.csv: there is no such file — did you mean list.csv?",
@@ -72,6 +73,8 @@ def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_desk):
         "周五": "周五: this is a folder, not a file — name one of the lists in it: a.csv, b.xlsx\n",
         "files": "files: this is a folder, not a file — give the path of a CSV, TSV or XLSX file",
         ".": ".: this is a folder, not a file",
+        "": "'': this is no file name but an empty text",
+        "gone.csv": "gone.csv: there is no such file — check the name",
         "https://op:s3cr3t@h.example/a.csv?sign=s3cr3t": (
             "https://h.example/a.csv: this is a URL, not a file — download it first, then give the file"
         ),
@@ -93,6 +96,7 @@ def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_desk):
         (b"%PDF-1.7\n1 0 obj", "PDF"),
         (b"\x1f\x8b\x08\0", "archive"),
         (b"SQLite format 3\0", "SQLite"),
+        (b"<html><table><tr><td>env", "web page"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "save it as .xlsx"),
     ],
 )
@@ -118,6 +122,31 @@ def test_a_column_that_is_not_there_is_suggested_as_it_is_spelled(open_desk):
     assert desk(*suggested[1:]).code == 0
     write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, "a.png")])
     assert "did you mean --column path=path?" in desk("check", "list.csv", "--column", "path=上传").err
+
+
+def test_a_column_that_is_wrong_in_every_row_is_suggested_as_the_one_with_the_known_name(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    write_csv(
+        desk.folder / "list.csv", ("env", "path", "备注"), [(TEA.env, f"{n}.png", "") for n in range(9)]
+    )
+    for command, root in (("check", ()), ("links", ()), ("upload", ("--root", "files"))):
+        said = desk(command, "list.csv", "--column", "path=备注", *root)
+        assert said.code == 2
+        assert "--column 'path=备注'" not in said.err
+        suggested = shlex.split(said.err.splitlines()[-1])
+        assert suggested[:3] == ["tcb-ops", command, str(desk.folder / "list.csv")]
+        assert suggested[suggested.index("--column") :][:2] == ["--column", "path=path"]
+    assert desk("check", "list.csv", "--column", "path=path").code == 0
+    write_csv(desk.folder / "list.csv", ("env", "path", "备注"), [(TEA.env, "a", "b"), (TEA.env, "c", "")])
+    assert "failed-fixed.csv --column 'path=备注'" in desk("check", "list.csv", "--column", "path=备注").err
+
+
+def test_a_mistake_in_the_settings_is_told_in_their_language(open_desk, find_english, monkeypatch):
+    desk = open_desk(many(TEA, rows=1), lang="zh")
+    monkeypatch.setenv("TCB_OPS_LEGDER", "x")
+    said = desk("runs")
+    assert (said.code, find_english(said.err)) == (2, [])
+    assert find_english(desk("runs", "--lang", "en").err)
 
 
 def test_a_fix_me_file_is_written_again_until_somebody_has_changed_it(open_desk):
