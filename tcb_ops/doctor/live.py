@@ -223,9 +223,8 @@ class _LiveCheck:
             raise _Failed(_("not stored again"))
         served, without = self._served_as, (await self._fetch(link)).headers.get("content-type", "")
         return _(
-            "sent as {svg}, served as {served}; not sent, served as {without} (an overwritten object may "
+            "sent as image/svg+xml, served as {served}; not sent, served as {without} (an overwritten object may "
             "come from a cache)",
-            svg=_SVG,
             served=served,
             without=without,
         )

@@ -117,15 +117,14 @@ def _describe(wrong: Iterable[tuple[Requirement, str | None]]) -> Text:
 def check_browser() -> list[CheckResult]:
     """Look for a Chromium, which prints reports as PDF."""
     if os.environ.get(CHROMIUM) == "":
-        return [skipped("browser", _("{chromium} is empty: no PDFs", chromium=CHROMIUM))]
+        return [skipped("browser", _("TCB_OPS_CHROMIUM is empty: no PDFs"))]
     found = find_chromium()
     if found is not None:
         return [CheckResult("browser", Grade.OK, verbatim(found))]
     seen = _("no Chromium: reports come without a PDF")
     fix = _(
-        "Install chromium or Chrome, or name the program in {chromium}; leave {chromium} empty to do "
-        "without.",
-        chromium=CHROMIUM,
+        "Install chromium or Chrome, or name the program in TCB_OPS_CHROMIUM; leave TCB_OPS_CHROMIUM empty to do "
+        "without."
     )
     return [CheckResult("browser", Grade.WARNING, seen, fix)]
 

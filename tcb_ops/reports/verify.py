@@ -121,15 +121,13 @@ class Verification:
             )
         if ROWS in same:
             return _(
-                "The CSVs and {manifest} agree with the ledger, but for their sentences. The ledger has no "
+                "The CSVs and manifest.json agree with the ledger, but for their sentences. The ledger has no "
                 "record of this export: report.html, report.pdf and report.xlsx were compared with "
-                "{manifest} only: a change of one of them and of the manifest goes unnoticed.",
-                manifest=MANIFEST,
+                "manifest.json only: a change of one of them and of the manifest goes unnoticed."
             )
         return _(
-            "The files were compared with {manifest} only: a change of a file and of the manifest goes "
-            "unnoticed.",
-            manifest=MANIFEST,
+            "The files were compared with manifest.json only: a change of a file and of the manifest goes "
+            "unnoticed."
         )
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
@@ -156,9 +154,8 @@ def verify(folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = ()
     if manifest is None:
         raise UsageError(
             _(
-                "{folder} holds no report of tcb-ops: {manifest} is not there, or cannot be read as one.",
+                "{folder} holds no report of tcb-ops: manifest.json is not there, or cannot be read as one.",
                 folder=folder,
-                manifest=MANIFEST,
             ),
             _("Name the folder that `tcb-ops report` wrote."),
         )
@@ -182,10 +179,9 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
         return _same(
             name,
             ngettext(
-                "{n:,} byte, as {manifest} has it",
-                "{n:,} bytes, as {manifest} has it",
+                "{n:,} byte, as manifest.json has it",
+                "{n:,} bytes, as manifest.json has it",
                 int(found["bytes"]),
-                manifest=MANIFEST,
             ),
         )
     was, now = manifest.files[name].get("bytes", "?"), found["bytes"]
@@ -205,7 +201,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """What every report has and this manifest lacks, and what lies in the folder and is in no manifest."""
     always = {*ALWAYS, *([SIMULATED] if manifest.simulated else [])}
     for name in sorted(always - set(manifest.files)):
-        yield _differs(name, _("is not listed in {manifest}; every such report has it.", manifest=MANIFEST))
+        yield _differs(name, _("is not listed in manifest.json; every such report has it."))
     try:
         there = {entry.name for entry in folder.iterdir()}
     except OSError:
@@ -355,12 +351,9 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
     found = [text for text in wrong if text is not None]
     if not found and as_exported:
         text = _(
-            "all {rows} of {results}, the {bad:,} of {failed}, and {errcodes} are what the ledger says",
+            "all {rows} of results.csv, the {bad:,} of failed.csv, and errcodes.csv are what the ledger says",
             rows=ngettext("{n:,} row", "{n:,} rows", run.rows),
-            results=RESULTS,
             bad=bad,
-            failed=FAILED,
-            errcodes=ERRCODES,
         )
         return _same(ROWS, text), True
     if not found:
@@ -368,12 +361,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
     if as_exported:
         found.append(_("The ledger is as it was exported."))
     elif manifest.finished:
-        found.append(
-            _(
-                "The ledger's rows, or their digest in {manifest}, were changed after the export.",
-                manifest=MANIFEST,
-            )
-        )
+        found.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
     else:
         found.append(
             _(
@@ -448,9 +436,7 @@ def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
         if cause is None or line is None:
             at = lines.line_num + (line is None)
             return _(
-                "{errcodes} has more or fewer lines than the ledger has errcodes, from line {at}.",
-                errcodes=ERRCODES,
-                at=at,
+                "errcodes.csv has more or fewer lines than the ledger has errcodes, from line {at}.", at=at
             )
         known = [
             guard(masked(value)) if isinstance(value, str) else str(value) for value in errcode_facts(cause)

@@ -284,8 +284,7 @@ def _no_port(port: int, error: OSError) -> Text:
             port=port,
         )
     return _(
-        "Port {port} cannot be opened on {host} ({strerror}): choose another with --port.",
+        "Port {port} cannot be opened on 127.0.0.1 ({strerror}): choose another with --port.",
         port=port,
-        host=HOST,
         strerror=error.strerror,
     )

@@ -296,12 +296,7 @@ class ComponentTokens:
         except _NoAnswerError as failure:
             host = self._base.partition("://")[2].partition("/")[0]
             raise TokenSourceError(
-                _(
-                    "{component_token} at {host} gave no usable answer. {why}",
-                    component_token=COMPONENT_TOKEN,
-                    host=host,
-                    why=failure.why,
-                ),
+                _("api_component_token at {host} gave no usable answer. {why}", host=host, why=failure.why),
                 transient=True,
             ) from None
 
@@ -352,7 +347,7 @@ class ComponentTokens:
         if refresh is None:
             raise TokenError.of(
                 appid,
-                _("{appid} needs a new authorization. {list} has no refresh token for it.", list=LIST),
+                _("{appid} needs a new authorization. api_get_authorizer_list has no refresh token for it."),
                 61003,
             )
         tried: set[Secret] = set()
@@ -378,8 +373,7 @@ class ComponentTokens:
         raise TokenError.of(
             appid,
             _(
-                "{appid} needs a new authorization: its refresh token is refused and {list} has no other.",
-                list=LIST,
+                "{appid} needs a new authorization: its refresh token is refused and api_get_authorizer_list has no other."
             ),
             code,
         )

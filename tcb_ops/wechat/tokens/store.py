@@ -214,9 +214,8 @@ class TokenStore:
         if not set(identity) <= set(found):
             raise self._bad(
                 _(
-                    "cannot be read ({identity} is no JSON of ours): name another folder, or delete this "
-                    "one, and the refresh tokens are looked up again",
-                    identity=IDENTITY,
+                    "cannot be read (_platform.json is no JSON of ours): name another folder, or delete this "
+                    "one, and the refresh tokens are looked up again"
                 )
             )
         if found["schema"] != SCHEMA:
