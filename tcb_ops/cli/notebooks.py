@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import click
 
@@ -20,7 +15,7 @@ from tcb_ops.cli.options import CommonOptions, common_options, lang_option
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.notebooks.parameters import Source, Value
-from tcb_ops.runs.next_commands import quoted
+from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import CONFIG, load_settings
 
 
@@ -200,20 +195,10 @@ def _need(*libraries: str) -> None:
     """Raise UsageError with what to install where the extra is missing."""
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:
-        names, install = ", ".join(missing), quoted(_install_command())
+        names, command = ", ".join(missing), install("lab")
         raise UsageError(
             Text(
-                f"Notebooks need {names}. Install them, then run the same command again:\n{install}",
-                f"运行笔记本需要 {names}。请先安装，再次运行同一命令：\n{install}",
+                f"Notebooks need {names}. Install them, then run the same command again:\n{command}",
+                f"运行笔记本需要 {names}。请先安装，再次运行同一命令：\n{command}",
             ),
         )
-
-
-def _install_command() -> list[str]:
-    """Compose the command that installs the extra `lab` into this interpreter, as tcb-ops itself was installed."""
-    with suppress(PackageNotFoundError, ValueError):
-        origin = json.loads(distribution("tcb-ops").read_text("direct_url.json") or "{}")
-        if origin.get("dir_info", {}).get("editable"):
-            checkout = url2pathname(urlsplit(origin["url"]).path)
-            return [sys.executable, "-m", "pip", "install", "-e", f"{checkout}[lab]"]
-    return [sys.executable, "-m", "pip", "install", "tcb-ops[lab]"]

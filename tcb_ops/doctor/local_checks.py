@@ -24,6 +24,7 @@ from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.problems import format_problem
 from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
+from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import Settings, TokenSettings
 
 _SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
@@ -58,15 +59,13 @@ def check_packages() -> list[CheckResult]:
             packages=ngettext("{n:,} package", "{n:,} packages", len(needed)),
         )
         return [CheckResult("packages", Grade.OK, seen)]
-    fix = _(
-        "Install tcb-ops again, in an environment of its own: python -m pip install -c constraints.txt -e ."
-    )
+    fix = _("Install tcb-ops again, in an environment of its own: {command}", command=install())
     return [CheckResult("packages", Grade.BAD, _describe(wrong), fix)]
 
 
 def check_lab() -> list[CheckResult]:
     """Check JupyterLab and what the notebooks need, where the extra is installed."""
-    command = "python -m pip install -c constraints.txt -e '.[lab]'"
+    command = install("lab")
     there = [f"{name} {found}" for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
     if not there:
         return [skipped("lab", _("not installed; notebooks need it: {command}", command=command))]

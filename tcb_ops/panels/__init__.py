@@ -26,8 +26,13 @@ from tcb_ops.i18n import _
 try:
     import ipywidgets as _ipywidgets  # noqa: F401  is it there?
 except ModuleNotFoundError:
+    from tcb_ops.runs.next_commands import install
+
     raise UsageError(
-        _("The panels need ipywidgets in this kernel: pip install 'tcb-ops[lab]', then restart the kernel.")
+        _(
+            "The panels need ipywidgets in this kernel. Install it, then restart the kernel:\n{command}",
+            command=install("lab"),
+        )
     ) from None
 
 if TYPE_CHECKING:

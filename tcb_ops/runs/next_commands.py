@@ -1,16 +1,23 @@
 """Next commands: they can be copied and work as they stand, from any folder.
 
-`command` makes every one of them: it repeats what the run depended on, with absolute paths. Pure.
+`command` makes every one of them: it repeats what the run depended on, with absolute paths. Pure, but for `install`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from tcb_ops.model import SIMULATOR, Kind
 from tcb_ops.runs.limits import RunLimits
@@ -66,6 +73,20 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     ]
     options = [word for name, value in columns for word in (f"--{name}", value)]
     return command(settings, str(run.kind), FIXED_LIST, *root, *options, target=run.target)
+
+
+def install(extra: str = "") -> str:
+    """Compose the command that installs tcb-ops, with an extra, into this interpreter as it was installed before."""
+    pip = [sys.executable, "-m", "pip", "install"]
+    if find_spec("pip") is None:  # an environment made by uv
+        pip = ["uv", "pip", "install", "--python", sys.executable]
+    wanted = f"[{extra}]" if extra else ""
+    with suppress(PackageNotFoundError, ValueError):
+        origin = json.loads(distribution("tcb-ops").read_text("direct_url.json") or "{}")
+        if origin.get("dir_info", {}).get("editable"):
+            checkout = Path(url2pathname(urlsplit(origin["url"]).path))
+            return quoted([*pip, "-c", str(checkout / "constraints.txt"), "-e", f"{checkout}{wanted}"])
+    return quoted([*pip, f"tcb-ops{wanted}"])
 
 
 def quoted(words: Sequence[str]) -> str:

@@ -406,17 +406,21 @@ def test_a_missing_extra_is_said_with_what_to_install(open_desk, words):
         "from tcb_ops.cli.main import main\n"
         f"main({words!r})"
     )
-    with desk.spawn([sys.executable, "-c", hide]) as process:
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 2, err
-    *_, command = err.splitlines()
+
+    def suggested(before=""):
+        with desk.spawn([sys.executable, "-c", f"import sys; {before}\n{hide}"]) as process:
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 2, err
+        return shlex.split(err.splitlines()[-1])
+
     checkout = Path(tcb_ops.__file__).parents[1]
-    assert shlex.split(command) == [sys.executable, "-m", "pip", "install", "-e", f"{checkout}[lab]"]
+    pip = [sys.executable, "-m", "pip", "install"]
+    editable = ["-c", str(checkout / "constraints.txt"), "-e", f"{checkout}[lab]"]
+    assert suggested() == [*pip, *editable]
+    without_pip = suggested("sys.modules['pip'] = None")  # as in an environment that uv made
+    assert without_pip == ["uv", "pip", "install", "--python", sys.executable, *editable]
     metadata = desk.folder / "site" / "tcb_ops-0.1.0.dist-info" / "METADATA"  # as from a package index
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: tcb-ops\nVersion: 0.1.0\n", encoding="utf-8")
-    with desk.spawn([sys.executable, "-c", f"import sys; sys.path.insert(0, 'site')\n{hide}"]) as process:
-        _, err = process.communicate(timeout=60)
-    *_, command = err.splitlines()
-    assert shlex.split(command) == [sys.executable, "-m", "pip", "install", "tcb-ops[lab]"]
+    assert suggested("sys.path.insert(0, 'site')") == [*pip, "tcb-ops[lab]"]
     assert not (desk.folder / "out").exists()

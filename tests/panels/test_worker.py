@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.panels.worker import Worker
+from tcb_ops.runs.next_commands import install
 
 if TYPE_CHECKING:
     import pytest
@@ -90,7 +91,7 @@ def test_without_ipywidgets_it_is_reported_what_to_install():
         "try:\n    import tcb_ops.panels\nexcept tcb_ops.UsageError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'tcb-ops[lab]'" in done.stdout
+    assert done.stdout.endswith(f"restart the kernel:\n{install('lab')}\n")
 
 
 def test_the_panels_load_nothing_of_the_command_line():
