@@ -5,6 +5,7 @@
 #   make test      everything: before every commit
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make soak      the long seeded rounds
+#   make docs      the documentation, in English and Chinese: docs/_build/html/index.html
 #
 # ARGS goes to pytest: make quick ARGS='tests/runs -x'
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n logical --dist loadgroup
 ARGS ?=
 
-.PHONY: demo test quick shuffle soak lint check clean
+.PHONY: demo test quick shuffle soak lint check docs clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -40,6 +41,12 @@ check: lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/docs
+	$(BIN)/sphinx-build -q -W --keep-going -E -c docs -D language=en docs/en docs/_build/html/en
+	$(BIN)/sphinx-build -q -W --keep-going -E -c docs -D language=zh_CN docs/zh docs/_build/html/zh
+	cp docs/start.html docs/_build/html/index.html
+	@echo "The documentation: docs/_build/html/index.html"
+
 .venv/core: pyproject.toml constraints.txt
 	@echo "Installing into .venv: about a minute, the first time."
 	$(PYTHON) -m venv .venv
@@ -50,5 +57,9 @@ check: lint
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+.venv/docs: .venv/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv demo-report reports test-artifacts
+	rm -rf .venv docs/_build demo-report reports test-artifacts

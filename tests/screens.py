@@ -1,4 +1,4 @@
-"""Make the README's screenshots: each panel after its run with the sample data, in both languages.
+"""Make the screenshots of the documentation: each panel after its run with the sample data, and the demo's report, in both languages.
 
     python tests/screens.py
 
@@ -9,9 +9,11 @@ the picture is taken.
 from __future__ import annotations
 
 import getpass
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -88,6 +90,20 @@ def take(browser: Browser, base: str, work: Path, convert: str) -> None:
             smaller(file, convert)
 
 
+def take_report(browser: Browser, folder: Path, lang: Lang, convert: str) -> None:
+    """Run the demo and take a picture of the upper part of its report."""
+    environment = os.environ | {"TCB_OPS_LANG": str(lang), "TCB_OPS_CHROMIUM": ""}
+    subprocess.run([sys.executable, "-m", "tcb_ops", "demo"], cwd=folder, env=environment, check=True)
+    page = browser.new_page(viewport={"width": 1000, "height": 1250})
+    page.goto((folder / "demo-report" / "report.html").as_uri())
+    me = f"{getpass.getuser()}@{socket.gethostname()}"
+    page.evaluate(TIDY.replace(".op-panel", "body"), [[me, "li@ops-01"], [f"{folder}/", ""]])
+    file = SCREENS / ("report.png" if lang is Lang.EN else "report-zh.png")
+    page.screenshot(path=file, animations="disabled")
+    page.close()
+    smaller(file, convert)
+
+
 def main() -> None:
     """Start JupyterLab and a browser, and take the pictures."""
     chromium, convert = find_chromium(), shutil.which("convert")
@@ -100,7 +116,11 @@ def main() -> None:
         lab_server(Path(home)) as base,
         sync_playwright() as playwright,
     ):
-        take(launch(playwright, chromium), base, Path(home).resolve() / "work", convert)
+        browser = launch(playwright, chromium)
+        take(browser, base, Path(home).resolve() / "work", convert)
+        for lang in Lang:
+            (folder := Path(home).resolve() / str(lang)).mkdir()
+            take_report(browser, folder, lang, convert)
 
 
 if __name__ == "__main__":

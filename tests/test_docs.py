@@ -1,25 +1,24 @@
-"""The READMEs say what is so, and both the same. `python tests/test_docs.py` writes their generated blocks anew."""
+"""READMEs and documentation say what is so, in both languages alike. `UPDATE_DOCS=1` writes the present outputs into them."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import pytest
+from doc_pages import ROOT, blocks, commands, play, rewrite
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli
-from tcb_ops.errcodes import all_errcodes, errcode_table
-from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome
-from tcb_ops.reports import annotate_workbook as into
-from tcb_ops.reports import summary
-from tcb_ops.reports.formats import html as page
-from tcb_ops.reports.formats import xlsx as workbook
+from tcb_ops.reports import annotate_workbook, summary
+from tcb_ops.reports.formats import html, xlsx
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat.tokens import service
 from tcb_ops.wechat.tokens.command import COMMAND_SECONDS
@@ -27,79 +26,99 @@ from tcb_ops.wechat.tokens.command import COMMAND_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parent.parent
-READMES = {Lang.EN: ROOT / "README.md", Lang.ZH: ROOT / "README.zh-CN.md"}
-OTHER_PROGRAMS = {"--appid", "--check"}
-"""Options of programs that the READMEs show beside ours."""
-
-
+DOCS = ROOT / "docs"
+READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
+ENGLISH = sorted((DOCS / "en").rglob("*.md"))
+PAIRS = [READMES, *((page, DOCS / "zh" / page.relative_to(DOCS / "en")) for page in ENGLISH)]
+EXECUTED = [*READMES, *sorted(p for kind in ("tutorials", "howto") for p in DOCS.glob(f"*/{kind}/*.md"))]
+GENERATED = {"reference/commands.md", "reference/errcodes.md"}
+"""Pages whose headings come from the code."""
+ENGLISH_ONLY = {"contributing/decisions.md", "contributing/benchmarks.md", "contributing/testing.md"}
+"""Pages that show a part of an English file."""
+OTHER_PROGRAMS = {"--appid", "--check", "--quick"}
+"""Options of programs that the pages show beside ours."""
 BOUNDS = {
-    "service": (service.TIMEOUTS.connect + service.TIMEOUTS.answer, service.LARGEST_ANSWER // 1024),
-    "command": (COMMAND_SECONDS,),
-    "The report folder": (
-        page.CAUSES,
+    "howto/tokens-service.md": (
+        service.TIMEOUTS.connect + service.TIMEOUTS.answer,
+        service.LARGEST_ANSWER // 1024,
+    ),
+    "howto/tokens-command.md": (COMMAND_SECONDS,),
+    "reference/files.md": (
+        html.CAUSES,
         summary.MATRIX_MERCHANTS,
         summary.MATRIX_CODES,
-        page.DETAILED,
-        page.LISTED,
-        workbook.MOST_ROWS,
+        html.DETAILED,
+        html.LISTED,
+        xlsx.MOST_ROWS,
     ),
-    "Back to colleagues": (into.MOST_COPIES,),
+    "howto/colleagues.md": (annotate_workbook.MOST_COPIES,),
 }
-"""Numbers of the code that a section states, by its English title."""
+"""Numbers of the code that a page states."""
 
 
-def help_text() -> str:
-    with cli.make_context(
-        "tcb-ops", [], max_content_width=100, terminal_width=100, resilient_parsing=True
-    ) as context:
-        return f"```\n{cli.get_help(context)}\n```"
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-def blocks(lang: Lang) -> dict[str, str]:
-    return {"help": help_text(), "errcodes": errcode_table(lang).strip()}
+pages = pytest.mark.parametrize("page", [page for pair in PAIRS for page in pair], ids=name_of)
+pairs = pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=[name_of(english) for english, _ in PAIRS])
+languages = pytest.mark.parametrize("lang", ["en", "zh"])
 
 
 @dataclass(slots=True)
-class Section:
-    level: int
-    title: str
+class Page:
+    """A page taken apart."""
+
+    text: str
+    headings: list[tuple[int, str]] = field(default_factory=list)
     prose: list[str] = field(default_factory=list)
     code: list[list[str]] = field(default_factory=list)
-    """Every fenced block: its opening line, then its lines without the indent of a list."""
+    """Every fenced block: its opening line, then its lines."""
 
+    @property
     def names(self) -> set[str]:
         """What stands in backticks: commands, options, settings, files, values."""
         return set(re.findall(r"`([^`]+)`", "\n".join(self.prose)))
+
+    @property
+    def anchors(self) -> set[str]:
+        """The fragments that lead to the headings, on the site and on GitHub."""
+        return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for _, title in self.headings}
+
+    @property
+    def marks(self) -> list[str]:
+        """Items, table rows and comments, in order, and the pictures whatever their language."""
+        found = r"^ *(?:\*|\d+\.) |^\||^<!-- (?:file|generated|section|setting): .*-->$|!\[[^\]]+\]\((.+?)(?:-zh)?\.png\)"
+        return re.findall(found, "\n".join(self.prose), re.MULTILINE)
+
+    @property
+    def links(self) -> list[str]:
+        return re.findall(r"\]\(([^)\s]+)\)", "\n".join(self.prose))
 
     def first_cells(self) -> list[str]:
         """The first column of its tables."""
         return [line.split("|")[1].strip() for line in self.prose if line.startswith("|")]
 
-    def marks(self) -> list[str]:
-        """Items and table rows, and the pictures whatever their language, in order."""
-        return re.findall(
-            r"^ *(?:\*|\d+\.) |^\||!\[[^\]]+\]\((.+?)(?:-zh)?\.png\)", "\n".join(self.prose), re.MULTILINE
-        )
 
-
-def sections(page: str) -> list[Section]:
-    found: list[Section] = []
+@cache
+def read(page: Path) -> Page:
+    found = Page(page.read_text(encoding="utf-8"))
     fence = None
-    for line in page.splitlines():
-        opened = re.match(r"( *)```", line)
+    for line in found.text.splitlines():
+        opened = re.match(r" *```", line)
         heading = re.match(r"(#+) (.+)", line)
         if fence is not None and opened:
             fence = None
         elif fence is not None:
-            found[-1].code[-1].append(line.removeprefix(fence))
+            found.code[-1].append(line)
         elif opened:
-            fence = opened[1]
-            found[-1].code.append([line.strip()])
+            fence = opened[0]
+            found.code.append([line.strip()])
         elif heading:
-            found.append(Section(len(heading[1]), heading[2]))
+            found.headings.append((len(heading[1]), heading[2]))
+            found.prose.append(heading[2])
         elif line:
-            found[-1].prose.append(line)
+            found.prose.append(line)
     return found
 
 
@@ -107,26 +126,7 @@ def without_comments(block: list[str]) -> list[str]:
     return [re.sub(r"(^|\s+)# .*", "", line).rstrip() for line in block]
 
 
-def anchor(title: str) -> str:
-    """The fragment that leads to a heading where the page is shown."""
-    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-
-
-TEXTS = {lang: file.read_text(encoding="utf-8") for lang, file in READMES.items()}
-ENGLISH, CHINESE = (sections(text) for text in TEXTS.values())
-PAIRS = list(zip(ENGLISH, CHINESE, strict=False))
-
-both = pytest.mark.parametrize("lang", READMES, ids=str)
-each_section = pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=[e.title for e, _ in PAIRS])
-
-
-def section(lang: Lang, title: str) -> Section:
-    """The section that stands where the English README has `title`."""
-    place = [each.title for each in ENGLISH].index(title)
-    return (ENGLISH if lang is Lang.EN else CHINESE)[place]
-
-
-def commands() -> Iterator[tuple[str, click.Command]]:
+def all_commands() -> Iterator[tuple[str, click.Command]]:
     """Every command by the words that call it: `upload`, `merchants sync`."""
     for name, command in cli.commands.items():
         yield name, command
@@ -134,104 +134,122 @@ def commands() -> Iterator[tuple[str, click.Command]]:
             yield from ((f"{name} {below}", sub) for below, sub in command.commands.items())
 
 
-@both
-def test_generated_blocks_are_what_the_program_says(lang: Lang):
-    for name, current in blocks(lang).items():
-        block = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", TEXTS[lang], re.DOTALL)
-        assert block is not None, name
-        assert block[1] == current, f"run: python tests/test_docs.py   ({name})"
+@pytest.mark.slow
+@pytest.mark.xdist_group("docs")
+@pytest.mark.parametrize("page", EXECUTED, ids=name_of)
+def test_a_page_shows_what_happens(page: Path, tmp_path: Path):
+    different = play(page, tmp_path, "zh" if "zh" in name_of(page) else "en")
+    if os.environ.get("UPDATE_DOCS"):
+        rewrite(page, different)
+        return
+    told = "\n".join("\n".join([f"$ {each.what}", *each.actual]) for each in different)
+    assert not different, f"not what {name_of(page)} shows; UPDATE_DOCS=1 writes it there:\n{told}"
 
 
-@both
-def test_every_errcode_of_the_catalogue_is_there(lang: Lang):
-    there = section(lang, "Errcodes").first_cells()
-    assert [entry.code for entry in all_errcodes() if str(entry.code) not in there] == []
+def test_both_languages_have_the_same_pages():
+    chinese = {page.relative_to(DOCS / "zh") for page in (DOCS / "zh").rglob("*.md")}
+    assert chinese == {page.relative_to(DOCS / "en") for page in ENGLISH}
 
 
-@both
-def test_every_option_that_is_named_exists(lang: Lang):
-    options = {opt for _, command in commands() for param in command.params for opt in param.opts}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXTS[lang]))
+@pairs
+def test_both_languages_have_the_same_headings_items_tables_and_pictures(english: Path, chinese: Path):
+    if not any(name_of(english).endswith(name) for name in ENGLISH_ONLY | {"contributing/glossary.md"}):
+        assert [level for level, _ in read(english).headings] == [
+            level for level, _ in read(chinese).headings
+        ]
+        assert read(english).marks == read(chinese).marks
+
+
+@pairs
+def test_both_languages_name_the_same_commands_options_settings_and_files(english: Path, chinese: Path):
+    if not any(name_of(english).endswith(name) for name in ENGLISH_ONLY | {"contributing/glossary.md"}):
+        assert read(english).names == read(chinese).names
+
+
+@pairs
+def test_both_languages_have_the_same_code_but_for_comments_and_outputs(english: Path, chinese: Path):
+    if any(name_of(english).endswith(name) for name in ENGLISH_ONLY | {"index.md"}):
+        return
+    ours, theirs = ([b for b in blocks(read(page).text) if b.kind != "text"] for page in (english, chinese))
+    ours, theirs = (
+        [
+            [c.line for c in commands(b)] if b.kind in {"console", "hidden"} else without_comments(b.lines)
+            for b in each
+        ]
+        for each in (ours, theirs)
+    )
+    if name_of(english).endswith("howto/nightly.md"):  # only the English page starts a kernel
+        assert theirs == []
+        return
+    assert [re.sub(r'"(en|zh)"', "LANG", str(each)) for each in ours] == [
+        re.sub(r'"(en|zh)"', "LANG", str(each)) for each in theirs
+    ]
+
+
+@pages
+def test_every_link_and_picture_leads_somewhere(page: Path):
+    for link in read(page).links:
+        if link.startswith("https://"):
+            continue
+        target, _, fragment = link.partition("#")
+        there = (page.parent / target).resolve() if target else page
+        assert there.exists(), link
+        if fragment:
+            assert fragment in read(there).anchors, link
+    assert "![](" not in read(page).text, "a picture needs a text that says what it shows"
+
+
+@pages
+def test_every_option_that_is_named_exists(page: Path):
+    options = {opt for _, command in all_commands() for param in command.params for opt in param.opts}
+    prose = "\n".join([*read(page).prose, *(line for block in read(page).code for line in block)])
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
     assert named - options - OTHER_PROGRAMS <= {"--version", "--help"}
 
 
-@both
-def test_tables_of_settings_outcomes_and_exit_codes_are_complete(lang: Lang):
-    _, _, *settings = section(lang, "Settings").first_cells()
-    assert settings == [f"`{name}`" for name in Settings.model_fields if name != "tokens"]
-    assert all(f"{name} = " in TEXTS[lang] for name in TokenSettings.model_fields)
-    outcomes = " ".join(section(lang, "Outcomes").first_cells())
-    assert set(re.findall(r"`(\w+)`", outcomes)) == set(Outcome)
-    codes = " ".join(section(lang, "Exit codes").first_cells())
-    assert re.findall(r"\d+", codes) == ["0", "1", "2", "3", "130", "143"]
+@languages
+def test_every_command_is_shown_at_work(lang: str):
+    shown = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / lang).rglob("*.md"))
+    assert [
+        name for name, _ in all_commands() if not re.search(rf"tcb-ops {name}\b|`{name}[ `]", shown)
+    ] == []
 
 
-@both
-@pytest.mark.parametrize("title", BOUNDS)
-def test_bounds_are_those_of_the_code(title: str, lang: Lang):
-    stated = {
-        number.replace(",", "") for number in re.findall(r"[\d,]*\d", "\n".join(section(lang, title).prose))
-    }
-    assert {f"{bound:g}" for bound in BOUNDS[title]} <= stated
+@languages
+def test_tables_of_settings_outcomes_and_exit_codes_are_complete(lang: str):
+    described = re.findall(r"<!-- setting: (\S+) -->", read(DOCS / lang / "reference/settings.md").text)
+    tokens = [f"tokens.{name}" for name in TokenSettings.model_fields]
+    assert described == [*(name for name in Settings.model_fields if name != "tokens"), *tokens]
+    cells = " ".join(read(DOCS / lang / "reference/outcomes.md").first_cells())
+    assert set(re.findall(r"`([a-z_]+)`", cells)) == set(Outcome)
+    assert re.findall(r"\b\d+\b", cells) == ["0", "1", "2", "3", "130", "143"]
 
 
-@both
-def test_every_command_is_shown_at_work(lang: Lang):
-    shown = re.sub(r"<!-- help -->.*<!-- /help -->", "", TEXTS[lang], flags=re.DOTALL)
-    assert [name for name, _ in commands() if not re.search(rf"tcb-ops {name}\b|`{name}[ `]", shown)] == []
+@languages
+@pytest.mark.parametrize("page", BOUNDS)
+def test_bounds_are_those_of_the_code(page: str, lang: str):
+    text = "\n".join(read(DOCS / lang / page).prose)
+    stated = {number.replace(",", "") for number in re.findall(r"[\d,]*\d", text)}
+    assert {f"{bound:g}" for bound in BOUNDS[page]} <= stated
 
 
-def test_every_command_and_option_has_help():
-    for name, command in commands():
-        assert command.help, name
-        for param in command.params:
-            assert getattr(param, "help", "") or param.param_type_name == "argument", f"{name} {param.name}"
-
-
-@both
-def test_every_link_and_picture_leads_somewhere(lang: Lang):
-    targets = re.findall(r"\]\(([^)\s]+)\)", TEXTS[lang])
-    there = {f"#{anchor(each.title)}" for each in sections(TEXTS[lang])}
-    assert {t for t in targets if t.startswith("#")} <= there
-    files = [t.partition("#")[0] for t in targets if not t.startswith(("#", "https://"))]
-    assert [t for t in files if not (ROOT / t).exists()] == []
-    assert "![](" not in TEXTS[lang], "a picture needs a text that says what it shows"
-
-
-@both
-def test_the_contents_lead_to_every_section_in_order(lang: Lang):
-    title, *rest = sections(TEXTS[lang])
-    assert re.findall(r"\]\(#([^)]+)\)", "\n".join(title.prose)) == [anchor(each.title) for each in rest]
+@pytest.mark.parametrize("readme", READMES, ids=name_of)
+def test_the_readme_is_short_and_begins_with_the_commands_for_a_fresh_machine(readme: Path):
+    text = read(readme).text
+    assert len(text.encode()) <= 10_240
+    assert text.index("make demo") < text.index("make test") < 2_000
 
 
 def test_the_readmes_lead_to_one_another():
-    assert READMES[Lang.ZH].name in ENGLISH[0].prose[0]
-    assert READMES[Lang.EN].name in CHINESE[0].prose[0]
+    assert READMES[1].name in read(READMES[0]).links
+    assert READMES[0].name in read(READMES[1]).links
 
 
-def test_both_readmes_have_the_same_sections():
-    assert [each.level for each in ENGLISH] == [each.level for each in CHINESE]
-
-
-@each_section
-def test_both_readmes_have_the_same_code_save_for_its_comments(english: Section, chinese: Section):
-    assert len(english.code) == len(chinese.code)
-    for ours, theirs in zip(english.code, chinese.code, strict=True):
-        if ours[0] == theirs[0] == "```text":  # a drawing: its words may differ, its parts may not
-            assert re.findall(r"\w+/", " ".join(ours)) == re.findall(r"\w+/", " ".join(theirs))
-        else:
-            assert without_comments(ours) == without_comments(theirs)
-
-
-@each_section
-def test_both_readmes_have_the_same_items_tables_and_pictures(english: Section, chinese: Section):
-    assert english.marks() == chinese.marks()
-
-
-@each_section
-def test_both_readmes_name_the_same_commands_options_settings_and_files(english: Section, chinese: Section):
-    if english.title != "Errcodes":  # generated, from a catalogue that names things in both languages
-        assert english.names() == chinese.names()
+def test_every_command_and_option_has_help():
+    for name, command in all_commands():
+        assert command.help, name
+        for param in command.params:
+            assert getattr(param, "help", "") or param.param_type_name == "argument", f"{name} {param.name}"
 
 
 def test_type_checkers_and_python_have_the_same_public_names():
@@ -249,23 +267,11 @@ def test_type_checkers_and_python_have_the_same_public_names():
 def test_public_names_are_there_and_used_as_they_are():
     assert sorted(tcb.__all__) == tcb.__all__
     assert all(hasattr(tcb, name) for name in tcb.__all__)
-    for text in TEXTS.values():
-        assert set(re.findall(r"\btcb\.([a-z_]+)\(", text)) <= set(tcb.__all__)
+    for page in (page for pair in PAIRS for page in pair):
+        assert set(re.findall(r"\btcb\.([a-z_]+)\(", read(page).text)) <= set(tcb.__all__)
 
 
 def test_constraints_hold_names_and_versions_only():
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         assert re.fullmatch(r"[a-zA-Z0-9._-]+==[a-zA-Z0-9.+!_-]+( ; .+)?", line), line
         assert "://" not in line
-
-
-if __name__ == "__main__":
-    for language, text in TEXTS.items():
-        for name, current in blocks(language).items():
-            text = re.sub(  # noqa: PLW2901  block after block
-                rf"<!-- {name} -->\n.*?<!-- /{name} -->",
-                lambda _, name=name, current=current: f"<!-- {name} -->\n{current}\n<!-- /{name} -->",
-                text,
-                flags=re.DOTALL,
-            )
-        READMES[language].write_text(text, encoding="utf-8")

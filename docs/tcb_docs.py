@@ -1,0 +1,300 @@
+"""What the pages have from the program, in their own language; the switch between languages; search in Chinese.
+
+A page asks for text with a comment on a line of its own: `<!-- generated: commands -->`, the facts of a setting, which the page describes below,
+with `<!-- setting: api_base -->`, and a part of another file with `<!-- section: CONTRIBUTING.md#Glossary -->`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from sphinx.errors import ExtensionError
+from sphinx.search import languages
+from sphinx.search.zh import SearchChinese
+
+import tcb_ops as tcb
+from tcb_ops.cli.main import cli
+from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, describe
+from tcb_ops.i18n import Lang
+from tcb_ops.settings import Settings, TokenSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sphinx.application import Sphinx
+
+ROOT = Path(__file__).parent.parent
+OTHER = {"en": ("zh", "中文"), "zh": ("en", "English")}
+WIDTH = 100
+"""Columns of a help text."""
+
+
+def words(lang: Lang, en: str, zh: str) -> str:
+    """Choose a word of a generated page."""
+    return zh if lang is Lang.ZH else en
+
+
+# Commands
+
+
+def command_names(group: click.Group = cli, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command by the words that call it: `upload`, `merchants sync`."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.commands[name]
+        if isinstance(command, click.Group):
+            yield from command_names(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+def commands(lang: Lang) -> str:
+    """Each command's own help, in the order of `tcb-ops --help`."""
+    parts = [help_of("tcb-ops", cli, lang)]
+    parts += [
+        f"## {name}\n\n{help_of(f'tcb-ops {name}', command, lang)}" for name, command in command_names()
+    ]
+    return "\n\n".join(parts)
+
+
+def help_of(name: str, command: click.Command, lang: Lang) -> str:
+    """A command's help as a terminal shows it."""
+    os.environ["TCB_OPS_LANG"] = str(lang)
+    with click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH) as context:
+        return f"```text\n{command.get_help(context)}\n```"
+
+
+# Settings
+
+
+def setting(name: str, lang: Lang) -> str:
+    """The heading and the facts of a setting: type, default, variable."""
+    model, _, key = name.rpartition(".")
+    field = (TokenSettings if model else Settings).model_fields.get(key)
+    if field is None:
+        raise ExtensionError(f"There is no setting {name}.")
+    default = words(lang, "the system's", "随系统") if field.default_factory else _toml(field.default)
+    variable = f"TCB_OPS_{name.upper().replace('.', '__')}"
+    facts = words(
+        lang, f"default {default} · variable `{variable}`", f"默认值 {default} · 环境变量 `{variable}`"
+    )
+    return f"### `{key}`\n\n{facts}"
+
+
+def _toml(value: Any) -> str:
+    if value is True or value is False:
+        return f"`{str(value).lower()}`"
+    if isinstance(value, int):
+        return f"`{value}`"
+    return f"`[{', '.join(map(str, value))}]`" if isinstance(value, tuple) else f'`"{value}"`'
+
+
+def setting_names() -> list[str]:
+    """Every setting, those of the token source with `tokens.` before them."""
+    own = [name for name in Settings.model_fields if name != "tokens"]
+    return [*own, *(f"tokens.{name}" for name in TokenSettings.model_fields)]
+
+
+# Codes
+
+
+def errcodes(lang: Lang) -> str:
+    """The platform's errcodes: those of the interface's own page first."""
+    heads = (
+        words(lang, "Listed on the interface's page", "接口文档列出的"),
+        words(lang, "All others", "其他"),
+    )
+    parts = []
+    for head, core in zip(heads, (True, False), strict=True):
+        parts.append(f"## {head}")
+        parts += [
+            _entry(
+                f"{entry.code} · {words(lang, entry.name, entry.label.of(lang))}",
+                entry.meaning.of(lang),
+                entry.action.of(lang),
+                describe(entry.decision, entry.scope).of(lang),
+                lang,
+            )
+            for entry in all_errcodes()
+            if entry.core is core
+        ]
+    return "\n\n".join(parts)
+
+
+def store_codes(lang: Lang) -> str:
+    """The store's error codes."""
+    return "\n\n".join(
+        _entry(
+            " · ".join(filter(None, (entry.code, entry.label.of(lang)))),
+            entry.meaning.of(lang),
+            entry.action.of(lang),
+            describe(entry.decision, entry.scope).of(lang),
+            lang,
+        )
+        for entry in all_store_codes()
+    )
+
+
+def _entry(head: str, meaning: str, action: str, by_itself: str, lang: Lang) -> str:
+    what, program = words(lang, "What to do", "怎么办"), words(lang, "tcb-ops", "tcb-ops")
+    return f"### {head}\n\n{meaning}\n\n* **{what}**: {action}\n* **{program}**: {by_itself}"
+
+
+def reasons(lang: Lang) -> str:
+    """Why a row ended without a code."""
+    heads = words(lang, "| reason | meaning | what to do |", "| 原因 | 含义 | 怎么办 |")
+    lines = [
+        f"| `{name}` | {texts.meaning.of(lang)} | {texts.action.of(lang)} |"
+        for name, texts in all_reasons().items()
+    ]
+    return "\n".join([heads, "|---|---|---|", *lines])
+
+
+# Architecture
+
+
+def layers(_lang: Lang) -> str:
+    """The layers that import-linter holds, the highest first."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (found,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return "\n".join(
+        f"{number}. " + ", ".join(f"`{part.strip().removeprefix('tcb_ops.')}`" for part in layer.split("|"))
+        for number, layer in enumerate(found, 1)
+    )
+
+
+# Other files
+
+
+def section(name: str) -> str:
+    """A file of the repository, or the part of it below one heading: `CONTRIBUTING.md#Glossary`.
+
+    Links to files keep their text only: those files are not pages.
+    """
+    file, _, heading = name.partition("#")
+    text = (ROOT / file).read_text(encoding="utf-8")
+    if heading:
+        found = re.search(
+            rf"^(#+) {re.escape(heading.replace('-', ' '))}.*\n(.*?)(?=^\1 |\Z)",
+            text,
+            re.MULTILINE | re.DOTALL,
+        )
+        if found is None:
+            raise ExtensionError(f"{file} has no heading {heading}.")
+        text = found[2]
+    else:
+        text = text.partition("\n")[2]
+    return re.sub(r"\[([^]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text).strip()
+
+
+# Python
+
+
+API = (
+    (
+        ("Lists and merchants", "清单和商户"),
+        "read_merchants read_paths check_merchants Merchants Batch",
+    ),
+    (
+        ("Runs", "任务"),
+        "links upload audit retry resume upload_link start_links start_upload start_audit start_retry start_resume",
+    ),
+    (
+        ("Results", "结果"),
+        "open_run all_runs diff history verify explain Run RunHandle Progress Diff History",
+    ),
+    (
+        ("Limits, settings and values", "限制、设置和值"),
+        "RunLimits Settings load_settings Kind Lang Link Merchant Outcome Problem Row Secret Text",
+    ),
+    (
+        ("Errors", "错误"),
+        (
+            "TcbOpsError UsageError ArgumentError SettingsError InputError RunNotFoundError StoppedError CanaryError "
+            "InterruptedRunError RefusedError TokenError TransportError"
+        ),
+    ),
+)
+"""The public names in the order of the page."""
+
+
+def api(lang: Lang) -> str:
+    """The public names with their docstrings."""
+    missing = set(tcb.__all__) ^ {name for _, names in API for name in names.split()}
+    if missing:
+        raise ExtensionError(
+            f"docs/tcb_docs.py lists other public names than tcb_ops: {', '.join(sorted(missing))}"
+        )
+    parts = []
+    for (en, zh), names in API:
+        parts.append(f"## {words(lang, en, zh)}")
+        for name in names.split():
+            kind = "autoclass" if isinstance(getattr(tcb, name), type) else "autofunction"
+            parts.append(f"```{{eval-rst}}\n.. {kind}:: tcb_ops.{name}\n```")
+    return "\n\n".join(parts)
+
+
+GENERATED: dict[str, Callable[[Lang], str]] = {
+    "commands": commands,
+    "errcodes": errcodes,
+    "store-codes": store_codes,
+    "reasons": reasons,
+    "layers": layers,
+    "api": api,
+}
+
+
+def fill(text: str, lang: Lang) -> str:
+    """Replace a page's comments by what they ask for."""
+
+    def replaced(comment: re.Match[str]) -> str:
+        kind, name = comment.groups()
+        if kind == "setting":
+            return setting(name, lang)
+        if kind == "section":
+            return section(name)
+        if name not in GENERATED:
+            raise ExtensionError(f"Nothing generates {name}; there are {', '.join(GENERATED)}.")
+        return GENERATED[name](lang)
+
+    return re.sub(r"^<!-- (generated|section|setting): (\S+) -->$", replaced, text, flags=re.MULTILINE)
+
+
+class SearchPairs(SearchChinese):  # type: ignore[misc]  # Sphinx's own class is untyped
+    """Index Chinese by pairs of characters: no dictionary of words is needed, and any two characters are found."""
+
+    js_splitter_code = """
+function splitQuery(query) {
+  return query.split(/[^\\p{L}\\p{N}_]+/gu).flatMap(word =>
+    (word.match(/\\p{Script=Han}+|[^\\p{Script=Han}]+/gu) || []).flatMap(part =>
+      /\\p{Script=Han}/u.test(part) && part.length > 2
+        ? Array.from({length: part.length - 1}, (_, i) => part.slice(i, i + 2))
+        : [part]));
+}
+"""
+
+    def split(self, input: str) -> list[str]:  # noqa: A002  the name is Sphinx's
+        """Return the Latin words and each pair of neighbouring Chinese characters."""
+        han = re.findall(r"[\u3400-\u9fff]+", input)
+        return super().split(input) + [part[i : i + 2] for part in han for i in range(max(1, len(part) - 1))]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    languages["zh"] = SearchPairs
+
+    def on_source(app: Sphinx, _name: str, source: list[str]) -> None:
+        source[0] = fill(source[0], Lang(app.config.language[:2]))
+
+    def on_page(app: Sphinx, _name: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+        context["other_language"], context["other_language_name"] = OTHER[app.config.language[:2]]
+
+    app.connect("source-read", on_source)
+    app.connect("html-page-context", on_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
