@@ -310,7 +310,7 @@ class Session:
         tree = ast.parse(source)
         last = ast.Expression(tree.body.pop().value) if isinstance(tree.body[-1], ast.Expr) else None
         output = StringIO()
-        wide = pd.option_context("display.width", 100, "display.unicode.east_asian_width", 1)
+        wide = pd.option_context("display.width", 100, "display.unicode.east_asian_width", True)  # noqa: FBT003  pandas has it so
         with redirect_stdout(output), redirect_stderr(output), wide:
             exec(compile(tree, "page", "exec"), self.names)  # noqa: S102  the page's own code
             value = eval(compile(last, "page", "eval"), self.names) if last is not None else None  # noqa: S307  likewise
