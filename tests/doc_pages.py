@@ -73,10 +73,8 @@ VARYING = (
     (r"\b[\d,]+(\.\d+)? ?(s|ms|min|秒|毫秒|分钟?)(?![A-Za-z])", "TIME"),
     (r"\b[\d,]+(\.\d+)?(/s|/秒| per second)", "RATE"),
     (r"\b[\d,]+ (bytes|字节)", "SIZE"),
-    (
-        r"\b\d\d+ (refused|not attempted)|(被拒绝|未尝试) \d\d+",
-        "N",
-    ),  # by how many were in flight at a breaker's opening
+    # Tens of them: how many were in flight when a breaker opened.
+    (r"\b\d\d+ (refused|not attempted|被拒绝|未尝试)|(被拒绝|未尝试) \d\d+", "N"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}\b", "RID"),
     (r"\b[0-9a-f]{12,}\b", "HEX"),
