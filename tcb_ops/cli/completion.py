@@ -83,7 +83,7 @@ class _Suggested(click.types.StringParamType):
 
 def _add_suggestions(command: click.Command) -> None:
     for param in command.params:
-        key = param.name if isinstance(param, click.Argument) else param.metavar or f"{param.name}".upper()
+        key = param.name if isinstance(param, click.Argument) else param.metavar or param.name
         if param.type is click.STRING and key in _SUGGESTIONS:
             param.type = _Suggested(_SUGGESTIONS[key])
     if isinstance(command, click.Group):
@@ -163,7 +163,7 @@ _SUGGESTIONS: dict[str | None, Suggest] = {
     ),
     **dict.fromkeys(("RUN", "run", "older", "newer"), _runs),
     **dict.fromkeys(("CODE", "code"), _codes),
-    **dict.fromkeys(("WHOM", "ENV", "APPID", "MERCHANT"), _merchants),
+    **dict.fromkeys(("WHOM", "ENV", "APPID", "merchant"), _merchants),
     "COLUMN=VALUE": _where,
     "simulator|URL": lambda *_: [CompletionItem("simulator")],
 }

@@ -20,7 +20,7 @@ OLD_LEDGER = Path(__file__).parents[1] / "data" / "ledger-v1.db"
 COMMAND = str(Path(sys.executable).with_name("tcb-ops"))
 MERCHANTS = 'appid,name,env,region\nwx01,茶语小铺,tea-1,east\nwx02,"Tea & $(touch x)",tea-2,east\nwx03,城南书店,books-3,west\n'
 FREE = {  # texts that nothing can suggest
-    *("THERE=HERE", "NAME=HEADER", "NAME", "NAME=VALUE", "TEXT", "URL", "COLUMN", "TEMPLATE", "GLOB", "PATH"),
+    *("THERE=HERE", "NAME=HEADER", "NAME", "NAME=VALUE", "TEXT", "URL", "COLUMN", "TEMPLATE", "GLOB", "path"),
     "arguments",
 }
 
@@ -62,7 +62,7 @@ def test_every_value_is_completed_or_free():
         command = pending.pop()
         pending += command.commands.values() if isinstance(command, click.Group) else ()
         for param in command.params:
-            key = param.name if isinstance(param, click.Argument) else param.metavar or param.name.upper()
+            key = param.name if isinstance(param, click.Argument) else param.metavar or param.name
             if param.type in {click.STRING, click.UNPROCESSED} and key not in completion._SUGGESTIONS:
                 open_values.add(key)
     assert open_values <= FREE
@@ -75,6 +75,7 @@ def test_commands_options_choices_and_files(ask):
     assert ask("upload", "--lang", "") == ["zh", "en"]
     assert ask("--lang", "=", "z") == ["zh"]
     assert ask("upload", "") == ["file,"]
+    assert "file," not in ask("show", "--path", "")
     assert ask("upload", "--root", "fi") == ["dir,fi"]
 
 
