@@ -456,7 +456,7 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
     check_path("folder", folder)
     place = Path(folder)
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
-    return check(place, _ledger(settings), lists)
+    return check(place, _ledger(settings), lists, str(Path(settings.ledger).absolute()))
 
 
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +18,7 @@ from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Outcome, Owner, Reason
 from tcb_ops.runs.records import RowRecord
-from tcb_ops.settings import Settings
+from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
     from tcb_ops.run import Run
@@ -321,7 +323,25 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     else:
         console.print(render_verification(found, settings.lang))
         console.print(verification_verdict(found))
+        if (
+            beside := _settings_beside(Path(folder).absolute(), settings)
+        ) is not None and not found.rows_agree:
+            console.suggest(
+                Text("To check it with the settings file beside it:", "用报告旁边的设置文件检查："),
+                ["tcb-ops", "verify", str(Path(folder).absolute()), "--config", str(beside)],
+            )
     return 3 if found.ledger_damaged else 0 if found.good else 1
+
+
+def _settings_beside(folder: Path, settings: Settings) -> Path | None:
+    """Find the settings file that a report was written with: the demo's in it, others' one or two folders above."""
+    from tcb_ops.reports.export import DEMO_LEDGER
+
+    for place in (folder / DEMO_LEDGER, folder.parent, folder.parent.parent):
+        file = place / SETTINGS_FILE
+        if file.is_file() and Path(os.path.realpath(file)) != settings.origin.file:
+            return file
+    return None
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

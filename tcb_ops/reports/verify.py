@@ -19,7 +19,7 @@ from typing import Any
 
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.formatting import guard
-from tcb_ops.i18n import Joined, Lang, Text, _, as_sentences, ngettext, verbatim
+from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.model import GOOD, Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
@@ -54,6 +54,7 @@ from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
+from tcb_ops.settings import LEDGER_FILE
 
 
 class State(StrEnum):
@@ -106,6 +107,11 @@ class Verification:
         return all(check.state is not State.DIFFERS for check in self.checks)
 
     @property
+    def rows_agree(self) -> bool:
+        """Whether every row was compared with the ledger and is as it says."""
+        return any(check.what == ROWS and check.state is State.SAME for check in self.checks)
+
+    @property
     def ledger_damaged(self) -> bool:
         """Whether the ledger has lost rows or cannot be read, so that nothing in it proves the report."""
         return any(check.what == LEDGER and check.state is State.DIFFERS for check in self.checks)
@@ -144,10 +150,13 @@ class Verification:
         }
 
 
-def verify(folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = ()) -> Verification:
+def verify(
+    folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = (), ledger_file: str = LEDGER_FILE
+) -> Verification:
     """Check a report folder against its manifest, the ledger (where there is one), and the list (if it is found).
 
-    The list is looked for by its name in the folders of `lists` and in the run's root. Raises UsageError where the
+    The list is looked for by its name in the folders of `lists` and in the run's root. `ledger_file` is what a message
+    calls a ledger that is not there. Raises UsageError where the
     folder holds no report.
     """
     manifest = read_manifest(folder)
@@ -162,7 +171,7 @@ def verify(folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = ()
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
     checks += _not_listed(folder, manifest)
     checks.append(_check_input(manifest, lists))
-    checks += _check_ledger(folder, manifest, ledger)
+    checks += _check_ledger(folder, manifest, ledger, ledger_file)
     return Verification(folder, manifest.run, tuple(checks))
 
 
@@ -233,9 +242,11 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
             INPUT,
             State.NOT_CHECKED,
             _(
-                "{list_name} is not there to compare (SHA-256 {list_sha256}…)",
+                "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its "
+                "folder",
                 list_name=manifest.list_name,
                 list_sha256=manifest.list_sha256[:12],
+                folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
             ),
         )
     return _differs(INPUT, _("{there} is not as the run read it.", there=there))
@@ -244,12 +255,15 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
 # --- against the ledger ---------------------------------------------------------------------------------------------
 
 
-def _check_ledger(folder: Path, manifest: Manifest, ledger: LedgerReader | None) -> Iterator[Check]:
+def _check_ledger(
+    folder: Path, manifest: Manifest, ledger: LedgerReader | None, ledger_file: str
+) -> Iterator[Check]:
     """Compare a report with the ledger. One that does not have the run, or is damaged, differs: nothing in it proves the report."""
     if ledger is None:
         text = _(
-            "the ledger is not there: neither the rows nor what manifest.json says of the run were "
-            "compared. Name it with --ledger."
+            "the ledger {ledger} is not there: neither the rows nor what manifest.json says of the run were "
+            "compared. Name the run's ledger with --ledger, or its settings file with --config.",
+            ledger=ledger_file,
         )
         yield Check(ROWS, State.NOT_CHECKED, text)
         return

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
@@ -106,6 +107,27 @@ def test_without_its_ledger_a_report_is_verified_as_far_as_it_goes_and_none_is_m
     assert said.code == 0
     assert "Not checked: rows." in said.out
     assert not (desk.folder / "gone.db").exists()
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_from_another_folder_it_says_where_it_looked_and_what_to_type(
+    open_desk, find_english, monkeypatch, tmp_path_factory, lang
+):
+    desk = open_desk(many(TEA, rows=2))
+    run = desk.upload("--json").json["run"]
+    report, elsewhere = desk.folder / "reports" / run, tmp_path_factory.mktemp("elsewhere")
+    (desk.folder / "list.csv").rename(desk.folder / "files" / "old.csv")
+    monkeypatch.chdir(elsewhere)
+    said = desk("verify", str(report), "--lang", lang, "--json")
+    texts = {check["what"]: check["text"] for check in said.json["checks"] if check["state"] == "not_checked"}
+    assert str(elsewhere / "tcb-ops.db") in texts["rows"]
+    assert "--ledger" in texts["rows"]
+    assert all(str(place) in texts["input"] for place in (elsewhere, desk.folder / "files"))
+    assert lang == "en" or not find_english("".join(texts.values()).replace("manifest.json", ""))
+    (line,) = (line for line in desk("verify", str(report)).err.splitlines() if line.startswith("tcb-ops "))
+    words = shlex.split(line)
+    assert words[1:] == ["verify", str(report), "--config", str(desk.folder / "tcb-ops.toml")]
+    assert "Not checked: input." in desk(*words[1:]).out
 
 
 @pytest.mark.parametrize("folder", ["files", "nowhere", "list.csv"])
