@@ -71,6 +71,13 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCB_OPS_CHROMIUM", "")  # a browser per report would take most of the time
 
 
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token sources ask again at once."""
+    for name in ("component.RETRY_WAIT", "component.ROTATION_WAIT", "service.RETRY_WAIT"):
+        monkeypatch.setattr(f"tcb_ops.wechat.tokens.{name}", 0.01)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL of the tests' own."""

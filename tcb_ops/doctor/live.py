@@ -36,6 +36,8 @@ from tcb_ops.wechat.transport import Timeouts, Transport
 
 _TIMEOUTS = Timeouts(connect=10, answer=20)
 _LIMITS = CallLimits(attempts=3, backoff=0.5, slow_wait=5, patience=10)
+DELETE_WAITS = (0.0, 1.0, 2.0)
+"""Seconds before each try to delete the object."""
 _SVG = "image/svg+xml"
 
 Found = TypeVar("Found")
@@ -243,10 +245,10 @@ class _LiveCheck:
         return response
 
     async def _delete(self, link: Link) -> Text:
-        """Delete the object, in up to three tries."""
+        """Delete the object, in several tries."""
         file_id = own_file_id(link, self._path, self._env)
         why = NOTHING
-        for wait in (0, 1, 2):
+        for wait in DELETE_WAITS:
             await asyncio.sleep(wait)
             try:
                 await self._delete_once(file_id)

@@ -15,8 +15,10 @@ import pytest
 from token_server import SECRETS, office_opener
 
 from tcb_ops.cli.main import run as run_command
+from tcb_ops.doctor import live
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator import EnvStatus, Etag, Fault, FaultStep, Reset, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.wechat.call_policy import CallLimits
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
@@ -40,8 +42,10 @@ def open_office(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def doctor(capsys, tmp_path):
+def doctor(capsys, tmp_path, monkeypatch):
     """Type `doctor …`: exit code, stdout, stderr; no secret on either, nor in what it left behind."""
+    monkeypatch.setattr(live, "DELETE_WAITS", (0, 0, 0))
+    monkeypatch.setattr(live, "_LIMITS", CallLimits(attempts=3, backoff=0.01, slow_wait=0.05, patience=10))
 
     def typed(*words):
         capsys.readouterr()

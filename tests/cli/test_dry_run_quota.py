@@ -184,6 +184,7 @@ def test_where_it_cannot_be_asked_it_says_so_once_and_goes_on(open_office, dry_r
     assert "not known for all" in said.err
 
 
+@pytest.mark.slow
 def test_what_does_not_answer_in_time_is_not_waited_for(open_office):
     office = open_office(
         [TEA, BOOKS],

@@ -110,6 +110,7 @@ def test_simulate_refuses_what_it_cannot_serve(open_desk):
         assert told in said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch, capsys, lang, find_english):
     monkeypatch.chdir(tmp_path)

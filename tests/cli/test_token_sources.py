@@ -139,7 +139,7 @@ def test_what_stops_everybody_is_exit_3_with_one_message_and_the_rows_pending(
 def test_a_token_server_that_is_down_is_exit_3_and_named(open_desk, lang):
     desk = open_desk(many(TEA, BOOKS, rows=2), lang=lang)
     configure(desk, 'source = "service"', 'url = "http://127.0.0.1:9/{appid}"')
-    said = desk.links()
+    said = desk.links("--patience", "0.3")
     assert said.code == 3
     (sentence,) = sentences(said.err)
     assert "127.0.0.1:9" in sentence

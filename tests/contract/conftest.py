@@ -1,7 +1,7 @@
 """The contract's tests: only `tcb_ops`, `tcb_ops.panels` and the command line, in an operator's folder.
 
 They may not depend on wording: a message is looked at for the ids, paths, codes and addresses in it. The simulator runs
-as a user starts it, once per module; what it plays follows from the path alone:
+as a user starts it, once per session; what it plays follows from the path alone:
 
 ====================  =========================================================
 path or environment   what happens
@@ -159,7 +159,7 @@ def read_csv(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`tcb-ops simulate` with the faults above; gives its address."""
     folder = tmp_path_factory.mktemp("simulator")

@@ -18,6 +18,7 @@ SLOW = [("tea-prod", f"slow/{n}.png") for n in range(12)]
 NOWHERE = ("--api-base", "http://127.0.0.1:9", "--patience", "0.2")
 
 
+@pytest.mark.slow
 def test_a_process_gives_data_on_stdout_and_messages_on_stderr(mixed: Operator) -> None:
     with mixed.process(
         "upload", "list.csv", "--root", "files", "--per-env", "1", *QUICK, "--json"

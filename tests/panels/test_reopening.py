@@ -121,6 +121,7 @@ def practised(script: str, tmp: Path, **more: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_path: Path):
     lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
     first, again = practised(PRACTISE, tmp_path, **lab), practised(PRACTISE, tmp_path, **lab)
@@ -131,6 +132,7 @@ def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_pa
     assert first["runs"] == [first["shown"]]
 
 
+@pytest.mark.slow
 def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_live_one_the_live_ones(
     tmp_path: Path,
 ):

@@ -456,6 +456,7 @@ def tells_the_truth(name: str, code: int, out: str, truth: dict[str, dict[str, i
     )
 
 
+@pytest.mark.slow
 def test_no_damage_passes_for_success_or_ends_in_a_trace(
     used: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
 ) -> None:

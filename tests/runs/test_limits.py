@@ -113,6 +113,7 @@ def test_more_rows_than_a_refill_all_go(open_shop: OpenShop, whole: Whole) -> No
     assert shop.sim.stats["link_calls"] == 230
 
 
+@pytest.mark.slow
 def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(open_shop: OpenShop) -> None:
     shop = open_shop(many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=1.5)])
     batch = shop.read()

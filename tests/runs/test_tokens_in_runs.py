@@ -18,6 +18,7 @@ from tcb_ops.errors import OutageError, TokenSourceError
 from tcb_ops.model import Merchant, Outcome, Owner
 from tcb_ops.reports.next_actions import Per, next_actions
 from tcb_ops.reports.summary import by_code
+from tcb_ops.runs import engine
 from tcb_ops.secrets import redact
 from tcb_ops.simulator import Component, Fault, FaultStep
 
@@ -208,7 +209,7 @@ def test_a_ticket_that_is_not_to_be_had_stops_the_run_and_says_once_how_it_goes_
 def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_shop: OpenShop) -> None:
     shop = open_shop(component=COMPONENT, tokens={})
     settings = by_itself(shop).model_copy(update={"api_base": "http://127.0.0.1:9"})
-    pace = tcb.RunLimits(backoff=0.01, patience=1.5)
+    pace = tcb.RunLimits(backoff=0.01, patience=0.3)
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:9"):
         tcb.upload(shop.read(), settings=settings, limits=pace)
     assert tcb.open_run(settings=settings).outcomes == {Outcome.PENDING: 30}
@@ -287,8 +288,13 @@ def test_a_token_server_that_is_down_stops_the_run_after_patience(open_shop: Ope
     ],
 )
 def test_a_token_server_that_answers_nobody_stops_the_run_after_patience(
-    open_shop: OpenShop, whole: Whole, answer: tuple[str, bytes] | None, words: str
+    open_shop: OpenShop,
+    whole: Whole,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: tuple[str, bytes] | None,
+    words: str,
 ) -> None:
+    monkeypatch.setattr(engine, "ASK_AT_LEAST", 0.3)
     shop = open_shop()
     with token_server({TEA.appid: answer, BOOKS.appid: answer}) as (url, _):
         settings = shop.with_options(tokens={"source": "service", "url": url})
@@ -324,8 +330,14 @@ def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
     ],
 )
 def test_a_token_program_that_cannot_be_run_stops_the_run_after_patience(
-    open_shop: OpenShop, whole: Whole, command: tuple[str, ...], words: str
+    open_shop: OpenShop,
+    whole: Whole,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    words: str,
 ) -> None:
+    if words == "gave no answer":
+        monkeypatch.setattr(engine, "ASK_AT_LEAST", 0.3)
     shop = open_shop()
     settings = shop.with_options(tokens={"source": "command", "command": command})
     with pytest.raises(TokenSourceError, match=words):

@@ -82,8 +82,6 @@ class PanelContext:
             store,
             given["base"],
             clock=self.clock,
-            retry_wait=0.01,
-            rotation_wait=0.01,
         )
 
     def stored(self, appid: str) -> dict[str, Any]:

@@ -44,7 +44,6 @@ def asked(
                 f"{server.base}/tokens/{{appid}}?v=1",
                 {"Authorization": Secret(AUTH)},
                 timeouts=timeouts,
-                retry_wait=0.01,
             )
             try:
                 return await source.token(appid, refused), server
@@ -164,7 +163,7 @@ def test_a_redirect_is_not_followed(run: Run) -> None:
 
 def test_a_server_that_is_down_is_everybodys_trouble_and_named(run: Run) -> None:
     async def ask() -> None:
-        source = ServiceTokens("http://127.0.0.1:9/{appid}?key=SeCrEt", {}, timeouts=QUICK, retry_wait=0.01)
+        source = ServiceTokens("http://127.0.0.1:9/{appid}?key=SeCrEt", {}, timeouts=QUICK)
         try:
             await source.token("wx1")
         finally:
@@ -189,7 +188,7 @@ def test_a_slow_answer_for_one_merchant_holds_up_no_other(run: Run) -> None:
                 await connection.answer(GOOD)
 
         async with Server(script) as server:
-            source = ServiceTokens(f"{server.base}/{{appid}}", {}, retry_wait=0.01)
+            source = ServiceTokens(f"{server.base}/{{appid}}", {})
 
             async def one(appid: str) -> None:
                 try:

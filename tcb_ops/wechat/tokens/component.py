@@ -32,8 +32,9 @@ from tcb_ops.wechat.transport import Timeouts, Transport
 AT_ONCE = 128
 """Refreshes on their way at once, each with a lock and a connection."""
 TIMEOUTS = Timeouts(connect=10, answer=20)
-RETRY_WAIT = 1.0
-ROTATION_WAIT = 2.0
+RETRY_WAIT, ROTATION_WAIT = 1.0, 2.0
+"""Seconds before a question that found no answer is asked once more; before a refused refresh token is looked up for the
+last time."""
 RENEW_FROM = 11 / 12
 """Of a token's life, from when it is renewed: 1 h 50 min of its 7200 s (domain.md §4)."""
 LATER = 60.0
@@ -138,8 +139,6 @@ class ComponentTokens:
         store: where what comes back is kept.
         api_base: the target.
         clock: Unix seconds.
-        retry_wait: seconds before a question that found no answer is asked once more.
-        rotation_wait: seconds before a refused refresh token is looked up for the last time.
 
     """
 
@@ -152,13 +151,10 @@ class ComponentTokens:
         api_base: str,
         *,
         clock: Callable[[], float] = time.time,
-        retry_wait: float = RETRY_WAIT,
-        rotation_wait: float = ROTATION_WAIT,
     ) -> None:
         self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
         self._store, self._base, self._clock = store, api_base, clock
-        self._limits = CallLimits(attempts=2, backoff=retry_wait, slow_wait=0, patience=0)
-        self._rotation_wait = rotation_wait
+        self._limits = CallLimits(attempts=2, backoff=RETRY_WAIT, slow_wait=0, patience=0)
         self._transport: Transport | None = None
         self._list: dict[str, Secret] = {}
         self._list_until, self._list_asked_at = _EVER, _EVER
@@ -352,7 +348,7 @@ class ComponentTokens:
             )
         tried: set[Secret] = set()
         code, since = 0, _EVER  # first a list that is at hand, then one that was asked for after the refusal
-        for wait in (0.0, 0.0, self._rotation_wait):
+        for wait in (0.0, 0.0, ROTATION_WAIT):
             if wait:
                 since = asyncio.get_running_loop().time()
                 await asyncio.sleep(wait)

@@ -22,6 +22,7 @@ AT_ONCE = 64
 """Questions on their way at once; the others wait before their time runs."""
 TIMEOUTS = Timeouts(connect=4, answer=6)
 RETRY_WAIT = 1.0
+"""Seconds before a question that found no answer is asked once more."""
 LARGEST_ANSWER = 64 * 1024
 REFUSED_HEADER = "X-Tcb-Refused"
 
@@ -33,7 +34,6 @@ class ServiceTokens:
         url: with `{appid}` where the appid goes; https, but on loopback.
         headers: what the server wants to see, its secret included.
         timeouts: of one question, which is asked twice at most.
-        retry_wait: seconds between the two.
         clock: Unix seconds.
 
     """
@@ -44,11 +44,10 @@ class ServiceTokens:
         headers: Mapping[str, Secret],
         *,
         timeouts: Timeouts = TIMEOUTS,
-        retry_wait: float = RETRY_WAIT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._url, self._headers = url, dict(headers)
-        self._timeouts, self._retry_wait, self._clock = timeouts, retry_wait, clock
+        self._timeouts, self._clock = timeouts, clock
         self._host = urlsplit(url).netloc
         self._transport: Transport | None = None
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -83,7 +82,7 @@ class ServiceTokens:
         async with self._room:
             response = await self._ask(appid, refused)
             if isinstance(response, TransportError) or _may_pass(response.status):
-                await asyncio.sleep(self._retry_wait)
+                await asyncio.sleep(RETRY_WAIT)
                 response = await self._ask(appid, refused)
         if not isinstance(response, TransportError):
             return read_service_response(response, appid, self._host, self._clock())
