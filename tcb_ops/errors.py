@@ -31,8 +31,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from os import PathLike
 from types import MappingProxyType
-from typing import Any
 
+from tcb_ops.details import Detail
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem
 
@@ -52,9 +52,8 @@ class TcbOpsError(Exception):
     """
 
     exit_code = 3
-    code: str = ""
-    """Of an error that stops a run: the reason that the ledger keeps (`runs.stop_errors.StopCode`), with its `params`."""
-    params: Mapping[str, Any] = MappingProxyType({})
+    reason: Detail | None = None
+    """Of an error that stops a run: why, as the ledger keeps it."""
 
     def __init__(self, problem: Text, fix: Text | None = None, *, options: Sequence[str] = ()) -> None:
         self.problem, self.fix, self.options = problem, fix, options

@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from tcb_ops.details import Detail
 from tcb_ops.i18n import Text
 
 
@@ -183,7 +184,7 @@ class RowEnd:
     line: int
     outcome: Outcome
     reason: Reason | None = None
-    detail: str = ""
+    detail: Detail | None = None
     """What only this row knows: the store's message, the rule that was broken."""
     errcode: int | None = None
     errmsg: str = ""

@@ -6,11 +6,14 @@ import ast
 import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING
 
 import pytest
 
 import tcb_ops
+from tcb_ops.details import MESSAGES, DetailCode
+from tcb_ops.i18n import Lang
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,6 +149,25 @@ def readers() -> Iterator[str]:
 
 def test_no_code_searches_compares_or_splits_messages() -> None:
     assert sorted(readers()) == []
+
+
+def test_every_reason_has_one_message_in_both_languages_with_the_same_parameters() -> None:
+    assert {*MESSAGES, DetailCode.TEXT} == set(DetailCode)
+    for code, message in MESSAGES.items():
+        names = {name for _, name, _, _ in Formatter().parse(message.msgid) if name}
+        numbers = dict.fromkeys(names, 7)
+        assert re.search("[一-鿿]|；", message.format(**numbers).zh), code
+        for name in names:
+            with pytest.raises(KeyError):
+                message.format(**dict.fromkeys(names - {name}, 7)).of(Lang.ZH)
+
+
+def test_the_ledger_keeps_no_sentence() -> None:
+    """What is written into `detail` and `stopped` comes from `stored`, which takes a code and its parameters."""
+    for name in ("records", "ledger"):
+        tree = ast.parse((PACKAGE / "runs" / f"{name}.py").read_text(encoding="utf-8"))
+        read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not read & {"en", "zh", "of"}, name
 
 
 def test_no_template_searches_or_compares_messages() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
@@ -80,3 +81,8 @@ def options_for(folder: Path, sim: Simulator) -> dict[str, Any]:
         "lang": "en",
         "tokens": {"source": "file", "file": folder / "tokens.csv"},
     }
+
+
+def store_says(message: str) -> Detail:
+    """The detail of a row that the store refused."""
+    return detail(DetailCode.STORE_MESSAGE, message=message)

@@ -18,6 +18,7 @@ from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.i18n import Text, plural
 from tcb_ops.model import Outcome, Owner, Reason
 from tcb_ops.runs.records import RowRecord
+from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
@@ -434,7 +435,8 @@ def _head(run: Run, settings: Settings) -> Text:
     if record.parent:
         of = Text(f", a retry of {record.parent}", f"（{record.parent} 的重试）")
     if record.stopped is not None:
-        why = Text(f" ({record.stopped.text.en})", f"（{record.stopped.text.zh}）")
+        stopped = stop_text(record.stopped)
+        why = Text(f" ({stopped.en})", f"（{stopped.zh}）")
     return Text(
         f"Run {record.id}{of.en} · {record.kind} to {record.target} · {record.list_name}, {plural(record.rows, 'row')} · started {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
         f"任务 {record.id}{of.zh} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why.zh}",

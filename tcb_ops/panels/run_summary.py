@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
@@ -16,7 +17,7 @@ from tcb_ops.reports.explanations import OUTCOMES, counts_line, verdict, why
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
-from tcb_ops.runs.stop_errors import StopCode
+from tcb_ops.runs.stop_errors import stop_text
 
 MERCHANTS_SHOWN = 400
 """Merchants that the grid shows; the rest is counted, and stands in the report."""
@@ -142,10 +143,10 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if error is not None:
         return _("{text}\n", text=error.text)
     stopped = run.record.stopped
-    if stopped is not None and stopped.code is StopCode.INTERRUPTED:
+    if stopped is not None and stopped.code is DetailCode.INTERRUPTED:
         return _("It was cancelled or interrupted.")
     if stopped is not None:
-        return _("It was stopped: {text}\n", text=stopped.text)
+        return _("It was stopped: {text}\n", text=stop_text(stopped))
     return _("It was cut off.")
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from tcb_ops import errcodes
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext
+from tcb_ops.details import Detail, detail
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.model import GOOD, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.records import Tally
 from tcb_ops.secrets import redact
@@ -126,23 +127,35 @@ def reason_text(end: RowEnd) -> Text:
     anything else                        the reason; the row's own detail
     ===================================  ==================================================================
     """
-    found = why(
-        end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
-    )
-    detail = redact(end.detail)
+    found, more = _why_of(end), _redacted(end.detail) if end.detail is not None else None
     if found is None:
-        if end.outcome is Outcome.UNCHANGED and detail:
-            return _("Unchanged since {detail}, not re-checked.", detail=detail)
+        if end.outcome is Outcome.UNCHANGED and more is not None:
+            return more
         return NOTHING if end.reason is None else errcodes.all_reasons()[end.reason].meaning
-    meaning = as_sentences((found.meaning, detail)) if detail else found.meaning
+    meaning = found.meaning if more is None else as_sentences((found.meaning, more))
     if found.code in {end.reason, end.outcome}:
         return meaning
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
         return _breaker(end, found)
-    if end.reason is Reason.STORE_REFUSED and detail:
-        message = _("The store's message: “{detail}”", detail=detail)
-        meaning = as_sentences((found.meaning, message))
     return _("{code}: {meaning}", code=found.code, meaning=meaning)
+
+
+def _why_of(end: RowEnd) -> Why | None:
+    message = str(end.detail.params.get("message", "")) if end.detail is not None else ""
+    return why(
+        end.outcome, end.reason, end.errcode, end.store_code, message=message, http_status=end.http_status
+    )
+
+
+def _redacted(found: Detail) -> Detail:
+    """What was said by others stands in the parameters."""
+    params = dict(found.params)
+    for name, value in params.items():
+        if isinstance(value, Detail):
+            params[name] = _redacted(value)
+        elif isinstance(value, str):
+            params[name] = redact(value)
+    return detail(found.code, **params)
 
 
 def _breaker(end: RowEnd, found: Why) -> Text:
@@ -164,9 +177,7 @@ def action_text(end: RowEnd) -> Text:
     """Say what the operator does about a row; empty where there is nothing to do."""
     if end.outcome in GOOD and end.reason is not None:
         return errcodes.all_reasons()[end.reason].action
-    found = why(
-        end.outcome, end.reason, end.errcode, end.store_code, message=end.detail, http_status=end.http_status
-    )
+    found = _why_of(end)
     return NOTHING if found is None else found.action
 
 
@@ -182,14 +193,15 @@ def code_label(code: str) -> Text:
     return known.label if known is not None else catalogued(code).label
 
 
-def own_words(group: Tally, cause: Why) -> str:
-    """Return what the token source or the platform said, without secrets, where the operator has to read it; else empty."""
-    if group.reason is Reason.NO_TOKEN:
-        return redact(group.detail)
-    if not cause.read_errmsg or not group.detail:
-        return ""
-    errmsg = redact(group.detail)
-    return f"errmsg: {errmsg[:ERRMSG]}{'…' * (len(errmsg) > ERRMSG)}"
+def own_words(group: Tally, cause: Why) -> Text | None:
+    """Return what the token source or the platform said, without secrets, where the operator has to read it."""
+    if group.detail is not None:
+        return _redacted(group.detail)
+    if not cause.read_errmsg or not group.errmsg:
+        return None
+    errmsg = redact(group.errmsg)
+    quoted = f"errmsg: {errmsg[:ERRMSG]}{'…' * (len(errmsg) > ERRMSG)}"
+    return verbatim(quoted)
 
 
 def row_count(count: int) -> Text:

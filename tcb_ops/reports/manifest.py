@@ -5,7 +5,8 @@ and with nothing escaped that JSON lets stand (Python: `json.dumps(rows, ensure_
 A row is `line, env, appid, merchant, path, file, size, [cells], outcome, reason, detail, errcode, errmsg, rid,
 http_status, store_code, attempts, bytes, md5, file_id, started, ended`: what there is not is null (no reason: an empty
 text), times are whole milliseconds since 1970 (UTC). Where the object was given headers, `content_type, cache_control`
-follow.
+follow. `detail` is the ledger's value, a JSON object as a text; of the code `store_message` the message alone, of `text`
+with one sentence for both languages that sentence.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from tcb_ops.details import Detail, DetailCode, stored
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import RowRecord
@@ -79,7 +81,7 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
         row.cells,
         end.outcome,
         end.reason or "",
-        end.detail,
+        _said(end.detail),
         end.errcode,
         end.errmsg,
         end.rid,
@@ -93,6 +95,17 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
         None if ended is None else round(ended * 1000),
         *headers,
     )
+
+
+def _said(why: Detail | None) -> str:
+    """A row's detail as the digest has it; what was kept as a text before schema version 3 as it was then."""
+    if why is None:
+        return ""
+    if why.code is DetailCode.STORE_MESSAGE:
+        return str(why.params["message"])
+    if why.code is DetailCode.TEXT and why.params["en"] == why.params["zh"]:
+        return str(why.params["en"])
+    return stored(why)
 
 
 MANIFEST = "manifest.json"

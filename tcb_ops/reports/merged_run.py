@@ -11,6 +11,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.details import Detail
 from tcb_ops.errors import RunNotFoundError
 from tcb_ops.model import GOOD, Outcome, Reason
 from tcb_ops.runs.reader import LedgerReader
@@ -113,16 +114,19 @@ class MergedRun:
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
         counted: Counter[tuple[Any, ...]] = Counter()
-        details: dict[tuple[Any, ...], str] = {}
+        errmsgs: dict[tuple[Any, ...], str] = {}
+        details: dict[tuple[Any, ...], Detail | None] = {}
         for record in self.rows(run):
             row, end = record.row, record.end
             key = (row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code)
             counted[key] += 1
             if end.reason is Reason.NO_TOKEN:
-                details[key] = max(details.get(key, ""), end.detail)
+                details[key] = end.detail
             elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
-                details[key] = max(details.get(key, ""), end.errmsg)
-        found = [Tally(*(*key, rows, details.get(key, ""))) for key, rows in counted.items()]
+                errmsgs[key] = max(errmsgs.get(key, ""), end.errmsg)
+        found = [
+            Tally(*(*key, rows, errmsgs.get(key, ""), details.get(key))) for key, rows in counted.items()
+        ]
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:

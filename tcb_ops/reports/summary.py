@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tcb_ops.i18n import Text
+from tcb_ops.details import without_appid
+from tcb_ops.i18n import Joined, Text, verbatim
 from tcb_ops.model import GOOD, Outcome, Reason
 from tcb_ops.reports.explanations import own_words, why
 from tcb_ops.runs.reader import RunReader
@@ -37,7 +38,7 @@ class Cause:
     outcomes: Mapping[Outcome, int]
     """How these rows ended; the sum is `rows`."""
     rows: int
-    detail: str = ""
+    detail: Text | None = None
     """What the token source or the platform said of one of the rows, without secrets, where that has to be read."""
     token: Reason | None = None
     """DEAD_TOKEN or COMPONENT where the code is about such a token."""
@@ -71,7 +72,7 @@ class CodeGroup:
     outcomes: Mapping[Outcome, int]
     """How these rows ended; the sum is `rows`."""
     rows: int
-    detail: str = ""
+    detail: Text | None = None
     """What the token source or the platform said, without secrets, shortened."""
 
 
@@ -298,7 +299,7 @@ def _code_group(causes: Sequence[Cause]) -> CodeGroup:
     )
 
 
-def shorten_details(causes: Iterable[Cause]) -> str:
+def shorten_details(causes: Iterable[Cause]) -> Text | None:
     """Sum up the details of several appids: each sentence once, and without the appid of one of them.
 
     The platform's errmsg bears a rid, so that each is another: the first will do.
@@ -313,16 +314,12 @@ def shorten_details(causes: Iterable[Cause]) -> str:
     errmsg: a rid: 1, errmsg: a rid: 2          errmsg: a rid: 1
     ==========================================  ===========================
     """
-    heard = [cause for cause in causes if cause.detail]
-    if heard and heard[0].read_errmsg:
-        return heard[0].detail
-    one = len({cause.appid for cause in heard}) == 1
-    sentences = list(
-        dict.fromkeys(
-            cause.detail if one else cause.detail.replace(cause.appid or "…", "…") for cause in heard
-        )
-    )
-    return " / ".join([*sentences[:3], *(["…"] if len(sentences) > 3 else [])])
+    heard = [(cause, cause.detail) for cause in causes if cause.detail is not None]
+    if not heard or heard[0][0].read_errmsg:
+        return heard[0][1] if heard else None
+    one = len({cause.appid for cause, _ in heard}) == 1
+    texts = list(dict.fromkeys(text if one else without_appid(text) for _, text in heard))
+    return Joined((*texts[:3], *(["…"] if len(texts) > 3 else [])), verbatim(" / "))
 
 
 def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:

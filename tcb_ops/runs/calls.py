@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Lang, Text, _, verbatim
+from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
@@ -59,7 +60,6 @@ class Calls:
     root: Path
     etag: str
     """`fail` or `warn`: what a stored object's differing ETag means."""
-    lang: Lang
     clock: Callable[[], float]
     """Monotonic seconds."""
     phases: PhaseTimer
@@ -160,7 +160,7 @@ class Calls:
             decision, scope, code = Decision.RETRY, Scope.ROW, ""
         else:
             known = store_code(answer.code, answer.message, answer.http_status)
-            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, verbatim(answer.message))
+            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, _message(answer.message))
             decision, scope, code = known.decision, known.scope, answer.code
         end = replace(end, http_status=answer.http_status, rid=answer.request_id, store_code=code)
         return FailedAttempt(end, decision, scope, "store")
@@ -180,7 +180,7 @@ class Calls:
         self._keep_digest(planned, digest)
         if digest != earlier.md5:
             return None
-        since = _("since run {run}, not re-checked", run=earlier.run)
+        since = detail(DetailCode.UNCHANGED_SINCE, run=earlier.run)
         end = self._end(task, Outcome.UNCHANGED, None, since)
         return replace(end, md5=digest, bytes=row.size, file_id=earlier.file_id)
 
@@ -202,12 +202,12 @@ class Calls:
         )
         if verdict != "different" or self.etag == "warn":
             return end
-        why = _("The store holds {etag}, sent was {md5}.", etag=answer.etag, md5=answer.md5)
+        why = detail(DetailCode.ETAG_DIFFERS, etag=answer.etag, md5=answer.md5)
         failed = replace(
             end,
             outcome=Outcome.FAILED,
             reason=Reason.ETAG_MISMATCH,
-            detail=why.of(self.lang),
+            detail=why,
             store_code=ETAG_MISMATCH,
         )
         return FailedAttempt(failed, Decision.RETRY, Scope.ENV, "store")
@@ -224,14 +224,18 @@ class Calls:
         )
 
     def _end(
-        self, task: Task, outcome: Outcome, reason: Reason | None = None, detail: Text | None = None
+        self, task: Task, outcome: Outcome, reason: Reason | None = None, why: Text | None = None
     ) -> RowEnd:
         return RowEnd(
             task.row.line,
             outcome,
             reason,
-            detail.of(self.lang) if detail is not None else "",
+            as_detail(why) if why is not None else None,
             attempts=task.tries.calls,
             started_at=task.started_at,
             ended_at=time.time(),
         )
+
+
+def _message(message: str) -> Detail | None:
+    return detail(DetailCode.STORE_MESSAGE, message=message) if message else None

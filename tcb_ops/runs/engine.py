@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
-from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.ledger import Ledger
@@ -93,7 +93,6 @@ class Engine:
     ) -> None:
         self._context, self._run, self._limits = context, context.run, context.limits
         self._show_progress = show
-        self._lang = Lang(context.settings.lang)
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-writer")
@@ -106,7 +105,6 @@ class Engine:
             transport,
             context.root,
             context.settings.etag,
-            self._lang,
             self._clock,
             self._phases,
         )
@@ -129,7 +127,8 @@ class Engine:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._outage = Outage()
-        self._last_outage = ""
+        self._outage_met = NOTHING
+        """What the last attempt met that reached no host."""
         self._source_answered = float("-inf")
         """When the token source last gave or refused anybody a token."""
         self._source_error: Text | None = None
@@ -350,7 +349,7 @@ class Engine:
         if isinstance(result, RowEnd):
             self._outcomes.ended(task, result)
         elif result.unreachable and self._calls.last_answer < began:
-            self._hold(task, result.end.detail)
+            self._hold(task, result.end.detail or NOTHING)
         else:
             self._outcomes.failed(task, result)
 
@@ -384,12 +383,10 @@ class Engine:
                 await asyncio.sleep(self._limits.slow_wait)
                 self._scheduler.tokenless.add(app)
             else:
-                self._outcomes.close(
-                    app.lanes, Reason.NO_TOKEN, error.text.of(self._lang), errcode=error.errcode or None
-                )
+                self._outcomes.close(app.lanes, Reason.NO_TOKEN, error.text, errcode=error.errcode or None)
         except TransportError as error:
             app.refused, self._source_unreachable = refused, True
-            self._note_unreachable(error.text.of(self._lang))
+            self._note_unreachable(error.text)
             await asyncio.sleep(max(SHOW_EVERY, self._outage.probe_at - self._clock()))
             self._scheduler.tokenless.add(app)
         else:
@@ -438,7 +435,7 @@ class Engine:
             case NextStep.STOP_RUN:
                 self._stop(token_outage(error.text, limits.patience))
             case _:
-                self._outcomes.close(app.lanes, Reason.NO_TOKEN, error.text.of(self._lang))
+                self._outcomes.close(app.lanes, Reason.NO_TOKEN, error.text)
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 
@@ -461,27 +458,27 @@ class Engine:
             lane.known.update(known)
             self._scheduler.refilled(lane, rows)
 
-    def _hold(self, task: Task, detail: str) -> None:
+    def _hold(self, task: Task, met: Text) -> None:
         """Hold a row that found nobody there while nobody else was answered either. No attempt is counted."""
         task.link = None  # so that the probe asks the platform too, not the store alone
         self._held_tasks.append(task)
-        self._note_unreachable(detail)
+        self._note_unreachable(met)
 
-    def _note_unreachable(self, detail: str) -> None:
+    def _note_unreachable(self, met: Text) -> None:
         now, begins = self._clock(), self._outage.since is None
-        self._last_outage = detail.rstrip(".。")
+        self._outage_met = met
         self._outage.suspect(now, self._limits)
         if begins:
             self._phases.enter("outage")
         if begins or now - self._shown >= SHOW_EVERY:
             self._show(now)
         if self._outage.over(now, self._limits):
-            self._stop(outage(self._limits.patience, self._last_outage))
+            self._stop(outage(self._limits.patience, self._outage_met))
 
     def _probe(self, now: float) -> None:
         """While the target is away: one held row at a time tries again."""
         if self._outage.over(now, self._limits):
-            self._stop(outage(self._limits.patience, self._last_outage))
+            self._stop(outage(self._limits.patience, self._outage_met))
         elif now >= self._outage.probe_at and self._held_tasks and not self._tasks:
             self._begin(self._held_tasks.pop(0), now)
 

@@ -14,8 +14,9 @@ from itertools import islice
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
-from tcb_ops.i18n import Lang, _, as_sentences, ngettext
+from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
@@ -27,10 +28,8 @@ from tcb_ops.runs.records import (
     end_values,
     plan_values,
     run_values,
-    stopped_value,
 )
 from tcb_ops.runs.schema import envs, exports, rows, runs, spent
-from tcb_ops.runs.stop_errors import StopReason
 
 BATCH = 5_000
 """Rows written at a time: enough to be quick, few enough to stay flat."""
@@ -57,12 +56,10 @@ class Ledger(LedgerReader):
 
     # --- planning -----------------------------------------------------------------------------------------------
 
-    def plan(
-        self, new: NewRun, planned: Iterable[Row], environments: Sequence[EnvRecord], lang: Lang = Lang.EN
-    ) -> RunRecord:
+    def plan(self, new: NewRun, planned: Iterable[Row], environments: Sequence[EnvRecord]) -> RunRecord:
         """Write a run with all its rows pending (or invalid), in one transaction: from its commit on the run exists.
 
-        `environments` numbers the environments; a row belongs to the one with its (env, appid). `lang` is the language of problems.
+        `environments` numbers the environments; a row belongs to the one with its (env, appid).
         """
         number_of = {(one.env, one.appid): one.number for one in environments}
         with self._writing() as connection:
@@ -86,9 +83,7 @@ class Ledger(LedgerReader):
                 )
             count = 0
             stream = iter(planned)
-            while batch := [
-                plan_values(number, row, number_of, lang, new.kind) for row in islice(stream, BATCH)
-            ]:
+            while batch := [plan_values(number, row, number_of, new.kind) for row in islice(stream, BATCH)]:
                 connection.execute(rows.insert(), batch)
                 count += len(batch)
             connection.execute(runs.update().where(runs.c.number == number).values(rows=count))
@@ -150,13 +145,13 @@ class Ledger(LedgerReader):
                 runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped="")
             )
 
-    def stop(self, run: RunRecord, reason: StopReason) -> None:
+    def stop(self, run: RunRecord, reason: Detail) -> None:
         """Note why a session ended before its run did; the run stays unfinished."""
         with self._writing() as connection:
             connection.execute(
                 runs.update()
                 .where(runs.c.number == run.number, runs.c.finished_at.is_(None))
-                .values(stopped=stopped_value(reason))
+                .values(stopped=stored(reason))
             )
 
     def forget(self, run: RunRecord) -> None:

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from tcb_ops.details import as_detail
 from tcb_ops.errcodes import Decision, Scope
+from tcb_ops.i18n import Text
 from tcb_ops.model import GOOD, Outcome, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
@@ -96,7 +98,7 @@ class OutcomeHandler:
         self,
         lanes: list[Lane],
         reason: Reason,
-        detail: str = "",
+        why: Text | None = None,
         *,
         errcode: int | None = None,
         store_code: str = "",
@@ -106,7 +108,7 @@ class OutcomeHandler:
             0,
             Outcome.NOT_ATTEMPTED,
             reason,
-            detail,
+            as_detail(why) if why is not None else None,
             errcode=errcode or None,
             store_code=store_code,
             ended_at=time.time(),

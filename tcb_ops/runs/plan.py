@@ -122,7 +122,7 @@ def plan(
         created_at=now,
         parent=work.parent,
     )
-    return Planned(ledger.plan(new, work.rows(), work.environments, settings.lang), resumed=False)
+    return Planned(ledger.plan(new, work.rows(), work.environments), resumed=False)
 
 
 def _resumed(ledger: Ledger, run: RunRecord) -> Planned:

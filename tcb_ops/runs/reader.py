@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
 from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
@@ -421,9 +422,9 @@ class LedgerReader:
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self._reading(run):
-            for number, outcome, reason, errcode, store_code, count, detail, *of in self._read(query):
+            for number, outcome, reason, errcode, store_code, count, said, *of in self._read(query):
                 check_runs(run, *of)
-                check_state(outcome, reason, errcode, store_code, detail)
+                check_state(outcome, reason, errcode, store_code, said)
                 environment = by_number[number]
                 found.append(
                     Tally(
@@ -435,7 +436,7 @@ class LedgerReader:
                         errcode,
                         store_code,
                         int(count),
-                        detail,
+                        *(("", read_detail(said)) if reason == Reason.NO_TOKEN else (said,)),
                     )
                 )
         self.check_rows(run, sum(tally.rows for tally in found))

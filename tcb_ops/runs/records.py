@@ -8,15 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tcb_ops.i18n import Lang
+from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
-from tcb_ops.runs.stop_errors import StopCode, StopReason
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ class RunRecord(NewRun):
     link_calls: int = 0
     upload_calls: int = 0
     finished_at: float | None = None
-    stopped: StopReason | None = None
+    stopped: Detail | None = None
     """Why the last session ended early; None when it did not."""
     report: str = ""
     """Where its links.csv or its newest report folder stands."""
@@ -101,8 +97,10 @@ class Tally:
     errcode: int | None
     store_code: str
     rows: int
-    detail: str = ""
-    """What was value of one of these rows: why there was no token, in the source's words; the platform's errmsg."""
+    errmsg: str = ""
+    """The platform's, of one of these rows."""
+    detail: Detail | None = None
+    """Why there was no token, of one of these rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +147,15 @@ END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in 
 def end_values(number: int, end: RowEnd) -> dict[str, Any]:
     """Return a row's end as the parameters of the statement that records it."""
     values = {name: getattr(end, name) for name in END_COLUMNS}
-    return values | {"row_run": number, "row_line": end.line, "reason": end.reason or ""}
+    return values | {
+        "row_run": number,
+        "row_line": end.line,
+        "reason": end.reason or "",
+        "detail": stored(end.detail),
+    }
 
 
-def plan_values(
-    number: int, row: Row, number_of: dict[tuple[str, str], int], lang: Lang, kind: Kind
-) -> dict[str, Any]:
+def plan_values(number: int, row: Row, number_of: dict[tuple[str, str], int], kind: Kind) -> dict[str, Any]:
     """A planned row's record; of an upload with the headers that the object is to have."""
     content_type = cache_control = None
     if kind is Kind.UPLOAD:
@@ -171,7 +172,7 @@ def plan_values(
         "cells": json.dumps(row.cells, ensure_ascii=False, separators=(",", ":")),
         "outcome": Outcome.INVALID if row.invalid else Outcome.PENDING,
         "reason": Reason.INVALID if row.invalid else "",
-        "detail": row.invalid.of(lang) if row.invalid else "",
+        "detail": stored(as_detail(row.invalid)) if row.invalid else "",
         "content_type": content_type,
         "cache_control": cache_control,
     }
@@ -262,7 +263,13 @@ def read_row(record: Any, environment: EnvRecord) -> Row:
 
 def read_end(record: Any) -> RowEnd:
     """The end of a record's row. Raises ValueError, TypeError or KeyError for a damaged one."""
-    end = RowEnd(record[1], _OUTCOMES[record[8]], _REASONS[record[9]], *record[10:22])
+    end = RowEnd(
+        record[1],
+        _OUTCOMES[record[8]],
+        _REASONS[record[9]],
+        read_detail(record[10]) if record[10] else None,
+        *record[11:22],
+    )
     if not (valid_time(end.started_at) and valid_time(end.ended_at)):
         raise ValueError(end.ended_at)
     return end
@@ -301,23 +308,8 @@ def read_run(record: Any) -> RunRecord:
         kind=Kind(record.kind),
         headers=_texts(record.headers),
         settings=settings,
-        stopped=_read_stopped(record.stopped),
+        stopped=read_detail(record.stopped),
     )
-
-
-def stopped_value(reason: StopReason) -> str:
-    """Return the record of why a run stopped."""
-    return json.dumps({"code": reason.code, "params": dict(reason.params)}, ensure_ascii=False)
-
-
-def _read_stopped(value: str) -> StopReason | None:
-    """Read it back. Raises KeyError, TypeError or ValueError for a damaged one."""
-    if not value:
-        return None
-    read = json.loads(value)
-    reason = StopReason(StopCode(read["code"]), read["params"])
-    _ = reason.text  # all its parameters are there
-    return reason
 
 
 def run_values(new: NewRun) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 2
+VERSION = 3
 """The version of this schema: the newest in migrations/versions/. An older ledger is upgraded, a newer one refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))

@@ -16,8 +16,9 @@ from xml.etree import ElementTree as ET
 
 import httpx
 
+from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.local_files import FileBody
@@ -119,10 +120,7 @@ async def post_object(
     if isinstance(result, StoredObject) and not body.md5:
         raise TransportError(
             TransportFault.RESET,
-            _(
-                "{host} reported success before it had the whole file; trying again may help.",
-                host=form.url.host,
-            ),
+            detail(DetailCode.STORE_TOO_EARLY, host=form.url.host),
         )
     return result
 
@@ -209,16 +207,17 @@ def _read(
     return StoreRefusal(response.status, code, _clean(fields.get("Message", ""), link, path), request_id)
 
 
-def _not_confirmed(status: int, *, in_error: bool, web_page: bool) -> Text:
+def _not_confirmed(status: int, *, in_error: bool, web_page: bool) -> Detail:
+    code = DetailCode.STORE_STATUS
     if 300 <= status < 400:
-        return _("It answered HTTP {status}, a redirect, which is never followed.", status=status)
-    if in_error:
-        return _("It answered HTTP {status} with an error that cannot be read.", status=status)
-    if web_page:
-        return _("It answered HTTP {status} with a web page.", status=status)
-    if status in {200, 201, 204}:
-        return _("It answered HTTP {status} without an ETag.", status=status)
-    return _("It answered HTTP {status}, which is not documented for an upload.", status=status)
+        code = DetailCode.STORE_REDIRECT
+    elif in_error:
+        code = DetailCode.STORE_ERROR
+    elif web_page:
+        code = DetailCode.STORE_WEB_PAGE
+    elif status in {200, 201, 204}:
+        code = DetailCode.STORE_NO_ETAG
+    return detail(code, status=status)
 
 
 def _error(body: bytes) -> dict[str, str] | None:

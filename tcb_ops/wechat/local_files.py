@@ -15,8 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
-from tcb_ops.i18n import _
 from tcb_ops.resources import exhausted
 
 _SMALL = 1024 * 1024 - 64 * 1024
@@ -111,32 +111,19 @@ def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | Fil
     """Return what is wrong with an open file, whose plan is (size, mtime_ns)."""
     now = os.fstat(fd)
     if not stat.S_ISREG(now.st_mode):
-        return FileUnreadableError(
-            _(
-                "{path} is not a regular file (a folder, a device, a pipe): only files can be uploaded.",
-                path=path,
-            )
-        )
+        return FileUnreadableError(detail(DetailCode.FILE_NOT_REGULAR, file=str(path)))
     return None if (now.st_size, now.st_mtime_ns) == plan else _changed(path)
 
 
 def _changed(path: Path) -> FileChangedError:
-    return FileChangedError(
-        _("{path} has changed since the run was planned; start a new run when it is final.", path=path)
-    )
+    return FileChangedError(detail(DetailCode.FILE_CHANGED, file=str(path)))
 
 
 def _unreadable(path: Path, error: Exception) -> FileUnreadableError | ResourceLimitError:
     if (shortage := exhausted(error)) is not None:
         return shortage
     reason = getattr(error, "strerror", None) or type(error).__name__
-    return FileUnreadableError(
-        _(
-            "{path} cannot be read ({reason}): check that it is there and may be read.",
-            path=path,
-            reason=reason,
-        )
-    )
+    return FileUnreadableError(detail(DetailCode.FILE_UNREADABLE, file=str(path), why=reason))
 
 
 def hash_file(path: Path, size: int, mtime_ns: int) -> str:

@@ -13,8 +13,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.formatting import trim
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.tokens import read_object
@@ -173,17 +174,10 @@ def read_response(
         errmsg, rid = _errmsg(payload.get("errmsg"), secrets)
         return ApiError(errcode, errmsg, rid, status)
     if not 200 <= status < 300:
-        why = _(
-            "The platform answered HTTP {status} without an errcode: a gateway in between, or a wrong API "
-            "base.",
-            status=status,
-        )
+        why = detail(DetailCode.PLATFORM_STATUS, status=status)
         return InvalidResponse(status, why, retryable=status >= 500 or status in {408, 429})
     if errcode is None:
-        why = _(
-            "The platform answered HTTP {status} with something that is not its JSON; trying again may help.",
-            status=status,
-        )
+        why = detail(DetailCode.PLATFORM_NOT_JSON, status=status)
         return InvalidResponse(status, why, retryable=True)
     return payload
 
@@ -221,7 +215,7 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
 
 def lacks(fields: str) -> InvalidResponse:
     """Return the result for an answer in which these fields are missing or of another kind."""
-    why = _("The platform's answer lacks {fields}; trying again may help.", fields=fields)
+    why = detail(DetailCode.PLATFORM_LACKS, fields=fields)
     return InvalidResponse(200, why, retryable=True)
 
 
@@ -272,9 +266,7 @@ def read_files(
     found = {str(entry.get("fileid")): entry for entry in _objects(payload.get(field)) or ()}
     status = {file_id: _count(found.get(file_id, {}).get("status")) for file_id in file_ids}
     if None in status.values():
-        why = _(
-            "The platform's answer does not name each file in {field}; trying again may help.", field=field
-        )
+        why = detail(DetailCode.PLATFORM_FILES, field=field)
         return InvalidResponse(200, why, retryable=True)
     return tuple(
         FileStatus(
@@ -318,21 +310,14 @@ def read_link(
         return InvalidResponse(status, lacks(missing).why, retryable=True)
     file_id = _field(payload.get("file_id"))
     if any(len(value) > _LONGEST_FIELD for value in (*fields.values(), file_id)):
-        return UnsafeLink(
-            _(
-                "A field of the link is longer than 16 KB, so nothing was sent: check for a gateway in "
-                "between."
-            )
-        )
+        return UnsafeLink(detail(DetailCode.LINK_TOO_LONG))
     unsafe = check_link(fields["url"], file_id, env, path, base, store_hosts)
     if unsafe is not None:
         return UnsafeLink(unsafe)
     life = _LIFE.search(fields["authorization"])
     start, end = (int(life[1]), int(life[2])) if life is not None else (1, 0)
     if not start <= end <= min(start + _LONGEST_LIFE, _LATEST):
-        return UnsafeLink(
-            _("The link's authorization has no q-sign-time of at most 7 days, so it is not COS's signature.")
-        )
+        return UnsafeLink(detail(DetailCode.LINK_SIGNATURE))
     return Link(
         url=Secret(fields["url"]),
         token=Secret(fields["token"]),
@@ -379,17 +364,10 @@ def check_link(
         return unsafe
     host, target = _parts(link_url)
     if not _is_for(target, file_id, path):
-        return _(
-            "The link at {host} is for another path than the one asked for, so nothing was sent to it.",
-            host=host,
-        )
+        return detail(DetailCode.LINK_PATH, host=host)
     named = {found[1] for found in (_BUCKET.match(target), _FILE_ID.match(file_id)) if found is not None}
     if not named <= {env}:
-        return _(
-            "The link at {host} is for another environment than {env}, so nothing was sent to it.",
-            host=host,
-            env=env,
-        )
+        return detail(DetailCode.LINK_ENV, host=host, env=env)
     return None
 
 
@@ -400,21 +378,17 @@ def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
     """
     address = _ADDRESS.fullmatch(link_url)
     if address is None:
-        return _("The link is not a plain https address, so nothing was sent to it.")
+        return detail(DetailCode.LINK_ADDRESS)
     scheme, host, port = address[1], address[2].strip("[]").lower(), address[3]
     if is_loopback(host) and _is_on_loopback(base):
         return None
     if scheme != "https" or port not in {None, "443"}:
-        return _("The link to {host} is not https on its usual port, so nothing was sent to it.", host=host)
+        return detail(DetailCode.LINK_NOT_HTTPS, host=host)
     if not any(
         host.endswith(one.lower()) if one.startswith(".") else host == one.lower()
         for one in STORE_HOSTS + hosts
     ):
-        return _(
-            "The link leads to {host}, which is not a host of the store's; if it should be, add it to "
-            "store_hosts.",
-            host=host,
-        )
+        return detail(DetailCode.LINK_HOST, host=host)
     return None
 
 

@@ -29,8 +29,8 @@ import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Text, _
 from tcb_ops.model import is_loopback
 from tcb_ops.resources import exhausted
 from tcb_ops.wechat.responses import HttpResponse
@@ -38,60 +38,26 @@ from tcb_ops.wechat.responses import HttpResponse
 
 @dataclass(frozen=True, slots=True)
 class TransportFailure:
-    """One way a request fails, and its message; `{where}` is host and port."""
+    """One way a request fails, and its message, which names host and port."""
 
     fault: TransportFault
-    text: Text
+    code: DetailCode
 
-    def error(self, where: str) -> TransportError:
+    def error(self, host: str) -> TransportError:
         """The error to raise, outside any `except`: a chained library error would show the token."""
-        return TransportError(self.fault, self.text.format(where=where))
+        return TransportError(self.fault, detail(self.code, host=host))
 
 
-_NO_CONNECTION = TransportFailure(
-    TransportFault.UNREACHABLE,
-    _("No connection to {where}: check the address, the network and the firewall."),
-)
-_NO_SUCH_HOST = TransportFailure(
-    TransportFault.UNREACHABLE, _("The host name of {where} is not known: check the address and the DNS.")
-)
-_SLOW_CONNECT = TransportFailure(
-    TransportFault.UNREACHABLE,
-    _("{where} did not take the connection in time: check the network and the firewall."),
-)
-_NO_TLS = TransportFailure(
-    TransportFault.UNREACHABLE,
-    _(
-        "No secure connection to {where}: its certificate or its TLS was not accepted. If a company proxy re-signs "
-        "traffic, set SSL_CERT_FILE to its certificates."
-    ),
-)
-_PROXY = TransportFailure(
-    TransportFault.UNREACHABLE,
-    _("The proxy did not connect to {where}: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."),
-)
-_SILENT = TransportFailure(
-    TransportFault.TIMEOUT,
-    _("{where} did not take the request or did not answer in time; trying again later may help."),
-)
-BROKEN = TransportFailure(
-    TransportFault.RESET,
-    _("The connection to {where} broke before the whole answer was there; trying again may help."),
-)
-_NOT_HTTP = TransportFailure(
-    TransportFault.GARBAGE,
-    _(
-        "{where} answered with something that is not HTTP, or with a head that is too long: check the address."
-    ),
-)
-TOO_LARGE = TransportFailure(
-    TransportFault.TOO_LARGE,
-    _("{where} answered with more than 1 MiB, which none of its answers needs: check the address."),
-)
-_BAD_ADDRESS = TransportFailure(
-    TransportFault.GARBAGE,
-    _("The address at {where} cannot be sent as it stands (control characters, or not an http address)."),
-)
+_NO_CONNECTION = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_CONNECTION)
+_NO_SUCH_HOST = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_SUCH_HOST)
+_SLOW_CONNECT = TransportFailure(TransportFault.UNREACHABLE, DetailCode.SLOW_CONNECT)
+_NO_TLS = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_TLS)
+_PROXY = TransportFailure(TransportFault.UNREACHABLE, DetailCode.PROXY)
+_SILENT = TransportFailure(TransportFault.TIMEOUT, DetailCode.SILENT)
+BROKEN = TransportFailure(TransportFault.RESET, DetailCode.BROKEN)
+_NOT_HTTP = TransportFailure(TransportFault.GARBAGE, DetailCode.NOT_HTTP)
+TOO_LARGE = TransportFailure(TransportFault.TOO_LARGE, DetailCode.TOO_LARGE)
+_BAD_ADDRESS = TransportFailure(TransportFault.GARBAGE, DetailCode.BAD_ADDRESS)
 
 _FAILURES: Mapping[str, TransportFailure] = {
     # aiohttp's public exceptions, every one

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.details import DetailCode, as_detail, detail
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.runs.ledger import Ledger
@@ -31,7 +32,7 @@ EVERY_END = (
     RowEnd(0, Outcome.UPLOADED, errcode=0, errmsg="ok", http_status=204, attempts=2, bytes=5, md5="ab" * 16),
     RowEnd(0, Outcome.UPLOADED, Reason.UNVERIFIED, errcode=0, http_status=200, attempts=2),
     RowEnd(0, Outcome.LINKED, errcode=0, errmsg="ok", attempts=1),
-    RowEnd(0, Outcome.UNCHANGED, detail="20250101-abcd"),
+    RowEnd(0, Outcome.UNCHANGED, detail=detail(DetailCode.UNCHANGED_SINCE, run="20250101-abcd")),
     RowEnd(
         0,
         Outcome.REFUSED,
@@ -61,18 +62,33 @@ EVERY_END = (
     RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN),
     RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.MERCHANT_LEFT),
     RowEnd(
-        0, Outcome.FAILED, Reason.STORE_REFUSED, "Access Denied.", store_code="AccessDenied", http_status=403
+        0,
+        Outcome.FAILED,
+        Reason.STORE_REFUSED,
+        detail(DetailCode.STORE_MESSAGE, message="Access Denied."),
+        store_code="AccessDenied",
+        http_status=403,
     ),
-    RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, "<html>", http_status=502),
-    RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, "No connection to 127.0.0.1:1."),
-    RowEnd(0, Outcome.FAILED, Reason.BAD_LINK, "The link leads to example.com."),
+    RowEnd(
+        0,
+        Outcome.FAILED,
+        Reason.STORE_REFUSED,
+        detail(DetailCode.STORE_MESSAGE, message="<html>"),
+        http_status=502,
+    ),
+    RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, detail(DetailCode.NO_CONNECTION, host="127.0.0.1:1")),
+    RowEnd(0, Outcome.FAILED, Reason.BAD_LINK, detail(DetailCode.LINK_HOST, host="example.com")),
     RowEnd(0, Outcome.FAILED, Reason.FILE_CHANGED),
     RowEnd(0, Outcome.FAILED, Reason.FILE_UNREADABLE),
     RowEnd(
-        0, Outcome.FAILED, Reason.NO_CONFIRMATION, "It answered HTTP 200 without an ETag.", http_status=200
+        0,
+        Outcome.FAILED,
+        Reason.NO_CONFIRMATION,
+        detail(DetailCode.STORE_NO_ETAG, status=200),
+        http_status=200,
     ),
     RowEnd(0, Outcome.FAILED, Reason.ETAG_MISMATCH, errcode=0, store_code="ETagMismatch", http_status=204),
-    RowEnd(0, Outcome.INVALID, Reason.INVALID, "path starts with /"),
+    RowEnd(0, Outcome.INVALID, Reason.INVALID, as_detail(Bilingual("path starts with /", "以 / 开头"))),
     RowEnd(0, Outcome.PENDING),
 )
 """Every way in which a row ends, and one that has not."""
@@ -131,7 +147,7 @@ def a_run(tmp_path: Path) -> Iterator[Callable[..., Reported]]:
             for at, end in enumerate(ends):
                 place, name = places[at % len(places)], path.format(line=at + 2)
                 filled = tuple(cell.replace("{path}", name) for cell in cells)
-                invalid = Text(end.detail, end.detail) if end.outcome is Outcome.INVALID else None
+                invalid = (end.detail or Bilingual("", "")) if end.outcome is Outcome.INVALID else None
                 planned.append(
                     Row(at + 2, place.env, name, place.appid, place.merchant, name, filled, 5, 1, invalid)
                 )

@@ -14,6 +14,7 @@ import pytest
 import xlsxwriter
 from colleagues import ENVS, GOOD, HEADERS, REFUSED, full_workbook, send
 from openpyxl.utils.escape import unescape
+from workspace import store_says
 
 from tcb_ops.errors import InputError, StoppedError, UsageError
 from tcb_ops.i18n import Lang
@@ -201,7 +202,13 @@ def test_what_a_server_said_is_written_as_inert_text(
     tmp_path: Path, sent: Callable[..., Sent], text: str
 ) -> None:
     end = RowEnd(
-        0, Outcome.FAILED, Reason.STORE_REFUSED, text, store_code=text, http_status=403, file_id=text
+        0,
+        Outcome.FAILED,
+        Reason.STORE_REFUSED,
+        store_says(text),
+        store_code=text,
+        http_status=403,
+        file_id=text,
     )
     file = plain(tmp_path / "a.xlsx", [(ENVS[0], "a.png", "=1+1")])
     copy = into_copy(sent(file, end), file)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from workspace import store_says
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
@@ -44,7 +45,7 @@ def test_a_row_is_written_whole_and_numbers_plain(a_run: Callable[..., Any], tmp
         0,
         Outcome.UPLOADED,
         None,
-        "",
+        None,
         0,
         "ok",
         "",
@@ -82,7 +83,16 @@ def test_every_row_is_in_results_and_those_not_good_in_failed(
 @pytest.mark.parametrize("formula", ["=cmd|'/c calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "＝1", "\t=1"])
 def test_no_cell_can_run_as_a_formula(a_run: Callable[..., Any], formula: str, tmp_path: Path) -> None:
     end = RowEnd(
-        0, Outcome.FAILED, Reason.STORE_REFUSED, formula, 0, formula, formula, 400, formula, file_id=formula
+        0,
+        Outcome.FAILED,
+        Reason.STORE_REFUSED,
+        store_says(formula),
+        0,
+        formula,
+        formula,
+        400,
+        formula,
+        file_id=formula,
     )
     reported = a_run([end], headers=(formula, "path"), cells=(formula, "-5"), path=formula)
     reported.export(tmp_path / "out")

@@ -11,7 +11,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.details import Detail, DetailCode, as_detail, detail
+from tcb_ops.i18n import Bilingual, Lang, Text
 from tcb_ops.model import GOOD, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.formats.terminal import _share, render_errcodes
@@ -22,8 +23,11 @@ from tcb_ops.runs.records import Tally
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-CLOUD = Text("The mini program has no CloudBase.", "该小程序没有开通云开发。"), Text("Open it.", "请开通。")
-SLOW = Text("Too many requests.", "请求过快。"), Text("Lower --per-env.", "请调低 --per-env。")
+CLOUD = (
+    Bilingual("The mini program has no CloudBase.", "该小程序没有开通云开发。"),
+    Bilingual("Open it.", "请开通。"),
+)
+SLOW = Bilingual("Too many requests.", "请求过快。"), Bilingual("Lower --per-env.", "请调低 --per-env。")
 
 
 def cause(merchant: str, env: str, code: str, rows: int, texts: tuple[Text, Text] = CLOUD) -> Cause:
@@ -55,7 +59,7 @@ def test_every_row_that_is_not_good_is_in_exactly_one_entry(
 def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..., Any], lang: Lang) -> None:
     said = "The token server answered HTTP 302: put the final address into tokens.url. access_token=PLANTED9"
     ends = [
-        RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, said),
+        RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, as_detail(same(said))),
         RowEnd(0, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001),
         RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=40001),
     ]
@@ -75,7 +79,7 @@ def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..
         assert shown.count("40001 · ") == 2
         groups = {group.meaning: group for group in summary.codes}
         assert groups[meaning].code == "40001"
-        assert [group.detail for group in groups.values() if group.detail] == [
+        assert [group.detail.en for group in groups.values() if group.detail is not None] == [
             said.replace("PLANTED9", "•••")
         ]
 
@@ -106,31 +110,46 @@ def test_codes_are_grouped_by_rows_and_a_merchant_s_environments_are_joined() ->
     assert groups[0].merchants[0].rows == 9
 
 
+def missing(appid: str) -> Detail:
+    return detail(DetailCode.TOKEN_MISSING, file="/t", appid=appid)
+
+
+def same(text: str) -> Text:
+    return Bilingual(text, text)
+
+
 @pytest.mark.parametrize(
     ("said", "short"),
     [
-        ([], ""),
-        ([("wx1", ""), ("wx2", "unknown wx2")], "unknown wx2"),
-        ([("wx1", "unknown wx1"), ("wx1", "unknown wx1")], "unknown wx1"),
-        ([("wx1", "unknown wx1"), ("wx2", "unknown wx2")], "unknown …"),
-        ([("wx1", "unknown wx1"), ("wx2", "wx2 has left"), ("wx3", "unknown wx3")], "unknown … / … has left"),
-        ([(f"wx{n}", f"HTTP {n}") for n in range(5)], "HTTP 0 / HTTP 1 / HTTP 2 / …"),
-        ([("", "no appid is set"), ("wx1", "no appid is set")], "no appid is set"),
+        ([], None),
+        ([("wx1", None), ("wx2", missing("wx2"))], "/t has no token for wx2: add a line for it."),
+        ([("wx1", missing("wx1")), ("wx1", missing("wx1"))], "/t has no token for wx1: add a line for it."),
+        ([("wx1", missing("wx1")), ("wx2", missing("wx2"))], "/t has no token for …: add a line for it."),
+        (
+            [("wx1", missing("wx1")), ("wx2", same("gone")), ("wx3", missing("wx3"))],
+            "/t has no token for …: add a line for it. / gone",
+        ),
+        ([(f"wx{n}", same(f"HTTP {n}")) for n in range(5)], "HTTP 0 / HTTP 1 / HTTP 2 / …"),
+        ([("", same("no appid is set")), ("wx1", same("no appid is set"))], "no appid is set"),
     ],
 )
-def test_what_one_merchant_lacks_is_not_said_of_all(said: list[tuple[str, str]], short: str) -> None:
-    causes = [replace(cause("", "", "no_token", 1), appid=appid, detail=detail) for appid, detail in said]
-    assert shorten_details(causes) == short
+def test_what_one_merchant_lacks_is_not_said_of_all(
+    said: list[tuple[str, Text | None]], short: str | None
+) -> None:
+    causes = [replace(cause("", "", "no_token", 1), appid=appid, detail=text) for appid, text in said]
+    found = shorten_details(causes)
+    assert (None if found is None else found.en) == short
 
 
 def test_merchants_without_a_token_are_told_why_each_once() -> None:
-    def group(appid: str, detail: str) -> Tally:
+    def group(appid: str) -> Tally:
         return Tally(
-            appid, appid, appid, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, None, "", 1, f"{appid}: {detail}"
+            appid, appid, appid, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, None, "", 1, detail=missing(appid)
         )
 
-    groups = [group("wx1", "HTTP 404"), group("wx2", "HTTP 500"), group("wx3", "HTTP 404")]
-    assert [found.detail for found in by_code(causes_of(groups))] == ["…: HTTP 404 / …: HTTP 500"]
+    [found] = by_code(causes_of([group("wx1"), group("wx2"), group("wx3")]))
+    assert found.detail is not None
+    assert (found.detail.en, found.detail.zh) == (missing("…").en, missing("…").zh)
 
 
 def test_a_small_table_in_english() -> None:
@@ -191,7 +210,7 @@ def test_many_codes_are_cut_off_and_counted_too() -> None:
 
 
 def test_nothing_is_wider_than_the_terminal_and_long_texts_are_all_there() -> None:
-    texts = Text("word " * 40, "字" * 100), Text("do " * 60, "做" * 120)
+    texts = Bilingual("word " * 40, "字" * 100), Bilingual("do " * 60, "做" * 120)
     for lang in Lang:
         lines = drawn([cause("很长的商户名称" * 5, "environment-" * 4, "1", 1, texts)], lang, width=80)
         assert max(cell_len(line) for line in lines) <= 80

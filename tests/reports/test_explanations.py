@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from workspace import store_says
 
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode, store_code
-from tcb_ops.i18n import Lang
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import GOOD, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import OUTCOMES, action_text, counts_line, reason_text, verdict, why
 
@@ -120,7 +122,7 @@ def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> No
                 2,
                 Outcome.FAILED,
                 Reason.STORE_REFUSED,
-                "Request has expired",
+                store_says("Request has expired"),
                 store_code="AccessDenied",
                 http_status=403,
             ),
@@ -135,15 +137,20 @@ def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> No
             id="dead-token",
         ),
         pytest.param(
-            RowEnd(2, Outcome.INVALID, Reason.INVALID, "path starts with /"),
+            RowEnd(
+                2,
+                Outcome.INVALID,
+                Reason.INVALID,
+                as_detail(Bilingual("path starts with /", "路径以 / 开头")),
+            ),
             "Skipped as bad input. path starts with /",
-            "输入有误，已跳过。path starts with /",
+            "输入有误，已跳过。路径以 / 开头",
             id="invalid",
         ),
         pytest.param(
-            RowEnd(2, Outcome.UNCHANGED, detail="run-1"),
-            "Unchanged since run-1, not re-checked.",
-            "自 run-1 以来未变化，未重新核对。",
+            RowEnd(2, Outcome.UNCHANGED, detail=detail(DetailCode.UNCHANGED_SINCE, run="run-1")),
+            "Unchanged since run run-1, not re-checked.",
+            "自任务 run-1 起未变，未重新核对。",
             id="unchanged",
         ),
         pytest.param(RowEnd(2, Outcome.UPLOADED), "", "", id="good"),
@@ -155,7 +162,7 @@ def test_the_reason_in_both_languages(end: RowEnd, en: str, zh: str) -> None:
 
 def test_an_echoed_secret_is_not_in_the_reason(every_end: tuple[RowEnd, ...]) -> None:
     for end in every_end:
-        echoed = replace(end, detail="bad access_token=PLANTED")
+        echoed = replace(end, detail=detail(DetailCode.STORE_MESSAGE, message="bad access_token=PLANTED"))
         assert "PLANTED" not in reason_text(echoed).en + reason_text(echoed).zh
 
 

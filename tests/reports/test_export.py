@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
+from workspace import store_says
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -107,10 +109,17 @@ def test_rows_in_are_the_same_everywhere(
 def test_an_echoed_secret_is_in_none_of_the_files(a_run: Callable[..., Any], tmp_path: Path) -> None:
     echo = "access_token=PLANTED&q-signature=PLANTED"
     ends = [
-        RowEnd(0, Outcome.REFUSED, Reason.REFUSED, echo, 40097, echo, echo),
-        RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, echo, 0, echo, echo, 400, echo, file_id=echo),
-        RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, f"https://a.example/x?{echo}"),
-        RowEnd(0, Outcome.INVALID, Reason.INVALID, echo),
+        RowEnd(0, Outcome.REFUSED, Reason.REFUSED, store_says(echo), 40097, echo, echo),
+        RowEnd(
+            0, Outcome.FAILED, Reason.STORE_REFUSED, store_says(echo), 0, echo, echo, 400, echo, file_id=echo
+        ),
+        RowEnd(
+            0,
+            Outcome.FAILED,
+            Reason.NO_ANSWER,
+            detail(DetailCode.NO_CONNECTION, host=f"https://a.example/x?{echo}"),
+        ),
+        RowEnd(0, Outcome.INVALID, Reason.INVALID, store_says(echo)),
         RowEnd(0, Outcome.PENDING),
     ]
     reported = a_run(ends, finished=False)

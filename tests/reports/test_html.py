@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
+from workspace import store_says
 
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang, Text
@@ -105,8 +106,18 @@ def test_text_from_outside_is_escaped_wherever_it_comes_from(
 ) -> None:
     places = (EnvRecord(0, f"env{EVIL}", f"wx{EVIL}", f"merchant{EVIL}", "merchant", left=False),)
     ends = [
-        RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, EVIL, 0, EVIL, f"rid{EVIL}", 400, f"Code{EVIL}"),
-        RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, EVIL),
+        RowEnd(
+            0,
+            Outcome.FAILED,
+            Reason.STORE_REFUSED,
+            store_says(EVIL),
+            0,
+            EVIL,
+            f"rid{EVIL}",
+            400,
+            f"Code{EVIL}",
+        ),
+        RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, store_says(EVIL)),
     ]
     reported = a_run(
         ends,

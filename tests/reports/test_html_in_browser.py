@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from workspace import store_says
 
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang, Text
@@ -236,8 +237,8 @@ def test_planted_html_and_script_are_only_text(
     a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path
 ) -> None:
     ends = [
-        RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, EVIL, 0, EVIL, EVIL, 400, EVIL),
-        RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, EVIL),
+        RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_says(EVIL), 0, EVIL, EVIL, 400, EVIL),
+        RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER, store_says(EVIL)),
         RowEnd(0, Outcome.PENDING),
     ]
     reported = a_run(

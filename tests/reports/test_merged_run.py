@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import openpyxl
 import pytest
 
+from tcb_ops.details import as_detail
+from tcb_ops.i18n import Bilingual
 from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.reports.merged_run import last_state, merged_run
@@ -28,7 +30,7 @@ UPLOADED = RowEnd(0, Outcome.UPLOADED, errcode=0, http_status=204, attempts=2)
 REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no qbase privilege")
 FAILED = RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER)
 STOPPED = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
-INVALID = RowEnd(0, Outcome.INVALID, Reason.INVALID, "path starts with /")
+INVALID = RowEnd(0, Outcome.INVALID, Reason.INVALID, as_detail(Bilingual("path starts with /", "以 / 开头")))
 PENDING = RowEnd(0, Outcome.PENDING)
 
 

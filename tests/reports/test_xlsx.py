@@ -15,6 +15,7 @@ import pytest
 import python_calamine
 from openpyxl.utils import get_column_letter
 from openpyxl.utils.escape import unescape  # which openpyxl leaves to its caller
+from workspace import store_says
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import GOOD, Outcome, Reason, RowEnd
@@ -246,8 +247,10 @@ def test_no_secret_that_a_server_echoed_is_in_it(
 ) -> None:
     echo = "access_token=PLANTED&q-signature=PLANTED"
     ends = [
-        RowEnd(0, Outcome.REFUSED, Reason.REFUSED, echo, 40097, echo, echo),
-        RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, echo, 0, echo, echo, 400, echo, file_id=echo),
+        RowEnd(0, Outcome.REFUSED, Reason.REFUSED, store_says(echo), 40097, echo, echo),
+        RowEnd(
+            0, Outcome.FAILED, Reason.STORE_REFUSED, store_says(echo), 0, echo, echo, 400, echo, file_id=echo
+        ),
     ]
     write(a_run(ends, note=echo), tmp_path / "r.xlsx", in_english)
     with zipfile.ZipFile(tmp_path / "r.xlsx") as parts:

@@ -18,6 +18,7 @@ import pytest
 from workspace import BOOKS, TEA, OpenShop, Until, Whole, many
 
 import tcb_ops as tcb
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import (
     LedgerDamagedError,
     LedgerError,
@@ -26,7 +27,7 @@ from tcb_ops.errors import (
     TcbOpsError,
     UsageError,
 )
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.reader import RunReader
@@ -39,6 +40,7 @@ from tcb_ops.runs.stop_errors import (
     outage,
     refused_platform,
     stop_reason,
+    stop_text,
     token_outage,
 )
 from tcb_ops.simulator import Fault
@@ -51,7 +53,7 @@ PLACES = [
     EnvRecord(1, "books", "wxbooks", "城南书店", "merchant", left=True),
 ]
 TARGET = "https://api.weixin.qq.com"
-OUTAGE = stop_reason(outage(300.0, "no connection"))
+OUTAGE = stop_reason(outage(300.0, detail(DetailCode.NO_CONNECTION, host="127.0.0.1:1")))
 
 
 def new_run(run_id: str = "20260101-090000-0001", **changes: Any) -> NewRun:
@@ -88,7 +90,7 @@ def planned(ledger: Ledger, rows: Iterable[Row] = (), **changes: Any) -> RunReco
 
 
 def test_a_planned_run_comes_back_as_it_was_given(ledger: Ledger) -> None:
-    invalid = a_row(4, invalid=Text("starts with /", "以 / 开头"))
+    invalid = a_row(4, invalid=Bilingual("starts with /", "以 / 开头"))
     row = a_row(2, size=5, mtime_ns=1_700_000_000_123_456_789, content_type="image/webp")
     run = ledger.plan(new_run(), [row, a_row(3, PLACES[1]), invalid], PLACES)
     for name in NewRun.__dataclass_fields__:
@@ -100,7 +102,7 @@ def test_a_planned_run_comes_back_as_it_was_given(ledger: Ledger) -> None:
     assert (last.end.outcome, last.end.reason, last.end.detail) == (
         Outcome.INVALID,
         Reason.INVALID,
-        "starts with /",
+        as_detail(Bilingual("starts with /", "以 / 开头")),
     )
     assert ledger.counts(run) == {Outcome.PENDING: 2, Outcome.INVALID: 1}
 
@@ -111,7 +113,7 @@ def test_a_rows_end_comes_back_as_it_was_recorded_and_meters_add_up(ledger: Ledg
         2,
         Outcome.REFUSED,
         Reason.REFUSED,
-        "细节",
+        detail(DetailCode.BOTH, first=detail(DetailCode.LINK_TOO_LONG), second="细节"),
         85088,
         "no qbase",
         "rid-1",
@@ -264,13 +266,13 @@ def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
     [
         interrupted(),
         lock_lost(),
-        outage(300.0, "127.0.0.1:1 refused the connection"),
+        outage(300.0, detail(DetailCode.NO_CONNECTION, host="127.0.0.1:1")),
         refused_platform(61004, "hint: [10.0.0.7]"),
-        token_outage(Text("the token file is gone.", "令牌文件不见了。"), 2.5),
+        token_outage(Bilingual("the token file is gone.", "令牌文件不见了。"), 2.5),
         canary_stop(1_200),
-        StoppedError(Text("the disk is full", "磁盘已满")),
+        StoppedError(Bilingual("the disk is full", "磁盘已满")),
     ],
-    ids=lambda error: error.code or "other",
+    ids=lambda error: error.reason.code if error.reason is not None else "text",
 )
 def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
     ledger: Ledger, error: TcbOpsError
@@ -279,11 +281,12 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
     ledger.stop(run, stop_reason(error))
     found = ledger.run(run.id).stopped
     assert found is not None
-    assert (found, found.text) == (stop_reason(error), error.text)
+    assert found == stop_reason(error)
+    assert (stop_text(found).en, stop_text(found).zh) == (error.text.en, error.text.zh)
     with ledger._engine.connect() as connection:
         kept = json.loads(str(connection.exec_driver_sql("SELECT stopped FROM runs").scalar()))
-    assert kept["code"] == (error.code or "other")
-    assert error.code == "" or error.text.en not in str(kept), "no sentence is kept where there is a code"
+    assert kept["code"] == stop_reason(error).code
+    assert error.reason is None or error.text.en not in str(kept), "no sentence is kept where there is a code"
 
 
 @pytest.mark.parametrize(

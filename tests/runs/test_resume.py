@@ -173,7 +173,7 @@ def test_61004_stops_the_run_with_its_rows_pending_and_mended_it_goes_on(
     assert caught.value.exit_code == 3
     run = latest(shop)
     assert run.record.stopped is not None
-    assert f"errcode 61004（{errmsg}）" in run.record.stopped.text.zh
+    assert f"errcode 61004（{errmsg}）" in run.record.stopped.zh
     assert run.record.finished_at is None
     counts = whole(run, 100)
     assert counts.keys() == {"pending", "linked" if kind == "links" else "uploaded"}

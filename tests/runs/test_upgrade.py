@@ -1,4 +1,4 @@
-"""A ledger of schema version 1 is upgraded in place: nothing is lost, whoever else is at work, wherever it is killed."""
+"""A ledger of an earlier schema version is upgraded in place: nothing is lost, whoever else is at work, wherever it is killed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from postgres import PASSWORD
 
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.reports.manifest import RowsDigest
 from tcb_ops.runs import database
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import host_name, operator_name
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from postgres import Postgres
 
 DATA = Path(__file__).parent.parent / "data"
-LEDGERS = ["ledger-v1-7a462b5.db", "ledger-v1.db"]
+LEDGERS = ["ledger-v1-7a462b5.db", "ledger-v1.db", "ledger-v2.db"]
+VERSIONS = dict(zip(LEDGERS, (1, 1, 2), strict=True))
 TABLES = ("runs", "envs", "rows", "spent", "exports")
 
 
@@ -49,7 +51,7 @@ def contents(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def old_ledger(source: str, place: str) -> None:
-    """Put a ledger of version 1 at a file or into a database."""
+    """Put a ledger of an earlier version at a file or into a database."""
     if "://" not in place:
         shutil.copy(DATA / source, place)
         return
@@ -66,9 +68,12 @@ def old_ledger(source: str, place: str) -> None:
                          if name in known.c} for record in kept[table]
                     ],
                 )  # fmt: skip
-        connection.exec_driver_sql("SELECT setval('runs_number_seq', 5)")
-        connection.exec_driver_sql("UPDATE tcb_ops SET version = 1")
-        connection.exec_driver_sql("DROP TABLE alembic_version")
+        connection.exec_driver_sql(f"SELECT setval('runs_number_seq', {len(kept['runs'])})")
+        connection.exec_driver_sql(f"UPDATE tcb_ops SET version = {VERSIONS[source]}")
+        if VERSIONS[source] == 1:
+            connection.exec_driver_sql("DROP TABLE alembic_version")
+        else:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '2'")
         if source == LEDGERS[0]:
             for column in ("content_type", "cache_control"):
                 connection.exec_driver_sql(f"ALTER TABLE rows DROP COLUMN {column}")
@@ -104,15 +109,89 @@ def test_every_run_and_row_is_as_it_was(old: str, source: str) -> None:
             run = found[record["id"]]
             rows = [row for row in before["rows"] if row["run"] == record["number"]]
             ends = [
-                (one.row.line, one.end.outcome, one.end.detail, one.end.errcode) for one in ledger.rows(run)
+                (one.row.line, one.end.outcome, said(one.end), one.end.errcode) for one in ledger.rows(run)
             ]
             assert ends == [(row["line"], row["outcome"], row["detail"], row["errcode"]) for row in rows]
             assert (run.finished_at, run.seconds) == (record["finished_at"], record["seconds"])
-            kept = json.loads(record["stopped"]) if record["stopped"] else None
-            shown = None if run.stopped is None else {"en": run.stopped.text.en, "zh": run.stopped.text.zh}
-            assert shown == kept
-        [stopped] = [run for run in found.values() if run.stopped is not None]
-        assert (stopped.kind, stopped.finished_at) == (Kind.LINKS, None)
+            assert (run.stopped is None) == (record["stopped"] == "")
+        stopped = [run for run in found.values() if run.stopped is not None]
+        assert {(run.kind, run.finished_at) for run in stopped} == {(Kind.LINKS, None)}
+
+
+def said(end: RowEnd) -> str:
+    """What a row of before version 3 had in words, in one language or of the store."""
+    if end.detail is None:
+        return ""
+    assert set(end.detail.params) in ({"message"}, {"en", "zh"})
+    assert (end.detail.code == "store_message") == (end.reason == "store_refused")
+    [kept] = set(end.detail.params.values())
+    return str(kept)
+
+
+def test_reasons_of_version_1_keep_both_sentences(place: str) -> None:
+    old_ledger(LEDGERS[1], place)
+    [kept] = [json.loads(run["stopped"]) for run in contents(DATA / LEDGERS[1])["runs"] if run["stopped"]]
+    with closing(Ledger(place)) as ledger:
+        [stopped] = [run.stopped for run in ledger.runs() if run.stopped is not None]
+        assert (stopped.code, stopped.params, stopped.zh) == ("text", kept, kept["zh"])
+
+
+def test_reasons_of_version_2_keep_their_codes(place: str) -> None:
+    old_ledger(LEDGERS[2], place)
+    with closing(Ledger(place)) as ledger:
+        away, refused = [run.stopped for run in ledger.runs() if run.stopped is not None]
+        errmsg = "access clientip is not registered requestIP: 203.0.113.9"
+        assert (refused.code, refused.params) == ("platform", {"errcode": 61004, "errmsg": errmsg})
+        assert away.code == "outage"
+        assert "the firewall. The run stops, because no host could be reached for 0.3 s" in away.en
+        assert "0.3 秒内未能连上任何地址" in away.zh
+
+
+DIGESTS = {
+    1: "90c3419e68b0b616333f1c2fffc75ad56e654b20a3a525ba26b423773620314b",
+    2: "cd7f8b1de985d83f410449a36025bad122e4b33d1967eb6d52d2367a6a037d89",
+    3: "d60fa508829f7fe80c9761a66755d1a5bb5935d7d945c0a55f2d65e535507c9d",
+    4: "5be42a3a99f4b99447b649558a6d7b7b0cb1cf695f0d32169eb4827c4b05715d",
+    5: "9b2f1d9722f71bc29a6505c01621a4412728c24e7c4582a5d38d430ac344e861",
+    6: "d904b9fbbd5abbf45556da79c69d88f59c8342824dd053b4cbc98130c4ddb2db",
+}
+"""Of the rows of the runs of ledger-v2.db, as version 2 computed them: reports from before are still verified."""
+
+
+def test_reports_of_before_keep_their_digest(place: str) -> None:
+    old_ledger(LEDGERS[2], place)
+    with closing(Ledger(place)) as ledger:
+        for run in ledger.runs():
+            digest = RowsDigest()
+            assert len(list(digest.passing(ledger.rows(run)))) == run.rows
+            assert digest.hexdigest() == DIGESTS[run.number]
+
+
+@pytest.mark.parametrize("source", LEDGERS[2:])
+@pytest.mark.parametrize(
+    ("stopped", "en"),
+    [
+        ({"code": "platform", "params": {"errcode": 61004, "errmsg": ""}}, "errcode 61004 (-) stops"),
+        (
+            {"code": "token_source", "params": {"seconds": 2, "en": "It hangs.", "zh": "无应答。"}},
+            "It hangs. No merchant",
+        ),
+        ({"code": "canary", "params": {"rows": 1200}}, "1,200"),
+        ({"code": "interrupted", "params": {}}, "interrupted"),
+        ({"code": "other", "params": {"en": "the disk is full", "zh": "磁盘已满"}}, "the disk is full"),
+    ],
+)
+def test_every_reason_of_version_2_is_converted(
+    tmp_path: Path, source: str, stopped: dict[str, Any], en: str
+) -> None:
+    file = tmp_path / "ledger.db"
+    shutil.copy(DATA / source, file)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE runs SET stopped = ? WHERE number = 6", (json.dumps(stopped),))
+    with closing(Ledger(str(file))) as ledger:
+        newest = ledger.run("latest").stopped
+        assert newest is not None
+        assert en in newest.en
 
 
 def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path: Path) -> None:
@@ -151,7 +230,7 @@ def test_the_first_ledgers_of_version_1_lack_most_and_keep_one_sentence(
             "DROP TABLE spent; DROP TABLE exports; DROP INDEX rows_by_path; DROP INDEX rows_by_errcode"
         )
     with closing(Ledger(str(file))) as ledger:
-        [text] = [run.stopped.text for run in ledger.runs() if run.stopped is not None]
+        [text] = [run.stopped for run in ledger.runs() if run.stopped is not None]
         assert (text.en, text.zh) == (sentence, sentence)
         assert ledger.phase_seconds(ledger.runs()[0]) == {}
         with ledger._engine.connect() as connected:
@@ -161,11 +240,12 @@ def test_the_first_ledgers_of_version_1_lack_most_and_keep_one_sentence(
 def test_a_copy_of_the_old_file_is_kept_beside_it_and_named(
     tmp_path: Path, source: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file, copy = tmp_path / "ledger.db", tmp_path / "ledger.db.v1-backup"
+    name = f"ledger.db.v{VERSIONS[source]}-backup"
+    file, copy = tmp_path / "ledger.db", tmp_path / name
     shutil.copy(DATA / source, file)
     Ledger(str(file)).close()
     assert contents(copy) == contents(DATA / source)
-    assert read_version(str(copy)) == 1
+    assert read_version(str(copy)) == VERSIONS[source]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     [message] = [record.getMessage() for record in caplog.records if record.name == "tcb_ops.runs"]
     assert message.count(str(copy)) == 2, "in both languages"
@@ -173,7 +253,7 @@ def test_a_copy_of_the_old_file_is_kept_beside_it_and_named(
     shutil.copy(DATA / source, file)
     Ledger(str(file)).close()
     backups = {found.name for found in tmp_path.iterdir() if "backup" in found.name}
-    assert backups == {"ledger.db.v1-backup", "ledger.db.v1-backup-2"}, "no copy is overwritten"
+    assert backups == {name, f"{name}-2"}, "no copy is overwritten"
 
 
 def test_without_a_copy_nothing_is_changed(tmp_path: Path) -> None:
@@ -248,14 +328,17 @@ ledger.close()
 
 
 @pytest.mark.slow
-def test_processes_that_upgrade_a_ledger_at_once_upgrade_it_once(old: str, tmp_path: Path) -> None:
+def test_processes_that_upgrade_a_ledger_at_once_upgrade_it_once(
+    old: str, source: str, tmp_path: Path
+) -> None:
+    runs = len(contents(DATA / source)["runs"])
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([sys.executable, "-c", OPEN, old], **pipes) for _ in range(4)]
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
     for process in processes:
         process.stdin.write("x")
         process.stdin.flush()
-    assert [process.communicate(timeout=60)[0] for process in processes] == ["5\n"] * 4
+    assert [process.communicate(timeout=60)[0] for process in processes] == [f"{runs}\n"] * 4
     assert read_version(old) == VERSION
     assert len(list(tmp_path.glob("*backup*"))) == (0 if "://" in old else 1)
 

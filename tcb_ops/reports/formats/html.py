@@ -24,6 +24,7 @@ from tcb_ops.reports.summary import RunSummary, shade
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import Moment, RunRecord
+from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
 
@@ -98,6 +99,7 @@ def page(
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": TITLES[Kind(run.kind)],
         "run": run,
+        "stopped": stop_text(run.stopped) if run.stopped is not None else None,
         "namesakes": summary.namesakes,
         "simulated": is_simulated(run.target),
         "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),

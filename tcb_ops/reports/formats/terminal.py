@@ -68,7 +68,7 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
         table.add_row(Wrapped(head, bold=len(code)))
         table.add_row(Wrapped(f"→ {group.action.of(lang)}"))
         if group.detail:
-            table.add_row(Padding(Wrapped(sanitize(group.detail), style="italic"), (0, 0, 0, 2)))
+            table.add_row(Padding(Wrapped(sanitize(group.detail.of(lang)), style="italic"), (0, 0, 0, 2)))
         inner = Table.grid(padding=(0, 3, 0, 0))
         inner.add_column(no_wrap=True, width=min(widths[0], 30))
         inner.add_column(no_wrap=True, width=widths[1])

@@ -218,7 +218,8 @@ class _Report:
                 for share in group.merchants
             ]
             listed = as_list(names, _NAMED).of(self._lang)
-            meaning = f"{group.meaning.of(self._lang)} {group.detail}".strip()
+            more = group.detail.of(self._lang) if group.detail is not None else ""
+            meaning = f"{group.meaning.of(self._lang)} {more}".strip()
             texts = (group.code, meaning, group.action.of(self._lang))
             yield (*texts, group.rows, len(names), len(group.envs), listed)
 

@@ -1,0 +1,66 @@
+"""From schema version 2 to 3: why a row or a run ended so is a code and its parameters.
+
+A sentence of before has no code: it is kept as it stands. The store's own words are the parameter that they are now.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "3"
+down_revision = "2"
+
+
+def upgrade() -> None:
+    """Upgrade a ledger of version 2."""
+    _convert_details()
+    _convert_stop_reasons()
+    op.execute("UPDATE tcb_ops SET version = 3")
+
+
+def _convert_details() -> None:
+    rows = sa.table("rows", sa.column("reason", sa.Text), sa.column("detail", sa.Text))
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    made = sa.func.json_object if sqlite else sa.func.jsonb_build_object
+
+    def value(code: str, *params: str) -> Any:
+        each = [part for name in params for part in (sa.literal_column(f"'{name}'"), rows.c.detail)]
+        whole = made(
+            sa.literal_column("'code'"),
+            sa.literal_column(f"'{code}'"),
+            sa.literal_column("'params'"),
+            made(*each),
+        )
+        return whole if sqlite else sa.cast(whole, sa.Text)
+
+    said = rows.c.detail != ""
+    of_the_store = rows.c.reason == "store_refused"
+    what = sa.case((of_the_store, value("store_message", "message")), else_=value("text", "en", "zh"))
+    op.execute(rows.update().where(said).values(detail=what))
+
+
+def _convert_stop_reasons() -> None:
+    runs = sa.table("runs", sa.column("number", sa.Integer), sa.column("stopped", sa.Text))
+    connection = op.get_bind()
+    for number, stopped in connection.execute(sa.select(runs).where(runs.c.stopped != "")).all():
+        found = json.loads(stopped)
+        value = json.dumps(_stop_reason(found["code"], found["params"]), ensure_ascii=False)
+        connection.execute(runs.update().where(runs.c.number == number).values(stopped=value))
+
+
+def _stop_reason(code: str, params: dict[str, Any]) -> dict[str, Any]:
+    match code:
+        case "other":
+            code = "text"
+        case "platform":
+            params = params | {"errmsg": params["errmsg"] or "-"}
+        case "outage":
+            params = {"seconds": params["seconds"], "last": f"{params['last']}."}
+        case "token_source":
+            last = {"code": "text", "params": {"en": params["en"], "zh": params["zh"]}}
+            params = {"seconds": params["seconds"], "last": last}
+    return {"code": code, "params": params}
