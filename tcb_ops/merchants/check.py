@@ -172,7 +172,12 @@ async def _check(
                 return None
             info = await ask(caller, component, partial(client.authorizer, appid=appid))
             if isinstance(info, Issue) and info.code in COMPONENT_CODES:
-                note = _component_fails(of_the_component(info))
+                why = of_the_component(info)
+                note = _(
+                    "Permission sets were not checked: the component token does not work. {meaning} {action}",
+                    meaning=why.meaning,
+                    action=why.action,
+                )
                 return None
             return info
 
@@ -210,14 +215,6 @@ async def _check(
 _NEEDS_COMPONENT = _(
     "Permission sets were not checked: that needs the component token. Set component_appid under [tokens]."
 )
-
-
-def _component_fails(issue: Issue) -> Text:
-    return _(
-        "Permission sets were not checked: the component token does not work. {meaning} {action}",
-        meaning=issue.meaning,
-        action=issue.action,
-    )
 
 
 _NO_COMPONENT = Issue(

@@ -195,12 +195,14 @@ def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, 
         else:
             permission = info.may_upload
             if not permission and code not in _PERMISSION_CODES:
-                issues.insert(0, _no_permission())
+                why = _("Neither permission set 49 (小程序云开发管理) nor 64 is granted to the platform.")
+                issues.insert(0, Issue("61007", why, errcode(61007).action))
     if not isinstance(found, Issue) and status != NORMAL:
         issues.append(_of_status(status, own=own))
     quota = answers.quota if isinstance(answers.quota, Quota) else None
     if quota is not None and quota.left == 0:
-        issues.append(_of_code(45009, merchant.owner))
+        known = errcode(45009, merchant.owner)
+        issues.append(Issue("45009", known.meaning, known.action))
     return MerchantState(merchant, token, permission, cloud, status, quota, tuple(issues))
 
 
@@ -215,11 +217,6 @@ def of_the_component(issue: Issue) -> Issue:
     return replace(issue, action=action)
 
 
-def _of_code(code: int, owner: Owner) -> Issue:
-    known = errcode(code, owner)
-    return Issue(str(code), known.meaning, known.action)
-
-
 def _not_the_platforms(issue: Issue) -> Issue:
     """Permission sets are what merchants grant: the catalogue's words for them would mislead here."""
     return Issue(
@@ -230,15 +227,6 @@ def _not_the_platforms(issue: Issue) -> Issue:
             "open.weixin.qq.com."
         ),
         issue.errmsg,
-    )
-
-
-def _no_permission() -> Issue:
-    known = errcode(61007)
-    return Issue(
-        "61007",
-        _("Neither permission set 49 (小程序云开发管理) nor 64 is granted to the platform."),
-        known.action,
     )
 
 
@@ -306,7 +294,8 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
         yield _("… and {more:,} more that are not ready: --out FILE.csv has all", more=more).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
         yield ""
-        lines = _("{lines} ({names})", lines=_lines(len(merchants)), names=_names(merchants)).of(lang)
+        names = as_list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants), 3)
+        lines = _("{lines} ({names})", lines=_lines(len(merchants)), names=names).of(lang)
         yield Wrapped(f"{issue.code} · {lines} · {sanitize(issue.meaning.of(lang))}", bold=len(issue.code))
         yield Wrapped(f"→ {sanitize(issue.action.of(lang))}")
     if shown:
@@ -423,11 +412,6 @@ def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
         room -= len(taken)
         some |= set(map(id, taken))
     return [state for state in bad if id(state) in some]
-
-
-def _names(merchants: Sequence[Merchant]) -> Text:
-    """Return the names of the first three."""
-    return as_list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants), 3)
 
 
 def _lines(count: int) -> Text:

@@ -133,7 +133,10 @@ def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, set
     try:
         keep(run, what)
     except LedgerError as error:
-        _LOG.warning("%s", _not_noted(error).of(settings.lang))
+        text = _(
+            "the report is whole, but the ledger did not keep that it was written: {text}", text=error.text
+        )
+        _LOG.warning("%s", text.of(settings.lang))
         return False
     return True
 
@@ -143,7 +146,13 @@ def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, no
     digest = RowsDigest()
     rows = digest.passing(seen.rows(run))
     if hidden := write_rows(rows, run.headers, folder / RESULTS, folder / FAILED, settings):
-        _LOG.warning("%s", _hidden(hidden).of(settings.lang))
+        warning = _(
+            "{rows} of the list would show a token or a signature: the report has {mask} there. Take it out of "
+            "the list, and have it renewed.",
+            rows=ngettext("{n:,} row", "{n:,} rows", hidden),
+            mask=MASK,
+        )
+        _LOG.warning("%s", warning.of(settings.lang))
     summary = RunSummary(seen, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
     write_workbook(seen, summary, folder / WORKBOOK, settings, now=now)
@@ -206,19 +215,6 @@ def _simulated(run: RunRecord) -> str:
         target=run.target,
     )
     return f"{text.zh}\n{text.en}\n"
-
-
-def _not_noted(error: LedgerError) -> Text:
-    return _("the report is whole, but the ledger did not keep that it was written: {text}", text=error.text)
-
-
-def _hidden(rows: int) -> Text:
-    return _(
-        "{rows} of the list would show a token or a signature: the report has {mask} there. Take it out of "
-        "the list, and have it renewed.",
-        rows=ngettext("{n:,} row", "{n:,} rows", rows),
-        mask=MASK,
-    )
 
 
 def _refuse_leak(file: Path, run: RunRecord) -> None:

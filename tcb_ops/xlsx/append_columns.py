@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 from xml.sax.saxutils import escape, quoteattr
 
-from tcb_ops.xlsx.package import Change, Package, local, new_parser
+from tcb_ops.xlsx.package import Change, local, new_parser
 from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, Sheet, area_of, column_of, letters
 
 _TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
@@ -176,13 +176,8 @@ def first_free(book: Book, sheet: Sheet, used: int) -> int:
                 if name == "table":
                     ends.append(area_of(attributes["ref"]).right)
         elif kind == "drawing":
-            ends.append(_drawing_end(book.package, part))
+            ends += [int(column) + 1 for column in _ANCHOR.findall(book.package.read(part))]
     return min(max(ends), LAST_COLUMN) + 1
-
-
-def _drawing_end(package: Package, part: str) -> int:
-    """The last column that a chart or picture covers, counted from 1."""
-    return max((int(column) + 1 for column in _ANCHOR.findall(package.read(part))), default=0)
 
 
 def add_columns(

@@ -151,7 +151,7 @@ def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
     book = openpyxl.load_workbook(out / "report.xlsx")
     said = {row[0]: row[1] for row in book["summary"].iter_rows(values_only=True)}
     assert said["joined with its retries"] == "20251125-100000-abcd"
-    assert [row[2] for row in book["not good"].iter_rows(min_row=2, values_only=True)] == [4]
+    assert [row[2] for row in book["did not succeed"].iter_rows(min_row=2, values_only=True)] == [4]
 
 
 def test_the_original_itself_is_not_changed(a_run: Callable[..., Any], in_english: Settings) -> None:
