@@ -31,6 +31,9 @@ _REASONS = {
     errno.ELOOP: _("its links lead in a circle"),
     errno.EBUSY: _("another program is using it"),
     errno.EIO: _("the disk reports an error"),
+    errno.EDQUOT: _("the disk quota is used up"),
+    errno.ENOEXEC: _("it is not a program for this machine"),
+    errno.EADDRNOTAVAIL: _("this machine does not have that address"),
 }
 
 

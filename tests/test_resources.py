@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import re
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
 
+import tcb_ops
 from tcb_ops.resources import exhausted, system_reason
 
 
@@ -58,3 +60,8 @@ def test_what_the_system_says_is_told_in_both_languages_and_never_in_its_own_wor
         assert "hunter2" not in reason.en
         assert not re.search("[A-Za-z]", reason.zh), reason.zh
     assert system_reason(ValueError("embedded null byte")).en == "not a usable file name"
+
+
+def test_no_message_quotes_the_system_which_speaks_english_only() -> None:
+    package = Path(tcb_ops.__file__).parent
+    assert [file.name for file in package.rglob("*.py") if "strerror" in file.read_text("utf-8")] == []

@@ -211,10 +211,12 @@ def _unexpected(error: Exception, arguments: Sequence[str]) -> int:
 
 def _system_refuses(error: OSError) -> Text:
     """A file or folder that the system does not let us use, and no command reports in better words."""
-    what, why = error.filename or "", error.strerror or type(error).__name__
+    from tcb_ops.resources import system_reason
+
+    what, why = error.filename or "", system_reason(error)
     return Text(
-        f"{what}: {why}. Fix that, then run the same command again.".lstrip(": "),
-        f"{what}：{why}。请处理后再次运行同一命令。".lstrip("："),
+        f"{what}: {why.en}. Fix that, then run the same command again.".lstrip(": "),
+        f"{what}：{why.zh}。请处理后再次运行同一命令。".lstrip("："),
     )
 
 

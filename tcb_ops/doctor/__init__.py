@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from tcb_ops.errors import TcbOpsError
-from tcb_ops.i18n import Lang, Text, _, verbatim
+from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.resources import system_reason
 
 
 class Grade(StrEnum):
@@ -82,8 +83,8 @@ def _from_any(name: str, error: Exception) -> CheckResult:
     if isinstance(error, TcbOpsError):
         return from_error(name, error)
     if isinstance(error, OSError):
-        why = error.strerror or type(error).__name__
-        seen = verbatim(f"{error.filename}: {why}" if error.filename else why)
+        why = system_reason(error)
+        seen = _("{file}: {why}", file=error.filename, why=why) if error.filename else why
         fix = _("Fix that, then run doctor again.")
         return CheckResult(name, Grade.BAD, seen, fix)
     kind = type(error).__name__

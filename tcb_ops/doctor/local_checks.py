@@ -224,7 +224,7 @@ def _not_yet(file: Path, folder: Path) -> CheckResult:
 
 def _unwritable(file: Path, folder: Path) -> CheckResult | None:
     """Try to begin a transaction, which is rolled back at once."""
-    why = "" if os.access(folder, os.W_OK) else f"{folder}: {os.strerror(13)}"
+    why = None if os.access(folder, os.W_OK) else _("no permission to write {folder}", folder=folder)
     try:
         uri = f"{file.resolve().as_uri()}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=1, isolation_level=None)) as connection:
@@ -233,8 +233,8 @@ def _unwritable(file: Path, folder: Path) -> CheckResult | None:
     except sqlite3.Error as error:
         # Busy: somebody writes, so one can. No database: reported better when it is opened.
         if getattr(error, "sqlite_errorname", "") not in {"SQLITE_BUSY", "SQLITE_NOTADB"}:
-            why = why or str(error)
-    if not why:
+            why = why or verbatim(str(error))
+    if why is None:
         return None
     seen = _("{file} cannot be written ({why})", file=file, why=why)
     fix = _(

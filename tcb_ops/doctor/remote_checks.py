@@ -19,6 +19,7 @@ from tcb_ops.i18n import _
 from tcb_ops.merchants.check import ask
 from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Merchant, Owner, is_loopback
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
@@ -57,7 +58,7 @@ def check_target(settings: Settings) -> list[CheckResult]:
     except TransportError as error:
         return [from_error("target", error)]
     except OSError as error:  # ssl says which file it could not read, but not its name
-        cause = error.strerror or type(error).__name__
+        cause = system_reason(error)
         seen = _("TLS cannot be set up: {cause}", cause=cause)
         return [CheckResult("target", Grade.BAD, seen, _CERTIFICATES)]
     found = read_response(response, ())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences
+from tcb_ops.resources import system_reason
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -235,7 +236,7 @@ def check_output(source: Source, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = system_reason(error)
         raise UsageError(
             _("--out {out}: {why}. Choose another folder; nothing was run.", out=out, why=why)
         ) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
+from tcb_ops.resources import system_reason
 from tcb_ops.sample import SAMPLE, bundled
 
 NOTEBOOKS = bundled("notebook_files", "notebooks")
@@ -63,7 +64,7 @@ def fill(workspace: Path) -> Copied:
             elif dest.read_bytes() != content:
                 kept.append(name)
     except OSError as error:
-        what, why = error.filename or workspace, error.strerror or type(error).__name__
+        what, why = error.filename or workspace, system_reason(error)
         raise UsageError(
             _("{what}: {why}. Choose a folder that can be written.", what=what, why=why)
         ) from None

@@ -14,6 +14,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.panels.html import esc
 from tcb_ops.panels.worker import Worker, show
+from tcb_ops.resources import system_reason
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 500
@@ -41,7 +42,7 @@ def entries(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], int]:
                 elif entry.name.lower().endswith(endings or ("\0",)):
                     files.append((entry.name, entry.path))
     except OSError as error:
-        why = error.strerror or "?"
+        why = system_reason(error)
         raise UsageError(
             _("{folder} cannot be opened: {why}. Choose another folder.", folder=folder, why=why)
         ) from None
@@ -167,7 +168,7 @@ def _kept(folder: Path, name: str, content: bytes) -> Path:
             if file.read_bytes() == content:
                 return file
     except OSError as error:
-        why = error.strerror or "?"
+        why = system_reason(error)
         raise UsageError(_("{folder} cannot be written: {why}.", folder=folder / name, why=why)) from None
     raise UsageError(_("{folder} is full of lists named {name}.", folder=folder, name=name))
 

@@ -22,6 +22,7 @@ from tcb_ops.lists.validate import OURS
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import OUTCOMES
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
@@ -321,7 +322,7 @@ def _new(dest: Path) -> Iterator[Path]:
         _free(dest)
         part.rename(dest)
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = system_reason(error)
     else:
         return
     finally:

@@ -37,6 +37,7 @@ from tcb_ops.reports.manifest import (
     versions,
 )
 from tcb_ops.reports.summary import RunSummary
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -76,7 +77,7 @@ def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = 
     try:
         _check(_real(dest), dest, run_id, replace=replace)
     except (OSError, ValueError) as error:
-        why = _why(error)
+        why = system_reason(error)
         raise UsageError(
             _("{dest} cannot be accessed: {why}.", dest=dest, why=why), _("Name another report folder.")
         ) from None
@@ -101,7 +102,7 @@ def export(
     """
     check_destination(dest, run.id, replace=replace)
     real = _real(dest)
-    trouble = ""
+    trouble = None
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         _clear_stale(real)
@@ -112,8 +113,8 @@ def export(
             noted = _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
             _put(part, real)
     except OSError as error:
-        trouble = _why(error)
-    if trouble:
+        trouble = system_reason(error)
+    if trouble is not None:
         again = quoted(of_run(settings, run, "report"))
         raise StoppedError(
             _(
@@ -353,7 +354,3 @@ def _refused(dest: Path, why: Text) -> UsageError:
 def _real(dest: Path) -> Path:
     """Where links lead: a link to a folder stays a link when the folder is replaced."""
     return Path(os.path.realpath(dest))
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__

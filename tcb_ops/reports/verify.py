@@ -51,6 +51,7 @@ from tcb_ops.reports.manifest import (
 )
 from tcb_ops.reports.merged_run import merged_run
 from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
@@ -182,7 +183,7 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
             return _differs(name, _("is missing."))
         found = fingerprint(file)
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = system_reason(error)
         return _differs(name, _("cannot be read: {why}.", why=why))
     if found == manifest.files[name]:
         return _same(
@@ -393,7 +394,7 @@ def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text
         with file.open(encoding="utf-8-sig", newline="") as stream:
             return first_difference(csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
+        why = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
         return _("{name} cannot be read as CSV ({why}).", name=file.name, why=why)
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, verbatim
-from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import lock_folder, lock_key
 from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders, rows, runs, version
 from tcb_ops.settings import shown_url
@@ -230,7 +230,7 @@ def _refuse_unsuitable(file: Path) -> None:
             os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
             raise_if_exhausted(error)
-            why = error.strerror or "cannot be created"
+            why = system_reason(error)
             raise not_a_ledger(str(file), _("it cannot be created ({why})", why=why)) from None
 
 

@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import _
 from tcb_ops.model import Link, Outcome, RowEnd, Secret
-from tcb_ops.resources import exhausted
+from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import sync_folder
 from tcb_ops.runs.records import RunRecord
@@ -286,7 +286,7 @@ def _cut_torn_line(file: io.BufferedRandom) -> None:
 def _trouble(file: Path, error: OSError) -> StoppedError:
     if (shortage := exhausted(error)) is not None:
         return shortage
-    why = error.strerror or "it cannot be written"
+    why = system_reason(error)
     return StoppedError(
         _(
             "{file}: {why}. What was committed is safe: free space or fix the access, then run the same "

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import _
-from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.schema import holders
 
 
@@ -210,7 +210,7 @@ def _still_planning(ledger: Lockable) -> UsageError:
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:
     raise_if_exhausted(error)
-    why = error.strerror or "cannot be written"
+    why = system_reason(error)
     return UsageError(_("{folder}: {why}. The ledger's folder must be writable.", folder=folder, why=why))
 
 

@@ -19,7 +19,7 @@ from alembic.config import Config
 
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.i18n import _
-from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import SqliteFile, held_advisory_lock, held_runs, lock_key, planning, sync_folder
 from tcb_ops.runs.schema import VERSION, runs, version
 
@@ -112,7 +112,7 @@ def _copy(file: Path, name: str, found: int) -> Path:
         sync_folder(whole.parent)
     except OSError as error:
         raise_if_exhausted(error)
-        why = error.strerror or "it cannot be written"
+        why = system_reason(error)
         raise LedgerError(
             _(
                 "the ledger {name} was not upgraded, because no copy of it can be made at {whole}: {why}. "

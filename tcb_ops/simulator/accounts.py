@@ -14,6 +14,7 @@ from pathlib import Path
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant, Owner
+from tcb_ops.resources import system_reason
 from tcb_ops.simulator.faults import Component, EnvStatus, SimulatedAccount, SimulatedEnvironment
 
 NEVER = float("inf")
@@ -102,7 +103,7 @@ class Tokens:
             stat = file.stat()
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = system_reason(error)
             raise _bad(file, _("cannot be read ({why})", why=why)) from None
         except UnicodeDecodeError:
             raise _bad(file, _("is not UTF-8")) from None

@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, TypeAdapter
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _, as_list
+from tcb_ops.resources import system_reason
 
 A_DAY = 86_400
 _NAMED_ONLY = ConfigDict(extra="forbid")
@@ -303,7 +304,7 @@ def load_faults(path: Path) -> Faults:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = system_reason(error)
         raise SettingsError(_("{path}: the fault plan cannot be read ({why}).", path=path, why=why)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(_("{path}: this is not TOML: {error}.", path=path, error=error)) from None

@@ -25,6 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
+from tcb_ops.resources import system_reason
 from tcb_ops.settings import NOT_STARTED, Settings
 from tcb_ops.signals import handled
 from tcb_ops.simulator.accounts import Accounts, Tokens
@@ -284,7 +285,7 @@ def _no_port(port: int, error: OSError) -> Text:
             port=port,
         )
     return _(
-        "Port {port} cannot be opened on 127.0.0.1 ({strerror}): choose another with --port.",
+        "Port {port} cannot be opened on 127.0.0.1 ({why}): choose another with --port.",
         port=port,
-        strerror=error.strerror,
+        why=system_reason(error),
     )

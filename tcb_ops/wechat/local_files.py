@@ -15,9 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
-from tcb_ops.resources import exhausted
+from tcb_ops.resources import exhausted, system_reason
 
 _SMALL = 1024 * 1024 - 64 * 1024
 """Bytes up to which a file is read at once; with the form around it that is one write of at most 1 MiB."""
@@ -119,11 +119,11 @@ def _changed(path: Path) -> FileChangedError:
     return FileChangedError(detail(DetailCode.FILE_CHANGED, file=str(path)))
 
 
-def _unreadable(path: Path, error: Exception) -> FileUnreadableError | ResourceLimitError:
+def _unreadable(path: Path, error: OSError | ValueError) -> FileUnreadableError | ResourceLimitError:
     if (shortage := exhausted(error)) is not None:
         return shortage
-    reason = getattr(error, "strerror", None) or type(error).__name__
-    return FileUnreadableError(detail(DetailCode.FILE_UNREADABLE, file=str(path), why=reason))
+    why = as_detail(system_reason(error))
+    return FileUnreadableError(detail(DetailCode.FILE_UNREADABLE, file=str(path), why=why))
 
 
 def hash_file(path: Path, size: int, mtime_ns: int) -> str:

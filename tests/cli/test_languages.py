@@ -43,6 +43,12 @@ COMMANDS = {
     "bad column": ("links", "list.csv", "--column", "path"),
     "bad ledger": ("runs", "--ledger", "list.csv"),
     "bad tokens": ("links", "list.csv", "--tokens", "list.csv"),
+    "tokens that are a folder": ("links", "list.csv", "--tokens", "files"),
+    "no tokens": ("simulate", "--merchants", "merchants.csv", "--tokens", "nope.csv", "--port", "0"),
+    "no fault plan": (
+        *("simulate", "--merchants", "merchants.csv", "--tokens", "tokens.csv"),
+        *("--faults", "nope.toml"),
+    ),
     "bad target": ("links", "list.csv", "--api-base", "http://example.com"),
     "no settings": ("runs", "--config", "nope.toml"),
     "unknown code": ("explain", "nonsense"),

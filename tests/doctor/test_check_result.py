@@ -40,7 +40,7 @@ def test_a_check_that_hangs_is_left_behind():
             "x is wrong.",
             "Fix it.",
         ),
-        (OSError(28, "No space left on device", "a.db"), "a.db: No space left on device", "Fix that"),
+        (OSError(28, "No space left on device", "a.db"), "a.db: the disk is full", "Fix that"),
         (KeyError("secret-word"), "the check itself failed (KeyError)", "report"),
     ],
     ids=["ours", "the system's", "a defect"],

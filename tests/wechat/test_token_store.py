@@ -158,7 +158,7 @@ def _unreadable(folder: Path) -> None:
         (_a_folder_of_something_else, "holds other things and is no token store"),
         (_no_json, "no JSON of ours"),
         (_newer, "newer tcb-ops"),
-        (_unreadable, "cannot be used .Is a directory"),
+        (_unreadable, "cannot be used .it is a folder"),
     ],
     ids=["file", "foreign", "no-json", "newer", "unreadable"],
 )
@@ -216,7 +216,7 @@ def test_a_record_that_alone_cannot_be_read_is_one_merchants_trouble(folder: Pat
 def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder: Path) -> None:
     store = opened(folder)
     (folder / "wx1.json.tmp").mkdir()
-    with pytest.raises(TokenSourceError, match=r"wx1\.json: Is a directory"):
+    with pytest.raises(TokenSourceError, match=r"wx1\.json: it is a folder"):
         store.write("wx1", KEPT)
 
 

@@ -9,7 +9,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tcb_ops.i18n import Text, _, verbatim
+from tcb_ops.i18n import Text, _
+from tcb_ops.resources import system_reason
 
 CHROMIUM = "TCB_OPS_CHROMIUM"
 """The environment variable that names the browser; empty for none."""
@@ -66,8 +67,7 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
         except subprocess.TimeoutExpired:
             why = _failed(_("it took longer than {timeout:g} seconds", timeout=timeout))
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            why = _failed(verbatim(reason))
+            why = _failed(system_reason(error))
     if why is not None:
         with suppress(OSError):
             pdf.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from typing import IO
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, read_token, token_fingerprint
 
 LARGEST_OUTPUT = 64 * 1024
@@ -65,7 +65,7 @@ def run_program(words: Sequence[str], environment: Mapping[str, str], running: R
         )
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
-        why = getattr(error, "strerror", None) or "no such thing can be run"
+        why = system_reason(error)
         return NoOutput(_("cannot be started ({why})", why=why))
     running.add(program)
     try:
@@ -241,7 +241,7 @@ class Credential:
                 return opened.read(LONGEST_TOKEN * 2).decode("utf-8-sig", "replace")
         except OSError as error:
             raise_if_exhausted(error)
-            why = error.strerror or "cannot be read"
+            why = system_reason(error)
         raise self._bad(_("cannot be read ({why})", why=why))
 
     def _from_program(self) -> str:

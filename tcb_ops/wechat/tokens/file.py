@@ -14,7 +14,7 @@ from pathlib import Path
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, finite, is_token
 
 LARGEST_FILE = 16 * 1024 * 1024
@@ -102,7 +102,7 @@ class FileTokens:
             raise self._bad(_("is not UTF-8: save it as UTF-8")) from None
         except OSError as error:
             raise_if_exhausted(error)
-            why = error.strerror or "cannot be read"
+            why = system_reason(error)
             raise self._bad(_("cannot be read ({why})", why=why)) from None
         reader = csv.reader(text.splitlines(keepends=True), strict=True)
         self._line = 0

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import raise_if_exhausted
+from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import Token, finite, is_token, read_object
 
 SCHEMA = 1
@@ -78,7 +78,7 @@ class TokenStore:
             self._open(identity)
         except OSError as error:
             raise_if_exhausted(error)
-            why = error.strerror or "cannot be read"
+            why = system_reason(error)
             raise self._bad(
                 _(
                     "cannot be used ({why}): it has to be readable and writable for yourself alone, on a "
@@ -101,7 +101,7 @@ class TokenStore:
             return None
         except OSError as error:
             raise_if_exhausted(error)
-            why = error.strerror or "cannot be read"
+            why = system_reason(error)
             its_own = isinstance(error, PermissionError | IsADirectoryError)
             if not its_own or not os.access(self._folder, os.X_OK):
                 raise self._unusable(file, why) from None
@@ -133,7 +133,7 @@ class TokenStore:
             _replace(file, record)
         except OSError as error:
             raise_if_exhausted(error)
-            raise self._unusable(file, error.strerror or "cannot be written") from None
+            raise self._unusable(file, system_reason(error)) from None
 
     @asynccontextmanager
     async def hold(self, appid: str) -> AsyncIterator[None]:
@@ -153,7 +153,7 @@ class TokenStore:
                 pass
             except (OSError, NotImplementedError) as error:
                 raise_if_exhausted(error)
-                why = getattr(error, "strerror", None) or "cannot be locked"
+                why = system_reason(error) if isinstance(error, OSError) else _("it cannot be locked")
                 raise self._unusable(self._locks, why) from None
             if now() > end:
                 raise TokenError.of(
@@ -239,7 +239,7 @@ class TokenStore:
     def _bad(self, why: Text) -> SettingsError:
         return SettingsError(_("token store {folder} {why} (tokens.store).", folder=self._folder, why=why))
 
-    def _unusable(self, path: Path, why: str) -> TokenSourceError:
+    def _unusable(self, path: Path, why: Text) -> TokenSourceError:
         return TokenSourceError(
             _(
                 "token store: {path}: {why}. Without it no token is renewed safely: check the disk and its "
