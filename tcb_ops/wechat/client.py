@@ -51,7 +51,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class PlatformClient:
     """Calls the platform's interfaces. Each call raises TransportError where no answer came at all.
 
-    A token is the merchant's, or the component's where the platform owns the environment. `max_age` is in seconds.
+    A token is the merchant's, or the component's where the platform owns the environment.
 
     Args:
         transport: sends the requests.
@@ -148,15 +148,10 @@ class PlatformClient:
         return read_quota(payload) if isinstance(payload, dict) else payload
 
     async def locate(
-        self,
-        env: str,
-        file_ids: Sequence[str],
-        token: Secret,
-        owner: Owner = Owner.MERCHANT,
-        max_age: int = 600,
+        self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
     ) -> tuple[FileStatus, ...] | ApiError | InvalidResponse:
         """Ask where at most 50 files of an environment can be fetched; the answers come in their order."""
-        files = [{"fileid": file_id, "max_age": max_age} for file_id in file_ids]
+        files = [{"fileid": file_id, "max_age": 600} for file_id in file_ids]
         body = {"env": env, "file_list": files}
         payload = await self.call(f"{_INTERFACES[owner]}/batchdownloadfile", body, token)
         return read_files(payload, "file_list", file_ids, token) if isinstance(payload, dict) else payload

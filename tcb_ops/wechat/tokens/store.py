@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
+from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
@@ -226,14 +227,14 @@ class TokenStore:
                     _(
                         "belongs to another platform ({name} {found}, not {identity}): name another folder",
                         name=name,
-                        found=_shown(found[name]),
+                        found=shown(str(found[name])),
                         identity=identity[name],
                     )
                 )
 
     def _file(self, appid: str) -> Path:
         if not _APPID.fullmatch(appid):
-            raise TokenError(_("{appid} is no appid: correct it in the merchants file.", appid=_shown(appid)))
+            raise TokenError(_("{appid} is no appid: correct it in the merchants file.", appid=shown(appid)))
         return self._folder / f"{appid}.json"
 
     def _bad(self, why: Text) -> SettingsError:
@@ -288,9 +289,3 @@ def _record(found: dict[str, object], appid: str) -> StoredToken | None:
     except (ValueError, OverflowError):
         return None
     return StoredToken(Secret(access) if access else None, Secret(refresh) if refresh else None, *moments)
-
-
-def _shown(value: object) -> str:
-    """A text from outside, kept short and printable."""
-    text = str(value)[:80]
-    return text if text.isprintable() else ascii(text)
