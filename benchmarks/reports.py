@@ -93,7 +93,7 @@ def batches(stream: Iterable[RowEnd]) -> Iterator[list[RowEnd]]:
 
 def build(ledger: Ledger, run_id: str, count: int, *, ill: int, begun: float) -> None:
     from tcb_ops.model import Kind
-    from tcb_ops.runs.records import EnvRecord, Meter, NewRun
+    from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 
     places = [
         EnvRecord(n, f"env-{n:03}-1a2b3c", f"wx{n:016x}", f"商户{n:03}", "merchant", left=False)
@@ -106,7 +106,7 @@ def build(ledger: Ledger, run_id: str, count: int, *, ill: int, begun: float) ->
     )  # fmt: skip
     run = ledger.plan(new, rows(count), places)
     for batch in batches(ends(count, ill=ill)):
-        ledger.record(run, batch, Meter(len(batch) / 700, len(batch), len(batch)))
+        ledger.record(run, batch, Usage(len(batch) / 700, len(batch), len(batch)))
     ledger.finish(run, begun + count / 700)
 
 

@@ -74,7 +74,7 @@ class Outcome(StrEnum):
     PENDING = "pending"
 
 
-GOOD = frozenset({Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED})
+SUCCESSES = frozenset({Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED})
 """The outcomes of rows that succeeded."""
 
 

@@ -21,7 +21,7 @@ from tcb_ops.errors import (
     check_value,
 )
 from tcb_ops.i18n import _, verbatim
-from tcb_ops.model import GOOD, Kind, Merchant, Outcome
+from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.ledger import Ledger
@@ -81,9 +81,9 @@ class Run:
         return self._reader.counts(self.record) if self._only is None else self._summary().counts
 
     @property
-    def good(self) -> bool:
-        """Whether every row ended well."""
-        return all(outcome in GOOD for outcome in self.outcomes)
+    def succeeded(self) -> bool:
+        """Whether every row succeeded."""
+        return all(outcome in SUCCESSES for outcome in self.outcomes)
 
     def with_settings(self, settings: Settings) -> Run:
         """The same run, shown and exported with other settings."""
@@ -157,7 +157,7 @@ class Run:
         """The rows that did not succeed, pending ones among them: `results()` as in failed.csv."""
         from tcb_ops.reports.formats.notebook import results_frame
 
-        return results_frame(self._reader, self.record, self._settings, frozenset(Outcome) - GOOD)
+        return results_frame(self._reader, self.record, self._settings, frozenset(Outcome) - SUCCESSES)
 
     def links(self) -> pd.DataFrame:
         """The rows of a links run with their links: the columns of links.csv. They are secrets: do not display them.

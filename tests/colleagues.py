@@ -14,7 +14,7 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Kind, Merchant, Outcome, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import EnvRecord, Meter, NewRun
+from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,6 +130,6 @@ def send(
         run = ledger.plan(new, batch.rows(), places)
         given = list(ends) or [GOOD]
         done = [replace(given[n % len(given)], line=row.line) for n, row in enumerate(batch.rows())]
-        ledger.record(run, [end for end in done if end.outcome is not Outcome.PENDING], Meter())
+        ledger.record(run, [end for end in done if end.outcome is not Outcome.PENDING], Usage())
         ledger.finish(run, 1_764_035_000.0)
     return Sent(ledger, ledger.run(run.id))

@@ -18,7 +18,7 @@ from rich.table import Column
 
 from tcb_ops.formatting import format_duration, lines
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.model import GOOD
+from tcb_ops.model import SUCCESSES
 from tcb_ops.reports.explanations import counts_line
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.runs.progress import Progress
@@ -171,7 +171,7 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
     """
     done = f"{now.done:,}/{now.total:,}"
     note = now.note.of(lang) if now.note is not None else ""
-    worst_first = sorted(now.counts.items(), key=lambda count: count[0] in GOOD)
+    worst_first = sorted(now.counts.items(), key=lambda count: count[0] in SUCCESSES)
     outcomes = [counts_line({outcome: rows}, lang) for outcome, rows in worst_first if rows]
     rate = Text(f"{now.rate:,.0f} rows/s", f"{now.rate:,.0f} 行/秒").of(lang)
     left = ""

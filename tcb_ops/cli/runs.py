@@ -466,7 +466,7 @@ def show_run(console: Console, run: Run, *, as_json: bool) -> int:
         show_causes(console, run)
         finished = run.record.finished_at is not None
         console.print(verdict(run.record.kind, run.outcomes, finished=finished))
-    return 0 if run.good else 1
+    return 0 if run.succeeded else 1
 
 
 def show_causes(console: Console, run: Run) -> bool:

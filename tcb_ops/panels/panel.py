@@ -218,7 +218,7 @@ class Panel:
         )
 
     def _exit_code(self, run: Run) -> int:
-        return 0 if run.good else 1
+        return 0 if run.succeeded else 1
 
     def _run_to_keep(self) -> Run | None:
         """Return the run that is shown and would be replaced by the headless one."""

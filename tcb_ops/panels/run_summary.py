@@ -10,7 +10,7 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
-from tcb_ops.model import GOOD, Kind, Outcome
+from tcb_ops.model import SUCCESSES, Kind, Outcome
 from tcb_ops.panels.html import esc, heading, progress, table
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import OUTCOMES, counts_line, verdict, why
@@ -125,7 +125,7 @@ def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) ->
                 report=record.report,
             )
         )
-    good = run.good and error is None and not links_run_out
+    good = run.succeeded and error is None and not links_run_out
     return as_lines(lines), "good" if good else "bad"
 
 
@@ -179,7 +179,7 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
         line.outcomes[tally.outcome] = line.outcomes.get(tally.outcome, 0) + tally.rows
         if tally.outcome is Outcome.PENDING:
             line.todo += tally.rows
-        elif tally.outcome in GOOD:
+        elif tally.outcome in SUCCESSES:
             line.good += tally.rows
         else:
             line.bad += tally.rows

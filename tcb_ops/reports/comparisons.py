@@ -16,7 +16,7 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
-from tcb_ops.model import GOOD, Outcome, Reason
+from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.reports.explanations import Why, why
 from tcb_ops.runs.reader import QUARTER, LedgerReader
 from tcb_ops.runs.records import RunRecord
@@ -124,9 +124,9 @@ def change(before: str | None, after: str | None) -> Change:
         return Change.ONLY_IN_NEWER
     if after is None:
         return Change.ONLY_IN_OLDER
-    if after in GOOD:
-        return Change.STILL_GOOD if before in GOOD else Change.FIXED
-    return Change.NEWLY_BROKEN if before in GOOD else Change.STILL_BROKEN
+    if after in SUCCESSES:
+        return Change.STILL_GOOD if before in SUCCESSES else Change.FIXED
+    return Change.NEWLY_BROKEN if before in SUCCESSES else Change.STILL_BROKEN
 
 
 def change_title(what: Change) -> Text:

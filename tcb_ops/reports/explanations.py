@@ -13,7 +13,7 @@ from functools import cache
 from tcb_ops import errcodes
 from tcb_ops.details import Detail, detail
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
-from tcb_ops.model import GOOD, Kind, Outcome, Owner, Reason, RowEnd
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.records import Tally
 from tcb_ops.secrets import redact
 
@@ -83,8 +83,8 @@ def why(
 
     `message` and `http_status` are the store's; where one row is meant they sharpen the texts.
     """
-    if outcome in GOOD or outcome is Outcome.PENDING:
-        return None if outcome in GOOD else _of_reason(Outcome.PENDING)
+    if outcome in SUCCESSES or outcome is Outcome.PENDING:
+        return None if outcome in SUCCESSES else _of_reason(Outcome.PENDING)
     if errcode and reason is Reason.DEAD_TOKEN:
         return replace(_of_reason(reason), code=str(errcode))
     if errcode:
@@ -175,7 +175,7 @@ def _breaker(end: RowEnd, found: Why) -> Text:
 
 def action_text(end: RowEnd) -> Text:
     """Say what the operator does about a row; empty where there is nothing to do."""
-    if end.outcome in GOOD and end.reason is not None:
+    if end.outcome in SUCCESSES and end.reason is not None:
         return errcodes.all_reasons()[end.reason].action
     found = _why_of(end)
     return NOTHING if found is None else found.action
@@ -234,9 +234,9 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     ==========  ====================  ===========================================
     """
     total = sum(counts.values())
-    good = sum(rows for outcome, rows in counts.items() if outcome in GOOD)
+    good = sum(rows for outcome, rows in counts.items() if outcome in SUCCESSES)
     pending = counts.get(Outcome.PENDING, 0)
-    bad = {outcome: rows for outcome, rows in counts.items() if outcome not in GOOD | {Outcome.PENDING}}
+    bad = {outcome: rows for outcome, rows in counts.items() if outcome not in SUCCESSES | {Outcome.PENDING}}
     if not finished:
         return _(
             "Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.",

@@ -13,9 +13,9 @@ from typing import Any
 
 from tcb_ops.details import Detail
 from tcb_ops.errors import RunNotFoundError
-from tcb_ops.model import GOOD, Outcome, Reason
+from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, Moment, RowRecord, RunRecord, Tally
+from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, Tally, TimelineBucket
 
 
 def merged_run(ledger: LedgerReader, run: RunRecord) -> MergedRun:
@@ -45,7 +45,7 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
     A success is not undone by a retry that began before it was known.
     """
     ended = [state for state in states if state.end.outcome is not Outcome.PENDING]
-    good = [state for state in ended if state.end.outcome in GOOD]
+    good = [state for state in ended if state.end.outcome in SUCCESSES]
     return (good or ended or states)[-1]
 
 
@@ -133,13 +133,13 @@ class MergedRun:
         """Read the first rows of an environment that have not succeeded even now, as far as they are among its first 50."""
         once = self._ledger.first_failures(run, place, 50 if self._retries else limit)
         last = (record for one in once for record in self.rows(run, line=one.row.line))
-        return list(islice((record for record in last if record.end.outcome not in GOOD), limit))
+        return list(islice((record for record in last if record.end.outcome not in SUCCESSES), limit))
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of the local files of the rows with these outcomes."""
         return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
 
-    def timeline(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return nothing where there are retries: they are days apart, which no one picture could show."""
         return [] if self._retries else self._ledger.timeline(run, buckets)
 

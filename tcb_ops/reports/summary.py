@@ -11,7 +11,7 @@ from typing import Any
 
 from tcb_ops.details import without_appid
 from tcb_ops.i18n import Joined, Text, verbatim
-from tcb_ops.model import GOOD, Outcome, Reason
+from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.reports.explanations import own_words, why
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
@@ -132,7 +132,7 @@ class MerchantSummary:
     @property
     def good(self) -> int:
         """Rows that succeeded."""
-        return sum(rows for outcome, rows in self.outcomes.items() if outcome in GOOD)
+        return sum(rows for outcome, rows in self.outcomes.items() if outcome in SUCCESSES)
 
     @property
     def bad(self) -> int:
@@ -168,13 +168,13 @@ class RunSummary:
     @property
     def bad(self) -> int:
         """Rows that did not succeed, pending ones included: the lines of failed.csv."""
-        return sum(rows for outcome, rows in self.counts.items() if outcome not in GOOD)
+        return sum(rows for outcome, rows in self.counts.items() if outcome not in SUCCESSES)
 
     @property
     def unverified(self) -> int:
         """Rows that succeeded, but whose stored bytes could not be compared."""
         return sum(
-            one.rows for one in self.tallies if one.reason is Reason.UNVERIFIED and one.outcome in GOOD
+            one.rows for one in self.tallies if one.reason is Reason.UNVERIFIED and one.outcome in SUCCESSES
         )
 
     @cached_property
@@ -398,7 +398,9 @@ def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[Merc
 
 def _bad(outcomes: Mapping[Outcome, int]) -> int:
     return sum(
-        rows for outcome, rows in outcomes.items() if outcome not in GOOD and outcome is not Outcome.PENDING
+        rows
+        for outcome, rows in outcomes.items()
+        if outcome not in SUCCESSES and outcome is not Outcome.PENDING
     )
 
 

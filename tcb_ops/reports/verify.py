@@ -20,7 +20,7 @@ from typing import Any
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.formatting import guard
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
-from tcb_ops.model import GOOD, Outcome
+from tcb_ops.model import SUCCESSES, Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
     CHECKPOINTS,
@@ -354,7 +354,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
     digest = RowsDigest()
     records = digest.passing(seen.rows(run))
     # Asked for only where there are some: on a large run that all succeeded the search reads every row.
-    not_good = seen.rows(run, outcomes=frozenset(Outcome) - GOOD) if bad else iter(())
+    not_good = seen.rows(run, outcomes=frozenset(Outcome) - SUCCESSES) if bad else iter(())
     wrong = [
         _compare(folder / RESULTS, partial(_first_difference, RESULTS, records, run.headers, manifest.zone)),
         _compare(folder / FAILED, partial(_first_difference, FAILED, not_good, run.headers, manifest.zone)),

@@ -85,7 +85,7 @@ class Calls:
                 self.phases.leave("link")
             if isinstance(got, FailedAttempt):
                 return got
-            task.link, task.tries.link = got, 0
+            task.link, task.counts.link = got, 0
             task.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
         if self.kind is not Kind.UPLOAD:
             end = self._end(task, Outcome.LINKED)
@@ -102,7 +102,7 @@ class Calls:
             message = "a row was taken without a token"
             raise AssertionError(message)
         self.link_calls += 1
-        task.tries.calls += 1
+        task.counts.calls += 1
         try:
             answer = await self.wechat.upload_link(row.env, row.path, task.token, Owner(task.lane.owner))
         except TransportError as error:
@@ -141,7 +141,7 @@ class Calls:
             )
             with body:
                 self.upload_calls += 1
-                task.tries.calls += 1
+                task.counts.calls += 1
                 answer = await post_object(
                     self.transport, link, row.path, body, row.content_type, row.cache_control
                 )
@@ -231,7 +231,7 @@ class Calls:
             outcome,
             reason,
             as_detail(why) if why is not None else None,
-            attempts=task.tries.calls,
+            attempts=task.counts.calls,
             started_at=task.started_at,
             ended_at=time.time(),
         )

@@ -17,14 +17,14 @@ from pathlib import Path
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
-from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import Calls
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, Meter, RunRecord
+from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
 from tcb_ops.runs.scheduler import REFILL, AppState, Lane, Scheduler, Task, lanes_of
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
@@ -197,7 +197,7 @@ class Engine:
             self._reader_thread, self._context.ledger.tallies, self._run
         )
         others = {one.env for one in self._after_canary_envs}
-        succeeded = GOOD | {Outcome.INVALID}  # left out on purpose, with --on-bad skip
+        succeeded = SUCCESSES | {Outcome.INVALID}  # left out on purpose, with --on-bad skip
         rows = sum(t.rows for t in tallies if t.env not in others and t.outcome not in succeeded)
         if rows:
             self._stop(canary_stop(rows))
@@ -490,7 +490,7 @@ class Engine:
             self._scheduler.again(task)
         self._show(self._clock())
 
-    def _usage(self) -> Meter:
+    def _usage(self) -> Usage:
         """What was spent since the last commit."""
         calls = self._calls
         then, links, uploads = self._recorded
@@ -498,7 +498,7 @@ class Engine:
         phases: dict[str, float] = {}
         if self._recorded[0] - self._phases_recorded >= RECORD_PHASES_EVERY:
             self._phases_recorded, phases = self._recorded[0], self._phases.take()
-        return Meter(self._recorded[0] - then, calls.link_calls - links, calls.upload_calls - uploads, phases)
+        return Usage(self._recorded[0] - then, calls.link_calls - links, calls.upload_calls - uploads, phases)
 
     def _committed(self) -> None:
         """After a commit: there is room for more rows, and something to show."""

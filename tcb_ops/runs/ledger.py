@@ -22,9 +22,9 @@ from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
     END_COLUMNS,
     EnvRecord,
-    Meter,
     NewRun,
     RunRecord,
+    Usage,
     end_values,
     plan_values,
     run_values,
@@ -91,7 +91,7 @@ class Ledger(LedgerReader):
 
     # --- writing what happened ----------------------------------------------------------------------------------
 
-    def record(self, run: RunRecord, ends: Sequence[RowEnd], meter: Meter) -> None:
+    def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
         """Commit how rows ended, and what the session has spent since the last time.
 
         Rows that are not pending any more stay as they are; LedgerError says how many, after the commit of the others,
@@ -101,7 +101,7 @@ class Ledger(LedgerReader):
             done = 0
             if ends:
                 done = connection.execute(_RECORD, [end_values(run.number, end) for end in ends]).rowcount
-            self._spend(connection, run, meter)
+            self._spend(connection, run, usage)
         if done != len(ends):
             self.counts(run)  # says so where the rows are lost
             raise _not_pending(run, len(ends) - done)
@@ -175,11 +175,11 @@ class Ledger(LedgerReader):
     # --- the database -------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _spend(connection: sa.Connection, run: RunRecord, meter: Meter) -> None:
+    def _spend(connection: sa.Connection, run: RunRecord, usage: Usage) -> None:
         for (
             phase,
             seconds,
-        ) in meter.phases.items():  # only the run's own writer does: its lock keeps others away
+        ) in usage.phases.items():  # only the run's own writer does: its lock keeps others away
             mine = (spent.c.run == run.number) & (spent.c.phase == phase)
             more = spent.update().where(mine).values(seconds=spent.c.seconds + seconds)
             if connection.execute(more).rowcount == 0:
@@ -188,9 +188,9 @@ class Ledger(LedgerReader):
             runs.update()
             .where(runs.c.number == run.number)
             .values(
-                seconds=runs.c.seconds + meter.seconds,
-                link_calls=runs.c.link_calls + meter.link_calls,
-                upload_calls=runs.c.upload_calls + meter.upload_calls,
+                seconds=runs.c.seconds + usage.seconds,
+                link_calls=runs.c.link_calls + usage.link_calls,
+                upload_calls=runs.c.upload_calls + usage.upload_calls,
             )
         )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tcb_ops.details import as_detail
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text
-from tcb_ops.model import GOOD, Outcome, Owner, Reason, RowEnd, Secret
+from tcb_ops.model import SUCCESSES, Outcome, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
@@ -43,30 +43,30 @@ class OutcomeHandler:
 
     def failed(self, task: Task, attempt: FailedAttempt) -> None:
         """Do what `next_step` says; the step's attempts go up by one where it counts."""
-        now, limits, tries = self.clock(), self.limits, task.tries
+        now, limits, counts = self.clock(), self.limits, task.counts
         app = task.lane.app
         slowed = app.slowdown if attempt.scope is Scope.APPID else task.lane.env.slowdown
-        used = (tries.link if attempt.step == "link" else tries.store) + 1
+        used = (counts.link if attempt.step == "link" else counts.store) + 1
         step = next_step(
-            attempt.decision, attempt.scope, tries, used, limits, patient=slowed.patient(now, limits)
+            attempt.decision, attempt.scope, counts, used, limits, patient=slowed.patient(now, limits)
         )
         match step:
             case NextStep.STOP_RUN:
                 self.stop(refused_platform(attempt.end.errcode or 0, attempt.end.errmsg))
             case NextStep.REFRESH:
-                tries.refreshed = True
+                counts.refreshed = True
                 self.token_refused(task, attempt.end)
             case NextStep.SLOW:
                 slowed.slow_down(now, limits)
                 self.scheduler.again(task)
             case NextStep.RETRY | NextStep.RELINK:
                 if attempt.step == "link":
-                    tries.link = used
+                    counts.link = used
                 else:
-                    tries.store = used
-                    tries.retried_once = tries.retried_once or attempt.decision is Decision.RETRY_ONCE
+                    counts.store = used
+                    counts.retried_once = counts.retried_once or attempt.decision is Decision.RETRY_ONCE
                 if step is NextStep.RELINK:
-                    task.link, tries.relinked = None, True
+                    task.link, counts.relinked = None, True
                 self.scheduler.wait(task, now + backoff_wait(limits, used, self.chance()))
             case NextStep.END:
                 self.ended(task, attempt.end, attempt)
@@ -76,7 +76,7 @@ class OutcomeHandler:
         lane = task.lane
         self.scheduler.release(task)
         self.writer.add(end)
-        if end.outcome in GOOD:
+        if end.outcome in SUCCESSES:
             lane.app.slowdown.row_good()
             lane.env.slowdown.row_good()
         if lane.end_as is not None:
@@ -172,7 +172,7 @@ def closed_end(task: Task, end_as: RowEnd) -> RowEnd:
     return replace(
         end_as,
         line=task.row.line,
-        attempts=task.tries.calls,
+        attempts=task.counts.calls,
         started_at=task.started_at,
         ended_at=time.time(),
     )

@@ -15,7 +15,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
-from tcb_ops.model import GOOD, Kind, Outcome, Row
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
 from tcb_ops.runs.ledger import SAME_RUN, Ledger
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.locks import host_name, operator_name
@@ -170,7 +170,7 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
 
 PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit asks a link for. Nothing is stored there."""
-AGAIN = frozenset(Outcome) - GOOD - {Outcome.INVALID, Outcome.PENDING}
+AGAIN = frozenset(Outcome) - SUCCESSES - {Outcome.INVALID, Outcome.PENDING}
 """The outcomes that a retry runs again."""
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
-from tcb_ops.model import GOOD, Kind, Outcome, Reason, Row
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
     CHECK_SECONDS,
@@ -36,10 +36,10 @@ from tcb_ops.runs.locks import AdvisoryLock, working
 from tcb_ops.runs.records import (
     EarlierUpload,
     EnvRecord,
-    Moment,
     RowRecord,
     RunRecord,
     Tally,
+    TimelineBucket,
     check_order,
     check_runs,
     check_state,
@@ -104,7 +104,7 @@ class RunReader(Protocol):
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of the local files of the rows with these outcomes."""
 
-    def timeline(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time; empty where no row has ended."""
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
@@ -283,7 +283,7 @@ class LedgerReader:
             .where(
                 rows.c.run == run.number,
                 rows.c.place == environment.number,
-                rows.c.outcome.not_in([*GOOD, Outcome.PENDING]),
+                rows.c.outcome.not_in([*SUCCESSES, Outcome.PENDING]),
             )
             .order_by(rows.c.line)
             .limit(limit)
@@ -374,7 +374,7 @@ class LedgerReader:
         lines: set[int] = set()
         for retry in self.retries(run):
             self.counts(retry)
-            good = sa.select(rows.c.line).where(rows.c.run == retry.number, rows.c.outcome.in_(GOOD))
+            good = sa.select(rows.c.line).where(rows.c.run == retry.number, rows.c.outcome.in_(SUCCESSES))
             lines.update(line for (line,) in self._read(good))
         return lines
 
@@ -448,7 +448,7 @@ class LedgerReader:
         query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
         return int(self._read(query)[0][0])
 
-    def timeline(self, run: RunRecord, buckets: int = 60) -> list[Moment]:
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """How rows ended over time, in moments of one width from the run's begin to its last end.
 
         Empty where no row has ended. Rows that never began (invalid) are in none.
@@ -720,13 +720,13 @@ def _ends_by_moment(run: RunRecord, began: float, width: float, dialect: str) ->
     )
 
 
-def _moments(began: float, width: float, buckets: int, found: Iterable[Any]) -> list[Moment]:
+def _moments(began: float, width: float, buckets: int, found: Iterable[Any]) -> list[TimelineBucket]:
     """Put what `_ends_by_moment` found in order, those in which nothing ended included."""
     ended: defaultdict[int, dict[Outcome, int]] = defaultdict(dict)
     for moment, outcome, count in found:
         in_it = ended[min(int(moment), buckets - 1)]  # the last end of all stands on the edge
         in_it[Outcome(outcome)] = in_it.get(Outcome(outcome), 0) + int(count)
     return [
-        Moment(began + number * width, began + (number + 1) * width, ended[number])
+        TimelineBucket(began + number * width, began + (number + 1) * width, ended[number])
         for number in range(buckets)
     ]

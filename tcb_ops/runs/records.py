@@ -116,7 +116,7 @@ class EarlierUpload:
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class Usage:
     """What a session has spent since it was last written down."""
 
     seconds: float = 0.0
@@ -127,7 +127,7 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TimelineBucket:
     """A stretch of a run's time, and how the rows ended that ended in it."""
 
     at: float

@@ -17,7 +17,7 @@ from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
 from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload, EnvRecord
-from tcb_ops.wechat.call_policy import Tries
+from tcb_ops.wechat.call_policy import AttemptCounts
 from tcb_ops.wechat.tokens import Token
 
 REFILL = 50
@@ -32,7 +32,7 @@ class Task:
 
     row: Row
     lane: Lane
-    tries: Tries = field(default_factory=Tries)
+    counts: AttemptCounts = field(default_factory=AttemptCounts)
     link: Link | None = None
     link_until: float = 0.0
     """Until when the link is used, in the engine's monotonic time."""

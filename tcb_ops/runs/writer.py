@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import LinksFile
-from tcb_ops.runs.records import EnvRecord, Meter, RunRecord
+from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LedgerWriter:
         run: RunRecord,
         links: LinksFile | None,
         threads: Executor,
-        usage: Callable[[], Meter],
+        usage: Callable[[], Usage],
         written: Callable[[], None],
         confirm: Callable[[], None],
     ) -> None:
@@ -85,12 +85,12 @@ class LedgerWriter:
             if self._queue or self._closing:
                 self._more.set()
 
-    def _commit(self, batch: list[RowEnd | Closing], usage: Meter) -> dict[Outcome, int]:
+    def _commit(self, batch: list[RowEnd | Closing], usage: Usage) -> dict[Outcome, int]:
         """Write one batch, in order; runs in the writer's own thread."""
         committed: dict[Outcome, int] = {}
         ends: list[RowEnd] = []
 
-        def flush(usage: Meter) -> None:
+        def flush(usage: Usage) -> None:
             if self._links is not None:
                 self._links.append(ends)
             self._ledger.record(self._run, ends, usage)
@@ -102,7 +102,7 @@ class LedgerWriter:
             if isinstance(item, RowEnd):
                 ends.append(item)
                 continue
-            flush(Meter())
+            flush(Usage())
             rows = self._ledger.close_environment(self._run, item.environment, item.end, item.in_flight)
             committed[item.end.outcome] = committed.get(item.end.outcome, 0) + rows
         flush(usage)

@@ -56,7 +56,7 @@ class NextStep(StrEnum):
 
 
 @dataclass(slots=True)
-class Tries:
+class AttemptCounts:
     """What one row, or one single call, has used up so far."""
 
     link: int = 0
@@ -72,7 +72,7 @@ class Tries:
 
 
 def next_step(
-    decision: Decision, scope: Scope, tries: Tries, used: int, limits: CallLimits, *, patient: bool
+    decision: Decision, scope: Scope, counts: AttemptCounts, used: int, limits: CallLimits, *, patient: bool
 ) -> NextStep:
     """Decide how a row goes on after a failed call. `used` is the attempts of the step that failed.
 
@@ -97,17 +97,17 @@ def next_step(
     match decision:
         case Decision.STOP if scope is Scope.PLATFORM:
             return NextStep.STOP_RUN
-        case Decision.REFRESH if not tries.refreshed:
+        case Decision.REFRESH if not counts.refreshed:
             return NextStep.REFRESH
         case Decision.SLOW if patient:
             return NextStep.SLOW
         case Decision.RETRY if left:
             return NextStep.RETRY
-        case Decision.RETRY_ONCE if left and not tries.retried_once:
+        case Decision.RETRY_ONCE if left and not counts.retried_once:
             return NextStep.RETRY
         case Decision.NEW_LINK if left:
             return NextStep.RELINK
-        case Decision.NEW_LINK_ONCE if left and not tries.relinked:
+        case Decision.NEW_LINK_ONCE if left and not counts.relinked:
             return NextStep.RELINK
         case _:
             return NextStep.END
@@ -168,26 +168,26 @@ class Caller:
 
         Raises what the token source raises; its TokenError after waiting where the platform told it to slow down.
         """
-        tries, waited, answers = Tries(), 0.0, self.answers
+        counts, waited, answers = AttemptCounts(), 0.0, self.answers
         while True:
             token = await self._token(appid)
-            tries.link += 1
+            counts.link += 1
             answer = await self._answer(request(token))
             if not isinstance(answer, ApiError | InvalidResponse | TransportError):
                 return answer
             decision, scope = classify(answer)
-            step = next_step(decision, scope, tries, tries.link, self.limits, patient=self._patient(waited))
+            step = next_step(decision, scope, counts, counts.link, self.limits, patient=self._patient(waited))
             match step:
                 case NextStep.REFRESH:
-                    tries.refreshed = True
+                    counts.refreshed = True
                     if not await self._renew(appid, token):
                         return CallFailure(answer, step)
-                    tries.link -= 1
+                    counts.link -= 1
                 case NextStep.RETRY:
-                    tries.retried_once |= decision is Decision.RETRY_ONCE
-                    await self.sleep(backoff_wait(self.limits, tries.link, random.random()))  # noqa: S311  no secret
+                    counts.retried_once |= decision is Decision.RETRY_ONCE
+                    await self.sleep(backoff_wait(self.limits, counts.link, random.random()))  # noqa: S311  no secret
                 case NextStep.SLOW:
-                    tries.link -= 1
+                    counts.link -= 1
                     waited += await self._pause()
                 case NextStep.STOP_RUN:
                     return CallFailure(answer, step)

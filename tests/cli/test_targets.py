@@ -94,7 +94,7 @@ def test_python_takes_a_target_too(open_shop):
     assert tcb.open_run(settings=shop.settings, target="simulator").id == run.id
     links = tcb.links(shop.read(), settings=shop.settings, target="simulator", out=shop.folder / "l.csv")
     assert links.counts == {"linked": 2}
-    assert tcb.audit(shop.merchants, settings=shop.settings, target="simulator").good
+    assert tcb.audit(shop.merchants, settings=shop.settings, target="simulator").succeeded
     states = tcb.check_merchants(shop.merchants, settings=shop.settings, target="simulator")
     assert all(state.works for state in states)
     link = tcb.upload_link(TEA.env, "a.png", settings=shop.settings, target="simulator")

@@ -13,7 +13,7 @@ from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def a_run(tmp_path: Path) -> Iterator[Callable[..., Reported]]:
             done = [
                 replace(end, line=at + 2) for at, end in enumerate(ends) if end.outcome not in open_or_invalid
             ]
-            ledger.record(run, done, Meter(12.3456, 7, 5))
+            ledger.record(run, done, Usage(12.3456, 7, 5))
             if finished:
                 ledger.finish(run, 1_764_035_000.5)
             return Reported(ledger, ledger.run(run.id))

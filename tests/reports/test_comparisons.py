@@ -15,7 +15,7 @@ from tcb_ops.model import Kind, Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import Change, change, diff_verdict
 from tcb_ops.reports.formats.terminal import render_diff
 from tcb_ops.run import Diff
-from tcb_ops.runs.records import EnvRecord, Meter
+from tcb_ops.runs.records import EnvRecord, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +107,7 @@ def test_rows_are_matched_by_environment_and_path_not_by_line(
     planned = [record.row for record in ledger.rows(old.run)]
     turned = [replace(row, line=line) for line, row in enumerate(reversed(planned), start=10)]
     new = ledger.plan(replace(_new_of(old.run), id="new"), turned, list(reversed(_renumbered(places))))
-    ledger.record(new, [replace(REFUSED, line=10), replace(GOOD, line=11)], Meter())
+    ledger.record(new, [replace(REFUSED, line=10), replace(GOOD, line=11)], Usage())
     found = Diff.between(ledger, old.run, new, in_english)
     assert found.counts[Change.STILL_GOOD] == found.counts[Change.STILL_BROKEN] == 1
 
@@ -120,7 +120,7 @@ def test_a_row_that_is_there_twice_counts_once_and_not_as_its_bad_copy(
     (first,) = [record.row for record in ledger.rows(old.run)]
     copy = replace(first, line=1, invalid=Text("the same twice", "重复"))
     new = ledger.plan(replace(_new_of(old.run), id="new"), [copy, first], ledger.envs(old.run))
-    ledger.record(new, [replace(GOOD, line=first.line)], Meter())
+    ledger.record(new, [replace(GOOD, line=first.line)], Usage())
     found = Diff.between(ledger, old.run, new, in_english)
     assert {what: rows for what, rows in found.counts.items() if rows} == {Change.STILL_GOOD: 1}
 

@@ -13,7 +13,7 @@ import pytest
 from workspace import store_says
 
 from tcb_ops.i18n import Lang
-from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, write_errcodes, write_rows
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import RowRecord
@@ -75,8 +75,8 @@ def test_every_row_is_in_results_and_those_not_good_in_failed(
     results, failed = (table(tmp_path / "out" / name)[1:] for name in ("results.csv", "failed.csv"))
     counts = reported.ledger.counts(reported.run)
     assert Counter(row[at] for row in results) == counts
-    assert Counter(row[at] for row in failed) == {o: rows for o, rows in counts.items() if o not in GOOD}
-    assert failed == [row for row in results if row[at] not in GOOD]
+    assert Counter(row[at] for row in failed) == {o: rows for o, rows in counts.items() if o not in SUCCESSES}
+    assert failed == [row for row in results if row[at] not in SUCCESSES]
     assert [int(row[2]) for row in results] == list(range(2, 2 + 2 * len(every_end)))
 
 

@@ -12,7 +12,7 @@ from workspace import store_says
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.model import GOOD, Kind, Outcome, Owner, Reason, RowEnd
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import OUTCOMES, action_text, counts_line, reason_text, verdict, why
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CJK = re.compile(r"[一-鿿]")
 def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end: tuple[RowEnd, ...]) -> None:
     for end in every_end:
         said = (reason_text(end), action_text(end))
-        if end.outcome in GOOD and end.reason is None:
+        if end.outcome in SUCCESSES and end.reason is None:
             assert not said[1].en
             continue
         for text in said:

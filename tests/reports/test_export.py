@@ -25,7 +25,7 @@ from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.export import _put, check_destination
 from tcb_ops.reports.verify import verify
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import Meter
+from tcb_ops.runs.records import Usage
 from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.secrets import CHUNK, find_leak
 
@@ -315,7 +315,7 @@ def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run: Callable[..., 
 
         def _read(self, query: Any) -> Any:
             found = super()._read(query)
-            reported.ledger.record(reported.run, [RowEnd(next(lines), Outcome.UPLOADED)], Meter())
+            reported.ledger.record(reported.run, [RowEnd(next(lines), Outcome.UPLOADED)], Usage())
             return found
 
     out = replace(reported, ledger=GoingOn(reported.ledger)).export(tmp_path / "out")

@@ -13,7 +13,7 @@ from workspace import store_says
 
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang, Text
-from tcb_ops.model import GOOD, Kind, Outcome, Reason, RowEnd
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import OUTCOMES
 from tcb_ops.reports.merged_run import merged_run
 from tcb_ops.runs.records import EnvRecord
@@ -79,7 +79,7 @@ def test_rows_in_are_the_sum_over_outcomes_in_every_table(
     reported = a_run(every_end * 70, finished=False)
     page, html = page_of(reported, tmp_path, lang)
     counts = reported.ledger.counts(reported.run)
-    wrong = sum(rows for outcome, rows in counts.items() if outcome not in GOOD | {Outcome.PENDING})
+    wrong = sum(rows for outcome, rows in counts.items() if outcome not in SUCCESSES | {Outcome.PENDING})
     assert sum(counts.values()) == reported.run.rows
     for outcome, rows in counts.items():
         assert f"{OUTCOMES[outcome].of(lang)} {rows:,}" in page.text

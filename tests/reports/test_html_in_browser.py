@@ -20,7 +20,7 @@ from tcb_ops.reports.comparisons import compare
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.records import EnvRecord, Meter
+from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.settings import Settings
 
@@ -138,7 +138,7 @@ def ends_of(rows: int, codes: tuple[int, ...] = CODES) -> list[RowEnd]:
 
 
 def timed(reported: Any) -> Any:
-    reported.ledger.record(reported.run, [], Meter(60, 0, 0, {"link": 12.0, "limit": 40.0, "slow": 9.0}))
+    reported.ledger.record(reported.run, [], Usage(60, 0, 0, {"link": 12.0, "limit": 40.0, "slow": 9.0}))
     return replace(reported, run=reported.ledger.run(reported.run.id))
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from tcb_ops.details import as_detail
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import GOOD, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.reports.merged_run import last_state, merged_run
 from tcb_ops.run import Run
-from tcb_ops.runs.records import Meter, NewRun, RowRecord
+from tcb_ops.runs.records import NewRun, RowRecord, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ def retry(
     rows = [record.row for record in ledger.rows(of) if record.row.line in ends]
     run = ledger.plan(new, rows, ledger.environments(of))
     done = [replace(end, line=line) for line, end in ends.items() if end.outcome is not Outcome.PENDING]
-    ledger.record(run, done, Meter(10.0, 3, 2))
+    ledger.record(run, done, Usage(10.0, 3, 2))
     if finished:
         ledger.finish(run, 1_764_035_900.0)
     return ledger.run(run_id)
@@ -118,7 +118,7 @@ def test_rows_are_chosen_by_their_last_state_not_their_first(
     reported = a_run([REFUSED, REFUSED])
     retry(reported, reported.run, {3: UPLOADED}, "retry-1")
     view = merged_run(reported.ledger, reported.run)
-    bad = view.rows(reported.run, outcomes=frozenset(Outcome) - GOOD)
+    bad = view.rows(reported.run, outcomes=frozenset(Outcome) - SUCCESSES)
     assert [record.row.line for record in bad] == [2]
     assert [record.row.line for record in view.rows(reported.run, merchant="晨光文具")] == [2, 3]
     assert [record.row.line for record in view.rows(reported.run, path="3.png")] == [3]

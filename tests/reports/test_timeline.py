@@ -10,11 +10,11 @@ from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome
 from tcb_ops.reports.formats.html import HEIGHT, OWN, PHASES, WIDTH, bottleneck, draw
 from tcb_ops.runs.progress import PHASES as MEASURED
-from tcb_ops.runs.records import Moment
+from tcb_ops.runs.records import TimelineBucket
 
 
-def moments(*counts: dict[Outcome, int]) -> list[Moment]:
-    return [Moment(100.0 + at, 101.0 + at, outcomes) for at, outcomes in enumerate(counts)]
+def moments(*counts: dict[Outcome, int]) -> list[TimelineBucket]:
+    return [TimelineBucket(100.0 + at, 101.0 + at, outcomes) for at, outcomes in enumerate(counts)]
 
 
 def test_the_drawing_holds_all_rows_and_stays_in_its_frame() -> None:

@@ -16,7 +16,7 @@ from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.manifest import RowsDigest
 from tcb_ops.reports.verify import State, verify
-from tcb_ops.runs.records import Meter
+from tcb_ops.runs.records import Usage
 from tcb_ops.runs.schema import rows
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
 def test_a_run_that_went_on_since_says_so(a_run: Callable[..., Any], tmp_path: Path) -> None:
     reported = a_run([GOOD, RowEnd(0, Outcome.PENDING)], finished=False)
     out = reported.export(tmp_path / "out")
-    reported.ledger.record(reported.run, [RowEnd(3, Outcome.UPLOADED)], Meter())
+    reported.ledger.record(reported.run, [RowEnd(3, Outcome.UPLOADED)], Usage())
     found = wrong(verify(out, reported.ledger))
     assert "has been resumed since" in found["rows"]
     assert "Line 3" in found["rows"]

@@ -20,7 +20,7 @@ from tcb_ops.model import Reason, RowEnd
 from tcb_ops.runs.database import check_file
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.plan import list_spec, plan
-from tcb_ops.runs.records import Meter
+from tcb_ops.runs.records import Usage
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def write_run(shop: Shop, number: int) -> None:
             )
             for line in lines
         ]
-        ledger.record(run, ends, Meter(5.0, len(ends), len(ends)))
+        ledger.record(run, ends, Usage(5.0, len(ends), len(ends)))
         ledger.finish(run, 1.7e9 + 60)
 
 
@@ -134,7 +134,7 @@ def used(open_shop: OpenShop) -> Callable[..., Shop]:
 
 READERS: dict[str, Callable[[tcb.Run], Any]] = {
     "counts": lambda run: run.counts,
-    "good": lambda run: run.good,
+    "succeeded": lambda run: run.succeeded,
     "repr": repr,
     "html": lambda run: run._repr_html_(),
     "summary": lambda run: run.summary(),
@@ -193,7 +193,7 @@ def test_an_environment_that_is_missing_is_found_by_all_that_name_it(used: Calla
     shop = used(10)
     run = tcb.open_run(settings=shop.settings)
     sql(shop.folder / "ledger.db", "DELETE FROM envs WHERE run = 2 AND no = 1")
-    for name in set(READERS) - {"counts", "good", "repr", "failed"}:  # which read nothing of it
+    for name in set(READERS) - {"counts", "succeeded", "repr", "failed"}:  # which read nothing of it
         with pytest.raises(LedgerDamagedError):
             READERS[name](run)
     assert sum(run.counts.values()) == 30  # no row is missing

@@ -31,7 +31,7 @@ from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.runs.schema import runs
 from tcb_ops.runs.stop_errors import (
     canary_stop,
@@ -126,8 +126,8 @@ def test_a_rows_end_comes_back_as_it_was_recorded_and_meters_add_up(ledger: Ledg
         1.5,
         2.5,
     )
-    ledger.record(run, [end], Meter(1.5, 3, 1))
-    ledger.record(run, [], Meter(0.5, 1, 1))
+    ledger.record(run, [end], Usage(1.5, 3, 1))
+    ledger.record(run, [], Usage(0.5, 1, 1))
     [record] = ledger.rows(run, line=2)
     assert record.end == end
     after = ledger.run(run.id)
@@ -142,7 +142,7 @@ def test_counts_tallies_places_and_pending_agree(ledger: Ledger) -> None:
         RowEnd(5, Outcome.REFUSED, Reason.REFUSED, errcode=85088),
         RowEnd(4, Outcome.FAILED, Reason.STORE_REFUSED, store_code="NoSuchBucket"),
     ]
-    ledger.record(run, ends, Meter())
+    ledger.record(run, ends, Usage())
     counts = ledger.counts(run)
     assert counts == {Outcome.UPLOADED: 1, Outcome.REFUSED: 2, Outcome.FAILED: 1, Outcome.PENDING: 6}
     tallies = ledger.tallies(run)
@@ -163,7 +163,7 @@ def test_counts_tallies_places_and_pending_agree(ledger: Ledger) -> None:
 
 def test_rows_are_found_by_line_merchant_path_and_outcome(ledger: Ledger) -> None:
     run = planned(ledger)
-    ledger.record(run, [RowEnd(3, Outcome.FAILED)], Meter())
+    ledger.record(run, [RowEnd(3, Outcome.FAILED)], Usage())
 
     def lines(**wanted: Any) -> list[int]:
         return [record.row.line for record in ledger.rows(run, **wanted)]
@@ -178,7 +178,7 @@ def test_rows_are_found_by_line_merchant_path_and_outcome(ledger: Ledger) -> Non
 
 def test_a_closed_place_ends_its_pending_rows_but_those_in_flight(ledger: Ledger) -> None:
     run = planned(ledger)
-    ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Meter())
+    ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Usage())
     stopped = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
     assert ledger.close_environment(run, PLACES[0], stopped, but_lines=[4]) == 3
     outcomes = {record.row.line: record.end.outcome for record in ledger.rows(run, merchant="wxtea")}
@@ -196,7 +196,7 @@ def test_a_closed_place_ends_its_pending_rows_but_those_in_flight(ledger: Ledger
 
 def test_a_reopened_row_is_as_if_never_done(ledger: Ledger) -> None:
     run = planned(ledger)
-    ledger.record(run, [RowEnd(2, Outcome.LINKED, errcode=0, attempts=1, file_id="f", ended_at=1.0)], Meter())
+    ledger.record(run, [RowEnd(2, Outcome.LINKED, errcode=0, attempts=1, file_id="f", ended_at=1.0)], Usage())
     ledger.reopen(run, iter([2]))
     [record] = ledger.rows(run, line=2)
     assert record.end == RowEnd(2, Outcome.PENDING)
@@ -204,10 +204,10 @@ def test_a_reopened_row_is_as_if_never_done(ledger: Ledger) -> None:
 
 def test_a_row_that_has_ended_is_never_ended_again(ledger: Ledger) -> None:
     run = planned(ledger)
-    ledger.record(run, [RowEnd(2, Outcome.UPLOADED, md5="first")], Meter())
+    ledger.record(run, [RowEnd(2, Outcome.UPLOADED, md5="first")], Usage())
     with pytest.raises(LedgerError, match=rf"1 row of run {run.id} was no longer pending") as caught:
         ledger.record(
-            run, [RowEnd(2, Outcome.FAILED, md5="second"), RowEnd(3, Outcome.UPLOADED)], Meter(1.0, 2, 2)
+            run, [RowEnd(2, Outcome.FAILED, md5="second"), RowEnd(3, Outcome.UPLOADED)], Usage(1.0, 2, 2)
         )
     assert "1 行" in caught.value.text.zh
     outcomes = {record.row.line: (record.end.outcome, record.end.md5) for record in ledger.rows(run)}
@@ -497,7 +497,7 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger: Ledger, 
     run = planned(ledger)
     with closing(sqlite3.connect(ledger.file)) as other:
         other.execute("BEGIN IMMEDIATE")
-        writing = Thread(target=ledger.record, args=(run, [RowEnd(2, Outcome.UPLOADED)], Meter()))
+        writing = Thread(target=ledger.record, args=(run, [RowEnd(2, Outcome.UPLOADED)], Usage()))
         writing.start()
         began = time.monotonic()
         until(lambda: time.monotonic() - began > 0.1)

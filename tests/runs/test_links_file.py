@@ -20,7 +20,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Kind, Link, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import LINK_COLUMNS, LinksFile, check_columns
-from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -75,7 +75,7 @@ def done(ledger: Ledger, run: RunRecord, links: LinksFile, ends: Iterable[RowEnd
     """As the writer does it: first the file, then the ledger."""
     ends = list(ends)
     links.append(ends)
-    ledger.record(run, ends, Meter())
+    ledger.record(run, ends, Usage())
 
 
 def written(links: LinksFile) -> list[list[str]]:

@@ -87,7 +87,7 @@ def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(open_sh
     before = len(shop.sim.calls)
     again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
     assert whole(again, 30) == {"unchanged": 30}
-    assert again.good
+    assert again.succeeded
     assert len(shop.sim.calls) == before
     since = {record.end.detail for record in again.rows()}
     assert [(one.code, one.params) for one in since if one] == [("unchanged_since", {"run": first.id})]

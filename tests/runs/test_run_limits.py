@@ -14,7 +14,7 @@ from tcb_ops.runs.limits import (
     Slowdown,
     after_no_token,
 )
-from tcb_ops.wechat.call_policy import LONGEST_BACKOFF, NextStep, Tries, backoff_wait, next_step
+from tcb_ops.wechat.call_policy import LONGEST_BACKOFF, AttemptCounts, NextStep, backoff_wait, next_step
 
 PACE = RunLimits(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
 
@@ -22,50 +22,94 @@ PACE = RunLimits(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
 @pytest.mark.parametrize(
     ("decision", "scope", "tries", "used", "patient", "step"),
     [
-        pytest.param(Decision.GOOD, Scope.ROW, Tries(), 1, True, NextStep.END, id="good"),
-        pytest.param(Decision.STOP, Scope.PLATFORM, Tries(), 1, True, NextStep.STOP_RUN, id="stop-everybody"),
-        pytest.param(Decision.STOP, Scope.APPID, Tries(), 1, True, NextStep.END, id="stop-merchant"),
-        pytest.param(Decision.STOP, Scope.ENV, Tries(), 1, True, NextStep.END, id="stop-env"),
-        pytest.param(Decision.FIX, Scope.ROW, Tries(), 1, True, NextStep.END, id="fix"),
-        pytest.param(Decision.REFRESH, Scope.APPID, Tries(), 1, True, NextStep.REFRESH, id="first-refusal"),
+        pytest.param(Decision.GOOD, Scope.ROW, AttemptCounts(), 1, True, NextStep.END, id="good"),
         pytest.param(
-            Decision.REFRESH, Scope.APPID, Tries(), 9, True, NextStep.REFRESH, id="refresh-is-no-attempt"
+            Decision.STOP, Scope.PLATFORM, AttemptCounts(), 1, True, NextStep.STOP_RUN, id="stop-everybody"
+        ),
+        pytest.param(Decision.STOP, Scope.APPID, AttemptCounts(), 1, True, NextStep.END, id="stop-merchant"),
+        pytest.param(Decision.STOP, Scope.ENV, AttemptCounts(), 1, True, NextStep.END, id="stop-env"),
+        pytest.param(Decision.FIX, Scope.ROW, AttemptCounts(), 1, True, NextStep.END, id="fix"),
+        pytest.param(
+            Decision.REFRESH, Scope.APPID, AttemptCounts(), 1, True, NextStep.REFRESH, id="first-refusal"
         ),
         pytest.param(
-            Decision.REFRESH, Scope.APPID, Tries(refreshed=True), 1, True, NextStep.END, id="refused-again"
+            Decision.REFRESH,
+            Scope.APPID,
+            AttemptCounts(),
+            9,
+            True,
+            NextStep.REFRESH,
+            id="refresh-is-no-attempt",
         ),
-        pytest.param(Decision.SLOW, Scope.APPID, Tries(), 9, True, NextStep.SLOW, id="slow-is-no-attempt"),
-        pytest.param(Decision.SLOW, Scope.ENV, Tries(), 1, False, NextStep.END, id="slow-for-too-long"),
-        pytest.param(Decision.RETRY, Scope.ROW, Tries(), 3, True, NextStep.RETRY, id="retry"),
-        pytest.param(Decision.RETRY, Scope.ROW, Tries(), 4, True, NextStep.END, id="attempts-used-up"),
-        pytest.param(Decision.RETRY_ONCE, Scope.ROW, Tries(), 1, True, NextStep.RETRY, id="once"),
         pytest.param(
-            Decision.RETRY_ONCE, Scope.ROW, Tries(retried_once=True), 2, True, NextStep.END, id="not-twice"
+            Decision.REFRESH,
+            Scope.APPID,
+            AttemptCounts(refreshed=True),
+            1,
+            True,
+            NextStep.END,
+            id="refused-again",
         ),
-        pytest.param(Decision.RETRY_ONCE, Scope.ROW, Tries(), 4, True, NextStep.END, id="once-but-used-up"),
         pytest.param(
-            Decision.NEW_LINK, Scope.ROW, Tries(relinked=True), 3, True, NextStep.RELINK, id="new-link-again"
+            Decision.SLOW, Scope.APPID, AttemptCounts(), 9, True, NextStep.SLOW, id="slow-is-no-attempt"
         ),
-        pytest.param(Decision.NEW_LINK, Scope.ROW, Tries(), 4, True, NextStep.END, id="new-link-used-up"),
         pytest.param(
-            Decision.NEW_LINK_ONCE, Scope.ENV, Tries(), 1, True, NextStep.RELINK, id="new-link-once"
+            Decision.SLOW, Scope.ENV, AttemptCounts(), 1, False, NextStep.END, id="slow-for-too-long"
+        ),
+        pytest.param(Decision.RETRY, Scope.ROW, AttemptCounts(), 3, True, NextStep.RETRY, id="retry"),
+        pytest.param(
+            Decision.RETRY, Scope.ROW, AttemptCounts(), 4, True, NextStep.END, id="attempts-used-up"
+        ),
+        pytest.param(Decision.RETRY_ONCE, Scope.ROW, AttemptCounts(), 1, True, NextStep.RETRY, id="once"),
+        pytest.param(
+            Decision.RETRY_ONCE,
+            Scope.ROW,
+            AttemptCounts(retried_once=True),
+            2,
+            True,
+            NextStep.END,
+            id="not-twice",
+        ),
+        pytest.param(
+            Decision.RETRY_ONCE, Scope.ROW, AttemptCounts(), 4, True, NextStep.END, id="once-but-used-up"
+        ),
+        pytest.param(
+            Decision.NEW_LINK,
+            Scope.ROW,
+            AttemptCounts(relinked=True),
+            3,
+            True,
+            NextStep.RELINK,
+            id="new-link-again",
+        ),
+        pytest.param(
+            Decision.NEW_LINK, Scope.ROW, AttemptCounts(), 4, True, NextStep.END, id="new-link-used-up"
+        ),
+        pytest.param(
+            Decision.NEW_LINK_ONCE, Scope.ENV, AttemptCounts(), 1, True, NextStep.RELINK, id="new-link-once"
         ),
         pytest.param(
             Decision.NEW_LINK_ONCE,
             Scope.ENV,
-            Tries(relinked=True),
+            AttemptCounts(relinked=True),
             2,
             True,
             NextStep.END,
             id="new-link-not-twice",
         ),
         pytest.param(
-            Decision.NEW_LINK_ONCE, Scope.ENV, Tries(), 4, True, NextStep.END, id="new-link-once-used-up"
+            Decision.NEW_LINK_ONCE,
+            Scope.ENV,
+            AttemptCounts(),
+            4,
+            True,
+            NextStep.END,
+            id="new-link-once-used-up",
         ),
     ],
 )
 def test_a_refusal_leads_to_the_step_in_the_table(
-    decision: Decision, scope: Scope, tries: Tries, used: int, patient: bool, step: NextStep
+    decision: Decision, scope: Scope, tries: AttemptCounts, used: int, patient: bool, step: NextStep
 ) -> None:
     assert next_step(decision, scope, tries, used, PACE, patient=patient) is step
 
@@ -73,7 +117,7 @@ def test_a_refusal_leads_to_the_step_in_the_table(
 def test_every_decision_has_a_step() -> None:
     for decision in Decision:
         for scope in Scope:
-            assert next_step(decision, scope, Tries(), 1, PACE, patient=True) in NextStep
+            assert next_step(decision, scope, AttemptCounts(), 1, PACE, patient=True) in NextStep
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.records import EnvRecord, Meter, NewRun, RunRecord
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def a_run(ledger: Ledger, ends: list[RowEnd], rows: int, *, created_at: float = 
         for line in range(1, rows + 1)
     ]
     run = ledger.plan(new, planned, [PLACE])
-    ledger.record(run, ends, Meter())
+    ledger.record(run, ends, Usage())
     return ledger.run("r")
 
 

@@ -25,7 +25,7 @@ from tcb_ops.reports.manifest import RowsDigest
 from tcb_ops.runs import database
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import host_name, operator_name
-from tcb_ops.runs.records import EnvRecord, Meter, NewRun
+from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.runs.schema import SCHEMA, VERSION, holders
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path:
         place = EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False)
         new = NewRun("new", Kind.UPLOAD, "t", "l", "s", 1, (), "", {}, "", "", "", "", 2e9)
         run = ledger.plan(new, [Row(2, "tea", "a.png", "wxtea", "茶语小铺", "a.bin", ())], [place])
-        ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Meter(1.0, 1, 1, {"link": 1.0}))
+        ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Usage(1.0, 1, 1, {"link": 1.0}))
         ledger.note_export(run, "ab" * 32)
         assert (ledger.phase_seconds(run), ledger.exports(run)) == ({"link": 1.0}, {"ab" * 32})
         with ledger._engine.connect() as connection:

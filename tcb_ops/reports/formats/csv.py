@@ -14,7 +14,7 @@ from typing import Any
 
 from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
-from tcb_ops.model import GOOD, Outcome
+from tcb_ops.model import SUCCESSES, Outcome
 from tcb_ops.reports.explanations import action_text, reason_text
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.records import RowRecord
@@ -47,9 +47,9 @@ RESULT_COLUMNS = (
 WORDS = ("tcb_reason", "tcb_action")
 """Those of them that are sentences; they are adjacent."""
 
-_NOT_GOOD = tuple(outcome for outcome in Outcome if outcome not in GOOD)
+_NOT_GOOD = tuple(outcome for outcome in Outcome if outcome not in SUCCESSES)
 ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "rows", *map(str, _NOT_GOOD))
-_NOTHING_TO_SAY = GOOD - {Outcome.UNCHANGED}
+_NOTHING_TO_SAY = SUCCESSES - {Outcome.UNCHANGED}
 
 
 class Clock:
@@ -137,7 +137,7 @@ def write_rows(
                 for value in values
             ]
             cells += (iso(started), iso(ended))
-            bad = record.end.outcome not in GOOD
+            bad = record.end.outcome not in SUCCESSES
             # The writer looks at each letter on its own; a line without a letter that needs it is its cells and commas.
             line = ",".join(cells)
             if not line.isprintable():

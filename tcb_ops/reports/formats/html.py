@@ -16,14 +16,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
-from tcb_ops.model import GOOD, Kind, Outcome, Reason, is_simulated
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, reason_text, verdict
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
 from tcb_ops.reports.summary import RunSummary, shade
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import Moment, RunRecord
+from tcb_ops.runs.records import RunRecord, TimelineBucket
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -108,7 +108,7 @@ def page(
         "sums": [(OUTCOMES[outcome], rows, _css(outcome)) for outcome, rows in counts.items()],
         "total": summary.total,
         "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
-        "resume": quoted(resume(settings, run, canary=counts.keys() <= GOOD | {Outcome.PENDING})),
+        "resume": quoted(resume(settings, run, canary=counts.keys() <= SUCCESSES | {Outcome.PENDING})),
         "unverified": summary.unverified,
         "actions": [(action, _whose(action, local)) for action in actions[:CAUSES]],
         "actions_left": len(actions[CAUSES:]),
@@ -294,7 +294,7 @@ class Drawing:
     """The longest time in which nothing ended, where that is a fifth of the whole or more, and a minute."""
 
 
-def draw(moments: Sequence[Moment]) -> Drawing | None:
+def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
     """Draw the moments. None where no row has ended."""
     if not moments:
         return None
@@ -342,12 +342,12 @@ def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
 
 
 def _stack(outcomes: Mapping[Outcome, int]) -> tuple[int, int, int]:
-    good = sum(rows for outcome, rows in outcomes.items() if outcome in GOOD)
+    good = sum(rows for outcome, rows in outcomes.items() if outcome in SUCCESSES)
     skipped = outcomes.get(Outcome.NOT_ATTEMPTED, 0)
     return good, skipped, sum(outcomes.values()) - good - skipped
 
 
-def _quiet(moments: Sequence[Moment]) -> tuple[float, float] | None:
+def _quiet(moments: Sequence[TimelineBucket]) -> tuple[float, float] | None:
     longest, begin = (0, 0), 0
     for number, moment in enumerate(moments):
         if moment.outcomes:
@@ -366,12 +366,12 @@ def _quiet(moments: Sequence[Moment]) -> tuple[float, float] | None:
 def _state(run: RunRecord, counts: Mapping[Outcome, int]) -> str:
     if run.finished_at is None:
         return "unfinished"
-    return "good" if counts.keys() <= GOOD else "bad"
+    return "good" if counts.keys() <= SUCCESSES else "bad"
 
 
 def _css(outcome: Outcome) -> str:
     """The class of an outcome's colour."""
-    if outcome in GOOD:
+    if outcome in SUCCESSES:
         return "good"
     own = {Outcome.PENDING: "pending", Outcome.NOT_ATTEMPTED: "skip", Outcome.FAILED: "failed"}
     return own.get(outcome, "bad")

@@ -19,7 +19,7 @@ from rich.text import Text as Styled
 
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
-from tcb_ops.model import GOOD, SIMULATOR, Outcome, Reason, is_simulated
+from tcb_ops.model import SIMULATOR, SUCCESSES, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare
@@ -385,7 +385,7 @@ def _run_cells(
     run: RunRecord, counts: Mapping[Outcome, int], when: str, settings: Settings, *, pending: bool
 ) -> list[str]:
     total, waiting = sum(counts.values()), counts.get(Outcome.PENDING, 0)
-    good = sum(rows for outcome, rows in counts.items() if outcome in GOOD)
+    good = sum(rows for outcome, rows in counts.items() if outcome in SUCCESSES)
     bad = total - good - waiting
     return [
         datetime.fromtimestamp(run.created_at, settings.zone).strftime(when),  # the year is in the id

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, ngettext, pgettext, verbatim
-from tcb_ops.model import GOOD, Kind, Outcome, is_simulated
+from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
 from tcb_ops.reports.manifest import MARK
@@ -43,7 +43,7 @@ _MEASURED = 200
 """Rows by which a column's width is chosen."""
 _NARROW, _WIDE, _WIDEST = 9, 44, 96
 _OWN_COLUMNS = ERRCODE_COLUMNS.index("rows") + 1
-_NOT_GOOD = frozenset(Outcome) - GOOD
+_NOT_GOOD = frozenset(Outcome) - SUCCESSES
 
 _SHEETS = {
     "summary": _("summary"),
