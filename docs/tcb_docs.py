@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from sphinx.errors import ExtensionError
 from sphinx.search import languages
-from sphinx.search.zh import SearchChinese
+from sphinx.search.en import SearchEnglish
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli
@@ -266,28 +266,36 @@ def fill(text: str, lang: Lang) -> str:
     return re.sub(r"^<!-- (generated|section|setting): (\S+) -->$", replaced, text, flags=re.MULTILINE)
 
 
-class SearchPairs(SearchChinese):  # type: ignore[misc]  # Sphinx's own class is untyped
-    """Index Chinese by pairs of characters: no dictionary of words is needed, and any two characters are found."""
+class Search(SearchEnglish):  # type: ignore[misc]  # Sphinx's own class is untyped
+    """Index words, numbers (errcodes; Sphinx leaves them out) and pairs of Chinese characters.
+
+    With pairs, no dictionary of words is needed, and any two characters are found.
+    """
 
     js_splitter_code = """
 function splitQuery(query) {
-  return query.split(/[^\\p{L}\\p{N}_]+/gu).flatMap(word =>
-    (word.match(/\\p{Script=Han}+|[^\\p{Script=Han}]+/gu) || []).flatMap(part =>
-      /\\p{Script=Han}/u.test(part) && part.length > 2
-        ? Array.from({length: part.length - 1}, (_, i) => part.slice(i, i + 2))
-        : [part]));
+  const parts = query.match(/[\\p{L}\\p{N}_]+/gu) || [];
+  return parts.flatMap(part => part.match(/\\p{Script=Han}+|\\P{Script=Han}+/gu)).flatMap(part =>
+    /\\p{Script=Han}/u.test(part) && part.length > 2
+      ? Array.from({length: part.length - 1}, (_, i) => part.slice(i, i + 2))
+      : [/^\\d+$/.test(part) ? "n" + part : part]);
 }
 """
 
     def split(self, input: str) -> list[str]:  # noqa: A002  the name is Sphinx's
-        """Return the Latin words and each pair of neighbouring Chinese characters."""
-        han = re.findall(r"[\u3400-\u9fff]+", input)
-        return super().split(input) + [part[i : i + 2] for part in han for i in range(max(1, len(part) - 1))]
+        """Return the terms of a text, as the function above does for a query."""
+        terms = []
+        for part in re.findall(r"[\u3400-\u9fff]+|[^\W\u3400-\u9fff]+", input):
+            if part[0] >= "\u3400":
+                terms += [part[i : i + 2] for i in range(max(1, len(part) - 1))]
+            else:
+                terms.append(f"n{part}" if part.isdigit() else part)
+        return terms
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
-    languages["zh"] = SearchPairs
+    languages.update(dict.fromkeys(("en", "zh"), Search))
 
     def on_source(app: Sphinx, _name: str, source: list[str]) -> None:
         source[0] = fill(source[0], Lang(app.config.language[:2]))
