@@ -12,6 +12,7 @@ html_title = project
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "tcb_docs"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
+smartquotes = False  # it would make one dash of an option's two
 default_role = "code"  # docstrings write `code` as Markdown does
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
