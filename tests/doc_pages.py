@@ -333,7 +333,6 @@ class Session:
 def open_session(folder: Path, lang: str) -> Iterator[Session]:
     """Work in a folder, in a language, on a terminal of 100 columns."""
     given = {
-        "TCB_OPS_LANG": lang,
         "LANG": "zh_CN.UTF-8" if lang == "zh" else "C.UTF-8",
         "COLUMNS": "100",
         "TCB_OPS_CHROMIUM": "",
