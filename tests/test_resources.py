@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -65,3 +68,20 @@ def test_what_the_system_says_is_told_in_both_languages_and_never_in_its_own_wor
 def test_no_message_quotes_the_system_which_speaks_english_only() -> None:
     package = Path(tcb_ops.__file__).parent
     assert [file.name for file in package.rglob("*.py") if "strerror" in file.read_text("utf-8")] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_the_limit_of_open_files_is_told_when_no_more_can_be_opened() -> None:
+    """What tells the limit is loaded before: once descriptors have run out, no module can be."""
+    code = (
+        "import os\n"
+        "from tcb_ops.resources import exhausted\n"
+        "try:\n"
+        "    while True: os.dup(1)\n"
+        "except OSError as error:\n"
+        "    found = exhausted(error)\n"
+        "print(found.text)"
+    )
+    limited = f"ulimit -n 40; exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    done = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False, timeout=60)
+    assert "the limit of this process is 40" in done.stdout, done.stderr

@@ -56,13 +56,11 @@ class Console:
         return self.err.is_terminal and not self.quiet
 
     def print(self, what: Text | RenderableType) -> None:
-        """Print data, a table or lines, on stdout."""
+        """Print data on stdout: a sentence, which a terminal gets in lines of its width; other texts as they stand; a table."""
         if isinstance(what, Text):
-            what = what.of(self.lang)
-        if isinstance(what, str):
-            self.out.print(
-                lines(what), soft_wrap=True
-            )  # the terminal folds it: a command in it stays one line
+            self.out.print(wrapped(lines(what.of(self.lang)), self.out), soft_wrap=True)
+        elif isinstance(what, str):
+            self.out.print(lines(what), soft_wrap=True)
         else:
             self.out.print(what)
 
@@ -118,7 +116,7 @@ class Console:
         if self._held is not None:
             self._held.append(text)
         else:
-            self.err.print(lines(text.of(self.lang)))
+            self.err.print(wrapped(lines(text.of(self.lang)), self.err))
 
     def waiting(self, text: Text) -> AbstractContextManager[object]:
         """Show that something is under way, where somebody watches."""
@@ -153,6 +151,16 @@ class Console:
             if time.monotonic() - last >= LINE_EVERY or (now.note is not None and not noted):
                 last, noted = time.monotonic(), now.note is not None
                 self.err.print(progress_line(now, self.lang))
+
+
+def wrapped(text: str, console: RichConsole) -> str:
+    """Break a message between words to a terminal's width. What follows its first line is to be copied, and stays whole."""
+    if not console.is_terminal:
+        return text
+    from tcb_ops.reports.formats.terminal import fold
+
+    sentence, end, command = text.partition("\n")
+    return f"{fold(sentence, console.width)}{end}{command}"
 
 
 def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:

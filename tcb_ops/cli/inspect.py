@@ -385,7 +385,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
         )
         return 0
     name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
-    console.print(f"{name}: {found.meaning.of(settings.lang)}")
+    console.print(Text(f"{name}: {found.meaning.en}", f"{name}: {found.meaning.zh}"))
     console.print(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}"))
     console.print(Text(f"By itself, tcb-ops {itself.en}.", f"tcb-ops 自动处理：{itself.zh}。"))
     if isinstance(found, Errcode) and found.source:

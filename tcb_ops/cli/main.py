@@ -12,9 +12,11 @@ from contextlib import suppress
 from typing import NoReturn
 
 import click
+from rich.console import Console as RichConsole
 
 from tcb_ops import signals
 from tcb_ops.cli import completion
+from tcb_ops.cli.console import wrapped
 from tcb_ops.cli.doctor import doctor
 from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
 from tcb_ops.cli.notebooks import lab, notebook
@@ -235,7 +237,8 @@ def _defect(error: Exception, arguments: Sequence[str]) -> int:
 
 
 def _print_error(text: str) -> None:
-    click.echo(f"tcb-ops: {lines(text)}", err=True)
+    message = f"tcb-ops: {lines(text)}"
+    click.echo(wrapped(message, RichConsole(stderr=True)) if sys.stderr.isatty() else message, err=True)
 
 
 def _lang(arguments: Sequence[str]) -> Lang:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -187,8 +188,8 @@ def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
             if file.stat().st_mode & 0o077:
                 console.warn(
                     Text(
-                        f"{file} can be read by other users of this machine: chmod 600 {file}",
-                        f"{file} 可被本机其他用户读取：请执行 chmod 600 {file}",
+                        f"{file} can be read by other users of this machine. Keep it to yourself:\nchmod 600 {shlex.quote(str(file))}",
+                        f"{file} 可被本机其他用户读取。请执行：\nchmod 600 {shlex.quote(str(file))}",
                     )
                 )
 

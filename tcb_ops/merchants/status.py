@@ -258,38 +258,29 @@ def _of_status(status: str, *, own: bool) -> Issue:
 
 # --- for people -----------------------------------------------------------------------------------------------------
 
-_ID: dict[str, Any] = {"overflow": "fold"}
-"""Where the screen is narrow, names and environments wrap, to be copied whole; the rest stays on its line."""
-_WHOLE: dict[str, Any] = {"no_wrap": True}
-_COLUMNS = (
-    (_("merchant"), _ID | {"min_width": 8, "max_width": 30}),
-    (_("environment"), _ID | {"min_width": 11}),
-    (_("token"), _WHOLE),
-    (_("set 49"), _WHOLE),
-    (_("cloud"), _WHOLE),
-    (_("status"), _WHOLE),
-    (_("calls"), _WHOLE | {"justify": "right"}),
-    (_("why"), _WHOLE),
+_HEADS = (
+    _("merchant"),
+    _("environment"),
+    _("token"),
+    _("set 49"),
+    _("cloud"),
+    _("status"),
+    _("calls"),
+    _("why"),
 )
 
 
 def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
     """Draw the table, then what is behind each code and what to do. What is left out is counted."""
-    from rich.table import Table
-
-    from tcb_ops.reports.formats.terminal import Wrapped
+    from tcb_ops.reports.formats.terminal import Columns, Wrapped
 
     bad = _most_frequent_first([state for state in states if state.issues])
     ready = [state for state in states if state.works]
     some = _some_of_each(bad)
     shown = some + (ready if len(ready) <= READY_LINES else [])
     if shown:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for head, style in _COLUMNS:
-            table.add_column(head.of(lang), **style)
-        for state in shown:
-            table.add_row(*_cells(state, lang))
-        yield table
+        table = [[head.of(lang) for head in _HEADS], *(_cells(state, lang) for state in shown)]
+        yield Columns(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
     if more := len(bad) - len(some):
         yield _("… and {more:,} more that are not ready: --out FILE.csv has all", more=more).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):

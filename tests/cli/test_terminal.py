@@ -140,6 +140,20 @@ def test_progress_cuts_no_word_and_ends_with_the_result(open_desk, on_terminal, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_sentences_break_between_words_at_the_terminals_width(open_desk, on_terminal, lang):
+    desk = open_desk(many(TEA, rows=2))
+    with on_terminal(desk, "verify", "reports", "--where", "env=x", "--lang", lang, columns=40) as typed:
+        assert typed.end()[0] == 2
+    lines = typed.seen.replace("\r\n", "\n").strip().split("\n")
+    assert len(lines) > 1
+    assert max(map(cell_len, lines)) <= 40
+    told = desk("verify", "reports", "--where", "env=x", "--lang", lang).err
+    assert "".join(lines).replace(" ", "") == "".join(told.split())
+    assert lang == "zh" or {word for line in lines for word in line.split()} == set(told.split())
+
+
+@pytest.mark.slow
 def test_a_suggested_command_is_one_line_on_a_narrow_terminal(open_desk, on_terminal):
     """The terminal wraps it, so that it is copied as one line: tcb-ops prints no line end in it."""
     desk = open_desk(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])

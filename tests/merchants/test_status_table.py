@@ -28,7 +28,9 @@ def state(n, *codes, name="商户{}号", **more):
 
 
 def drawn(states, width=80, lang=Lang.EN):
-    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=True, color_system=None, highlight=False
+    )
     for part in draw_states(states, lang):
         console.print(part)
     return console.file.getvalue()
