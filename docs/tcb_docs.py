@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from sphinx.search import languages
 from sphinx.search.en import SearchEnglish
 
 import tcb_ops as tcb
-from tcb_ops.cli.main import cli
+from tcb_ops.cli.main import cli, run
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, describe
 from tcb_ops.i18n import Lang
 from tcb_ops.settings import Settings, TokenSettings
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 OTHER = {"en": ("zh", "中文"), "zh": ("en", "English")}
-WIDTH = 100
-"""Columns of a help text."""
 
 
 def words(lang: Lang, en: str, zh: str) -> str:
@@ -42,30 +42,30 @@ def words(lang: Lang, en: str, zh: str) -> str:
 # Commands
 
 
-def command_names(group: click.Group = cli, before: str = "") -> Iterator[tuple[str, click.Command]]:
+def command_names(group: click.Group = cli, before: str = "") -> Iterator[str]:
     """Every command by the words that call it: `upload`, `merchants sync`."""
     for name in group.list_commands(click.Context(group)):
         command = group.commands[name]
         if isinstance(command, click.Group):
             yield from command_names(command, f"{before}{name} ")
         else:
-            yield f"{before}{name}", command
+            yield f"{before}{name}"
 
 
 def commands(lang: Lang) -> str:
     """Each command's own help, in the order of `tcb-ops --help`."""
-    parts = [help_of("tcb-ops", cli, lang)]
-    parts += [
-        f"## {name}\n\n{help_of(f'tcb-ops {name}', command, lang)}" for name, command in command_names()
-    ]
+    parts = [help_of("", lang)]
+    parts += [f"## {name}\n\n{help_of(name, lang)}" for name in command_names()]
     return "\n\n".join(parts)
 
 
-def help_of(name: str, command: click.Command, lang: Lang) -> str:
-    """A command's help as a terminal shows it."""
-    os.environ["TCB_OPS_LANG"] = str(lang)
-    with click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH) as context:
-        return f"```text\n{command.get_help(context)}\n```"
+def help_of(name: str, lang: Lang) -> str:
+    """A command's help as a terminal of 100 columns shows it."""
+    os.environ |= {"COLUMNS": "100", "LC_ALL": "zh_CN.UTF-8" if lang is Lang.ZH else "C.UTF-8"}
+    output = StringIO()
+    with redirect_stdout(output):
+        run([*name.split(), "--help"])
+    return f"```text\n{output.getvalue().rstrip()}\n```"
 
 
 # Settings
