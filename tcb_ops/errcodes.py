@@ -2,7 +2,7 @@
 
 Four tables beside this file hold it: errcodes.csv (the platform's errcodes), componentcodes.csv (those of them that
 read otherwise in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row
-ended without one). Code, reports and the README read the same lines. A code that is in none is shown as it came and is not tried again, save a 5xx of the store.
+ended without one). Code, reports and the documentation read the same lines. A code that is in none is shown as it came and is not tried again, save a 5xx of the store.
 
 Where a code may concern one merchant or all, the table has the narrower scope: too narrow
 costs three calls a merchant, too wide keeps ready merchants from being served. So 40164, 45035
@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import cache
 
 from tcb_ops.errors import UsageError, check_value
-from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_list, verbatim
+from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_list
 from tcb_ops.model import Owner
 
 
@@ -258,21 +258,6 @@ def explain(code: int | str) -> Errcode | StoreCode:
     raise UsageError(_not_a_code(text, names))
 
 
-def errcode_table(lang: Lang) -> str:
-    """The errcodes as two Markdown tables, for the README: the interface page's own, then all others."""
-    own = [entry for entry in all_errcodes() if entry.core]
-    others = [entry for entry in all_errcodes() if not entry.core]
-    captions = (
-        _("Listed on the interface's own page:"),
-        _("All others in the catalogue:"),
-    )
-    parts = [
-        f"{caption.of(lang)}\n\n{_markdown(entries, lang)}"
-        for caption, entries in zip(captions, (own, others), strict=True)
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
 @cache
 def _component_texts() -> dict[int, Errcode]:
     """The entries whose texts differ in an environment of the platform's own."""
@@ -320,27 +305,3 @@ def _not_a_code(text: str, names: dict[str, str]) -> Text:
         "“{shown}” is neither an errcode nor a code of the store. Give one such as 85088 or SlowDown.",
         shown=shown,
     )
-
-
-def _markdown(entries: list[Errcode], lang: Lang) -> str:
-    heads = (
-        verbatim("errcode"),
-        _("What it means"),
-        _("What to do"),
-        _("What tcb-ops does by itself"),
-    )
-    lines = [[head.of(lang) for head in heads], ["---:", "---", "---", "---"]]
-    lines += [
-        [
-            str(entry.code),
-            f"`{entry.name}` {_cell(entry.meaning.of(lang))}",
-            _cell(entry.action.of(lang)),
-            _cell(describe(entry.decision, entry.scope).of(lang)),
-        ]
-        for entry in entries
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -16,7 +16,6 @@ from tcb_ops.errcodes import (
     all_store_codes,
     describe,
     errcode,
-    errcode_table,
     explain,
     store_code,
 )
@@ -289,30 +288,6 @@ def test_every_pair_of_the_tables_is_described_and_no_other() -> None:
     assert all(CJK.search(phrase.zh) for phrase in phrases)
     with pytest.raises(KeyError):
         describe(Decision.SLOW, Scope.PLATFORM)
-
-
-@pytest.mark.parametrize("lang", Lang)
-def test_the_readme_table_shows_every_errcode_once_core_first(lang: Lang) -> None:
-    lines = errcode_table(lang).splitlines()
-    shown = [int(line.split("|")[1]) for line in lines if re.match(r"\| -?\d", line)]
-    assert shown == [entry.code for entry in all_errcodes()]
-    assert sum(line.startswith("| errcode |") for line in lines) == 2
-    for line in lines:
-        if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == 5
-
-
-@pytest.mark.parametrize("lang", Lang)
-def test_a_line_of_the_readme_table_says_meaning_action_and_what_is_done_by_itself(lang: Lang) -> None:
-    entry = errcode(85088)
-    (line,) = (line for line in errcode_table(lang).splitlines() if line.startswith("| 85088 |"))
-    by_itself = describe(entry.decision, entry.scope)
-    for part in ("`no_cloudbase`", *(text.of(lang) for text in (entry.meaning, entry.action, by_itself))):
-        assert part in line
-
-
-def test_a_pipe_in_a_cell_does_not_end_it() -> None:
-    assert errcodes._cell("a|b") == "a\\|b"
 
 
 def test_importing_the_module_reads_no_table() -> None:
