@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from doc_pages import ROOT, blocks, commands, play, rewrite
+from doc_pages import ROOT, agrees, blocks, commands, play, rewrite
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli
@@ -144,6 +144,32 @@ def test_a_page_shows_what_happens(page: Path, tmp_path: Path):
         return
     told = "\n".join("\n".join([f"$ {each.what}", *each.actual]) for each in different)
     assert not different, f"not what {name_of(page)} shows; UPDATE_DOCS=1 writes it there:\n{told}"
+
+
+@pytest.mark.parametrize(
+    ("shown", "actual", "same"),
+    [
+        pytest.param("2 rows succeeded", "2 rows succeeded", True, id="the same"),
+        pytest.param("2 rows succeeded", "3 rows succeeded", False, id="another number"),
+        pytest.param("a\n…\nd", "a\nb\nc\nd", True, id="lines left out"),
+        pytest.param("a\n…\nd", "b\nc\nd", False, id="lines left out, another beginning"),
+        pytest.param("run 20261126-013924-1009", "run 20261127-020710-1ccf", True, id="another run"),
+        pytest.param("(5.1 s; SIMULATED)", "(12.0 s; SIMULATED)", True, id="another duration"),
+        pytest.param("at http://127.0.0.1:8765", "at http://127.0.0.1:41234", True, id="another port"),
+        pytest.param("one two", "one\n  two", True, id="another width"),
+        pytest.param("22 refused", "20 refused", True, id="a breaker opened sooner"),
+        pytest.param("2 refused", "3 refused", False, id="other outcomes"),
+    ],
+)
+def test_an_output_agrees_with_the_one_shown_but_for_what_varies(shown: str, actual: str, *, same: bool):
+    assert agrees(shown.splitlines(), actual.splitlines()) is same
+
+
+@pytest.mark.parametrize("block", ["```sh\nmake\n```", "```text\ntcb-ops runs\n```", "```text\n$ ls\n```"])
+def test_a_block_that_shows_commands_is_run_or_says_why_not(block: str):
+    with pytest.raises(AssertionError, match="run"):
+        blocks(block)
+    assert blocks(f"<!-- not run: needs a network -->\n{block}") == []
 
 
 def test_both_languages_have_the_same_pages():
