@@ -36,7 +36,56 @@ class DetailCode(StrEnum):
     FILE_NOT_REGULAR = "file_not_regular"
     FILE_UNREADABLE = "file_unreadable"
     # why there is no token
-    TOKEN_MISSING = "token_missing"  # noqa: S105  a code, not a secret
+    TOKEN_TOO_LONG = "token_too_long"  # noqa: S105
+    NO_ACCESS_TOKEN = "no_access_token"  # noqa: S105
+    NO_EXPIRY = "no_expiry"
+    TOO_MUCH = "too_much"
+    NOT_STARTED = "not_started"
+    PRINTED_TOO_MUCH = "printed_too_much"
+    NO_OUTPUT = "no_output"
+    ENDED_BY_SIGNAL = "ended_by_signal"
+    EXIT_CODE = "exit_code"
+    PRINTED = "printed"
+    TOKEN_PROGRAM = "token_program"  # noqa: S105
+    COMPONENT_SILENT = "component_silent"
+    REFRESH_REFUSED = "refresh_refused"
+    REFRESH_SILENT = "refresh_silent"
+    NOT_AUTHORIZED = "not_authorized"
+    AUTHORIZATION_OVER = "authorization_over"
+    LIST_LACKS = "list_lacks"
+    LIST_SHORT = "list_short"
+    COMPONENT_REFUSED = "component_refused"
+    LACKS_EXPIRY = "lacks_expiry"
+    TOKEN_MISSING = "token_missing"  # noqa: S105
+    NOT_A_FILE = "not_a_file"
+    OVER_16_MB = "over_16_mb"
+    NOT_UTF_8 = "not_utf_8"
+    CANNOT_BE_READ = "cannot_be_read"
+    LINE_NO_CSV = "line_no_csv"
+    NO_COLUMN = "no_column"
+    LINE_NO_APPID = "line_no_appid"
+    APPID_TWICE = "appid_twice"
+    LINE = "line"
+    TOKEN_FILE = "token_file"  # noqa: S105
+    TOKEN_EMPTY = "token_empty"  # noqa: S105
+    TOKEN_LONG = "token_long"  # noqa: S105
+    TOKEN_CHARACTERS = "token_characters"  # noqa: S105
+    EXPIRES_AT = "expires_at"
+    SERVICE_AWAY = "service_away"
+    SERVICE_SILENT = "service_silent"
+    SERVICE_CREDENTIALS = "service_credentials"
+    ANSWERED_WITH = "answered_with"
+    ANSWERED_404 = "answered_404"
+    ANSWERED_REDIRECT = "answered_redirect"
+    ANSWERED_STATUS = "answered_status"
+    SERVICE_NO_TOKEN = "service_no_token"  # noqa: S105
+    NO_RECORD = "no_record"
+    TOKEN_RECORD = "token_record"  # noqa: S105
+    TOKEN_LOCKED = "token_locked"  # noqa: S105
+    NO_APPID = "no_appid"
+    TOKEN_STORE = "token_store"  # noqa: S105
+    SOURCE_SILENT = "source_silent"
+    NO_COMPONENT = "no_component"
     # what the store answered
     STORE_MESSAGE = "store_message"
     STORE_REDIRECT = "store_redirect"
@@ -69,6 +118,40 @@ class DetailCode(StrEnum):
     NOT_HTTP = "not_http"
     TOO_LARGE = "too_large"
     BAD_ADDRESS = "bad_address"
+    # what is wrong with a row of a list
+    PATH_EMPTY = "path_empty"
+    PATH_CONTROL = "path_control"
+    VALUE_CONTROL = "value_control"
+    PATH_LONG = "path_long"
+    CELLS_BEYOND = "cells_beyond"
+    APPID_ELSEWHERE = "appid_elsewhere"
+    MERCHANT_ELSEWHERE = "merchant_elsewhere"
+    FILE_LARGE = "file_large"
+    PATH_BEGINS = "path_begins"
+    PATH_MASKED = "path_masked"
+    PATH_SLASHES = "path_slashes"
+    PATH_DOTS = "path_dots"
+    MEDIA_TYPE = "media_type"
+    ENV_EMPTY = "env_empty"
+    ENV_UNKNOWN = "env_unknown"
+    MERCHANT_UNKNOWN = "merchant_unknown"
+    ENV_SHARED = "env_shared"
+    ENVS_OF_MERCHANT = "envs_of_merchant"
+    IS_FOLDER = "is_folder"
+    IS_SPECIAL = "is_special"
+    NO_PERMISSION = "no_permission"
+    NO_FILE = "no_file"
+    NOT_INSPECTED = "not_inspected"
+    NOT_RELATIVE = "not_relative"
+    OUTSIDE = "outside"
+    CELL_NUMBER = "cell_number"
+    CELL_DATE = "cell_date"
+    CELL_BOOLEAN = "cell_boolean"
+    CELL_ERROR = "cell_error"
+    CELL_FORMULA = "cell_formula"
+    CELL_NOT_COMPUTED = "cell_not_computed"
+    CELL_MERGED = "cell_merged"
+    DUPLICATE = "duplicate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +168,22 @@ class Detail(Text):
             return str(self.params[lang])
         return MESSAGES[self.code].format(**self.params).of(lang)
 
+    def format(self, **values: object) -> Detail:
+        """Return the same with more parameters."""
+        return detail(self.code, **{**self.params, **values})
+
     __str__ = Text.__str__
 
 
-def detail(code: DetailCode, **params: str | float | Detail) -> Detail:
-    """Make the Detail of a code with the parameters that its message names."""
-    return Detail(code, params)
+def detail(code: DetailCode, /, **params: object) -> Detail:
+    """Make the Detail of a code with the parameters that its message names: numbers, texts, paths."""
+    return Detail(code, {name: _kept(value) for name, value in params.items()})
+
+
+def _kept(value: object) -> object:
+    if isinstance(value, Text):
+        return as_detail(value)
+    return value if isinstance(value, int | float) else str(value)
 
 
 def as_detail(text: Text) -> Detail:
@@ -101,7 +194,7 @@ def as_detail(text: Text) -> Detail:
 def without_appid(text: Text) -> Text:
     """Return the same about any merchant: `…` in place of the appid, where that is a parameter."""
     if isinstance(text, Detail) and "appid" in text.params:
-        return detail(text.code, **{**text.params, "appid": "…"})
+        return text.format(appid="…")
     return text
 
 
@@ -166,7 +259,74 @@ MESSAGES: Mapping[DetailCode, Text] = {
         "{file} is not a regular file (a folder, a device, a pipe): only files can be uploaded."
     ),
     DetailCode.FILE_UNREADABLE: _("{file} cannot be read ({why}): check that it is there and may be read."),
+    DetailCode.TOKEN_TOO_LONG: _("an access_token longer than {longest_token} characters"),
+    DetailCode.NO_ACCESS_TOKEN: _("no JSON with an access_token"),
+    DetailCode.NO_EXPIRY: _("an expiry that is no time"),
+    DetailCode.TOO_MUCH: _("more than 64 KB"),
+    DetailCode.NOT_STARTED: _("cannot be started ({why})"),
+    DetailCode.PRINTED_TOO_MUCH: _("printed more than 64 KB"),
+    DetailCode.NO_OUTPUT: _("gave no answer in {command_seconds:g} s"),
+    DetailCode.ENDED_BY_SIGNAL: _("was ended by signal {value}"),
+    DetailCode.EXIT_CODE: _("ended with exit code {code}"),
+    DetailCode.PRINTED: _("printed {read}"),
+    DetailCode.TOKEN_PROGRAM: _(
+        "the token program {program} {reason} for {appid}: run it by hand to see why."
+    ),
+    DetailCode.COMPONENT_SILENT: _("api_component_token at {host} gave no usable answer. {why}"),
+    DetailCode.REFRESH_REFUSED: _("the token of {appid} cannot be refreshed: errcode {answer}."),
+    DetailCode.REFRESH_SILENT: _(
+        "the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why}"
+    ),
+    DetailCode.NOT_AUTHORIZED: _(
+        "{appid} needs a new authorization. api_get_authorizer_list has no refresh token for it."
+    ),
+    DetailCode.AUTHORIZATION_OVER: _(
+        "{appid} needs a new authorization: its refresh token is refused and api_get_authorizer_list has no other."
+    ),
+    DetailCode.LIST_LACKS: _("It lacks list or total_count."),
+    DetailCode.LACKS_EXPIRY: _("It lacks {name} or expires_in."),
     DetailCode.TOKEN_MISSING: _("{file} has no token for {appid}: add a line for it."),
+    DetailCode.NOT_A_FILE: _("cannot be read (not a regular file)"),
+    DetailCode.OVER_16_MB: _("is larger than 16 MB"),
+    DetailCode.NOT_UTF_8: _("is not UTF-8: save it as UTF-8"),
+    DetailCode.CANNOT_BE_READ: _("cannot be read ({why})"),
+    DetailCode.LINE_NO_CSV: _("line {line}: is no CSV (a quotation mark that is not closed?)"),
+    DetailCode.NO_COLUMN: _("line 1: no column {names}"),
+    DetailCode.LINE_NO_APPID: _("line {line}: the appid is empty"),
+    DetailCode.APPID_TWICE: _("the appid stands there twice"),
+    DetailCode.LINE: _("line {line}: {read}"),
+    DetailCode.TOKEN_FILE: _(
+        "token file {file}: {why}. It is a CSV with the columns appid,access_token[,expires_at]."
+    ),
+    DetailCode.TOKEN_EMPTY: _("the access_token is empty"),
+    DetailCode.TOKEN_LONG: _("the access_token is longer than {longest_token} characters"),
+    DetailCode.TOKEN_CHARACTERS: _("the access_token holds characters that no token has"),
+    DetailCode.EXPIRES_AT: _("expires_at is neither Unix seconds nor ISO 8601"),
+    DetailCode.SERVICE_AWAY: _("the token server {host} cannot be reached. {why}"),
+    DetailCode.SERVICE_SILENT: _("the token server {host} gave no answer for {appid}. {why}"),
+    DetailCode.SERVICE_CREDENTIALS: _(
+        "the token server {host} rejected the credentials (HTTP {status}): check the environment variable that tokens.auth_env names, and tokens.auth_header."
+    ),
+    DetailCode.ANSWERED_WITH: _("answered with {read}: it should be JSON with access_token and expires_in"),
+    DetailCode.ANSWERED_404: _("does not know it (HTTP 404): add it there"),
+    DetailCode.ANSWERED_REDIRECT: _(
+        "answered with a redirect (HTTP {status}), which is not followed: put the final address into tokens.url"
+    ),
+    DetailCode.ANSWERED_STATUS: _("answered HTTP {status}: see its own log"),
+    DetailCode.SERVICE_NO_TOKEN: _("no token for {appid}: the token server {host} {why}."),
+    DetailCode.NO_RECORD: _("is no record of a token"),
+    DetailCode.TOKEN_RECORD: _("{file} {reason}: delete it, and the refresh token is looked up again."),
+    DetailCode.TOKEN_LOCKED: _(
+        "other processes have kept {appid}'s token locked for {longest_hold:g} s: the platform answers them slowly, or one of them hangs."
+    ),
+    DetailCode.NO_APPID: _("{appid} is no appid: correct it in the merchants file."),
+    DetailCode.TOKEN_STORE: _(
+        "token store: {path}: {why}. Without it no token is renewed safely: check the disk and its permissions."
+    ),
+    DetailCode.SOURCE_SILENT: _("the token source gave no answer for {appid} in {seconds:.0f} s."),
+    DetailCode.NO_COMPONENT: _(
+        "This environment is the platform's own (owner = platform) and is served with the component token: set tokens.component_appid in the settings."
+    ),
     DetailCode.STORE_MESSAGE: _("The store's message: “{message}”"),
     DetailCode.STORE_REDIRECT: _("It answered HTTP {status}, a redirect, which is never followed."),
     DetailCode.STORE_ERROR: _("It answered HTTP {status} with an error that cannot be read."),
@@ -229,6 +389,45 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.BAD_ADDRESS: _(
         "The address at {host} cannot be sent as it stands (control characters, or not an http address)."
+    ),
+    DetailCode.PATH_EMPTY: _("the path is empty"),
+    DetailCode.PATH_BEGINS: _("the path begins with {path}"),
+    DetailCode.PATH_MASKED: _("the path holds •••: a report masked a token there"),
+    DetailCode.PATH_SLASHES: _("the path holds //"),
+    DetailCode.PATH_DOTS: _("the path has a {segment} segment"),
+    DetailCode.MEDIA_TYPE: _("this is not a media type (type/subtype)"),
+    DetailCode.ENV_EMPTY: _("the environment is empty"),
+    DetailCode.ENV_UNKNOWN: _("the merchants file has no environment '{name}'"),
+    DetailCode.MERCHANT_UNKNOWN: _("the merchants file has no name or appid '{name}'"),
+    DetailCode.ENV_SHARED: _("several merchants share this environment: {listed}"),
+    DetailCode.ENVS_OF_MERCHANT: _("this merchant means several environments: {listed}"),
+    DetailCode.IS_FOLDER: _("{name} is a folder"),
+    DetailCode.IS_SPECIAL: _("{name} is not a regular file but a pipe, socket or device"),
+    DetailCode.NO_PERMISSION: _("{name} cannot be read: no permission"),
+    DetailCode.NO_FILE: _("there is no file {name} below the root"),
+    DetailCode.NOT_INSPECTED: _("{file} cannot be inspected ({why})"),
+    DetailCode.NOT_RELATIVE: _("{file} is not relative to the root"),
+    DetailCode.OUTSIDE: _("{file} is outside the root (links resolved)"),
+    DetailCode.CELL_NUMBER: _("cell {ref} is a number ({value}), not text"),
+    DetailCode.CELL_DATE: _("cell {ref} is a date or time ({value}), not text"),
+    DetailCode.CELL_BOOLEAN: _("cell {ref} is a truth value ({value}), not text"),
+    DetailCode.CELL_ERROR: _("cell {ref} holds the error {value}"),
+    DetailCode.CELL_FORMULA: _("cell {ref} holds a formula (it shows '{value}')"),
+    DetailCode.CELL_NOT_COMPUTED: _("cell {ref} holds a formula whose value is not in the file"),
+    DetailCode.CELL_MERGED: _("the cell is merged with {ref}, so it has no value of its own"),
+    DetailCode.DUPLICATE: _("the same environment and path as in line {first}"),
+    DetailCode.PATH_CONTROL: _("the path holds a control character ({character})"),
+    DetailCode.VALUE_CONTROL: _("the value holds a control character ({character})"),
+    DetailCode.PATH_LONG: _("the path is {bytes:,} bytes long in UTF-8; {most} are allowed"),
+    DetailCode.CELLS_BEYOND: _("the row has {cells:,} cells, the header {width:,}; beyond it: {listed}"),
+    DetailCode.APPID_ELSEWHERE: _("'{name}' is not a merchant of this environment; it belongs to {listed}"),
+    DetailCode.MERCHANT_ELSEWHERE: _(
+        "'{name}' is not a merchant of this row's environment; it belongs to {listed}"
+    ),
+    DetailCode.FILE_LARGE: _("{name} has {bytes:,} bytes; a form upload takes 5 GB ({most:,}) at most"),
+    DetailCode.LIST_SHORT: _("It listed {seen:,} of {total:,} merchants."),
+    DetailCode.COMPONENT_REFUSED: _(
+        "{interface} answered errcode {errcode} ({errmsg}), which stops every merchant."
     ),
 }
 """The sentence of each code; placeholders are the names of the parameters. `text` has its own two."""

@@ -15,9 +15,10 @@ from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import system_reason
 
@@ -153,25 +154,20 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | U
     name = shown(file)
     if stat.S_ISDIR(facts.st_mode):
         return UnusableFile(
-            _("{name} is a folder", name=name), _("name a file; a folder needs a row per file")
+            detail(DetailCode.IS_FOLDER, name=name), _("name a file; a folder needs a row per file")
         )
     if not stat.S_ISREG(facts.st_mode):
         return UnusableFile(
-            _("{name} is not a regular file but a pipe, socket or device", name=name),
+            detail(DetailCode.IS_SPECIAL, name=name),
             _("name a regular file"),
         )
     if not readable:
         return UnusableFile(
-            _("{name} cannot be read: no permission", name=name), _("give yourself read permission on it")
+            detail(DetailCode.NO_PERMISSION, name=name), _("give yourself read permission on it")
         )
     if facts.st_size > MAX_FILE_BYTES:
         return UnusableFile(
-            _(
-                "{name} has {bytes}; a form upload takes 5 GB ({max_file_bytes:,}) at most",
-                name=name,
-                bytes=ngettext("{n:,} byte", "{n:,} bytes", facts.st_size),
-                max_file_bytes=MAX_FILE_BYTES,
-            ),
+            detail(DetailCode.FILE_LARGE, name=name, bytes=facts.st_size, most=MAX_FILE_BYTES),
             _("split or compress it, or upload it in the console"),
         )
     return LocalFile(facts.st_size, facts.st_mtime_ns)
@@ -179,7 +175,7 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | U
 
 def _missing(file: str, similar: str) -> UnusableFile:
     name = shown(file)
-    message = _("there is no file {name} below the root", name=name)
+    message = detail(DetailCode.NO_FILE, name=name)
     if not similar:
         return UnusableFile(message, _("check the name (case matters) and --root"), "--root", missing=True)
     real = shown(similar)
@@ -199,7 +195,7 @@ def _missing(file: str, similar: str) -> UnusableFile:
 def _unreadable(file: str, error: OSError | ValueError) -> UnusableFile:
     why = system_reason(error)
     return UnusableFile(
-        _("{file} cannot be inspected ({why})", file=shown(file), why=why),
+        detail(DetailCode.NOT_INSPECTED, file=shown(file), why=why),
         _("check its name and permissions"),
     )
 
@@ -207,7 +203,7 @@ def _unreadable(file: str, error: OSError | ValueError) -> UnusableFile:
 def _absolute(file: str) -> UnusableFile:
     folder = shown(file.rpartition("/")[0] or "/")
     return UnusableFile(
-        _("{file} is not relative to the root", file=shown(file)),
+        detail(DetailCode.NOT_RELATIVE, file=shown(file)),
         _(
             "write it relative to the root, e.g. banner/a.png, or map its folder to one here: --map "
             "'{folder}=FOLDER'",
@@ -219,7 +215,7 @@ def _absolute(file: str) -> UnusableFile:
 
 def _outside(file: str) -> UnusableFile:
     return UnusableFile(
-        _("{file} is outside the root (links resolved)", file=shown(file)),
+        detail(DetailCode.OUTSIDE, file=shown(file)),
         _("copy it below the root, or give a --root that holds all files"),
         "--root",
     )

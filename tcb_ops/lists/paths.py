@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError, check_count, check_path
 from tcb_ops.formatting import near_names, shown, trim
 from tcb_ops.i18n import Text, _, as_facts, ngettext
@@ -384,7 +385,7 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
 
 
 def _duplicate(column: str, line: int, first: int, path: str) -> Problem:
-    message = _("the same environment and path as in line {first}", first=first)
+    message = detail(DetailCode.DUPLICATE, first=first)
     fix = _("remove one of the two rows, or give it another path")
     return Problem(line, column, message, fix, shown(path))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.formatting import fold, near_names, shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.merchants import Merchants, list_lines
@@ -61,7 +62,7 @@ def resolve(
     lines = whole.for_env(env) if env else whole.resolve(merchant)
     if not env and not merchant:
         return Unresolved(
-            "env", _("the environment is empty"), _("fill in the environment id, or the merchant")
+            "env", detail(DetailCode.ENV_EMPTY), _("fill in the environment id, or the merchant")
         )
     if not lines:
         return _unknown(column, env or merchant, whole, near)
@@ -106,11 +107,11 @@ def _unknown(column: Literal["env", "merchant"], value: str, whole: Merchants, n
     file, name = whole.source or "merchants.csv", shown(value)
     if column == "env":
         like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(value, whole.envs))
-        message = _("the merchants file has no environment '{name}'", name=name)
+        message = detail(DetailCode.ENV_UNKNOWN, name=name)
         check = _("check the id")
     else:
         like = ", ".join(near(value, (*whole.names, *dict.fromkeys(m.appid for m in whole))))
-        message = _("the merchants file has no name or appid '{name}'", name=name)
+        message = detail(DetailCode.MERCHANT_UNKNOWN, name=name)
         check = _("check it")
     fix = _("{check}, or add it to {file}", check=check, file=file)
     if like:
@@ -120,15 +121,10 @@ def _unknown(column: Literal["env", "merchant"], value: str, whole: Merchants, n
 
 def _mismatch(column: Literal["appid", "merchant"], value: str, lines: Sequence[Merchant]) -> Unresolved:
     name, listed = shown(value), list_lines(lines)
-    row = _("this") if column == "appid" else _("this row's")
+    code = DetailCode.APPID_ELSEWHERE if column == "appid" else DetailCode.MERCHANT_ELSEWHERE
     return Unresolved(
         column,
-        _(
-            "'{name}' is not a merchant of {row} environment; it belongs to {listed}",
-            name=name,
-            row=row,
-            listed=listed,
-        ),
+        detail(code, name=name, listed=listed),
         _("write one of these appids, or correct the environment")
         if column == "appid"
         else _("correct the merchant or the environment: they do not belong together"),
@@ -143,7 +139,7 @@ def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whol
         free = [m.name for m in lines if fold(m.name) not in taken]
         return Unresolved(
             column,
-            _("several merchants share this environment: {listed}", listed=listed),
+            detail(DetailCode.ENV_SHARED, listed=listed),
             _(
                 "name the appid in a column appid, or mark the line of {name} default=yes in the merchants file",
                 name=free[0],
@@ -153,6 +149,6 @@ def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whol
         )
     return Unresolved(
         column,
-        _("this merchant means several environments: {listed}", listed=listed),
+        detail(DetailCode.ENVS_OF_MERCHANT, listed=listed),
         _("write the environment in a column env, or mark one default=yes in the merchants file"),
     )

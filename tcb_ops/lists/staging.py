@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar, overload
 
+from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import trim
-from tcb_ops.i18n import Bilingual, Text, _, as_clauses
+from tcb_ops.i18n import Bilingual, Text, _
 from tcb_ops.model import Problem, Row
 
 _T = TypeVar("_T")
@@ -31,12 +32,12 @@ CREATE TABLE rows (
     size INTEGER, mtime_ns INTEGER, content_type TEXT, cache_control TEXT
 );
 CREATE TABLE problems (
-    id INTEGER PRIMARY KEY, line INTEGER, header TEXT, en TEXT, zh TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
+    id INTEGER PRIMARY KEY, line INTEGER, header TEXT, message TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
     skippable INTEGER, option TEXT, of_file INTEGER
 );
 CREATE INDEX problems_line ON problems (line);
 """
-_PROBLEM = "line, header, en, zh, fix_en, fix_zh, value, skippable, option"
+_PROBLEM = "line, header, message, fix_en, fix_zh, value, skippable, option"
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
 EVERY_LINE = 1 << 62
 _SEPARATOR = "\0"
@@ -83,10 +84,19 @@ class Staging:
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
         """Add problems; `file_problem` marks those that `clear_file_problems` removes."""
         values = (
-            (p.line, p.column, *_both(p.message), *_both(p.fix), p.value, p.skippable, p.option, file_problem)
+            (
+                p.line,
+                p.column,
+                stored(as_detail(p.message)),
+                *_both(p.fix),
+                p.value,
+                p.skippable,
+                p.option,
+                file_problem,
+            )
             for p in problems
         )
-        self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names
+        self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names
 
     def clear_file_problems(self) -> None:
         """Remove the problems of local files that an earlier check found."""
@@ -187,12 +197,13 @@ class Staging:
 
     def _messages(self, after: int, upto: int) -> dict[int, Text]:
         messages: dict[int, Text] = {}
-        for line, en, zh in self.query(
-            "SELECT line, en, zh FROM problems WHERE line > ? AND line <= ? ORDER BY id", (after, upto)
+        for line, value in self.query(
+            "SELECT line, message FROM problems WHERE line > ? AND line <= ? ORDER BY id", (after, upto)
         ):
-            first = messages.get(line)
-            message = Bilingual(en, zh)
-            messages[line] = message if first is None else as_clauses((first, message))
+            message, first = _message(value), messages.get(line)
+            messages[line] = (
+                message if first is None else detail(DetailCode.BOTH, first=first, second=message)
+            )
         return messages
 
 
@@ -243,11 +254,17 @@ class Problems(Sequence[Problem]):
             (
                 at,
                 Problem(
-                    line, header, Bilingual(en, zh), Bilingual(fix_en, fix_zh), value, bool(skippable), option
+                    line, header, _message(message), Bilingual(fix_en, fix_zh), value, bool(skippable), option
                 ),
             )
-            for at, line, header, en, zh, fix_en, fix_zh, value, skippable, option in found
+            for at, line, header, message, fix_en, fix_zh, value, skippable, option in found
         ]
+
+
+def _message(value: str) -> Detail:
+    found = read_detail(value)
+    assert found is not None  # noqa: S101  every problem has one
+    return found
 
 
 def _both(text: Text) -> tuple[str, str]:

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.formatting import EDGE, shown, trim, unguard
-from tcb_ops.i18n import Text, _, ngettext, pgettext
+from tcb_ops.i18n import Text, _
 from tcb_ops.lists.resolve import MerchantResolver, Unresolved
 from tcb_ops.model import Problem, Row
 from tcb_ops.xlsx.values import CellKind, NonTextCell, non_text_problem, not_computed
@@ -50,39 +51,35 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
         return None
     if not path:
         return (
-            _("the path is empty"),
+            detail(DetailCode.PATH_EMPTY),
             _("write the cloud path, e.g. banner/a.png"),
         )
     if path[0] in "/\\":
         return (
-            _("the path begins with {path}", path=path[0]),
+            detail(DetailCode.PATH_BEGINS, path=path[0]),
             _("remove the {path} at the front", path=path[0]),
         )
-    if problem := _control_problem(path, pgettext("validate", "path")):
+    if problem := _control_problem(path, DetailCode.PATH_CONTROL):
         return problem
     if "•••" in path:
         return (
-            _("the path holds •••: a report masked a token there"),
+            detail(DetailCode.PATH_MASKED),
             _("take the row from the list itself, or run it again with tcb-ops retry"),
         )
     if "//" in path:
         return (
-            _("the path holds //"),
+            detail(DetailCode.PATH_SLASHES),
             _("write a single /"),
         )
     if found := _DOTS.search(path):
         segment = found.group(1)
         return (
-            _("the path has a {segment} segment", segment=segment),
+            detail(DetailCode.PATH_DOTS, segment=segment),
             _("write the path out in full, without . and .."),
         )
     if (size := len(path.encode())) > MAX_PATH_BYTES:
         return (
-            _(
-                "the path is {bytes} long in UTF-8; {max_path_bytes} are allowed",
-                bytes=ngettext("{n:,} byte", "{n:,} bytes", size),
-                max_path_bytes=MAX_PATH_BYTES,
-            ),
+            detail(DetailCode.PATH_LONG, bytes=size, most=MAX_PATH_BYTES),
             _("shorten it (a Chinese character is 3 bytes)"),
         )
     return None
@@ -90,16 +87,15 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
 
 def header_problem(value: str) -> tuple[Text, Text] | None:
     """Return (problem, fix) of a value for an object's header; None where it is valid."""
-    return _control_problem(value, _("value"))
+    return _control_problem(value, DetailCode.VALUE_CONTROL)
 
 
-def _control_problem(value: str, what: Text) -> tuple[Text, Text] | None:
+def _control_problem(value: str, code: DetailCode) -> tuple[Text, Text] | None:
     found = _CONTROL.search(value)
     if found is None:
         return None
-    code = f"U+{ord(found.group()):04X}"
     return (
-        _("the {what} holds a control character ({code})", what=what, code=code),
+        detail(code, character=f"U+{ord(found.group()):04X}"),
         _("remove it; pasting may have added a line break or tab"),
     )
 
@@ -111,7 +107,7 @@ def content_type_problem(value: str) -> tuple[Text, Text] | None:
     if not value or _MEDIA_TYPE.fullmatch(value):
         return None
     return (
-        _("this is not a media type (type/subtype)"),
+        detail(DetailCode.MEDIA_TYPE),
         _("write one such as image/png, or leave it empty: the extension of the path then decides"),
     )
 
@@ -286,12 +282,7 @@ class RowValidator:
 
     def _too_many(self, line: int, cells: int, extra: list[str]) -> Problem:
         listed = shown(", ".join(extra))
-        message = _(
-            "the row has {cells}, the header {width}; beyond it: {listed}",
-            cells=ngettext("{n:,} cell", "{n:,} cells", cells),
-            width=self._width,
-            listed=listed,
-        )
+        message = detail(DetailCode.CELLS_BEYOND, cells=cells, width=self._width, listed=listed)
         fix = _("put a cell that holds the delimiter in double quotes")
         return Problem(line, "", message, fix, listed)
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
@@ -410,7 +411,7 @@ class Engine:
         except TimeoutError:
             error = TokenError.of(
                 app.appid,
-                _("the token source gave no answer for {appid} in {seconds:.0f} s.", seconds=seconds),
+                detail(DetailCode.SOURCE_SILENT, seconds=seconds),
                 transient=True,
             )
         raise error

@@ -20,16 +20,13 @@ from tcb_ops.model import is_simulated
 
 Error = TypeVar("Error", bound=TcbOpsError)
 
-NO_COMPONENT = _(
-    "This environment is the platform's own (owner = platform) and is served with the component token: set "
-    "tokens.component_appid in the settings."
-)
+NO_COMPONENT = detail(DetailCode.NO_COMPONENT)
 """Why a row of the platform's own environments has no token."""
 
 
 def stop_text(reason: Detail) -> Text:
     """Return why a run stopped in words; of an errcode with its meaning and what to do."""
-    code = reason.params.get("errcode")
+    code = reason.params.get("known_as", reason.params.get("errcode"))
     if not isinstance(code, int):
         return reason
     known = errcode(code)

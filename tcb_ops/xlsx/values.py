@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
@@ -64,17 +65,17 @@ def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
 _AS_TEXT = _("format the column as Text, then type the value again (or begin it with ')")
 _AS_VALUE = _("copy the column and paste it over itself as values")
 _MESSAGES = {
-    CellKind.NUMBER: (_("cell {ref} is a number ({value}), not text"), _AS_TEXT),
-    CellKind.DATE: (_("cell {ref} is a date or time ({value}), not text"), _AS_TEXT),
-    CellKind.BOOLEAN: (_("cell {ref} is a truth value ({value}), not text"), _AS_TEXT),
-    CellKind.ERROR: (_("cell {ref} holds the error {value}"), _("write the value itself")),
-    CellKind.FORMULA: (_("cell {ref} holds a formula (it shows '{value}')"), _AS_VALUE),
+    CellKind.NUMBER: (detail(DetailCode.CELL_NUMBER), _AS_TEXT),
+    CellKind.DATE: (detail(DetailCode.CELL_DATE), _AS_TEXT),
+    CellKind.BOOLEAN: (detail(DetailCode.CELL_BOOLEAN), _AS_TEXT),
+    CellKind.ERROR: (detail(DetailCode.CELL_ERROR), _("write the value itself")),
+    CellKind.FORMULA: (detail(DetailCode.CELL_FORMULA), _AS_VALUE),
     CellKind.NOT_COMPUTED: (
-        _("cell {ref} holds a formula whose value is not in the file"),
+        detail(DetailCode.CELL_NOT_COMPUTED),
         _("open the workbook, copy the column and paste it over itself as values"),
     ),
     CellKind.MERGED: (
-        _("the cell is merged with {ref}, so it has no value of its own"),
+        detail(DetailCode.CELL_MERGED),
         _("unmerge the cells and fill in every row"),
     ),
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from json import dumps, loads
 from socket import socket
@@ -306,6 +309,37 @@ def test_rows_that_end_otherwise_in_between_keep_the_breaker_closed(
     shop = open_shop(many(TEA, rows=30), [Fault(path="banner/?[05].png", errcode=85088)])
     run = upload(shop, RunLimits(concurrency=1, per_env=1, backoff=0.01))
     assert whole(run, 30) == {"uploaded": 26, "refused": 4}
+
+
+def test_reasons_are_kept_as_codes_and_read_in_either_language(open_shop: OpenShop) -> None:
+    rows = [
+        (TEA.env, "a.png"),
+        (TEA.env, "b.png"),
+        (TEA.env, "c//d.png"),
+        (BOOKS.env, "e.png"),
+        (BOOKS.env, "e.png"),
+    ]
+    faults = [Fault(path="a.png", status=404), Fault(path="b.png", step=STORE, code="InvalidArgument")]
+    shop = open_shop(rows, faults, tokens={TEA.appid: f"token-of-{TEA.appid}"})
+    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, limits=QUICK)
+    found = [end.detail for end in ends(run)]
+    assert [one and str(one.code) for one in found] == [
+        "platform_status",
+        "store_message",
+        "path_slashes",
+        "token_missing",
+        "duplicate",
+    ]
+    with closing(sqlite3.connect(shop.folder / "ledger.db")) as ledger:
+        kept = [json.loads(value) for (value,) in ledger.execute("SELECT detail FROM rows ORDER BY line")]
+    assert kept[3] == {
+        "code": "token_missing",
+        "params": {"appid": BOOKS.appid, "file": str(shop.folder / "tokens.csv")},
+    }
+    settings = shop.with_options(lang="zh")
+    reasons = list(tcb.open_run(run.id, settings=settings).results()["tcb_reason"])
+    assert "路径里有连续的 //" in reasons[2]
+    assert f"没有 {BOOKS.appid} 的 token" in reasons[3]
 
 
 # --- slowing down ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
-from tcb_ops.i18n import Text, _
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 
 LONGEST_TOKEN = 4096
@@ -59,13 +60,13 @@ def read_token(answer: bytes, now: float) -> Token | Text:
     payload = read_object(answer)
     value = payload.get("access_token")
     if isinstance(value, str) and len(value) > LONGEST_TOKEN:
-        return _("an access_token longer than {longest_token} characters", longest_token=LONGEST_TOKEN)
+        return detail(DetailCode.TOKEN_TOO_LONG, longest_token=LONGEST_TOKEN)
     if not is_token(value):
-        return _("no JSON with an access_token")
+        return detail(DetailCode.NO_ACCESS_TOKEN)
     try:
         return Token(Secret(value), _end(payload, now))
     except (ValueError, OverflowError):
-        return _("an expiry that is no time")
+        return detail(DetailCode.NO_EXPIRY)
 
 
 def is_token(value: object) -> TypeGuard[str]:

@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
@@ -66,7 +67,7 @@ def run_program(words: Sequence[str], environment: Mapping[str, str], running: R
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
         why = system_reason(error)
-        return NoOutput(_("cannot be started ({why})", why=why))
+        return NoOutput(detail(DetailCode.NOT_STARTED, why=why))
     running.add(program)
     try:
         return _output(program, end)
@@ -89,12 +90,12 @@ def _output(program: subprocess.Popen[bytes], end: float) -> bytes | NoOutput:
         kill(program)
         program.wait()
         if too_much:
-            return NoOutput(_("printed more than 64 KB"), transient=False)
-        return NoOutput(_("gave no answer in {command_seconds:g} s", command_seconds=COMMAND_SECONDS))
+            return NoOutput(detail(DetailCode.PRINTED_TOO_MUCH), transient=False)
+        return NoOutput(detail(DetailCode.NO_OUTPUT, command_seconds=COMMAND_SECONDS))
     if code < 0:
-        return NoOutput(_("was ended by signal {value}", value=-code))
+        return NoOutput(detail(DetailCode.ENDED_BY_SIGNAL, value=-code))
     if code:
-        reason = _("ended with exit code {code}", code=code)
+        reason = detail(DetailCode.EXIT_CODE, code=code)
         return NoOutput(reason, transient=code in _CANNOT_BE_RUN)
     return text
 
@@ -165,12 +166,12 @@ class CommandTokens:
             read = read_token(printed, time.time())
             if isinstance(read, Token):
                 return read
-            printed = NoOutput(_("printed {read}", read=read), transient=False)
+            printed = NoOutput(detail(DetailCode.PRINTED, read=read), transient=False)
         program, reason = self._command[0], printed.reason
         raise TokenError.of(
             appid,
-            _(
-                "the token program {program} {reason} for {appid}: run it by hand to see why.",
+            detail(
+                DetailCode.TOKEN_PROGRAM,
                 program=program,
                 reason=reason,
             ),

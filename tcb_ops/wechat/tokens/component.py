@@ -16,9 +16,10 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
@@ -292,7 +293,7 @@ class ComponentTokens:
         except _NoAnswerError as failure:
             host = self._base.partition("://")[2].partition("/")[0]
             raise TokenSourceError(
-                _("api_component_token at {host} gave no usable answer. {why}", host=host, why=failure.why),
+                detail(DetailCode.COMPONENT_SILENT, host=host, why=failure.why),
                 transient=True,
             ) from None
 
@@ -319,15 +320,15 @@ class ComponentTokens:
             answer = f"{error.errcode} {error.errmsg}".rstrip()
             raise TokenError.of(
                 appid,
-                _("the token of {appid} cannot be refreshed: errcode {answer}.", answer=answer),
+                detail(DetailCode.REFRESH_REFUSED, answer=answer),
                 error.errcode,
             ) from None
         except _NoAnswerError as failure:
             interface, why = failure.interface, failure.why
             raise TokenError.of(
                 appid,
-                _(
-                    "the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why}",
+                detail(
+                    DetailCode.REFRESH_SILENT,
                     interface=interface,
                     why=why,
                 ),
@@ -343,7 +344,7 @@ class ComponentTokens:
         if refresh is None:
             raise TokenError.of(
                 appid,
-                _("{appid} needs a new authorization. api_get_authorizer_list has no refresh token for it."),
+                detail(DetailCode.NOT_AUTHORIZED),
                 61003,
             )
         tried: set[Secret] = set()
@@ -368,9 +369,7 @@ class ComponentTokens:
                 code = refused.error.errcode
         raise TokenError.of(
             appid,
-            _(
-                "{appid} needs a new authorization: its refresh token is refused and api_get_authorizer_list has no other."
-            ),
+            detail(DetailCode.AUTHORIZATION_OVER),
             code,
         )
 
@@ -417,7 +416,7 @@ class ComponentTokens:
             payload = await self._call(LIST, {"offset": seen, "count": AUTHORIZERS_PER_PAGE})
             listed, count = payload.get("list"), payload.get("total_count")
             if not isinstance(listed, list) or not isinstance(count, int):
-                raise _NoAnswerError(LIST, _("It lacks list or total_count."))
+                raise _NoAnswerError(LIST, detail(DetailCode.LIST_LACKS))
             for entry in listed:  # its refresh token may be absent or empty (domain.md §2.3)
                 if isinstance(entry, dict) and is_token(entry.get("refresh_token")):
                     found[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
@@ -427,11 +426,7 @@ class ComponentTokens:
         self._list, self._list_until, self._list_asked_at = found, self._clock() + LIST_KEPT, asked_at
         self._list_short = None
         if seen < total:
-            self._list_short = _(
-                "It listed {seen:,} of {merchants}.",
-                seen=seen,
-                merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
-            )
+            self._list_short = detail(DetailCode.LIST_SHORT, seen=seen, total=total)
 
     async def _call(
         self,
@@ -478,7 +473,7 @@ class ComponentTokens:
         with suppress(TypeError, ValueError, OverflowError):
             life = finite(float(payload.get("expires_in", 7200)))
         if not is_token(value) or life is None:
-            raise _NoAnswerError(interface, _("It lacks {name} or expires_in.", name=name))
+            raise _NoAnswerError(interface, detail(DetailCode.LACKS_EXPIRY, name=name))
         return StoredToken(Secret(value), refresh, now + life * RENEW_FROM, now + life)
 
 
@@ -488,14 +483,13 @@ def _for_all(refused: _RefusedError) -> TokenSourceError:
     # From api_component_token 40001 means the AppSecret (component_access_token page, its errcode table).
     wrong_secret = interface == COMPONENT_TOKEN and error.errcode == 40001
     known = errcode(40125 if wrong_secret else error.errcode)
-    errmsg = f" ({error.errmsg})" if error.errmsg else ""
-    return TokenSourceError(
-        _(
-            "errcode {errcode}{errmsg} from {interface} stops every merchant. {meaning} {action}",
-            errcode=error.errcode,
-            errmsg=errmsg,
-            interface=interface,
-            meaning=known.meaning,
-            action=known.action,
-        )
+    reason = detail(
+        DetailCode.COMPONENT_REFUSED,
+        interface=interface,
+        errcode=error.errcode,
+        errmsg=error.errmsg or "-",
+        known_as=known.code,
     )
+    stopped = TokenSourceError(as_sentences((reason, known.meaning, known.action)))
+    stopped.reason = reason
+    return stopped

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, finite, is_token
@@ -70,7 +71,7 @@ class FileTokens:
                 break
         if problem is not None:
             raise TokenError(problem, transient=transient)
-        raise TokenError.of(appid, _("{file} has no token for {appid}: add a line for it.", file=self._file))
+        raise TokenError.of(appid, detail(DetailCode.TOKEN_MISSING, file=self._file))
 
     async def aclose(self) -> None:
         """Nothing is held open."""
@@ -83,7 +84,7 @@ class FileTokens:
         try:
             now = self._file.stat()
             if not stat.S_ISREG(now.st_mode):
-                raise self._bad(_("cannot be read (not a regular file)"))
+                raise self._bad(detail(DetailCode.NOT_A_FILE))
             seen = (now.st_mtime_ns, now.st_size, now.st_ino)
             if seen == self._seen:
                 return
@@ -92,27 +93,25 @@ class FileTokens:
             with self._file.open("rb") as file:
                 content = file.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
-                raise self._bad(_("is larger than 16 MB"))
+                raise self._bad(detail(DetailCode.OVER_16_MB))
             young = not trusted and self._read_at - now.st_mtime < SETTLED
             cut_off = young and not content.endswith((b"\n", b"\r"))
             if cut_off:
                 content = content[: content.rfind(b"\n") + 1]
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise self._bad(_("is not UTF-8: save it as UTF-8")) from None
+            raise self._bad(detail(DetailCode.NOT_UTF_8)) from None
         except OSError as error:
             raise_if_exhausted(error)
             why = system_reason(error)
-            raise self._bad(_("cannot be read ({why})", why=why)) from None
+            raise self._bad(detail(DetailCode.CANNOT_BE_READ, why=why)) from None
         reader = csv.reader(text.splitlines(keepends=True), strict=True)
         self._line = 0
         try:
             self._tokens, self._problems = self._parse(reader)
         except csv.Error:
             line = self._line + 1  # the reader is at the file's end by now
-            raise self._bad(
-                _("line {line}: is no CSV (a quotation mark that is not closed?)", line=line)
-            ) from None
+            raise self._bad(detail(DetailCode.LINE_NO_CSV, line=line)) from None
         if not cut_off:
             self._seen = seen
 
@@ -122,7 +121,7 @@ class FileTokens:
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
             names = ", ".join(missing)
-            raise self._bad(_("line 1: no column {names}", names=names))
+            raise self._bad(detail(DetailCode.NO_COLUMN, names=names))
         at = {name: place for place, name in enumerate(header)}
         tokens: dict[str, Token] = {}
         problems: dict[str, Text] = {}
@@ -134,24 +133,24 @@ class FileTokens:
             value = {name: cells[place].strip() if place < len(cells) else "" for name, place in at.items()}
             appid, line = value["appid"], reader.line_num
             if not appid:
-                raise self._bad(_("line {line}: the appid is empty", line=line))
+                raise self._bad(detail(DetailCode.LINE_NO_APPID, line=line))
             read = _token_of(value["access_token"], value.get("expires_at", ""))
             if appid in tokens or appid in problems:
-                read = _("the appid stands there twice")
+                read = detail(DetailCode.APPID_TWICE)
             if isinstance(read, Token):
                 tokens[appid] = read
                 continue
             tokens.pop(appid, None)
             # Without the appid: in a line that has lost a cell it may be the token.
-            problems[appid] = self._bad(_("line {line}: {read}", line=line, read=read)).text
+            problems[appid] = self._bad(detail(DetailCode.LINE, line=line, read=read)).text
         if problems and not tokens:
             raise SettingsError(next(iter(problems.values())))
         return tokens, problems
 
     def _bad(self, why: Text) -> SettingsError:
         return SettingsError(
-            _(
-                "token file {file}: {why}. It is a CSV with the columns appid,access_token[,expires_at].",
+            detail(
+                DetailCode.TOKEN_FILE,
                 file=self._file,
                 why=why,
             )
@@ -161,15 +160,15 @@ class FileTokens:
 def _token_of(token: str, expires_at: str) -> Token | Text:
     """Return the token that a line's cells hold, or what is wrong with them."""
     if not token:
-        return _("the access_token is empty")
+        return detail(DetailCode.TOKEN_EMPTY)
     if len(token) > LONGEST_TOKEN:
-        return _("the access_token is longer than {longest_token} characters", longest_token=LONGEST_TOKEN)
+        return detail(DetailCode.TOKEN_LONG, longest_token=LONGEST_TOKEN)
     if not is_token(token):
-        return _("the access_token holds characters that no token has")
+        return detail(DetailCode.TOKEN_CHARACTERS)
     try:
         return Token(Secret(token), _moment(expires_at))
     except (ValueError, OverflowError, OSError):
-        return _("expires_at is neither Unix seconds nor ISO 8601")
+        return detail(DetailCode.EXPIRES_AT)
 
 
 def _moment(text: str) -> float | None:

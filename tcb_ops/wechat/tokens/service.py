@@ -10,8 +10,9 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
-from tcb_ops.i18n import _
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.responses import HttpResponse
@@ -89,12 +90,12 @@ class ServiceTokens:
         why = response.text
         if response.fault is TransportFault.UNREACHABLE:
             raise TokenSourceError(
-                _("the token server {host} cannot be reached. {why}", host=self._host, why=why),
+                detail(DetailCode.SERVICE_AWAY, host=self._host, why=why),
                 transient=True,
             )
         raise TokenError.of(
             appid,
-            _("the token server {host} gave no answer for {appid}. {why}", host=self._host, why=why),
+            detail(DetailCode.SERVICE_SILENT, host=self._host, why=why),
             transient=True,
         )
 
@@ -139,33 +140,31 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
     status = response.status
     if status in {401, 403}:
         raise TokenSourceError(
-            _(
-                "the token server {host} rejected the credentials (HTTP {status}): check the environment "
-                "variable that tokens.auth_env names, and tokens.auth_header.",
+            detail(
+                DetailCode.SERVICE_CREDENTIALS,
                 host=host,
                 status=status,
             )
         )
     if 200 <= status < 300:
-        read = _("more than 64 KB")
+        read: Text = detail(DetailCode.TOO_MUCH)
         if len(response.body) <= LARGEST_ANSWER:
             found = read_token(response.body, now)
             if isinstance(found, Token):
                 return found
             read = found
-        why = _("answered with {read}: it should be JSON with access_token and expires_in", read=read)
+        why = detail(DetailCode.ANSWERED_WITH, read=read)
     elif status == 404:
-        why = _("does not know it (HTTP 404): add it there")
+        why = detail(DetailCode.ANSWERED_404)
     elif 300 <= status < 400:
-        why = _(
-            "answered with a redirect (HTTP {status}), which is not followed: put the final address into "
-            "tokens.url",
+        why = detail(
+            DetailCode.ANSWERED_REDIRECT,
             status=status,
         )
     else:
-        why = _("answered HTTP {status}: see its own log", status=status)
+        why = detail(DetailCode.ANSWERED_STATUS, status=status)
     raise TokenError.of(
         appid,
-        _("no token for {appid}: the token server {host} {why}.", host=host, why=why),
+        detail(DetailCode.SERVICE_NO_TOKEN, host=host, why=why),
         transient=_may_pass(status),
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
@@ -106,14 +107,14 @@ class TokenStore:
             its_own = isinstance(error, PermissionError | IsADirectoryError)
             if not its_own or not os.access(self._folder, os.X_OK):
                 raise self._unusable(file, why) from None
-            reason = _("cannot be read ({why})", why=why)
+            reason = detail(DetailCode.CANNOT_BE_READ, why=why)
         else:
             if stored is not None:
                 return stored
-            reason = _("is no record of a token")
+            reason = detail(DetailCode.NO_RECORD)
         raise TokenError(
-            _(
-                "{file} {reason}: delete it, and the refresh token is looked up again.",
+            detail(
+                DetailCode.TOKEN_RECORD,
                 file=file,
                 reason=reason,
             )
@@ -159,9 +160,8 @@ class TokenStore:
             if now() > end:
                 raise TokenError.of(
                     appid,
-                    _(
-                        "other processes have kept {appid}'s token locked for {longest_hold:g} s: the "
-                        "platform answers them slowly, or one of them hangs.",
+                    detail(
+                        DetailCode.TOKEN_LOCKED,
                         longest_hold=LONGEST_HOLD,
                     ),
                 )
@@ -234,7 +234,7 @@ class TokenStore:
 
     def _file(self, appid: str) -> Path:
         if not _APPID.fullmatch(appid):
-            raise TokenError(_("{appid} is no appid: correct it in the merchants file.", appid=shown(appid)))
+            raise TokenError(detail(DetailCode.NO_APPID, appid=shown(appid)))
         return self._folder / f"{appid}.json"
 
     def _bad(self, why: Text) -> SettingsError:
@@ -242,9 +242,8 @@ class TokenStore:
 
     def _unusable(self, path: Path, why: Text) -> TokenSourceError:
         return TokenSourceError(
-            _(
-                "token store: {path}: {why}. Without it no token is renewed safely: check the disk and its "
-                "permissions.",
+            detail(
+                DetailCode.TOKEN_STORE,
                 path=path,
                 why=why,
             )
