@@ -193,10 +193,14 @@ def shortened(shown: list[str], actual: list[str]) -> list[str]:
     return [*actual[:before], ANY, *actual[len(actual) - after :]]
 
 
-def free_port() -> str:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
+def free_ports() -> Iterator[str]:
+    """Yield ports that nobody listens on, below those that the system gives away: they stay free until they are used."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        yield str(port)
 
 
 def _end(server: subprocess.Popen[str]) -> None:
@@ -212,7 +216,7 @@ class Session:
     lang: str
     code: int = 0
     names: dict[str, Any] = field(default_factory=dict)
-    ports: dict[str, str] = field(default_factory=lambda: {port: free_port() for port in PORTS})
+    ports: dict[str, str] = field(default_factory=lambda: dict(zip(PORTS, free_ports(), strict=False)))
     runs: dict[str, str] = field(default_factory=dict)
     """The ids that the page shows, and those of the session's runs."""
     servers: ExitStack = field(default_factory=ExitStack)

@@ -135,7 +135,6 @@ def all_commands() -> Iterator[tuple[str, click.Command]]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("page", EXECUTED, ids=name_of)
 def test_a_page_shows_what_happens(page: Path, tmp_path: Path):
     different = play(page, tmp_path, "zh" if "zh" in name_of(page) else "en")
