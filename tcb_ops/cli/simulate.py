@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import lang_option
+from tcb_ops.cli.options import lang_option, target_line
 from tcb_ops.cli.runs import show_run
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, plural
@@ -128,6 +128,7 @@ def demo(lang: str | None) -> int:
         console = Console(settings.lang)
         merchants = tcb.read_merchants(settings.merchants)
         names = len({merchant.appid for merchant in merchants})
+        console.info(target_line(settings))
         console.info(
             Text(
                 f"1/4 The simulator is ready on {simulator.base}: {plural(names, 'merchant')}, "

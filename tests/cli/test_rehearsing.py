@@ -129,6 +129,8 @@ def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch
     assert {o: outcomes.count(o) for o in set(outcomes)} == manifest["counts"]
     assert "SIMULATED" in (report / "report.html").read_text(encoding="utf-8")
     assert [word for word in ("85088", "61007", "星河影院", str(report)) if word not in said.out] == []
+    first, second, *_ = said.err.splitlines()
+    assert (first.split()[0], second.split()[0]) == ("SIMULATED", "1/4")
     assert "4/4" in said.err
 
 
