@@ -55,20 +55,6 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(
         assert f"{operator_name()}@{host_name()}, process {holder.pid}" in said
 
 
-def test_another_run_of_the_same_ledger_is_free(ledger: Ledger, holder: subprocess.Popen[str]) -> None:
-    assert holder.poll() is None
-    with hold(ledger, "run-2"):
-        pass
-
-
-def test_a_killed_holder_frees_its_run(ledger: Ledger, holder: subprocess.Popen[str], until: Until) -> None:
-    holder.kill()
-    assert holder.wait() == -signal.SIGKILL
-    until(lambda: working(ledger, "run-1") == "")  # PostgreSQL hears of it a moment later
-    with hold(ledger, "run-1"):
-        pass
-
-
 def test_a_run_can_be_held_again_and_again_and_is_exclusive_within_a_process(ledger: Ledger) -> None:
     for _ in range(2):
         with hold(ledger, "run-1"), pytest.raises(UsageError, match="being worked on"), hold(ledger, "run-1"):
@@ -94,16 +80,17 @@ def test_a_run_that_is_worked_on_is_refused_whole(open_shop: OpenShop) -> None:
     assert shop.sim.stats["stored"] == 30
 
 
-def test_who_else_works_on_a_run_can_be_asked(
+def test_who_else_works_on_a_run_can_be_asked_another_run_is_free_and_a_kill_frees_its_own(
     ledger: Ledger, holder: subprocess.Popen[str], until: Until
 ) -> None:
     assert working(ledger, "run-1") == f"{operator_name()}@{host_name()}, process {holder.pid}"
     assert working(ledger, "run-2") == ""
+    assert holder.poll() is None
     with hold(ledger, "run-2"):
         assert working(ledger, "run-2") == "", "that is we"
     holder.kill()
-    holder.wait()
-    until(lambda: working(ledger, "run-1") == "")
+    assert holder.wait() == -signal.SIGKILL
+    until(lambda: working(ledger, "run-1") == "")  # PostgreSQL hears of it a moment later
     with hold(ledger, "run-1"):
         pass
 

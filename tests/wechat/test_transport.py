@@ -19,7 +19,7 @@ from tcb_ops.wechat.transport import STANDARD, Timeouts, Transport, proxy_for, t
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-QUICK = Timeouts(connect=0.5, answer=0.3, slowest=1 << 30)
+QUICK = Timeouts(connect=0.5, answer=0.1, slowest=1 << 30)
 
 
 @pytest.fixture(params=LOOPS)
@@ -256,6 +256,7 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 def test_a_slow_sending_that_goes_on_is_not_given_up(run: Run) -> None:
     async def posting() -> HttpResponse:
         async with Server(always(b"all of it")) as server:
