@@ -1,4 +1,4 @@
-"""Suggested commands: each works as it stands, from another folder, in a process of its own."""
+"""Suggested commands: each works as it stands, from another folder."""
 
 import html
 import json
@@ -6,8 +6,7 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
 from tcb_ops.simulator import Fault
-
-pytestmark = pytest.mark.slow
 
 
 def suggested(text):
@@ -58,29 +55,21 @@ def elsewhere(tmp_path_factory):
 
 
 @pytest.fixture
-def execute(elsewhere):
+def execute(elsewhere, capsys):
     """Execute a suggested command from another folder."""
 
     def done(line, *more):
         words = shlex.split(line)
         assert words[0] == "tcb-ops"
-        env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
-        process = subprocess.run(
-            [sys.executable, "-m", "tcb_ops", *words[1:], *more],
-            cwd=elsewhere,
-            env=env | {"PYTHONUTF8": "1", "TCB_OPS_CHROMIUM": ""},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-        )
-        return Ended(process.returncode, process.stdout, process.stderr)
+        capsys.readouterr()
+        with chdir(elsewhere):
+            code = run_command([*words[1:], *more])
+        return Ended(code, *capsys.readouterr())
 
     return done
 
 
+@pytest.mark.kill
 def test_an_interrupted_upload_is_resumed(open_desk, until, execute, elsewhere):
     desk = open_desk(many(TEA, BOOKS, rows=40), [Fault(delay=0.02)])
     words = ("upload", "list.csv", "--root", "files", "--concurrency", "4", "--rate", "900", "--json")
@@ -99,6 +88,7 @@ def test_an_interrupted_upload_is_resumed(open_desk, until, execute, elsewhere):
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.kill
 def test_interrupted_links_are_resumed_into_their_own_file(open_desk, until, execute):
     desk = open_desk(many(TEA, rows=40), [Fault(delay=0.02)])
     with desk.process("links", "list.csv", "--concurrency", "4", "--json") as process:
@@ -183,8 +173,9 @@ def test_a_retry_of_another_target_or_of_an_unfinished_run_says_what_works(open_
     assert execute(line).code == 3
 
 
-def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_desk, execute):
-    desk = open_desk(many(TEA, rows=600))
+@pytest.mark.kill
+def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_desk, execute, until):
+    desk = open_desk(many(TEA, rows=100))
     (desk.folder / "tcb-ops.toml").unlink()
     words = (
         "upload",
@@ -199,16 +190,16 @@ def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_desk, exe
         "60",
     )
     with desk.process(*words) as process:
-        while "/600" not in process.stderr.readline():
-            pass
+        until(lambda: '"uploaded"' in desk("show", "--target", "simulator", "--json").out)
         said = stopped(process, signal.SIGINT)
     assert said.code == 130
     (line,) = suggested(said.err)
     assert "--target simulator" in line
     again = execute(line.replace("--rate 60", "--rate 100000"), "--json")
-    assert (again.code, again.json["counts"], again.json["target"]) == (0, {"uploaded": 600}, "simulator")
+    assert (again.code, again.json["counts"], again.json["target"]) == (0, {"uploaded": 100}, "simulator")
 
 
+@pytest.mark.slow
 def test_the_demos_suggestions_work(tmp_path, monkeypatch, capsys, execute):
     monkeypatch.chdir(tmp_path)
     assert run_command(["demo", "--lang", "en"]) == 0

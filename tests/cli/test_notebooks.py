@@ -280,7 +280,8 @@ def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_desk, word
 @pytest.mark.notebook
 @pytest.mark.kill
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGHUP, 143), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)],
 )
 def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on(
     open_desk, until, number, code

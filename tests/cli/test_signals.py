@@ -20,6 +20,12 @@ pytestmark = pytest.mark.kill
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 MOMENTS = (0, 20, 60, 120, 200, 300, 420, 550)
 """Of the start: milliseconds of computing, which say how far it is on a busy machine as well."""
+STARTS = [
+    pytest.param(number, moment, marks=() if (n + m) % 3 == 0 else pytest.mark.soak)
+    for n, number in enumerate(CODES)
+    for m, moment in enumerate(MOMENTS)
+]
+"""Each moment with one signal; `make soak` takes all of them."""
 
 
 def wait_for(process, holds):
@@ -47,8 +53,7 @@ def computed(proc):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-@pytest.mark.parametrize("number", CODES)
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("number", "moment"), STARTS)
 def test_a_signal_while_the_command_starts_leaves_no_trace(open_desk, number, moment):
     desk = open_desk(many(TEA, rows=5), [Fault(delay=0.5)])
     with desk.process("upload", "list.csv", "--root", "files") as process:

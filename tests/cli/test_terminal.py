@@ -17,6 +17,7 @@ import pytest
 from rich.cells import cell_len
 from workspace import BOOKS, TEA, many
 
+from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.model import Merchant, Outcome
@@ -202,6 +203,7 @@ def test_many_live_environments_are_asked_about(open_desk, on_terminal, answer, 
     assert ("Nothing was sent." in typed.seen) == (answer == "n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "code"), [((), 2), (("--yes",), 3)])
 def test_one_live_environment_is_asked_about_on_a_terminal(open_desk, on_terminal, words, code):
     desk = open_desk(many(TEA, rows=2))
@@ -232,18 +234,15 @@ def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal
     assert desk("runs", "--json").json == {"runs": []}
 
 
-@pytest.mark.slow
-def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_desk):
-    desk = open_desk(many(TEA, rows=40), [Fault(delay=0.7)])
-    with desk.process("links", "list.csv", "--concurrency", "4", "--per-env", "4") as process:
-        lines = [process.stderr.readline() for _ in range(3)]
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert lines[0] == f"SIMULATED {desk.shop.sim.base}\n"
-    assert "list.csv" in lines[1]
-    assert "/40 · " in lines[2]
-    assert " linked" in lines[2]
-    assert "\x1b" not in "".join(lines)
+def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_desk, monkeypatch):
+    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
+    desk = open_desk(many(TEA, rows=8), [Fault(delay=0.1)])
+    said = desk.links("--concurrency", "4", "--per-env", "4")
+    target, listed, *lines = said.err.splitlines()
+    assert target == f"SIMULATED {desk.shop.sim.base}"
+    assert "list.csv" in listed
+    assert any("/8 · " in line and " linked" in line for line in lines)
+    assert "\x1b" not in said.err
 
 
 def test_a_short_run_without_a_terminal_says_no_progress(open_desk):
