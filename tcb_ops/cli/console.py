@@ -32,6 +32,16 @@ LINE_EVERY = 5.0
 """Seconds between two lines of progress where nobody watches."""
 
 
+def terminal_lang(lang: Lang) -> Lang:
+    """Return the language that a terminal can show: English where it has no Chinese."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            "中".encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return Lang.EN
+    return lang
+
+
 class _Pipe(RichConsole):
     """A console whose reader may go away: `tcb-ops upload … | head` still ends the run with its own exit code."""
 
@@ -44,7 +54,7 @@ class Console:
     """Where one command prints."""
 
     def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
-        self.lang, self.quiet, self.verbose = lang, quiet, verbose
+        self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
         self._held: list[Text] | None = None
         self._head: Text | None = None
         self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)

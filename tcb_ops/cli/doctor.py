@@ -105,7 +105,7 @@ def _check(common: CommonOptions) -> int:
         counts = {"target": target, "ok": not bad, "bad": bad, "warnings": warnings}
         console.json(counts | {"checks": [result.as_dict(lang) for result in results]})
     else:
-        console.print(_table(results, lang))
+        console.print(_table(results, console.lang))
         console.print("")
         console.print(_verdict(bad, warnings))
     return 1 if bad else 0
@@ -174,7 +174,7 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
             }
         )
     else:
-        console.print(_table(result.steps, lang))
+        console.print(_table(result.steps, console.lang))
         console.print("")
         console.print(_verdict(sum(step.grade is Grade.BAD for step in result.steps), 0))
         if settings.on_loopback:

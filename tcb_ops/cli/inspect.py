@@ -133,7 +133,7 @@ def _show_rows(
             if value not in {None, ""}:
                 console.print(f"{name:>16}  {value}")
     else:
-        for part in render_rows(shown, settings.lang):
+        for part in render_rows(shown, console.lang):
             console.print(part)
     if next(rows, None) is not None:
         console.warn(
@@ -286,7 +286,7 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     if common.json:
         console.json(found.to_json())
     else:
-        console.print(render_diff(found, settings.lang))
+        console.print(render_diff(found, console.lang))
     for run in (found.older, found.newer):
         if run.finished_at is None:
             console.warn(
@@ -322,7 +322,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     if common.json:
         console.json(found.to_json(settings.lang))
     else:
-        console.print(render_verification(found, settings.lang))
+        console.print(render_verification(found, console.lang))
         console.print(verification_verdict(found))
         if (
             beside := _settings_beside(Path(folder).absolute(), settings)

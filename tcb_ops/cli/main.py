@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import gettext
+import inspect
 import io
 import itertools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import NoReturn
 
 import click
@@ -16,7 +20,7 @@ from rich.console import Console as RichConsole
 
 from tcb_ops import signals
 from tcb_ops.cli import completion
-from tcb_ops.cli.console import wrapped
+from tcb_ops.cli.console import terminal_lang, wrapped
 from tcb_ops.cli.doctor import doctor
 from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
 from tcb_ops.cli.notebooks import lab, notebook
@@ -26,108 +30,38 @@ from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.formatting import lines
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import DOMAIN, LOCALE, N_, Lang, Text, _, as_lines
 
 
 def usage_error(error: click.ClickException) -> Text:
-    """Say what is wrong with a command line, and where help is. click's own words are English only.
-
-    ==============================  ==============================
-    click's error                   names
-    ==============================  ==============================
-    an unknown option or command    it, and what looks like it
-    a value that does not fit       the option, what it takes
-    an option without its value     the option
-    no argument                     what is missing
-    too many arguments              the usage
-    ==============================  ==============================
-    """
+    """Say what is wrong with a command line, in click's words, and where help is."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "tcb-ops"
-    if isinstance(error, click.BadOptionUsage):
-        return _value_missing(error, command)
-    message = error.format_message().rstrip(".")
-    end = "" if message.endswith(("?", "?)")) else "."
-    return Text(
-        f"{message}{end} `{command} --help` shows the usage.",
-        f"{_usage_error_zh(error)}。用 `{command} --help` 查看用法。",
-    )
-
-
-def _value_missing(error: click.BadOptionUsage, command: str) -> Text:
-    """Say that an option lacks its value, or was given one that it does not take."""
-    name, commands = error.option_name, (*cli.commands.values(), *merchants.commands.values())
-    options = (param for one in commands for param in one.params if isinstance(param, click.Option))
-    if any(option.is_flag and name in option.opts for option in options):
-        return Text(
-            f"{name} takes no value. `{command} --help` shows the usage.",
-            f"{name} 不带值。用 `{command} --help` 查看用法。",
-        )
-    return Text(
-        f"{name} needs a value. `{command} --help` shows the usage.",
-        f"{name} 需要一个值。用 `{command} --help` 查看用法。",
-    )
-
-
-def _usage_error_zh(error: click.ClickException) -> str:
-    match error:
-        case click.exceptions.NoSuchOption():
-            return f"没有 {error.option_name} 这个选项{_alike(error.possibilities)}"
-        case click.exceptions.NoSuchCommand():
-            return f"没有 {error.command_name} 这个命令{_alike(error.possibilities)}"
-        case click.MissingParameter():
-            return f"缺少 {_name(error)}"
-        case click.BadParameter():
-            return f"{_name(error)} 的值不可用：{_takes(error.param)}"
-        case click.UsageError() if error.ctx is not None:
-            pieces = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
-            return f"参数过多或有误；应为 {error.ctx.command_path} {pieces}"
-    return "命令行有误"
-
-
-def _alike(possible: object) -> str:
-    names = "、".join(map(str, possible)) if isinstance(possible, (list, tuple)) else ""
-    return f"（是否想写 {names}？）" if names else ""
-
-
-def _name(error: click.BadParameter) -> str:
-    if error.param is None:
-        return error.param_hint if isinstance(error.param_hint, str) else "参数"
-    if isinstance(error.param, click.Option):
-        return error.param.opts[0]
-    return error.param.make_metavar(error.ctx) if error.ctx is not None else (error.param.name or "参数")
-
-
-def _takes(param: click.Parameter | None) -> str:
-    kind = param.type if param is not None else None
-    if isinstance(kind, click.Choice):
-        return f"只能是 {'、'.join(map(str, kind.choices))}"
-    if isinstance(kind, (click.IntRange, click.FloatRange)):
-        number = "应为整数" if isinstance(kind, click.IntRange) else "应为数字"
-        above = "大于" if kind.min_open else "不小于"
-        low = "" if kind.min is None else f"，{above} {kind.min:g}"
-        return number + low + ("" if kind.max is None else f"，不大于 {kind.max:g}")
-    return "应为整数" if kind is click.INT else "格式不对"
+    usage = _("`{command} --help` shows the usage.", command=command)
+    return as_lines((error.format_message(), usage))
 
 
 class _Sections(Group):
     """Lists the commands in the order in which an operator meets them."""
 
     SECTIONS = (
-        ("Run", (check, links, upload, retry, audit)),
-        ("Inspect", (runs, show, errcodes, report, diff, verify, explain)),
-        ("Set up", (init, doctor, merchants, make_list, completion.completion)),
-        ("Notebooks", (notebook, lab)),
-        ("Practise", (simulate, demo)),
+        (N_("Run a list"), (check, links, upload, retry, audit)),
+        (N_("Inspect"), (runs, show, errcodes, report, diff, verify, explain)),
+        (N_("Set up"), (init, doctor, merchants, make_list, completion.completion)),
+        (N_("Notebooks"), (notebook, lab)),
+        (N_("Practise"), (simulate, demo)),
     )
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return [command.name or "" for _, commands in self.SECTIONS for command in commands]
+        return [command.name or "" for _section, commands in self.SECTIONS for command in commands]
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in self.SECTIONS:
-            with formatter.section(section):
-                formatter.write_dl([(c.name or "", c.get_short_help_str(formatter.width)) for c in commands])
+            with formatter.section(gettext.gettext(section)):
+                names = [command.name or "" for command in commands]
+                formatter.write_dl(
+                    [(name, self.commands[name].get_short_help_str(formatter.width)) for name in names]
+                )
 
 
 @click.group(
@@ -142,16 +76,78 @@ def cli() -> None:
     """
 
 
-for _, _commands in _Sections.SECTIONS:
+for _section, _commands in _Sections.SECTIONS:
     for _command in _commands:
         cli.add_command(_command)
+
+
+class _Formatter(click.HelpFormatter):
+    """Breaks lines by columns of the terminal, of which a Chinese character takes two."""
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        rows = list(rows)
+        first = min(max(len(name) for name, _text in rows), col_max) + col_spacing
+        width = max(self.width - first - 2, 10)
+        super().write_dl([(name, _broken(text, width)) for name, text in rows], col_max, col_spacing)
+
+    def write_text(self, text: str) -> None:
+        width = self.width - self.current_indent
+        super().write_text("\n\n".join(_broken(paragraph, width) for paragraph in paragraphs(text)))
+
+
+def _broken(text: str, width: int) -> str:
+    from tcb_ops.reports.formats.terminal import fold
+
+    return f"\b\n{fold(text, width)}"  # click leaves lines as they are after \b
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+    def get_help(self) -> str:
+        """Return the help, in characters that the terminal has: click would write UTF-8 to a terminal without it."""
+        encoding = sys.stdout.encoding or "utf-8"
+        return super().get_help().encode(encoding, "tcb_ops").decode(encoding)
+
+
+def paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a help text, each a message."""
+    return [" ".join(lines.split()) for lines in inspect.cleandoc(text).split("\n\n")] if text else []
+
+
+def translated(command: click.Command) -> click.Command:
+    """Return a copy of a command whose help is in the language of click's own words."""
+    made = copy(command)
+    made.context_class = _Context
+    texts = [gettext.gettext(paragraph) for paragraph in paragraphs(command.help or "")]
+    made.help, made.short_help = "\n\n".join(texts), texts[0].rstrip("。.") if texts else None
+    made.params = [copy(param) for param in command.params]
+    for param in made.params:
+        if isinstance(param, click.Option) and param.help:
+            param.help = gettext.gettext(param.help)
+    if isinstance(made, click.Group):
+        made.commands = {name: translated(each) for name, each in made.commands.items()}
+    return made
+
+
+_ASCII = str.maketrans({"·": "-", "—": "-", "–": "-", "→": "->", "…": "...", "“": '"', "”": '"'})
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Write what a terminal cannot show in ASCII: a name that it cannot show is no reason to end."""
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101  streams that are written to have no other
+    shown = error.object[error.start : error.end].translate(_ASCII)
+    return shown.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error("tcb_ops", _in_ascii)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="tcb_ops")
     code = 130
     try:
         signals.end_tidily()
@@ -167,82 +163,87 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line; gives the exit code. No error leaves it as a stack trace."""
     if completion.VARIABLE in os.environ:
         return completion.answer(cli)
+    # click asks gettext for its words, and gettext these.
+    gettext.bindtextdomain(DOMAIN, LOCALE)
+    gettext.textdomain(DOMAIN)
+    os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
     try:
-        result = cli.main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
+        result = translated(cli).main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
     except TcbOpsError as error:
-        _print_error(error.text.of(_lang(arguments)))
+        _print_error(error.text, lang)
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
     except click.ClickException as error:
-        _print_error(usage_error(error).of(_lang(arguments)))
+        _print_error(usage_error(error), lang)
         return 2
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        return _interrupted(int(getattr(error.__cause__ or error, "exit_code", 130)), arguments)
+        return _interrupted(int(getattr(error.__cause__ or error, "exit_code", 130)), lang)
     except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: nobody reads on; click exits at that
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
-        return _unexpected(error, arguments)
+        return _unexpected(error, lang, verbose="--verbose" in arguments)
     return result if isinstance(result, int) else 0
 
 
-def _interrupted(code: int, arguments: Sequence[str]) -> int:
+def _interrupted(code: int, lang: Lang) -> int:
     from tcb_ops.runs.loop import wind_up
 
     with suppress(KeyboardInterrupt):  # a second time: at once
         wind_up()
-    _print_error(Text("Interrupted; nothing is half done.", "已中断；没有留下半成品。").of(_lang(arguments)))
+    _print_error(_("Interrupted; nothing is half done."), lang)
     return code
 
 
-def _unexpected(error: Exception, arguments: Sequence[str]) -> int:
+def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
     if signals.asked():  # some libraries make an error of their own of it
-        return _interrupted(signals.asked(), arguments)
+        return _interrupted(signals.asked(), lang)
     if isinstance(error, OSError):
         from tcb_ops.resources import exhausted
 
         shortage = exhausted(error)
-        _print_error((shortage.text if shortage is not None else _system_refuses(error)).of(_lang(arguments)))
+        _print_error(shortage.text if shortage is not None else _system_refuses(error), lang)
         return 3
-    return _defect(error, arguments)
+    return _defect(error, lang, verbose=verbose)
 
 
 def _system_refuses(error: OSError) -> Text:
     """A file or folder that the system does not let us use, and no command reports in better words."""
     from tcb_ops.resources import system_reason
 
-    what, why = error.filename or "", system_reason(error)
-    return Text(
-        f"{what}: {why.en}. Fix that, then run the same command again.".lstrip(": "),
-        f"{what}：{why.zh}。请处理后再次运行同一命令。".lstrip("："),
-    )
+    why = system_reason(error)
+    reported = _("{why}. Fix that, then run the same command again.", why=why)
+    if not error.filename:
+        return reported
+    return _("{file}: {reported}", file=error.filename, reported=reported)
 
 
-def _defect(error: Exception, arguments: Sequence[str]) -> int:
-    if "--verbose" in arguments:
+def _defect(error: Exception, lang: Lang, *, verbose: bool) -> int:
+    if verbose:
         traceback.print_exception(error)
     kind = type(error).__name__
     _print_error(
-        Text(
-            f"A defect in tcb-ops ({kind}). What was committed is safe, and the same command resumes. "
+        _(
+            "A defect in tcb-ops ({kind}). What was committed is safe, and the same command resumes. "
             "Please report it with the trace that --verbose shows.",
-            f"tcb-ops 自身出错（{kind}）。已提交的内容是安全的，再次运行同一命令即可继续。请附上 --verbose 显示的信息报告此问题。",
-        ).of(_lang(arguments))
+            kind=kind,
+        ),
+        lang,
     )
     return 3
 
 
-def _print_error(text: str) -> None:
-    message = f"tcb-ops: {lines(text)}"
-    click.echo(wrapped(message, RichConsole(stderr=True)) if sys.stderr.isatty() else message, err=True)
+def _print_error(text: Text, lang: Lang) -> None:
+    message = f"tcb-ops: {lines(text.of(lang))}"
+    sys.stderr.write(f"{wrapped(message, RichConsole(stderr=True)) if sys.stderr.isatty() else message}\n")
 
 
 def _lang(arguments: Sequence[str]) -> Lang:
-    """The language of an error, which may be that the settings cannot be read."""
+    """The language asked for, which an error may have that says why the settings cannot be read."""
     from tcb_ops.settings import load_settings, settings_file
     from tcb_ops.toml_file import read_toml
 

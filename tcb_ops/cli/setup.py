@@ -284,7 +284,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
         about = {"merchants": str(dest), "written": writes, "authorized": len(found.appids)}
         console.json(about | facts_of(lines, changes, settings.lang))
     else:
-        for part in draw_changes(lines, changes, settings.lang):
+        for part in draw_changes(lines, changes, console.lang):
             console.print(part)
         console.print(total(str(dest), len(lines), changes, written=not dry_run))
     return 1 if changes.unread else 0
@@ -328,7 +328,7 @@ def check_merchants(out: str | None, *, common: CommonOptions) -> int:
             }
         )
     else:
-        for part in draw_states(states, settings.lang):
+        for part in draw_states(states, console.lang):
             console.print(part)
         console.print(verdict(states))
     if checked.note:

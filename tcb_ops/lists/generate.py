@@ -480,7 +480,7 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
         # Text columns keep 007 and 1E5 as they are typed; numbers in path or file would be refused.
         sheet.set_column("A:A", 24, text)
         sheet.set_column("B:C", 44, text)
-        heads = [merchant, _("path").of(lang), pgettext("column", "file").of(lang)]
+        heads = [merchant, pgettext("column", "path").of(lang), pgettext("column", "file").of(lang)]
         sheet.write_row(0, 0, heads, bold)
         sheet.freeze_panes(1, 0)
         known.set_column("A:A", 24, text)

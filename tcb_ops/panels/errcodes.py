@@ -44,7 +44,7 @@ def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
     heads = (
         _("Code"),
         _("Rows"),
-        pgettext("errcodes", "Merchants"),
+        pgettext("column", "Merchants"),
         _("What it means"),
         _("What to do"),
     )

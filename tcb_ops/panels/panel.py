@@ -247,7 +247,7 @@ class Panel:
         """Return what a page shows of it (HTML): what went wrong and what to do, then every merchant."""
         causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
-        title = heading(pgettext("panel", "Merchants").of(self.lang))
+        title = heading(pgettext("heading", "Merchants").of(self.lang))
         return f"{codes}{title}{render_grid(merchant_lines(run.tallies()), self.lang, running=False)}"
 
     def _write_result(

@@ -43,7 +43,7 @@ STATES = {
     RunState.HERE: _("running"),
     RunState.ELSEWHERE: _("running in another process"),
     RunState.UNFINISHED: _("unfinished"),
-    RunState.FINISHED: pgettext("run_summary", "finished"),
+    RunState.FINISHED: pgettext("state", "finished"),
 }
 
 
@@ -205,7 +205,7 @@ def merchant_state(line: MerchantLine, *, running: bool) -> Text:
         return _("done, some failed") if line.bad else _("done")
     if line.todo == line.rows:
         return _("waiting") if running else _("not started")
-    return pgettext("run_summary", "running") if running else _("stopped")
+    return pgettext("state", "running") if running else _("stopped")
 
 
 def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> str:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
+from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext
 from tcb_ops.model import SIMULATOR, SUCCESSES, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
@@ -318,7 +318,7 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
         _("line"),
         _("merchant"),
         _("environment"),
-        pgettext("terminal", "path"),
+        _("path"),
         _("outcome"),
         _("code"),
     )

@@ -179,7 +179,7 @@ class _Report:
             self._put(sheet, line, 1, rows, number)
             self._put(sheet, line, 2, rows / total, share)
         line += 1
-        self._put(sheet, line, 0, pgettext("xlsx", "all rows").of(lang), self._head)
+        self._put(sheet, line, 0, pgettext("sum", "all rows").of(lang), self._head)
         self._put(sheet, line, 1, total, number)
         line += 1
         for name, value in self._particulars():
