@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gettext
 import math
 import os
 import shlex
@@ -142,8 +143,13 @@ class Group(click.Group):
         if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
             last = shared.get(ordered[-1])  # no command stands behind them
             if last is not None and not last.is_flag:
-                raise click.BadOptionUsage(ordered[-1], f"{ordered[-1]} needs a value.", ctx)
-            raise click.UsageError("Missing command.", ctx)
+                one, many = (
+                    "Option {name!r} requires an argument.",
+                    "Option {name!r} requires {nargs} arguments.",
+                )
+                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1])  # click's own words
+                raise click.BadOptionUsage(ordered[-1], lacks, ctx)
+            raise click.UsageError(gettext.gettext("Missing command."), ctx)
         return super().parse_args(ctx, ordered)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

@@ -13,12 +13,16 @@ OPTIONS = {"--json": False, "--config": True}
 @pytest.mark.parametrize(
     ("words", "en", "zh"),
     [
-        (("--config",), "--config needs a value.", "--config 需要一个值。"),
-        (("--json", "--config"), "--config needs a value.", "--config 需要一个值。"),
-        (("merchants", "--config"), "--config needs a value.", "--config 需要一个值。"),
-        (("show", "--note"), "--note needs a value.", "--note 需要一个值。"),
-        (("show", "--json=x"), "--json takes no value.", "--json 不带值。"),
-        (("--config", "tcb-ops.toml"), "Missing command.", "应为 tcb-ops"),
+        (("--config",), "Option '--config' requires an argument.", "选项 '--config' 需要一个值。"),
+        (("--json", "--config"), "Option '--config' requires an argument.", "选项 '--config' 需要一个值。"),
+        (
+            ("merchants", "--config"),
+            "Option '--config' requires an argument.",
+            "选项 '--config' 需要一个值。",
+        ),
+        (("show", "--note"), "Option '--note' requires an argument.", "选项 '--note' 需要一个值。"),
+        (("show", "--json=x"), "Option '--json' does not take a value.", "选项 '--json' 不带值。"),
+        (("--config", "tcb-ops.toml"), "Missing command.", "缺少命令。"),
     ],
 )
 def test_an_option_without_its_value_is_named(open_desk, monkeypatch, words, en, zh):
