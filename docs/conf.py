@@ -13,7 +13,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "tcb_d
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 smartquotes = False  # it would make one dash of an option's two
-default_role = "code"  # docstrings write `code` as Markdown does
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": False}

@@ -303,6 +303,13 @@ def setup(app: Sphinx) -> dict[str, bool]:
     def on_page(app: Sphinx, _name: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
         context["other_language"], context["other_language_name"] = OTHER[app.config.language[:2]]
 
+    def on_docstring(
+        _app: Sphinx, _what: str, _name: str, _value: object, _options: object, lines: list[str]
+    ) -> None:
+        # Docstrings mark code as Markdown does; to Sphinx a backslash in it would be an escape.
+        lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?![`_])", r"``\1``", line) for line in lines]
+
+    app.connect("autodoc-process-docstring", on_docstring)
     app.connect("source-read", on_source)
     app.connect("html-page-context", on_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
