@@ -26,7 +26,7 @@ from click.shell_completion import (
 )
 
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import _
 from tcb_ops.settings import Settings, load_settings
 
 VARIABLE = "_TCB_OPS_COMPLETE"
@@ -108,9 +108,7 @@ def _runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Iterat
     settings = _settings(ctx)
     resumed = param.name == "resume"
     if not resumed:
-        yield CompletionItem(
-            "latest", help=Text("the newest run of this target", "当前目标的最新任务").of(settings.lang)
-        )
+        yield CompletionItem("latest", help=_("the newest run of this target").of(settings.lang))
     begins = "" if "latest".startswith(incomplete) else incomplete
     for run, kind, created_at, list_name in newest_runs(
         settings.ledger, begins, RUNS_SHOWN, unfinished=resumed
@@ -182,7 +180,7 @@ class _Shell(ShellComplete):
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
         if args and re.match(r"-\d", incomplete):  # an errcode, no option
             args = [*args[:-1], "--", args[-1]] if args[-1].startswith("-") else [*args, "--"]
-        option, equals, _ = incomplete.partition("=")
+        option, equals, _other = incomplete.partition("=")
         kept = f"{option}=" if equals and option.startswith("--") else ""
         found = super().get_completions(args, incomplete)
         for item in found:

@@ -15,7 +15,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, ListOptions, target_line
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, fixme_beside, format_problem, write_fixme
 from tcb_ops.model import Problem
@@ -27,7 +27,7 @@ from tcb_ops.settings import Settings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_FITS = {True: Text("yes", "是"), False: Text("NO", "否"), None: Text("–", "–")}
+_FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
 _FEW = 3
 """So many missing files are named one by one, whatever their cause."""
 
@@ -40,7 +40,12 @@ def show_problems(
         console.warn(format_problem(source, problem))
     if len(problems) > most:
         rest = len(problems) - most
-        console.warn(Text(f"and {plural(rest, 'more problem')}", f"另有 {rest:,} 个问题"))
+        console.warn(
+            _(
+                "and {more_problems}",
+                more_problems=ngettext("{n:,} more problem", "{n:,} more problems", rest),
+            )
+        )
 
 
 def read_list(
@@ -87,10 +92,7 @@ def read_list(
         _write_fixme(console, source, batch.problems, listing)
     if batch.left_out:
         console.info(
-            Text(
-                f"{plural(batch.left_out, 'row')} left out by --where",
-                f"--where 排除了 {batch.left_out:,} 行",
-            )
+            _("{rows} left out by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
         )
     return batch.limited(limit) if limit else batch
 
@@ -101,29 +103,32 @@ def _write_fixme(console: Console, source: str, problems: Sequence[Problem], lis
     dest = Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
     if write_fixme(problems, dest, console.lang):
         console.warn(
-            Text(
-                f"The rows with problems, and only these, to correct and use as a list: {dest} (the other rows: --on-bad skip)",
-                f"有问题的行（仅这些行）见 {dest}，修正后可作为清单再次使用（其余行可用 --on-bad skip 先行处理）",
+            _(
+                "The rows with problems, and only these, to correct and use as a list: {dest} (the other "
+                "rows: --on-bad skip)",
+                dest=dest,
             )
         )
 
 
 def _show_refusal(console: Console, error: InputError, listing: ListOptions, root: str | None) -> None:
     if error.decided is not None:
-        console.info(Text(f"Read as {error.decided.en}", f"读作 {error.decided.zh}"))
+        console.info(_("Read as {decided}", decided=error.decided))
     count = len(error.problems)
     if error.missing_files and count > _FEW:
         show_problems(console, error.source, error.problems[:1])
         why = (
-            Text("the list's folder, because --root was not given", "未给出 --root，因此取清单所在文件夹")
+            _("the list's folder, because --root was not given")
             if listing.root is None
-            else Text("--root", "--root")
+            else verbatim("--root")
         )
         base = Path(root or ".").absolute()
         console.warn(
-            Text(
-                f"The same for all {plural(count, 'row')}: none of their files is below {base} ({why.en}).",
-                f"全部 {count:,} 行都是如此：{base} 之下没有其中任何文件（{why.zh}）。",
+            _(
+                "The same for all {rows}: none of their files is below {base} ({why}).",
+                rows=ngettext("{n:,} row", "{n:,} rows", count),
+                base=base,
+                why=why,
             )
         )
     else:
@@ -131,9 +136,9 @@ def _show_refusal(console: Console, error: InputError, listing: ListOptions, roo
     if listing.fix_me or not error.missing_files:  # one cause for all rows is not corrected row by row
         _write_fixme(console, error.source, error.problems, listing)
     console.warn(
-        Text(
-            f"The list is refused: {plural(count, 'problem')}. Nothing was sent.",
-            f"清单未被接受：共 {count:,} 处问题。未发送任何内容。",
+        _(
+            "The list is refused: {problems}. Nothing was sent.",
+            problems=ngettext("{n:,} problem", "{n:,} problems", count),
         )
     )
 
@@ -153,26 +158,21 @@ def _suggest(
     found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None
     if found is not None:
         console.suggest(
-            Text(
-                f"The files are below {found}. To use that folder:", f"这些文件位于 {found}。使用该文件夹："
-            ),
+            _("The files are below {found}. To use that folder:", found=found),
             command(settings, *kind, str(source), "--root", str(found), *options),
         )
         return
     root_option = ["--root", str(Path(root).absolute())] if root is not None else []
     if error.columns:
         console.suggest(
-            Text("With the column that is probably meant:", "改用可能所指的列："),
+            _("With the column that is probably meant:"),
             command(settings, *kind, str(source), *root_option, *options),
         )
         return
     if not any(problem.skippable for problem in error.problems):
         return
     console.suggest(
-        Text(
-            f"Correct the list, save it as {FIXED_LIST}, then run:",
-            f"请修正清单，另存为 {FIXED_LIST}，然后运行：",
-        ),
+        _("Correct the list, save it as {fixed_list}, then run:", fixed_list=FIXED_LIST),
         command(settings, *kind, FIXED_LIST, *root_option, *options),
     )
 
@@ -195,16 +195,19 @@ def dry_run(
         if planned.seconds:
             least = format_duration(planned.seconds)
             console.print(
-                Text(
-                    f"At {limits.rate:g} link calls/s per appid this takes at least {least}.",
-                    f"按每个 appid 每秒 {limits.rate:g} 次取链接，至少需要 {least}。",
+                _(
+                    "At {rate:g} link calls/s per appid this takes at least {least}.",
+                    rate=limits.rate,
+                    least=least,
                 )
             )
-        store = Text(" and its store", "及其存储") if uploads else Text("", "")
+        store = _(" and its store") if uploads else NOTHING
         console.print(
-            Text(
-                f"{plural(planned.calls, 'call')} to {settings.api_base}{store.en}. Nothing was sent.",
-                f"将向 {settings.api_base} {store.zh}发出 {planned.calls:,} 次调用。未发送任何内容。",
+            _(
+                "{calls} to {api_base}{store}. Nothing was sent.",
+                calls=ngettext("{n:,} call", "{n:,} calls", planned.calls),
+                api_base=settings.api_base,
+                store=store,
             )
         )
     for warning in planned.warnings():
@@ -221,14 +224,14 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
 
     cost, uploads = planned.cost, planned.uploads
     heads = (
-        Text("merchant", "商户"),
-        Text("envs", "环境"),
-        Text("rows", "行数"),
-        Text("calls", "调用"),
-        *([Text("bytes", "大小")] if uploads else []),
-        Text("calls left", "剩余取链接"),
-        Text("fits", "今日够用"),
-        Text("at least", "至少"),
+        _("merchant"),
+        _("envs"),
+        _("rows"),
+        pgettext("made", "calls"),
+        *([_("bytes")] if uploads else []),
+        _("calls left"),
+        _("fits"),
+        _("at least"),
     )
     lines = [[head.of(lang) for head in heads]]
     lines += [
@@ -248,7 +251,7 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
     if platform is not None and cost.platform_is_shared:
         lines.append(
             [
-                Text("of these, the platform's own", "其中平台自有环境").of(lang),
+                _("of these, the platform's own").of(lang),
                 "",
                 f"{cost.rows[platform]:,}",
                 "",
@@ -269,9 +272,10 @@ def confirm_upload(console: Console, scope: Scope, what: Text, settings: Setting
     if not yes:
         confirm_or_abort(
             console,
-            Text(
-                f"Upload to {plural(scope.envs, 'live environment')} of {settings.api_base}?",
-                f"要上传到 {settings.api_base} 的 {scope.envs:,} 个线上环境吗？",
+            _(
+                "Upload to {live_environments} of {api_base}?",
+                live_environments=ngettext("{n:,} live environment", "{n:,} live environments", scope.envs),
+                api_base=settings.api_base,
             ),
         )
 
@@ -280,6 +284,6 @@ def confirm_or_abort(console: Console, question: Text) -> None:
     """Ask before something is written to a live target. Raises UsageError for a no, and where nobody can answer."""
     console.release()
     if not sys.stdin.isatty():
-        raise UsageError(question, Text("Without a terminal this needs --yes.", " 没有终端时需要 --yes。"))
+        raise UsageError(question, _("Without a terminal this needs --yes."))
     if not click.confirm(question.of(console.lang), err=True):
-        raise UsageError(Text("Nothing was sent.", "未发送任何内容。"))
+        raise UsageError(_("Nothing was sent."))

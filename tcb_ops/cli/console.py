@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 
 from tcb_ops.formatting import format_duration, lines
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import SUCCESSES
 from tcb_ops.reports.explanations import counts_line
 from tcb_ops.runs.next_commands import quoted
@@ -95,7 +95,7 @@ class Console:
     def suggest(self, text: Text, command: Sequence[str]) -> None:
         """Say what to do next, and the command alone on a line, to copy."""
         line = quoted(command)
-        self.info(Text(f"{text.en}\n{line}", f"{text.zh}\n{line}"))
+        self.info(_("{text}\n{line}", text=text, line=line))
 
     @contextmanager
     def held(self, head: Text | None = None) -> Iterator[None]:
@@ -117,7 +117,7 @@ class Console:
         held, self._held = self._held or [], None
         head, self._head = self._head, None
         if head is not None and first is not None:
-            first = Text(f"{head.en} · {first.en}", f"{head.zh} · {first.zh}")
+            first = _("{head} · {first}", head=head, first=first)
         for text in (first or head, *held):
             if text is not None:
                 self._message(text)
@@ -190,14 +190,14 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
     done = f"{now.done:,}/{now.total:,}"
     note = now.note.of(lang) if now.note is not None else ""
     worst_first = sorted(now.counts.items(), key=lambda count: count[0] in SUCCESSES)
-    outcomes = [counts_line({outcome: rows}, lang) for outcome, rows in worst_first if rows]
-    rate = Text(f"{now.rate:,.0f} rows/s", f"{now.rate:,.0f} 行/秒").of(lang)
+    outcomes = [counts_line({outcome: rows}).of(lang) for outcome, rows in worst_first if rows]
+    rate = _("{rate:,.0f} rows/s", rate=now.rate).of(lang)
     left = ""
     if (
         now.seconds_left is not None and now.seconds_left >= 1
     ):  # the last rows may be waiting to be tried again
         time = format_duration(now.seconds_left)
-        left = Text(f"{time} left", f"剩余 {time}").of(lang)
+        left = _("{time} left", time=time).of(lang)
     speed = [rate, left] if now.done < now.total else []  # at the end only the result is of use
     parts = list(filter(None, [done, note, *outcomes, *speed]))
     needed = 2 if note else 1

@@ -16,44 +16,41 @@ from tcb_ops.cli.options import CommonOptions, common_options
 from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.model import Merchant
 from tcb_ops.settings import Settings
 
 _NAMES = {
-    "python": Text("Python", "Python"),
-    "packages": Text("packages", "软件包"),
-    "lab": Text("JupyterLab", "JupyterLab"),
-    "browser": Text("PDF browser", "PDF 浏览器"),
-    "fonts": Text("Chinese font", "中文字体"),
-    "settings": Text("settings", "设置"),
-    "merchants": Text("merchants", "商户表"),
-    "ledger": Text("ledger", "台账"),
-    "disk": Text("disk", "磁盘"),
-    "secrets": Text("secrets", "密钥文件"),
-    "target": Text("target", "目标平台"),
-    "clock": Text("clock", "时钟"),
-    "tokens": Text("token source", "令牌来源"),
-    "address": Text("this address", "本机地址"),
-    "link": Text("link", "取链接"),
-    "upload": Text("upload", "上传"),
-    "confirm": Text("fetch back", "取回"),
-    "content_type": Text("Content-Type", "Content-Type"),
-    "delete": Text("delete", "删除"),
-    "quota": Text("quota", "配额"),
+    "python": verbatim("Python"),
+    "packages": _("packages"),
+    "lab": verbatim("JupyterLab"),
+    "browser": _("PDF browser"),
+    "fonts": _("Chinese font"),
+    "settings": _("settings"),
+    "merchants": pgettext("check", "merchants"),
+    "ledger": _("ledger"),
+    "disk": _("disk"),
+    "secrets": _("secrets"),
+    "target": pgettext("check", "target"),
+    "clock": _("clock"),
+    "tokens": _("token source"),
+    "address": _("this address"),
+    "link": _("link"),
+    "upload": _("upload"),
+    "confirm": _("fetch back"),
+    "content_type": verbatim("Content-Type"),
+    "delete": _("delete"),
+    "quota": _("quota"),
 }
 _GRADES = {
-    Grade.OK: (Text("✓ ok", "✓ 正常"), "green"),
-    Grade.WARNING: (Text("! warning", "! 注意"), "yellow"),
-    Grade.BAD: (Text("✗ FAILED", "✗ 有误"), "bold red"),
-    Grade.SKIPPED: (Text("– not checked", "– 未检查"), "dim"),
+    Grade.OK: (_("✓ ok"), "green"),
+    Grade.WARNING: (_("! warning"), "yellow"),
+    Grade.BAD: (_("✗ FAILED"), "bold red"),
+    Grade.SKIPPED: (_("– not checked"), "dim"),
 }
 
 
-_SIMULATED = Text(
-    "SIMULATED 演练: these are the simulator's answers, not the platform's.",
-    "SIMULATED 演练：以上是模拟平台的应答，不能说明真实平台的行为。",
-)
+_SIMULATED = _("SIMULATED 演练: these are the simulator's answers, not the platform's.")
 
 
 @click.command()
@@ -77,9 +74,7 @@ def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOpti
     """
     if live is None:
         if appid is not None or yes:
-            raise UsageError(
-                Text("--appid and --yes go with --live ENV.", "--appid 和 --yes 须与 --live ENV 一起使用。")
-            )
+            raise UsageError(_("--appid and --yes go with --live ENV."))
         return _check(common)
     return _check_live(common, live, appid or "", yes=yes)
 
@@ -95,7 +90,7 @@ def _check(common: CommonOptions) -> int:
             opened = stack.enter_context(common.open_target(console, context.settings, looks_at_tokens=False))
             console.release()
             context = replace(context, settings=opened, fallback=opened)
-        stack.enter_context(console.waiting(Text("checking", "正在检查")))
+        stack.enter_context(console.waiting(_("checking")))
         results = list(run_checks(context))
     bad = sum(result.grade is Grade.BAD for result in results)
     warnings = sum(result.grade is Grade.WARNING for result in results)
@@ -129,13 +124,14 @@ def _table(results: Sequence[CheckResult], lang: Lang) -> Table:
 
 
 def _verdict(bad: int, warnings: int) -> Text:
-    noted = (f", {plural(warnings, 'warning')}", f"，{warnings} 项需要注意") if warnings else ("", "")
+    noted = ngettext("{n:,} warning", "{n:,} warnings", warnings)
+    if bad and warnings:
+        return _("Checks failed: {bad}, {noted}. Fix them from the top.", bad=bad, noted=noted)
     if bad:
-        return Text(
-            f"Checks failed: {bad}{noted[0]}. Fix them from the top.",
-            f"未通过检查：{bad} 项有误{noted[1]}。请从上往下逐项处理。",
-        )
-    return Text(f"All checks passed{noted[0]}.", f"检查全部通过{noted[1]}。")
+        return _("Checks failed: {bad}. Fix them from the top.", bad=bad)
+    if warnings:
+        return _("All checks passed, {noted}.", noted=noted)
+    return _("All checks passed.")
 
 
 def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
@@ -146,19 +142,20 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
     with common.open_target(console, settings) as settings:
         console.release()
         if not settings.on_loopback and not yes:
-            place = f"{merchant.env} of {merchant.name} ({merchant.appid}) on {settings.api_base}"
-            where = f"{settings.api_base} 上 {merchant.name}（{merchant.appid}）的环境 {merchant.env}"
-            question = Text(
-                f"Upload one tiny file into {place}, and delete it?",
-                f"要向 {where} 上传一个小文件并随即删除吗？",
+            question = _(
+                "Upload one tiny file into {env} of {name} ({appid}) on {api_base}, and delete it?",
+                env=merchant.env,
+                name=merchant.name,
+                appid=merchant.appid,
+                api_base=settings.api_base,
             )
             confirm_or_abort(console, question)
         work = start_live_check(settings, merchant)
         try:
-            with console.waiting(Text("uploading one tiny file", "正在上传一个小文件")):
+            with console.waiting(_("uploading one tiny file")):
                 result = work.result()
         except KeyboardInterrupt:
-            console.warn(Text("Ending: the file is deleted first.", "正在结束：先删除已上传的文件。"))
+            console.warn(_("Ending: the file is deleted first."))
             work.result()
             raise
     lang = settings.lang
@@ -191,15 +188,12 @@ def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str
     if isinstance(found, Unresolved):
         fix = found.fix
         if not appid and merchants.whole.for_env(env.strip()):
-            fix = Text("say which one with --appid", "请用 --appid 指明是哪一个")
-        why = Text(f"{found.message.en} — {fix.en}", f"{found.message.zh} —— {fix.zh}")
+            fix = _("say which one with --appid")
+        why = _("{message} — {fix}", message=found.message, fix=fix)
     elif found is None:
-        why = Text("--where leaves it out.", "已被 --where 排除。")
+        why = _("--where leaves it out.")
     elif found.left:
-        why = Text(
-            f"{found.name} has left (status = left), so nothing can be sent there.",
-            f"{found.name} 已取消授权（status = left），无法向其发送。",
-        )
+        why = _("{name} has left (status = left), so nothing can be sent there.", name=found.name)
     else:
         return found
-    raise UsageError(Text(f"--live {env}: {why.en}", f"--live {env}：{why.zh}"))
+    raise UsageError(_("--live {env}: {why}", env=env, why=why))

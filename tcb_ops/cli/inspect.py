@@ -15,7 +15,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options
 from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, pgettext
 from tcb_ops.model import Outcome, Owner, Reason
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.runs.stop_errors import stop_text
@@ -69,15 +69,9 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
         for line in render_runs(shown, settings, room(console.out)):
             console.print(line)
     elif found or common.where or of_target or common.note or operator or host:
-        console.info(
-            Text(
-                f"No run in {settings.ledger_name} matches.", f"{settings.ledger_name} 中没有符合条件的任务。"
-            )
-        )
+        console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
     else:
-        console.info(
-            Text(f"No runs in {settings.ledger_name} yet.", f"{settings.ledger_name} 中还没有任务。")
-        )
+        console.info(_("No runs in {ledger_name} yet.", ledger_name=settings.ledger_name))
     for damage in damaged:
         console.warn(damage.text)
     return damaged[0].exit_code if damaged else 0
@@ -99,7 +93,7 @@ def show(run: str, line: int | None, merchant: str, path: str, *, common: Common
         show_run(console, wanted, as_json=common.json)
         if wanted.record.report and not common.json:
             folder = wanted.record.report
-            console.info(Text(f"Run {wanted.id}: {folder}", f"任务 {wanted.id}：{folder}"))
+            console.info(_("Run {id}: {folder}", id=wanted.id, folder=folder))
         return 0
     _show_rows(
         console, wanted, settings, wanted.rows(line=line, merchant=merchant, path=path), merchant, common
@@ -121,13 +115,10 @@ def _show_rows(
     if common.json:
         console.json({"run": run.id, "rows": [_row(record, settings) for record in shown]})
     elif not shown:
-        known = ", ".join(run.merchants_like(merchant)) if merchant else ""
-        raise UsageError(
-            Text(
-                f"run {run.id} has no such row." + (f" Its merchants are: {known}." if known else ""),
-                f"任务 {run.id} 中没有这样的行。" + (f"其中的商户有：{known}。" if known else ""),
-            )
-        )
+        none = _("run {id} has no such row.", id=run.id)
+        if not (known := run.merchants_like(merchant) if merchant else ()):
+            raise UsageError(none)
+        raise UsageError(none, _("Its merchants are: {known}.", known=as_list(known)))
     elif len(shown) == 1:
         for name, value in _row(shown[0], settings).items():
             if value not in {None, ""}:
@@ -137,10 +128,7 @@ def _show_rows(
             console.print(part)
     if next(rows, None) is not None:
         console.warn(
-            Text(
-                f"Only the first {ROWS_SHOWN}; results.csv of the report has all.",
-                f"仅显示前 {ROWS_SHOWN} 行；全部见报告的 results.csv。",
-            )
+            _("Only the first {rows_shown}; results.csv of the report has all.", rows_shown=ROWS_SHOWN)
         )
 
 
@@ -156,9 +144,10 @@ def _open(run: str, settings: Settings, common: CommonOptions) -> Run:
     if not narrowed.outcomes:
         known = ", ".join(found.merchants_like(""))
         raise UsageError(
-            Text(
-                f"run {found.id} has no rows of the merchants that --where names. Its merchants are: {known}.",
-                f"任务 {found.id} 中没有 --where 所指商户的行。其中的商户有：{known}。",
+            _(
+                "run {id} has no rows of the merchants that --where names. Its merchants are: {known}.",
+                id=found.id,
+                known=known,
             ),
             options=["--where"],
         )
@@ -180,7 +169,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
         console.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
         return 0
     if not show_causes(console, wanted):
-        console.print(Text(f"Run {wanted.id}: nothing is wrong.", f"任务 {wanted.id}：没有问题。"))
+        console.print(_("Run {id}: nothing is wrong.", id=wanted.id))
     return 0
 
 
@@ -215,22 +204,15 @@ def report(
     from tcb_ops import api
 
     common.refuse_where(
-        Text(
-            "A report is of the whole run, so that `verify` can compare it with the ledger: --where cannot narrow it. "
-            "`errcodes` and `show` with --where show a part of a run; --into with --split-by writes a workbook per "
-            "merchant.",
-            "报告涵盖整个任务，`verify` 才能与台账比对：不能用 --where 缩小范围。带 --where 的 `errcodes` 和 `show` "
-            "可查看任务的一部分；--into 配合 --split-by 可为每个商户各写一个工作簿。",
+        _(
+            "A report is of the whole run, so that `verify` can compare it with the ledger: --where cannot "
+            "narrow it. `errcodes` and `show` with --where show a part of a run; --into with --split-by "
+            "writes a workbook per merchant."
         )
     )
     settings, console = common.start(reads_ledger=True)
     if split_by and into is None:
-        raise UsageError(
-            Text(
-                "--split-by splits the workbook that --into names: give both.",
-                "--split-by 用于拆分 --into 指定的工作簿：请同时给出这两个选项。",
-            )
-        )
+        raise UsageError(_("--split-by splits the workbook that --into names: give both."))
     wanted = api.open_run(run, settings=settings)
     if final:
         asked, wanted = wanted.id, wanted.final()
@@ -243,9 +225,10 @@ def report(
         written = wanted.export(out or settings.reports / name)
     if wanted.record.finished_at is None:
         console.warn(
-            Text(
-                f"Run {wanted.id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
-                f"任务 {wanted.id} 尚未完成：以上内容截至 {as_of}。任务结束后请重新生成。",
+            _(
+                "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
+                id=wanted.id,
+                as_of=as_of,
             )
         )
     if common.json:
@@ -259,12 +242,15 @@ def _joined(asked: str, run: Run) -> Text:
     """Say which runs a final report is made of."""
     retries = run.record.retries
     if not retries:
-        return Text(f"Run {run.id} has no retries.", f"任务 {run.id} 没有重试。")
+        return _("Run {id} has no retries.", id=run.id)
     listed = ", ".join(retries)
-    of = Text("", "") if asked == run.id else Text(f" ({asked} is one of them)", f"（其中包括 {asked}）")
-    return Text(
-        f"Run {run.id} with its retries{of.en}: {listed}. Rows that a retry has not reached yet keep their earlier state.",
-        f"任务 {run.id} 及其重试{of.zh}：{listed}。重试尚未处理到的行保留此前的结果。",
+    of = NOTHING if asked == run.id else _(" ({asked} is one of them)", asked=asked)
+    return _(
+        "Run {id} with its retries{of}: {listed}. Rows that a retry has not reached yet keep their earlier "
+        "state.",
+        id=run.id,
+        of=of,
+        listed=listed,
     )
 
 
@@ -289,12 +275,7 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
         console.print(render_diff(found, console.lang))
     for run in (found.older, found.newer):
         if run.finished_at is None:
-            console.warn(
-                Text(
-                    f"Run {run.id} is unfinished: its pending rows are not compared.",
-                    f"任务 {run.id} 尚未完成：其中待处理的行未参与比较。",
-                )
-            )
+            console.warn(_("Run {id} is unfinished: its pending rows are not compared.", id=run.id))
     return 1 if found.broken else 0
 
 
@@ -311,12 +292,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     from tcb_ops import api
     from tcb_ops.reports.formats.terminal import render_verification, verification_verdict
 
-    common.refuse_where(
-        Text(
-            "`verify` checks a report as a whole: --where cannot narrow it.",
-            "`verify` 检查整份报告：不能用 --where 缩小范围。",
-        )
-    )
+    common.refuse_where(_("`verify` checks a report as a whole: --where cannot narrow it."))
     settings, console = common.start(reads_ledger=True)
     found = api.verify(folder, settings=settings)
     if common.json:
@@ -328,7 +304,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
             beside := _settings_beside(Path(folder).absolute(), settings)
         ) is not None and not found.rows_agree:
             console.suggest(
-                Text("To check it with the settings file beside it:", "用报告旁边的设置文件检查："),
+                _("To check it with the settings file beside it:"),
                 ["tcb-ops", "verify", str(Path(folder).absolute()), "--config", str(beside)],
             )
     return 3 if found.ledger_damaged else 0 if found.good else 1
@@ -358,10 +334,9 @@ def explain(code: str, *, common: CommonOptions) -> int:
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
     common.refuse_where(
-        Text(
-            "`explain` is about a code, not about merchants: --where does not apply. `errcodes` with --where shows "
-            "merchants' codes.",
-            "`explain` 解释的是错误码，与商户无关：不适用 --where。带 --where 的 `errcodes` 可查看这些商户的错误码。",
+        _(
+            "`explain` is about a code, not about merchants: --where does not apply. `errcodes` with "
+            "--where shows merchants' codes."
         )
     )
     settings, console = common.start()
@@ -385,11 +360,11 @@ def explain(code: str, *, common: CommonOptions) -> int:
         )
         return 0
     name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
-    console.print(Text(f"{name}: {found.meaning.en}", f"{name}: {found.meaning.zh}"))
-    console.print(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}"))
-    console.print(Text(f"By itself, tcb-ops {itself.en}.", f"tcb-ops 自动处理：{itself.zh}。"))
+    console.print(_("{name}: {meaning}", name=name, meaning=found.meaning))
+    console.print(_("What to do: {action}", action=found.action))
+    console.print(_("By itself, tcb-ops {itself}.", itself=itself))
     if isinstance(found, Errcode) and found.source:
-        console.print(Text(f"Source: {found.source}", f"来源：{found.source}"))
+        console.print(_("Source: {source}", source=found.source))
     return 0
 
 
@@ -410,7 +385,7 @@ def _explain_reason(console: Console, reason: Reason, *, as_json: bool) -> int:
         )
     else:
         console.print(f"{reason}: {found.meaning.of(console.lang)}")
-        console.print(Text(f"What to do: {found.action.en}", f"怎么办：{found.action.zh}").of(console.lang))
+        console.print(_("What to do: {action}", action=found.action).of(console.lang))
     return 0
 
 
@@ -430,16 +405,27 @@ def _about(run: Run, settings: Settings) -> dict[str, Any]:
 def _head(run: Run, settings: Settings) -> Text:
     record = run.record
     begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "seconds")
-    state = Text("finished", "已完成") if record.finished_at is not None else Text("unfinished", "未完成")
-    why, of = Text("", ""), Text("", "")
+    state = pgettext("state", "finished") if record.finished_at is not None else _("unfinished")
+    why, of = NOTHING, NOTHING
     if record.parent:
-        of = Text(f", a retry of {record.parent}", f"（{record.parent} 的重试）")
+        of = _(", a retry of {parent}", parent=record.parent)
     if record.stopped is not None:
         stopped = stop_text(record.stopped)
-        why = Text(f" ({stopped.en})", f"（{stopped.zh}）")
-    return Text(
-        f"Run {record.id}{of.en} · {record.kind} to {record.target} · {record.list_name}, {plural(record.rows, 'row')} · started {begun} by {record.operator}@{record.host} · {state.en}{why.en}",
-        f"任务 {record.id}{of.zh} · {record.kind} → {record.target} · {record.list_name}，{record.rows:,} 行 · {record.operator}@{record.host} 于 {begun} 开始 · {state.zh}{why.zh}",
+        why = _(" ({stopped})", stopped=stopped)
+    return _(
+        "Run {id}{of} · {kind} to {target} · {list_name}, {rows} · started {begun} by {operator}@{host} · "
+        "{state}{why}",
+        id=record.id,
+        of=of,
+        kind=record.kind,
+        target=record.target,
+        list_name=record.list_name,
+        rows=ngettext("{n:,} row", "{n:,} rows", record.rows),
+        begun=begun,
+        operator=record.operator,
+        host=record.host,
+        state=state,
+        why=why,
     )
 
 

@@ -13,7 +13,7 @@ import click
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options, lang_option
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, _
 from tcb_ops.notebooks.parameters import Source, Value
 from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import CONFIG, load_settings
@@ -59,11 +59,11 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
         lang=Lang(settings.lang),
         zone=settings.zone,
         progress=lambda number, of, cell: console.info(
-            Text(f"{source.name} {number}/{of} · {cell}", f"{source.name} {number}/{of} · {cell}")
+            _("{name} {number}/{of} · {cell}", name=source.name, number=number, of=of, cell=cell)
         ),
     )
     if ended.text is not None and ended.exit_code > 1:
-        console.warn(Text(f"tcb-ops: {ended.text.en}", f"tcb-ops: {ended.text.zh}"))
+        console.warn(_("tcb-ops: {text}", text=ended.text))
     if common.json:
         if ended.text is not None and ended.exit_code <= 1:
             console.info(ended.text)
@@ -123,10 +123,11 @@ def _check_target(common: CommonOptions, source: Source, taken: Mapping[str, Val
     for option, value in options.items():
         if value:
             raise UsageError(
-                Text(
-                    f"{option} is for a live run, but {source.name} uses the embedded simulator: add -p target=live. Nothing "
-                    "was run.",
-                    f"{option} 用于线上运行，而 {source.name} 默认在内置模拟器上演练：请加上 -p target=live。未运行任何内容。",
+                _(
+                    "{option} is for a live run, but {name} uses the embedded simulator: add -p "
+                    "target=live. Nothing was run.",
+                    option=option,
+                    name=source.name,
                 )
             )
 
@@ -139,12 +140,7 @@ class _Passing(click.Command):
         at = args.index("--") if "--" in args else len(args)
         rest = super().parse_args(ctx, args[:at])
         if more := ctx.params["arguments"]:
-            raise UsageError(
-                Text(
-                    f"{' '.join(more)}: write what is JupyterLab's after -- .",
-                    f"{' '.join(more)}：传给 JupyterLab 的内容请写在 -- 之后。",
-                )
-            )
+            raise UsageError(_("{more}: write what is JupyterLab's after -- .", more=" ".join(more)))
         ctx.params["arguments"] = tuple(args[at + 1 :])
         return rest
 
@@ -173,9 +169,10 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
         console.print(str(workspace / name))
     for name in copied.kept:
         console.info(
-            Text(
-                f"{workspace / name}: not overwritten; it differs from this version's. Rename it and run lab again to get that.",
-                f"{workspace / name}：未覆盖；它与本版本附带的文件不同。如需新文件，请先将其改名，再运行 lab。",
+            _(
+                "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again "
+                "to get that.",
+                workspace=workspace / name,
             )
         )
     if no_open:
@@ -197,8 +194,9 @@ def _need(*libraries: str) -> None:
     if missing:
         names, command = ", ".join(missing), install("lab")
         raise UsageError(
-            Text(
-                f"Notebooks need {names}. Install them, then run the same command again:\n{command}",
-                f"运行笔记本需要 {names}。请先安装，再次运行同一命令：\n{command}",
-            ),
+            _(
+                "Notebooks need {names}. Install them, then run the same command again:\n{command}",
+                names=names,
+                command=command,
+            )
         )

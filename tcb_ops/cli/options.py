@@ -17,7 +17,7 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, verbatim
+from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.model import target_label
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings, holds_password, load_settings
@@ -71,11 +71,10 @@ class CommonOptions:
         console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
         if self.ledger and holds_password(self.ledger):
             console.warn(
-                Text(
-                    "The password in --ledger can be seen in this machine's process list, and the commands suggested here "
-                    "leave it out: set TCB_OPS_LEDGER to the URL instead, or `ledger` in tcb-ops.toml.",
-                    "--ledger 中的密码会出现在本机的进程列表里，此处建议的命令也不会带上它：请改用环境变量 TCB_OPS_LEDGER，"
-                    "或在 tcb-ops.toml 中设置 ledger。",
+                _(
+                    "The password in --ledger can be seen in this machine's process list, and the commands "
+                    "suggested here leave it out: set TCB_OPS_LEDGER to the URL instead, or `ledger` in "
+                    "tcb-ops.toml."
                 )
             )
         if reads_ledger:
@@ -110,11 +109,10 @@ class CommonOptions:
         file = settings.merchants
         if not file.exists():
             raise UsageError(
-                Text(f"{file}: there is no such file.", f"{file}：没有这个文件。"),
-                Text(
-                    "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
-                    "--merchants names another.",
-                    "`tcb-ops init` 可写出一份供填写，`tcb-ops merchants sync` 可从平台取得；--merchants 可指定另一份。",
+                _("{file}: there is no such file.", file=file),
+                _(
+                    "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the "
+                    "platform; --merchants names another."
                 ),
             )
         return read_merchants(file, self.where)
@@ -193,9 +191,11 @@ def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
         with suppress(OSError):  # a file that cannot be read is reported where it is needed
             if file.stat().st_mode & 0o077:
                 console.warn(
-                    Text(
-                        f"{file} can be read by other users of this machine. Keep it to yourself:\nchmod 600 {shlex.quote(str(file))}",
-                        f"{file} 可被本机其他用户读取。请执行：\nchmod 600 {shlex.quote(str(file))}",
+                    _(
+                        "{file} can be read by other users of this machine. Keep it to yourself:\nchmod "
+                        "600 {shlex}",
+                        file=file,
+                        shlex=shlex.quote(str(file)),
                     )
                 )
 
@@ -204,7 +204,7 @@ def target_line(settings: Settings) -> Text:
     """Name the target: the first and the last line of a command that sends."""
     label = target_label(settings.run_target, settings.api_base)
     if settings.target:
-        return Text(f"{label} (embedded simulator)", f"{label}（内置模拟平台）")
+        return _("{label} (embedded simulator)", label=label)
     return verbatim(label)
 
 
@@ -227,12 +227,7 @@ class ListOptions:
         for pair in self.column:
             name, equals, header = pair.partition("=")
             if not equals or not name or not header:
-                raise UsageError(
-                    Text(
-                        f"--column {pair}: write NAME=HEADER, e.g. path=云端路径",
-                        f"--column {pair}：应写作 NAME=表头，例如 path=云端路径",
-                    )
-                )
+                raise UsageError(_("--column {pair}: write NAME=HEADER, e.g. path=云端路径", pair=pair))
             columns[name.strip()] = header.strip()
         return columns
 

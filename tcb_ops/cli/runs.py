@@ -24,7 +24,7 @@ from tcb_ops.cli.options import (
     target_line,
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import _, ngettext
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.preflight import (
     RETRIED,
@@ -66,12 +66,7 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
         else:
             console.print(facts_line(batch))
             if batch.root is None:
-                console.info(
-                    Text(
-                        "Local files were not checked; --root DIR checks them as upload does.",
-                        "未检查本地文件；加 --root DIR 可像 upload 一样检查。",
-                    )
-                )
+                console.info(_("Local files were not checked; --root DIR checks them as upload does."))
         return 1 if batch.valid < batch.count else 0
 
 
@@ -199,12 +194,7 @@ def upload(
                     console.info(error.text)
                     again = None
                 if again is not None:
-                    console.info(
-                        Text(
-                            f"{again.en} --skip-unchanged leaves out those that are there.",
-                            f"{again.zh}--skip-unchanged 会跳过云端已有且未变的文件。",
-                        )
-                    )
+                    console.info(_("{again} --skip-unchanged leaves out those that are there.", again=again))
             confirm_upload(console, scope_of_list(batch), facts_line(batch), settings, yes=yes)
             handle = api.start_upload(
                 batch,
@@ -264,14 +254,16 @@ def retry(
         check_destination(_report_folder(settings, out, _ANY_RUN))
     with common.open_target(console, settings) as settings:
         console.info(
-            Text(
-                f"Retrying {record.kind} {record.id} ({record.list_name}).",
-                f"重试任务 {record.id}（{record.kind}，{record.list_name}）。",
+            _(
+                "Retrying {kind} {id} ({list_name}).",
+                kind=record.kind,
+                id=record.id,
+                list_name=record.list_name,
             )
         )
         if record.kind is Kind.UPLOAD:
             scope = scope_of_rows(parent.tallies(), RETRIED)
-            what = Text(f"At most {scope.text.en}", f"最多重试 {scope.text.zh}")
+            what = _("At most {text}", text=scope.text)
             confirm_upload(console, scope, what, settings, yes=yes)
         handle = api.start_retry(
             parent.id,
@@ -344,33 +336,22 @@ def _resume(
         context = click.get_current_context()
         argument = next(one for one in context.command.params if one.name == "paths")
         raise click.MissingParameter(ctx=context, param=argument)
-    common.refuse_where(
-        Text(
-            "A run is resumed with the merchants that it was started with: leave --where out.",
-            "继续任务时沿用其开始时的商户范围：请去掉 --where。",
-        )
-    )
+    common.refuse_where(_("A run is resumed with the merchants that it was started with: leave --where out."))
     run = api.open_run(which.resume, settings=settings)
     record = run.record
     wrong = None
     if record.kind is not kind or record.parent:
-        wrong = Text(
-            f"it is a run of {'retry' if record.parent else record.kind}", f"它是 {record.kind} 任务"
-        )
+        kind_there = "retry" if record.parent else record.kind
+        wrong = _("it is a run of {kind_there}", kind_there=kind_there)
     elif record.target != settings.run_target:
-        wrong = Text(f"its target is {record.target}", f"它的目标是 {record.target}")
+        wrong = _("its target is {target}", target=record.target)
     elif root and str(Path(root).resolve()) != record.root:
-        wrong = Text(f"its files are below {record.root}", f"它的文件位于 {record.root}")
+        wrong = _("its files are below {root}", root=record.root)
     if wrong is not None:
-        raise UsageError(
-            Text(
-                f"run {record.id} cannot be resumed here: {wrong.en}.",
-                f"无法在此继续任务 {record.id}：{wrong.zh}。",
-            )
-        )
+        raise UsageError(_("run {id} cannot be resumed here: {wrong}.", id=record.id, wrong=wrong))
     if kind is Kind.UPLOAD:
         scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
-        what = Text(f"Left: {scope.text.en}", f"剩余 {scope.text.zh}")
+        what = _("Left: {text}", text=scope.text)
         confirm_upload(console, scope, what, settings, yes=yes)
         return api.start_resume(
             record.id, settings=settings, limits=limits, skip_unchanged=skip_unchanged, canary=canary
@@ -385,9 +366,8 @@ def _ask_to_resume(console: Console, settings: Settings) -> Callable[[str, float
         if not sys.stdin.isatty():
             return False
         when = datetime.fromtimestamp(started, settings.zone).isoformat(" ", "minutes")
-        question = Text(
-            f"Run {run_id} of this list, started {when}, is unfinished. Resume it?",
-            f"此清单的任务 {run_id}（开始于 {when}）尚未完成。继续它吗？",
+        question = _(
+            "Run {run_id} of this list, started {when}, is unfinished. Resume it?", run_id=run_id, when=when
         )
         console.release()
         return click.confirm(question.of(console.lang), err=True)
@@ -401,9 +381,11 @@ def _follow(console: Console, handle: RunHandle, common: CommonOptions) -> Run:
     if handle.resumed:
         done = sum(rows for outcome, rows in handle.so_far().outcomes.items() if outcome != Outcome.PENDING)
         of = handle.record.rows
-        resumed = Text(
-            f"Resuming run {handle.id}: {done:,} of {plural(of, 'row')} done. (--new-run starts a new run.)",
-            f"继续任务 {handle.id}：{of:,} 行中已完成 {done:,} 行。（--new-run 可重新开始。）",
+        resumed = _(
+            "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
+            id=handle.id,
+            done=done,
+            rows=ngettext("{n:,} row", "{n:,} rows", of),
         )
     console.release(first=resumed)
     try:
@@ -450,9 +432,9 @@ def _end(
     if left is not None:
         console.suggest(*left)
     elif page is not None:
-        console.info(Text(f"The report: {page}", f"报告：{page}"))
+        console.info(_("The report: {page}", page=page))
     at = target_line(settings)
-    console.info(Text(f"{at.en} · run {run.id}: {where}", f"{at.zh} · 任务 {run.id}：{where}"))
+    console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
     return code
 
 

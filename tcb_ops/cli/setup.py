@@ -20,7 +20,7 @@ from tcb_ops.cli.console import LINE_EVERY, Console
 from tcb_ops.cli.options import CommonOptions, Group, common_options, lang_option
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
-from tcb_ops.i18n import Text, plural
+from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext
 from tcb_ops.lists.generate import ScannedFiles
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command
@@ -59,18 +59,17 @@ def init(folder: str, lang: str | None) -> int:
     if broken is not None:
         show_problems(console, broken.source, broken.problems)
         console.warn(
-            Text(
-                f"The names of {merchants} are not in the drop-down: correct the file, then run tcb-ops init again.",
-                f"{merchants} 中的名称没有填入下拉列表：请修正该文件，然后再次运行 tcb-ops init。",
+            _(
+                "The names of {merchants} are not in the drop-down: correct the file, then run tcb-ops "
+                "init again.",
+                merchants=merchants,
             )
         )
         return broken.exit_code
     console.info(
-        Text(
-            "Next: a line per merchant and environment in merchants.csv, tokens in tokens.csv (README: Tokens), a list in "
-            "a copy of list-template.xlsx; then tcb-ops check LIST.",
-            "接下来：在 merchants.csv 中为每个商户的每个环境填一行，在 tokens.csv 中填写令牌（见 README 的 Tokens 一节），"
-            "在 list-template.xlsx 的副本中填写清单；然后运行 tcb-ops check 清单。",
+        _(
+            "Next: a line per merchant and environment in merchants.csv, tokens in tokens.csv (README: "
+            "Tokens), a list in a copy of list-template.xlsx; then tcb-ops check LIST."
         )
     )
     return 0
@@ -84,26 +83,23 @@ def _refill(console: Console, template: Path, names: list[str]) -> None:
     if content is not None and missing:
         _write(console, template, content, "wb")
         console.info(
-            Text(
-                f"The drop-down now has {plural(len(names), 'name')}.",
-                f"下拉列表现有 {len(names):,} 个名称。",
-            )
+            _("The drop-down now has {names}.", names=ngettext("{n:,} name", "{n:,} names", len(names)))
         )
         return
     console.info(_not_overwritten(template))
     if missing:
-        shown = Text(", ".join(missing), "、".join(missing))
+        shown = as_list(missing)
         console.info(
-            Text(
-                f"It has been changed since init wrote it, so its drop-down is not filled again. Add at the end of its "
-                f"second sheet: {shown.en}.",
-                f"该文件在 init 写出后被修改过，因此不会重新填写下拉列表。请在其第二个工作表末尾加上：{shown.zh}。",
+            _(
+                "It has been changed since init wrote it, so its drop-down is not filled again. Add at the "
+                "end of its second sheet: {shown}.",
+                shown=shown,
             )
         )
 
 
 def _not_overwritten(file: Path) -> Text:
-    return Text(f"{file} exists: not overwritten", f"{file} 已存在：未改动")
+    return _("{file} exists: not overwritten", file=file)
 
 
 def _write_new(console: Console, file: Path, content: bytes) -> None:
@@ -120,9 +116,7 @@ def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb
             out.write(content)
     except OSError as error:
         why = system_reason(error)
-        raise UsageError(
-            Text(f"{file} cannot be written ({why.en})", f"{file} 无法写入（{why.zh}）")
-        ) from None
+        raise UsageError(_("{file} cannot be written ({why})", file=file, why=why)) from None
     console.print(str(file))
 
 
@@ -186,7 +180,7 @@ def make_list(
         made = write_list(scanned, targets, fields, dest, base)
     except InputError as error:
         show_problems(console, error.source, error.problems)
-        console.warn(Text("No list was written.", "没有写出清单。"))
+        console.warn(_("No list was written."))
         raise click.exceptions.Exit(error.exit_code) from None
     _say_left_out(console, scanned)
     if common.json:
@@ -194,14 +188,18 @@ def make_list(
         console.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
         return 0
     console.print(
-        Text(
-            f"{dest}: {plural(made.rows, 'row')}, {plural(made.files, 'file')} for {plural(made.envs, 'environment')} of "
-            f"{plural(made.merchants, 'merchant')}, {format_size(made.bytes)}",
-            f"{dest}：{made.rows:,} 行，{made.files:,} 个文件，{made.merchants:,} 个商户的 {made.envs:,} 个环境，共 {format_size(made.bytes)}",
+        _(
+            "{dest}: {rows}, {files} for {environments} of {merchants}, {size}",
+            dest=dest,
+            rows=ngettext("{n:,} row", "{n:,} rows", made.rows),
+            files=ngettext("{n:,} file", "{n:,} files", made.files),
+            environments=ngettext("{n:,} environment", "{n:,} environments", made.envs),
+            merchants=ngettext("{n:,} merchant", "{n:,} merchants", made.merchants),
+            size=format_size(made.bytes),
         )
     )
     console.suggest(
-        Text("Look through it, then:", "请先查看，然后运行："),
+        _("Look through it, then:"),
         command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
     )
     return 0
@@ -229,12 +227,12 @@ def _own(common: CommonOptions, settings: Settings) -> frozenset[str]:
 
 def _say_left_out(console: Console, scanned: ScannedFiles) -> None:
     for count, what in (
-        (scanned.junk, Text("hidden or temporary", "隐藏或临时文件")),
-        (scanned.own, Text("tcb-ops's own", "tcb-ops 自己的文件")),
-        (scanned.excluded, Text("by --include and --exclude", "被 --include、--exclude 排除")),
+        (scanned.junk, _("hidden or temporary")),
+        (scanned.own, _("tcb-ops's own")),
+        (scanned.excluded, _("by --include and --exclude")),
     ):
         if count:
-            console.info(Text(f"Left out, {what.en}: {count:,}", f"未列入（{what.zh}）：{count:,}"))
+            console.info(_("Left out, {what}: {count:,}", what=what, count=count))
 
 
 @click.group(cls=Group)
@@ -265,11 +263,11 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     settings, console = common.start()
     dest = Path(out) if out else settings.merchants
     if out and dest.exists():
-        raise UsageError(Text(f"{out} exists: give another name", f"{out} 已存在：请换一个文件名"))
+        raise UsageError(_("{out} exists: give another name", out=out))
     roster = edit_merchants(settings.merchants)
     lines = roster.merchants
     for warning in roster.warnings:
-        console.warn(Text(f"{settings.merchants}: {warning.en}", f"{settings.merchants}：{warning.zh}"))
+        console.warn(_("{merchants}: {warning}", merchants=settings.merchants, warning=warning))
     only = {m.appid for m in common.read_merchants(settings)} if common.where else None
     with common.open_target(console, settings) as settings:
         console.release()
@@ -334,7 +332,7 @@ def check_merchants(out: str | None, *, common: CommonOptions) -> int:
     if checked.note:
         console.info(checked.note)
     if out:
-        console.info(Text(f"All lines: {out}", f"全部各行：{out}"))
+        console.info(_("All lines: {out}", out=out))
     return 1 if cannot else 0
 
 
@@ -349,7 +347,7 @@ def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
     bar = Progress(
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn(Text("merchants", "个商户").of(console.lang)),
+        TextColumn(pgettext("counted", "merchants").of(console.lang)),
         console=console.err,
         transient=True,
         disable=not console.is_watched,
@@ -366,8 +364,6 @@ def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
                 if console.is_watched:
                     bar.update(task, completed=seen[0], total=seen[1] or None)
                 elif seen[1]:
-                    console.info(
-                        Text(f"merchants: {seen[0]:,}/{seen[1]:,}", f"商户：{seen[0]:,}/{seen[1]:,}")
-                    )
+                    console.info(_("merchants: {seen:,}/{seen2:,}", seen=seen[0], seen2=seen[1]))
     finally:
         work.cancel()

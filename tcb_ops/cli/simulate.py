@@ -15,13 +15,12 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import lang_option, target_line
 from tcb_ops.cli.runs import show_run
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text, plural
+from tcb_ops.i18n import Text, _, ngettext, verbatim
 from tcb_ops.model import SIMULATOR, Owner
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.run import Run
     from tcb_ops.simulator import Simulator
 
 _QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
@@ -57,9 +56,9 @@ def simulate(
     plan = load_faults(Path(faults)) if faults else Faults()
     if tokens is None and not (plan.component and plan.component.secret):
         raise UsageError(
-            Text(
-                "Give the valid tokens: --tokens FILE, or a fault plan whose [component] has secret and ticket.",
-                "请说明哪些令牌有效：--tokens FILE，或在故障计划的 [component] 中填写 secret 和 ticket。",
+            _(
+                "Give the valid tokens: --tokens FILE, or a fault plan whose [component] has secret and "
+                "ticket."
             )
         )
     served = list(read_merchants(merchants))
@@ -77,12 +76,7 @@ def simulate(
 
     def ready(listening: Simulator) -> None:
         console.print(listening.base)
-        console.info(
-            Text(
-                f"The simulator is ready: use --api-base {listening.base}. Ctrl-C ends it.",
-                f"模拟平台已就绪：使用 --api-base {listening.base}。按 Ctrl-C 结束。",
-            )
-        )
+        console.info(_("The simulator is ready: use --api-base {base}. Ctrl-C ends it.", base=listening.base))
 
     serve(simulator, ready)
     return 0
@@ -91,16 +85,16 @@ def simulate(
 def _about_the_component(appid: str, *, in_plan: bool) -> Text:
     """Whose token serves the lines with owner = platform."""
     if not appid:
-        return Text(
-            "Lines with owner = platform need the component token: set component_appid under [tokens] in tcb-ops.toml, or "
-            "appid under [component] in the fault plan. Without it their rows are refused with 61014.",
-            "owner = platform 的行需要 component_access_token：请在 tcb-ops.toml 的 [tokens] 中设置 component_appid，"
-            "或在故障计划的 [component] 中填写 appid；否则这些行会以 61014 被拒绝。",
+        return _(
+            "Lines with owner = platform need the component token: set component_appid under [tokens] in "
+            "tcb-ops.toml, or appid under [component] in the fault plan. Without it their rows are refused "
+            "with 61014."
         )
-    where = ("the fault plan", "故障计划") if in_plan else ("tcb-ops.toml", "tcb-ops.toml")
-    return Text(
-        f"Lines with owner = platform are served with the token of {appid} ({where[0]}).",
-        f"owner = platform 的行使用 {appid} 的令牌（来自 {where[1]}）。",
+    where = _("the fault plan") if in_plan else verbatim("tcb-ops.toml")
+    return _(
+        "Lines with owner = platform are served with the token of {appid} ({where}).",
+        appid=appid,
+        where=where,
     )
 
 
@@ -113,6 +107,7 @@ def demo(lang: str | None) -> int:
     Exit 0 when every row ends as the fault plan implies.
     """
     import tcb_ops as tcb
+    from tcb_ops.reports.explanations import counts_line
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
     from tcb_ops.runs.next_commands import quoted, retry
     from tcb_ops.sample import FILES, PATHS, sample_simulator, unexpected_lines
@@ -130,22 +125,19 @@ def demo(lang: str | None) -> int:
         names = len({merchant.appid for merchant in merchants})
         console.info(target_line(settings))
         console.info(
-            Text(
-                f"1/4 The simulator is ready on {simulator.base}: {plural(names, 'merchant')}, "
-                f"{plural(len(merchants), 'environment')}.",
-                f"1/4 模拟平台已启动 {simulator.base}：{names} 个商户，{len(merchants)} 个环境。",
+            _(
+                "1/4 The simulator is ready on {base}: {merchants}, {environments}.",
+                base=simulator.base,
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", names),
+                environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants)),
             )
         )
         with tcb.read_paths(PATHS, merchants, FILES) as batch:
-            console.info(
-                Text(f"2/4 The list is checked: {batch.decided.en}", f"2/4 清单已检查：{batch.decided.zh}")
-            )
+            console.info(_("2/4 The list is checked: {decided}", decided=batch.decided))
             linked = tcb.links(batch, settings=settings, limits=_QUICK, out=Path(folder) / "links.csv")
-            console.info(
-                Text(f"3/4 Links: {_counts(linked, Lang.EN)}", f"3/4 取链接：{_counts(linked, Lang.ZH)}")
-            )
+            console.info(_("3/4 Links: {outcomes}", outcomes=counts_line(linked.outcomes)))
             run = tcb.upload(batch, settings=settings, limits=_QUICK, note="demo")
-            console.info(Text(f"4/4 Uploads: {_counts(run, Lang.EN)}", f"4/4 上传：{_counts(run, Lang.ZH)}"))
+            console.info(_("4/4 Uploads: {outcomes}", outcomes=counts_line(run.outcomes)))
             kept = settings.model_copy(update={"ledger": str(home / LEDGER_FILE)}).kept_in(
                 home / SETTINGS_FILE
             )
@@ -157,18 +149,21 @@ def demo(lang: str | None) -> int:
         _keep_ledger(Path(folder), home, kept)
     took, again = time.monotonic() - started, quoted(retry(kept, run.record))
     console.print(
-        Text(
-            f"The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this machine.)\n"
-            f"Next, run again what did not succeed; this time the simulator injects no faults:\n{again}",
-            f"报告在 {dest}：请打开 report.html。（{took:.1f} 秒；演练，未向外发送任何内容。）\n"
-            f"接下来可以重试未成功的行；这一次模拟平台不再注入故障：\n{again}",
+        _(
+            "The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this "
+            "machine.)\nNext, run again what did not succeed; this time the simulator injects no faults:\n"
+            "{again}",
+            dest=dest,
+            took=took,
+            again=again,
         )
     )
     if strange:
         console.warn(
-            Text(
-                f"{plural(len(strange), 'row')} ended otherwise than the fault plan implies: lines {strange[:10]}",
-                f"{len(strange)} 行的结果与故障计划不符：第 {strange[:10]} 行",
+            _(
+                "{rows} ended otherwise than the fault plan implies: lines {strange}",
+                rows=ngettext("{n:,} row", "{n:,} rows", len(strange)),
+                strange=strange[:10],
             )
         )
     return 1 if strange else 0
@@ -183,9 +178,3 @@ def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
     text = f"target = {json.dumps(SIMULATOR)}\nledger = {json.dumps(LEDGER_FILE)}\n"
     text += f"merchants = {json.dumps(str(settings.merchants), ensure_ascii=False)}\n"
     (home / SETTINGS_FILE).write_text(text, encoding="utf-8")
-
-
-def _counts(run: Run, lang: Lang) -> str:
-    from tcb_ops.reports.explanations import counts_line
-
-    return counts_line(run.outcomes, lang)

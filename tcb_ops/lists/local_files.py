@@ -157,10 +157,7 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | U
             detail(DetailCode.IS_FOLDER, name=name), _("name a file; a folder needs a row per file")
         )
     if not stat.S_ISREG(facts.st_mode):
-        return UnusableFile(
-            detail(DetailCode.IS_SPECIAL, name=name),
-            _("name a regular file"),
-        )
+        return UnusableFile(detail(DetailCode.IS_SPECIAL, name=name), _("name a regular file"))
     if not readable:
         return UnusableFile(
             detail(DetailCode.NO_PERMISSION, name=name), _("give yourself read permission on it")
@@ -195,8 +192,7 @@ def _missing(file: str, similar: str) -> UnusableFile:
 def _unreadable(file: str, error: OSError | ValueError) -> UnusableFile:
     why = system_reason(error)
     return UnusableFile(
-        detail(DetailCode.NOT_INSPECTED, file=shown(file), why=why),
-        _("check its name and permissions"),
+        detail(DetailCode.NOT_INSPECTED, file=shown(file), why=why), _("check its name and permissions")
     )
 
 

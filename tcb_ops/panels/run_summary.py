@@ -95,7 +95,7 @@ def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
         if now.seconds_left is not None:
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))
-    lines = [" · ".join(parts), counts_line(now.counts, lang)]
+    lines = [" · ".join(parts), counts_line(now.counts).of(lang)]
     if now.note is not None and running:
         lines.append(now.note.of(lang))
     label = _("Rows that have ended").of(lang)

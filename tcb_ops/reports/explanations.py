@@ -12,7 +12,7 @@ from functools import cache
 
 from tcb_ops import errcodes
 from tcb_ops.details import Detail, detail
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.runs.records import Tally
 from tcb_ops.secrets import redact
@@ -209,9 +209,14 @@ def row_count(count: int) -> Text:
     return ngettext("{n:,} row", "{n:,} rows", count)
 
 
-def counts_line(counts: Mapping[Outcome, int], lang: Lang) -> str:
+def counts_line(counts: Mapping[Outcome, int]) -> Text:
     """Give the counts on one line, without zeros: `412 uploaded · 12 refused`."""
-    return " · ".join(f"{rows:,} {OUTCOMES[outcome].of(lang)}" for outcome, rows in counts.items() if rows)
+    parts = [
+        pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome])
+        for outcome, rows in counts.items()
+        if rows
+    ]
+    return Joined(tuple(parts), verbatim(" · "))
 
 
 _DONE = {

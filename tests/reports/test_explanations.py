@@ -11,7 +11,7 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode, store_code
-from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.i18n import Bilingual
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import OUTCOMES, action_text, counts_line, reason_text, verdict, why
 
@@ -168,8 +168,8 @@ def test_an_echoed_secret_is_not_in_the_reason(every_end: tuple[RowEnd, ...]) ->
 
 def test_counts_stand_on_one_line_without_zeros() -> None:
     counts = {Outcome.UPLOADED: 1412, Outcome.FAILED: 0, Outcome.REFUSED: 12}
-    assert counts_line(counts, Lang.EN) == "1,412 uploaded · 12 refused"
-    assert counts_line(counts, Lang.ZH) == "1,412 已上传 · 12 被拒绝"
+    assert counts_line(counts).en == "1,412 uploaded · 12 refused"
+    assert counts_line(counts).zh == "1,412 已上传 · 12 被拒绝"
 
 
 @pytest.mark.parametrize(
