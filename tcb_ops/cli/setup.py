@@ -68,8 +68,8 @@ def init(folder: str, lang: str | None) -> int:
         return broken.exit_code
     console.info(
         _(
-            "Next: a line per merchant and environment in merchants.csv, tokens in tokens.csv (README: "
-            "Tokens), a list in a copy of list-template.xlsx; then tcb-ops check LIST."
+            "Next: a line per merchant and environment in merchants.csv, tokens in tokens.csv, a list "
+            "in a copy of list-template.xlsx; then tcb-ops check LIST."
         )
     )
     return 0

@@ -98,7 +98,7 @@ def _from_any(name: str, error: Exception) -> CheckResult:
 
 _HANGS = _("A name server, a disk or a program does not answer. Fix that, then run doctor again.")
 _FIXES = {
-    "settings": _("Fix it; the README's section on settings lists what there is."),
+    "settings": _("Fix it; `tcb-ops init` in an empty folder writes a file with every setting."),
     "merchants": _("Fix the merchants file."),
     "ledger": _("Fix that, or name another ledger with --ledger."),
     "target": _("Check api_base, the network, the firewall and any proxy on the way; then run doctor again."),

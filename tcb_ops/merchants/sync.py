@@ -325,7 +325,7 @@ def begin_sync(
         raise SettingsError(
             _(
                 "merchants sync needs the component token: set component_appid under [tokens] in "
-                "tcb-ops.toml, and let the token source give that appid's token (README: Tokens)."
+                "tcb-ops.toml, and let the token source give that appid's token."
             )
         )
     return hand_over(_sync(settings, only, limits, progress, notify))

@@ -1,7 +1,7 @@
 """Fault plans: what the simulator does wrong on purpose, and to whom.
 
-A plan is a TOML file of `[[fault]]` entries, and of accounts and environments that are not in order (README, "Rehearsing
-what goes wrong"). A fault depends on (env, path, nth call of a step), never on the order of calls across paths, so that
+A plan is a TOML file of `[[fault]]` entries, and of accounts and environments that are not in order (docs: "Rehearse what
+goes wrong"). A fault depends on (env, path, nth call of a step), never on the order of calls across paths, so that
 a plan implies how each row ends, however many calls run at once. The first entry that fits a call is played.
 """
 
