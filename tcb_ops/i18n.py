@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import cast
 
 LOCALE = Path(__file__).parent / "locale"
 DOMAIN = "tcb_ops"
@@ -29,15 +29,6 @@ class Text:
     """A text that can be shown in each language."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def __init__(self, en: str, zh: str) -> None: ...
-
-    def __new__(cls, *_args: object, **_values: object) -> Self:
-        """Make a text of both languages."""
-        made: Any = object.__new__(Bilingual if cls is Text else cls)
-        return cast("Self", made)
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
@@ -75,7 +66,7 @@ class Message(Text):
         """Return the message in one language; in English where the catalogue lacks it."""
         catalogue = _catalogue(lang)
         if self.plural:
-            found = catalogue.ngettext(self.msgid, self.plural, int(str(self.values["n"])))
+            found = catalogue.ngettext(self.msgid, self.plural, cast("int", self.values["n"]))
         elif self.context:
             found = catalogue.pgettext(self.context, self.msgid)
         else:
@@ -186,8 +177,3 @@ def _catalogue(lang: Lang) -> catalogues.NullTranslations:
     if lang is Lang.EN:
         return catalogues.NullTranslations()
     return catalogues.translation(DOMAIN, LOCALE, languages=[lang], fallback=True)
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun, for English sentences: `1 row`, `1,204 rows`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -3,9 +3,9 @@
 import pytest
 
 from tcb_ops.errors import RefusedError, SettingsError, TokenError, TransportError, TransportFault
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Bilingual
 
-PROBLEM, FIX = Text("It is so.", "是这样。"), Text("Do this.", "做这个。")
+PROBLEM, FIX = Bilingual("It is so.", "是这样。"), Bilingual("Do this.", "做这个。")
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ class Group(click.Group):
                     "Option {name!r} requires an argument.",
                     "Option {name!r} requires {nargs} arguments.",
                 )
-                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1])  # click's own words
+                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1], nargs=1)  # click's own words
                 raise click.BadOptionUsage(ordered[-1], lacks, ctx)
             raise click.UsageError(gettext.gettext("Missing command."), ctx)
         return super().parse_args(ctx, ordered)

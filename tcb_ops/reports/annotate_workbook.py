@@ -100,10 +100,10 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
     if first + len(COLUMNS) - 1 > LAST_COLUMN:
         raise UsageError(
             _(
-                "sheet '{name}' has no room for {count} more columns: something stands in the last ones. "
+                "sheet '{name}' has no room for {columns} more columns: something stands in the last ones. "
                 "results.csv of the report has every row: tcb-ops report",
                 name=shown(found.sheet.name, 40),
-                count=len(COLUMNS),
+                columns=len(COLUMNS),
             )
         )
     taken = {fold(header) for header in found.headers}

@@ -38,11 +38,13 @@ def upgrade(engine: sa.Engine, name: str, file: Path | None) -> None:
     elif (copy := _upgrade_file(engine, name, file.resolve())) is None:
         return
     kept = _("a copy of the old one is {copy}", copy=copy) if copy else _("no copy of the old one was made")
-    _LOG.warning(
-        "%s %s",
-        f"The ledger {name} was upgraded to schema version {VERSION}; {kept.en}.",
-        f"台账 {name} 已升级到结构版本 {VERSION}；{kept.zh}。",
+    done = _(
+        "The ledger {name} was upgraded to schema version {version}; {kept}.",
+        name=name,
+        version=VERSION,
+        kept=kept,
     )
+    _LOG.warning("%s %s", done.en, done.zh)
 
 
 def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Path | None:

@@ -19,7 +19,7 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.progress import Progress
 from tcb_ops.simulator import Fault
@@ -103,7 +103,7 @@ def test_a_bar_shows_rows_rate_and_outcomes(open_desk, on_terminal):
     assert json.loads(out)["counts"] == {"uploaded": 120}
 
 
-LATE = Text(
+LATE = Bilingual(
     "http://127.0.0.1:8089 cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s",
     "无法连接 http://127.0.0.1:8089（`tcb-ops simulate` 在运行吗？）；60 秒内继续重试",
 )

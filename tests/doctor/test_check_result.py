@@ -6,13 +6,15 @@ import pytest
 
 from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited
 from tcb_ops.errors import SettingsError, TcbOpsError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 
-OK = CheckResult("clock", Grade.OK, Text("so", "好"))
+OK = CheckResult("clock", Grade.OK, Bilingual("so", "好"))
 
 
 def test_a_check_that_ends_gives_what_it_found_and_says_what_it_did_not_come_to():
-    found = run_limited(["target", "clock"], lambda: [CheckResult("target", Grade.BAD, Text("no", "无"))], 5)
+    found = run_limited(
+        ["target", "clock"], lambda: [CheckResult("target", Grade.BAD, Bilingual("no", "无"))], 5
+    )
     assert [(f.name, f.grade) for f in found] == [("target", Grade.BAD), ("clock", Grade.SKIPPED)]
     assert run_limited(["clock"], lambda: [OK], 5) == [OK]
 
@@ -36,7 +38,7 @@ def test_a_check_that_hangs_is_left_behind():
     ("error", "seen", "fix"),
     [
         (
-            SettingsError(Text("x is wrong.", "x 有误。"), Text("Fix it.", "请修正。")),
+            SettingsError(Bilingual("x is wrong.", "x 有误。"), Bilingual("Fix it.", "请修正。")),
             "x is wrong.",
             "Fix it.",
         ),
@@ -56,7 +58,7 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
 
 
 def test_an_error_that_says_no_fix_gets_the_checks_own():
-    found = from_error("merchants", TcbOpsError(Text("It is so.", "是这样。")))
+    found = from_error("merchants", TcbOpsError(Bilingual("It is so.", "是这样。")))
     assert (found.seen.en, found.fix.en) == ("It is so.", "Fix the merchants file.")
     assert found.as_dict(Lang.ZH) == {
         "check": "merchants",

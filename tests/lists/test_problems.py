@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.problems import format_problem, write_fixme
 from tcb_ops.model import Problem
@@ -85,8 +85,8 @@ def test_a_file_that_cannot_be_written_is_reported(
         write_fixme(problems, tmp_path / "nowhere/fix-me.csv")
 
 
-PROBLEM = Problem(7, "路径", Text("is wrong", "不对"), Text("fix it", "请改正"))
-WHOLE = Problem(0, "", Text("is wrong", "不对"), Text("fix it", "请改正"))
+PROBLEM = Problem(7, "路径", Bilingual("is wrong", "不对"), Bilingual("fix it", "请改正"))
+WHOLE = Problem(0, "", Bilingual("is wrong", "不对"), Bilingual("fix it", "请改正"))
 
 
 @pytest.mark.parametrize(

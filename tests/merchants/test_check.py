@@ -7,7 +7,7 @@ from token_server import COMPONENT
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Bilingual
 from tcb_ops.merchants.check import AT_ONCE, begin_check, each
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
@@ -189,7 +189,7 @@ def test_a_stop_ends_the_others_and_comes_out_as_it_is():
 
     async def work(n):
         if n == 2:
-            raise PlatformStopError(Text("stop", "停"))
+            raise PlatformStopError(Bilingual("stop", "停"))
         try:
             await asyncio.Event().wait()
         finally:

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.merchants.status import (
     Issue,
     MerchantState,
@@ -23,7 +23,7 @@ from tcb_ops.wechat.responses import Quota
 
 
 def state(n, *codes, name="商户{}号", **more):
-    issues = tuple(Issue(code, Text(f"m{code}", f"含义{code}"), Text("do", "做")) for code in codes)
+    issues = tuple(Issue(code, Bilingual(f"m{code}", f"含义{code}"), Bilingual("do", "做")) for code in codes)
     return MerchantState(Merchant(f"wx{n}", name.format(n), f"env-{n}"), issues=issues, **more)
 
 
@@ -70,9 +70,9 @@ def test_the_same_words_but_for_the_merchant_stand_once():
             Merchant(appid, "店", "e"),
             Issue(
                 "no_token",
-                Text("none", "无"),
-                Text(f"give {appid} one", f"给 {appid}"),
-                general=Text("give … one", "给 …"),
+                Bilingual("none", "无"),
+                Bilingual(f"give {appid} one", f"给 {appid}"),
+                general=Bilingual("give … one", "给 …"),
             ),
         )
         for appid in ("wx1", "wx2")
@@ -83,7 +83,9 @@ def test_the_same_words_but_for_the_merchant_stand_once():
 
 def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadsheet(tmp_path):
     nasty = Merchant("wx1", "=1+1\x1b[2J", "e-1")
-    one = MerchantState(nasty, issues=(Issue("48001", Text("m", "含"), Text("d", "做"), "@errmsg"),))
+    one = MerchantState(
+        nasty, issues=(Issue("48001", Bilingual("m", "含"), Bilingual("d", "做"), "@errmsg"),)
+    )
     assert "\x1b" not in drawn([one])
     write_states(
         [one, state(2, "halted", "45009"), state(3, token=True, quota=Quota(9, 2, 7))],
@@ -115,7 +117,9 @@ def test_where_no_limit_is_known_no_figure_is_told(tmp_path):
 
 def test_with_long_ids_on_a_narrow_screen_the_names_column_keeps_its_head():
     long = Merchant("wx1", "云上茶铺旗舰体验店", "tea-prod-a5cd68-0123456789abcdef")
-    text = drawn([MerchantState(long, issues=(Issue("no_token", Text("m", "含"), Text("d", "做")),))], 80)
+    text = drawn(
+        [MerchantState(long, issues=(Issue("no_token", Bilingual("m", "含"), Bilingual("d", "做")),))], 80
+    )
     assert text.startswith("merchant ")
     assert all(cell_len(line) <= 80 for line in text.splitlines())
 
@@ -131,6 +135,6 @@ def test_with_long_ids_on_a_narrow_screen_the_names_column_keeps_its_head():
     ],
 )
 def test_what_to_do_about_a_component_token_is_not_what_a_merchant_does(code, says):
-    reported = of_the_component(Issue(code, Text("m", "含"), Text("do", "做")))
+    reported = of_the_component(Issue(code, Bilingual("m", "含"), Bilingual("do", "做")))
     assert says in reported.action.en
     assert "商户重新授权" not in reported.action.zh

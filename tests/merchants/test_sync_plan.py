@@ -2,14 +2,14 @@
 
 import pytest
 
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Bilingual
 from tcb_ops.merchants.status import Issue
 from tcb_ops.merchants.sync import Authorized, Authorizer, decide
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.wechat.responses import CloudEnvironment
 
-NO_CLOUD = Issue("85088", Text("no", "无"), Text("open it", "开通"))
-NO_TOKEN = Issue("no_token", Text("no", "无"), Text("give one", "给一个"))
+NO_CLOUD = Issue("85088", Bilingual("no", "无"), Bilingual("open it", "开通"))
+NO_TOKEN = Issue("no_token", Bilingual("no", "无"), Bilingual("give one", "给一个"))
 
 
 def here(*authorizers, appids=()):

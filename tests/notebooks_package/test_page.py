@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.notebooks.page import PageFacts, render_page
 
 ENGLISH, CHINESE = (PageFacts(lang, ZoneInfo("Asia/Shanghai")) for lang in (Lang.EN, Lang.ZH))
@@ -57,7 +57,7 @@ def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(noteb
     page = render_page(
         notebook,
         "own",
-        replace(CHINESE, run="r-1", verdict=Text("en", "有一行未成功。"), bad=True, simulated=True),
+        replace(CHINESE, run="r-1", verdict=Bilingual("en", "有一行未成功。"), bad=True, simulated=True),
     )
     assert "SIMULATED 演练" in page
     assert '<p class="verdict bad">有一行未成功。</p>' in page
@@ -68,7 +68,7 @@ def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(noteb
 
 
 def test_nothing_in_it_can_run_or_call_out(notebook):
-    page = render_page(notebook, "own", replace(ENGLISH, run=EVIL, verdict=Text(EVIL, EVIL)))
+    page = render_page(notebook, "own", replace(ENGLISH, run=EVIL, verdict=Bilingual(EVIL, EVIL)))
     assert "<script" not in page
     assert "default-src 'none'" in page
     assert re.findall(r"https?:|@import|url\(", page) == []

@@ -10,7 +10,7 @@ import pytest
 from workspace import TEA, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang, Text
 from tcb_ops.panels.worker import LINKS_GO_TO, REPORT, Worker, describe_options
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
     worker = Worker(Lang.EN)
     text = "Check it. To resume it:\ntcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a"
-    worker.report(tcb.UsageError(Text(text, text), options=["--root"]))
+    worker.report(tcb.UsageError(Bilingual(text, text), options=["--root"]))
     shown = html.unescape(worker.line.value)
     assert "<code>tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a</code>" in shown
     assert "In this panel, --root is “Local files”." in shown
@@ -67,7 +67,7 @@ def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
 def test_what_a_panel_has_for_options(read: Any, options: Sequence[str], out: Text | None, shown: str):
     worker = Worker(Lang.EN, out)
     assert worker.describe_options(options) == shown
-    worker.report(tcb.UsageError(Text("Refused.", "未接受。"), options=options))
+    worker.report(tcb.UsageError(Bilingual("Refused.", "未接受。"), options=options))
     assert read(worker.line) == f"Refused. {shown}".strip()
 
 

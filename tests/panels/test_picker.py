@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.panels.picker import LARGEST_UPLOAD, LIST_ENDINGS, SHOWN, Picker, entries
 from tcb_ops.panels.worker import Worker
 
@@ -27,7 +27,7 @@ def a_picker(**options: Any) -> tuple[Picker, Worker, list[str]]:
     picked: list[str] = []
     worker = Worker(Lang.EN)
     picker = Picker(
-        worker, "op-x", Text("List", "清单"), picked=lambda: picked.append(picker.path), **options
+        worker, "op-x", Bilingual("List", "清单"), picked=lambda: picked.append(picker.path), **options
     )
     return picker, worker, picked
 

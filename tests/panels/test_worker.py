@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.panels.worker import Worker
 from tcb_ops.runs.next_commands import install
 
@@ -25,7 +25,7 @@ def test_our_own_errors_are_shown_in_the_panel_s_language(read: Any, lang: str):
     worker = Worker(Lang(lang))
 
     def refused() -> None:
-        raise UsageError(Text("Not like this.", "不能这样。"))
+        raise UsageError(Bilingual("Not like this.", "不能这样。"))
 
     assert not worker.guarded(refused)
     assert read(worker.line) == {"en": "Not like this.", "zh": "不能这样。"}[lang]

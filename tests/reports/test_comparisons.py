@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Kind, Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import Change, change, diff_verdict
 from tcb_ops.reports.formats.terminal import render_diff
@@ -118,7 +118,7 @@ def test_a_row_that_is_there_twice_counts_once_and_not_as_its_bad_copy(
     old = a_run([GOOD], id="old")
     ledger = old.ledger
     (first,) = [record.row for record in ledger.rows(old.run)]
-    copy = replace(first, line=1, invalid=Text("the same twice", "重复"))
+    copy = replace(first, line=1, invalid=Bilingual("the same twice", "重复"))
     new = ledger.plan(replace(_new_of(old.run), id="new"), [copy, first], ledger.envs(old.run))
     ledger.record(new, [replace(GOOD, line=first.line)], Usage())
     found = Diff.between(ledger, old.run, new, in_english)

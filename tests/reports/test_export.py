@@ -20,7 +20,7 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.export import _put, check_destination
 from tcb_ops.reports.verify import verify
@@ -123,7 +123,7 @@ def test_an_echoed_secret_is_in_none_of_the_files(a_run: Callable[..., Any], tmp
         RowEnd(0, Outcome.PENDING),
     ]
     reported = a_run(ends, finished=False)
-    reported.ledger.stop(reported.run, stop_reason(StoppedError(Text(echo, echo))))
+    reported.ledger.stop(reported.run, stop_reason(StoppedError(Bilingual(echo, echo))))
     for lang in Lang:
         for name, body in contents(reported.export(tmp_path / "out", lang=lang)).items():
             assert b"PLANTED" not in body, name

@@ -12,7 +12,7 @@ from filelock import FileLock
 from workspace import store_says
 
 from tcb_ops.errors import StoppedError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import OUTCOMES
 from tcb_ops.reports.merged_run import merged_run
@@ -132,7 +132,7 @@ def test_text_from_outside_is_escaped_wherever_it_comes_from(
         parent=EVIL,
         settings={EVIL: EVIL},
     )
-    reported.ledger.stop(reported.run, stop_reason(StoppedError(Text(EVIL, EVIL))))
+    reported.ledger.stop(reported.run, stop_reason(StoppedError(Bilingual(EVIL, EVIL))))
     page, html = page_of(reported, tmp_path)
     assert "<script" not in html.lower()
     assert not [tag for tag, _ in page.tags if tag == "script"]
@@ -173,7 +173,7 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(
     a_run: Callable[..., Any], tmp_path: Path
 ) -> None:
     reported = a_run([RowEnd(0, Outcome.UPLOADED), RowEnd(0, Outcome.PENDING)], finished=False)
-    reported.ledger.stop(reported.run, stop_reason(StoppedError(Text("the disk is full", "磁盘已满"))))
+    reported.ledger.stop(reported.run, stop_reason(StoppedError(Bilingual("the disk is full", "磁盘已满"))))
     page, _ = page_of(reported, tmp_path)
     assert "Unfinished: 1 of 2 rows have ended (1 succeeded), 1 pending." in page.text
     assert "As of 2025-11-25 10:00:00+08:00" in page.text

@@ -14,7 +14,7 @@ import pytest
 from workspace import store_says
 
 from tcb_ops.errors import StoppedError
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import compare
 from tcb_ops.reports.formats.html import page as page_of
@@ -248,7 +248,7 @@ def test_planted_html_and_script_are_only_text(
         path=f"{EVIL}{{line}}",
         note=EVIL, operator=EVIL, host=EVIL, list_name=EVIL, root=EVIL, parent=EVIL, settings={EVIL: EVIL},
     )  # fmt: skip
-    reported.ledger.stop(reported.run, stop_reason(StoppedError(Text(EVIL, EVIL))))
+    reported.ledger.stop(reported.run, stop_reason(StoppedError(Bilingual(EVIL, EVIL))))
     file = reported.export(tmp_path / "out") / "report.html"
     page = look(file, WIDTHS["laptop"])
     assert page.evaluate("typeof ran") == "undefined"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.errcodes import all_errcodes, all_store_codes
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import code_label
 from tcb_ops.reports.next_actions import NextAction, Per, per
@@ -151,7 +151,9 @@ def test_every_reason_and_errcode_has_a_short_name_in_both_languages() -> None:
         name = code_label(code)
         assert 0 < len(name.en) <= 40, code
         assert 0 < len(name.zh) <= 20, code
-    assert code_label("SlowDown") == Text("", "对存储服务的请求过快"), "in English such a code says it itself"
+    assert code_label("SlowDown") == Bilingual("", "对存储服务的请求过快"), (
+        "in English such a code says it itself"
+    )
     assert code_label("ETagMismatch").en == "checksum mismatch"
-    assert code_label("NotInTheCatalogue") == Text("", "")
-    assert code_label(Outcome.PENDING) == Text("pending", "待处理")
+    assert code_label("NotInTheCatalogue") == Bilingual("", "")
+    assert code_label(Outcome.PENDING) == Bilingual("pending", "待处理")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
@@ -37,7 +37,7 @@ def a_run(ledger: Ledger, ends: list[RowEnd], rows: int, *, created_at: float = 
             PLACE.merchant,
             "",
             ("tea",),
-            invalid=Text("x", "x") if line == 1 else None,
+            invalid=Bilingual("x", "x") if line == 1 else None,
         )
         for line in range(1, rows + 1)
     ]

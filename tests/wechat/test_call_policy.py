@@ -7,17 +7,17 @@ from workspace import TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import TokenError, TransportError, TransportFault
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Bilingual, Text
 from tcb_ops.model import Secret
 from tcb_ops.simulator import Fault
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 from tcb_ops.wechat.tokens import Token
 
-GATEWAY = InvalidResponse(502, Text("a gateway", "网关"), retryable=True)
-GARBAGE = InvalidResponse(404, Text("not the platform", "不是平台"), retryable=False)
-UNREACHABLE = TransportError(TransportFault.UNREACHABLE, Text("nobody", "连不上"))
-RESET = TransportError(TransportFault.RESET, Text("cut", "断开"))
+GATEWAY = InvalidResponse(502, Bilingual("a gateway", "网关"), retryable=True)
+GARBAGE = InvalidResponse(404, Bilingual("not the platform", "不是平台"), retryable=False)
+UNREACHABLE = TransportError(TransportFault.UNREACHABLE, Bilingual("nobody", "连不上"))
+RESET = TransportError(TransportFault.RESET, Bilingual("cut", "断开"))
 
 
 SAID: list[Text] = []
@@ -34,9 +34,9 @@ class Tokens:
         self.refused.append(refused and refused.reveal())
         given = self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
         if isinstance(given, int):
-            raise TokenError(Text(f"errcode {given}", f"errcode {given}"), given)
+            raise TokenError(Bilingual(f"errcode {given}", f"errcode {given}"), given)
         if given is None:
-            raise TokenError(Text(f"no token for {appid}", f"没有 {appid} 的令牌"))
+            raise TokenError(Bilingual(f"no token for {appid}", f"没有 {appid} 的令牌"))
         return Token(Secret(given))
 
     async def aclose(self):

@@ -1,0 +1,128 @@
+"""Messages: each has its Chinese, with the same placeholders; counts and their nouns agree; both languages of one message."""
+
+from __future__ import annotations
+
+import ast
+import re
+from string import Formatter
+
+import pytest
+from messages import PACKAGE, PO, compiled, extracted, translated
+
+from tcb_ops import i18n
+from tcb_ops.i18n import Lang, _, as_facts, as_list, as_sentences, ngettext, pgettext
+
+NEEDED, KEPT = extracted(), translated()
+HAN = re.compile("[\u4e00-\u9fff]")
+WITH_CHINESE = {
+    "__main__.py",  # before anything is imported
+    "cli/console.py",  # a character to try
+    "lists/merchants.py",  # values that a merchants file may have
+    "lists/merchants_editor.py",
+    "lists/source.py",
+    "lists/table.py",  # headers that are recognised
+    "reports/formats/terminal.py",
+    "simulator/platform.py",  # what WeChat answers
+}
+"""Files whose Chinese is data."""
+NAMES = re.compile("演练|已截断|小程序云开发管理|云端路径|素材|旧/")
+"""What English messages have, too: marks, names on WeChat's consoles, examples."""
+
+
+def placeholders(text: str) -> set[str]:
+    named = {name for _text, name, _spec, _conversion in Formatter().parse(text) if name is not None}
+    return named | set(re.findall(r"%\(\w+\)s", text))
+
+
+def test_the_catalogue_has_every_message_and_no_other() -> None:
+    needed = {(message.context, message.id) for message in NEEDED if message.id}
+    kept = {(message.context, message.id) for message in KEPT if message.id}
+    assert (needed - kept, kept - needed) == (set(), set()), "run `make messages`, then translate"
+
+
+def test_every_message_is_translated() -> None:
+    strings = {
+        message.id: message.string if message.pluralizable else (message.string,)
+        for message in KEPT
+        if message.id
+    }
+    assert [msgid for msgid, zh in strings.items() if not all(zh)] == []
+    assert not any(message.fuzzy for message in KEPT if message.id)
+
+
+def test_a_translation_has_the_placeholders_of_its_message() -> None:
+    different = []
+    for message in KEPT:
+        if message.id:
+            shown, zh = (
+                (message.id[1], message.string[0]) if message.pluralizable else (message.id, message.string)
+            )
+            if placeholders(shown) != placeholders(zh):
+                different.append(message.id)
+    assert different == []
+
+
+def test_the_compiled_catalogue_is_that_of_the_texts() -> None:
+    assert PO.with_suffix(".mo").read_bytes() == compiled(KEPT), "run `make messages`"
+
+
+def test_no_code_has_chinese_of_its_own() -> None:
+    found = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if str(file.relative_to(PACKAGE)) in WITH_CHINESE:
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        found += [
+            f"{file.relative_to(PACKAGE)}:{node.lineno}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docs
+            and HAN.search(NAMES.sub("", node.value))
+        ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("count", "en", "zh"),
+    [(0, "0 rows", "0 行"), (1, "1 row", "1 行"), (2, "2 rows", "2 行"), (1204, "1,204 rows", "1,204 行")],
+)
+def test_a_noun_agrees_with_its_number(count: int, en: str, zh: str) -> None:
+    rows = ngettext("{n:,} row", "{n:,} rows", count)
+    assert (rows.en, rows.zh) == (en, zh)
+
+
+def test_a_message_that_writes_a_noun_after_a_number_counts_it() -> None:
+    nouns = "attempt|byte|call|cell|character|check|code|column|environment|error|file|line|link|merchant|package|problem|row|run|time|token|value|warning"
+    never_one = "merchants|codes|columns|seen|total|bytes|cells|width|many|most|longest_token|most_copies|rows|nargs|n"
+    counted = re.compile(
+        rf"\{{(?!(?:{never_one})\b)\w+(?::,)?\}} (?:(?:more|live|other|valid|pending) )*(?:{nouns})s\b(?!/)"
+    )
+    own = [message for message in KEPT if message.id and not message.pluralizable]
+    assert [message.id for message in own if counted.search(message.id)] == []
+
+
+def test_one_message_is_shown_in_each_language_with_what_it_holds() -> None:
+    listed = as_list(["a", "b", "c", "d"], most=2)
+    assert (listed.en, listed.zh) == ("a, b and 2 more", "a, b 和另外 2 个".replace(", ", "、"))
+    facts = as_facts([ngettext("{n:,} merchant", "{n:,} merchants", 2), "{}"])
+    assert (facts.en, facts.zh) == ("2 merchants, {}", "2 个商户，{}")
+    sentences = as_sentences([_("It has none."), _("It has none.")])
+    assert (str(sentences), sentences.of(Lang.ZH)) == (
+        "It has none. It has none.",
+        "它没有参数。它没有参数。",
+    )
+
+
+def test_a_context_tells_messages_with_the_same_english_apart() -> None:
+    assert _("finished").zh != pgettext("state", "finished").zh
+
+
+def test_without_its_catalogue_a_message_is_in_english(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(i18n, "LOCALE", tmp_path)
+    i18n._catalogue.cache_clear()
+    try:
+        assert ngettext("{n:,} row", "{n:,} rows", 2).zh == "2 rows"
+    finally:
+        i18n._catalogue.cache_clear()
