@@ -201,7 +201,7 @@ def test_how_many_links_had_run_out_is_said(ledger: Ledger, run: RunRecord, link
 
 
 def test_a_folder_that_is_not_there_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StoppedError, match=r"links\.csv\.part: No such file") as caught:
+    with pytest.raises(StoppedError, match=r"links\.csv\.part: there is no such file") as caught:
         LinksFile(tmp_path / "none" / "links.csv", "run-1").open()
     assert caught.value.exit_code == 3
 

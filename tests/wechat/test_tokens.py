@@ -206,7 +206,7 @@ def test_a_line_that_cannot_be_used_is_its_own_merchants_trouble(
 
 
 def test_a_token_file_that_is_missing_a_folder_or_no_utf_8_is_said(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="No such file"):
+    with pytest.raises(SettingsError, match="there is no such file"):
         FileTokens(tmp_path / "none.csv")
     with pytest.raises(SettingsError, match="cannot be read"):
         FileTokens(tmp_path)
@@ -377,7 +377,7 @@ def test_a_program_without_a_token_is_one_merchants_trouble_and_what_it_printed_
 
 
 def test_a_program_that_cannot_be_started_is_said(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(TokenError, match=r"none cannot be started \(No such file"):
+    with pytest.raises(TokenError, match=r"none cannot be started \(there is no such file"):
         ask(run, CommandTokens((str(tmp_path / "none"),)))
 
 
