@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from rich.cells import cell_len
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
+from tcb_ops.cli.main import cli, run
 from tcb_ops.simulator import Fault
 from tcb_ops.simulator.faults import FaultStep
 
@@ -112,3 +114,53 @@ def test_the_language_of_the_environment_holds_where_none_is_asked_for(open_desk
     assert "没有这个设置文件" in desk("runs", "--config", "nope.toml").err
     monkeypatch.setenv("TCB_OPS_LANG", "en")
     assert "no such settings file" in desk("runs", "--config", "nope.toml").err
+
+
+def names(command, *before):
+    yield list(before)
+    for name, each in getattr(command, "commands", {}).items():
+        yield from names(each, *before, name)
+
+
+@pytest.mark.parametrize("words", list(names(cli)), ids=" ".join)
+def test_help_is_in_the_language_asked_for(words, capsys, find_english, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TCB_OPS_LANG", "zh")
+    assert run([*words, "--help"]) == 0
+    usage, *chinese = capsys.readouterr().out.splitlines()
+    assert usage.startswith("用法： tcb-ops")
+    assert find_english(re.sub("eval.*|tcb-ops completion.*", "", "\n".join(chinese))) == []
+    assert [line for line in chinese if cell_len(line) > 80] == []
+    monkeypatch.setenv("TCB_OPS_LANG", "en")
+    assert run([*words, "--help"]) == 0
+    assert not re.search("用法|选项", capsys.readouterr().out)
+
+
+def test_help_is_in_the_language_of_an_option_before_it(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert run(["--lang", "zh", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("用法： tcb-ops")
+
+
+def test_an_unknown_language_is_named_with_those_there_are(open_desk):
+    said = open_desk(many(TEA, rows=1))("runs", "--lang", "fr")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("tcb-ops: Invalid value for '--lang': 'fr' is not one of 'zh', 'en'.")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--help"], 0, "prove it.\n\n  Exit codes: 0 every row succeeded - 1 finished"),
+        (["runs", "--colour"], 2, "tcb-ops: No such option '--colour'."),
+        (["runs", "--config", "没有.toml"], 2, r"tcb-ops: \u6ca1\u6709.toml: no such settings file."),
+        (["explain", "85088"], 0, "85088 no_cloudbase: This mini program has not opened CloudBase."),
+    ],
+)
+def test_a_terminal_without_chinese_gets_english_in_ascii(open_desk, words, code, says):
+    desk = open_desk(many(TEA, rows=1), lang="zh")
+    said = desk.in_process(*words, env={"PYTHONIOENCODING": "ascii"})
+    assert said.code == code
+    assert says in said.out + said.err
+    assert (said.out + said.err).isascii()
