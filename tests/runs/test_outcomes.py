@@ -374,11 +374,11 @@ def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
 def test_a_slow_environment_pauses_alone_and_counts_no_attempt(
     open_shop: OpenShop, whole: Whole, fault: Fault
 ) -> None:
-    shop = open_shop(many(TEA, TEA_TEST, rows=20), [fault])
+    shop = open_shop([*many(TEA, rows=20), *many(TEA_TEST, rows=5)], [fault])
     began = time.monotonic()
-    run = upload(shop, RunLimits(per_env=1, backoff=0.01, slow_wait=0.05))
-    assert whole(run, 40) == {"uploaded": 40}
-    assert time.monotonic() - began >= 6 * 0.05
+    run = upload(shop, RunLimits(per_env=1, backoff=0.01, slow_wait=0.1))
+    assert whole(run, 25) == {"uploaded": 25}
+    assert time.monotonic() - began >= 6 * 0.1
     calls = shop.sim.calls
     first_of_slow = min(
         n for n, call in enumerate(calls) if call.env == TEA.env and call.path == "banner/1.png"
