@@ -243,7 +243,7 @@ def shorten(text: str, width: int) -> str:
     """
     if cell_len(text) <= width:
         return text
-    tail = (width - 1) // 2
+    tail = width // 2
     start, end = set_cell_size(text, width - 1 - tail), set_cell_size(text[::-1], tail)[::-1]
     return f"{start.rstrip()}…{end.lstrip()}"
 
