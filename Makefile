@@ -6,6 +6,7 @@
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make soak      the long seeded rounds
 #   make coverage  the quick tests once more, measured: fails below 92 % of the lines
+#   make messages  the catalogue of Chinese messages, up to date with the code and compiled
 #   make docs      the documentation, in English and Chinese: docs/_build/html/index.html
 #
 # ARGS goes to pytest: make quick ARGS='tests/runs -x'
@@ -27,7 +28,7 @@ sys.exit("less than 92 % of the lines" if lines < 92 else 0)
 endef
 export TOTALS
 
-.PHONY: demo test quick shuffle soak coverage lint check docs clean
+.PHONY: demo test quick shuffle soak coverage lint check docs messages clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -57,6 +58,9 @@ lint: .venv/dev
 check: lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+messages: .venv/dev
+	$(BIN)/python tests/messages.py
 
 docs: .venv/docs
 	$(BIN)/sphinx-build -q -W --keep-going -E -c docs -D language=en docs/en docs/_build/html/en
