@@ -251,11 +251,11 @@ class Cost:
             longest = max(map(self.seconds, slow))
             yield (
                 _(
-                    "At this rate the calls do not end today: {who} needs up to {duration}, and the day of "
-                    "the quotas ends at midnight in Beijing, in {duration2}.",
+                    "At this rate the calls do not end today: {who} needs up to {longest}, and the day of "
+                    "the quotas ends at midnight in Beijing, in {left}.",
                     who=who,
-                    duration=format_duration(longest),
-                    duration2=format_duration(self.seconds_left),
+                    longest=format_duration(longest),
+                    left=format_duration(self.seconds_left),
                 )
             )
 

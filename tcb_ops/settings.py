@@ -368,9 +368,9 @@ def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
     if len(set(both)) > 1:
         raise SettingsError(
             _(
-                "{names} and {names2} name different targets: give one of them.",
-                names=names[0],
-                names2=names[1],
+                "{one} and {other} name different targets: give one of them.",
+                one=names[0],
+                other=names[1],
             )
         )
     if both[0] == SIMULATOR:

@@ -195,7 +195,9 @@ def diff_verdict(diff: RunDiff) -> Text:
     if not there:
         return _("Neither run has a row.")
     listed = Joined(tuple(_COUNTED[change].format(rows=rows) for change, rows in there), verbatim(" · "))
-    return _("From {id} to {id2}: {listed} (rows).", id=diff.older.id, id2=diff.newer.id, listed=listed)
+    return _(
+        "From {older} to {newer}: {listed} (rows).", older=diff.older.id, newer=diff.newer.id, listed=listed
+    )
 
 
 State = tuple[str, str, int | None, str]
@@ -262,22 +264,22 @@ def _refuse_incomparable(older: RunRecord, newer: RunRecord) -> None:
     if older.target != newer.target:
         raise UsageError(
             _(
-                "{id} went to {target}, {id2} to {target2}: runs of different targets cannot be compared.",
-                id=older.id,
-                target=older.target,
-                id2=newer.id,
-                target2=newer.target,
+                "{older} went to {older_target}, {newer} to {newer_target}: runs of different targets cannot be compared.",
+                older=older.id,
+                older_target=older.target,
+                newer=newer.id,
+                newer_target=newer.target,
             ),
             _("`tcb-ops runs` lists each run's target."),
         )
     if older.kind != newer.kind:
         raise UsageError(
             _(
-                "{id} is a run of `{kind}`, {id2} of `{kind2}`: compare runs of the same kind.",
-                id=older.id,
-                kind=older.kind,
-                id2=newer.id,
-                kind2=newer.kind,
+                "{older} is a run of `{older_kind}`, {newer} of `{newer_kind}`: compare runs of the same kind.",
+                older=older.id,
+                older_kind=older.kind,
+                newer=newer.id,
+                newer_kind=newer.kind,
             )
         )
 

@@ -192,14 +192,14 @@ def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | N
 def _not_compared(run: RunRecord, before: RunRecord | None, error: LedgerDamagedError) -> Text:
     if before is None:
         return _(
-            "the report of run {id} is complete, but is compared with no earlier run: {text}",
-            id=run.id,
+            "the report of run {run} is complete, but is compared with no earlier run: {text}",
+            run=run.id,
             text=error.text,
         )
     return _(
-        "the report of run {id} is complete, but is not compared with run {id2} before it: {text}",
-        id=run.id,
-        id2=before.id,
+        "the report of run {run} is complete, but is not compared with run {before} before it: {text}",
+        run=run.id,
+        before=before.id,
         text=error.text,
     )
 

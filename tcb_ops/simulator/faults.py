@@ -378,7 +378,7 @@ def _valid(hint: Any, value: object) -> Text:
     limits = {
         name: getattr(one, name) for one in notes[0].metadata for name in ("ge", "le") if hasattr(one, name)
     }
-    return _("must be a whole number from {limits} to {limits2}", limits=limits["ge"], limits2=limits["le"])
+    return _("must be a whole number from {least} to {most}", least=limits["ge"], most=limits["le"])
 
 
 def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
