@@ -266,7 +266,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.NOT_STARTED: _("cannot be started ({why})"),
     DetailCode.PRINTED_TOO_MUCH: _("printed more than 64 KB"),
     DetailCode.NO_OUTPUT: _("gave no answer in {command_seconds:g} s"),
-    DetailCode.ENDED_BY_SIGNAL: _("was ended by signal {signal}"),
+    DetailCode.ENDED_BY_SIGNAL: _("was ended by signal {value}"),
     DetailCode.EXIT_CODE: _("ended with exit code {code}"),
     DetailCode.PRINTED: _("printed {read}"),
     DetailCode.TOKEN_PROGRAM: _(
