@@ -504,7 +504,7 @@ def upload_link(
                 merchants=settings.merchants,
                 env=env,
             ),
-            _("Name an environment of that file."),
+            _("Use an environment of that file."),
         )
     chosen = (
         [m for m in callers if m.appid == appid]
@@ -515,7 +515,7 @@ def upload_link(
         known = ", ".join(m.appid for m in callers)
         raise UsageError(
             _(
-                "environment {env}: {merchants} fit (it has {known}); name one with appid=.",
+                "environment {env}: {merchants} match (it has {known}); choose one with appid=.",
                 env=env,
                 merchants=ngettext("{n:,} merchant", "{n:,} merchants", len(chosen)),
                 known=known,
@@ -584,8 +584,7 @@ def _ledger_with_runs(settings: Settings) -> Ledger:
         where = settings.ledger
         raise RunNotFoundError(
             _(
-                "{where} is not there: no run has used this ledger yet. Check the working folder, and "
-                "--ledger.",
+                "{where} does not exist: no run has used this ledger yet. Check the working folder, and --ledger.",
                 where=where,
             ),
             options=["--ledger"],

@@ -233,49 +233,51 @@ def _from_plain(found: Any) -> Detail:
 
 MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.BOTH: _("{first}; {second}"),
-    DetailCode.INTERRUPTED: _("interrupted; the rows not done are pending."),
+    DetailCode.INTERRUPTED: _("interrupted; unfinished rows stay pending."),
     DetailCode.LOCK_LOST: _(
-        "the ledger's database does not answer, so another process may take the run over: this one stops, and the rows "
-        "not done are pending. Check the database and the network."
+        "the ledger's database does not respond, so another process may take over the run: this process stops, and "
+        "unfinished rows stay pending. Check the database and the network."
     ),
     DetailCode.OUTAGE: _(
-        "{last} The run stops, because no host could be reached for {seconds:g} s; the rows not done are pending. Check "
-        "the network."
+        "{last} The run stops, because no host could be reached for {seconds:g} s; unfinished rows stay pending. "
+        "Check the network."
     ),
-    DetailCode.PLATFORM: _("errcode {errcode} ({errmsg}) stops every merchant."),
+    DetailCode.PLATFORM: _("errcode {errcode} ({errmsg}) affects every merchant."),
     DetailCode.TOKEN_SOURCE: _(
-        "{last} No merchant got an answer from the token source for {seconds:g} s, so the run stops and the rows not done "
-        "are pending."
+        "{last} The token source has not responded for any merchant for {seconds:g} s, so the run stops; "
+        "unfinished rows stay pending."
     ),
     DetailCode.CANARY: _(
         "Rows of the first environments that did not succeed: {rows:,}. The run stops here."
     ),
     DetailCode.UNCHANGED_SINCE: _("Unchanged since run {run}, not re-checked."),
-    DetailCode.ETAG_DIFFERS: _("The store holds {etag}, sent was {md5}."),
+    DetailCode.ETAG_DIFFERS: _("The store has {etag}; {md5} was sent."),
     DetailCode.FILE_CHANGED: _(
-        "{file} has changed since the run was planned; start a new run when it is final."
+        "{file} has changed since the run was planned; start a new run once it is final."
     ),
     DetailCode.FILE_NOT_REGULAR: _(
         "{file} is not a regular file (a folder, a device, a pipe): only files can be uploaded."
     ),
-    DetailCode.FILE_UNREADABLE: _("{file} cannot be read ({why}): check that it is there and may be read."),
+    DetailCode.FILE_UNREADABLE: _(
+        "{file} cannot be read ({why}): check that it exists and that you may read it."
+    ),
     DetailCode.TOKEN_TOO_LONG: _("an access_token longer than {longest_token} characters"),
-    DetailCode.NO_ACCESS_TOKEN: _("no JSON with an access_token"),
-    DetailCode.NO_EXPIRY: _("an expiry that is no time"),
+    DetailCode.NO_ACCESS_TOKEN: _("content without an access_token"),
+    DetailCode.NO_EXPIRY: _("an invalid expiry time"),
     DetailCode.TOO_MUCH: _("more than 64 KB"),
     DetailCode.NOT_STARTED: _("cannot be started ({why})"),
     DetailCode.PRINTED_TOO_MUCH: _("printed more than 64 KB"),
-    DetailCode.NO_OUTPUT: _("gave no answer in {command_seconds:g} s"),
+    DetailCode.NO_OUTPUT: _("did not finish within {command_seconds:g} s"),
     DetailCode.ENDED_BY_SIGNAL: _("was ended by signal {value}"),
     DetailCode.EXIT_CODE: _("ended with exit code {code}"),
     DetailCode.PRINTED: _("printed {read}"),
     DetailCode.TOKEN_PROGRAM: _(
         "the token program {program} {reason} for {appid}: run it by hand to see why."
     ),
-    DetailCode.COMPONENT_SILENT: _("api_component_token at {host} gave no usable answer. {why}"),
+    DetailCode.COMPONENT_SILENT: _("api_component_token at {host} gave no usable response. {why}"),
     DetailCode.REFRESH_REFUSED: _("the token of {appid} cannot be refreshed: errcode {answer}."),
     DetailCode.REFRESH_SILENT: _(
-        "the token of {appid} cannot be refreshed now: {interface} gave no usable answer. {why}"
+        "the token of {appid} cannot be refreshed now: {interface} gave no usable response. {why}"
     ),
     DetailCode.NOT_AUTHORIZED: _(
         "{appid} needs a new authorization. api_get_authorizer_list has no refresh token for it."
@@ -290,70 +292,72 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.OVER_16_MB: _("is larger than 16 MB"),
     DetailCode.NOT_UTF_8: _("is not UTF-8: save it as UTF-8"),
     DetailCode.CANNOT_BE_READ: _("cannot be read ({why})"),
-    DetailCode.LINE_NO_CSV: _("line {line}: is no CSV (a quotation mark that is not closed?)"),
+    DetailCode.LINE_NO_CSV: _("line {line}: not valid CSV (an unclosed quotation mark?)"),
     DetailCode.NO_COLUMN: _("line 1: no column {names}"),
     DetailCode.LINE_NO_APPID: _("line {line}: the appid is empty"),
-    DetailCode.APPID_TWICE: _("the appid stands there twice"),
+    DetailCode.APPID_TWICE: _("the appid appears twice"),
     DetailCode.LINE: _("line {line}: {read}"),
     DetailCode.TOKEN_FILE: _(
         "token file {file}: {why}. It is a CSV with the columns appid,access_token[,expires_at]."
     ),
     DetailCode.TOKEN_EMPTY: _("the access_token is empty"),
     DetailCode.TOKEN_LONG: _("the access_token is longer than {longest_token} characters"),
-    DetailCode.TOKEN_CHARACTERS: _("the access_token holds characters that no token has"),
+    DetailCode.TOKEN_CHARACTERS: _("the access_token contains characters that no token has"),
     DetailCode.EXPIRES_AT: _("expires_at is neither Unix seconds nor ISO 8601"),
     DetailCode.SERVICE_AWAY: _("the token server {host} cannot be reached. {why}"),
-    DetailCode.SERVICE_SILENT: _("the token server {host} gave no answer for {appid}. {why}"),
+    DetailCode.SERVICE_SILENT: _("the token server {host} did not respond for {appid}. {why}"),
     DetailCode.SERVICE_CREDENTIALS: _(
         "the token server {host} rejected the credentials (HTTP {status}): check the environment variable that tokens.auth_env names, and tokens.auth_header."
     ),
-    DetailCode.ANSWERED_WITH: _("answered with {read}: it should be JSON with access_token and expires_in"),
-    DetailCode.ANSWERED_404: _("does not know it (HTTP 404): add it there"),
+    DetailCode.ANSWERED_WITH: _("returned {read}: it should be JSON with access_token and expires_in"),
+    DetailCode.ANSWERED_404: _("does not know this merchant (HTTP 404): add it there"),
     DetailCode.ANSWERED_REDIRECT: _(
-        "answered with a redirect (HTTP {status}), which is not followed: put the final address into tokens.url"
+        "returned a redirect (HTTP {status}), which is not followed: set tokens.url to the final address"
     ),
-    DetailCode.ANSWERED_STATUS: _("answered HTTP {status}: see its own log"),
+    DetailCode.ANSWERED_STATUS: _("returned HTTP {status}: see its own log"),
     DetailCode.SERVICE_NO_TOKEN: _("no token for {appid}: the token server {host} {why}."),
-    DetailCode.NO_RECORD: _("is no record of a token"),
+    DetailCode.NO_RECORD: _("is not a token record"),
     DetailCode.TOKEN_RECORD: _("{file} {reason}: delete it, and the refresh token is looked up again."),
     DetailCode.TOKEN_LOCKED: _(
         "other processes have kept {appid}'s token locked for {longest_hold:g} s: the platform answers them slowly, or one of them hangs."
     ),
-    DetailCode.NO_APPID: _("{appid} is no appid: correct it in the merchants file."),
+    DetailCode.NO_APPID: _("{appid} is not an appid: correct it in the merchants file."),
     DetailCode.TOKEN_STORE: _(
-        "token store: {path}: {why}. Without it no token is renewed safely: check the disk and its permissions."
+        "token store: {path}: {why}. Without it, tokens cannot be refreshed safely: check the disk and its "
+        "permissions."
     ),
-    DetailCode.SOURCE_SILENT: _("the token source gave no answer for {appid} in {seconds:.0f} s."),
+    DetailCode.SOURCE_SILENT: _("the token source did not respond for {appid} within {seconds:.0f} s."),
     DetailCode.NO_COMPONENT: _(
         "This environment is the platform's own (owner = platform) and is served with the component token: set tokens.component_appid in the settings."
     ),
     DetailCode.STORE_MESSAGE: _("The store's message: “{message}”"),
-    DetailCode.STORE_REDIRECT: _("It answered HTTP {status}, a redirect, which is never followed."),
-    DetailCode.STORE_ERROR: _("It answered HTTP {status} with an error that cannot be read."),
-    DetailCode.STORE_WEB_PAGE: _("It answered HTTP {status} with a web page."),
-    DetailCode.STORE_NO_ETAG: _("It answered HTTP {status} without an ETag."),
-    DetailCode.STORE_STATUS: _("It answered HTTP {status}, which is not documented for an upload."),
+    DetailCode.STORE_REDIRECT: _("It returned HTTP {status}, a redirect, which is never followed."),
+    DetailCode.STORE_ERROR: _("It returned HTTP {status} with an error that cannot be read."),
+    DetailCode.STORE_WEB_PAGE: _("It returned HTTP {status} with a web page."),
+    DetailCode.STORE_NO_ETAG: _("It returned HTTP {status} without an ETag."),
+    DetailCode.STORE_STATUS: _("It returned HTTP {status}, which is not documented for an upload."),
     DetailCode.STORE_TOO_EARLY: _(
-        "{host} reported success before it had the whole file; trying again may help."
+        "{host} reported success before it had received the whole file; trying again may help."
     ),
     DetailCode.PLATFORM_STATUS: _(
-        "The platform answered HTTP {status} without an errcode: a gateway in between, or a wrong API base."
+        "The platform returned HTTP {status} without an errcode: a gateway in between answered, or the API base is "
+        "wrong."
     ),
     DetailCode.PLATFORM_NOT_JSON: _(
-        "The platform answered HTTP {status} with something that is not its JSON; trying again may help."
+        "The platform returned HTTP {status} with something other than the expected JSON; trying again may help."
     ),
-    DetailCode.PLATFORM_LACKS: _("The platform's answer lacks {fields}; trying again may help."),
+    DetailCode.PLATFORM_LACKS: _("The platform's response lacks {fields}; trying again may help."),
     DetailCode.PLATFORM_FILES: _(
-        "The platform's answer does not name each file in {field}; trying again may help."
+        "The platform's response does not list every file in {field}; trying again may help."
     ),
     DetailCode.LINK_TOO_LONG: _(
-        "A field of the link is longer than 16 KB, so nothing was sent: check for a gateway in between."
+        "A field of the link is longer than 16 KB, so nothing was sent: check any gateway in between."
     ),
     DetailCode.LINK_SIGNATURE: _(
-        "The link's authorization has no q-sign-time of at most 7 days, so it is not COS's signature."
+        "The link's authorization has no q-sign-time of at most 7 days, so it is not a signature of COS."
     ),
     DetailCode.LINK_PATH: _(
-        "The link at {host} is for another path than the one asked for, so nothing was sent to it."
+        "The link at {host} is for a different path than the one requested, so nothing was sent to it."
     ),
     DetailCode.LINK_ENV: _(
         "The link at {host} is for another environment than {env}, so nothing was sent to it."
@@ -363,12 +367,12 @@ MESSAGES: Mapping[DetailCode, Text] = {
         "The link to {host} is not https on its usual port, so nothing was sent to it."
     ),
     DetailCode.LINK_HOST: _(
-        "The link leads to {host}, which is not a host of the store's; if it should be, add it to store_hosts."
+        "The link points to {host}, which is not a host of the store; if it is one, add it to store_hosts."
     ),
     DetailCode.NO_CONNECTION: _("No connection to {host}: check the address, the network and the firewall."),
-    DetailCode.NO_SUCH_HOST: _("The host name of {host} is not known: check the address and the DNS."),
+    DetailCode.NO_SUCH_HOST: _("The host name of {host} cannot be resolved: check the address and the DNS."),
     DetailCode.SLOW_CONNECT: _(
-        "{host} did not take the connection in time: check the network and the firewall."
+        "{host} did not accept the connection in time: check the network and the firewall."
     ),
     DetailCode.NO_TLS: _(
         "No secure connection to {host}: its certificate or its TLS was not accepted. If a company proxy re-signs "
@@ -376,31 +380,31 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.PROXY: _("The proxy did not connect to {host}: check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."),
     DetailCode.SILENT: _(
-        "{host} did not take the request or did not answer in time; trying again later may help."
+        "{host} did not accept the request or did not respond in time; trying again later may help."
     ),
     DetailCode.BROKEN: _(
-        "The connection to {host} broke before the whole answer was there; trying again may help."
+        "The connection to {host} broke before the response was complete; trying again may help."
     ),
     DetailCode.NOT_HTTP: _(
-        "{host} answered with something that is not HTTP, or with a head that is too long: check the address."
+        "{host} returned something that is not HTTP, or a response header that is too long: check the address."
     ),
     DetailCode.TOO_LARGE: _(
-        "{host} answered with more than 1 MiB, which none of its answers needs: check the address."
+        "{host} returned more than 1 MiB, far more than any expected response: check the address."
     ),
     DetailCode.BAD_ADDRESS: _(
-        "The address at {host} cannot be sent as it stands (control characters, or not an http address)."
+        "The address at {host} cannot be sent as it is (control characters, or not an http address)."
     ),
     DetailCode.PATH_EMPTY: _("the path is empty"),
     DetailCode.PATH_BEGINS: _("the path begins with {path}"),
-    DetailCode.PATH_MASKED: _("the path holds •••: a report masked a token there"),
-    DetailCode.PATH_SLASHES: _("the path holds //"),
+    DetailCode.PATH_MASKED: _("the path contains •••: a report masked a token there"),
+    DetailCode.PATH_SLASHES: _("the path contains //"),
     DetailCode.PATH_DOTS: _("the path has a {segment} segment"),
     DetailCode.MEDIA_TYPE: _("this is not a media type (type/subtype)"),
     DetailCode.ENV_EMPTY: _("the environment is empty"),
     DetailCode.ENV_UNKNOWN: _("the merchants file has no environment '{name}'"),
     DetailCode.MERCHANT_UNKNOWN: _("the merchants file has no name or appid '{name}'"),
     DetailCode.ENV_SHARED: _("several merchants share this environment: {listed}"),
-    DetailCode.ENVS_OF_MERCHANT: _("this merchant means several environments: {listed}"),
+    DetailCode.ENVS_OF_MERCHANT: _("this merchant has several environments: {listed}"),
     DetailCode.IS_FOLDER: _("{name} is a folder"),
     DetailCode.IS_SPECIAL: _("{name} is not a regular file but a pipe, socket or device"),
     DetailCode.NO_PERMISSION: _("{name} cannot be read: no permission"),
@@ -410,14 +414,14 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.OUTSIDE: _("{file} is outside the root (links resolved)"),
     DetailCode.CELL_NUMBER: _("cell {ref} is a number ({value}), not text"),
     DetailCode.CELL_DATE: _("cell {ref} is a date or time ({value}), not text"),
-    DetailCode.CELL_BOOLEAN: _("cell {ref} is a truth value ({value}), not text"),
-    DetailCode.CELL_ERROR: _("cell {ref} holds the error {value}"),
-    DetailCode.CELL_FORMULA: _("cell {ref} holds a formula (it shows '{value}')"),
-    DetailCode.CELL_NOT_COMPUTED: _("cell {ref} holds a formula whose value is not in the file"),
+    DetailCode.CELL_BOOLEAN: _("cell {ref} is a Boolean ({value}), not text"),
+    DetailCode.CELL_ERROR: _("cell {ref} contains the error {value}"),
+    DetailCode.CELL_FORMULA: _("cell {ref} contains a formula (it shows '{value}')"),
+    DetailCode.CELL_NOT_COMPUTED: _("cell {ref} contains a formula whose value is not in the file"),
     DetailCode.CELL_MERGED: _("the cell is merged with {ref}, so it has no value of its own"),
     DetailCode.DUPLICATE: _("the same environment and path as in line {first}"),
-    DetailCode.PATH_CONTROL: _("the path holds a control character ({character})"),
-    DetailCode.VALUE_CONTROL: _("the value holds a control character ({character})"),
+    DetailCode.PATH_CONTROL: _("the path contains a control character ({character})"),
+    DetailCode.VALUE_CONTROL: _("the value contains a control character ({character})"),
     DetailCode.PATH_LONG: _("the path is {bytes:,} bytes long in UTF-8; {most} are allowed"),
     DetailCode.CELLS_BEYOND: _("the row has {cells:,} cells, the header {width:,}; beyond it: {listed}"),
     DetailCode.APPID_ELSEWHERE: _("'{name}' is not a merchant of this environment; it belongs to {listed}"),
@@ -427,7 +431,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.FILE_LARGE: _("{name} has {bytes:,} bytes; a form upload takes 5 GB ({most:,}) at most"),
     DetailCode.LIST_SHORT: _("It listed {seen:,} of {total:,} merchants."),
     DetailCode.COMPONENT_REFUSED: _(
-        "{interface} answered errcode {errcode} ({errmsg}), which stops every merchant."
+        "{interface} returned errcode {errcode} ({errmsg}), which affects every merchant."
     ),
 }
 """The sentence of each code; placeholders are the names of the parameters. `text` has its own two."""

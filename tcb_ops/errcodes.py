@@ -108,18 +108,22 @@ _BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
     (Decision.RETRY, Scope.ROW): _("tries again with a longer wait each time, up to --attempts"),
     (Decision.RETRY_ONCE, Scope.ROW): _("tries once more, then ends the row"),
     (Decision.SLOW, Scope.ENV): _(
-        "pauses the environment (--slow-wait, a minute), then continues at half its limit; counts no attempt"
+        "pauses the environment (--slow-wait, a minute), then continues at half its limit; does not count as an "
+        "attempt"
     ),
     (Decision.SLOW, Scope.APPID): _(
-        "pauses the merchant (--slow-wait, a minute), then continues at half its limit; counts no attempt"
+        "pauses the merchant (--slow-wait, a minute), then continues at half its limit; does not count as an "
+        "attempt"
     ),
-    (Decision.STOP, Scope.ENV): _("ends the row; after three in a row stops this environment"),
-    (Decision.STOP, Scope.APPID): _("ends the row; after three in a row stops this merchant"),
+    (Decision.STOP, Scope.ENV): _(
+        "ends the row; after three such rows in succession, stops this environment"
+    ),
+    (Decision.STOP, Scope.APPID): _("ends the row; after three such rows in succession, stops this merchant"),
     (Decision.STOP, Scope.PLATFORM): _("stops the run at once; the remaining rows stay pending"),
     (Decision.FIX, Scope.ROW): _("ends the row, does not try again"),
     (Decision.NEW_LINK, Scope.ROW): _("asks for a new link and tries again, up to --attempts"),
     (Decision.NEW_LINK_ONCE, Scope.ENV): _(
-        "tries once more with a new link; after three such rows in a row stops this environment"
+        "tries once more with a new link; after three such rows in succession, stops this environment"
     ),
 }
 """The pairs that exist: a line of the tables with any other pair is a mistake."""
@@ -198,7 +202,7 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
         name="unknown",
         label=_("unknown"),
         meaning=_("{code} is not in the catalogue.", code=code),
-        action=_("Read errmsg, and look its rid up with openapi/rid/get (kept for 7 days)."),
+        action=_("Read errmsg, and look up its rid with openapi/rid/get (kept for 7 days)."),
         decision=Decision.FIX,
         scope=Scope.ROW,
         read_errmsg=True,
@@ -231,7 +235,7 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
         code=code,
         http_status=http_status,
         label=NOTHING,
-        meaning=_("The store answered {named}, which is not in the catalogue.", named=named),
+        meaning=_("The store returned {named}, which is not in the catalogue.", named=named),
         action=_("Read the store's message in the results, and check any proxy or gateway on the way."),
         decision=Decision.RETRY if 500 <= http_status <= 599 else Decision.FIX,
         scope=Scope.ROW,

@@ -81,7 +81,7 @@ class ArgumentError(UsageError):
         given = repr(value) if isinstance(value, int | float | None) else type(value).__name__
         super().__init__(
             _("{parameter} cannot be {given}.", parameter=parameter, given=given),
-            _("It takes {valid}.", valid=valid),
+            _("It must be {valid}.", valid=valid),
         )
         self.parameter, self.valid = parameter, valid
 

@@ -38,8 +38,8 @@ def short_life(batch: Batch, limits: RunLimits) -> Text | None:
     if seconds <= LINK_LIFE:
         return None
     return _(
-        "At {rate:g} calls/s this takes {duration}, but a link lives about 15 minutes: the first links "
-        "will have expired before the last is issued.",
+        "At {rate:g} calls/s this takes {duration}, but a link expires after about 15 minutes: the first links "
+        "will have expired before the last one is issued.",
         rate=limits.rate,
         duration=format_duration(seconds),
     )
@@ -240,8 +240,8 @@ class Cost:
             who = _some(listed)
             yield (
                 _(
-                    "More rows than link calls left today: {who}. The rest will be refused with 45009: run "
-                    "it tomorrow, or free the quota with clear_quota.",
+                    "More rows than link calls left today: {who}. The rows beyond that will be refused with 45009: "
+                    "run them tomorrow, or reset the quota with clear_quota.",
                     who=who,
                 )
             )
@@ -251,8 +251,8 @@ class Cost:
             longest = max(map(self.seconds, slow))
             yield (
                 _(
-                    "At this rate the calls do not end today: {who} needs up to {longest}, and the day of "
-                    "the quotas ends at midnight in Beijing, in {left}.",
+                    "At this rate the calls do not finish today: {who} needs up to {longest}, but the daily quota "
+                    "resets at midnight in Beijing, in {left}.",
                     who=who,
                     longest=format_duration(longest),
                     left=format_duration(self.seconds_left),
@@ -265,7 +265,7 @@ class Cost:
         why = self.allowances.why_not
         if why is None:
             return None
-        return _("Calls left are not known for all: {why}", why=why)
+        return _("Calls left are unknown for some merchants: {why}", why=why)
 
 
 def calls_by_account(

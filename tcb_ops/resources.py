@@ -23,12 +23,12 @@ _REASONS = {
     errno.ENOENT: _("there is no such file or folder"),
     errno.ENOTDIR: _("a part of its path is not a folder"),
     errno.EISDIR: _("it is a folder"),
-    errno.EEXIST: _("it exists already"),
+    errno.EEXIST: _("it already exists"),
     errno.ENOSPC: _("the disk is full"),
-    errno.EFBIG: _("the file is larger than is allowed here"),
+    errno.EFBIG: _("the file is larger than allowed here"),
     errno.EROFS: _("the disk is read-only"),
     errno.ENAMETOOLONG: _("the name is too long"),
-    errno.ELOOP: _("its links lead in a circle"),
+    errno.ELOOP: _("its links form a loop"),
     errno.EBUSY: _("another program is using it"),
     errno.EIO: _("the disk reports an error"),
     errno.EDQUOT: _("the disk quota is used up"),
@@ -94,7 +94,7 @@ def _descriptors(code: int | None) -> Text:
     limit = _limit()
     if code == errno.ENFILE or limit is None:
         return _(
-            "too many open files on this machine: no more can be opened or connected to. Close other "
+            "too many open files on this machine: no further file or connection can be opened. Close other "
             "programs or lower --concurrency, then run the same command again."
         )
     return _(

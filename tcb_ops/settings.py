@@ -101,13 +101,13 @@ class TokenSettings(BaseModel):
         if "{appid}" not in value.partition("://")[2].partition("/")[2]:
             raise _InvalidError(
                 _(
-                    "has no {{appid}} behind its host, where the appid goes; it must look like "
+                    "has no {{appid}} after its host, where the appid goes; it must look like "
                     "https://tokens.example.com/{{appid}}"
                 )
             )
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise _InvalidError(
-                _("must be https: it answers with tokens (http is for a server on this machine)")
+                _("must be https: its responses contain tokens (http is only for a server on this machine)")
             )
         return value
 
@@ -124,8 +124,8 @@ class TokenSettings(BaseModel):
         if value and not re.match(r"(env|file|command):\s*\S", value):
             raise _InvalidError(
                 _(
-                    "must say where the secret is, as env:NAME, file:PATH or command:PROGRAM, never be the "
-                    "secret itself"
+                    "must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret "
+                    "itself"
                 )
             )
         return value
@@ -254,14 +254,12 @@ class Settings(BaseSettings):
         if not usable or re.search(r"[?#]", value):
             raise _InvalidError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
         if not _is_host(parts.hostname or ""):
-            raise _InvalidError(
-                _("has no host name that can be looked up; it must look like https://api.weixin.qq.com")
-            )
+            raise _InvalidError(_("has no valid host name; it must look like https://api.weixin.qq.com"))
         if not _has_usable_port(parts):
-            raise _InvalidError(_("has no port from 1 to 65535 behind its colon"))
+            raise _InvalidError(_("needs a port from 1 to 65535 after the colon"))
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise _InvalidError(
-                _("must be https: tokens travel in the URL (http is for a simulator on this machine)")
+                _("must be https: the URL contains tokens (http is only for a simulator on this machine)")
             )
         return value.rstrip("/")
 
@@ -368,7 +366,7 @@ def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
     if len(set(both)) > 1:
         raise SettingsError(
             _(
-                "{one} and {other} name different targets: give one of them.",
+                "{one} and {other} specify different targets: give only one of them.",
                 one=names[0],
                 other=names[1],
             )
@@ -513,15 +511,15 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
     settings_are = os.path.realpath(file)
     if usual.exists():
         return str(usual), _(
-            "Ledger: {path}, which belongs to {settings_are}. {here} in the working folder is not used; "
-            "--ledger names another.",
+            "Ledger: {path}, which belongs to {settings_are}. {here} in the working folder is not used; choose "
+            "another ledger with --ledger.",
             path=os.path.realpath(usual),
             settings_are=settings_are,
             here=here,
         )
     return str(here), _(
-        "Ledger: {here}, found in the working folder. There is none beside {settings_are} yet; to keep "
-        "using this one from everywhere, set ledger in that file.",
+        "Ledger: {here}, found in the working folder. There is no ledger beside {settings_are} yet; to use this "
+        "one from every folder, set ledger in that file.",
         here=here,
         settings_are=settings_are,
     )
@@ -566,7 +564,7 @@ def _unknown(key: str) -> Text:
 
 _EXPECTED: dict[Any, Text] = {
     bool: _("must be true or false, without quotes"),
-    int: _("must be a whole number from 0 on, without quotes"),
+    int: _("must be a whole number, 0 or more, without quotes"),
     str: _("must be text in quotes"),
     Path: _("must be a path in quotes"),
     tuple: _('must be a list of texts, e.g. ["a", "b"]'),

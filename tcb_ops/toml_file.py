@@ -23,7 +23,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         why = system_reason(error)
         raise SettingsError(
             _("{file} cannot be read: {why}.", file=file, why=why),
-            _("Correct that, or name the settings file with --config."),
+            _("Fix that, or select the settings file with --config."),
         ) from None
     except UnicodeDecodeError:
         raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=file)) from None
@@ -70,9 +70,7 @@ def _first_unreadable(text: str) -> tuple[int, Text]:
     wrong = text.split("\n")[line - 1]
     name = wrong.partition("=")[0].strip(" []\t\r")
     if name in said:
-        return line, _("{name} stands twice: remove one", name=name)
+        return line, _("{name} appears twice: remove one", name=name)
     if "\\" in wrong:
-        return line, _(
-            "a backslash in double quotes needs another before it; or use single quotes, or / instead"
-        )
+        return line, _("in double quotes a backslash must be doubled; or use single quotes, or / instead")
     return line, _('a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"')

@@ -197,12 +197,12 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         pytest.param(
             'lang = "zh"\n[tokens\n', "2: this is not TOML: a setting is written as", id="open-bracket"
         ),
-        pytest.param('lang = "zh"\nlang = "en"', "2: this is not TOML: lang stands twice", id="twice"),
-        pytest.param("[tokens]\n[tokens]", "2: this is not TOML: tokens stands twice", id="section-twice"),
+        pytest.param('lang = "zh"\nlang = "en"', "2: this is not TOML: lang appears twice", id="twice"),
+        pytest.param("[tokens]\n[tokens]", "2: this is not TOML: tokens appears twice", id="section-twice"),
         pytest.param(
-            'ledger = "C:\\Users\\x.db"', "1: this is not TOML: a backslash in double quotes", id="backslash"
+            'ledger = "C:\\Users\\x.db"', "1: this is not TOML: in double quotes a backslash", id="backslash"
         ),
-        pytest.param("x = 1\n" * 2, "2: this is not TOML: x stands twice", id="unknown-twice"),
+        pytest.param("x = 1\n" * 2, "2: this is not TOML: x appears twice", id="unknown-twice"),
     ],
 )
 def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str, where: str) -> None:
@@ -430,12 +430,12 @@ def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch
         ("url", "https://tokens.example:0/{appid}", "must look like https"),
         ("url", "https://tokens.example/{appid} ", "must look like https"),
         ("url", "https://tokens.example/{appid}#PrAcTiCe", "must look like https"),
-        ("url", "https://tokens.example/PrAcTiCe", "no {appid} behind its host"),
-        ("url", "https://{appid}.example/PrAcTiCe", "no {appid} behind its host"),
+        ("url", "https://tokens.example/PrAcTiCe", "no {appid} after its host"),
+        ("url", "https://{appid}.example/PrAcTiCe", "no {appid} after its host"),
         ("url", "http://tokens.example/{appid}?k=PrAcTiCe", "must be https"),
-        ("secret", "PrAcTiCe", "never be the secret itself"),
-        ("secret", "env:", "never be the secret itself"),
-        ("ticket", "PrAcTiCe@@@", "never be the secret itself"),
+        ("secret", "PrAcTiCe", "not contain the secret itself"),
+        ("secret", "env:", "not contain the secret itself"),
+        ("ticket", "PrAcTiCe@@@", "not contain the secret itself"),
         ("auth_header", "X PrAcTiCe", "is not the name of a header"),
         ("sole_owner", "PrAcTiCe", "true or false"),
         ("source", "PrAcTiCe", '"service"'),

@@ -72,10 +72,10 @@ def run_limited(
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        slow = _("no end within {seconds:.0f} s", seconds=seconds)
+        slow = _("did not finish within {seconds:.0f} s", seconds=seconds)
         results = [CheckResult(names[0], Grade.BAD, slow, _HANGS)]
     made = {result.name for result in results}
-    why = _("not checked while the line above is not ok")
+    why = _("not checked, because the check above did not pass")
     return [*results, *(skipped(name, why) for name in names if name not in made)]
 
 
@@ -92,7 +92,7 @@ def _from_any(name: str, error: Exception) -> CheckResult:
         name,
         Grade.BAD,
         _("the check itself failed ({kind})", kind=kind),
-        _("Please report it: this is a defect in tcb-ops."),
+        _("Please report it: this is a bug in tcb-ops."),
     )
 
 
@@ -100,7 +100,7 @@ _HANGS = _("A name server, a disk or a program does not answer. Fix that, then r
 _FIXES = {
     "settings": _("Fix it; `tcb-ops init` in an empty folder writes a file with every setting."),
     "merchants": _("Fix the merchants file."),
-    "ledger": _("Fix that, or name another ledger with --ledger."),
+    "ledger": _("Fix that, or choose another ledger with --ledger."),
     "target": _("Check api_base, the network, the firewall and any proxy on the way; then run doctor again."),
     "tokens": _("Fix the token source ([tokens] in the settings)."),
     "address": _("Check the network and any proxy on the way, then run doctor again."),

@@ -189,8 +189,8 @@ class _LiveCheck:
         self._stored = True
         etag = {
             "same": _("its ETag is the file's MD5"),
-            "different": _("but its ETag is another MD5"),
-            "unverified": _("its ETag is no MD5, so it cannot confirm the content"),
+            "different": _("but its ETag is a different MD5"),
+            "unverified": _("its ETag is not an MD5, so the content cannot be verified"),
         }
         verdict = etag_verdict(answer.etag, answer.md5)
         seen = _("HTTP {status}, {etag}", status=status, etag=etag[verdict])
@@ -205,12 +205,12 @@ class _LiveCheck:
             response = await self._fetch(link)
         except _Failed as failed:
             why = failed.seen
-            raise _Failed(_("Not fetched back. {why}", why=why), failed.fix) from None
+            raise _Failed(_("Could not be fetched back. {why}", why=why), failed.fix) from None
         if response.status != 200 or response.body != self._content:
             size = len(response.body)
             raise _Failed(
                 _(
-                    "HTTP {status}, {bytes}, not the {sent} that were sent.",
+                    "HTTP {status}, {bytes} instead of the {sent} that were sent.",
                     status=response.status,
                     bytes=ngettext("{n:,} byte", "{n:,} bytes", size),
                     sent=sent,
@@ -222,7 +222,7 @@ class _LiveCheck:
     async def _compare_types(self, link: Link) -> Text:
         """Upload the file again without a Content-Type, and say what it is served as with and without."""
         if not isinstance(await self._post(link, ""), StoredObject):
-            raise _Failed(_("not stored again"))
+            raise _Failed(_("could not be stored again"))
         served, without = self._served_as, (await self._fetch(link)).headers.get("content-type", "")
         return _(
             "sent as image/svg+xml, served as {served}; not sent, served as {without} (an overwritten object may "
@@ -260,7 +260,7 @@ class _LiveCheck:
                 return _("nothing is left there")
         self.result.left_behind = file_id
         raise _Failed(
-            _("Not deleted. {why}", why=why),
+            _("Could not be deleted. {why}", why=why),
             _("Delete it in the console of environment {env}: {path}", env=self._env, path=self._path),
         )
 

@@ -43,7 +43,7 @@ def check_python() -> list[CheckResult]:
     seen = _("{found} ({machine}), needs {needed}", found=found, machine=machine, needed=needed)
     if needed.contains(found, prereleases=True):
         return [CheckResult("python", Grade.OK, seen)]
-    fix = _("Install a Python {needed}, and tcb-ops into it.", needed=needed)
+    fix = _("Install Python {needed}, and install tcb-ops into it.", needed=needed)
     return [CheckResult("python", Grade.BAD, seen, fix)]
 
 
@@ -106,9 +106,9 @@ def _installed(name: str) -> str | None:
 
 def _describe(wrong: Iterable[tuple[Requirement, str | None]]) -> Text:
     return as_clauses(
-        _("{name} is needed, {version} is installed", name=f"{r.name}{r.specifier}", version=found)
+        _("{name} is required, {version} is installed", name=f"{r.name}{r.specifier}", version=found)
         if found
-        else _("{name} is needed, nothing is installed", name=f"{r.name}{r.specifier}")
+        else _("{name} is required but not installed", name=f"{r.name}{r.specifier}")
         for r, found in wrong
     )
 
@@ -120,10 +120,10 @@ def check_browser() -> list[CheckResult]:
     found = find_chromium()
     if found is not None:
         return [CheckResult("browser", Grade.OK, verbatim(found))]
-    seen = _("no Chromium: reports come without a PDF")
+    seen = _("no Chromium: reports are written without a PDF")
     fix = _(
-        "Install chromium or Chrome, or name the program in TCB_OPS_CHROMIUM; leave TCB_OPS_CHROMIUM empty to do "
-        "without."
+        "Install Chromium or Chrome, or set TCB_OPS_CHROMIUM to the program; set it to an empty value if you need "
+        "no PDFs."
     )
     return [CheckResult("browser", Grade.WARNING, seen, fix)]
 
@@ -131,10 +131,10 @@ def check_browser() -> list[CheckResult]:
 def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
     """Look for a font that has Chinese: a PDF without one shows boxes for the merchants' names."""
     if sys.platform in {"darwin", "win32"}:
-        return [CheckResult("fonts", Grade.OK, _("the system's own have Chinese"))]
+        return [CheckResult("fonts", Grade.OK, _("the system's fonts include Chinese"))]
     program = shutil.which("fc-list")
     if program is None:
-        why = _("no fc-list here (fontconfig), so unknown")
+        why = _("unknown, because fc-list (fontconfig) is not installed")
         return [skipped("fonts", why)]
     try:
         listed = subprocess.run(  # noqa: S603  found in PATH, no shell
@@ -145,12 +145,12 @@ def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return [skipped("fonts", _("fc-list does not answer, so unknown"))]
+        return [skipped("fonts", _("unknown, because fc-list does not respond"))]
     lines = listed.stdout.decode(errors="replace").splitlines()
     families = sorted({line.split(",")[0].strip() for line in lines})
     families = [family for family in families if family.isprintable() and family]
     if not families:
-        seen = _("no font has Chinese: PDFs would show boxes for it")
+        seen = _("no Chinese font is installed: PDFs would show boxes instead of Chinese text")
         fix = _("Install one, e.g. the package fonts-noto-cjk.")
         return [CheckResult("fonts", Grade.WARNING, seen, fix)]
     return [CheckResult("fonts", Grade.OK, as_list(families, 1))]
@@ -160,8 +160,11 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResul
     """Check that the merchants file can be read, and say what it holds."""
     file = settings.merchants
     if not file.exists():
-        seen = _("{file} is not there", file=file)
-        fix = _("Make it: `tcb-ops init` writes one to fill in, `tcb-ops merchants sync` asks the platform.")
+        seen = _("{file} does not exist", file=file)
+        fix = _(
+            "Create it: `tcb-ops init` writes a file to fill in, `tcb-ops merchants sync` gets it from the "
+            "platform."
+        )
         return [CheckResult("merchants", Grade.BAD, seen, fix)]
     try:
         lines = read_merchants(file, where)
@@ -173,7 +176,7 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResul
             count,
             listed=as_clauses(format_problem(file.name, one) for one in error.problems[:_PROBLEMS]),
         )
-        fix = _("Fix the file; a run refuses it whole.")
+        fix = _("Fix the file: no run starts while any of its lines has a problem.")
         return [CheckResult("merchants", Grade.BAD, seen, fix)]
     appids, left = len({m.appid for m in lines}), sum(m.left for m in lines)
     seen = _(
@@ -212,14 +215,16 @@ def _not_yet(file: Path, folder: Path) -> CheckResult:
 
     why = None
     if not folder.is_dir():
-        why = _("the folder {folder} is not there", folder=folder)
+        why = _("the folder {folder} does not exist", folder=folder)
     elif on_network(folder):
-        why = _("it would lie on a network file system, where locks do not hold")
+        why = _("it is on a network file system, where file locks are unreliable")
     elif not os.access(folder, os.W_OK):
         why = _("{folder} cannot be written", folder=folder)
     if why is not None:
         return from_error("ledger", not_a_ledger(str(file), why))
-    return CheckResult("ledger", Grade.OK, _("{file} is not there yet: the first run makes it", file=file))
+    return CheckResult(
+        "ledger", Grade.OK, _("{file} does not exist yet: the first run creates it", file=file)
+    )
 
 
 def _unwritable(file: Path, folder: Path) -> CheckResult | None:
@@ -238,7 +243,7 @@ def _unwritable(file: Path, folder: Path) -> CheckResult | None:
         return None
     seen = _("{file} cannot be written ({why})", file=file, why=why)
     fix = _(
-        "Give yourself the right to write {file} and {folder}, or name another ledger with --ledger.",
+        "Give yourself write permission on {file} and {folder}, or choose another ledger with --ledger.",
         file=file,
         folder=folder,
     )
@@ -269,7 +274,7 @@ def _opened(settings: Settings, size: str) -> CheckResult:
     seen = _(
         "{facts}, {count:,} unfinished or at work: {named}", facts=facts, count=len(open_runs), named=named
     )
-    fix = _("`tcb-ops show RUN` shows what is left; the same command as then resumes it.")
+    fix = _("`tcb-ops show RUN` shows what remains; the original command resumes the run.")
     return CheckResult("ledger", Grade.WARNING, seen, fix)
 
 
@@ -284,8 +289,8 @@ def check_disk(free: int, folder: Path) -> CheckResult:
     if free >= TIGHT:
         return CheckResult("disk", Grade.OK, seen)
     fix = _(
-        "Make room: a run that meets a full disk stops (its rows stay pending), and reports need room "
-        "beside the ledger."
+        "Free disk space: a run stops when the disk is full (its remaining rows stay pending), and reports need "
+        "space beside the ledger."
     )
     return CheckResult("disk", Grade.BAD if free < SCARCE else Grade.WARNING, seen, fix)
 
@@ -299,9 +304,9 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
     if not wide:
         there = [str(path) for path in places if path.exists()]
         if not there:
-            return [skipped("secrets", _("no file with secrets here"))]
+            return [skipped("secrets", _("no files with secrets here"))]
         named = ", ".join(there)
-        return [CheckResult("secrets", Grade.OK, _("{named}: yours alone", named=named))]
+        return [CheckResult("secrets", Grade.OK, _("{named}: readable only by you", named=named))]
     named = ", ".join(map(str, wide[:3])) + (" …" if len(wide) > 3 else "")
     seen = _("others on this machine may read {named}", named=named)
     command = "chmod -R go-rwx " + shlex.join(str(path) for path in places if path.exists())

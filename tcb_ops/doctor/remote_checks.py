@@ -66,7 +66,7 @@ def check_target(settings: Settings) -> list[CheckResult]:
         why = _("{api_base}: {why}", api_base=settings.api_base, why=found.why)
         return [from_error("target", TransportError(TransportFault.GARBAGE, why))]
     seen = _(
-        "{api_base} answers as the platform does in {seconds:.0f} ms",
+        "{api_base} responded as expected in {seconds:.0f} ms",
         api_base=settings.api_base,
         seconds=seconds * 1000,
     )
@@ -109,10 +109,10 @@ def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
 def check_clock(offset: float | None) -> CheckResult:
     """Compare this machine's clock with the target's; `offset` is in seconds."""
     if offset is None:
-        return skipped("clock", _("the target's answer has no Date"))
+        return skipped("clock", _("the target's response has no Date"))
     apart = abs(offset)
     if apart < 1.5:
-        return CheckResult("clock", Grade.OK, _("as the target's, within a second or so"))
+        return CheckResult("clock", Grade.OK, _("matches the target's, within about a second"))
     seen = (
         _("this machine is {seconds:,.0f} s behind the target", seconds=apart)
         if offset > 0
@@ -121,8 +121,8 @@ def check_clock(offset: float | None) -> CheckResult:
     if apart <= SKEWED:
         return CheckResult("clock", Grade.OK, seen)
     fix = _(
-        "Set the clock by a time server (chrony, systemd-timesyncd): tokens and links have ends, and links "
-        "live some 15 minutes."
+        "Synchronize the clock with a time server (chrony, systemd-timesyncd): tokens and links expire, links "
+        "after about 15 minutes."
     )
     return CheckResult("clock", Grade.WARNING if apart <= WRONG else Grade.BAD, seen, fix)
 
@@ -159,9 +159,9 @@ def check_tokens(
     The first owner that has a token is tried. The call is openapi/quota/get: a read, which shows 61004 where this
     machine's address is not on the list. `seconds` is how long the source may take, and then the call.
     """
-    unreached = skipped("address", _("the target is not reached"))
+    unreached = skipped("address", _("the target could not be reached"))
     if settings.tokens.source == "component" and not reached:
-        why = _("the target is not reached, which gives them")
+        why = _("the target, which provides them, could not be reached")
         return [skipped("tokens", why), unreached]
     results = hand_over(_try(settings, open_source(settings), owners, seconds, reached=reached)).result()
     return results if reached else [*results, unreached]
@@ -172,7 +172,7 @@ async def _try(
 ) -> list[CheckResult]:
     try:
         if not owners:
-            return [skipped("tokens", _("no merchant to ask a token for"))]
+            return [skipped("tokens", _("no merchant to request a token for"))]
         if not owners[0].appid:
             return [from_error("tokens", TokenError(NO_COMPONENT))]
         try:
@@ -180,7 +180,9 @@ async def _try(
                 owner, found = await _first_token(settings, source, owners)
         except TimeoutError:
             kind = settings.tokens.source
-            slow = _("the source ({kind}) gave no token within {seconds:.0f} s", kind=kind, seconds=seconds)
+            slow = _(
+                "the source ({kind}) returned no token within {seconds:.0f} s", kind=kind, seconds=seconds
+            )
             fix = _("Check whether it works by itself, and why it is slow.")
             return [CheckResult("tokens", Grade.BAD, slow, fix)]
         except TcbOpsError as error:
@@ -193,7 +195,7 @@ async def _try(
         except (TcbOpsError, TimeoutError) as error:
             if isinstance(error, TcbOpsError):  # 61004, and what else concerns everybody
                 return [found, from_error("address", error)]
-            slow = _("no answer for {label} within {seconds:.0f} s", label=owner.label, seconds=seconds)
+            slow = _("no response for {label} within {seconds:.0f} s", label=owner.label, seconds=seconds)
             return [found, from_error("address", OutageError(slow))]
     finally:
         await source.aclose()
@@ -223,9 +225,9 @@ def _describe_token(source: str, token: Token, owner: str, now: float) -> CheckR
     left = token.expires_at - now
     if left > 0:
         minutes = f"{left / 60:,.0f}"
-        seen = _("{seen}, good for {minutes} more min", seen=seen, minutes=minutes)
+        seen = _("{seen}, valid for another {minutes} min", seen=seen, minutes=minutes)
         return CheckResult("tokens", Grade.OK, seen)
-    seen = _("{source}: the token for {owner} has run out", source=source, owner=owner)
+    seen = _("{source}: the token for {owner} has expired", source=source, owner=owner)
     fix = _("Check the program that refreshes it.")
     return CheckResult("tokens", Grade.WARNING, seen, fix)
 

@@ -92,7 +92,7 @@ def run_checks(context: DoctorContext) -> Iterator[CheckResult]:
         ),
     ):
         if context.fallback is None or not needs <= context.known:
-            why = _("not known while the settings are invalid")
+            why = _("unknown, because the settings are invalid")
             yield from (skipped(name, why) for name in names)
             continue
         results = run(names, partial(check_settings, context.fallback), seconds)
@@ -115,5 +115,5 @@ def _settings(context: DoctorContext) -> CheckResult:
     file = settings_file(context.config)
     if file.exists():
         return CheckResult("settings", Grade.OK, _("{file} is valid", file=file))
-    seen = _("no {file} here: defaults, TCB_OPS_… variables and options hold", file=file)
+    seen = _("no {file} here: defaults, TCB_OPS_… variables and options apply", file=file)
     return CheckResult("settings", Grade.OK, seen)

@@ -80,8 +80,8 @@ def scan(
     if not files:
         raise UsageError(
             _(
-                "{source}: no file is left (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; left "
-                "out by --include and --exclude: {excluded:,})",
+                "{source}: no file remains (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; excluded by "
+                "--include and --exclude: {excluded:,})",
                 source=shown(str(source)),
                 junk=junk,
                 ours=ours,
@@ -165,7 +165,7 @@ def select_targets(merchants: Merchants, to: Sequence[str]) -> tuple[Merchant, .
         found = _all(merchants, name) if name in {ALL, ALL_ENVS} else [_one(merchants, name)]
         targets |= {(m.appid, m.env): m for m in found}
     if not targets:
-        raise UsageError(_("--to matches nobody: every merchant has left"))
+        raise UsageError(_("--to selects no merchant: all of them have left"))
     return tuple(targets.values())
 
 
@@ -192,9 +192,9 @@ def _one(merchants: Merchants, name: str) -> Merchant:
         return found
     if isinstance(found, Unresolved):
         raise UsageError(
-            _("--to {asked}: {message}. Name one of these environments", asked=asked, message=found.message)
+            _("--to {asked}: {message}. Choose one of these environments", asked=asked, message=found.message)
         )
-    raise UsageError(_("--to {asked}: --where leaves it out", asked=asked))
+    raise UsageError(_("--to {asked}: excluded by --where", asked=asked))
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
@@ -281,7 +281,7 @@ def _parse(text: str) -> list[tuple[str, str]]:
     try:
         parsed = list(Formatter().parse(text))
     except ValueError:
-        raise _bad_template(text, _("a {{ or }} has no partner")) from None
+        raise _bad_template(text, _("a {{ or }} is unmatched")) from None
     parts = []
     for literal, field, spec, conversion in parsed:
         if field is not None and (field not in FIELDS or spec or conversion):
@@ -367,7 +367,7 @@ def _sizes(files: Sequence[str], root: Path) -> tuple[list[int], list[Problem]]:
         if isinstance(found, UnusableFile):
             problems.append(file_problem(found.message, found.fix))
         elif "\\" in file or trim(file) != file or not _is_text(file):
-            message = _("a list cannot name the file {file}", file=shown(file))
+            message = _("the file name {file} cannot be written in a list", file=shown(file))
             fix = _("rename it without backslashes and without spaces at its ends, in readable characters")
             problems.append(file_problem(message, fix))
         else:
@@ -419,8 +419,8 @@ def _collision(path: str, first: str, file: str, owner: Merchant, target: Mercha
     if owner != target:
         return UsageError(
             _(
-                "{name} ({appid}) and {name2} ({appid2}) share the environment {env}, and both would write "
-                "{path}: put {{appid}} into --path, or leave one of them out",
+                "{name} ({appid}) and {name2} ({appid2}) share the environment {env}, and both would write {path}: "
+                "put {{appid}} into --path, or exclude one of them",
                 name=owner.name,
                 appid=owner.appid,
                 name2=target.name,
@@ -446,7 +446,7 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
             out.writerow(header)
             out.writerows(map(guard, row) for row in rows)
     except FileExistsError:
-        failed = _("{dest} exists already: look through it, or give another name with --out", dest=dest)
+        failed = _("{dest} already exists: check it, or choose another name with --out", dest=dest)
     except OSError as error:
         dest.unlink(missing_ok=True)
         why = system_reason(error)

@@ -66,7 +66,7 @@ class LocalFiles:
             return None
         root = shown(self._name)
         message = _("the root folder {root} does not exist", root=root)
-        fix = _("give the folder that holds the files with --root")
+        fix = _("give the folder that contains the files with --root")
         return file_problem(message, fix, option="--root")
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
@@ -154,10 +154,10 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | U
     name = shown(file)
     if stat.S_ISDIR(facts.st_mode):
         return UnusableFile(
-            detail(DetailCode.IS_FOLDER, name=name), _("name a file; a folder needs a row per file")
+            detail(DetailCode.IS_FOLDER, name=name), _("give a file; a folder needs a row per file")
         )
     if not stat.S_ISREG(facts.st_mode):
-        return UnusableFile(detail(DetailCode.IS_SPECIAL, name=name), _("name a regular file"))
+        return UnusableFile(detail(DetailCode.IS_SPECIAL, name=name), _("give a regular file"))
     if not readable:
         return UnusableFile(
             detail(DetailCode.NO_PERMISSION, name=name), _("give yourself read permission on it")
@@ -212,7 +212,7 @@ def _absolute(file: str) -> UnusableFile:
 def _outside(file: str) -> UnusableFile:
     return UnusableFile(
         detail(DetailCode.OUTSIDE, file=shown(file)),
-        _("copy it below the root, or give a --root that holds all files"),
+        _("copy it below the root, or choose a --root that contains all files"),
         "--root",
     )
 
@@ -264,7 +264,7 @@ def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
     if os.path.commonpath([real, inside]) != real:
         raise UsageError(
             _(
-                "--map {item}: {target} is not below the root {root}; give a --root that holds it",
+                "--map {item}: {target} is not below the root {root}; choose a --root that contains it",
                 item=shown(item),
                 target=shown(target),
                 root=shown(str(root)),

@@ -264,7 +264,7 @@ def _too_many(line: int, cells: int, headers: int) -> Problem:
 
 def _duplicate(line: int, column: str, merchant: Merchant, first: int) -> Problem:
     message = _(
-        "{appid} with {env} is in line {first} already",
+        "{appid} with {env} is already in line {first}",
         appid=shown(merchant.appid),
         env=shown(merchant.env),
         first=first,
@@ -275,7 +275,9 @@ def _duplicate(line: int, column: str, merchant: Merchant, first: int) -> Proble
 
 def _two_defaults(line: int, column: str, merchant: Merchant, first: int) -> Problem:
     message = _(
-        "'{name}' has its default environment in line {first} already", name=shown(merchant.name), first=first
+        "the default environment of '{name}' is already set in line {first}",
+        name=shown(merchant.name),
+        first=first,
     )
-    fix = _("leave one line of this name with default=yes")
+    fix = _("keep default=yes in only one line of this name")
     return file_problem(message, fix, line=line, column=column)

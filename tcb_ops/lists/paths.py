@@ -270,7 +270,7 @@ def read_paths(
     if not validator.rows:
         raise UsageError(
             _(
-                "{name}: --where leaves out every row ({rows}).",
+                "{name}: --where excludes every row ({rows}).",
                 name=name,
                 rows=ngettext("{n:,} row", "{n:,} rows", validator.left_out),
             )
@@ -335,7 +335,7 @@ def _open_table(
                 opened = _OpenTable(table, table.layout.en, size, sha256)
             else:
                 if sheet:
-                    raise UsageError(_("--sheet: {name} is not a workbook; leave the option out", name=name))
+                    raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
                 decoded = decode(raw, name)
                 table = read_table(decoded.text, columns.rate, header_line=header_line)
                 layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
@@ -351,7 +351,7 @@ def _open_table(
 
 def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
     if not table.headers:
-        message = _("the file holds nothing but blank lines")
+        message = _("the file contains only blank lines")
         fix = _("export the list again; it needs a header and rows")
         raise input_error(name, [file_problem(message, fix)])
     found, problems = columns.find(table.headers, table.header_line)
@@ -401,7 +401,7 @@ def _decided(name: str, table: Table, found: Mapping[str, int], validator: RowVa
         found_in.append(_("header in row {line}", line=table.header_line))
     rows = ngettext("{n:,} row", "{n:,} rows", validator.rows)
     if validator.left_out:
-        rows = _("{rows}, {out:,} more left out by --where", rows=rows, out=validator.left_out)
+        rows = _("{rows}, {out:,} more excluded by --where", rows=rows, out=validator.left_out)
     return _(
         "{name}: {layout}; columns {columns}; {rows}",
         name=name,

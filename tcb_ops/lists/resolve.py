@@ -141,11 +141,11 @@ def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whol
             column,
             detail(DetailCode.ENV_SHARED, listed=listed),
             _(
-                "name the appid in a column appid, or mark the line of {name} default=yes in the merchants file",
+                "give the appid in a column appid, or mark the line of {name} default=yes in the merchants file",
                 name=free[0],
             )
             if free
-            else _("name the appid in a column appid"),
+            else _("give the appid in a column appid"),
         )
     return Unresolved(
         column,

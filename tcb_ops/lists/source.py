@@ -176,9 +176,8 @@ def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tupl
         line = _line_at(raw, 0, utf8.failed_at or 0, "utf-8")
         return (
             _(
-                "read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a "
-                "damaged line, or two files joined. Check the Chinese texts; if they are wrong, fix that "
-                "line",
+                "read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a damaged "
+                "line, or two files joined. Check the Chinese text; if it is wrong, fix that line",
                 line=line,
             ),
         )
@@ -189,7 +188,7 @@ def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tupl
     try:
         instead = shown(chosen.suspicious.encode(chosen.codec).decode(other), 20)
         held = _(
-            "'{text}' (as {encoding} the same bytes read '{instead}')",
+            "'{text}' (the same bytes read as {encoding}: '{instead}')",
             text=text,
             encoding=other.upper(),
             instead=instead,
@@ -198,7 +197,8 @@ def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tupl
         held = _("'{text}'", text=text)
     return (
         _(
-            "read as {encoding}, but it holds {held} and no Chinese: the encoding may be detected wrongly. If the text is wrong, save the list as 'CSV UTF-8', which names its encoding",
+            "read as {encoding}, but it contains {held} and no Chinese: the encoding may be detected wrongly. If "
+            "the text is wrong, save the list as 'CSV UTF-8', which states its encoding",
             encoding=chosen.codec.upper(),
             held=held,
         ),
@@ -253,7 +253,7 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
     """
     name, path = str(source), Path(source)
     if not name:
-        raise input_error("''", [file_problem(_("this is no file name but an empty text"), _GIVE_A_LIST)])
+        raise input_error("''", [file_problem(_("the file name is empty"), _GIVE_A_LIST)])
     try:
         # Opening a FIFO would wait for a writer, so the kind of file is checked first.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -324,7 +324,7 @@ def _not_a_file(path: Path) -> Problem:
     if not lists:
         return file_problem(message, _GIVE_A_LIST)
     listed = ", ".join(shown(name, 60) for name in lists[:_NAMED]) + (" …" if lists[_NAMED:] else "")
-    return file_problem(message, _("name one of the lists in it: {listed}", listed=listed))
+    return file_problem(message, _("choose one of the lists in it: {listed}", listed=listed))
 
 
 def _missing(path: Path) -> Problem:

@@ -139,7 +139,7 @@ class Columns:
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")
         elif self.mappable:
-            fix = _("add it, or name the column that it is with --column {group}=HEADER", group=group[0])
+            fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
         else:
             fix = _("add the column")
         return file_problem(message, fix, line=line, option="--column" if self.mappable else "")
@@ -183,9 +183,9 @@ def _duplicate(name: str, line: int) -> Problem:
 
 def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
     listed = _listed(headers)
-    message = _("several columns mean {ours}: {listed}", ours=ours, listed=listed)
+    message = _("several columns match {ours}: {listed}", ours=ours, listed=listed)
     fix = _(
-        "name the right one with --column {ours}={headers}, or rename the others",
+        "select the right one with --column {ours}={headers}, or rename the others",
         ours=ours,
         headers=headers[0],
     )
@@ -195,12 +195,12 @@ def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
 def _no_such_header(ours: str, header: str, headers: list[str], nearest: str, line: int) -> Problem:
     listed = _listed(headers)
     message = _(
-        "--column {ours}={header}: the header has no such column; it has {listed}",
+        "--column {ours}={header}: there is no such column; the header has {listed}",
         ours=ours,
         header=shown(header, 40),
         listed=listed,
     )
-    fix = _("name one of these")
+    fix = _("choose one of these")
     if nearest:
         meant = f"--column {ours}={shown(nearest, 40)}"
         fix = _("did you mean {meant}?", meant=meant)
@@ -298,8 +298,8 @@ def _raising(problem: Problem) -> Iterator[Record]:
 
 
 def _no_header(line: int) -> Problem:
-    message = _("--header-row {line}: there is nothing in this row", line=line)
-    fix = _("give the number of the row that holds the column names, or leave the option out")
+    message = _("--header-row {line}: this row is empty or does not exist", line=line)
+    fix = _("give the number of the row with the column names, or omit the option")
     return file_problem(message, fix, line=line)
 
 
@@ -341,7 +341,7 @@ def _broken(line: int, why: str) -> Problem:
     elif "field limit" in why:
         limit = csv.field_size_limit()
         message = _(
-            "a cell is longer than {characters}; usually a quote opens here and never closes",
+            "a cell is longer than {characters}; usually a quote opened here is never closed",
             characters=ngettext("{n:,} character", "{n:,} characters", limit),
         )
     else:

@@ -64,7 +64,7 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
     if "•••" in path:
         return (
             detail(DetailCode.PATH_MASKED),
-            _("take the row from the list itself, or run it again with tcb-ops retry"),
+            _("copy the row from the original list, or run it again with tcb-ops retry"),
         )
     if "//" in path:
         return (
@@ -289,7 +289,8 @@ class RowValidator:
 
 _WARNINGS = {
     "beyond": _(
-        "Rows with cells right of the last column name: {n:,}; those cells are ignored (first: line {line}, '{what}')"
+        "Rows with cells to the right of the last column name: {n:,}; those cells are ignored (first: line {line}, "
+        "'{what}')"
     ),
     "trimmed": _(
         "Cells with spaces around them: {n:,}; they were trimmed (first: line {line}, column '{what}')"

@@ -132,7 +132,7 @@ def _warnings(table: Table, found: Survey) -> Iterator[Text]:
     ]
     if hidden:
         listed = ", ".join(hidden)
-        yield _("Hidden columns are read as any other: {listed}", listed=listed)
+        yield _("Hidden columns are read like any other: {listed}", listed=listed)
 
 
 def _listed(sheets: Iterable[Sheet]) -> str:
@@ -147,7 +147,7 @@ def _which_rows(found: Survey) -> Problem:
         filtered=filtered,
         first_hidden=found.first_hidden,
     )
-    fix = _("include them with --rows all, leave them out with --rows visible, or unhide or delete them")
+    fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
     return file_problem(message, fix, option="--rows")
 
 
@@ -158,7 +158,7 @@ def _no_sheet(wanted: str, sheets: Iterable[Sheet]) -> Problem:
         wanted=shown(wanted, 40),
         listed=listed,
     )
-    return file_problem(message, _("name one of these"))
+    return file_problem(message, _("choose one of these"))
 
 
 def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:
@@ -166,14 +166,14 @@ def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:
     if lists:
         listed = _listed(lists)
         message = _("several sheets look like a list: {listed}", listed=listed)
-        fix = _("name the right one with --sheet '{first}'", first=first)
+        fix = _("select the right one with --sheet '{first}'", first=first)
     else:
         listed = _listed(used)
         message = _(
             "no sheet has a column path and one of env and merchant; there are {listed}", listed=listed
         )
         fix = _(
-            "name the sheet with --sheet '{first}', and its columns with --column path=HEADER", first=first
+            "select the sheet with --sheet '{first}', and its columns with --column path=HEADER", first=first
         )
     return file_problem(message, fix, option="--sheet")
 
@@ -181,5 +181,5 @@ def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:
 def _only_hidden(sheets: Iterable[Sheet]) -> Problem:
     listed = _listed(sheets)
     message = _("only hidden sheets are not empty: {listed}", listed=listed)
-    fix = _("name one with --sheet, or unhide it")
+    fix = _("select one with --sheet, or unhide it")
     return file_problem(message, fix, option="--sheet")

@@ -220,5 +220,5 @@ _NEEDS_COMPONENT = _(
 _NO_COMPONENT = Issue(
     Reason.NO_TOKEN,
     _("An environment of the platform's own needs the component token, and no component_appid is set."),
-    _("Set component_appid under [tokens], and let the token source give its token."),
+    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
 )

@@ -109,5 +109,6 @@ async def _ask(settings: Settings, wanted: list[QuotaAccount], seconds: float) -
 
 
 _NEEDS_COMPONENT = _(
-    "The platform's own environments count against the component's calls: set component_appid under [tokens]."
+    "Calls for the platform's own environments count against the component's quota: set component_appid under "
+    "[tokens]."
 )

@@ -142,12 +142,12 @@ def issue_of(failure: CallFailure, owner: Owner) -> Issue:
 
 
 _RENEW_COMPONENT = _(
-    "Have the token source renew the component token, and make sure that only one program refreshes it."
+    "Let the token source refresh the component token, and make sure that only one program refreshes it."
 )
 _DEAD_TOKEN = Issue(
     Reason.DEAD_TOKEN,
-    _("Its token was refused and the token source gave the same one again."),
-    _("Have the token source renew it; if that does not help, the merchant has to authorize again."),
+    _("Its token was refused, and the token source returned the same token again."),
+    _("Let the token source refresh it; if that does not help, ask the merchant to authorize again."),
 )
 _DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=_RENEW_COMPONENT)
 
@@ -235,7 +235,10 @@ def _of_status(status: str, *, own: bool) -> Issue:
         return Issue(
             "halted",
             _("The environment is HALTED: unpaid, over its quota, or banned."),
-            _("Have its owner settle that in the cloud console; rows for it are refused until then."),
+            _(
+                "Ask the owner of the environment to resolve this in the cloud console; until then its rows are "
+                "refused."
+            ),
         )
     if not status and not own:
         return Issue(
@@ -247,7 +250,7 @@ def _of_status(status: str, *, own: bool) -> Issue:
         return Issue(
             "unavailable",
             _("The environment is {status}.", status=status),
-            _("Look at it in the cloud console; try again when it is NORMAL."),
+            _("Check it in the cloud console; try again when its status is NORMAL."),
         )
     return Issue(
         "not_listed",
@@ -282,7 +285,7 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
         table = [[head.of(lang) for head in _HEADS], *(_cells(state, lang) for state in shown)]
         yield Columns(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
     if more := len(bad) - len(some):
-        yield _("… and {more:,} more that are not ready: --out FILE.csv has all", more=more).of(lang)
+        yield _("… and {more:,} more that are not ready: --out FILE.csv lists all", more=more).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
         yield ""
         names = as_list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants), 3)

@@ -214,7 +214,7 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
         yield Padding(table, (0, 0, 0, 2), expand=False)
         if len(rows) > LINES:
             more = len(rows) - LINES
-            yield _("  … and {more:,} more: --json has all", more=more).of(lang)
+            yield _("  … and {more:,} more: --json lists all", more=more).of(lang)
         yield ""
 
 
@@ -265,10 +265,10 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, 
         return (merchant.name, merchant.appid, *filter(None, (merchant.env, *more)))
 
     yield _("added"), None, [who(one) for one in changes.added]
-    yield (_("returned, status is empty again"), None, [who(lines[place]) for place in changes.returned])
-    yield (_("left, status=left"), None, [who(lines[place]) for place in changes.left])
+    yield (_("authorized again, status cleared"), None, [who(lines[place]) for place in changes.returned])
+    yield (_("no longer authorized, status=left"), None, [who(lines[place]) for place in changes.left])
     yield (
-        _("named, where the appid stood for the name"),
+        _("named, where the appid served as the name"),
         None,
         [(name, lines[place].appid, lines[place].env) for place, name in changes.names],
     )
@@ -279,7 +279,7 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, 
     )
     yield (
         _("environments that are not NORMAL"),
-        _("merchants check says more."),
+        _("See merchants check for details."),
         [who(one, status) for one, status in changes.not_normal],
     )
     yield (
@@ -288,19 +288,19 @@ def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, 
         [who(one) for one in changes.gone],
     )
     yield (
-        _("names that mean several environments"),
-        _("Mark one line of each default=yes."),
+        _("names that match several environments"),
+        _("Mark one line of each as default=yes."),
         [(name,) for name in changes.no_default],
     )
     yield (
         _("authorized, but without an environment yet"),
-        _("Have one created in the cloud console (or with tcb/createenvandresource), then sync again."),
+        _("Create an environment in the cloud console (or with tcb/createenvandresource), then sync again."),
         [who(one) for one in changes.without_env],
     )
     for issue, merchants in group(changes.issues):
         code, meaning = issue.code, issue.meaning
         yield (
-            _("no environments to be had, {code}: {meaning}", code=code, meaning=meaning),
+            _("environments could not be listed, {code}: {meaning}", code=code, meaning=meaning),
             issue.action,
             [who(one) for one in merchants],
         )
@@ -325,7 +325,7 @@ def begin_sync(
         raise SettingsError(
             _(
                 "merchants sync needs the component token: set component_appid under [tokens] in "
-                "tcb-ops.toml, and let the token source give that appid's token."
+                "tcb-ops.toml, and make sure that the token source can provide that appid's token."
             )
         )
     return hand_over(_sync(settings, only, limits, progress, notify))
@@ -378,8 +378,8 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
     if len(appids) < total:
         raise StoppedError(
             _(
-                "The platform says that {merchants} have authorized it, but listed {count:,}: somebody "
-                "came or went meanwhile. Nothing was changed; run the same command again.",
+                "The platform says that {merchants} have authorized it, but listed {count:,}: a merchant may have "
+                "authorized it or left meanwhile. Nothing was changed; run the same command again.",
                 merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
                 count=len(appids),
             )
@@ -392,8 +392,8 @@ def _stop(component: str, issue: Issue) -> PlatformStopError:
     code = f" (errcode {issue.code})" if issue.errcode is not None else ""
     return PlatformStopError(
         _(
-            "The merchants cannot be asked for with the component token (of component_appid "
-            "{component}){code}: {meaning} {action}",
+            "The merchants cannot be listed with the component token (of component_appid {component}){code}: "
+            "{meaning} {action}",
             component=component,
             code=code,
             meaning=issue.meaning,

@@ -92,8 +92,8 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
         if _SECRET.search(name):
             raise UsageError(
                 _(
-                    "-p {name}: secrets cannot be notebook parameters, which are kept in the executed "
-                    "notebook. Put it into the settings file, the environment or the token file.",
+                    "-p {name}: secrets cannot be notebook parameters, because the executed notebook contains its "
+                    "parameters. Put the secret into the settings file, an environment variable or the token file.",
                     name=name,
                 )
             )
@@ -116,7 +116,7 @@ def check_text(what: str, text: str) -> None:
         shown = sanitize(text)
         raise UsageError(
             _(
-                "{what} {shown}: these bytes are no UTF-8 text. Write it in UTF-8; nothing was run.",
+                "{what} {shown}: these bytes are not UTF-8 text. Use UTF-8; nothing was run.",
                 what=what,
                 shown=shown,
             )
@@ -130,7 +130,7 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
         case None:
             raise UsageError(
                 _(
-                    "-p {name}: in {notebook} it is neither text nor a number; set it in a copy of the "
+                    "-p {name}: its value in {notebook} is neither text nor a number; set it in a copy of the "
                     "notebook.",
                     name=parameter.name,
                     notebook=notebook,
@@ -180,13 +180,18 @@ def _number(text: str) -> float | None:
 def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
     near = difflib.get_close_matches(name, [parameter.name for parameter in known], 1)
     wrong = (
-        _("{notebook} has no parameter {name}; is {near} meant?", notebook=notebook, name=name, near=near[0])
+        _(
+            "{notebook} has no parameter {name}; did you mean {near}?",
+            notebook=notebook,
+            name=name,
+            near=near[0],
+        )
         if near
         else _("{notebook} has no parameter {name}.", notebook=notebook, name=name)
     )
     if not known:
-        return as_sentences((wrong, _("It has none.")))
-    return as_lines((as_sentences((wrong, _("It has:"))), list_parameters(known)))
+        return as_sentences((wrong, _("It has no parameters.")))
+    return as_lines((as_sentences((wrong, _("Its parameters:"))), list_parameters(known)))
 
 
 def list_parameters(known: Sequence[Parameter]) -> str:
@@ -251,7 +256,7 @@ def check_output(source: Source, out: Path) -> None:
         return
     raise UsageError(
         _(
-            "{dest} exists and was not written by this command. Choose another --out; nothing was run.",
+            "{dest} already exists and was not written by this command. Choose another --out; nothing was run.",
             dest=dest,
         )
     )

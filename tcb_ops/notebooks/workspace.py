@@ -65,9 +65,7 @@ def fill(workspace: Path) -> Copied:
                 kept.append(name)
     except OSError as error:
         what, why = error.filename or workspace, system_reason(error)
-        raise UsageError(
-            _("{what}: {why}. Choose a folder that can be written.", what=what, why=why)
-        ) from None
+        raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=why)) from None
     return Copied(tuple(new), tuple(kept))
 
 

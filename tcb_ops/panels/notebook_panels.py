@@ -112,7 +112,7 @@ class AuditPanel(RunForm):
 
     def changes(self) -> Any:
         """What changed since the previous audit: newly broken, fixed, still broken."""
-        first = _("This is the first audit of this target: there is none to compare with.")
+        first = _("This is the first audit of this target: there is no earlier one to compare with.")
         return self._of_run(lambda run: run.changes() or Placeholder(first, self.lang))
 
     def history(self) -> Any:
@@ -203,7 +203,7 @@ class ReportPanel(RunPanel):
 
     def _open(self) -> None:
         if self.context.simulated and not self.runs.refresh():
-            self.worker.say(_("Making a run to look at …"))
+            self.worker.say(_("Preparing a simulated run to show …"))
             with read_paths(PATHS, self.context.merchants, FILES) as batch:
                 api.upload(batch, settings=self.context.settings, limits=self.context.limits())
         super()._open()

@@ -170,7 +170,7 @@ def _kept(folder: Path, name: str, content: bytes) -> Path:
     except OSError as error:
         why = system_reason(error)
         raise UsageError(_("{folder} cannot be written: {why}.", folder=folder / name, why=why)) from None
-    raise UsageError(_("{folder} is full of lists named {name}.", folder=folder, name=name))
+    raise UsageError(_("{folder} contains too many lists named {name}.", folder=folder, name=name))
 
 
 def _short(path: str) -> str:

@@ -171,8 +171,8 @@ class RunForm(Panel):
         when = datetime.fromtimestamp(started, self.context.settings.zone).isoformat(" ", "minutes")
         return UsageError(
             _(
-                "Run {run_id} of the same list, started {when}, is unfinished and over a day old. Choose "
-                "it under Earlier runs and resume it, or tick that you want to start a new run.",
+                "Run {run_id} of the same list, started {when}, is unfinished and over a day old. Choose it under "
+                "Earlier runs and resume it, or tick “start a new run”.",
                 run_id=run_id,
                 when=when,
             )
@@ -210,7 +210,7 @@ class MerchantCheck(widgets.VBox):
         show(self.states, shown=True)
         summary, shown = verdict(states), min(len(states), LINES_SHOWN)
         lines = _(
-            "The table has {lines}, those that are not ready first; scroll in it to see all.",
+            "The table has {lines}, those that are not ready first; scroll to see all.",
             lines=ngettext("{n:,} line", "{n:,} lines", shown),
         )
         good = all(state.works or state.merchant.left for state in states)
@@ -260,10 +260,10 @@ def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
                 "\n".join(advice),
             )
         )
-    label = _("Merchants and what they can do today").of(lang)
+    label = _("Merchants and their status today").of(lang)
     more = len(states) - LINES_SHOWN
     rest = _(
-        "… and {more_lines} that can work or have left",
+        "… and {more_lines} that are ready or have left",
         more_lines=ngettext("{n:,} more line", "{n:,} more lines", more),
     ).of(lang)
     return table(heads, rows, "sssssssnt", lang, label=label) + (message(rest) if more > 0 else "")

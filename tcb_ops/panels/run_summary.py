@@ -112,7 +112,7 @@ def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) ->
         reason = _describe_stop(run, error)
         tone = "" if error is None or isinstance(error, InterruptedRunError) else "bad"
         return _(
-            "{reason} {result} Resume does the rest; finished rows are not sent again.",
+            "{reason} {result} Resume completes the rest; finished rows are not sent again.",
             reason=reason,
             result=result,
         ), tone
@@ -121,7 +121,7 @@ def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) ->
     if record.kind == Kind.LINKS and record.report:
         lines.append(
             _(
-                "The links are in {report}, readable by you alone; they live about 15 minutes.",
+                "The links are in {report}, which only you can read; they expire after about 15 minutes.",
                 report=record.report,
             )
         )
@@ -147,7 +147,7 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
         return _("It was cancelled or interrupted.")
     if stopped is not None:
         return _("It was stopped: {text}\n", text=stop_text(stopped))
-    return _("It was cut off.")
+    return _("It ended unexpectedly.")
 
 
 # --- merchants --------------------------------------------------------------------------------------------------

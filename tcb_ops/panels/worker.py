@@ -103,7 +103,7 @@ class Worker:
             _LOG.error("a defect in a panel", exc_info=error)
             what = type(error).__name__
             text = _(
-                "A defect in tcb-ops ({what}); the log has its stack trace. What the ledger holds is safe.",
+                "Internal error in tcb-ops ({what}); see the log for details. Everything in the ledger is safe.",
                 what=what,
             ).of(self.lang)
         (line or self.line).value = message(text, "bad")

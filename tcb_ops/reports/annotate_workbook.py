@@ -52,7 +52,7 @@ def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | N
         if dest.suffix.lower() != suffix.lower():
             raise UsageError(
                 _(
-                    "{dest}: the copy is a workbook like {name}; let its name end in {suffix}.",
+                    "{dest}: the copy is a workbook like {name}, so its name must end in {suffix}.",
                     dest=dest,
                     name=original.name,
                     suffix=suffix,
@@ -100,8 +100,8 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
     if first + len(COLUMNS) - 1 > LAST_COLUMN:
         raise UsageError(
             _(
-                "sheet '{name}' has no room for {columns} more columns: something stands in the last ones. "
-                "results.csv of the report has every row: tcb-ops report",
+                "sheet '{name}' has no room for {columns} more columns: its last columns are in use. The "
+                "report's results.csv has every row: tcb-ops report",
                 name=shown(found.sheet.name, 40),
                 columns=len(COLUMNS),
             )
@@ -166,7 +166,7 @@ def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
             name = shown(found.headers[column - 1], 40)
             raise UsageError(
                 _("column '{name}' has more than {most_copies} values.", name=name, most_copies=MOST_COPIES),
-                _("Split by one that has fewer."),
+                _("Split by a column with fewer values."),
             )
         group_of[row.line] = number
     return list(numbers), group_of
@@ -211,8 +211,8 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
         if not is_workbook(raw):
             raise UsageError(
                 _(
-                    "--into takes the workbook (.xlsx) that the list came in; {original} is none. "
-                    "results.csv of the report has every row of the list: tcb-ops report {id}",
+                    "--into needs the workbook (.xlsx) that was the run's list; {original} is not a workbook. The "
+                    "report's results.csv has every row of the list: tcb-ops report {id}",
                     original=original,
                     id=run.id,
                 )
@@ -298,14 +298,14 @@ def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bo
 def _free(dest: Path) -> None:
     if os.path.lexists(dest):
         raise UsageError(
-            _("{dest} exists, and is not overwritten.", dest=dest),
-            _("Remove it, or name another place with --out."),
+            _("{dest} already exists, and is not overwritten.", dest=dest),
+            _("Remove it, or choose another location with --out."),
             options=["--out"],
         )
     if not dest.parent.is_dir():
         raise UsageError(
             _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent),
-            _("Make it, or name another place with --out."),
+            _("Create it, or choose another location with --out."),
             options=["--out"],
         )
 
@@ -333,6 +333,6 @@ def _new(dest: Path) -> Iterator[Path]:
                 part.unlink()
     raise StoppedError(
         _("{dest} could not be written: {why}.", dest=dest, why=why),
-        _("Free space or name another place with --out."),
+        _("Free disk space, or choose another location with --out."),
         options=["--out"],
     )

@@ -162,12 +162,12 @@ def _breaker(end: RowEnd, found: Why) -> Text:
     known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
     if known.decision is errcodes.Decision.SLOW:
         return _(
-            "Not attempted: {code} kept coming for longer than --patience. {meaning}",
+            "Not attempted: {code} persisted for longer than --patience. {meaning}",
             code=found.code,
             meaning=found.meaning,
         )
     return _(
-        "Not attempted: three rows in a row had ended with {code}. {meaning}",
+        "Not attempted: three rows in succession ended with {code}. {meaning}",
         code=found.code,
         meaning=found.meaning,
     )

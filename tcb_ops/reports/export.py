@@ -79,7 +79,7 @@ def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = 
     except (OSError, ValueError) as error:
         why = system_reason(error)
         raise UsageError(
-            _("{dest} cannot be accessed: {why}.", dest=dest, why=why), _("Name another report folder.")
+            _("{dest} cannot be accessed: {why}.", dest=dest, why=why), _("Choose another report folder.")
         ) from None
 
 
@@ -122,7 +122,7 @@ def export(
                 dest=dest,
                 trouble=trouble,
             ),
-            _("Free space or name another folder, then export it again:\n{again}", again=again),
+            _("Free disk space or choose another folder, then export it again:\n{again}", again=again),
         )
     if noted:
         _note(ledger.note_report, run, str(real), settings)
@@ -135,7 +135,8 @@ def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, set
         keep(run, what)
     except LedgerError as error:
         text = _(
-            "the report is whole, but the ledger did not keep that it was written: {text}", text=error.text
+            "the report is complete, but its export could not be recorded in the ledger: {text}",
+            text=error.text,
         )
         _LOG.warning("%s", text.of(settings.lang))
         return False
@@ -148,8 +149,8 @@ def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, no
     rows = digest.passing(seen.rows(run))
     if hidden := write_rows(rows, run.headers, folder / RESULTS, folder / FAILED, settings):
         warning = _(
-            "{rows} of the list would show a token or a signature: the report has {mask} there. Take it out of "
-            "the list, and have it renewed.",
+            "A token or a signature was found in {rows} of the list: the report shows {mask} instead. Remove it "
+            "from the list, and have it replaced.",
             rows=ngettext("{n:,} row", "{n:,} rows", hidden),
             mask=MASK,
         )
@@ -192,12 +193,12 @@ def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | N
 def _not_compared(run: RunRecord, before: RunRecord | None, error: LedgerDamagedError) -> Text:
     if before is None:
         return _(
-            "the report of run {run} is complete, but is compared with no earlier run: {text}",
+            "the report of run {run} is complete, but was not compared with an earlier run: {text}",
             run=run.id,
             text=error.text,
         )
     return _(
-        "the report of run {run} is complete, but is not compared with run {before} before it: {text}",
+        "the report of run {run} is complete, but was not compared with run {before} before it: {text}",
         run=run.id,
         before=before.id,
         text=error.text,
@@ -222,14 +223,14 @@ def _refuse_leak(file: Path, run: RunRecord) -> None:
     if leak := find_leak(file):
         raise StoppedError(
             _(
-                "the report was not finished: line {line} of {name} would hold {kind}. Nothing of it is "
-                "left, and run {id} is safe in the ledger.",
+                "the report was not finished: line {line} of {name} would contain {kind}. Everything written was "
+                "removed, and run {id} is safe in the ledger.",
                 line=leak.line,
                 name=file.name,
                 kind=leak.kind,
                 id=run.id,
             ),
-            _("This is a defect of tcb-ops: please report it."),
+            _("This is a bug in tcb-ops: please report it."),
         )
 
 
@@ -316,7 +317,7 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
     if not real.exists():
         above = next(folder for folder in real.parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            raise _refused(dest, _("{above} does not take new folders", above=above))
+            raise _refused(dest, _("no folder can be created in {above}", above=above))
         return
     if not real.is_dir():
         raise _refused(dest, _("it is a file"))
@@ -325,9 +326,9 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         return
     found = read_manifest(real)
     if found is None:
-        raise _refused(dest, _("it is not empty and holds no report"))
+        raise _refused(dest, _("it is not empty and contains no report"))
     if found.run != run_id and not replace:
-        raise _refused(dest, _("it holds the report of run {run}", run=found.run))
+        raise _refused(dest, _("it contains the report of run {run}", run=found.run))
     ours = {MANIFEST, *found.files}
     if CHECKPOINTS in there and _copies(real / CHECKPOINTS, ours):
         ours.add(CHECKPOINTS)
@@ -335,7 +336,7 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         ours.add(DEMO_LEDGER)
     if others := sorted(there - ours):
         names = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
-        raise _refused(dest, _("beside a report it holds files that would be lost: {names}", names=names))
+        raise _refused(dest, _("besides a report it contains files that would be lost: {names}", names=names))
 
 
 def _copies(folder: Path, files: set[str]) -> bool:
@@ -346,7 +347,7 @@ def _copies(folder: Path, files: set[str]) -> bool:
 
 def _refused(dest: Path, why: Text) -> UsageError:
     return UsageError(
-        _("{dest} cannot be the report folder: {why}. Name another one with --out.", dest=dest, why=why),
+        _("{dest} cannot be the report folder: {why}. Choose another one with --out.", dest=dest, why=why),
         options=["--out"],
     )
 

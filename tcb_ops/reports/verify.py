@@ -123,18 +123,18 @@ class Verification:
         same = {check.what for check in self.checks if check.state is State.SAME}
         if {ROWS, MANIFEST} <= same:
             return _(
-                "Every file is as it was exported with this ledger, and the CSVs agree with the ledger. A "
-                "change by somebody who can also write to the ledger goes unnoticed."
+                "Every file is identical to the one exported with this ledger, and the CSVs agree with the ledger. "
+                "Changes by someone who can also write to the ledger cannot be detected."
             )
         if ROWS in same:
             return _(
-                "The CSVs and manifest.json agree with the ledger, but for their sentences. The ledger has no "
-                "record of this export: report.html, report.pdf and report.xlsx were compared with "
-                "manifest.json only: a change of one of them and of the manifest goes unnoticed."
+                "The CSVs and manifest.json agree with the ledger; explanatory texts are not compared. The ledger "
+                "has no record of this export, so report.html, report.pdf and report.xlsx were compared with "
+                "manifest.json only: a change to one of them and to the manifest cannot be detected."
             )
         return _(
-            "The files were compared with manifest.json only: a change of a file and of the manifest goes "
-            "unnoticed."
+            "The files were compared with manifest.json only: a change to a file and to the manifest cannot be "
+            "detected."
         )
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
@@ -164,10 +164,10 @@ def verify(
     if manifest is None:
         raise UsageError(
             _(
-                "{folder} holds no report of tcb-ops: manifest.json is not there, or cannot be read as one.",
+                "{folder} contains no tcb-ops report: manifest.json is missing or invalid.",
                 folder=folder,
             ),
-            _("Name the folder that `tcb-ops report` wrote."),
+            _("Give the folder that `tcb-ops report` wrote."),
         )
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
     checks += _not_listed(folder, manifest)
@@ -211,7 +211,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """What every report has and this manifest lacks, and what lies in the folder and is in no manifest."""
     always = {*ALWAYS, *([SIMULATED] if manifest.simulated else [])}
     for name in sorted(always - set(manifest.files)):
-        yield _differs(name, _("is not listed in manifest.json; every such report has it."))
+        yield _differs(name, _("is not listed in manifest.json, but every such report has it."))
     try:
         there = {entry.name for entry in folder.iterdir()}
     except OSError:
@@ -220,7 +220,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     for name in sorted(
         there - set(manifest.files) - always - {MANIFEST, CHECKPOINTS} - demo - LEFT_BY_DESKTOPS
     ):
-        yield _differs(name, _("does not belong to the report: it was added."))
+        yield _differs(name, _("does not belong to the report: it was added later."))
 
 
 def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
@@ -250,7 +250,7 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
                 folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
             ),
         )
-    return _differs(INPUT, _("{there} is not as the run read it.", there=there))
+    return _differs(INPUT, _("{there} is not the same as when the run read it.", there=there))
 
 
 # --- against the ledger ---------------------------------------------------------------------------------------------
@@ -262,8 +262,8 @@ def _check_ledger(
     """Compare a report with the ledger. One that does not have the run, or is damaged, differs: nothing in it proves the report."""
     if ledger is None:
         text = _(
-            "the ledger {ledger} is not there: neither the rows nor what manifest.json says of the run were "
-            "compared. Name the run's ledger with --ledger, or its settings file with --config.",
+            "the ledger {ledger} does not exist: neither the rows nor the facts about the run in manifest.json "
+            "were compared. Select the run's ledger with --ledger, or its settings file with --config.",
             ledger=ledger_file,
         )
         yield Check(ROWS, State.NOT_CHECKED, text)
@@ -278,7 +278,7 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
     run = _find(ledger, manifest.run)
     if run is None:
         text = _(
-            "{name} has no run {run}: nothing proves this report. If the run is in another ledger, name it "
+            "{name} has no run {run}, so nothing proves this report. If the run is in another ledger, select it "
             "with --ledger.",
             name=ledger.name,
             run=manifest.run,
@@ -335,12 +335,7 @@ def _check_about(
         names = ", ".join(wrong)
         found.append(_("disagrees with the ledger about the run: {names}.", names=names))
     if exported and not same:
-        found.append(
-            _(
-                "is not one that was exported with this ledger: it was changed, or written with another "
-                "ledger."
-            )
-        )
+        found.append(_("was not exported with this ledger: it was changed, or exported with another ledger."))
     if found:
         it = _("{one} It {next}", one="", next="")
         yield _differs(MANIFEST, Joined(tuple(found), it))
@@ -366,7 +361,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
     found = [text for text in wrong if text is not None]
     if not found and as_exported:
         text = _(
-            "all {rows} of results.csv, the {bad:,} of failed.csv, and errcodes.csv are what the ledger says",
+            "all {rows} of results.csv, the {bad:,} rows of failed.csv, and errcodes.csv agree with the ledger",
             rows=ngettext("{n:,} row", "{n:,} rows", run.rows),
             bad=bad,
         )
@@ -374,7 +369,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
     if not found:
         found = [_("No column of the CSVs differs.")]
     if as_exported:
-        found.append(_("The ledger is as it was exported."))
+        found.append(_("The ledger has not changed since the export."))
     elif manifest.finished:
         found.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
     else:
@@ -420,7 +415,7 @@ def _first_difference(
     for record, line in zip_longest(records, lines):
         if record is None:
             return _(
-                "Line {line_num} of {name} is a row that the ledger does not have there.",
+                "Line {line_num} of {name} is a row that, according to the ledger, does not belong there.",
                 line_num=lines.line_num,
                 name=name,
             )
@@ -464,7 +459,7 @@ def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
 
 
 def _head(name: str) -> Text:
-    return _("The first line of {name} is not the report's head.", name=name)
+    return _("The first line of {name} is not the report's header.", name=name)
 
 
 def _where(record: RowRecord) -> Text:
@@ -475,7 +470,10 @@ def _cell(names: list[str], found: list[str], known: list[str], place: str, wher
     file, _other, at = place.partition(":")
     if len(found) != len(known):
         return _(
-            "Line {at} of {file}, {where}, has not as many cells as the head.", at=at, file=file, where=where
+            "Line {at} of {file}, {where}: the number of cells differs from the header.",
+            at=at,
+            file=file,
+            where=where,
         )
     name, is_now, was = next(cells for cells in zip(names, found, known, strict=True) if cells[1] != cells[2])
     here, there = _short(is_now), _short(was)

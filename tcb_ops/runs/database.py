@@ -137,13 +137,13 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
 def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Sequence[int]) -> None:
     """Refuse a ledger of a newer schema version, upgrade one of an older."""
     if len(versions) != 1 or versions[0] < 1:
-        raise damaged(name, file, _("its version is not one number"))
+        raise damaged(name, file, _("its schema version is not a single number"))
     found = versions[0]
     if found > VERSION:
         raise not_a_ledger(
             name,
             _(
-                "its schema is version {found}, this tcb-ops knows {version}: use the tcb-ops that made it",
+                "its schema version is {found}, this tcb-ops supports {version}: use the tcb-ops that created it",
                 found=found,
                 version=VERSION,
             ),
@@ -212,12 +212,12 @@ def _look(file: Path) -> None:
 def _refuse_unsuitable(file: Path) -> None:
     folder = file.resolve().parent
     if not folder.is_dir():
-        raise not_a_ledger(str(file), _("the folder {folder} is not there", folder=folder))
+        raise not_a_ledger(str(file), _("the folder {folder} does not exist", folder=folder))
     if file.is_dir():
         raise not_a_ledger(str(file), _("it is a folder"))
     if on_network(folder):
         raise not_a_ledger(
-            str(file), _("SQLite on a network file system is refused: its locks do not hold there")
+            str(file), _("SQLite on a network file system is refused: file locks are unreliable there")
         )
     if file.exists():
         locks = lock_folder(file)
@@ -262,7 +262,7 @@ def not_a_ledger(name: str, why: Text) -> UsageError:
     """The error that refuses a file or a database, and says what to do."""
     return UsageError(
         _("{name} cannot be the ledger: {why}.", name=name, why=why),
-        _("Name another file with --ledger."),
+        _("Choose another file with --ledger."),
         options=["--ledger"],
     )
 
@@ -281,19 +281,18 @@ def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
     """Make the error that reports damage: what was found, in which ledger, and what to do."""
     if file is None:
         todo = _(
-            "Restore the database from a backup. Reports exported earlier still show their runs; a new "
-            "ledger (--ledger) sends every file of a list again."
+            "Restore the database from a backup. Reports exported earlier still show their runs; with a new ledger "
+            "(--ledger), every file of a list is sent again."
         )
     else:
         here = file.absolute()
         recovered = here.with_name(f"{here.stem}.recovered{here.suffix}")
         command = f"sqlite3 {shlex.quote(str(here))} .recover | sqlite3 {shlex.quote(str(recovered))}"
         todo = _(
-            "Do not use this file any more. Best: move it, its -wal and its -shm file elsewhere and put a "
-            "backup in its place. Without a backup, recover what can be read: `{command}`, then add "
-            "--ledger {shlex}; rows are counted again there, so a run that is not complete is still "
-            "refused. Reports exported earlier still show their runs. A new ledger sends every file of a "
-            "list again.",
+            "Stop using this file. If you have a backup, move the file and its -wal and -shm files elsewhere and "
+            "restore the backup. Without a backup, recover what is still readable with `{command}`, then add "
+            "--ledger {shlex}; rows are counted again, so an incomplete run is still refused. Reports exported "
+            "earlier still show their runs. With a new ledger, every file of a list is sent again.",
             command=command,
             shlex=shlex.quote(str(recovered)),
         )
@@ -306,13 +305,13 @@ def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
 def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
     return LedgerDamagedError(
         _(
-            "the ledger {file} is empty (0 bytes), but runs have been written to it: {locks} lies beside it.",
+            "the ledger {file} is empty (0 bytes), but runs have been written to it: {locks} is beside it.",
             file=file,
             locks=locks,
         ),
         _(
-            "Restore it from a copy, its -wal file included. To start a new ledger instead, which sends "
-            "every file of a list again, remove the folder {locks}.",
+            "Restore it from a backup, including its -wal file. To start a new ledger instead, with which every "
+            "file of a list is sent again, remove the folder {locks}.",
             locks=locks,
         ),
         options=["--ledger"],

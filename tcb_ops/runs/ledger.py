@@ -233,8 +233,8 @@ def _not_pending(run: RunRecord, count: int) -> LedgerError:
                     run=run.id,
                 ),
                 _(
-                    "Another process has worked on the run, or the ledger was changed. Nothing was "
-                    "overwritten, and the other rows are recorded. Make sure that nobody else works on it, "
+                    "Another process may have worked on the run, or the ledger was changed. Nothing was "
+                    "overwritten, and all other rows are recorded. Make sure that nobody else is working on it, "
                     "then run the same command again."
                 ),
             )

@@ -65,8 +65,8 @@ def check_destination(dest: Path) -> None:
     if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
         raise UsageError(
             _(
-                "--out {dest}: it must be a new file in a folder that is there, or an earlier links.csv, "
-                "which is replaced. Name another.",
+                "--out {dest}: this must be a new file in an existing folder, or an earlier links.csv, which is "
+                "replaced. Choose another file.",
                 dest=dest,
             ),
             options=["--out"],
@@ -107,8 +107,8 @@ class LinksFile:
                 self.close()
                 raise UsageError(
                     _(
-                        "{part} belongs to another run ({owner}): resume that one, give it up with "
-                        "--new-run, or name another file with --out.",
+                        "{part} belongs to another run ({owner}): resume that run, discard it with --new-run, or "
+                        "choose another file with --out.",
                         part=self.part,
                         owner=owner[:40],
                     ),

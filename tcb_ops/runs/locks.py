@@ -201,7 +201,7 @@ def _held(run_id: str, who: str) -> UsageError:
 def _still_planning(ledger: Lockable) -> UsageError:
     return UsageError(
         _(
-            "another command has been planning in {name} for {planning_seconds} s. Try again later.",
+            "another command has been planning a run in {name} for {planning_seconds} s. Try again later.",
             name=ledger.name,
             planning_seconds=PLANNING_SECONDS,
         )
@@ -245,8 +245,8 @@ def _folder(ledger: Lockable) -> Path:
     if found is None or not stat.S_ISDIR(found.st_mode) or found.st_uid not in trusted:
         raise UsageError(
             _(
-                "{folder} is not a folder of yours: it is a link, a file, or another user's. Remove it, or "
-                "name another ledger with --ledger.",
+                "{folder} is not your folder: it is a link, a file, or belongs to another user. Remove it, or "
+                "choose another ledger with --ledger.",
                 folder=folder,
             ),
             options=["--ledger"],
@@ -347,8 +347,8 @@ class AdvisoryLock:
                 pass
         raise LedgerError(
             _(
-                "the connection to the ledger's database that held the lock on this run has ended, so "
-                "another process may take the run over: this one stops, and the rows not done are pending."
+                "the connection to the ledger's database that held the lock on this run has ended, so another "
+                "process may take over the run: this process stops, and unfinished rows stay pending."
             )
         )
 

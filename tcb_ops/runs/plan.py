@@ -305,13 +305,13 @@ def _without_merchants(
     file = merchants.source or "merchants.csv"
     return UsageError(
         _(
-            "run {id} has {rows} to run again, but {file} has no line for their merchants: {listed}.",
+            "run {id} has {rows} to retry, but {file} has no line for their merchants: {listed}.",
             id=parent.id,
             rows=ngettext("{n:,} row", "{n:,} rows", rows.total()),
             file=file,
             listed=listed,
         ),
-        _("Add these lines, or give the run's merchants file with --merchants."),
+        _("Add these merchants, or give the run's merchants file with --merchants."),
         options=["--merchants"],
     )
 
@@ -328,15 +328,15 @@ def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narr
             since=since,
         )
     none = (
-        _("run {id} has no such row to run again.", id=parent.id)
+        _("run {id} has no such rows to retry.", id=parent.id)
         if narrowed
-        else _("run {id} has no row to run again.", id=parent.id)
+        else _("run {id} has no rows to retry.", id=parent.id)
     )
-    see = _("To see what there is:")
+    see = _("To list its rows:")
     reported: list[object] = [as_sentences((none, see)), quoted(of_run(settings, parent, "errcodes"))]
     if parent.parent:
         reported += [
-            _("It is a retry itself; for the other rows of its original:"),
+            _("It is itself a retry; for the other rows of the original run:"),
             quoted(command(settings, "retry", parent.parent, target=parent.target)),
         ]
     return as_lines(reported)

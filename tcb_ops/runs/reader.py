@@ -165,7 +165,7 @@ class LedgerReader:
             hint = NOTHING
             if other is not None:
                 hint = _(
-                    " The newest of another target is {id} ({target}): name it, or give --target.",
+                    " The newest run of another target is {id} ({target}): give its id, or --target.",
                     id=other.id,
                     target=other.target,
                 )
@@ -177,7 +177,7 @@ class LedgerReader:
             raise RunNotFoundError(_("no run '{wanted}' in {name}.", wanted=wanted, name=self.name))
         newest = as_list((record.id for record in found), 5)
         raise RunNotFoundError(
-            _("'{wanted}' may be any of {newest}: write more of it.", wanted=wanted, newest=newest)
+            _("'{wanted}' matches several runs: {newest}. Give more of the id.", wanted=wanted, newest=newest)
         )
 
     def runs(self, target: str | None = None, limit: int | None = None) -> list[RunRecord]:
@@ -578,7 +578,7 @@ class LedgerReader:
         if self._engine.dialect.name == "sqlite" and self._read(
             sa.text(ORPHANED_RUNS)
         ):  # others hold foreign keys
-            raise self._damaged(_("it holds rows of a run whose own record is missing"))
+            raise self._damaged(_("it contains rows of a run whose own record is missing"))
 
     @contextmanager
     def _reading(self, run: Any = None) -> Iterator[None]:
@@ -589,9 +589,9 @@ class LedgerReader:
             raise self._trouble(error) from None
         except (KeyError, OverflowError, TypeError, ValueError):
             wrong = (
-                _("a record of a run holds values that tcb-ops does not write")
+                _("a record of a run contains values that tcb-ops does not write")
                 if run is None
-                else _("a record of run {id} holds values that tcb-ops does not write", id=run.id)
+                else _("a record of run {id} contains values that tcb-ops does not write", id=run.id)
             )
             raise self._damaged(wrong) from None
 

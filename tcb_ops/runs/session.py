@@ -173,7 +173,7 @@ def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOps
             (_("To see why:"), of_run(settings, run, "errcodes")),
             (
                 _(
-                    "To resume the other environments of run {id} ({target}) all the same, without --canary:",
+                    "To resume the other environments of run {id} ({target}) anyway, without --canary:",
                     id=run.id,
                     target=target,
                 ),

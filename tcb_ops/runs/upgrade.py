@@ -117,8 +117,8 @@ def _copy(file: Path, name: str, found: int) -> Path:
         why = system_reason(error)
         raise LedgerError(
             _(
-                "the ledger {name} was not upgraded, because no copy of it can be made at {whole}: {why}. "
-                "Free space or fix the access, then run the same command again.",
+                "the ledger {name} was not upgraded, because it could not be copied to {whole}: {why}. Free space "
+                "or fix the access, then run the same command again.",
                 name=name,
                 whole=whole,
                 why=why,

@@ -131,10 +131,10 @@ def _parse(file: Path, lines: list[str]) -> dict[str, _AccessToken]:
             found[cells["access_token"]] = _AccessToken(cells["appid"], expires)
     except csv.Error:
         raise _bad(
-            file, _("line {line}: is no CSV (a quotation mark that is not closed?)", line=line + 1)
+            file, _("line {line}: not valid CSV (an unclosed quotation mark?)", line=line + 1)
         ) from None
     if not found:
-        raise _bad(file, _("holds no token"))
+        raise _bad(file, _("contains no token"))
     return found
 
 

@@ -62,12 +62,12 @@ def _no_zero(value: object) -> object:
     return value
 
 
-Words = Annotated[str, Field(strict=True, min_length=1), _("must be a text that is not empty")]
+Words = Annotated[str, Field(strict=True, min_length=1), _("must be non-empty text")]
 """A value of the plan. The Text in its annotation says what is valid, for the message about any other value."""
 Id = Annotated[
     str,
     Field(strict=True, pattern=r"^[^*?\[\]]+$"),
-    _("must be a text that names one: * ? and [] do not work here"),
+    _("must be non-empty text for exactly one; the wildcards * ? and [] do not work here"),
 ]
 DaySeconds = Annotated[int, Field(strict=True, ge=0, le=A_DAY)]
 LifeSeconds = Annotated[int, Field(strict=True, ge=1, le=A_DAY)]
@@ -144,7 +144,7 @@ class Fault:
             int,
             BeforeValidator(_no_zero),
             Field(strict=True, ge=-9_999_999, le=9_999_999),
-            _("must be a whole number from -9999999 to 9999999; 0 is no fault"),
+            _("must be a whole number from -9999999 to 9999999 other than 0, which is not a fault"),
         ]
         | None
     ) = None
@@ -289,7 +289,7 @@ _TITLES = {
     "environment": _("environment {number}"),
 }
 _NO_PLAN = _(
-    "a fault plan holds [[fault]], [[account]] and [[environment]] entries, one [component], and nothing else"
+    "a fault plan contains [[fault]], [[account]] and [[environment]] entries, one [component], and nothing else"
 )
 _LINK_ONLY = ("lifetime", "other_env")
 _ANSWERS = ("errcode", "code", "status", "reset", "body", *_LINK_ONLY, "etag")
@@ -340,13 +340,13 @@ def _invalid_value(error: Any) -> Text:
         near = get_close_matches(key, fields, n=1)
         if near:
             unknown = _(
-                "there is no “{key}” (did you mean “{near}”?); known are {fields}",
+                "there is no “{key}” (did you mean “{near}”?); the names are {fields}",
                 key=key,
                 near=near[0],
                 fields=as_list(fields),
             )
         else:
-            unknown = _("there is no “{key}”; known are {fields}", key=key, fields=as_list(fields))
+            unknown = _("there is no “{key}”; the names are {fields}", key=key, fields=as_list(fields))
         return _at(table, number, unknown)
     valid = _valid(fields[key], error["input"])
     return _at(table, number, _("{key} {valid}", key=key, valid=valid))
@@ -388,14 +388,16 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
     component = raw.get("component", {})
     if ("secret" in component) != ("ticket" in component):
         yield _at(
-            "component", 1, _("secret and ticket go together; leave out both where tokens come from --tokens")
+            "component",
+            1,
+            _("secret and ticket must be given together; omit both if tokens come from --tokens"),
         )
     for table, key in (("account", "appid"), ("environment", "env")):
         names = [entry[key] for entry in raw.get(table, ())]
         for number, name in enumerate(names, 1):
             first = names.index(name) + 1
             if first < number:
-                yield _at(table, number, _("{name} is entry {first} already", name=name, first=first))
+                yield _at(table, number, _("{name} is already in entry {first}", name=name, first=first))
     for number, entry in enumerate(raw.get("account", ()), 1):
         foreign = [key for key in entry if key not in _OF_COMPONENT]
         if entry["appid"] == component.get("appid") and foreign:
@@ -406,22 +408,24 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
             )
     for number, entry in enumerate(raw.get("environment", ()), 1):
         if not {"status", "foreign"} & set(entry):
-            yield _at("environment", number, _("say what is wrong with it: status or foreign"))
+            yield _at("environment", number, _("specify the problem: status or foreign"))
 
 
 def _wrong_fault(entry: dict[str, Any]) -> Iterator[Text]:
     if "env" not in entry and "appid" not in entry:
-        yield _("say whom it concerns: env, appid or both")
+        yield _("specify whom it affects: env, appid or both")
     step = entry.get("step", FaultStep.LINK)
     foreign = [key for key in entry if key in (_NOT_STORE if step == FaultStep.STORE else _STORE_ONLY)]
     foreign += [key for key in _LINK_ONLY if key in entry and step != FaultStep.LINK]
     for key in foreign:
         other = FaultStep.STORE if key in _STORE_ONLY else FaultStep.LINK
-        yield _('{key} belongs to step = "{other}"', key=key, other=other)
+        yield _('{key} can only be used with step = "{other}"', key=key, other=other)
     answers = [key for key in _ANSWERS if key in entry]
     if len(answers) > 1 and answers != ["code", "status"]:
-        yield _("{answers} do not go together: one entry has one of them", answers=as_list(answers))
+        yield _(
+            "{answers} cannot be combined: each entry may have only one of them", answers=as_list(answers)
+        )
     if not answers and "delay" not in entry:
-        yield _("say what goes wrong: one of {answers}, or delay", answers=as_list(_ANSWERS))
+        yield _("specify the fault: one of {answers}, or delay", answers=as_list(_ANSWERS))
     if "errmsg" in entry and not {"errcode", "code"} & set(entry):
-        yield _("errmsg goes with errcode or code")
+        yield _("errmsg can only be used with errcode or code")

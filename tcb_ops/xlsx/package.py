@@ -254,7 +254,9 @@ def _cut() -> Problem:
 
 
 def _bomb(part: str) -> Problem:
-    message = _("the workbook unpacks to far more than a list can be (in {part})", part=shown(part, 60))
+    message = _(
+        "the workbook unpacks to far more data than a list can have (in {part})", part=shown(part, 60)
+    )
     fix = _("copy the rows into a new workbook; do not open this one unless you know where it comes from")
     return file_problem(message, fix)
 

@@ -113,7 +113,7 @@ def _not_a_workbook(package: Package) -> Problem:
     if package.has("content.xml"):
         return file_problem(_("this is an OpenDocument file (.ods)"), _SAVE_AS_XLSX)
     return file_problem(
-        _("this is a zip file, but no workbook with sheets"), _("give a list in .xlsx, .csv or .tsv")
+        _("this is a zip file, but not a workbook with sheets"), _("give a list in .xlsx, .csv or .tsv")
     )
 
 

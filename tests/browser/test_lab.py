@@ -135,7 +135,7 @@ def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is
         begin(notebook)
         run = shop.run()
         notebook.restart_and_run_all()
-        notebook.until(STATUS, "It was cut off.")
+        notebook.until(STATUS, "It ended unexpectedly.")
         assert run.id in notebook.text(".op-head")
         assert "unfinished" in notebook.text(".op-head")
         notebook.at_rest()

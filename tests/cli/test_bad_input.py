@@ -70,10 +70,10 @@ def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_desk):
         "lst.csv": "lst.csv: there is no such file — did you mean list.csv?",
         "周五/A1.CSV": "周五/A1.CSV: there is no such file — did you mean 周五/a.csv?",
         "周三/a.csv": "there is no folder 周三: check the path",
-        "周五": "周五: this is a folder, not a file — name one of the lists in it: a.csv, b.xlsx\n",
+        "周五": "周五: this is a folder, not a file — choose one of the lists in it: a.csv, b.xlsx\n",
         "files": "files: this is a folder, not a file — give the path of a CSV, TSV or XLSX file",
         ".": ".: this is a folder, not a file",
-        "": "'': this is no file name but an empty text",
+        "": "'': the file name is empty",
         "gone.csv": "gone.csv: there is no such file — check the name",
         "https://op:s3cr3t@h.example/a.csv?sign=s3cr3t": (
             "https://h.example/a.csv: this is a URL, not a file — download it first, then give the file"

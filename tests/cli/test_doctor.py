@@ -215,7 +215,7 @@ def test_with_a_broken_variable_too(open_office, checks, monkeypatch):
         (lambda office: (office.folder / "tokens.csv").write_text("x"), "tokens", "bad", "access_token"),
         (lambda office: office.keep_tokens("wxbooks"), "tokens", "warning", "wxtea"),
         (lambda office: office.keep_tokens("wxother"), "tokens", "bad", "wxtea"),
-        (lambda office: office.file.unlink(), "merchants", "bad", "is not there"),
+        (lambda office: office.file.unlink(), "merchants", "bad", "does not exist"),
         (lambda office: office.file.write_text("appid,name\n"), "merchants", "bad", "1 problem"),
         (lambda office: (office.folder / "ledger.db").write_text("text " * 99), "ledger", "bad", "SQLite"),
         (lambda office: office.sim.revoke("wxtea"), "address", "warning", "61003"),

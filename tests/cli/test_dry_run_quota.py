@@ -177,11 +177,11 @@ def test_where_it_cannot_be_asked_it_says_so_once_and_goes_on(open_office, dry_r
         "wxtea": False,
         "wxbooks": None,
     }
-    assert said.err.count("not known for all") == 1
+    assert said.err.count("unknown for some") == 1
     (office.folder / "tokens.csv").unlink()
-    assert "not known for all" in dry_run().err
+    assert "unknown for some" in dry_run().err
     said = dry_run("--api-base", "http://127.0.0.1:1")
-    assert "not known for all" in said.err
+    assert "unknown for some" in said.err
 
 
 @pytest.mark.slow

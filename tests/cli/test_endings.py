@@ -387,7 +387,7 @@ def test_a_defect_is_told_without_a_trace_and_verbose_shows_it(open_desk):
     with desk.spawn(from_script) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (3, "")
-    assert "A defect in tcb-ops (ValueError)" in err
+    assert "Internal error in tcb-ops (ValueError)" in err
     assert "made on purpose" not in err
     with desk.spawn([*from_script, "--verbose"]) as process:
         assert "made on purpose" in process.communicate(timeout=60)[1]

@@ -51,7 +51,7 @@ def test_a_first_sync_makes_the_file_and_a_second_changes_nothing(open_office, t
     ]
     assert "added · 3" in out
     assert "merchants.csv: 3 lines, 3 added." in out
-    assert "names that mean several environments · 1" in out
+    assert "names that match several environments · 1" in out
     made = office.file.read_bytes()
     assert tcb_ops("merchants", "sync")[:2] == (0, "merchants.csv: 3 lines, nothing to change.\n")
     assert office.file.read_bytes() == made
@@ -87,7 +87,7 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_of
     assert office.file.read_bytes().decode("gb18030") == "\r\n".join([head, *own, *new_lines, ""])
     for said in (
         "added · 2",
-        "returned, status is empty again · 1",
+        "authorized again, status cleared · 1",
         "left, status=left · 1",
         "→ 城南书店旗舰店",
         "→ 茶语小铺",
@@ -122,7 +122,7 @@ def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_offi
     code, out, _ = tcb_ops("merchants", "sync")
     assert (code, len(office.lines())) == (0, 250)
     assert out.count("\n") < 40
-    assert "… and 240 more: --json has all" in out
+    assert "… and 240 more: --json lists all" in out
     with office.file.open("a", encoding="utf-8") as file:
         file.writelines(f"wx{n:03},商户{n:03}号,env-{n:03},,,\r\n" for n in range(50))
     code, out, err = tcb_ops("merchants", "check", "--out", "all.csv")

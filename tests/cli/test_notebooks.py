@@ -189,7 +189,7 @@ def test_parameters_are_checked_before_anything_runs(open_desk, words, says):
         ("{}", "cannot be read"),
         ('{"cells": 3}', "cannot be read"),
     ],
-    ids=["not there", "empty", "no notebook", "broken"],
+    ids=["does not exist", "empty", "no notebook", "broken"],
 )
 def test_what_is_no_notebook_is_said(open_desk, content, says):
     desk = open_desk()

@@ -180,7 +180,7 @@ def test_to_and_where_aim(desk, folder):
         ),
         pytest.param(["--to", BOOKS.env, "--path", "/{rel}"], "the path begins with /", id="a bad path"),
         pytest.param(
-            ["--to", BOOKS.env, "--out", "merchants.csv"], "exists already", id="a file that is there"
+            ["--to", BOOKS.env, "--out", "merchants.csv"], "already exists", id="a file that is there"
         ),
         pytest.param([], "--to", id="nobody at all"),
     ],

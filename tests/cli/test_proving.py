@@ -135,7 +135,7 @@ def test_a_folder_without_a_report_is_a_usage_error(two_runs, folder):
     desk, _, _ = two_runs
     said = desk("verify", folder)
     assert (said.code, said.out) == (2, "")
-    assert "holds no report of tcb-ops" in said.err
+    assert "contains no tcb-ops report" in said.err
 
 
 def test_a_final_report_is_verified_with_its_retries(two_runs):

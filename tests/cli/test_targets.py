@@ -132,6 +132,6 @@ def test_two_names_for_two_targets_are_refused(open_desk):
     desk = open_desk(many(TEA, rows=1))
     said = desk("audit", "--target", "simulator", "--api-base", desk.shop.sim.base)
     assert said.code == 2
-    assert "--target and --api-base name different targets" in said.err
+    assert "--target and --api-base specify different targets" in said.err
     wrong = desk("audit", "--target", "weixin")
     assert (wrong.code, "target" in wrong.err, "https://api.weixin.qq.com" in wrong.err) == (2, True, True)

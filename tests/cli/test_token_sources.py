@@ -86,7 +86,7 @@ def test_a_platform_that_refreshes_by_itself_from_the_settings_file(open_platfor
         ),
         pytest.param(
             [*WHOLE[:3], 'secret = "PrAcTiCe-app-secret"', WHOLE[4]],
-            "never be the secret",
+            "not contain the secret",
             "不要写密钥本身",
             id="literal",
         ),

@@ -30,7 +30,7 @@ def test_a_check_that_hangs_is_left_behind():
         (found,) = run_limited(["clock"], hangs, 0.05)
     finally:
         over.set()
-    assert (found.grade, "no end within" in found.seen.en) == (Grade.BAD, True)
+    assert (found.grade, "did not finish within" in found.seen.en) == (Grade.BAD, True)
     assert found.fix
 
 

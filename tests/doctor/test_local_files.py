@@ -53,7 +53,7 @@ def other_program(file):
         (other_program, "another program's database"),
         (lambda file: file.write_text("no database at all " * 10), "not an SQLite file"),
         (lambda file: file.mkdir(), "it is a folder"),
-        (lambda file: file.parent.rename(file.parent.parent / "moved"), "is not there"),
+        (lambda file: file.parent.rename(file.parent.parent / "moved"), "does not exist"),
     ],
     ids=["another program's", "no database", "a folder", "no folder"],
 )

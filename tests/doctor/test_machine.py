@@ -43,11 +43,11 @@ def program(folder, name, script):
     ("script", "grade", "seen"),
     [
         ("echo 'Noto Sans CJK SC,Noto'; echo 'WenQuanYi'", Grade.OK, "Noto Sans CJK SC and 1 more"),
-        ("exit 0", Grade.WARNING, "no font has Chinese"),
-        ("exec /bin/sleep 9", Grade.SKIPPED, "does not answer"),
-        (None, Grade.SKIPPED, "no fc-list"),
+        ("exit 0", Grade.WARNING, "no Chinese font"),
+        ("exec /bin/sleep 9", Grade.SKIPPED, "does not respond"),
+        (None, Grade.SKIPPED, "fc-list (fontconfig) is not installed"),
     ],
-    ids=["two", "none", "hangs", "no fc-list"],
+    ids=["two", "none", "hangs", "fc-list (fontconfig) is not installed"],
 )
 def test_a_chinese_font_is_looked_for(tmp_path, monkeypatch, script, grade, seen):
     monkeypatch.setattr("sys.platform", "linux")

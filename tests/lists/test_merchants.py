@@ -91,7 +91,7 @@ def test_an_environment_may_belong_to_several_appids() -> None:
         ),
         pytest.param(
             "appid,name,env\nwxtea,茶语,e\nwxtea,茶,e\n",
-            [(3, "env", "in line 2 already")],
+            [(3, "env", "is already in line 2")],
             id="the same line twice",
         ),
         pytest.param(
@@ -101,7 +101,7 @@ def test_an_environment_may_belong_to_several_appids() -> None:
         ),
         pytest.param(
             "appid,name,env,default\nwxtea,茶语,e,yes\nwxtea,茶语,f,yes\n",
-            [(3, "default", "default environment in line 2")],
+            [(3, "default", "is already set in line 2")],
             id="two defaults",
         ),
         pytest.param("appid,name,env\na,b,c,d\n", [(2, "", "4 cells")], id="too many cells"),

@@ -125,7 +125,7 @@ def test_a_quote_in_a_list_that_is_not_ours_stays(write: Callable[..., Path], me
 
 ROW_PROBLEMS = [
     pytest.param("tea-1a2b3c,/a.png", "path", "begins with /", id="leading slash"),
-    pytest.param("tea-1a2b3c,a//b.png", "path", "holds //", id="double slash"),
+    pytest.param("tea-1a2b3c,a//b.png", "path", "contains //", id="double slash"),
     pytest.param("tea-1a2b3c,a/../b.png", "path", "a .. segment", id="dots"),
     pytest.param("tea-1a2b3c,a\x1bb.png", "path", "U+001B", id="control character"),
     pytest.param("tea-1a2b3c," + "a" * 851, "path", "851 bytes", id="too long"),
@@ -200,12 +200,12 @@ def test_a_later_duplicate_is_the_bad_one_and_a_bad_row_is_nobodys_first(
 
 FILE_PROBLEMS = [
     pytest.param("", "the file is empty", id="empty"),
-    pytest.param("\n\r\n", "nothing but blank lines", id="blank"),
+    pytest.param("\n\r\n", "contains only blank lines", id="blank"),
     pytest.param("env,path\n", "no row below", id="header only"),
     pytest.param("env,path\n,\n\n", "no row below", id="header and blank rows"),
     pytest.param("env,name\na,b\n", "no column for path; the header has 'env', 'name'", id="no path column"),
     pytest.param("path\na\n", "no column for env / merchant", id="no env column"),
-    pytest.param("env,path,路径\na,b,c\n", "several columns mean path", id="ambiguous"),
+    pytest.param("env,path,路径\na,b,c\n", "several columns match path", id="ambiguous"),
     pytest.param("env,path,x,x\na,b,c,d\n", "twice", id="the same header twice"),
     pytest.param('env,path\ntea-1a2b3c,a\ntea-1a2b3c,"b\n', "never closes", id="an open quote"),
     pytest.param(b"env,path\ntea-1a2b3c,\xff\xff\n", "not text in", id="undecodable"),
@@ -246,11 +246,11 @@ def test_rows_that_where_leaves_out_are_counted_and_not_judged(
     batch = read_paths(write(text), books)
     assert [r.line for r in batch.rows()] == [3]
     assert (batch.count, batch.left_out) == (1, 3)
-    assert "3 more left out by --where" in batch.decided.en
+    assert "3 more excluded by --where" in batch.decided.en
     assert [m for _, _, m in problems_of(write("env,path\nnope,a\n"), books)] == [
         "the merchants file has no environment 'nope'"
     ]
-    with pytest.raises(UsageError, match="--where leaves out every row \\(1 row\\)"):
+    with pytest.raises(UsageError, match="--where excludes every row \\(1 row\\)"):
         read_paths(write("env,path\ntea-1a2b3c,b\n"), books)
 
 

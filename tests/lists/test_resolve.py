@@ -24,12 +24,12 @@ def answer(found: Merchant | Unresolved | None) -> str:
 @pytest.mark.parametrize(
     ("defaults", "fix"),
     [
-        ((), "name the appid in a column appid, or mark the line of 甲 default=yes in the merchants file"),
+        ((), "give the appid in a column appid, or mark the line of 甲 default=yes in the merchants file"),
         (
             ("甲",),
-            "name the appid in a column appid, or mark the line of 乙 default=yes in the merchants file",
+            "give the appid in a column appid, or mark the line of 乙 default=yes in the merchants file",
         ),
-        (("甲", "乙"), "name the appid in a column appid"),
+        (("甲", "乙"), "give the appid in a column appid"),
     ],
     ids=["none has a default", "one has", "both have"],
 )
@@ -80,7 +80,7 @@ def test_a_shared_environments_fix_is_one_that_the_merchants_file_takes(
         pytest.param("", "城南书店", "", "wxbooks books-77aa01", id="one of M by name"),
         pytest.param("", "WXBOOKS", "", "wxbooks books-77aa01", id="one of M by appid"),
         pytest.param("", "茶语小铺", "", "wxtea tea-1a2b3c", id="several of M, one the default"),
-        pytest.param("", "麦田烘焙", "", "merchant: this merchant means several", id="several of M"),
+        pytest.param("", "麦田烘焙", "", "merchant: this merchant has several", id="several of M"),
         pytest.param(
             "", "谁", "", "merchant: the merchants file has no name or appid '谁'", id="unknown merchant"
         ),

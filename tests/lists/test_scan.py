@@ -81,7 +81,7 @@ def test_patterns_leave_files_in_or_out(
 def test_what_is_not_there_or_leaves_nothing_is_refused_in_words(folder: Path) -> None:
     with pytest.raises(UsageError, match="no such file or folder"):
         scan(folder / "nowhere")
-    with pytest.raises(UsageError, match=r"no file is left \(hidden or temporary: 7; .*--exclude: 4"):
+    with pytest.raises(UsageError, match=r"no file remains \(hidden or temporary: 7; .*--exclude: 4"):
         scan(folder, include=["*.gif"])
 
 

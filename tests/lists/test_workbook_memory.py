@@ -151,7 +151,7 @@ def test_a_workbook_with_far_too_much_of_something_is_refused_before_it_costs_me
     tmp_path: Path, name: str
 ) -> None:
     assert result_of(workbook(tmp_path / "b.xlsx", **TOO_MUCH[name])).startswith(
-        "the workbook unpacks to far more than a list can be"
+        "the workbook unpacks to far more data than a list can have"
     )
 
 

@@ -127,8 +127,8 @@ def test_with_long_ids_on_a_narrow_screen_the_names_column_keeps_its_head():
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("dead_token", "renew the component token"),
-        ("40001", "renew the component token"),
+        ("dead_token", "refresh the component token"),
+        ("40001", "refresh the component token"),
         ("61014", "own appid"),
         ("no_token", "do"),
         ("-1", "do"),

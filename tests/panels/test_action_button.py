@@ -63,7 +63,7 @@ def test_a_live_target_needs_the_number_of_merchants(open_lab: Any, read: Any, k
     assert panel.run is None
     panel.confirmation.count.value = "2"
     assert not panel.start.disabled
-    panel.run_now(wanted=False)  # a live target is not reached unless that is asked for
+    panel.run_now(wanted=False)  # a live target could not be reached unless that is asked for
     assert panel.run is None
     assert lab.sent == 0
 

@@ -24,7 +24,7 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, r
     assert panel.run.counts == {"linked": 30}
     links = lab.shop.folder / "links.csv"
     assert stat.S_IMODE(links.stat().st_mode) == 0o600
-    assert f"The links are in {links}, readable by you alone" in read(panel.worker.line)
+    assert f"The links are in {links}, which only you can read" in read(panel.worker.line)
 
 
 def test_links_that_will_run_out_before_the_last_is_there_are_reported_beside_the_pace(
@@ -34,7 +34,7 @@ def test_links_that_will_run_out_before_the_last_is_there_are_reported_beside_th
     panel = lab.links()
     assert read(panel.life) == ""
     panel.pace.value = True
-    assert "the first links will have expired before the last is issued" in read(panel.life)
+    assert "the first links will have expired before the last one is issued" in read(panel.life)
     panel.pace.value = False
     assert read(panel.life) == ""
 
@@ -123,7 +123,7 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
 def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.reports()
-    assert "ledger.db is not there: no run has used this ledger" in read(panel.worker.line)
+    assert "ledger.db does not exist: no run has used this ledger" in read(panel.worker.line)
     assert panel.run is None
     assert lab.audits().history().lines == ()
     assert not (lab.shop.folder / "ledger.db").exists()

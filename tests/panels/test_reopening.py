@@ -142,4 +142,4 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
     assert found["opened"] == found["attached"] == found["run"]
     assert found["all"] == [found["run"]]
     assert found["bad"]
-    assert "is not there" in found["live"]
+    assert "does not exist" in found["live"]

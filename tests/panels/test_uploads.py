@@ -329,7 +329,7 @@ def test_merchants_and_tokens_are_checked_and_the_runs_result_stays(open_lab: An
     assert states.index("城南书店") < states.index("茶语小铺")  # the worst first
     line = read(panel.merchant_check.line)
     assert "2 of 3 lines" in line
-    assert "The table has 3 lines, those that are not ready first; scroll in it to see all." in line
+    assert "The table has 3 lines, those that are not ready first; scroll to see all." in line
     assert panel.worker.line.value == result
 
 

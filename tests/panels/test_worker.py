@@ -38,7 +38,7 @@ def test_a_defect_is_reported_in_words_and_its_trace_is_in_the_log_only(
     with caplog.at_level(logging.ERROR, "tcb_ops.panels"):
         worker.start(broken)
         worker.settle()
-    assert read(worker.line).startswith("A defect in tcb-ops (ValueError); the log has its stack trace.")
+    assert read(worker.line).startswith("Internal error in tcb-ops (ValueError); see the log for details.")
     assert "planted" not in worker.line.value
     assert "Traceback" in caplog.text
 

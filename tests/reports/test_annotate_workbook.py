@@ -439,7 +439,7 @@ def test_a_sheet_that_is_full_to_the_right_is_sent_to_results_csv(
 def test_a_csv_is_sent_to_results_csv(tmp_path: Path, sent: Callable[..., Sent]) -> None:
     file = tmp_path / "a.csv"
     file.write_text(f"env,path\n{ENVS[0]},a.png\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"takes the workbook .* results\.csv"):
+    with pytest.raises(UsageError, match=r"needs the workbook .* results\.csv"):
         into_copy(sent(file), file)
 
 
@@ -478,11 +478,11 @@ def test_nothing_is_overwritten(tmp_path: Path, sent: Callable[..., Sent]) -> No
     for dest in (file, tmp_path / "dot.xlsx"):
         if dest != file:
             dest.write_bytes(b"mine")
-        with pytest.raises(UsageError, match="exists, and is not overwritten"):
+        with pytest.raises(UsageError, match="already exists, and is not overwritten"):
             into_copy(run, file, dest)
     assert (file.read_bytes(), (tmp_path / "dot.xlsx").read_bytes()) == (before, b"mine")
     (tmp_path / "清单 结果").mkdir()
-    with pytest.raises(UsageError, match="exists, and is not overwritten"):
+    with pytest.raises(UsageError, match="already exists, and is not overwritten"):
         apart(run, file)
     with pytest.raises(UsageError, match="there is no folder"):
         into_copy(run, file, tmp_path / "nowhere" / "a.xlsx")

@@ -57,7 +57,7 @@ def test_every_row_that_is_not_good_is_in_exactly_one_entry(
 
 @pytest.mark.parametrize("lang", list(Lang))
 def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..., Any], lang: Lang) -> None:
-    said = "The token server answered HTTP 302: put the final address into tokens.url. access_token=PLANTED9"
+    said = "The token server answered HTTP 302: set tokens.url to the final address. access_token=PLANTED9"
     ends = [
         RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, as_detail(same(said))),
         RowEnd(0, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001),

@@ -100,20 +100,20 @@ def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> No
         ),
         pytest.param(
             RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088),
-            f"Not attempted: three rows in a row had ended with 85088. {errcode(85088).meaning.en}",
+            f"Not attempted: three rows in succession ended with 85088. {errcode(85088).meaning.en}",
             f"未尝试：此前已有连续三行以 85088 结束。{errcode(85088).meaning.zh}",
             id="breaker",
         ),
         pytest.param(
             RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.COMPONENT, errcode=61007),
-            "Not attempted: three rows in a row had ended with 61007 (component). "
+            "Not attempted: three rows in succession ended with 61007 (component). "
             f"{errcode(61007, Owner.PLATFORM).meaning.en}",
             f"未尝试：此前已有连续三行以 61007 (component) 结束。{errcode(61007, Owner.PLATFORM).meaning.zh}",
             id="breaker-of-the-component-token",
         ),
         pytest.param(
             RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=45011),
-            f"Not attempted: 45011 kept coming for longer than --patience. {errcode(45011).meaning.en}",
+            f"Not attempted: 45011 persisted for longer than --patience. {errcode(45011).meaning.en}",
             f"未尝试：45011 持续出现，超过了 --patience 的时限。{errcode(45011).meaning.zh}",
             id="out-of-patience",
         ),

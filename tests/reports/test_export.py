@@ -160,7 +160,7 @@ def test_what_a_desktop_leaves_in_a_folder_is_not_in_the_way(
 def test_a_report_of_another_run_gives_way_only_when_told(a_run: Callable[..., Any], tmp_path: Path) -> None:
     a_run().export(tmp_path / "out")
     other, before = a_run(id="20251126-090000-zzzz"), contents(tmp_path / "out")
-    with pytest.raises(UsageError, match="holds the report of run 20251125-093000-k7q2"):
+    with pytest.raises(UsageError, match="contains the report of run 20251125-093000-k7q2"):
         other.export(tmp_path / "out")
     assert contents(tmp_path / "out") == before
     other.export(tmp_path / "out", replace=True)
@@ -226,11 +226,11 @@ def test_a_file_the_operator_put_beside_the_report_keeps_it_from_being_replaced(
 def test_before_a_run_only_a_free_place_will_do(a_run: Callable[..., Any], tmp_path: Path) -> None:
     check_destination(tmp_path / "not" / "there" / "yet")
     a_run().export(tmp_path / "out")
-    with pytest.raises(UsageError, match="holds the report of run"):
+    with pytest.raises(UsageError, match="contains the report of run"):
         check_destination(tmp_path / "out")
     check_destination(tmp_path / "out", replace=True)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="does not take new folders"):
+    with pytest.raises(UsageError, match="no folder can be created in"):
         check_destination(tmp_path / "file" / "below")
 
 
@@ -278,7 +278,7 @@ def test_when_the_new_report_cannot_take_its_place_the_old_one_comes_back(
     a_run().export(tmp_path / "out")
     before = contents(tmp_path / "out")
     with pytest.raises(OSError, match="No such file"):
-        _put(tmp_path / "not there", tmp_path / "out")
+        _put(tmp_path / "does not exist", tmp_path / "out")
     assert contents(tmp_path / "out") == before
 
 
@@ -336,7 +336,7 @@ def test_a_ledger_that_takes_no_writing_still_gives_a_report(
         base.execute("CREATE TRIGGER kept BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'kept'); END")
     out = reported.export(tmp_path / "out")
     assert verify(out, reported.ledger).good
-    assert "the report is whole" in caplog.text
+    assert "the report is complete" in caplog.text
 
 
 def test_copies_that_jupyterlab_keeps_of_the_report_go_and_of_anything_else_stay(

@@ -270,7 +270,7 @@ def test_beyond_five_hundred_merchants_the_page_points_to_results_csv(
     assert len(details) == 80
     assert details[0] == "商户1099", "those with rows that are not good come first"
     assert len(page.tables[-1]) - 1 == 420
-    assert "600 more merchants are left out here; results.csv has every row." in page.text
+    assert "600 more merchants are omitted here; results.csv has every row." in page.text
 
 
 def test_a_final_report_shows_only_rows_that_are_not_good_now(
@@ -312,7 +312,7 @@ def test_while_somebody_works_on_the_run_it_says_to_wait(a_run: Callable[..., An
 def test_where_the_list_is_wrong_it_points_to_failed_csv(a_run: Callable[..., Any], tmp_path: Path) -> None:
     ends = [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=code) for code in (40097, 61007)]
     page, _ = page_of(a_run(ends), tmp_path / "wrong")
-    assert "Where the list itself is wrong (40097) a retry sends the same again." in page.text
+    assert "Where the list itself is wrong (40097), a retry would send the same data again." in page.text
     assert "tcb-ops upload failed-fixed.csv" in page.text
     page, _ = page_of(a_run(ends[1:], id="20251125-093000-right"), tmp_path / "right")
     assert "list itself" not in page.text

@@ -1,4 +1,4 @@
-"""A run joined with its retries: the last state of each original row, in every file and table."""
+"""A run merged with its retries: the last state of each original row, in every file and table."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
     assert "2 of 3 rows succeeded" in html
     book = openpyxl.load_workbook(out / "report.xlsx")
     said = {row[0]: row[1] for row in book["summary"].iter_rows(values_only=True)}
-    assert said["joined with its retries"] == "20251125-100000-abcd"
+    assert said["merged with its retries"] == "20251125-100000-abcd"
     assert [row[2] for row in book["did not succeed"].iter_rows(min_row=2, values_only=True)] == [4]
 
 

@@ -69,7 +69,7 @@ def test_a_report_is_what_was_exported(
     assert states["rows"] is State.SAME
     assert states["input"] is State.NOT_CHECKED
     assert set(states) == {"rows", "input", *(file.name for file in out.iterdir())}
-    assert "Every file is as it was exported" in found.proves.en
+    assert "Every file is identical to the one exported" in found.proves.en
 
 
 def test_an_empty_run_is_proven_too(a_run: Callable[..., Any], tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_changed_file_a_missing_one_and_an_added_one_are_named(
         (",refused,", ",uploaded,", "Line 3 of results.csv, the row of line 3 of the list"),
         ("007,活动/3.png", "008,活动/3.png", "货号 is “008”, the ledger has “007”"),
         ("2025-11-25T09:26:40.250+08:00", "2025-11-25T09:26:41.250+08:00", "Line 2 of results.csv"),
-        ("007,活动/2.png,", "007,活动/2.png,,", "has not as many cells"),
+        ("007,活动/2.png,", "007,活动/2.png,,", "the number of cells differs"),
         ("货号,path", "货号,paths", "first line of results.csv"),
     ],
     ids=["outcome", "cell", "time", "cells", "head"],
@@ -122,7 +122,7 @@ def test_the_row_of_results_that_differs_from_the_ledger_is_named(
     found = wrong(verify(out, reported.ledger))
     assert set(found) == {"rows", "manifest.json" if hidden else "results.csv"}
     assert said in found["rows"]
-    assert "The ledger is as it was exported" in found["rows"]
+    assert "The ledger has not changed since the export" in found["rows"]
 
 
 def test_rows_left_out_or_added_are_named(a_run: Callable[..., Any], tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_rows_left_out_or_added_are_named(a_run: Callable[..., Any], tmp_path: P
     assert "lacks the row of line 4 of the list" in wrong(verify(tmp_path / "out", reported.ledger))["rows"]
     results.write_bytes(b"".join([*lines, lines[-1]]))
     assert (
-        "Line 5 of results.csv is a row that the ledger does not have"
+        "Line 5 of results.csv is a row that, according to the ledger, does not belong"
         in (wrong(verify(tmp_path / "out", reported.ledger))["rows"])
     )
     results.write_bytes(b"\xff\xfe\x00")
@@ -192,8 +192,8 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
     out = reported.export(tmp_path / "out")
     change(out / "manifest.json", '"operator": "li.na"', '"operator": "wang.wu"')
     assert wrong(verify(out, reported.ledger)) == {
-        "manifest.json": "disagrees with the ledger about the run: operator. It is not one that was exported with "
-        "this ledger: it was changed, or written with another ledger."
+        "manifest.json": "disagrees with the ledger about the run: operator. It was not exported with "
+        "this ledger: it was changed, or exported with another ledger."
     }
     told = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     others = {
@@ -207,7 +207,7 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
     others |= {"finished_at": "2025-11-25T00:00:00.000+08:00"}
     (out / "manifest.json").write_text(json.dumps(told | others), encoding="utf-8")
     [(what, said)] = wrong(verify(out, reported.ledger)).items()
-    named = set(said.partition(". It is")[0].partition(": ")[2].split(", "))
+    named = set(said.partition(". It was")[0].partition(": ")[2].split(", "))
     assert (what, named) == ("manifest.json", set(others) - {"operator"})
 
 
@@ -231,7 +231,7 @@ def test_without_the_ledger_or_its_run_it_says_what_was_not_checked(
     assert "compared with manifest.json only" in found.proves.en
     sql(reported, "UPDATE runs SET id = id || '-and-more'")
     found = verify(out, reported.ledger)
-    assert "has no run 20251125-093000-k7q2: nothing proves this report" in wrong(found)["rows"]
+    assert "has no run 20251125-093000-k7q2, so nothing proves this report" in wrong(found)["rows"]
 
 
 def test_a_report_from_before_exports_were_kept_says_what_that_leaves_open(
@@ -245,7 +245,7 @@ def test_a_report_from_before_exports_were_kept_says_what_that_leaves_open(
     assert "report.html, report.pdf and report.xlsx were compared with manifest.json only" in found.proves.en
     again = type(reported.ledger)(str(tmp_path / "reports.db"))  # as the next command opens it
     replace(reported, ledger=again).export(out)
-    assert "Every file is as it was exported" in verify(out, again).proves.en
+    assert "Every file is identical to the one exported" in verify(out, again).proves.en
     again.close()
 
 
@@ -320,7 +320,7 @@ def _another_run(out: Path, told: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("tamper", "what", "said"),
     [
-        (_a_page_that_says_otherwise, "manifest.json", "is not one that was exported with this ledger"),
+        (_a_page_that_says_otherwise, "manifest.json", "was not exported with this ledger"),
         (_unmarked, "manifest.json", "simulated"),
         (_unmarked, "SIMULATED-演练.txt", "not listed in manifest.json"),
         (_never_finished, "manifest.json", "counts, finished_at"),
@@ -328,7 +328,7 @@ def _another_run(out: Path, told: dict[str, Any]) -> None:
         (_no_failed_rows, "rows", "failed.csv lacks the row of line 3 of the list"),
         (_no_failed_csv, "failed.csv", "not listed in manifest.json"),
         (_one_row_less_failed, "rows", "Line 2 of failed.csv"),
-        (_a_good_row_failed, "rows", "Line 4 of failed.csv is a row that the ledger does not have there"),
+        (_a_good_row_failed, "rows", "Line 4 of failed.csv is a row that, according to the ledger, does not belong there"),
         (_fewer_errcodes, "rows", "errcodes.csv has more or fewer lines than the ledger has errcodes, from line 3"),
         (_milder_errcodes, "rows", "Line 2 of errcodes.csv"),
         (_another_run, "rows", "has no run 20251125-093000-zzzz"),
@@ -394,7 +394,7 @@ def test_a_folder_that_holds_no_report_is_refused(
 ) -> None:
     out = a_run([GOOD]).export(tmp_path / "out")
     spoil(out)
-    with pytest.raises(UsageError, match="holds no report of tcb-ops"):
+    with pytest.raises(UsageError, match="contains no tcb-ops report"):
         verify(out, None)
 
 

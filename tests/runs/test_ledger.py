@@ -349,7 +349,7 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any
 
 
 @pytest.mark.parametrize(
-    ("where", "why"), [(".", "it is a folder"), ("none/x.db", "folder .*none is not there")]
+    ("where", "why"), [(".", "it is a folder"), ("none/x.db", "folder .*none does not exist")]
 )
 def test_a_place_where_no_ledger_can_be_is_refused(tmp_path: Path, where: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):

@@ -105,7 +105,7 @@ def test_what_another_made_where_the_locks_belong_is_refused_and_not_followed(
     elsewhere.mkdir()
     locks.symlink_to(elsewhere)
     for take in (lambda: hold(sqlite_ledger, "run-1"), lambda: planning(sqlite_ledger)):
-        with pytest.raises(UsageError, match=r"ledger\.db-locks is not a folder of yours") as caught, take():
+        with pytest.raises(UsageError, match=r"ledger\.db-locks is not your folder") as caught, take():
             pass
         assert caught.value.exit_code == 2
     assert list(elsewhere.iterdir()) == []

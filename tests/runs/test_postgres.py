@@ -168,7 +168,7 @@ def test_a_run_whose_database_falls_silent_stops(
         until(lambda: working_engine._error is not None)
         assert shop.sim.stats["stored"] == 0
         network.speak()  # so that nothing waits for TCP to give up, as it would for 10 s
-        with pytest.raises(LedgerError, match="does not answer"):
+        with pytest.raises(LedgerError, match="does not respond"):
             running.wait()
 
 

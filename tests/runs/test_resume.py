@@ -348,7 +348,7 @@ def test_the_part_file_of_an_abandoned_run_is_refused_and_given_up_with_new_run(
     shop = open_shop()
     part, out = shop.folder / "links.csv.part", shop.folder / "links.csv"
     part.write_text("# 20260101-000000-beef\n", encoding="utf-8")
-    with pytest.raises(tcb.UsageError, match="give it up with --new-run"):
+    with pytest.raises(tcb.UsageError, match="discard it with --new-run"):
         tcb.links(shop.read(), out=out, settings=shop.settings, limits=QUICK)
     assert tcb.all_runs(settings=shop.settings) == []  # refused, so never begun
     run = tcb.links(shop.read(), out=out, settings=shop.settings, limits=QUICK, new_run=True)

@@ -63,7 +63,7 @@ def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(open_shop: Open
 def test_what_cannot_be_retried_is_said(open_shop: OpenShop):
     shop = open_shop()
     good = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    with pytest.raises(tcb.UsageError, match="no row to run again"):
+    with pytest.raises(tcb.UsageError, match="no rows to retry"):
         tcb.retry(good.id, shop.merchants, settings=shop.settings)
 
 
@@ -74,10 +74,10 @@ def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_shop: Op
     with pytest.raises(tcb.UsageError) as caught:
         tcb.retry(run.id, others, settings=shop.settings)
     assert caught.value.text.en == (
-        f"run {run.id} has 10 rows to run again, but shops.csv has no line for their merchants: "
-        f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env}). Add these lines, or give the run's merchants file with --merchants."
+        f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
+        f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env}). Add these merchants, or give the run's merchants file with --merchants."
     )
-    with pytest.raises(tcb.UsageError, match="no such row to run again"):
+    with pytest.raises(tcb.UsageError, match="no such rows to retry"):
         tcb.retry(run.id, others, codes=[85088], settings=shop.settings)
 
 

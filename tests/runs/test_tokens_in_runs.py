@@ -229,7 +229,7 @@ def test_a_token_server_serves_a_run_and_an_unknown_merchant_is_not_attempted(
     assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
     assert len(heads) == 2
     (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
-    assert "does not know it (HTTP 404)" in reason
+    assert "does not know this merchant (HTTP 404)" in reason
 
 
 def test_a_dead_token_given_again_ends_the_rows_as_refused(open_shop: OpenShop, whole: Whole) -> None:
@@ -284,7 +284,7 @@ def test_a_token_server_that_is_down_stops_the_run_after_patience(open_shop: Ope
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        pytest.param(None, "gave no answer", id="hangs"),
+        pytest.param(None, "did not respond", id="hangs"),
         pytest.param(("503 Busy", b""), "HTTP 503", id="is broken"),
     ],
 )
@@ -327,7 +327,7 @@ def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
         pytest.param(("/dev/null",), "cannot be started", id="not executable"),
         pytest.param(("sh", "-c", "exec ./none"), "exit code 127", id="missing to the shell"),
         pytest.param(("sh", "-c", "kill -9 $$"), "signal 9", id="ended by a signal"),
-        pytest.param(("sh", "-c", "sleep 60"), "gave no answer", id="hangs"),
+        pytest.param(("sh", "-c", "sleep 60"), "did not respond", id="hangs"),
     ],
 )
 def test_a_token_program_that_cannot_be_run_stops_the_run_after_patience(
@@ -337,7 +337,7 @@ def test_a_token_program_that_cannot_be_run_stops_the_run_after_patience(
     command: tuple[str, ...],
     words: str,
 ) -> None:
-    if words == "gave no answer":
+    if words == "did not respond":
         monkeypatch.setattr(engine, "ASK_AT_LEAST", 0.3)
     shop = open_shop()
     settings = shop.with_options(tokens={"source": "command", "command": command})

@@ -94,8 +94,8 @@ def test_a_token_with_an_end_is_42001_from_then_on(tmp_path, end):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "holds no token"),
-        (b"appid,access_token\n", "holds no token"),
+        (b"", "contains no token"),
+        (b"appid,access_token\n", "contains no token"),
         (b"appid,token\nwx1,one\n", "line 2"),
         (b"appid,access_token\nwx1,one\nwx2,\n", "line 3"),
         (b"appid,access_token,expires_at\nwx1,one,soon\n", "expires_at"),

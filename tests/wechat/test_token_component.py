@@ -512,7 +512,7 @@ def test_a_rotated_refresh_token_is_stored_even_where_nothing_else_came(
     async def asked() -> list[bytes]:
         answers = platform_that_says(LISTED, {**rest, "authorizer_refresh_token": "r2"}, good)
         async with answers as server, using(desk.source(base=server.base)) as source:
-            with pytest.raises(TokenError, match="api_authorizer_token gave no usable answer"):
+            with pytest.raises(TokenError, match="api_authorizer_token gave no usable response"):
                 await source.token("wx0")
             assert desk.stored("wx0")["refresh_token"] == "r2"
             assert (await source.token("wx0")).value == Secret("b")
@@ -554,7 +554,7 @@ def test_a_lock_that_another_keeps_is_its_owners_trouble_and_the_components_ever
 def test_a_broken_record_of_the_components_token_is_everybodys(run: Run, desk: PanelContext) -> None:
     source = desk.source()
     (desk.store / f"{PLATFORM}.json").write_text("{}")
-    with pytest.raises(TokenSourceError, match="no record of a token: delete it"):
+    with pytest.raises(TokenSourceError, match="not a token record: delete it"):
         ask(run, source)
 
 
@@ -599,7 +599,7 @@ def test_a_revoked_merchant_is_its_own_trouble(run: Run, desk: PanelContext) -> 
 
 
 def test_an_appid_that_is_none_never_becomes_a_file(run: Run, desk: PanelContext) -> None:
-    with pytest.raises(TokenError, match="is no appid"):
+    with pytest.raises(TokenError, match="is not an appid"):
         ask(run, desk.source(), "../wx0")
 
 
@@ -696,7 +696,7 @@ def test_nonsense_instead_of_a_component_token_is_everybodys(
             await source.token("wx0")
 
     with pytest.raises(
-        TokenSourceError, match=r"api_component_token at 127\.0\.0\.1:[0-9]+ gave no usable answer"
+        TokenSourceError, match=r"api_component_token at 127\.0\.0\.1:[0-9]+ gave no usable response"
     ) as caught:
         run(asked())
     assert "PrAcTiCe" not in shown(caught.value)

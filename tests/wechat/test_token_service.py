@@ -87,19 +87,21 @@ def test_an_appid_cannot_lead_to_another_address(run: Run) -> None:
     [
         pytest.param(200, GOOD, Token, "", id="good"),
         pytest.param(200, b'{"access_token": "t", "expires_at": 1700000000}', Token, "", id="expires-at"),
-        pytest.param(200, b"<html>", TokenError, "no JSON with an access_token", id="page"),
-        pytest.param(200, b'{"token": "SeCrEt"}', TokenError, "no JSON with an access_token", id="other-key"),
-        pytest.param(200, b"", TokenError, "no JSON with an access_token", id="empty"),
-        pytest.param(200, b"[" * 9999, TokenError, "no JSON with an access_token", id="brackets"),
+        pytest.param(200, b"<html>", TokenError, "content without an access_token", id="page"),
+        pytest.param(
+            200, b'{"token": "SeCrEt"}', TokenError, "content without an access_token", id="other-key"
+        ),
+        pytest.param(200, b"", TokenError, "content without an access_token", id="empty"),
+        pytest.param(200, b"[" * 9999, TokenError, "content without an access_token", id="brackets"),
         pytest.param(
             200,
             b'{"access_token": "SeCrEt", "expires_in": 1e999}',
             TokenError,
-            "an expiry that is no time",
+            "an invalid expiry time",
             id="end",
         ),
         pytest.param(200, GOOD + b" " * 70_000, TokenError, "more than 64 KB", id="large"),
-        pytest.param(404, b"SeCrEt", TokenError, "does not know it", id="unknown"),
+        pytest.param(404, b"SeCrEt", TokenError, "does not know this merchant", id="unknown"),
         pytest.param(401, b"SeCrEt", TokenSourceError, "tokens.auth_env", id="401"),
         pytest.param(403, b"SeCrEt", TokenSourceError, "tokens.auth_env", id="403"),
         pytest.param(302, b"", TokenError, "redirect", id="redirect"),
@@ -151,7 +153,7 @@ def test_a_server_that_does_not_answer_is_one_merchants_trouble(run: Run) -> Non
 
     error, server = asked(run, script, timeouts=QUICK)
     assert isinstance(error, TokenError)
-    assert "gave no answer for wx1" in error.text.en
+    assert "did not respond for wx1" in error.text.en
     assert server.connections == 2
 
 

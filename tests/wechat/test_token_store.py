@@ -90,7 +90,7 @@ def test_a_pipe_in_the_store_is_refused_since_reading_it_would_never_end(folder:
     opened(folder)
     (folder / which).unlink(missing_ok=True)
     os.mkfifo(folder / which, 0o600)
-    with pytest.raises(SettingsError, match="neither file nor folder"):
+    with pytest.raises(SettingsError, match="neither a file nor a folder"):
         opened(folder)
 
 
@@ -155,8 +155,8 @@ def _unreadable(folder: Path) -> None:
     ("make", "why"),
     [
         (_a_file, "is not a folder"),
-        (_a_folder_of_something_else, "holds other things and is no token store"),
-        (_no_json, "no JSON of ours"),
+        (_a_folder_of_something_else, "contains other files and is not a token store"),
+        (_no_json, "not the expected JSON"),
         (_newer, "newer tcb-ops"),
         (_unreadable, "cannot be used .it is a folder"),
     ],
@@ -190,7 +190,7 @@ def test_a_broken_record_is_one_merchants_trouble_with_the_mend(folder: Path, te
     store = opened(folder)
     store.write("wx2", KEPT)
     (folder / "wx1.json").write_text((folder / "wx2.json").read_text() if text == "of-another" else text)
-    with pytest.raises(TokenError, match=r"wx1\.json is no record of a token: delete it"):
+    with pytest.raises(TokenError, match=r"wx1\.json is not a token record: delete it"):
         store.read("wx1")
     assert store.read("wx2") == KEPT
 
@@ -244,9 +244,9 @@ def test_a_link_in_the_temporary_files_place_is_not_followed(folder: Path, tmp_p
 @pytest.mark.parametrize("appid", ["", "..", "../wx1", "a/b", "_platform", ".wx", "wx 1", "x" * 65, "商户"])
 def test_only_an_appid_becomes_a_file(folder: Path, appid: str) -> None:
     store = opened(folder)
-    with pytest.raises(TokenError, match="is no appid"):
+    with pytest.raises(TokenError, match="is not an appid"):
         store.read(appid)
-    with pytest.raises(TokenError, match="is no appid"):
+    with pytest.raises(TokenError, match="is not an appid"):
         store.write(appid, KEPT)
 
 

@@ -203,7 +203,7 @@ def test_an_address_that_cannot_be_written_is_a_transport_error_without_the_toke
         async with Transport(connections=1) as transport:
             await PlatformClient(transport, base).upload_link(ENV, PATH, Secret(token))
 
-    with pytest.raises(TransportError, match="cannot be sent as it stands") as caught:
+    with pytest.raises(TransportError, match="cannot be sent as it is") as caught:
         run(ask())
     assert token not in "".join(traceback.format_exception(caught.value))
 

@@ -47,7 +47,7 @@ CHANGED = 15
 OPEN = 3
 """With so few merchants that have something wrong, their details are open."""
 _HOW_OFTEN = {
-    Per.ONCE: _("once for all"),
+    Per.ONCE: _("one fix for all"),
     Per.MERCHANT: _("once per merchant"),
     Per.ENV: _("once per environment"),
     Per.NOBODY: _("nothing to do"),
@@ -64,7 +64,7 @@ OWN = "own"
 PHASES: dict[str, Text] = {
     "link": _("requesting links"),
     "store": _("sending files to the store"),
-    "limit": _("held by --per-env or --rate"),
+    "limit": _("limited by --per-env or --rate"),
     "slow": _("paused because the platform or the store asked to slow down"),
     "backoff": _("waiting to retry"),
     "token": _("waiting for tokens"),

@@ -93,7 +93,7 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
         by = newer[-1] if newer else "?"
         raise UsageError(
             _(
-                "{file} holds links of another run by now ({by}), not those of {id}.",
+                "{file} now contains the links of another run ({by}), not those of {id}.",
                 file=file,
                 by=by,
                 id=run.id,

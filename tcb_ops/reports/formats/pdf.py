@@ -57,7 +57,7 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
             if not _is_pdf(made):
                 why = _failed(
                     _(
-                        "{name} ended with code {returncode} and made none",
+                        "{name} ended with code {returncode} without writing one",
                         name=Path(program).name,
                         returncode=done.returncode,
                     )

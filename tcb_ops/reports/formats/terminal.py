@@ -159,7 +159,7 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
         if left := codes[DIFF_CODES:]:
             rows = sum(line.rows for _, lines in left for line in lines)
             more = _(
-                "  … and {more_codes}, {rows}: --json has all",
+                "  … and {more_codes}, {rows}: --json lists all",
                 more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
                 rows=row_count(rows).of(lang),
             )
@@ -438,7 +438,7 @@ def verification_verdict(found: Verification) -> Text:
     if differs:
         sums = [
             _(
-                "The report of run {run} is not what it was: {count:,} of {checks} differ.",
+                "The report of run {run} differs from what was exported: {count:,} of {checks} failed.",
                 run=found.run,
                 count=len(differs),
                 checks=ngettext("{n:,} check", "{n:,} checks", len(found.checks)),

@@ -192,7 +192,7 @@ class _Report:
         yield _("run"), run.id
         if run.retries:
             joined = ", ".join(run.retries)
-            yield _("joined with its retries"), joined
+            yield _("merged with its retries"), joined
         if run.parent:
             yield _("retries run"), run.parent
         yield _("target"), run.target
@@ -201,7 +201,7 @@ class _Report:
         yield _("operator"), f"{run.operator}@{run.host}"
         if run.note:
             yield _("note"), run.note
-        yield _("begun"), self._moment(run.created_at)
+        yield _("started"), self._moment(run.created_at)
         done = run.finished_at
         unfinished = _("not finished").of(self._lang)
         yield _("finished"), unfinished if done is None else self._moment(done)

@@ -128,7 +128,7 @@ class CommandTokens:
     def __init__(self, command: tuple[str, ...]) -> None:
         if not command:
             raise SettingsError(
-                _('tokens.command is empty: name the program, e.g. command = ["get-token", "{{appid}}"].')
+                _('tokens.command is empty: give the program, e.g. command = ["get-token", "{{appid}}"].')
             )
         self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
         self._running: Running = set()
@@ -201,7 +201,7 @@ class Credential:
         if not where:
             raise SettingsError(
                 _(
-                    "{setting} is missing: say where it is, as env:NAME, file:PATH or command:PROGRAM.",
+                    "{setting} is missing: say where the secret is, as env:NAME, file:PATH or command:PROGRAM.",
                     setting=setting,
                 )
             )
@@ -231,7 +231,7 @@ class Credential:
         if not text:
             raise self._bad(_("is empty or not set"))
         if len(text) > LONGEST_TOKEN or not text.isascii() or not text.isprintable():
-            raise self._bad(_("holds what no secret or ticket holds"))
+            raise self._bad(_("contains characters that no secret or ticket has"))
         return Secret(text)
 
     def _from_file(self, file: Path) -> str:

@@ -173,10 +173,10 @@ class ComponentTokens:
         if not settings.sole_owner:
             raise SettingsError(
                 _(
-                    'tokens.source = "component" needs sole_owner = true: a second program that '
-                    "refreshes the same tokens voids those of the first within five minutes. If a backend "
-                    'of yours refreshes them already, use source = "service" or "command" and ask it; '
-                    "set sole_owner = true only if tcb-ops is the only one."
+                    'tokens.source = "component" needs sole_owner = true: a second program that refreshes the same '
+                    "tokens invalidates those of the first within five minutes. If your backend already refreshes "
+                    'them, use source = "service" or "command" to get them from it; set sole_owner = true only if '
+                    "no other program refreshes them."
                 )
             )
         if not settings.component_appid:

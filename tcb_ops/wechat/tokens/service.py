@@ -59,7 +59,7 @@ class ServiceTokens:
         if not settings.url:
             raise SettingsError(
                 _(
-                    "tokens.url is missing: give the token server's, e.g. "
+                    "tokens.url is missing: set it to the address of the token server, e.g. "
                     '"https://tokens.example.com/{{appid}}".'
                 )
             )
@@ -69,8 +69,8 @@ class ServiceTokens:
             if not value or not value.isascii() or not value.isprintable():
                 raise SettingsError(
                     _(
-                        "the environment variable {auth_env} (tokens.auth_env) is not set, or is no "
-                        "header's value: it holds what the token server wants to see in {auth_header}.",
+                        "the environment variable {auth_env} (tokens.auth_env) is not set, or is not a valid "
+                        "header value: it must contain the value that the token server expects in {auth_header}.",
                         auth_env=settings.auth_env,
                         auth_header=settings.auth_header,
                     )

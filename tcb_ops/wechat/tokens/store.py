@@ -83,8 +83,7 @@ class TokenStore:
             why = system_reason(error)
             raise self._bad(
                 _(
-                    "cannot be used ({why}): it has to be readable and writable for yourself alone, on a "
-                    "disk with room",
+                    "cannot be used ({why}): you must be able to read and write it, and its disk needs free space",
                     why=why,
                 )
             ) from None
@@ -182,7 +181,7 @@ class TokenStore:
         if IDENTITY not in names:
             # A making that was killed, or is going on beside us, has left no more than these.
             if names - {LOCKS, f"{IDENTITY}.tmp"} and not mark.exists():
-                raise self._bad(_("holds other things and is no token store: name another folder"))
+                raise self._bad(_("contains other files and is not a token store: choose another folder"))
             self._locks.mkdir(mode=0o700, exist_ok=True)
             with FileLock(self._locks / f"{IDENTITY}.lock", timeout=LONGEST_HOLD, mode=0o600):
                 if not mark.exists():
@@ -199,7 +198,9 @@ class TokenStore:
         except FileNotFoundError:  # a temporary file that has got its name
             return
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would never end
-            raise self._bad(_("holds {name}, which is neither file nor folder: remove it", name=path.name))
+            raise self._bad(
+                _("contains {name}, which is neither a file nor a folder: remove it", name=path.name)
+            )
         if mode & 0o077:
             raise self._bad(
                 _(
@@ -215,8 +216,8 @@ class TokenStore:
         if not set(identity) <= set(found):
             raise self._bad(
                 _(
-                    "cannot be read (_platform.json is no JSON of ours): name another folder, or delete this "
-                    "one, and the refresh tokens are looked up again"
+                    "cannot be read (_platform.json is not the expected JSON): choose another folder, or delete "
+                    "this one; the refresh tokens are then looked up again"
                 )
             )
         if found["schema"] != SCHEMA:
