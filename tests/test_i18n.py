@@ -108,9 +108,9 @@ def test_one_message_is_shown_in_each_language_with_what_it_holds() -> None:
     assert (listed.en, listed.zh) == ("a, b and 2 more", "a, b 和另外 2 个".replace(", ", "、"))
     facts = as_facts([ngettext("{n:,} merchant", "{n:,} merchants", 2), "{}"])
     assert (facts.en, facts.zh) == ("2 merchants, {}", "2 个商户，{}")
-    sentences = as_sentences([_("It has none."), _("It has none.")])
+    sentences = as_sentences([_("It has no parameters."), _("It has no parameters.")])
     assert (str(sentences), sentences.of(Lang.ZH)) == (
-        "It has none. It has none.",
+        "It has no parameters. It has no parameters.",
         "它没有参数。它没有参数。",
     )
 

@@ -361,7 +361,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
     found = [text for text in wrong if text is not None]
     if not found and as_exported:
         text = _(
-            "all {rows} of results.csv, the {bad:,} rows of failed.csv, and errcodes.csv agree with the ledger",
+            "all {rows} of results.csv, the {bad:,} in failed.csv, and errcodes.csv agree with the ledger",
             rows=ngettext("{n:,} row", "{n:,} rows", run.rows),
             bad=bad,
         )

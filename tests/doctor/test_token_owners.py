@@ -36,4 +36,4 @@ def test_a_program_for_tokens_that_hangs_is_not_waited_for():
     options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
     owners = [TokenOwner("wxtea", "茶", Owner.MERCHANT)]
     (found,) = check_tokens(load_settings(options=options), owners, reached=True, seconds=0.3)
-    assert (found.grade, "gave no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)
+    assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)

@@ -286,7 +286,7 @@ def test_the_sample_s_plan_names_only_merchants_and_environments_that_are_there(
         ('[[account]]\nappid = "a"\npermissions = ["49"]', "account 1: ", "whole number"),
         ('[[account]]\nappid = "a"\n[[account]]\nappid = "a"', "account 2: ", "is already in entry 1"),
         ('[[account]]\nappid = "a"\ncloud = 0', "account 1: ", "true or false"),
-        ('[[account]]\nappid = "a"\nrefresh_token = ""', "account 1: ", "not empty"),
+        ('[[account]]\nappid = "a"\nrefresh_token = ""', "account 1: ", "non-empty"),
         (
             '[component]\nappid = "c"\n[[account]]\nappid = "c"\ncloud = false',
             "account 1: ",

@@ -399,7 +399,7 @@ def test_a_program_that_prints_without_end_is_one_merchants_trouble_and_fills_no
     run: Run, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.setattr(module, "COMMAND_SECONDS", 10 if where == "stdout" else 1.5)
-    why = "printed more than 64 KB" if where == "stdout" else "did not respond"
+    why = "printed more than 64 KB" if where == "stdout" else "did not finish"
     tracemalloc.start()
     try:
         with pytest.raises(TokenError, match=f"{why}.* for wx1"):
@@ -441,7 +441,7 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children(
 ) -> None:
     monkeypatch.setattr(module, "COMMAND_SECONDS", 1.5)
     code = f"sleep 60 & echo $! > '{tmp_path / 'pid'}'; {waits}"  # a shell starts at once, however busy the machine
-    with pytest.raises(TokenError, match="did not respond"):
+    with pytest.raises(TokenError, match="did not finish"):
         ask(run, CommandTokens(("sh", "-c", code)))
     status, end = Path("/proc", (tmp_path / "pid").read_text(), "stat"), time.monotonic() + 30
     while status.exists() and ") Z " not in status.read_text():
