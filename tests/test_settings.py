@@ -177,7 +177,9 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         ),
         pytest.param('timezone = "Mars/Base"', "1: timezone: is not a time zone", id="no-time-zone"),
         pytest.param('lang = "de"', '1: lang: must be "en" or "zh"', id="no-language"),
-        pytest.param("confirm_over = -1", "1: confirm_over: must be a whole number, 0 or more", id="negative"),
+        pytest.param(
+            "confirm_over = -1", "1: confirm_over: must be a whole number, 0 or more", id="negative"
+        ),
         pytest.param('confirm_over = "5 or so"', "1: confirm_over: must be a whole number", id="no-number"),
         pytest.param('etag = "ignore"', '1: etag: must be "fail" or "warn"', id="no-such-choice"),
         pytest.param("store_hosts = 5", "1: store_hosts: must be a list of texts", id="number-for-a-list"),
