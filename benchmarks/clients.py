@@ -57,10 +57,11 @@ def write_links(folder: str, links: list[dict[str, Any]]) -> None:
 
 def tcb_whole(kind: str) -> Callable[[RunSpec], int]:
     """`tcb_ops.links` or `tcb_ops.upload`, as an operator calls it: list, ledger, links.csv."""
-    import tcb_ops.runs.sitting
 
     import tcb_ops as tcb
-    import tcb_ops.runs.ledger  # what the first call would import is not the work
+    import tcb_ops.api
+    import tcb_ops.runs.session
+    import tcb_ops.simulator
     from tcb_ops.settings import TokenSettings
 
     def work(given: RunSpec) -> int:
@@ -85,7 +86,7 @@ def tcb_whole(kind: str) -> Callable[[RunSpec], int]:
 
 
 def tcb_calls() -> Callable[[RunSpec], int]:
-    """The calling path alone, `Wechat.upload_link`: what a link costs without list, ledger and links.csv."""
+    """The calling path alone, `PlatformClient.upload_link`: what a link costs without list, ledger and links.csv."""
     from tcb_ops.model import Link, Secret
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.transport import Transport
@@ -95,12 +96,12 @@ def tcb_calls() -> Callable[[RunSpec], int]:
         tokens = {env: Secret(token) for env, token in tokens_of(given).items()}
         got = 0
         async with Transport(connections=AT_ONCE) as transport:
-            wechat = PlatformClient(transport, given[0])
+            client = PlatformClient(transport, given[0])
 
             async def worker() -> None:
                 nonlocal got
                 for row in rows:
-                    answer = await wechat.upload_link(row["env"], row["path"], tokens[row["env"]])
+                    answer = await client.upload_link(row["env"], row["path"], tokens[row["env"]])
                     got += isinstance(answer, Link)
 
             await all_at_once(worker)

@@ -79,7 +79,7 @@ CONTESTS = (
         (
             ("requests-links", "requests + 64 threads"),
             ("tcb-links", "tcb_ops.links: list, ledger, links.csv"),
-            ("tcb-calls", "Wechat.upload_link alone, 64 at once"),
+            ("tcb-calls", "PlatformClient.upload_link alone, 64 at once"),
             ("aiohttp-links", "bare aiohttp on uvloop, 64 at once"),
         ),
     ),
