@@ -55,7 +55,11 @@ def outage(seconds: float, last: Text) -> OutageError:
 
 def refused_platform(code: int, errmsg: str) -> PlatformStopError:
     """Make the error of a refusal of the whole platform; the errmsg of 61004 names the address that is missing."""
-    return _error(PlatformStopError, detail(DetailCode.PLATFORM, errcode=code, errmsg=errmsg or "-"))
+    known = errcode(code)
+    reason = detail(DetailCode.PLATFORM, errcode=code, errmsg=errmsg or "-")
+    error = PlatformStopError(as_sentences((reason, known.meaning)), known.action)
+    error.reason = reason
+    return error
 
 
 def token_outage(last: Text, seconds: float) -> TokenSourceError:
