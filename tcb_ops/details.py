@@ -239,8 +239,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
         "unfinished rows stay pending. Check the database and the network."
     ),
     DetailCode.OUTAGE: _(
-        "{last} The run stops, because no host could be reached for {seconds:g} s; unfinished rows stay pending. "
-        "Check the network."
+        "{last} The run stops, because no host could be reached for {seconds:g} s; unfinished rows stay pending."
     ),
     DetailCode.PLATFORM: _("errcode {errcode} ({errmsg}) affects every merchant."),
     DetailCode.TOKEN_SOURCE: _(

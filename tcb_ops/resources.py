@@ -6,8 +6,13 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
 
 from tcb_ops.errors import ResourceLimitError
+from tcb_ops.formatting import fold
 from tcb_ops.i18n import Text, _
 
 if sys.platform != "win32":
@@ -43,6 +48,15 @@ def system_reason(error: OSError | ValueError) -> Text:
         return _("not a usable file name")
     code = error.errno or 0
     return _REASONS.get(code) or _("system error {code}", code=code)
+
+
+def nearest_path(missing: Path, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
+    """Return the path beside a missing one whose name is nearest to it, without the extension; None where none is near."""
+    there: dict[str, Path] = {}
+    with suppress(OSError):
+        there = {fold(path.stem): path for path in sorted(missing.parent.iterdir()) if fits(path)}
+    near = get_close_matches(fold(missing.stem), there, n=1)
+    return there[near[0]] if near else None
 
 
 def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitError | None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -31,6 +31,7 @@ from pydantic_settings import (
 from tcb_ops.errors import SettingsError, check_path, check_value
 from tcb_ops.i18n import Joined, Lang, Text, _, as_lines, as_list
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
+from tcb_ops.resources import nearest_path
 from tcb_ops.toml_file import line_of, read_toml
 
 SETTINGS_FILE = "tcb-ops.toml"
@@ -42,6 +43,7 @@ NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens: never a live one."""
 _OTHER_VARIABLES = re.compile("CHROMIUM|RUN_NOW|HEADLESS_OUT|HEADLESS_RESULT|APPID|REFUSED|(NEED|TEST)_.*")
 """TCB_OPS_… variables that are no settings: of the report's browser, of notebooks, of a token command, and of our tests."""
+_Pathlike = TypeVar("_Pathlike", Path, str)
 _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
 """Parts of a database URL's query that hold no password."""
 
@@ -52,6 +54,15 @@ class _InvalidError(ValueError):
     def __init__(self, text: Text) -> None:
         super().__init__(text.en)
         self.text = text
+
+
+def _writable(path: _Pathlike) -> _Pathlike:
+    r"""Refuse a path with a control character: in TOML, "D:\new" has a line break."""
+    if re.search(r"[\x00-\x1f\x7f]", str(path)):
+        raise _InvalidError(
+            _("contains a control character, such as \\n or \\t; in a path write / in place of each \\")
+        )
+    return path
 
 
 class TokenSettings(BaseModel):
@@ -79,6 +90,8 @@ class TokenSettings(BaseModel):
     """Where the component_verify_ticket is, likewise."""
     store: Path = Path("tcb-ops.tokens")
     """The folder that keeps refresh tokens."""
+
+    _paths = field_validator("file", "store")(_writable)
 
     @field_validator("url")
     @classmethod
@@ -239,6 +252,8 @@ class Settings(BaseSettings):
             f"tokens from {self.tokens.source}>"
         )
 
+    _paths = field_validator("merchants", "ledger", "reports")(_writable)
+
     @field_validator("api_base")
     @classmethod
     def _base(cls, value: str) -> str:
@@ -269,7 +284,7 @@ class Settings(BaseSettings):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
-            raise _InvalidError(_("is not a time zone; one looks like Asia/Shanghai")) from None
+            raise _InvalidError(_("must be a time zone such as Asia/Shanghai")) from None
         return value
 
     @property
@@ -612,9 +627,10 @@ def _read(file: Path, named_by: str) -> dict[str, Any]:
     if not file.exists():
         if not named_by:
             return {}
-        raise SettingsError(
-            _("{file}: no such settings file. Check {named_by}.", file=file, named_by=named_by)
-        )
+        problem = _("{file}: no such settings file.", file=file)
+        if near := nearest_path(file, lambda path: path.suffix == ".toml"):
+            raise SettingsError(problem, _("Did you mean {near}?", near=near))
+        raise SettingsError(problem, _("Check {named_by}.", named_by=named_by))
     found = read_toml(file)
     folder = file.parent
     for name in ("merchants", "reports"):

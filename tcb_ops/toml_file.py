@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError:  # its words are English only, and may quote a value
         line, why_not = _first_unreadable(text)
     raise SettingsError(
-        _("{file}:{line}: this is not TOML: {why_not}.", file=file, line=line, why_not=why_not),
+        _("{file}:{line}: {why_not}.", file=file, line=line, why_not=why_not),
         _("Correct it, then run the same command again."),
     )
 
@@ -68,9 +69,13 @@ def _statements(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
 def _first_unreadable(text: str) -> tuple[int, Text]:
     *_earlier, (_begin, line, said) = [(0, 1, dict[str, Any]()), *_statements(text)]
     wrong = text.split("\n")[line - 1]
-    name = wrong.partition("=")[0].strip(" []\t\r")
+    name, _equals, value = (part.strip(" []\t\r") for part in wrong.partition("="))
     if name in said:
         return line, _("{name} appears twice: remove one", name=name)
     if "\\" in wrong:
         return line, _("in double quotes a backslash must be doubled; or use single quotes, or / instead")
-    return line, _('a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"')
+    if re.match("[“”„‘’＂]", value):
+        return line, _('{name} needs straight quotation marks: write {name} = "…"', name=name)
+    if re.match(r"[^\W\d]|[/.~]", value):
+        return line, _('{name} is text without quotes: write {name} = "…"', name=name)
+    return line, _('this is not TOML: a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"')

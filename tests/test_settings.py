@@ -175,7 +175,7 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
             '5: tokens.source: must be "file" or',
             id="source",
         ),
-        pytest.param('timezone = "Mars/Base"', "1: timezone: is not a time zone", id="no-time-zone"),
+        pytest.param('timezone = "Mars/Base"', "1: timezone: must be a time zone", id="no-time-zone"),
         pytest.param('lang = "de"', '1: lang: must be "en" or "zh"', id="no-language"),
         pytest.param(
             "confirm_over = -1", "1: confirm_over: must be a whole number, 0 or more", id="negative"
@@ -193,18 +193,16 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         pytest.param("x = = 1", "1: this is not TOML: a setting is written as NAME = VALUE", id="no-toml"),
         pytest.param(
             'etag = "fail"\n\nlang = zh\n[tokens]',
-            "3: this is not TOML: a setting is written as",
+            "3: lang is text without quotes: write lang",
             id="no-quotes",
         ),
         pytest.param(
             'lang = "zh"\n[tokens\n', "2: this is not TOML: a setting is written as", id="open-bracket"
         ),
-        pytest.param('lang = "zh"\nlang = "en"', "2: this is not TOML: lang appears twice", id="twice"),
-        pytest.param("[tokens]\n[tokens]", "2: this is not TOML: tokens appears twice", id="section-twice"),
-        pytest.param(
-            'ledger = "C:\\Users\\x.db"', "1: this is not TOML: in double quotes a backslash", id="backslash"
-        ),
-        pytest.param("x = 1\n" * 2, "2: this is not TOML: x appears twice", id="unknown-twice"),
+        pytest.param('lang = "zh"\nlang = "en"', "2: lang appears twice", id="twice"),
+        pytest.param("[tokens]\n[tokens]", "2: tokens appears twice", id="section-twice"),
+        pytest.param('ledger = "C:\\Users\\x.db"', "1: in double quotes a backslash", id="backslash"),
+        pytest.param("x = 1\n" * 2, "2: x appears twice", id="unknown-twice"),
     ],
 )
 def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str, where: str) -> None:

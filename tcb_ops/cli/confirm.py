@@ -104,8 +104,8 @@ def _write_fixme(console: Console, source: str, problems: Sequence[Problem], lis
     if write_fixme(problems, dest, console.lang):
         console.warn(
             _(
-                "The rows with problems, and only these, to correct and use as a list: {dest} (the other "
-                "rows: --on-bad skip)",
+                "{dest} has the rows with problems, and what to fix in each; correct it and use it as a list. "
+                "For the other rows: --on-bad skip",
                 dest=dest,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import CommonOptions, common_options
+from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options
 from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, pgettext
@@ -79,7 +80,7 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
 
 @click.command()
 @click.argument("run", default="latest")
-@click.option("--line", type=int, help="The row at this line of the list.")
+@click.option("--line", type=WholeNumber(min=1), help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
 @click.option("--path", default="", help="Rows whose cloud path contains this.")
 @common_options
@@ -96,7 +97,13 @@ def show(run: str, line: int | None, merchant: str, path: str, *, common: Common
             console.info(_("Run {id}: {folder}", id=wanted.id, folder=folder))
         return 0
     _show_rows(
-        console, wanted, settings, wanted.rows(line=line, merchant=merchant, path=path), merchant, common
+        console,
+        wanted,
+        settings,
+        wanted.rows(line=line, merchant=merchant, path=path),
+        line,
+        merchant,
+        common,
     )
     return 0
 
@@ -106,6 +113,7 @@ def _show_rows(
     run: Run,
     settings: Settings,
     rows: Iterator[RowRecord],
+    line: int | None,
     merchant: str,
     common: CommonOptions,
 ) -> None:
@@ -115,7 +123,9 @@ def _show_rows(
     if common.json:
         console.json({"run": run.id, "rows": [_row(record, settings) for record in shown]})
     elif not shown:
-        none = _("run {id} has no such row.", id=run.id)
+        none = _("run {id} has no such row; --line takes the line of the row in the list's file.", id=run.id)
+        if line is None:
+            none = _("run {id} has no such row.", id=run.id)
         if not (known := run.merchants_like(merchant) if merchant else ()):
             raise UsageError(none)
         raise UsageError(none, _("Its merchants are: {known}.", known=as_list(known)))
@@ -255,8 +265,8 @@ def _joined(asked: str, run: Run) -> Text:
 
 
 @click.command()
-@click.argument("older", metavar="RUN")
-@click.argument("newer", metavar="RUN")
+@click.argument("older", metavar="OLDER")
+@click.argument("newer", metavar="NEWER")
 @common_options
 def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     """Compare two runs: newly broken, fixed, still broken.
@@ -329,7 +339,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from tcb_ops.errcodes import Errcode, describe, errcode
+    from tcb_ops.errcodes import Errcode, all_errcodes, describe, errcode
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
@@ -359,6 +369,8 @@ def explain(code: str, *, common: CommonOptions) -> int:
             }
         )
         return 0
+    if not found.known and (near := get_close_matches(code, [str(one.code) for one in all_errcodes()], n=1)):
+        console.info(_("Did you mean {near}?", near=near[0]))
     name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
     console.print(_("{name}: {meaning}", name=name, meaning=found.meaning))
     console.print(_("What to do: {action}", action=found.action))

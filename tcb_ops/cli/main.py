@@ -8,6 +8,7 @@ import inspect
 import io
 import itertools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -32,13 +33,46 @@ from tcb_ops.errors import TcbOpsError
 from tcb_ops.formatting import lines
 from tcb_ops.i18n import DOMAIN, LOCALE, N_, Lang, Text, _, as_lines
 
+_DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
+"""What a word processor, a chat window or a Chinese keyboard makes of the two hyphens before an option."""
 
-def usage_error(error: click.ClickException) -> Text:
-    """Say what is wrong with a command line, in click's words, and where help is."""
+
+def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> Text:
+    """Say what is wrong with a command line, in click's words; why, where it can be told; and where help is.
+
+    An option whose dash is not a hyphen, and a value with spaces but without quotes, are extra arguments for click.
+    """
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "tcb-ops"
+    typed = [word for word in arguments if word in cli.commands]
+    command = context.command_path if context is not None else " ".join(["tcb-ops", *typed[:1]])
+    if isinstance(error, click.MissingParameter) and context is not None and error.param is not None:
+        name = (
+            error.param.opts[0]
+            if isinstance(error.param, click.Option)
+            else error.param.make_metavar(context)
+        )
+        pieces = " ".join(context.command.collect_usage_pieces(context))
+        return _("{name} is missing. Usage:\n{usage}", name=name, usage=f"{command} {pieces}")
+    if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
+        del error.possibilities[1:]  # the nearest
+    hints = [
+        _(
+            "{word} begins with another dash: type two hyphens, {option}",
+            word=word,
+            option=_DASHES.sub("--", word),
+        )
+        for word in arguments
+        if _DASHES.match(word)
+    ]
+    if (
+        not hints
+        and type(error) is click.UsageError
+        and not isinstance(context and context.command, click.Group)
+    ):
+        hints = [_("A text with spaces needs quotes around it.")]
     usage = _("`{command} --help` shows the usage.", command=command)
-    return as_lines((error.format_message(), usage))
+    message = error.format_message().replace("。 ", "。")  # click puts a space between any two sentences
+    return as_lines((message, *hints, usage))
 
 
 class _Sections(Group):
@@ -176,7 +210,7 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return 2
     except click.ClickException as error:
-        _print_error(usage_error(error), lang)
+        _print_error(usage_error(error, arguments), lang)
         return 2
     except click.exceptions.Exit as ended:
         return ended.exit_code

@@ -17,8 +17,9 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, _, verbatim
+from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.model import target_label
+from tcb_ops.resources import nearest_path
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings, holds_password, load_settings
 
@@ -108,8 +109,19 @@ class CommonOptions:
 
         file = settings.merchants
         if not file.exists():
+            problem = _("{file}: there is no such file.", file=file)
+            if near := nearest_path(file, lambda path: path.suffix == file.suffix):
+                raise UsageError(problem, _("Did you mean {near}?", near=near))
+            if settings.origin.file is None:
+                raise UsageError(
+                    problem,
+                    _(
+                        "There is no tcb-ops.toml here either: change to the folder that has it, or begin a new one "
+                        "with `tcb-ops init`."
+                    ),
+                )
             raise UsageError(
-                _("{file}: there is no such file.", file=file),
+                problem,
                 _(
                     "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the "
                     "platform; --merchants names another."
@@ -285,14 +297,31 @@ def _group(
     return decorate
 
 
-class _Finite(click.FloatRange):
+class WholeNumber(click.IntRange):
+    """A whole number in a range, for which the message about any other value has words of its own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value as a number."""
+        with suppress(click.BadParameter):
+            return super().convert(value, param, ctx)
+        said = N_("'{value}' is not a whole number from {least} to {most}.")
+        if self.max is None:
+            said = N_("'{value}' is not a whole number from {least} on.")
+        message = gettext.gettext(said).format(value=value, least=self.min, most=self.max)
+        raise click.BadParameter(message, ctx, param)
+
+
+class _Number(click.FloatRange):
     """A number in a range, but not `nan` or `inf`, which pass for numbers."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
+        with suppress(click.BadParameter):
+            number = super().convert(value, param, ctx)
+            if math.isfinite(number):
+                return number
+        said = N_("'{value}' is not a number from {least:g} on.")
+        message = gettext.gettext(said).format(value=value, least=self.min)
+        raise click.BadParameter(message, ctx, param)
 
 
 lang_option = click.option(
@@ -334,7 +363,7 @@ list_options = _group(
     ),
     click.option(
         "--header-row",
-        type=click.IntRange(min=1),
+        type=WholeNumber(min=1),
         metavar="N",
         help="The row of the column names. [default: found; titles above it are skipped]",
     ),
@@ -363,17 +392,17 @@ list_options = _group(
     click.option("--root", metavar="DIR", help="The folder of the local files. [default: the list's folder]"),
 )
 _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
-    ("concurrency", click.IntRange(1, 1000), "Requests in flight, in all."),
-    ("per_env", click.IntRange(1, 1000), "Rows in flight per environment."),
-    ("rate", _Finite(min=1e-6), "Link calls per second and appid. [default: no limit]"),
+    ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all."),
+    ("per_env", WholeNumber(1, 1000), "Rows in flight per environment."),
+    ("rate", _Number(min=0.001), "Link calls per second and appid. [default: no limit]"),
     (
         "attempts",
-        click.IntRange(1, 100),
+        WholeNumber(1, 100),
         "Calls per step of a row (link, store); those told to slow down are not counted.",
     ),
-    ("backoff", _Finite(min=0), "Seconds before the second attempt; doubled before each further one."),
-    ("slow_wait", _Finite(min=0), "Seconds to pause when told to slow down."),
-    ("patience", _Finite(min=0), "Give up after this many seconds without progress or connection."),
+    ("backoff", _Number(min=0), "Seconds before the second attempt; doubled before each further one."),
+    ("slow_wait", _Number(min=0), "Seconds to pause when told to slow down."),
+    ("patience", _Number(min=0), "Give up after this many seconds without progress or connection."),
 )
 limit_options = _group(
     "limits",
@@ -398,6 +427,6 @@ run_options = _group(
     "which",
     RunOptions,
     click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N valid rows."),
+    click.option("--limit", type=WholeNumber(min=1), metavar="N", help="Only the first N valid rows."),
     *_which_run,
 )

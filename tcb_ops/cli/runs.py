@@ -16,6 +16,7 @@ from tcb_ops.cli.options import (
     CommonOptions,
     ListOptions,
     RunOptions,
+    WholeNumber,
     common_options,
     limit_options,
     list_options,
@@ -24,7 +25,7 @@ from tcb_ops.cli.options import (
     target_line,
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.i18n import _, ngettext
+from tcb_ops.i18n import _, as_lines, ngettext
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.preflight import (
     RETRIED,
@@ -49,7 +50,7 @@ _ANY_RUN = "a-run"
 
 
 @click.command()
-@click.argument("paths")
+@click.argument("paths", metavar="LIST")
 @list_options
 @common_options
 def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
@@ -71,7 +72,7 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
 
 
 @click.command()
-@click.argument("paths", required=False)
+@click.argument("paths", metavar="[LIST]", required=False)
 @click.option("--out", metavar="FILE", help="Where the links go (0600). [default: links.csv]")
 @list_options
 @limit_options
@@ -123,7 +124,7 @@ def links(
 
 
 @click.command()
-@click.argument("paths", required=False)
+@click.argument("paths", metavar="[LIST]", required=False)
 @out_option
 @click.option(
     "--skip-unchanged",
@@ -132,7 +133,7 @@ def links(
 )
 @click.option(
     "--canary",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="N",
     help="The first N environments first; stop there if a row does not succeed.",
 )
@@ -186,7 +187,7 @@ def upload(
                 return dry_run(console, batch, settings, limits, uploads=True, as_json=common.json)
             check_destination(_report_folder(settings, out, _ANY_RUN))
             selection = listing.selection(common, which.limit)
-            if not skip_unchanged:
+            if not skip_unchanged and not which.resume:
                 try:
                     runs = (run.record for run in api.all_runs(settings=settings))
                     again = done_before(batch, settings, selection, runs)
@@ -333,9 +334,9 @@ def _resume(
     from tcb_ops import api
 
     if not which.resume or which.dry_run:
-        context = click.get_current_context()
-        argument = next(one for one in context.command.params if one.name == "paths")
-        raise click.MissingParameter(ctx=context, param=argument)
+        name = click.get_current_context().command.name
+        needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
+        raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))
     common.refuse_where(_("A run is resumed with the merchants that it was started with: leave --where out."))
     run = api.open_run(which.resume, settings=settings)
     record = run.record

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import lang_option, target_line
+from tcb_ops.cli.options import WholeNumber, lang_option, target_line
 from tcb_ops.cli.runs import show_run
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, ngettext, verbatim
@@ -35,7 +35,7 @@ _QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
     help="Token file; read again when it changes. Not needed where the fault plan's [component] gives tokens.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="0 for any free one."
+    "--port", type=WholeNumber(0, 65535), default=8089, show_default=True, help="0 for any free one."
 )
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")

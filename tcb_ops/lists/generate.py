@@ -22,7 +22,7 @@ from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.resolve import Unresolved, resolve
 from tcb_ops.lists.validate import path_problem
 from tcb_ops.model import Merchant, Problem, file_problem
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import nearest_path, system_reason
 from tcb_ops.xlsx.workbook import open_book
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -64,7 +64,9 @@ def scan(
     folder = source if source.is_dir() else source.parent
     if not source.exists():
         name = shown(str(source))
-        raise UsageError(_("{name}: there is no such file or folder", name=name))
+        near = nearest_path(source, Path.exists)
+        fix = _("Did you mean {near}?", near=near) if near else _("Check the path.")
+        raise UsageError(_("{name}: there is no such file or folder.", name=name), fix)
     junk = ours = excluded = 0
     files = []
     for file in _walk(folder, "") if source.is_dir() else [source.name]:

@@ -20,7 +20,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import nearest_path, system_reason
 
 MAX_FILE_BYTES = 5 * 1024**3
 """POST Object takes 5 GB at most (cloud.tencent.com/document/product/436/14690)."""
@@ -67,6 +67,8 @@ class LocalFiles:
         root = shown(self._name)
         message = _("the root folder {root} does not exist", root=root)
         fix = _("give the folder that contains the files with --root")
+        if near := nearest_path(Path(self._name), Path.is_dir):
+            fix = _("did you mean --root {near}?", near=shown(str(near)))
         return file_problem(message, fix, option="--root")
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:

@@ -105,6 +105,18 @@ class MerchantResolver:
 
 def _unknown(column: Literal["env", "merchant"], value: str, whole: Merchants, near: Near) -> Unresolved:
     file, name = whole.source or "merchants.csv", shown(value)
+    if column == "env" and (lines := whole.resolve(value)):
+        return Unresolved(
+            column,
+            _("'{name}' is a merchant, not an environment", name=name),
+            _("name the column merchant, or write the environment: {listed}", listed=list_lines(lines)),
+        )
+    if column == "merchant" and whole.for_env(value):
+        return Unresolved(
+            column,
+            _("'{name}' is an environment, not a merchant", name=name),
+            _("name the column env, or write the merchant: {listed}", listed=whole.for_env(value)[0].name),
+        )
     if column == "env":
         like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(value, whole.envs))
         message = detail(DetailCode.ENV_UNKNOWN, name=name)

@@ -23,15 +23,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from tcb_ops.formatting import fold, shown
+from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.problems import input_error
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.resources import raise_if_exhausted, system_reason
+from tcb_ops.resources import nearest_path, raise_if_exhausted, system_reason
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 16 << 20
@@ -258,6 +257,8 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
         # Opening a FIFO would wait for a writer, so the kind of file is checked first.
         if not stat.S_ISREG(path.stat().st_mode):
             raise input_error(name, [_not_a_file(path)])
+        if path.name.startswith("~$"):
+            raise input_error(name, [_lock_file(path)])
         raw = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
         if _URL.match(name):
@@ -307,12 +308,8 @@ _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
 _URL_GIVEN = file_problem(_("this is a URL, not a file"), _("download it first, then give the file"))
 
 
-def _lists_in(folder: Path) -> list[str]:
-    """Return the names of a folder's lists, sorted; none where it cannot be read."""
-    with suppress(OSError):
-        names = sorted(entry.name for entry in folder.iterdir())
-        return [name for name in names if Path(name).suffix.lower() in _LISTS and name[0] not in ".~"]
-    return []
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() in _LISTS and path.name[0] not in ".~"
 
 
 def _not_a_file(path: Path) -> Problem:
@@ -320,11 +317,23 @@ def _not_a_file(path: Path) -> Problem:
         message = _("this is not a regular file but a pipe or a device")
         return file_problem(message, _GIVE_A_LIST)
     message = _("this is a folder, not a file")
-    lists = [name for name in _lists_in(path) if name not in _OWN_FILES]
+    lists: list[str] = []
+    with suppress(OSError):
+        lists = sorted(
+            entry.name for entry in path.iterdir() if _is_list(entry) and entry.name not in _OWN_FILES
+        )
     if not lists:
         return file_problem(message, _GIVE_A_LIST)
     listed = ", ".join(shown(name, 60) for name in lists[:_NAMED]) + (" …" if lists[_NAMED:] else "")
     return file_problem(message, _("choose one of the lists in it: {listed}", listed=listed))
+
+
+def _lock_file(path: Path) -> Problem:
+    workbook = path.with_name(path.name.removeprefix("~$"))
+    return file_problem(
+        _("this is not a list but the file that Excel keeps while a workbook is open"),
+        _("give {workbook}", workbook=shown(str(workbook))),
+    )
 
 
 def _missing(path: Path) -> Problem:
@@ -332,10 +341,8 @@ def _missing(path: Path) -> Problem:
     if not path.parent.is_dir():
         folder = shown(str(path.parent))
         return file_problem(message, _("there is no folder {folder}: check the path", folder=folder))
-    stems = {fold(Path(name).stem): name for name in _lists_in(path.parent) if name != path.name}
-    if near := get_close_matches(fold(path.stem), stems, n=1):
-        meant = shown(str(path.parent / stems[near[0]]))
-        return file_problem(message, _("did you mean {meant}?", meant=meant))
+    if near := nearest_path(path, lambda other: _is_list(other) and other != path):
+        return file_problem(message, _("did you mean {meant}?", meant=shown(str(near))))
     return file_problem(message, _("check the name and the folder"))
 
 

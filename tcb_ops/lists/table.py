@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import chain, islice
 from typing import NamedTuple, TypeAlias
 
@@ -133,11 +134,24 @@ class Columns:
         known = (h for h in there if _plain(h) in self.known[ours])
         return next(chain(near_names(header, filter(None, there)), known), "")
 
+    def _resembling(self, group: Sequence[str], headers: Sequence[str]) -> tuple[str, str] | None:
+        """Return the name of ours and the header of which one is probably a misspelling of the other."""
+        near = (
+            (ours, header)
+            for ours in group
+            for header in headers
+            if self.mappable and get_close_matches(_plain(header), self.known[ours])
+        )
+        return next(near, None)
+
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         wanted, there = " / ".join(group), _listed(headers)
         message = _("no column for {wanted}; the header has {there}", wanted=wanted, there=there)
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")
+        elif near := self._resembling(group, headers):
+            meant = f"--column {near[0]}={shown(near[1], 40)}"
+            fix = _("did you mean {meant}? Otherwise add the column", meant=meant)
         elif self.mappable:
             fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
         else:

@@ -222,7 +222,7 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
         if digest(raw)[1] != run.list_sha256:
             raise UsageError(
                 _(
-                    "{original} is not the list of run {id} ({list_name}): its SHA-256 differs.",
+                    "{original} is not the list of run {id} ({list_name}): its content differs.",
                     original=original,
                     id=run.id,
                     list_name=run.list_name,

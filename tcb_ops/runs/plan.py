@@ -328,9 +328,9 @@ def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narr
             since=since,
         )
     none = (
-        _("run {id} has no such rows to retry.", id=parent.id)
+        _("run {id} has no such rows to retry: --errcode and --where leave none.", id=parent.id)
         if narrowed
-        else _("run {id} has no rows to retry.", id=parent.id)
+        else _("run {id} has no rows to retry: none was refused, failed or not attempted.", id=parent.id)
     )
     see = _("To list its rows:")
     reported: list[object] = [as_sentences((none, see)), quoted(of_run(settings, parent, "errcodes"))]

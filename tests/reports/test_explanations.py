@@ -132,8 +132,8 @@ def test_the_code_an_end_is_tabulated_under(end: RowEnd, code: str | None) -> No
         ),
         pytest.param(
             RowEnd(2, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001),
-            "40001: The token source returns a dead token: the platform refused it, and the same one was given again.",
-            "40001：令牌来源给出的是失效的令牌：平台拒绝了它，而再次取得的仍是同一个。",
+            "40001: The platform refused the token, and the token source gave the same one again.",
+            "40001：平台拒绝了令牌，而令牌来源再次给出的仍是同一个。",
             id="dead-token",
         ),
         pytest.param(

@@ -1,0 +1,287 @@
+"""Mistakes that a new user makes, and word for word what the command answers in both languages.
+
+The answers are in mistakes.toml. UPDATE_MISTAKES=1 writes them there: read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import xlsxwriter
+from workspace import BOOKS, TEA, write_csv
+
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import PanelContext as Desk
+
+ANSWERS = Path(__file__).with_name("mistakes.toml")
+UPDATE = bool(os.environ.get("UPDATE_MISTAKES"))
+ROWS = [(TEA.env, "banner/0.png"), (TEA.env, "banner/1.png"), (BOOKS.env, "banner/0.png")]
+UPLOAD = "upload list.csv --root files"
+NOBODY = "http://127.0.0.1:9"
+CHANGING = {
+    r"\d{8}-\d{6}-[0-9a-f]{4}": "{run}",
+    r"127\.0\.0\.1:\d+": "127.0.0.1:{port}",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d": "{time}",
+    r"\d{4}-\d\d-\d\d\s*T[\d:.+\s]+(?=”)": "{time}",
+    r"[\d,]+ (?=bytes|字节)": "{bytes} ",
+    r"(?<=Port )\d+|(?<=端口 )\d+": "{port}",
+}
+"""What differs from run to run, beside the folder."""
+
+
+def says(text: str | bytes, name: str = "list.csv") -> Callable[[Desk], Any]:
+    """A file with other content than it has."""
+    data = text if isinstance(text, bytes) else text.encode()
+    return lambda desk: (desk.folder / name).write_bytes(data)
+
+
+def setting(line: str) -> Callable[[Desk], Any]:
+    """A line more at the head of the settings file."""
+
+    def prepare(desk: Desk) -> None:
+        file = desk.folder / "tcb-ops.toml"
+        file.write_text(f"{line}\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
+
+    return prepare
+
+
+def instead(name: str, old: str, new: str) -> Callable[[Desk], Any]:
+    def prepare(desk: Desk) -> None:
+        file = desk.folder / name
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
+    return prepare
+
+
+def without(*names: str) -> Callable[[Desk], Any]:
+    return lambda desk: [(desk.folder / name).unlink() for name in names]
+
+
+def folder_of_lists(desk: Desk) -> None:
+    (desk.folder / "周五").mkdir(exist_ok=True)
+    for name in ("门店.csv", "总部.xlsx", "tokens.csv"):
+        (desk.folder / "周五" / name).write_bytes(b"x")
+
+
+def uploaded(desk: Desk) -> None:
+    desk.upload()
+
+
+def refused(desk: Desk) -> None:
+    rows = [(TEA.env, "a.png", "0.bin"), (BOOKS.env, "closed.png", "0.bin")]
+    write_csv(desk.folder / "list.csv", ("env", "path", "file"), rows)
+    desk.upload()
+
+
+def cut_off(desk: Desk) -> None:
+    """Leave an unfinished run of the list; another folder has the same files."""
+    desk.upload("--patience", "0", "--target", NOBODY)
+    shutil.copytree(desk.folder / "files", desk.folder / "friday")
+
+
+def mixed_reports(desk: Desk) -> None:
+    desk.upload("--out", "monday")
+    desk.upload("--out", "friday", "--new-run")
+    shutil.copy(desk.folder / "monday" / "results.csv", desk.folder / "friday" / "results.csv")
+
+
+def busy(desk: Desk) -> dict[str, str]:
+    """Name the port of the simulator that runs."""
+    return {"port": desk.shop.sim.base.rpartition(":")[2]}
+
+
+def workbook(sheet: str = "清单", **cells: Any) -> Callable[[Desk], Any]:
+    def prepare(desk: Desk) -> None:
+        with xlsxwriter.Workbook(str(desk.folder / "清单.xlsx")) as book:
+            page = book.add_worksheet(sheet)
+            page.write_row(0, 0, ("环境ID", "上传路径", "本地文件"))
+            for n, (env, path) in enumerate(ROWS):
+                page.write_row(n + 1, 0, (env, path, f"{n}.bin"))
+            for cell, value in cells.items():
+                page.write(cell, value)
+            book.add_worksheet("说明").write(0, 0, "说明")
+
+    return prepare
+
+
+MISTAKES: dict[str, tuple[str, Callable[[Desk], Any] | None]] = {
+    # the command line
+    "typo in a command": ("uplaod list.csv", None),
+    "typo in an option": ("upload list.csv --rot files", None),
+    "command without its list": ("upload", None),
+    "two lists": ("check list.csv friday.csv", None),
+    "note without quotes": ("links list.csv --note our friday list", None),
+    "dash of a word processor": ("upload list.csv —root files", None),
+    "option without its value": ("runs --note", None),
+    "text for a number": ("links list.csv --concurrency many", None),
+    "number out of range": ("links list.csv --attempts 0", None),
+    "unknown language": ("runs --lang fr", None),
+    # settings
+    "typo in a setting": ("runs", setting('legder = "team.db"')),
+    "text without quotes": ("runs", setting("reports = reports")),
+    "Windows path in double quotes": ("runs", setting(r'reports = "D:\new\reports"')),
+    "unknown time zone": ("runs", setting('timezone = "Beijing"')),
+    "quotation marks of a chat window": ("runs", setting("reports = “reports”")),
+    "wrong type": ("runs", setting('confirm_over = "five"')),
+    "no settings file": ("runs --config tcb_ops.toml", None),
+    "no settings at all": (UPLOAD, without("tcb-ops.toml", "merchants.csv", "tokens.csv")),
+    "target without https": (f"{UPLOAD} --target http://api.weixin.qq.com", None),
+    "typo in the target": (f"{UPLOAD} --target simulater", None),
+    # the list
+    "typo in the list's name": ("check lst.csv", None),
+    "folder for a list": ("check 周五", folder_of_lists),
+    "URL for a list": ("check 'https://drive.example.com/list.csv?sign=secret'", None),
+    "image for a list": ("check list.csv", says(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")),
+    "old Excel file": ("check list.csv", says(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))),
+    "Excel's lock file": ("check '~$list.xlsx'", says(b"\x05wang" + bytes(160), "~$list.xlsx")),
+    "empty list": ("check list.csv", says("")),
+    "no path column": ("check list.csv", says(f"env,pth\n{TEA.env},a.png\n")),
+    "no environment column": ("check list.csv", says("path,file\na.png,a.png\n")),
+    "column option of a column that is not there": (
+        "check list.csv --column path=云端路劲",
+        says(f"env,云端路径\n{TEA.env},a.png\n"),
+    ),
+    "typo in an environment": (
+        "check list.csv",
+        says("env,path\ntea-1a2b3d,a.png\ntea-1a2b3d,b.png\n"),
+    ),
+    "unknown merchant": ("check list.csv", says("商户,path\n茶语小店,a.png\n")),
+    "merchant for an environment": ("check list.csv", says("env,path\n茶语小铺,a.png\n")),
+    "the same row twice": ("check list.csv", says(f"env,path\n{TEA.env},a.png\n{TEA.env},a.png\n")),
+    "list from Windows": (
+        UPLOAD,
+        says(f"环境ID,上传路径,本地文件\r\n{TEA.env},a.png,D:\\素材\\0.bin\r\n".encode("gb18030")),
+    ),
+    "typo in a sheet": ("check 清单.xlsx --sheet 青单", workbook()),
+    "number in a cell": ("check 清单.xlsx", workbook(B3=20261127)),
+    # files
+    "no root": ("upload list.csv", None),
+    "wrong root": ("upload list.csv --root fils", None),
+    "missing file": (UPLOAD, without("files/1.bin")),
+    "file in other case": (UPLOAD, instead("list.csv", "1.bin", "1.BIN")),
+    # merchants
+    "merchants file that is not there": ("links list.csv --merchants merchant.csv", None),
+    "merchants file without its columns": (
+        "links list.csv",
+        says("id,name,env\nwxtea,茶语小铺,tea-1a2b3c\n", "merchants.csv"),
+    ),
+    "where of nobody": ("links list.csv --where name=茶语小店", None),
+    "where of an unknown column": ("links list.csv --where nmae=茶语小铺", None),
+    "where without a value": ("links list.csv --where 茶语小铺", None),
+    # tokens
+    "expired tokens": (UPLOAD, lambda desk: [desk.shop.sim.expire(m.appid) for m in (TEA, BOOKS)]),
+    "no token file": (UPLOAD, without("tokens.csv")),
+    "token file without its columns": (UPLOAD, says("wxtea,s3cr3t\n", "tokens.csv")),
+    "merchant without a token": (UPLOAD, lambda desk: desk.shop.keep_tokens({TEA.appid: "token-of-wxtea"})),
+    # runs
+    "nothing listens at the target": (f"{UPLOAD} --patience 0.1 --target {NOBODY}", None),
+    "run that is not there": ("show 2025", uploaded),
+    "no run yet": ("show", None),
+    "row that is not there": ("show --line 99", uploaded),
+    "finished run resumed": (f"{UPLOAD} --resume latest", uploaded),
+    "nothing to retry": ("retry", uploaded),
+    "retry of a code that is not there": ("retry --errcode 85089", refused),
+    "unfinished run resumed with another root": (
+        f"upload list.csv --root friday --resume latest --target {NOBODY}",
+        cut_off,
+    ),
+    "ledger that is a list": ("runs --ledger list.csv", None),
+    # codes and reports
+    "unknown errcode": ("explain 850888", None),
+    "folder without a report": ("verify files", uploaded),
+    "report of another run": ("verify friday", mixed_reports),
+    "workbook of another run": ("report --into 清单.xlsx", lambda desk: [uploaded(desk), workbook()(desk)]),
+    "one run to compare": ("diff latest", uploaded),
+    "report over other files": (f"{UPLOAD} --out files", None),
+    # the simulator, notebooks
+    "busy port": ("simulate --merchants merchants.csv --tokens tokens.csv --port {port}", busy),
+    "fault plan with a typo": (
+        "simulate --merchants merchants.csv --tokens tokens.csv --faults faults.toml",
+        says(f'[[fault]]\nenv = "{TEA.env}"\nerrcod = 85088\n', "faults.toml"),
+    ),
+    "unknown notebook": ("notebook uplods --out friday.ipynb", None),
+    "list of a folder that is not there": ("list fils --to tea-1a2b3c", None),
+    "no component for sync": ("merchants sync", None),
+}
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_answered_word_for_word(
+    open_desk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, lang: str
+) -> None:
+    command, prepare = MISTAKES[name]
+    desk = open_desk(ROWS, [Fault(path="closed.png", errcode=85088)])
+    monkeypatch.setenv("TCB_OPS_LANG", lang)
+    made = prepare(desk) if prepare is not None else None
+    calls = desk.calls
+    said = desk(*shlex.split(command.format_map(made) if isinstance(made, dict) else command))
+    assert said.code in {1, 2, 3} or name == "unknown errcode"
+    assert said.code != 2 or desk.calls == calls, "nothing was sent"
+    assert lang == "en" or desk.in_english(said.out + said.err) == []
+    answer = {"command": f"tcb-ops {command}", "exit": said.code, lang: steady(said.err, desk.folder)}
+    if said.out:
+        answer[f"{lang}_stdout"] = steady(said.out, desk.folder)
+    if UPDATE:
+        keep(name, answer)
+    known = answers().get(name, {})
+    other = "zh" if lang == "en" else "en"
+    assert answer == {key: text for key, text in known.items() if not key.startswith(other)}
+
+
+def test_the_table_of_answers_has_the_mistakes_and_no_others() -> None:
+    assert list(answers()) == list(MISTAKES)
+
+
+def answers() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(ANSWERS.read_text(encoding="utf-8")) if ANSWERS.exists() else {}
+
+
+def keep(name: str, answer: dict[str, Any]) -> None:
+    """Write an answer into the table, in the order of the mistakes."""
+    known = answers()
+    known[name] = known.get(name, {}) | answer
+    lines = []
+    for each in (each for each in MISTAKES if each in known):
+        lines.append(f"[{json.dumps(each)}]")
+        for key, value in sorted(known[each].items(), key=lambda item: list(KEYS).index(item[0])):
+            lines.append(f"{key} = {KEYS[key](value)}")
+        lines.append("")
+    ANSWERS.write_text("\n".join(lines), encoding="utf-8")
+
+
+def quoted(text: str) -> str:
+    assert "'''" not in text
+    return f"'''\n{text}'''" if text else "''"
+
+
+KEYS: dict[str, Any] = {
+    "command": lambda text: json.dumps(text, ensure_ascii=False),
+    "exit": str,
+    "en_stdout": quoted,
+    "en": quoted,
+    "zh_stdout": quoted,
+    "zh": quoted,
+}
+
+
+def steady(text: str, folder: Path) -> str:
+    """Return what is printed, without what differs from run to run."""
+    text = text.replace(str(folder), "{folder}")
+    for pattern, placeholder in CHANGING.items():
+        text = re.sub(pattern, placeholder, text)
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
