@@ -16,7 +16,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options
 from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, pgettext
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext
 from tcb_ops.model import Outcome, Owner, Reason
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.runs.stop_errors import stop_text
@@ -67,7 +67,7 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
         from tcb_ops.reports.formats.terminal import render_runs, room
 
         shown = [(run.record, run.outcomes) for run, _ in sound]
-        for line in render_runs(shown, settings, room(console.out)):
+        for line in render_runs(shown, settings, console.lang, room(console.out)):
             console.print(line)
     elif found or common.where or of_target or common.note or operator or host:
         console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
@@ -121,7 +121,7 @@ def _show_rows(
 
     shown = list(islice(rows, ROWS_SHOWN))
     if common.json:
-        console.json({"run": run.id, "rows": [_row(record, settings) for record in shown]})
+        console.json({"run": run.id, "rows": [_row(record, settings, settings.lang) for record in shown]})
     elif not shown:
         none = _("run {id} has no such row; --line takes the line of the row in the list's file.", id=run.id)
         if line is None:
@@ -130,7 +130,7 @@ def _show_rows(
             raise UsageError(none)
         raise UsageError(none, _("Its merchants are: {known}.", known=as_list(known)))
     elif len(shown) == 1:
-        for name, value in _row(shown[0], settings).items():
+        for name, value in _row(shown[0], settings, console.lang).items():
             if value not in {None, ""}:
                 console.print(f"{name:>16}  {value}")
     else:
@@ -441,10 +441,10 @@ def _head(run: Run, settings: Settings) -> Text:
     )
 
 
-def _row(record: RowRecord, settings: Settings) -> dict[str, Any]:
+def _row(record: RowRecord, settings: Settings, lang: Lang) -> dict[str, Any]:
     from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, own_values
 
     clock = Clock(settings.zone)
-    values = dict(zip(RESULT_COLUMNS, own_values(record, settings.lang), strict=True))
+    values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
     times = {name: clock.iso(values[name]) or None for name in ("tcb_started_at", "tcb_ended_at")}
     return {"path": record.row.path, "file": record.row.file} | values | times

@@ -236,6 +236,17 @@ def _interrupted(code: int, lang: Lang) -> int:
 def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
     if signals.asked():  # some libraries make an error of their own of it
         return _interrupted(signals.asked(), lang)
+    if isinstance(error, UnicodeEncodeError):
+        _print_error(
+            _(
+                "The locale of this shell ({encoding}) has no {character}, which is in the name of a file. Run "
+                "`export LC_ALL=C.UTF-8`, then the same command again.",
+                encoding=error.encoding,
+                character=ascii(error.object[error.start]),
+            ),
+            lang,
+        )
+        return 3
     if isinstance(error, OSError):
         from tcb_ops.resources import exhausted
 

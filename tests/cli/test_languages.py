@@ -6,6 +6,7 @@ import pytest
 from rich.cells import cell_len
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
+from tcb_ops import i18n
 from tcb_ops.cli.main import cli, run
 from tcb_ops.simulator import Fault
 from tcb_ops.simulator.faults import FaultStep
@@ -164,3 +165,32 @@ def test_a_terminal_without_chinese_gets_english_in_ascii(open_desk, words, code
     assert said.code == code
     assert says in said.out + said.err
     assert (said.out + said.err).isascii()
+
+
+@pytest.mark.slow
+def test_a_shell_whose_locale_has_no_chinese_names_one_that_has(open_desk):
+    desk = open_desk(many(TEA, rows=1), lang="zh")
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    said = desk.in_process(
+        "upload", "list.csv", "--root", "files", env=env
+    )  # 演练 is in the report's file names
+    assert (said.code, said.err.isascii()) == (3, True)
+    assert "`export LC_ALL=C.UTF-8`, then the same command again" in said.err
+    table = desk.in_process("runs", env=env)
+    assert table.out.startswith("date ")
+    assert table.out.isascii()
+    assert desk.upload().code == 0, "resumed"
+    assert desk.calls == 2
+
+
+def test_without_the_catalogue_everything_is_in_english(open_desk, monkeypatch, tmp_path):
+    desk = open_desk(many(TEA, rows=1), lang="zh")
+    for module in ("tcb_ops.i18n", "tcb_ops.cli.main"):
+        monkeypatch.setattr(f"{module}.LOCALE", tmp_path)
+    i18n._catalogue.cache_clear()
+    try:
+        assert "no such file" in desk("check", "nope.csv").err
+        assert "No such option '--colour'" in desk("runs", "--colour").err
+        assert "Upload the list's files" in desk("--help").out
+    finally:
+        i18n._catalogue.cache_clear()

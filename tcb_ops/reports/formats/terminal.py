@@ -342,13 +342,12 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
 
 
 def render_runs(
-    found: Sequence[tuple[RunRecord, Mapping[Outcome, int]]], settings: Settings, width: int
+    found: Sequence[tuple[RunRecord, Mapping[Outcome, int]]], settings: Settings, lang: Lang, width: int
 ) -> Iterator[RenderableType]:
     """Draw a line per run: date, id, kind, target and rows; its list and note beside it, or below it where it is narrow.
 
     Nothing is wider than `width`: the time of day gives way, then list and note are shortened.
     """
-    lang = settings.lang
     pending = any(Outcome.PENDING in counts for _, counts in found)
     heads = (
         _("date"),
@@ -360,7 +359,7 @@ def render_runs(
         _("not"),
         *([_("pending")] if pending else []),
     )
-    beside = [_list_and_note(run, settings) for run, _ in found]
+    beside = [_list_and_note(run, settings, lang) for run, _ in found]
     for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
         lines = [[head.of(lang) for head in heads]]
         lines += [_run_cells(run, counts, when, settings, pending=pending) for run, counts in found]
@@ -399,9 +398,9 @@ def _run_cells(
     ]
 
 
-def _list_and_note(run: RunRecord, settings: Settings) -> list[str]:
+def _list_and_note(run: RunRecord, settings: Settings, lang: Lang) -> list[str]:
     """Name a run's list and note, that it is a retry, and a target that is not the present one."""
-    retry = _("retry").of(settings.lang) if run.parent else ""
+    retry = _("retry").of(lang) if run.parent else ""
     elsewhere = run.target not in {settings.run_target, SIMULATOR}
     target = f"→ {run.target.partition('://')[2] or run.target}" if elsewhere else ""
     return list(filter(None, (retry, sanitize(run.list_name), sanitize(run.note), target)))
