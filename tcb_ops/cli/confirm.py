@@ -92,7 +92,7 @@ def read_list(
         _write_fixme(console, source, batch.problems, listing)
     if batch.left_out:
         console.info(
-            _("{rows} left out by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
+            _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
         )
     return batch.limited(limit) if limit else batch
 
@@ -165,7 +165,7 @@ def _suggest(
     root_option = ["--root", str(Path(root).absolute())] if root is not None else []
     if error.columns:
         console.suggest(
-            _("With the column that is probably meant:"),
+            _("With the column that you probably mean:"),
             command(settings, *kind, str(source), *root_option, *options),
         )
         return
@@ -284,6 +284,6 @@ def confirm_or_abort(console: Console, question: Text) -> None:
     """Ask before something is written to a live target. Raises UsageError for a no, and where nobody can answer."""
     console.release()
     if not sys.stdin.isatty():
-        raise UsageError(question, _("Without a terminal this needs --yes."))
+        raise UsageError(question, _("Without a terminal, this requires --yes."))
     if not click.confirm(question.of(console.lang), err=True):
         raise UsageError(_("Nothing was sent."))

@@ -155,7 +155,7 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
             with console.waiting(_("uploading one tiny file")):
                 result = work.result()
         except KeyboardInterrupt:
-            console.warn(_("Ending: the file is deleted first."))
+            console.warn(_("Stopping: the file is deleted first."))
             work.result()
             raise
     lang = settings.lang
@@ -188,10 +188,10 @@ def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str
     if isinstance(found, Unresolved):
         fix = found.fix
         if not appid and merchants.whole.for_env(env.strip()):
-            fix = _("say which one with --appid")
+            fix = _("choose one with --appid")
         why = _("{message} — {fix}", message=found.message, fix=fix)
     elif found is None:
-        why = _("--where leaves it out.")
+        why = _("It is excluded by --where.")
     elif found.left:
         why = _("{name} has left (status = left), so nothing can be sent there.", name=found.name)
     else:

@@ -36,7 +36,7 @@ ROWS_SHOWN = 200
 def runs(operator: str, host: str, *, common: CommonOptions) -> int:
     """List the runs, the newest first.
 
-    --note TEXT: only runs whose note holds it. --target: only runs of that target. --where: only runs with rows of
+    --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of
     matching merchants, and only those rows are counted.
     """
     from tcb_ops import api
@@ -138,7 +138,10 @@ def _show_rows(
             console.print(part)
     if next(rows, None) is not None:
         console.warn(
-            _("Only the first {rows_shown}; results.csv of the report has all.", rows_shown=ROWS_SHOWN)
+            _(
+                "Only the first {rows_shown} are shown; results.csv of the report has all.",
+                rows_shown=ROWS_SHOWN,
+            )
         )
 
 
@@ -155,7 +158,7 @@ def _open(run: str, settings: Settings, common: CommonOptions) -> Run:
         known = ", ".join(found.merchants_like(""))
         raise UsageError(
             _(
-                "run {id} has no rows of the merchants that --where names. Its merchants are: {known}.",
+                "run {id} has no rows of the merchants selected by --where. Its merchants are: {known}.",
                 id=found.id,
                 known=known,
             ),
@@ -190,7 +193,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     metavar="DIR",
     help="The report folder; with --into the copy. [default: reports/RUN; beside the original]",
 )
-@click.option("--final", is_flag=True, help="Join the run with its retries: each row's last state.")
+@click.option("--final", is_flag=True, help="Merge the run with its retries: each row's last state.")
 @click.option(
     "--into",
     metavar="ORIGINAL.xlsx",
@@ -215,14 +218,14 @@ def report(
 
     common.refuse_where(
         _(
-            "A report is of the whole run, so that `verify` can compare it with the ledger: --where cannot "
-            "narrow it. `errcodes` and `show` with --where show a part of a run; --into with --split-by "
-            "writes a workbook per merchant."
+            "A report covers the whole run, so that `verify` can compare it with the ledger: --where cannot narrow "
+            "it. `errcodes` and `show` with --where show part of a run; --into with --split-by writes a workbook "
+            "per merchant."
         )
     )
     settings, console = common.start(reads_ledger=True)
     if split_by and into is None:
-        raise UsageError(_("--split-by splits the workbook that --into names: give both."))
+        raise UsageError(_("--split-by splits the workbook given with --into: give both."))
     wanted = api.open_run(run, settings=settings)
     if final:
         asked, wanted = wanted.id, wanted.final()
@@ -335,7 +338,7 @@ def _settings_beside(folder: Path, settings: Settings) -> Path | None:
 @click.argument("code")
 @common_options
 def explain(code: str, *, common: CommonOptions) -> int:
-    """Say what a code means and what to do.
+    """Explain what a code means and what to do.
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """

@@ -229,7 +229,7 @@ def _interrupted(code: int, lang: Lang) -> int:
 
     with suppress(KeyboardInterrupt):  # a second time: at once
         wind_up()
-    _print_error(_("Interrupted; nothing is half done."), lang)
+    _print_error(_("Interrupted; nothing was left half done."), lang)
     return code
 
 
@@ -273,8 +273,8 @@ def _defect(error: Exception, lang: Lang, *, verbose: bool) -> int:
     kind = type(error).__name__
     _print_error(
         _(
-            "A defect in tcb-ops ({kind}). What was committed is safe, and the same command resumes. "
-            "Please report it with the trace that --verbose shows.",
+            "Internal error in tcb-ops ({kind}). What was committed is safe, and the same command resumes. Please "
+            "report it with the trace that --verbose shows.",
             kind=kind,
         ),
         lang,

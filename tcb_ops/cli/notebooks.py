@@ -140,7 +140,7 @@ class _Passing(click.Command):
         at = args.index("--") if "--" in args else len(args)
         rest = super().parse_args(ctx, args[:at])
         if more := ctx.params["arguments"]:
-            raise UsageError(_("{more}: write what is JupyterLab's after -- .", more=" ".join(more)))
+            raise UsageError(_("{more}: put options for JupyterLab after -- .", more=" ".join(more)))
         ctx.params["arguments"] = tuple(args[at + 1 :])
         return rest
 
@@ -170,8 +170,8 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
     for name in copied.kept:
         console.info(
             _(
-                "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again "
-                "to get that.",
+                "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again to get "
+                "this version's.",
                 workspace=workspace / name,
             )
         )

@@ -74,8 +74,7 @@ class CommonOptions:
             console.warn(
                 _(
                     "The password in --ledger can be seen in this machine's process list, and the commands "
-                    "suggested here leave it out: set TCB_OPS_LEDGER to the URL instead, or `ledger` in "
-                    "tcb-ops.toml."
+                    "suggested here omit it: set TCB_OPS_LEDGER to the URL instead, or `ledger` in tcb-ops.toml."
                 )
             )
         if reads_ledger:
@@ -116,15 +115,15 @@ class CommonOptions:
                 raise UsageError(
                     problem,
                     _(
-                        "There is no tcb-ops.toml here either: change to the folder that has it, or begin a new one "
+                        "There is no tcb-ops.toml here either: change to the folder that has it, or create a new one "
                         "with `tcb-ops init`."
                     ),
                 )
             raise UsageError(
                 problem,
                 _(
-                    "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the "
-                    "platform; --merchants names another."
+                    "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
+                    "choose another with --merchants."
                 ),
             )
         return read_merchants(file, self.where)
@@ -204,8 +203,8 @@ def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
             if file.stat().st_mode & 0o077:
                 console.warn(
                     _(
-                        "{file} can be read by other users of this machine. Keep it to yourself:\nchmod "
-                        "600 {shlex}",
+                        "{file} can be read by other users of this machine. Restrict it to yourself:\nchmod 600 "
+                        "{shlex}",
                         file=file,
                         shlex=shlex.quote(str(file)),
                     )
@@ -347,7 +346,7 @@ common_options = _group(
     lang_option,
     click.option("--note", default="", metavar="TEXT", help="Kept with the run."),
     click.option("--quiet", is_flag=True, help="Show errors and warnings only."),
-    click.option("--verbose", is_flag=True, help="Show the trace of a defect."),
+    click.option("--verbose", is_flag=True, help="Show the stack trace of an internal error."),
 )
 list_options = _group(
     "listing",
@@ -377,14 +376,14 @@ list_options = _group(
         "maps",
         multiple=True,
         metavar="THERE=HERE",
-        help=r"Where a folder of another machine is here, e.g. 'D:\素材=/data/素材'. Repeatable.",
+        help=r"Where a folder of another machine is on this one, e.g. 'D:\素材=/data/素材'. Repeatable.",
     ),
     click.option(
         "--on-bad",
         type=click.Choice(["refuse", "skip"]),
         default="refuse",
         show_default=True,
-        help="Refuse a list with problems as a whole, or continue without those rows.",
+        help="Refuse a list that has problems, or continue without those rows.",
     ),
     click.option(
         "--fix-me", metavar="FILE", help="Where the rows with problems go, as CSV. [default: beside the list]"
@@ -398,10 +397,10 @@ _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
     (
         "attempts",
         WholeNumber(1, 100),
-        "Calls per step of a row (link, store); those told to slow down are not counted.",
+        "Calls per step of a row (link, store); answers that ask to slow down do not count.",
     ),
     ("backoff", _Number(min=0), "Seconds before the second attempt; doubled before each further one."),
-    ("slow_wait", _Number(min=0), "Seconds to pause when told to slow down."),
+    ("slow_wait", _Number(min=0), "Seconds to pause when asked to slow down."),
     ("patience", _Number(min=0), "Give up after this many seconds without progress or connection."),
 )
 limit_options = _group(

@@ -89,7 +89,7 @@ def links(
 ) -> int:
     """Request an upload link per row; write links.csv.
 
-    Links live about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
+    Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
     from tcb_ops import api
 
@@ -195,7 +195,9 @@ def upload(
                     console.info(error.text)
                     again = None
                 if again is not None:
-                    console.info(_("{again} --skip-unchanged leaves out those that are there.", again=again))
+                    console.info(
+                        _("{again} --skip-unchanged skips those that are already stored.", again=again)
+                    )
             confirm_upload(console, scope_of_list(batch), facts_line(batch), settings, yes=yes)
             handle = api.start_upload(
                 batch,
@@ -238,9 +240,9 @@ def retry(
     limits: RunLimits,
     which: RunOptions,
 ) -> int:
-    """Run the rows of a finished run that did not succeed again.
+    """Run again the rows of a finished run that did not succeed.
 
-    Its refused, failed and not attempted rows, as a run whose parent it is; --errcode and --where narrow it.
+    Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
     from tcb_ops.reports.export import check_destination
@@ -337,7 +339,7 @@ def _resume(
         name = click.get_current_context().command.name
         needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
         raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))
-    common.refuse_where(_("A run is resumed with the merchants that it was started with: leave --where out."))
+    common.refuse_where(_("A run is resumed with the merchants that it was started with: omit --where."))
     run = api.open_run(which.resume, settings=settings)
     record = run.record
     wrong = None
@@ -352,7 +354,7 @@ def _resume(
         raise UsageError(_("run {id} cannot be resumed here: {wrong}.", id=record.id, wrong=wrong))
     if kind is Kind.UPLOAD:
         scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
-        what = _("Left: {text}", text=scope.text)
+        what = _("Remaining: {text}", text=scope.text)
         confirm_upload(console, scope, what, settings, yes=yes)
         return api.start_resume(
             record.id, settings=settings, limits=limits, skip_unchanged=skip_unchanged, canary=canary

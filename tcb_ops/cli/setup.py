@@ -68,8 +68,8 @@ def init(folder: str, lang: str | None) -> int:
         return broken.exit_code
     console.info(
         _(
-            "Next: a line per merchant and environment in merchants.csv, tokens in tokens.csv, a list "
-            "in a copy of list-template.xlsx; then tcb-ops check LIST."
+            "Next: fill in merchants.csv (a line per merchant and environment), tokens.csv, and a list in a copy "
+            "of list-template.xlsx; then run tcb-ops check LIST."
         )
     )
     return 0
@@ -91,15 +91,15 @@ def _refill(console: Console, template: Path, names: list[str]) -> None:
         shown = as_list(missing)
         console.info(
             _(
-                "It has been changed since init wrote it, so its drop-down is not filled again. Add at the "
-                "end of its second sheet: {shown}.",
+                "It was changed after init wrote it, so its drop-down was not updated. Add these at the end of its "
+                "second sheet: {shown}.",
                 shown=shown,
             )
         )
 
 
 def _not_overwritten(file: Path) -> Text:
-    return _("{file} exists: not overwritten", file=file)
+    return _("{file} already exists: not overwritten", file=file)
 
 
 def _write_new(console: Console, file: Path, content: bytes) -> None:
@@ -143,7 +143,7 @@ def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb
     "--out", default="list.csv", show_default=True, metavar="FILE", help="The list; never overwritten."
 )
 @click.option("--include", multiple=True, metavar="GLOB", help="Only such files, e.g. '*.png'. Repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="No such files, e.g. '旧/*'. Repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Exclude such files, e.g. '旧/*'. Repeatable.")
 @click.option(
     "--root",
     metavar="DIR",
@@ -199,7 +199,7 @@ def make_list(
         )
     )
     console.suggest(
-        _("Look through it, then:"),
+        _("Check it, then run:"),
         command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
     )
     return 0
@@ -232,7 +232,7 @@ def _say_left_out(console: Console, scanned: ScannedFiles) -> None:
         (scanned.excluded, _("by --include and --exclude")),
     ):
         if count:
-            console.info(_("Left out, {what}: {count:,}", what=what, count=count))
+            console.info(_("Skipped, {what}: {count:,}", what=what, count=count))
 
 
 @click.group(cls=Group)
@@ -263,7 +263,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     settings, console = common.start()
     dest = Path(out) if out else settings.merchants
     if out and dest.exists():
-        raise UsageError(_("{out} exists: give another name", out=out))
+        raise UsageError(_("{out} already exists: choose another name", out=out))
     roster = edit_merchants(settings.merchants)
     lines = roster.merchants
     for warning in roster.warnings:

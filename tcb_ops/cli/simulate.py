@@ -45,7 +45,7 @@ def simulate(
 ) -> int:
     """Serve a simulation of the platform and of COS.
 
-    For practice, on this machine only. Ctrl-C ends it.
+    For practice, on this machine only. Press Ctrl-C to stop it.
     """
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.settings import load_settings
@@ -76,7 +76,9 @@ def simulate(
 
     def ready(listening: Simulator) -> None:
         console.print(listening.base)
-        console.info(_("The simulator is ready: use --api-base {base}. Ctrl-C ends it.", base=listening.base))
+        console.info(
+            _("The simulator is ready: use --api-base {base}. Press Ctrl-C to stop it.", base=listening.base)
+        )
 
     serve(simulator, ready)
     return 0
@@ -161,7 +163,7 @@ def demo(lang: str | None) -> int:
     if strange:
         console.warn(
             _(
-                "{rows} ended otherwise than the fault plan implies: lines {strange}",
+                "{rows} ended differently than the fault plan implies: lines {strange}",
                 rows=ngettext("{n:,} row", "{n:,} rows", len(strange)),
                 strange=strange[:10],
             )

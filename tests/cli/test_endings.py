@@ -191,7 +191,7 @@ def test_where_lists_the_runs_with_rows_of_matching_merchants_and_counts_those(o
     assert [(run["run"], run["rows"]) for run in listed] == [(both, 3)]
     said = desk("errcodes", *OF_BOOKS)
     assert said.code == 2
-    assert f"has no rows of the merchants that --where names. Its merchants are: {TEA.name}." in said.err
+    assert f"has no rows of the merchants selected by --where. Its merchants are: {TEA.name}." in said.err
 
 
 @pytest.mark.parametrize("words", [("errcodes",), ("show",), ("runs",), ("diff", "latest", "latest")])

@@ -393,7 +393,7 @@ def test_lab_serves_its_workspace_and_ends_with_a_signal(open_desk):
 def test_what_is_meant_for_jupyterlab_stands_behind_two_dashes(open_desk):
     said = open_desk()("lab", "work", "other", "--no-open")
     assert said.code == 2
-    assert "other: write what is JupyterLab's after --" in said.err
+    assert "other: put options for JupyterLab after --" in said.err
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_init_writes_what_is_not_there_and_leaves_the_rest(desk, tmp_path):
     kept = (new / "tcb-ops.toml").read_bytes()
     again = desk("init", "--dir", str(new), "--lang", "en")
     assert again.out.split() == [str(new / "list-template.xlsx")]
-    assert again.err.count("exists: not overwritten") == 2
+    assert again.err.count("already exists: not overwritten") == 2
     assert (new / "tcb-ops.toml").read_bytes() == kept
     assert load_settings(new / "tcb-ops.toml").merchants == new / "merchants.csv"
 
@@ -90,7 +90,7 @@ def test_init_again_fills_the_drop_down_but_not_of_a_template_that_somebody_chan
     changed = template.read_bytes()
     said = init(more, "wxtoys,玩具,toys-1\n")
     assert (said.out, template.read_bytes()) == ("", changed)
-    assert "Add at the end of its second sheet: 玩具." in said.err
+    assert "Add these at the end of its second sheet: 玩具." in said.err
 
 
 @pytest.mark.parametrize(
