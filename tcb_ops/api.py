@@ -571,7 +571,7 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
 
 
 def _ledger(settings: Settings) -> Ledger | None:
-    """The ledger, to look at; one that is not there is not made by looking."""
+    """Open the ledger for reading; one that does not exist is not created."""
     from tcb_ops.runs.ledger import Ledger
 
     there = "://" in settings.ledger or Path(settings.ledger).exists()

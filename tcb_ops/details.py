@@ -187,7 +187,7 @@ def _kept(value: object) -> object:
 
 
 def as_detail(text: Text) -> Detail:
-    """Return the Detail that a text is; one that has no code is kept as it stands, in both languages."""
+    """Return the Detail that a text is; one that has no code is kept unchanged, in both languages."""
     return text if isinstance(text, Detail) else detail(DetailCode.TEXT, en=text.en, zh=text.zh)
 
 

@@ -206,7 +206,7 @@ class TokenError(TcbOpsError):
     """The token source has no token for a merchant: its rows end as not_attempted.
 
     `errcode` is the platform's where it is what refused the merchant (61003, 61023 …), else 0. `transient`: the source gave
-    no usable answer at all. It may pass, and only the others' answers tell whether it concerns this merchant alone.
+    no usable response at all. It may pass, and only the others' answers tell whether it concerns this merchant alone.
     """
 
     def __init__(

@@ -128,7 +128,7 @@ class Merchant:
     left: bool = False
     """Revoked its authorization: its rows end as not_attempted."""
     columns: tuple[tuple[str, str], ...] = ()
-    """Every column of the line as it stands in the file, for `--where`."""
+    """Every column of the line as it is in the file, for `--where`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Row:
     file: str
     """The local file, relative to the root, with forward slashes."""
     cells: tuple[str, ...]
-    """The input's cells as they stand in the file, in the order of its header."""
+    """The input's cells as they are in the file, in the order of its header."""
     size: int | None = None
     """Bytes of the local file at the plan; None where local files were not looked at."""
     mtime_ns: int | None = None
@@ -160,7 +160,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An upload link: getUploadTcbFileLink's answer. Lives about 15 minutes; the end is in the answer."""
+    """An upload link: getUploadTcbFileLink's answer. Expires after about 15 minutes; the end is in the response."""
 
     url: Secret
     token: Secret
@@ -209,7 +209,7 @@ class Problem:
     line: int
     """0 where it concerns the file as a whole."""
     column: str
-    """The header as it stands in the file; empty where no one column is meant."""
+    """The header as it is in the file; empty where no one column is meant."""
     message: Text
     fix: Text
     value: str = ""

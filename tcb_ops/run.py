@@ -110,7 +110,7 @@ class Run:
         return self._summary().causes
 
     def tallies(self) -> list[Tally]:
-        """Rows by merchant, environment, outcome and code, as they stand now: one query of the ledger."""
+        """Rows by merchant, environment, outcome and code, as they are now: one query of the ledger."""
         return list(self._summary().tallies)
 
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
@@ -184,7 +184,7 @@ class Run:
         return causes_frame(self._summary(), self._settings)
 
     def by_merchant(self) -> pd.DataFrame:
-        """How merchants' rows stand: rows, good, not good, pending."""
+        """The rows of each merchant: how many, how many succeeded, did not succeed, are pending."""
         from tcb_ops.reports.formats.notebook import merchants_frame
 
         return merchants_frame(self._summary())
@@ -201,7 +201,7 @@ class Run:
         return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
 
     def final(self) -> Run:
-        """The run as it stands after its retries: the last state of each of its rows. Of a retry, that of its original."""
+        """The run as it is after its retries: the last state of each of its rows. Of a retry, that of its original."""
         from tcb_ops.reports.merged_run import merged_run
 
         merged = merged_run(self._ledger, self.record)

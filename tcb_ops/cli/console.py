@@ -66,7 +66,7 @@ class Console:
         return self.err.is_terminal and not self.quiet
 
     def print(self, what: Text | RenderableType) -> None:
-        """Print data on stdout: a sentence, which a terminal gets in lines of its width; other texts as they stand; a table."""
+        """Print data on stdout: a sentence, which a terminal gets in lines of its width; other texts unchanged; a table."""
         if isinstance(what, Text):
             self.out.print(wrapped(lines(what.of(self.lang)), self.out), soft_wrap=True)
         elif isinstance(what, str):

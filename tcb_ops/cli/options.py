@@ -49,7 +49,7 @@ class CommonOptions:
     verbose: bool = False
 
     def overrides(self) -> dict[str, str | None]:
-        """The settings that these options override, but for the tokens."""
+        """The settings that these options override, except the tokens."""
         return {
             "api_base": self.api_base,
             "target": self.target,
@@ -259,7 +259,7 @@ class ListOptions:
         return "; ".join(filter(None, parts))
 
     def words(self, common: CommonOptions) -> list[str]:
-        """These options for a suggested command, but for the root."""
+        """These options for a suggested command, except the root."""
         named = (("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows))
         repeated = (("column", self.column), ("map", self.maps), ("where", common.where))
         words = [word for name, items in repeated for item in items for word in (f"--{name}", item)]

@@ -22,7 +22,7 @@ class Grade(StrEnum):
     BAD = "bad"
     """A run would end on it."""
     SKIPPED = "skipped"
-    """Not checked, or not there and not needed."""
+    """Not checked, or missing and not needed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,7 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResul
 def check_ledger(settings: Settings) -> list[CheckResult]:
     """Check that the ledger opens and can be written, what is unfinished in it, and the room on its disk.
 
-    A ledger file that is not there yet is not made.
+    A ledger file that does not exist yet is not created.
     """
     if "://" in settings.ledger:
         return [_opened(settings, "")]

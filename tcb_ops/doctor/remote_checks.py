@@ -37,7 +37,7 @@ TOKEN_SECONDS = 8.0
 TRIED = 3
 """Merchants that are tried where the first ones have no token."""
 SKEWED, WRONG = 60, 300
-"""Seconds of difference that warn, and that are bad: links live some 15 minutes (domain.md §1.1)."""
+"""Seconds of difference that warn, and that are bad: links expire after about 15 minutes (domain.md §1.1)."""
 _CERTIFICATES = _("Check the files that SSL_CERT_FILE and SSL_CERT_DIR name.")
 
 

@@ -115,7 +115,7 @@ class Columns:
         return found, problems
 
     def fitting(self, headers: Sequence[str], wrong: Collection[str] = ()) -> dict[str, str]:
-        """Return `given` with another header for each that is not there or is of a `wrong` name of ours.
+        """Return `given` with another header for each that does not exist or is of a `wrong` name of ours.
 
         Empty where that changes nothing, or it is not clear which header is meant.
         """

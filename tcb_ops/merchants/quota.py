@@ -1,4 +1,4 @@
-"""What a list would spend of each account's day, against what is left of it. Pure, but for the asking."""
+"""What a list would spend of each account's day, against what is left of it. Pure, except for the requests."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float
 
 
 def seconds_left_of_the_day(now: datetime) -> float:
-    """Seconds until the quotas start afresh: midnight in Beijing, which has no daylight saving time."""
+    """Seconds until the quotas are reset: midnight in Beijing, which has no daylight saving time."""
     there = now.astimezone(_BEIJING)
     midnight = there.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     return (midnight - there).total_seconds()

@@ -1,6 +1,6 @@
 """What each line of the merchants file can do today, what stands in its way, and how that is shown.
 
-Pure, but for `write_states`: from answers to a verdict, a table (most frequent issues first) and a CSV.
+Pure, except for `write_states`: from answers to a verdict, a table (most frequent issues first) and a CSV.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class MerchantState:
         return not self.issues and not self.merchant.left
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
-        """Return everything of it, flat but for the quota and the issues, for JSON and frames."""
+        """Return everything of it, flat except for the quota and the issues, for JSON and frames."""
         return {
             "appid": self.merchant.appid,
             "merchant": self.merchant.name,

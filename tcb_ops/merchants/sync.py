@@ -94,7 +94,7 @@ def decide(
     its name is its appid                  the platform's name, once that can be had
     its name is another                    as it is; a difference is shown
     its environment is not listed          as it is; shown
-    it is the platform's own               as it is, but for `left`
+    it is the platform's own               as it is, except `left`
     =====================================  ==============================================================
 
     An (appid, env) that is not in the file is added, with the name the file has for that appid, else the platform's,

@@ -234,7 +234,7 @@ def decide_exit_code(result: int | None, signalled: int, own: int | None, *, oth
     none          0          none  no     0: it had no run
     any           0          none  no     result
     0, 1          143        none  no     result: the run was over when the signal came
-    any           143        any   any    143, but for the line above
+    any           143        any   any    143, except for the line above
     any           0          none  yes    3
     none, 0, 1    0          2     no     2: a cell after the headless one failed
     3             0          2     no     3

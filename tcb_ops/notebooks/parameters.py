@@ -72,7 +72,7 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
     ==========  ===================  =======================
     default     given                value
     ==========  ===================  =======================
-    "" (text)   ``007``              ``"007"``, as it stands
+    "" (text)   ``007``              ``"007"``, unchanged
     True        ``false``, ``True``  False, True
     8           ``007``, ``-3``      7, -3
     1.0         ``2``, ``0.5``       2.0, 0.5

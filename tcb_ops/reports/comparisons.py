@@ -56,9 +56,9 @@ class DiffLine:
     merchant: str
     env: str
     before: str
-    """The code in the older run, as in errcodes.csv; empty where the row succeeded or is not there."""
+    """The code in the older run, as in errcodes.csv; empty where the row succeeded or is missing."""
     after: str
-    """The code in the newer run; empty where the row succeeded or is not there."""
+    """The code in the newer run; empty where the row succeeded or is missing."""
     rows: int
 
 
@@ -78,7 +78,7 @@ class RunDiff:
 
     @property
     def broken(self) -> bool:
-        """Whether something fails now that succeeded before, or was not there."""
+        """Whether something fails now that succeeded before, or was missing."""
         return any(
             line.change is Change.NEWLY_BROKEN or (line.change is Change.ONLY_IN_NEWER and line.after)
             for line in self.lines

@@ -156,7 +156,7 @@ class MergedRun:
         return self._ledger.exports(run)
 
     def worked_on_by(self, run: RunRecord) -> str:
-        """Return who works on the run at this moment; empty for nobody."""
+        """Return who works on the run at this moment; empty if nobody does."""
         return self._ledger.worked_on_by(run)
 
     @contextmanager

@@ -302,7 +302,7 @@ def _code_group(causes: Sequence[Cause]) -> CodeGroup:
 def shorten_details(causes: Iterable[Cause]) -> Text | None:
     """Sum up the details of several appids: each sentence once, and without the appid of one of them.
 
-    The platform's errmsg bears a rid, so that each is another: the first will do.
+    The platform's errmsg contains a rid, so that each is different: the first will do.
 
     ==========================================  ===========================
     of                                          in short

@@ -1,7 +1,7 @@
 """Is a report what was exported, and what the ledger says? Names the file, or the row, that differs.
 
 Every file is compared with manifest.json, and the manifest with the ledger, which keeps the digest of each that it
-exported, and every row of the CSVs too. Without the ledger a changed file with a changed manifest goes unnoticed.
+exported, and every row of the CSVs too. Without the ledger a changed file with a changed manifest cannot be detected.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def verify(
     """Check a report folder against its manifest, the ledger (where there is one), and the list (if it is found).
 
     The list is looked for by its name in the folders of `lists` and in the run's root. `ledger_file` is what a message
-    calls a ledger that is not there. Raises UsageError where the
+    calls a ledger that does not exist. Raises UsageError where the
     folder holds no report.
     """
     manifest = read_manifest(folder)

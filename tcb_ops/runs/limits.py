@@ -56,7 +56,7 @@ def _is_number(value: object) -> bool:
 def after_no_token(
     since: float, source_answered: float, tries: int, now: float, limits: RunLimits
 ) -> NextStep:
-    """Decide what follows when the token source gave no usable answer for a merchant.
+    """Decide what follows when the token source gave no usable response for a merchant.
 
     ==================  ===============  ==========  ========
     others were         tries of         patience    step

@@ -138,7 +138,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
 
 
 def working(ledger: Lockable, run_id: str) -> str:
-    """Who else works on a run at this moment, as far as it can be known here; empty for nobody."""
+    """Who else works on a run at this moment, as far as it can be known here; empty if nobody does."""
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
         return "" if who == me() else who
@@ -353,7 +353,7 @@ class AdvisoryLock:
         )
 
     def holder(self) -> str:
-        """Return who holds the lock at this moment; empty for nobody, `?` where that is not known."""
+        """Return who holds the lock at this moment; empty if nobody does, `?` where that is not known."""
         try:
             with self._engine.connect() as connection:
                 key = self._key or lock_key(connection, self._name)

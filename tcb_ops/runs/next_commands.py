@@ -1,6 +1,6 @@
-"""Next commands: they can be copied and work as they stand, from any folder.
+"""Next commands: they can be copied and work unchanged, from any folder.
 
-`command` makes every one of them: it repeats what the run depended on, with absolute paths. Pure, but for `install`.
+`command` makes every one of them: it repeats what the run depended on, with absolute paths. Pure, except for `install`.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
-    """The newest run that may be resumed: unfinished, or done today but for its report."""
+    """The newest run that may be resumed: unfinished, or done today except for its report."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and (run.finished_at is None or now - run.created_at < SAME_RUN.total_seconds()):

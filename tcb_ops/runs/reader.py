@@ -117,7 +117,7 @@ class RunReader(Protocol):
         """Return the SHA-256 of the manifest.json of each report of the run."""
 
     def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else works on the run at this moment; empty for nobody."""
+        """Return who else works on the run at this moment; empty if nobody does."""
 
     def snapshot(self) -> AbstractContextManager[RunReader]:
         """Read everything as it is at one moment, whatever is written meanwhile."""
@@ -143,7 +143,7 @@ class LedgerReader:
         return AdvisoryLock(self._engine, name, self._trouble) if self.file is None else None
 
     def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else works on a run at this moment, as far as it can be known here; empty for nobody."""
+        """Return who else works on a run at this moment, as far as it can be known here; empty if nobody does."""
         return working(self, run.id)
 
     # --- a run ---------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class LedgerReader:
     def unfinished(self, kind: Kind, target: str, list_sha256: str, root: str) -> list[RunRecord]:
         """Find unfinished runs of the same kind, target, list bytes and root, the newest first.
 
-        A run that is done but for the report it was to leave (`out`) is one: killed while that was written.
+        A run that is done except for the report it was to leave (`out`) is one: killed while that was written.
         """
         self._check_runs()
         query = (

@@ -333,7 +333,7 @@ def newest_runs(
 ) -> Sequence[tuple[str, str, float, str]]:
     """Return id, kind, time and list of a ledger's newest runs whose ids begin so, for completion: quickly, without writing.
 
-    A ledger that is not there is not created, one of an older version not upgraded, a WAL without a process that uses it
+    A ledger that does not exist is not created, one of an older version not upgraded, a WAL without a process that uses it
     not opened. Raises the database's errors.
     """
     values = {"begins": begins, "limit": limit, "unfinished": int(unfinished)}

@@ -1,7 +1,7 @@
 """Which row is next: fair over environments, within the limits. Plain data and arithmetic, no I/O.
 
 A lane is one merchant's environment: its fresh rows (a short buffer, refilled from the ledger) and its rows that
-came back from a wait. Lanes that have work stand in one queue and are served in turn, so that a list sorted by env
+return from a wait. Lanes that have work stand in one queue and are served in turn, so that a list sorted by env
 does not leave one environment working alone. A lane that has to wait leaves the queue, and comes back through what
 held it: a row of its environment or merchant ending, a time, a token, a refill.
 """
@@ -72,7 +72,7 @@ class AppState:
     refused: Secret | None = None
     """The token that the platform refused, until the source has been asked."""
     no_token_since: float | None = None
-    """When the source was first asked of those questions, one after the other, that it gave no usable answer to."""
+    """When the source was first asked of those questions, one after the other, that it gave no usable response to."""
     no_token_tries: int = 0
     """So many they are."""
     dead: Secret | None = None

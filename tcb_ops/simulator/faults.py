@@ -382,7 +382,7 @@ def _valid(hint: Any, value: object) -> Text:
 
 
 def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
-    """Give what no single value can show: fields that do not go together, entries that stand there twice."""
+    """Give what no single value can show: fields that cannot be combined, entries that appear twice."""
     for number, entry in enumerate(raw.get("fault", ()), 1):
         yield from (_at("fault", number, wrong) for wrong in _wrong_fault(entry))
     component = raw.get("component", {})

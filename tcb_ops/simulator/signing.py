@@ -30,7 +30,7 @@ class Authorization(NamedTuple):
 
     secret_id: str
     key_time: str
-    """`start;end`, Unix seconds, as it stands in the string."""
+    """`start;end`, Unix seconds, as it is in the string."""
     start: int
     end: int
     signature: str

@@ -293,7 +293,7 @@ def _text(value: object) -> str:
 
 
 def _name(value: object) -> str:
-    """A text in one line, as it may stand in a file; empty where it is nothing but a zero-width space, too."""
+    """A text in one line, as it may stand in a file; empty also where it is only a zero-width space."""
     return trim(_text(value))[:_LONGEST_NAME]
 
 
@@ -349,7 +349,7 @@ def check_link(
     http                                            refused
     a port other than 443                           refused
     a host that is neither COS's nor allowed        refused
-    `/<bucket>/<path>`, as it stands                good
+    `/<bucket>/<path>`, not encoded                 good
     `/<bucket>/<path>`, percent-decoded once        good
     any other path, a query, a fragment             refused
     the bucket or file_id of another environment    refused
@@ -405,7 +405,7 @@ def _is_on_loopback(base: str) -> bool:
 
 
 def _is_for(target: str, file_id: str, path: str) -> bool:
-    """Whether a request target is `/<bucket>/<path>`, as it stands or percent-decoded once."""
+    """Whether a request target is `/<bucket>/<path>`, as it is or percent-decoded once."""
     known = _FILE_ID.match(file_id)
     bucket = known[2] if known else ""
     if not bucket:

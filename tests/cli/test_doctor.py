@@ -336,7 +336,7 @@ def test_live_takes_an_etag_that_is_no_md5_for_what_it_is(open_office, doctor, t
     open_office(faults=[Fault(step=FaultStep.STORE, etag=Etag.OPAQUE)])
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert (code, steps(out)) == (0, ALL_GOOD)
-    assert "no MD5" in seen(out, "upload")
+    assert "not an MD5" in seen(out, "upload")
 
 
 def test_live_says_what_it_could_not_delete_and_where(open_office, doctor):
@@ -348,7 +348,7 @@ def test_live_says_what_it_could_not_delete_and_where(open_office, doctor):
     assert said["left_behind"] == f"cloud://tea-1.{stored[0]}/{stored[1]}"
     assert not said["ok"]
     last = next(step for step in said["checks"] if step["check"] == "delete")
-    assert "Not deleted" in last["seen"]
+    assert "Could not be deleted" in last["seen"]
     assert last["fix"] == f"Delete it in the console of environment tea-1: {said['path']}"
 
 

@@ -165,7 +165,7 @@ def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     desk, run = stopped
     finished = next(one["run"] for one in desk("runs", "--json").json["runs"] if one["finished"])
     before = desk.calls
-    for wanted, said in ((finished, "it is finished"), ("2", "Give more of the id"), ("nope", "nope")):
+    for wanted, said in ((finished, "it is finished"), ("2", "give more of the id"), ("nope", "nope")):
         refused = desk.upload("--resume", wanted)
         assert refused.code == 2
         assert said in refused.err.lower(), refused.err

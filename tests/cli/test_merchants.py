@@ -88,7 +88,7 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_of
     for said in (
         "added · 2",
         "authorized again, status cleared · 1",
-        "left, status=left · 1",
+        "no longer authorized, status=left · 1",
         "→ 城南书店旗舰店",
         "→ 茶语小铺",
         "environments that are not NORMAL · 1",
@@ -150,7 +150,7 @@ def test_a_dry_run_and_another_file_leave_the_merchants_file(open_office, tcb_op
     )
     assert office.file.read_bytes() == b"appid,name,env\nwxgone,x,e-1\n"
     code, _, err = tcb_ops("merchants", "sync", "--out", "new.csv")
-    assert (code, "new.csv exists" in err) == (2, True)
+    assert (code, "new.csv already exists" in err) == (2, True)
 
 
 def test_narrowed_by_where_only_those_merchants_change(open_office, tcb_ops):

@@ -174,7 +174,7 @@ def test_to_and_where_aim(desk, folder):
             "there is no field {nom}; the fields are {name}",
             id="an unknown field",
         ),
-        pytest.param(["--to", BOOKS.env, "--include", "*.gif"], "no file is left", id="no file"),
+        pytest.param(["--to", BOOKS.env, "--include", "*.gif"], "no file remains", id="no file"),
         pytest.param(
             ["--to", BOOKS.env, "--path", "x.png"], "would both become x.png", id="one path for two"
         ),

@@ -85,7 +85,7 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
 
 def fact_values(record: RowRecord) -> tuple[Any, ...]:
-    """Give the same without WORDS: what does not hang on the language, nor on our wording."""
+    """Give the same without WORDS: what depends neither on the language nor on our wording."""
     return (*_whose(record), *_how(record))
 
 
@@ -171,7 +171,7 @@ def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
 
 
 def errcode_facts(cause: Cause) -> tuple[Any, ...]:
-    """Give the values of ERRCODE_COLUMNS but for meaning and action: what does not hang on the language."""
+    """Give the values of ERRCODE_COLUMNS except meaning and action: what does not depend on the language."""
     counts = (cause.outcomes.get(outcome, 0) for outcome in _NOT_GOOD)
     return cause.appid, cause.merchant, cause.env, cause.code, cause.rows, *counts
 

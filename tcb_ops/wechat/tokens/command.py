@@ -195,7 +195,7 @@ class Credential:
 
     @classmethod
     def named(cls, setting: str, value: str) -> Credential:
-        """Read a setting's value. Raises SettingsError where it is empty, or its variable or file is not there."""
+        """Read a setting's value. Raises SettingsError where it is empty, or its variable or file does not exist."""
         kind, _other, where = value.partition(":")
         where = where.strip()
         if not where:

@@ -114,7 +114,7 @@ class _RefusedError(Exception):
 
 
 class _NoAnswerError(Exception):
-    """A token interface gave no answer that can be used."""
+    """A token interface gave no usable response."""
 
     def __init__(self, interface: str, why: Text, *, transient: bool = True) -> None:
         super().__init__()

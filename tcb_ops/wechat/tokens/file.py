@@ -79,7 +79,7 @@ class FileTokens:
     def _read(self, *, trusted: bool, last: bool = False) -> None:
         """Read the file if it has changed, without its last line where that may be cut off.
 
-        `trusted` takes it as it stands; `last` does where it has not changed since it was looked at before.
+        `trusted` takes it as it is; `last` does where it has not changed since it was looked at before.
         """
         try:
             now = self._file.stat()

@@ -221,12 +221,12 @@ class TokenStore:
                 )
             )
         if found["schema"] != SCHEMA:
-            raise self._bad(_("was written by a newer tcb-ops: use that one, or name another folder"))
+            raise self._bad(_("was written by a newer tcb-ops: use that one, or choose another folder"))
         for name in ("component_appid", "api_base"):
             if found[name] != identity[name]:
                 raise self._bad(
                     _(
-                        "belongs to another platform ({name} {found}, not {identity}): name another folder",
+                        "belongs to another platform ({name} {found}, not {identity}): choose another folder",
                         name=name,
                         found=shown(str(found[name])),
                         identity=identity[name],

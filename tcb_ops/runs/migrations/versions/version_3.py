@@ -1,6 +1,6 @@
 """From schema version 2 to 3: why a row or a run ended so is a code and its parameters.
 
-A sentence of before has no code: it is kept as it stands. The store's own words are the parameter that they are now.
+An earlier sentence has no code: it is kept unchanged. The store's own words are the parameter that they are now.
 """
 
 from __future__ import annotations
