@@ -61,7 +61,7 @@ def test_diff_is_what_the_library_gives_and_the_page_shows(two_runs):
     assert {line.errcode for line in tcb.history(2, settings=settings).lines} == {-501007, 40097}
 
 
-@pytest.mark.parametrize(("words", "said"), [(("none", "latest"), "no run 'none'"), (("latest",), "RUN")])
+@pytest.mark.parametrize(("words", "said"), [(("none", "latest"), "no run 'none'"), (("latest",), "NEWER")])
 def test_diff_of_a_run_that_is_not_there_is_a_usage_error(two_runs, words, said):
     desk, _, _ = two_runs
     found = desk("diff", *words)

@@ -502,7 +502,9 @@ def test_a_full_disk_leaves_nothing_half_written(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(StoppedError, match="could not be written: File too large") as stopped:
+        with pytest.raises(
+            StoppedError, match="could not be written: the file is larger than allowed here"
+        ) as stopped:
             write(run, tmp_path / "清单.xlsx")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

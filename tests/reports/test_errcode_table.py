@@ -73,7 +73,7 @@ def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..
         dead = why(Outcome.REFUSED, Reason.DEAD_TOKEN, 40001, "")
         assert dead is not None
         meaning, action = dead.meaning, dead.action
-        assert "dead token" in meaning.en
+        assert "the same one again" in meaning.en
         assert meaning.of(lang) in shown
         assert action.of(lang) in shown
         assert shown.count("40001 · ") == 2

@@ -239,7 +239,7 @@ def test_a_dead_token_given_again_ends_the_rows_as_refused(open_shop: OpenShop, 
         settings = shop.with_options(tokens={"source": "service", "url": url})
         run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
     assert whole(run, 10) == {"uploaded": 5, "refused": 5}
-    assert "dead token" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
+    assert "gave the same one again" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
     assert any(b"x-tcb-refused: " in head for head in heads)
 
 
