@@ -393,7 +393,7 @@ list_options = _group(
 _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
     ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all."),
     ("per_env", WholeNumber(1, 1000), "Rows in flight per environment."),
-    ("rate", _Number(min=0.001), "Link calls per second and appid. [default: no limit]"),
+    ("rate", _Number(min=1e-6), "Link calls per second and appid. [default: no limit]"),
     (
         "attempts",
         WholeNumber(1, 100),

@@ -272,7 +272,7 @@ def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_desk, word
     desk = open_desk()
     said = desk("notebook", keep(desk.folder, WORK), *words)
     assert said.code == 2
-    assert "no UTF-8 text" in said.err
+    assert "not UTF-8 text" in said.err
     assert desk.calls == 0
     assert not (desk.folder / "out").exists()
 
@@ -371,7 +371,7 @@ def test_lab_into_a_folder_that_cannot_be_is_said(open_desk):
     (desk.folder / "file").write_text("", encoding="utf-8")
     said = desk("lab", "file", "--no-open")
     assert said.code == 2
-    assert "Choose a folder" in said.err
+    assert "Choose a writable folder" in said.err
 
 
 @pytest.mark.notebook

@@ -69,7 +69,7 @@ def test_a_value_is_of_its_defaults_type(word, value):
         (["late=3"], "neither text nor a number"),
         (["target"], "NAME=VALUE"),
         (["rows=1", "rows=2"], "twice"),
-        (["row=1"], "is rows meant?"),
+        (["row=1"], "did you mean rows?"),
         (["access_token=abc"], "secrets"),
         (["appSecret=abc"], "secrets"),
     ],

@@ -333,7 +333,7 @@ def newer_ledger(file: Path) -> None:
     [
         pytest.param(lambda file: file.write_text("env,path\na,b\n" * 50), "not an SQLite file", id="text"),
         pytest.param(other_database, "another program's database", id="other-database"),
-        pytest.param(newer_ledger, "version 99", id="newer-schema"),
+        pytest.param(newer_ledger, "version is 99", id="newer-schema"),
     ],
 )
 def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any, why: str) -> None:

@@ -111,7 +111,7 @@ def test_what_another_made_where_the_locks_belong_is_refused_and_not_followed(
     assert list(elsewhere.iterdir()) == []
     locks.unlink()
     locks.write_text("a file")
-    with pytest.raises(UsageError, match="not a folder of yours"), hold(sqlite_ledger, "run-1"):
+    with pytest.raises(UsageError, match="is not your folder"), hold(sqlite_ledger, "run-1"):
         pass
 
 
@@ -120,7 +120,7 @@ def test_another_users_folder_of_locks_is_refused(sqlite_ledger: Ledger, tmp_pat
     locks = tmp_path / "ledger.db-locks"
     locks.mkdir()
     os.chown(locks, 65534, 65534)
-    with pytest.raises(UsageError, match="another user's"), hold(sqlite_ledger, "run-1"):
+    with pytest.raises(UsageError, match="belongs to another user"), hold(sqlite_ledger, "run-1"):
         pass
     os.chown(tmp_path / "ledger.db", 65534, 65534)  # root helps the ledger's owner
     with hold(sqlite_ledger, "run-1"):

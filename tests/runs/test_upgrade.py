@@ -171,10 +171,13 @@ def test_reports_of_before_keep_their_digest(place: str) -> None:
 @pytest.mark.parametrize(
     ("stopped", "en"),
     [
-        ({"code": "platform", "params": {"errcode": 61004, "errmsg": ""}}, "errcode 61004 (-) stops"),
+        (
+            {"code": "platform", "params": {"errcode": 61004, "errmsg": ""}},
+            "errcode 61004 (-) affects every merchant",
+        ),
         (
             {"code": "token_source", "params": {"seconds": 2, "en": "It hangs.", "zh": "无应答。"}},
-            "It hangs. No merchant",
+            "It hangs. The token source has not responded",
         ),
         ({"code": "canary", "params": {"rows": 1200}}, "1,200"),
         ({"code": "interrupted", "params": {}}, "interrupted"),
