@@ -695,7 +695,7 @@ def _start(
 
 
 def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
-    """The merchants of a run: those that the embedded simulator serves."""
+    """Return the merchants of a run: those that the embedded simulator serves."""
     return [
         Merchant(place.appid, place.merchant, place.env, owner=Owner(place.owner), left=place.left)
         for place in ledger.envs(run)
@@ -703,7 +703,7 @@ def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
 
 
 def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
-    """Whether nobody resumes a run: it is finished, or `new_run` was asked for and nobody works on it."""
+    """Tell whether nobody resumes a run: it is finished, or `new_run` was asked for and nobody works on it."""
     from tcb_ops.runs.locks import hold
 
     try:
@@ -718,7 +718,7 @@ def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
 
 
 def _settings(settings: Settings | None, target: str | None, run: object = None) -> Settings:
-    """The settings of a call; where it names none, those of the Run that it is given."""
+    """Return the settings of a call; where it names none, those of the Run that it is given."""
     check_value(
         "settings", settings, settings is None or isinstance(settings, Settings), verbatim("Settings")
     )
@@ -730,7 +730,7 @@ def _settings(settings: Settings | None, target: str | None, run: object = None)
 
 
 def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
-    """A run's record as the ledger has it now."""
+    """Return a run's record as the ledger has it now."""
     check_value(parameter, run, isinstance(run, str | Run), _("a Run, or a run's id"))
     return _find(_ledger_with_runs(settings), run.id if isinstance(run, Run) else run, settings)
 
@@ -745,7 +745,7 @@ def _merchants(merchants: Merchants | str | Path) -> Merchants:
 
 
 def _rows_of(frame: pd.DataFrame) -> TextRows:
-    """The cells of a DataFrame as text. Whoever has one has loaded pandas."""
+    """Return the cells of a DataFrame as text. Whoever has one has loaded pandas."""
     pandas = sys.modules.get("pandas")
     is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
     check_value("source", frame, is_frame, _("a path or a DataFrame"))

@@ -134,13 +134,13 @@ _RAN_OUT = re.compile(r"request has (been )?expired", re.IGNORECASE)
 
 
 def describe(decision: Decision, scope: Scope) -> Text:
-    """What tcb-ops does by itself, as a short phrase. KeyError for a pair that makes no sense."""
+    """Return what tcb-ops does by itself, as a short phrase. KeyError for a pair that makes no sense."""
     return _BY_ITSELF[decision, scope]
 
 
 @cache
 def all_errcodes() -> tuple[Errcode, ...]:
-    """Every errcode: the interface page's own table first, in its order, then by family."""
+    """Return every errcode: the interface page's own table first, in its order, then by family."""
     return tuple(
         Errcode(
             code=int(line["errcode"]),
@@ -160,7 +160,10 @@ def all_errcodes() -> tuple[Errcode, ...]:
 
 @cache
 def all_store_codes() -> tuple[StoreCode, ...]:
-    """Every code of the store: first those that a new link fixes, then temporary ones, then those that people fix."""
+    """Return every code of the store.
+
+    First those that a new link fixes, then temporary ones, then those that people fix.
+    """
     return tuple(
         StoreCode(
             code=line["code"],
@@ -177,7 +180,7 @@ def all_store_codes() -> tuple[StoreCode, ...]:
 
 @cache
 def all_reasons() -> dict[str, ReasonTexts]:
-    """The texts of each reason (`model.Reason`) and of `pending`."""
+    """Return the texts of each reason (`model.Reason`) and of `pending`."""
     return {
         line["reason"]: ReasonTexts(
             label=Bilingual(line["label_en"], line["label_zh"]),
@@ -189,7 +192,7 @@ def all_reasons() -> dict[str, ReasonTexts]:
 
 
 def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
-    """The catalogue's entry; for a code that it lacks one with `known=False` that is not tried again.
+    """Return the catalogue's entry; for a code that it lacks one with `known=False` that is not tried again.
 
     In an environment of the platform's own no merchant is asked and no permission set granted: there the
     texts speak of the component token.
@@ -213,7 +216,7 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
 
 
 def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
-    """The catalogue's entry for an error answer of the store.
+    """Return the catalogue's entry for an error answer of the store.
 
     ==================================  ==========================  ========================
     code                                message, HTTP status        entry
@@ -244,7 +247,7 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
 
 
 def explain(code: int | str) -> Errcode | StoreCode:
-    """The entry for what an operator typed: 85088, "-501001", "SlowDown" (in any case).
+    """Return the entry for what an operator typed: 85088, "-501001", "SlowDown" (in any case).
 
     A whole number always has an entry (`known=False` where the catalogue lacks it). Anything else that is
     not a code of the store raises UsageError, with the codes that look like it.
@@ -264,7 +267,7 @@ def explain(code: int | str) -> Errcode | StoreCode:
 
 @cache
 def _component_texts() -> dict[int, Errcode]:
-    """The entries whose texts differ in an environment of the platform's own."""
+    """Return the entries whose texts differ in an environment of the platform's own."""
     return {
         code: replace(
             _by_errcode()[code],

@@ -19,7 +19,7 @@ from tcb_ops.i18n import Text
 def file_problem(
     message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "", option: str = ""
 ) -> Problem:
-    """A problem of the file itself, which `--on-bad skip` cannot pass over."""
+    """Return a problem of the file itself, which `--on-bad skip` cannot pass over."""
     return Problem(line, column, message, fix, value, skippable=False, option=option)
 
 
@@ -222,7 +222,10 @@ class Problem:
 
 @lru_cache(maxsize=256)  # asked of each link
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine itself; names other than localhost are not looked up."""
+    """Return whether a host name or address is this machine itself.
+
+    Names other than localhost are not looked up.
+    """
     if host == "localhost":
         return True
     try:
@@ -236,7 +239,7 @@ SIMULATOR = "simulator"
 
 
 def is_simulated(target: str) -> bool:
-    """Whether a run's target is a simulator on this machine: nothing of it reached WeChat."""
+    """Return whether a run's target is a simulator on this machine: nothing of it reached WeChat."""
     return target == SIMULATOR or is_loopback(urlsplit(target).hostname or "")
 
 

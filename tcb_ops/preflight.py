@@ -172,20 +172,23 @@ class Cost:
     """Of the day, in Beijing."""
 
     def quota(self, appid: str) -> Quota | None:
-        """What is left to a merchant; of its own account, where it has rows of its own."""
+        """Return what is left to a merchant; of its own account, where it has rows of its own."""
         return self.allowances.quotas.get(self.accounts[appid][0])
 
     def fits(self, appid: str) -> bool | None:
-        """Whether a merchant's rows fit into the day: False where one of its accounts does not, None where it is not known."""
+        """Return whether a merchant's rows fit into the day.
+
+        False where one of its accounts does not, None where it is not known.
+        """
         answers = [self.account_fits(account) for account in self.accounts[appid]]
         return False if False in answers else None if None in answers else True
 
     def account_fits(self, account: QuotaAccount) -> bool | None:
-        """Whether all rows that count against an account fit into its day."""
+        """Return whether all rows that count against an account fit into its day."""
         return fits(self.rows[account], self.allowances.quotas.get(account), self.rate, self.seconds_left)
 
     def seconds(self, account: QuotaAccount) -> float:
-        """The least time that an account's calls take at the rate allowed; 0 where there is none."""
+        """Return the least time that an account's calls take at the rate allowed; 0 where there is none."""
         return self.rows[account] / self.rate if self.rate else 0.0
 
     @property
@@ -200,11 +203,11 @@ class Cost:
         return len(whose) > 1 or any(len(accounts) > 1 for accounts in whose)
 
     def as_dict(self, appid: str) -> dict[str, Any]:
-        """A merchant's part, for `--json`."""
+        """Return a merchant's part, for `--json`."""
         return {"quota": _figures(self.quota(appid)), "fits": self.fits(appid)}
 
     def platform_dict(self, account: QuotaAccount) -> dict[str, Any]:
-        """The platform's part, for `--json`."""
+        """Return the platform's part, for `--json`."""
         quota = _figures(self.allowances.quotas.get(account))
         return {
             "appid": account.appid,
@@ -214,7 +217,7 @@ class Cost:
         }
 
     def left(self, account: QuotaAccount) -> str:
-        """The calls left to an account, for a table."""
+        """Return the calls left to an account, for a table."""
         quota = self.allowances.quotas.get(account)
         return "–" if quota is None or quota.left is None else f"{quota.left:,}"
 

@@ -86,12 +86,12 @@ class Run:
         return all(outcome in SUCCESSES for outcome in self.outcomes)
 
     def with_settings(self, settings: Settings) -> Run:
-        """The same run, shown and exported with other settings."""
+        """Return the same run, shown and exported with other settings."""
         check_value("settings", settings, isinstance(settings, Settings), verbatim("Settings"))
         return Run(self._ledger, self.record, settings, self._reader)
 
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
-        """The same run, of which only the rows of these lines of the merchants file are counted, summed up and listed.
+        """Return the same run, counting and listing only the rows of these lines of the merchants file.
 
         Tables and report folders are of the whole run all the same.
         """
@@ -102,19 +102,22 @@ class Run:
         self._ledger.close()
 
     def summary(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
+        """Return the object that `--json` prints."""
         return self._summary().to_json()
 
     def cause_list(self) -> list[Cause]:
-        """What is wrong, by merchant, environment and code, most rows first: as values, without pandas."""
+        """Return what is wrong, by merchant, environment and code, most rows first.
+
+        As values, without pandas.
+        """
         return self._summary().causes
 
     def tallies(self) -> list[Tally]:
-        """Rows by merchant, environment, outcome and code, as they are now: one query of the ledger."""
+        """Return rows by merchant, environment, outcome and code, as they are now: one query of the ledger."""
         return list(self._summary().tallies)
 
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
-        """Bytes of the local files of the rows with these outcomes, as they were when the run was planned."""
+        """Return the bytes of these rows' local files, as they were when the run was planned."""
         _check_outcomes(outcomes)
         return self._reader.planned_bytes(self.record, outcomes)
 
@@ -148,19 +151,21 @@ class Run:
         return ([known for known in names if name in known] or names)[:20]
 
     def results(self) -> pd.DataFrame:
-        """Every row: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
+        """Return every row: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
         from tcb_ops.reports.formats.notebook import results_frame
 
         return results_frame(self._reader, self.record, self._settings)
 
     def failed(self) -> pd.DataFrame:
-        """The rows that did not succeed, pending ones among them: `results()` as in failed.csv."""
+        """Return the rows that did not succeed, pending ones among them: `results()` as in failed.csv."""
         from tcb_ops.reports.formats.notebook import results_frame
 
         return results_frame(self._reader, self.record, self._settings, frozenset(Outcome) - SUCCESSES)
 
     def links(self) -> pd.DataFrame:
-        """The rows of a links run with their links: the columns of links.csv. They are secrets: do not display them.
+        """Return the rows of a links run with their links.
+
+        The columns of links.csv. They are secrets: do not display them.
 
         Raises UsageError where there is no links.csv of this run.
         """
@@ -172,36 +177,42 @@ class Run:
         return links_frame(self._ledger, record, self._settings)
 
     def errcodes(self) -> pd.DataFrame:
-        """Rows by merchant (appid, env) × errcode."""
+        """Return rows by merchant (appid, env) × errcode."""
         from tcb_ops.reports.formats.notebook import errcodes_frame
 
         return errcodes_frame(self._summary())
 
     def causes(self) -> pd.DataFrame:
-        """What is wrong and what to do: a line per code, merchant and environment, most rows first."""
+        """Return what is wrong and what to do: a line per code, merchant and environment, most rows first."""
         from tcb_ops.reports.formats.notebook import causes_frame
 
         return causes_frame(self._summary(), self._settings)
 
     def by_merchant(self) -> pd.DataFrame:
-        """The rows of each merchant: how many, how many succeeded, did not succeed, are pending."""
+        """Return the rows of each merchant: how many, how many succeeded, did not succeed, are pending."""
         from tcb_ops.reports.formats.notebook import merchants_frame
 
         return merchants_frame(self._summary())
 
     def timeline(self) -> pd.DataFrame:
-        """How rows ended over the run's time: a line per stretch, the oldest first."""
+        """Return how rows ended over the run's time: a line per stretch, the oldest first."""
         from tcb_ops.reports.formats.notebook import timeline_frame
 
         return timeline_frame(self._reader, self.record, self._settings)
 
     def changes(self) -> Diff | None:
-        """What changed since the finished run before it of the same kind, target, list and part; None without one."""
+        """Return what changed since the finished run before it of the same kind, target, list and part.
+
+        None without one.
+        """
         before = self._reader.previous(self.record)
         return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
 
     def final(self) -> Run:
-        """The run as it is after its retries: the last state of each of its rows. Of a retry, that of its original."""
+        """Return the run as it is after its retries.
+
+        The last state of each of its rows. Of a retry, that of its original.
+        """
         from tcb_ops.reports.merged_run import merged_run
 
         merged = merged_run(self._ledger, self.record)
@@ -345,7 +356,7 @@ class RunHandle:
         return Run(self._ledger, self._ended, self._settings)
 
     def so_far(self) -> Run:
-        """The run as the ledger has it now."""
+        """Return the run as the ledger has it now."""
         return Run(self._ledger, self._ledger.run(self.id), self._settings)
 
     async def _wait_beside(self) -> Run:

@@ -104,7 +104,10 @@ def practice(lang: str | None = None) -> Settings:
 
 
 def in_jupyter_session() -> bool:
-    """Whether somebody sits before the notebook: its kernel was started by a Jupyter server, not by a program."""
+    """Return whether somebody sits before the notebook.
+
+    Its kernel was started by a Jupyter server, not by a program.
+    """
     return bool(os.environ.get("JPY_SESSION_NAME"))
 
 
@@ -120,7 +123,10 @@ def _start(stack: ExitStack, folder: Path, lang: str | None) -> Settings:
 
 
 def _kept_folder() -> Path | None:
-    """The folder that outlives this kernel: of this notebook, while its JupyterLab runs. None elsewhere."""
+    """Return the folder that outlives this kernel.
+
+    Of this notebook, while its JupyterLab runs. None elsewhere.
+    """
     server, notebook = os.environ.get("JPY_PARENT_PID", ""), os.environ.get("JPY_SESSION_NAME", "")
     if not notebook or not server.isdecimal() or os.name != "posix":
         return None

@@ -184,7 +184,7 @@ class Leak:
 
 
 def masked(text: str) -> str:
-    """A text with ••• for what `find_leak` would find."""
+    """Return a text with ••• for what `find_leak` would find."""
     small = text.encode("utf-8", "surrogatepass").lower()  # a text's own lower() takes five times as long
     if b"token" in small or b"q-" in small or b"@@@" in small:
         for literal, pattern in _MASKED:

@@ -159,7 +159,7 @@ class _Variables(EnvSettingsSource):
 
 
 def _is_host(host: str) -> bool:
-    """Whether a host is an address, or a name that IDNA can write."""
+    """Return whether a host is an address, or a name that IDNA can write."""
     try:
         name = host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -313,7 +313,7 @@ class Settings(BaseSettings):
         return self._origin
 
     def kept_in(self, file: Path) -> Settings:
-        """The same settings as a settings file that is yet to be put at `file` will give them."""
+        """Return the same settings as a settings file that is yet to be put at `file` will give them."""
         said = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
         kept = self.model_copy()
         kept._origin = Origin(file, said, self._origin.overridden & {"lang"})  # noqa: SLF001  our own copy
@@ -335,7 +335,9 @@ class _Named(Settings):
 
 
 def shown_url(where: str) -> str:
-    """A ledger's file as it is, a database URL without user, password and query: each part of those may be a secret.
+    """Return a ledger's file as it is, a database URL without user, password and query.
+
+    Each part of those may be a secret.
 
     Where they cannot be told from the rest (an @ after a ?), only the scheme is left.
     """
@@ -347,7 +349,10 @@ def shown_url(where: str) -> str:
 
 
 def holds_password(where: str) -> bool:
-    """Whether a ledger's URL may hold a password: behind its user, or in its query under any name but a harmless one."""
+    """Return whether a ledger's URL may hold a password.
+
+    Behind its user, or in its query under any name but a harmless one.
+    """
     _other, there, rest = where.partition("://")
     beside, _other, query = rest.partition("?")
     names = {part.partition("=")[0] for part in query.split("&") if part}
@@ -355,12 +360,18 @@ def holds_password(where: str) -> bool:
 
 
 def settings_file(config: str | Path | None = None) -> Path:
-    """The settings file: the one given, the one that TCB_OPS_CONFIG names, or tcb-ops.toml in the working folder."""
+    """Return the settings file.
+
+    The one given, the one that TCB_OPS_CONFIG names, or tcb-ops.toml in the working folder.
+    """
     return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)
 
 
 def aim(settings: Settings, target: str | None) -> Settings:
-    """The same settings with another target, `simulator` or a URL; None leaves it. Raises SettingsError."""
+    """Return the same settings with another target, `simulator` or a URL.
+
+    None leaves it. Raises SettingsError.
+    """
     if target is None or target == settings.run_target:
         return settings
     options = _aimed({"target": target}, "target")
@@ -478,7 +489,7 @@ def _mistake(
 
 
 def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> SettingsError:
-    """The error that reports every mistake; a single one with what to do as a sentence of its own."""
+    """Return the error that reports every mistake; a single one with what to do as a sentence of its own."""
     reported = [
         _("{place}: {name}: {why}.", place=f"{file}:{line}", name=name, why=why)
         if line
@@ -491,18 +502,18 @@ def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> Settings
 
 
 def _variable(key: str) -> str:
-    """The variable of a setting: TCB_OPS_TOKENS__URL of `tokens.url`."""
+    """Return the variable of a setting: TCB_OPS_TOKENS__URL of `tokens.url`."""
     return PREFIX + key.upper().replace(".", "__")
 
 
 def _variables(name: str) -> bool:
-    """Whether a variable gives a setting, or a part of it."""
+    """Return whether a variable gives a setting, or a part of it."""
     variable = _variable(name)
     return any(known == variable or known.startswith(f"{variable}__") for known in os.environ)
 
 
 def _unknown_variables() -> list[_Mistake]:
-    """The TCB_OPS_… variables that nobody reads."""
+    """Return the TCB_OPS_… variables that nobody reads."""
     keys = ["config", *Settings.model_fields, *(f"tokens.{name}" for name in TokenSettings.model_fields)]
     known = [_variable(key).removeprefix(PREFIX) for key in keys]
     mistakes = []
@@ -519,7 +530,10 @@ def _unknown_variables() -> list[_Mistake]:
 
 
 def _ledger_of(file: Path) -> tuple[str, Text | None]:
-    """The ledger where nobody names one: of the settings file's folder, else an existing one of the working folder."""
+    """Return the ledger where nobody names one.
+
+    Of the settings file's folder, else an existing one of the working folder.
+    """
     usual, here = file.parent / LEDGER_FILE, Path(LEDGER_FILE).absolute()
     if os.path.realpath(usual) == os.path.realpath(here) or not here.exists():
         return str(usual), None
@@ -541,7 +555,7 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
 
 
 def _key(wrong: Mapping[str, Any]) -> str:
-    """The name of the setting that pydantic finds wrong: `confirm_over`, `tokens.source`."""
+    """Return the name of the setting that pydantic finds wrong: `confirm_over`, `tokens.source`."""
     named = [str(part) for part in wrong["loc"]]
     return ".".join(named[: 2 if named[0] == "tokens" else 1])
 
@@ -559,7 +573,7 @@ def _mistakes(error: ValidationError) -> list[tuple[str, Text]]:
 
 
 def _model_of(key: str) -> tuple[type[BaseModel], str]:
-    """The model that a setting belongs to, and the part of its name before its own."""
+    """Return the model that a setting belongs to, and the part of its name before its own."""
     return (TokenSettings, "tokens.") if key.startswith("tokens.") else (Settings, "")
 
 
@@ -588,7 +602,7 @@ _EXPECTED: dict[Any, Text] = {
 
 
 def _expected(key: str) -> Text:
-    """What a setting takes, from its type."""
+    """Return what a setting takes, from its type."""
     model, _other = _model_of(key)
     kind = model.model_fields[key.rpartition(".")[2]].annotation
     choices = list(Lang) if kind is Lang else [choice for choice in get_args(kind) if choice]
@@ -614,7 +628,7 @@ def practise_with(settings: Settings | None) -> None:
 
 
 def is_practising() -> bool:
-    """Whether calls that name no settings go to the simulator of a practice panel."""
+    """Return whether calls that name no settings go to the simulator of a practice panel."""
     return _practice is not None
 
 

@@ -308,7 +308,7 @@ def _lang(arguments: Sequence[str]) -> Lang:
 
 
 def _value_of(arguments: Sequence[str], option: str) -> str | None:
-    """The value of an option in a command line that could not be read: `--lang zh` or `--lang=zh`."""
+    """Return the value of an option in a command line that could not be read: `--lang zh` or `--lang=zh`."""
     words = [*arguments, ""]
     for word, after in itertools.pairwise(words):
         if word == option:

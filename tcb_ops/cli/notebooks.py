@@ -88,13 +88,13 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
 
 
 def _from_options(common: CommonOptions) -> list[str]:
-    """Options that are parameters in a notebook."""
+    """Return options that are parameters in a notebook."""
     words = [f"{name}={value}" for name, value in (("lang", common.lang), ("note", common.note)) if value]
     return [*words, f"where={'; '.join(common.where)}"] if common.where else words
 
 
 def _environment(common: CommonOptions) -> dict[str, str]:
-    """Options that say where to, as the variables that the notebook's own settings are read from."""
+    """Return options that say where to, as the variables that the notebook's own settings are read from."""
     tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
     variables = (
         (CONFIG, common.config),

@@ -49,7 +49,7 @@ class CommonOptions:
     verbose: bool = False
 
     def overrides(self) -> dict[str, str | None]:
-        """The settings that these options override, except the tokens."""
+        """Return the settings that these options override, except the tokens."""
         return {
             "api_base": self.api_base,
             "target": self.target,
@@ -138,7 +138,7 @@ class CommonOptions:
             raise UsageError(why, options=["--where"])
 
     def selection(self) -> str:
-        """What tells runs over different merchants apart."""
+        """Return what tells runs over different merchants apart."""
         return "; ".join(f"where {item}" for item in sorted(self.where))
 
 
@@ -243,7 +243,7 @@ class ListOptions:
         return columns
 
     def selection(self, common: CommonOptions, limit: int | None) -> str:
-        """What tells runs over different parts of the same list apart."""
+        """Return what tells runs over different parts of the same list apart."""
         named = (
             ("sheet", self.sheet),
             ("header-row", self.header_row),

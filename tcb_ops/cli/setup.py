@@ -206,7 +206,7 @@ def make_list(
 
 
 def _own(common: CommonOptions, settings: Settings) -> frozenset[str]:
-    """The real paths of files that must never be uploaded."""
+    """Return the real paths of files that must never be uploaded."""
     links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
     tokens = settings.tokens
     named: list[str | Path] = [

@@ -77,7 +77,10 @@ def check_target(settings: Settings) -> list[CheckResult]:
 
 
 def _unknown_host(host: str, port: int) -> CheckResult | None:
-    """What is wrong with a host name. Asked here, since a thread that waits for a name server is left behind at the end."""
+    """Return what is wrong with a host name.
+
+    Asked here, since a thread that waits for a name server is left behind at the end.
+    """
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

@@ -94,7 +94,7 @@ def scan(
 
 
 def is_included(file: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether the patterns include a file.
+    """Return whether the patterns include a file.
 
     ==============  ============  ============  ========
     file            include       exclude       included
@@ -116,7 +116,7 @@ def is_included(file: str, include: Sequence[str], exclude: Sequence[str]) -> bo
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    """Every file below a folder; a file or folder that is skipped ends in a slash."""
+    """Yield every file below a folder; a file or folder that is skipped ends in a slash."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -200,7 +200,7 @@ def _one(merchants: Merchants, name: str) -> Merchant:
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
-    """Of each merchant (`all`) or environment (`all-envs`) the only line, or the default one."""
+    """Return of each merchant (`all`) or environment (`all-envs`) the only line, or the default one."""
     groups: dict[str, list[Merchant]] = {}
     for line in merchants:
         if not line.left:
@@ -261,7 +261,7 @@ class PathTemplate:
         self.by_target = any(field in {"merchant", "appid", "env"} for _, field in self._nested)
 
     def paths(self, files: Sequence[str], target: Merchant) -> list[str]:
-        """The cloud paths of files (relative to the source) in a merchant's environment."""
+        """Return the cloud paths of files (relative to the source) in a merchant's environment."""
         fields = {"merchant": target.name, "appid": target.appid, "env": target.env, "date": self._today}
         return [self._path(file, fields) for file in files]
 
@@ -515,7 +515,7 @@ def refill_template(template: bytes, names: Sequence[str]) -> tuple[bytes | None
 
 
 def _template_names(template: bytes) -> list[str]:
-    """The names on a template's second sheet; none where there is no such sheet."""
+    """Return the names on a template's second sheet; none where there is no such sheet."""
     try:
         book = open_book(io.BytesIO(template))
         rows = list(book.rows(book.sheets[1])) if len(book.sheets) > 1 else []

@@ -148,7 +148,7 @@ def _folders(start: Path, depth: int) -> Iterator[Path]:
 
 
 def _form(name: str) -> str:
-    """A name without differences of case and Unicode form."""
+    """Return a name without differences of case and Unicode form."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

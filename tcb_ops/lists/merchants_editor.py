@@ -202,7 +202,7 @@ def _changed(dest: Path) -> Text:
 
 
 def _records(text: str, delimiter: str, *, strict: bool = True) -> Iterator[tuple[str, list[str]]]:
-    """Each record's text, and its cells."""
+    """Yield each record's text, and its cells."""
     taken: list[str] = []
 
     def lines() -> Iterator[str]:

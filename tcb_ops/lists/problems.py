@@ -103,7 +103,7 @@ def _feed(digest: hashlib._Hash, cells: Sequence[str]) -> None:
 
 
 def _is_as_written(file: Path) -> bool:
-    """Whether a fix-me file holds what `write_fixme` wrote, cell for cell."""
+    """Return whether a fix-me file holds what `write_fixme` wrote, cell for cell."""
     digest, last = hashlib.sha256(), [""]
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:

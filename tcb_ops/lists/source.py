@@ -281,7 +281,7 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
 
 
 def is_workbook(raw: BinaryIO) -> bool:
-    """Whether the bytes begin like a workbook's, whatever the file's name."""
+    """Return whether the bytes begin like a workbook's, whatever the file's name."""
     raw.seek(0)
     return raw.read(8).startswith(_WORKBOOKS)
 

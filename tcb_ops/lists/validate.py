@@ -122,7 +122,7 @@ def not_advised(path: str) -> str:
 
 
 def too_long_in_urls(path: str) -> bool:
-    """Whether a valid path is over the limit when percent-encoded in a link."""
+    """Return whether a valid path is over the limit when percent-encoded in a link."""
     # A character becomes at most twelve bytes (%F0%9F%98%80), so short paths need not be encoded.
     return len(path) * 12 > MAX_PATH_BYTES and len(quote(path)) > MAX_PATH_BYTES
 
@@ -243,7 +243,7 @@ class RowValidator:
         return value
 
     def _check_path(self, line: int, path: str, problems: list[Problem]) -> bool:
-        """Whether the path is valid; warnings are counted."""
+        """Return whether the path is valid; warnings are counted."""
         if wrong := path_problem(path):
             problems.append(Problem(line, self.column("path"), *wrong, shown(path)))
             return False

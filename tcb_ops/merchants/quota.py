@@ -41,7 +41,7 @@ class Allowances:
 
 
 def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float) -> bool | None:
-    """Whether so many link calls fit into the account's day.
+    """Return whether so many link calls fit into the account's day.
 
     ================  =====================  =======
     calls left        time at the rate       answer

@@ -396,7 +396,10 @@ def _most_frequent_first(bad: Sequence[MerchantState]) -> list[MerchantState]:
 
 
 def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
-    """As many as there is room for, shared out among the issues: one that hundreds have must not hide the others."""
+    """Return as many as there is room for, shared out among the issues.
+
+    One that hundreds have must not hide the others.
+    """
     by_code: dict[str, list[MerchantState]] = {}
     for state in bad:
         by_code.setdefault(state.issues[0].code, []).append(state)

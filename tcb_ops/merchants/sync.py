@@ -175,7 +175,7 @@ def _renamed(lines: Sequence[Merchant], here: Mapping[str, Authorizer]) -> tuple
 
 
 def _same(name: str, lines: Sequence[Merchant]) -> bool:
-    """Whether one of a merchant's lines has the name, or is yet to get it."""
+    """Return whether one of a merchant's lines has the name, or is yet to get it."""
     names = {fold(name), fold(guard(name)), fold(lines[0].appid)}
     return any(fold(line.name) in names for line in lines)
 
@@ -219,7 +219,7 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
 
 
 def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
-    """The whole in one sentence."""
+    """Return the whole in one sentence."""
     after = ngettext("{n:,} line", "{n:,} lines", lines + len(changes.added))
     kinds = (
         (changes.added, _("{count:,} added")),
@@ -236,7 +236,7 @@ def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
 
 
 def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[str, Any]:
-    """The same for `--json`."""
+    """Return the same for `--json`."""
 
     def who(merchant: Merchant) -> dict[str, str]:
         return {"appid": merchant.appid, "merchant": merchant.name, "env": merchant.env}
@@ -259,7 +259,7 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
 
 
 def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, Text | None, list[_Row]]]:
-    """Each kind of change: what it is, what to do about it, and whom it concerns."""
+    """Yield each kind of change: what it is, what to do about it, and whom it concerns."""
 
     def who(merchant: Merchant, *more: str) -> _Row:
         return (merchant.name, merchant.appid, *filter(None, (merchant.env, *more)))
@@ -356,7 +356,7 @@ async def _sync(
 
 
 async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
-    """Every appid once, in the platform's order."""
+    """Return every appid once, in the platform's order."""
     appids: dict[str, None] = {}
     offset, total = 0, 1
     while offset < total:

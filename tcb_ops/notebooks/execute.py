@@ -278,7 +278,7 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
 
 
 def _is_simulated(report: str | None) -> bool:
-    """Whether the run's own report says that it went to a simulator."""
+    """Return whether the run's own report says that it went to a simulator."""
     try:
         return bool(report and json.loads((Path(report) / "manifest.json").read_text("utf-8"))["simulated"])
     except (OSError, ValueError, KeyError):
@@ -362,7 +362,7 @@ class ExecutionMonitor:
 
 
 def is_shown(cell: NotebookNode) -> bool:
-    """Whether it is one of the notebook's own code cells."""
+    """Return whether it is one of the notebook's own code cells."""
     return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
 
 

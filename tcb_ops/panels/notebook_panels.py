@@ -111,7 +111,7 @@ class AuditPanel(RunForm):
     title = _("Errcode audit")
 
     def changes(self) -> Any:
-        """What changed since the previous audit: newly broken, fixed, still broken."""
+        """Return what changed since the previous audit: newly broken, fixed, still broken."""
         first = _("This is the first audit of this target: there is no earlier one to compare with.")
         return self._of_run(lambda run: run.changes() or Placeholder(first, self.lang))
 

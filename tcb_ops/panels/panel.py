@@ -148,15 +148,15 @@ class Panel:
         return self._monitor.run if self._monitor is not None else None
 
     def by_merchant(self) -> Any:
-        """Rows by merchant: how many, how many succeeded (DataFrame)."""
+        """Return rows by merchant: how many, how many succeeded (DataFrame)."""
         return self._of_run(lambda run: run.by_merchant())
 
     def errcodes(self) -> Any:
-        """Rows by merchant and environment × errcode (DataFrame)."""
+        """Return rows by merchant and environment × errcode (DataFrame)."""
         return self._of_run(lambda run: run.errcodes())
 
     def causes(self) -> Any:
-        """What is wrong, by code, merchant and environment, with what to do (DataFrame)."""
+        """Return what is wrong, by code, merchant and environment, with what to do (DataFrame)."""
         return self._of_run(lambda run: run.causes())
 
     def settle(self, seconds: float = 600) -> None:

@@ -174,7 +174,7 @@ def _kept(folder: Path, name: str, content: bytes) -> Path:
 
 
 def _short(path: str) -> str:
-    """A path relative to the working folder where it lies below."""
+    """Return a path relative to the working folder where it lies below."""
     try:
         return str(Path(path).resolve().relative_to(Path.cwd()))
     except ValueError:

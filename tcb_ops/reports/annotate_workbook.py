@@ -89,7 +89,7 @@ def write_apart(
 
 
 def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
-    """Where the new columns stand: right of everything, under names that the list does not have."""
+    """Return where the new columns stand: right of everything, under names that the list does not have."""
     used = 0
     for row in found.book.rows(found.sheet):
         held = len(row.cells)
@@ -131,7 +131,7 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
 
 
 def _column(found: ListSheet, wanted: str) -> int:
-    """The column with this header, counted from 1."""
+    """Return the column with this header, counted from 1."""
     for at, header in enumerate(found.headers, 1):
         if header and fold(header) == fold(wanted):
             return at
@@ -146,7 +146,10 @@ def _column(found: ListSheet, wanted: str) -> int:
 
 
 def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
-    """The values of a column by their first row, and for every line of the sheet its value's number; -1 for none."""
+    """Return the values of a column by their first row, and for every line of the sheet its value's number.
+
+    -1 for none.
+    """
     group_of = array("h", [-1]) * (LAST_ROW + 1)
     numbers: dict[str, int] = {}
     seen = found.book.survey(found.sheet, found.header_line)
@@ -173,7 +176,10 @@ def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
 
 
 def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
-    """A file name per value, that every system takes and none takes for another's: by upper and lower case, too."""
+    """Return a file name per value, that every system takes and none takes for another's.
+
+    By upper and lower case, too.
+    """
     taken: set[str] = set()
     names = []
     for value in values:
@@ -277,7 +283,10 @@ def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
 
 
 def _own(headers: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
-    """The cells of a row that are the list's own, as the run has them: without the columns of an earlier export."""
+    """Return the cells of a row that are the list's own, as the run has them.
+
+    Without the columns of an earlier export.
+    """
     width = max((at for at, header in enumerate(headers, 1) if trim(header)), default=0)
     kept = [at for at in range(width) if not trim(headers[at]).startswith(OURS)]
     own = (cells[at] if at < len(cells) else "" for at in kept)
@@ -312,7 +321,7 @@ def _free(dest: Path) -> None:
 
 @contextmanager
 def _new(dest: Path) -> Iterator[Path]:
-    """A place to write, which becomes `dest` when all is there; else nothing is left of it."""
+    """Yield a place to write, which becomes `dest` when all is there; else nothing is left of it."""
     part = dest.with_name(f".{dest.name[:_LONGEST]}.part-{secrets.token_hex(4)}")
     try:
         yield part

@@ -85,11 +85,11 @@ class RunDiff:
         )
 
     def of(self, wanted: Change) -> list[DiffLine]:
-        """The lines of one change, most rows first."""
+        """Return the lines of one change, most rows first."""
         return [line for line in self.lines if line.change is wanted]
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `diff --json` prints."""
+        """Return the object that `diff --json` prints."""
         return {
             "older": _about(self.older, self.settings),
             "newer": _about(self.newer, self.settings),
@@ -207,7 +207,10 @@ State = tuple[str, str, int | None, str]
 def _pairs(
     ledger: LedgerReader, older: RunRecord, newer: RunRecord
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None, int]]:
-    """The place, the state in each run, and how many rows there are of it; rows of one place and state may come apart."""
+    """Yield the place, the state in each run, and how many rows there are of it.
+
+    Rows of one place and state may come apart.
+    """
     summed_up = ledger.pairs(older, newer)
     if summed_up is None:
         for pair in _merged(ledger.by_path(older), ledger.by_path(newer)):
@@ -240,7 +243,7 @@ def _merged(
 
 
 def _once(records: Iterable[Any]) -> Iterator[tuple[tuple[str, str, str], State]]:
-    """Each key once: a row that is there twice was skipped as bad input the second time."""
+    """Yield each key once: a row that is there twice was skipped as bad input the second time."""
     last = None
     for record in records:
         key = record[:3]
@@ -333,7 +336,7 @@ class ErrcodeHistory:
     settings: Settings
 
     def codes(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Each errcode with its rows per day, aligned with `days`; most rows first."""
+        """Return each errcode with its rows per day, aligned with `days`; most rows first."""
         place = {day: number for number, day in enumerate(self.days)}
         counted: dict[int, list[int]] = {}
         for line in self.lines:
@@ -342,7 +345,7 @@ class ErrcodeHistory:
         return [(errcode, tuple(rows)) for errcode, rows in ordered]
 
     def merchants(self) -> list[MerchantHistory]:
-        """The merchants that had an errcode: those with most days first."""
+        """Return the merchants that had an errcode: those with most days first."""
         its: dict[tuple[str, str], list[HistoryLine]] = {}
         for line in self.lines:
             its.setdefault((line.merchant, line.appid), []).append(line)

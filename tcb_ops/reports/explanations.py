@@ -148,7 +148,7 @@ def _why_of(end: RowEnd) -> Why | None:
 
 
 def _redacted(found: Detail) -> Detail:
-    """What was said by others stands in the parameters."""
+    """Mask the parameters, which contain what others reported."""
     params = dict(found.params)
     for name, value in params.items():
         if isinstance(value, Detail):

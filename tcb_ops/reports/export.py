@@ -340,7 +340,10 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
 
 
 def _copies(folder: Path, files: set[str]) -> bool:
-    """Whether JupyterLab's copies are of these files alone: others may be all that is left of somebody's work."""
+    """Return whether JupyterLab's copies are of these files alone.
+
+    Others may be all that is left of somebody's work.
+    """
     copies = {f"{Path(name).stem}-checkpoint{Path(name).suffix}" for name in files}
     return folder.is_dir() and not folder.is_symlink() and {kept.name for kept in folder.iterdir()} <= copies
 
@@ -353,5 +356,5 @@ def _refused(dest: Path, why: Text) -> UsageError:
 
 
 def _real(dest: Path) -> Path:
-    """Where links lead: a link to a folder stays a link when the folder is replaced."""
+    """Return where links lead: a link to a folder stays a link when the folder is replaced."""
     return Path(os.path.realpath(dest))

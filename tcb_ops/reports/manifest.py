@@ -55,7 +55,7 @@ class RowsDigest:
         self._sha256.update(b"]" if self._between == b"," else b"[]")
 
     def hexdigest(self) -> str:
-        """The digest over what has gone by: 64 hex digits."""
+        """Return the digest over what has gone by: 64 hex digits."""
         return self._sha256.hexdigest()
 
     def _take(self, batch: list[tuple[Any, ...]]) -> None:
@@ -98,7 +98,10 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
 
 
 def _said(why: Detail | None) -> str:
-    """A row's detail as the digest has it; what was kept as a text before schema version 3 as it was then."""
+    """Return a row's detail as the digest has it.
+
+    What was kept as a text before schema version 3 as it was then.
+    """
     if why is None:
         return ""
     if why.code is DetailCode.STORE_MESSAGE:
@@ -191,7 +194,7 @@ def _moment(at: float | None, zone: tzinfo) -> str | None:
 
 
 def clean(value: Any) -> Any:
-    """A value of the manifest, its texts masked however deep they stand."""
+    """Return a value of the manifest, its texts masked however deep they stand."""
     match value:
         case str():
             return masked(value)
@@ -234,7 +237,7 @@ def fingerprint(file: Path) -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """What this report was made with."""
+    """Return what this report was made with."""
     return {
         "tcb-ops": version("tcb-ops"),
         "Python": platform.python_version(),

@@ -101,7 +101,7 @@ def _action(group: CodeGroup) -> NextAction:
 
 
 def _in_list(code: str) -> bool:
-    """Whether rows under a code come out the same until the list itself is corrected."""
+    """Return whether rows under a code come out the same until the list itself is corrected."""
     if code in set(Reason) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
         return code == Reason.INVALID
     known = catalogued(code)

@@ -138,7 +138,7 @@ class Verification:
         )
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
-        """The object that `verify --json` prints."""
+        """Return the object that `verify --json` prints."""
         return {
             "folder": str(self.folder),
             "run": self.run,
@@ -224,7 +224,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
 
 
 def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
-    """The list, by its name: it differs only where every file of that name that is found does."""
+    """Compare the list, by its name: it differs only if every file found with that name does."""
     places = [*lists, *([Path(manifest.root)] if manifest.root else [])]
     there: Path | None = None
     for place in dict.fromkeys(place / manifest.list_name for place in places):
@@ -316,7 +316,10 @@ def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
 def _check_about(
     folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary, *, as_exported: bool
 ) -> Iterator[Check]:
-    """The manifest as a whole, and what it says of the run, against the ledger. What it does not say differs as well."""
+    """Compare the manifest, and what it says of the run, with the ledger.
+
+    What it does not say differs as well.
+    """
     run = summary.run
     known = {"mark": _MISSING} | about(summary, manifest.zone)
     exported = seen.exports(run)  # none of a run whose reports are from before exports were kept
@@ -344,7 +347,7 @@ def _check_about(
 
 
 def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary) -> tuple[Check, bool]:
-    """Every row of the three CSVs, and the digest, against the ledger; and whether the ledger is as it was exported."""
+    """Compare every row of the three CSVs, and the digest, with the ledger; and the ledger with its export."""
     run, bad = summary.run, summary.bad
     digest = RowsDigest()
     records = digest.passing(seen.rows(run))
@@ -396,7 +399,7 @@ def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text
 def _first_difference(
     name: str, records: Iterable[RowRecord], headers: Sequence[str], zone: tzinfo, lines: Any
 ) -> Text | None:
-    """The first row of results.csv or failed.csv that is not what the ledger says."""
+    """Return the first row of results.csv or failed.csv that is not what the ledger says."""
     iso = Clock(zone).iso
     names = [*headers, *_FACTS]
     words_at = len(headers) + RESULT_COLUMNS.index(WORDS[0])
@@ -438,7 +441,7 @@ def _first_difference(
 
 
 def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
-    """The first line of errcodes.csv that is not what the ledger says."""
+    """Return the first line of errcodes.csv that is not what the ledger says."""
     if next(lines, []) != [*ERRCODE_COLUMNS]:
         return _head(ERRCODES)
     names = [name for name in ERRCODE_COLUMNS if name not in _MEANINGS]

@@ -166,7 +166,10 @@ class Calls:
         return FailedAttempt(end, decision, scope, "store")
 
     async def _unchanged(self, task: Task, earlier: EarlierUpload) -> RowEnd | None:
-        """The end of a row whose bytes and headers an earlier run put there; None where they differ, or cannot be read."""
+        """Return the end of a row whose bytes and headers an earlier run put there.
+
+        None where they differ, or cannot be read.
+        """
         row = task.row
         planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
         if earlier.bytes != row.size:

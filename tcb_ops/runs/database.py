@@ -235,12 +235,15 @@ def _refuse_unsuitable(file: Path) -> None:
 
 
 def on_network(folder: Path) -> bool:
-    """Whether a folder lies on a network file system, where SQLite's locks do not hold; Linux alone tells."""
+    """Return whether a folder lies on a network file system, where SQLite's locks do not hold.
+
+    Linux alone tells.
+    """
     return _filesystem(folder.resolve()) in _NETWORK
 
 
 def _filesystem(folder: Path) -> str:
-    """The kind of file system, as Linux names it; empty elsewhere."""
+    """Return the kind of file system, as Linux names it; empty elsewhere."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -259,7 +262,7 @@ def reason(error: SQLAlchemyError | sqlite3.Error) -> str:
 
 
 def not_a_ledger(name: str, why: Text) -> UsageError:
-    """The error that refuses a file or a database, and says what to do."""
+    """Return the error that refuses a file or a database, and says what to do."""
     return UsageError(
         _("{name} cannot be the ledger: {why}.", name=name, why=why),
         _("Choose another file with --ledger."),
@@ -319,7 +322,7 @@ def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
 
 
 def is_damage(error: SQLAlchemyError | sqlite3.Error) -> bool:
-    """Whether SQLite says that the file is damaged, rather than locked, full or out of reach."""
+    """Return whether SQLite says that the file is damaged, rather than locked, full or out of reach."""
     cause = getattr(error, "orig", None) or error
     if not isinstance(cause, sqlite3.Error):
         return False

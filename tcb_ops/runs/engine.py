@@ -229,7 +229,7 @@ class Engine:
                 self._outcomes.close([lane], Reason.MERCHANT_LEFT)
 
     async def _drain(self) -> None:
-        """After an error: give calls in flight a moment, then end them; their rows stay pending."""
+        """Give calls in flight a moment after an error, then end them; their rows stay pending."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE)
         self._phases_recorded = float("-inf")  # what is left of it goes with the last commit
@@ -313,7 +313,7 @@ class Engine:
         started.add_done_callback(done)
 
     def _task_done(self, ended: asyncio.Task[None]) -> None:
-        """An error of a task stops the session; any end may make room."""
+        """Handle the end of a task: an error stops the session; any end may make room."""
         if not ended.cancelled() and (error := ended.exception()) is not None:
             self._stop(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
         self._wake.set()
@@ -422,7 +422,7 @@ class Engine:
         app.no_token_since, app.no_token_tries = None, 0
 
     async def _no_token(self, app: AppState, asked: float, error: TokenError | TokenSourceError) -> None:
-        """After no usable answer of the token source: ask again, end the merchant's rows, or stop the run."""
+        """Handle a token source without a usable response: ask again, end the merchant's rows, or stop the run."""
         now, limits = self._clock(), self._limits
         since = app.no_token_since = asked if app.no_token_since is None else app.no_token_since
         app.no_token_tries += 1
@@ -492,7 +492,7 @@ class Engine:
         self._show(self._clock())
 
     def _usage(self) -> Usage:
-        """What was spent since the last commit."""
+        """Return what was spent since the last commit."""
         calls = self._calls
         then, links, uploads = self._recorded
         self._recorded = (self._clock(), calls.link_calls, calls.upload_calls)
@@ -502,7 +502,7 @@ class Engine:
         return Usage(self._recorded[0] - then, calls.link_calls - links, calls.upload_calls - uploads, phases)
 
     def _committed(self) -> None:
-        """After a commit: there is room for more rows, and something to show."""
+        """Continue after a commit: there is room for more rows, and something to show."""
         self._wake.set()
         now = self._clock()
         if now - self._shown >= SHOW_EVERY or sum(self._writer.counts.values()) == self._run.rows:

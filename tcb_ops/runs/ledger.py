@@ -195,7 +195,7 @@ class Ledger(LedgerReader):
         )
 
     def _identify(self) -> tuple[int, int] | None:
-        """Which file the ledger is; None for a database elsewhere, or a file that is gone."""
+        """Return which file the ledger is; None for a database elsewhere, or a file that is gone."""
         if self.file is None:
             return None
         try:

@@ -117,7 +117,7 @@ class Slowdown:
         self.limit = self.full
 
     def patient(self, now: float, limits: RunLimits) -> bool:
-        """Whether there is patience left for another pause."""
+        """Return whether there is patience left for another pause."""
         return self.since is None or now - self.since < limits.patience
 
     def slow_down(self, now: float, limits: RunLimits) -> None:
@@ -161,7 +161,7 @@ class Outage:
         )
 
     def over(self, now: float, limits: RunLimits) -> bool:
-        """Whether patience has run out."""
+        """Return whether patience has run out."""
         return self.since is not None and now - self.since >= limits.patience
 
     def ended(self) -> None:
@@ -170,7 +170,7 @@ class Outage:
 
 
 def after_canary(environments: Iterable[EnvRecord], canary: int) -> set[str]:
-    """The environments that wait for the first `canary` ones of the list.
+    """Return the environments that wait for the first `canary` ones of the list.
 
     ======  =====================  ==========
     canary  environments           waiting

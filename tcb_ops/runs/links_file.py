@@ -191,7 +191,7 @@ class LinksFile:
             self.part.unlink()
 
     def _offsets(self, alive_at: float | None) -> array[int]:
-        """Where each line's newest link stands in the part file (bytes), -1 for none; eight bytes a line.
+        """Find where each line's newest link is in the part file (bytes), -1 for none; eight bytes a line.
 
         A record that cannot be read back is none.
         """
@@ -235,7 +235,7 @@ def _shown(link: Link) -> tuple[Any, ...]:
 
 
 def _read_back(record: bytes) -> tuple[Link, float]:
-    """A link, and until when it lives by the clock of this machine."""
+    """Return a link, and until when it lives by the clock of this machine."""
     _other, url, token, authorization, file_id, cos_file_id, starts_at, expires_at, alive_until = next(
         csv.reader([record.decode()])
     )

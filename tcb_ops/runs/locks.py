@@ -52,11 +52,11 @@ class SqliteFile:
     file: Path
 
     def advisory_lock(self, _name: str) -> None:
-        """A file has none."""
+        """Return None: a file has no advisory lock."""
 
 
 def operator_name() -> str:
-    """Who runs this, as the operating system knows them."""
+    """Return who runs this, as the operating system knows them."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name
@@ -64,7 +64,7 @@ def operator_name() -> str:
 
 
 def host_name() -> str:
-    """The name of this machine."""
+    """Return the name of this machine."""
     return socket.gethostname()
 
 
@@ -138,7 +138,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
 
 
 def working(ledger: Lockable, run_id: str) -> str:
-    """Who else works on a run at this moment, as far as it can be known here; empty if nobody does."""
+    """Return who else works on a run at this moment, as far as it can be known here; empty if nobody does."""
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
         return "" if who == me() else who
@@ -171,7 +171,7 @@ def held_runs(ledger: Lockable) -> Iterator[tuple[str, str]]:
 
 
 def _holder(file: Path) -> str:
-    """Who wrote the file that names a lock's holder; `?` where that is not known."""
+    """Return who wrote the file that names a lock's holder; `?` where that is not known."""
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError:
@@ -179,7 +179,7 @@ def _holder(file: Path) -> str:
 
 
 def _confirmed() -> None:
-    """A file's lock lasts as long as its process."""
+    """Do nothing: a file's lock lasts as long as its process."""
 
 
 def me() -> str:
@@ -226,7 +226,7 @@ def _place(ledger: Lockable) -> Path:
 
 
 def _folder(ledger: Lockable) -> Path:
-    """The folder of an SQLite ledger's locks, made if need be.
+    """Return the folder of an SQLite ledger's locks, made if need be.
 
     Raises UsageError where it is a link, or belongs to neither this user nor the ledger's owner: whoever placed it
     could let two processes work on one run.

@@ -95,7 +95,7 @@ def quoted(words: Sequence[str]) -> str:
 
 
 def _pace(run: RunRecord) -> list[str]:
-    """The options about speed that a run was given."""
+    """Return the options about speed that a run was given."""
     usual = asdict(RunLimits())
     given = {name: run.settings.get(name, value) for name, value in usual.items()}
     return [
@@ -107,7 +107,7 @@ def _pace(run: RunRecord) -> list[str]:
 
 
 def _shared(settings: Settings, target: str) -> list[str]:
-    """The options that lead from any folder to the same target, ledger, merchants, tokens and language."""
+    """Return the options for the same target, ledger, merchants, tokens and language in any folder."""
     origin, words = settings.origin, []
     from_file = origin.from_file
     if origin.file is not None:

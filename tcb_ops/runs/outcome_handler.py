@@ -121,7 +121,7 @@ class OutcomeHandler:
                 self.writer.add(Closing(self.environments[lane.number], its, in_flight))
 
     def token_refused(self, task: Task, end: RowEnd) -> None:
-        """After 40001 and its like: a token that is newer than the refused one is used, else the source is asked."""
+        """Use a token newer than the refused one after 40001 and its like, else ask the source."""
         app, refused = task.lane.app, task.token
         task.refusal = end
         if app.dead == refused and self.clock() < app.dead_until:
@@ -152,18 +152,23 @@ class OutcomeHandler:
 
 
 def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
-    """How a row ends whose token was refused and given again; of the component token that is one cause for everybody."""
+    """Return how a row ends whose token was refused and given again.
+
+    Of the component token that is one cause for everybody.
+    """
     dead = Reason.COMPONENT if lane.owner == Owner.PLATFORM else Reason.DEAD_TOKEN
     return replace(end, reason=dead)
 
 
 def _by_component(lane: Lane, end: RowEnd) -> bool:
-    """Whether a lane is stopped because of the component token."""
+    """Return whether a lane is stopped because of the component token."""
     return lane.owner == Owner.PLATFORM and end.reason is Reason.BREAKER and end.errcode is not None
 
 
 def closed_end(task: Task, end_as: RowEnd) -> RowEnd:
-    """How a row that was waiting ends when its environment is closed: a refusal of its own is the truer end.
+    """Return how a row that was waiting ends when its environment is closed.
+
+    A refusal of its own is the truer end.
 
     Unless the platform has said why there is no other token (61003, 61023 …): that is what must be fixed.
     """

@@ -131,7 +131,7 @@ def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
-    """The newest run that may be resumed: unfinished, or done today except for its report."""
+    """Return the newest run that may be resumed: unfinished, or done today except for its report."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
         if same_part and (run.finished_at is None or now - run.created_at < SAME_RUN.total_seconds()):
@@ -198,7 +198,7 @@ class RunSpec:
 
 
 def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
-    """The rows of a checked list."""
+    """Return the rows of a checked list."""
     if kind is Kind.LINKS:
         check_columns(batch.headers)
     return RunSpec(
@@ -246,7 +246,7 @@ def retry_spec(
     codes: Collection[str] = (),
     selection: str = "",
 ) -> RunSpec:
-    """The refused, failed and not attempted rows of a finished run, of these merchants, and of these codes if any.
+    """Return the refused, failed and not attempted rows of a finished run, of these merchants and codes.
 
     Rows that succeeded in an earlier retry are done.
     Local files are looked at again: they may have been fixed. Raises UsageError where nothing is left to do, or the run
@@ -291,7 +291,10 @@ def retry_spec(
 def _without_merchants(
     parent: RunRecord, records: Iterable[RowRecord], merchants: Merchants
 ) -> UsageError | None:
-    """The error for rows whose merchants the merchants file does not have; None where it has them all."""
+    """Return the error for rows whose merchants the merchants file does not have.
+
+    None where it has them all.
+    """
     known = {(merchant.env, merchant.appid) for merchant in merchants.whole}
     rows = Counter(
         (record.row.merchant, record.row.appid, record.row.env)
@@ -317,7 +320,10 @@ def _without_merchants(
 
 
 def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narrowed: bool) -> Text:
-    """Why a run has no row to run again: its retries have done them all, the rest is its parent's, or none was asked for."""
+    """Return why a run has no row to run again.
+
+    Its retries have done them all, the rest is its parent's, or none was asked for.
+    """
     counts = ledger.counts(parent)
     bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
     if bad and len(ledger.succeeded_since(parent)) >= bad:
@@ -343,7 +349,7 @@ def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narr
 
 
 def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
-    """One row per merchant's environment, all with the same path."""
+    """Return one row per merchant's environment, all with the same path."""
     lines = list(merchants)
 
     def rows() -> Iterator[Row]:
@@ -365,7 +371,7 @@ def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
 
 
 def resume_spec(run: RunRecord) -> RunSpec:
-    """What is left of a run, as the ledger has it: for resuming it without its list."""
+    """Return what is left of a run, as the ledger has it: for resuming it without its list."""
     return RunSpec(
         Kind(run.kind),
         run.list_name,
@@ -381,7 +387,10 @@ def resume_spec(run: RunRecord) -> RunSpec:
 
 
 def _as_it_is(row: Row, root: Path) -> Row:
-    """The row with its local file's size and time as they are now; one that is gone is found out when it is sent."""
+    """Return the row with its local file's size and time as they are now.
+
+    One that is gone is found out when it is sent.
+    """
     try:
         now = (root / row.file).stat()
     except (OSError, ValueError):

@@ -296,7 +296,7 @@ class LedgerReader:
     def earlier(
         self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
     ) -> dict[str, EarlierUpload]:
-        """What earlier uploads to this target left at some paths of an environment, where the last word is certain."""
+        """Return what earlier uploads to this target stored at some paths of an environment, where that is certain."""
         query = (
             sa.select(
                 rows.c.path,
@@ -370,7 +370,7 @@ class LedgerReader:
             self.check_rows(run, found)
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
-        """Lines of a run that one of its retries, or a retry of those, has ended well since."""
+        """Return lines of a run that one of its retries, or a retry of those, has ended well since."""
         lines: set[int] = set()
         for retry in self.retries(run):
             self.counts(retry)
@@ -386,7 +386,7 @@ class LedgerReader:
         return sorted(found, key=lambda retry: retry.number)
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
-        """Rows by outcome, without zeros, pending included: their sum is the rows in."""
+        """Return rows by outcome, without zeros, pending included: their sum is the rows in."""
         query = (
             sa.select(rows.c.outcome, sa.func.count(), *RUNS)
             .where(rows.c.run == run.number)
@@ -401,7 +401,10 @@ class LedgerReader:
         return {outcome: found[outcome] for outcome in Outcome if outcome in found}
 
     def tallies(self, run: RunRecord) -> list[Tally]:
-        """Rows by merchant, environment, outcome and code, most rows first. A snapshot sums them up once."""
+        """Return rows by merchant, environment, outcome and code, most rows first.
+
+        A snapshot sums them up once.
+        """
         if self._tallied is None:
             return self._tally(run)
         if run.number not in self._tallied:
@@ -443,13 +446,13 @@ class LedgerReader:
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
-        """Bytes of the local files of the rows with these outcomes, as they were when the run was planned."""
+        """Return the bytes of these rows' local files, as they were when the run was planned."""
         summed = sa.func.coalesce(sa.func.sum(rows.c.size), 0)
         query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
         return int(self._read(query)[0][0])
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
-        """How rows ended over time, in moments of one width from the run's begin to its last end.
+        """Return how rows ended over time, in moments of one width from the run's begin to its last end.
 
         Empty where no row has ended. Rows that never began (invalid) are in none.
         """
@@ -709,7 +712,7 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
 
 
 def _ends_by_moment(run: RunRecord, began: float, width: float, dialect: str) -> sa.Select[Any]:
-    """Rows by the moment (its number) that they ended in, and by outcome."""
+    """Return rows by the moment (its number) that they ended in, and by outcome."""
     at = (rows.c.ended_at - began) / width
     # A cast cuts off in SQLite, which may lack floor, and rounds in PostgreSQL.
     moment = (sa.cast(at, sa.Integer) if dialect == "sqlite" else sa.func.floor(at)).label("moment")

@@ -156,7 +156,7 @@ def end_values(number: int, end: RowEnd) -> dict[str, Any]:
 
 
 def plan_values(number: int, row: Row, number_of: dict[tuple[str, str], int], kind: Kind) -> dict[str, Any]:
-    """A planned row's record; of an upload with the headers that the object is to have."""
+    """Return a planned row's record; of an upload with the headers that the object is to have."""
     content_type = cache_control = None
     if kind is Kind.UPLOAD:
         content_type = row.content_type or content_type_of(row.path, row.file)
@@ -216,7 +216,7 @@ _RUN_TYPES, _ENV_TYPES, _ROW_TYPES = _Types("runs"), _Types("envs"), _Types("row
 
 
 def valid_time(at: float | None) -> bool:
-    """Whether a time, where there is one, can be shown as a date."""
+    """Return whether a time, where there is one, can be shown as a date."""
     return at is None or 0 <= at < _LAST_TIME
 
 
@@ -242,7 +242,10 @@ def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts
 
 
 def read_row(record: Any, environment: EnvRecord) -> Row:
-    """The row of a record of the rows table. Raises ValueError, TypeError or KeyError for a damaged one."""
+    """Return the row of a record of the rows table.
+
+    Raises ValueError, TypeError or KeyError for a damaged one.
+    """
     _ROW_TYPES.check(record)
     line, _, path, file, size, mtime_ns, cells = record[1:8]
     return Row(
@@ -262,7 +265,7 @@ def read_row(record: Any, environment: EnvRecord) -> Row:
 
 
 def read_end(record: Any) -> RowEnd:
-    """The end of a record's row. Raises ValueError, TypeError or KeyError for a damaged one."""
+    """Return the end of a record's row. Raises ValueError, TypeError or KeyError for a damaged one."""
     end = RowEnd(
         record[1],
         _OUTCOMES[record[8]],
@@ -276,14 +279,14 @@ def read_end(record: Any) -> RowEnd:
 
 
 def read_env(record: Any, counted: int = 0, pending: int = 0) -> EnvRecord:
-    """The environment of a record. Raises TypeError for a damaged one."""
+    """Return the environment of a record. Raises TypeError for a damaged one."""
     _ENV_TYPES.check(record)
     _, number, env, appid, merchant, owner, left = record
     return EnvRecord(number, env, appid, merchant, owner, left, counted, pending)
 
 
 def _texts(value: str) -> tuple[str, ...]:
-    """A JSON list of texts. Raises ValueError where it is something else."""
+    """Return a JSON list of texts. Raises ValueError where it is something else."""
     texts, end = _decode(value)
     if end != len(value) or type(texts) is not list or not {*map(type, texts)} <= {str}:
         raise ValueError(value)
@@ -291,7 +294,7 @@ def _texts(value: str) -> tuple[str, ...]:
 
 
 def read_run(record: Any) -> RunRecord:
-    """The run of a record. Raises ValueError or TypeError for a damaged one."""
+    """Return the run of a record. Raises ValueError or TypeError for a damaged one."""
     _RUN_TYPES.check(record)
     if not (valid_time(record.created_at) and valid_time(record.finished_at)):
         raise ValueError(record.finished_at)
@@ -313,7 +316,7 @@ def read_run(record: Any) -> RunRecord:
 
 
 def run_values(new: NewRun) -> dict[str, Any]:
-    """A new run's record."""
+    """Return a new run's record."""
     values = {name: getattr(new, name) for name in NewRun.__dataclass_fields__}
     return values | {
         "headers": json.dumps(new.headers, ensure_ascii=False),

@@ -267,12 +267,15 @@ class Scheduler:
 
 
 def _no_more_begin(scope: EnvState | AppState) -> bool:
-    """Whether a scope has as many rows begun and not ended as its limit allows."""
+    """Return whether a scope has as many rows begun and not ended as its limit allows."""
     return scope.in_flight >= scope.slowdown.limit
 
 
 def _no_more_go_on(scope: EnvState | AppState) -> bool:
-    """Whether a slowed scope has as many rows under way as its limit allows; those that wait to go on are not."""
+    """Return whether a slowed scope has as many rows under way as its limit allows.
+
+    Those that wait to go on are not.
+    """
     if scope.slowdown.limit >= scope.slowdown.full:
         return False
     return scope.in_flight - sum(len(lane.back) for lane in scope.lanes) >= scope.slowdown.limit

@@ -251,7 +251,7 @@ class Accounts:
         ]
 
     def is_authorizer(self, appid: str) -> bool:
-        """Whether an account has authorized the platform."""
+        """Return whether an account has authorized the platform."""
         return appid in self._accounts and not self._accounts[appid].revoked and appid != self.component.appid
 
     def env_refusal(self, appid: str, env: str) -> int:

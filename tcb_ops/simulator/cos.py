@@ -142,7 +142,7 @@ class CosStore:
         return web.Response(status=status, body=body, headers=headers)
 
     def holds(self, bucket: str, path: str) -> bool:
-        """Whether an object is there."""
+        """Return whether an object is there."""
         return (bucket, path) in self._state.objects
 
     def remove(self, bucket: str, path: str) -> None:

@@ -170,15 +170,15 @@ class Fault:
     ] = 0.0
 
     def concerns(self, env: str, appid: str) -> bool:
-        """Whether the entry is about this merchant's environment."""
+        """Return whether the entry is about this merchant's environment."""
         return fnmatchcase(env, self.env) and fnmatchcase(appid, self.appid)
 
     def hits(self, step: FaultStep, path: str, call: int) -> bool:
-        """Whether the entry is played at the nth call of a step for a path."""
+        """Return whether the entry is played at the nth call of a step for a path."""
         return self.step is step and self.covers(call) and fnmatchcase(path, self.path)
 
     def covers(self, call: int) -> bool:
-        """Whether the entry names this call."""
+        """Return whether the entry names this call."""
         return not self.calls or any(first <= call <= last for first, last in self.calls)
 
 
@@ -268,7 +268,7 @@ class Faults:
         return next((entry for entry in self.entries if entry.hits(step, path, call)), None)
 
     def counted(self, step: FaultStep, path: str) -> bool:
-        """Whether calls for this path need counting, because an entry names a call."""
+        """Return whether calls for this path need counting, because an entry names a call."""
         return any(
             entry.calls and entry.step is step and fnmatchcase(path, entry.path) for entry in self.entries
         )

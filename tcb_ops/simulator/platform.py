@@ -416,7 +416,7 @@ def read_link_body(body: bytes) -> tuple[str, str] | int:
 
 
 def path_allowed(path: str) -> bool:
-    """Whether a path follows the naming rules: no leading slash, no `//`, at most 850 bytes."""
+    """Return whether a path follows the naming rules: no leading slash, no `//`, at most 850 bytes."""
     try:
         return not path.startswith("/") and "//" not in path and 0 < len(path.encode()) <= LONGEST_PATH
     except UnicodeEncodeError:  # half a surrogate pair

@@ -92,7 +92,7 @@ def read_authorization(text: str) -> Authorization | None:
 
 
 def is_seconds(text: str) -> bool:
-    """Whether a text can be Unix seconds."""
+    """Return whether a text can be Unix seconds."""
     return text.isascii() and text.isdigit() and len(text) <= 12
 
 

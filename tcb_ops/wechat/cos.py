@@ -264,5 +264,5 @@ def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverifie
 
 
 def _bare(etag: str) -> str:
-    """An ETag without quotes and `W/`."""
+    """Return an ETag without quotes and `W/`."""
     return etag.strip().removeprefix("W/").strip('"').strip()

@@ -77,7 +77,7 @@ class FileBody:
         self.content = b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The file's bytes, each chunk read and hashed in a thread while nothing else of it is."""
+        """Yield the file's bytes, each chunk read and hashed in a thread while nothing else of it is."""
         if self.content is not None:
             yield self.content
         loop = asyncio.get_running_loop()

@@ -183,7 +183,7 @@ def read_response(
 
 
 def _errcode(payload: dict[str, Any]) -> int | None:
-    """The errcode, 0 where the object has none, None where it is no errcode (or the object is empty)."""
+    """Return the errcode, 0 where the object has none, None where it is no errcode (or the object is empty)."""
     errcode = payload.get("errcode", 0)
     if isinstance(errcode, float) and errcode.is_integer():
         errcode = int(errcode)
@@ -197,7 +197,7 @@ def _errcode(payload: dict[str, Any]) -> int | None:
 
 
 def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
-    """The errmsg without its rid and without secrets, and the rid.
+    """Return the errmsg without its rid and without secrets, and the rid.
 
     Every step is linear in what a gateway may send; secrets go before the cut, which could leave half of one.
     """
@@ -284,7 +284,7 @@ def _objects(value: object) -> list[dict[str, Any]] | None:
 
 
 def _count(value: object) -> int | None:
-    """A whole number, but no truth value."""
+    """Return a whole number, but no truth value."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
 
 
@@ -293,7 +293,7 @@ def _text(value: object) -> str:
 
 
 def _name(value: object) -> str:
-    """A text in one line, as it may stand in a file; empty also where it is only a zero-width space."""
+    """Return a text in one line, as it may stand in a file; empty also where it is only a zero-width space."""
     return trim(_text(value))[:_LONGEST_NAME]
 
 
@@ -330,7 +330,7 @@ def read_link(
 
 
 def _field(value: object) -> str:
-    """A field's text; empty where it is none, or holds what no link holds."""
+    """Return a field's text; empty where it is none, or holds what no link holds."""
     if isinstance(value, str) and (value.isprintable() or not UNPRINTABLE.search(value)):
         return value
     return ""
@@ -400,12 +400,12 @@ def _parts(link_url: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=16)
 def _is_on_loopback(base: str) -> bool:
-    """Whether the target is on this machine, where links are plain http on any port."""
+    """Return whether the target is on this machine, where links are plain http on any port."""
     return is_loopback(_parts(f"{base}/")[0])
 
 
 def _is_for(target: str, file_id: str, path: str) -> bool:
-    """Whether a request target is `/<bucket>/<path>`, as it is or percent-decoded once."""
+    """Return whether a request target is `/<bucket>/<path>`, as it is or percent-decoded once."""
     known = _FILE_ID.match(file_id)
     bucket = known[2] if known else ""
     if not bucket:

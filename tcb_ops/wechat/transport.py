@@ -44,7 +44,7 @@ class TransportFailure:
     code: DetailCode
 
     def error(self, host: str) -> TransportError:
-        """The error to raise, outside any `except`: a chained library error would show the token."""
+        """Return the error to raise, outside any `except`: a chained library error would show the token."""
         return TransportError(self.fault, detail(self.code, host=host))
 
 

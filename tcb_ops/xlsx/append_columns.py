@@ -38,11 +38,11 @@ class PartPatcher:
         self._cut: int | None = None
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """An element begins."""
+        """Handle the start of an element."""
         raise NotImplementedError
 
     def end(self, name: str) -> None:
-        """An element ends."""
+        """Handle the end of an element."""
         raise NotImplementedError
 
     def patch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -59,7 +59,7 @@ class PartPatcher:
     # --- for handlers -------------------------------------------------------------------------------------------
 
     def tag(self) -> bytes:
-        """The tag that the handler is called for, byte for byte."""
+        """Return the tag that the handler is called for, byte for byte."""
         found = _TAG.match(self._held, self._parser.CurrentByteIndex - self._at)
         if found is None:
             raise ValueError
@@ -80,7 +80,7 @@ class PartPatcher:
         self._cut = self._parser.CurrentByteIndex
 
     def cut_so_far(self) -> str:
-        """What is removed so far, this end of an element included."""
+        """Return what is removed so far, this end of an element included."""
         begin = (self._cut or 0) - self._at
         return self._held[begin : self._element_end() - self._at].decode()
 

@@ -65,7 +65,7 @@ Change: TypeAlias = "Callable[[Iterator[bytes]], Iterator[bytes]]"
 
 
 def local(name: str) -> str:
-    """An element's name without its namespace prefix, which depends on the writing program."""
+    """Return an element's name without its namespace prefix, which depends on the writing program."""
     return name.rpartition(":")[2]
 
 
@@ -93,7 +93,7 @@ class Package:
         raise BrokenTableError(problem)
 
     def has(self, part: str) -> bool:
-        """Whether there is such a part."""
+        """Return whether there is such a part."""
         return part.lower() in self._parts
 
     def feed(self, part: str, parser: expat.XMLParserType) -> Iterator[bytes]:
@@ -113,7 +113,10 @@ class Package:
         return self.chunks(part, parse)
 
     def elements(self, part: str) -> Iterator[tuple[str, _Attributes]]:
-        """Every element of a small part in document order: (name, attributes) where it starts, (/name, {}) where it ends."""
+        """Yield every element of a small part in document order.
+
+        (name, attributes) where it starts, (/name, {}) where it ends.
+        """
         found: list[tuple[str, _Attributes]] = []
         parser = new_parser(
             lambda name, attributes: found.append((local(name), attributes)),
@@ -125,7 +128,7 @@ class Package:
             found.clear()
 
     def related(self, part: str) -> dict[str, tuple[str, str]]:
-        """The parts that a part refers to: id → (kind, part)."""
+        """Return the parts that a part refers to: id → (kind, part)."""
         folder, name = posixpath.split(part)
         directory = posixpath.join(folder, "_rels", f"{name}.rels")
         if not self.has(directory):
@@ -142,7 +145,7 @@ class Package:
         return found
 
     def read(self, part: str) -> bytes:
-        """The bytes of a small part."""
+        """Return the bytes of a small part."""
         self._check_small(part)
         return b"".join(self.chunks(part))
 
@@ -162,7 +165,7 @@ class Package:
                         target.write(chunk)
 
     def chunks(self, part: str, change: Change = iter) -> Iterator[bytes]:
-        """The chunks of a part, passed through `change`."""
+        """Yield the chunks of a part, passed through `change`."""
         try:
             with self._zip.open(self._bounded(part)) as file:
                 yield from change(iter(partial(file.read, _CHUNK), b""))
@@ -243,7 +246,7 @@ _SAVE_AGAIN = _("open it in Excel or WPS and save it as .xlsx, or as 'CSV UTF-8'
 
 
 def damaged(part: str) -> Problem:
-    """The problem of a part that is missing or malformed."""
+    """Return the problem of a part that is missing or malformed."""
     message = _("the workbook is damaged (in {part})", part=shown(part, 60))
     return file_problem(message, _SAVE_AGAIN)
 
@@ -268,7 +271,7 @@ def _password() -> Problem:
 
 
 def _ole(raw: BinaryIO) -> Problem:
-    """The problem of an OLE container: a workbook with a password, or one in the format before .xlsx."""
+    """Return the problem of an OLE container: a workbook with a password, or one in the format before .xlsx."""
     tail = b""
     while chunk := raw.read(1 << 20):
         if _PASSWORD in tail + chunk:

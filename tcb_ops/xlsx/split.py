@@ -305,7 +305,7 @@ def _read_theme(book: Book, part: str) -> dict[str, str]:
 
 
 def _colour(attributes: Mapping[str, str], theme: Mapping[str, str]) -> str:
-    """The colour as #RRGGBB; empty for the automatic one and those of the palette of old workbooks."""
+    """Return the colour as #RRGGBB; empty for the automatic one and those of the palette of old workbooks."""
     rgb = theme.get(attributes.get("theme", ""), attributes.get("rgb", ""))[-6:]
     if not re.fullmatch("[0-9A-Fa-f]{6}", rgb):
         return ""

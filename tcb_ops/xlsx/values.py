@@ -52,7 +52,7 @@ class NonTextCell(str):
 
 
 def not_computed(cells: Iterable[str]) -> bool:
-    """Whether a row that looks blank holds a formula whose value is not in the file."""
+    """Return whether a row that looks blank holds a formula whose value is not in the file."""
     return any(isinstance(cell, NonTextCell) and cell.kind is CellKind.NOT_COMPUTED for cell in cells)
 
 

@@ -50,14 +50,14 @@ class Book:
     formats: Formats = field(default_factory=Formats)
 
     def rows(self, sheet: Sheet) -> Iterator[SheetRow]:
-        """The rows of a sheet that are not empty, in order.
+        """Yield the rows of a sheet that are not empty, in order.
 
         Raises BrokenTableError where the part is not a sheet, or its rows or cells are out of order.
         """
         return self.read(sheet, RowReader(self))
 
     def read(self, sheet: Sheet, reader: RowReader) -> Iterator[SheetRow]:
-        """The rows that a reader takes from a sheet."""
+        """Yield the rows that a reader takes from a sheet."""
         for _each in self.package.feed(sheet.part, new_parser(reader.start, reader.end, reader.text)):
             yield from reader.rows
             reader.rows.clear()
@@ -157,7 +157,7 @@ _COLUMNS = _Columns()
 
 
 def letters(column: int) -> str:
-    """The letters of a column, counted from 1."""
+    """Return the letters of a column, counted from 1."""
     name = ""
     while column:
         column, rest = divmod(column - 1, 26)
@@ -166,7 +166,7 @@ def letters(column: int) -> str:
 
 
 def column_of(ref: str) -> int:
-    """The column of a cell such as B7, counted from 1."""
+    """Return the column of a cell such as B7, counted from 1."""
     return _COLUMNS[ref.rstrip("0123456789")]
 
 
@@ -351,5 +351,5 @@ def _is_hidden(row: dict[str, str]) -> bool:
 
 
 def is_true(value: str | None) -> bool:
-    """Whether an attribute is true, as XML Schema writes it."""
+    """Return whether an attribute is true, as XML Schema writes it."""
     return value in {"1", "true"}

@@ -65,7 +65,7 @@ class Clock:
         self._second = second
 
     def iso(self, at: float | None) -> str:
-        """The moment, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
+        """Return the moment, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
         if at is None:
             return ""
         whole, milliseconds = divmod(round(at * 1000), 1000)

@@ -234,7 +234,7 @@ def _shorten(text: str, length: int) -> str:
 
 
 def _breaks(code: str) -> Any:
-    """A code that may be parted between its words, as InvalidArgument between d and A."""
+    """Return a code that may be parted between its words, as InvalidArgument between d and A."""
     from markupsafe import Markup
 
     return Markup("<wbr>").join(re.split("(?<=[a-z])(?=[A-Z])", code))
@@ -370,7 +370,7 @@ def _state(run: RunRecord, counts: Mapping[Outcome, int]) -> str:
 
 
 def _css(outcome: Outcome) -> str:
-    """The class of an outcome's colour."""
+    """Return the class of an outcome's colour."""
     if outcome in SUCCESSES:
         return "good"
     own = {Outcome.PENDING: "pending", Outcome.NOT_ATTEMPTED: "skip", Outcome.FAILED: "failed"}

@@ -37,7 +37,9 @@ _TIMES = {"tcb_started_at", "tcb_ended_at"}
 def results_frame(
     reader: RunReader, run: RunRecord, settings: Settings, outcomes: frozenset[Outcome] | None = None
 ) -> pd.DataFrame:
-    """The rows of a run with these outcomes (None: all), in the order of the list, with results.csv's columns.
+    """Return the rows of a run with these outcomes (None.
+
+    All), in the order of the list, with results.csv's columns.
 
     ===========================================================================  ===========================
     columns                                                                      dtype
@@ -72,9 +74,11 @@ def results_frame(
 
 
 def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
-    """The rows of links.csv, of a finished links run: errcode is Int64, expires_at datetime64, all else string.
+    """Return the rows of links.csv, of a finished links run.
 
-    Raises UsageError where the file is gone, or holds another run's links by now.
+    Errcode is Int64, expires_at datetime64, all else string.
+
+    Raises UsageError where the file is gone, or now contains another run's links.
     """
     import pandas as pd
 
@@ -115,7 +119,9 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
 
 
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
-    """Rows per merchant and errcode (other than 0): index merchant, appid, env; a column per errcode; Int64.
+    """Return rows per merchant and errcode (other than 0).
+
+    Index merchant, appid, env; a column per errcode; Int64.
 
     Merchants and errcodes are ordered by their largest number. Without errcodes the frame is empty, its index
     names the same.
@@ -132,7 +138,7 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
 
 
 def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
-    """What is wrong: a line per code, merchant and environment, most rows first, as in errcodes.csv.
+    """Return what is wrong: a line per code, merchant and environment, most rows first, as in errcodes.csv.
 
     =======================================================  ======
     columns                                                  dtype
@@ -152,7 +158,7 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
 
 
 def merchants_frame(summary: RunSummary) -> pd.DataFrame:
-    """How merchants' rows ended: a line per merchant, in the order of their names.
+    """Return how merchants' rows ended: a line per merchant, in the order of their names.
 
     merchant, appid (string); rows, good, not_good, pending (Int64), where rows is the sum of the other three.
     """
@@ -165,7 +171,9 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
 
 
 def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
-    """The run over time: a line per stretch of one length, the oldest first; none where no row has ended.
+    """Return the run over time.
+
+    A line per stretch of one length, the oldest first; none where no row has ended.
 
     ==============================================================================  ============================
     columns                                                                         dtype
@@ -202,7 +210,10 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
 
 
 def diff_frame(diff: RunDiff) -> pd.DataFrame:
-    """What changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
+    """Return what changed between two runs.
+
+    Change, merchant, appid, env, before, after (string), rows (Int64).
+    """
     names = ("change", "merchant", "appid", "env", "before", "after", "rows")
     lines = [tuple(getattr(line, name) for name in names) for line in diff.lines]
     return _frame(names, lines, ints=("rows",))

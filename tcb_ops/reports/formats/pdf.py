@@ -95,7 +95,10 @@ def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """The operator's environment without our own variables, which may hold secrets; with a home of its own."""
+    """Return the operator's environment without our own variables, which may hold secrets.
+
+    With a home of its own.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
     return kept | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder}
 

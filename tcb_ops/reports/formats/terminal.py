@@ -92,7 +92,7 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
 
 
 def _code_lines(group: CodeGroup, count: int, lang: Lang, rest: str) -> list[tuple[str, str, str]]:
-    """The merchants of a code that are shown, and how many more there are: name, environments, rows."""
+    """Return the merchants of a code that are shown, and how many more there are: name, environments, rows."""
     lines = [(sanitize(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
     if left := group.merchants[count:]:
         more = _(

@@ -307,7 +307,7 @@ def _title(run: RunRecord) -> Text:
 
 
 def _fitting(text: str) -> str:
-    """The text, or as much of it as a cell holds and a mark that it was cut."""
+    """Return the text, or as much of it as a cell holds and a mark that it was cut."""
     units = NOT_XML.sub("\ufffd", text).encode("utf-16-le")
     if len(units) <= LONGEST * 2:
         return text

@@ -74,7 +74,7 @@ class FileTokens:
         raise TokenError.of(appid, detail(DetailCode.TOKEN_MISSING, file=self._file))
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: nothing is held open."""
 
     def _read(self, *, trusted: bool, last: bool = False) -> None:
         """Read the file if it has changed, without its last line where that may be cut off.
