@@ -219,7 +219,7 @@ class Run:
         return Run(self._ledger, merged.original, self._settings, merged)
 
     def write_into(self, original: str | Path, dest: str | Path | None = None, *, split_by: str = "") -> Path:
-        """Write a copy of the workbook that the list came in, with how each row ended beside it; gives where.
+        """Write a copy of the workbook that the list came in, with how each row ended beside it; return where.
 
         With `split_by`, a column's header, a new folder with a workbook per value of it. `dest` None is beside the
         original. Raises UsageError where `original` is not the run's list or something is in the way.
@@ -318,7 +318,7 @@ class RunHandle:
         return self._session.watch() if self._session is not None else iter(())
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait at most so long for the work's end; gives whether it has ended."""
+        """Wait at most so long for the work's end; return whether it has ended."""
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         check_value("seconds", seconds, number, _("seconds"))
         return self._session is None or self._session.ended_within(seconds)

@@ -194,7 +194,7 @@ def masked(text: str) -> str:
 
 
 def find_leak(file: Path) -> Leak | None:
-    """Look through a file, or the parts of a workbook; gives the first secret. Raises OSError.
+    """Look through a file, or the parts of a workbook; return the first secret. Raises OSError.
 
     A PDF is printed from the page and compressed; it is not looked into.
     """

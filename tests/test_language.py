@@ -49,6 +49,7 @@ INSTEAD = {
     r"not good": "did not succeed",
     r"sittings?": "session",
     r"may be had": "is available",
+    r"\w+; gives": "…; return",
 }
 """Each as a pattern of whole words, and what is written instead."""
 

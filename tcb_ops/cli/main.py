@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line; gives the exit code. No error leaves it as a stack trace."""
+    """Run a command line; return the exit code. No error leaves it as a stack trace."""
     if completion.VARIABLE in os.environ:
         return completion.answer(cli)
     # click asks gettext for its words, and gettext these.

@@ -426,7 +426,7 @@ def _end(
     *,
     page: Path | None = None,
 ) -> int:
-    """Show how a run ended, the next command or the report to open, and the target once more; gives the exit code."""
+    """Show how a run ended, the next command or the report to open, and the target once more; return the exit code."""
     from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
 
@@ -442,7 +442,7 @@ def _end(
 
 
 def show_run(console: Console, run: Run, *, as_json: bool) -> int:
-    """Print how a run ended; gives the exit code."""
+    """Print how a run ended; return the exit code."""
     from tcb_ops.reports.explanations import verdict
 
     if as_json:
@@ -455,7 +455,7 @@ def show_run(console: Console, run: Run, *, as_json: bool) -> int:
 
 
 def show_causes(console: Console, run: Run) -> bool:
-    """Print what did not succeed, by errcode, merchant and environment; gives whether there is any."""
+    """Print what did not succeed, by errcode, merchant and environment; return whether there is any."""
     from tcb_ops.reports.formats.terminal import render_errcodes
     from tcb_ops.reports.summary import by_code
 

@@ -163,7 +163,7 @@ def make_list(
 ) -> int:
     """Make a path list of a file or a folder.
 
-    A row per file and environment. Nothing is sent: look through the list, then run check and upload with it.
+    A row per file and environment. Nothing is sent: check the list, then run check and upload with it.
 
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
@@ -295,7 +295,7 @@ def check_merchants(out: str | None, *, common: CommonOptions) -> int:
     """Check which merchants are ready, and what to do about the others.
 
     Per merchant and environment: whether its token works, permission set 49 or 64 is granted, 云开发 is open, the
-    environment is NORMAL, and how many link calls are left today. Nothing is uploaded, no link is asked for. Permission
+    environment is NORMAL, and how many link calls are left today. Nothing is uploaded, no link is requested. Permission
     sets need the component token. --where narrows it.
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.

@@ -241,7 +241,7 @@ async def _call(settings: Settings, source: TokenSource, owner: TokenOwner) -> C
         caller = Caller(source, CallLimits(attempts=1))
         found = await ask(caller, owner.appid, partial(client.quota, owner=owner.owner), owner.owner)
     if not isinstance(found, Issue):
-        seen = _("calls from this machine are accepted (asked for the quota of {label})", label=owner.label)
+        seen = _("calls from this machine are accepted (queried the quota of {label})", label=owner.label)
         return CheckResult("address", Grade.OK, seen)
     if found.errcode is None:
         return CheckResult("address", Grade.BAD, found.meaning, found.action)

@@ -319,7 +319,7 @@ class RunBrowser(widgets.HBox):
         super().__init__([self.choice, self.button])
 
     def refresh(self) -> list[Run]:
-        """List the runs again; gives them, the newest first."""
+        """List the runs again; return them, the newest first."""
         settings = self._context.settings
         with self._one_at_a_time:  # or what was read before a run's end is shown after it
             found = [

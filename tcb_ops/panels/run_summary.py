@@ -103,7 +103,7 @@ def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
 
 
 def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) -> tuple[Text, str]:
-    """Describe a run that nobody works on; gives the message and its tone.
+    """Describe a run that nobody works on; return the message and its tone.
 
     `error` is what ended it while it was watched, `links_run_out` how many of its links had run out by then.
     """

@@ -41,7 +41,7 @@ _LONGEST = 40
 
 
 def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | None, lang: Lang) -> Path:
-    """Write a copy of the run's own workbook, with result, reason, what to do and file_id beside each row; gives it.
+    """Write a copy of the run's own workbook, with result, reason, what to do and file_id beside each row; return it.
 
     `dest` None is beside the original, its name ending in 结果 or result. Raises UsageError where `original` is not
     the run's list or `dest` exists, StoppedError where the disk does not take it. Nothing is left then.
@@ -70,7 +70,7 @@ def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | N
 def write_apart(
     reader: RunReader, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
 ) -> Path:
-    """Write a workbook per value of a column into the new folder `dest`, each with the rows of that value; gives it.
+    """Write a workbook per value of a column into the new folder `dest`, each with the rows of that value; return it.
 
     Like `write_into`. A cell that is covered by a merged one has that one's value; rows without a value are together.
     """

@@ -93,7 +93,7 @@ def export(
     replace: bool = False,
     reader: RunReader | None = None,
 ) -> Path:
-    """Write a run's report into the folder `dest`, as it is at one moment; gives the folder.
+    """Write a run's report into the folder `dest`, as it is at one moment; return the folder.
 
     results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a loopback run.
     It is read from `reader` (None: from the ledger), and the ledger notes where the report is. `replace` lets a report of

@@ -387,7 +387,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
 
 
 def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text | None:
-    """Have the lines of a CSV compared; gives the first difference, or why it cannot be read."""
+    """Have the lines of a CSV compared; return the first difference, or why it cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             return first_difference(csv.reader(stream))

@@ -53,7 +53,7 @@ _NETWORK = {
 
 
 def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
-    """Open or create a ledger's database at a file or a URL; gives the engine, the file (if it is one), a name to show.
+    """Open or create a ledger's database at a file or a URL; return the engine, the file (if it is one), a name to show.
 
     Raises UsageError when it is no ledger, or cannot be one; LedgerDamagedError when it is a damaged one.
     """

@@ -113,7 +113,7 @@ class Ledger(LedgerReader):
         end: RowEnd,
         but_lines: Iterable[int] = (),
     ) -> int:
-        """End all pending rows of an environment alike, but those in flight; gives how many. `end.line` is unused."""
+        """End all pending rows of an environment alike, but those in flight; return how many. `end.line` is unused."""
         values = {
             name: value for name, value in end_values(run.number, end).items() if not name.startswith("row_")
         }

@@ -156,7 +156,7 @@ class LinksFile:
         return (line for line in linked if line >= len(offsets) or offsets[line] < 0)
 
     def finish(self, ledger: Ledger, run: RunRecord, zone: ZoneInfo, now: float) -> int:
-        """Write links.csv in the list's order, each row once, and rename it into place; gives the links run out."""
+        """Write links.csv in the list's order, each row once, and rename it into place; return the links run out."""
         offsets = self._offsets(None)
         fresh = self.dest.with_name(f".{self._run_id}.tmp")
         run_out = 0

@@ -71,7 +71,7 @@ class RunSession:
             seen = newest
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait so long at most for the session's end; gives whether it has ended."""
+        """Wait so long at most for the session's end; return whether it has ended."""
         with self._news:
             return self._news.wait_for(lambda: self._ended, seconds)
 

@@ -48,7 +48,7 @@ def upgrade(engine: sa.Engine, name: str, file: Path | None) -> None:
 
 
 def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Path | None:
-    """Upgrade an SQLite file; gives its copy, None where another process was first."""
+    """Upgrade an SQLite file; return its copy, None where another process was first."""
     ledger = SqliteFile(name, file)
     with planning(ledger):
         with engine.connect() as connection:
@@ -66,7 +66,7 @@ def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Path | None:
 
 
 def _upgrade_database(engine: sa.Engine, name: str) -> bool:
-    """Upgrade a PostgreSQL ledger; gives False where another process was first."""
+    """Upgrade a PostgreSQL ledger; return False where another process was first."""
     with engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
         if _version(connection) == VERSION:

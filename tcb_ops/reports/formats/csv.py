@@ -115,7 +115,7 @@ def _how(record: RowRecord) -> tuple[Any, ...]:
 def write_rows(
     records: Iterable[RowRecord], headers: Sequence[str], results: Path, failed: Path, settings: Settings
 ) -> int:
-    """Write results.csv and failed.csv in one pass; gives the rows whose own texts had to be masked.
+    """Write results.csv and failed.csv in one pass; return the rows whose own texts had to be masked.
 
     Raises OSError; the files must not be there yet.
     """

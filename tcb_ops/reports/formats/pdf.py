@@ -34,7 +34,7 @@ def find_chromium() -> str | None:
 
 
 def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: float = 60) -> Text | None:
-    """Print a page to `pdf`; gives None, or why it could not be done. What fails leaves nothing at `pdf`.
+    """Print a page to `pdf`; return None, or why it could not be done. What fails leaves nothing at `pdf`.
 
     `chromium`: the program; None for the one that is found. `timeout` is in seconds. Nothing comes from the network.
     """
