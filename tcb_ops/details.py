@@ -297,7 +297,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.APPID_TWICE: _("the appid appears twice"),
     DetailCode.LINE: _("line {line}: {read}"),
     DetailCode.TOKEN_FILE: _(
-        "token file {file}: {why}. It is a CSV with the columns appid,access_token[,expires_at]."
+        "token file {file}: {why}. Its first line must be appid,access_token[,expires_at]."
     ),
     DetailCode.TOKEN_EMPTY: _("the access_token is empty"),
     DetailCode.TOKEN_LONG: _("the access_token is longer than {longest_token} characters"),

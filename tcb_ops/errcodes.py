@@ -120,7 +120,7 @@ _BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
     ),
     (Decision.STOP, Scope.APPID): _("ends the row; after three such rows in succession, stops this merchant"),
     (Decision.STOP, Scope.PLATFORM): _("stops the run at once; the remaining rows stay pending"),
-    (Decision.FIX, Scope.ROW): _("ends the row, does not try again"),
+    (Decision.FIX, Scope.ROW): _("ends the row and does not try again"),
     (Decision.NEW_LINK, Scope.ROW): _("asks for a new link and tries again, up to --attempts"),
     (Decision.NEW_LINK_ONCE, Scope.ENV): _(
         "tries once more with a new link; after three such rows in succession, stops this environment"

@@ -164,7 +164,9 @@ def translated(command: click.Command) -> click.Command:
     return made
 
 
-_ASCII = str.maketrans({"·": "-", "—": "-", "–": "-", "→": "->", "…": "...", "“": '"', "”": '"'})
+_ASCII = str.maketrans(
+    {"·": "-", "—": "-", "–": "-", "→": "->", "…": "...", "“": '"', "”": '"', "✓": "+", "✗": "x", "\xa0": " "}
+)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

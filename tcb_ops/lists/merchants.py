@@ -210,7 +210,8 @@ def _narrowed(
         column, equals, value = item.partition("=")
         if not equals:
             raise UsageError(
-                _("--where {item}: write it as column=value", item=shown(item)), options=["--where"]
+                _("--where {item}: write it as column=value, e.g. name={item}", item=shown(item)),
+                options=["--where"],
             )
         at = index.get(fold(column))
         if at is None:

@@ -152,7 +152,7 @@ def _seconds(file: Path, line: int, text: str) -> float:
 def _bad(file: Path, why: Text) -> SettingsError:
     return SettingsError(
         _("token file {file}: {why}.", file=file, why=why),
-        _("It is a CSV with the columns appid,access_token[,expires_at]."),
+        _("Its first line must be appid,access_token[,expires_at]."),
     )
 
 

@@ -156,6 +156,7 @@ def test_an_unknown_language_is_named_with_those_there_are(open_desk):
         (["--help"], 0, "prove it.\n\n  Exit codes: 0 every row succeeded - 1 finished"),
         (["runs", "--colour"], 2, "tcb-ops: No such option '--colour'."),
         (["runs", "--config", "没有.toml"], 2, r"tcb-ops: \u6ca1\u6709.toml: no such settings file."),
+        (["check", "list.csv", "--colour✗"], 2, "--colourx"),
         (["explain", "85088"], 0, "85088 no_cloudbase: This mini program has not opened CloudBase."),
     ],
 )
