@@ -25,7 +25,7 @@ from tcb_ops.cli.options import (
     target_line,
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.i18n import _, as_lines, ngettext
+from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.preflight import (
     RETRIED,
@@ -256,18 +256,13 @@ def retry(
     if not is_links:
         check_destination(_report_folder(settings, out, _ANY_RUN))
     with common.open_target(console, settings) as settings:
-        console.info(
-            _(
-                "Retrying {kind} {id} ({list_name}).",
-                kind=record.kind,
-                id=record.id,
-                list_name=record.list_name,
-            )
+        retrying = _(
+            "Retrying {kind} {id} ({list_name}).", kind=record.kind, id=record.id, list_name=record.list_name
         )
         if record.kind is Kind.UPLOAD:
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
-            confirm_upload(console, scope, what, settings, yes=yes)
+            confirm_upload(console, scope, as_sentences((retrying, what)), settings, yes=yes)
         handle = api.start_retry(
             parent.id,
             common.read_merchants(settings),
@@ -283,6 +278,7 @@ def retry(
             resume=which.resume,
             may_resume=_ask_to_resume(console, settings),
         )
+        console.info(retrying)
         done = _follow(console, handle, common)
         if is_links:
             return _end(console, done, settings, common, Path(done.record.report))
