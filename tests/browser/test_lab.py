@@ -87,7 +87,7 @@ def test_the_report_of_run_all_opens_from_its_link(lab, view, own_tab):
         else:
             link.click()
             report = notebook.page.frame_locator("iframe").locator("body")
-        assert "476 rows succeeded" in report.inner_text()
+        report.get_by_text("476 rows succeeded").first.wait_for()
         if own_tab:  # Notebook 7 complains of plugins of its own that it does not load
             notebook.errors.clear()
 
@@ -106,7 +106,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         notebook.until(HEAD, "unfinished")
         run = shop.run()
         assert 0 < run.counts["pending"] < 300
-        assert "Cancelled." in notebook.text(".op-status")
+        notebook.until(STATUS, "Cancelled.")
         notebook.shot("cancelled")
 
         notebook.click(".op-resume")
@@ -126,7 +126,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert (shop.folder / "reports" / shop.run().id / "manifest.json").is_file()
         notebook.page.click(".op-panel .op-files a:text('report.html')")
         report = notebook.page.frame_locator("iframe").locator("body")
-        assert "The only row succeeded" in report.inner_text()
+        report.get_by_text("The only row succeeded").first.wait_for()
 
 
 def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_shop):
