@@ -11,12 +11,13 @@ from pathlib import Path
 import click
 
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import CommonOptions, common_options, lang_option
+from tcb_ops.cli.options import CommonOptions, common_options, lang_option, target_line
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, _
+from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.model import SIMULATOR
 from tcb_ops.notebooks.parameters import Source, Value
 from tcb_ops.runs.next_commands import install
-from tcb_ops.settings import CONFIG, load_settings
+from tcb_ops.settings import CONFIG, Settings, load_settings
 
 
 @click.command()
@@ -49,8 +50,10 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
     taken = take_parameters(source.parameters, [*parameters, *_from_options(common)], source.name)
     if "lang" in known:
         taken.setdefault("lang", settings.lang.value)
-    _check_target(common, source, taken)
+    target = _check_target(common, source, taken, settings)
     check_output(source, Path(out))
+    if target is not None:
+        console.warn(target)
     ended = execute(
         source,
         taken,
@@ -84,6 +87,8 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
         for left in (ended.notebook, ended.page, ended.report):
             if left is not None:
                 console.print(str(left))
+    if target is not None:
+        console.info(target)
     return ended.exit_code
 
 
@@ -95,10 +100,12 @@ def _from_options(common: CommonOptions) -> list[str]:
 
 def _environment(common: CommonOptions) -> dict[str, str]:
     """Return options that say where to, as the variables that the notebook's own settings are read from."""
+    target = common.target or common.api_base
     tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
     variables = (
         (CONFIG, common.config),
-        ("TCB_OPS_API_BASE", common.api_base),
+        ("TCB_OPS_TARGET", target),
+        ("TCB_OPS_API_BASE", target),  # both: one that is set already must not contradict the other
         ("TCB_OPS_MERCHANTS", common.merchants),
         ("TCB_OPS_LEDGER", common.ledger),
         *(tokens if common.tokens else ()),
@@ -106,15 +113,20 @@ def _environment(common: CommonOptions) -> dict[str, str]:
     return {name: value for name, value in variables if value}
 
 
-def _check_target(common: CommonOptions, source: Source, taken: Mapping[str, Value]) -> None:
-    """Refuse options for a live run where the notebook uses the embedded simulator.
+def _check_target(
+    common: CommonOptions, source: Source, taken: Mapping[str, Value], settings: Settings
+) -> Text | None:
+    """Name the target; refuse options for a live run where the notebook uses the embedded simulator.
 
-    A notebook without the parameter `target` has its target from the settings alone.
+    A notebook without the parameter `target` has its target from what it does with the settings: None.
     """
     usual = {parameter.name: parameter.default for parameter in source.parameters}
-    if taken.get("target", usual.get("target")) != "simulator":
-        return
+    if "target" not in usual:
+        return None
+    if taken.get("target", usual["target"]) != SIMULATOR:
+        return target_line(settings)
     options = {
+        "--target": None if common.target == SIMULATOR else common.target,
         "--api-base": common.api_base,
         "--merchants": common.merchants,
         "--tokens": common.tokens,
@@ -130,6 +142,7 @@ def _check_target(common: CommonOptions, source: Source, taken: Mapping[str, Val
                     name=source.name,
                 )
             )
+    return _("SIMULATED: the sample's 12 merchants, not yours. For your own: -p target=live")
 
 
 class _Passing(click.Command):

@@ -243,10 +243,10 @@ def test_with_another_settings_file_nothing_of_the_one_in_the_working_folder_hol
     assert [file.name for file in desk.folder.glob("*.db")] == ["tcb-ops.db"]
 
 
-@pytest.mark.parametrize("option", ["--api-base", "--merchants", "--tokens", "--ledger"])
+@pytest.mark.parametrize("option", ["--target", "--api-base", "--merchants", "--tokens", "--ledger"])
 def test_an_option_of_a_live_run_is_refused_where_the_notebook_practises(open_desk, option):
     desk = open_desk()
-    value = {"--api-base": desk.shop.sim.base}.get(option, "merchants.csv")
+    value = desk.shop.sim.base if option in {"--target", "--api-base"} else "merchants.csv"
     said = desk("notebook", "03", option, value, "--out", "out")
     assert (said.code, said.out) == (2, "")
     assert f"{option} is for a live run" in said.err
@@ -260,6 +260,8 @@ def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_desk)
     said = desk("notebook", "03", "-p", "target=live", "-p", "RUN_NOW=false", "--out", "out")
     assert said.code == 0
     assert said.out.splitlines()[0] == "Nothing was run: the target is live, and RUN_NOW is false."
+    target = f"SIMULATED {desk.shop.sim.base}"
+    assert [said.err.splitlines()[at] for at in (0, -1)] == [target, target]
     assert desk.calls == 0
 
 

@@ -39,6 +39,8 @@ def test_all_four_run_with_a_page_and_a_report_each(
         result = json.loads(done.out)
         assert (code, result["exit_code"]) == (exit_code, exit_code), done.err
         assert "Traceback" not in done.err
+        target = "SIMULATED: the sample's 12 merchants, not yours. For your own: -p target=live"
+        assert [done.err.splitlines()[at] for at in (0, -1)] == [target, target]
         report = tmp_path / "out" / result["run"]
         assert (tmp_path / result["report"]).samefile(report)
         assert json.loads((report / "manifest.json").read_text(encoding="utf-8"))["simulated"]
