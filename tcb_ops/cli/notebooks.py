@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from tcb_ops.model import SIMULATOR
 from tcb_ops.notebooks.parameters import Source, Value
 from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import CONFIG, Settings, load_settings
+
+if TYPE_CHECKING:
+    from tcb_ops.notebooks.execute import Executed
 
 
 @click.command()
@@ -65,9 +69,17 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
             _("{name} {number}/{of} · {cell}", name=source.name, number=number, of=of, cell=cell)
         ),
     )
+    _show(console, ended, as_json=common.json)
+    if target is not None:
+        console.info(target)
+    return ended.exit_code
+
+
+def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
+    """Print how the notebook ended, and what it left."""
     if ended.text is not None and ended.exit_code > 1:
         console.warn(_("tcb-ops: {text}", text=ended.text))
-    if common.json:
+    if as_json:
         if ended.text is not None and ended.exit_code <= 1:
             console.info(ended.text)
         console.json(
@@ -87,9 +99,6 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
         for left in (ended.notebook, ended.page, ended.report):
             if left is not None:
                 console.print(str(left))
-    if target is not None:
-        console.info(target)
-    return ended.exit_code
 
 
 def _from_options(common: CommonOptions) -> list[str]:
