@@ -177,7 +177,7 @@ class Run:
         return links_frame(self._ledger, record, self._settings)
 
     def errcodes(self) -> pd.DataFrame:
-        """Return rows by merchant (appid, env) × errcode."""
+        """Return the rows that did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
         from tcb_ops.reports.formats.notebook import errcodes_frame
 
         return errcodes_frame(self._summary())

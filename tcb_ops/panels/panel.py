@@ -152,7 +152,7 @@ class Panel:
         return self._of_run(lambda run: run.by_merchant())
 
     def errcodes(self) -> Any:
-        """Return rows by merchant and environment × errcode (DataFrame)."""
+        """Return the rows that did not succeed, by merchant and environment × code (DataFrame)."""
         return self._of_run(lambda run: run.errcodes())
 
     def causes(self) -> Any:

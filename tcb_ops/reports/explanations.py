@@ -41,7 +41,7 @@ ETAG_MISMATCH = "ETagMismatch"
 """What a run writes where a store's code would stand, when the stored object's checksum does not match the file."""
 COMPONENT_MARK = " (component)"
 """Tells an errcode of the component token from the merchants' own."""
-_ERRCODE = re.compile("-?[0-9]{1,9}")
+ERRCODE = re.compile("-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def action_text(end: RowEnd) -> Text:
 def catalogued(code: str) -> errcodes.Errcode | errcodes.StoreCode:
     """Return the catalogue's entry of a code as errcodes.csv has it."""
     number = code.removesuffix(COMPONENT_MARK)
-    return errcodes.errcode(int(number)) if _ERRCODE.fullmatch(number) else errcodes.store_code(code)
+    return errcodes.errcode(int(number)) if ERRCODE.fullmatch(number) else errcodes.store_code(code)
 
 
 def code_label(code: str) -> Text:

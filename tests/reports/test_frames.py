@@ -74,20 +74,42 @@ def test_a_header_that_is_there_twice_keeps_both_columns(
     assert list(frame.columns[:2]) == ["备注", "备注"]
 
 
-def test_errcodes_are_merchants_by_errcode(a_run: Callable[..., Any]) -> None:
+def test_errcodes_are_merchants_by_code(
+    a_run: Callable[..., Any],
+) -> None:
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
     breaker = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
     other = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=-501001)
-    reported = a_run([refused, other, RowEnd(0, Outcome.UPLOADED, errcode=0), breaker])
-    frame = errcodes_frame(RunSummary(reported.ledger, reported.run))
+    denied = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code="AccessDenied")
+    unsent = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN)
+    good = RowEnd(0, Outcome.UPLOADED, errcode=0)
+    reported = a_run([refused, other, good, breaker, denied, unsent])
+    summary = RunSummary(reported.ledger, reported.run)
+    frame = errcodes_frame(summary)
     assert frame.index.names == ["merchant", "appid", "env"]
-    assert [int(code) for code in frame.columns] == [85088, -501001]
+    assert frame.columns.tolist() == [85088, -501001, "AccessDenied", "no_token"]
     assert frame.columns.name == "errcode"
-    assert frame.reset_index().to_numpy().tolist() == [
-        ["晨光文具", "wxaaaa", "prod-1a2b", 2, 0],
-        ["晨光文具", "wxaaaa", "test-3c4d", 0, 1],
+    assert frame.reset_index().iloc[:, 2:].to_numpy().tolist() == [
+        ["prod-1a2b", 2, 0, 0, 0],
+        ["test-3c4d", 0, 1, 1, 0],
+        ["shop-5e6f", 0, 0, 0, 1],
     ]
+    assert frame.to_numpy().sum() == summary.bad
     assert set(frame.dtypes) == {pd.Int64Dtype()}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_errcodes_have_the_codes_of_the_report_and_leave_no_row_out(
+    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], finished: bool
+) -> None:
+    reported = a_run(every_end, finished=finished)
+    summary = RunSummary(reported.ledger, reported.run)
+    frame = errcodes_frame(summary)
+    of_the_report: Counter[str] = Counter()
+    for cause in summary.causes:
+        of_the_report[cause.code] += cause.rows
+    assert {str(code): rows for code, rows in frame.sum().items()} == of_the_report
+    assert frame.to_numpy().sum() == summary.bad
 
 
 def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run: Callable[..., Any]) -> None:

@@ -17,7 +17,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import row_count, verdict
+from tcb_ops.reports.explanations import ERRCODE, row_count, verdict
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import Localizer, environment
 from tcb_ops.reports.summary import RunSummary
@@ -119,18 +119,28 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
 
 
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
-    """Return rows per merchant and errcode (other than 0).
+    """Return the rows that did not succeed, per merchant and code.
 
-    Index merchant, appid, env; a column per errcode; Int64.
+    Index merchant, appid, env; a column per code, Int64. The codes are those of errcodes.csv: errcodes as
+    numbers, others (`AccessDenied`, `no_token`, `pending`, …) as text.
 
-    Merchants and errcodes are ordered by their largest number. Without errcodes the frame is empty, its index
-    names the same.
+    Merchants and codes are ordered by their largest number. Where all rows succeeded the frame is empty, its
+    index names the same.
     """
     import pandas as pd
 
     index = ["merchant", "appid", "env"]
-    found = pd.DataFrame(summary.to_json()["errcodes"], columns=[*index, "errcode", "rows"])
-    found = found.astype(dict.fromkeys(index, "string") | {"errcode": "int64", "rows": "Int64"})
+    found = pd.DataFrame(
+        {
+            "merchant": cause.merchant,
+            "appid": cause.appid,
+            "env": cause.env,
+            "errcode": int(cause.code) if ERRCODE.fullmatch(cause.code) else cause.code,
+            "rows": cause.rows,
+        }
+        for cause in summary.causes
+    ).reindex(columns=[*index, "errcode", "rows"])
+    found = found.astype(dict.fromkeys(index, "string") | {"rows": "Int64"})
     frame = found.pivot_table(
         index=index, columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
     )
