@@ -133,10 +133,15 @@ class Console:
         return self.err.status(f"{text.of(self.lang)}…") if self.is_watched else nullcontext()
 
     def follow(self, progress: Iterator[Progress], total: int) -> None:
-        """Show a run's progress until it ends: a bar on a terminal, a line every few seconds otherwise."""
+        """Show a run's progress until it ends: a bar on a terminal, a line every few seconds otherwise.
+
+        When told to be quiet, only warn once that the target is away.
+        """
         if self.quiet:
-            return
-        if self.err.is_terminal:
+            away = next((now.note for now in progress if now.away), None)
+            if away is not None:
+                self.warn(away)
+        elif self.err.is_terminal:
             self._bar(progress, total)
         else:
             self._lines(progress)

@@ -513,7 +513,9 @@ class Engine:
         done = sum(self._writer.counts.values())
         rate, left = self._rate.update(now, done)
         counts = {outcome: rows for outcome, rows in self._writer.counts.items() if rows}
-        self._show_progress(Progress(self._run.id, self._run.rows, counts, rate, left, self._delay(now)))
+        away = self._outage.since is not None or self._source_error is not None
+        progress = Progress(self._run.id, self._run.rows, counts, rate, left, self._delay(now), away)
+        self._show_progress(progress)
 
     def _delay(self, now: float) -> Text | None:
         """Describe what delays the run, if something does."""

@@ -28,6 +28,8 @@ class Progress:
     """None while it is not known."""
     note: Text | None = None
     """What holds the run up, if something does."""
+    away: bool = False
+    """Whether nothing can go on: the target or the token source does not answer; the note is a warning."""
 
     @property
     def done(self) -> int:

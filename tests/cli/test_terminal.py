@@ -284,3 +284,19 @@ def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_desk):
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
     assert f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s" in lines[2]
+
+
+@pytest.mark.slow
+def test_with_quiet_a_target_that_is_away_is_said_once_at_once(open_desk):
+    desk = open_desk(many(TEA, rows=5))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
+        target = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        words = ("links", "list.csv", "--api-base", target, "--patience", "60", "--quiet")
+        with desk.process(*words) as process:
+            line = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            rest = process.communicate(timeout=60)[1]
+    away = f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s\n"
+    assert line == away
+    assert away not in rest
