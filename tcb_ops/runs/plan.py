@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
+from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
@@ -272,7 +272,13 @@ def retry_spec(
     environments = _environments(rows(), merchants)
     if not environments:
         raise _without_merchants(parent, left(), merchants) or UsageError(
-            _nothing_left(ledger, parent, settings, narrowed=bool(selection or codes))
+            _nothing_left(
+                ledger,
+                parent,
+                settings,
+                codes if len(merchants) == len(merchants.whole) else (),
+                narrowed=bool(selection or codes),
+            )
         )
     return RunSpec(
         Kind(parent.kind),
@@ -319,27 +325,61 @@ def _without_merchants(
     )
 
 
-def _nothing_left(ledger: Ledger, parent: RunRecord, settings: Settings, *, narrowed: bool) -> Text:
+def _nothing_left(
+    ledger: Ledger, parent: RunRecord, settings: Settings, codes: Collection[str], *, narrowed: bool
+) -> Text:
     """Return why a run has no row to run again.
 
-    Its retries have done them all, the rest is its parent's, or none was asked for.
+    Its retries have done them all, none has one of these codes, the rest is its parent's, or none was asked for.
     """
     counts = ledger.counts(parent)
     bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
-    if bad and len(ledger.succeeded_since(parent)) >= bad:
+    succeeded = ledger.succeeded_since(parent)
+    if bad and len(succeeded) >= bad:
         since = ", ".join(retry.id for retry in ledger.retries(parent))
         return _(
             "nothing is left to retry: every row of run {id} has succeeded in {since}.",
             id=parent.id,
             since=since,
         )
-    none = (
-        _("run {id} has no such rows to retry: --errcode and --where leave none.", id=parent.id)
-        if narrowed
-        else _("run {id} has no rows to retry: none was refused, failed or not attempted.", id=parent.id)
+    there = Counter(
+        str(record.end.errcode or record.end.store_code)
+        for record in (ledger.rows(parent, outcomes=AGAIN) if codes else ())
+        if record.row.line not in succeeded and (record.end.errcode or record.end.store_code)
     )
-    see = _("To list its rows:")
-    reported: list[object] = [as_sentences((none, see)), quoted(of_run(settings, parent, "errcodes"))]
+    reported: list[object]
+    if there:
+        reported = [
+            _(
+                "run {id} has no row to retry with errcode {codes}. It has {there}.",
+                id=parent.id,
+                codes=as_list(sorted(codes)),
+                there=as_list(
+                    (
+                        _("{code} ({rows})", code=code, rows=ngettext("{n:,} row", "{n:,} rows", rows))
+                        for code, rows in there.most_common()
+                    ),
+                    _NAMED,
+                ),
+            )
+        ]
+    elif SUCCESSES.issuperset(counts):
+        reported = [
+            ngettext(
+                "The one row of run {id} succeeded: there is nothing to retry.",
+                "All {n:,} rows of run {id} succeeded: there is nothing to retry.",
+                sum(counts.values()),
+                id=parent.id,
+            )
+        ]
+    else:
+        none = (
+            _("run {id} has no such rows to retry: --errcode and --where leave none.", id=parent.id)
+            if narrowed
+            else _("run {id} has no rows to retry: none was refused, failed or not attempted.", id=parent.id)
+        )
+        see = _("To list its rows:")
+        reported = [as_sentences((none, see)), quoted(of_run(settings, parent, "errcodes"))]
     if parent.parent:
         reported += [
             _("It is itself a retry; for the other rows of the original run:"),

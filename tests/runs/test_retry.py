@@ -63,7 +63,9 @@ def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(open_shop: Open
 def test_what_cannot_be_retried_is_said(open_shop: OpenShop):
     shop = open_shop()
     good = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    with pytest.raises(tcb.UsageError, match="no rows to retry"):
+    with pytest.raises(
+        tcb.UsageError, match=f"All 30 rows of run {good.id} succeeded: there is nothing to retry"
+    ):
         tcb.retry(good.id, shop.merchants, settings=shop.settings)
 
 
@@ -77,8 +79,11 @@ def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_shop: Op
         f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
         f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env}). Add these merchants, or give the run's merchants file with --merchants."
     )
-    with pytest.raises(tcb.UsageError, match="no such rows to retry"):
+    with pytest.raises(tcb.UsageError) as caught:
         tcb.retry(run.id, others, codes=[85088], settings=shop.settings)
+    assert caught.value.text.en == (
+        f"run {run.id} has no row to retry with errcode 85088. It has 40097 (10 rows)."
+    )
 
 
 def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(open_shop: OpenShop, whole: Whole):
