@@ -17,7 +17,7 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.lists.problems import PROBLEMS_SHOWN, fixme_beside, format_problem, write_fixme
+from tcb_ops.lists.problems import PROBLEMS_SHOWN, check_fixme, fixme_beside, format_problem, write_fixme
 from tcb_ops.model import Problem
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
@@ -63,6 +63,8 @@ def read_list(
 
     `kind`: the command that reads it, as it is suggested again.
     """
+    if listing.fix_me is not None:
+        check_fixme(Path(listing.fix_me))
     try:
         batch = read_paths(
             source,

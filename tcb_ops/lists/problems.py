@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import stat
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -26,7 +27,20 @@ def fixme_beside(source: Path) -> Path:
         f"{source.with_suffix('')}.fix-me{number}.csv"
         for number in ("", *(f"-{n}" for n in range(2, 10_000)))
     )
-    return next(Path(name) for name in names if not Path(name).exists() or _is_as_written(Path(name)))
+    return next(Path(name) for name in names if _is_free(Path(name)))
+
+
+def check_fixme(dest: Path) -> None:
+    """Refuse to write problems over anything but an earlier fix-me file: a slip of --fix-me must not cost a list or a ledger."""
+    if not _is_free(dest):
+        raise UsageError(
+            _(
+                "--fix-me {dest}: this must be a new file, or an earlier fix-me file that nobody has changed, which "
+                "is replaced. Choose another file.",
+                dest=dest,
+            ),
+            options=["--fix-me"],
+        )
 
 
 def format_problem(source: str, problem: Problem) -> Text:
@@ -102,13 +116,17 @@ def _feed(digest: hashlib._Hash, cells: Sequence[str]) -> None:
     digest.update("\0".join((*cells, "\n")).encode("utf-8", "backslashreplace"))
 
 
-def _is_as_written(file: Path) -> bool:
-    """Return whether a fix-me file holds what `write_fixme` wrote, cell for cell."""
+def _is_free(dest: Path) -> bool:
+    """Return whether there is nothing, or a fix-me file that holds what `write_fixme` wrote, cell for cell."""
     digest, last = hashlib.sha256(), [""]
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        if not stat.S_ISREG(dest.lstat().st_mode):
+            return False
+        with dest.open(encoding="utf-8-sig", newline="") as lines:
             for last in csv.reader(lines):
                 _feed(digest, last[:-1])
+    except FileNotFoundError:
+        return True
     except (OSError, ValueError, csv.Error):
         return False
     return last[-1:] == [digest.hexdigest()[:16]]

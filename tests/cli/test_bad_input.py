@@ -195,6 +195,37 @@ def test_fix_me_goes_where_it_is_told(open_desk):
     assert "nowhere/mend.csv cannot be written" in said.err
 
 
+def test_fix_me_replaces_nothing_but_a_fix_me_file_that_nobody_has_changed(open_desk):
+    desk = open_desk(many(TEA, rows=1))
+    assert desk("links", "list.csv").code == 0
+    write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
+    assert desk("check", "list.csv", "--fix-me", "mend.csv").code == 2
+    ours = (desk.folder / "mend.csv").read_bytes()
+    (desk.folder / "changed.csv").write_bytes(ours.replace(b"/a", b"a"))
+    (desk.folder / "there.csv").symlink_to("mend.csv")
+    (desk.folder / "nowhere.csv").symlink_to("not-there.csv")
+    kept = (
+        "list.csv",
+        "tokens.csv",
+        "merchants.csv",
+        "tcb-ops.toml",
+        "ledger.db",
+        "links.csv",
+        "changed.csv",
+    )
+    before = [(desk.folder / name).read_bytes() for name in kept]
+    for name in (*kept, "there.csv", "nowhere.csv", "files", ""):
+        said = desk("check", "list.csv", "--fix-me", name)
+        assert said.code == 2
+        assert "--fix-me" in said.err
+        assert "Choose another file" in said.err
+        assert "list.csv:2" not in said.err  # refused before the list is read
+    assert [(desk.folder / name).read_bytes() for name in kept] == before
+    assert (desk.folder / "mend.csv").read_bytes() == ours
+    assert not (desk.folder / "not-there.csv").exists()
+    assert "mend.csv has the rows" in desk("check", "list.csv", "--fix-me", "mend.csv").err
+
+
 def test_local_files_that_are_missing_or_special_or_outside_are_named_before_anything_is_sent(open_desk):
     desk = open_desk(many(TEA, rows=4))
     files = desk.folder / "files"
