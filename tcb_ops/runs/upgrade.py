@@ -56,12 +56,17 @@ def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Path | None:
                 return None
         for run_id, who in held_runs(ledger):
             raise _in_use(name, run_id, who)
-        with engine.begin() as connection:
-            connection.exec_driver_sql(
-                "BEGIN IMMEDIATE"
-            )  # nothing is written between the copy and the upgrade
-            copy = _copy(file, name, found)
-            _migrate(connection)
+        copy = None
+        try:
+            with engine.begin() as connection:
+                # Nothing is written between the copy and the upgrade.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                copy = _copy(file, name, found)
+                _migrate(connection)
+        except Exception:  # the ledger is still the old one
+            if copy is not None:
+                copy.unlink(missing_ok=True)
+            raise
     return copy
 
 

@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from postgres import PASSWORD
 
-from tcb_ops.errors import LedgerError, UsageError
+from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
 from tcb_ops.model import Kind, Outcome, Row, RowEnd
 from tcb_ops.reports.manifest import RowsDigest
 from tcb_ops.runs import database
@@ -197,6 +197,42 @@ def test_every_reason_of_version_2_is_converted(
         assert en in newest.en
 
 
+@pytest.mark.parametrize(
+    "stopped",
+    [
+        "interrupted",
+        "[]",
+        "[" * 200_000,
+        '{"code":"platform"}',
+        '{"code":"platform","params":{}}',
+        '{"code":"outage","params":{"seconds":"a","last":"b"}}',
+        '{"code":"canary","params":[]}',
+        '{"code":"unknown","params":{}}',
+        r'{"code":"other","params":{"en":"\ud800","zh":"\ud800"}}',
+    ],
+)
+def test_a_reason_that_version_2_does_not_write_is_kept_unchanged(tmp_path: Path, stopped: str) -> None:
+    file = tmp_path / "ledger.db"
+    shutil.copy(DATA / LEDGERS[2], file)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE runs SET stopped = ? WHERE number = 6", (stopped,))
+    with closing(Ledger(str(file))) as ledger:
+        newest = ledger.run("latest").stopped
+        assert newest is not None
+        assert (newest.code, newest.en, newest.zh) == ("text", stopped, stopped)
+
+
+def test_an_upgrade_that_fails_leaves_no_copy(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    shutil.copy(DATA / LEDGERS[2], file)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE rows SET detail = x'00ff' WHERE run = 1")
+    with pytest.raises(LedgerDamagedError):
+        Ledger(str(file))
+    assert read_version(str(file)) == 2
+    assert list(tmp_path.glob("*backup*")) == []
+
+
 def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path: Path) -> None:
     with closing(Ledger(old)) as ledger:
         place = EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False)
@@ -220,7 +256,7 @@ def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path:
     assert ScriptDirectory(str(migrations)).get_current_head() == str(VERSION)
 
 
-@pytest.mark.parametrize("sentence", ["the disk is full", '{"en": 1}', "{"])
+@pytest.mark.parametrize("sentence", ["the disk is full", '{"en": 1}', "{", "[" * 200_000])
 def test_the_first_ledgers_of_version_1_lack_most_and_keep_one_sentence(
     tmp_path: Path, sentence: str
 ) -> None:

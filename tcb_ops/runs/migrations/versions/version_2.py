@@ -74,7 +74,7 @@ def _convert_stop_reasons() -> None:
         try:
             read = json.loads(stopped)
             params = {"en": str(read["en"]), "zh": str(read["zh"])}
-        except (ValueError, TypeError, KeyError):
+        except (KeyError, RecursionError, TypeError, ValueError):
             pass
-        value = json.dumps({"code": "other", "params": params}, ensure_ascii=False)
+        value = json.dumps({"code": "other", "params": params})
         connection.execute(runs.update().where(runs.c.number == number).values(stopped=value))

@@ -47,20 +47,42 @@ def _convert_stop_reasons() -> None:
     runs = sa.table("runs", sa.column("number", sa.Integer), sa.column("stopped", sa.Text))
     connection = op.get_bind()
     for number, stopped in connection.execute(sa.select(runs).where(runs.c.stopped != "")).all():
+        connection.execute(
+            runs.update().where(runs.c.number == number).values(stopped=_stop_reason(str(stopped)))
+        )
+
+
+def _stop_reason(stopped: str) -> str:
+    """Convert a reason; one that version 2 did not write is kept unchanged, in both languages."""
+    try:
         found = json.loads(stopped)
-        value = json.dumps(_stop_reason(found["code"], found["params"]), ensure_ascii=False)
-        connection.execute(runs.update().where(runs.c.number == number).values(stopped=value))
+        value = json.dumps(_converted(found["code"], found["params"]), ensure_ascii=False)
+        value.encode()  # no surrogates
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return json.dumps({"code": "text", "params": {"en": stopped, "zh": stopped}}, ensure_ascii=False)
+    return value
 
 
-def _stop_reason(code: str, params: dict[str, Any]) -> dict[str, Any]:
+def _converted(code: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return a reason of version 2 as version 3 has it. Raises KeyError, TypeError or ValueError for another."""
     match code:
         case "other":
-            code = "text"
+            code, params = "text", _sentences(params)
+        case "interrupted" | "lock_lost":
+            params = {}
+        case "canary":
+            params = {"rows": int(params["rows"])}
         case "platform":
-            params = params | {"errmsg": params["errmsg"] or "-"}
+            params = {"errcode": int(params["errcode"]), "errmsg": str(params["errmsg"] or "-")}
         case "outage":
-            params = {"seconds": params["seconds"], "last": f"{params['last']}."}
+            params = {"seconds": float(params["seconds"]), "last": f"{params['last']}."}
         case "token_source":
-            last = {"code": "text", "params": {"en": params["en"], "zh": params["zh"]}}
-            params = {"seconds": params["seconds"], "last": last}
+            last = {"code": "text", "params": _sentences(params)}
+            params = {"seconds": float(params["seconds"]), "last": last}
+        case _:
+            raise ValueError(code)
     return {"code": code, "params": params}
+
+
+def _sentences(params: dict[str, Any]) -> dict[str, str]:
+    return {"en": str(params["en"]), "zh": str(params["zh"])}
