@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 from workspace import store_says
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -194,11 +195,11 @@ def test_the_worst_that_can_stand_on_a_page_stays_under_400_kb_and_says_what_is_
         )
         for at in range(merchants * 8)
     ]
-    said = name * 3
+    reason = detail(DetailCode.TEXT, en=name * 3, zh=name * 3)
     ends = [
         replace(CODED, errcode=CODES[at % len(CODES)])
         if at % 3
-        else RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, said, rid="65f-1", store_code="AccessDenied")
+        else RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, reason, rid="65f-1", store_code="AccessDenied")
         for at in range(len(places))
     ]
     path = name * 2 + "{line}"
