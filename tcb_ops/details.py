@@ -7,13 +7,13 @@ message does, and the ledger keeps its code and parameters.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Lang, Text, _, as_list
 
 
 class DetailCode(StrEnum):
@@ -191,11 +191,24 @@ def as_detail(text: Text) -> Detail:
     return text if isinstance(text, Detail) else detail(DetailCode.TEXT, en=text.en, zh=text.zh)
 
 
-def without_appid(text: Text) -> Text:
-    """Return the same about any merchant: `…` in place of the appid, where that is a parameter."""
-    if isinstance(text, Detail) and "appid" in text.params:
-        return text.format(appid="…")
-    return text
+def merged(texts: Iterable[Text]) -> list[Text]:
+    """Return each text once; those that differ only in their appid as one that names five appids at most."""
+    alike: dict[Text, dict[Text, object]] = {}
+    for text in texts:
+        alike.setdefault(of_any_appid(text), {})[text] = text.params["appid"] if _has_appid(text) else None
+    return [
+        text.format(appid=as_list(dict.fromkeys(its.values()), 5)) if _has_appid(text) else text
+        for text, its in alike.items()
+    ]
+
+
+def of_any_appid(text: Text) -> Text:
+    """Return a text without its appid, to compare."""
+    return text.format(appid="") if _has_appid(text) else text
+
+
+def _has_appid(text: Text) -> TypeGuard[Detail]:
+    return isinstance(text, Detail) and "appid" in text.params
 
 
 def stored(reason: Detail | None) -> str:
@@ -286,7 +299,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.LIST_LACKS: _("It lacks list or total_count."),
     DetailCode.LACKS_EXPIRY: _("It lacks {name} or expires_in."),
-    DetailCode.TOKEN_MISSING: _("{file} has no token for {appid}: add a line for it."),
+    DetailCode.TOKEN_MISSING: _("{file} has no token for {appid}: it needs a line per appid."),
     DetailCode.NOT_A_FILE: _("cannot be read (not a regular file)"),
     DetailCode.OVER_16_MB: _("is larger than 16 MB"),
     DetailCode.NOT_UTF_8: _("is not UTF-8: save it as UTF-8"),

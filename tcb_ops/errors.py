@@ -215,15 +215,11 @@ class TokenError(TcbOpsError):
         super().__init__(problem, fix)
         self.errcode = errcode
         self.transient = transient
-        self.general = self.text
-        """The same for whichever merchant: `of` leaves the appid out of it."""
 
     @classmethod
     def of(cls, appid: str, text: Text, errcode: int = 0, *, transient: bool = False) -> TokenError:
         """Make the error of an appid from the text about any, which has a placeholder {appid}."""
-        error = cls(text.format(appid=appid), errcode, transient=transient)
-        error.general = text.format(appid="…")
-        return error
+        return cls(text.format(appid=appid), errcode, transient=transient)
 
 
 class TransportFault(StrEnum):

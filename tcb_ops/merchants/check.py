@@ -109,7 +109,7 @@ async def ask(
     except TokenError as error:
         if error.transient and not caller.source_answered:
             raise TokenSourceError(error.text) from None
-        return no_token(error.text, error.general)
+        return no_token(error.text)
     if not isinstance(found, CallFailure):
         return found
     answer = found.answer

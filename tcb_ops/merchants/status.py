@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.details import merged, of_any_appid
 from tcb_ops.errcodes import errcode
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
@@ -50,8 +51,6 @@ class Issue:
     action: Text
     errmsg: str = ""
     """As the platform wrote it."""
-    general: Text | None = None
-    """The action for several merchants with this issue, where `action` names one."""
 
     @property
     def errcode(self) -> int | None:
@@ -121,9 +120,9 @@ class MerchantAnswers:
     """None where there is no component token to ask with."""
 
 
-def no_token(action: Text, general: Text) -> Issue:
+def no_token(action: Text) -> Issue:
     """Return the issue of a merchant that the token source has no token for."""
-    return Issue(Reason.NO_TOKEN, _("There is no token for it."), action, general=general)
+    return Issue(Reason.NO_TOKEN, _("There is no token for it."), action)
 
 
 def issue_of(failure: CallFailure, owner: Owner) -> Issue:
@@ -357,11 +356,16 @@ def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Me
     """Group merchants by their issue, whatever its errmsg; the group with most merchants first."""
     groups: dict[tuple[str, Text, Text], list[tuple[Merchant, Issue]]] = {}
     for merchant, issue in issues:
-        key = issue.code, issue.meaning, issue.general or issue.action
+        key = issue.code, issue.meaning, of_any_appid(issue.action)
         groups.setdefault(key, []).append((merchant, issue))
     found = [
-        (members[0][1] if len(members) == 1 else Issue(*key), [merchant for merchant, _ in members])
-        for key, members in groups.items()
+        (
+            members[0][1]
+            if len(members) == 1
+            else Issue(code, meaning, merged(issue.action for _, issue in members)[0]),
+            [merchant for merchant, _ in members],
+        )
+        for (code, meaning, _action), members in groups.items()
     ]
     return sorted(found, key=lambda one: -len(one[1]))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tcb_ops.details import without_appid
+from tcb_ops.details import merged
 from tcb_ops.i18n import Joined, Text, verbatim
 from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.reports.explanations import own_words, why
@@ -300,7 +300,7 @@ def _code_group(causes: Sequence[Cause]) -> CodeGroup:
 
 
 def shorten_details(causes: Iterable[Cause]) -> Text | None:
-    """Sum up the details of several appids: each sentence once, and without the appid of one of them.
+    """Sum up the details of several appids: each sentence once, with the appids that it is about.
 
     The platform's errmsg contains a rid, so that each is different: the first will do.
 
@@ -308,8 +308,9 @@ def shorten_details(causes: Iterable[Cause]) -> Text | None:
     of                                          in short
     ==========================================  ===========================
     wx1: unknown wx1                            unknown wx1
-    wx1: unknown wx1, wx2: unknown wx2          unknown …
-    wx1: unknown wx1, wx2: wx2 has left         unknown … / … has left
+    wx1: unknown wx1, wx2: unknown wx2          unknown wx1, wx2
+    wx1: unknown wx1, wx2: wx2 has left         unknown wx1 / wx2 has left
+    the same of more than five                  unknown wx1, wx2, wx3, wx4, wx5 and 2 more
     four and more, each another sentence        the first three, then / …
     errmsg: a rid: 1, errmsg: a rid: 2          errmsg: a rid: 1
     ==========================================  ===========================
@@ -317,8 +318,7 @@ def shorten_details(causes: Iterable[Cause]) -> Text | None:
     heard = [(cause, cause.detail) for cause in causes if cause.detail is not None]
     if not heard or heard[0][0].read_errmsg:
         return heard[0][1] if heard else None
-    one = len({cause.appid for cause, _ in heard}) == 1
-    texts = list(dict.fromkeys(text if one else without_appid(text) for _, text in heard))
+    texts = merged(text for _, text in heard)
     return Joined((*texts[:3], *(["…"] if len(texts) > 3 else [])), verbatim(" / "))
 
 

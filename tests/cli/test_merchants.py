@@ -260,7 +260,7 @@ def test_troubles_that_differ_but_in_the_merchant_stand_once(open_office, tcb_op
     office.keep_tokens(COMPONENT.appid)
     _, out, _ = tcb_ops("merchants", "check")
     assert "no_token · 2 lines" in out
-    assert "has no token for …: add a line for it." in out
+    assert "has no token for wxbooks, wxtea: it needs a line per appid." in out
 
 
 @pytest.mark.kill

@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.merchants.status import (
     Issue,
@@ -71,14 +72,16 @@ def test_the_same_words_but_for_the_merchant_stand_once():
             Issue(
                 "no_token",
                 Bilingual("none", "无"),
-                Bilingual(f"give {appid} one", f"给 {appid}"),
-                general=Bilingual("give … one", "给 …"),
+                detail(DetailCode.NO_APPID, appid=appid),
             ),
         )
         for appid in ("wx1", "wx2")
     ]
-    assert [(t.action.en, len(whose)) for t, whose in group(reported)] == [("give … one", 2)]
-    assert [t.action.en for t, _ in group(reported[:1])] == ["give wx1 one"]
+    both, one = (
+        f"{appids} is not an appid: correct it in the merchants file." for appids in ("wx1, wx2", "wx1")
+    )
+    assert [(t.action.en, len(whose)) for t, whose in group(reported)] == [(both, 2)]
+    assert [t.action.en for t, _ in group(reported[:1])] == [one]
 
 
 def test_what_the_platform_says_neither_moves_the_cursor_nor_runs_in_a_spreadsheet(tmp_path):

@@ -122,18 +122,28 @@ def same(text: str) -> Text:
     ("said", "short"),
     [
         ([], None),
-        ([("wx1", None), ("wx2", missing("wx2"))], "/t has no token for wx2: add a line for it."),
-        ([("wx1", missing("wx1")), ("wx1", missing("wx1"))], "/t has no token for wx1: add a line for it."),
-        ([("wx1", missing("wx1")), ("wx2", missing("wx2"))], "/t has no token for …: add a line for it."),
+        ([("wx1", None), ("wx2", missing("wx2"))], "/t has no token for wx2: it needs a line per appid."),
+        (
+            [("wx1", missing("wx1")), ("wx1", missing("wx1"))],
+            "/t has no token for wx1: it needs a line per appid.",
+        ),
+        (
+            [("wx1", missing("wx1")), ("wx2", missing("wx2"))],
+            "/t has no token for wx1, wx2: it needs a line per appid.",
+        ),
         (
             [("wx1", missing("wx1")), ("wx2", same("gone")), ("wx3", missing("wx3"))],
-            "/t has no token for …: add a line for it. / gone",
+            "/t has no token for wx1, wx3: it needs a line per appid. / gone",
+        ),
+        (
+            [(f"wx{n}", missing(f"wx{n}")) for n in range(7)],
+            "/t has no token for wx0, wx1, wx2, wx3, wx4 and 2 more: it needs a line per appid.",
         ),
         ([(f"wx{n}", same(f"HTTP {n}")) for n in range(5)], "HTTP 0 / HTTP 1 / HTTP 2 / …"),
         ([("", same("no appid is set")), ("wx1", same("no appid is set"))], "no appid is set"),
     ],
 )
-def test_what_one_merchant_lacks_is_not_said_of_all(
+def test_what_merchants_lack_is_said_once_of_them_all(
     said: list[tuple[str, Text | None]], short: str | None
 ) -> None:
     causes = [replace(cause("", "", "no_token", 1), appid=appid, detail=text) for appid, text in said]
@@ -149,7 +159,8 @@ def test_merchants_without_a_token_are_told_why_each_once() -> None:
 
     [found] = by_code(causes_of([group("wx1"), group("wx2"), group("wx3")]))
     assert found.detail is not None
-    assert (found.detail.en, found.detail.zh) == (missing("…").en, missing("…").zh)
+    assert found.detail.en == missing("wx1, wx2, wx3").en
+    assert found.detail.zh == missing("wx1、wx2、wx3").zh
 
 
 def test_a_small_table_in_english() -> None:
