@@ -217,7 +217,7 @@ def test_the_worst_that_can_stand_on_a_page_stays_under_400_kb_and_says_what_is_
     assert 330_000 < len(shown.encode()) < 400_000, "the room there is is used"
     details = len(re.findall('<details(?! class="others")', shown))
     lines = shown.partition('class="others"')[2].partition("</table>")[0].count("<tr>") - 1
-    gone = re.findall("([0-9,]+) more merchants are left out|此处省略了 ([0-9,]+) 家商户", shown)
+    gone = re.findall("([0-9,]+) more merchants are omitted|此处省略了 ([0-9,]+) 家商户", shown)
     left_out = sum(int(number or zh) for number, zh in gone)
     assert details > 15
     assert lines > 100
