@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,17 +57,24 @@ def ran_out(links: int, out: Path | str) -> Text | None:
     )
 
 
-def done_before(batch: Batch, settings: Settings, selection: str, runs: Iterable[RunRecord]) -> Text | None:
-    """Warn where the newest run of this part of the list to this target is finished: its files would be sent again."""
+def done_before(
+    batch: Batch, settings: Settings, selection: str, runs: Iterable[RunRecord], *, new_run: bool = False
+) -> Text | None:
+    """Warn where the newest run of this part of the list to this target is finished: its files would be sent again.
+
+    Not where an unfinished run is resumed instead of planning a new one. `runs`: the newest first.
+    """
     wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, selection, "")
-    newest = next(
-        (run for run in runs if (run.kind, run.target, run.list_sha256, run.selection, run.parent) == wanted),
-        None,
-    )
-    if newest is None or newest.finished_at is None:
+    same = [
+        run for run in runs if (run.kind, run.target, run.list_sha256, run.selection, run.parent) == wanted
+    ]
+    if not same or same[0].finished_at is None:
         return None
-    at = datetime.fromtimestamp(newest.finished_at, settings.zone).isoformat(" ", "minutes")[:16]
-    return _("Run {id} finished this list at {at}: its files are sent again.", id=newest.id, at=at)
+    root, now = str((batch.root or batch.source.parent).resolve()), time.time()
+    if not new_run and any(run.root == root and run.may_be_resumed(now) for run in same):
+        return None
+    at = datetime.fromtimestamp(same[0].finished_at, settings.zone).isoformat(" ", "minutes")[:16]
+    return _("Run {id} finished this list at {at}: its files are sent again.", id=same[0].id, at=at)
 
 
 def facts(batch: Batch) -> dict[str, Any]:

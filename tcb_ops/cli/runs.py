@@ -190,7 +190,7 @@ def upload(
             if not skip_unchanged and not which.resume:
                 try:
                     runs = (run.record for run in api.all_runs(settings=settings))
-                    again = done_before(batch, settings, selection, runs)
+                    again = done_before(batch, settings, selection, runs, new_run=which.new_run)
                 except LedgerDamagedError as error:  # of an earlier run: this one does not depend on it
                     console.info(error.text)
                     again = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from itertools import islice
 
 import sqlalchemy as sa
@@ -33,9 +32,6 @@ from tcb_ops.runs.schema import envs, exports, rows, runs, spent
 
 BATCH = 5_000
 """Rows written at a time: enough to be quick, few enough to stay flat."""
-SAME_RUN = timedelta(hours=24)
-"""An unfinished run younger than this is resumed."""
-
 
 _SET = (
     rows.update()

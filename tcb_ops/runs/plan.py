@@ -16,13 +16,13 @@ from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
-from tcb_ops.runs.ledger import SAME_RUN, Ledger
+from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord
+from tcb_ops.runs.records import SAME_RUN, EnvRecord, NewRun, RowRecord, RunRecord
 from tcb_ops.settings import Settings
 
 _NAMED = 5
@@ -131,10 +131,10 @@ def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
-    """Return the newest run that may be resumed: unfinished, or done today except for its report."""
+    """Return the newest run of the same work that may be resumed."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
-        if same_part and (run.finished_at is None or now - run.created_at < SAME_RUN.total_seconds()):
+        if same_part and run.may_be_resumed(now):
             return run
     return None
 

@@ -7,12 +7,16 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+
+SAME_RUN = timedelta(hours=24)
+"""An unfinished run younger than this is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,12 @@ class RunRecord(NewRun):
     def selection(self) -> str:
         """The part of the list or of the merchants that was meant: what --where and its like were; empty for all."""
         return str(self.settings.get("selection", ""))
+
+    def may_be_resumed(self, now: float) -> bool:
+        """Whether it is unfinished, or done today except for the report that it was to leave: killed while that was written."""
+        if self.finished_at is None:
+            return True
+        return self.out != "" and self.report == "" and now - self.created_at < SAME_RUN.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +357,8 @@ def newest_runs(
         with engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sa.text(_NEWEST), values)]
     file = Path(where.removeprefix("sqlite:///")).absolute()
+    if not file.is_file():  # to open a pipe would wait for its writer
+        return []
     used = all(file.with_name(file.name + end).exists() for end in ("-wal", "-shm"))
     options = "mode=ro" if used else "mode=ro&immutable=1"
     with closing(sqlite3.connect(f"{file.as_uri()}?{options}", uri=True, timeout=0.2)) as opened:

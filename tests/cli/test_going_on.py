@@ -214,3 +214,17 @@ def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_desk):
     assert f"Run {first.json['run']} finished this list" in again.err
     assert "sent again" in again.err
     assert "sent again" not in desk.upload("--skip-unchanged").err
+
+
+def test_a_run_that_lacks_only_its_report_is_resumed_and_not_said_to_be_sent_again(open_desk):
+    desk = open_desk()
+    first = desk.upload("--json").json["run"]
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET report = ''")  # killed before it was written
+    stored = desk.shop.sim.stats["stored"]
+    again = desk.upload("--json")
+    assert (again.json["run"], desk.shop.sim.stats["stored"]) == (first, stored)
+    assert "sent again" not in again.err
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET report = ''")
+    assert f"Run {first} finished this list" in desk.upload("--new-run").err
