@@ -1,7 +1,7 @@
 """Shell completion by click: what a shell suggests for the values of options and arguments, and its script.
 
 A value's suggestions follow from its metavar, or from an argument's name. Completing writes nothing and shows no error: where
-the settings, the ledger or the merchants file cannot be read, there are no suggestions.
+the settings, the ledger or the merchants file cannot be read, it suggests nothing of theirs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, suppress
 from datetime import datetime
+from pathlib import Path
 
 import click
 from click.shell_completion import (
@@ -27,6 +28,7 @@ from click.shell_completion import (
 
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
+from tcb_ops.model import Merchant
 from tcb_ops.settings import Settings, load_settings
 
 VARIABLE = "_TCB_OPS_COMPLETE"
@@ -99,7 +101,10 @@ def _settings(ctx: click.Context) -> Settings:
     for name, value in given.items():
         if value:
             given[name] = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111  it may be a URL
-    return load_settings(given.pop("config"), given)
+    config = given.pop("config")
+    if config and not Path(config).is_file():  # to open a pipe would wait for its writer
+        raise FileNotFoundError(config)
+    return load_settings(config, given)
 
 
 def _runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Iterator[CompletionItem[str]]:
@@ -110,11 +115,12 @@ def _runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Iterat
     if not resumed:
         yield CompletionItem("latest", help=_("the newest run of this target").of(settings.lang))
     begins = "" if "latest".startswith(incomplete) else incomplete
-    for run, kind, created_at, list_name in newest_runs(
-        settings.ledger, begins, RUNS_SHOWN, unfinished=resumed
-    ):
-        date = f"{datetime.fromtimestamp(created_at, settings.zone):%Y-%m-%d %H:%M}"
-        yield CompletionItem(run, help=" ".join(filter(None, (kind, date, list_name))))
+    with suppress(Exception):  # a ledger that cannot be read
+        for run, kind, created_at, list_name in newest_runs(
+            settings.ledger, begins, RUNS_SHOWN, unfinished=resumed
+        ):
+            date = f"{datetime.fromtimestamp(created_at, settings.zone):%Y-%m-%d %H:%M}"
+            yield CompletionItem(run, help=" ".join(filter(None, (kind, date, list_name))))
 
 
 def _codes(ctx: click.Context, _param: click.Parameter, _incomplete: str) -> Iterator[CompletionItem[str]]:
@@ -127,12 +133,19 @@ def _codes(ctx: click.Context, _param: click.Parameter, _incomplete: str) -> Ite
             yield CompletionItem(str(entry.code), help=entry.label.of(lang) or entry.meaning.of(lang))
 
 
-def _merchants(ctx: click.Context, param: click.Parameter, _incomplete: str) -> Iterator[CompletionItem[str]]:
+def _merchant_lines(ctx: click.Context) -> Iterable[Merchant]:
     from tcb_ops.lists.merchants import read_merchants
 
+    file = _settings(ctx).merchants
+    with suppress(Exception):  # a file that cannot be read
+        return read_merchants(file) if Path(file).is_file() else ()
+    return ()
+
+
+def _merchants(ctx: click.Context, param: click.Parameter, _incomplete: str) -> Iterator[CompletionItem[str]]:
     if param.metavar == "WHOM":
         yield from map(CompletionItem, ("all", "all-envs"))
-    lines = read_merchants(_settings(ctx).merchants)
+    lines = _merchant_lines(ctx)
     for part in {"ENV": ("env",), "APPID": ("appid",), "WHOM": ("name", "appid", "env")}.get(
         param.metavar or "", ("name", "appid")
     ):
@@ -142,9 +155,7 @@ def _merchants(ctx: click.Context, param: click.Parameter, _incomplete: str) -> 
 
 def _where(ctx: click.Context, _param: click.Parameter, incomplete: str) -> Iterator[CompletionItem[str]]:
     """Suggest the merchants file's columns; once only one can be meant, its values."""
-    from tcb_ops.lists.merchants import read_merchants
-
-    cells = [cell for line in read_merchants(_settings(ctx).merchants) for cell in line.columns if all(cell)]
+    cells = [cell for line in _merchant_lines(ctx) for cell in line.columns if all(cell)]
     columns = dict.fromkeys(f"{header}=" for header, _ in cells)
     meant = [each for each in columns if each.startswith(incomplete) or incomplete.startswith(each)]
     values = (f"{header}={value}" for header, value in cells if [f"{header}="] == meant)

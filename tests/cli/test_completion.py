@@ -80,7 +80,7 @@ def test_commands_options_choices_and_files(ask):
 
 
 def test_runs_of_the_ledger_at_hand(ask):
-    assert ask("show", "") == []
+    assert ask("show", "") == ["latest"]
     runs = [ask.desk.upload("--json", "--new-run").json["run"] for _ in range(2)]
     assert ask("show", "") == ["latest", *reversed(runs)]
     assert ask("retry", "--resume", "") == []
@@ -88,7 +88,7 @@ def test_runs_of_the_ledger_at_hand(ask):
     assert found[:2] == ["plain", runs[1]]
     assert found[2].startswith("upload 20")
     assert found[2].endswith(" list.csv")
-    assert ask("--ledger", "other.db", "show", "") == []
+    assert ask("--ledger", "other.db", "show", "") == ["latest"]
     shutil.copy(OLD_LEDGER, ask.desk.folder / "old.db")
     latest, *old = ask("show", "--ledger", "old.db", "")
     assert latest == "latest"
@@ -96,7 +96,16 @@ def test_runs_of_the_ledger_at_hand(ask):
     assert not set(old) & set(runs)
     assert ask("--ledger", "old.db", "show", old[0]) == old[:1]
     (ask.desk.folder / "old.db").write_bytes(b"no ledger")
-    assert ask("show", "--ledger", "old.db", "") == []
+    assert ask("show", "--ledger", "old.db", "") == ["latest"]
+
+
+def test_a_pipe_is_not_waited_for(ask):
+    os.mkfifo(ask.desk.folder / "pipe")
+    assert ask("--ledger", "pipe", "show", "") == ["latest"]
+    assert ask("--ledger", "pipe", "retry", "--resume", "") == []
+    assert ask("--merchants", "pipe", "list", "--to", "") == ["all", "all-envs"]
+    assert ask("--merchants", "pipe", "list", "--where", "") == []
+    assert ask("--config", "pipe", "show", "") == []
 
 
 def test_merchants_of_the_file_at_hand(ask):
