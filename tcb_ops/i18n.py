@@ -7,7 +7,9 @@ are gettext's, so that Babel finds the messages (`make messages`); placeholders 
 from __future__ import annotations
 
 import gettext as catalogues
+import struct
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
@@ -172,8 +174,18 @@ def _shown(value: object, lang: Lang) -> object:
     return value.of(lang) if isinstance(value, Text) else value
 
 
+def translate_click(lang: Lang) -> None:
+    """Have click's own words, for which it asks gettext, and the commands' help in this language."""
+    if isinstance(_catalogue(lang), catalogues.GNUTranslations):
+        catalogues.bindtextdomain(DOMAIN, LOCALE)
+        catalogues.textdomain(DOMAIN)
+    else:
+        catalogues.textdomain("messages")  # gettext's default, which has none
+
+
 @cache
 def _catalogue(lang: Lang) -> catalogues.NullTranslations:
-    if lang is Lang.EN:
-        return catalogues.NullTranslations()
-    return catalogues.translation(DOMAIN, LOCALE, languages=[lang], fallback=True)
+    if lang is not Lang.EN:
+        with suppress(OSError, ValueError, LookupError, struct.error):  # missing or damaged: English
+            return catalogues.translation(DOMAIN, LOCALE, languages=[lang])
+    return catalogues.NullTranslations()

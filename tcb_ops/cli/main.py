@@ -31,7 +31,7 @@ from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.formatting import lines
-from tcb_ops.i18n import DOMAIN, LOCALE, N_, Lang, Text, _, as_lines
+from tcb_ops.i18n import N_, Lang, Text, _, as_lines, translate_click
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 """What a word processor, a chat window or a Chinese keyboard makes of the two hyphens before an option."""
@@ -199,10 +199,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line; return the exit code. No error leaves it as a stack trace."""
     if completion.VARIABLE in os.environ:
         return completion.answer(cli)
-    # click asks gettext for its words, and gettext these.
-    gettext.bindtextdomain(DOMAIN, LOCALE)
-    gettext.textdomain(DOMAIN)
     os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
+    translate_click(lang)
     try:
         result = translated(cli).main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
     except TcbOpsError as error:

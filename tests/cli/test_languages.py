@@ -184,10 +184,15 @@ def test_a_shell_whose_locale_has_no_chinese_names_one_that_has(open_desk):
     assert desk.calls == 2
 
 
-def test_without_the_catalogue_everything_is_in_english(open_desk, monkeypatch, tmp_path):
+@pytest.mark.parametrize("left", [None, 0, 100, 100_000, "not one"])
+def test_without_the_catalogue_everything_is_in_english(open_desk, monkeypatch, tmp_path, left):
     desk = open_desk(many(TEA, rows=1), lang="zh")
-    for module in ("tcb_ops.i18n", "tcb_ops.cli.main"):
-        monkeypatch.setattr(f"{module}.LOCALE", tmp_path)
+    if left is not None:  # damaged
+        found = (i18n.LOCALE / "zh/LC_MESSAGES/tcb_ops.mo").read_bytes()
+        damaged = tmp_path / "zh/LC_MESSAGES/tcb_ops.mo"
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(found[:left] if isinstance(left, int) else b"\xff" * 4_000)
+    monkeypatch.setattr("tcb_ops.i18n.LOCALE", tmp_path)
     i18n._catalogue.cache_clear()
     try:
         assert "no such file" in desk("check", "nope.csv").err
