@@ -224,9 +224,19 @@ def read_detail(value: str) -> Detail | None:
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
+_CODES = frozenset(DetailCode)
+_DEEPEST = 50
+"""Reasons within reasons: as many as one row of a list has problems, at most."""
+
+
 @lru_cache(maxsize=1024)  # most rows of a run share a few
 def _parsed(value: str) -> Detail:
-    return _from_plain(json.loads(value))
+    try:
+        found = json.loads(value)
+        _encode(found).encode()  # no surrogates, which nobody could print
+    except RecursionError:
+        raise ValueError(value) from None
+    return _from_plain(found, _DEEPEST)
 
 
 def _plain(reason: Detail) -> dict[str, Any]:
@@ -234,11 +244,19 @@ def _plain(reason: Detail) -> dict[str, Any]:
     return {"code": str(reason.code), "params": params}
 
 
-def _from_plain(found: Any) -> Detail:
-    params = {
-        name: _from_plain(one) if isinstance(one, dict) else one for name, one in found["params"].items()
+def _from_plain(found: Any, deepest: int) -> Detail:
+    """Make the Detail of what was read; a code that a newer tcb-ops wrote is shown as it is, with its parameters."""
+    code, params = found["code"], found["params"]
+    known = deepest > 0 and type(code) is str and type(params) is dict
+    if not known or not all(isinstance(one, str | int | float | dict) for one in params.values()):
+        raise ValueError(found)
+    inner = {
+        name: _from_plain(one, deepest - 1) if isinstance(one, dict) else one for name, one in params.items()
     }
-    reason = detail(DetailCode(found["code"]), **params)
+    if code not in _CODES:
+        shown = f"{code} {_encode(params)}" if params else code
+        return detail(DetailCode.TEXT, en=shown, zh=shown)
+    reason = detail(DetailCode(code), **inner)
     for lang in Lang:
         reason.of(lang)  # all its parameters are there
     return reason

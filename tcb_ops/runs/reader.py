@@ -590,7 +590,7 @@ class LedgerReader:
             yield
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
-        except (KeyError, OverflowError, TypeError, ValueError):
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
             wrong = (
                 _("a record of a run contains values that tcb-ops does not write")
                 if run is None

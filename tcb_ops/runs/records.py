@@ -300,6 +300,8 @@ def _texts(value: str) -> tuple[str, ...]:
     texts, end = _decode(value)
     if end != len(value) or type(texts) is not list or not {*map(type, texts)} <= {str}:
         raise ValueError(value)
+    if "\\u" in value:  # no surrogates, which nobody could print
+        "".join(texts).encode()
     return tuple(texts)
 
 
@@ -309,6 +311,7 @@ def read_run(record: Any) -> RunRecord:
     if not (valid_time(record.created_at) and valid_time(record.finished_at)):
         raise ValueError(record.finished_at)
     settings = json.loads(record.settings)
+    json.dumps(settings, ensure_ascii=False).encode()  # no surrogates
     if type(settings) is not dict:
         raise ValueError(settings)
     values = {

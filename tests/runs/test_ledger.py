@@ -32,7 +32,7 @@ from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
-from tcb_ops.runs.schema import runs
+from tcb_ops.runs.schema import rows, runs
 from tcb_ops.runs.stop_errors import (
     canary_stop,
     interrupted,
@@ -47,6 +47,8 @@ from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import sqlalchemy as sa
 
 PLACES = [
     EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False),
@@ -290,14 +292,68 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
 
 
 @pytest.mark.parametrize(
-    "kept", ["{", '{"code": "nonsense", "params": {}}', '{"code": "outage", "params": {"seconds": "x"}}']
+    "kept",
+    [
+        "{",
+        "null",
+        "[" * 200_000,
+        '{"code": "both", "params": {"first":' * 3000 + "1" + "}}" * 3000,
+        '{"code": "both", "params": {"second": "a", "first":' * 60 + '"b"' + "}}" * 60,
+        '{"code": "outage", "params": {"seconds": "x"}}',
+        '{"code": "silent", "params": []}',
+        '{"code": "silent", "params": "a"}',
+        '{"code": "silent", "params": null}',
+        '{"code": "silent", "params": {"host": null}}',
+        '{"code": "silent", "params": {"host": {}}}',
+        r'{"code": "silent", "params": {"host": "\ud800"}}',
+        '{"code": ["silent"], "params": {}}',
+    ],
 )
-def test_a_reason_that_was_never_written_is_damage(ledger: Ledger, kept: str) -> None:
-    run = planned(ledger)
-    with ledger._engine.begin() as connection:
+def test_a_reason_that_was_never_written_is_damage(sqlite_ledger: Ledger, kept: str) -> None:
+    run = planned(sqlite_ledger)
+    with sqlite_ledger._engine.begin() as connection:
+        connection.execute(rows.update().values(detail=kept))
+    with pytest.raises(LedgerDamagedError):
+        list(sqlite_ledger.rows(run))
+    with sqlite_ledger._engine.begin() as connection:
         connection.execute(runs.update().values(stopped=kept))
     with pytest.raises(LedgerDamagedError):
-        ledger.run(run.id)
+        sqlite_ledger.run(run.id)
+
+
+def test_a_reason_of_a_newer_tcb_ops_is_shown_as_its_code_and_parameters(ledger: Ledger) -> None:
+    run = planned(ledger)
+    inner = '{"code": "newer", "params": {"n": 2}}'
+    for kept, shown in (
+        (inner, 'newer {"n":2}'),
+        ('{"code": "newest", "params": {}}', "newest"),
+        (f'{{"code": "both", "params": {{"first": {inner}, "second": "b"}}}}', 'newer {"n":2}; b'),
+    ):
+        with ledger._engine.begin() as connection:
+            connection.execute(runs.update().values(stopped=kept))
+        stopped = ledger.run(run.id).stopped
+        assert stopped is not None
+        assert stopped.en == shown
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        (runs, {"settings": "[" * 200_000}),
+        (runs, {"settings": r'{"selection": "\ud800"}'}),
+        (runs, {"headers": r'["\ud800"]'}),
+        (rows, {"cells": "[" * 200_000}),
+        (rows, {"cells": r'["\ud800"]'}),
+    ],
+)
+def test_json_that_was_never_written_is_damage(
+    sqlite_ledger: Ledger, table: sa.Table, values: dict[str, str]
+) -> None:
+    run = planned(sqlite_ledger)
+    with sqlite_ledger._engine.begin() as connection:
+        connection.execute(table.update().values(values))
+    with pytest.raises(LedgerDamagedError):
+        list(sqlite_ledger.rows(sqlite_ledger.run(run.id)))
 
 
 def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger: Ledger) -> None:
