@@ -21,7 +21,7 @@ from tcb_ops.lists.problems import PROBLEMS_SHOWN, check_fixme, fixme_beside, fo
 from tcb_ops.model import Problem
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.next_commands import FIXED_LIST, command
+from tcb_ops.runs.next_commands import command
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,7 +91,18 @@ def read_list(
         console.warn(warning)
     if batch.problems:
         show_problems(console, source, batch.problems)
-        _write_fixme(console, source, batch.problems, listing)
+        if rows := _write_fixme(console, fix_me := _fix_me(source, listing), batch.problems):
+            root_option = ["--root", str(Path(root).absolute())] if root is not None else []
+            as_csv = replace(listing, sheet="", header_row=None, rows=None)
+            console.fix_me = (
+                ngettext(
+                    "{fix_me} has the {n:,} skipped row. Correct it there, then run:",
+                    "{fix_me} has the {n:,} skipped rows. Correct them there, then run:",
+                    rows,
+                    fix_me=fix_me,
+                ),
+                command(settings, kind, str(fix_me.absolute()), *root_option, *as_csv.words(common)),
+            )
     if batch.left_out:
         console.info(
             _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
@@ -99,18 +110,13 @@ def read_list(
     return batch.limited(limit) if limit else batch
 
 
-def _write_fixme(console: Console, source: str, problems: Sequence[Problem], listing: ListOptions) -> None:
-    if not any(problem.skippable for problem in problems):  # no row is wrong: the file itself is
-        return
-    dest = Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
-    if write_fixme(problems, dest, console.lang):
-        console.warn(
-            _(
-                "{dest} has the rows with problems, and what to fix in each; correct it and use it as a list. "
-                "For the other rows: --on-bad skip",
-                dest=dest,
-            )
-        )
+def _fix_me(source: str, listing: ListOptions) -> Path:
+    return Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
+
+
+def _write_fixme(console: Console, dest: Path, problems: Sequence[Problem]) -> int:
+    """Write the rows with problems and return their number; 0 where no row is wrong: the file itself is."""
+    return write_fixme(problems, dest, console.lang) if any(problem.skippable for problem in problems) else 0
 
 
 def _show_refusal(console: Console, error: InputError, listing: ListOptions, root: str | None) -> None:
@@ -136,7 +142,14 @@ def _show_refusal(console: Console, error: InputError, listing: ListOptions, roo
     else:
         show_problems(console, error.source, error.problems)
     if listing.fix_me or not error.missing_files:  # one cause for all rows is not corrected row by row
-        _write_fixme(console, error.source, error.problems, listing)
+        dest = _fix_me(error.source, listing)
+        if _write_fixme(console, dest, error.problems):
+            console.warn(
+                _(
+                    "{dest} has the rows with problems, and what to fix in each. For the other rows: --on-bad skip",
+                    dest=dest,
+                )
+            )
     console.warn(
         _(
             "The list is refused: {problems}. Nothing was sent.",
@@ -174,8 +187,7 @@ def _suggest(
     if not any(problem.skippable for problem in error.problems):
         return
     console.suggest(
-        _("Correct the list, save it as {fixed_list}, then run:", fixed_list=FIXED_LIST),
-        command(settings, *kind, FIXED_LIST, *root_option, *options),
+        _("Correct the list, then run:"), command(settings, *kind, str(source), *root_option, *options)
     )
 
 
@@ -216,6 +228,8 @@ def dry_run(
         console.warn(warning)
     if cost.unknown is not None:
         console.info(cost.unknown)
+    if console.fix_me is not None:
+        console.suggest(*console.fix_me)
     console.info(target_line(settings))
     return 0
 

@@ -55,6 +55,8 @@ class Console:
 
     def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
         self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
+        self.fix_me: tuple[Text, Sequence[str]] | None = None
+        """What to do about the rows that were skipped in the list, and the command for them."""
         self._held: list[Text] | None = None
         self._head: Text | None = None
         self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)

@@ -26,7 +26,7 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.preflight import (
     RETRIED,
     done_before,
@@ -68,6 +68,8 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
             console.print(facts_line(batch))
             if batch.root is None:
                 console.info(_("Local files were not checked; --root DIR checks them as upload does."))
+        if console.fix_me is not None:
+            console.suggest(*console.fix_me)
         return 1 if batch.valid < batch.count else 0
 
 
@@ -427,10 +429,14 @@ def _end(
     from tcb_ops.reports.summary import by_code
 
     code = show_run(console, run, as_json=common.json)
-    left = next_command(settings, run.record, by_code(run.cause_list()))
+    groups = by_code(run.cause_list())
+    if console.fix_me is not None:
+        console.suggest(*console.fix_me)
+        groups = [group for group in groups if group.code != Reason.INVALID]
+    left = next_command(settings, run.record, groups)
     if left is not None:
         console.suggest(*left)
-    elif page is not None:
+    elif page is not None and console.fix_me is None:
         console.info(_("The report: {page}", page=page))
     at = target_line(settings)
     console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))

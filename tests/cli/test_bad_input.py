@@ -138,7 +138,10 @@ def test_a_column_that_is_wrong_in_every_row_is_suggested_as_the_one_with_the_kn
         assert suggested[suggested.index("--column") :][:2] == ["--column", "path=path"]
     assert desk("check", "list.csv", "--column", "path=path").code == 0
     write_csv(desk.folder / "list.csv", ("env", "path", "备注"), [(TEA.env, "a", "b"), (TEA.env, "c", "")])
-    assert "failed-fixed.csv --column 'path=备注'" in desk("check", "list.csv", "--column", "path=备注").err
+    assert (
+        f"{desk.folder / 'list.csv'} --column 'path=备注'"
+        in desk("check", "list.csv", "--column", "path=备注").err
+    )
 
 
 def test_a_mistake_in_the_settings_is_told_in_their_language(open_desk, find_english, monkeypatch):

@@ -44,7 +44,24 @@ def test_rows_whose_own_values_are_wrong_end_with_a_corrected_list(open_desk):
 
 
 @pytest.mark.parametrize("kind", ["check", "links", "upload"])
-def test_a_refused_list_ends_with_the_command_for_the_corrected_one(open_desk, kind):
+def test_skipped_rows_end_with_the_command_for_the_fix_me_file(open_desk, kind):
+    desk = open_desk(many(TEA, rows=2))
+    rows = [(TEA.env, "/a.png", "0.bin"), (TEA.env, "b.png", "1.bin")]
+    write_csv(desk.folder / "half.csv", ("env", "云端", "file"), rows)
+    root = () if kind == "links" else ("--root", "files")
+    said = desk(kind, "half.csv", "--on-bad", "skip", "--column", "path=云端", *root)
+    assert said.code == 1
+    assert "half.fix-me.csv has the 1 skipped row. Correct it there, then run:" in said.err
+    assert "--on-bad skip" not in said.err
+    (command,) = commands(said.err)
+    fix_me = desk.folder / "half.fix-me.csv"
+    assert command[:3] == ["tcb-ops", kind, str(fix_me)]
+    fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace(",/a.png", ",a.png"), encoding="utf-8")
+    assert desk(*command[1:]).code == 0
+
+
+@pytest.mark.parametrize("kind", ["check", "links", "upload"])
+def test_a_refused_list_ends_with_the_command_for_the_corrected_list(open_desk, kind):
     desk = open_desk(many(TEA, rows=2))
     write_csv(desk.folder / "bad.csv", ("env", "云端", "file"), [(TEA.env, "/a.png", "0.bin")])
     root = () if kind == "links" else ("--root", "files")
@@ -52,8 +69,8 @@ def test_a_refused_list_ends_with_the_command_for_the_corrected_one(open_desk, k
     assert (said.code, desk.calls) == (2, 0)
     (command,) = commands(said.err)
     assert said.err.endswith(f"{shlex.join(command)}\n")
-    assert command[:3] == ["tcb-ops", kind, "failed-fixed.csv"]
-    write_csv(desk.folder / "failed-fixed.csv", ("env", "云端", "file"), [(TEA.env, "a.png", "0.bin")])
+    assert command[:3] == ["tcb-ops", kind, str(desk.folder / "bad.csv")]
+    write_csv(desk.folder / "bad.csv", ("env", "云端", "file"), [(TEA.env, "a.png", "0.bin")])
     assert desk(*command[1:]).code == 0
 
 
@@ -85,7 +102,7 @@ def test_files_that_are_nowhere_are_not_guessed_at(open_desk):
     said = desk.upload()
     assert f"none of their files is below {desk.folder / 'files'} (--root)." in said.err
     (command,) = commands(said.err)
-    assert command[2] == "failed-fixed.csv"
+    assert command[2] == str(desk.folder / "list.csv")
 
 
 def test_a_few_missing_files_are_named_one_by_one(open_desk):
