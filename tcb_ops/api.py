@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias
 
 from tcb_ops.errors import (
+    LedgerDamagedError,
     RefusedError,
     RunNotFoundError,
     StoppedError,
@@ -377,11 +378,18 @@ def open_run(wanted: str = "latest", *, settings: Settings | None = None, target
     return Run(ledger, _find(ledger, wanted, settings), settings)
 
 
-def all_runs(*, settings: Settings | None = None) -> list[Run]:
-    """List the runs of the ledger, the newest first."""
+def all_runs(
+    *, settings: Settings | None = None, damaged: list[LedgerDamagedError] | None = None
+) -> list[Run]:
+    """List the runs of the ledger, the newest first.
+
+    The errors of runs whose record is damaged are appended to `damaged`; without it, the first is raised.
+    """
     settings = _settings(settings, None)
     ledger = _ledger(settings)
-    return [Run(ledger, record, settings) for record in ledger.runs()] if ledger is not None else []
+    if ledger is None:
+        return []
+    return [Run(ledger, record, settings) for record in ledger.runs(damaged=damaged)]
 
 
 def check_merchants(

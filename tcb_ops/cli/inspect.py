@@ -44,16 +44,16 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
     settings, console = common.start(reads_ledger=True)
     matching = common.matching(settings)
     of_target = settings.run_target if common.target or common.api_base else None
+    damaged: list[LedgerDamagedError] = []
     found = [
         run if matching is None else run.of_merchants(matching)
-        for run in api.all_runs(settings=settings)
+        for run in api.all_runs(settings=settings, damaged=damaged)
         if common.note in run.record.note
         and operator in {"", run.record.operator}
         and host in {"", run.record.host}
         and of_target in {None, run.record.target}
     ]
     sound: list[tuple[Run, dict[str, Any]]] = []
-    damaged: list[LedgerDamagedError] = []
     for run in found:
         try:
             counts = run.summary() if common.json else run.counts
@@ -69,6 +69,8 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
         shown = [(run.record, run.outcomes) for run, _ in sound]
         for line in render_runs(shown, settings, console.lang, room(console.out)):
             console.print(line)
+    elif damaged:
+        pass
     elif found or common.where or of_target or common.note or operator or host:
         console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
     else:

@@ -324,7 +324,7 @@ class RunBrowser(widgets.HBox):
         with self._one_at_a_time:  # or what was read before a run's end is shown after it
             found = [
                 run
-                for run in api.all_runs(settings=settings)
+                for run in api.all_runs(settings=settings, damaged=[])
                 if run.record.target == settings.run_target and self._kind in {None, Kind(run.record.kind)}
             ][:LISTED]
             kept, ids = self.choice.value, [run.id for run in found]

@@ -156,10 +156,10 @@ class LedgerReader:
             query = query.where(runs.c.target == target) if target is not None else query
         else:
             query = query.where(runs.c.id.startswith(wanted, autoescape=True))
-        found = self._runs(query.limit(20))
+        found = self._read(query.limit(20))
         exact = [record for record in found if record.id == wanted]
         if exact or (wanted == "latest" and found) or len(found) == 1:
-            return (exact or found)[0]
+            return self._run((exact or found)[0])  # the others may be damaged
         if not found and wanted == "latest" and target is not None:
             other = next(iter(self.runs(limit=1)), None)
             hint = NOTHING
@@ -180,13 +180,26 @@ class LedgerReader:
             _("'{wanted}' matches several runs: {newest}. Give more of the id.", wanted=wanted, newest=newest)
         )
 
-    def runs(self, target: str | None = None, limit: int | None = None) -> list[RunRecord]:
-        """List runs, the newest first."""
+    def runs(
+        self,
+        target: str | None = None,
+        limit: int | None = None,
+        damaged: list[LedgerDamagedError] | None = None,
+    ) -> list[RunRecord]:
+        """List runs, the newest first. The errors of damaged records go into `damaged`, where it is given."""
         self._check_runs()
         query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(limit)
         if target is not None:
             query = query.where(runs.c.target == target)
-        return self._runs(query)
+        found = []
+        for record in self._read(query):
+            try:
+                found.append(self._run(record))
+            except LedgerDamagedError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
+        return found
 
     def unfinished(self, kind: Kind, target: str, list_sha256: str, root: str) -> list[RunRecord]:
         """Find unfinished runs of the same kind, target, list bytes and root, the newest first.
@@ -206,7 +219,7 @@ class LedgerReader:
             .order_by(runs.c.created_at.desc())
             .limit(50)
         )
-        return self._runs(query)
+        return [self._run(record) for record in self._read(query)]
 
     def check(self, run: RunRecord) -> None:
         """Check a run before it is resumed: all its rows are there, and SQLite's file has no fault that a check of bounded time finds.
@@ -381,7 +394,7 @@ class LedgerReader:
     def retries(self, run: RunRecord) -> list[RunRecord]:
         """List the retries of a run and the retries of those, the oldest first; only what went to the run's target."""
         query = sa.select(runs).where(runs.c.parent == run.id, runs.c.target == run.target)
-        found = self._runs(query)
+        found = [self._run(record) for record in self._read(query)]
         found += [later for retry in list(found) for later in self.retries(retry)]
         return sorted(found, key=lambda retry: retry.number)
 
@@ -553,7 +566,7 @@ class LedgerReader:
 
     def previous(self, run: RunRecord) -> RunRecord | None:
         """Find the finished run before this one that it can be compared with, over the same part; a retry has none."""
-        found = [] if run.parent else self._runs(_earlier_runs(run))
+        found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
         return next((one for one in found if one.selection == run.selection), None)
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
@@ -569,12 +582,9 @@ class LedgerReader:
             with self._engine.connect() as connection:
                 return connection.execute(query).all()
 
-    def _runs(self, query: sa.Select[Any]) -> list[RunRecord]:
-        found = []
-        for record in self._read(query):
-            with self._reading(record):
-                found.append(read_run(record))
-        return found
+    def _run(self, record: Any) -> RunRecord:
+        with self._reading(record):
+            return read_run(record)
 
     def _check_runs(self) -> None:
         """Refuse a ledger that holds rows of a run, but not the run: another would be taken for the newest."""

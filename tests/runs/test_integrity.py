@@ -282,6 +282,22 @@ def test_one_damaged_run_does_not_hide_the_others(used: Callable[..., Shop]) -> 
     assert (code, newer.id in out, older.id in out, older.id in told) == (3, True, False, True)
 
 
+def test_one_damaged_record_does_not_hide_the_other_runs(used: Callable[..., Shop]) -> None:
+    shop = used(3)
+    ledger = shop.folder / "ledger.db"
+    newer, older = tcb.all_runs(settings=shop.settings)
+    sql(ledger, "UPDATE runs SET stopped = '{' WHERE number = 1")
+    code, out, told = command(shop, ledger, "runs", "--json")
+    assert (code, [run["run"] for run in json.loads(out)["runs"]], older.id in told) == (3, [newer.id], True)
+    for given in ("latest", newer.id):
+        code, out, told = command(shop, ledger, "show", given, "--json")
+        assert (code, json.loads(out)["run"]) == (0, newer.id), told
+    code, _, told = command(shop, ledger, "show", older.id)
+    assert (code, older.id in told) == (3, True)
+    with pytest.raises(LedgerDamagedError, match=older.id):
+        tcb.all_runs(settings=shop.settings)
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [

@@ -308,6 +308,7 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
         r'{"code": "silent", "params": {"host": "\ud800"}}',
         '{"code": ["silent"], "params": {}}',
     ],
+    ids=lambda kept: kept[:40],
 )
 def test_a_reason_that_was_never_written_is_damage(sqlite_ledger: Ledger, kept: str) -> None:
     run = planned(sqlite_ledger)
@@ -345,6 +346,7 @@ def test_a_reason_of_a_newer_tcb_ops_is_shown_as_its_code_and_parameters(ledger:
         (rows, {"cells": "[" * 200_000}),
         (rows, {"cells": r'["\ud800"]'}),
     ],
+    ids=["deep settings", "settings", "headers", "deep cells", "cells"],
 )
 def test_json_that_was_never_written_is_damage(
     sqlite_ledger: Ledger, table: sa.Table, values: dict[str, str]

@@ -210,6 +210,7 @@ def test_every_reason_of_version_2_is_converted(
         '{"code":"unknown","params":{}}',
         r'{"code":"other","params":{"en":"\ud800","zh":"\ud800"}}',
     ],
+    ids=lambda stopped: stopped[:40],
 )
 def test_a_reason_that_version_2_does_not_write_is_kept_unchanged(tmp_path: Path, stopped: str) -> None:
     file = tmp_path / "ledger.db"
@@ -256,7 +257,9 @@ def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path:
     assert ScriptDirectory(str(migrations)).get_current_head() == str(VERSION)
 
 
-@pytest.mark.parametrize("sentence", ["the disk is full", '{"en": 1}', "{", "[" * 200_000])
+@pytest.mark.parametrize(
+    "sentence", ["the disk is full", '{"en": 1}', "{", "[" * 200_000], ids=lambda said: said[:40]
+)
 def test_the_first_ledgers_of_version_1_lack_most_and_keep_one_sentence(
     tmp_path: Path, sentence: str
 ) -> None:
