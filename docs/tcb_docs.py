@@ -60,8 +60,8 @@ def commands(lang: Lang) -> str:
 
 
 def help_of(name: str, lang: Lang) -> str:
-    """A command's help as a terminal of 100 columns shows it."""
-    os.environ |= {"COLUMNS": "100", "LC_ALL": "zh_CN.UTF-8" if lang is Lang.ZH else "C.UTF-8"}
+    """A command's help as a terminal of 88 columns shows it: what a page has room for."""
+    os.environ |= {"COLUMNS": "88", "LC_ALL": "zh_CN.UTF-8" if lang is Lang.ZH else "C.UTF-8"}
     output = StringIO()
     with redirect_stdout(output):
         run([*name.split(), "--help"])

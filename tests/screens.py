@@ -58,8 +58,9 @@ def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
     notebook.run_all()
     notebook.at_rest()
     notebook.click(".op-export")  # again, to where an operator's reports go
-    notebook.page.wait_for_selector(".op-panel .op-files a")
+    notebook.page.wait_for_selector(".op-panel .op-export[disabled]")
     notebook.page.wait_for_selector(".op-panel .op-export:not([disabled])")
+    notebook.page.wait_for_selector(".op-panel .op-files a")
     me = f"{getpass.getuser()}@{socket.gethostname()}"
     notebook.page.evaluate(TIDY, [[me, "li@ops-01"], [f"{work}/", ""], [str(work), "work"]])
     panel = notebook.page.locator(".op-panel").first

@@ -31,7 +31,7 @@ from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.formatting import lines
-from tcb_ops.i18n import N_, Lang, Text, _, as_lines, translate_click
+from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, translate_click
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 """What a word processor, a chat window or a Chinese keyboard makes of the two hyphens before an option."""
@@ -53,8 +53,6 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
         )
         pieces = " ".join(context.command.collect_usage_pieces(context))
         return _("{name} is missing. Usage:\n{usage}", name=name, usage=f"{command} {pieces}")
-    if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
-        del error.possibilities[1:]  # the nearest
     hints = [
         _(
             "{word} begins with another dash: type two hyphens, {option}",
@@ -71,7 +69,10 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
     ):
         hints = [_("A text with spaces needs quotes around it.")]
     usage = _("`{command} --help` shows the usage.", command=command)
-    message = error.format_message().replace("。 ", "。")  # click puts a space between any two sentences
+    message: str | Text = error.format_message()
+    if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
+        near = _("Did you mean {near}?", near=error.possibilities[0])
+        message = as_sentences((error.message, near))
     return as_lines((message, *hints, usage))
 
 
@@ -116,7 +117,15 @@ for _section, _commands in _Sections.SECTIONS:
 
 
 class _Formatter(click.HelpFormatter):
-    """Breaks lines by columns of the terminal, of which a Chinese character takes two."""
+    """Breaks lines by columns of the terminal, of which a Chinese character takes two. Colons are the language's own."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        usage = N_("Usage: ")
+        super().write_usage(prog, args, prefix or gettext.gettext(usage))
+
+    def write_heading(self, heading: str) -> None:
+        said = N_("{heading}:")
+        self.write(f"{'':>{self.current_indent}}{gettext.gettext(said).format(heading=heading)}\n")
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         rows = list(rows)

@@ -319,6 +319,8 @@ class _Number(click.FloatRange):
             if math.isfinite(number):
                 return number
         said = N_("'{value}' is not a number from {least:g} on.")
+        if self.min_open:
+            said = N_("'{value}' is not a number greater than {least:g}.")
         message = gettext.gettext(said).format(value=value, least=self.min)
         raise click.BadParameter(message, ctx, param)
 
@@ -393,7 +395,7 @@ list_options = _group(
 _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
     ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all."),
     ("per_env", WholeNumber(1, 1000), "Rows in flight per environment."),
-    ("rate", _Number(min=1e-6), "Link calls per second and appid. [default: no limit]"),
+    ("rate", _Number(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
     (
         "attempts",
         WholeNumber(1, 100),

@@ -349,18 +349,16 @@ def _nothing_left(
     )
     reported: list[object]
     if there:
+        counted = [
+            _("{code} ({rows})", code=code, rows=ngettext("{n:,} row", "{n:,} rows", rows))
+            for code, rows in there.most_common()
+        ]
         reported = [
             _(
                 "run {id} has no row to retry with errcode {codes}. It has {there}.",
                 id=parent.id,
                 codes=as_list(sorted(codes)),
-                there=as_list(
-                    (
-                        _("{code} ({rows})", code=code, rows=ngettext("{n:,} row", "{n:,} rows", rows))
-                        for code, rows in there.most_common()
-                    ),
-                    _NAMED,
-                ),
+                there=as_list(counted, _NAMED),
             )
         ]
     elif SUCCESSES.issuperset(counts):

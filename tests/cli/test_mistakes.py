@@ -129,6 +129,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Desk], Any] | None]] = {
     "option without its value": ("runs --note", None),
     "text for a number": ("links list.csv --concurrency many", None),
     "number out of range": ("links list.csv --attempts 0", None),
+    "no calls per second": ("links list.csv --rate 0", None),
     "unknown language": ("runs --lang fr", None),
     # settings
     "typo in a setting": ("runs", setting('legder = "team.db"')),
