@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.resources import raise_if_exhausted, system_reason
-from tcb_ops.runs.locks import lock_folder, lock_key
+from tcb_ops.runs.locks import SqliteFile, held_runs, lock_folder, lock_key, planning
 from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders, rows, runs, version
 from tcb_ops.settings import shown_url
 
@@ -219,19 +219,29 @@ def _refuse_unsuitable(file: Path) -> None:
         raise not_a_ledger(
             str(file), _("SQLite on a network file system is refused: file locks are unreliable there")
         )
+    locks = lock_folder(file)
+    if not (file.exists() and file.stat().st_size) and locks.is_dir():
+        with planning(SqliteFile(str(file), file)):  # another process may be making the ledger
+            if not file.exists():
+                _make(file)
+                with closing(sqlite3.connect(file)) as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")  # which writes the first page
+            elif not file.stat().st_size:
+                raise _emptied(file, locks)
     if file.exists():
-        locks = lock_folder(file)
-        if not file.stat().st_size and locks.is_dir():
-            raise _emptied(file, locks)
         _look(file)
     else:
-        # Made here so that it is the operator's alone from its first byte.
-        try:
-            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
-        except OSError as error:
-            raise_if_exhausted(error)
-            why = system_reason(error)
-            raise not_a_ledger(str(file), _("it cannot be created ({why})", why=why)) from None
+        _make(file)
+
+
+def _make(file: Path) -> None:
+    """Make the file, so that it is the operator's alone from its first byte."""
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise_if_exhausted(error)
+        why = system_reason(error)
+        raise not_a_ledger(str(file), _("it cannot be created ({why})", why=why)) from None
 
 
 def on_network(folder: Path) -> bool:
@@ -306,17 +316,25 @@ def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
 
 
 def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
+    """Make the error for a ledger that has lost everything; asked while planning."""
+    todo = _(
+        "Restore it from a backup, including its -wal file. To start a new ledger instead, with which every "
+        "file of a list is sent again, remove the folder {locks}.",
+        locks=locks,
+    )
+    for run_id, who in held_runs(SqliteFile(str(file), file)):
+        todo = _(
+            "Run {run_id} is being worked on by {who}: stop it there, then run the same command again.",
+            run_id=run_id,
+            who=who,
+        )
     return LedgerDamagedError(
         _(
             "the ledger {file} is empty (0 bytes), but runs have been written to it: {locks} is beside it.",
             file=file,
             locks=locks,
         ),
-        _(
-            "Restore it from a backup, including its -wal file. To start a new ledger instead, with which every "
-            "file of a list is sent again, remove the folder {locks}.",
-            locks=locks,
-        ),
+        todo,
         options=["--ledger"],
     )
 

@@ -237,7 +237,9 @@ def _folder(ledger: Lockable) -> Path:
         found = folder.lstat()
         trusted = {found.st_uid}  # Windows has no such owners
         if hasattr(os, "geteuid"):
-            trusted = {os.geteuid(), folder.with_name(folder.name.removesuffix("-locks")).stat().st_uid}
+            trusted = {os.geteuid()}
+            with suppress(FileNotFoundError):  # it is about to be made
+                trusted.add(folder.with_name(folder.name.removesuffix("-locks")).stat().st_uid)
     except FileExistsError:
         found, trusted = None, set()
     except OSError as error:

@@ -7,6 +7,8 @@ import json
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError
 from tcb_ops.model import Reason, RowEnd
 from tcb_ops.runs.database import check_file
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.locks import SqliteFile, hold, me
 from tcb_ops.runs.plan import list_spec, plan
 from tcb_ops.runs.records import Usage
 from tcb_ops.simulator import Fault
@@ -346,9 +349,39 @@ def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Shop])
         code, _, told = command(shop, ledger, *given)
         assert (code, str(locks) in told) == (3, True), told
     assert (ledger.stat().st_size, shop.sim.stats["link_calls"]) == (0, sent)
+    with hold(SqliteFile(str(ledger), ledger), "some-run"):
+        code, _, told = command(shop, ledger, "runs")
+        assert (code, "some-run" in told, me() in told, "remove the folder" in told) == (3, True, True, False)
     shutil.rmtree(locks)
     code, _, told = command(shop, ledger, *words, "--out", str(shop.folder / "new"))
     assert code == 1, told
+
+
+OPEN = """
+import sys
+from tcb_ops.runs.ledger import Ledger
+print("ready", flush=True)
+for name in sys.stdin:
+    Ledger(name.strip()).close()
+    print("opened", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_ledger_that_another_process_is_making_is_not_called_empty(tmp_path: Path) -> None:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", OPEN], **pipes) for _ in range(4)]
+    try:
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+        for number in range(10):
+            (tmp_path / f"{number}.db-locks").mkdir()
+            for process in processes:
+                process.stdin.write(f"{tmp_path / f'{number}.db'}\n")
+                process.stdin.flush()
+            assert [process.stdout.readline() for process in processes] == ["opened\n"] * 4
+    finally:
+        for process in processes:
+            process.communicate(timeout=60)
 
 
 def test_the_check_of_the_file_ends_when_its_time_is_up(tmp_path: Path) -> None:
