@@ -16,6 +16,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options
 from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
+from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext
 from tcb_ops.model import Outcome, Owner, Reason
 from tcb_ops.runs.records import RowRecord
@@ -125,12 +126,7 @@ def _show_rows(
     if common.json:
         console.json({"run": run.id, "rows": [_row(record, settings, settings.lang) for record in shown]})
     elif not shown:
-        none = _("run {id} has no such row; --line takes the line of the row in the list's file.", id=run.id)
-        if line is None:
-            none = _("run {id} has no such row.", id=run.id)
-        if not (known := run.merchants_like(merchant) if merchant else ()):
-            raise UsageError(none)
-        raise UsageError(none, _("Its merchants are: {known}.", known=as_list(known)))
+        raise _no_such_row(run, line, merchant)
     elif len(shown) == 1:
         for name, value in _row(shown[0], settings, console.lang).items():
             if value not in {None, ""}:
@@ -145,6 +141,19 @@ def _show_rows(
                 rows_shown=ROWS_SHOWN,
             )
         )
+
+
+def _no_such_row(run: Run, line: int | None, merchant: str) -> UsageError:
+    none = _("run {id} has no such row.", id=run.id)
+    if line is not None:
+        none = _("run {id} has no such row; --line takes the line of the row in the list's file.", id=run.id)
+    known = run.merchants_like(merchant) if merchant else []
+    if not known or merchant in known:
+        return UsageError(none)
+    near = [name for name in known if merchant in name] or near_names(merchant, known)
+    if near:
+        return UsageError(none, _("Did you mean {near}?", near=as_list(near)))
+    return UsageError(none, _("Its merchants are: {known}.", known=as_list(known)))
 
 
 def _open(run: str, settings: Settings, common: CommonOptions) -> Run:

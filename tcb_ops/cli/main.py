@@ -68,6 +68,13 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
         and not isinstance(context and context.command, click.Group)
     ):
         hints = [_("A text with spaces needs quotes around it.")]
+        if command == "tcb-ops list":
+            hints = [
+                _(
+                    "list takes one file or one folder. Put the files into a folder, then: tcb-ops list FOLDER --to …"
+                ),
+                *hints,
+            ]
     usage = _("`{command} --help` shows the usage.", command=command)
     message: str | Text = error.format_message()
     if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from copy import copy
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -174,7 +175,11 @@ class LedgerReader:
                 options=["--target"] if other is not None else (),
             )
         if not found:
-            raise RunNotFoundError(_("no run '{wanted}' in {name}.", wanted=wanted, name=self.name))
+            near = get_close_matches(wanted, ["latest"])
+            raise RunNotFoundError(
+                _("no run '{wanted}' in {name}.", wanted=wanted, name=self.name),
+                _("Did you mean {near}?", near=near[0]) if near else None,
+            )
         newest = as_list((record.id for record in found), 5)
         raise RunNotFoundError(
             _("'{wanted}' matches several runs: {newest}. Give more of the id.", wanted=wanted, newest=newest)

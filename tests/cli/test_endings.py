@@ -106,6 +106,18 @@ def test_talk_is_on_stderr_and_data_on_stdout(open_desk):
     assert quiet.out
 
 
+def test_a_run_or_a_merchant_nearly_so_named_is_suggested(open_desk):
+    desk = open_desk(many(TEA, BOOKS, rows=1))
+    desk.upload()
+    assert "no run 'lastest' in ledger.db. Did you mean latest?\n" in desk("show", "lastest").err
+    for nearly in (TEA.name[:2], TEA.name[:-1] + "埔"):
+        said = desk("show", "--merchant", nearly)
+        assert said.code == 2
+        assert said.err.endswith(f"has no such row. Did you mean {TEA.name}?\n")
+    assert f"Its merchants are: {TEA.name}, {BOOKS.name}." in desk("show", "--merchant", "xyz").err
+    assert "Did you mean" not in desk("show", "--merchant", TEA.name, "--path", "nowhere").err
+
+
 def test_rows_left_out_as_invalid_end_so_and_are_exit_1(open_desk):
     desk = open_desk()
     with (desk.folder / "list.csv").open("a", encoding="utf-8") as more:

@@ -252,3 +252,12 @@ def test_the_name_of_a_file_that_differs_by_case_is_suggested(desk, folder):
     assert said.code == 2
     assert "list.csv:2: column 'file'" in said.err
     assert "did you mean 素材/a.png?" in said.err
+
+
+def test_several_files_given_to_list_belong_into_a_folder(open_desk):
+    said = open_desk()("list", "a.png", "b.png", "--to", "all")
+    assert said.code == 2
+    assert (
+        "list takes one file or one folder. Put the files into a folder, then: tcb-ops list FOLDER --to …\n"
+        in said.err
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, finite, is_token
@@ -48,7 +48,13 @@ class FileTokens:
         """What is wrong with a merchant's line, by appid."""
         self._line = 0
         """The last line that was read."""
-        self._read(trusted=True)
+        try:
+            self._read(trusted=True)
+        except SettingsError as error:
+            if file.exists():
+                raise
+            simulator = _("To rehearse without tokens: add --target simulator.")
+            raise SettingsError(error.text, simulator, options=["--target"]) from None
         self._read_at = float("-inf")
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the file is looked at each time
