@@ -128,6 +128,7 @@ def read_paths(
     if root is not None:
         check_path("root", root)
     if isinstance(source, str | PathLike):
+        check_path("source", source)
         listed: str | Path | TextRows = source
     else:
         listed = _rows_of(source)
@@ -165,6 +166,7 @@ def start_links(
     It asks for an upload link per row and writes them to `out` (0600). Local files are not looked at.
     """
     _check_batch(batch)
+    check_path("out", out)
     return _start(
         lambda _: list_spec(batch, Kind.LINKS, selection),
         _absolute(out),
@@ -287,6 +289,7 @@ def start_retry(
         isinstance(codes, list | tuple | set) and all(isinstance(code, str | int) for code in codes),
         _("a list of codes"),
     )
+    check_text("selection", selection)
     listed, wanted = _merchants(merchants), {str(code) for code in codes}
     settings = _settings(settings, target, run)
     parent = _record(run, settings)
@@ -373,7 +376,7 @@ resume = _waiting_for(start_resume)
 def open_run(wanted: str = "latest", *, settings: Settings | None = None, target: str | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
     settings = _settings(settings, target)
-    check_value("wanted", wanted, isinstance(wanted, str), _("the id of a run, or latest"))
+    check_value("wanted", wanted, _may_be_a_run(wanted), _("the id of a run, or latest"))
     ledger = _ledger_with_runs(settings)
     return Run(ledger, _find(ledger, wanted, settings), settings)
 
@@ -499,7 +502,7 @@ def upload_link(
     settings = _settings(settings, target)
     check_text("env", env)
     check_text("path", path)
-    check_text("appid", appid or "")
+    check_value("appid", appid, appid is None or isinstance(appid, str), _("text"))
     wrong = path_problem(path)
     if wrong is not None:
         raise UsageError(_("path: {wrong}.", wrong=wrong[0]))
@@ -647,7 +650,7 @@ def _start(
     limits = limits or RunLimits()
     check_text("note", note)
     check_flag("new_run", new_run)
-    check_value("resume", resume, resume is None or isinstance(resume, str), _("the id of a run"))
+    check_value("resume", resume, resume is None or _may_be_a_run(resume), _("the id of a run"))
     check_flag("skip_unchanged", skip_unchanged)
     check_count("canary", canary)
     check_function("progress", progress)
@@ -737,9 +740,13 @@ def _settings(settings: Settings | None, target: str | None, run: object = None)
     return aim(settings or default_settings(), target)
 
 
+def _may_be_a_run(wanted: object) -> bool:
+    return isinstance(wanted, str) and wanted.isprintable() and wanted != ""
+
+
 def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """Return a run's record as the ledger has it now."""
-    check_value(parameter, run, isinstance(run, str | Run), _("a Run, or a run's id"))
+    check_value(parameter, run, isinstance(run, Run) or _may_be_a_run(run), _("a Run, or a run's id"))
     return _find(_ledger_with_runs(settings), run.id if isinstance(run, Run) else run, settings)
 
 
@@ -749,6 +756,7 @@ def _merchants(merchants: Merchants | str | Path) -> Merchants:
     is_path = isinstance(merchants, str | PathLike)
     valid = _("Merchants, or the path of their file")
     check_value("merchants", merchants, is_path, valid)
+    check_path("merchants", merchants)
     return merchants_file.read_merchants(merchants)
 
 

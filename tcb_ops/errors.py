@@ -78,7 +78,7 @@ class ArgumentError(UsageError):
     """
 
     def __init__(self, parameter: str, value: object, valid: Text) -> None:
-        given = repr(value) if isinstance(value, int | float | None) else type(value).__name__
+        given = repr(value) if isinstance(value, int | float | None) or value == "" else type(value).__name__
         super().__init__(
             _("{parameter} cannot be {given}.", parameter=parameter, given=given),
             _("It must be {valid}.", valid=valid),
@@ -94,7 +94,8 @@ def check_value(parameter: str, value: object, usable: bool, valid: Text) -> Non
 
 def check_path(parameter: str, value: object) -> None:
     """Raise ArgumentError for what is no path."""
-    check_value(parameter, value, isinstance(value, str | PathLike), _("a path"))
+    check_value(parameter, value, isinstance(value, str | PathLike) and str(value) != "", _("a path"))
+    check_value(parameter, value, "\0" not in str(value), _("a path without NUL"))
 
 
 def check_text(parameter: str, value: object) -> None:

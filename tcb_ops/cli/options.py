@@ -273,7 +273,7 @@ class RunOptions:
     dry_run: bool = False
     limit: int | None = None
     new_run: bool = False
-    resume: str = ""
+    resume: str | None = None
 
 
 def _group(
@@ -421,7 +421,7 @@ limit_options = _group(
 )
 _which_run = (
     click.option("--new-run", is_flag=True, help="Start a new run even if there is one to resume."),
-    click.option("--resume", default="", metavar="RUN", help="Resume this unfinished run."),
+    click.option("--resume", metavar="RUN", help="Resume this unfinished run."),
 )
 resume_options = _group("which", RunOptions, *_which_run)
 run_options = _group(

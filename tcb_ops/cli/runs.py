@@ -189,7 +189,7 @@ def upload(
                 return dry_run(console, batch, settings, limits, uploads=True, as_json=common.json)
             check_destination(_report_folder(settings, out, _ANY_RUN))
             selection = listing.selection(common, which.limit)
-            if not skip_unchanged and not which.resume:
+            if not skip_unchanged and which.resume is None:
                 try:
                     runs = (run.record for run in api.all_runs(settings=settings))
                     again = done_before(batch, settings, selection, runs, new_run=which.new_run)

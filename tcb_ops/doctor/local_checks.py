@@ -24,7 +24,7 @@ from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.problems import format_problem
 from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
-from tcb_ops.runs.next_commands import install
+from tcb_ops.runs.next_commands import install, of_run, quoted, resume
 from tcb_ops.settings import Settings, TokenSettings
 
 _SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
@@ -274,7 +274,11 @@ def _opened(settings: Settings, size: str) -> CheckResult:
     seen = _(
         "{facts}, {count:,} unfinished or at work: {named}", facts=facts, count=len(open_runs), named=named
     )
-    fix = _("`tcb-ops show RUN` shows what remains; the original command resumes the run.")
+    fix = _(
+        "`{show}` shows what remains; `{again}` resumes the run.",
+        show=quoted(of_run(settings, open_runs[0], "show")),
+        again=quoted(resume(settings, open_runs[0])),
+    )
     return CheckResult("ledger", Grade.WARNING, seen, fix)
 
 
@@ -300,17 +304,17 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
     if os.name != "posix":
         return [skipped("secrets", _("file modes are not checked on this system"))]
     places = secret_places(settings.tokens)
+    there = [path for path in places if path.exists()]
     wide = [path for path in _within(places) if _is_wide(path)]
     if not wide:
-        there = [str(path) for path in places if path.exists()]
         if not there:
             return [skipped("secrets", _("no files with secrets here"))]
-        named = ", ".join(there)
+        named = ", ".join(map(str, there))
         return [CheckResult("secrets", Grade.OK, _("{named}: readable only by you", named=named))]
     named = ", ".join(map(str, wide[:3])) + (" …" if len(wide) > 3 else "")
     seen = _("others on this machine may read {named}", named=named)
-    command = "chmod -R go-rwx " + shlex.join(str(path) for path in places if path.exists())
-    fix = verbatim(command)
+    deep = ["-R"] if any(path.is_dir() for path in there) else []
+    fix = verbatim(shlex.join(["chmod", *deep, "go-rwx", *map(str, there)]))
     # Tokens of the simulator open nothing.
     return [CheckResult("secrets", Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)]
 

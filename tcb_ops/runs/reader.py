@@ -166,7 +166,8 @@ class LedgerReader:
             hint = NOTHING
             if other is not None:
                 hint = _(
-                    " The newest run of another target is {id} ({target}): give its id, or --target.",
+                    " The newest run of another target is {id}: give its id, or --target {target} "
+                    "(in Python: target={target!r}).",
                     id=other.id,
                     target=other.target,
                 )

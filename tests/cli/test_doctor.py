@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -252,6 +253,11 @@ def test_an_unfinished_run_is_pointed_at(open_office, checks, capsys):
     code, found = checks()
     assert (code, found["ledger"]["grade"]) == (0, "warning")
     assert "1 unfinished" in found["ledger"]["seen"]
+    run = found["ledger"]["seen"].rpartition(" ")[2]
+    show, again = found["ledger"]["fix"].split("`")[1::2]
+    assert show.startswith(f"tcb-ops show {run} ")
+    assert run_command([*shlex.split(again)[1:], "--quiet"]) == 0
+    assert checks()[1]["ledger"]["grade"] == "ok"
 
 
 # --- --live ----------------------------------------------------------------------------------------------------

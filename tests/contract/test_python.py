@@ -117,7 +117,7 @@ def test_a_run_against_the_embedded_simulator(operator: Operator) -> None:
     assert run.counts == {"uploaded": 4}
     assert tcb.open_run(target="simulator").id == run.id
     assert tcb.audit("merchants.csv", target="simulator").counts == {"linked": 5}
-    with pytest.raises(tcb.RunNotFoundError):
+    with pytest.raises(tcb.RunNotFoundError, match="target='simulator'"):
         tcb.open_run("latest")
 
 
@@ -444,6 +444,76 @@ def test_every_other_wrong_value_is_named_too(operator: Operator, call: Any, par
     with pytest.raises(tcb.UsageError) as raised:
         call()
     assert parameter in str(raised.value)
+
+
+ANYTHING: dict[str, Any] = {
+    "None": None,
+    "0": 0,
+    "-1": -1,
+    "empty": "",
+    "NUL": "\0",
+    "bytes": b"x",
+    "object": object(),
+}
+OPTIONAL = (
+    *("root", "rows", "target", "settings", "limits", "may_resume", "progress", "tokens", "report"),
+    *("config", "options"),
+)
+ALLOWED: dict[str, set[str]] = {
+    **{parameter: {"None"} for parameter in OPTIONAL},
+    "note": {"empty", "NUL"},
+    "selection": {"empty", "NUL"},
+    "appid": {"None", "empty"},
+    "canary": {"0"},
+    "code": {"0", "-1"},
+    "codes": {"None"},
+    "header_row": {"0"},
+    "resume": {"None"},
+    "sheet": {"empty"},
+    "diff merchants": {"None"},
+    "resume canary": {"None", "0"},
+    "retry out": {"None"},
+    "resume skip_unchanged": {"None"},
+}
+"""What may be given, by parameter, or by function and parameter."""
+
+
+def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
+    run = tcb.upload(batch, target="simulator", limits=QUICK)
+    usual = {
+        "batch": batch,
+        "merchants": "merchants.csv",
+        "run": run,
+        "older": run,
+        "newer": run,
+        "wanted": run.id,
+        "env": "tea-prod",
+        "path": "a.png",
+        "code": 85088,
+        "folder": run.export("report"),
+        "target": "simulator",
+        "settings": tcb.load_settings(options={"target": "simulator"}),
+    }
+    taken = []
+    for name in FUNCTIONS:
+        takes = inspect.signature(getattr(tcb, name)).parameters
+        source = "merchants.csv" if name == "read_merchants" else "list.csv"
+        given = {key: value for key, value in (usual | {"source": source}).items() if key in takes}
+        for parameter in takes:
+            function = name.removeprefix("start_")
+            allowed = ALLOWED.get(f"{function} {parameter}", ALLOWED.get(parameter, set()))
+            for what in ANYTHING.keys() - allowed:
+                try:
+                    getattr(tcb, name)(**given | {parameter: ANYTHING[what]})
+                except tcb.TcbOpsError as error:
+                    if parameter not in str(error):
+                        taken.append((name, parameter, what, str(error)))
+                except Exception as error:  # noqa: BLE001  each is reported
+                    taken.append((name, parameter, what, repr(error)))
+                else:
+                    taken.append((name, parameter, what, "accepted"))
+    assert taken == []
+    assert [one.id for one in tcb.all_runs()] == [run.id], "nothing was planned"
 
 
 METHODS: dict[str, tuple[Callable[[tcb.Run], Any], str]] = {

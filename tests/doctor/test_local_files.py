@@ -107,7 +107,17 @@ def test_who_may_read_a_token_file(tmp_path, base, mode, grade):
     assert found.grade is grade
     assert (found.fix is None) == (grade is Grade.OK)
     if found.fix:
-        assert found.fix.en == f"chmod -R go-rwx {file}"
+        assert found.fix.en == f"chmod go-rwx {file}"
+
+
+def test_of_a_folder_everything_in_it_is_restricted(tmp_path):
+    file = tmp_path / "store" / "tokens.json"
+    file.parent.mkdir(mode=0o700)
+    file.write_text("{}")
+    file.chmod(0o644)
+    (found,) = check_secrets(settings(tokens={"source": "component", "store": file.parent}))
+    assert found.fix is not None
+    assert found.fix.en == f"chmod -R go-rwx {file.parent}"
 
 
 def test_files_that_hold_secrets_are_those_of_the_source_in_use(tmp_path):
