@@ -18,7 +18,7 @@ from tcb_ops.lists.paths import Batch
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_columns
-from tcb_ops.runs.locks import host_name, operator_name
+from tcb_ops.runs.locks import hold, host_name, operator_name
 from tcb_ops.runs.next_commands import command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
@@ -75,13 +75,15 @@ def plan(
     now: float,
     may_resume: Callable[[str, float], bool] = lambda _run, _begun: False,
 ) -> Planned:
-    """Find the run to resume, or write a new one. Nothing is sent.
+    """Find the run to resume, or write a new one. Nothing is sent. The caller holds the lock for planning.
 
     `out` is where the run's links.csv or its report is to go; None for no report. `options` goes into the manifest: how the run works. `may_resume` is asked about an unfinished run over a
     day old (its id, when it began); where it says no and neither `new_run` nor `resume` says what to do, UsageError.
     """
     if resume:
         return _resumed(ledger, _wanted(ledger.run(resume, settings.run_target), work, settings))
+    if not new_run:
+        _refuse_another_root(ledger, work, settings)
     found = _same_work(ledger, work, settings, now)
     choice = choose(found.created_at if found else None, now, new_run=new_run)
     if found is not None and choice is Choice.ASK and not may_resume(found.id, found.created_at):
@@ -137,6 +139,27 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
         if same_part and run.may_be_resumed(now):
             return run
     return None
+
+
+def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> None:
+    """Raise UsageError while a run is worked on that differs only in its root."""
+    for run in ledger.unfinished(
+        work.kind, settings.run_target, work.list_sha256, work.root_name, elsewhere=True
+    ):
+        if run.finished_at is not None or (run.selection, run.parent) != (work.selection, work.parent):
+            continue
+        try:
+            with hold(ledger, run.id):
+                pass
+        except UsageError as error:
+            raise UsageError(
+                error.text,
+                _(
+                    "It sends the same list, with the files below {root}. --new-run starts another run all the same.",
+                    root=run.root,
+                ),
+                options=["--new-run"],
+            ) from None
 
 
 def _new_id(now: float, settings: Settings) -> str:

@@ -207,8 +207,10 @@ class LedgerReader:
                 damaged.append(error)
         return found
 
-    def unfinished(self, kind: Kind, target: str, list_sha256: str, root: str) -> list[RunRecord]:
-        """Find unfinished runs of the same kind, target, list bytes and root, the newest first.
+    def unfinished(
+        self, kind: Kind, target: str, list_sha256: str, root: str, *, elsewhere: bool = False
+    ) -> list[RunRecord]:
+        """Find unfinished runs of the same kind, target, list bytes and root, the newest first; `elsewhere`: of any other root.
 
         A run that is done except for the report it was to leave (`out`) is one: killed while that was written.
         """
@@ -219,7 +221,7 @@ class LedgerReader:
                 runs.c.kind == kind,
                 runs.c.target == target,
                 runs.c.list_sha256 == list_sha256,
-                runs.c.root == root,
+                runs.c.root != root if elsewhere else runs.c.root == root,
                 runs.c.finished_at.is_(None) | ((runs.c.report == "") & (runs.c.out != "")),
             )
             .order_by(runs.c.created_at.desc())

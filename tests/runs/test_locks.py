@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from workspace import TEA, OpenShop, Until, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import hold, host_name, operator_name, planning, working
+from tcb_ops.runs.locks import hold, host_name, me, operator_name, planning, working
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -78,6 +80,26 @@ def test_a_run_that_is_worked_on_is_refused_whole(open_shop: OpenShop) -> None:
         tcb.start_upload(shop.read(), settings=shop.settings)
     assert working.wait().counts == {"uploaded": 30}
     assert shop.sim.stats["stored"] == 30
+
+
+def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worked_on(
+    open_shop: OpenShop, place: str
+) -> None:
+    shop = open_shop(many(TEA, rows=30), [Fault(delay=0.02)])
+    settings = shop.with_options(ledger=place)
+    shutil.copytree(shop.folder / "files", shop.folder / "files2")
+    elsewhere = read_paths(shop.list, shop.merchants, shop.folder / "files2")
+    working = tcb.start_upload(shop.read(), settings=settings)
+    with pytest.raises(UsageError) as caught:
+        tcb.start_upload(elsewhere, settings=settings)
+    assert caught.value.exit_code == 2
+    for said in (caught.value.text.en, caught.value.text.zh):
+        for named in (working.id, me(), str(shop.folder / "files"), "--new-run"):
+            assert named in said
+    part = tcb.start_upload(elsewhere, settings=settings, selection="--where region=华东")
+    again = tcb.start_upload(elsewhere, settings=settings, new_run=True)
+    for handle in (part, again, working):
+        assert handle.wait().counts == {"uploaded": 30}
 
 
 def test_who_else_works_on_a_run_can_be_asked_another_run_is_free_and_a_kill_frees_its_own(
