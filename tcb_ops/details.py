@@ -133,6 +133,7 @@ class DetailCode(StrEnum):
     PATH_DOTS = "path_dots"
     MEDIA_TYPE = "media_type"
     ENV_EMPTY = "env_empty"
+    MERCHANT_EMPTY = "merchant_empty"
     ENV_UNKNOWN = "env_unknown"
     MERCHANT_UNKNOWN = "merchant_unknown"
     ENV_SHARED = "env_shared"
@@ -431,6 +432,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.PATH_DOTS: _("the path has a {segment} segment"),
     DetailCode.MEDIA_TYPE: _("this is not a media type (type/subtype)"),
     DetailCode.ENV_EMPTY: _("the environment is empty"),
+    DetailCode.MERCHANT_EMPTY: _("the merchant is empty"),
     DetailCode.ENV_UNKNOWN: _("the merchants file has no environment '{name}'"),
     DetailCode.MERCHANT_UNKNOWN: _("the merchants file has no name or appid '{name}'"),
     DetailCode.ENV_SHARED: _("several merchants share this environment: {listed}"),

@@ -18,7 +18,7 @@ from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext
-from tcb_ops.model import Outcome, Owner, Reason
+from tcb_ops.model import SUCCESSES, Outcome, Owner, Reason
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import SETTINGS_FILE, Settings
@@ -192,8 +192,21 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
         summary = wanted.summary()
         console.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
         return 0
-    if not show_causes(console, wanted):
+    counts, record = wanted.outcomes, wanted.record
+    if SUCCESSES.issuperset(counts):
         console.print(_("Run {id}: nothing is wrong.", id=wanted.id))
+        return 0
+    console.info(
+        _(
+            "Run {id} · {kind} · {list_name} · {bad:,} of {rows} did not succeed",
+            id=wanted.id,
+            kind=record.kind,
+            list_name=record.list_name,
+            bad=sum(rows for outcome, rows in counts.items() if outcome not in SUCCESSES),
+            rows=ngettext("{n:,} row", "{n:,} rows", sum(counts.values())),
+        )
+    )
+    show_causes(console, wanted)
     return 0
 
 

@@ -456,8 +456,8 @@ def show_run(console: Console, run: Run, *, as_json: bool) -> int:
     return 0 if run.succeeded else 1
 
 
-def show_causes(console: Console, run: Run) -> bool:
-    """Print what did not succeed, by errcode, merchant and environment; return whether there is any."""
+def show_causes(console: Console, run: Run) -> None:
+    """Print what did not succeed, by errcode, merchant and environment."""
     from tcb_ops.reports.formats.terminal import render_errcodes
     from tcb_ops.reports.summary import by_code
 
@@ -465,4 +465,3 @@ def show_causes(console: Console, run: Run) -> bool:
     if causes:
         in_full = f"tcb-ops report {run.id}" if run.record.kind is Kind.LINKS else "errcodes.csv"
         console.print(render_errcodes(by_code(causes), console.lang, in_full))
-    return bool(causes)

@@ -127,6 +127,8 @@ def too_long_in_urls(path: str) -> bool:
     return len(path) * 12 > MAX_PATH_BYTES and len(quote(path)) > MAX_PATH_BYTES
 
 
+_NO_MERCHANT = Unresolved("merchant", detail(DetailCode.MERCHANT_EMPTY), _("fill in a name or appid"))
+"""In a list that has no column for the environment."""
 _TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
 _ALLOWED = frozenset({CellKind.NUMBER, CellKind.DATE, CellKind.BOOLEAN})
@@ -196,7 +198,8 @@ class RowValidator:
         if not problems:
             problems += bad.values()
             if _TARGET.isdisjoint(bad):
-                found = self._resolver.resolve(env, merchant, appid)
+                lacks = self._env < 0 and not merchant
+                found = _NO_MERCHANT if lacks else self._resolver.resolve(env, merchant, appid)
                 if found is None:
                     self.left_out += 1
                     return None, []

@@ -152,7 +152,9 @@ def test_rows_without_a_token_end_as_not_attempted_and_the_others_go_on(open_des
     said = desk.links("--json")
     assert said.code == 1
     assert desk.whole(said.json, 30) == {"linked": 20, "not_attempted": 10}
-    assert "no_token" in desk("errcodes").out
+    table = desk("errcodes")
+    assert "no_token" in table.out
+    assert table.err == f"Run {said.json['run']} · links · list.csv · 10 of 30 rows did not succeed\n"
 
 
 def test_limit_takes_the_first_rows(open_desk):

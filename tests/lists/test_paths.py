@@ -163,6 +163,13 @@ def test_skipped_it_stands_as_invalid_and_the_others_go_on(
     assert (batch.envs, batch.merchants_count) == (2, 2)
 
 
+def test_an_empty_merchant_in_a_list_without_environments_is_called_so(
+    write: Callable[..., Path], merchants: Merchants
+) -> None:
+    (found,) = problems_of(write("merchant,path\n城南书店,a.png\n,b.png\n"), merchants)
+    assert found == (3, "merchant", "the merchant is empty")
+
+
 def test_empty_cells_beyond_the_header_are_no_problem(
     write: Callable[..., Path], merchants: Merchants
 ) -> None:
