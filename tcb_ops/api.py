@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import wraps
 from inspect import signature
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias
 
 from tcb_ops.errors import (
+    InputError,
     LedgerDamagedError,
     RefusedError,
     RunNotFoundError,
@@ -80,7 +81,8 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """
     check_path("source", source)
     check_texts("where", where)
-    return merchants_file.read_merchants(source, where)
+    with _naming("source", source):
+        return merchants_file.read_merchants(source, where)
 
 
 def read_paths(
@@ -133,17 +135,19 @@ def read_paths(
     else:
         listed = _rows_of(source)
         check_value("header_row", header_row, header_row == 0, _("0 with a DataFrame"))
-    return path_list.read_paths(
-        listed,
-        _merchants(merchants),
-        root,
-        columns=columns,
-        on_bad=on_bad,
-        sheet=sheet,
-        header_row=header_row,
-        rows=rows,
-        file_map=file_map,
-    )
+    known = _merchants(merchants)
+    with _naming("source", source):
+        return path_list.read_paths(
+            listed,
+            known,
+            root,
+            columns=columns,
+            on_bad=on_bad,
+            sheet=sheet,
+            header_row=header_row,
+            rows=rows,
+            file_map=file_map,
+        )
 
 
 def start_links(
@@ -757,7 +761,20 @@ def _merchants(merchants: Merchants | str | Path) -> Merchants:
     valid = _("Merchants, or the path of their file")
     check_value("merchants", merchants, is_path, valid)
     check_path("merchants", merchants)
-    return merchants_file.read_merchants(merchants)
+    with _naming("merchants", merchants):
+        return merchants_file.read_merchants(merchants)
+
+
+@contextmanager
+def _naming(parameter: str, file: object) -> Iterator[None]:
+    """Name the parameter in the error of a file that is not there."""
+    try:
+        yield
+    except InputError as error:
+        if not isinstance(file, str | PathLike) or error.source != str(file) or Path(file).exists():
+            raise
+        text = _("{where}: {message}", where=parameter, message=error.text)
+        raise InputError(text, error.source, error.problems) from None
 
 
 def _rows_of(frame: pd.DataFrame) -> TextRows:

@@ -429,6 +429,10 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "a merchant of a number": (lambda: tcb.read_merchants("merchants.csv").resolve(5), "name_or_appid"),  # type: ignore[arg-type]
     "a merchant's environment": (lambda: tcb.read_merchants("merchants.csv").for_env([]), "env"),  # type: ignore[arg-type]
     "a target of a link": (lambda: tcb.upload_link("tea-prod", "a.png", target=5), "target"),  # type: ignore[arg-type]
+    "a list that is not there": (lambda: tcb.read_paths("nope.csv", "merchants.csv"), "source: nope.csv"),
+    "merchants that are not there": (lambda: tcb.read_merchants("nope.csv"), "source: nope.csv"),
+    "merchants of a list": (lambda: tcb.read_paths("list.csv", "nope.csv"), "merchants: nope.csv"),
+    "merchants to audit": (lambda: tcb.audit("nope.csv"), "merchants: nope.csv"),
     "an unknown environment": (lambda: tcb.upload_link("nowhere", "a.png"), "env"),
     "a path without a name": (lambda: tcb.upload_link("tea-prod", ""), "path"),
     "a path that leads up": (lambda: tcb.upload_link("tea-prod", "../a.png"), "path"),
