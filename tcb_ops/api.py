@@ -393,6 +393,7 @@ def all_runs(
     The errors of runs whose record is damaged are appended to `damaged`; without it, the first is raised.
     """
     settings = _settings(settings, None)
+    check_value("damaged", damaged, damaged is None or isinstance(damaged, list), _("a list"))
     ledger = _ledger(settings)
     if ledger is None:
         return []

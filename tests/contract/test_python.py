@@ -461,7 +461,7 @@ ANYTHING: dict[str, Any] = {
 }
 OPTIONAL = (
     *("root", "rows", "target", "settings", "limits", "may_resume", "progress", "tokens", "report"),
-    *("config", "options"),
+    *("config", "options", "damaged"),
 )
 ALLOWED: dict[str, set[str]] = {
     **{parameter: {"None"} for parameter in OPTIONAL},
