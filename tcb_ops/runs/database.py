@@ -83,7 +83,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         why = reason(error)
         if is_damage(error):
             raise damaged(name, file, verbatim(why)) from None
-        raise not_a_ledger(name, _("it cannot be opened ({why})", why=why)) from None
+        raise not_a_ledger(name, _not_opened(file, why)) from None
     return engine, file, name
 
 
@@ -204,9 +204,20 @@ def _look(file: Path) -> None:
             raise not_a_ledger(str(file), _("it is not an SQLite file")) from None
         if is_damage(error):
             raise damaged(str(file), file, verbatim(str(error))) from None
-        raise not_a_ledger(str(file), _("it cannot be opened ({error})", error=error)) from None
+        raise not_a_ledger(str(file), _not_opened(file, str(error))) from None
     if tables and version.name not in tables:
         raise not_a_ledger(str(file), _("it is another program's database"))
+
+
+def _not_opened(file: Path | None, why: str) -> Text:
+    """Say why a ledger cannot be opened: as a rule, because it or its folder is read-only, which SQLite does not say."""
+    real = file.resolve() if file is not None else None
+    for place in (real.parent, real) if real is not None else ():
+        if os.access(place, os.R_OK) and not os.access(place, os.W_OK):
+            return _(
+                "{place} is read-only for you, and a ledger and its folder must be writable", place=place
+            )
+    return _("it cannot be opened ({why})", why=why)
 
 
 def _refuse_unsuitable(file: Path) -> None:

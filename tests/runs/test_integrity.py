@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -355,6 +356,20 @@ def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Shop])
     shutil.rmtree(locks)
     code, _, told = command(shop, ledger, *words, "--out", str(shop.folder / "new"))
     assert code == 1, told
+
+
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("setpriv"), reason="root may write everywhere")
+def test_a_ledger_in_a_read_only_folder_is_called_so(tmp_path: Path) -> None:
+    file = tmp_path / "kept" / "ledger.db"
+    file.parent.mkdir()
+    Ledger(str(file)).close()
+    file.parent.chmod(0o500)
+    open_it = "import sys, tcb_ops.runs.ledger as one; one.Ledger(sys.argv[1])"
+    without_privilege = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
+    argv = [*without_privilege, sys.executable, "-c", open_it, str(file)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    file.parent.chmod(0o700)
+    assert f"UsageError: {file} cannot be the ledger: {file.parent} is read-only" in done.stderr
 
 
 OPEN = """
