@@ -768,7 +768,7 @@ def _merchants(merchants: Merchants | str | Path) -> Merchants:
 
 @contextmanager
 def _naming(parameter: str, file: object) -> Iterator[None]:
-    """Name the parameter in the error of a file that is not there."""
+    """Name the parameter in the error of a missing file."""
     try:
         yield
     except InputError as error:
