@@ -91,7 +91,8 @@ def read_list(
         console.warn(warning)
     if batch.problems:
         show_problems(console, source, batch.problems)
-        if rows := _write_fixme(console, fix_me := _fix_me(source, listing), batch.problems):
+        fix_me, rows = _write_fixme(console, source, listing, batch.problems)
+        if rows:
             root_option = ["--root", str(Path(root).absolute())] if root is not None else []
             as_csv = replace(listing, sheet="", header_row=None, rows=None)
             console.fix_me = (
@@ -110,13 +111,14 @@ def read_list(
     return batch.limited(limit) if limit else batch
 
 
-def _fix_me(source: str, listing: ListOptions) -> Path:
-    return Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
-
-
-def _write_fixme(console: Console, dest: Path, problems: Sequence[Problem]) -> int:
-    """Write the rows with problems and return their number; 0 where no row is wrong: the file itself is."""
-    return write_fixme(problems, dest, console.lang) if any(problem.skippable for problem in problems) else 0
+def _write_fixme(
+    console: Console, source: str, listing: ListOptions, problems: Sequence[Problem]
+) -> tuple[Path, int]:
+    """Write the rows with problems; return where, and their number: 0 where no row is wrong, but the file itself."""
+    if not any(problem.skippable for problem in problems):
+        return Path(source), 0
+    dest = Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
+    return dest, write_fixme(problems, dest, console.lang)
 
 
 def _show_refusal(console: Console, error: InputError, listing: ListOptions, root: str | None) -> None:
@@ -142,8 +144,8 @@ def _show_refusal(console: Console, error: InputError, listing: ListOptions, roo
     else:
         show_problems(console, error.source, error.problems)
     if listing.fix_me or not error.missing_files:  # one cause for all rows is not corrected row by row
-        dest = _fix_me(error.source, listing)
-        if _write_fixme(console, dest, error.problems):
+        dest, rows = _write_fixme(console, error.source, listing, error.problems)
+        if rows:
             console.warn(
                 _(
                     "{dest} has the rows with problems, and what to fix in each. For the other rows: --on-bad skip",
