@@ -233,7 +233,7 @@ def test_all_mistakes_are_reported_in_one_pass_in_the_order_of_the_file(
         "Correct these, then run the same command again.",
     ]
     assert "(did you mean ledger?).\n" in text.en
-    assert "（是否想写 ledger？）。\n" in text.zh
+    assert "（是否想写“ledger”？）。\n" in text.zh
     assert "hunter2" not in text.en + text.zh
 
 
@@ -399,7 +399,7 @@ def test_settings_do_not_change(name: str) -> None:
     ("option", "value", "code"),
     [
         *((o, v, 2) for o in ("--rate", "--backoff", "--slow-wait", "--patience") for v in ("nan", "inf")),
-        ("--rate", "1e-7", 2),
+        ("--rate", "-1e-7", 2),
         ("--rate", "0.5", 0),
         ("--backoff", "0", 0),
     ],

@@ -168,6 +168,7 @@ def paragraphs(text: str) -> list[str]:
 def translated(command: click.Command) -> click.Command:
     """Return a copy of a command whose help is in the language of click's own words."""
     made = copy(command)
+    made._help_option = None  # noqa: SLF001  click keeps the one it made, in the language of that moment
     made.context_class = _Context
     texts = [gettext.gettext(paragraph) for paragraph in paragraphs(command.help or "")]
     made.help, made.short_help = "\n\n".join(texts), texts[0].rstrip("。.") if texts else None

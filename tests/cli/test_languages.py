@@ -2,6 +2,7 @@
 
 import re
 
+import click
 import pytest
 from rich.cells import cell_len
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
@@ -136,6 +137,14 @@ def test_help_is_in_the_language_asked_for(words, capsys, find_english, monkeypa
     monkeypatch.setenv("TCB_OPS_LANG", "en")
     assert run([*words, "--help"]) == 0
     assert not re.search("用法|选项", capsys.readouterr().out)
+
+
+def test_help_that_was_made_in_another_language_before_is_translated(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = cli.commands["simulate"]
+    command.get_help_option(click.Context(command))
+    assert run(["--lang", "zh", "simulate", "--help"]) == 0
+    assert "Show this message" not in capsys.readouterr().out
 
 
 def test_help_is_in_the_language_of_an_option_before_it(capsys, monkeypatch, tmp_path):
