@@ -481,7 +481,7 @@ def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
 
     ledger = Ledger(_settings(settings, None).ledger)
     try:
-        with planning(ledger), hold(ledger, run):  # who plans to take it waits for us
+        with planning(ledger), hold(ledger, run):  # other processes that plan a run wait for this one
             return None
     except UsageError as error:
         return error.text
@@ -682,7 +682,7 @@ def _start(
             may_resume=may_resume or (lambda _run, _begun: False),
         )
         confirm = stack.enter_context(hold(ledger, planned.run.id))
-        if planned.run.finished_at is not None:  # all but its report, which the caller writes
+        if planned.run.finished_at is not None:  # everything except the report, which the caller writes
             return RunHandle(ledger, planned.run, None, settings, stack.pop_all(), resumed=True)
         opened = stack.enter_context(opened_target(settings, _merchants_of(ledger, planned.run)))
         try:

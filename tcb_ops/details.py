@@ -259,7 +259,7 @@ def _from_plain(found: Any, deepest: int) -> Detail:
         return detail(DetailCode.TEXT, en=shown, zh=shown)
     reason = detail(DetailCode(code), **inner)
     for lang in Lang:
-        reason.of(lang)  # all its parameters are there
+        reason.of(lang)  # raises if a parameter is missing
     return reason
 
 

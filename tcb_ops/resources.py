@@ -16,7 +16,7 @@ from tcb_ops.formatting import fold
 from tcb_ops.i18n import Text, _
 
 if sys.platform != "win32":
-    import resource  # now: once the descriptors have run out, no module can be loaded
+    import resource  # imported early: without free file descriptors no module can be loaded
 
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _MEMORY = {errno.ENOMEM, errno.ENOBUFS}

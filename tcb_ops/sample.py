@@ -116,7 +116,7 @@ def _start(stack: ExitStack, folder: Path, lang: str | None) -> Settings:
     port = int(kept.read_text(encoding="ascii")) if kept.exists() else 0
     try:
         settings, simulator, _ = stack.enter_context(sample_simulator(folder, lang=lang, port=port))
-    except UsageError:  # somebody else has the port by now
+    except UsageError:  # another program has taken the port
         settings, simulator, _ = stack.enter_context(sample_simulator(folder, lang=lang))
     kept.write_text(str(simulator.port), encoding="ascii")
     return settings
@@ -147,7 +147,7 @@ def _kept_folder() -> Path | None:
 
 def _alive(server: str) -> bool:
     if not server.isdecimal():
-        return True  # not ours to clear away
+        return True  # not created by tcb-ops: leave it
     with suppress(PermissionError):
         try:
             os.kill(int(server), 0)

@@ -150,7 +150,7 @@ _QUOTES = r"(?:\"|'|&#34;|&#39;|&quot;){0,2}"  # twice in a CSV
 _IS = rf"(?:=|%3D|{_QUOTES}\s*[:=]\s*{_QUOTES})"
 _VALUE = r"[0-9A-Za-z_%+/.@-]{8,}"
 _KINDS = (
-    # The literal, in small letters, is looked for first: it is quick, and hardly ever there.
+    # Search for the lower-case literal first: it is fast and rarely found.
     ("access_token", rf"access_token{_IS}", _("an access token")),
     ("refresh_token", rf"refresh_token{_IS}", _("a refresh token")),
     ("q-signature", rf"q-signature{_IS}", _("a signature of the store")),

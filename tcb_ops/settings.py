@@ -101,7 +101,7 @@ class TokenSettings(BaseModel):
         try:
             parts = urlsplit(value)
             usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # its text quotes the value
+        except ValueError:  # pydantic's text quotes the value
             usable = False
         if (
             not usable
@@ -151,7 +151,7 @@ class _Variables(EnvSettingsSource):
         found = super().__call__()
         for section, name in ((found, "store_hosts"), (found.get("tokens"), "command")):
             if isinstance(section, dict) and isinstance(value := section.get(name), str):
-                with suppress(ValueError):  # then it is no list, which is reported like any other mistake
+                with suppress(ValueError):  # not a list: reported with the other mistakes
                     section[name] = (
                         json.loads(value) if value.lstrip().startswith("[") else shlex.split(value)
                     )
@@ -199,7 +199,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        enable_decoding=False,  # a variable that is no JSON is reported like any other mistake
+        enable_decoding=False,  # not JSON: reported with the other mistakes
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
@@ -264,7 +264,7 @@ class Settings(BaseSettings):
         try:
             parts = urlsplit(value)
             usable = parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc
-        except ValueError:  # its text quotes the value
+        except ValueError:  # pydantic's text quotes the value
             usable = False
         if not usable or re.search(r"[?#]", value):
             raise _InvalidError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
@@ -580,9 +580,7 @@ def _model_of(key: str) -> tuple[type[BaseModel], str]:
 def _unknown(key: str) -> Text:
     """Say that there is no such setting, and which name is the nearest."""
     model, section = _model_of(key)
-    places = {
-        name: f"tokens.{name}" for name in TokenSettings.model_fields
-    }  # it may stand in the wrong section
+    places = {name: f"tokens.{name}" for name in TokenSettings.model_fields}  # it may be in the wrong section
     places |= {name: name for name in Settings.model_fields}
     places |= {name: f"{section}{name}" for name in model.model_fields}
     if near := get_close_matches(key.rpartition(".")[2], places, n=1):

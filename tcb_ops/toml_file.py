@@ -30,7 +30,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=file)) from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:  # its words are English only, and may quote a value
+    except tomllib.TOMLDecodeError:  # the parser's text is English only and may quote a value
         line, why_not = _first_unreadable(text)
     raise SettingsError(
         _("{file}:{line}: {why_not}.", file=file, line=line, why_not=why_not),

@@ -102,7 +102,7 @@ def _settings(ctx: click.Context) -> Settings:
         if value:
             given[name] = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111  it may be a URL
     config = given.pop("config")
-    if config and not Path(config).is_file():  # to open a pipe would wait for its writer
+    if config and not Path(config).is_file():  # opening a pipe would wait for a writer
         raise FileNotFoundError(config)
     return load_settings(config, given)
 
@@ -189,7 +189,7 @@ class _Shell(ShellComplete):
     """Characters that the shell's script cannot read in a value."""
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
-        if args and re.match(r"-\d", incomplete):  # an errcode, no option
+        if args and re.match(r"-\d", incomplete):  # a negative errcode, not an option
             args = [*args[:-1], "--", args[-1]] if args[-1].startswith("-") else [*args, "--"]
         option, equals, _other = incomplete.partition("=")
         kept = f"{option}=" if equals and option.startswith("--") else ""

@@ -164,7 +164,7 @@ class Console:
     def _lines(self, progress: Iterator[Progress]) -> None:
         last, noted = time.monotonic(), False
         for now in progress:
-            # What begins to hold a run up is printed at once.
+            # Print immediately what slows the run down.
             if time.monotonic() - last >= LINE_EVERY or (now.note is not None and not noted):
                 last, noted = time.monotonic(), now.note is not None
                 self.err.print(progress_line(now, self.lang))
@@ -205,7 +205,7 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
     ):  # the last rows may be waiting to be tried again
         time = format_duration(now.seconds_left)
         left = _("{time} left", time=time).of(lang)
-    speed = [rate, left] if now.done < now.total else []  # at the end only the result is of use
+    speed = [rate, left] if now.done < now.total else []  # the last frame shows only the result
     parts = list(filter(None, [done, note, *outcomes, *speed]))
     needed = 2 if note else 1
     while len(parts) > needed and cell_len(" · ".join(parts)) > most:

@@ -60,7 +60,7 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
             counts = run.summary() if common.json else run.counts
             if matching is None or run.outcomes:
                 sound.append((run, counts))
-        except LedgerDamagedError as error:  # it does not hide the others
+        except LedgerDamagedError as error:  # a damaged run does not hide the others
             damaged.append(error)
     if common.json:
         console.json({"runs": [summary | _about(run, settings) for run, summary in sound]})

@@ -233,7 +233,7 @@ def run(arguments: Sequence[str]) -> int:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         return _interrupted(int(getattr(error.__cause__ or error, "exit_code", 130)), lang)
-    except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: nobody reads on; click exits at that
+    except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: the reader closed the pipe; click exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
@@ -251,7 +251,7 @@ def _interrupted(code: int, lang: Lang) -> int:
 
 
 def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
-    if signals.asked():  # some libraries make an error of their own of it
+    if signals.asked():  # some libraries wrap it in an error of their own
         return _interrupted(signals.asked(), lang)
     if isinstance(error, UnicodeEncodeError):
         _print_error(

@@ -114,7 +114,7 @@ def _environment(common: CommonOptions) -> dict[str, str]:
     variables = (
         (CONFIG, common.config),
         ("TCB_OPS_TARGET", target),
-        ("TCB_OPS_API_BASE", target),  # both: one that is set already must not contradict the other
+        ("TCB_OPS_API_BASE", target),  # set both: an existing value of one must not contradict the other
         ("TCB_OPS_MERCHANTS", common.merchants),
         ("TCB_OPS_LEDGER", common.ledger),
         *(tokens if common.tokens else ()),

@@ -150,7 +150,7 @@ class Group(click.Group):
         shared = self.shared_options()
         ordered = command_first(args, {name: not shared[name].is_flag for name in shared})
         if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
-            last = shared.get(ordered[-1])  # no command stands behind them
+            last = shared.get(ordered[-1])  # no command follows the options
             if last is not None and not last.is_flag:
                 one, many = (
                     "Option {name!r} requires an argument.",

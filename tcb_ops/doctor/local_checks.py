@@ -236,7 +236,7 @@ def _unwritable(file: Path, folder: Path) -> CheckResult | None:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        # Busy: somebody writes, so one can. No database: reported better when it is opened.
+        # Busy: another process is writing, so the file is writable. Not a database: opening it gives the better message.
         if getattr(error, "sqlite_errorname", "") not in {"SQLITE_BUSY", "SQLITE_NOTADB"}:
             why = why or verbatim(str(error))
     if why is None:

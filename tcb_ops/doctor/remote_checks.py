@@ -196,7 +196,7 @@ async def _try(
             async with asyncio.timeout(seconds):
                 return [found, await _call(settings, source, owner)]
         except (TcbOpsError, TimeoutError) as error:
-            if isinstance(error, TcbOpsError):  # 61004, and what else concerns everybody
+            if isinstance(error, TcbOpsError):  # 61004 and other errors that affect every merchant
                 return [found, from_error("address", error)]
             slow = _("no response for {label} within {seconds:.0f} s", label=owner.label, seconds=seconds)
             return [found, from_error("address", OutageError(slow))]

@@ -74,7 +74,7 @@ def ask_allowances(
         return Allowances({}, None)
     try:
         return hand_over(_ask(settings, wanted, seconds)).result()
-    except TcbOpsError as error:  # settings of the tokens that cannot work are the run's to say
+    except TcbOpsError as error:  # invalid token settings are reported by the run
         return Allowances({}, error.text)
 
 

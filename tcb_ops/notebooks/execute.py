@@ -93,7 +93,7 @@ def execute(
                     monitor=monitor,
                 )
             except PapermillExecutionError:
-                pass  # it stands in the cell
+                pass  # the traceback is in the cell
             # A kernel that cannot be started, or died: jupyter has many names for it.
             except Exception as error:  # noqa: BLE001
                 broken = error
@@ -101,7 +101,9 @@ def execute(
     content = monitor.content if monitor.content is not None else source.content
     code, text = _end(source, content, result, monitor.exit_code, broken, out)
     report = result.get("report")
-    if report and Path(report).is_relative_to(out.absolute()):  # as the caller named the folder
+    if report and Path(report).is_relative_to(
+        out.absolute()
+    ):  # relative or absolute, as the caller gave the folder
         report = str(out / Path(report).relative_to(out.absolute()))
     facts = PageFacts(
         lang,
@@ -126,7 +128,7 @@ def _engine() -> type:
     # Sockets that only this user can open, where there are such: cells and their outputs are nobody else's.
     config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
 
-    class Engine(NBClientEngine):  # type: ignore[misc]  # papermill has no types
+    class Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
         """Papermill's own, with a monitor of its client."""
 
         @classmethod
@@ -140,7 +142,7 @@ def _engine() -> type:
                 stderr_file=options["stderr_file"],
                 store_widget_state=False,
                 config=config,
-                extra_arguments=["--Application.log_level=50"],  # its own log is not for operators
+                extra_arguments=["--Application.log_level=50"],  # papermill's log is not meant for operators
                 on_cell_start=monitor.cell_begins,
                 on_cell_execute=monitor.cell_runs,
                 on_cell_executed=monitor.cell_is_done,
@@ -269,7 +271,7 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
     dest = out / f"{source.name}.ipynb"
     content.metadata.pop("widgets", None)
     content.metadata.papermill.update(input_path=str(source.file), output_path=str(dest))
-    for cell in content.cells:  # a panel is dead without its kernel
+    for cell in content.cells:  # panels do not work without a kernel
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if _VIEW not in output.get("data", ())]
     page = render_page(content, source.name, facts)

@@ -59,7 +59,7 @@ def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
                     _("{name} = {value!r}: write it as one text in quotation marks.", name=name, value=value)
                 )
             bound.arguments[name] = text
-        return build(**bound.arguments)  # type: ignore[call-arg]  # what was bound, by name
+        return build(**bound.arguments)  # type: ignore[call-arg]  # the bound arguments, by name
 
     return built
 

@@ -101,7 +101,7 @@ class ListReader(widgets.VBox):
         lang = self._lang
 
         def check() -> None:
-            self._clear()  # at once: what was read is not what is picked now
+            self._clear()  # immediately: the list that was read is no longer the selected one
             self._changed()
             worker.start(self.read, waits=True)
 

@@ -190,7 +190,7 @@ class RunPanel(Panel):
         return self.run
 
     def _run_to_keep(self) -> Run | None:
-        return None  # looking at a run replaces none
+        return None  # viewing a run does not replace another
 
     def _exit_code(self, run: Run) -> int:  # noqa: ARG002  `show` and `report` end well whatever the run's rows did
         return 0

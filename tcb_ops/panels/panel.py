@@ -186,7 +186,7 @@ class Panel:
         all there is to say; Ctrl-C ends a run tidily.
         """
         try:
-            if not isinstance(wanted, bool):  # "false" is true to Python, and this is what sends live
+            if not isinstance(wanted, bool):  # the text "false" is truthy, and this flag starts live runs
                 raise UsageError(
                     _("RUN_NOW = {wanted!r}: write True or False. Nothing was run.", wanted=wanted)
                 )

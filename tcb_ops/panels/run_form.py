@@ -96,7 +96,7 @@ class RunForm(Panel):
         found = self.runs.refresh()
         if found:
             self.monitor.attach(found[0].id)
-            if self.monitor.at_rest:  # else whoever watches it writes the line
+            if self.monitor.at_rest:  # otherwise the watcher of the run writes the line
                 self.worker.line.value += prepared
 
     def _enable(self) -> None:

@@ -321,7 +321,7 @@ class RunBrowser(widgets.HBox):
     def refresh(self) -> list[Run]:
         """List the runs again; return them, the newest first."""
         settings = self._context.settings
-        with self._one_at_a_time:  # or what was read before a run's end is shown after it
+        with self._one_at_a_time:  # otherwise data read before the end of the run would be shown after it
             found = [
                 run
                 for run in api.all_runs(settings=settings, damaged=[])

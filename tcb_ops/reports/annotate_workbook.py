@@ -109,7 +109,7 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
     taken = {fold(header) for header in found.headers}
     headers = []
     for text in COLUMNS:
-        # A colleague must not take a rehearsal for the upload.
+        # A colleague must not mistake a simulated run for the real upload.
         mark = " SIMULATED 演练" if text is COLUMNS[0] and simulated else ""
         name = wanted = text.of(lang) + mark
         number = 2
@@ -338,7 +338,7 @@ def _new(dest: Path) -> Iterator[Path]:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:
-            with suppress(OSError):  # a disk that takes nothing has nothing to be cleared
+            with suppress(OSError):  # nothing was written, so nothing needs to be removed
                 part.unlink()
     raise StoppedError(
         _("{dest} could not be written: {why}.", dest=dest, why=why),

@@ -156,7 +156,7 @@ def compare(
             continue
         what = became(before and before[0], after and after[0])
         counts[what] += rows
-        if what is not Change.STILL_GOOD:  # a million of them, as a rule
+        if what is not Change.STILL_GOOD:  # often a million rows
             counted[what, place, before, after] += rows
     names = {(place.env, place.appid): place.merchant for run in (older, newer) for place in ledger.envs(run)}
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
@@ -229,7 +229,7 @@ def _merged(
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
         if new is None or (old is not None and old[0] < new[0]):
-            (env, appid, _other), state = old  # type: ignore[misc]  # one of the two is there
+            (env, appid, _other), state = old  # type: ignore[misc]  # one of the two exists
             yield (env, appid), state, None
             old = next(olds, None)
         elif old is None or new[0] < old[0]:

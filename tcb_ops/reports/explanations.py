@@ -90,7 +90,7 @@ def why(
     if errcode:
         known = errcodes.errcode(errcode)
         own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
-        # Told apart from the merchants' rows of the same code: another cause, fixed elsewhere.
+        # Separate from merchants' rows with the same code: another cause with another fix.
         shown = f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode)
         return Why(shown, own.meaning, own.action, own.read_errmsg)
     if store_code == ETAG_MISMATCH:

@@ -109,7 +109,7 @@ def export(
         with _part(real) as (part, finished), (reader or ledger).snapshot() as seen, _no_cycles():
             _write(seen, seen.run(run.id), part, settings, now)
             finished()
-            # Before it can be seen: a kill in between must not make a true report an unknown one.
+            # Before the report appears: after a kill in between, verify would not recognise it.
             noted = _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
             _put(part, real)
     except OSError as error:

@@ -23,7 +23,7 @@ def merged_run(ledger: LedgerReader, run: RunRecord) -> MergedRun:
     while run.parent:
         try:
             run = ledger.run(run.parent)
-        except RunNotFoundError:  # it was deleted: this is the oldest that there is
+        except RunNotFoundError:  # the parent was deleted: this is the oldest run that remains
             break
     return MergedRun(ledger, run)
 

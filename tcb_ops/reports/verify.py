@@ -179,7 +179,7 @@ def verify(
 def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
     file = folder / name
     try:
-        if not file.is_file():  # a pipe would never end
+        if not file.is_file():  # reading a pipe would not end
             return _differs(name, _("is missing."))
         found = fingerprint(file)
     except OSError as error:
@@ -322,7 +322,7 @@ def _check_about(
     """
     run = summary.run
     known = {"mark": _MISSING} | about(summary, manifest.zone)
-    exported = seen.exports(run)  # none of a run whose reports are from before exports were kept
+    exported = seen.exports(run)  # runs exported by earlier versions have no record of it
     same = bool(exported) and fingerprint(folder / MANIFEST)["sha256"] in exported
     if not as_exported:  # these change with the rows, which are reported on their own
         for name in ("counts", "finished_at", "settings", "retries"):
@@ -330,7 +330,7 @@ def _check_about(
     elif not manifest.finished and (same or run.finished_at is None):
         del known["settings"]  # it may be resumed with others
         if same:
-            del known["finished_at"]  # it may have lacked nothing but its end
+            del known["finished_at"]  # only its end may have been missing
     found = []
     if wrong := [
         name for name, value in known.items() if manifest.content.get(name, _MISSING) != clean(value)
@@ -358,7 +358,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
         _compare(folder / FAILED, partial(_first_difference, FAILED, not_good, run.headers, manifest.zone)),
         _compare(folder / ERRCODES, partial(_first_errcode, summary.causes)),
     ]
-    for _each in records:  # what the comparison has not come to
+    for _each in records:  # rows that were not compared yet
         pass
     as_exported = digest.hexdigest() == manifest.rows_digest
     found = [text for text in wrong if text is not None]
@@ -409,7 +409,9 @@ def _first_difference(
 
     head: list[str] = next(lines, [])
     whole = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
-    older = head == [name for name in whole if name != CONTENT_TYPE]  # a report from before there were types
+    older = head == [
+        name for name in whole if name != CONTENT_TYPE
+    ]  # a report from a version without content types
     if head != whole and not older:
         return _head(name)
     type_at = names.index(CONTENT_TYPE)

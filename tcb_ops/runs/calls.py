@@ -217,7 +217,7 @@ class Calls:
 
     def _no_answer(self, task: Task, error: TransportError, step: str) -> FailedAttempt:
         if error.fault is not TransportFault.UNREACHABLE:
-            self.last_answer = self.clock()  # somebody took the connection: the target is there
+            self.last_answer = self.clock()  # the connection was accepted: the target is reachable
         return FailedAttempt(
             self._end(task, Outcome.FAILED, Reason.NO_ANSWER, error.text),
             Decision.RETRY,

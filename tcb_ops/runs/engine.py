@@ -232,7 +232,7 @@ class Engine:
         """Give calls in flight a moment after an error, then end them; their rows stay pending."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE)
-        self._phases_recorded = float("-inf")  # what is left of it goes with the last commit
+        self._phases_recorded = float("-inf")  # the remainder is written with the last commit
 
     async def _shut_down(self, writing: asyncio.Task[None] | None) -> None:
         if self._timer is not None:

@@ -99,7 +99,7 @@ class Ledger(LedgerReader):
                 done = connection.execute(_RECORD, [end_values(run.number, end) for end in ends]).rowcount
             self._spend(connection, run, usage)
         if done != len(ends):
-            self.counts(run)  # says so where the rows are lost
+            self.counts(run)  # raises if rows are lost
             raise _not_pending(run, len(ends) - done)
 
     def close_environment(
@@ -203,7 +203,7 @@ class Ledger(LedgerReader):
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
         if self._identify() != self._identity:
-            # SQLite would still write to the file that nobody can find any more.
+            # SQLite would still write to the deleted file.
             raise LedgerError(
                 _(
                     "the ledger {name} was removed or replaced while it was in use. Put it back, then run "

@@ -113,7 +113,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
         if (lock := ledger.advisory_lock(run_id)) is not None:
             stack.callback(lock.release)
             while not lock.acquire(me()):
-                if who := lock.holder():  # nobody: it was released in between
+                if who := lock.holder():  # no holder: the lock was released in between
                     raise _held(run_id, who)
             yield lock.confirm
             return
@@ -345,7 +345,7 @@ class AdvisoryLock:
             try:
                 if connection.execute(_OURS, {"key": self._key}).scalar():
                     return
-            except SQLAlchemyError:  # which connection it was says nothing that helps
+            except SQLAlchemyError:  # the driver's text does not help the user
                 pass
         raise LedgerError(
             _(
@@ -377,7 +377,7 @@ class AdvisoryLock:
             with suppress(SQLAlchemyError):
                 connection.execute(_UNLOCK, {"key": self._key})
                 connection.execute(holders.delete().where(holders.c.pid == sa.func.pg_backend_pid()))
-            connection.invalidate()  # really closed, not handed to others with its settings
+            connection.invalidate()  # closed, not returned to the pool with its settings
             connection.close()
 
     def _connect(self, who: str) -> None:

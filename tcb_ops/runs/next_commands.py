@@ -78,7 +78,7 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
 def install(extra: str = "") -> str:
     """Compose the command that installs tcb-ops, with an extra, into this interpreter as it was installed before."""
     pip = [sys.executable, "-m", "pip", "install"]
-    if find_spec("pip") is None:  # an environment made by uv
+    if find_spec("pip") is None:  # an environment created by uv
         pip = ["uv", "pip", "install", "--python", sys.executable]
     wanted = f"[{extra}]" if extra else ""
     with suppress(PackageNotFoundError, ValueError):

@@ -440,7 +440,7 @@ def resume_spec(run: RunRecord) -> RunSpec:
         run.list_bytes,
         run.headers,
         Path(run.root) if run.root else None,
-        lambda: iter(()),  # they stand in the ledger
+        lambda: iter(()),  # they are in the ledger
         [],
         run.selection,
         run.parent,

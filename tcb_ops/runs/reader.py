@@ -745,7 +745,7 @@ def _moments(began: float, width: float, buckets: int, found: Iterable[Any]) -> 
     """Put what `_ends_by_moment` found in order, those in which nothing ended included."""
     ended: defaultdict[int, dict[Outcome, int]] = defaultdict(dict)
     for moment, outcome, count in found:
-        in_it = ended[min(int(moment), buckets - 1)]  # the last end of all stands on the edge
+        in_it = ended[min(int(moment), buckets - 1)]  # the last end time falls on the boundary
         in_it[Outcome(outcome)] = in_it.get(Outcome(outcome), 0) + int(count)
     return [
         TimelineBucket(began + number * width, began + (number + 1) * width, ended[number])

@@ -360,7 +360,7 @@ def newest_runs(
         with engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sa.text(_NEWEST), values)]
     file = Path(where.removeprefix("sqlite:///")).absolute()
-    if not file.is_file():  # to open a pipe would wait for its writer
+    if not file.is_file():  # opening a pipe would wait for a writer
         return []
     used = all(file.with_name(file.name + end).exists() for end in ("-wal", "-shm"))
     options = "mode=ro" if used else "mode=ro&immutable=1"

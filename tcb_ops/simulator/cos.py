@@ -92,7 +92,7 @@ class CosStore:
             try:
                 return await self._post(request, place, env, bucket, path, Form(checked))
             except (ConnectionError, web.RequestPayloadError):
-                # The client has gone, or what it sends is no HTTP: there is nobody to answer.
+                # The client disconnected or does not speak HTTP: no response is possible.
                 self._state.answered(place, FaultStep.STORE, "gone")
                 return reset(request)
         response = self._refuse(request, place, checked)

@@ -230,7 +230,7 @@ class Caller:
 
     async def _renew(self, appid: str, refused: Secret) -> bool:
         """Return whether there is another token than the one that was refused."""
-        if self.tokens.get(appid) == refused:  # else another call of the same appid has asked already
+        if self.tokens.get(appid) == refused:  # otherwise another call for the appid has already asked
             self.tokens[appid] = await self._from_source(appid, refused)
         return self.tokens[appid] != refused
 

@@ -111,7 +111,7 @@ async def post_object(
             response = await transport.send(form, sending=length, exact_url=url)
         except TransportError as error:
             failure = error
-        unread = body.error  # before the closing, which a thread that still reads would trip over
+        unread = body.error  # before closing: a thread may still be reading
     if unread is not None:
         raise unread
     if failure is not None:
@@ -188,7 +188,7 @@ def _read(
     """
     error = _error(response.body)
     etag = response.headers.get("etag", "")
-    if _bare(etag) != md5:  # what is stored as it was sent is no text of somebody else's
+    if _bare(etag) != md5:  # an ETag equal to our MD5 contains no text from outside
         etag = _clean(etag, link, path)
     # A login page may have an ETag of its own; only the MD5 of what was sent proves that it is the store's.
     web_page = _bare(etag) != md5 and response.headers.get("content-type", "").startswith("text/html")

@@ -140,7 +140,7 @@ _real = lru_cache(maxsize=16)(os.path.realpath)
 def _is_below(path: Path, fd: int, root: Path) -> bool:
     """Return whether an open file lies in a folder; a cached folder is resolved again before the answer is no."""
     real = ""
-    with suppress(OSError):  # Linux names what was opened, whatever the path leads to by now
+    with suppress(OSError):  # Linux names the opened file, even if the path has changed since
         real = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  on each file's way, where a Path costs more
     real = real or os.path.realpath(path)
     if real.startswith(_real(root).rstrip(os.sep) + os.sep):

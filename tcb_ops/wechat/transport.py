@@ -60,7 +60,7 @@ TOO_LARGE = TransportFailure(TransportFault.TOO_LARGE, DetailCode.TOO_LARGE)
 _BAD_ADDRESS = TransportFailure(TransportFault.GARBAGE, DetailCode.BAD_ADDRESS)
 
 _FAILURES: Mapping[str, TransportFailure] = {
-    # aiohttp's public exceptions, every one
+    # all public exceptions of aiohttp
     "ClientConnectorError": _NO_CONNECTION,
     "ClientConnectorDNSError": _NO_SUCH_HOST,
     "ConnectionTimeoutError": _SLOW_CONNECT,
@@ -92,7 +92,7 @@ _FAILURES: Mapping[str, TransportFailure] = {
     "NonHttpUrlClientError": _BAD_ADDRESS,
     # aiohttp's parser, before aiohttp has wrapped it
     "HttpProcessingError": _NOT_HTTP,
-    # httpx's, where no error of aiohttp's stands behind them
+    # httpx's own, without a cause from aiohttp
     "HTTPError": BROKEN,
     "TimeoutException": _SILENT,
     "ConnectTimeout": _SLOW_CONNECT,
@@ -337,7 +337,7 @@ class Transport:
                     if len(body) > LARGEST_ANSWER:
                         break
             finally:
-                # An early answer ends the sending; an error of that must not hide the answer.
+                # An early response ends the upload; the resulting send error must not hide the response.
                 with suppress(httpx.HTTPError, aiohttp.ClientError, OSError):
                     await response.aclose()
         return body, response

@@ -216,7 +216,7 @@ class _Rows(PartPatcher):
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
         match local(name):
-            case "c":  # by far the most
+            case "c":  # the most frequent case
                 if self._wanted:
                     self._begin_cell(attributes)
             case "row":

@@ -206,7 +206,7 @@ class _Surveyor:
         self._line, self._hidden, self._holds = 0, False, False
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        if name == "c":  # by far the most frequent
+        if name == "c":  # the most frequent case
             return
         match local(name):
             case "row":
@@ -300,7 +300,7 @@ class RowReader(TextReader):
         raw = "".join(self._pieces)
         if self._spills and not self._formula:
             self._formula = self._in_spill(len(self._cells) + 1)
-        if self._type == "s" and raw and not self._formula:  # by far the most frequent
+        if self._type == "s" and raw and not self._formula:  # the most frequent case
             at = int(raw)
             if not 0 <= at < len(self._strings):
                 raise ValueError

@@ -58,7 +58,7 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
     ]
     every = [line for lines in parts for line in lines]
     widths = [max((cell_len(line[column]) for line in every), default=0) for column in range(3)]
-    # Where the rest can be seen is copied by users: it is never cut.
+    # Users copy this command: never shorten it.
     widths[1] = max(
         (min(cell_len(place), 28) if place != rest else cell_len(rest) for _, place, _ in every), default=0
     )

@@ -277,7 +277,7 @@ class _Report:
             sheet.set_column(column, column, min(max(width, _NARROW), most))
         sheet.autofilter(top, 0, line, len(heads) - 1)
         sheet.freeze_panes(top + 1, 0)
-        sheet.ignore_errors({"number_stored_as_text": f"A1:XFD{line + 1}"})  # 007 is meant
+        sheet.ignore_errors({"number_stored_as_text": f"A1:XFD{line + 1}"})  # keep leading zeros such as 007
 
     def _sheet(self, name: str) -> Worksheet:
         sheet = self._book.add_worksheet(_SHEETS[name].of(self._lang))

@@ -133,7 +133,7 @@ class CommandTokens:
         self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
         self._running: Running = set()
         self._room = asyncio.Semaphore(PROGRAMS_AT_ONCE)
-        # So many run together where every one hangs.
+        # The number that run at once when all of them hang.
         most = int(PROGRAMS_AT_ONCE * COMMAND_SECONDS / MAKES_ROOM_AFTER)
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="tcb-ops-token")
 
@@ -255,7 +255,7 @@ class Credential:
         raise self._bad(printed.reason)
 
     def _bad(self, why: Text) -> SettingsError:
-        # Of a program only its name: an argument may be what it should not be.
+        # Only the program's name: an argument may be a secret.
         where = self.where.split()[0] if self.kind == "command" else self.where
         kind = _KINDS[self.kind]
         return SettingsError(

@@ -198,7 +198,7 @@ class ComponentTokens:
         except TokenError as error:
             if appid != self._component_appid:
                 raise
-            # The component's own is everybody's.
+            # The component's token affects every merchant.
             raise TokenSourceError(error.text) from None
 
     async def _token(self, appid: str, refused: Secret | None) -> Token:
@@ -211,7 +211,7 @@ class ComponentTokens:
             if refresh is None:
                 refresh = self._refreshes[appid] = asyncio.create_task(self._refresh(appid, refused))
                 refresh.add_done_callback(lambda done: self._refreshed(appid, done))
-            # Shielded: what a refresh brings is stored, whoever stops waiting for it.
+            # Shielded: the result of a refresh is stored even if the caller is cancelled.
             token = await asyncio.shield(refresh)
             if mine or token.value != refused:
                 return token
@@ -235,10 +235,10 @@ class ComponentTokens:
     def _refreshed(self, appid: str, refresh: asyncio.Task[Token]) -> None:
         self._refreshes.pop(appid, None)
         if not refresh.cancelled():
-            refresh.exception()  # retrieved, even where nobody waits any more
+            refresh.exception()  # retrieve the exception even if no caller waits any more
 
     async def _refresh(self, appid: str, refused: Secret | None) -> Token:
-        if appid == self._component_appid:  # never behind merchants that wait for it
+        if appid == self._component_appid:  # never queued behind merchants that wait for it
             return await self._refresh_locked(appid, refused)
         async with self._room:
             return await self._refresh_locked(appid, refused)
@@ -377,7 +377,7 @@ class ComponentTokens:
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
         payload = await self._call(AUTHORIZER_TOKEN, body, (refresh,))
         rotated = payload.get("authorizer_refresh_token")
-        # Always what came back: whether it rotates, the platform's staff contradict (domain.md §4).
+        # Always store the returned token: sources disagree on whether it rotates (domain.md §4).
         newest = Secret(rotated) if is_token(rotated) else refresh
         try:
             return self._read_token(AUTHORIZER_TOKEN, payload, "authorizer_access_token", newest)
@@ -406,7 +406,7 @@ class ComponentTokens:
     def _listed(self, done: asyncio.Task[None]) -> None:
         self._listing = None
         if not done.cancelled():
-            done.exception()  # retrieved, even where nobody waits any more
+            done.exception()  # retrieve the exception even if no caller waits any more
 
     async def _read_list(self) -> None:
         found: dict[str, Secret] = {}

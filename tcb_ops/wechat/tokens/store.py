@@ -179,7 +179,7 @@ class TokenStore:
         names = {entry.name for entry in os.scandir(self._folder)}
         mark = self._folder / IDENTITY
         if IDENTITY not in names:
-            # A making that was killed, or is going on beside us, has left no more than these.
+            # Only these files can remain from a process that was killed while creating the store.
             if names - {LOCKS, f"{IDENTITY}.tmp"} and not mark.exists():
                 raise self._bad(_("contains other files and is not a token store: choose another folder"))
             self._locks.mkdir(mode=0o700, exist_ok=True)
@@ -195,9 +195,9 @@ class TokenStore:
     def _check_private(self, path: Path) -> None:
         try:
             mode = path.stat().st_mode
-        except FileNotFoundError:  # a temporary file that has got its name
+        except FileNotFoundError:  # a temporary file that has been renamed
             return
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would never end
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would not end
             raise self._bad(
                 _("contains {name}, which is neither a file nor a folder: remove it", name=path.name)
             )
