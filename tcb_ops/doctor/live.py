@@ -116,7 +116,7 @@ class _LiveCheck:
         try:
             await self._step("upload", self._upload(link))
             if self._stored and await self._step("confirm", self._confirm(link)):
-                with suppress(_Failed, TcbOpsError):  # a read-only call
+                with suppress(_Failed, TcbOpsError):  # for information: it fails no check
                     self._add("content_type", Grade.OK, await self._compare_types(link))
         finally:
             if self._stored is not False:

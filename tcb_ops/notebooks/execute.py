@@ -101,9 +101,8 @@ def execute(
     content = monitor.content if monitor.content is not None else source.content
     code, text = _end(source, content, result, monitor.exit_code, broken, out)
     report = result.get("report")
-    if report and Path(report).is_relative_to(
-        out.absolute()
-    ):  # relative or absolute, as the caller gave the folder
+    # The folder's name stays as the caller gave it, relative or absolute.
+    if report and Path(report).is_relative_to(out.absolute()):
         report = str(out / Path(report).relative_to(out.absolute()))
     facts = PageFacts(
         lang,

@@ -338,7 +338,7 @@ def _new(dest: Path) -> Iterator[Path]:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:
-            with suppress(OSError):  # nothing was written, so nothing needs to be removed
+            with suppress(OSError):  # a full disk may have no such file
                 part.unlink()
     raise StoppedError(
         _("{dest} could not be written: {why}.", dest=dest, why=why),

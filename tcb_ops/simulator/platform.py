@@ -262,7 +262,7 @@ class Platform:
         for account in authorizers[offset : offset + count]:
             entry: Fields = {"authorizer_appid": account.appid}
             refresh_token = self._accounts.refresh_token(account.appid, listed=True)
-            if refresh_token:  # the real platform omits the key when it has no value
+            if refresh_token:  # the platform omits the key where it has lost the token
                 entry["refresh_token"] = refresh_token
             listed.append(entry | {"auth_time": self._accounts.began})
         return {"total_count": len(authorizers), "list": listed}
