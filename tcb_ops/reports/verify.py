@@ -409,9 +409,8 @@ def _first_difference(
 
     head: list[str] = next(lines, [])
     whole = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
-    older = head == [
-        name for name in whole if name != CONTENT_TYPE
-    ]  # a report from a version without content types
+    # Reports of earlier versions have no content types.
+    older = head == [name for name in whole if name != CONTENT_TYPE]
     if head != whole and not older:
         return _head(name)
     type_at = names.index(CONTENT_TYPE)
