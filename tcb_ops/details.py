@@ -1,4 +1,4 @@
-"""Why a row or a run ended so: a code and its parameters in the ledger, a sentence when it is shown.
+"""The reason why a row or a run ended: a code and its parameters in the ledger, a sentence when shown.
 
 `MESSAGES` has the sentence of each code. Whoever finds out why makes a Detail, which is a Text: it may stand wherever a
 message does, and the ledger keeps its code and parameters.
@@ -20,7 +20,7 @@ class DetailCode(StrEnum):
     """What the ledger keeps in place of a sentence. Codes and names of parameters never change their meaning."""
 
     TEXT = "text"
-    """A sentence that has no code: of before schema version 3, or from outside."""
+    """A sentence without a code: written before schema version 3, or from outside."""
     BOTH = "both"
     # why a run stopped
     INTERRUPTED = "interrupted"

@@ -27,20 +27,20 @@ class Decision(StrEnum):
 
     GOOD = "good"
     REFRESH = "refresh"
-    """A new token once, then the row's end."""
+    """Get a new token once; then end the row."""
     RETRY = "retry"
-    """Again after a wait, counted as an attempt."""
+    """Try again after a wait; counts as an attempt."""
     RETRY_ONCE = "retry_once"
     SLOW = "slow"
     """The scope pauses, then continues at half its limit; no attempt is counted."""
     STOP = "stop"
-    """The row's end; three in a row of the scope open its breaker. Scope platform: the run's end, at once."""
+    """End the row; three in succession within the scope open its breaker. Scope platform: end the run at once."""
     FIX = "fix"
-    """The row's end: something about the row has to be fixed first."""
+    """End the row: it must be fixed first."""
     NEW_LINK = "new_link"
-    """A new link, counted as an attempt."""
+    """Get a new link; counts as an attempt."""
     NEW_LINK_ONCE = "new_link_once"
-    """A new link once, then the row's end, which counts for the environment's breaker."""
+    """Get a new link once; then end the row, which counts for the environment's breaker."""
 
 
 class Scope(StrEnum):

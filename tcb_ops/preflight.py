@@ -121,7 +121,7 @@ def facts_line(batch: Batch) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What would be sent: rows, and to how many merchants and environments."""
+    """What would be sent: the rows, merchants and environments."""
 
     rows: int
     merchants: int

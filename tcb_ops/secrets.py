@@ -22,7 +22,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
 
 MASK = "•••"
-"""What stands in a secret's place."""
+"""The text that replaces a secret."""
 LONGEST_TEXT = 4000
 """Characters of a text from outside that are looked at; the callers show fewer."""
 

@@ -83,7 +83,7 @@ class TokenSettings(BaseModel):
     component_appid: str = ""
     """The third-party platform's own appid: its token is the component token."""
     sole_owner: bool = False
-    """That nobody else refreshes these merchants' tokens."""
+    """Confirms that no other program refreshes these merchants' tokens."""
     secret: str = Field(default="", repr=False)
     """Where the component's AppSecret is: `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENTS`; never itself."""
     ticket: str = Field(default="", repr=False)

@@ -14,13 +14,13 @@ from tcb_ops.resources import system_reason
 
 
 class Grade(StrEnum):
-    """How a thing stands."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
-    """Works; somebody should look at it."""
+    """Works, but needs attention."""
     BAD = "bad"
-    """A run would end on it."""
+    """A run would fail."""
     SKIPPED = "skipped"
     """Not checked, or missing and not needed."""
 
@@ -105,4 +105,4 @@ _FIXES = {
     "tokens": _("Fix the token source ([tokens] in the settings)."),
     "address": _("Check the network and any proxy on the way, then run doctor again."),
 }
-"""What to do where an error says only what happened."""
+"""The fix for errors that have none of their own."""

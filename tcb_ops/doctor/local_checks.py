@@ -29,11 +29,11 @@ from tcb_ops.settings import Settings, TokenSettings
 
 _SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
 _FONTS_SECONDS = 5
-"""What fc-list may take: it builds its cache the first time."""
+"""Seconds for fc-list, which builds its cache on the first call."""
 _PROBLEMS = 3
 """Problems of the merchants file that are shown; `check` shows all."""
 SCARCE, TIGHT = 100 * 1000**2, 1000**3
-"""Free bytes below which a run may end on a full disk, and below which somebody should look."""
+"""Free bytes below which a run may fill the disk, and below which to warn."""
 
 
 def check_python() -> list[CheckResult]:

@@ -33,11 +33,11 @@ from tcb_ops.wechat.transport import Timeouts, Transport
 QUICK = Timeouts(connect=4, answer=4)
 """Somebody watches."""
 TOKEN_SECONDS = 8.0
-"""What the token source may take, and then the call with its token."""
+"""Seconds for the token source, and then for the call with its token."""
 TRIED = 3
-"""Merchants that are tried where the first ones have no token."""
+"""Merchants to try until one has a token."""
 SKEWED, WRONG = 60, 300
-"""Seconds of difference that warn, and that are bad: links expire after about 15 minutes (domain.md §1.1)."""
+"""Seconds of difference for a warning, and for a failure: links expire after about 15 minutes (domain.md §1.1)."""
 _CERTIFICATES = _("Check the files that SSL_CERT_FILE and SSL_CERT_DIR name.")
 
 

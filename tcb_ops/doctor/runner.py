@@ -18,9 +18,9 @@ from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.settings import Settings, load_settings, settings_file
 
 TOTAL_SECONDS = 27.0
-"""What all checks together may take: somebody watches."""
+"""Seconds for all checks together: a user is waiting."""
 LOCAL_SECONDS, REMOTE_SECONDS = 6.0, 18.0
-"""For a check of this machine, and for one that asks somebody else."""
+"""Seconds for a local check, and for a check over the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class DoctorContext:
     """What is checked."""
 
     settings: Settings | None
-    """None where they are not valid."""
+    """None if they are invalid."""
     error: SettingsError | None
-    """Why they are not."""
+    """Why they are invalid."""
     known: frozenset[str]
-    """Settings that hold nevertheless, since an option or a variable gives them; all where the settings are valid."""
+    """Settings that are known although the file is invalid, from options and variables; all if the settings are valid."""
     fallback: Settings | None
-    """The settings without the file, for those."""
+    """The settings without the file, used for these checks."""
     config: str | None
     where: tuple[str, ...]
 

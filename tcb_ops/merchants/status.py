@@ -43,7 +43,7 @@ READY_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """What stands in a merchant's way, and what to do about it."""
+    """A problem of a merchant, and what to do about it."""
 
     code: str
     """An errcode, or a short name of ours: `no_token`, `dead_token`, `no_answer`, `halted` …"""
@@ -84,7 +84,7 @@ class MerchantState:
     quota: Quota | None = None
     """Of the upload link's calls today."""
     issues: tuple[Issue, ...] = ()
-    """What stands in the way, first things first."""
+    """The problems, the most important first."""
 
     @property
     def works(self) -> bool:

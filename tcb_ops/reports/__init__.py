@@ -1,1 +1,1 @@
-"""What people read of a run: tables, files, pages."""
+"""Reports of a run: tables, files, pages."""

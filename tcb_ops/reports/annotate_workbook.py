@@ -33,7 +33,7 @@ from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, Sheet, open_book
 COLUMNS = (_("result"), _("reason"), _("what to do"), verbatim("file_id"))
 WIDTHS = (24, 50, 50, 44)
 MOST_COPIES = 500
-"""Values of the column that a workbook is split by: more are mostly no people, but paths or dates."""
+"""Largest number of values to split a workbook by: more are usually paths or dates, not people."""
 _ADDED = _("result")
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*]')
 _LONGEST = 40
@@ -199,7 +199,7 @@ def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ListSheet:
-    """Where in a workbook the run's list is."""
+    """The position of the run's list in a workbook."""
 
     book: Book
     sheet: Sheet

@@ -24,7 +24,7 @@ from tcb_ops.settings import Settings
 
 
 class Change(StrEnum):
-    """What became of a row from one run to a later one."""
+    """How a row changed from one run to a later one."""
 
     NEWLY_BROKEN = "newly_broken"
     STILL_BROKEN = "still_broken"

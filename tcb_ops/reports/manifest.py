@@ -121,7 +121,7 @@ SIMULATED = "SIMULATED-演练.txt"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a report folder says of itself."""
+    """The contents of manifest.json."""
 
     run: str
     files: Mapping[str, Mapping[str, Any]]
@@ -138,7 +138,7 @@ class Manifest:
     exported_at: str
     retries: tuple[str, ...]
     simulated: bool
-    """Whether its target is on this machine, whatever it says beside."""
+    """Whether the target is on this machine, whatever the manifest's other fields say."""
     content: Mapping[str, Any]
     """All of it."""
 

@@ -21,7 +21,7 @@ publication, this machine's clock."""
 
 
 class Per(StrEnum):
-    """How often somebody has to act."""
+    """How often the operator has to act."""
 
     ONCE = "once"
     MERCHANT = "merchant"

@@ -1,4 +1,4 @@
-"""What a run comes to, computed once from the ledger's tallies: every format renders this and nothing else of its own."""
+"""The summary of a run, computed once from the ledger's tallies; every format renders it."""
 
 from __future__ import annotations
 

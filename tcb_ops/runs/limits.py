@@ -140,7 +140,7 @@ class Slowdown:
 
 @dataclass(slots=True)
 class Outage:
-    """No connection succeeds anywhere: the run holds its breath, probes, and counts no attempts."""
+    """No connection succeeds anywhere: the run waits, probes the target, and counts no attempts."""
 
     since: float | None = None
     probe_at: float = 0.0

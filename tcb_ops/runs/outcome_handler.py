@@ -1,4 +1,4 @@
-"""What follows from how a row's turn went: an end, a wait, a new token, a breaker that opens.
+"""Act on the outcome of an attempt: an end, a wait, a new token, a breaker that opens.
 
 `next_step` decides; here the scheduler and the writer act on it.
 """
@@ -30,7 +30,7 @@ RENEW_BEFORE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class OutcomeHandler:
-    """Has the scheduler and the writer do what follows."""
+    """Tell the scheduler and the writer what to do next."""
 
     limits: RunLimits
     scheduler: Scheduler

@@ -1,4 +1,4 @@
-"""How far a run is: what was committed, how fast, how long it will still take, and where its time goes."""
+"""The progress of a run: what was committed, the rate, the time left, and where the time goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ledger keeps, as values, and how they become records and come back."""
+"""The values that the ledger stores, and their conversion to and from records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAME_RUN = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What is known of a run before it begins."""
+    """The facts of a run before it starts."""
 
     id: str
     kind: Kind
@@ -127,7 +127,7 @@ class EarlierUpload:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a session has spent since it was last written down."""
+    """What a session has used since the last record."""
 
     seconds: float = 0.0
     link_calls: int = 0

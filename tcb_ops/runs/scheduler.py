@@ -74,7 +74,7 @@ class AppState:
     no_token_since: float | None = None
     """When the source was first asked of those questions, one after the other, that it gave no usable response to."""
     no_token_tries: int = 0
-    """So many they are."""
+    """Their number."""
     dead: Secret | None = None
     """A token that the platform refused and the source gave again."""
     dead_until: float = 0.0

@@ -1,4 +1,4 @@
-"""A look-alike of the WeChat platform and of COS, on loopback: for tests, practice and the demo."""
+"""A simulator of the WeChat platform and of COS on loopback, for tests, practice and the demo."""
 
 from tcb_ops.simulator.expected import expected_outcomes
 from tcb_ops.simulator.faults import (

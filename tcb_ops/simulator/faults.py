@@ -1,4 +1,4 @@
-"""Fault plans: what the simulator does wrong on purpose, and to whom.
+"""Fault plans: the errors that the simulator injects, and for whom.
 
 A plan is a TOML file of `[[fault]]` entries, and of accounts and environments that are not in order (docs: "Rehearse what
 goes wrong"). A fault depends on (env, path, nth call of a step), never on the order of calls across paths, so that
@@ -99,7 +99,7 @@ class Reset(StrEnum):
 
 
 class Etag(StrEnum):
-    """What the store says instead of the MD5."""
+    """The ETag that the store returns instead of the MD5."""
 
     WRONG = "wrong"
     OPAQUE = "opaque"
@@ -252,7 +252,7 @@ class SimulatedEnvironment:
 @with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """A fault plan. The empty plan is the default: everything goes well."""
+    """A fault plan. The empty plan is the default: nothing fails."""
 
     entries: Annotated[tuple[Fault, ...], Field(alias="fault")] = ()
     component: Component | None = None

@@ -34,7 +34,7 @@ _UPLOADS = dict(zip(UPLOADS.values(), (Wants.MERCHANTS, Wants.COMPONENTS), stric
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
 _FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
 _RATE = {"call_count": 5000, "refresh_second": 60}
-"""Shown, and not held against anybody."""
+"""Shown only; not enforced."""
 
 ERRMSG = {
     -1: "system error",

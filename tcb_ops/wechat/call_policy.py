@@ -132,7 +132,7 @@ def classify(answer: ApiError | InvalidResponse | TransportError) -> tuple[Decis
 
 @dataclass(frozen=True, slots=True)
 class CallFailure:
-    """How a single call ended that did not bring what it asked for."""
+    """The result of a single call that failed."""
 
     answer: ApiError | InvalidResponse | TransportError
     """The last one."""

@@ -107,7 +107,7 @@ def write_workbook(
 
 
 class _Out(FileIO):
-    """A file that keeps its first trouble to itself.
+    """A file that raises its first error only once.
 
     XlsxWriter leaves its zip open after one: collected, it would try once more, and print a trace.
     """

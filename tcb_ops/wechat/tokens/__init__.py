@@ -34,7 +34,7 @@ class Token:
 
 
 class TokenSource(Protocol):
-    """Gives access tokens by appid."""
+    """A source of access tokens by appid."""
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
         """Return the appid's token, looked up again when `refused` names the one that failed.
