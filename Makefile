@@ -4,6 +4,7 @@
 #   make quick     what needs neither a browser nor a Jupyter kernel nor seconds: after every change
 #   make test      everything: before every commit
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
+#   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
 #   make soak      the long seeded rounds
 #   make coverage  the quick tests once more, measured: fails below 92 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled
@@ -28,7 +29,7 @@ sys.exit("less than 92 % of the lines" if lines < 92 else 0)
 endef
 export TOTALS
 
-.PHONY: demo test quick shuffle soak coverage lint check docs messages clean
+.PHONY: demo test quick shuffle clocks soak coverage lint check docs messages clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -46,6 +47,9 @@ shuffle: .venv/dev
 coverage: .venv/dev
 	$(PYTEST) $(PARALLEL) -m '$(QUICK)' --timeout 300 --cov --cov-report term $(ARGS)
 	$(BIN)/coverage json -q -o - | $(BIN)/python -c "$$TOTALS"
+
+clocks: .venv/dev
+	$(BIN)/python tests/times_of_day.py $(PARALLEL) $(ARGS)
 
 soak: .venv/dev
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)

@@ -1,0 +1,45 @@
+"""Run the whole suite at six times of day in Beijing, each time in another random order: `make clocks`.
+
+Linux only: tests/clock.c moves the clock of the tests and of every program that they start.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+TIMES = ("23:55", "03:30", "07:55", "11:45", "15:38", "20:00")
+"""Across midnight in Beijing and in UTC, and between them."""
+BEIJING = timezone(timedelta(hours=8))
+LIBRARY = Path(sys.prefix, "clock.so")
+
+
+def seconds_until(time: str, now: datetime) -> int:
+    """Return how far the clock has to move from `now` to the next `time` of day."""
+    hour, minute = map(int, time.split(":"))
+    then = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return int((then - now).total_seconds()) % 86_400
+
+
+def main(arguments: list[str]) -> int:
+    """Run pytest with `arguments` at each time; the seed of its order is the time without the colon."""
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", LIBRARY, source, "-ldl"], check=True)
+    failed = 0
+    for time in TIMES:
+        moved = {
+            "CLOCK_SHIFT": str(seconds_until(time, datetime.now(BEIJING))),
+            "LD_PRELOAD": str(LIBRARY),
+        }
+        seed = int(time.replace(":", ""))
+        print(f"{time} in Beijing, order {seed}:", flush=True)  # noqa: T201  says which run follows
+        command = [sys.executable, "-m", "pytest", "-p", "randomly", f"--randomly-seed={seed}", *arguments]
+        failed += subprocess.run(command, env=os.environ | moved, check=False).returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
