@@ -44,12 +44,10 @@ class Run:
         record: RunRecord,
         settings: Settings,
         reader: RunReader | None = None,
-        only: frozenset[tuple[str, str]] | None = None,
     ) -> None:
-        """`reader`: what the run is read from, where that is not the ledger itself; `only`: as `of_merchants` says."""
+        """`reader`: what the run is read from, where that is not the ledger itself."""
         self._ledger, self.record, self._settings = ledger, record, settings
         self._reader: RunReader = reader or ledger
-        self._only = only
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
@@ -78,7 +76,7 @@ class Run:
     @property
     def outcomes(self) -> dict[Outcome, int]:
         """The same, keyed by Outcome."""
-        return self._reader.counts(self.record) if self._only is None else self._summary().counts
+        return self._reader.counts(self.record)
 
     @property
     def succeeded(self) -> bool:
@@ -91,11 +89,11 @@ class Run:
         return Run(self._ledger, self.record, settings, self._reader)
 
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
-        """Return the same run, counting and listing only the rows of these lines of the merchants file.
+        """Return the same run with only the rows of these lines of the merchants file."""
+        from tcb_ops.reports.selected_rows import SelectedRows
 
-        Tables and report folders are of the whole run all the same.
-        """
-        return Run(self._ledger, self.record, self._settings, self._reader, environments_of(merchants))
+        selected = SelectedRows(self._reader, environments_of(merchants))
+        return Run(self._ledger, selected.run(self.id), self._settings, selected)
 
     def close(self) -> None:
         """Close the ledger's connections."""
@@ -136,11 +134,7 @@ class Run:
         check_text("path", path)
         if outcomes is not None:
             _check_outcomes(outcomes)
-        found = self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
-        if self._only is None:
-            return found
-        only = self._only
-        return (record for record in found if (record.row.appid, record.row.env) in only)
+        return self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
 
     def merchants_like(self, name: str) -> list[str]:
         """Names of the run's merchants that hold `name`, or all of them; 20 at most."""
@@ -260,7 +254,7 @@ class Run:
 
     def _summary(self) -> RunSummary:
         """Sum the run up as it is now."""
-        return RunSummary(self._reader, self._reader.run(self.id), self._only)
+        return RunSummary(self._reader, self._reader.run(self.id))
 
 
 def environments_of(merchants: Iterable[Merchant]) -> frozenset[tuple[str, str]]:

@@ -47,7 +47,7 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
     of_target = settings.run_target if common.target or common.api_base else None
     damaged: list[LedgerDamagedError] = []
     found = [
-        run if matching is None else run.of_merchants(matching)
+        run
         for run in api.all_runs(settings=settings, damaged=damaged)
         if common.note in run.record.note
         and operator in {"", run.record.operator}
@@ -55,8 +55,9 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
         and of_target in {None, run.record.target}
     ]
     sound: list[tuple[Run, dict[str, Any]]] = []
-    for run in found:
+    for each in found:
         try:
+            run = each if matching is None else each.of_merchants(matching)
             counts = run.summary() if common.json else run.counts
             if matching is None or run.outcomes:
                 sound.append((run, counts))
@@ -157,10 +158,14 @@ def _no_such_row(run: Run, line: int | None, merchant: str) -> UsageError:
 
 
 def _open(run: str, settings: Settings, common: CommonOptions) -> Run:
-    """Open a run, narrowed by `--where`. Raises UsageError where it has no row of those merchants."""
+    """Open a run, with the rows that `--where` selects. Raises UsageError where there are none."""
     from tcb_ops import api
 
-    found = api.open_run(run, settings=settings)
+    return _selected(api.open_run(run, settings=settings), settings, common)
+
+
+def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
+    """Select the rows of the merchants that `--where` names. Raises UsageError where the run has none."""
     matching = common.matching(settings)
     if matching is None:
         return found
@@ -235,18 +240,15 @@ def report(
 ) -> int:
     """Write a run's report folder.
 
-    results.csv, failed.csv, errcodes.csv, report.html, report.xlsx and manifest.json. With --into, the workbook for
-    colleagues instead.
+    results.csv, failed.csv, errcodes.csv, report.html, report.xlsx and manifest.json, with --where of the matching
+    merchants' rows only. With --into, the workbook for colleagues instead.
     """
     from tcb_ops import api
 
-    common.refuse_where(
-        _(
-            "A report covers the whole run, so that `verify` can compare it with the ledger: --where cannot narrow "
-            "it. `errcodes` and `show` with --where show part of a run; --into with --split-by writes a workbook "
-            "per merchant."
+    if into is not None:
+        common.refuse_where(
+            _("--into writes the whole list: omit --where. --split-by COLUMN writes a workbook per merchant.")
         )
-    )
     settings, console = common.start(reads_ledger=True)
     if split_by and into is None:
         raise UsageError(_("--split-by splits the workbook given with --into: give both."))
@@ -254,11 +256,12 @@ def report(
     if final:
         asked, wanted = wanted.id, wanted.final()
         console.info(_joined(asked, wanted))
+    wanted = _selected(wanted, settings, common)
     as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
     if into is not None:
         written = wanted.write_into(into, out, split_by=split_by)
     else:
-        name = f"{wanted.id}-final" if final else wanted.id
+        name = f"{wanted.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
         written = wanted.export(out or settings.reports / name)
     if wanted.record.finished_at is None:
         console.warn(

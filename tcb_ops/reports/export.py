@@ -124,7 +124,7 @@ def export(
             ),
             _("Free disk space or choose another folder, then export it again:\n{again}", again=again),
         )
-    if noted:
+    if noted and not run.environments:  # the ledger names the report of the whole run
         _note(ledger.note_report, run, str(real), settings)
     return dest
 

@@ -137,6 +137,8 @@ class Manifest:
     finished: bool
     exported_at: str
     retries: tuple[str, ...]
+    environments: frozenset[tuple[str, str]]
+    """The environments selected with --where, as (appid, env); empty for all."""
     simulated: bool
     """Whether the target is on this machine, whatever the manifest's other fields say."""
     content: Mapping[str, Any]
@@ -172,11 +174,12 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "run": run.id,
         "parent": run.parent or None,
         "retries": list(run.retries),
+        **({"environments": [list(one) for one in run.environments]} if run.environments else {}),
         "kind": str(run.kind),
         "target": run.target,
         "simulated": is_simulated(run.target),
         **({"mark": MARK} if is_simulated(run.target) else {}),
-        "rows": run.rows,
+        "rows": summary.total,
         "counts": {str(outcome): rows for outcome, rows in summary.counts.items()},
         "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
         "operator": run.operator,
@@ -223,6 +226,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             finished=found["finished_at"] is not None,
             exported_at=str(found["exported_at"]),
             retries=tuple(map(str, found["retries"])),
+            environments=frozenset((str(appid), str(env)) for appid, env in found.get("environments", ())),
             simulated=is_simulated(str(found["target"])),
             content=found,
         )

@@ -143,17 +143,10 @@ class MerchantSummary:
 class RunSummary:
     """A run's counts, causes, merchants and totals, as they stood at one moment of the ledger."""
 
-    def __init__(
-        self, reader: RunReader, run: RunRecord, only: frozenset[tuple[str, str]] | None = None
-    ) -> None:
-        """Sum a run up. One query of the ledger: flat in memory, and the counts agree with one another.
-
-        `only`: the environments, as (appid, env), whose rows count; None for all.
-        """
+    def __init__(self, reader: RunReader, run: RunRecord) -> None:
+        """Sum a run up. One query of the ledger: flat in memory, and the counts agree with one another."""
         self.run = run
-        self.tallies: Sequence[Tally] = [
-            one for one in reader.tallies(run) if only is None or (one.appid, one.env) in only
-        ]
+        self.tallies: Sequence[Tally] = reader.tallies(run)
 
     @cached_property
     def counts(self) -> dict[Outcome, int]:

@@ -50,6 +50,7 @@ from tcb_ops.reports.manifest import (
     read_manifest,
 )
 from tcb_ops.reports.merged_run import merged_run
+from tcb_ops.reports.selected_rows import SelectedRows
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -286,6 +287,8 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
         yield _differs(ROWS, text)
         return
     reader: RunReader = merged_run(ledger, run) if manifest.retries else ledger
+    if manifest.environments:
+        reader = SelectedRows(reader, manifest.environments)
     with reader.snapshot() as seen:
         summary = RunSummary(seen, seen.run(run.id))
         if manifest.retries == summary.run.retries:
@@ -365,7 +368,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
     if not found and as_exported:
         text = _(
             "all {rows} of results.csv, the {bad:,} in failed.csv, and errcodes.csv agree with the ledger",
-            rows=ngettext("{n:,} row", "{n:,} rows", run.rows),
+            rows=ngettext("{n:,} row", "{n:,} rows", summary.total),
             bad=bad,
         )
         return _same(ROWS, text), True

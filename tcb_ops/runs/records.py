@@ -60,6 +60,8 @@ class RunRecord(NewRun):
     """Where its links.csv or its newest report folder stands."""
     retries: tuple[str, ...] = ()
     """With `report --final`: the retries whose ends are in. Not in the ledger."""
+    environments: tuple[tuple[str, str], ...] = ()
+    """With `report --where`: the selected environments as (appid, env); empty for all. Not in the ledger."""
 
     @property
     def selection(self) -> str:
@@ -317,7 +319,7 @@ def read_run(record: Any) -> RunRecord:
     values = {
         name: getattr(record, name)
         for name in _RUN
-        if name not in {"headers", "settings", "kind", "retries", "stopped"}
+        if name not in {"headers", "settings", "kind", "retries", "environments", "stopped"}
     }
     return RunRecord(
         **values,

@@ -1,5 +1,7 @@
 """How a run ends on the command line: exit code, data on stdout, talk on stderr."""
 
+import csv
+import json
 import re
 import sys
 from pathlib import Path
@@ -197,6 +199,37 @@ def test_where_narrows_what_is_shown_of_a_run_to_matching_merchants(open_desk):
     assert {line["appid"] for line in found["changes"]} == {BOOKS.appid}
 
 
+@pytest.mark.parametrize("final", [(), ("--final",)], ids=["once", "with its retries"])
+def test_where_writes_a_report_of_matching_merchants_that_verify_recognises(open_desk, final):
+    desk = open_desk(many(TEA, BOOKS, rows=3), [Fault(path="banner/1.png", errcode=40097)])
+    run = desk.upload("--json").json["run"]
+    if final:
+        assert desk("retry", run, *OF_BOOKS).code == 1
+    assert desk("report", run).code == 0
+    written = desk("report", run, *final, *OF_BOOKS, "--json").json
+    assert desk.whole(written, 3) == {"uploaded": 2, "refused": 1}
+    folder = desk.folder / "reports" / f"{run}{'-final' if final else ''}-selected"
+    with (folder / "results.csv").open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["tcb_appid"] for row in rows] == [BOOKS.appid] * 3
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert (BOOKS.name in page, TEA.name in page) == (True, False)
+    assert "Only the rows of 1 environment, selected with --where." in page
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["rows"], manifest["environments"]) == (3, [[BOOKS.appid, BOOKS.env]])
+    assert desk("verify", str(folder)).code == 0
+    assert desk("show", run, "--json").json["report"] == str(desk.folder / "reports" / run), "the ledger names the whole report"
+
+    rows[0]["tcb_outcome"] = "failed"
+    with (folder / "results.csv").open("w", encoding="utf-8-sig", newline="") as stream:
+        table = csv.DictWriter(stream, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    changed = desk("verify", str(folder))
+    assert changed.code == 1
+    assert "tcb_outcome" in changed.out
+
+
 def test_where_lists_the_runs_with_rows_of_matching_merchants_and_counts_those(open_desk):
     desk = open_desk(many(TEA, BOOKS, rows=3))
     both = desk.upload("--json").json["run"]
@@ -218,7 +251,13 @@ def test_where_of_an_unknown_column_is_refused_with_the_known_ones(open_desk, wo
 
 
 @pytest.mark.parametrize(
-    "words", [("report",), ("verify", "reports"), ("explain", "85088"), ("upload", "--resume", "latest")]
+    "words",
+    [
+        ("report", "--into", "list.xlsx"),
+        ("verify", "reports"),
+        ("explain", "85088"),
+        ("upload", "--resume", "latest"),
+    ],
 )
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_where_is_refused_by_commands_that_cannot_leave_merchants_out(open_desk, find_english, words, lang):

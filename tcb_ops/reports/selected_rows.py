@@ -1,0 +1,96 @@
+"""A run with only the rows of some environments (`report --where`, `Run.of_merchants`). It only reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tcb_ops.model import Outcome
+from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, Tally, TimelineBucket
+
+
+class SelectedRows:
+    """A RunReader that shows only the rows of the environments in `only`, each as (appid, env)."""
+
+    def __init__(self, reader: RunReader, only: frozenset[tuple[str, str]]) -> None:
+        self._reader, self._only = reader, only
+
+    @property
+    def name(self) -> str:
+        """What the ledger is called in messages."""
+        return self._reader.name
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a database."""
+        return self._reader.file
+
+    def run(self, wanted: str, target: str | None = None) -> RunRecord:
+        """Find a run, as the ledger does; its `rows` are those of the whole run."""
+        return replace(self._reader.run(wanted, target), environments=tuple(sorted(self._only)))
+
+    def envs(self, run: RunRecord) -> list[EnvRecord]:
+        """List the selected environments of a run without counting their rows."""
+        return [one for one in self._reader.envs(run) if (one.appid, one.env) in self._only]
+
+    def rows(
+        self,
+        run: RunRecord,
+        *,
+        outcomes: frozenset[Outcome] | None = None,
+        merchant: str = "",
+        path: str = "",
+        line: int | None = None,
+    ) -> Iterator[RowRecord]:
+        """Stream the rows in the order of the list, flat in memory."""
+        found = self._reader.rows(run, outcomes=outcomes, merchant=merchant, path=path, line=line)
+        return (record for record in found if (record.row.appid, record.row.env) in self._only)
+
+    def counts(self, run: RunRecord) -> dict[Outcome, int]:
+        """Count rows by outcome, without zeros."""
+        counted: Counter[Outcome] = Counter()
+        for one in self.tallies(run):
+            counted[one.outcome] += one.rows
+        return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
+
+    def tallies(self, run: RunRecord) -> list[Tally]:
+        """Count rows by merchant, environment, outcome and code, most rows first."""
+        return [one for one in self._reader.tallies(run) if (one.appid, one.env) in self._only]
+
+    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
+        """Read the first rows of an environment that ended without success, in the order of the list."""
+        return self._reader.first_failures(run, environment, limit)
+
+    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
+        """Sum up the sizes of the local files of the rows with these outcomes."""
+        return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
+
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:  # noqa: ARG002
+        """Return nothing: the ledger has the timeline of whole runs only."""
+        return []
+
+    def phase_seconds(self, run: RunRecord) -> dict[str, float]:  # noqa: ARG002
+        """Return nothing: the phases are those of the whole run."""
+        return {}
+
+    def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
+        """Return None: only whole runs are compared in a report."""
+        return None
+
+    def exports(self, run: RunRecord) -> set[str]:
+        """Return the SHA-256 of the manifest.json of each report of the run."""
+        return self._reader.exports(run)
+
+    def worked_on_by(self, run: RunRecord) -> str:
+        """Return who else works on the run at this moment; empty if nobody does."""
+        return self._reader.worked_on_by(run)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[SelectedRows]:
+        """Read everything as it is at one moment, whatever is written meanwhile."""
+        with self._reader.snapshot() as seen:
+            yield SelectedRows(seen, self._only)
