@@ -218,7 +218,9 @@ def test_where_writes_a_report_of_matching_merchants_that_verify_recognises(open
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["rows"], manifest["environments"]) == (3, [[BOOKS.appid, BOOKS.env]])
     assert desk("verify", str(folder)).code == 0
-    assert desk("show", run, "--json").json["report"] == str(desk.folder / "reports" / run), "the ledger names the whole report"
+    assert desk("show", run, "--json").json["report"] == str(desk.folder / "reports" / run), (
+        "the ledger names the whole report"
+    )
 
     rows[0]["tcb_outcome"] = "failed"
     with (folder / "results.csv").open("w", encoding="utf-8-sig", newline="") as stream:
