@@ -1,4 +1,4 @@
-"""The platform's interfaces, the store, tokens, and the HTTP transport."""
+"""Client code for the WeChat platform and COS: HTTP transport, interfaces, uploads, and access tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["open_source"]
 
 
 def open_source(settings: Settings) -> TokenSource:
-    """Make the source of tokens that the settings name. Raises SettingsError when it cannot work at all."""
+    """Create the token source named in the settings. Raises SettingsError if its settings are incomplete or invalid."""
     tokens = settings.tokens
     match tokens.source:
         case "command":

@@ -1,7 +1,7 @@
-"""How a call to the platform goes on after an answer: retry, refresh the token, slow down, stop.
+"""The policy for failed platform calls: retry, refresh the token, slow down, or stop.
 
-`next_step` decides; it is pure. A run's engine schedules what it says for thousands of rows at once; `Caller` does so
-for single calls. Which errcode means what stands in the catalogue (errcodes.csv).
+`next_step` is the pure decision. A run's engine applies it to many rows at once, `Caller` to single calls. The
+catalogue (errcodes.csv) defines the decision and scope of each errcode.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How often a call is tried, and how long is waited. The defaults are the command line's."""
+    """Limits on attempts and waiting times. The defaults are those of the command line."""
 
     attempts: int = 4
-    """Calls per step of a row (link, store). Answers that ask to slow down are not counted: `patience` bounds them."""
+    """Calls per step of a row (link, store). Slow-down responses do not count: `patience` limits them."""
     backoff: float = 1.0
-    """Seconds, the first wait; later waits double, with jitter."""
+    """Seconds to wait before the first retry; doubled for each further one, with jitter."""
     slow_wait: float = 60.0
-    """Seconds that a scope pauses when it is told to slow down (45011: "retry next minute")."""
+    """Seconds that a scope pauses after a slow-down response (45011: "retry next minute")."""
     patience: float = 300.0
-    """Seconds that a scope may be slow, or the target away, without one good answer."""
+    """Seconds without a successful response after which a slow scope or an unreachable target is given up."""
 
 
 class NextStep(StrEnum):
-    """How a row, or a single call, goes on after an answer."""
+    """The step to take after a failed call of a row, or after a failed single call."""
 
     END = "end"
     RETRY = "retry"
-    """The same call again after a backoff; counted as an attempt."""
+    """Repeat the call after a backoff; counts as an attempt."""
     REFRESH = "refresh"
-    """The same call again with a new token."""
+    """Repeat the call with a new token."""
     RELINK = "relink"
-    """A new link, then the store again, after a backoff; counted as an attempt."""
+    """Request a new link after a backoff, then upload again; counts as an attempt."""
     SLOW = "slow"
-    """The scope pauses; no attempt is counted."""
+    """Pause the scope; no attempt is counted."""
     STOP_RUN = "stop_run"
-    """Every merchant is concerned: the run ends with its rows pending."""
+    """End the run and leave its rows pending: the error affects every merchant."""
 
 
 @dataclass(slots=True)
 class AttemptCounts:
-    """What one row, or one single call, has used up so far."""
+    """The attempts of one row or single call so far."""
 
     link: int = 0
     """Link calls that count as attempts."""
@@ -67,14 +67,14 @@ class AttemptCounts:
     """All calls, counted or not: `tcb_attempts`."""
     refreshed: bool = False
     relinked: bool = False
-    """A store refusal has already led to a new link."""
+    """A refusal by the store has already led to a new link."""
     retried_once: bool = False
 
 
 def next_step(
     decision: Decision, scope: Scope, counts: AttemptCounts, used: int, limits: CallLimits, *, patient: bool
 ) -> NextStep:
-    """Decide how a row goes on after a failed call. `used` is the attempts of the step that failed.
+    """Return the next step after a failed call. `used` is the number of attempts of the failed step.
 
     =============  ==============================  ========
     decision       and                             step
@@ -114,12 +114,12 @@ def next_step(
 
 
 def backoff_wait(limits: CallLimits, used: int, chance: float) -> float:
-    """Return the seconds to wait after the `used`-th attempt: doubling from `backoff`, ±25 %; `chance` is in [0, 1)."""
+    """Return the seconds to wait after attempt `used`: `backoff`, doubled each time, ±25 %; `chance` is in [0, 1)."""
     return min(LONGEST_BACKOFF, limits.backoff * 2.0 ** (used - 1)) * (0.75 + 0.5 * chance)
 
 
 def classify(answer: ApiError | InvalidResponse | TransportError) -> tuple[Decision, Scope]:
-    """Return what the catalogue says of an answer that is not what was asked for."""
+    """Return the decision and scope of a failed call."""
     match answer:
         case ApiError():
             known = errcode(answer.errcode)
@@ -135,38 +135,38 @@ class CallFailure:
     """The result of a single call that failed."""
 
     answer: ApiError | InvalidResponse | TransportError
-    """The last one."""
+    """The last response or error."""
     step: NextStep
-    """STOP_RUN where the answer concerns every merchant, REFRESH where the source gave a refused token again, else END."""
+    """STOP_RUN if the error affects every merchant, REFRESH if the source returns the refused token again, else END."""
     unreachable: bool = False
-    """No connection was made, by this call or any other meanwhile."""
+    """No connection was made, by this call or any concurrent one."""
 
 
 @dataclass(slots=True)
 class Caller:
-    """Make single calls with an appid's token: bounded attempts, one new token per call, pauses for 45011.
+    """Makes single calls with an appid's token: limits attempts, renews the token once, pauses on 45011.
 
-    Calls of many tasks may share one; it keeps their tokens. Decides as `next_step` does.
+    Many tasks may share a Caller; it caches their tokens.
     """
 
     source: TokenSource
     limits: CallLimits = field(default_factory=CallLimits)
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     notify: Callable[[Text], None] = lambda _: None
-    """Called once, when the platform asks for a pause: for a minute nothing else would move."""
+    """Called at the first slow-down response, to explain the pause."""
     tokens: dict[str, Secret] = field(default_factory=dict)
     source_answered: bool = False
-    """The token source has given or refused somebody a token: what it does not answer concerns one merchant."""
+    """The token source has responded for some appid, so a later failure affects one merchant only."""
     answers: int = 0
-    """Calls that somebody answered, or at least took."""
+    """Calls that received a response, or at least connected."""
     notified: bool = False
 
     async def call(
         self, appid: str, request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]]
     ) -> Found | CallFailure:
-        """Call `request` with the appid's token until it brings what it asks for, or the policy ends it.
+        """Call `request` with the appid's token until it succeeds or the policy ends the call.
 
-        Raises what the token source raises; its TokenError after waiting where the platform told it to slow down.
+        Raises the errors of the token source, after pauses if it asks to slow down.
         """
         counts, waited, answers = AttemptCounts(), 0.0, self.answers
         while True:
@@ -210,7 +210,7 @@ class Caller:
         return waited < self.limits.patience and self.limits.attempts > 1
 
     async def _pause(self) -> float:
-        """Wait as the platform asks; return for how long."""
+        """Sleep for `slow_wait` and return its seconds; the first time, notify the user."""
         if not self.notified:
             self.notified = True
             seconds = f"{self.limits.slow_wait:g}"
@@ -229,8 +229,8 @@ class Caller:
         return self.tokens[appid]
 
     async def _renew(self, appid: str, refused: Secret) -> bool:
-        """Return whether there is another token than the one that was refused."""
-        if self.tokens.get(appid) == refused:  # otherwise another call for the appid has already asked
+        """Return whether the source has a different token than the refused one."""
+        if self.tokens.get(appid) == refused:  # otherwise another call has already renewed the appid's token
             self.tokens[appid] = await self._from_source(appid, refused)
         return self.tokens[appid] != refused
 

@@ -1,7 +1,7 @@
-r"""The platform's interfaces: upload links, authorizers, environments, quotas, stored files.
+r"""The client for the platform's interfaces: upload links, authorizers, environments, quotas, stored files.
 
-The access token stands in the query, the body is raw compact UTF-8 JSON (a `\uXXXX` path yields objects without a
-download link). What an answer is worth is decided in `responses`. Source: domain.md §1.1, §2.
+The access token is a query parameter. The body is raw compact UTF-8 JSON: an object whose path was sent as `\uXXXX`
+has no download link. `responses` reads the responses. Source: domain.md §1.1, §2.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from tcb_ops.wechat.responses import (
 from tcb_ops.wechat.transport import BROKEN, Transport, transport_failure
 
 AUTHORIZERS_PER_PAGE = 500
-"""The most that api_get_authorizer_list gives in one answer."""
+"""The maximum per response of api_get_authorizer_list."""
 DOWNLOAD_HOSTS = (".tcb.qcloud.la",)
-"""Where files are fetched from, besides COS's own domains: `<bucket>.tcb.qcloud.la`."""
+"""Download hosts besides COS's own domains: `<bucket>.tcb.qcloud.la`."""
 
 _INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
 _URLS_KEPT = 2048
-"""Addresses with their token that are kept ready: one per merchant at work."""
+"""Parsed URLs, with their tokens, to cache: one per active merchant."""
 _HEADERS = httpx.Headers({"Content-Type": "application/json"})
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class PlatformClient:
-    """Calls the platform's interfaces. Each call raises TransportError where no answer came at all.
+    """A client for the platform's interfaces. Each call raises TransportError if there is no usable HTTP response.
 
-    A token is the merchant's, or the component's where the platform owns the environment.
+    Calls take the merchant's token, or the component token if the platform owns the environment.
 
     Args:
         transport: sends the requests.
-        base: the target, e.g. `https://api.weixin.qq.com`; a path behind the host is kept.
-        component_appid: the platform's own appid, for the calls about authorizers.
-        store_hosts: hosts besides COS's own that a link may lead to; a leading dot allows subdomains.
+        base: the target, e.g. `https://api.weixin.qq.com`, optionally with a path.
+        component_appid: the platform's own appid, for the authorizer calls.
+        store_hosts: allowed hosts for links, besides COS's own; a leading dot allows subdomains.
 
     """
 
@@ -68,7 +68,7 @@ class PlatformClient:
         self._base = base.rstrip("/")
         self._component_appid = component_appid
         self._store_hosts = store_hosts
-        # Parsing a URL for each request costs more than sending it: 49 µs against 2 (performance.md).
+        # Parsing the URL for each request takes longer than sending it: 49 µs compared with 2 (performance.md).
         self._url = lru_cache(maxsize=_URLS_KEPT)(self._build_url)
 
     def _build_url(self, interface: str, token: Secret | None) -> httpx.URL:
@@ -99,22 +99,22 @@ class PlatformClient:
         token: Secret | None = None,
         secrets: Iterable[Secret] = (),
     ) -> dict[str, Any] | ApiError | InvalidResponse:
-        """Call an interface, such as `tcb/getenvinfo`; return the answer's object where it holds no errcode but 0.
+        """Call an interface, such as `tcb/getenvinfo`, and return the response's JSON object.
 
-        The token goes as `component_access_token` for `cgi-bin/component`, else as `access_token`. `secrets` are those
-        of the body: like the token, they are taken out of what an errmsg quotes.
+        The token is sent as `component_access_token` to `cgi-bin/component`, else as `access_token`. `secrets` are
+        those in the body: they and the token are removed from the errmsg.
         """
         response = await self._post(interface, body, token)
         return read_response(response, (*secrets, *((token,) if token is not None else ())))
 
     async def probe(self) -> HttpResponse:
-        """Call an interface without a token, which costs nothing; return the answer as it came."""
+        """Call an interface without a token, which uses no quota, and return the raw response."""
         return await self._post("tcb/getenvinfo", {}, None)
 
     async def upload_link(
         self, env: str, path: str, token: Secret, owner: Owner = Owner.MERCHANT
     ) -> Link | ApiError | InvalidResponse | UnsafeLink:
-        """Ask for the link that uploads to `path` in `env` (getUploadTcbFileLink)."""
+        """Request the upload link for `path` in `env` (getUploadTcbFileLink)."""
         response = await self._post(f"{_INTERFACES[owner]}/uploadfile", {"env": env, "path": path}, token)
         payload = read_response(response, (token,))
         if not isinstance(payload, dict):
@@ -122,13 +122,13 @@ class PlatformClient:
         return read_link(payload, response.status, env, path, self._base, self._store_hosts)
 
     async def authorizers(self, token: Secret, offset: int) -> AuthorizerPage | ApiError | InvalidResponse:
-        """Ask who authorized the platform, 500 from `offset`; with the component token."""
+        """List up to 500 authorizers of the platform from `offset`. Needs the component token."""
         body = {"component_appid": self._component_appid, "offset": offset, "count": AUTHORIZERS_PER_PAGE}
         payload = await self.call("cgi-bin/component/api_get_authorizer_list", body, token)
         return read_authorizers(payload) if isinstance(payload, dict) else payload
 
     async def authorizer(self, token: Secret, appid: str) -> AuthorizerInfo | ApiError | InvalidResponse:
-        """Ask for a mini program's name and permission sets; with the component token."""
+        """Return a mini program's name and permission sets. Needs the component token."""
         body = {"component_appid": self._component_appid, "authorizer_appid": appid}
         payload = await self.call("cgi-bin/component/api_get_authorizer_info", body, token)
         return read_authorizer(payload) if isinstance(payload, dict) else payload
@@ -136,13 +136,13 @@ class PlatformClient:
     async def environments(
         self, token: Secret, owner: Owner = Owner.MERCHANT
     ) -> tuple[CloudEnvironment, ...] | ApiError | InvalidResponse:
-        """Ask for the environments of the token's mini program; of the platform with the component token."""
+        """List the environments of the token's mini program, or with the component token those of the platform."""
         interface = "tcb/getenvinfo" if owner is Owner.MERCHANT else "componenttcb/describeenvs"
         payload = await self.call(interface, {}, token)
         return read_environments(payload) if isinstance(payload, dict) else payload
 
     async def quota(self, token: Secret, owner: Owner = Owner.MERCHANT) -> Quota | ApiError | InvalidResponse:
-        """Ask for the link calls that are left today."""
+        """Return today's quota of upload link calls."""
         counted = {"cgi_path": f"/{_INTERFACES[owner]}/uploadfile"}
         payload = await self.call("cgi-bin/openapi/quota/get", counted, token)
         return read_quota(payload) if isinstance(payload, dict) else payload
@@ -150,7 +150,7 @@ class PlatformClient:
     async def locate(
         self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
     ) -> tuple[FileStatus, ...] | ApiError | InvalidResponse:
-        """Ask where at most 50 files of an environment can be fetched; the answers come in their order."""
+        """Return the download URLs of up to 50 files of an environment, in the order given."""
         files = [{"fileid": file_id, "max_age": 600} for file_id in file_ids]
         body = {"env": env, "file_list": files}
         payload = await self.call(f"{_INTERFACES[owner]}/batchdownloadfile", body, token)
@@ -159,15 +159,15 @@ class PlatformClient:
     async def delete(
         self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
     ) -> tuple[FileStatus, ...] | ApiError | InvalidResponse:
-        """Delete at most 50 files of an environment; the answers come in their order."""
+        """Delete up to 50 files of an environment; return their results in the order given."""
         body = {"env": env, "fileid_list": list(file_ids)}
         payload = await self.call(f"{_INTERFACES[owner]}/batchdeletefile", body, token)
         return read_files(payload, "delete_list", file_ids, token) if isinstance(payload, dict) else payload
 
     async def fetch(self, url: Secret) -> HttpResponse | UnsafeLink:
-        """Fetch a file of at most 1 MiB from its URL; any HTTP status is an answer.
+        """Download a file of up to 1 MiB; a response of any status is returned.
 
-        The URL must be https and lead to the store, save a loopback one under a loopback target.
+        The URL must be https and lead to COS, or be a loopback URL of a loopback target.
         """
         address = url.reveal()
         unsafe = check_host(address, self._base, (*DOWNLOAD_HOSTS, *self._store_hosts))

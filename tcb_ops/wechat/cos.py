@@ -1,7 +1,8 @@
-"""The store: COS's form post of one local file, and what COS answers.
+"""Uploads to COS: the form post of a local file, and COS's responses.
 
-The form's fields and their order are the interface page's (key, Signature, x-cos-security-token, x-cos-meta-fileid,
-then COS's own Content-Type and Cache-Control, the file last); success is 200, 201 or 204 with an ETag and without an `<Error>` body. Source: domain.md §1.2–1.4.
+The form's fields and their order are those of the interface document (key, Signature, x-cos-security-token,
+x-cos-meta-fileid, then COS's own Content-Type and Cache-Control, the file last). Success is 200, 201 or 204 with an
+ETag and without an `<Error>` body. Source: domain.md §1.2–1.4.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
 from tcb_ops.wechat.transport import Transport
 
 _WHOLE = 1024 * 1024
-"""Bytes up to which a form is one bytes object and one write."""
+"""Maximum bytes of a form that is sent as one bytes object in one write."""
 _LARGEST_XML = 64 * 1024
 _LONGEST_MESSAGE = 1000
 
@@ -35,30 +36,30 @@ _CODE = re.compile(r"[0-9A-Za-z.]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """COS took the object."""
+    """The response when COS has stored the object."""
 
     http_status: int
     etag: str
-    """As COS wrote it, quotes and all; see `etag_verdict`."""
+    """Unchanged, quotes included; see `etag_verdict`."""
     md5: str
-    """Of the file as planned, 32 lower-case hex digits: hashed as it was sent, or when it was sent before."""
+    """32 lower-case hex digits, of the planned file: computed during this or an earlier upload."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRefusal:
-    """COS, or something in front of it, did not take the object."""
+    """The response when COS, or a server in front of it, refused the object."""
 
     http_status: int
     code: str
-    """COS's, e.g. `AccessDenied`; empty where the answer was not COS's XML."""
+    """COS's error code, e.g. `AccessDenied`; empty if the body was not COS's XML."""
     message: str
-    """COS's `<Message>` only, without secrets."""
+    """COS's `<Message>`, without secrets."""
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
-    """An answer that neither confirms the object nor refuses it: a firewall's page, a redirect, no ETag."""
+    """A response that neither confirms nor refuses the object: a firewall's page, a redirect, a missing ETag."""
 
     http_status: int
     why: Text
@@ -73,18 +74,18 @@ async def post_object(
     content_type: str = "",
     cache_control: str = "",
 ) -> StoredObject | StoreRefusal | Unconfirmed:
-    """Post a file to its link, whose URL is used byte for byte; the file is closed afterwards, whatever happens.
+    """Upload a file to its link, whose URL is used unchanged. The file is always closed afterwards.
 
     Args:
         transport: sends the form.
         link: from `PlatformClient.upload_link`.
-        path: the cloud path that the link was asked for; the form's key.
+        path: the cloud path of the link; the form's key.
         body: from `open_file`; a retry opens the file again.
-        content_type: what the object is served as; empty leaves it to the store (application/octet-stream).
+        content_type: of the object; if empty, the store's default (application/octet-stream).
         cache_control: the object's Cache-Control; empty for none.
 
-    Raises TransportError where no answer came, or success before the whole file was sent; FileChangedError and
-    FileUnreadableError where the form was broken off, so that no object was made.
+    Raises TransportError if there is no usable response, or a success before the whole file was sent;
+    FileChangedError and FileUnreadableError if the upload was aborted, in which case no object was created.
 
     """
     with body:
@@ -127,12 +128,12 @@ async def post_object(
 
 @lru_cache(maxsize=64)
 def _origin(address: str) -> httpx.URL:
-    """Return the store's host for httpx, which must not see the path; there are few, and parsing one takes 40 µs."""
+    """Return the store's origin, without the path, which httpx would re-quote. Cached: parsing takes 40 µs."""
     return httpx.URL(f"{address}/")
 
 
 class _Form(httpx.AsyncByteStream):
-    """A form too large for one write. Its end is sent only after the file was found unchanged."""
+    """A form too large for one write. Its end is sent only after the file was checked to be unchanged."""
 
     def __init__(self, head: bytes, body: FileBody, tail: bytes) -> None:
         self._head, self._body, self._tail = head, body, tail
@@ -147,10 +148,10 @@ class _Form(httpx.AsyncByteStream):
 def _around(
     boundary: str, link: Link, path: str, content_type: str, cache_control: str
 ) -> tuple[bytes, bytes]:
-    """Return the form before and after the file's bytes.
+    """Return the parts of the form before and after the file's bytes.
 
-    The file has a constant for a name, since COS uses it only where the key says `${filename}`; there it is these
-    very characters, which leaves the key as it is.
+    The file name is a constant: COS uses it only to replace `${filename}` in the key. For such a key the name is
+    `${filename}` itself, so that the key stays unchanged.
     """
     fields = {
         "key": path,
@@ -172,7 +173,7 @@ def _around(
 def _read(
     response: HttpResponse, link: Link, path: str, md5: str
 ) -> StoredObject | StoreRefusal | Unconfirmed:
-    """Read an answer of the store.
+    """Return the result of an upload from the store's response.
 
     ==============  ======================================  ============================================
     HTTP status     body                                    result
@@ -190,7 +191,7 @@ def _read(
     etag = response.headers.get("etag", "")
     if _bare(etag) != md5:  # an ETag equal to our MD5 contains no text from outside
         etag = _clean(etag, link, path)
-    # A login page may have an ETag of its own; only the MD5 of what was sent proves that it is the store's.
+    # A login page may have an ETag of its own; only the MD5 of the sent file proves that it is the store's.
     web_page = _bare(etag) != md5 and response.headers.get("content-type", "").startswith("text/html")
     if error is None and not web_page and response.status in {200, 201, 204} and _bare(etag):
         return StoredObject(response.status, etag, md5)
@@ -221,10 +222,7 @@ def _not_confirmed(status: int, *, in_error: bool, web_page: bool) -> Detail:
 
 
 def _error(body: bytes) -> dict[str, str] | None:
-    """Return the children of an `<Error>` document, whatever its namespace; empty where it cannot be read.
-
-    None where the body is something else.
-    """
+    """Return the children of an `<Error>` document; {} if unreadable, None for any other body."""
     if b"error" not in body.replace(b"\0", b"").lower():
         return None
     text = body.decode("utf-8", errors="replace")
@@ -240,14 +238,14 @@ def _error(body: bytes) -> dict[str, str] | None:
 
 
 def _clean(text: str, link: Link, path: str) -> str:
-    """Return a text of the store's without what a signature is made of, on one line."""
+    """Return a text of the store on one line, without anything that could be part of a signature."""
     secrets = (link.url, link.token, link.authorization, link.cos_file_id)
     text = redact(UNPRINTABLE.sub(" ", text).strip()[:LONGEST_TEXT], secrets, (path, link.file_id))
     return text[:_LONGEST_MESSAGE]
 
 
 def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverified"]:
-    """Return whether a stored object is the one that was sent.
+    """Compare the ETag of a stored object with the MD5 of the sent file.
 
     =================================================  ==========
     etag, without quotes and `W/`                      verdict

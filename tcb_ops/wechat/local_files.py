@@ -1,6 +1,6 @@
-"""A local file on its way to the store: checked against the run's plan, read and hashed, good for one sending.
+"""Local files to upload: compared with the run's plan, read, and hashed.
 
-The plan noted each file's size and time; what is sent must be that file, to its last byte, or nothing at all.
+The plan holds each file's size and modification time. A file that differs from it is not uploaded.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from tcb_ops.errors import ResourceLimitError, TcbOpsError
 from tcb_ops.resources import exhausted, system_reason
 
 _SMALL = 1024 * 1024 - 64 * 1024
-"""Bytes up to which a file is read at once; with the form around it that is one write of at most 1 MiB."""
+"""Maximum bytes of a file that is read at once: with the form around it, one write of at most 1 MiB."""
 _CHUNK = 256 * 1024
 """Bytes of a larger file that are read, hashed and sent at a time (performance.md)."""
 
 
 class FileChangedError(TcbOpsError):
-    """The local file is not the planned one any more, before or while it was sent."""
+    """The local file differs from the plan, before or during the upload."""
 
 
 class FileUnreadableError(TcbOpsError):
-    """The local file cannot be read, or is no regular file."""
+    """The local file cannot be read, or is not a regular file."""
 
 
 class FileBody:
-    """A local file, opened and checked against its plan by `open_file`; good for one sending, which closes it.
+    """A local file, opened and checked by `open_file`, for one upload, which closes it.
 
-    `error` is the error that reading it ended with; `md5` the digest of all its bytes, empty until all were read.
+    `error` is the error of the last read; `md5` is the digest of the file, empty until it has been read to its end.
     """
 
     def __init__(self, path: Path, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
@@ -59,25 +59,25 @@ class FileBody:
         self.close()
 
     def close(self) -> None:
-        """Close the file; again is harmless."""
+        """Close the file. May be called more than once."""
         self._file.close()
 
     def take(self) -> None:
-        """Refuse a second sending: the file has been read to its end."""
+        """Mark the file as in use. Raises RuntimeError the second time, since it has been read to its end."""
         if self._taken:
             message = "a FileBody is good for one sending: open the file again"
             raise RuntimeError(message)
         self._taken = True
 
     def load(self) -> None:
-        """Read a small file into `content`. Blocks. Raises as `read` does."""
+        """Read the whole file into `content`. Blocks. Raises as `read` does."""
         parts = [self.read()]
         while not self.md5:
             parts.append(self.read())
         self.content = b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file's bytes, each chunk read and hashed in a thread while nothing else of it is."""
+        """Yield the file's bytes; read and hash one chunk at a time, in a thread."""
         if self.content is not None:
             yield self.content
         loop = asyncio.get_running_loop()
@@ -85,9 +85,10 @@ class FileBody:
             yield await loop.run_in_executor(None, self.read)
 
     def read(self) -> bytes:
-        """Read and hash the next chunk. With the last one the file is checked against its plan once more. Blocks.
+        """Read and hash the next chunk; after the last one, compare the file with the plan again. Blocks.
 
-        Raises FileChangedError (it grew, shrank or was written to) and FileUnreadableError, also kept in `error`.
+        Raises FileChangedError (it grew, shrank or was modified) and FileUnreadableError, which are also stored in
+        `error`.
         """
         try:
             chunk = self._file.read(min(_CHUNK, self._left)) or b""
@@ -98,7 +99,7 @@ class FileBody:
                 self.error = _check(self.path, self._file.fileno(), self._plan)
             if not chunk and self._left and self.error is None:
                 self.error = _changed(self.path)
-        except (OSError, ValueError) as error:  # ValueError: closed by a cancelled sending
+        except (OSError, ValueError) as error:  # ValueError: closed by a cancelled upload
             self.error = _unreadable(self.path, error)
         if self.error is not None:
             raise self.error
@@ -108,7 +109,7 @@ class FileBody:
 
 
 def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | FileUnreadableError | None:
-    """Return what is wrong with an open file, whose plan is (size, mtime_ns)."""
+    """Return the error if an open file differs from its plan (size, mtime_ns)."""
     now = os.fstat(fd)
     if not stat.S_ISREG(now.st_mode):
         return FileUnreadableError(detail(DetailCode.FILE_NOT_REGULAR, file=str(path)))
@@ -127,7 +128,7 @@ def _unreadable(path: Path, error: OSError | ValueError) -> FileUnreadableError 
 
 
 def hash_file(path: Path, size: int, mtime_ns: int) -> str:
-    """Return the MD5 of a file that is still as planned. Blocks. Raises as `open_file` does."""
+    """Return the MD5 of a file. Blocks. Raises as `open_file` does."""
     with open_file(path, size, mtime_ns) as body:
         while not body.md5:
             body.read()
@@ -138,10 +139,10 @@ _real = lru_cache(maxsize=16)(os.path.realpath)
 
 
 def _is_below(path: Path, fd: int, root: Path) -> bool:
-    """Return whether an open file lies in a folder; a cached folder is resolved again before the answer is no."""
+    """Return whether an open file is inside a folder. If not, the folder's cached real path is resolved again first."""
     real = ""
     with suppress(OSError):  # Linux names the opened file, even if the path has changed since
-        real = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  on each file's way, where a Path costs more
+        real = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  called for each file, and a Path is slower
     real = real or os.path.realpath(path)
     if real.startswith(_real(root).rstrip(os.sep) + os.sep):
         return True
@@ -152,20 +153,19 @@ def _is_below(path: Path, fd: int, root: Path) -> bool:
 def open_file(
     path: Path, size: int, mtime_ns: int, known_md5: str = "", root: Path | None = None
 ) -> FileBody:
-    """Open a file for one sending and check it against its plan; a small one is read at once.
+    """Open a file for one upload and compare it with the plan; a small file is also read.
 
-    Blocks for as long as the file system does: call it in a thread.
+    Blocks while the file system does: call it in a thread.
 
     Args:
         path: the local file.
-        size: bytes, at the plan.
-        mtime_ns: nanoseconds, at the plan.
-        known_md5: its digest, where the same file (by size and time) has been hashed already: one file for 400
-            environments is hashed once.
-        root: the folder that the file must lie in, links followed; it may have become a link that leads out.
+        size: bytes, as planned.
+        mtime_ns: modification time in nanoseconds, as planned.
+        known_md5: digest of the same file (by size and time), if known: a file for 400 environments is hashed once.
+        root: the folder that must contain the file after links are resolved, since a link may have changed.
 
-    Raises FileChangedError where size or time are not the plan's, or it lies outside the root; FileUnreadableError
-    where it cannot be read, or is no regular file (a pipe is not waited for); ResourceLimitError.
+    Raises FileChangedError if size or time differ or the file is outside the root; FileUnreadableError if it cannot
+    be read or is not a regular file (a pipe does not block); ResourceLimitError.
 
     """
     flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))

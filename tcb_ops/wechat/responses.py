@@ -1,7 +1,7 @@
-r"""What the platform answers: its JSON, an errcode, or nothing that can be used. Pure; requests are made in `client`.
+"""The platform's responses: a JSON object, an errcode, or an unusable response. Pure; `client` sends the requests.
 
 Errors are HTTP 200 with an errcode and a rid; success bodies of `cgi-bin/component` have no errcode. Every field is
-checked before it is used. Source: domain.md §1.1, §2.
+checked before use. Source: domain.md §1.1, §2.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.tokens import read_object
 
 PERMISSIONS = frozenset({49, 64})
-"""The permission sets that carry tcb/uploadfile: any of them will do. 49 is 小程序云开发管理."""
+"""The permission sets that include tcb/uploadfile; one is enough. 49 is 小程序云开发管理."""
 NOT_THERE = -503003
-"""A file's status: there is no such file."""
+"""A file's status when it does not exist."""
 STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
 """COS's own domains: `cos.<region>.myqcloud.com`, and the newer `cos.<region>.tencentcos.cn`."""
 
@@ -31,16 +31,16 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LONGEST_ERRMSG = 1000
 _LONGEST_NAME = 200
 _LONGEST_FIELD = 16 * 1024
-"""Characters of a link's field; the longest, an encoded URL, has some 3,000."""
+"""Maximum characters of a link's field; the longest, an encoded URL, has about 3,000."""
 _RID_WITHIN = 200
-"""Characters at an errmsg's end in which its rid is looked for."""
+"""Characters at the end of an errmsg that are searched for the rid."""
 _RID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _ERRCODE = re.compile(r"-?[0-9]{1,9}")
 
 _LATEST = 253_402_214_400
-"""9999-12-31 UTC: no time zone puts it beyond the calendar."""
+"""9999-12-31 UTC: within the calendar in every time zone."""
 _LONGEST_LIFE = 7 * 24 * 3600
-"""Seconds; a real link lives 15 minutes."""
+"""Seconds; a real link is valid for 15 minutes."""
 _ADDRESS = re.compile(r"(https?)://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/.*)", re.DOTALL)
 _LIFE = re.compile(r"(?:^|&)q-sign-time=([0-9]{1,12});([0-9]{1,12})(?:&|$)")
 _BUCKET = re.compile(r"/[0-9a-f]{4}-([^/]+)-[0-9]+/")
@@ -49,29 +49,29 @@ _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/")
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What a server answered, whatever its status. Shows neither headers nor body: a link is in there."""
+    """A server's response of any status. Its repr omits headers and body, which may contain a link."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
-    """Found by name, whatever its case."""
+    """Looked up case-insensitively."""
     body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """The platform answered with an errcode."""
+    """A response with an errcode."""
 
     errcode: int
     errmsg: str
-    """Without its rid, without secrets."""
+    """Without the rid and without secrets."""
     rid: str
-    """For openapi/rid/get, seven days long; empty where the answer had none."""
+    """For openapi/rid/get, valid for seven days; empty if the response had none."""
     http_status: int
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidResponse:
-    """An answer came, but neither what was asked for nor an errcode: a gateway's page, garbage, missing fields."""
+    """A response with neither the requested object nor an errcode: a gateway's page, invalid JSON, missing fields."""
 
     http_status: int
     why: Text
@@ -87,7 +87,7 @@ class UnsafeLink:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizerPage:
-    """A page of those who have authorized the platform."""
+    """A page of the list of authorizers."""
 
     total: int
     """Of all pages."""
@@ -99,19 +99,19 @@ class AuthorizerInfo:
     """A mini program that authorized the platform."""
 
     name: str
-    """Its nick name; empty where it has none."""
+    """Its display name; may be empty."""
     permissions: frozenset[int]
-    """The permission sets it granted."""
+    """The permission sets that it granted."""
 
     @property
     def may_upload(self) -> bool:
-        """Whether a set that carries the upload link is among them."""
+        """Whether they include one for upload links."""
         return bool(self.permissions & PERMISSIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class CloudEnvironment:
-    """A cloud environment of a mini program, or of the platform."""
+    """A cloud environment of a mini program or of the platform."""
 
     env: str
     status: str
@@ -120,21 +120,21 @@ class CloudEnvironment:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Calls of one interface a day, midnight to midnight in Beijing."""
+    """Calls of one interface per day, midnight to midnight in Beijing."""
 
     daily_limit: int
-    """0: no limit is known."""
+    """0 if unknown."""
     used: int
     remain: int
 
     @property
     def left(self) -> int | None:
-        """Calls left today; None where no limit is known."""
+        """Calls left today; None if the limit is unknown."""
         return max(0, self.remain) if self.daily_limit > 0 else None
 
     @property
     def figures(self) -> dict[str, int] | None:
-        """The three by name; None where no limit is known, since then none of them means anything."""
+        """The three fields by name; None if the limit is unknown, since then none of them is meaningful."""
         if self.daily_limit <= 0:
             return None
         return {"daily_limit": self.daily_limit, "used": self.used, "remain": self.remain}
@@ -142,20 +142,20 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class FileStatus:
-    """What an answer says of one stored file: an errcode of 0 for the whole can hide a file's own."""
+    """The result for one stored file. An errcode of 0 for the whole response can hide an error of one file."""
 
     file_id: str
     status: int
-    """0: done; else an errcode of the file's own."""
+    """0 for success, else the file's errcode."""
     errmsg: str
     url: Secret
-    """Where it can be fetched; empty where it cannot, and after a delete."""
+    """The download URL; empty if there is none, and after a delete."""
 
 
 def read_response(
     response: HttpResponse, secrets: Iterable[Secret]
 ) -> dict[str, Any] | ApiError | InvalidResponse:
-    """Read the answer of any interface; `secrets` are taken out of what its errmsg quotes.
+    """Return the JSON object of a response, or its error; `secrets` are removed from the errmsg.
 
     ======================  ======================  ===========================================
     body                    HTTP status             result
@@ -183,7 +183,7 @@ def read_response(
 
 
 def _errcode(payload: dict[str, Any]) -> int | None:
-    """Return the errcode, 0 where the object has none, None where it is no errcode (or the object is empty)."""
+    """Return the errcode: 0 if the object has none, None if it is invalid or the object is empty."""
     errcode = payload.get("errcode", 0)
     if isinstance(errcode, float) and errcode.is_integer():
         errcode = int(errcode)
@@ -197,9 +197,10 @@ def _errcode(payload: dict[str, Any]) -> int | None:
 
 
 def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
-    """Return the errmsg without its rid and without secrets, and the rid.
+    """Return the errmsg without rid and secrets, and the rid.
 
-    Every step is linear in what a gateway may send; secrets go before the cut, which could leave half of one.
+    Every step takes linear time, since the text may be long. Secrets are removed before the text is shortened, which
+    could leave a part of one.
     """
     text = UNPRINTABLE.sub(" ", errmsg).strip() if isinstance(errmsg, str) else ""
     secrets = tuple(secrets)
@@ -214,13 +215,13 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
 
 
 def lacks(fields: str) -> InvalidResponse:
-    """Return the result for an answer in which these fields are missing or of another kind."""
+    """Return the result for a response with missing or invalid fields."""
     why = detail(DetailCode.PLATFORM_LACKS, fields=fields)
     return InvalidResponse(200, why, retryable=True)
 
 
 def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidResponse:
-    """Read a page of api_get_authorizer_list; the refresh tokens in it are not kept."""
+    """Read a page of api_get_authorizer_list, without its refresh tokens."""
     total, listed = _count(payload.get("total_count")), _objects(payload.get("list"))
     if total is None or listed is None:
         return lacks("total_count, list")
@@ -230,7 +231,7 @@ def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidRespons
 
 
 def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse:
-    """Read the answer of api_get_authorizer_info."""
+    """Read the response of api_get_authorizer_info."""
     info, granted = payload.get("authorizer_info"), payload.get("authorization_info")
     if not isinstance(info, dict) or not isinstance(granted, dict):
         return lacks("authorizer_info, authorization_info")
@@ -240,7 +241,7 @@ def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse
 
 
 def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] | InvalidResponse:
-    """Read the answer of getenvinfo or describeenvs."""
+    """Read the response of getenvinfo or describeenvs."""
     listed = _objects(payload.get("info_list"))
     if listed is None:
         return lacks("info_list")
@@ -249,7 +250,7 @@ def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] |
 
 
 def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
-    """Read the answer of openapi/quota/get."""
+    """Read the response of openapi/quota/get."""
     quota = payload.get("quota")
     if not isinstance(quota, dict):
         return lacks("quota")
@@ -262,7 +263,7 @@ def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
 def read_files(
     payload: dict[str, Any], field: str, file_ids: Sequence[str], token: Secret
 ) -> tuple[FileStatus, ...] | InvalidResponse:
-    """Read what is said of each file, in the order of `file_ids`; an answer that leaves one out is none."""
+    """Return the result of each file, in the order of `file_ids`. A response without one of them is invalid."""
     found = {str(entry.get("fileid")): entry for entry in _objects(payload.get(field)) or ()}
     status = {file_id: _count(found.get(file_id, {}).get("status")) for file_id in file_ids}
     if None in status.values():
@@ -284,7 +285,7 @@ def _objects(value: object) -> list[dict[str, Any]] | None:
 
 
 def _count(value: object) -> int | None:
-    """Return a whole number, but no truth value."""
+    """Return an integer; None for anything else, booleans included."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
 
 
@@ -293,7 +294,7 @@ def _text(value: object) -> str:
 
 
 def _name(value: object) -> str:
-    """Return a text in one line, as it may stand in a file; empty also where it is only a zero-width space."""
+    """Return a name on one line, trimmed; empty if it consists of blanks and zero-width spaces."""
     return trim(_text(value))[:_LONGEST_NAME]
 
 
@@ -303,7 +304,7 @@ def _name(value: object) -> str:
 def read_link(
     payload: dict[str, Any], status: int, env: str, path: str, base: str, store_hosts: tuple[str, ...]
 ) -> Link | InvalidResponse | UnsafeLink:
-    """Read the fields of an upload link and check that it may be used."""
+    """Return the upload link, or why it is incomplete or must not be used."""
     fields = {name: _field(payload.get(name)) for name in ("url", "token", "authorization", "cos_file_id")}
     missing = ", ".join(name for name, value in fields.items() if not value)
     if missing:
@@ -330,7 +331,7 @@ def read_link(
 
 
 def _field(value: object) -> str:
-    """Return a field's text; empty where it is none, or holds what no link holds."""
+    """Return a field's text; empty if it is not a string or has control characters."""
     if isinstance(value, str) and (value.isprintable() or not UNPRINTABLE.search(value)):
         return value
     return ""
@@ -339,7 +340,7 @@ def _field(value: object) -> str:
 def check_link(
     link_url: str, file_id: str, env: str, path: str, base: str, store_hosts: tuple[str, ...]
 ) -> Text | None:
-    """Return why a link must not be used; None where it may be.
+    """Return why a link must not be used; None if it is safe.
 
     ==============================================  =====================================
     the link                                        verdict
@@ -355,9 +356,9 @@ def check_link(
     the bucket or file_id of another environment    refused
     ==============================================  =====================================
 
-    The bucket is the one in file_id (`cloud://<env>.<bucket>/<path>`); where file_id is not of that form, any one
-    segment will do. An environment's bucket is `<4 hex>-<env>-<Tencent appid>`; of any other form it names none.
-    The text never holds the link. Source: domain.md §1.1.
+    The bucket is the one in file_id (`cloud://<env>.<bucket>/<path>`), or any single segment if file_id has another
+    form. An environment's bucket is `<4 hex>-<env>-<Tencent appid>`; one of any other form is not compared with
+    `env`. The text never contains the link. Source: domain.md §1.1.
     """
     unsafe = check_host(link_url, base, store_hosts)
     if unsafe is not None:
@@ -372,9 +373,9 @@ def check_link(
 
 
 def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
-    """Return why nothing may be sent to a link's host; None where it is https and the store's, or the simulator's.
+    """Return why nothing may be sent to a link's host; None for https and an allowed host, or for the simulator.
 
-    `hosts` are allowed besides COS's own. The first five lines of the table of `check_link`.
+    `hosts` are allowed besides COS's own. See the first five lines of the table of `check_link`.
     """
     address = _ADDRESS.fullmatch(link_url)
     if address is None:
@@ -393,7 +394,7 @@ def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
 
 
 def _parts(link_url: str) -> tuple[str, str]:
-    """Host and request target of a link that `check_host` let pass."""
+    """Return the host and request target of a link that passed `check_host`."""
     address = _ADDRESS.fullmatch(link_url)
     return (address[2].strip("[]").lower(), address[4]) if address is not None else ("", "")
 
@@ -405,7 +406,7 @@ def _is_on_loopback(base: str) -> bool:
 
 
 def _is_for(target: str, file_id: str, path: str) -> bool:
-    """Return whether a request target is `/<bucket>/<path>`, as it is or percent-decoded once."""
+    """Return whether a request target is `/<bucket>/<path>`, literally or percent-encoded once."""
     known = _FILE_ID.match(file_id)
     bucket = known[2] if known else ""
     if not bucket:

@@ -1,11 +1,10 @@
-"""The guarded seam: the one place that builds HTTP and sends it.
+"""The HTTP transport: the only module that opens connections and sends requests.
 
-httpx requests go through httpx-aiohttp's public transport interface over an aiohttp session that is ours. Left to
-itself httpx-aiohttp 0.2.0 ignores the write timeout, reports refused and reset connections both as ConnectTimeout,
-lets aiohttp's errors through with the whole URL in their text, and keeps cookies. So this module owns the session
-(no cookies, nothing from netrc), sets an outer deadline that grows with the bytes, never follows a redirect, limits
-what it reads, and turns every library error into a TransportError that knows host and port and nothing else: the
-access token is in the query.
+httpx requests are sent by httpx-aiohttp over an aiohttp session of this module. By default httpx-aiohttp 0.2.0
+ignores the write timeout, reports both refused and reset connections as ConnectTimeout, passes on aiohttp's errors
+with the whole URL in their text, and keeps cookies. Therefore the session has no cookies and no netrc, requests have
+a deadline that grows with their size, redirects are not followed, response bodies are limited, and every library
+error becomes a TransportError with only host and port: the access token is in the query.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ from tcb_ops.wechat.responses import HttpResponse
 
 @dataclass(frozen=True, slots=True)
 class TransportFailure:
-    """One way a request fails, and its message, which names host and port."""
+    """A kind of transport failure and its message, which contains host and port."""
 
     fault: TransportFault
     code: DetailCode
 
     def error(self, host: str) -> TransportError:
-        """Return the error to raise, outside any `except`: a chained library error would show the token."""
+        """Return the error to raise, outside any `except`: a chained library error would contain the token."""
         return TransportError(self.fault, detail(self.code, host=host))
 
 
@@ -105,11 +104,11 @@ _FAILURES: Mapping[str, TransportFailure] = {
     "OSError": BROKEN,
     "ValueError": _BAD_ADDRESS,
 }
-"""By class name, since the oldest aiohttp that is allowed lacks some of these classes."""
+"""By class name, since the oldest supported aiohttp lacks some of these classes."""
 
 
 def transport_failure(error: BaseException) -> TransportFailure | None:
-    """Return which failure a library's error is, from its own class or the nearest base; None for any other error.
+    """Return the failure that a library error means, by its class or nearest base; None for any other error.
 
     ==============================================  ===========
     refused, no route, unknown host, TLS, proxy     unreachable
@@ -119,8 +118,7 @@ def transport_failure(error: BaseException) -> TransportFailure | None:
     not HTTP, a head over the limits, a bad URL     garbage
     ==============================================  ===========
 
-    httpx-aiohttp maps aiohttp's errors onto httpx's and loses the difference between refused and reset, so the
-    cause decides where there is one.
+    httpx-aiohttp does not distinguish refused from reset connections, so the error's cause decides if there is one.
     """
     if isinstance(error, httpx.HTTPError) and error.__cause__ is not None:
         error = error.__cause__
@@ -128,28 +126,28 @@ def transport_failure(error: BaseException) -> TransportFailure | None:
 
 
 LARGEST_ANSWER = 1024 * 1024
-"""Bytes of an answer's body; a link is some 1 KiB."""
+"""Maximum bytes of a response body; a link has about 1 KiB."""
 
 _IN_FLIGHT = 4 * 1024 * 1024
-"""Bytes that the system's socket buffers may still hold when the last one has been written."""
+"""Bytes that the socket buffers may still hold after the last write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a server may take. Seconds, and bytes a second."""
+    """Time limits of a request. Seconds, and bytes per second."""
 
     connect: float = 10
     answer: float = 60
-    """From the request's last byte to the answer's; also the longest stop while a large body is sent."""
+    """From the request's last byte to the response's; also the longest pause while a large body is sent."""
     slowest: int = 32 * 1024
-    """The slowest sending that is tolerated: what is sent adds its bytes / slowest to the deadline."""
+    """The slowest upload that is tolerated: the deadline grows by the body's bytes / slowest."""
 
     def deadline(self, sending: int) -> float:
-        """Seconds after which a request with a body of so many bytes is given up, whatever goes on."""
+        """Return the seconds after which a request is aborted in any case. `sending` is the body's bytes."""
         return self.connect + self.answer + sending / self.slowest
 
     def silence(self, sending: int) -> float:
-        """Seconds without any progress: the answer's, and what the socket buffers may still have to send."""
+        """Return the seconds without progress after which it is aborted, with time to empty the socket buffers."""
         return self.answer + min(sending, _IN_FLIGHT) / self.slowest
 
 
@@ -157,10 +155,10 @@ STANDARD = Timeouts()
 
 
 def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
-    """Return the proxy for a URL, of those that the environment names (`urllib.request.getproxies_environment()`).
+    """Return the proxy for a URL among those of the environment (`urllib.request.getproxies_environment()`).
 
-    Loopback never goes through one, whatever the environment says: a run against the simulator would leave the machine. Only http
-    and https proxies are known; another kind (socks5) is passed over.
+    Loopback never uses a proxy: simulator traffic must not leave the machine. Only http and https proxies are
+    supported; others (socks5) are ignored.
     """
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or is_loopback(url.host):
@@ -180,28 +178,28 @@ _exact: ContextVar[yarl.URL] = ContextVar("exact")
 async def _as_it_stands(
     request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Restore the exact URL, which httpx and yarl have re-quoted on the way (`%41` to `A`, `{` to `%7B`)."""
+    """Restore the exact URL, which httpx and yarl re-quoted (`%41` to `A`, `{` to `%7B`)."""
     request.url = _exact.get()
     return await send(request)
 
 
 def _exactly(url: str) -> yarl.URL:
-    """Return the URL with its request target byte for byte; non-ASCII goes as UTF-8. Raises ValueError.
+    """Return the URL with its request target unchanged; non-ASCII is sent as UTF-8. Raises ValueError.
 
-    Two characters cannot stand in a request target and are encoded after all: space, and `#` (a fragment is never
-    sent, so one that comes here is part of an unencoded path).
+    Two characters are invalid in a request target and are encoded: space, and `#` (part of an unencoded path, since a
+    fragment is never sent).
     """
     if _CONTROL.search(url):
         raise ValueError
     url = url.replace(" ", "%20").replace("#", "%23")
     exact = yarl.URL(url, encoded=True)
-    if not url.endswith(exact.raw_path_qs):  # e.g. a bare `?` at the end, which yarl drops
+    if not url.endswith(exact.raw_path_qs):  # e.g. a trailing `?`, which yarl drops
         raise ValueError
     return exact
 
 
 class _Watched(httpx.AsyncByteStream):
-    """A stream that reports each chunk the connection takes."""
+    """A stream that reports each chunk taken by the connection."""
 
     def __init__(self, stream: httpx.AsyncByteStream, progress: Callable[[], None]) -> None:
         self._chunks = aiter(stream)
@@ -220,15 +218,15 @@ _HEADERS = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "i
 
 @lru_cache(maxsize=1)
 def _tls_context(_file: str | None, _folder: str | None) -> ssl.SSLContext:
-    """Load the certificates that the environment names, or the usual ones: once, it takes 10 ms."""
+    """Load the certificates named in the environment, or the default ones. Cached: it takes 10 ms."""
     return httpx.create_ssl_context()
 
 
 class Transport:
-    """Sends requests and reads answers; made and closed inside the running loop that uses it.
+    """Sends HTTP requests and reads their responses. Create and close it inside the running loop.
 
     Args:
-        connections: how many requests go out at once; more wait for a connection, and their deadline runs.
+        connections: maximum requests in flight; further ones wait for a connection while their deadline runs.
         timeouts: see Timeouts.
 
     """
@@ -254,10 +252,9 @@ class Transport:
         await self._connector.close()
 
     def _client(self, url: httpx.URL, *, exact: bool) -> AiohttpTransport:
-        """Return the session for a URL's proxy, with or without the exact URL; all share the connections.
+        """Return the client for a URL's proxy, with or without the exact URL; all share the connections.
 
-        The proxy is looked up here and not by aiohttp's trust_env, which asks netrc and the environment in two
-        threads for each request.
+        aiohttp's trust_env would look up netrc and the environment in two threads for each request.
         """
         proxy = proxy_for(url, self._proxies) if self._proxies else None
         client = self._clients.get((proxy, exact))
@@ -277,18 +274,16 @@ class Transport:
     async def send(
         self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
     ) -> HttpResponse:
-        """Send a request and read its answer; any status is an answer, a redirect too.
+        """Send a request and return the response, of any status, redirects included.
 
         Args:
             request: with its content, or with a stream and an exact Content-Length.
-            sending: bytes of the body, which the deadline grows with. A stream that makes no progress is given up
-                long before.
-            exact_url: the URL to send byte for byte, where httpx's quoting must not touch it; `request` names the
-                same host.
+            sending: bytes of the body, which extend the deadline. A stream without progress is aborted sooner.
+            exact_url: the URL to send unchanged, without httpx's quoting; `request` has the same host.
 
         Raises:
-            TransportError: no usable answer. Holds host and port, and no chained cause.
-            ResourceLimitError: this machine has no room for one more connection.
+            TransportError: no usable response. Contains host and port, and no chained cause.
+            ResourceLimitError: this machine cannot open another connection.
 
         """
         try:

@@ -1,8 +1,8 @@
-"""Where an appid's access token comes from: a file, a program, a token server, or the platform itself.
+"""Sources of access tokens: a file, a program, a token server, or the platform itself.
 
-A source answers one question, `token(appid, refused)`. `refused` is the token that the platform has just refused
-(40001, 40014, 42001): a source looks again and gives what it has; whether that differs is the caller's to check.
-Only `component` keeps tokens on disk; none logs anything.
+A source has one method, `token(appid, refused)`. `refused` is the token that the platform has just refused (40001,
+40014, 42001): the source looks the token up again, and the caller checks whether the result differs. Only `component`
+stores tokens on disk; no source logs anything.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 
 LONGEST_TOKEN = 4096
-"""Characters; the platform's have some 200, and may have 512 (domain.md §4)."""
+"""Characters; the platform's tokens have about 200, and at most 512 (domain.md §4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An access token and, where the source says so, its end."""
+    """An access token and, if known, when it expires."""
 
     value: Secret
     expires_at: float | None = None
     """Unix seconds."""
     renew_at: float | None = None
-    """Unix seconds from which on the source has a newer one; None where the source does not renew ahead."""
+    """Unix seconds from which the source has a newer one; None if the source does not renew tokens in advance."""
 
 
 class TokenSource(Protocol):
     """A source of access tokens by appid."""
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
-        """Return the appid's token, looked up again when `refused` names the one that failed.
+        """Return the appid's token; look it up again if `refused` is the one that failed.
 
-        The component token is the token of the component's own appid. Raises TokenError where this appid has none,
-        TokenSourceError where no appid has one, TransportError where the platform itself was asked and is away.
+        The component token is the token of the component's own appid. Raises TokenError if this appid has no token,
+        TokenSourceError if no appid has one, TransportError if the platform itself is the source and cannot be
+        reached.
         """
 
     async def aclose(self) -> None:
@@ -48,14 +49,14 @@ class TokenSource(Protocol):
 
 
 def token_fingerprint(refused: Secret) -> str:
-    """Return the first 12 hex digits of a token's SHA-256: how a source is told which one was refused."""
+    """Return the first 12 hex digits of a token's SHA-256, which identify a refused token to a source."""
     return hashlib.sha256(refused.reveal().encode()).hexdigest()[:12]
 
 
 def read_token(answer: bytes, now: float) -> Token | Text:
-    """Read `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds).
+    """Read a token from `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds).
 
-    For what cannot be used, return a noun phrase that names what it was and quotes nothing: it may be the token.
+    If it is invalid, return a noun phrase that describes it and quotes nothing, since the text may contain the token.
     """
     payload = read_object(answer)
     value = payload.get("access_token")
@@ -70,17 +71,17 @@ def read_token(answer: bytes, now: float) -> Token | Text:
 
 
 def is_token(value: object) -> TypeGuard[str]:
-    """Return whether a value can stand in a query as a token: printable ASCII, not endless."""
+    """Return whether a value is a valid token: printable ASCII of limited length."""
     return (
         isinstance(value, str) and 0 < len(value) <= LONGEST_TOKEN and value.isascii() and value.isprintable()
     )
 
 
 def read_object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that a text is, or an empty one."""
+    """Parse a JSON object; return an empty one if the text is anything else."""
     try:
         found = json.loads(text)
-    # RecursionError is what thousands of brackets raise; the texts quote what was read, so they go no further.
+    # Deep nesting raises RecursionError. The errors quote the text, so they are not passed on.
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -95,7 +96,7 @@ def _end(answer: Mapping[str, Any], now: float) -> float | None:
 
 
 def finite(moment: float) -> float:
-    """Return the moment itself. Raises ValueError for NaN and infinity."""
+    """Return the argument. Raises ValueError for NaN and infinity."""
     if not math.isfinite(moment):
         raise ValueError
     return moment

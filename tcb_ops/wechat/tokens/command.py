@@ -1,7 +1,7 @@
-"""`source = "command"`: a program of the operator's own for each token; and secrets that a setting names.
+"""`source = "command"`: an operator's program that prints tokens; and secrets named in a setting.
 
-Programs run without a shell, with a deadline, and are ended with all they have started. What they say on stderr may
-hold a secret and is not read.
+Programs run without a shell and with a deadline, and are killed with their children. Their stderr is not read, since
+it may contain a secret.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, read_token, token_fingerprint
 
 LARGEST_OUTPUT = 64 * 1024
-"""Bytes: as much as a token server's answer may have."""
+"""Bytes, as for a token server's response."""
 COMMAND_SECONDS = 30
 PROGRAMS_AT_ONCE = 8
 MAKES_ROOM_AFTER = 2.0
-"""Seconds after which a program that still runs makes room for another merchant's: some may hang for all their time."""
+"""Seconds after which a running program no longer counts towards PROGRAMS_AT_ONCE: some may hang."""
 _CANNOT_BE_RUN = {126, 127}
-"""A shell's exit codes for a program that is not executable, and one that is missing."""
+"""A shell's exit codes for a program that is not executable, and for one that is missing."""
 
 Running = set[subprocess.Popen[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class NoOutput:
-    """What a program did instead of printing and ending with 0."""
+    """The result of a program that failed."""
 
     reason: Text
     """A verb phrase."""
     transient: bool = True
-    """It did not run to its end, so that it has answered nothing of what it was asked for."""
+    """The program did not complete, so another attempt may succeed."""
 
 
 def run_program(words: Sequence[str], environment: Mapping[str, str], running: Running) -> bytes | NoOutput:
-    """Return what a program printed, or what it did instead. It stands in `running` for as long as it runs. Blocks."""
+    """Run a program and return its output, or why there is none. Lists it in `running` meanwhile. Blocks."""
     end = time.monotonic() + COMMAND_SECONDS
     try:
         program = subprocess.Popen(  # noqa: S603  the operator's own program, an argument list, no shell
@@ -78,7 +78,7 @@ def run_program(words: Sequence[str], environment: Mapping[str, str], running: R
 def _output(program: subprocess.Popen[bytes], end: float) -> bytes | NoOutput:
     printed: SimpleQueue[bytes] = SimpleQueue()
     assert program.stdout is not None  # noqa: S101  it was asked for
-    # A thread, since a pipe cannot be waited for with a time everywhere, and a child may hold it open for ever.
+    # A thread, since not every system can wait for a pipe with a timeout, and a child may keep it open.
     Thread(target=_read, args=(program.stdout, printed), daemon=True).start()
     try:
         text = printed.get(timeout=COMMAND_SECONDS)
@@ -86,7 +86,7 @@ def _output(program: subprocess.Popen[bytes], end: float) -> bytes | NoOutput:
         code = None if too_much else program.wait(max(0.0, end - time.monotonic()))
     except (Empty, subprocess.TimeoutExpired):
         too_much, code = False, None
-    if code is None:  # not waited for yet, so its number is still its own
+    if code is None:  # not waited for yet, so its PID cannot have been reused
         kill(program)
         program.wait()
         if too_much:
@@ -109,7 +109,7 @@ def _read(pipe: IO[bytes], printed: SimpleQueue[bytes]) -> None:
 
 
 def kill(program: subprocess.Popen[bytes]) -> None:
-    """End a program and, on POSIX, its children, which may hold its pipes open when it has ended itself."""
+    """Kill a program and, on POSIX, its children, which may keep its pipes open after it has ended."""
     with suppress(OSError):
         if os.name == "posix":
             os.killpg(program.pid, signal.SIGKILL)
@@ -118,11 +118,12 @@ def kill(program: subprocess.Popen[bytes]) -> None:
 
 
 class CommandTokens:
-    """`source = "command"`: a program that prints JSON, like the credential processes of cloud command lines.
+    """The token source for `source = "command"`: a program that prints a token as JSON.
 
-    `{appid}` in an argument is replaced; where no argument has it, the appid is the last argument. The program also
-    sees TCB_OPS_APPID and, after a refusal, TCB_OPS_REFUSED (the first 12 hex digits of the refused token's SHA-256).
-    It prints `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds) and exits 0.
+    `{appid}` in an argument is replaced; without it, the appid is added as the last argument. The program's
+    environment has TCB_OPS_APPID and, after a refusal, TCB_OPS_REFUSED (the first 12 hex digits of the refused
+    token's SHA-256). It prints `{"access_token": "…", "expires_in": 7200}` (or `expires_at`, Unix seconds) and exits
+    with 0.
     """
 
     def __init__(self, command: tuple[str, ...]) -> None:
@@ -133,7 +134,7 @@ class CommandTokens:
         self._command = command if any("{appid}" in word for word in command) else (*command, "{appid}")
         self._running: Running = set()
         self._room = asyncio.Semaphore(PROGRAMS_AT_ONCE)
-        # The number that run at once when all of them hang.
+        # The maximum running at once if all of them hang.
         most = int(PROGRAMS_AT_ONCE * COMMAND_SECONDS / MAKES_ROOM_AFTER)
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="tcb-ops-token")
 
@@ -150,7 +151,7 @@ class CommandTokens:
         return await run
 
     async def aclose(self) -> None:
-        """End what still runs: in a session of its own, no Ctrl-C reaches it, and the process would wait for it."""
+        """Kill running programs: Ctrl-C does not reach their sessions, and this process would wait for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for program in tuple(self._running):
             kill(program)
@@ -162,7 +163,7 @@ class CommandTokens:
         words = [word.replace("{appid}", appid) for word in self._command]
         printed = run_program(words, environment, self._running)
         if not isinstance(printed, NoOutput):
-            # What it printed is never shown: it may be the token.
+            # The output is never shown: it may be the token.
             read = read_token(printed, time.time())
             if isinstance(read, Token):
                 return read
@@ -184,10 +185,10 @@ _KINDS = {"env": _("environment variable"), "file": _("file"), "command": _("pro
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A secret of the platform's own, read each time it is needed: `env:NAME`, `file:PATH` or `command:PROGRAM …`."""
+    """A secret of the platform, read whenever it is needed: `env:NAME`, `file:PATH` or `command:PROGRAM …`."""
 
     setting: str
-    """Such as `tokens.secret`, for messages."""
+    """Its name, such as `tokens.secret`, for messages."""
     kind: str
     where: str
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
@@ -195,7 +196,7 @@ class Credential:
 
     @classmethod
     def named(cls, setting: str, value: str) -> Credential:
-        """Read a setting's value. Raises SettingsError where it is empty, or its variable or file does not exist."""
+        """Parse a setting. Raises SettingsError if it is empty or its variable or file does not exist."""
         kind, _other, where = value.partition(":")
         where = where.strip()
         if not where:
@@ -206,16 +207,16 @@ class Credential:
                 )
             )
         found = cls(setting, kind, where)
-        if kind != "command":  # a program may be slow, and is run only when its answer is needed
+        if kind != "command":  # a program may be slow, so it runs only when its secret is needed
             found._read()
         return found
 
     async def read(self) -> Secret:
-        """Look it up, now. Raises SettingsError that names where it was looked for, never what was found."""
+        """Read the secret. Raises SettingsError, which names its location but never its value."""
         return await asyncio.to_thread(self._read)
 
     def close(self) -> None:
-        """End a program that still runs."""
+        """Kill programs that still run."""
         for program in tuple(self._running):
             kill(program)
 

@@ -1,8 +1,8 @@
-"""`source = "component"`: tcb-ops refreshes the merchants' tokens by itself, as the only program that does.
+"""`source = "component"`: tcb-ops refreshes the merchants' tokens itself, as the only program that does.
 
-One refresh at a time per appid, over tasks, threads and processes: a task per appid here, the store's lock between
-processes, and under it a look at what is stored by now. The component's own token is stored and renewed in the same
-way. No lock covers two merchants, so none waits for another's refresh.
+An appid has one refresh at a time over tasks, threads and processes: one task per appid here, and the store's lock
+between processes, under which the stored token is read again. The component token is stored and renewed in the same
+way. No merchant waits for another's lock.
 """
 
 from __future__ import annotations
@@ -31,24 +31,22 @@ from tcb_ops.wechat.tokens.store import StoredToken, TokenStore
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 128
-"""Refreshes on their way at once, each with a lock and a connection."""
+"""Maximum refreshes at once, each with a lock and a connection."""
 TIMEOUTS = Timeouts(connect=10, answer=20)
 RETRY_WAIT, ROTATION_WAIT = 1.0, 2.0
-"""Seconds before a question that found no answer is asked once more; before a refused refresh token is looked up for the
-last time."""
+"""Seconds before a call without a usable response is repeated; before a refused refresh token is looked up again."""
 RENEW_FROM = 11 / 12
-"""Of a token's life, from when it is renewed: 1 h 50 min of its 7200 s (domain.md §4)."""
+"""The fraction of a token's lifetime after which it is renewed: 1 h 50 min of 7200 s (domain.md §4)."""
 LATER = 60.0
-"""Seconds after which a renewal ahead of the end that failed is tried again."""
+"""Seconds after which a failed renewal is tried again while the token is still valid."""
 MOST_REFUSED, REFUSED_WITHIN = 5, 300.0
-"""So many refreshes of one appid within so many seconds because its token was refused: more would not help, but use
-up the day's calls."""
+"""Maximum refreshes of one appid after refusals, within so many seconds: more would only use up the daily quota."""
 LET_FINISH = 5.0
-"""Seconds that refreshes on their way have at the end, so that what they bring is stored."""
+"""Seconds for running refreshes to complete on closing, so that their tokens are stored."""
 LIST_KEPT = 60.0
-"""Seconds in which one answer of api_get_authorizer_list serves every merchant."""
+"""Seconds that a response of api_get_authorizer_list is cached for all merchants."""
 PAGES = 200
-"""Pages asked for at most: 100,000 authorizers are more than any platform has."""
+"""Maximum number of pages requested: 100,000 authorizers are more than any platform has."""
 
 COMPONENT_TOKEN = "api_component_token"  # noqa: S105  an interface, not a password
 AUTHORIZER_TOKEN = "api_authorizer_token"  # noqa: S105  an interface, not a password
@@ -57,25 +55,25 @@ _EVER = float("-inf")
 
 
 class ErrorScope(StrEnum):
-    """What a refusal of a token interface concerns, and so what follows."""
+    """The scope of an error of a token interface, which determines the next step."""
 
     TICKET = "ticket"
     """Read the ticket again, once."""
     COMPONENT = "component"
-    """The component token: a new one, once."""
+    """Get a new component token, once."""
     REFRESH_TOKEN = "refresh_token"  # noqa: S105  a word, not a token
-    """Look the merchant's refresh token up, once."""
+    """Look up the merchant's refresh token, once."""
     NOBODY = "nobody"
-    """It passes: ask again, once."""
+    """Temporary: call again, once."""
     MERCHANT = "merchant"
     EVERYBODY = "everybody"
 
 
 def error_scope(interface: str, code: int) -> ErrorScope:
-    """Return what an errcode of a token interface concerns.
+    """Return the scope of an errcode of a token interface.
 
-    The same code means different things there: 40001 is the merchant's token on an upload link, the component's token
-    on api_authorizer_token, and a wrong AppSecret on api_component_token (domain.md §3).
+    The meaning of a code depends on the interface: 40001 refers to the merchant's token for an upload link, to the
+    component token for api_authorizer_token, and to the AppSecret for api_component_token (domain.md §3).
 
     ====================  =========================================  =============
     interface             errcode                                    concerns
@@ -132,14 +130,14 @@ class _WithoutToken:
 
 
 class ComponentTokens:
-    """The platform's own tokens and its merchants'.
+    """The token source for `source = "component"`: the component token and the merchants' tokens.
 
     Args:
         component_appid: the third-party platform's appid; its token is the component token.
         secret, ticket: its AppSecret and component_verify_ticket.
-        store: where what comes back is kept.
+        store: stores the tokens.
         api_base: the target.
-        clock: Unix seconds.
+        clock: returns Unix seconds.
 
     """
 
@@ -159,9 +157,9 @@ class ComponentTokens:
         self._transport: Transport | None = None
         self._list: dict[str, Secret] = {}
         self._list_until, self._list_asked_at = _EVER, _EVER
-        """Until when the list serves, by the clock; when it was asked for, by the loop's."""
+        """When the list expires, by `clock`; when it was requested, by the loop's clock."""
         self._list_short: Text | None = None
-        """Where the list held fewer than it said: that a merchant is not on it then means nothing."""
+        """Set if the list had fewer entries than announced: a merchant missing from it may still be authorized."""
         self._listing: asyncio.Task[None] | None = None
         self._room = asyncio.Semaphore(AT_ONCE)
         self._refreshes: dict[str, asyncio.Task[Token]] = {}
@@ -169,7 +167,7 @@ class ComponentTokens:
 
     @classmethod
     def of(cls, settings: TokenSettings, api_base: str) -> ComponentTokens:
-        """Make it as the settings say. Raises SettingsError for what is missing or cannot be used, naming it."""
+        """Create it from the settings. Raises SettingsError that names a missing or invalid one."""
         if not settings.sole_owner:
             raise SettingsError(
                 _(
@@ -189,16 +187,16 @@ class ComponentTokens:
         return cls(settings.component_appid, secret, ticket, store, api_base)
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
-        """Return the stored token, or the one that a refresh brings: this call's, or one that is on its way.
+        """Return the stored token, or the result of a refresh, new or already running.
 
-        Raises TransportError where the platform cannot be reached: an outage, which its callers wait out.
+        Raises TransportError if the platform cannot be reached, an outage that callers wait out.
         """
         try:
             return await self._token(appid, refused)
         except TokenError as error:
             if appid != self._component_appid:
                 raise
-            # The component's token affects every merchant.
+            # The component token affects every merchant.
             raise TokenSourceError(error.text) from None
 
     async def _token(self, appid: str, refused: Secret | None) -> Token:
@@ -217,7 +215,7 @@ class ComponentTokens:
                 return token
 
     async def aclose(self) -> None:
-        """Let refreshes on their way end, for a moment; end a program that still runs, and close the connections."""
+        """Wait briefly for running refreshes, kill running programs, and close the connections."""
         if self._refreshes:
             _other, left = await asyncio.wait(self._refreshes.values(), timeout=LET_FINISH)
             for refresh in left:
@@ -235,7 +233,7 @@ class ComponentTokens:
     def _refreshed(self, appid: str, refresh: asyncio.Task[Token]) -> None:
         self._refreshes.pop(appid, None)
         if not refresh.cancelled():
-            refresh.exception()  # retrieve the exception even if no caller waits any more
+            refresh.exception()  # retrieve the exception even if no caller is waiting any more
 
     async def _refresh(self, appid: str, refused: Secret | None) -> Token:
         if appid == self._component_appid:  # never queued behind merchants that wait for it
@@ -264,7 +262,7 @@ class ComponentTokens:
             return fresh.token
 
     def _may_refresh(self, appid: str, refused: Secret | None, now: float) -> bool:
-        """Return whether one more refresh can help a token that is refused; count those that are made for that."""
+        """Return whether another refresh can help after a refusal; count it."""
         if refused is None:
             return True
         times = self._refused[appid]
@@ -273,10 +271,10 @@ class ComponentTokens:
         times.append(now)
         return True
 
-    # --- what the platform is asked ------------------------------------------------------------------------------
+    # --- platform calls -------------------------------------------------------------------------------------------
 
     async def _fetch_component_token(self) -> StoredToken:
-        """Return a new component token; a ticket that is refused is read again, once. Raises TokenSourceError."""
+        """Return a new component token; read a refused ticket again, once. Raises TokenSourceError."""
         try:
             secret, ticket = await self._credentials()
             try:
@@ -284,7 +282,7 @@ class ComponentTokens:
             except _RefusedError as refused:
                 if refused.scope is not ErrorScope.TICKET:
                     raise
-                newer = await self._credentials()  # one may have been pushed since
+                newer = await self._credentials()  # a new ticket may have been pushed since
                 if newer[1] == ticket:
                     raise
                 return await self._ask_component_token(*newer)
@@ -309,9 +307,9 @@ class ComponentTokens:
             raise TokenSourceError(error.text) from None
 
     async def _fetch_authorizer_token(self, appid: str, stored: StoredToken | None) -> StoredToken:
-        """Refresh a merchant's token; a refresh token that is missing or refused is looked up.
+        """Refresh a merchant's token; look up a missing or refused refresh token.
 
-        Raises TokenError for what is the merchant's, TokenSourceError for what concerns everybody.
+        Raises TokenError for an error of this merchant, TokenSourceError for one that affects every merchant.
         """
         try:
             return await self._try_refresh_tokens(appid, stored)
@@ -336,9 +334,9 @@ class ComponentTokens:
             ) from None
 
     async def _try_refresh_tokens(self, appid: str, stored: StoredToken | None) -> StoredToken:
-        """Try the refresh token that is known, after a refusal the newer one, and once more after a moment.
+        """Try the stored refresh token; after a refusal a newer one, and once more after a short wait.
 
-        Another machine that refreshes the same merchant may just have rotated it; its list may show that a little later.
+        Another machine may have just rotated the token, and the list may show the new one with a delay.
         """
         refresh = (stored.refresh if stored is not None else None) or await self._look_up(appid)
         if refresh is None:
@@ -348,7 +346,7 @@ class ComponentTokens:
                 61003,
             )
         tried: set[Secret] = set()
-        code, since = 0, _EVER  # first a list that is at hand, then one that was asked for after the refusal
+        code, since = 0, _EVER  # first any cached list, then one requested after the refusal
         for wait in (0.0, 0.0, ROTATION_WAIT):
             if wait:
                 since = asyncio.get_running_loop().time()
@@ -382,16 +380,16 @@ class ComponentTokens:
         try:
             return self._read_token(AUTHORIZER_TOKEN, payload, "authorizer_access_token", newest)
         except _NoAnswerError:
-            if newest != refresh:  # the old one has five minutes left
+            if newest != refresh:  # the old one is valid for five more minutes
                 stored = self._store.read(appid) or StoredToken(None, None)
                 await asyncio.to_thread(self._store.write, appid, replace(stored, refresh=newest))
             raise
 
     async def _look_up(self, appid: str, since: float = _EVER) -> Secret | None:
-        """Return the refresh token that the platform's list has for a merchant; one list serves all, for a minute.
+        """Return a merchant's refresh token from the platform's list, which is cached for all merchants.
 
-        The list was asked for after `since`, by the loop's clock. A list that fails is the failure of all who wait for it:
-        300 merchants must not try one after the other.
+        The list was requested after `since`, by the loop's clock. If reading it fails, all who wait for it fail: 300
+        merchants must not try one after the other.
         """
         while self._clock() >= self._list_until or self._list_asked_at < since:
             if self._listing is None:
@@ -406,7 +404,7 @@ class ComponentTokens:
     def _listed(self, done: asyncio.Task[None]) -> None:
         self._listing = None
         if not done.cancelled():
-            done.exception()  # retrieve the exception even if no caller waits any more
+            done.exception()  # retrieve the exception even if no caller is waiting any more
 
     async def _read_list(self) -> None:
         found: dict[str, Secret] = {}
@@ -435,10 +433,10 @@ class ComponentTokens:
         secrets: tuple[Secret, ...] = (),
         source: TokenSource | None = None,
     ) -> dict[str, Any]:
-        """Call an interface with the component token, once more where that may help; return the answer's object.
+        """Call an interface with the component token, retrying once where useful; return the JSON object.
 
-        Raises _RefusedError and _NoAnswerError, TokenSourceError for a refusal that concerns everybody, TransportError where no
-        connection is made at all.
+        Raises _RefusedError and _NoAnswerError, TokenSourceError for a refusal that affects every merchant,
+        TransportError if no connection can be made.
         """
         if self._transport is None:
             self._transport = Transport(connections=AT_ONCE, timeouts=TIMEOUTS)
@@ -480,7 +478,7 @@ class ComponentTokens:
 def _for_all(refused: _RefusedError) -> TokenSourceError:
     """Return the error for a refusal that stops every merchant."""
     interface, error = refused.interface, refused.error
-    # From api_component_token 40001 means the AppSecret (component_access_token page, its errcode table).
+    # From api_component_token, 40001 means the AppSecret (errcode table of the component_access_token page).
     wrong_secret = interface == COMPONENT_TOKEN and error.errcode == 40001
     known = errcode(40125 if wrong_secret else error.errcode)
     reason = detail(

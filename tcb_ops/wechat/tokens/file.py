@@ -1,4 +1,4 @@
-"""`source = "file"`: a CSV of tokens that somebody else keeps fresh."""
+"""`source = "file"`: a CSV of tokens that another program keeps up to date."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tcb_ops.wechat.tokens import LONGEST_TOKEN, Token, finite, is_token
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes of a token file."""
 SETTLED = 2.0
-"""Seconds after which a file that was written to counts as whole."""
+"""Seconds since its last modification after which a file counts as complete."""
 RE_READS, RE_READ_WAIT = 4, 0.5
-"""How often, and after how many seconds, a file that may be half-written is read again."""
+"""How many times, and after how many seconds, a possibly incomplete file is read again."""
 
 
 class FileTokens:
-    """`source = "file"`: a CSV `appid,access_token[,expires_at]`, read again when it has changed.
+    """The token source for `source = "file"`: a CSV `appid,access_token[,expires_at]`, read again after each change.
 
-    Whoever refreshes it may write it in place. So what is read again in mid-run may be half a file: its unfinished
-    last line is not trusted while it is young, and what is missing or broken is waited for before it is reported.
+    Another program may write it in place, so it may be incomplete when read during a run: an unfinished last line is
+    ignored while the file is recent, and a missing or invalid token is reported only after reading again.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class FileTokens:
         self._file, self._clock, self._sleep = file, clock, sleep
         self._looked: tuple[int, int, int] | None = None
         self._seen: tuple[int, int, int] | None = None
-        """Of the file that `_tokens` is all of."""
+        """Stat of the file that `_tokens` was read from completely."""
         self._tokens: dict[str, Token] = {}
         self._problems: dict[str, Text] = {}
-        """What is wrong with a merchant's line, by appid."""
+        """The problem of a merchant's line, by appid."""
         self._line = 0
-        """The last line that was read."""
+        """The number of the last line that was read."""
         try:
             self._read(trusted=True)
         except SettingsError as error:
@@ -57,8 +57,8 @@ class FileTokens:
             raise SettingsError(error.text, simulator, options=["--target"]) from None
         self._read_at = float("-inf")
 
-    async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the file is looked at each time
-        """Look the appid up; a stat of the file costs less than a wrong token."""
+    async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the file is checked at each call
+        """Return the appid's token; read the file again if it has changed."""
         problem: Text | None = None
         for again in range(RE_READS + 1):
             if again:
@@ -80,12 +80,12 @@ class FileTokens:
         raise TokenError.of(appid, detail(DetailCode.TOKEN_MISSING, file=self._file))
 
     async def aclose(self) -> None:
-        """Do nothing: nothing is held open."""
+        """Do nothing: no file is kept open."""
 
     def _read(self, *, trusted: bool, last: bool = False) -> None:
-        """Read the file if it has changed, without its last line where that may be cut off.
+        """Read the file if it has changed, without a last line that may be incomplete.
 
-        `trusted` takes it as it is; `last` does where it has not changed since it was looked at before.
+        `trusted` accepts it as it is; so does `last` if it has not changed since the last call.
         """
         try:
             now = self._file.stat()
@@ -116,13 +116,13 @@ class FileTokens:
         try:
             self._tokens, self._problems = self._parse(reader)
         except csv.Error:
-            line = self._line + 1  # the reader is at the file's end by now
+            line = self._line + 1  # the reader has reached the end of the file
             raise self._bad(detail(DetailCode.LINE_NO_CSV, line=line)) from None
         if not cut_off:
             self._seen = seen
 
     def _parse(self, reader: _csv.Reader) -> tuple[dict[str, Token], dict[str, Text]]:
-        """Read the lines; a line that cannot be used is its merchant's problem; where none can be used, raise SettingsError."""
+        """Parse the lines into tokens and problems, by appid. Raises SettingsError if the file is unusable."""
         header = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
@@ -147,7 +147,7 @@ class FileTokens:
                 tokens[appid] = read
                 continue
             tokens.pop(appid, None)
-            # Without the appid: in a line that has lost a cell it may be the token.
+            # Without the appid: in a line that lacks a cell it may be the token.
             problems[appid] = self._bad(detail(DetailCode.LINE, line=line, read=read)).text
         if problems and not tokens:
             raise SettingsError(next(iter(problems.values())))
@@ -164,7 +164,7 @@ class FileTokens:
 
 
 def _token_of(token: str, expires_at: str) -> Token | Text:
-    """Return the token that a line's cells hold, or what is wrong with them."""
+    """Return the token in a line's cells, or what is wrong with them."""
     if not token:
         return detail(DetailCode.TOKEN_EMPTY)
     if len(token) > LONGEST_TOKEN:

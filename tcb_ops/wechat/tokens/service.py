@@ -1,4 +1,4 @@
-"""`source = "service"`: the company's own token server, which refreshes tokens and is only asked for them."""
+"""`source = "service"`: the company's token server, which refreshes the tokens and returns them on request."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 64
-"""Questions on their way at once; the others wait before their time runs."""
+"""Maximum requests at once; the timeout of the others starts later."""
 TIMEOUTS = Timeouts(connect=4, answer=6)
 RETRY_WAIT = 1.0
-"""Seconds before a question that found no answer is asked once more."""
+"""Seconds before a failed request is repeated."""
 LARGEST_ANSWER = 64 * 1024
 REFUSED_HEADER = "X-Tcb-Refused"
 
 
 class ServiceTokens:
-    """Asks `GET URL` for one appid's token.
+    """The token source for `source = "service"`: requests an appid's token by `GET URL`.
 
     Args:
-        url: with `{appid}` where the appid goes; https, but on loopback.
-        headers: what the server wants to see, its secret included.
-        timeouts: of one question, which is asked twice at most.
-        clock: Unix seconds.
+        url: with `{appid}` as the placeholder; https, except on loopback.
+        headers: sent with each request, including the server's secret.
+        timeouts: of one request; there are two at most.
+        clock: returns Unix seconds.
 
     """
 
@@ -55,7 +55,7 @@ class ServiceTokens:
 
     @classmethod
     def of(cls, settings: TokenSettings) -> ServiceTokens:
-        """Make it as the settings say. Raises SettingsError for what is missing, naming it."""
+        """Create it from the settings. Raises SettingsError that names a missing one."""
         if not settings.url:
             raise SettingsError(
                 _(
@@ -79,7 +79,7 @@ class ServiceTokens:
         return cls(settings.url, headers)
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
-        """Ask the server, once more where that may help."""
+        """Request the token; retry once if that may help."""
         async with self._room:
             response = await self._ask(appid, refused)
             if isinstance(response, TransportError) or _may_pass(response.status):
@@ -123,7 +123,7 @@ def _may_pass(status: int) -> bool:
 
 
 def read_service_response(response: HttpResponse, appid: str, host: str, now: float) -> Token:
-    """Return the token that an answer of the token server holds.
+    """Return the token in a response of the token server.
 
     =======================================  =======================================
     answer                                   result

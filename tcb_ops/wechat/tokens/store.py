@@ -1,9 +1,8 @@
-"""The refresh tokens on disk: a folder of small files, one per appid, each replaced whole.
+"""The token store: a folder with one small file per appid, each replaced atomically.
 
-A refresh token is valid until it is lost, so what stands here must survive a kill at any moment: a file is written
-beside its place, synced, renamed, and the folder synced. One per appid, because 500 merchants in one file would mean
-writing all of them for each refresh, under a lock that everybody waits for. The locks are the operating system's, so
-that a kill frees them.
+Refresh tokens do not expire and must not be lost, even in a crash: a file is written beside its destination, synced
+and renamed, then its folder is synced. One file for 500 merchants would have to be rewritten, under one lock, for
+each refresh. The locks belong to the operating system, which releases them when a process dies.
 """
 
 from __future__ import annotations
@@ -30,46 +29,46 @@ from tcb_ops.wechat.tokens import Token, finite, is_token, read_object
 
 SCHEMA = 1
 POLL = 0.02
-"""Seconds between two looks at a lock that another process holds."""
+"""Seconds between attempts to take a lock."""
 LONGEST_HOLD = 120.0
-"""Seconds that a lock is waited for: longer than any refresh takes."""
+"""Seconds to wait for a lock: longer than any refresh takes."""
 LARGEST_FILE = 64 * 1024
 IDENTITY = "_platform.json"
-"""Whose store this is; no appid begins with `_`."""
+"""The file that identifies the store's platform; no appid begins with `_`."""
 LOCKS = ".locks"
 _APPID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredToken:
-    """What is known of one appid's tokens."""
+    """The stored tokens of one appid."""
 
     access: Secret | None
     refresh: Secret | None
     """None for the component itself, which has none."""
     renew_at: float = 0.0
-    """Unix seconds from which a newer access token is fetched, ahead of its end."""
+    """Unix seconds from which the access token is renewed, before it expires."""
     expires_at: float = 0.0
     """Unix seconds."""
 
     @property
     def token(self) -> Token:
-        """The access token, as a source gives it."""
+        """The access token."""
         return Token(self.access or Secret(""), self.expires_at, self.renew_at)
 
     def serves(self, refused: Secret | None, now: float) -> bool:
-        """Return whether it is used as it is: it is not the refused one, nor due to be renewed."""
+        """Return whether it can be used as it is: neither refused nor due for renewal."""
         return self.alive(refused, now) and now < self.renew_at
 
     def alive(self, refused: Secret | None, now: float) -> bool:
-        """Return whether it may still be used where no newer one can be had."""
+        """Return whether it can be used if it cannot be renewed."""
         return self.access is not None and self.access != refused and now < self.expires_at
 
 
 class TokenStore:
-    """The tokens of one platform at one API base. Opened, or made where there is none.
+    """The tokens of one platform at one API base. Creates the folder if it does not exist.
 
-    Raises SettingsError where it cannot be read, belongs to another platform or API base, or may be read by others.
+    Raises SettingsError if it cannot be read, belongs to another platform or API base, or is readable by others.
     """
 
     def __init__(self, folder: Path, component_appid: str, api_base: str) -> None:
@@ -89,10 +88,9 @@ class TokenStore:
             ) from None
 
     def read(self, appid: str) -> StoredToken | None:
-        """Return what is stored for an appid; None where nothing is.
+        """Return the stored tokens of an appid; None if there are none.
 
-        Raises TokenError for what is no record of ours or alone cannot be read, TokenSourceError where the whole store
-        cannot be used.
+        Raises TokenError if only this file is invalid or unreadable, TokenSourceError if the whole store is unusable.
         """
         file = self._file(appid)
         try:
@@ -120,7 +118,7 @@ class TokenStore:
         )
 
     def write(self, appid: str, token: StoredToken) -> None:
-        """Store an appid's tokens; the caller holds its lock. Raises TokenSourceError when the disk does not take it."""
+        """Store an appid's tokens. The caller holds its lock. Raises TokenSourceError if the file cannot be written."""
         record = {
             "schema": SCHEMA,
             "appid": appid,
@@ -138,9 +136,9 @@ class TokenStore:
 
     @asynccontextmanager
     async def hold(self, appid: str) -> AsyncIterator[None]:
-        """Hold an appid's lock, over tasks, threads and processes. Never blocks the loop.
+        """Hold an appid's lock against other tasks, threads and processes, without blocking the event loop.
 
-        Raises TokenError when another holds it for two minutes.
+        Raises TokenError if the lock is not released within two minutes.
         """
         self._file(appid)
         lock = FileLock(self._locks / f"{appid}.lock", timeout=0, mode=0o600, thread_local=False)
@@ -197,7 +195,7 @@ class TokenStore:
             mode = path.stat().st_mode
         except FileNotFoundError:  # a temporary file that has been renamed
             return
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would not end
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe would block
             raise self._bad(
                 _("contains {name}, which is neither a file nor a folder: remove it", name=path.name)
             )
@@ -252,9 +250,9 @@ class TokenStore:
 
 
 def _replace(file: Path, record: dict[str, object]) -> None:
-    """Put a file in place whole, for its owner alone, and on the disk when this returns.
+    """Write a file atomically, readable only by its owner, and sync it to disk.
 
-    The temporary name is the same each time: writers of one file hold its lock, and what a kill left is overwritten.
+    The temporary name is always the same: writers of a file hold its lock, and remains of a crash are overwritten.
     """
     fresh = file.with_name(f"{file.name}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
@@ -272,7 +270,7 @@ def _replace(file: Path, record: dict[str, object]) -> None:
 
 
 def _record(found: dict[str, object], appid: str) -> StoredToken | None:
-    """Return the tokens that a file's JSON holds; None where it is no record of this appid's."""
+    """Return the tokens in a file's JSON; None if it is not a valid record of this appid."""
     access, refresh = found.get("access_token"), found.get("refresh_token")
     renew_at, expires_at = found.get("renew_at"), found.get("expires_at")
     if (
