@@ -1,4 +1,4 @@
-"""Lists in: path lists and the merchants file, every problem of theirs at once."""
+"""Reading and checking of path lists and merchants files; all problems are reported in one pass."""
 
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.lists.paths import Batch, OnBad, read_paths

@@ -1,4 +1,4 @@
-"""Generate path lists: scan a folder for files, select target environments, write a row for each pair; list templates."""
+"""Generation of path lists: scan a folder, select target environments, and write a row for each pair. List templates."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from tcb_ops.xlsx.workbook import open_book
 # --- the files ------------------------------------------------------------------------------------------------------
 
 _JUNK = ("thumbs.db", "desktop.ini", "ehthumbs.db", "~$*", ".*")
-"""Files that Windows, Office and macOS leave in folders; `.*` includes .DS_Store and everything else that is hidden."""
+"""Files that Windows, Office and macOS leave in folders; `.*` is all hidden files, including .DS_Store."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScannedFiles:
-    """The files of a source."""
+    """The files found by `scan`."""
 
     folder: Path
-    """The folder that their names are relative to."""
+    """The folder that `files` are relative to."""
     files: tuple[str, ...]
-    """With forward slashes, sorted."""
+    """Relative paths with forward slashes, sorted."""
     junk: int
-    """Skipped: hidden and temporary files, hidden and linked folders."""
+    """Number skipped: hidden and temporary files, hidden and linked folders."""
     own: int
-    """Skipped: tcb-ops's own files (tokens, ledger, merchants, settings)."""
+    """Number skipped: tcb-ops's own files (tokens, ledger, merchants, settings)."""
     excluded: int
-    """Skipped by `include` and `exclude`."""
+    """Number skipped by `include` and `exclude`."""
 
 
 def scan(
@@ -54,12 +54,12 @@ def scan(
     exclude: Sequence[str] = (),
     own: frozenset[str] = frozenset(),
 ) -> ScannedFiles:
-    """Scan a file, or a folder with everything below it.
+    """Scan a file, or a folder recursively.
 
-    A pattern without a slash matches names, one with a slash paths below the folder; case does not matter. `own` holds
-    real paths of files and folders that are never taken: a token file must not be uploaded.
+    A pattern without a slash matches file names, one with a slash relative paths; both ignore case. `own` contains
+    real paths of files and folders to skip: a token file must not be uploaded.
 
-    Raises UsageError where the source does not exist, cannot be read, or no file is left.
+    Raises UsageError if the source does not exist or cannot be read, or if no file remains.
     """
     folder = source if source.is_dir() else source.parent
     if not source.exists():
@@ -94,7 +94,7 @@ def scan(
 
 
 def is_included(file: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Return whether the patterns include a file.
+    """Return whether a file passes the include and exclude patterns.
 
     ==============  ============  ============  ========
     file            include       exclude       included
@@ -116,7 +116,7 @@ def is_included(file: str, include: Sequence[str], exclude: Sequence[str]) -> bo
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    """Yield every file below a folder; a file or folder that is skipped ends in a slash."""
+    """Yield the path of every file below a folder; a skipped file or folder ends in a slash."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -146,7 +146,7 @@ ALL, ALL_ENVS = "all", "all-envs"
 
 
 def select_targets(merchants: Merchants, to: Sequence[str]) -> tuple[Merchant, ...]:
-    """Select lines of the merchants file, each once, in the order of `to` and then of the file.
+    """Select lines of the merchants file, each once, in the order of `to`, then of the file.
 
     ===========================  =====================================================================
     to                           selects
@@ -159,8 +159,8 @@ def select_targets(merchants: Merchants, to: Sequence[str]) -> tuple[Merchant, .
     anything else                UsageError suggests near names
     ===========================  =====================================================================
 
-    `all` and `all-envs` skip merchants that have left. An environment that several merchants share needs a default, or
-    --where.
+    `all` and `all-envs` skip merchants that have left. An environment that several merchants share needs a default,
+    or --where.
     """
     targets: dict[tuple[str, str], Merchant] = {}
     for name in map(trim, to):
@@ -200,7 +200,7 @@ def _one(merchants: Merchants, name: str) -> Merchant:
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
-    """Return of each merchant (`all`) or environment (`all-envs`) the only line, or the default one."""
+    """Return the only or default line of each merchant (`all`) or environment (`all-envs`)."""
     groups: dict[str, list[Merchant]] = {}
     for line in merchants:
         if not line.left:
@@ -236,7 +236,7 @@ FIELDS = ("name", "stem", "ext", "dir", "rel", "date", "merchant", "appid", "env
 
 @dataclass(frozen=True, slots=True)
 class GeneratedList:
-    """The counts of a list that was written."""
+    """The counts of a written list."""
 
     rows: int
     files: int
@@ -244,15 +244,15 @@ class GeneratedList:
     merchants: int
     """Mini programs (appids)."""
     bytes: int
-    """Bytes that all rows would send."""
+    """Bytes to upload for all rows."""
 
 
 class PathTemplate:
     """A cloud path with fields: `banner/{date}/{name}`.
 
     name: banner.png; stem: banner; ext: png; dir: the file's folder below the source; rel: dir and name; date: today,
-    2026-03-15; merchant, appid, env: the row's. `{dir}/` is empty for a file at the top. Raises UsageError for any other
-    field.
+    2026-03-15; merchant, appid, env: of the row. `{dir}/` is empty for a file at the top. Raises UsageError for any
+    other field.
     """
 
     def __init__(self, text: str, today: str) -> None:
@@ -302,9 +302,9 @@ def _bad_template(text: str, why: Text) -> UsageError:
 
 
 def default_root(folder: Path, dest: Path, root: Path | None) -> Path:
-    """Return the folder that the list's `file` column starts from: the root given, else the list's own folder, else the source.
+    """Return the folder for the list's `file` column: `root`, else the list's folder, else the source.
 
-    The list's own is the default of `upload`; it is taken where all files are below it.
+    The list's folder is the default of `upload`; it is used if it contains all files.
     """
     if root is not None:
         return root
@@ -315,13 +315,13 @@ def default_root(folder: Path, dest: Path, root: Path | None) -> Path:
 def write_list(
     scanned: ScannedFiles, targets: Sequence[Merchant], template: PathTemplate, dest: Path, root: Path
 ) -> GeneratedList:
-    """Write the list: env, merchant, path, file (and appid, where an environment is shared), a row per target and file.
+    """Write the list: env, merchant, path, file (and appid if an environment is shared), one row per target and file.
 
-    Every row passes `check` with that root. For Excel: UTF-8 with BOM, CRLF; a list with a cell that would run as a
-    formula gets a column `tcb_guarded`, so that reading removes the guard again.
+    Every row passes `check` with that root. Written for Excel: UTF-8 with BOM, CRLF. If a cell would run as a
+    formula, it is guarded, and the list gets a column `tcb_guarded`, so that reading removes the guard.
 
-    Raises InputError where a file or a cloud path cannot be used, and UsageError where files are outside the root, two
-    rows would have the same cloud path, or `dest` exists or cannot be written.
+    Raises InputError if a file or a cloud path cannot be used, and UsageError if files are outside the root, two rows
+    have the same cloud path, or `dest` exists or cannot be written.
     """
     files = _relative_to_root(scanned, root)
     sizes, problems = _sizes(files, root)
@@ -400,13 +400,13 @@ def _bad_paths(files: Sequence[str], paths: Sequence[str]) -> list[Problem]:
 
 
 def _check_collisions(files: Sequence[str], targets: Sequence[Merchant], template: PathTemplate) -> None:
-    """Raise UsageError where two rows have the same environment and cloud path."""
+    """Raise UsageError if two rows have the same environment and cloud path."""
     by_env: dict[str, list[Merchant]] = {}
     for target in targets:
         by_env.setdefault(target.env, []).append(target)
     seen: dict[str, tuple[str, Merchant]] = {}
     for sharing in by_env.values():
-        # Without merchant fields in the template, every environment that is not shared has the same paths.
+        # Without merchant fields in the template, all environments that are not shared have the same paths.
         if seen and len(sharing) == 1 and not template.by_target:
             continue
         seen.clear()
@@ -462,13 +462,13 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
 
 _LAST_ROW = 1_048_576
 _ROOM = 1_000
-"""Names that may be added to the merchants sheet and still be in the drop-down."""
+"""Names that can be added to the merchants sheet and still appear in the drop-down."""
 _CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-"""Of every template: the same names make the same bytes, so that an unchanged one is recognised."""
+"""The same in every template: the same names produce the same bytes, so that an unchanged template is recognised."""
 
 
 def list_template(names: Sequence[str], lang: Lang) -> bytes:
-    """Return a workbook for a path list: text columns, and a drop-down of merchants, kept on a second sheet."""
+    """Return a workbook for a path list: text columns, and a drop-down of merchants from a second sheet."""
     import xlsxwriter
 
     merchant = _("merchant").of(lang)
@@ -479,7 +479,7 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
         bold = book.add_format({"num_format": "@", "bold": True, "bottom": 1})
         sheet = book.add_worksheet(_("list").of(lang))
         known = book.add_worksheet(pgettext("sheet", "merchants").of(lang))
-        # Text columns keep 007 and 1E5 as they are typed; numbers in path or file would be refused.
+        # Text columns preserve 007 and 1E5 as typed; numbers in path or file would be refused.
         sheet.set_column("A:A", 24, text)
         sheet.set_column("B:C", 44, text)
         heads = [merchant, pgettext("column", "path").of(lang), pgettext("column", "file").of(lang)]
@@ -504,9 +504,9 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
 
 
 def refill_template(template: bytes, names: Sequence[str]) -> tuple[bytes | None, list[str]]:
-    """Fill a template's drop-down again, in the template's language.
+    """Update the names in a template's drop-down, in the template's language.
 
-    Returns the new template, None where somebody has changed the old one, and those of `names` that the old one lacks.
+    Returns the new template (None if the old one was edited), and those of `names` that the old one lacks.
     """
     known = _template_names(template)
     missing = [name for name in names if name not in known]
@@ -515,7 +515,7 @@ def refill_template(template: bytes, names: Sequence[str]) -> tuple[bytes | None
 
 
 def _template_names(template: bytes) -> list[str]:
-    """Return the names on a template's second sheet; none where there is no such sheet."""
+    """Return the names on a template's second sheet; an empty list if there is none."""
     try:
         book = open_book(io.BytesIO(template))
         rows = list(book.rows(book.sheets[1])) if len(book.sheets) > 1 else []

@@ -1,4 +1,4 @@
-"""Local files: whether each may be uploaded, its path on this machine, its Content-Type."""
+"""Local files: checks before an upload, paths of other machines, and Content-Type."""
 
 from __future__ import annotations
 
@@ -23,34 +23,33 @@ from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import nearest_path, system_reason
 
 MAX_FILE_BYTES = 5 * 1024**3
-"""POST Object takes 5 GB at most (cloud.tencent.com/document/product/436/14690)."""
+"""The limit of POST Object (cloud.tencent.com/document/product/436/14690)."""
 
 _CACHED = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file that may be uploaded."""
+    """A file that can be uploaded."""
 
     size: int
-    """Bytes."""
     mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class UnusableFile:
-    """Why a file may not be uploaded."""
+    """The reason why a file cannot be uploaded."""
 
     message: Text
     fix: Text
     option: str = ""
-    """The option of the command line that `fix` names."""
+    """The command-line option that `fix` suggests."""
     missing: bool = False
-    """There is no file of this name, nor one of nearly this name."""
+    """No file has this or a similar name."""
 
 
 class LocalFiles:
-    """The files below a root; each is inspected once, however many rows upload it."""
+    """The files below a root; each is inspected only once."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.realpath(root)
@@ -61,8 +60,8 @@ class LocalFiles:
         self.inspect = lru_cache(maxsize=_CACHED)(self._inspect)
 
     def problem(self) -> Problem | None:
-        """Return what is wrong with the root itself."""
-        if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path costs more than the stat
+        """Return the problem if the root folder does not exist."""
+        if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path is slower than the stat itself
             return None
         root = shown(self._name)
         message = _("the root folder {root} does not exist", root=root)
@@ -72,7 +71,7 @@ class LocalFiles:
         return file_problem(message, fix, option="--root")
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
-        """Inspect a file, named relative to the root with forward slashes; links are resolved first."""
+        """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
         if os.path.isabs(file) or ntpath.splitdrive(file)[0]:  # noqa: PTH117  as above
             return _absolute(file)
         folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
@@ -92,7 +91,7 @@ class LocalFiles:
         return _judge(file, facts, readable=readable)
 
     def _similar(self, file: str) -> str:
-        """Return the one file that differs by letter case or Unicode form only; empty where there is none, or several."""
+        """Return the only file that differs just in case or Unicode form; "" if there is none, or several."""
         here, found = self._root, []
         for part in filter(None, file.split("/")):
             there = self._names(here).get(_form(part), [])
@@ -118,9 +117,9 @@ _DEPTH = 3
 
 
 def find_root(files: Sequence[str], *near: Path) -> Path | None:
-    """Return the folder that holds most of these files: one of `near`, or below it; None where none holds half.
+    """Return the folder among and below `near` that contains most of these files; None if none contains half of them.
 
-    Looks at 500 folders of each, three levels deep; hidden ones are left out.
+    Searches up to 500 folders of each, three levels deep, without hidden ones.
     """
     best, most = None, (len(files) + 1) // 2 - 1
     for start in near:
@@ -132,7 +131,7 @@ def find_root(files: Sequence[str], *near: Path) -> Path | None:
 
 
 def _folders(start: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and those below it, breadth first."""
+    """Yield a folder and its subfolders, breadth first."""
     level = [start]
     for _each in range(depth + 1):
         below: list[Path] = []
@@ -148,7 +147,7 @@ def _folders(start: Path, depth: int) -> Iterator[Path]:
 
 
 def _form(name: str) -> str:
-    """Return a name without differences of case and Unicode form."""
+    """Normalize a name for a comparison that ignores case and Unicode form."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -179,7 +178,7 @@ def _missing(file: str, similar: str) -> UnusableFile:
         return UnusableFile(message, _("check the name (case matters) and --root"), "--root", missing=True)
     real = shown(similar)
     if unicodedata.normalize("NFC", similar) == unicodedata.normalize("NFC", file):
-        # The two look the same on any screen, so the name alone would not help.
+        # Both look the same on screen, so the name alone would not help.
         return UnusableFile(
             message,
             _(
@@ -220,7 +219,7 @@ def _outside(file: str) -> UnusableFile:
 
 
 class PathMap:
-    r"""Folders of another machine, each mapped to a folder below the root.
+    r"""A mapping from folders of another machine to folders below the root.
 
     ==========================  ==================  ==================  ==============
     item                        root                file in the list    result
@@ -233,8 +232,8 @@ class PathMap:
     D:\素材=/elsewhere          /data               –                   UsageError
     ==========================  ==================  ==================  ==============
 
-    The longest match counts. A target that is not absolute is relative to the root. Without a root no local file is
-    inspected, so nothing is mapped.
+    The longest match applies. A target that is not absolute is relative to the root. Without a root nothing is
+    mapped, since local files are not inspected.
     """
 
     def __init__(self, items: Sequence[str], root: str | Path | None) -> None:
@@ -242,9 +241,9 @@ class PathMap:
         self._pairs = sorted(pairs, key=lambda pair: -len(pair[0])) if root is not None else []
 
     def map(self, file: str) -> str:
-        """Map a file with forward slashes to one relative to the root; unchanged where no folder matches."""
+        """Map a file with forward slashes to one relative to the root; return it unchanged if no folder matches."""
         for prefix, target in self._pairs:
-            # Windows ignores case, and lists typed by hand do, too.
+            # Windows ignores case, and hand-typed lists are inconsistent.
             if file[: len(prefix)].casefold() == prefix and file[len(prefix) : len(prefix) + 1] == "/":
                 rest = file[len(prefix) :].lstrip("/")
                 return f"{target}/{rest}" if target else rest
@@ -335,10 +334,11 @@ _WEB_TYPES = {
 
 
 def content_type_of(path: str, file: str = "") -> str:
-    """Return the Content-Type for a cloud path's extension; where the path has none, for the local file's.
+    """Return the Content-Type for the extension of a cloud path or, if it has none, of the local file.
 
-    The table is the standard library's own (not the machine's /etc/mime.types) with the web types that it lacks or that
-    differ between versions of Python. A compressed file has its own type: it is stored as it is, without Content-Encoding.
+    The table is the standard library's (not the machine's /etc/mime.types), with the web types that are missing or
+    differ between Python versions. A compressed file has its own type: it is stored as it is, without
+    Content-Encoding.
 
     =====================  ==========  ==========================
     path                   file        type
@@ -356,5 +356,5 @@ def content_type_of(path: str, file: str = "") -> str:
 
 @cache
 def _types() -> dict[str, str]:
-    # An instance has the library's own table only; the machine's files are read into the module's.
+    # An instance has the library's own table; the module-level one also reads the machine's files.
     return mimetypes.MimeTypes().types_map[True] | _WEB_TYPES

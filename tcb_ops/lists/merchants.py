@@ -1,4 +1,4 @@
-"""The merchants file: which mini program owns or serves which environment."""
+"""The merchants file: which mini program uses which environment."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _STATUSES = {
 
 
 class Merchants(Sequence[Merchant]):
-    """The lines of a merchants file, in its order; after `--where`, those that match.
+    """The lines of a merchants file in order; with `--where`, the matching ones.
 
-    `whole` is the file without `--where`: who serves an environment does not depend on how a command is narrowed.
+    `whole` is the unfiltered file: which merchant an environment belongs to does not depend on `--where`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Merchants(Sequence[Merchant]):
         *,
         sha256: str = "",
     ) -> None:
-        """`sha256` is that of the file's bytes, empty where there is no file."""
+        """`sha256` is that of the file's bytes; empty if there is no file."""
         usable = isinstance(lines, Sequence) and all(isinstance(line, Merchant) for line in lines)
         check_value("lines", lines, usable, _("a list of Merchant"))
         self.source = source
@@ -62,23 +62,23 @@ class Merchants(Sequence[Merchant]):
                 self._by_name.setdefault(name, []).append(merchant)
 
     def for_env(self, env: str) -> tuple[Merchant, ...]:
-        """Return every line of an environment: several where merchants share it, none where it is unknown."""
+        """Return the lines of an environment: several if merchants share it, none if it is unknown."""
         check_text("env", env)
         return tuple(self._by_env.get(env, ()))
 
     def resolve(self, name_or_appid: str) -> tuple[Merchant, ...]:
-        """Return every line of a merchant, by name or appid; surrounding spaces, width and case do not matter."""
+        """Return the lines of a merchant, by name or appid, ignoring case, character width and surrounding spaces."""
         check_text("name_or_appid", name_or_appid)
         return tuple(self._by_name.get(fold(name_or_appid), ()))
 
     @property
     def envs(self) -> tuple[str, ...]:
-        """Every environment once, in the order of the file."""
+        """The distinct environments, in the order of the file."""
         return tuple(self._by_env)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every merchant's name once, in the order of the file."""
+        """The distinct merchant names, in the order of the file."""
         return tuple(dict.fromkeys(m.name for m in self._lines))
 
     @overload
@@ -103,13 +103,13 @@ class Merchants(Sequence[Merchant]):
 
 
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
-    """Read a merchants file (CSV or TSV, encodings as for lists), narrowed by `where`.
+    """Read a merchants file (CSV or TSV, encodings as for lists), filtered by `where`.
 
-    `where` holds `column=value` items: a line must match every column named, and one of the values where a column is
-    named more than once. Columns are named by their header or by our name; width and case do not matter.
+    `where` holds `column=value` items. A line must match every named column; repeating a column allows several
+    values. Columns can be named by their header or their canonical name, ignoring case and character width.
 
-    Raises InputError with all problems of the file, and UsageError where an item of `where` names no column or no
-    merchant matches.
+    Raises InputError with all problems of the file; UsageError if an item of `where` names no column or no merchant
+    matches.
     """
     name = str(source)
     problems: list[Problem] = []
@@ -134,7 +134,7 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
 
 
 def merchants_table(text: Iterable[str], name: str) -> Table:
-    """Find the header of a merchants file. Raises InputError where its quoting breaks before one is found."""
+    """Find the header of a merchants file. Raises InputError for broken quoting above it."""
     try:
         return read_table(text, MERCHANT_COLUMNS.rate)
     except BrokenTableError as error:
@@ -248,7 +248,7 @@ def _no_match(whole: Merchants, where: Sequence[str], wanted: dict[int, set[str]
 
 
 def list_lines(lines: Sequence[Merchant]) -> str:
-    """List lines of the merchants file for a message: the first five, and how many there are."""
+    """List lines of the merchants file in a message: the first five and the total."""
     more = f" … ({len(lines)})" if len(lines) > 5 else ""
     return ", ".join(f"{m.env} ({m.name}, {m.appid})" for m in lines[:5]) + more
 

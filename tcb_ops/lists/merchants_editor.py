@@ -1,7 +1,7 @@
-"""Edit the merchants file: everything but the changes stays byte for byte as it was.
+"""Editing of the merchants file. Everything except the changes is preserved byte for byte.
 
-That includes the operator's own columns, rows and order, encoding and BOM, delimiter, line ends and quoting. New lines are
-added at the end, and a `status` column where one is needed and missing.
+That includes the operator's columns, rows and order, encoding and BOM, delimiter, line ends and quoting. New lines
+are added at the end, and a `status` column if it is needed and missing.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
 
 EMPTY_FILE = "appid,name,env,default,owner,status\r\n".encode("utf-8-sig")
-"""A merchants file with its header only: `audit` would call for an example merchant."""
+"""A merchants file with only a header: `audit` would query an example merchant."""
 
 
 @dataclass(frozen=True, slots=True)
 class MerchantsEditor:
-    """A merchants file, with what is needed to write it again."""
+    """The content of a merchants file, with the details needed to write it again."""
 
     merchants: tuple[Merchant, ...]
-    """Its lines, in order."""
+    """In the order of the file."""
     content: bytes = field(repr=False)
-    """The file as it was read; a header where it does not exist yet."""
+    """The original bytes; a header if the file does not exist."""
     exists: bool
     bom: bytes
     text: str = field(repr=False)
     codec: str
     delimiter: str
     header_line: int
-    """Counted in records: a line break in quotes does not start a new one."""
+    """In records: a line break inside quotes does not start a new one."""
     width: int
-    """Columns in the header."""
+    """Number of columns in the header."""
     columns: Mapping[str, int]
-    """Our names → column indexes."""
+    """Canonical name → column index."""
     warnings: tuple[Text, ...] = ()
-    """Why the encoding may be detected wrongly."""
+    """Reasons why the detected encoding may be wrong."""
 
     def edited(self, left: Mapping[int, bool], names: Mapping[int, str], added: Sequence[Merchant]) -> bytes:
-        """Return the file with these changes.
+        """Return the file's bytes with these changes.
 
         Args:
-            left: index in `merchants` → whether that line's status becomes `left` or empty.
+            left: index in `merchants` → whether its status becomes `left` or empty.
             names: index in `merchants` → its new name.
-            added: lines to add at the end.
+            added: lines to append.
 
         """
         status = self.columns.get("status", self.width if left else None)
@@ -110,7 +110,7 @@ class MerchantsEditor:
 
 
 def edit_merchants(file: Path) -> MerchantsEditor:
-    """Read a merchants file for editing; one that does not exist is empty, as `init` writes it.
+    """Read a merchants file for editing; a missing one has just the header, as `init` writes it.
 
     Raises InputError with all problems of the file.
     """
@@ -154,9 +154,9 @@ def _is_empty(text: str, table: Table) -> bool:
 
 
 def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
-    """Replace a file's content atomically; `before` is the content that was read, None where the file did not exist.
+    """Replace a file's content atomically. `before` is its original content, None if it did not exist.
 
-    Raises StoppedError, with the file unchanged, where it cannot be written or holds something else by now.
+    Raises StoppedError, with the file unchanged, if it cannot be written or was changed in the meantime.
     """
     real = Path(os.path.realpath(dest))
     try:
@@ -202,7 +202,7 @@ def _changed(dest: Path) -> Text:
 
 
 def _records(text: str, delimiter: str, *, strict: bool = True) -> Iterator[tuple[str, list[str]]]:
-    """Yield each record's text, and its cells."""
+    """Yield each record's raw text and its cells."""
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -216,11 +216,11 @@ def _records(text: str, delimiter: str, *, strict: bool = True) -> Iterator[tupl
 
 
 def _fields(raw: str, delimiter: str) -> tuple[list[str], str]:
-    """Split a record into its fields, quotes included, and its line end."""
+    """Split a record into its raw fields, quotes included, and its line end."""
     body = raw.rstrip("\r\n")
     fields, start, quoted = [], 0, False
     for at, letter in enumerate(body):
-        if letter == '"' and body[start] == '"':  # a doubled quote ends and starts the quoted part
+        if letter == '"' and body[start] == '"':  # a doubled quote toggles twice
             quoted = not quoted
         elif letter == delimiter and not quoted:
             fields.append(body[start:at])

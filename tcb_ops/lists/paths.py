@@ -1,4 +1,4 @@
-"""Read and check a path list."""
+"""Reading and checking of path lists."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ OnBad: TypeAlias = Literal["refuse", "skip"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Batch:
-    """The checked rows of a list, on disk until the batch is closed or collected.
+    """The checked rows of a list, stored on disk until the batch is closed or garbage-collected.
 
-    It never changes: `check_files` and `limited` return another view of the same rows.
+    Immutable: `check_files` and `limited` return another view of the same rows.
     """
 
     source: Path
-    """As named by the operator."""
+    """As given by the operator."""
     sha256: str
     """Of the file's bytes, 64 hex digits."""
     bytes: int
@@ -46,18 +46,18 @@ class Batch:
     delimiter: str
     warnings: tuple[Text, ...]
     decided: Text
-    """One line: encoding, delimiter, which column means what, rows."""
+    """One line with the detected encoding, delimiter, columns, and number of rows."""
     merchants: Merchants = field(repr=False)
     left_out: int
-    """Rows of merchants that `--where` leaves out; they are not in the batch."""
+    """Rows that `--where` excludes; they are not in the batch."""
     on_bad: OnBad
     root: Path | None
-    """The folder of the local files; None where they were not checked."""
+    """The folder of the local files; None if they were not checked."""
     staging: Staging = field(repr=False)
     file_column: str = field(default="", repr=False)
-    """The header that problems of local files name."""
+    """The header named in problems of local files."""
     until: int | None = field(default=None, repr=False)
-    """With `limited`: the last line included."""
+    """The last line included, after `limited`."""
 
     def __repr__(self) -> str:
         files = f", files below {self.root}" if self.root is not None else ""
@@ -66,39 +66,39 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """Rows, including invalid ones."""
+        """Number of rows, including invalid ones."""
         if self.until is not None:
             return self.valid
         return int(self.staging.query("SELECT COUNT(*) FROM rows")[0][0])
 
     @property
     def valid(self) -> int:
-        """Rows without a problem."""
+        """Number of rows without a problem."""
         return self._number("COUNT(*)")
 
     @property
     def problems(self) -> Problems:
-        """All problems in the order of the file."""
+        """All problems, in the order of the file."""
         return Problems(self.staging, self.headers)
 
     @property
     def envs(self) -> int:
-        """Environments of the valid rows."""
+        """Number of environments of the valid rows."""
         return self._number("COUNT(DISTINCT env)")
 
     @property
     def merchants_count(self) -> int:
-        """Mini programs (appids) of the valid rows."""
+        """Number of mini programs (appids) of the valid rows."""
         return self._number("COUNT(DISTINCT appid)")
 
     @property
     def most_rows_of_an_appid(self) -> int:
-        """Valid rows of the mini program that has most; `--rate` is per appid."""
+        """The largest number of valid rows of one mini program; `--rate` applies to each appid."""
         return self._number("COUNT(*) n", "GROUP BY appid ORDER BY n DESC LIMIT 1")
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of the valid rows' local files; 0 where they were not checked."""
+        """Bytes of the valid rows' local files; 0 if they were not checked."""
         return self._number("SUM(size)")
 
     def _number(self, aggregate: str, rest: str = "") -> int:
@@ -118,26 +118,26 @@ class Batch:
         return self.staging.of_valid("appid, env, COUNT(*)", self.until, "GROUP BY appid, env")
 
     def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
-        """Return (line of the merchants file, valid rows) of the merchants that have left: these rows are not attempted."""
+        """Return (line of the merchants file, valid rows) of merchants that have left; these rows are not attempted."""
         left = {(m.appid, m.env): m for m in self.merchants.whole if m.left}
         return [
             (left[appid, env], rows) for appid, env, rows in self.by_environment() if (appid, env) in left
         ]
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows in the order of the file; one with a problem has `invalid` set."""
+        """Yield the rows in the order of the file; those with a problem have `invalid` set."""
         return self.staging.rows(self.until)
 
     def limited(self, n: int) -> Batch:
-        """Return the first `n` valid rows only (`--limit`)."""
+        """Return a batch of the first `n` valid rows (`--limit`)."""
         check_count("n", n, least=1)
         return replace(self, until=self.staging.line_of_valid(n))
 
     def check_files(self, root: str | Path) -> Batch:
-        """Check every row's local file below `root`: rows get sizes and times, unusable files become problems.
+        """Check the local file of every row below `root`: add its size and time, or its problem.
 
-        Raises InputError with all problems of the list where the root does not exist, or any row has a problem and bad
-        rows are not skipped.
+        Raises InputError with all problems of the list if the root does not exist, or if any row has a problem and
+        bad rows are not skipped.
         """
         check_path("root", root)
         files = LocalFiles(Path(root))
@@ -169,7 +169,7 @@ class Batch:
         return replace(self, root=Path(root))
 
     def close(self) -> None:
-        """Free the disk space. The rows cannot be read any more."""
+        """Free the disk space. The rows can no longer be read."""
         self.staging.close()
 
     def __enter__(self) -> Self:
@@ -181,15 +181,15 @@ class Batch:
 
 _PAGE = 2_000
 _SAMPLE = 20
-"""Files that an error names where none of the list's is below the root."""
+"""Maximum number of files in the error if all files of the list are missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextRows:
-    """A list in memory; the header counts as line 1."""
+    """A list in memory. Its header is line 1."""
 
     name: str
-    """Used as the file name in messages and in the ledger."""
+    """The file name in messages and in the ledger."""
     headers: tuple[str, ...]
     rows: Sequence[Sequence[str]] = field(repr=False)
 
@@ -197,7 +197,7 @@ class TextRows:
         return self.name
 
     def open(self) -> _OpenTable:
-        """Open the list as a table; the same cells have the same SHA-256."""
+        """Open the list as a table; equal cells have equal SHA-256."""
         size, sha256 = 0, hashlib.sha256()
         for cells in (self.headers, *self.rows):
             line = json.dumps(cells, ensure_ascii=False).encode("utf-8", "backslashreplace")
@@ -224,18 +224,18 @@ def read_paths(
 
     Args:
         source: the list.
-        merchants: the merchants that its rows name.
-        root: the folder of the local files; None leaves them unchecked.
-        columns: our name (env, merchant, path, file, appid, content_type, cache_control) → the header that means it.
-        on_bad: "refuse" raises where any row has a problem, "skip" marks those rows invalid.
-        sheet: the sheet of a workbook; "" has it found.
-        header_row: the header's row; 0 has it found.
-        rows: whether hidden rows of a workbook count.
+        merchants: the merchants that its rows refer to.
+        root: the folder of the local files; None to skip their check.
+        columns: canonical name (env, merchant, path, file, appid, content_type, cache_control) → header in the list.
+        on_bad: "refuse" raises if any row has a problem, "skip" marks those rows invalid.
+        sheet: the sheet of a workbook; "" to detect it.
+        header_row: the header's row number; 0 to detect it.
+        rows: whether to include hidden rows of a workbook.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
 
     Raises:
-        InputError: with all problems in the order of the file; with "skip", for problems of the file itself only.
-        UsageError: for an unknown name in `columns`, a `file_map` that leads out of the root, or where no row is left.
+        InputError: with all problems in the order of the file; with "skip", only for problems of the file itself.
+        UsageError: for an unknown name in `columns`, a `file_map` outside the root, or if no row remains.
 
     """
     if unknown := [name for name in columns if name not in LIST_COLUMNS.known]:
@@ -313,7 +313,7 @@ class _OpenTable:
 
     table: Table
     encoding: str
-    """For people."""
+    """As displayed."""
     bytes: int
     sha256: str
 
@@ -322,7 +322,7 @@ class _OpenTable:
 def _open_table(
     source: str | Path | TextRows, columns: Columns, sheet: str, header_line: int, rows: Rows | None
 ) -> Iterator[_OpenTable]:
-    """Open a list as a table, whether workbook, text or in memory."""
+    """Open a list in any format as a table."""
     if isinstance(source, TextRows):
         yield source.open()
         return
@@ -361,7 +361,7 @@ def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
 
 
 def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem | None:
-    """Store every row. Return the problem that kept the table from being read to its end."""
+    """Store every row. Return the problem if the table could not be read to its end."""
     rows: list[Row] = []
     problems: list[Problem] = []
     broken = None

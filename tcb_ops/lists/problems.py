@@ -1,4 +1,4 @@
-"""Report problems of a list: as a line, as an error, as a fix-me CSV."""
+"""Problems of a list as messages, as an error, and as a fix-me CSV."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tcb_ops.model import Problem
 from tcb_ops.resources import system_reason
 
 PROBLEMS_SHOWN = 50
-"""Problems on stderr; the fix-me CSV has all."""
+"""Maximum problems on stderr; the fix-me CSV has all."""
 
 
 def fixme_beside(source: Path) -> Path:
-    """Return the fix-me file's name beside the list; a fix-me file that somebody has changed keeps its name."""
+    """Return the fix-me file's name beside the list; a name whose fix-me file was edited is skipped."""
     names = (
         f"{source.with_suffix('')}.fix-me{number}.csv"
         for number in ("", *(f"-{n}" for n in range(2, 10_000)))
@@ -31,7 +31,7 @@ def fixme_beside(source: Path) -> Path:
 
 
 def check_fixme(dest: Path) -> None:
-    """Refuse to write problems over anything but an earlier fix-me file: a slip of --fix-me must not cost a list or a ledger."""
+    """Raise UsageError if writing the fix-me file would replace anything other than an earlier, unedited one."""
     if not _is_free(dest):
         raise UsageError(
             _(
@@ -44,7 +44,7 @@ def check_fixme(dest: Path) -> None:
 
 
 def format_problem(source: str, problem: Problem) -> Text:
-    """Format one line: `FILE:LINE: column 'X': problem — fix`; without LINE for a problem of the file as a whole."""
+    """Format a problem as `FILE:LINE: column 'X': problem — fix`, without LINE if it concerns the whole file."""
     where = f"{source}:{problem.line}" if problem.line else source
     message = _("{message} — {fix}", message=problem.message, fix=problem.fix)
     if problem.column:
@@ -59,7 +59,7 @@ def input_error(
     missing_files: Sequence[str] = (),
     columns: Mapping[str, str] = MappingProxyType({}),
 ) -> InputError:
-    """Return the error that refuses a file: the number of problems, and the first one in full."""
+    """Return the error that refuses a file: the number of problems, and the text of the first one."""
     many, text = len(problems), format_problem(source, problems[0])
     if many > 1:
         text = _(
@@ -72,17 +72,18 @@ def input_error(
 
 
 _COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_digest")
-"""The last one holds in the last row what tells whether somebody has changed the file."""
+"""The last row of tcb_digest has a checksum, which shows whether the file was edited."""
 
 
 def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
-    """Write the rows that have problems, and return their number; for 0 no file is written.
+    """Write the rows that have problems and return their number; for 0 no file is written.
 
-    `problems` are `Batch.problems` or an InputError's. The list's own columns come first, then tcb_line, tcb_column,
-    tcb_problem, tcb_fix and tcb_digest, which reading drops again; each row is written once. Problems of a file as a whole have no
-    row. For Excel: UTF-8 with BOM, CRLF, no cell that would run as a formula.
+    `problems` are `Batch.problems` or those of an InputError. The list's own columns come first, then tcb_line,
+    tcb_column, tcb_problem, tcb_fix and tcb_digest, which are ignored when the file is read as a list; each row is
+    written once. Problems of the whole file have no row. Written for Excel: UTF-8 with BOM, CRLF, no cell that would
+    run as a formula.
 
-    Raises UsageError where `dest` cannot be written.
+    Raises UsageError if `dest` cannot be written.
     """
     if not isinstance(problems, Problems):
         return 0
@@ -117,7 +118,7 @@ def _feed(digest: hashlib._Hash, cells: Sequence[str]) -> None:
 
 
 def _is_free(dest: Path) -> bool:
-    """Return whether there is nothing, or a fix-me file that holds what `write_fixme` wrote, cell for cell."""
+    """Return whether a file does not exist, or is an unedited fix-me file."""
     digest, last = hashlib.sha256(), [""]
     try:
         if not stat.S_ISREG(dest.lstat().st_mode):

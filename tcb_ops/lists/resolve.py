@@ -1,4 +1,4 @@
-"""Resolve the environment and merchant that a row names to a line of the merchants file."""
+"""Resolution of a row's environment and merchant to a line of the merchants file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tcb_ops.model import Merchant
 
 _CACHED = 16_384
 _SUGGESTIONS = 200
-"""Searching for near names takes milliseconds; a list may have a million unknown ones."""
+"""Limit of searches for near names, each of which takes milliseconds: a list may have a million unknown names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Why a row has no line of the merchants file."""
+    """The reason why a row matches no line of the merchants file."""
 
     column: Literal["env", "merchant", "appid"]
     message: Text
@@ -33,10 +33,10 @@ Near: TypeAlias = Callable[[str, Sequence[str]], list[str]]
 def resolve(
     merchants: Merchants, env: str, merchant: str, appid: str, near: Near = near_names
 ) -> Merchant | Unresolved | None:
-    """Return the line of the merchants file that serves a row; None where `--where` leaves the row out.
+    """Return the line of the merchants file for a row; None if `--where` excludes it.
 
-    The whole merchants file decides, so that narrowing a command never changes which line it is. All values are trimmed;
-    `near` suggests names for an unknown one.
+    The unfiltered merchants file is used, so that `--where` never changes the result. All values are trimmed; `near`
+    suggests names for an unknown one.
 
     =====  ========  =====  =========================================  ==================================
     env    merchant  appid  lines in the merchants file                result
@@ -67,7 +67,7 @@ def resolve(
     if not lines:
         return _unknown(column, env or merchant, whole, near)
     if env and merchant:
-        # The columns name different customers: one of them is wrong, and nobody can tell which.
+        # The columns name different merchants: one of them is wrong, but not clear which.
         mine = tuple(m for m in whole.resolve(merchant) if m.env == env)
         if not mine and any(m in merchants for m in lines):
             return _mismatch("merchant", merchant, lines)
@@ -85,7 +85,7 @@ def resolve(
 
 
 class MerchantResolver:
-    """`resolve` for one merchants file, with a cache: lists name the same few environments again and again."""
+    """A cache of `resolve` for one merchants file: lists repeat the same few environments."""
 
     def __init__(self, merchants: Merchants) -> None:
         self._suggestions_left = _SUGGESTIONS
@@ -146,7 +146,7 @@ def _mismatch(column: Literal["appid", "merchant"], value: str, lines: Sequence[
 def _several(column: Literal["env", "merchant"], lines: Sequence[Merchant], whole: Merchants) -> Unresolved:
     listed = list_lines(lines)
     if column == "env":
-        # Each name has one default: the lines of a merchant that has one elsewhere cannot be marked.
+        # A name can have only one default: lines of a merchant with a default elsewhere cannot be marked.
         taken = {fold(m.name) for m in whole if m.default}
         free = [m.name for m in lines if fold(m.name) not in taken]
         return Unresolved(

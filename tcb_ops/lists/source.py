@@ -1,4 +1,4 @@
-"""Open a list as bytes, and decode it to text in one pass and in constant memory.
+"""Opening of lists as bytes, and decoding to text in one pass and in constant memory.
 
 =================================  =====================================================================
 the bytes                          read as
@@ -34,7 +34,7 @@ from tcb_ops.resources import nearest_path, raise_if_exhausted, system_reason
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 16 << 20
-"""Bytes. No list has a longer line; one line of a binary file could fill the memory."""
+"""Bytes. A longer line means a binary file, which could fill the memory."""
 
 _BOMS = (
     (b"\xef\xbb\xbf", "utf-8", "UTF-8 (BOM)"),
@@ -45,10 +45,10 @@ _BOMS = (
 
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 _SUSPICIOUS = re.compile("[\u0080-\u009f\u00a1-\u07ff]+")
-"""Latin-1, Greek, Cyrillic and their neighbours, without the no-break space: what two-byte GBK looks like where it
-happens to be valid UTF-8 (路 looks like a middle dot)."""
+"""Latin-1, Greek, Cyrillic and nearby letters, except the no-break space: two-byte GBK that is valid UTF-8 looks like
+this (路 looks like a middle dot)."""
 _SURELY_UTF8 = 10
-"""Valid UTF-8 with so many Chinese characters is not GBK by accident."""
+"""With so many Chinese characters, valid UTF-8 is not GBK by coincidence."""
 
 _SAVE_AS = _("save it in Excel or WPS as 'CSV UTF-8 (comma delimited)' and use that file")
 
@@ -58,9 +58,9 @@ class Decoded:
     """A list opened as text."""
 
     text: IO[str] = field(repr=False)
-    """With the line ends of the file."""
+    """With the file's line ends."""
     encoding: str
-    """For people."""
+    """As displayed."""
     bytes: int
     sha256: str
     """Of the file's bytes, 64 hex digits."""
@@ -69,11 +69,11 @@ class Decoded:
 
 @dataclass(slots=True)
 class _Attempt:
-    """An encoding that is tried on the bytes as they are read."""
+    """An encoding that is tried while the bytes are read."""
 
     codec: str
     failed_at: int | None = None
-    """Byte offset behind the BOM."""
+    """Byte offset after the BOM."""
     cjk: int = 0
     suspicious: str = ""
     _fed: int = 0
@@ -109,14 +109,14 @@ class _Attempt:
 def open_text(source: str | Path) -> Iterator[Decoded]:
     """Open a list as text. Raises InputError as `open_source` and `decode` do."""
     with open_source(source) as raw:
-        decoded = decode(raw, str(source))  # kept: its wrapper closes the file when it is collected
+        decoded = decode(raw, str(source))  # keeps it alive: collecting its wrapper closes the file
         yield decoded
 
 
 def decode(raw: BinaryIO, name: str) -> Decoded:
-    """Detect the encoding of an open file, and take its SHA-256.
+    """Detect the encoding of an open file and compute its SHA-256.
 
-    Raises InputError where it is empty, a workbook, binary, or in no known encoding.
+    Raises InputError if it is empty, a workbook, binary, or in an unknown encoding.
     """
     if is_workbook(raw):
         message = _("this is a workbook (XLSX or XLS), not a CSV")
@@ -146,7 +146,7 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
 
 
 def _read_through(raw: BinaryIO, skip: int, attempts: list[_Attempt], name: str) -> tuple[int, str]:
-    """Feed every byte to the hash and, behind the BOM, to the attempts. Return size and SHA-256."""
+    """Feed all bytes to the hash and, after the BOM, to the attempts. Return size and SHA-256."""
     raw.seek(0)
     digest, size, line_begins = hashlib.sha256(), 0, 0
     wide = attempts[0].codec.startswith("utf-16")
@@ -169,7 +169,7 @@ def _read_through(raw: BinaryIO, skip: int, attempts: list[_Attempt], name: str)
 
 
 def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tuple[Text, ...]:
-    """Return why the detected encoding may be wrong."""
+    """Return reasons why the detected encoding may be wrong."""
     utf8 = attempts[0]
     if chosen is not utf8 and utf8.cjk >= _SURELY_UTF8:
         line = _line_at(raw, 0, utf8.failed_at or 0, "utf-8")
@@ -205,7 +205,7 @@ def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tupl
 
 
 def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
-    """Return the line of the byte at `offset` behind `skip`; lines end in CRLF, CR or LF."""
+    """Return the line of the byte at `offset` after `skip`; lines end in CRLF, CR or LF."""
     raw.seek(skip)
     newlines = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(codec)("replace"), translate=True)
     line = 1
@@ -238,7 +238,7 @@ _OTHER_KINDS = (
     (re.compile(rb"SQLite format 3\0"), _("an SQLite database")),
     (re.compile(rb"(?i)\s*<(!doctype )?html"), _WEB_PAGE),
 )
-"""What the first bytes of files look like that are taken for a list now and then."""
+"""The first bytes of other files that may be given by mistake."""
 
 _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """The first bytes of a zip (xlsx), an empty zip and an OLE container (xls, a workbook with a password)."""
@@ -248,13 +248,13 @@ _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 def open_source(source: str | Path) -> Iterator[BinaryIO]:
     """Open a list as bytes.
 
-    Raises InputError where it does not exist, cannot be read, is not a regular file, or changes while it is read.
+    Raises InputError if it does not exist, cannot be read, is not a regular file, or changes while it is read.
     """
     name, path = str(source), Path(source)
     if not name:
         raise input_error("''", [file_problem(_("the file name is empty"), _GIVE_A_LIST)])
     try:
-        # Opening a FIFO would wait for a writer, so the kind of file is checked first.
+        # Opening a FIFO would wait for a writer, so the type is checked first.
         if not stat.S_ISREG(path.stat().st_mode):
             raise input_error(name, [_not_a_file(path)])
         if path.name.startswith("~$"):
@@ -262,7 +262,7 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
         raw = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
         if _URL.match(name):
-            name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # either may hold a password
+            name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # both may contain a password
             problem = _URL_GIVEN
         else:
             problem = _missing(path)
@@ -281,7 +281,7 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
 
 
 def is_workbook(raw: BinaryIO) -> bool:
-    """Return whether the bytes begin like a workbook's, whatever the file's name."""
+    """Return whether the file is a workbook by its first bytes, regardless of its name."""
     raw.seek(0)
     return raw.read(8).startswith(_WORKBOOKS)
 

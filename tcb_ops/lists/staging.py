@@ -1,7 +1,7 @@
-"""Checked rows and problems on disk, so that memory does not grow with the list.
+"""Temporary storage of checked rows and problems, so that memory does not grow with the list.
 
-They are in an unnamed temporary database of SQLite: in the temporary folder under 0600, without a name that others could
-open, and removed with its connection, even after a kill.
+It is an unnamed temporary SQLite database in the temporary folder, with mode 0600, which no other process can open
+and which disappears with its connection, even after a kill.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ _PROBLEM = "line, header, message, fix_en, fix_zh, value, skippable, option"
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
 EVERY_LINE = 1 << 62
 _SEPARATOR = "\0"
-"""Between the cells of a row; reading refuses NUL."""
+"""Separates the cells of a row; lists cannot contain NUL."""
 
 
 class Staging:
-    """A list on disk: its rows and its problems. Closed by `close`, with its last reference, or at exit."""
+    """The rows and problems of a list on disk. Closed by `close`, on garbage collection, or at exit."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._finalizer = weakref.finalize(self, self._db.close)
         for statement in _SCHEMA.split(";"):
             self.query(statement)
-        # Never committed: nobody else reads it, and nothing of it is kept.
+        # Never committed: the data is temporary and has no other readers.
         self.query("BEGIN")
 
     def close(self) -> None:
-        """Free the disk space; nothing can be read from it any more."""
+        """Free the disk space. The data can no longer be read."""
         self._finalizer()
 
     def add_rows(self, rows: Iterable[Row]) -> None:
-        """Add rows, each line once."""
+        """Add rows with distinct line numbers."""
         values = (
             (
                 r.line,
@@ -99,22 +99,22 @@ class Staging:
         self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names
 
     def clear_file_problems(self) -> None:
-        """Remove the problems of local files that an earlier check found."""
+        """Remove the problems found by an earlier check of local files."""
         self.query("DELETE FROM problems WHERE of_file")
 
     def always_wrong(self, columns: Mapping[str, str], rows: int) -> list[str]:
-        """Return those of our names whose header has a problem in every one of the rows."""
+        """Return the keys of `columns` whose header has a problem in each of the rows."""
         counted = "SELECT COUNT(DISTINCT line) FROM problems WHERE header = ?"
         return [
             ours for ours, header in columns.items() if self.query(counted, (trim(header),))[0][0] == rows
         ]
 
     def repeats(self) -> Iterator[tuple[int, int, str]]:
-        """Yield (line, first line, path) of every row that repeats an earlier row's (env, path), by line.
+        """Yield (line, first line, path) of every row with the (env, path) of an earlier row, by line.
 
-        Rows with a problem are skipped: their env or path is not known.
+        Rows with a problem are skipped: their env or path may be wrong.
         """
-        # Sorting once, after the rows are in, is several times faster than maintaining an index.
+        # Sorting once, after all inserts, is several times faster than maintaining an index.
         self.query("CREATE INDEX IF NOT EXISTS rows_key ON rows (env, path)")
         self.query("CREATE TABLE repeats (line INTEGER PRIMARY KEY, first INTEGER)")
         self.query(
@@ -132,7 +132,7 @@ class Staging:
             last = page[-1][0]
 
     def files(self) -> Iterator[list[tuple[int, str]]]:
-        """Yield pages of (line, local file), by line, of the rows that name a file."""
+        """Yield pages of (line, local file) of the rows that have a file, by line."""
         last = 0
         while page := self.query(
             "SELECT line, file FROM rows WHERE line > ? AND file <> '' ORDER BY line LIMIT ?", (last, _PAGE)
@@ -141,11 +141,11 @@ class Staging:
             last = page[-1][0]
 
     def set_files(self, facts: Iterable[tuple[int, int, int]]) -> None:
-        """Store (size, mtime_ns, line)."""
+        """Set (size, mtime_ns, line) of rows."""
         self._put("UPDATE rows SET size = ?, mtime_ns = ? WHERE line = ?", facts)
 
     def rows(self, until: int | None = None) -> Iterator[Row]:
-        """Yield every row by line, those with a problem marked invalid; with `until`, the valid ones up to that line."""
+        """Yield all rows by line, those with a problem marked invalid; with `until`, only valid ones up to that line."""
         last, end = 0, EVERY_LINE if until is None else until
         only = f"AND {_VALID}" if until is not None else ""
         while page := self.query(
@@ -172,14 +172,14 @@ class Staging:
             last = page[-1][0]
 
     def of_valid(self, columns: str, until: int | None, rest: str = "") -> list[Any]:
-        """Select columns, or aggregates of them, from the valid rows up to a line; `rest` groups, sorts or limits."""
+        """Select columns or aggregates from the valid rows up to a line; `rest` groups, sorts or limits them."""
         return self.query(
             f"SELECT {columns} FROM rows WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
             (EVERY_LINE if until is None else until,),
         )
 
     def line_of_valid(self, n: int) -> int:
-        """Return the line of the nth valid row; EVERY_LINE where there are fewer, 0 for n < 1."""
+        """Return the line of the nth valid row; EVERY_LINE if there are fewer, 0 for n < 1."""
         if n < 1:
             return 0
         found = self.query(
@@ -189,7 +189,7 @@ class Staging:
         return int(found[0][0]) if found else EVERY_LINE
 
     def query(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
-        """Return all rows of one statement, which fit a page."""
+        """Run a statement and return all its rows, at most one page."""
         return _run(lambda: self._db.execute(sql, values).fetchall())
 
     def _put(self, sql: str, values: Iterable[tuple[object, ...]]) -> None:
@@ -208,7 +208,7 @@ class Staging:
 
 
 class Problems(Sequence[Problem]):
-    """The problems of a list in the order of the file, read from disk when needed."""
+    """The problems of a list in the order of the file, read from disk on access."""
 
     def __init__(self, staging: Staging, headers: tuple[str, ...]) -> None:
         self._staging = staging
@@ -272,7 +272,7 @@ def _both(text: Text) -> tuple[str, str]:
 
 
 def _run(call: Callable[[], _T]) -> _T:
-    """Run a call of SQLite. Raises UsageError for its errors."""
+    """Run an SQLite call. Raises UsageError for its errors."""
     try:
         return call()
     except sqlite3.Error as error:

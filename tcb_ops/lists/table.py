@@ -1,6 +1,7 @@
-"""Tables: delimited text as rows, the header among them, and which of its columns means what.
+"""Tables: delimited text as rows, detection of the header, and the meaning of its columns.
 
-A row's number is the one a spreadsheet shows: every record counts one, blank ones too, whatever line breaks its cells hold.
+Row numbers are those of a spreadsheet: each record is one row, blank ones included, even if its cells contain line
+breaks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tcb_ops.model import Problem, file_problem
 # --- columns --------------------------------------------------------------------------------------------------------
 
 Known: TypeAlias = Mapping[str, frozenset[str]]
-"""Our name of a column → the headers that mean it, in the form of `_plain`."""
+"""Canonical column name → the headers that mean it, normalized by `_plain`."""
 
 _ENV = "env envid environment environmentid cloudenv 环境 环境id 云环境 云环境id 云开发环境 云开发环境id 环境编号"
 _APPID = "appid authorizerappid 小程序 小程序id 小程序appid 授权方appid 商户appid"
@@ -35,33 +36,33 @@ def _known(**names: str) -> Known:
 
 
 def _plain(header: str) -> str:
-    """Reduce a header to the form of known names: folded, without spaces, `_` and `-`."""
+    """Normalize a header for comparison: folded, without spaces, `_` and `-`."""
     return re.sub(r"[\s_\-]+", "", fold(header))
 
 
 class Rating(NamedTuple):
-    """How much a row looks like the header; the largest is the header."""
+    """How likely a row is the header; the largest rating wins."""
 
     complete: bool
-    """Every needed column is there."""
+    """All needed columns are present."""
     known: int
-    """Names that are known or given."""
+    """Number of known or given names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns that a kind of file may have."""
+    """The columns of a kind of file."""
 
     known: Known
     needed: Sequence[Sequence[str]]
-    """Groups of our names: of each group one column must be there."""
+    """Groups of canonical names; one column of each group is required."""
     given: Mapping[str, str] = field(default_factory=dict)
-    """Our name → the header that means it (`--column`); wins over known names."""
+    """Canonical name → header (`--column`); overrides known names."""
     mappable: bool = True
     """Whether `--column` can be suggested."""
 
     def rate(self, headers: Sequence[str]) -> Rating:
-        """Rate how much a row looks like the header."""
+        """Return the rating of a row as the header."""
         plain = {_plain(h) for h in headers}
         meant = {
             ours
@@ -74,7 +75,7 @@ class Columns:
         )
 
     def find(self, headers: Sequence[str], line: int) -> tuple[dict[str, int], list[Problem]]:
-        """Return our names of columns → their index in `headers`, and what is wrong with the header in line `line`.
+        """Return canonical names → index in `headers`, and the problems of the header, which is in line `line`.
 
         ==========================  ==================  ===========================
         headers                     given               result
@@ -105,7 +106,7 @@ class Columns:
             matches = [i for i, h in enumerate(trimmed) if i not in taken and _plain(h) in names]
             if matches:
                 found[ours] = matches[0]
-            # A duplicate name is a problem of its own.
+            # Duplicate names are reported separately.
             if len(distinct := list(dict.fromkeys(trimmed[i] for i in matches))) > 1:
                 problems.append(_ambiguous(ours, distinct, line))
         present = found.keys() | self.given.keys()
@@ -115,9 +116,9 @@ class Columns:
         return found, problems
 
     def fitting(self, headers: Sequence[str], wrong: Collection[str] = ()) -> dict[str, str]:
-        """Return `given` with another header for each that does not exist or is of a `wrong` name of ours.
+        """Return `given` with corrected headers for those that do not exist and those in `wrong`.
 
-        Empty where that changes nothing, or it is not clear which header is meant.
+        Empty if that changes nothing or a header cannot be guessed.
         """
         there = [trim(h) for h in headers]
         fitting: dict[str, str] = {}
@@ -130,12 +131,12 @@ class Columns:
         return fitting if all(fitting.values()) and fitting != self.given else {}
 
     def _nearest(self, ours: str, header: str, there: Sequence[str]) -> str:
-        """Return the header that was probably meant, or that is known for the name; empty where there is none."""
+        """Return the header that was probably meant, or one known for the name; "" if there is none."""
         known = (h for h in there if _plain(h) in self.known[ours])
         return next(chain(near_names(header, filter(None, there)), known), "")
 
     def _resembling(self, group: Sequence[str], headers: Sequence[str]) -> tuple[str, str] | None:
-        """Return the name of ours and the header of which one is probably a misspelling of the other."""
+        """Return a canonical name and a header that is probably a misspelling of one."""
         near = (
             (ours, header)
             for ours in group
@@ -232,12 +233,12 @@ _DELIMITERS = {
     "\t": _("tab"),
     "|": _("vertical bar"),
 }
-"""Those that are detected; not the full-width comma, which occurs in names."""
+"""The detected delimiters; without the full-width comma, which occurs in names."""
 
 _SIGNS = "".join(_DELIMITERS)
 _SAMPLE_LINES = 50
 HEAD_ROWS = 20
-"""The header is searched for in so many rows that are not blank; titles may stand above it."""
+"""The header is searched for in so many rows that are not blank; titles may precede it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,25 +246,25 @@ class Table:
     """A header and the rows below it."""
 
     headers: tuple[str, ...]
-    """As in the file, without empty ones at the end; none where the file is blank."""
+    """As in the file, without trailing empty ones; empty if the file is blank."""
     header_line: int
     rows: Iterator[Record] = field(repr=False)
-    """(line, cells) of every row that is not blank. Raises BrokenTableError where the quoting breaks."""
+    """(line, cells) of every row that is not blank. Raises BrokenTableError for broken quoting."""
     titles: tuple[tuple[int, str], ...] = ()
     """(line, text) of the rows above the header, shortened."""
     delimiter: str = ""
     """Empty for a workbook."""
     layout: Text = field(kw_only=True)
-    """The kind of table, for people."""
+    """The kind of table, as displayed."""
     notes: tuple[Text, ...] = ()
-    """What else was detected."""
+    """Other things detected."""
     warnings: tuple[Text, ...] = ()
 
 
 def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Table:
-    """Read lines (with their line ends) as a table; `header_line` 0 means that the header is searched for.
+    """Read lines (with their line ends) as a table. `header_line` 0 detects the header.
 
-    The delimiter is the one whose header gets the best rating; of equal ones, the one that gives more cells.
+    The delimiter is the one whose header has the best rating, then the most cells.
     """
     rest = iter(lines)
     sample = list(islice(rest, _SAMPLE_LINES))
@@ -275,10 +276,10 @@ def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Tab
 def find_header(
     records: Iterator[Record], rate: Rate, header_line: int = 0, *, delimiter: str = "", layout: Text
 ) -> Table:
-    """Find the header among the first records, and return it with the rows below.
+    """Find the header among the first records; return it with the rows below.
 
-    It is the first record with every needed column; where none has them, the first one with the most known names. A given
-    `header_line` is taken as it is; BrokenTableError where it is blank.
+    It is the first record with all needed columns, else the first one with the most known names. A given
+    `header_line` is used as it is; BrokenTableError if it is blank.
     """
     head: list[Record] = []
     broken = None
@@ -308,7 +309,7 @@ def find_header(
 
 def _raising(problem: Problem) -> Iterator[Record]:
     raise BrokenTableError(problem)
-    yield  # a generator: it raises where the rows end
+    yield  # makes this a generator, which raises when iterated
 
 
 def _no_header(line: int) -> Problem:
@@ -323,7 +324,7 @@ def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating,
         for cells in islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS):
             if any(trim(cell).strip(_SIGNS) for cell in cells):
                 rating = rate(cells)
-                # Of equal ratings the first counts: rows of data may hold more delimiters.
+                # Of equal ratings the first wins: data rows may contain more delimiters.
                 best = best if best and best[0] >= rating else (rating, len(cells))
     except csv.Error:
         pass
@@ -331,7 +332,7 @@ def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating,
 
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
-    # strict: a quote that closes in the wrong place may have swallowed rows, which must not become one long cell.
+    # strict: a misplaced closing quote may merge rows, which must not become one long cell.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = 0
     try:
@@ -342,14 +343,14 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
     except csv.Error as error:
         problem = _broken(line + 1, str(error))
     except UnicodeDecodeError:
-        problem = replace(CHANGED, line=line + 1)  # they could be decoded before
+        problem = replace(CHANGED, line=line + 1)  # the lines were decoded before, so the file has changed
     else:
         return
     raise BrokenTableError(problem)
 
 
 def _broken(line: int, why: str) -> Problem:
-    """`why` is the csv module's text: it has one exception for all three, and no code."""
+    """Return the problem for `why`, the csv module's text: its only exception has no code."""
     if "unexpected end" in why:
         message = _("a quote opens in this line and never closes")
     elif "field limit" in why:

@@ -1,7 +1,7 @@
-"""Validate the rows of a list: cloud paths by the storage's naming rules, object headers, environment and merchant.
+"""Validation of a list's rows: cloud paths by the storage's naming rules, object headers, environment and merchant.
 
-Sources: the storage guide's page "file naming rules" (developers.weixin.qq.com, wxcloud/guide/storage/naming) and
-the object store's "object overview" (cloud.tencent.com/document/product/436/13324).
+Sources: the storage guide's page "file naming rules" (developers.weixin.qq.com, wxcloud/guide/storage/naming) and the
+object store's "object overview" (cloud.tencent.com/document/product/436/13324).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tcb_ops.model import Problem, Row
 from tcb_ops.xlsx.values import CellKind, NonTextCell, non_text_problem, not_computed
 
 MAX_PATH_BYTES = 850
-"""Both pages limit "the encoded length": read as UTF-8, since the object overview defines a key as UTF-8 text in the same
-list, and the form post sends it so. Percent-encoding is named only for later access; a path over the limit in that form gets
-a warning."""
+"""Both pages limit "the encoded length". It is measured in UTF-8: the object overview defines keys as UTF-8, and the
+form post sends them so. Percent-encoding is mentioned only for later access; a path over the limit in that form
+gets a warning."""
 
 _PLAIN = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -30,7 +30,7 @@ _NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u00ff\u200b-\u200f\u2028-\
 
 
 def path_problem(path: str) -> tuple[Text, Text] | None:
-    r"""Return (problem, fix) of a trimmed path; None where it is valid.
+    r"""Return (problem, fix) of a trimmed path; None if it is valid.
 
     ==============================  ============================================
     path                            problem
@@ -86,7 +86,7 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
 
 
 def header_problem(value: str) -> tuple[Text, Text] | None:
-    """Return (problem, fix) of a value for an object's header; None where it is valid."""
+    """Return (problem, fix) of a value for an object's header; None if it is valid."""
     return _control_problem(value, DetailCode.VALUE_CONTROL)
 
 
@@ -101,7 +101,7 @@ def _control_problem(value: str, code: DetailCode) -> tuple[Text, Text] | None:
 
 
 def content_type_problem(value: str) -> tuple[Text, Text] | None:
-    """Return (problem, fix) of an object's content type; None where it is empty or `type/subtype`, with or without parameters."""
+    """Return (problem, fix) of an object's content type; None if it is empty or `type/subtype`, with any parameters."""
     if problem := header_problem(value):
         return problem
     if not value or _MEDIA_TYPE.fullmatch(value):
@@ -113,35 +113,36 @@ def content_type_problem(value: str) -> tuple[Text, Text] | None:
 
 
 def not_advised(path: str) -> str:
-    """Return the first character that the naming rules advise against, or that is invisible; empty where there is none.
+    """Return the first character that is invisible or that the naming rules advise against; "" if there is none.
 
-    Letters, digits, ``- ! _ . * /``, Chinese, and the characters that need encoding (``, : ; = & $ @ + ?`` and space) pass.
+    Letters, digits, ``- ! _ . * /``, Chinese, and the characters that need encoding (``, : ; = & $ @ + ?`` and space)
+    pass.
     """
     found = _NOT_ADVISED.search(path)
     return found.group() if found else ""
 
 
 def too_long_in_urls(path: str) -> bool:
-    """Return whether a valid path is over the limit when percent-encoded in a link."""
+    """Return whether a valid path exceeds the limit when percent-encoded in a link."""
     # A character becomes at most twelve bytes (%F0%9F%98%80), so short paths need not be encoded.
     return len(path) * 12 > MAX_PATH_BYTES and len(quote(path)) > MAX_PATH_BYTES
 
 
 _NO_MERCHANT = Unresolved("merchant", detail(DetailCode.MERCHANT_EMPTY), _("fill in a name or appid"))
-"""In a list that has no column for the environment."""
+"""For a list without a column for the environment."""
 _TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
 _ALLOWED = frozenset({CellKind.NUMBER, CellKind.DATE, CellKind.BOOLEAN})
-"""Allowed in merchant and appid: what the cell shows must be in the merchants file, so it cannot mean another one."""
+"""Allowed in merchant and appid: the displayed value is looked up in the merchants file, so it is unambiguous."""
 OURS = "tcb_"
-"""The prefix of the columns that tcb-ops adds to its exports; reading drops them."""
+"""The prefix of the columns that tcb-ops adds to its exports; reading ignores them."""
 
 
 class RowValidator:
-    """Validates the rows of one list, and counts: rows, rows left out by `--where`, warnings.
+    """A validator for the rows of one list. Counts rows, rows excluded by `--where`, and warnings.
 
-    `map_file` maps a local file that is named by another machine's path. In a `sheet`, cells right of the header are
-    dropped with a warning; in delimited text they are a problem, since a delimiter too many shifts cells.
+    `map_file` maps local files named by another machine's path. Cells beyond the header are ignored with a warning in
+    a `sheet`, but are a problem in delimited text, where an extra delimiter shifts cells.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class RowValidator:
         self.left_out = 0
         self._width = len(headers)
         self._keep = [i for i, header in enumerate(headers) if not trim(header).startswith(OURS)]
-        # Only exports, which have these columns, write a ' before what looks like a formula.
+        # Only exports, which have these columns, guard formula-like cells with a '.
         self._exported = len(self._keep) < len(headers)
         self.headers = tuple(unguard(headers[i]) if self._exported else headers[i] for i in self._keep)
         self._names = {ours: trim(headers[at]) for ours, at in found.items()}
@@ -173,12 +174,12 @@ class RowValidator:
         self._counts: dict[str, tuple[int, int, str]] = {}
 
     def column(self, ours: str) -> str:
-        """Return the header of our name for a problem, or of the column used in its place."""
+        """Return the header of a canonical name for a problem, or of the column used in its place."""
         instead = {"env": "merchant", "file": "path"}.get(ours, "")
         return self._names.get(ours) or self._names.get(instead, "")
 
     def validate(self, line: int, cells: list[str]) -> tuple[Row | None, list[Problem]]:
-        """Return the row and its problems; no row where the line is blank or `--where` leaves it out."""
+        """Return the row and its problems; no row if the line is blank or excluded by `--where`."""
         problems: list[Problem] = []
         if len(cells) != self._width:
             cells = self._fitted(line, cells, problems)
@@ -228,7 +229,7 @@ class RowValidator:
         ), problems
 
     def warnings(self) -> tuple[Text, ...]:
-        """Return one warning per kind: how many there are, and where the first is."""
+        """Return one warning per kind, with the number of cases and the location of the first."""
         return tuple(
             _WARNINGS[kind].format(n=times, line=line, what=what)
             for kind, (times, line, what) in self._counts.items()
@@ -246,7 +247,7 @@ class RowValidator:
         return value
 
     def _check_path(self, line: int, path: str, problems: list[Problem]) -> bool:
-        """Return whether the path is valid; warnings are counted."""
+        """Return whether the path is valid. Counts warnings."""
         if wrong := path_problem(path):
             problems.append(Problem(line, self.column("path"), *wrong, shown(path)))
             return False
@@ -257,7 +258,7 @@ class RowValidator:
         return True
 
     def _object_headers(self, line: int, cells: list[str], bad: dict[str, Problem]) -> tuple[str, str]:
-        """Return Content-Type and Cache-Control as the list gives them; empty where it does not."""
+        """Return the row's Content-Type and Cache-Control; "" where it has none."""
         if self._content_type < 0 and self._cache_control < 0:
             return "", ""
         content_type = self._value(line, cells, self._content_type, "content_type", bad)

@@ -1,4 +1,4 @@
-"""Read a path list from a workbook (.xlsx, .xlsm): which sheet, which header, which rows.
+"""Reading of path lists from workbooks (.xlsx, .xlsm): detection of the sheet, its header, and its rows.
 
 =====================================================  =======================================================
 the workbook                                           result
@@ -33,7 +33,7 @@ Rows: TypeAlias = Literal["all", "visible"]
 
 
 class _Head(NamedTuple):
-    """What the first rows of a sheet hold; the rows are not kept, since a workbook may have thousands of sheets."""
+    """A summary of a sheet's first rows, which are not kept since a workbook may have thousands of sheets."""
 
     used: bool
     is_list: bool
@@ -43,9 +43,9 @@ class _Head(NamedTuple):
 def read_workbook(
     raw: BinaryIO, rate: Rate, *, sheet: str = "", header_line: int = 0, rows: Rows | None = None
 ) -> Table:
-    """Read a sheet of an open workbook as a table; `sheet` "" and `header_line` 0 mean that they are searched for.
+    """Read a sheet of an open workbook as a table; `sheet` "" and `header_line` 0 detect them.
 
-    Raises BrokenTableError where it is not a readable workbook, or the sheet or its rows are ambiguous.
+    Raises BrokenTableError if it is not a readable workbook, or the sheet or its rows are ambiguous.
     """
     book = open_book(raw)
     heads = {one: _head(book.rows(one), rate) for one in book.sheets}
@@ -76,7 +76,7 @@ def _head(rows: Iterator[SheetRow], rate: Rate) -> _Head:
 
 
 def _choose(heads: Mapping[Sheet, _Head], wanted: str) -> Sheet:
-    """Choose the sheet by the table at the top of this module."""
+    """Return the sheet to read, by the table at the top of this module."""
     if wanted:
         named = [s for s in heads if s.name == wanted] or [s for s in heads if fold(s.name) == fold(wanted)]
         if len(named) == 1:
@@ -97,7 +97,7 @@ def _choose(heads: Mapping[Sheet, _Head], wanted: str) -> Sheet:
 
 
 def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> Iterator[Record]:
-    """Mark the cells of the rows that a merged cell covers. Rows and merges are sorted, so one pass is enough."""
+    """Mark the cells covered by a merged cell. Rows and merges are sorted, so one pass is enough."""
     at, active = 0, list[Area]()
     for line, cells in rows:
         while at < len(merges) and merges[at].top <= line:
