@@ -1,6 +1,6 @@
-"""Append columns to a sheet in a copy of its workbook; everything else in it stays byte for byte as it was.
+"""Appending columns to a sheet in a copy of its workbook. Everything else is copied byte for byte.
 
-So what this module does not know (charts, validations, features of later versions of Excel) is kept.
+Therefore content that this module does not know (charts, validations, features of later Excel versions) is preserved.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
 NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
-"""Characters that no XML document can hold."""
+"""Characters that are invalid in XML."""
 _MOST_HELD = 16 << 20
-"""Bytes held at once, of a tag or of what is removed. The longest is the list of columns: 16,384 short tags."""
+"""Maximum bytes buffered, of a tag or of removed text. The longest is the list of columns: 16,384 short tags."""
 _UTF8 = {"utf-8", "utf8", "us-ascii"}
 
 
 class PartPatcher:
-    """Parser handlers that copy a part; a subclass looks at elements in `start` and `end`, and makes its changes there."""
+    """Parser handlers that copy a part of the package. A subclass makes changes in `start` and `end`."""
 
     def __init__(self) -> None:
         self._parser = new_parser(self.start, self.end)
         self._parser.XmlDeclHandler = _only_utf8
         self._held = bytearray()
         self._at = 0
-        """The offset in the part at which the held bytes begin."""
+        """The offset in the part of the first buffered byte."""
         self._edits: list[tuple[int, int, bytes]] = []
         """(from, to, replacement), by offset."""
         self._cut: int | None = None
@@ -46,7 +46,7 @@ class PartPatcher:
         raise NotImplementedError
 
     def patch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the part's chunks, changed. Raises ValueError where it is not in UTF-8."""
+        """Yield the part's chunks with the changes. Raises ValueError if it is not UTF-8."""
         for chunk in chunks:
             self._held += chunk
             if len(self._held) > _MOST_HELD:
@@ -59,46 +59,46 @@ class PartPatcher:
     # --- for handlers -------------------------------------------------------------------------------------------
 
     def tag(self) -> bytes:
-        """Return the tag that the handler is called for, byte for byte."""
+        """Return the raw bytes of the current tag."""
         found = _TAG.match(self._held, self._parser.CurrentByteIndex - self._at)
         if found is None:
             raise ValueError
         return found[0]
 
     def change_tag(self, tag: bytes) -> None:
-        """Replace the tag."""
+        """Replace the current tag."""
         at = self._parser.CurrentByteIndex
         self._edits.append((at, at + len(self.tag()), tag))
 
     def insert(self, text: str) -> None:
-        """Insert text before the tag."""
+        """Insert text before the current tag."""
         at = self._parser.CurrentByteIndex
         self._edits.append((at, at, text.encode()))
 
     def cut_from_here(self) -> None:
-        """Remove everything from this tag on."""
+        """Start removing, from the current tag on."""
         self._cut = self._parser.CurrentByteIndex
 
     def cut_so_far(self) -> str:
-        """Return what is removed so far, this end of an element included."""
+        """Return the text removed so far, up to and including the current end tag."""
         begin = (self._cut or 0) - self._at
         return self._held[begin : self._element_end() - self._at].decode()
 
     def cut_to_here(self, instead: str = "") -> None:
-        """Stop removing behind this end of an element."""
+        """Stop removing after the current end tag."""
         if self._cut is not None:
             self._edits.append((self._cut, self._element_end(), instead.encode()))
             self._cut = None
 
     def _element_end(self) -> int:
         at = self._parser.CurrentByteIndex
-        # expat reports where <c/> ends, but where </c> begins.
+        # For <c/> expat reports its end, for </c> its start.
         return at + len(self.tag()) if self._held.startswith(b"</", at - self._at) else at
 
     # --- the bytes ----------------------------------------------------------------------------------------------
 
     def _ready(self, until: int) -> bytes:
-        """Take the held bytes that no later change can reach."""
+        """Return the buffered bytes that no later change can affect, and remove them from the buffer."""
         if self._cut is not None:
             until = min(until, self._cut)
         out = bytearray()
@@ -120,7 +120,7 @@ class PartPatcher:
 
 
 def replaced(tag: bytes, attribute: str, value: str) -> bytes:
-    """Return a tag with another value of an attribute; unchanged where it has none of this name."""
+    """Return a tag with a new value of an attribute; unchanged if it does not have the attribute."""
     found = re.search(rb"(?<=\s)" + attribute.encode() + rb"\s*=\s*(\"[^\"]*\"|'[^']*')", tag)
     if found is None:
         return tag
@@ -128,7 +128,7 @@ def replaced(tag: bytes, attribute: str, value: str) -> bytes:
 
 
 def as_text(text: str) -> str:
-    """Escape a text for a workbook's XML: what XML cannot hold becomes _x0001_ (ECMA-376 22.9.2.19)."""
+    """Escape a text for a workbook's XML; a control character becomes _x0001_ (ECMA-376 22.9.2.19)."""
     if not text.isascii():
         text = NOT_XML.sub("\ufffd", text)
     text = _ESCAPED.sub("_x005F_", text)
@@ -141,7 +141,7 @@ def _only_utf8(_version: str, encoding: str | None, _standalone: int) -> None:
 
 
 _ANCHOR = re.compile(rb"<(?:[\w.-]+:)?col>\s*(\d{1,5})\s*</")
-"""The column of a drawing's anchor, counted from 0 (ECMA-376 part 1, 20.5.2.5)."""
+"""The column of a drawing's anchor, from 0 (ECMA-376 part 1, 20.5.2.5)."""
 _FILTER = "_xlnm._FilterDatabase"
 
 
@@ -151,21 +151,21 @@ class AppendColumns:
 
     header_line: int
     first: int
-    """The first of them, counted from 1; there are as many as headers."""
+    """The first new column, counted from 1; there are as many as headers."""
     headers: tuple[str, ...]
     widths: tuple[int, ...]
     """In characters."""
     like: int
-    """The column whose cell styles the new ones take over, row by row."""
+    """The column whose cell styles the new ones copy, row by row."""
 
     @property
     def last(self) -> int:
-        """The last of the columns."""
+        """The last new column."""
         return self.first + len(self.headers) - 1
 
 
 def first_free(book: Book, sheet: Sheet, used: int) -> int:
-    """Return the first column right of everything in a sheet: its cells, which end at column `used`, merges, tables, charts.
+    """Return the first column right of everything in a sheet: cells (up to column `used`), merges, tables, charts.
 
     At most LAST_COLUMN + 1.
     """
@@ -183,9 +183,9 @@ def first_free(book: Book, sheet: Sheet, used: int) -> int:
 def add_columns(
     book: Book, sheet: Sheet, added: AppendColumns, values: Iterator[tuple[int, Sequence[str]]], out: BinaryIO
 ) -> None:
-    """Write a copy of a workbook to `out` with columns appended to a sheet; `values` gives (line, texts), by line.
+    """Write a copy of a workbook to `out` with columns appended to a sheet; `values` yields (line, texts), by line.
 
-    Raises BrokenTableError where the workbook cannot be read, OSError where `out` cannot be written.
+    Raises BrokenTableError if the workbook cannot be read, OSError if `out` cannot be written.
     """
     changes: dict[str, Change] = {
         sheet.part: _Rows(added, values).patch,
@@ -198,7 +198,7 @@ def add_columns(
 
 
 class _Rows(PartPatcher):
-    """Patch the sheet: cells in its rows, and the elements that state how far they reach."""
+    """Patches the sheet: the cells of its rows, and the elements that state its extent."""
 
     def __init__(self, added: AppendColumns, values: Iterator[tuple[int, Sequence[str]]]) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class _Rows(PartPatcher):
         self._prefix = ""
         self._columns: list[dict[str, str]] | None = None
         self._texts: Sequence[str] | None = None
-        """Those still to be written in this row."""
+        """The texts still to write in this row."""
         self._wanted = False
         self._style = ""
 
@@ -306,7 +306,7 @@ def _one_more(columns: list[dict[str, str]], attributes: dict[str, str]) -> list
 
 
 def _cols(present: Sequence[dict[str, str]], added: AppendColumns, prefix: str) -> str:
-    """Return the sheet's column elements with the new ones among them; ranges that span these are split."""
+    """Return the sheet's column elements, including the new ones; ranges that overlap these are split."""
     parts: list[tuple[int, dict[str, str]]] = []
     for attributes in present:
         low, high = int(attributes["min"]), int(attributes["max"])
@@ -325,14 +325,14 @@ def _cols(present: Sequence[dict[str, str]], added: AppendColumns, prefix: str) 
 
 
 def _widened(ref: str, added: AppendColumns) -> str:
-    """Widen an area to the last new column."""
+    """Widen an area to the last new column and the header row."""
     area = area_of(ref)
     top, bottom = min(area.top, added.header_line), max(area.bottom, added.header_line)
     return f"{letters(area.left)}{top}:{letters(max(area.right, added.last))}{bottom}"
 
 
 class _TableColumns(PartPatcher):
-    """Patch the table (ListObject) that holds the list: its area, its filter and its columns."""
+    """Patches the table (ListObject) that contains the list: its area, filter and columns."""
 
     def __init__(self, added: AppendColumns) -> None:
         super().__init__()
@@ -375,7 +375,7 @@ class _TableColumns(PartPatcher):
 
 
 class _Names(PartPatcher):
-    """Patch the defined name that holds the area of the sheet's filter."""
+    """Patches the defined name with the area of the sheet's filter."""
 
     def __init__(self, sheet: str, added: AppendColumns) -> None:
         super().__init__()

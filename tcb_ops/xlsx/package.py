@@ -1,4 +1,4 @@
-"""A workbook's container: a zip of XML parts, read as a stream and within limits, since it may come from anybody."""
+"""The container of a workbook: a zip of XML parts, read as a stream and within limits, since it is not trusted."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from tcb_ops.i18n import _
 from tcb_ops.model import Problem, file_problem
 
 _CHUNK = 1 << 14
-"""Bytes that are parsed at once. 30 bytes of a sheet can make a row of 16,384 cells (128 KB)."""
+"""Bytes parsed at once. 30 bytes of a sheet can produce a row of 16,384 cells (128 KB)."""
 _LARGEST = 1 << 30
-"""Bytes of a part, unpacked. A full sheet of 1,048,576 rows and five columns has some 300 MB."""
+"""Maximum bytes of an unpacked part. A full sheet of 1,048,576 rows and five columns has about 300 MB."""
 _LARGEST_SMALL = 32 << 20
-"""Bytes of a part that lists things: sheets, relations, styles."""
+"""Maximum bytes of a part that lists sheets, relations or styles."""
 _PLAUSIBLE = 16 << 20
 _RATIO = 200
-"""A part over _PLAUSIBLE bytes that unpacks to more than this many times its size is a bomb: sheets of one repeated
-row reach 100."""
+"""The maximum compression ratio of a part over _PLAUSIBLE bytes: sheets of one repeated row reach 100."""
 _LONGEST_TAG = 1 << 20
-"""expat holds a whole tag in memory; a cell's has some 30 bytes."""
+"""expat keeps a whole tag in memory; a cell's has about 30 bytes."""
 _DEEPEST = 256
-"""Elements within each other: expat and the handlers hold each open one. A sheet's cells are seven deep."""
+"""Maximum nesting: expat and the handlers keep each open element. A sheet's cells are seven levels deep."""
 _MOST_NAMES = 10_000
-"""Names of elements and attributes in a part: a parser holds each. A sheet has some 200."""
+"""Maximum names of elements and attributes in a part: a parser keeps each. A sheet has about 200."""
 _MOST_PARTS = 100_000
 _LARGEST_DIRECTORY = 16 << 20
-"""Bytes of the zip's list of its parts, which zipfile reads at once and whole."""
+"""Maximum bytes of the zip directory, which zipfile reads at once."""
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-"""What ECMA-376 part 2, annex B allows. zipfile unpacks the others without a bound on memory."""
+"""The methods that ECMA-376 part 2, annex B allows. zipfile unpacks others without a memory limit."""
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
-"""The stream of an OLE container that holds a workbook with a password ([MS-OFFCRYPTO] 2.3.4.4)."""
+"""The stream of an OLE container with an encrypted workbook ([MS-OFFCRYPTO] 2.3.4.4)."""
 
 _UNREADABLE = (
     expat.ExpatError,
@@ -57,11 +56,11 @@ _Attributes: TypeAlias = dict[str, str]
 
 
 class _LimitExceededError(Exception):
-    """The part holds more than any list can."""
+    """The part has more data than any list can have."""
 
 
 Change: TypeAlias = "Callable[[Iterator[bytes]], Iterator[bytes]]"
-"""From the chunks of a part to those of the part that replaces it."""
+"""A function from the chunks of a part to the chunks of its replacement."""
 
 
 def local(name: str) -> str:
@@ -70,7 +69,7 @@ def local(name: str) -> str:
 
 
 class Package:
-    """The parts of an open workbook. Raises BrokenTableError where the file is not a readable workbook."""
+    """The parts of an open workbook. Raises BrokenTableError if the file is not a readable workbook."""
 
     def __init__(self, raw: BinaryIO) -> None:
         raw.seek(0)
@@ -85,7 +84,7 @@ class Package:
             problem = _cut()
         else:
             parts = self._zip.infolist()
-            # Some writers use backslashes, some differ in case from what their own directory says.
+            # Some writers use backslashes or a different case than in their own directory.
             self._parts = {part.filename.replace("\\", "/").lower(): part for part in parts}
             if len(parts) <= _MOST_PARTS:
                 return
@@ -93,11 +92,11 @@ class Package:
         raise BrokenTableError(problem)
 
     def has(self, part: str) -> bool:
-        """Return whether there is such a part."""
+        """Return whether a part exists."""
         return part.lower() in self._parts
 
     def feed(self, part: str, parser: expat.XMLParserType) -> Iterator[bytes]:
-        """Give a part to a parser, chunk by chunk: one iteration each."""
+        """Feed a part to a parser, one chunk per iteration."""
 
         def parse(chunks: Iterator[bytes]) -> Iterator[bytes]:
             fed = 0
@@ -113,9 +112,9 @@ class Package:
         return self.chunks(part, parse)
 
     def elements(self, part: str) -> Iterator[tuple[str, _Attributes]]:
-        """Yield every element of a small part in document order.
+        """Yield the elements of a small part in document order.
 
-        (name, attributes) where it starts, (/name, {}) where it ends.
+        (name, attributes) at the start of each, (/name, {}) at its end.
         """
         found: list[tuple[str, _Attributes]] = []
         parser = new_parser(
@@ -128,7 +127,7 @@ class Package:
             found.clear()
 
     def related(self, part: str) -> dict[str, tuple[str, str]]:
-        """Return the parts that a part refers to: id → (kind, part)."""
+        """Return the parts that a part references: id → (kind, part)."""
         folder, name = posixpath.split(part)
         directory = posixpath.join(folder, "_rels", f"{name}.rels")
         if not self.has(directory):
@@ -150,16 +149,16 @@ class Package:
         return b"".join(self.chunks(part))
 
     def copy(self, out: BinaryIO, changes: Mapping[str, Change]) -> None:
-        """Write a copy of the package; the parts in `changes` (part → what changes its chunks) are changed on the way.
+        """Write a copy of the package; `changes` maps parts to functions that change their chunks.
 
-        Raises BrokenTableError where a part cannot be read or changed, OSError where `out` cannot be written.
+        Raises BrokenTableError if a part cannot be read or changed, OSError if `out` cannot be written.
         """
         by_name = {part.lower(): change for part, change in changes.items()}
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as fresh:
             for name, part in self._parts.items():
                 info = zipfile.ZipInfo(part.filename, part.date_time)
                 info.compress_type, info.external_attr = part.compress_type, part.external_attr
-                info.file_size = part.file_size  # how much room its size needs
+                info.file_size = part.file_size  # determines the space reserved for its size
                 with fresh.open(info, "w") as target:
                     for chunk in self.chunks(name, by_name.get(name, iter)):
                         target.write(chunk)
@@ -173,7 +172,7 @@ class Package:
             problem = _bomb(part)
         except _UNREADABLE:
             problem = damaged(part)
-        except RuntimeError:  # zipfile raises this for a part with a password
+        except RuntimeError:  # zipfile raises this for an encrypted part
             problem = _password()
         else:
             return
@@ -183,7 +182,8 @@ class Package:
         info = self._parts.get(part.lower())
         if info is None or info.compress_type not in _METHODS:
             raise BrokenTableError(damaged(part))
-        # The stated sizes may be wrong: no more can be packed than the file has, and zipfile unpacks no more than stated.
+        # The stated sizes may be wrong: the packed size is at most that of the file, and zipfile stops at the stated
+        # size.
         size, packed = info.file_size, min(info.compress_size, self._bytes)
         if size > _LARGEST or (size > _PLAUSIBLE and size > packed * _RATIO):
             raise BrokenTableError(_bomb(part))
@@ -212,7 +212,7 @@ def new_parser(
     end: Callable[[str], None],
     text: Callable[[str], None] | None = None,
 ) -> expat.XMLParserType:
-    """Make a parser with these handlers that refuses deep nesting and a DOCTYPE."""
+    """Create a parser with these handlers that refuses deep nesting and a DOCTYPE."""
     parser = expat.ParserCreate()
     depth = 0
 
@@ -238,7 +238,7 @@ def new_parser(
 
 
 def _no_doctype(*_: object) -> None:
-    # No workbook has one; the entities declared there could expand without limit.
+    # No workbook has one; the entities declared in it could expand without limit.
     raise BrokenTableError(damaged("DOCTYPE"))
 
 
@@ -246,7 +246,7 @@ _SAVE_AGAIN = _("open it in Excel or WPS and save it as .xlsx, or as 'CSV UTF-8'
 
 
 def damaged(part: str) -> Problem:
-    """Return the problem of a part that is missing or malformed."""
+    """Return the problem for a missing or malformed part."""
     message = _("the workbook is damaged (in {part})", part=shown(part, 60))
     return file_problem(message, _SAVE_AGAIN)
 
@@ -271,7 +271,7 @@ def _password() -> Problem:
 
 
 def _ole(raw: BinaryIO) -> Problem:
-    """Return the problem of an OLE container: a workbook with a password, or one in the format before .xlsx."""
+    """Return the problem for an OLE container: an encrypted workbook, or one in the format before .xlsx."""
     tail = b""
     while chunk := raw.read(1 << 20):
         if _PASSWORD in tail + chunk:

@@ -1,7 +1,7 @@
-"""Split a sheet into one workbook per group of rows, so that nobody sees another group's rows.
+"""Splitting of a sheet into one workbook per group of rows, so that no group's data is disclosed to another.
 
-A copy with rows deleted would still hold their texts: in the shared strings, in charts, in other sheets. So new workbooks
-are written, with the header, the group's rows, and the formats of cells, rows and columns; nothing else is taken over.
+A copy with deleted rows would still contain their texts: in shared strings, charts and other sheets. Therefore new
+workbooks are written with only the header, the group's rows, and the formats of cells, rows and columns.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 _OPEN_AT_ONCE = 64
 """Workbooks written in one pass over the sheet: each keeps a file open."""
 _LONGEST = 32_767
-"""Characters of a cell, a spreadsheet's own limit."""
+"""Maximum characters of a cell, a limit of spreadsheets."""
 _MOST_STYLES = 100_000
-"""Fonts, fills, borders or cell styles; a spreadsheet's own limit is 65,490."""
+"""Maximum fonts, fills, borders or cell styles; the limit of spreadsheets is 65,490."""
 _NOT_IN_SHEET_NAMES = re.compile(r"[\[\]:*?/\\]")
 
 Values = Callable[[], Iterator[tuple[int, Sequence[str]]]]
@@ -46,8 +46,8 @@ def write_split(
 ) -> None:
     """Write the workbook `files[g]` of every group g: the header, and the rows whose `group_of[line]` is g.
 
-    `values` gives the texts of the added columns: (line, texts), by line. A formula is replaced by its value. Raises
-    BrokenTableError where the workbook cannot be read, OSError where a file cannot be written.
+    `values` yields (line, texts) of the added columns, by line. A formula is replaced by its value. Raises
+    BrokenTableError if the workbook cannot be read, OSError if a file cannot be written.
     """
     from xlsxwriter.exceptions import FileCreateError
 
@@ -91,12 +91,12 @@ def _write_rows(
 
 
 class _StyledCell(str):
-    """A cell's value with its style; a number, boolean or error is the text of it."""
+    """A cell's value with its style; numbers, booleans and errors as in the sheet."""
 
     __slots__ = ("kind", "style")
 
     kind: str
-    """Its type as the sheet names it; empty for a text."""
+    """The type attribute of the cell; "" for text."""
     style: int
 
     def __new__(cls, value: str, kind: str, style: int) -> Self:
@@ -106,13 +106,13 @@ class _StyledCell(str):
 
 
 class _StyledReader(RowReader):
-    """Parser handlers that read rows with the styles of their cells, and the sheet's columns."""
+    """Parser handlers that read rows with cell styles, and the sheet's columns."""
 
     def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.columns: list[dict[str, str]] = []
         self.heights: dict[int, float] = {}
-        """Of the rows that are read and not yet taken; in points."""
+        """Heights in points, by row, of rows not yet taken."""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._line and local(name) == "col":
@@ -140,7 +140,7 @@ class _StyledReader(RowReader):
 
 
 class _Copy:
-    """A workbook being written; its rows go to disk one by one."""
+    """A workbook being written; its rows are written to disk one by one."""
 
     def __init__(
         self, file: Path, book: Book, name: str, added: AppendColumns, styles: Sequence[dict[str, Any]]
@@ -158,12 +158,12 @@ class _Copy:
         self._line = 0
 
     def close_rows(self) -> None:
-        """Close the file of rows, which XlsxWriter leaves open where the workbook is not written to its end."""
+        """Close the file of rows, which XlsxWriter leaves open if the workbook is not completed."""
         with suppress(OSError):
             self._sheet.row_data_fh.close()
 
     def set_columns(self, columns: Sequence[Mapping[str, str]]) -> None:
-        """Give the columns their widths and formats; those right of the new ones hold nothing."""
+        """Set the widths and formats of the columns up to the last new one."""
         for column in columns:
             first, last = int(column["min"]), min(int(column["max"]), self._added.last)
             width = round(_finite(column["width"]) * 7) if "width" in column else None
@@ -207,10 +207,10 @@ class _Copy:
 def write_text(
     sheet: Worksheet, line: int, column: int, text: str, style: Format | None, plain: Format
 ) -> None:
-    """Write exactly this text, whatever it looks like; `plain` is a format without properties."""
+    """Write a text literally. `plain` is a format without properties."""
     text = text if text.isascii() else NOT_XML.sub("\ufffd", text)
     if text.startswith("<r>") and text.endswith("</r>"):
-        # XlsxWriter would take this text for its own markup of rich strings; written as two runs it is text.
+        # XlsxWriter would interpret this text as its rich string markup, unless it is split into two runs.
         sheet.write_rich_string(line, column, plain, "<", plain, text[1:], style or plain)
     else:
         sheet.write_string(line, column, text, style)
@@ -219,10 +219,10 @@ def write_text(
 # --- styles ---------------------------------------------------------------------------------------------------------
 
 _BORDERS = ("none", "thin", "medium", "dashed", "dotted", "thick", "double", "hair", "mediumDashed")
-"""By the numbers that XlsxWriter gives them."""
+"""In the order of XlsxWriter's numbers."""
 _VERTICAL = {"center": "vcenter", "justify": "vjustify", "distributed": "vdistributed"}
 _THEME = ("lt1", "dk1", "lt2", "dk2", *(f"accent{n}" for n in range(1, 7)), "hlink", "folHlink")
-"""The theme's colours by the numbers that styles use."""
+"""The theme's colours in the order of the numbers used by styles."""
 _SECTIONS = {"fonts": "font", "fills": "fill", "borders": "border", "cellXfs": "xf"}
 
 
@@ -266,7 +266,7 @@ def _cell_style(
 def _properties(
     section: str, name: str, attributes: Mapping[str, str], theme: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the format properties that an element within a font, fill, border or cell style stands for."""
+    """Return the format properties for an element within a font, fill, border or cell style."""
     value = attributes.get("val", "1")
     match section, name:
         case "fonts", "b" | "i":
@@ -294,7 +294,7 @@ def _properties(
 
 
 def _read_theme(book: Book, part: str) -> dict[str, str]:
-    """Read the theme's colours: number → RRGGBB."""
+    """Return the theme's colours: number → RRGGBB."""
     colours: dict[str, str] = {}
     at = ""
     for name, attributes in book.package.elements(part):
@@ -305,7 +305,7 @@ def _read_theme(book: Book, part: str) -> dict[str, str]:
 
 
 def _colour(attributes: Mapping[str, str], theme: Mapping[str, str]) -> str:
-    """Return the colour as #RRGGBB; empty for the automatic one and those of the palette of old workbooks."""
+    """Return the colour as #RRGGBB; "" for the automatic one and those of the indexed palette."""
     rgb = theme.get(attributes.get("theme", ""), attributes.get("rgb", ""))[-6:]
     if not re.fullmatch("[0-9A-Fa-f]{6}", rgb):
         return ""

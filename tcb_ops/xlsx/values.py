@@ -17,47 +17,47 @@ from tcb_ops.xlsx.package import Package, damaged, local, new_parser
 
 
 class CellKind(StrEnum):
-    """What a cell holds instead of text.
+    """The kind of a cell that is not text.
 
-    In env, path and file none of these may stand: a number has lost its leading zeros and its digits beyond the fifteenth,
-    a date may be somebody's `1-2`, and a formula's value may change whenever the workbook is opened.
+    None is allowed in env, path and file: a number has lost leading zeros and digits beyond the fifteenth, a date may
+    have been typed as `1-2`, and a formula's value may change when the workbook is opened.
     """
 
     NUMBER = "number"
     DATE = "date"
     BOOLEAN = "boolean"
     ERROR = "error"
-    """#N/A and its like."""
+    """#N/A and similar."""
     FORMULA = "formula"
     NOT_COMPUTED = "not_computed"
-    """A formula whose value is not in the file: no spreadsheet has opened it since a program wrote it."""
+    """A formula without a stored value: a program wrote it, and no spreadsheet has opened it since."""
     MERGED = "merged"
-    """Covered by a merged cell whose value stands elsewhere."""
+    """Covered by a merged cell, which has the value."""
 
 
 class NonTextCell(str):
-    """The text that a spreadsheet shows for a cell that is not text."""
+    """The displayed text of a cell that is not text."""
 
     __slots__ = ("kind", "ref")
 
     kind: CellKind
     ref: str
-    """The cell's name, such as B7; for MERGED the name of the cell that has the value."""
+    """The cell's reference, such as B7; for MERGED that of the cell with the value."""
 
     def __new__(cls, text: str, kind: CellKind, ref: str) -> Self:
-        """Create the text with its kind."""
+        """Create the text with its kind and reference."""
         self = super().__new__(cls, text)
         self.kind, self.ref = kind, ref
         return self
 
 
 def not_computed(cells: Iterable[str]) -> bool:
-    """Return whether a row that looks blank holds a formula whose value is not in the file."""
+    """Return whether a seemingly blank row has a formula without a stored value."""
     return any(isinstance(cell, NonTextCell) and cell.kind is CellKind.NOT_COMPUTED for cell in cells)
 
 
 def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
-    """Return (message, fix) for such a cell in a column that must be text."""
+    """Return (message, fix) for a cell in a text-only column."""
     message, fix = _MESSAGES[cell.kind]
     return message.format(ref=cell.ref, value=shown(cell, 40)), fix
 
@@ -82,17 +82,17 @@ _MESSAGES = {
 
 
 LONGEST_CELL = 131_072
-"""Characters, as in a CSV; a spreadsheet's own limit is 32,767."""
+"""Characters, as in a CSV; the limit of spreadsheets is 32,767."""
 _LARGEST_STRINGS = 256 << 20
-"""Bytes of the shared strings, which are held in memory."""
+"""Maximum bytes of the shared strings, which are kept in memory."""
 _MOST_FORMATS, _MOST_STYLES = 10_000, 100_000
-"""A spreadsheet's own limits are some 250 and 65,490."""
+"""The limits of spreadsheets are about 250 and 65,490."""
 _LONGEST_FORMAT = 1024
-"""Characters; a spreadsheet's own limit is 255."""
+"""Characters; the limit of spreadsheets is 255."""
 
 
 class TextReader:
-    """Parser handlers that collect the text between tags, within limits and without phonetic guides (rPh)."""
+    """Parser handlers that collect the text of elements, within limits and without phonetic guides (rPh)."""
 
     def __init__(self) -> None:
         self._collecting = self._phonetic = False
@@ -101,7 +101,7 @@ class TextReader:
         """Characters collected."""
 
     def text(self, characters: str) -> None:
-        """Handle characters. Raises ValueError where the text is too long."""
+        """Handle characters. Raises ValueError if the text is too long."""
         if self._collecting:
             self._length += len(characters)
             if self._length > LONGEST_CELL:
@@ -110,7 +110,7 @@ class TextReader:
 
 
 class Strings(TextReader):
-    """The shared strings, packed: a million paths take some 40 MB."""
+    """The shared strings, packed: a million paths take about 40 MB."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
 
 def unescape(text: str) -> str:
-    """Decode _x000D_, the form of characters that XML cannot hold; NUL is left as it is, since no list has one."""
+    """Decode escapes such as _x000D_ for characters that are invalid in XML, except NUL, which no list has."""
     if "_x" not in text:
         return text
     plain = _ESCAPED.sub(lambda m: chr(int(m[1], 16)) if int(m[1], 16) else m[0], text)
@@ -164,7 +164,7 @@ def unescape(text: str) -> str:
 
 
 _DATE_IDS = {*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)}
-"""The built-in number formats that are dates or times, those of Chinese systems among them."""
+"""The built-in number formats for dates and times, including those of Chinese systems."""
 _NOT_LETTERS = re.compile(r'"[^"]*"|\[(?!h+\]|m+\]|s+\])[^\]]*\]|[\\_*].', re.IGNORECASE)
 _DATE_LETTERS = re.compile("[dmyhs]", re.IGNORECASE)
 _ZEROS = re.compile("0{2,}")
@@ -195,7 +195,7 @@ class Formats:
                     self._styles.append(_number(attributes, "numFmtId"))
 
     def show(self, raw: str, style: str, *, since_1904: bool) -> tuple[str, CellKind]:
-        """Format a number as a spreadsheet shows it, and tell whether it is a date. Raises ValueError where it is neither."""
+        """Return a number as displayed, and whether it is a date. Raises ValueError if it is invalid."""
         at = int(style or 0)
         format_id = self._styles[at] if at < len(self._styles) else 0
         code = self._codes.get(format_id, "")
@@ -211,7 +211,7 @@ def _number(attributes: dict[str, str], name: str) -> int:
 
 
 def number_text(raw: str) -> str:
-    """Format a number as a cell shows it: 12 for 12.0, 0.1 for 0.10000000000000001 (a spreadsheet has 15 digits)."""
+    """Format a number as displayed in a cell: 12 for 12.0, 0.1 for 0.10000000000000001 (15 digits)."""
     if raw.isascii() and raw.isdigit() and len(raw) < 16:
         return str(int(raw))
     number = float(raw)
@@ -221,9 +221,9 @@ def number_text(raw: str) -> str:
 
 
 def date_text(serial: float, *, since_1904: bool) -> str:
-    """Format a day number as ISO date, time, or both. Raises ValueError where there is no such day.
+    """Format a day number as ISO date, time, or both. Raises ValueError if it is out of range.
 
-    Day 60 of the usual count is 29 February 1900, which did not exist; the days before it are one less.
+    Day 60 of the 1900 system is 29 February 1900, which did not exist; earlier days are off by one.
     """
     day_zero = datetime(1904, 1, 1) if since_1904 else datetime(1899, 12, 30)  # noqa: DTZ001  a cell has no time zone
     if not since_1904 and 1 <= serial < 60:

@@ -1,4 +1,4 @@
-"""Read a workbook (.xlsx, .xlsm) as a stream: its sheets, and their rows with what each cell shows and holds."""
+"""Reading of workbooks (.xlsx, .xlsm) as a stream: sheets, rows, and the displayed value and kind of each cell."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tcb_ops.xlsx.values import CellKind, Formats, NonTextCell, Strings, TextRea
 LAST_ROW, LAST_COLUMN = 1_048_576, 16_384
 _MOST_SHEETS = 10_000
 _MOST_AREAS = 100_000
-"""Merged cells, and formulas that fill an area: each is held in memory."""
+"""Maximum merged cells and array formulas, which are kept in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A sheet of a workbook, and the part that holds it."""
+    """A sheet of a workbook and the part that contains it."""
 
     name: str
     part: str
@@ -52,18 +52,18 @@ class Book:
     def rows(self, sheet: Sheet) -> Iterator[SheetRow]:
         """Yield the rows of a sheet that are not empty, in order.
 
-        Raises BrokenTableError where the part is not a sheet, or its rows or cells are out of order.
+        Raises BrokenTableError if the part is not a sheet, or its rows or cells are out of order.
         """
         return self.read(sheet, RowReader(self))
 
     def read(self, sheet: Sheet, reader: RowReader) -> Iterator[SheetRow]:
-        """Yield the rows that a reader takes from a sheet."""
+        """Yield the rows of a sheet as read by `reader`."""
         for _each in self.package.feed(sheet.part, new_parser(reader.start, reader.end, reader.text)):
             yield from reader.rows
             reader.rows.clear()
 
     def survey(self, sheet: Sheet, header_line: int) -> Survey:
-        """Find what is merged, filtered or hidden in a sheet; rows are counted below the header."""
+        """Find merged cells, filters, and hidden columns and rows; only rows below the header are counted."""
         surveyor = _Surveyor(header_line)
         for _each in self.package.feed(sheet.part, new_parser(surveyor.start, surveyor.end)):
             pass
@@ -72,7 +72,7 @@ class Book:
 
 
 def open_book(raw: BinaryIO) -> Book:
-    """Open a workbook. Raises BrokenTableError where the file is not a readable workbook."""
+    """Open a workbook. Raises BrokenTableError if the file is not a readable workbook."""
     package = Package(raw)
     main = next((part for kind, part in package.related("").values() if kind == "officeDocument"), "")
     if not package.has(main) or not main.lower().endswith(".xml"):
@@ -124,7 +124,7 @@ _REF = re.compile(r"\$?([A-Z]{1,3})\$?([0-9]{1,7})")
 
 
 class Area(NamedTuple):
-    """A rectangle of cells; rows and columns counted from 1, both ends included."""
+    """A rectangle of cells; rows and columns counted from 1, inclusive."""
 
     top: int
     left: int
@@ -133,7 +133,7 @@ class Area(NamedTuple):
 
     @property
     def ref(self) -> str:
-        """Its first cell, such as B7: of merged cells the one that has the value."""
+        """The first cell, such as B7; in merged cells it has the value."""
         return f"{letters(self.left)}{self.top}"
 
     def __str__(self) -> str:
@@ -144,7 +144,7 @@ class _Columns(dict[str, int]):
     """Column letters → number, counted from 1."""
 
     def __missing__(self, name: str) -> int:
-        if not _COLUMN.fullmatch(name):  # each name is kept, so their number must be limited
+        if not _COLUMN.fullmatch(name):  # names are cached, so their number must be limited
             raise ValueError(name)
         number = 0
         for letter in name:
@@ -185,14 +185,14 @@ def area_of(ref: str) -> Area:
 
 @dataclass(slots=True)
 class Survey:
-    """What a reader must know about a sheet before its rows, though it is stored among or behind them."""
+    """Properties of a sheet that are needed before its rows, but stored among or after them."""
 
     merges: list[Area] = field(default_factory=list)
-    """By their first row."""
+    """Sorted by first row."""
     hidden_columns: list[tuple[int, int]] = field(default_factory=list)
     """(first, last), counted from 1."""
     hidden_rows: int = 0
-    """Those that are not empty."""
+    """Number of hidden rows that are not empty."""
     first_hidden: int = 0
     filtered: bool = False
 
@@ -232,7 +232,7 @@ class _Surveyor:
 
 
 class RowReader(TextReader):
-    """Parser handlers that turn a sheet's elements into rows. Called for every element: most time is spent here."""
+    """Parser handlers that read a sheet's rows. Called for every element, so speed matters."""
 
     def __init__(self, book: Book) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ class RowReader(TextReader):
         self._line, self._hidden, self._holds = 0, False, False
         self._cells: list[str] = []
         self._spills: list[Area] = []
-        """Areas of array formulas, whose values stand in cells that have no formula of their own."""
+        """Areas of array formulas, whose results are in cells without a formula of their own."""
         self._in_cell = self._formula = False
         self._type = self._style = ""
 
@@ -312,7 +312,7 @@ class RowReader(TextReader):
             self._holds = True
 
     def _add_spill(self, area: Area) -> None:
-        if area.top == area.bottom and area.left == area.right:  # the formula's own cell
+        if area.top == area.bottom and area.left == area.right:  # the cell of the formula itself
             return
         if len(self._spills) >= _MOST_AREAS:
             raise ValueError
@@ -324,7 +324,7 @@ class RowReader(TextReader):
 
     def _cell(self, raw: str) -> str:
         ref = f"{letters(len(self._cells) + 1)}{self._line}"
-        if self._formula and not raw and self._type != "str":  # a formula whose value is "" has this type
+        if self._formula and not raw and self._type != "str":  # a formula with the value "" has this type
             return NonTextCell("", CellKind.NOT_COMPUTED, ref)
         kind: CellKind | None = None
         match self._type:
@@ -346,10 +346,10 @@ class RowReader(TextReader):
 
 
 def _is_hidden(row: dict[str, str]) -> bool:
-    # A row of height 0 cannot be seen either; a filter hides the rows that it leaves out.
+    # A row of height 0 is invisible, too. A filter hides the rows that do not match.
     return is_true(row.get("hidden")) or row.get("ht") == "0"
 
 
 def is_true(value: str | None) -> bool:
-    """Return whether an attribute is true, as XML Schema writes it."""
+    """Return whether an attribute is true in XML Schema notation."""
     return value in {"1", "true"}
