@@ -1,10 +1,10 @@
-"""The contenders. Each runs in a process of its own, so that its CPU and its memory are its own:
+"""The clients to compare. Each runs in a process of its own, so that CPU and memory are measured separately:
 
     python benchmarks/clients.py NAME BASE FOLDER LIST
 
-does the work of LIST (a CSV `env,path,file` in FOLDER, beside merchants.csv, tokens.csv and files/) against BASE and
-prints {"rows", "seconds", "cpu"}: seconds from the reading of the list to the last result written, CPU-seconds of
-user and system time over the same span. Imports are not counted.
+It processes LIST (a CSV `env,path,file` in FOLDER, beside merchants.csv, tokens.csv and files/) against BASE and
+prints {"rows", "seconds", "cpu"}: seconds from reading the list to writing the last result, and CPU-seconds of user
+and system time in that period. Imports are not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 AT_ONCE = 64
-"""Calls in flight, for every contender."""
+"""Calls in flight, for every client."""
 
 RunSpec = tuple[str, Path, Path]
 """Base URL, folder, list."""
@@ -37,7 +37,7 @@ def rows_of(work: RunSpec) -> list[dict[str, str]]:
 
 
 def tokens_of(work: RunSpec) -> dict[str, str]:
-    """Access token by environment."""
+    """Return the access token of each environment."""
     folder = work[1]
     with (folder / "tokens.csv").open(newline="") as file:
         tokens = {line["appid"]: line["access_token"] for line in csv.DictReader(file)}
@@ -56,7 +56,7 @@ def write_links(folder: str, links: list[dict[str, Any]]) -> None:
 
 
 def tcb_whole(kind: str) -> Callable[[RunSpec], int]:
-    """`tcb_ops.links` or `tcb_ops.upload`, as an operator calls it: list, ledger, links.csv."""
+    """Return `tcb_ops.links` or `tcb_ops.upload` as used by an operator: list, ledger, links.csv."""
 
     import tcb_ops as tcb
     import tcb_ops.api
@@ -86,7 +86,7 @@ def tcb_whole(kind: str) -> Callable[[RunSpec], int]:
 
 
 def tcb_calls() -> Callable[[RunSpec], int]:
-    """The calling path alone, `PlatformClient.upload_link`: what a link costs without list, ledger and links.csv."""
+    """Return only the calls of `PlatformClient.upload_link`: the cost of a link without list, ledger and links.csv."""
     from tcb_ops.model import Link, Secret
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.transport import Transport
@@ -110,11 +110,11 @@ def tcb_calls() -> Callable[[RunSpec], int]:
     return on_uvloop(work)
 
 
-# --- what it is compared with -------------------------------------------------------------------------------------
+# --- the clients to compare with ----------------------------------------------------------------------------------
 
 
 def bare_aiohttp() -> Callable[[RunSpec], int]:
-    """As little as a client can do: post, read, json.loads, keep."""
+    """Return the minimum of a client: post, read, json.loads, append."""
     import aiohttp
 
     async def work(given: RunSpec) -> int:
@@ -136,7 +136,7 @@ def bare_aiohttp() -> Callable[[RunSpec], int]:
 
 
 def requests_links() -> Callable[[RunSpec], int]:
-    """The script that operators have today: requests, 64 threads, a session per thread, a CSV at the end."""
+    """Return a typical operator's script: requests, 64 threads, a session per thread, a CSV at the end."""
     import requests
 
     mine = threading.local()
@@ -158,7 +158,7 @@ def requests_links() -> Callable[[RunSpec], int]:
 
 
 def requests_upload() -> Callable[[RunSpec], int]:
-    """The same with the upload: link, MD5, form post, ETag compared."""
+    """Return the same script for uploads: link, MD5, form post, comparison of the ETag."""
     import requests
 
     mine = threading.local()

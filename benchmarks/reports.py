@@ -2,8 +2,8 @@
 
     python benchmarks/reports.py [--rows 1000000] [--rounds 3]
 
-Two synthetic runs of so many rows over 300 merchants are written through the ledger's own plan and record: no network.
-Prints a table, writes it into RESULTS.md, and exits 1 where a promise of "Held to" is missed.
+Two synthetic runs with so many rows and 300 merchants are written to the ledger without a network. Prints a table,
+writes it to RESULTS.md, and exits with 1 if a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ STEPS = {
     "diff": "`diff` of two such runs",
 }
 HELD_TO = {"export": 40.0, "json": 40.0, "verify": 60.0, "diff": 20.0}
-"""Seconds, for a million rows."""
+"""Maximum seconds, for a million rows."""
 PEAK = 300.0
-"""MiB."""
+"""Maximum MiB."""
 
 
 def rows(count: int) -> Iterator[Row]:
@@ -63,7 +63,7 @@ def rows(count: int) -> Iterator[Row]:
 
 
 def ends(count: int, *, ill: int) -> Iterator[RowEnd]:
-    """One row in twenty is not good; `ill` shifts which merchants are."""
+    """Yield the ends of rows, of which one in twenty fails; `ill` shifts the merchants affected."""
     from tcb_ops.model import Outcome, Reason, RowEnd
 
     refused = ((85088, "no qbase privilege"), (-501001, "resource system error"), (40097, "invalid args"))
@@ -111,7 +111,7 @@ def build(ledger: Ledger, run_id: str, count: int, *, ill: int, begun: float) ->
 
 
 def step(name: str, folder: Path) -> None:
-    """Do one thing with the runs that are there; prints its seconds and peak memory."""
+    """Measure one step with the existing runs; print its seconds, CPU-seconds and peak memory."""
     import resource
 
     import tcb_ops as tcb
@@ -133,7 +133,7 @@ def step(name: str, folder: Path) -> None:
 
 
 def measured(name: str, folder: Path) -> tuple[float, float, float]:
-    # The browser that prints the page is no part of this process, and not of the promise.
+    # The browser that prints the PDF is not part of this process, and not subject to the limits.
     env = os.environ | {"TCB_OPS_CHROMIUM": ""}
     done = subprocess.run(
         [sys.executable, __file__, "--step", name, "--folder", str(folder)],

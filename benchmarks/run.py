@@ -1,10 +1,10 @@
-"""Measure tcb_ops against what an operator would use instead, in one interleaved run.
+"""Compare tcb_ops with the scripts that operators would use instead, in one interleaved run.
 
     python benchmarks/run.py [--rounds 5] [--quick]
 
-Every contender does the same rows once a round, one after the other, each in a process of its own; what counts are
-the medians of the rounds and of the ratios within a round, for a shared machine's speed moves from one to the next.
-Prints the tables, writes RESULTS.md beside this file, and exits 1 where a promise of "Held to" is missed.
+In each round every client processes the same rows, one after the other, each in a process of its own. The results are
+medians of the rounds, and of the ratios within a round, since the speed of a shared machine varies between rounds.
+Prints the tables, writes RESULTS.md beside this file, and exits with 1 if a promise of "Held to" is broken.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ENVS = 200
 GROWTH = 1.15
-"""What peak memory may grow by."""
+"""The factor by which peak memory may grow."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ QUICK = Sizes(links=3_000, small=1_000, large=400, few=4_000, many=20_000, big_f
 
 @dataclass(frozen=True)
 class Contest:
-    """Contenders for the same work; the first is the yardstick of the ratios."""
+    """Clients for the same work; the first is the reference for ratios."""
 
     title: str
     unit: str
     list_name: str
     contenders: tuple[tuple[str, str], ...]
-    """Name in clients.py, and in the table."""
+    """(name in clients.py, name in the table)."""
 
 
 @dataclass(frozen=True)
 class Result:
     rate: float
-    """Rows a second."""
+    """Rows per second."""
     cpu: float
     """CPU-seconds per 10,000 rows."""
 
@@ -102,7 +102,7 @@ CONTESTS = (
 
 
 def prepare(folder: Path, sizes: Sizes) -> None:
-    """Write merchants, tokens, files and lists (sorted by env). The bytes are the same each time."""
+    """Write merchants, tokens, files and lists (sorted by env), always with the same bytes."""
     chance = random.Random(0)
     write_csv(
         folder / "merchants.csv", "appid,name,env", ((appid(n), f"商户{n}", env(n)) for n in range(ENVS))
@@ -112,9 +112,7 @@ def prepare(folder: Path, sizes: Sizes) -> None:
     files = folder / "files"
     files.mkdir()
     for size, kib, count in (("small", 4, sizes.small), ("large", 256, sizes.large)):
-        for n in range(
-            count
-        ):  # a file of its own for each row: tcb_ops hashes one that comes again only once
+        for n in range(count):  # one file per row, since tcb_ops hashes a repeated file only once
             (files / f"{size}{n}.bin").write_bytes(chance.randbytes(kib * 1024))
     with (files / "big.bin").open("wb") as file:
         file.truncate(sizes.big_file)
@@ -180,12 +178,12 @@ def compete(contest: Contest, name: str, base: str, folder: Path) -> Result:
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
     if done.returncode:
         sys.exit(f"{name} ended with {done.returncode}")
-    said = json.loads(done.stdout)
+    measured = json.loads(done.stdout)
     with paths.open("rb") as file:
         rows = sum(1 for _ in file) - 1
-    if said["rows"] != rows:
-        sys.exit(f"{name} did {said['rows']} of {rows} rows: what it measured is worth nothing")
-    return Result(rows / said["seconds"], said["cpu"] * 10_000 / rows)
+    if measured["rows"] != rows:
+        sys.exit(f"{name} did {measured['rows']} of {rows} rows: what it measured is worth nothing")
+    return Result(rows / measured["seconds"], measured["cpu"] * 10_000 / rows)
 
 
 def speed(rounds: int, base: str, folder: Path) -> dict[tuple[str, str], list[Result]]:
@@ -199,7 +197,7 @@ def speed(rounds: int, base: str, folder: Path) -> dict[tuple[str, str], list[Re
 
 
 def ratio(of: list[Result], to: list[Result], what: Literal["rate", "cpu"]) -> float:
-    """The median of the ratios within each round."""
+    """Return the median of the ratios within each round."""
     ratios: list[float] = [getattr(a, what) / getattr(b, what) for a, b in zip(of, to, strict=True)]
     return median(ratios)
 
@@ -224,7 +222,7 @@ def speed_table(contest: Contest, results: dict[tuple[str, str], list[Result]]) 
 
 
 def peak_mib(command: str, paths: Path, base: str, folder: Path) -> float:
-    """Peak resident memory of one `tcb-ops` command, in MiB."""
+    """Return the peak resident memory of a `tcb-ops` command, in MiB."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         options = [
             *("--api-base", base),
@@ -244,11 +242,11 @@ def peak_mib(command: str, paths: Path, base: str, folder: Path) -> float:
         began.returncode = os.waitstatus_to_exitcode(status)
     if began.returncode:
         sys.exit(f"tcb-ops {command} ended with {began.returncode}")
-    return used.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)  # Linux says KiB, macOS bytes
+    return used.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)  # KiB on Linux, bytes on macOS
 
 
 def envs_seen(base: str, calls: int) -> int:
-    """How many environments the first link calls since the last look were for."""
+    """Return how many environments the first `calls` link calls were for since the last query."""
     with urllib.request.urlopen(f"{base}/first-calls") as answer:
         first = json.load(answer)
     return sum(number <= calls for number in first.values())

@@ -1,8 +1,8 @@
-"""A lean stand-in for the platform and the store, so that the clients are the limit and not the server.
+"""A minimal platform and store, fast enough that the clients are the bottleneck.
 
 It answers each link call with a valid link of the documented size (domain.md §1.1) and each form post with 204 and
-the MD5 of the file's bytes as ETag; it checks nothing. `GET /first-calls` gives a JSON object of environment →
-number of the link call that first named it, and begins to count anew. Prints its address, ends with its stdin.
+the MD5 of the file as ETag; it checks nothing. `GET /first-calls` returns a JSON object of environment → number of
+its first link call, and resets the count. Prints its address; ends when its stdin is closed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIGNED = "q-sign-algorithm=sha1&q-ak={ak}&q-sign-time={time}&q-key-time={time}&q
 
 
 class Book:
-    """What the server remembers: how many link calls there were, and which of them first named an environment."""
+    """The number of link calls, and the number of each environment's first one."""
 
     def __init__(self) -> None:
         self.base = b""
@@ -54,7 +54,7 @@ class Book:
 
 
 def md5_of_file(form: bytes) -> str:
-    """MD5 of the last part of a form whose file comes last."""
+    """Return the MD5 of the file in a form, which is its last part."""
     boundary = form[2 : form.index(b"\r\n")]
     start = form.index(b"\r\n\r\n", form.index(b'filename="')) + 4
     end = form.rindex(b"\r\n--" + boundary + b"--")
@@ -62,7 +62,7 @@ def md5_of_file(form: bytes) -> str:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection, a request at a time."""
+    """A keep-alive connection with one request at a time."""
 
     def __init__(self, book: Book) -> None:
         self._book = book
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes, though they do the same.
+        # uvloop's transports have the methods of asyncio's, but are not subclasses.
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
@@ -95,15 +95,15 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, target: bytes, body: bytes) -> bytes:
         if target.startswith(b"/tcb/uploadfile?"):
-            said = self._book.link(body)
+            payload = self._book.link(body)
         elif target == b"/first-calls":
-            said = self._book.first_calls()
+            payload = self._book.first_calls()
         else:
             etag = md5_of_file(body)
             return f'HTTP/1.1 204 No Content\r\nETag: "{etag}"\r\nContent-Length: 0\r\n\r\n'.encode()
         return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-            len(said),
-            said,
+            len(payload),
+            payload,
         )
 
 

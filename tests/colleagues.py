@@ -1,4 +1,4 @@
-"""A workbook as colleagues send it, with all that a spreadsheet program puts into one; and a run over it."""
+"""A workbook with everything that a spreadsheet program puts into one, and a run of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEADERS = ("env", "path", "负责人", "数量")
 
 
 def dot() -> bytes:
-    """A picture of one pixel."""
+    """Return a PNG of one pixel."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -51,7 +51,7 @@ def dot() -> bytes:
 
 
 def full_workbook(file: Path, *, rows: int = 6, table: bool = False) -> Path:
-    """Titles above the list, styles, a filter (or a table), a chart, a picture, rules, a second sheet, a frozen head."""
+    """Write a workbook with titles, styles, filter or table, chart, picture, rules, frozen panes, and a second sheet."""
     (file.parent / "dot.png").write_bytes(dot())
     with xlsxwriter.Workbook(str(file)) as book:
         head = book.add_format({"bold": True, "bg_color": "#FFCC00", "border": 1})
@@ -91,7 +91,7 @@ def full_workbook(file: Path, *, rows: int = 6, table: bool = False) -> Path:
 
 @dataclass(frozen=True)
 class Sent:
-    """A run over a list, in its ledger."""
+    """A run and its ledger."""
 
     ledger: Ledger
     run: RunRecord
@@ -103,7 +103,7 @@ def send(
     ledger: Ledger | None = None,
     **options: Any,
 ) -> Sent:
-    """Run over a list without a network: its rows end as `ends` say in turn, all well without any."""
+    """Record a run without a network. Its rows end as given in `ends`, repeated; all are uploaded if it is empty."""
     with read_paths(file, MERCHANTS, **options) as batch:
         places = [
             EnvRecord(n, merchant.env, merchant.appid, merchant.name, "merchant", left=False)

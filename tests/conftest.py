@@ -1,4 +1,4 @@
-"""What holds for every test: where it works, in which order; a shop to run in, and what is true of every run."""
+"""Fixtures and settings for all tests: their environment and order, a workspace, and assertions about every run."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 
 TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-"""What rich and click read of a terminal."""
+"""The variables of the terminal that rich and click read."""
 
 MEMORY = Path("/dev/shm")  # noqa: S108  Linux's file system in memory
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**31:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # nobody waits for a disk's fsync
-sys.dont_write_bytecode = False  # each process that is started would compile all modules again
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # avoids waiting for fsync on a disk
+sys.dont_write_bytecode = False  # otherwise each process started would compile all modules again
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that all processes end at the same time; `make shuffle` keeps its order."""
+    """Start with the longest tests, so that all processes end at the same time; `make shuffle` keeps its order."""
     if not config.pluginmanager.hasplugin("randomly"):
         longest = ("browser", "notebook", "kill", "slow")
         items.sort(
@@ -53,41 +53,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True, scope="session")
 def _signals_arrive() -> None:
-    """Started in the background or by nohup, the tests and what they start would ignore Ctrl-C and SIGHUP."""
+    """Restore Ctrl-C and SIGHUP, which are ignored by processes started in the background or by nohup."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No settings, proxies, language and terminal of whoever runs the tests."""
+    """Remove the settings, proxies, language and terminal of the user who runs the tests."""
     for name in list(os.environ):
         if name.startswith("TCB_OPS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     for name in ("LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LANGUAGE", *TERMINAL):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "C.UTF-8")
-    practise_with(None)  # what a panel of another test has left
-    monkeypatch.setenv("TCB_OPS_CHROMIUM", "")  # a browser per report would take most of the time
+    practise_with(None)  # set by a panel in another test
+    monkeypatch.setenv("TCB_OPS_CHROMIUM", "")  # starting a browser per report would take most of the time
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Token sources ask again at once."""
+    """Let token sources retry almost at once."""
     for name in ("component.RETRY_WAIT", "component.ROTATION_WAIT", "service.RETRY_WAIT"):
         monkeypatch.setattr(f"tcb_ops.wechat.tokens.{name}", 0.01)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL of the tests' own."""
+    """A PostgreSQL cluster for the tests."""
     with cluster() as server:
         yield server
 
 
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[str]:
-    """The name of an empty database in it."""
+    """The name of an empty PostgreSQL database."""
     name = f"tcb_{secrets.token_hex(6)}"
     postgres.run(f"CREATE DATABASE {name}")
     yield name
@@ -96,9 +96,10 @@ def database(postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture
 def open_shop(tmp_path: Path) -> Iterator[OpenShop]:
-    """Open a shop: `open_shop(rows, faults, merchants=…)`, other options are the simulator's. It closes with the test.
+    """A function that opens a workspace: `open_shop(rows, faults, merchants=…)`; other options go to the simulator.
 
-    Each file holds its own environment and path; `tokens` are the operator's, where they are not the platform's.
+    Each file contains its environment and path. `tokens` are those of the token file, if they differ from the
+    platform's.
     """
     with ExitStack() as stack:
 
@@ -137,7 +138,7 @@ def open_shop(tmp_path: Path) -> Iterator[OpenShop]:
 
 @pytest.fixture
 def whole() -> Whole:
-    """Assert that the rows in are the sum over outcomes in every output; give the counts."""
+    """A function that asserts that the outcomes add up to the rows in every output, and returns the counts."""
 
     def checked(run: Run, rows: int) -> dict[str, int]:
         counts, summary = run.counts, run.summary()
@@ -152,7 +153,7 @@ def whole() -> Whole:
 
 @pytest.fixture
 def until() -> Until:
-    """Wait for something that nothing signals; hung is failed."""
+    """A function that waits until a condition holds, and fails after a timeout."""
 
     def waited(true: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds

@@ -1,26 +1,26 @@
-"""Run what a documentation page shows, as its reader would: every page is one session in a folder of its own.
+"""Running the commands and code of a documentation page; each page is one session in a folder of its own.
 
 ==============================================  ====================================================================
-in the page                                     here
+in the page                                     effect
 ==============================================  ====================================================================
 ```console, lines that begin with `$ `          each command is run, its output compared with the lines below it
-`…` alone on a line of an output                stands for any lines
-`$ echo $?`                                     the exit code of the command before
+`…` alone on a line of an output                matches any lines
+`$ echo $?`                                     the exit code of the previous command
 `$ practice [FILE …]`, not shown                copies docs/practice: merchants, tokens, a list, files, faults
 `$ export NAME=VALUE`                           sets the variable for the rest of the page
-`$ … &`, `$ kill %1`                            a server in the background, and the end of all of them
+`$ … &`, `$ kill %1`                            starts a server in the background, and stops all of them
 ```python                                       run, in one namespace per page
-```text right below ```python                   what it prints, and the value of its last expression
-```{code-block} with `:caption: FILE`           that file, written into the session's folder
+```text right below ```python                   its output, and the value of its last expression
+```{code-block} with `:caption: FILE`           written to that file in the session's folder
 <!-- file: FILE --> before a block              the same
 ```toml without a caption                       parsed
 <!-- run: `$ …` lines -->                       commands that the page does not show
 <!-- not run: REASON --> before a block         neither run nor compared
-any other block                                 an illustration; one that looks like a command line is refused
+any other block                                 ignored; an error if it looks like a command line
 ==============================================  ====================================================================
 
-Ids, times, durations, ports and paths of this machine are normalised before outputs are compared. With
-UPDATE_DOCS=1 outputs that differ are written into the pages instead.
+Ids, times, durations, ports and paths of this machine are normalised before outputs are compared. With UPDATE_DOCS=1,
+outputs that differ are written into the pages instead.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from tcb_ops.simulator import Faults, Simulator, load_faults
 ROOT = Path(__file__).parent.parent
 PRACTICE = ROOT / "docs" / "practice"
 HOME = "/home/li/tcb"
-"""The folder that the pages show in place of the session's."""
+"""The folder that the pages show instead of the session's."""
 ME = "li@ops-01"
 PORTS = ("8765", "8766")
-"""The ports of the pages' servers, which get free ones in their place."""
+"""The ports of the servers in the pages, which are replaced by free ones."""
 ANY = "…"
 FENCE = re.compile(r"( *)(`{3,})\s*(.*)")
 SHELL = set("|&;<>*$`~(")
@@ -64,7 +64,7 @@ SHELL = set("|&;<>*$`~(")
 NOT_RUN, HIDDEN = "<!-- not run:", "<!-- run:"
 FILE = re.compile(r"<!-- file: (\S+) -->")
 PROGRESS = re.compile(r"\d+/\d+ · .*")
-"""Lines that a run longer than a few seconds prints meanwhile."""
+"""Progress lines, which a run of more than a few seconds prints."""
 RUN_ID = r"\b\d{8}-\d{6}-[0-9a-z]{4}\b"
 VARYING = (
     (RUN_ID, "RUN"),
@@ -73,7 +73,7 @@ VARYING = (
     (r"\b[\d,]+(\.\d+)? ?(s|ms|min|秒|毫秒|分钟?)(?![A-Za-z])", "TIME"),
     (r"\b[\d,]+(\.\d+)?(/s|/秒| per second)", "RATE"),
     (r"\b[\d,]+ (bytes|字节)", "SIZE"),
-    # Tens of them: how many were in flight when a breaker opened.
+    # Numbers from 10: the requests in flight when a breaker opened.
     (r"\b\d\d+ (refused|not attempted|被拒绝|未尝试)|(被拒绝|未尝试) \d\d+", "N"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}\b", "RID"),
@@ -81,17 +81,17 @@ VARYING = (
     (r"[─━═-]{3,}", "---"),
     (r"\s+", " "),
 )
-"""What differs from run to run, and what stands for it. Line breaks too: they depend on how long a path is."""
+"""Patterns that differ from run to run, and their replacements. Line breaks too: they depend on the length of paths."""
 
 
 @dataclass
 class Block:
-    """One fenced block or comment that a session cares about."""
+    """A fenced block or comment that is run or compared."""
 
     kind: str
     lines: list[str]
     start: int
-    """Index of its first line of content in the page."""
+    """Index in the page of the first line of content."""
     caption: str = ""
     indent: str = ""
 
@@ -102,12 +102,12 @@ class Block:
 
 @dataclass
 class Command:
-    """A command of a `console` block, and its output as shown."""
+    """A command of a `console` block, and its output in the page."""
 
     line: str
     shown: list[str]
     start: int
-    """Index of its first line of output in the page."""
+    """Index in the page of the first line of output."""
 
 
 def blocks(text: str) -> list[Block]:
@@ -151,7 +151,7 @@ def _block(info: str, lines: list[str], start: int, indent: str) -> Block:
 
 
 def commands(block: Block) -> list[Command]:
-    """Return the commands of a block; a line that ends in a backslash goes on."""
+    """Return the commands of a block. A line that ends in a backslash continues on the next one."""
     found: list[Command] = []
     number = 0
     while number < len(block.lines):
@@ -169,21 +169,21 @@ def commands(block: Block) -> list[Command]:
 
 
 def normalised(text: str) -> str:
-    """Return an output without what differs from run to run."""
+    """Replace the parts of an output that differ from run to run."""
     for pattern, name in VARYING:
         text = re.sub(pattern, name, text)
     return text.strip()
 
 
 def agrees(shown: list[str], actual: list[str]) -> bool:
-    """Whether an output is what the page shows, `…` standing for any lines."""
+    """Return whether an output matches the page, where `…` matches any lines."""
     parts = [normalised(part) for part in re.split(rf"^ *{ANY} *$", "\n".join(shown), flags=re.MULTILINE)]
     pattern = ".*".join(re.escape(part) for part in parts)
     return re.fullmatch(pattern, normalised("\n".join(actual)), re.DOTALL) is not None
 
 
 def shortened(shown: list[str], actual: list[str]) -> list[str]:
-    """Return an output with `…` where the page has one: as many lines before and after it as there are now."""
+    """Shorten an output by `…` where the page has one, with as many lines before and after it as in the page."""
     if shown.count(ANY) != 1:
         return actual
     before = shown.index(ANY)
@@ -194,7 +194,7 @@ def shortened(shown: list[str], actual: list[str]) -> list[str]:
 
 
 def free_ports() -> Iterator[str]:
-    """Yield ports that nobody listens on, below those that the system gives away: they stay free until they are used."""
+    """Yield ports that are free, below the range that the system assigns, so that they stay free until used."""
     for port in range(20_000 + os.getpid() % 10_000, 32_000):
         try:
             socket.create_server(("127.0.0.1", port)).close()
@@ -210,7 +210,7 @@ def _end(server: subprocess.Popen[str]) -> None:
 
 @dataclass
 class Session:
-    """A reader at work: a folder, a language, and a Python of their own."""
+    """A reader's session: a folder, a language, and a Python namespace."""
 
     folder: Path
     lang: str
@@ -218,11 +218,11 @@ class Session:
     names: dict[str, Any] = field(default_factory=dict)
     ports: dict[str, str] = field(default_factory=lambda: dict(zip(PORTS, free_ports(), strict=False)))
     runs: dict[str, str] = field(default_factory=dict)
-    """The ids that the page shows, and those of the session's runs."""
+    """Run ids in the page → run ids of the session."""
     servers: ExitStack = field(default_factory=ExitStack)
 
     def type(self, line: str) -> list[str]:
-        """Run a command line and return what the terminal shows."""
+        """Run a command line and return its output."""
         if line == "echo $?":
             return [str(self.code)]
         if line == "kill %1":
@@ -254,7 +254,7 @@ class Session:
         return self._lines(done.stdout)
 
     def _start(self, line: str) -> str:
-        """Start a server; return the first line that it prints, which says that it is ready."""
+        """Start a server and return its first line of output, printed when it is ready."""
         words = shlex.split(line)
         if words[:2] == ["tcb-ops", "simulate"]:
             return self._simulate(words[2:])
@@ -264,7 +264,7 @@ class Session:
         return server.stdout.readline()
 
     def _simulate(self, words: list[str]) -> str:
-        """Serve what `tcb-ops simulate` would, in a thread: a process needs a second to start."""
+        """Start the simulator of `tcb-ops simulate` in a thread: a process takes a second to start."""
         with simulate.make_context("simulate", words) as context:
             given = context.params
         simulator = Simulator(
@@ -276,7 +276,7 @@ class Session:
         return self.servers.enter_context(simulator).base
 
     def _practice(self, *names: str) -> list[str]:
-        """Copy what the pages share, or some of it: merchants, tokens, a list, files, faults, settings."""
+        """Copy the shared sample data, or some of it: merchants, tokens, a list, files, faults, settings."""
         for name in names or [path.name for path in PRACTICE.iterdir()]:
             if (PRACTICE / name).is_dir():
                 shutil.copytree(PRACTICE / name, self.folder / name)
@@ -286,36 +286,36 @@ class Session:
         return []
 
     def end(self) -> list[str]:
-        """End what was started in the background."""
+        """Stop everything started in the background."""
         self.servers.close()
         return []
 
     def here(self, text: str) -> str:
-        """Put the session's own ports and run ids where the page has its fixed ones."""
+        """Replace the page's ports and run ids by those of the session."""
         for shown, own in (self.ports | self.runs).items():
             text = text.replace(shown, own)
         return text
 
     def learn_runs(self, shown: list[str], actual: list[str]) -> None:
-        """Take the ids of an output for those that the page shows there: later commands may name them."""
+        """Map the run ids in the page to those of the output, since later commands may use them."""
         known = set(self.runs)
         pairs = zip(*(re.findall(RUN_ID, "\n".join(lines)) for lines in (shown, actual)), strict=False)
         self.runs |= {page: own for page, own in pairs if page not in known and own not in self.runs.values()}
 
     @staticmethod
     def _bare(line: str) -> str:
-        """A command line without what is quoted, and without its comment."""
+        """Return a command line without quoted parts and comment."""
         return re.sub(r"'[^']*'|\"[^\"]*\"|\s# .*", "", line)
 
     def python(self, source: str) -> list[str]:
-        """Run Python code; return what it prints, and the value of its last expression."""
+        """Run Python code; return its output, and the value of its last expression."""
         tree = ast.parse(source)
         last = ast.Expression(tree.body.pop().value) if isinstance(tree.body[-1], ast.Expr) else None
         output = StringIO()
-        wide = pd.option_context("display.width", 100, "display.unicode.east_asian_width", True)  # noqa: FBT003  pandas has it so
+        wide = pd.option_context("display.width", 100, "display.unicode.east_asian_width", True)  # noqa: FBT003  the signature of pandas
         with redirect_stdout(output), redirect_stderr(output), wide:
-            exec(compile(tree, "page", "exec"), self.names)  # noqa: S102  the page's own code
-            value = eval(compile(last, "page", "eval"), self.names) if last is not None else None  # noqa: S307  likewise
+            exec(compile(tree, "page", "exec"), self.names)  # noqa: S102  code of the page
+            value = eval(compile(last, "page", "eval"), self.names) if last is not None else None  # noqa: S307  code of the page
         return self._lines(output.getvalue() + ("" if value is None else repr(value)))
 
     def _lines(self, output: str) -> list[str]:
@@ -335,7 +335,7 @@ class Session:
 
 @contextmanager
 def open_session(folder: Path, lang: str) -> Iterator[Session]:
-    """Work in a folder, in a language, on a terminal of 100 columns."""
+    """Open a session in a folder and a language, with a terminal of 100 columns."""
     given = {
         "LANG": "zh_CN.UTF-8" if lang == "zh" else "C.UTF-8",
         "COLUMNS": "100",
@@ -360,7 +360,7 @@ def open_session(folder: Path, lang: str) -> Iterator[Session]:
 
 @dataclass
 class Difference:
-    """An output that is not the one shown."""
+    """An output that differs from the page."""
 
     start: int
     end: int
@@ -370,7 +370,7 @@ class Difference:
 
 
 def play(page: Path, folder: Path, lang: str) -> list[Difference]:
-    """Run a page; return the outputs that differ from those shown."""
+    """Run a page; return the outputs that differ from it."""
     text = page.read_text(encoding="utf-8")
     found = blocks(text)
     different: list[Difference] = []

@@ -1,8 +1,8 @@
-"""A second platform and store, apart from the simulator: raw sockets, its own faults, its own idea of how rows end.
+"""A second fake platform and store, independent of the simulator, with its own faults and expected outcomes.
 
-It plays the link interface and COS's form post for a generated list. Faults are drawn from a seed per row and hang on
-the nth call of a step for (env, path). `expected` says from the interface's rules alone how each row must end; the
-journal holds what was really stored. Nothing of tcb_ops is imported here.
+Over raw sockets it implements the link interface and COS's form post for a generated list. The faults of a row are
+drawn from a seed and apply to the nth call of a step for (env, path). `expected` derives each row's outcome from the
+interface's rules alone; the journal records what was stored. Nothing of tcb_ops is imported here.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4
 PLANTED = "PLANTED"
-"""Stands in every secret that this server gives or takes."""
+"""Part of every secret that this server sends or accepts."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is answered to one call, and what a client must make of it."""
+    """A response to one call, and how a client must handle it."""
 
     name: str
     effect: str
     """ok, retry, retry_once, new_link, new_link_once, slow, end."""
     outcome: str = ""
-    """How the row ends if this is its last answer."""
+    """The row's outcome if this is its last response."""
     scope: str = ""
-    """Where three rows in a row that end with it stop the others: env or appid; empty where nowhere."""
+    """The scope in which three successive rows with this result stop the others: env or appid; empty for none."""
     body: tuple[Any, ...] = ()
-    """An errcode; or an HTTP status and COS's code."""
+    """An errcode, or an HTTP status and COS's code."""
 
 
 def _link(name: str, effect: str, outcome: str = "failed", scope: str = "", *body: Any) -> Fault:
@@ -117,7 +117,7 @@ UNCONFIRMED = {"page-200", "redirect-307", "redirect-302", "stored-no-etag", "ht
 
 @dataclass(frozen=True)
 class Plan:
-    """What one row meets: the answers to its link calls and to its store calls; then all is well, or it goes on so."""
+    """The faults of one row's link and store calls. After the last one calls succeed, or it repeats for ever."""
 
     link: tuple[Fault, ...] = ()
     store: tuple[Fault, ...] = ()
@@ -125,7 +125,7 @@ class Plan:
     store_for_ever: bool = False
 
     def answer(self, step: str, call: int) -> Fault:
-        """The answer to the nth call of a step, from 1."""
+        """Return the response to the nth call of a step, from 1."""
         faults, for_ever = (
             (self.link, self.link_for_ever) if step == "link" else (self.store, self.store_for_ever)
         )
@@ -135,9 +135,9 @@ class Plan:
 
 
 def expected(plan: Plan) -> tuple[str, Fault]:
-    """How a row ends, and with which answer: a link, then the file, each tried four times at most.
+    """Return a row's outcome and last response: a link, then the file, each tried at most four times.
 
-    `slow` costs no attempt. A new link costs the store an attempt, and the link's own attempts begin again.
+    `slow` costs no attempt. A new link costs the store an attempt, and resets the attempts of the link.
     """
     links = stores = link_tries = store_tries = 0
     linked = relinked = retried_once = False
@@ -170,7 +170,7 @@ def expected(plan: Plan) -> tuple[str, Fault]:
 
 
 def draw(seed: str) -> Plan:
-    """A row's plan."""
+    """Draw a row's plan."""
     chance = random.Random(seed)
     kind = chance.random()
     if kind < 0.35:
@@ -197,7 +197,7 @@ def draw(seed: str) -> Plan:
 
 
 def draw_all(rows: list[tuple[str, str, str]], seed: int) -> dict[tuple[str, str], Plan]:
-    """Plans of rows, each (appid, env, path), by (env, path): never so many stops of one scope that others are stopped."""
+    """Return the plans of rows (appid, env, path), by (env, path), with too few stops per scope to open a breaker."""
     plans: dict[tuple[str, str], Plan] = {}
     stops: Counter[tuple[str, str]] = Counter()
     for appid, env, path in rows:
@@ -214,18 +214,18 @@ def draw_all(rows: list[tuple[str, str, str]], seed: int) -> dict[tuple[str, str
 
 @dataclass
 class FaultServer:
-    """Serves the plans on loopback, in a thread of its own. `tokens` are the merchants' by appid."""
+    """A server for the plans on loopback, in its own thread. `tokens` are the merchants' by appid."""
 
     plans: dict[tuple[str, str], Plan]
     tokens: dict[str, str]
     owners: dict[str, str]
-    """By environment: its merchant's appid."""
+    """Environment → appid of its merchant."""
     stored: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    """The journal, by (env, path): MD5 and Content-Type of what stands there."""
+    """The journal, by (env, path): MD5 and Content-Type of the stored object."""
     calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     played: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
-    """What no client may do: follow a redirect, post to another's bucket, use a link that was replaced."""
+    """Forbidden requests: following a redirect, posting to another bucket, using a replaced link."""
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -247,7 +247,7 @@ class FaultServer:
 
     @property
     def base(self) -> str:
-        """The target."""
+        """The target URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def _run(self) -> None:
@@ -283,7 +283,7 @@ class FaultServer:
             writer.close()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; False where the connection ends."""
+        """Answer one request; return whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("utf-8")
         line, *lines = head.split("\r\n")
         method, target, _ = line.split(" ")
@@ -311,11 +311,11 @@ class FaultServer:
             self.violations.append(f"a token of another merchant for {env}")
         fault = self._next("link", env, path)
         if fault.body:
-            said = {
+            payload = {
                 "errcode": fault.body[0],
                 "errmsg": f"said of {token} rid: 61725984-6126f6f9-040f19c4",
             }
-            _answer(writer, 200, json.dumps(said).encode())
+            _answer(writer, 200, json.dumps(payload).encode())
             return True
         number = self.calls["link", env, path]
         bucket, to = f"{env[:2].encode().hex()}-{env}-1250000000", path
@@ -344,10 +344,10 @@ class FaultServer:
         body = json.dumps(answer, ensure_ascii=False).encode()
         if fault.name == "late":
             await asyncio.sleep(0.3)
-        return self._say_link(writer, fault, body)
+        return self._answer_link(writer, fault, body)
 
     @staticmethod
-    def _say_link(writer: asyncio.StreamWriter, fault: Fault, body: bytes) -> bool:
+    def _answer_link(writer: asyncio.StreamWriter, fault: Fault, body: bytes) -> bool:
         match fault.name:
             case "reset":
                 return _reset(writer)
@@ -397,14 +397,14 @@ class FaultServer:
             await asyncio.sleep(0.3)
         if fault.effect.startswith("new_link"):
             self._links.pop((env, path), None)
-        return self._say(writer, fault, md5, path)
+        return self._answer_store(writer, fault, md5, path)
 
     @staticmethod
-    def _say(writer: asyncio.StreamWriter, fault: Fault, md5: str, path: str) -> bool:
+    def _answer_store(writer: asyncio.StreamWriter, fault: Fault, md5: str, path: str) -> bool:
         if fault.body:
             status, code, *message = fault.body
-            said = message[0] if message else f"Message of {code}."
-            xml = f"<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{said}</Message></Error>"
+            text = message[0] if message else f"Message of {code}."
+            xml = f"<?xml version='1.0' encoding='utf-8' ?>\n<Error><Code>{code}</Code><Message>{text}</Message></Error>"
             _answer(writer, status, xml.encode(), "Content-Type: application/xml\r\n")
             return True
         etag = f'ETag: "{md5}"\r\n'
@@ -449,7 +449,7 @@ def _reset(writer: asyncio.StreamWriter) -> bool:
 
 
 def _form(content_type: str, body: bytes) -> tuple[dict[str, str], bytes]:
-    """The fields of a form in their order, the file's as an empty text; and the file's bytes."""
+    """Return the fields of a form in order, with "" for the file, and the file's bytes."""
     boundary = content_type.partition("boundary=")[2].encode()
     fields: dict[str, str] = {}
     content = b""

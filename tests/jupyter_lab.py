@@ -1,4 +1,4 @@
-"""JupyterLab as `tcb-ops lab` starts it, and a notebook of it in a browser: for the browser's tests and the screenshots."""
+"""JupyterLab as started by `tcb-ops lab`, and its notebooks in a browser, for browser tests and screenshots."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ AT_REST = """() => {
 
 
 def launch(playwright: Playwright, chromium: str) -> Browser:
-    """Start a browser that leaves the network alone and can tell of its memory."""
+    """Start a browser without background network access that can report its memory."""
     return playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
 
 
 @contextmanager
 def lab_server(home: Path) -> Iterator[str]:
-    """Run `tcb-ops lab work` in a folder, with nothing of this machine's own Jupyter; gives its address."""
+    """Run `tcb-ops lab work` in a folder, isolated from this machine's Jupyter; yield its address."""
     settings = home / "settings" / f"{NEWS}"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
@@ -85,9 +85,9 @@ def lab_server(home: Path) -> Iterator[str]:
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
     }
     log = home / "lab.log"
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tcb_ops", *words], cwd=home, env=env, stdout=said, stderr=said
+            [sys.executable, "-m", "tcb_ops", *words], cwd=home, env=env, stdout=output, stderr=output
         )
         try:
             base = f"http://127.0.0.1:{port}"
@@ -105,7 +105,7 @@ class Opened:
     page: Page
     address: str
     shots: Path
-    """Screenshots are named after this."""
+    """The prefix of screenshot files."""
     errors: list[str] = field(default_factory=list)
 
     def heard(self, message: ConsoleMessage) -> None:
@@ -130,22 +130,22 @@ class Opened:
         self.page.click(".jp-Dialog button.jp-mod-accept")
 
     def click(self, button: str) -> None:
-        """Click a panel's button as soon as it may be pressed."""
+        """Click a panel's button as soon as it is enabled."""
         self.page.click(f".op-panel {button}:not([disabled])")
 
     def text(self, selector: str) -> str:
         return self.page.inner_text(f".op-panel {selector}")
 
     def until(self, expression: str, argument: Any = None) -> None:
-        """Wait for something in the page: a JavaScript expression."""
+        """Wait until a JavaScript expression is true in the page."""
         self.page.wait_for_function(expression, arg=argument)
 
     def shot(self, name: str) -> None:
-        """Keep a screenshot."""
+        """Save a screenshot."""
         self.page.screenshot(path=f"{self.shots}-{name}.png")
 
     def cut(self, width: int) -> list[str]:
-        """The panel's controls, and its grid, that are cut, or off the screen, in a window of so many pixels."""
+        """Return the panel's controls that are cut off or off-screen in a window of the given width in pixels."""
         self.page.set_viewport_size({"width": width, "height": 1400})
         self.until(
             "wide => document.querySelector('.jp-Notebook').getBoundingClientRect().right <= wide", width
@@ -154,7 +154,7 @@ class Opened:
         return found
 
     def violations(self) -> list[str]:
-        """What axe finds in the panel and the results."""
+        """Return the accessibility violations that axe finds in the panel."""
         from axe_playwright_python.sync_playwright import Axe
 
         found = Axe().run(self.page, context=".op-panel").response["violations"]
@@ -165,9 +165,9 @@ class Opened:
 def opened_page(
     browser: Browser, base: str, path: str, *, shots: Path, height: int = 1400, view: str = "doc/tree"
 ) -> Iterator[Opened]:
-    """Open a notebook in a page of its own; what goes wrong in the page is in `errors`.
+    """Open a notebook in a new page; errors in the page are in `errors`.
 
-    `view`: doc/tree is JupyterLab's, notebooks is Notebook 7's.
+    `view`: doc/tree for JupyterLab, notebooks for Notebook 7.
     """
     page = browser.new_page(viewport={"width": 1280, "height": height})
     found = Opened(page, f"{base}/{view}/{path}?token=e2e&reset", shots)

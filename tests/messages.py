@@ -1,6 +1,6 @@
-"""The messages that need a translation: the code's, the templates', the commands' help, and click's own.
+"""The messages to translate, from the code, the templates, the commands' help, and click.
 
-`python tests/messages.py` (`make messages`) brings the catalogue up to date with them and compiles it.
+`python tests/messages.py` (`make messages`) updates the catalogue with them and compiles it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ METHODS = [("**.py", "python"), ("**.j2", "jinja2")]
 
 
 def extracted() -> Catalog:
-    """What the catalogue has to have."""
+    """Return the messages that the catalogue must contain."""
     found = Catalog()
     for package in (PACKAGE, Path(click.__file__).parent):
         for file, _line, msgid, comments, context in extract_from_dir(
@@ -47,19 +47,19 @@ def _add_help(found: Catalog, command: click.Command, name: str) -> None:
 
 
 def translated() -> Catalog:
-    """The catalogue as it is kept."""
+    """Return the catalogue in the repository."""
     return read_po(io.BytesIO(PO.read_bytes()), locale="zh")
 
 
 def compiled(catalogue: Catalog) -> bytes:
-    """The catalogue as the package reads it."""
+    """Return the catalogue in the compiled form that the package reads."""
     out = io.BytesIO()
     write_mo(out, catalogue)
     return out.getvalue()
 
 
 def main() -> None:
-    """Bring the catalogue up to date: new messages get an empty translation, unused ones go."""
+    """Update the catalogue: new messages get an empty translation, unused ones are removed."""
     catalogue = translated()
     catalogue.update(extracted(), no_fuzzy_matching=True)
     catalogue.obsolete.clear()
@@ -73,7 +73,7 @@ def main() -> None:
     PO.with_suffix(".mo").write_bytes(compiled(catalogue))
     for message in catalogue:
         if message.id and not all(message.string if message.pluralizable else [message.string]):
-            print(f"to translate: {message.id!r}")  # noqa: T201  what the command is for
+            print(f"to translate: {message.id!r}")  # noqa: T201  the command's output
 
 
 if __name__ == "__main__":

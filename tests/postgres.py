@@ -1,6 +1,7 @@
-"""A PostgreSQL of the tests' own: a private cluster in a temporary folder, on a free port of loopback.
+"""A PostgreSQL for the tests: a private cluster in a temporary folder, on a free loopback port.
 
-Without PostgreSQL's programs, or its driver, the tests that need it are skipped; with TCB_OPS_NEED_POSTGRES=1 they fail.
+If PostgreSQL's programs or its driver are missing, tests that need them are skipped; with TCB_OPS_NEED_POSTGRES=1
+they fail.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 NEEDED = os.environ.get("TCB_OPS_NEED_POSTGRES") == "1"
 PASSWORD = "planted-db-password-0123456789"
-"""Of the role `guarded`, the only one that has to give one."""
+"""Of the role `guarded`, the only one that needs a password."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Postgres:
         return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
 
     def run(self, statement: str, database: str = "postgres") -> list[Any]:
-        """Execute one statement, and give what it finds."""
+        """Execute one statement and return its rows."""
         import psycopg
 
         with psycopg.connect(
@@ -49,7 +50,7 @@ class Postgres:
 
 
 def programs() -> Path | None:
-    """The folder of PostgreSQL's programs: on the path, or where Debian keeps them, the newest."""
+    """Return the folder of PostgreSQL's programs: from PATH, or the newest in Debian's location."""
     if (found := shutil.which("initdb")) is not None:
         return Path(found).resolve().parent
     kept = [file.parent for file in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
@@ -58,7 +59,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def cluster() -> Iterator[Postgres]:
-    """Run a cluster for as long as the block lasts; skip or fail where there is no PostgreSQL."""
+    """Run a cluster inside the block; skip or fail if PostgreSQL is missing."""
     found = programs()
     if found is None or importlib.util.find_spec("psycopg") is None:
         what = "PostgreSQL is not installed" if found is None else "psycopg is not installed"
@@ -66,7 +67,7 @@ def cluster() -> Iterator[Postgres]:
     who: dict[str, Any] = {}
     folder = Path(tempfile.mkdtemp(prefix="tcb-ops-postgres-"))
     try:
-        if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             known = {entry.pw_name: entry for entry in pwd.getpwall()}
             user = known.get("postgres") or known["nobody"]
             who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -104,8 +105,13 @@ def cluster() -> Iterator[Postgres]:
 def _server(found: Path, data: Path, folder: Path, who: dict[str, Any]) -> Iterator[Postgres]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    told = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off"}
-    argv = [found / "postgres", "-D", data, *(f"--{name}={value}" for name, value in told.items())]
+    options = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": folder,
+        "fsync": "off",
+    }
+    argv = [found / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, **who)
     try:
@@ -118,5 +124,5 @@ def _server(found: Path, data: Path, folder: Path, who: dict[str, Any]) -> Itera
             time.sleep(0.02)
         yield Postgres(port)
     finally:
-        process.send_signal(3)  # SIGQUIT: at once, nothing is to be kept
+        process.send_signal(3)  # SIGQUIT: immediate shutdown, since no data is needed
         process.wait(30)

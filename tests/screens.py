@@ -1,9 +1,9 @@
-"""Make the screenshots of the documentation: each panel after its run with the sample data, and the demo's report, in both languages.
+"""Make the screenshots of the documentation: each panel after a run with the sample data, and the demo's report.
 
     python tests/screens.py
 
-They go to docs/screens/. ImageMagick's `convert` makes them small. Names of this machine are replaced in the page before
-the picture is taken.
+Both languages are written to docs/screens/. ImageMagick's `convert` reduces their size. Names of this machine are
+replaced before a screenshot is taken.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tcb_ops.reports.formats.pdf import find_chromium
 
 SCREENS = Path(__file__).parents[1] / "docs" / "screens"
 GIVEN = {"paths": "data/paths.csv", "root": "data/files"}
-"""As an operator would name them, below the working folder."""
+"""Parameters of the notebooks, relative to the working folder."""
 TIDY = """names => {
   const replaced = text => names.reduce((left, [here, there]) => left.replaceAll(here, there), text);
   const walker = document.createTreeWalker(document.querySelector('.op-panel'), NodeFilter.SHOW_TEXT);
@@ -36,11 +36,11 @@ TIDY = """names => {
   for (const field of document.querySelectorAll('.op-panel option')) field.textContent = replaced(field.textContent);
 }"""
 LARGEST = 150_000
-"""Bytes of a picture."""
+"""Maximum bytes of a screenshot."""
 
 
 def prepared(work: Path, name: str, lang: Lang) -> str:
-    """Put a notebook with its parameters into the workspace; gives its name there."""
+    """Add parameters to a notebook in the workspace; return its name there."""
     file = work / f"{name}.ipynb"
     content = nbformat.read(file, 4)
     cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", ()))
@@ -54,10 +54,10 @@ def prepared(work: Path, name: str, lang: Lang) -> str:
 
 
 def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
-    """Run everything, export, and take the panel's picture."""
+    """Run everything, export, and take a screenshot of the panel."""
     notebook.run_all()
     notebook.at_rest()
-    notebook.click(".op-export")  # again, to where an operator's reports go
+    notebook.click(".op-export")  # export again, to the default folder for reports
     notebook.page.wait_for_selector(".op-panel .op-export[disabled]")
     notebook.page.wait_for_selector(".op-panel .op-export:not([disabled])")
     notebook.page.wait_for_selector(".op-panel .op-files a")
@@ -70,7 +70,7 @@ def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
 
 
 def smaller(file: Path, convert: str) -> None:
-    """Give a picture a palette: text and flat colours need no more."""
+    """Reduce a picture to a palette, which is enough for text and flat colours."""
     for colours in (64, 32, 16):
         subprocess.run(
             [convert, str(file), "-strip", "+dither", "-colors", str(colours), f"png8:{file}"], check=True
@@ -82,7 +82,7 @@ def smaller(file: Path, convert: str) -> None:
 
 
 def take(browser: Browser, base: str, work: Path, convert: str) -> None:
-    """Take all pictures."""
+    """Take all screenshots of panels."""
     for name in notebook_names():
         for lang in Lang:
             path = prepared(work, name, lang)
@@ -92,7 +92,7 @@ def take(browser: Browser, base: str, work: Path, convert: str) -> None:
 
 
 def take_report(browser: Browser, folder: Path, lang: Lang, convert: str) -> None:
-    """Run the demo and take a picture of the upper part of its report."""
+    """Run the demo and take a screenshot of the upper part of its report."""
     environment = os.environ | {"TCB_OPS_LANG": str(lang), "TCB_OPS_CHROMIUM": ""}
     subprocess.run([sys.executable, "-m", "tcb_ops", "demo"], cwd=folder, env=environment, check=True)
     page = browser.new_page(viewport={"width": 1000, "height": 1250})
@@ -106,7 +106,7 @@ def take_report(browser: Browser, folder: Path, lang: Lang, convert: str) -> Non
 
 
 def main() -> None:
-    """Start JupyterLab and a browser, and take the pictures."""
+    """Start JupyterLab and a browser, and take the screenshots."""
     chromium, convert = find_chromium(), shutil.which("convert")
     if chromium is None or convert is None:
         message = "This needs chromium and ImageMagick's convert."

@@ -13,20 +13,20 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 TIMES = ("23:55", "03:30", "07:55", "11:45", "15:38", "20:00")
-"""Across midnight in Beijing and in UTC, and between them."""
+"""Before midnight and at other times, in Beijing and in UTC."""
 BEIJING = timezone(timedelta(hours=8))
 LIBRARY, CACHE = Path(sys.prefix, "clock.so"), Path(sys.prefix, "clock-cache")
 
 
 def seconds_until(time: str, now: datetime) -> int:
-    """Return how far the clock has to move from `now` to the next `time` of day."""
+    """Return the seconds by which to shift the clock from `now` to the next `time`."""
     hour, minute = map(int, time.split(":"))
     then = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return int((then - now).total_seconds()) % 86_400
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest with `arguments` at each time; the seed of its order is the time without the colon."""
+    """Run pytest with `arguments` at each time, with the time's digits as the seed of its order."""
     source = Path(__file__).with_name("clock.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", LIBRARY, source, "-ldl"], check=True)
     # Compiled modules are checked by their source's time, which moves: without this, each program compiles all of them.
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
             "LD_PRELOAD": str(LIBRARY),
         }
         seed = int(time.replace(":", ""))
-        print(f"{time} in Beijing, order {seed}:", flush=True)  # noqa: T201  says which run follows
+        print(f"{time} in Beijing, order {seed}:", flush=True)  # noqa: T201  announces the next run
         command = [sys.executable, "-m", "pytest", "-p", "randomly", f"--randomly-seed={seed}", *arguments]
         failed += subprocess.run(command, env=cached | moved, check=False).returncode != 0
     return failed

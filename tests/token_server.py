@@ -1,4 +1,4 @@
-"""An office for tests: a platform with its component and its merchants' accounts, a token file, and the settings."""
+"""A test workspace for the merchants commands: a simulator with a component, merchants, a token file, settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRETS = ("practice-secret", "practice-ticket", "practice-refresh-token", "toke
 
 @dataclass(frozen=True)
 class Office:
-    """Everything that the merchants' commands need, on disk and on loopback."""
+    """A workspace for the merchants commands, on disk and on loopback."""
 
     folder: Path
     sim: Simulator
@@ -36,11 +36,11 @@ class Office:
         return self.folder / "merchants.csv"
 
     def with_options(self, **tokens: Any) -> Settings:
-        """The same settings but for these of the tokens."""
+        """Return the settings with other options for tokens."""
         return self.settings.model_copy(update={"tokens": self.settings.tokens.model_copy(update=tokens)})
 
     def keep_tokens(self, *appids: str) -> None:
-        """Write the token file anew, with tokens for these alone."""
+        """Replace the token file by one with tokens for just these appids."""
         write_csv(
             self.folder / "tokens.csv",
             ("appid", "access_token"),
@@ -49,7 +49,7 @@ class Office:
         (self.folder / "tokens.csv").chmod(0o600)
 
     def lines(self) -> list[dict[str, str]]:
-        """The merchants file as it stands."""
+        """Return the lines of the merchants file."""
         with self.file.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
 
@@ -58,7 +58,7 @@ OpenOffice = Callable[..., Office]
 
 
 def office_opener(stack: ExitStack, folder: Path) -> OpenOffice:
-    """Make `open_office(merchants, faults, …)`: other options are the simulator's."""
+    """Return the function `open_office(merchants, faults, …)`; other options go to the simulator."""
 
     def opened(merchants: Iterable[Merchant], faults: Iterable[Fault] = (), **options: Any) -> Office:
         known = list(merchants)

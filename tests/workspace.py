@@ -1,4 +1,4 @@
-"""A shop floor for tests: merchants, tokens, files, a list, and a simulator that serves them."""
+"""A test workspace: merchants, tokens, files, a list, and a simulator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEA, TEA_TEST, BOOKS = (
 
 @dataclass(frozen=True)
 class Shop:
-    """Everything that a run needs, on disk and on loopback."""
+    """A workspace with everything that a run needs, on disk and on loopback."""
 
     folder: Path
     sim: Simulator
@@ -42,16 +42,16 @@ class Shop:
         return read_paths(self.list, self.merchants, self.folder / "files", **options)
 
     def with_options(self, **options: Any) -> Settings:
-        """The same settings but for these."""
+        """Return the settings with other options."""
         return load_settings(options=options_for(self.folder, self.sim) | options)
 
     def keep_tokens(self, tokens: Mapping[str, str]) -> None:
-        """Write the token file anew, as a refresher beside us does: all at once."""
+        """Replace the token file atomically, as an external program does."""
         write_csv(self.folder / "fresh.csv", ("appid", "access_token"), tokens.items())
         (self.folder / "fresh.csv").replace(self.folder / "tokens.csv")
 
     def rotate(self, appid: str, others: Mapping[str, str]) -> str:
-        """Let the platform and the token file go on to a new token of one merchant."""
+        """Change a merchant's token on the platform and in the token file; return the new one."""
         token = self.sim.rotate(appid)
         self.keep_tokens({**others, appid: token})
         return token
@@ -69,7 +69,7 @@ def write_csv(file: Path, header: tuple[str, ...], lines: Iterable[Iterable[Any]
 
 
 def many(*merchants: Merchant, rows: int) -> list[tuple[str, str]]:
-    """So many rows per environment, the list sorted by environment."""
+    """Return so many rows per environment, sorted by environment."""
     return [(merchant.env, f"banner/{n}.png") for merchant in merchants for n in range(rows)]
 
 
@@ -84,5 +84,5 @@ def options_for(folder: Path, sim: Simulator) -> dict[str, Any]:
 
 
 def store_says(message: str) -> Detail:
-    """The detail of a row that the store refused."""
+    """Return the detail of a row that the store refused."""
     return detail(DetailCode.STORE_MESSAGE, message=message)
