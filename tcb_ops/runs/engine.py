@@ -442,19 +442,19 @@ class Engine:
 
     async def _refill(self, lanes: list[Lane]) -> None:
         """Read the next rows of some environments."""
-        wanted = [(lane, self._environments[lane.number], lane.last_line) for lane in lanes]
+        wanted = [(self._environments[lane.number], lane.last_line) for lane in lanes]
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
             ledger, found = self._context.ledger, []
-            for _lane, environment, last in wanted:
-                rows = ledger.pending(self._run, environment, last, REFILL)
+            pending = ledger.pending(self._run, wanted, REFILL)
+            for (environment, _last), rows in zip(wanted, pending, strict=True):
                 known = self._context.skip_unchanged and bool(rows)
                 paths = [row.path for row in rows]
                 found.append((rows, ledger.earlier(self._run, environment, paths) if known else {}))
             return found
 
-        for (lane, _place, _last), (rows, known) in zip(
-            wanted, await self._loop.run_in_executor(self._reader_thread, read), strict=True
+        for lane, (rows, known) in zip(
+            lanes, await self._loop.run_in_executor(self._reader_thread, read), strict=True
         ):
             lane.known.update(known)
             self._scheduler.refilled(lane, rows)

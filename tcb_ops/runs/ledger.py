@@ -20,6 +20,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
     END_COLUMNS,
+    PLAN_COLUMNS,
     EnvRecord,
     NewRun,
     RunRecord,
@@ -33,13 +34,10 @@ from tcb_ops.runs.schema import envs, exports, rows, runs, spent
 BATCH = 5_000
 """Rows written at a time: enough to be quick, few enough to stay flat."""
 
-_SET = (
-    rows.update()
-    .where(rows.c.run == sa.bindparam("row_run"), rows.c.line == sa.bindparam("row_line"))
-    .values({name: sa.bindparam(name) for name in END_COLUMNS})
-)
-_RECORD = _SET.where(rows.c.outcome == Outcome.PENDING)
-_REOPEN = _SET.where(rows.c.outcome != Outcome.PENDING)
+_SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
+_RECORD = f"{_SET} AND outcome = 'pending'"
+_REOPEN = f"{_SET} AND outcome <> 'pending'"
+_PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"  # noqa: S608  own names
 
 
 class Ledger(LedgerReader):
@@ -80,7 +78,7 @@ class Ledger(LedgerReader):
             count = 0
             stream = iter(planned)
             while batch := [plan_values(number, row, number_of, new.kind) for row in islice(stream, BATCH)]:
-                connection.execute(rows.insert(), batch)
+                self.driver(connection, _PLAN, batch)
                 count += len(batch)
             connection.execute(runs.update().where(runs.c.number == number).values(rows=count))
         return self.run(new.id)
@@ -96,7 +94,8 @@ class Ledger(LedgerReader):
         with self._writing() as connection:
             done = 0
             if ends:
-                done = connection.execute(_RECORD, [end_values(run.number, end) for end in ends]).rowcount
+                values = [(*end_values(end), run.number, end.line) for end in ends]
+                done = self.driver(connection, _RECORD, values).rowcount
             self._spend(connection, run, usage)
         if done != len(ends):
             self.counts(run)  # raises if rows are lost
@@ -110,9 +109,7 @@ class Ledger(LedgerReader):
         but_lines: Iterable[int] = (),
     ) -> int:
         """End all pending rows of an environment alike, but those in flight; return how many. `end.line` is unused."""
-        values = {
-            name: value for name, value in end_values(run.number, end).items() if not name.startswith("row_")
-        }
+        values = dict(zip(END_COLUMNS, end_values(end), strict=True))
         with self._writing() as connection:
             done = connection.execute(
                 rows.update()
@@ -128,11 +125,11 @@ class Ledger(LedgerReader):
 
     def reopen(self, run: RunRecord, lines: Iterable[int]) -> None:
         """Set rows back to pending: linked ones whose link is lost or has run out."""
-        blank = end_values(run.number, RowEnd(0, Outcome.PENDING))
+        blank = end_values(RowEnd(0, Outcome.PENDING))
         stream = iter(lines)
         with self._writing() as connection:
-            while batch := [{**blank, "row_line": line} for line in islice(stream, BATCH)]:
-                connection.execute(_REOPEN, batch)
+            while batch := [(*blank, run.number, line) for line in islice(stream, BATCH)]:
+                self.driver(connection, _REOPEN, batch)
 
     def finish(self, run: RunRecord, at: float) -> None:
         """Mark a run as finished: it is never resumed."""

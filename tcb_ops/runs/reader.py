@@ -35,6 +35,7 @@ from tcb_ops.runs.database import (
 )
 from tcb_ops.runs.locks import AdvisoryLock, working
 from tcb_ops.runs.records import (
+    PENDING_COLUMNS,
     EarlierUpload,
     EnvRecord,
     RowRecord,
@@ -46,6 +47,7 @@ from tcb_ops.runs.records import (
     check_state,
     read_end,
     read_env,
+    read_pending,
     read_row,
     read_run,
     valid_time,
@@ -278,24 +280,25 @@ class LedgerReader:
         with self._reading(run):
             return [read_env(record) for record in self._read(query)]
 
-    def pending(self, run: RunRecord, environment: EnvRecord, after_line: int, limit: int) -> list[Row]:
-        """Read the next pending rows of one environment, in the order of the list."""
+    def pending(self, run: RunRecord, wanted: Iterable[tuple[EnvRecord, int]], limit: int) -> list[list[Row]]:
+        """Read the next pending rows of some environments, each after a line and in the order of the list.
+
+        They come without their cells, which nothing that is sent needs.
+        """
         query = (
-            sa.select(rows)
-            .where(
-                rows.c.run == run.number,
-                rows.c.place == environment.number,
-                rows.c.line > after_line,
-                rows.c.outcome == Outcome.PENDING,
-            )
-            .order_by(rows.c.line)
-            .limit(limit)
+            f"SELECT {', '.join(PENDING_COLUMNS)} FROM rows "  # noqa: S608  own names
+            "WHERE run = ? AND place = ? AND line > ? AND outcome = 'pending' ORDER BY line LIMIT ?"
         )
-        with self._reading(run):
-            found = self._read(query)
-            check_order(found, after_line)
-            check_runs(run, *{record[0] for record in found})
-            return [read_row(record, environment) for record in found]
+        found: list[list[Row]] = []
+        with self._reading(run), self._engine.connect() as connection:
+            for environment, after in wanted:
+                records = self.driver(
+                    connection, query, (run.number, environment.number, after, limit)
+                ).fetchall()
+                check_order(records, after)
+                check_runs(run, *{record[0] for record in records})
+                found.append([read_pending(record, environment) for record in records])
+        return found
 
     def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of one environment that ended, but not well, in the order of the list."""
@@ -582,6 +585,14 @@ class LedgerReader:
         return self._stream(_errcodes_by_quarter(target, since, self._engine.dialect.name))
 
     # --- the database -------------------------------------------------------------------------------------------
+
+    def driver(
+        self, connection: sa.Connection, statement: str, values: tuple[Any, ...] | list[tuple[Any, ...]]
+    ) -> sa.CursorResult[Any]:
+        """Execute a statement, with `?` for its values, without compiling it: SQLAlchemy's own takes twice the time per row."""
+        if self._engine.dialect.name != "sqlite":
+            statement = statement.replace("?", "%s")
+        return connection.exec_driver_sql(statement, values)
 
     def _read(self, query: sa.Executable) -> Sequence[Any]:
         with self._reading():

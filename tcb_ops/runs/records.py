@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -154,40 +155,47 @@ _RUN = tuple(RunRecord.__dataclass_fields__)
 
 END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})
 """The columns that a row's end fills in: named as the fields are."""
+PLAN_COLUMNS = (
+    "run", "line", "place", "path", "file", "size", "mtime_ns", "cells", "outcome", "reason", "detail",
+    "content_type", "cache_control",
+)  # fmt: skip
+"""The columns that the plan fills in."""
+_plain = attrgetter(*END_COLUMNS[3:])
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def end_values(number: int, end: RowEnd) -> dict[str, Any]:
-    """Return a row's end as the parameters of the statement that records it."""
-    values = {name: getattr(end, name) for name in END_COLUMNS}
-    return values | {
-        "row_run": number,
-        "row_line": end.line,
-        "reason": end.reason or "",
-        "detail": stored(end.detail),
-    }
+def end_values(end: RowEnd) -> tuple[Any, ...]:
+    """Return a row's end as the values of END_COLUMNS."""
+    # Drivers take a plain str at once and look for an adapter of any other class.
+    reason = str.__str__(end.reason) if end.reason is not None else ""
+    why = stored(end.detail) if end.detail is not None else ""
+    return (str.__str__(end.outcome), reason, why, *_plain(end))
 
 
-def plan_values(number: int, row: Row, number_of: dict[tuple[str, str], int], kind: Kind) -> dict[str, Any]:
-    """Return a planned row's record; of an upload with the headers that the object is to have."""
+def plan_values(
+    number: int, row: Row, number_of: Mapping[tuple[str, str], int], kind: Kind
+) -> tuple[Any, ...]:
+    """Return a planned row as the values of PLAN_COLUMNS; of an upload with the headers that the object is to have."""
     content_type = cache_control = None
     if kind is Kind.UPLOAD:
         content_type = row.content_type or content_type_of(row.path, row.file)
         cache_control = row.cache_control
-    return {
-        "run": number,
-        "line": row.line,
-        "place": number_of[row.env, row.appid],
-        "path": row.path,
-        "file": row.file,
-        "size": row.size,
-        "mtime_ns": row.mtime_ns,
-        "cells": json.dumps(row.cells, ensure_ascii=False, separators=(",", ":")),
-        "outcome": Outcome.INVALID if row.invalid else Outcome.PENDING,
-        "reason": Reason.INVALID if row.invalid else "",
-        "detail": stored(as_detail(row.invalid)) if row.invalid else "",
-        "content_type": content_type,
-        "cache_control": cache_control,
-    }
+    state = ("pending", "", "")
+    if row.invalid:
+        state = ("invalid", "invalid", stored(as_detail(row.invalid)))
+    return (
+        number,
+        row.line,
+        number_of[row.env, row.appid],
+        row.path,
+        row.file,
+        row.size,
+        row.mtime_ns,
+        _encode(row.cells),
+        *state,
+        content_type,
+        cache_control,
+    )
 
 
 # A million rows are read for a report: by position in the table (schema.py), not by name, which costs a third more.
@@ -203,8 +211,9 @@ _LAST_TIME = 253_402_214_400
 class _Types:
     """The types that a table's values may have. A damaged SQLite file gives values of any type in any column."""
 
-    def __init__(self, table: str) -> None:
-        self._table = table
+    def __init__(self, table: str, names: Sequence[str] = ()) -> None:
+        """`names` are the columns that are read; all of them if none is given."""
+        self._table, self._names = table, names
         self._known: set[tuple[type, ...]] = set()
 
     def check(self, record: Any) -> None:
@@ -214,7 +223,8 @@ class _Types:
             return
         from tcb_ops.runs.schema import SCHEMA  # SQLAlchemy: not for those who only need a record's class
 
-        columns = SCHEMA.tables[self._table].columns
+        table = SCHEMA.tables[self._table]
+        columns = [table.c[name] for name in self._names] if self._names else [*table.c]
         allowed = [
             {column.type.python_type, *((type(None),) if column.nullable else ())} for column in columns
         ]
@@ -224,7 +234,12 @@ class _Types:
         self._known.add(found)
 
 
+PENDING_COLUMNS = (
+    "run", "line", "path", "file", "size", "mtime_ns", "content_type", "cache_control",
+)  # fmt: skip
+"""What is read of a row that is about to be worked on."""
 _RUN_TYPES, _ENV_TYPES, _ROW_TYPES = _Types("runs"), _Types("envs"), _Types("rows")
+_PENDING_TYPES = _Types("rows", PENDING_COLUMNS)
 
 
 def valid_time(at: float | None) -> bool:
@@ -274,6 +289,16 @@ def read_row(record: Any, environment: EnvRecord) -> Row:
         record[22] or "",
         record[23] or "",
     )
+
+
+def read_pending(record: Any, environment: EnvRecord) -> Row:
+    """Return the row of a record of PENDING_COLUMNS, without its cells. Raises TypeError for a damaged one."""
+    _PENDING_TYPES.check(record)
+    _, line, path, file, size, mtime_ns, content_type, cache_control = record
+    return Row(
+        line, environment.env, path, environment.appid, environment.merchant, file, (), size, mtime_ns, None,
+        content_type or "", cache_control or "",
+    )  # fmt: skip
 
 
 def read_end(record: Any) -> RowEnd:

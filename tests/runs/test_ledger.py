@@ -159,8 +159,8 @@ def test_counts_tallies_places_and_pending_agree(ledger: Ledger) -> None:
     )
     tea, books = ledger.environments(run)
     assert (tea.rows, tea.pending, books.rows, books.pending, books.left) == (5, 3, 5, 3, True)
-    assert [row.line for row in ledger.pending(run, tea, 0, 2)] == [6, 8]
-    assert [row.line for row in ledger.pending(run, tea, 8, 50)] == [10]
+    found = ledger.pending(run, [(tea, 0), (books, 3), (tea, 8)], 2)
+    assert [[row.line for row in rows] for rows in found] == [[6, 8], [7, 9], [10]]
 
 
 def test_rows_are_found_by_line_merchant_path_and_outcome(ledger: Ledger) -> None:
