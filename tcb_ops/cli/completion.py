@@ -1,7 +1,7 @@
-"""Shell completion by click: what a shell suggests for the values of options and arguments, and its script.
+"""Shell completion by click: suggested values for options and arguments, and the shells' scripts.
 
-A value's suggestions follow from its metavar, or from an argument's name. Completing writes nothing and shows no error: where
-the settings, the ledger or the merchants file cannot be read, it suggests nothing of theirs.
+An option's metavar or an argument's name determines the suggestions. Completion writes nothing and reports no errors: if the
+settings, the ledger or the merchants file cannot be read, their suggestions are omitted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tcb_ops.model import Merchant
 from tcb_ops.settings import Settings, load_settings
 
 VARIABLE = "_TCB_OPS_COMPLETE"
-"""Set by the shells' scripts: what is to be done, and for which shell, such as `bash_complete`."""
+"""The environment variable by which a shell's script passes shell and instruction, such as `bash_complete`."""
 RUNS_SHOWN = 50
 Suggest = Callable[[click.Context, click.Parameter, str], Iterable["CompletionItem[str]"]]
 
@@ -57,7 +57,7 @@ def completion(shell: str) -> int:
 
 
 def answer(cli: click.Group) -> int:
-    """Answer a shell's script on stdout. Nothing is ever printed on stderr: it would stand in the line being typed."""
+    """Answer a shell's script on stdout. Nothing is printed on stderr: it would appear in the line being typed."""
     with redirect_stderr(io.StringIO()), suppress(Exception, KeyboardInterrupt):
         for shell in (_Bash, _Zsh, _Fish):
             add_completion_class(shell)
@@ -66,11 +66,11 @@ def answer(cli: click.Group) -> int:
     return 0
 
 
-# --- what is suggested ---------------------------------------------------------------------------------------------
+# --- suggestions ---------------------------------------------------------------------------------------------------
 
 
 class _Suggested(click.types.StringParamType):
-    """A text with suggestions."""
+    """A string parameter with suggestions."""
 
     def __init__(self, suggest: Suggest) -> None:
         self._suggest = suggest
@@ -94,7 +94,7 @@ def _add_suggestions(command: click.Command) -> None:
 
 
 def _settings(ctx: click.Context) -> Settings:
-    """Read the settings with the options given earlier on the line, in which the shell has expanded nothing yet."""
+    """Return the settings with the options given earlier on the line, which the shell has not expanded."""
     given = {
         name: ctx.params.get(name) for name in ("config", "target", "api_base", "merchants", "ledger", "lang")
     }
@@ -102,7 +102,7 @@ def _settings(ctx: click.Context) -> Settings:
         if value:
             given[name] = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111  it may be a URL
     config = given.pop("config")
-    if config and not Path(config).is_file():  # opening a pipe would wait for a writer
+    if config and not Path(config).is_file():  # opening a named pipe would block
         raise FileNotFoundError(config)
     return load_settings(config, given)
 
@@ -154,7 +154,7 @@ def _merchants(ctx: click.Context, param: click.Parameter, _incomplete: str) -> 
 
 
 def _where(ctx: click.Context, _param: click.Parameter, incomplete: str) -> Iterator[CompletionItem[str]]:
-    """Suggest the merchants file's columns; once only one can be meant, its values."""
+    """Suggest the merchants file's columns, or the values of the only one that matches."""
     cells = [cell for line in _merchant_lines(ctx) for cell in line.columns if all(cell)]
     columns = dict.fromkeys(f"{header}=" for header, _ in cells)
     meant = [each for each in columns if each.startswith(incomplete) or incomplete.startswith(each)]
@@ -176,14 +176,14 @@ _SUGGESTIONS: dict[str | None, Suggest] = {
     "COLUMN=VALUE": _where,
     "simulator|URL": lambda *_: [CompletionItem("simulator")],
 }
-"""By the metavar of an option, by the name of an argument."""
+"""By an option's metavar or an argument's name."""
 
 
-# --- the shells ----------------------------------------------------------------------------------------------------
+# --- shells --------------------------------------------------------------------------------------------------------
 
 
 class _Shell(ShellComplete):
-    """What click leaves out for every shell: `--option=value`, negative codes, and values no shell can take."""
+    """Additions to click for every shell: `--option=value`, negative codes, no values that the script cannot read."""
 
     spoilt = ""
     """Characters that the shell's script cannot read in a value."""
@@ -192,17 +192,17 @@ class _Shell(ShellComplete):
         if args and re.match(r"-\d", incomplete):  # a negative errcode, not an option
             args = [*args[:-1], "--", args[-1]] if args[-1].startswith("-") else [*args, "--"]
         option, equals, _other = incomplete.partition("=")
-        kept = f"{option}=" if equals and option.startswith("--") else ""
+        prefix = f"{option}=" if equals and option.startswith("--") else ""
         found = super().get_completions(args, incomplete)
         for item in found:
             if item.type == "plain":
-                item.value = kept + item.value
+                item.value = prefix + item.value
                 item.help = sanitize(item.help or "").translate({ord(c): ";" for c in self.spoilt}) or None
         return [item for item in found if item.value.isprintable() and not set(self.spoilt) & set(item.value)]
 
 
 class _Bash(_Shell, BashComplete):
-    """bash takes `=`, `:` and `@` for words of their own, replaces only what follows them, and quotes nothing itself."""
+    """Completion for bash, which splits words at `=`, `:` and `@`, replaces only the last part, and quotes nothing."""
 
     _before = ""
 
@@ -225,7 +225,7 @@ class _Bash(_Shell, BashComplete):
         value = item.value.removeprefix(self._before)
         if not self.spoilt:
             value = re.sub(r"""([\s"'\\$`!#&()*;<>?\[\]^{|}~])""", r"\\\1", value)
-            value = value.replace("\\", r"\\")  # the script's `read` takes one
+            value = value.replace("\\", r"\\")  # the script's `read` removes one level
         return f"{item.type},{value}"
 
 

@@ -1,4 +1,4 @@
-"""Before anything is sent: read the list and show its problems, show what would be sent, ask."""
+"""Steps before anything is sent: read the list, show its problems or a dry run, ask for confirmation."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 _FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
 _FEW = 3
-"""So many missing files are named one by one, whatever their cause."""
+"""Up to this many problems with missing files are listed one by one; more are summarized."""
 
 
 def show_problems(
     console: Console, source: str, problems: Sequence[Problem], most: int = PROBLEMS_SHOWN
 ) -> None:
-    """Print the first problems, a line each, and how many more there are."""
+    """Print the first problems, one per line, and the number of those not shown."""
     for problem in problems[:most]:
         console.warn(format_problem(source, problem))
     if len(problems) > most:
@@ -59,9 +59,9 @@ def read_list(
     root: str | None,
     limit: int | None = None,
 ) -> Batch:
-    """Read the list and show what was detected; or show its problems, write the fix-me CSV, and exit 2.
+    """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
-    `kind`: the command that reads it, as it is suggested again.
+    `kind`: the command's name, for suggestions.
     """
     if listing.fix_me is not None:
         check_fixme(Path(listing.fix_me))
@@ -114,7 +114,7 @@ def read_list(
 def _write_fixme(
     console: Console, source: str, listing: ListOptions, problems: Sequence[Problem]
 ) -> tuple[Path, int]:
-    """Write the rows with problems; return where, and their number: 0 where no row is wrong, but the file itself."""
+    """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
     if not any(problem.skippable for problem in problems):
         return Path(source), 0
     dest = Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
@@ -143,7 +143,7 @@ def _show_refusal(console: Console, error: InputError, listing: ListOptions, roo
         )
     else:
         show_problems(console, error.source, error.problems)
-    if listing.fix_me or not error.missing_files:  # one cause for all rows is not corrected row by row
+    if listing.fix_me or not error.missing_files:  # missing files have one cause: no row to correct
         dest, rows = _write_fixme(console, error.source, listing, error.problems)
         if rows:
             console.warn(
@@ -168,7 +168,7 @@ def _suggest(
     options: list[str],
     root: str | None,
 ) -> None:
-    """Suggest the command to type when the list is corrected, or with the root where its files are found."""
+    """Suggest a command: with the folder that has the files, with the guessed column, or to rerun after correction."""
     from tcb_ops.lists.local_files import find_root
 
     source = Path(error.source).absolute()
@@ -196,7 +196,7 @@ def _suggest(
 def dry_run(
     console: Console, batch: Batch, settings: Settings, limits: RunLimits, *, uploads: bool, as_json: bool
 ) -> int:
-    """Show what would be sent, per merchant: calls against those left today, bytes, and the time at the rate allowed."""
+    """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
     from tcb_ops.merchants.quota import ask_allowances
 
     console.release()
@@ -237,7 +237,7 @@ def dry_run(
 
 
 def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
-    """Draw each merchant's part; where the screen is narrow, the names give way and the figures stay whole."""
+    """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
     from tcb_ops.reports.formats.terminal import Columns
 
     cost, uploads = planned.cost, planned.uploads
@@ -283,7 +283,7 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
 
 
 def confirm_upload(console: Console, scope: Scope, what: Text, settings: Settings, *, yes: bool) -> None:
-    """Show what would be uploaded to a live target, and ask. Raises UsageError for a no, and where nobody can answer."""
+    """Show what would be uploaded to a live target, and ask. Raises UsageError for a no, or without a terminal or --yes."""
     if not scope.needs_confirmation(settings, can_ask=sys.stdin.isatty()):
         return
     console.warn(what)
@@ -299,7 +299,7 @@ def confirm_upload(console: Console, scope: Scope, what: Text, settings: Setting
 
 
 def confirm_or_abort(console: Console, question: Text) -> None:
-    """Ask before something is written to a live target. Raises UsageError for a no, and where nobody can answer."""
+    """Ask before something is written to a live target. Raises UsageError for a no, or without a terminal."""
     console.release()
     if not sys.stdin.isatty():
         raise UsageError(question, _("Without a terminal, this requires --yes."))

@@ -1,4 +1,4 @@
-"""What a command prints: data on stdout, messages on stderr, progress where somebody watches."""
+"""Console output: data on stdout, messages and progress on stderr."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _BAR = 12
-"""Cells of the bar."""
+"""Width of the progress bar, in terminal cells."""
 LINE_EVERY = 5.0
-"""Seconds between two lines of progress where nobody watches."""
+"""Seconds between two lines of progress if stderr is not a terminal."""
 
 
 def terminal_lang(lang: Lang) -> Lang:
-    """Return the language that a terminal can show: English where it has no Chinese."""
+    """Return the language, or English if the terminal's encoding has no Chinese."""
     try:
         for stream in (sys.stdout, sys.stderr):
             "中".encode(stream.encoding or "utf-8")
@@ -43,7 +43,7 @@ def terminal_lang(lang: Lang) -> Lang:
 
 
 class _Pipe(RichConsole):
-    """A console whose reader may go away: `tcb-ops upload … | head` still ends the run with its own exit code."""
+    """A rich console that survives a closed pipe: `tcb-ops upload … | head` keeps the run's exit code."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -51,12 +51,12 @@ class _Pipe(RichConsole):
 
 
 class Console:
-    """Where one command prints."""
+    """The output of one command."""
 
     def __init__(self, lang: Lang, *, quiet: bool = False, verbose: bool = False) -> None:
         self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
         self.fix_me: tuple[Text, Sequence[str]] | None = None
-        """What to do about the rows that were skipped in the list, and the command for them."""
+        """A message about the list's skipped rows, and the command to run when they are corrected."""
         self._held: list[Text] | None = None
         self._head: Text | None = None
         self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
@@ -64,11 +64,11 @@ class Console:
 
     @property
     def is_watched(self) -> bool:
-        """Whether somebody sees progress as it moves."""
+        """Whether progress is shown as it moves: stderr is a terminal, and --quiet is not set."""
         return self.err.is_terminal and not self.quiet
 
     def print(self, what: Text | RenderableType) -> None:
-        """Print data on stdout: a sentence, which a terminal gets in lines of its width; other texts unchanged; a table."""
+        """Print data on stdout: a Text wrapped to a terminal's width, a string unchanged, or a rich renderable."""
         if isinstance(what, Text):
             self.out.print(wrapped(lines(what.of(self.lang)), self.out), soft_wrap=True)
         elif isinstance(what, str):
@@ -86,24 +86,24 @@ class Console:
             self.out.on_broken_pipe()
 
     def info(self, text: Text) -> None:
-        """Print a message on stderr, unless told to be quiet."""
+        """Print a message on stderr, except with --quiet."""
         if not self.quiet:
             self._message(text)
 
     def warn(self, text: Text) -> None:
-        """Print a message on stderr even when told to be quiet: something is not as it should be."""
+        """Print a warning on stderr, even with --quiet."""
         self._message(text)
 
     def suggest(self, text: Text, command: Sequence[str]) -> None:
-        """Say what to do next, and the command alone on a line, to copy."""
+        """Print a message, and on a line of its own the command to run next."""
         line = quoted(command)
         self.info(_("{text}\n{line}", text=text, line=line))
 
     @contextmanager
     def held(self, head: Text | None = None) -> Iterator[None]:
-        """Hold messages back until `release`, or the end of the block: what a run says first is known when it starts.
+        """Hold back messages until `release` or the end of the block, because a run's first line depends on its start.
 
-        `head` begins the first line; an error before the release, so that nothing was sent, is shown without it.
+        `head` begins the first line; after an error before the release it is omitted, because nothing was sent.
         """
         self._held, self._head = [], head
         try:
@@ -115,7 +115,7 @@ class Console:
             self.release()
 
     def release(self, first: Text | None = None) -> None:
-        """Print the head, and `first` on the same line; then what was held back."""
+        """Print the head with `first` on the same line, then the messages held back."""
         held, self._held = self._held or [], None
         head, self._head = self._head, None
         if head is not None and first is not None:
@@ -131,13 +131,13 @@ class Console:
             self.err.print(wrapped(lines(text.of(self.lang)), self.err))
 
     def waiting(self, text: Text) -> AbstractContextManager[object]:
-        """Show that something is under way, where somebody watches."""
+        """Show a spinner on a terminal while work is under way."""
         return self.err.status(f"{text.of(self.lang)}…") if self.is_watched else nullcontext()
 
     def follow(self, progress: Iterator[Progress], total: int) -> None:
-        """Show a run's progress until it ends: a bar on a terminal, a line every few seconds otherwise.
+        """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds.
 
-        When told to be quiet, only warn once that the target is away.
+        With --quiet, only warn once that the target is away.
         """
         if self.quiet:
             away = next((now.note for now in progress if now.away), None)
@@ -164,14 +164,14 @@ class Console:
     def _lines(self, progress: Iterator[Progress]) -> None:
         last, noted = time.monotonic(), False
         for now in progress:
-            # Print immediately what slows the run down.
+            # A new note is printed immediately: it names what slows the run down.
             if time.monotonic() - last >= LINE_EVERY or (now.note is not None and not noted):
                 last, noted = time.monotonic(), now.note is not None
                 self.err.print(progress_line(now, self.lang))
 
 
 def wrapped(text: str, console: RichConsole) -> str:
-    """Break a message between words to a terminal's width. What follows its first line is to be copied, and stays whole."""
+    """Wrap a message's first line to a terminal's width. Further lines are for copying and stay unchanged."""
     if not console.is_terminal:
         return text
     from tcb_ops.reports.formats.terminal import fold
@@ -181,9 +181,9 @@ def wrapped(text: str, console: RichConsole) -> str:
 
 
 def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
-    """Say how far a run is in at most `most` cells: what is of less use is left out, no word is cut.
+    """Return a line of progress with at most `most` terminal cells, leaving out whole parts that do not fit.
 
-    Left out first: the time left, the rate, outcomes that are successes. What holds the run up loses its last words.
+    Left out first: the time left, the rate, successful outcomes. A note is shortened at the end.
 
     ==================================================  =====  =======================================
     the run                                             most   line
@@ -200,9 +200,8 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
     outcomes = [counts_line({outcome: rows}).of(lang) for outcome, rows in worst_first if rows]
     rate = _("{rate:,.0f} rows/s", rate=now.rate).of(lang)
     left = ""
-    if (
-        now.seconds_left is not None and now.seconds_left >= 1
-    ):  # the last rows may be waiting to be tried again
+    # Below 1 s, rows may be waiting for a retry.
+    if now.seconds_left is not None and now.seconds_left >= 1:
         time = format_duration(now.seconds_left)
         left = _("{time} left", time=time).of(lang)
     speed = [rate, left] if now.done < now.total else []  # the last frame shows only the result

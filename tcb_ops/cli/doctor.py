@@ -1,4 +1,4 @@
-"""doctor: check machine, files, tokens and target; with --live, one real upload from end to end."""
+"""The doctor command: check machine, files, tokens and target; with --live, upload one real file."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _check(common: CommonOptions) -> int:
 
 
 def _table(results: Sequence[CheckResult], lang: Lang) -> Table:
-    """Show a line per check in its own order, each fix below what was seen."""
+    """Return a table with a line per check, each fix below what was found."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -118,7 +118,7 @@ def _table(results: Sequence[CheckResult], lang: Lang) -> Table:
             Styled(word.of(lang), style), _NAMES[result.name].of(lang), sanitize(result.seen.of(lang))
         )
         if result.fix is not None:
-            # No break after the arrow: Chinese has no spaces, and would all move to the next line.
+            # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
             table.add_row("", "", f"→\u00a0{sanitize(result.fix.of(lang))}")
     return table
 
@@ -180,7 +180,7 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
 
 
 def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
-    """Return the line of the merchants file that serves the environment, as for a row of a list."""
+    """Return the merchants file's line for an environment, resolved as for a list's row. Raises UsageError without one."""
     from tcb_ops.lists.resolve import Unresolved, resolve
 
     merchants = common.read_merchants(settings)

@@ -1,4 +1,4 @@
-"""The commands that show what happened: runs, show, errcodes, report, diff, verify, explain."""
+"""The commands that show results: runs, show, errcodes, report, diff, verify, explain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
 
 ROWS_SHOWN = 200
-"""Rows that `show` prints of a run before it points to the report."""
+"""Maximum number of rows that `show` prints."""
 
 
 @click.command()
@@ -61,7 +61,7 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
             counts = run.summary() if common.json else run.counts
             if matching is None or run.outcomes:
                 sound.append((run, counts))
-        except LedgerDamagedError as error:  # a damaged run does not hide the others
+        except LedgerDamagedError as error:  # a damaged run must not hide the others
             damaged.append(error)
     if common.json:
         console.json({"runs": [summary | _about(run, settings) for run, summary in sound]})
@@ -158,14 +158,14 @@ def _no_such_row(run: Run, line: int | None, merchant: str) -> UsageError:
 
 
 def _open(run: str, settings: Settings, common: CommonOptions) -> Run:
-    """Open a run, with the rows that `--where` selects. Raises UsageError where there are none."""
+    """Open a run, narrowed by `--where`. Raises UsageError if it has no rows of those merchants."""
     from tcb_ops import api
 
     return _selected(api.open_run(run, settings=settings), settings, common)
 
 
 def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
-    """Select the rows of the merchants that `--where` names. Raises UsageError where the run has none."""
+    """Narrow a run by `--where`. Raises UsageError if it has no rows of those merchants."""
     matching = common.matching(settings)
     if matching is None:
         return found
@@ -279,7 +279,7 @@ def report(
 
 
 def _joined(asked: str, run: Run) -> Text:
-    """Say which runs a final report is made of."""
+    """Return the message that lists the runs merged into a final report."""
     retries = run.record.retries
     if not retries:
         return _("Run {id} has no retries.", id=run.id)
@@ -351,7 +351,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
 
 
 def _settings_beside(folder: Path, settings: Settings) -> Path | None:
-    """Find the settings file that a report was written with: the demo's in it, others' one or two folders above."""
+    """Return the settings file that a report was written with, unless it is in use: in the demo's report, or above others."""
     from tcb_ops.reports.export import DEMO_LEDGER
 
     for place in (folder / DEMO_LEDGER, folder.parent, folder.parent.parent):
@@ -411,11 +411,11 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
 
 def _explain_reason(console: Console, reason: Reason, *, as_json: bool) -> int:
-    """Explain what a row without a code of its own is tabulated under."""
+    """Print what a reason means, under which rows without an errcode are grouped."""
     from tcb_ops.reports.explanations import why
 
     found = why(Outcome.FAILED, reason, None, "")
-    if found is None:  # every reason has its texts
+    if found is None:  # not reached: every reason has texts
         raise AssertionError(reason)
     if as_json:
         console.json(

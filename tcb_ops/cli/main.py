@@ -1,4 +1,4 @@
-"""The command line: its commands, and what an error becomes."""
+"""The command line: its commands and how errors are reported."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, translate_click
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
-"""What a word processor, a chat window or a Chinese keyboard makes of the two hyphens before an option."""
+"""Characters that word processors, chat programs and Chinese keyboards put in place of an option's hyphens."""
 
 
 def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> Text:
-    """Say what is wrong with a command line, in click's words; why, where it can be told; and where help is.
+    """Return the message for a command line that click rejects: click's text, hints, and how to see the usage.
 
-    An option whose dash is not a hyphen, and a value with spaces but without quotes, are extra arguments for click.
+    To click, an option with a wrong dash and a value with spaces but no quotes are unexpected arguments.
     """
     context = getattr(error, "ctx", None)
     typed = [word for word in arguments if word in cli.commands]
@@ -84,7 +84,7 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
 
 
 class _Sections(Group):
-    """Lists the commands in the order in which an operator meets them."""
+    """The top-level command group, listed by section in the order of an operator's work."""
 
     SECTIONS = (
         (N_("Run a list"), (check, links, upload, retry, audit)),
@@ -124,15 +124,15 @@ for _section, _commands in _Sections.SECTIONS:
 
 
 class _Formatter(click.HelpFormatter):
-    """Breaks lines by columns of the terminal, of which a Chinese character takes two. Colons are the language's own."""
+    """A help formatter that wraps by terminal columns (a Chinese character takes two) and translates headings."""
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
         usage = N_("Usage: ")
         super().write_usage(prog, args, prefix or gettext.gettext(usage))
 
     def write_heading(self, heading: str) -> None:
-        said = N_("{heading}:")
-        self.write(f"{'':>{self.current_indent}}{gettext.gettext(said).format(heading=heading)}\n")
+        template = N_("{heading}:")
+        self.write(f"{'':>{self.current_indent}}{gettext.gettext(template).format(heading=heading)}\n")
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         rows = list(rows)
@@ -148,27 +148,27 @@ class _Formatter(click.HelpFormatter):
 def _broken(text: str, width: int) -> str:
     from tcb_ops.reports.formats.terminal import fold
 
-    return f"\b\n{fold(text, width)}"  # click leaves lines as they are after \b
+    return f"\b\n{fold(text, width)}"  # \b keeps click from rewrapping the lines
 
 
 class _Context(click.Context):
     formatter_class = _Formatter
 
     def get_help(self) -> str:
-        """Return the help, in characters that the terminal has: click would write UTF-8 to a terminal without it."""
+        """Return the help with ASCII for characters that the terminal cannot show; click would write UTF-8."""
         encoding = sys.stdout.encoding or "utf-8"
         return super().get_help().encode(encoding, "tcb_ops").decode(encoding)
 
 
 def paragraphs(text: str) -> list[str]:
-    """Return the paragraphs of a help text, each a message."""
+    """Return the paragraphs of a help text, each a message of the catalogue."""
     return [" ".join(lines.split()) for lines in inspect.cleandoc(text).split("\n\n")] if text else []
 
 
 def translated(command: click.Command) -> click.Command:
-    """Return a copy of a command whose help is in the language of click's own words."""
+    """Return a copy of a command with its help in the language set by `translate_click`."""
     made = copy(command)
-    made._help_option = None  # noqa: SLF001  click keeps the one it made, in the language of that moment
+    made._help_option = None  # noqa: SLF001  click caches it in the language in which it was created
     made.context_class = _Context
     texts = [gettext.gettext(paragraph) for paragraph in paragraphs(command.help or "")]
     made.help, made.short_help = "\n\n".join(texts), texts[0].rstrip("。.") if texts else None
@@ -187,8 +187,8 @@ _ASCII = str.maketrans(
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Write what a terminal cannot show in ASCII: a name that it cannot show is no reason to end."""
-    assert isinstance(error, UnicodeEncodeError)  # noqa: S101  streams that are written to have no other
+    """Replace characters that a stream's encoding lacks by ASCII: an unprintable name must not end the program."""
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101  output streams only encode
     shown = error.object[error.start : error.end].translate(_ASCII)
     return shown.encode("ascii", "backslashreplace").decode(), error.end
 
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         signals.end_tidily()
         code = run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:  # while an error was printed, or a second time while it ended
+    except KeyboardInterrupt:  # while an error is printed, or on a second Ctrl-C
         code = signals.asked() or code
     finally:
         signals.end_at_once(code or 130)
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command line; return the exit code. No error leaves it as a stack trace."""
+    """Run a command line and return the exit code. Exceptions are printed as messages."""
     if completion.VARIABLE in os.environ:
         return completion.answer(cli)
     os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
@@ -236,7 +236,7 @@ def run(arguments: Sequence[str]) -> int:
     except (BrokenPipeError, SystemExit):  # `tcb-ops --help | head`: the reader closed the pipe; click exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except Exception as error:  # noqa: BLE001  the last line of defence: a stack trace is not an answer
+    except Exception as error:  # noqa: BLE001  the outermost handler: users must not see a stack trace
         return _unexpected(error, lang, verbose="--verbose" in arguments)
     return result if isinstance(result, int) else 0
 
@@ -244,14 +244,14 @@ def run(arguments: Sequence[str]) -> int:
 def _interrupted(code: int, lang: Lang) -> int:
     from tcb_ops.runs.loop import wind_up
 
-    with suppress(KeyboardInterrupt):  # a second time: at once
+    with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
         wind_up()
     _print_error(_("Interrupted; nothing was left half done."), lang)
     return code
 
 
 def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
-    if signals.asked():  # some libraries wrap it in an error of their own
+    if signals.asked():  # some libraries wrap the interrupt in an error of their own
         return _interrupted(signals.asked(), lang)
     if isinstance(error, UnicodeEncodeError):
         _print_error(
@@ -274,7 +274,7 @@ def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
 
 
 def _system_refuses(error: OSError) -> Text:
-    """A file or folder that the system does not let us use, and no command reports in better words."""
+    """Return the message for an OSError that no command has reported in more specific terms."""
     from tcb_ops.resources import system_reason
 
     why = system_reason(error)
@@ -305,7 +305,7 @@ def _print_error(text: Text, lang: Lang) -> None:
 
 
 def _lang(arguments: Sequence[str]) -> Lang:
-    """The language asked for, which an error may have that says why the settings cannot be read."""
+    """Return the language for error messages, even if the settings cannot be read."""
     from tcb_ops.settings import load_settings, settings_file
     from tcb_ops.toml_file import read_toml
 
@@ -325,7 +325,7 @@ def _lang(arguments: Sequence[str]) -> Lang:
 
 
 def _value_of(arguments: Sequence[str], option: str) -> str | None:
-    """Return the value of an option in a command line that could not be read: `--lang zh` or `--lang=zh`."""
+    """Return an option's value from unparsed arguments: `--lang zh` or `--lang=zh`."""
     words = [*arguments, ""]
     for word, after in itertools.pairwise(words):
         if word == option:

@@ -1,4 +1,4 @@
-"""The commands about notebooks: notebook, lab."""
+"""The commands for notebooks: notebook, lab."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
 
 
 def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
-    """Print how the notebook ended, and what it left."""
+    """Print how the notebook ended and which files it wrote."""
     if ended.text is not None and ended.exit_code > 1:
         console.warn(_("tcb-ops: {text}", text=ended.text))
     if as_json:
@@ -102,13 +102,13 @@ def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
 
 
 def _from_options(common: CommonOptions) -> list[str]:
-    """Return options that are parameters in a notebook."""
+    """Return the options that are parameters of a notebook, as NAME=VALUE."""
     words = [f"{name}={value}" for name, value in (("lang", common.lang), ("note", common.note)) if value]
     return [*words, f"where={'; '.join(common.where)}"] if common.where else words
 
 
 def _environment(common: CommonOptions) -> dict[str, str]:
-    """Return options that say where to, as the variables that the notebook's own settings are read from."""
+    """Return the environment variables that pass the target and the files' options to the notebook."""
     target = common.target or common.api_base
     tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
     variables = (
@@ -125,9 +125,9 @@ def _environment(common: CommonOptions) -> dict[str, str]:
 def _check_target(
     common: CommonOptions, source: Source, taken: Mapping[str, Value], settings: Settings
 ) -> Text | None:
-    """Name the target; refuse options for a live run where the notebook uses the embedded simulator.
+    """Return the line that names the target; None for a notebook without the parameter `target`.
 
-    A notebook without the parameter `target` has its target from what it does with the settings: None.
+    Raises UsageError for options of a live run if the notebook uses the embedded simulator.
     """
     usual = {parameter.name: parameter.default for parameter in source.parameters}
     if "target" not in usual:
@@ -155,10 +155,10 @@ def _check_target(
 
 
 class _Passing(click.Command):
-    """A command whose words after `--` are another program's, whatever stands before."""
+    """A command that passes the words after `--` to another program."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read what stands before `--`; what stands after it is `arguments`."""
+        """Parse the words before `--`; those after it become `arguments`."""
         at = args.index("--") if "--" in args else len(args)
         rest = super().parse_args(ctx, args[:at])
         if more := ctx.params["arguments"]:
@@ -205,13 +205,13 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
     with subprocess.Popen([sys.executable, *words, *arguments]) as server:  # noqa: S603  our own interpreter
         try:
             return server.wait()
-        except KeyboardInterrupt:  # it would ask whether to end; asking once is enough
+        except KeyboardInterrupt:  # the server would ask for confirmation; one Ctrl-C is enough
             server.terminate()
             raise
 
 
 def _need(*libraries: str) -> None:
-    """Raise UsageError with what to install where the extra is missing."""
+    """Raise UsageError with the command that installs the libraries if one is missing."""
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:
         names, command = ", ".join(missing), install("lab")

@@ -1,4 +1,4 @@
-"""The options that several commands share: a frozen dataclass for each group, and the decorator that adds it."""
+"""Options that several commands share: a frozen dataclass per group, and the decorator that adds it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class CommonOptions:
         }
 
     def settings(self) -> Settings:
-        """Read the settings file and the environment; these options override them."""
+        """Return the settings of the settings file and the environment, overridden by these options."""
         settings = load_settings(self.config, self.overrides())
         if self.tokens is None:
             return settings
@@ -67,7 +67,7 @@ class CommonOptions:
         return settings.model_copy(update={"tokens": tokens})
 
     def start(self, *, reads_ledger: bool = False) -> tuple[Settings, Console]:
-        """Read the settings and open the console; say which ledger is read where two could be meant."""
+        """Return the settings and the console; with `reads_ledger`, print which ledger is read if two are possible."""
         settings = self.settings()
         console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
         if self.ledger and holds_password(self.ledger):
@@ -85,10 +85,10 @@ class CommonOptions:
     def open_target(
         self, console: Console, settings: Settings, *, looks_at_tokens: bool = True
     ) -> Iterator[Settings]:
-        """Open the target for a command that sends; the first line that it prints names the target.
+        """Open the target for a command that sends; the first line printed names the target.
 
-        Other messages are held back until the command releases the console, or ends. A token file that others can read
-        is warned of.
+        Other messages are held back until the command releases the console or ends. With `looks_at_tokens`, warn about a
+        token file that others can read.
         """
         from tcb_ops.simulator import opened_target
 
@@ -103,7 +103,7 @@ class CommonOptions:
             yield opened
 
     def read_merchants(self, settings: Settings) -> Merchants:
-        """Read the merchants file, narrowed by `--where`."""
+        """Return the merchants of the merchants file, narrowed by `--where`."""
         from tcb_ops.lists.merchants import read_merchants
 
         file = settings.merchants
@@ -129,45 +129,45 @@ class CommonOptions:
         return read_merchants(file, self.where)
 
     def matching(self, settings: Settings) -> Merchants | None:
-        """Read the merchants that `--where` names; None without it."""
+        """Return the merchants that `--where` selects; None without it."""
         return self.read_merchants(settings) if self.where else None
 
     def refuse_where(self, why: Text) -> None:
-        """Raise UsageError with `why` where `--where` was given: this command cannot leave merchants out."""
+        """Raise UsageError with `why` if `--where` was given, for a command that cannot leave merchants out."""
         if self.where:
             raise UsageError(why, options=["--where"])
 
     def selection(self) -> str:
-        """Return what tells runs over different merchants apart."""
+        """Return a text that distinguishes runs over different merchants."""
         return "; ".join(f"where {item}" for item in sorted(self.where))
 
 
 class Group(click.Group):
-    """A group of commands whose shared options may also stand before the command's name."""
+    """A group of commands whose shared options may also precede the command's name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, the command's name first."""
+        """Parse the arguments after moving the command's name to the front."""
         shared = self.shared_options()
         ordered = command_first(args, {name: not shared[name].is_flag for name in shared})
         if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
-            last = shared.get(ordered[-1])  # no command follows the options
+            last = shared.get(ordered[-1])  # the line has no command
             if last is not None and not last.is_flag:
                 one, many = (
                     "Option {name!r} requires an argument.",
                     "Option {name!r} requires {nargs} arguments.",
                 )
-                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1], nargs=1)  # click's own words
+                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1], nargs=1)  # click's message
                 raise click.BadOptionUsage(ordered[-1], lacks, ctx)
             raise click.UsageError(gettext.gettext("Missing command."), ctx)
         return super().parse_args(ctx, ordered)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the group's options; while a shell completes the line, the shared ones too."""
+        """Return the group's options, during shell completion with the shared ones."""
         shared = self.shared_options().values() if ctx.resilient_parsing else ()
         return [*super().get_params(ctx), *dict.fromkeys(shared)]
 
     def shared_options(self) -> dict[str, click.Option]:
-        """Return the shared options of the group's commands by what is typed."""
+        """Return the shared options of the group's commands by their spelling."""
         shared = {field.name for field in fields(CommonOptions)}
         found: dict[str, click.Option] = {}
         for command in self.commands.values():
@@ -178,9 +178,9 @@ class Group(click.Group):
 
 
 def command_first(arguments: list[str], options: Mapping[str, bool]) -> list[str]:
-    """Put shared options that stand before a command's name behind it.
+    """Move shared options that precede a command's name behind it.
 
-    `options` maps each to whether it takes a value. Before `--help` they are dropped; anything else stays for click to judge.
+    `options` maps each to whether it takes a value. Before `--help` they are dropped; other arguments are left to click.
     """
     place = 0
     while place < len(arguments) and (name := arguments[place].partition("=")[0]) in options:
@@ -199,7 +199,7 @@ def _name_ledger(console: Console, settings: Settings) -> None:
 def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
     file = settings.tokens.file
     if os.name == "posix" and settings.tokens.source == "file" and not settings.on_loopback:
-        with suppress(OSError):  # a file that cannot be read is reported where it is needed
+        with suppress(OSError):  # an unreadable file is reported when it is needed
             if file.stat().st_mode & 0o077:
                 console.warn(
                     _(
@@ -212,7 +212,7 @@ def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
 
 
 def target_line(settings: Settings) -> Text:
-    """Name the target: the first and the last line of a command that sends."""
+    """Return the line that names the target, printed first and last by commands that send."""
     label = target_label(settings.run_target, settings.api_base)
     if settings.target:
         return _("{label} (embedded simulator)", label=label)
@@ -221,7 +221,7 @@ def target_line(settings: Settings) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class ListOptions:
-    """How a path list is read."""
+    """Options that determine how a path list is read."""
 
     column: tuple[str, ...] = ()
     sheet: str = ""
@@ -233,7 +233,7 @@ class ListOptions:
     root: str | None = None
 
     def columns(self) -> dict[str, str]:
-        """Read `--column NAME=HEADER`."""
+        """Return the `--column NAME=HEADER` options as a dict. Raises UsageError for a malformed one."""
         columns: dict[str, str] = {}
         for pair in self.column:
             name, equals, header = pair.partition("=")
@@ -243,7 +243,7 @@ class ListOptions:
         return columns
 
     def selection(self, common: CommonOptions, limit: int | None) -> str:
-        """Return what tells runs over different parts of the same list apart."""
+        """Return a text that distinguishes runs over different parts of the same list."""
         named = (
             ("sheet", self.sheet),
             ("header-row", self.header_row),
@@ -259,7 +259,7 @@ class ListOptions:
         return "; ".join(filter(None, parts))
 
     def words(self, common: CommonOptions) -> list[str]:
-        """These options for a suggested command, except the root."""
+        """Return these options, except the root, as words of a suggested command."""
         named = (("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows))
         repeated = (("column", self.column), ("map", self.maps), ("where", common.where))
         words = [word for name, items in repeated for item in items for word in (f"--{name}", item)]
@@ -268,7 +268,7 @@ class ListOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Which run is started or resumed."""
+    """Options that determine which run is started or resumed."""
 
     dry_run: bool = False
     limit: int | None = None
@@ -279,7 +279,7 @@ class RunOptions:
 def _group(
     argument: str, kind: type[DataclassInstance], *options: Callable[[Command], Command]
 ) -> Callable[[Command], Command]:
-    """Make a decorator that adds options to a command and passes their values to it as one `kind`."""
+    """Return a decorator that adds options to a command and passes their values as one `kind`."""
 
     def decorate(command: Command) -> Command:
         @wraps(command)
@@ -297,31 +297,31 @@ def _group(
 
 
 class WholeNumber(click.IntRange):
-    """A whole number in a range, for which the message about any other value has words of its own."""
+    """An integer in a range, with one message for every invalid value."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value as a number."""
+        """Return the value as an integer."""
         with suppress(click.BadParameter):
             return super().convert(value, param, ctx)
-        said = N_("'{value}' is not a whole number from {least} to {most}.")
+        template = N_("'{value}' is not a whole number from {least} to {most}.")
         if self.max is None:
-            said = N_("'{value}' is not a whole number from {least} on.")
-        message = gettext.gettext(said).format(value=value, least=self.min, most=self.max)
+            template = N_("'{value}' is not a whole number from {least} on.")
+        message = gettext.gettext(template).format(value=value, least=self.min, most=self.max)
         raise click.BadParameter(message, ctx, param)
 
 
 class _Number(click.FloatRange):
-    """A number in a range, but not `nan` or `inf`, which pass for numbers."""
+    """A number in a range, excluding `nan` and `inf`, which click accepts."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         with suppress(click.BadParameter):
             number = super().convert(value, param, ctx)
             if math.isfinite(number):
                 return number
-        said = N_("'{value}' is not a number from {least:g} on.")
+        template = N_("'{value}' is not a number from {least:g} on.")
         if self.min_open:
-            said = N_("'{value}' is not a number greater than {least:g}.")
-        message = gettext.gettext(said).format(value=value, least=self.min)
+            template = N_("'{value}' is not a number greater than {least:g}.")
+        message = gettext.gettext(template).format(value=value, least=self.min)
         raise click.BadParameter(message, ctx, param)
 
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before uploading to a live target.")
 _ANY_RUN = "a-run"
-"""Stands for the id of a run that has none yet."""
+"""Placeholder for the id of a run that has not started."""
 
 
 @click.command()
@@ -193,7 +193,7 @@ def upload(
                 try:
                     runs = (run.record for run in api.all_runs(settings=settings))
                     again = done_before(batch, settings, selection, runs, new_run=which.new_run)
-                except LedgerDamagedError as error:  # of an earlier run: this one does not depend on it
+                except LedgerDamagedError as error:  # of an earlier run, on which this one does not depend
                     console.info(error.text)
                     again = None
                 if again is not None:
@@ -330,7 +330,7 @@ def _resume(
     skip_unchanged: bool = False,
     canary: int = 0,
 ) -> RunHandle:
-    """Resume the run that --resume names, without its list. Raises UsageError where this command cannot resume it."""
+    """Resume the run that --resume names, without its list. Raises UsageError if this command cannot resume it."""
     from tcb_ops import api
 
     if not which.resume or which.dry_run:
@@ -361,7 +361,7 @@ def _resume(
 
 
 def _ask_to_resume(console: Console, settings: Settings) -> Callable[[str, float], bool]:
-    """Make the question about an unfinished run that is over a day old; nobody to ask means no."""
+    """Return a function that asks whether to resume an unfinished run over a day old; without a terminal the answer is no."""
 
     def ask(run_id: str, started: float) -> bool:
         if not sys.stdin.isatty():
@@ -377,7 +377,7 @@ def _ask_to_resume(console: Console, settings: Settings) -> Callable[[str, float
 
 
 def _follow(console: Console, handle: RunHandle, common: CommonOptions) -> Run:
-    """Show a run's progress until its end; where it ends early, the JSON object is printed all the same."""
+    """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
     resumed = None
     if handle.resumed:
         done = sum(rows for outcome, rows in handle.so_far().outcomes.items() if outcome != Outcome.PENDING)
@@ -403,7 +403,7 @@ def _report_folder(settings: Settings, out: str | None, run_id: str) -> Path:
 
 
 def _report(console: Console, run: Run, settings: Settings, common: CommonOptions, out: str | None) -> int:
-    """Write a finished run's report folder and show how it ended."""
+    """Write a finished run's report folder and print how the run ended; return the exit code."""
     from tcb_ops.reports.export import PAGE
 
     try:
@@ -424,7 +424,7 @@ def _end(
     *,
     page: Path | None = None,
 ) -> int:
-    """Show how a run ended, the next command or the report to open, and the target once more; return the exit code."""
+    """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
     from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
 

@@ -76,7 +76,7 @@ def init(folder: str, lang: str | None) -> int:
 
 
 def _refill(console: Console, template: Path, names: list[str]) -> None:
-    """Fill the template's drop-down again; where somebody has changed the template, say how."""
+    """Update the template's drop-down, or print what to add if the template was changed by hand."""
     from tcb_ops.lists.generate import refill_template
 
     content, missing = refill_template(template.read_bytes(), names)
@@ -182,7 +182,7 @@ def make_list(
         show_problems(console, error.source, error.problems)
         console.warn(_("No list was written."))
         raise click.exceptions.Exit(error.exit_code) from None
-    _say_left_out(console, scanned)
+    _print_left_out(console, scanned)
     if common.json:
         left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
         console.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
@@ -206,7 +206,7 @@ def make_list(
 
 
 def _own(common: CommonOptions, settings: Settings) -> frozenset[str]:
-    """Return the real paths of files that must never be uploaded."""
+    """Return the real paths of tcb-ops's own files, which must never be uploaded."""
     links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
     tokens = settings.tokens
     named: list[str | Path] = [
@@ -225,7 +225,7 @@ def _own(common: CommonOptions, settings: Settings) -> frozenset[str]:
     return frozenset(os.path.realpath(name) for name in named)
 
 
-def _say_left_out(console: Console, scanned: ScannedFiles) -> None:
+def _print_left_out(console: Console, scanned: ScannedFiles) -> None:
     for count, what in (
         (scanned.junk, _("hidden or temporary")),
         (scanned.own, _("tcb-ops's own")),
@@ -337,7 +337,7 @@ def check_merchants(out: str | None, *, common: CommonOptions) -> int:
 
 
 def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
-    """Show progress until the work is done; Ctrl-C ends the calls, and nothing has been written."""
+    """Show progress until the work is done. Ctrl-C cancels the calls; nothing has been written by then."""
     seen = [0, 0]
 
     def progress(done: int, all_of_them: int) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tcb_ops.simulator import Simulator
 
 _QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
-"""The demo's waits: what takes a real run a minute must not hold up somebody who looks at it for the first time."""
+"""Limits with short waits, so that the demo takes seconds."""
 
 
 @click.command()
@@ -85,7 +85,7 @@ def simulate(
 
 
 def _about_the_component(appid: str, *, in_plan: bool) -> Text:
-    """Whose token serves the lines with owner = platform."""
+    """Return the message about the token that serves merchants with owner = platform."""
     if not appid:
         return _(
             "Lines with owner = platform need the component token: set component_appid under [tokens] in "
@@ -172,7 +172,7 @@ def demo(lang: str | None) -> int:
 
 
 def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
-    """Keep the demo's ledger in its report's folder, with a settings file that leads to it."""
+    """Copy the demo's ledger into the report folder, with a settings file that refers to it."""
     home.mkdir()
     for part in folder.glob(f"{LEDGER_FILE}*"):
         if part.is_file():
