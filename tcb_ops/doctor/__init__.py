@@ -1,4 +1,4 @@
-"""Check the machine, the files, the token source and the target."""
+"""Checks of the machine, the files, the token source and the target: their results and time limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tcb_ops.resources import system_reason
 
 
 class Grade(StrEnum):
-    """The result of a check."""
+    """How a check ended."""
 
     OK = "ok"
     WARNING = "warning"
@@ -30,11 +30,11 @@ class CheckResult:
     """One line of the doctor's table."""
 
     name: str
-    """The check: a short word that stays the same, for `--json`."""
+    """The check's identifier, stable for `--json`."""
     grade: Grade
     seen: Text
     fix: Text | None = None
-    """What to do; None where there is nothing to do."""
+    """None if there is nothing to do."""
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
         """Return the result for JSON."""
@@ -43,7 +43,7 @@ class CheckResult:
 
 
 def from_error(name: str, error: TcbOpsError) -> CheckResult:
-    """Return a bad result with an error's problem and fix; where the error has none, the fix is the check's own."""
+    """Return a bad result with an error's problem and its fix, or the check's own fix."""
     return CheckResult(name, Grade.BAD, error.problem, error.fix or _FIXES.get(name))
 
 
@@ -55,17 +55,16 @@ def skipped(name: str, why: Text) -> CheckResult:
 def run_limited(
     names: Sequence[str], check: Callable[[], Sequence[CheckResult]], seconds: float
 ) -> list[CheckResult]:
-    """Run a check in a thread of its own for at most `seconds`; return a result for each of `names`, whatever happens.
+    """Run a check in its own thread for at most `seconds`; return a result for each of `names` in any case.
 
-    The thread is left behind where it does not end: a name server, a disk or a program that hangs. An error becomes a
-    result.
+    A thread that a name server, a disk or a program blocks is abandoned. An error becomes a result.
     """
     results: list[CheckResult] = []
 
     def run() -> None:
         try:
             results.extend(check())
-        except Exception as error:  # noqa: BLE001  a broken check must not hide what the others find
+        except Exception as error:  # noqa: BLE001  a broken check must not hide the other results
             results.append(_from_any(names[0], error))
 
     thread = threading.Thread(target=run, name=f"doctor-{names[0]}", daemon=True)
@@ -105,4 +104,4 @@ _FIXES = {
     "tokens": _("Fix the token source ([tokens] in the settings)."),
     "address": _("Check the network and any proxy on the way, then run doctor again."),
 }
-"""The fix for errors that have none of their own."""
+"""The fix for errors without one."""

@@ -1,6 +1,6 @@
 """`doctor --live`: upload one tiny file for real, fetch it back, compare and delete it, with the code that a run uses.
 
-Whatever fails in between, the object is deleted in the end.
+The object is deleted at the end, even if a step fails.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tcb_ops.wechat.transport import Timeouts, Transport
 _TIMEOUTS = Timeouts(connect=10, answer=20)
 _LIMITS = CallLimits(attempts=3, backoff=0.5, slow_wait=5, patience=10)
 DELETE_WAITS = (0.0, 1.0, 2.0)
-"""Seconds before each try to delete the object."""
+"""Seconds before each attempt to delete the object."""
 _SVG = "image/svg+xml"
 
 Found = TypeVar("Found")
@@ -45,7 +45,7 @@ Found = TypeVar("Found")
 
 @dataclass(slots=True)
 class LiveResult:
-    """The steps that were made, in their order: link, upload, confirm, content_type, delete, quota."""
+    """The result of the live check. Its steps, in order: link, upload, confirm, content_type, delete, quota."""
 
     env: str
     path: str
@@ -55,14 +55,14 @@ class LiveResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every step succeeded, and nothing is left behind."""
+        """Whether every step succeeded and nothing is left behind."""
         return all(step.grade is Grade.OK for step in self.steps) and not self.left_behind
 
 
 def start_live_check(settings: Settings, merchant: Merchant) -> Future[LiveResult]:
     """Start the check in a merchant's environment. Do not cancel it: wait, so that the object is deleted.
 
-    Raises SettingsError at once; the result raises TcbOpsError for what stops it before anything is stored.
+    Raises SettingsError immediately; the result raises TcbOpsError for an error before anything is stored.
     """
     appid = merchant.appid if merchant.owner is Owner.MERCHANT else settings.tokens.component_appid
     if not appid:
@@ -81,8 +81,8 @@ async def _check(settings: Settings, appid: str, merchant: Merchant) -> LiveResu
         await source.aclose()
 
 
-class _Failed(Exception):  # noqa: N818  ends a step, nothing else
-    """Why a step failed, and what to do."""
+class _Failed(Exception):  # noqa: N818  ends a step, and is not raised further
+    """A step failed; with what was seen and what to do."""
 
     def __init__(self, seen: Text, fix: Text | None = None) -> None:
         super().__init__(seen.en)
@@ -90,7 +90,7 @@ class _Failed(Exception):  # noqa: N818  ends a step, nothing else
 
 
 class _LiveCheck:
-    """The steps: each returns what was seen, or raises _Failed."""
+    """The steps of the live check; each returns what was seen, or raises _Failed."""
 
     def __init__(
         self, settings: Settings, caller: Caller, transport: Transport, appid: str, merchant: Merchant
@@ -104,7 +104,7 @@ class _LiveCheck:
         self._caller, self._transport = caller, transport
         self._client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
         self._stored: bool | None = False
-        """None where it is not known whether the store has the object."""
+        """None if it is unknown whether the store has the object."""
         self._served_as = ""
 
     async def run(self) -> None:
@@ -116,7 +116,7 @@ class _LiveCheck:
         try:
             await self._step("upload", self._upload(link))
             if self._stored and await self._step("confirm", self._confirm(link)):
-                with suppress(_Failed, TcbOpsError):  # for information: it fails no check
+                with suppress(_Failed, TcbOpsError):  # for information only
                     self._add("content_type", Grade.OK, await self._compare_types(link))
         finally:
             if self._stored is not False:
@@ -125,7 +125,7 @@ class _LiveCheck:
             await self._add_quota()
 
     async def _step(self, name: str, step: Awaitable[Text]) -> bool:
-        """Do a step and add its result; whether it succeeded."""
+        """Run a step and add its result; return whether it succeeded."""
         try:
             self._add(name, Grade.OK, await step)
         except _Failed as failed:
@@ -144,7 +144,7 @@ class _LiveCheck:
         return found
 
     async def _link(self) -> Link:
-        """Ask for a link. A refusal for everybody, no token at all, no host: nothing was stored, and it is raised."""
+        """Request a link. Errors that concern every merchant are raised: nothing was stored."""
 
         async def request(token: Secret) -> Link | UnsafeLink | ApiError | InvalidResponse:
             return await self._client.upload_link(self._env, self._path, token, self._owner)
@@ -157,7 +157,7 @@ class _LiveCheck:
         return link
 
     async def _post(self, link: Link, content_type: str) -> StoredObject | StoreRefusal | Unconfirmed:
-        """Upload the file as a run does: opened, compared with its plan, posted."""
+        """Upload the file as a run does: open it, compare it with its plan, post it."""
         with tempfile.TemporaryDirectory(prefix="tcb-ops-doctor-") as folder:
             file = Path(folder) / "file.svg"
             file.write_bytes(self._content)
@@ -176,7 +176,7 @@ class _LiveCheck:
             why = answer.why
             raise _Failed(_("No confirmation from the store. {why}", why=why))
         if isinstance(answer, StoreRefusal):
-            # COS's own refusal is certain; a gateway's answer may hide that the store has the object.
+            # A refusal by COS itself is certain; after a gateway's response the store may have the object.
             self._stored = False if answer.code and status < 500 else None
             known = store_code(answer.code, answer.message, status)
             why = _(
@@ -199,7 +199,7 @@ class _LiveCheck:
         return seen
 
     async def _confirm(self, link: Link) -> Text:
-        """Fetch the object back and compare."""
+        """Fetch the object back and compare it with the file."""
         sent = len(self._content)
         try:
             response = await self._fetch(link)
@@ -220,7 +220,7 @@ class _LiveCheck:
         return _("the same {bytes}", bytes=ngettext("{n:,} byte", "{n:,} bytes", sent))
 
     async def _compare_types(self, link: Link) -> Text:
-        """Upload the file again without a Content-Type, and say what it is served as with and without."""
+        """Upload the file again without a Content-Type; return the types served with and without it."""
         if not isinstance(await self._post(link, ""), StoredObject):
             raise _Failed(_("could not be stored again"))
         served, without = self._served_as, (await self._fetch(link)).headers.get("content-type", "")
@@ -245,7 +245,7 @@ class _LiveCheck:
         return response
 
     async def _delete(self, link: Link) -> Text:
-        """Delete the object, in several tries."""
+        """Delete the object, in several attempts."""
         file_id = own_file_id(link, self._path, self._env)
         why = NOTHING
         for wait in DELETE_WAITS:
@@ -271,7 +271,7 @@ class _LiveCheck:
             raise _Failed(_file_status("batchdeletefile", file.status))
 
     async def _add_quota(self) -> None:
-        """Say how many link calls are left today, where the platform names a limit."""
+        """Add how many link calls are left today, if the platform has a limit."""
         quota: Quota = await self._ask(lambda token: self._client.quota(token, self._owner))
         if quota.left is not None:
             seen = _(
@@ -283,7 +283,7 @@ class _LiveCheck:
 
 
 def own_file_id(link: Link, path: str, env: str) -> str:
-    """Return the object's file_id: the link's where it ends in our path, so that nothing else is ever deleted."""
+    """Return the object's file_id; the link's only if it ends in our path, so that no other object is deleted."""
     if link.file_id.endswith(f"/{path}"):
         return link.file_id
     known = re.match(r"cloud://[^/]+", link.file_id)

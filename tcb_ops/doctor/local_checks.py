@@ -31,13 +31,13 @@ _SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
 _FONTS_SECONDS = 5
 """Seconds for fc-list, which builds its cache on the first call."""
 _PROBLEMS = 3
-"""Problems of the merchants file that are shown; `check` shows all."""
+"""Maximum number of problems shown of the merchants file; `check` shows all."""
 SCARCE, TIGHT = 100 * 1000**2, 1000**3
 """Free bytes below which a run may fill the disk, and below which to warn."""
 
 
 def check_python() -> list[CheckResult]:
-    """Compare Python's version with what the package asks for."""
+    """Check Python's version against the package's requirement."""
     needed, found = SpecifierSet(metadata("tcb-ops")["Requires-Python"]), platform.python_version()
     machine = f"{platform.system()} {platform.machine()}".strip()
     seen = _("{found} ({machine}), needs {needed}", found=found, machine=machine, needed=needed)
@@ -48,7 +48,7 @@ def check_python() -> list[CheckResult]:
 
 
 def check_packages() -> list[CheckResult]:
-    """Compare tcb-ops's own requirements with what is installed."""
+    """Check the installed packages against tcb-ops's own requirements."""
     needed = _requirements("")
     wrong = unmet(needed, _installed)
     if not wrong:
@@ -64,7 +64,7 @@ def check_packages() -> list[CheckResult]:
 
 
 def check_lab() -> list[CheckResult]:
-    """Check JupyterLab and what the notebooks need, where the extra is installed."""
+    """Check JupyterLab and the notebooks' packages, if the extra is installed."""
     command = install("lab")
     there = [f"{name} {found}" for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
     if not there:
@@ -79,16 +79,13 @@ def check_lab() -> list[CheckResult]:
 def unmet(
     needed: Iterable[Requirement], installed: Callable[[str], str | None]
 ) -> list[tuple[Requirement, str | None]]:
-    """Return the requirements that what is installed does not meet, each with the version that is there.
-
-    A pre-release that fits meets its requirement.
-    """
+    """Return the unmet requirements, each with the installed version. A matching pre-release meets its requirement."""
     pairs = [(one, installed(one.name)) for one in needed]
     return [(r, v) for r, v in pairs if v is None or not r.specifier.contains(v, prereleases=True)]
 
 
 def _requirements(extra: str) -> list[Requirement]:
-    """Return what tcb-ops requires here: by itself, or what an extra adds."""
+    """Return tcb-ops's requirements on this machine: its own, or those that an extra adds."""
     found = []
     for one in map(Requirement, requires("tcb-ops") or ()):
         always = one.marker is None or one.marker.evaluate({"extra": ""})
@@ -114,7 +111,7 @@ def _describe(wrong: Iterable[tuple[Requirement, str | None]]) -> Text:
 
 
 def check_browser() -> list[CheckResult]:
-    """Look for a Chromium, which prints reports as PDF."""
+    """Look for a Chromium, needed for PDF reports."""
     if os.environ.get(CHROMIUM) == "":
         return [skipped("browser", _("TCB_OPS_CHROMIUM is empty: no PDFs"))]
     found = find_chromium()
@@ -129,7 +126,7 @@ def check_browser() -> list[CheckResult]:
 
 
 def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
-    """Look for a font that has Chinese: a PDF without one shows boxes for the merchants' names."""
+    """Look for a Chinese font: without one, PDFs show boxes for the merchants' names."""
     if sys.platform in {"darwin", "win32"}:
         return [CheckResult("fonts", Grade.OK, _("the system's fonts include Chinese"))]
     program = shutil.which("fc-list")
@@ -157,7 +154,7 @@ def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
 
 
 def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResult]:
-    """Check that the merchants file can be read, and say what it holds."""
+    """Check that the merchants file can be read, and count its contents."""
     file = settings.merchants
     if not file.exists():
         seen = _("{file} does not exist", file=file)
@@ -192,9 +189,9 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResul
 
 
 def check_ledger(settings: Settings) -> list[CheckResult]:
-    """Check that the ledger opens and can be written, what is unfinished in it, and the room on its disk.
+    """Check that the ledger can be opened and written; look for unfinished runs; check the disk's free space.
 
-    A ledger file that does not exist yet is not created.
+    A missing ledger file is not created.
     """
     if "://" in settings.ledger:
         return [_opened(settings, "")]
@@ -228,7 +225,7 @@ def _not_yet(file: Path, folder: Path) -> CheckResult:
 
 
 def _unwritable(file: Path, folder: Path) -> CheckResult | None:
-    """Try to begin a transaction, which is rolled back at once."""
+    """Return a bad result if the ledger cannot be written; tested by a transaction that is rolled back."""
     why = None if os.access(folder, os.W_OK) else _("no permission to write {folder}", folder=folder)
     try:
         uri = f"{file.resolve().as_uri()}?mode=rw"
@@ -288,7 +285,7 @@ def _size(file: Path) -> str:
 
 
 def check_disk(free: int, folder: Path) -> CheckResult:
-    """Grade the free bytes where the ledger lies."""
+    """Grade the free bytes on the ledger's disk."""
     seen = _("{free:,.1f} GB free in {folder}", free=free / 1000**3, folder=folder)
     if free >= TIGHT:
         return CheckResult("disk", Grade.OK, seen)
@@ -300,7 +297,7 @@ def check_disk(free: int, folder: Path) -> CheckResult:
 
 
 def check_secrets(settings: Settings) -> list[CheckResult]:
-    """Check that what holds secrets may be read by its owner alone."""
+    """Check that only their owner can read the files that hold secrets."""
     if os.name != "posix":
         return [skipped("secrets", _("file modes are not checked on this system"))]
     places = secret_places(settings.tokens)
@@ -315,12 +312,12 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
     seen = _("others on this machine may read {named}", named=named)
     deep = ["-R"] if any(path.is_dir() for path in there) else []
     fix = verbatim(shlex.join(["chmod", *deep, "go-rwx", *map(str, there)]))
-    # Tokens of the simulator open nothing.
+    # The simulator's tokens give access to nothing.
     return [CheckResult("secrets", Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)]
 
 
 def secret_places(tokens: TokenSettings) -> list[Path]:
-    """Files and folders of the settings that hold tokens, secrets or tickets, by the source that is used."""
+    """Return the files and folders of the token source in use that hold tokens, secrets or tickets."""
     if tokens.source == "file":
         return [tokens.file]
     if tokens.source != "component":

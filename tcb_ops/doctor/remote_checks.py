@@ -1,4 +1,4 @@
-"""Checks of what answers over the network: the target, its clock, the token source, and calls from this address."""
+"""Checks over the network: the target, its clock, the token source, and calls from this address."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 QUICK = Timeouts(connect=4, answer=4)
-"""Somebody watches."""
+"""Short, because a user is waiting."""
 TOKEN_SECONDS = 8.0
-"""Seconds for the token source, and then for the call with its token."""
+"""Seconds for the token source, and again for the call with its token."""
 TRIED = 3
 """Merchants to try until one has a token."""
 SKEWED, WRONG = 60, 300
-"""Seconds of difference for a warning, and for a failure: links expire after about 15 minutes (domain.md §1.1)."""
+"""Clock difference in seconds for a warning and a failure: links expire after about 15 minutes (domain.md §1.1)."""
 _CERTIFICATES = _("Check the files that SSL_CERT_FILE and SSL_CERT_DIR name.")
 
 
 def check_target(settings: Settings) -> list[CheckResult]:
-    """Call the target without a token, which costs nothing, and compare its clock with ours. Blocks."""
+    """Call the target without a token, which uses no quota, and compare its clock with this machine's. Blocks."""
     target = urlsplit(settings.api_base)
     host = target.hostname or ""
     proxied = (
@@ -57,7 +57,7 @@ def check_target(settings: Settings) -> list[CheckResult]:
         began_at, seconds, response = hand_over(_reach(settings)).result()
     except TransportError as error:
         return [from_error("target", error)]
-    except OSError as error:  # ssl says which file it could not read, but not its name
+    except OSError as error:  # ssl does not name the file that it could not read
         cause = system_reason(error)
         seen = _("TLS cannot be set up: {cause}", cause=cause)
         return [CheckResult("target", Grade.BAD, seen, _CERTIFICATES)]
@@ -77,9 +77,9 @@ def check_target(settings: Settings) -> list[CheckResult]:
 
 
 def _unknown_host(host: str, port: int) -> CheckResult | None:
-    """Return what is wrong with a host name.
+    """Return a bad result if the host name cannot be resolved.
 
-    Asked here, since a thread that waits for a name server is left behind at the end.
+    Resolved in the check's own thread, which is abandoned if the name server does not respond.
     """
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -91,7 +91,7 @@ def _unknown_host(host: str, port: int) -> CheckResult | None:
 
 
 async def _reach(settings: Settings) -> tuple[float, float, HttpResponse]:
-    """Return when the call began (Unix seconds), the seconds that it took, and its answer."""
+    """Return the start of the call (Unix seconds), its duration in seconds, and the response."""
     async with Transport(connections=1, timeouts=QUICK) as transport:
         client = PlatformClient(transport, settings.api_base)
         began_at, began = time.time(), time.perf_counter()
@@ -100,9 +100,9 @@ async def _reach(settings: Settings) -> tuple[float, float, HttpResponse]:
 
 
 def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
-    """Return the seconds that the target's clock is ahead of ours; None where its answer has no usable Date.
+    """Return the seconds that the target's clock is ahead of this machine's; None without a usable Date.
 
-    A Date has whole seconds, cut off; it was written about the middle of the exchange.
+    A Date is cut to whole seconds, and was written about the middle of the exchange.
     """
     with suppress(ValueError, TypeError, OverflowError):
         return parsedate_to_datetime(date).timestamp() + 0.5 - (began_at + seconds / 2)
@@ -110,7 +110,7 @@ def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
 
 
 def check_clock(offset: float | None) -> CheckResult:
-    """Compare this machine's clock with the target's; `offset` is in seconds."""
+    """Grade the difference between the target's clock and this machine's; `offset` is in seconds."""
     if offset is None:
         return skipped("clock", _("the target's response has no Date"))
     apart = abs(offset)
@@ -132,7 +132,7 @@ def check_clock(offset: float | None) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class TokenOwner:
-    """Whose token is tried."""
+    """An account whose token is tried."""
 
     appid: str
     name: str
@@ -140,12 +140,12 @@ class TokenOwner:
 
     @property
     def label(self) -> str:
-        """Name and appid, for people."""
+        """Name and appid, for display."""
         return f"{self.name} ({self.appid})" if self.name else self.appid
 
 
 def first_token_owners(merchants: Sequence[Merchant], component_appid: str) -> list[TokenOwner]:
-    """Return whose tokens are tried: the first merchants' that have not left, else the platform's own."""
+    """Return whose tokens to try: the first merchants that have not left, or the platform if all lines are its own."""
     there = [m for m in merchants if not m.left]
     own = {m.appid: m.name for m in reversed(there) if m.owner is Owner.MERCHANT}
     appids = list(dict.fromkeys(m.appid for m in there if m.owner is Owner.MERCHANT))
@@ -157,10 +157,10 @@ def first_token_owners(merchants: Sequence[Merchant], component_appid: str) -> l
 def check_tokens(
     settings: Settings, owners: Sequence[TokenOwner], *, reached: bool, seconds: float = TOKEN_SECONDS
 ) -> list[CheckResult]:
-    """Check that the token source gives a token, and that the target takes it from this machine. Blocks.
+    """Check that the token source has a token, and that the target accepts it from this machine. Blocks.
 
-    The first owner that has a token is tried. The call is openapi/quota/get: a read, which shows 61004 where this
-    machine's address is not on the list. `seconds` is how long the source may take, and then the call.
+    Uses the first owner that has a token. The call is openapi/quota/get, a read, which returns 61004 if this machine's
+    address is not allowed. `seconds` limits the source, and then the call.
     """
     unreached = skipped("address", _("the target could not be reached"))
     if settings.tokens.source == "component" and not reached:
@@ -207,7 +207,7 @@ async def _try(
 async def _first_token(
     settings: Settings, source: TokenSource, owners: Sequence[TokenOwner]
 ) -> tuple[TokenOwner | None, CheckResult]:
-    """Return the first owner with a token. Those before it lack theirs: a warning, since a run would skip their rows."""
+    """Return the first owner with a token. Owners before it without one are a warning: a run would skip their rows."""
     lacking: list[TokenError] = []
     for owner in owners:
         try:

@@ -1,4 +1,4 @@
-"""Run every check in its order: the machine first, then the files, then the target. None can hang, or end the others."""
+"""Run all checks in order: the machine, the files, the target. No check can block or end the others."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.settings import Settings, load_settings, settings_file
 
 TOTAL_SECONDS = 27.0
-"""Seconds for all checks together: a user is waiting."""
+"""Time limit for all checks together."""
 LOCAL_SECONDS, REMOTE_SECONDS = 6.0, 18.0
-"""Seconds for a local check, and for a check over the network."""
+"""Time limits for a local check, and for a check over the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorContext:
-    """What is checked."""
+    """The input of the checks."""
 
     settings: Settings | None
     """None if they are invalid."""
     error: SettingsError | None
     """Why they are invalid."""
     known: frozenset[str]
-    """Settings that are known although the file is invalid, from options and variables; all if the settings are valid."""
+    """Settings known from options and variables if the file is invalid; otherwise all."""
     fallback: Settings | None
-    """The settings without the file, used for these checks."""
+    """The settings to use: without the file if it is invalid, None if the options or variables are invalid too."""
     config: str | None
     where: tuple[str, ...]
 
@@ -46,7 +46,7 @@ class DoctorContext:
         config: str | None,
         where: tuple[str, ...],
     ) -> DoctorContext:
-        """Read the settings; where they are invalid, what the options and variables give by themselves."""
+        """Read the settings; if they are invalid, use options and variables only."""
         try:
             settings = read()
         except SettingsError as invalid:
@@ -61,7 +61,7 @@ class DoctorContext:
 
 
 def run_checks(context: DoctorContext) -> Iterator[CheckResult]:
-    """Give the results, one after the other. Blocks, some 27 seconds at the very most; raises nothing."""
+    """Yield the results in order. Blocks for at most about 27 seconds; raises nothing."""
     end = time.monotonic() + TOTAL_SECONDS
 
     def run(

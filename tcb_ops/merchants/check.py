@@ -1,4 +1,4 @@
-"""Checking every merchant of a merchants file: what can work today. Asks the platform, many accounts at once."""
+"""The check of every merchant in a merchants file: what can work today, asked of the platform with concurrent calls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
 from tcb_ops.wechat.transport import Transport
 
 AT_ONCE = 8
-"""Merchants that are asked about at a time."""
+"""Merchants queried at the same time."""
 STANDARD = CallLimits()
 
 Item = TypeVar("Item")
@@ -42,17 +42,17 @@ Progress = Callable[[int, int], None]
 
 
 def ignore(*_: object) -> None:
-    """Do nothing: for callers who want to hear of neither progress nor pauses."""
+    """Do nothing: the default for `progress` and `notify`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedMerchants:
-    """What was found."""
+    """The result of a check."""
 
     states: tuple[MerchantState, ...]
     """In the order of the lines."""
     note: Text | None
-    """Why permission sets were not checked."""
+    """Why permission sets were not checked; None if they were."""
 
 
 def begin_check(
@@ -63,16 +63,16 @@ def begin_check(
     progress: Progress = ignore,
     notify: Callable[[Text], None] = ignore,
 ) -> Future[CheckedMerchants]:
-    """Begin to check every line; the future returns what each can do. Cancelling it ends the calls.
+    """Start to check every line; the future returns their states. Cancelling it ends the calls.
+
+    The future raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
 
     Args:
         settings: the target and the token source.
-        merchants: lines of a merchants file; those that have left are not asked about.
-        limits: hold for each call.
+        merchants: lines of a merchants file; those that have left are not checked.
+        limits: apply to each call.
         progress: called with the mini programs done and their number, on the private loop's thread.
         notify: called for a pause that the platform asks for.
-
-    The future raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
 
     """
     return hand_over(_check(settings, list(merchants), limits, progress, notify))
@@ -99,10 +99,10 @@ async def ask(
     request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]],
     owner: Owner = Owner.MERCHANT,
 ) -> Found | Issue:
-    """Make one call for an account; return what was found, or what stands in its owner's way.
+    """Make one call for an account; return its result, or the issue that prevents it.
 
-    Raises PlatformStopError for a refusal that concerns every merchant, OutageError where no host is reached, and what
-    the token source raises for every merchant.
+    Raises PlatformStopError for a refusal that concerns every merchant, OutageError if no host could be reached, and
+    the token source's errors that concern every merchant.
     """
     try:
         found = await caller.call(appid, request)
@@ -123,9 +123,9 @@ async def ask(
 async def each(
     listed: Sequence[Item], work: Callable[[Item], Awaitable[Found]], progress: Progress = ignore
 ) -> list[Found]:
-    """Do the work for every item, AT_ONCE at a time; return what was found in the items' order.
+    """Do the work for every item, AT_ONCE at a time; return the results in the items' order.
 
-    The first exception ends the others, and is raised as it is.
+    The first exception cancels the others and is raised unchanged.
     """
     found: dict[int, Found] = {}
     left = iter(enumerate(listed))

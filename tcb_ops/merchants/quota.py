@@ -1,4 +1,4 @@
-"""What a list would spend of each account's day, against what is left of it. Pure, except for the requests."""
+"""The daily quotas of accounts, compared with what a list needs. Pure, except for the requests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import Quota
 
 SECONDS = 10.0
-"""That the asking may take, whatever it has learnt by then."""
+"""Time limit for the requests; what was received by then is used."""
 _BEIJING = ZoneInfo("Asia/Shanghai")
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaAccount:
-    """Whose calls a row's link call counts against: a mini program's, or the platform's for its own environments."""
+    """The account that a row's link call counts against: a mini program's, or the platform's for its own environments."""
 
     appid: str
     owner: Owner = Owner.MERCHANT
@@ -33,18 +33,18 @@ class QuotaAccount:
 
 @dataclass(frozen=True, slots=True)
 class Allowances:
-    """What was learnt."""
+    """The quotas that could be read."""
 
     quotas: dict[QuotaAccount, Quota]
     why_not: Text | None
-    """Why some are not known; the first reason."""
+    """The first reason why some are unknown."""
 
 
 def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float) -> bool | None:
-    """Return whether so many link calls fit into the account's day.
+    """Return whether so many link calls fit into the account's day; None if unknown.
 
     ================  =====================  =======
-    calls left        time at the rate       answer
+    calls left        time at the rate       result
     ================  =====================  =======
     fewer than rows   any                    False
     any               longer than the day    False
@@ -59,7 +59,7 @@ def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float
 
 
 def seconds_left_of_the_day(now: datetime) -> float:
-    """Seconds until the quotas are reset: midnight in Beijing, which has no daylight saving time."""
+    """Return the seconds until the quotas are reset: midnight in Beijing, which has no daylight saving time."""
     there = now.astimezone(_BEIJING)
     midnight = there.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     return (midnight - there).total_seconds()
@@ -68,7 +68,7 @@ def seconds_left_of_the_day(now: datetime) -> float:
 def ask_allowances(
     settings: Settings, accounts: Iterable[QuotaAccount], seconds: float = SECONDS
 ) -> Allowances:
-    """Ask for each account's calls left of the upload link. Blocks, `seconds` at most; raises nothing for what fails."""
+    """Query each account's remaining calls for upload links. Blocks for at most `seconds`; failures are not raised."""
     wanted = list(dict.fromkeys(accounts))
     if not wanted:
         return Allowances({}, None)

@@ -1,6 +1,6 @@
-"""What each line of the merchants file can do today, what stands in its way, and how that is shown.
+"""The status of each line of the merchants file: what it can do today, its issues, and how they are shown.
 
-Pure, except for `write_states`: from answers to a verdict, a table (most frequent issues first) and a CSV.
+Pure, except for `write_states`: from responses to a verdict, a table (most frequent issues first) and a CSV.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 NORMAL, HALTED = "NORMAL", "HALTED"
 _REFUSED = frozenset({Reason.DEAD_TOKEN, "40001", "40014", "42001"})
 COMPONENT_CODES = _REFUSED | {Reason.NO_TOKEN, "48001", "61014"}
-"""Issues of the token itself; where the component token was used, no merchant's."""
+"""Issues of the token itself. With the component token they concern no merchant."""
 _TOKEN_CODES = _REFUSED | {Reason.NO_TOKEN, "61003", "42002", "61023", "42007"}
-"""Issues of the token, or of the authorization whose token it is."""
+"""Issues of the token, or of the authorization that it belongs to."""
 _PERMISSION_CODES = frozenset({"48001", "61007", "61017", "-601004", "-601018"})
-"""Issues that mean: the permission set was not granted (domain.md §3)."""
+"""Issues of a permission set that was not granted (domain.md §3)."""
 _NO_CLOUD = "85088"
 WITHOUT_CLOUD = _PERMISSION_CODES | {_NO_CLOUD}
-"""Issues of a merchant that has not let the platform into its 云开发, or has none: shown, and no failure of ours."""
+"""Issues of a merchant without 云开发, or without a permission set for it: shown, but not as failures."""
 
 LINES = 40
-"""Lines that are shown of those with issues, some of each issue."""
+"""Maximum number of lines with issues that are shown, some of each issue."""
 READY_LINES = 12
-"""Lines without issues are shown where there are no more than these; else they are summed up."""
+"""Lines without issues are shown if there are at most this many, else only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,19 @@ class Issue:
     """A problem of a merchant, and what to do about it."""
 
     code: str
-    """An errcode, or a short name of ours: `no_token`, `dead_token`, `no_answer`, `halted` …"""
+    """An errcode, or one of our own: `no_token`, `dead_token`, `no_answer`, `halted` …"""
     meaning: Text
     action: Text
     errmsg: str = ""
-    """As the platform wrote it."""
+    """As sent by the platform."""
 
     @property
     def errcode(self) -> int | None:
-        """The errcode, where it is one."""
+        """The code as a number, if it is an errcode."""
         return int(self.code) if self.code.lstrip("-").isdigit() else None
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
-        """Return everything of it, for JSON and frames."""
+        """Return all fields, for JSON and data frames."""
         return {
             "code": self.code,
             "errcode": self.errcode,
@@ -70,29 +70,29 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class MerchantState:
-    """What one line of the merchants file can do today. None where it was not checked, or could not be."""
+    """The status of one line of the merchants file. None means not checked, or unknown."""
 
     merchant: Merchant
     token: bool | None = None
-    """The token is accepted."""
+    """Whether the token is accepted."""
     permission: bool | None = None
-    """Permission set 49 or 64 is granted; an environment of the platform's own needs none."""
+    """Whether permission set 49 or 64 is granted; an environment of the platform's own needs none."""
     cloud: bool | None = None
-    """云开发 is open."""
+    """Whether 云开发 is open."""
     env_status: str = ""
-    """NORMAL, HALTED or UNAVAILABLE; empty where it is not known."""
+    """NORMAL, HALTED or UNAVAILABLE; empty if unknown."""
     quota: Quota | None = None
-    """Of the upload link's calls today."""
+    """Upload link calls, today."""
     issues: tuple[Issue, ...] = ()
-    """The problems, the most important first."""
+    """The most important first."""
 
     @property
     def works(self) -> bool:
-        """Whether rows of this line can be done. A merchant that has left is not checked, and does not work."""
+        """Whether rows of this line can succeed. False for a merchant that has left, which is not checked."""
         return not self.issues and not self.merchant.left
 
     def as_dict(self, lang: Lang) -> dict[str, Any]:
-        """Return everything of it, flat except for the quota and the issues, for JSON and frames."""
+        """Return all fields, flat except for the quota and the issues, for JSON and data frames."""
         return {
             "appid": self.merchant.appid,
             "merchant": self.merchant.name,
@@ -111,22 +111,22 @@ class MerchantState:
 
 @dataclass(frozen=True, slots=True)
 class MerchantAnswers:
-    """What was answered about one mini program; for the platform's own environments, about the platform."""
+    """The responses about one mini program; for the platform's own environments, about the platform."""
 
     environments: tuple[CloudEnvironment, ...] | Issue
     quota: Quota | Issue | None = None
-    """None where it was not asked for."""
+    """None if not requested."""
     info: AuthorizerInfo | Issue | None = None
-    """None where there is no component token to ask with."""
+    """None without a component token."""
 
 
 def no_token(action: Text) -> Issue:
-    """Return the issue of a merchant that the token source has no token for."""
+    """Return the issue of a merchant without a token in the token source."""
     return Issue(Reason.NO_TOKEN, _("There is no token for it."), action)
 
 
 def issue_of(failure: CallFailure, owner: Owner) -> Issue:
-    """Return the issue that a failed call means for an account of this owner."""
+    """Return the issue for a failed call of an account with this owner."""
     answer = failure.answer
     if failure.step is NextStep.REFRESH:
         return _DEAD_COMPONENT_TOKEN if owner is Owner.PLATFORM else _DEAD_TOKEN
@@ -152,24 +152,24 @@ _DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=_RENEW_COMPONENT)
 
 
 def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, str]) -> MerchantState:
-    """Judge a line by what was answered; `elsewhere` is the status of environments that others have listed.
+    """Return a line's status from the responses; `elsewhere`: the status of environments that other accounts listed.
 
     ==================================  =====  ==========  =====  ===========  ===================
-    getenvinfo answers                  token  permission  cloud  env_status   issue
+    getenvinfo returns                  token  permission  cloud  env_status   issue
     ==================================  =====  ==========  =====  ===========  ===================
     no token, 40001, 42001, 61003 …     no     –           –      –            itself
     61007, 48001 …                      yes    no          –      –            itself
     85088                               yes    –           no     –            itself
-    anything else, no answer            –      –           –      –            itself
+    anything else, no response          –      –           –      –            itself
     the environment, NORMAL             yes    –           yes    NORMAL       none
     the environment, HALTED …           yes    –           yes    HALTED …     halted, unavailable
-    other environments, another has it  yes    –           yes    the other's  as the status says
+    other environments, another has it  yes    –           yes    the other's  by the status
     other environments                  yes    –           yes    –            not_listed
     ==================================  =====  ==========  =====  ===========  ===================
 
-    func_info, where it was asked for, decides the permission over that (61007 where no set is granted). A quota with
-    nothing left is 45009; one that could not be asked for stands in nobody's way. An environment of the platform's own
-    has no permission set, and no issue of that name.
+    func_info, if requested, then decides the permission (61007 if no set is granted). A quota with nothing left is 45009;
+    one that could not be read is no issue. An environment of the platform's own needs no permission set, and has no
+    issue of that name.
     """
     own = merchant.owner is Owner.MERCHANT
     found, info = answers.environments, answers.info
@@ -206,7 +206,7 @@ def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, 
 
 
 def of_the_component(issue: Issue) -> Issue:
-    """Return the issue as it is where the component token met it: what a merchant does about its token would mislead."""
+    """Return an issue of the component token with the action for that token, not for a merchant's."""
     if issue.code in _REFUSED:
         action = _RENEW_COMPONENT
     elif issue.code in COMPONENT_CODES and issue.code != Reason.NO_TOKEN:
@@ -217,7 +217,7 @@ def of_the_component(issue: Issue) -> Issue:
 
 
 def _not_the_platforms(issue: Issue) -> Issue:
-    """Permission sets are what merchants grant: the catalogue's words for them would mislead here."""
+    """Return the issue for the platform's own environments, for which no permission set is granted."""
     return Issue(
         issue.code,
         _("The platform may not use the cloud interfaces of its own environments."),
@@ -258,7 +258,7 @@ def _of_status(status: str, *, own: bool) -> Issue:
     )
 
 
-# --- for people -----------------------------------------------------------------------------------------------------
+# --- display -------------------------------------------------------------------------------------------------------
 
 _HEADS = (
     _("merchant"),
@@ -273,7 +273,7 @@ _HEADS = (
 
 
 def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
-    """Draw the table, then what is behind each code and what to do. What is left out is counted."""
+    """Render the table, then each code's meaning and action. Lines left out are counted."""
     from tcb_ops.reports.formats.terminal import Columns, Wrapped
 
     bad = _most_frequent_first([state for state in states if state.issues])
@@ -296,7 +296,7 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
 
 
 def verdict(states: Sequence[MerchantState]) -> Text:
-    """Return how many lines are ready, in one sentence; and which of them is nearest to the end of its calls."""
+    """Return one sentence: how many lines are ready, and which of them has the fewest calls left."""
     works = [state for state in states if state.works]
     left = sum(state.merchant.left for state in states)
     bad = len(states) - len(works) - left
@@ -327,7 +327,7 @@ def verdict(states: Sequence[MerchantState]) -> Text:
 
 
 def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> None:
-    """Write a line per state, for a spreadsheet: UTF-8 with BOM, and no cell that would run as a formula."""
+    """Write a line per state, for a spreadsheet: UTF-8 with BOM, without cells that would run as formulas."""
     with dest.open("w", encoding="utf-8-sig", newline="") as file:
         out = csv.writer(file)
         out.writerow(
@@ -353,7 +353,7 @@ def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> Non
 
 
 def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Merchant]]]:
-    """Group merchants by their issue, whatever its errmsg; the group with most merchants first."""
+    """Group merchants by issue, ignoring its errmsg; the largest group first."""
     groups: dict[tuple[str, Text, Text], list[tuple[Merchant, Issue]]] = {}
     for merchant, issue in issues:
         key = issue.code, issue.meaning, of_any_appid(issue.action)
@@ -400,10 +400,7 @@ def _most_frequent_first(bad: Sequence[MerchantState]) -> list[MerchantState]:
 
 
 def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
-    """Return as many as there is room for, shared out among the issues.
-
-    One that hundreds have must not hide the others.
-    """
+    """Return up to LINES states, shared among the issues, so that a frequent one does not hide the others."""
     by_code: dict[str, list[MerchantState]] = {}
     for state in bad:
         by_code.setdefault(state.issues[0].code, []).append(state)

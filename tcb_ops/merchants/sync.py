@@ -1,4 +1,4 @@
-"""Sync the merchants file: ask the platform who authorizes it, decide what changes (`decide`, pure), and show it."""
+"""The sync of the merchants file: query who authorizes the platform, decide what changes (`decide`, pure), show it."""
 
 from __future__ import annotations
 
@@ -27,45 +27,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Authorizer:
-    """A mini program that authorizes the platform, as the platform knows it."""
+    """A mini program that authorizes the platform, as the platform lists it."""
 
     appid: str
     name: str
-    """Its nick name; empty where it could not be had."""
+    """Its nickname; empty if it could not be read."""
     environments: tuple[CloudEnvironment, ...] | Issue
 
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
-    """Who authorizes the platform."""
+    """The mini programs that authorize the platform."""
 
     appids: frozenset[str]
-    """All of them."""
     authorizers: tuple[Authorizer, ...]
-    """Those whose environments were asked for, in the platform's order."""
+    """Those whose environments were requested, in the platform's order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is different now, and what was seen on the way. Places are those in the file's lines."""
+    """Changes of the merchants file, and what else was found. Integers are indexes of the file's lines."""
 
     added: tuple[Merchant, ...] = ()
     left: tuple[int, ...] = ()
     returned: tuple[int, ...] = ()
     names: tuple[tuple[int, str], ...] = ()
-    """Lines that had but the appid for a name."""
+    """Lines whose name was only the appid, with their new name."""
     renamed: tuple[tuple[Merchant, str], ...] = ()
-    """Merchants whose name at the platform is another; the file keeps its own."""
+    """Merchants with another name at the platform; the file keeps its own."""
     not_normal: tuple[tuple[Merchant, str], ...] = ()
-    """Lines, new ones too, whose environment is HALTED or UNAVAILABLE."""
+    """Lines, including new ones, whose environment is HALTED or UNAVAILABLE."""
     gone: tuple[Merchant, ...] = ()
-    """Lines whose environment the platform does not list any more; they stay as they are."""
+    """Lines whose environment the platform no longer lists; they are not changed."""
     no_default: tuple[str, ...] = ()
-    """Names that have got a further environment and mean none of theirs."""
+    """Names that got a further environment and have no default."""
     without_env: tuple[Merchant, ...] = ()
-    """Merchants that authorize the platform, are in no line, and have no environment that a line could name."""
+    """Merchants that authorize the platform, with no line in the file and no environment for one."""
     issues: tuple[tuple[Merchant, Issue], ...] = ()
-    """Merchants whose environments could not be fetched, 85088 among them; `env` is empty."""
+    """Merchants whose environments could not be read, 85088 included; `env` is empty."""
 
     @property
     def writes(self) -> bool:
@@ -74,7 +73,7 @@ class Changes:
 
     @property
     def unread(self) -> bool:
-        """Whether a merchant could not be asked: that it has no 云开发, or granted no set for it, is an answer."""
+        """Whether a merchant could not be queried. One without 云开发, or without a permission set for it, does not count."""
         return any(issue.code not in WITHOUT_CLOUD for _, issue in self.issues)
 
 
@@ -89,16 +88,16 @@ def decide(
     =====================================  ==============================================================
     a line of the file                     becomes
     =====================================  ==============================================================
-    its appid authorizes the platform      as it is; `left` is taken off again
-    its appid does not                     `left`, but a line of the platform's own appid
-    its name is its appid                  the platform's name, once that can be had
-    its name is another                    as it is; a difference is shown
-    its environment is not listed          as it is; shown
-    it is the platform's own               as it is, except `left`
+    its appid authorizes the platform      unchanged; `left` is cleared
+    its appid does not                     `left`, except a line of the platform's own appid
+    its name is its appid                  the platform's name, once it is known
+    its name is another                    unchanged; a difference is shown
+    its environment is not listed          unchanged; shown
+    it is the platform's own               unchanged, except `left`
     =====================================  ==============================================================
 
-    An (appid, env) that is not in the file is added, with the name the file has for that appid, else the platform's,
-    else the appid; never as a default.
+    An (appid, env) that is not in the file is added, with the file's name for that appid, else the platform's, else the
+    appid; never as a default.
     """
     authorizers = found.authorizers
     here = {one.appid: one for one in authorizers}
@@ -175,7 +174,7 @@ def _renamed(lines: Sequence[Merchant], here: Mapping[str, Authorizer]) -> tuple
 
 
 def _same(name: str, lines: Sequence[Merchant]) -> bool:
-    """Return whether one of a merchant's lines has the name, or is yet to get it."""
+    """Return whether one of a merchant's lines has the name, or will get it."""
     names = {fold(name), fold(guard(name)), fold(lines[0].appid)}
     return any(fold(line.name) in names for line in lines)
 
@@ -190,13 +189,13 @@ def _no_default(lines: Sequence[Merchant], added: Sequence[Merchant]) -> tuple[s
 
 
 LINES = 10
-"""Lines that are shown of one kind of change."""
+"""Maximum number of lines shown of one kind of change."""
 
 _Row = tuple[str, ...]
 
 
 def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Iterator[RenderableType]:
-    """Draw what changed, kind by kind, those that ask for something of the operator last."""
+    """Render what changed, kind by kind; those that require action come last."""
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text as Styled
@@ -206,7 +205,7 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
             continue
         yield Styled.assemble((head.of(lang), "bold"), f" · {len(rows):,}")
         if action:
-            # No break after the arrow: Chinese has no spaces, and would all move to the next line.
+            # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
             yield Styled(f"→\u00a0{sanitize(action.of(lang))}", overflow="fold")
         table = Table.grid(padding=(0, 3, 0, 0))
         for row in rows[:LINES]:
@@ -219,7 +218,7 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
 
 
 def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
-    """Return the whole in one sentence."""
+    """Return a summary in one sentence."""
     after = ngettext("{n:,} line", "{n:,} lines", lines + len(changes.added))
     kinds = (
         (changes.added, _("{count:,} added")),
@@ -236,7 +235,7 @@ def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
 
 
 def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[str, Any]:
-    """Return the same for `--json`."""
+    """Return the changes for `--json`."""
 
     def who(merchant: Merchant) -> dict[str, str]:
         return {"appid": merchant.appid, "merchant": merchant.name, "env": merchant.env}
@@ -259,7 +258,7 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
 
 
 def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, Text | None, list[_Row]]]:
-    """Yield each kind of change: what it is, what to do about it, and whom it concerns."""
+    """Yield each kind of change: its heading, what to do, and the merchants concerned."""
 
     def who(merchant: Merchant, *more: str) -> _Row:
         return (merchant.name, merchant.appid, *filter(None, (merchant.env, *more)))
@@ -314,12 +313,12 @@ def begin_sync(
     progress: Progress = ignore,
     notify: Callable[[Text], None] = ignore,
 ) -> Future[Authorized]:
-    """Begin to ask who authorizes the platform; the future returns them. Cancelling it ends the calls.
+    """Start to query who authorizes the platform; the future returns them. Cancelling it ends the calls.
 
-    With `only`, environments are asked for these appids alone. `limits`, `progress` and `notify` are begin_check's.
+    With `only`, environments are requested for these appids only. `limits`, `progress` and `notify` are begin_check's.
 
-    Raises SettingsError without a component_appid. The future raises PlatformStopError where the list is refused,
-    OutageError where no host could be reached, StoppedError where the list is not whole.
+    Raises SettingsError without a component_appid. The future raises PlatformStopError if the list is refused,
+    OutageError if no host could be reached, StoppedError if the list is incomplete.
     """
     if not settings.tokens.component_appid:
         raise SettingsError(
