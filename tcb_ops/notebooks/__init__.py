@@ -1,1 +1,1 @@
-"""Notebooks: run unattended, their pages, the workspace, the simulator that they practise on."""
+"""Notebooks: unattended execution, parameters, pages, workspaces."""

@@ -1,7 +1,7 @@
-"""Run a notebook from top to bottom by papermill, unattended; pass Ctrl-C, SIGTERM and SIGHUP on to its kernel.
+"""Unattended execution of a notebook by papermill; Ctrl-C, SIGTERM and SIGHUP are passed on to its kernel.
 
-The notebook is executed aside and put in place whole, so that a killed run leaves no broken one. How its run ended is
-the headless cell's result (`TCB_OPS_HEADLESS_RESULT`), or else the error that ended it.
+The notebook is executed in memory and written at the end, so that a killed run leaves no broken one. The result is the
+headless cell's (`TCB_OPS_HEADLESS_RESULT`), or else the error that ended it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _VIEW = "application/vnd.jupyter.widget-view+json"
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """How a notebook's run ended, and what it left."""
+    """The result of a notebook's execution, and the files written."""
 
     exit_code: int
     text: Text | None
     run: str | None
     report: str | None
     screen: str
-    """What a terminal shows of the run: what went wrong, what changed."""
+    """The run as shown on a terminal: what went wrong, what changed."""
     notebook: Path
     page: Path
 
@@ -60,9 +60,9 @@ def execute(
     zone: ZoneInfo,
     progress: Callable[[int, int, str], None],
 ) -> Executed:
-    """Run a notebook; leave it and its page in `out`.
+    """Run a notebook; write it and its page into `out`.
 
-    `progress` is called before each code cell: which, of how many, its name.
+    `progress` is called before each code cell with its number, their number and its name.
     """
     from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
@@ -85,7 +85,7 @@ def execute(
                     None,
                     dict(values),
                     engine_name="tcb-ops",
-                    kernel_name="python3",  # this Python, whatever the notebook was saved with: tcb_ops is here
+                    kernel_name="python3",  # this Python has tcb_ops; the notebook's may not
                     language="python",
                     progress_bar=False,
                     request_save_on_cell_execute=False,
@@ -94,14 +94,14 @@ def execute(
                 )
             except PapermillExecutionError:
                 pass  # the traceback is in the cell
-            # A kernel that cannot be started, or died: jupyter has many names for it.
+            # A kernel that cannot be started, or died: jupyter raises errors of many types.
             except Exception as error:  # noqa: BLE001
                 broken = error
         result = _read_result(file)
     content = monitor.content if monitor.content is not None else source.content
     code, text = _end(source, content, result, monitor.exit_code, broken, out)
     report = result.get("report")
-    # The folder's name stays as the caller gave it, relative or absolute.
+    # The folder's name is kept as the caller gave it, relative or absolute.
     if report and Path(report).is_relative_to(out.absolute()):
         report = str(out / Path(report).relative_to(out.absolute()))
     facts = PageFacts(
@@ -124,11 +124,11 @@ def _engine() -> type:
     from papermill.engines import NBClientEngine
     from traitlets.config import Config
 
-    # Sockets that only this user can open, where there are such: cells and their outputs are nobody else's.
+    # Sockets that only this user can open, if available: cells and outputs are private.
     config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
 
     class Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
-        """Papermill's own, with a monitor of its client."""
+        """Papermill's engine, with a monitor of its client."""
 
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
@@ -154,7 +154,7 @@ def _engine() -> type:
 
 @contextmanager
 def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that the kernel inherits: papermill has no other way to pass them on."""
+    """Set variables for the kernel to inherit; papermill has no other way to pass them on."""
     before = dict(os.environ)
     os.environ.update(more)
     try:
@@ -164,11 +164,11 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-# --- how it ended ------------------------------------------------------------------------------------------------
+# --- the result --------------------------------------------------------------------------------------------------
 
 
 def _read_result(file: Path) -> dict[str, Any]:
-    """Return what the headless cell left; empty where it did not come so far."""
+    """Return the headless cell's result; empty if it wrote none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -184,7 +184,7 @@ def _end(
     broken: Exception | None,
     out: Path,
 ) -> tuple[int, Text | None]:
-    """Return the exit code, and how the notebook ended in words."""
+    """Return the exit code and a message about how the notebook ended."""
     failed = _failed_cell(content)
     own = own_error(failed[1]) if failed is not None else None
     code = decide_exit_code(
@@ -226,15 +226,15 @@ def _end(
 def decide_exit_code(result: int | None, signalled: int, own: int | None, *, other: bool) -> int:
     """Decide the exit code.
 
-    `result`: the headless cell's. `signalled`: by a signal (130, 143), else 0. `own`: of an error of ours in a cell.
+    `result`: the headless cell's. `signalled`: a signal's (130, 143), else 0. `own`: of a tcb-ops error in a cell.
     `other`: whether any other error ended it.
 
     ============  =========  ====  =====  =============================================
     result        signalled  own   other  exit code
     ============  =========  ====  =====  =============================================
-    none          0          none  no     0: it had no run
+    none          0          none  no     0: there was no run
     any           0          none  no     result
-    0, 1          143        none  no     result: the run was over when the signal came
+    0, 1          143        none  no     result: the run ended before the signal
     any           143        any   any    143, except for the line above
     any           0          none  yes    3
     none, 0, 1    0          2     no     2: a cell after the headless one failed
@@ -260,11 +260,11 @@ def _failed_cell(content: NotebookNode) -> tuple[str, NotebookNode] | None:
     return None
 
 
-# --- what it leaves ----------------------------------------------------------------------------------------------
+# --- the files ---------------------------------------------------------------------------------------------------
 
 
 def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -> tuple[Path, Path]:
-    """Put the executed notebook and its page in place, whole."""
+    """Write the executed notebook and its page, each atomically."""
     import nbformat
 
     dest = out / f"{source.name}.ipynb"
@@ -279,7 +279,7 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
 
 
 def _is_simulated(report: str | None) -> bool:
-    """Return whether the run's own report says that it went to a simulator."""
+    """Return whether the run's report is marked as simulated."""
     try:
         return bool(report and json.loads((Path(report) / "manifest.json").read_text("utf-8"))["simulated"])
     except (OSError, ValueError, KeyError):
@@ -287,21 +287,21 @@ def _is_simulated(report: str | None) -> bool:
 
 
 def _link_to(report: str | None, out: Path) -> str:
-    """Return the run's report as the page links to it; "" where there is none."""
+    """Return the page's link to the run's report; "" without one."""
     file = Path(report) / "report.html" if report else None
     return quote(Path(os.path.relpath(file, out)).as_posix()) if file is not None and file.exists() else ""
 
 
 REMIND_AFTER, KILL_AFTER = 10.0, 30.0
-"""Seconds after an interrupt: the kernel may have missed the first (it was between two cells), or hang."""
+"""Seconds after an interrupt: the kernel may have missed the first (between two cells), or hang."""
 
 
 class Interrupted(Exception):  # noqa: N818  not an error
-    """Asked to end while no cell was running."""
+    """A signal arrived while no cell was running."""
 
 
 class ExecutionMonitor:
-    """Reports the cells, and passes Ctrl-C, SIGTERM and SIGHUP on to the kernel, so that its run ends tidily."""
+    """The monitor of an execution: reports the cells, and passes Ctrl-C, SIGTERM and SIGHUP on to the kernel."""
 
     def __init__(self, progress: Callable[[int, int, str], None]) -> None:
         self._progress = progress
@@ -309,20 +309,20 @@ class ExecutionMonitor:
         self._running = False
         self.content: NotebookNode | None = None
         self.exit_code = 0
-        """130 or 143, once asked to end."""
+        """130 or 143 after a signal."""
 
     @contextmanager
     def over(self, client: NotebookClient) -> Iterator[None]:
-        """Take the signals while this client works."""
+        """Handle signals while this client works."""
         self._client, self.content = client, client.nb
-        if threading.current_thread() is not threading.main_thread():  # signals are for the main thread alone
+        if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
             yield
             return
         with handled(self._signalled):
             yield
 
     def cell_begins(self, cell: NotebookNode, cell_index: int) -> None:
-        """Report which cell comes; end here if a signal came while no cell was running."""
+        """Report the next cell; end here if a signal arrived while no cell was running."""
         if self.exit_code:
             raise Interrupted
         cells = [] if self.content is None else self.content.cells
@@ -332,13 +332,13 @@ class ExecutionMonitor:
             self._progress(number, len(code), cell_name(cell, number))
 
     def cell_runs(self, **_cell: Any) -> None:
-        """Hand interrupts to the kernel from here on; one that has come since `cell_begins` ends the notebook here."""
+        """Pass interrupts to the kernel from here on; end here if one arrived since `cell_begins`."""
         self._running = True
         if self.exit_code:
             raise Interrupted
 
     def cell_is_done(self, **_cell: Any) -> None:
-        """Take note that the kernel is idle again."""
+        """Record that the kernel is idle."""
         self._running = False
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
@@ -363,11 +363,11 @@ class ExecutionMonitor:
 
 
 def is_shown(cell: NotebookNode) -> bool:
-    """Return whether it is one of the notebook's own code cells."""
+    """Return whether a cell is one of the notebook's own code cells."""
     return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
 
 
 def cell_name(cell: NotebookNode, number: int) -> str:
-    """Return a cell's name: its first line, where that is a comment; else its number among the code cells."""
+    """Return a cell's name: its first line if that is a comment, else its number among the code cells."""
     first = cell.source.lstrip().partition("\n")[0]
     return first.lstrip("# ").rstrip() if first.startswith("#") else f"[{number}]"

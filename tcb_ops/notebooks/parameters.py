@@ -1,4 +1,4 @@
-"""A notebook that is to be run, its `parameters` cell, and the values that a command line gives. Checked before anything runs."""
+"""A notebook to run, its `parameters` cell, and the values of the command line, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 Value = str | bool | int | float
-"""What a parameter may be."""
+"""The types of a parameter."""
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
 _CHOICES = {"target": ("simulator", "live"), "lang": ("en", "zh")}
-"""What these parameters of our notebooks may be; in another notebook, one whose default is none of these may be anything."""
+"""Valid values of these parameters; in other notebooks than ours, only if the default is one of them."""
 _KINDS: dict[type, Text] = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
 
 
@@ -37,13 +37,13 @@ class Parameter:
 
     name: str
     default: Value | None
-    """None: neither text, truth value nor number, so that no command line can give it."""
+    """None if it is not text, boolean or number: no command line can set it."""
     about: str = ""
-    """The comment behind it."""
+    """The comment after it."""
 
 
 def parameters_of(source: str) -> tuple[Parameter, ...]:
-    """Read the `parameters` cell: `name = "text"  # what it is`, one a line. Raises SyntaxError."""
+    """Return the parameters of a `parameters` cell: `name = "text"  # what it is`, one per line. Raises SyntaxError."""
     lines = source.splitlines()
     found = []
     for node in ast.parse(source).body:
@@ -67,7 +67,7 @@ def _literal(node: ast.expr | None) -> Value | None:
 
 
 def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: str) -> dict[str, Value]:
-    """Check `name=value` words by name and type.
+    """Return the values of `name=value` arguments, checked by name and type.
 
     ==========  ===================  =======================
     default     given                value
@@ -78,10 +78,10 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
     1.0         ``2``, ``0.5``       2.0, 0.5
     "en"        ``fr`` (lang)        refused, with the choices
     a list      anything             refused
-    none such   anything             refused, with the names
+    unknown     anything             refused, with the names
     ==========  ===================  =======================
 
-    A name that sounds like a secret is refused: parameters are stored in the executed notebook. Raises UsageError.
+    A name that suggests a secret is refused: parameters are stored in the executed notebook. Raises UsageError.
     """
     by_name: Mapping[str, Parameter] = {parameter.name: parameter for parameter in known}
     taken: dict[str, Value] = {}
@@ -109,7 +109,7 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
 
 
 def check_text(what: str, text: str) -> None:
-    """Refuse bytes that are no UTF-8: they cannot be kept in the executed notebook. Raises UsageError."""
+    """Raise UsageError for text that is not UTF-8 and cannot be stored in the executed notebook."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -195,7 +195,7 @@ def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
 
 
 def list_parameters(known: Sequence[Parameter]) -> str:
-    """List the parameters with their defaults, a line each."""
+    """Return the parameters with their defaults, one per line."""
     defaults = [repr(p.default) if p.default is not None else "…" for p in known]
     wide = max((len(p.name) for p in known), default=0)
     deep = max((len(default) for default in defaults), default=0)
@@ -205,15 +205,15 @@ def list_parameters(known: Sequence[Parameter]) -> str:
     )
 
 
-# --- the notebook itself -----------------------------------------------------------------------------------------
+# --- the notebook ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A notebook to be run."""
+    """A notebook to run."""
 
     name: str
-    """Its file name without the ending."""
+    """The file name without its extension."""
     file: Path
     content: NotebookNode
     parameters: tuple[Parameter, ...]
@@ -227,14 +227,14 @@ def open_notebook(file: Path) -> Source:
         content = load_notebook_node(os.fspath(file))
         tagged = [cell.source for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
         known = parameters_of(tagged[0]) if tagged else ()
-    except Exception as error:  # noqa: BLE001  papermill, nbformat, json and jsonschema each have their own
+    except Exception as error:  # noqa: BLE001  papermill, nbformat, json and jsonschema each raise their own
         why = shorten(str(error), 200) or type(error).__name__
         raise UsageError(_("{file}: cannot be read as a notebook: {why}", file=file, why=why)) from None
     return Source(file.stem, file, content, known)
 
 
 def check_output(source: Source, out: Path) -> None:
-    """Make the folder of the executed notebook. Raises UsageError where it cannot be written, or has another notebook there."""
+    """Create the executed notebook's folder. Raises UsageError if it is not writable, or has another notebook of that name."""
     check_text("--out", os.fspath(out.absolute()))
     check_text("NAME", os.fspath(source.file))
     try:

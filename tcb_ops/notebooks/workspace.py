@@ -1,4 +1,4 @@
-"""A folder to work in with notebooks: ours are copied there, and existing files are not overwritten."""
+"""A workspace for notebooks: the bundled ones are copied there, and existing files are not overwritten."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NOTEBOOKS = bundled("notebook_files", "notebooks")
 
 
 def notebook_names() -> list[str]:
-    """List our notebooks, in order, without their ending."""
+    """Return the names of the bundled notebooks, in order, without extension."""
     return sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
 
 
 def find_notebook(wanted: str) -> Path:
-    """Find a notebook: one of ours by its name or an unambiguous part of it, any other by its path. Raises UsageError."""
+    """Return a notebook's path: a bundled one by an unambiguous part of its name, another by its path. Raises UsageError."""
     names = notebook_names()
     fitting = [name for name in names if name == wanted] or [name for name in names if wanted in name]
     if len(fitting) == 1 and wanted:
@@ -40,17 +40,17 @@ def find_notebook(wanted: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What `fill` did, as paths below the workspace."""
+    """The result of `fill`, as paths below the workspace."""
 
     new: tuple[str, ...]
     kept: tuple[str, ...]
-    """Files that were there, and differ from this version's."""
+    """Existing files that differ from this version's."""
 
 
 def fill(workspace: Path) -> Copied:
     """Copy the notebooks and the sample data into a workspace. Existing files are not overwritten.
 
-    Raises UsageError where it cannot be written.
+    Raises UsageError if it is not writable.
     """
     new, kept = [], []
     try:
@@ -78,7 +78,7 @@ def _ours() -> Iterator[tuple[str, Path]]:
 
 
 def write_whole(dest: Path, content: bytes) -> Path:
-    """Write a file so that it is there whole, or as it was."""
+    """Write a file atomically: it is complete, or unchanged."""
     part = dest.with_name(f".{dest.name}.part")
     with part.open("wb") as file:
         file.write(content)
