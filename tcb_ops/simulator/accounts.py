@@ -22,21 +22,21 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class _AccessToken:
-    """Times are Unix seconds."""
+    """An access token. Times are Unix seconds."""
 
     appid: str
     expires: float = NEVER
-    """From then on it is refused with 42001."""
+    """The time from which it is refused with 42001."""
     replaced: float = NEVER
-    """From then on it is refused with 40001, because a newer one was issued."""
+    """The time from which it is refused with 40001, because a newer one was issued."""
     issued: bool = False
-    """Given by `issue`: no file takes it away."""
+    """Whether `issue` created it, so that reading the file does not remove it."""
 
 
 class Tokens:
-    """A mapping appid → token, or a CSV `appid,access_token[,expires_at]` that is read again when it has changed.
+    """The valid access tokens: a mapping appid → token, or a CSV `appid,access_token[,expires_at]`, read again after changes.
 
-    A file that cannot be read any more, or is half written, leaves the tokens as they were.
+    If the file becomes unreadable or invalid, the tokens remain unchanged.
     """
 
     def __init__(self, source: Mapping[str, str] | Path) -> None:
@@ -50,7 +50,7 @@ class Tokens:
             self._tokens = {token: _AccessToken(appid) for appid, token in source.items()}
 
     def owner(self, token: str, now: float) -> str | int:
-        """Return the appid whose token this is, or the errcode that refuses it."""
+        """Return the appid that a token belongs to, or the errcode that refuses it."""
         if self._file is not None:
             self._read_if_changed(self._file)
         known = self._tokens.get(token)
@@ -59,16 +59,16 @@ class Tokens:
         return 42001 if now >= known.expires else known.appid
 
     def rotate(self, appid: str) -> str:
-        """Give the appid a new token; the old ones are refused with 40001 from now on."""
+        """Give the appid a new token; its old ones are refused with 40001 from now on."""
         token = self._new(appid)
         kept = {old: known for old, known in self._tokens.items() if known.appid != appid}
         self._tokens = kept | {token: _AccessToken(appid)}
         return token
 
     def issue(self, appid: str, now: float, lifetime: float, overlap: float) -> str:
-        """Give the appid a new token that lives `lifetime` seconds.
+        """Give the appid a new token that is valid for `lifetime` seconds.
 
-        Of its older ones those that were the newest work for `overlap` seconds more, the others are 40001 at once.
+        Its latest token remains valid for another `overlap` seconds; older ones are refused with 40001 immediately.
         """
         token = self._new(appid)
         kept = {}
@@ -81,7 +81,7 @@ class Tokens:
         return token
 
     def expire(self, appid: str) -> None:
-        """Let the appid's token run out: it is refused with 42001 from now on."""
+        """Expire the appid's token: it is refused with 42001 from now on."""
         for known in list(self._tokens.values()):
             if known.appid == appid:
                 known.expires = -NEVER
@@ -160,7 +160,7 @@ UPLOADS = {Owner.MERCHANT: "/tcb/uploadfile", Owner.PLATFORM: "/componenttcb/upl
 
 
 class Wants(Enum):
-    """Whose token an interface wants."""
+    """The kind of token that an interface requires."""
 
     NOBODYS = auto()
     MERCHANTS = auto()
@@ -170,7 +170,7 @@ class Wants(Enum):
 
 @dataclass(slots=True)
 class _RefreshToken:
-    """The newest of a merchant, and for the overlap the one before it."""
+    """A merchant's newest refresh token, and during the overlap the one before it."""
 
     newest: str
     before: str = ""
@@ -179,7 +179,7 @@ class _RefreshToken:
 
 
 class Accounts:
-    """What changes while the simulator runs; its methods may be called from any thread."""
+    """The state of all accounts, which changes while the simulator runs. Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class Accounts:
         self.ip_refused = component.ip_refused
         self.began = int(clock())
         self.used: Counter[tuple[str, str]] = Counter()
-        """Calls by (appid, path of the interface)."""
+        """Calls by (appid, interface path)."""
         self._accounts: dict[str, SimulatedAccount] = {}
         for merchant in merchants:
             account = self._accounts.get(merchant.appid) or SimulatedAccount(
@@ -223,7 +223,7 @@ class Accounts:
         }
 
     def caller(self, token: str, wants: Wants) -> str | int:
-        """Return the appid that calls with this token, or the errcode that refuses it."""
+        """Return the appid of a token's caller, or the errcode that refuses it."""
         if self.ip_refused:
             return 61004
         if wants is Wants.NOBODYS:
@@ -239,11 +239,11 @@ class Accounts:
         return 61014 if wants is Wants.COMPONENTS and not components else appid
 
     def account(self, appid: str) -> SimulatedAccount:
-        """Return an account as it is by now; one that nobody named is in order."""
+        """Return an account's current state; the default for an unknown appid."""
         return self._accounts.get(appid) or SimulatedAccount(appid)
 
     def authorizers(self) -> list[SimulatedAccount]:
-        """Return those who have authorized the platform, by appid."""
+        """Return the accounts that have authorized the platform, by appid."""
         return [
             account
             for appid, account in sorted(self._accounts.items())
@@ -275,7 +275,7 @@ class Accounts:
         return [environment for environment in found if not environment.foreign]
 
     def spend(self, appid: str, interface: str) -> bool:
-        """Count a call against the caller's quota; False, and not counted, where it is used up."""
+        """Count a call against the caller's quota; return False without counting if it is used up."""
         limit = self.daily_limit(appid, interface)
         if limit and self.used[appid, interface] >= limit:
             return False
@@ -283,7 +283,7 @@ class Accounts:
         return True
 
     def daily_limit(self, appid: str, interface: str) -> int:
-        """Return the limit of an interface for a caller; 0 for none."""
+        """Return an interface's daily limit for a caller; 0 for no limit."""
         return self.account(appid).daily_limit if interface in UPLOADS.values() else 0
 
     def ticket_refusal(self, ticket: str) -> int:
@@ -293,12 +293,12 @@ class Accounts:
         return 61005 if ticket in self._old_tickets else 61006
 
     def issue(self, appid: str) -> str:
-        """Return an access token; of the older ones only the newest lives on, for the overlap."""
+        """Return a new access token; the one before it remains valid for the overlap."""
         component = self.component
         return self.tokens.issue(appid, self.clock(), component.token_lifetime, component.overlap)
 
     def refresh(self, appid: str, refresh_token: str) -> tuple[str, str] | int:
-        """Return (access token, refresh token), or the errcode that refuses."""
+        """Return (access token, refresh token), or the errcode that refuses the refresh."""
         if not self.is_authorizer(appid):
             return 61003
         known, now = self._refresh_tokens[appid], self.clock()
@@ -310,16 +310,16 @@ class Accounts:
         return self.issue(appid), known.newest
 
     def refresh_token(self, appid: str, *, listed: bool = False) -> str:
-        """Return a merchant's current refresh token; with `listed` empty where api_get_authorizer_list lacks it."""
+        """Return a merchant's current refresh token; with `listed`, empty if api_get_authorizer_list omits it."""
         known = self._refresh_tokens[appid]
         return known.newest if known.listed or not listed else ""
 
     def drop_refresh_token(self, appid: str, *, listed: bool) -> None:
-        """Let a merchant have a new refresh token that it gave to nobody; the old ones are 61023."""
+        """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""
         self._refresh_tokens[appid] = _RefreshToken(self._new(appid), listed=listed)
 
     def set_revoked(self, appid: str, *, revoked: bool) -> None:
-        """Let a merchant revoke its authorization, or give it again, with a new refresh token."""
+        """Revoke a merchant's authorization, or restore it with a new refresh token."""
         self._accounts[appid] = replace(self.account(appid), revoked=revoked)
         if not revoked:
             self.drop_refresh_token(appid, listed=True)
@@ -329,7 +329,7 @@ class Accounts:
         self._environments[env] = SimulatedEnvironment(env, status)
 
     def new_ticket(self) -> str:
-        """Push a ticket; the ones before have run out."""
+        """Return a new ticket; the earlier ones are refused with 61005."""
         self._old_tickets.add(self._ticket)
         self._ticket, self._ticket_ends = self._new("ticket"), self.clock() + self.component.ticket_lifetime
         return self._ticket

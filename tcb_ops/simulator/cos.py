@@ -1,6 +1,6 @@
-"""The simulated store: COS's POST Object, with the checks and answers that a link meets there, and signed GETs.
+"""The simulated store: COS's POST Object with the checks and responses relevant to links, and signed GETs.
 
-The form is read as it streams in: never more than a chunk of the file in memory. Shapes of answers:
+Forms are parsed as a stream, with at most a chunk of the file in memory. Response formats:
 cloud.tencent.com/document/product/436/7730.
 """
 
@@ -36,24 +36,24 @@ from tcb_ops.simulator.signing import (
 from tcb_ops.simulator.state import BlobStore, SimulatorState, Upload, cut_short, instead, reset
 
 MAX_OBJECT = 5 * 1024**3
-"""Bytes of the largest object that a POST may bring (436/14690)."""
+"""Maximum size of an object in a POST, in bytes (436/14690)."""
 FORM_HEAD = 64 * 1024
-"""Bytes that a form may have besides its file."""
+"""Maximum size of a form without its file, in bytes."""
 HEAD_LIMIT = 64 * 1024
-"""Bytes that one part's head, or one field, may have: a key has 850, a token some 1,000."""
+"""Maximum size of a part's head or a field, in bytes: a key has up to 850, a token about 1,000."""
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*?;[ \t]*name="([^"\r\n]*)"', re.IGNORECASE | re.MULTILINE)
 _BOUNDARY = re.compile(r'^multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"]+)"|([^\s;"]+))', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class CosRefusal:
-    """A refusal by COS, or what a fault puts in its place."""
+    """A refusal by COS, or one that a fault injects."""
 
     status: int
     code: str
     message: str
     details: tuple[tuple[str, str], ...] = ()
-    """Further elements, such as StringToSign or ServerTime."""
+    """Further XML elements, such as StringToSign or ServerTime."""
 
 
 _CONFLICT = CosRefusal(409, "PathConflict", "The object cannot stand beside those that are there.")
@@ -61,7 +61,7 @@ _DENIED = CosRefusal(403, "AccessDenied", "Access Denied.")
 
 
 class CosStore:
-    """Answers form posts to the buckets of the given merchants, and gives what a download URL names."""
+    """The merchants' buckets: receives form uploads and serves download URLs."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class CosStore:
         self._envs = {bucket_of(merchant.env): merchant.env for merchant in merchants}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request for a bucket: what cannot be a form post is refused before its body is read."""
+        """Respond to a request for a bucket. One that cannot be a form upload is refused before its body is read."""
         target, _, query = request.raw_path.partition("?")
         bucket, _, rest = target[1:].partition("/")
         env = self._envs.get(bucket, "")
@@ -118,7 +118,7 @@ class CosStore:
                 try:
                     self._blobs.put(upload, bucket, path)
                 except OSError:
-                    # COS has no folders: a/b beside a is two objects there, and cannot be two files here.
+                    # COS has no folders: a and a/b can be two objects there, but not two files here.
                     checked = _CONFLICT
         if isinstance(checked, CosRefusal):
             return self._refuse(request, place, checked)
@@ -142,7 +142,7 @@ class CosStore:
         return web.Response(status=status, body=body, headers=headers)
 
     def holds(self, bucket: str, path: str) -> bool:
-        """Return whether an object is there."""
+        """Return whether an object exists."""
         return (bucket, path) in self._state.objects
 
     def remove(self, bucket: str, path: str) -> None:
@@ -189,7 +189,7 @@ class CosStore:
 
 
 def _head_refusal(request: web.BaseRequest, env: str, path: str) -> CosRefusal | bytes:
-    """Return the refusal that a request's head earns, or the form's boundary."""
+    """Return the refusal caused by a request's head, or the form's boundary."""
     boundary = boundary_of(request.headers.get("Content-Type", ""))
     if request.method != "POST":
         return CosRefusal(
@@ -211,7 +211,7 @@ def _head_refusal(request: web.BaseRequest, env: str, path: str) -> CosRefusal |
 
 
 async def _receive(request: web.BaseRequest, form: Form, upload: Upload) -> str:
-    """Read a body to its end, refused or not (an answer in mid-send can be lost in a reset); give the file's MD5."""
+    """Read a body to its end, refused or not (a reset could lose an early response); return the file's MD5."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     md5 = hashlib.md5(usedforsecurity=False)
@@ -223,7 +223,7 @@ async def _receive(request: web.BaseRequest, form: Form, upload: Upload) -> str:
 
 
 def _planned(fault: Fault) -> CosRefusal | None:
-    """Return the COS error that a fault names; its status is the catalogue's unless the plan says otherwise."""
+    """Return the COS error of a fault, with the catalogue's status unless the plan has one; None without a code."""
     if not fault.code:
         return None
     known = store_code(fault.code, fault.errmsg)
@@ -253,33 +253,33 @@ def boundary_of(content_type: str) -> bytes | None:
 
 
 class Form:
-    """Fed with the chunks of a body, it gives back the file's bytes and keeps the fields.
+    """A streaming parser of a form: takes the chunks of a body, returns the file's bytes, and keeps the fields.
 
-    `broken` says in a word what is wrong with the form; a broken form swallows what still comes.
+    `broken` states what is wrong with the form; a broken form ignores the rest of the body.
     """
 
     def __init__(self, boundary: bytes) -> None:
         self.fields: dict[str, str] = {}
-        """By lower-case name, in the order in which they came."""
+        """By lower-case name, in order of arrival."""
         self.files = 0
         self.size = 0
         """Bytes of the file so far."""
         self.field_after_file = False
         self.broken = ""
         self._delimiter = b"\r\n--" + boundary
-        # A line break before the body lets the first boundary look like every other.
+        # A line break before the body makes the first boundary look like the others.
         self._buffer = bytearray(b"\r\n")
         self._next: Callable[[Form, bytearray], bool] | None = Form._preamble
-        """Reads on, False when more bytes are needed; None behind the closing boundary."""
+        """Parses the next section; False if it needs more bytes. None after the closing boundary."""
         self._name = ""
 
     @property
     def complete(self) -> bool:
-        """Whether the closing boundary has been seen."""
+        """Whether the form has reached its closing boundary."""
         return self._next is None and not self.broken
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next chunk of the body; return the bytes of the file that are certain by now."""
+        """Parse the next chunk of the body; return the bytes known to belong to the file."""
         file = bytearray()
         if not self.broken and self._next is not None:
             self._buffer += chunk
@@ -308,7 +308,7 @@ class Form:
         if self._buffer.startswith(b"--"):
             self._next = None
         elif self._buffer.startswith(b"\r\n"):
-            # The line break stays: a part without headers has its blank line right there.
+            # The line break remains: it begins the blank line of a part without headers.
             self._next = Form._head
         else:
             self.broken = "boundary without a line break"
@@ -363,9 +363,9 @@ class Form:
 
 
 def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | str:
-    """Check a whole form against the link it claims to use; return the link's appid, or the first refusal.
+    """Check a complete form against its link; return the link's appid, or the first refusal.
 
-    `path` is the decoded path of the URL that was posted to, below the bucket; `now` Unix seconds.
+    `path` is the decoded path of the URL posted to, below the bucket; `now` is in Unix seconds.
     """
     malformed = _shape(form)
     if malformed:
@@ -397,7 +397,7 @@ def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | s
 
 
 def _shape(form: Form) -> CosRefusal | None:
-    """Refuse a form that could not be of any link."""
+    """Refuse a form that is invalid for any link."""
     if form.broken or not form.complete:
         return CosRefusal(
             400, "MalformedPOSTRequest", f"The body is not a whole form: {form.broken or 'cut off'}."
@@ -418,7 +418,7 @@ def _shape(form: Form) -> CosRefusal | None:
 
 
 def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal | None:
-    """Check the query of a download URL; a wrong or late one is 403 AccessDenied."""
+    """Check the query of a download URL; an invalid or expired one is 403 AccessDenied."""
     fields = {name: values[0] for name, values in parse_qs(query).items()}
     sign, end = fields.get("sign", ""), fields.get("t", "")
     if not is_seconds(end) or sign != download_sign(bucket, path, int(end)):
@@ -443,7 +443,7 @@ def refusal_xml(refusal: CosRefusal, resource: str, request_id: str) -> bytes:
 
 
 def post_response_xml(location: str, bucket: str, key: str, etag: str) -> bytes:
-    """Return the body of an answer to `success_action_status` 201."""
+    """Return the body of a response for `success_action_status` 201."""
     return _xml(
         "PostResponse", [("Location", location), ("Bucket", bucket), ("Key", key), ("ETag", f'"{etag}"')]
     )
@@ -455,5 +455,5 @@ def _xml(root: str, elements: list[tuple[str, str]]) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Leave out what XML 1.0 cannot hold."""
+    """Remove characters that XML 1.0 does not allow."""
     return "".join(char for char in text if char >= " " or char in "\t\n\r")

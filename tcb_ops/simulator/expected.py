@@ -1,8 +1,8 @@
-"""How a row ends under a fault plan, by the contract's rules: pure, and independent of the engine that it judges.
+"""The outcomes of a row that a fault plan implies, by the contract's rules: pure, and independent of the tested engine.
 
-A retry is an attempt, a new token comes once, a new link is an attempt of the store, slowing down is none, and three
-rows of a scope that are stopped by the same code stop the others; a refusal of the whole platform leaves the other
-rows pending. Delays are taken to be shorter than the client's timeouts.
+A retry is an attempt; the token is refreshed once; a new link is an attempt of the store; slowing down is no attempt.
+Three rows of a scope that end with the same stop code end its other rows as not attempted; a refusal of the whole
+platform leaves the other rows pending. Delays are assumed to be shorter than the client's timeouts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tcb_ops.simulator.faults import Etag, Fault, Faults, FaultStep
 
 BREAKER_ROWS = 3
 SLOW_WAITS = 5
-"""Pauses that patience allows: 300 s of patience, 60 s each."""
+"""Pauses until patience ends: 300 s of patience, 60 s each."""
 
 _NO_FAULT = Fault()
 
 End = tuple[Outcome, Scope | None]
-"""How a row ends, and the scope whose breaker counts that end."""
+"""A row's outcome, and the scope whose breaker counts it."""
 
 
 def expected_outcomes(
@@ -35,15 +35,15 @@ def expected_outcomes(
     attempts: int = 4,
     siblings: Collection[str] = (),
 ) -> frozenset[Outcome]:
-    """Return every outcome that a run may end this row with under the plan; tests/simulator/test_expected.py has a table.
+    """Return every outcome that this row may have under the plan; tests/simulator/test_expected.py has a table.
 
     Args:
         faults: the plan.
         env: the row's environment.
-        appid: the merchant's; for an environment of the platform's own the component's.
+        appid: the merchant's; the component's for an environment of the platform's own.
         path: the row's path.
         kind: links or upload.
-        attempts: as the run's limits.
+        attempts: of the run's limits.
         siblings: the appid's other environments: a fault there can stop all its rows.
 
     """
@@ -67,7 +67,7 @@ def expected_outcomes(
 
 
 def _state_faults(faults: Faults) -> list[Fault]:
-    """Return what the state of the platform, its accounts and environments answers, in the order of the checks."""
+    """Return the state of the platform, its accounts and environments as faults, in the order of the checks."""
     platform = faults.component
     found = [Fault(errcode=61004)] if platform and platform.ip_refused else []
     for account in faults.accounts:
@@ -91,7 +91,7 @@ def _state_faults(faults: Faults) -> list[Fault]:
 
 
 def _rows_hit(entry: Fault, scope: Scope, env: str, appid: str, siblings: Collection[str]) -> int:
-    """Count the rows of the scope that an entry can stop: one per environment for a plain path, else enough."""
+    """Count the rows of the scope that an entry can stop: one per environment for a plain path, else enough for the breaker."""
     envs = {env} if scope is Scope.ENV else {env, *siblings}
     hit = sum(entry.concerns(each, appid) for each in envs)
     if scope is Scope.PLATFORM:
@@ -111,7 +111,7 @@ def _stops(entry: Fault, kind: Kind, attempts: int) -> set[Scope]:
 
 @dataclass(frozen=True, slots=True)
 class _Used:
-    """What a row has used up on its way."""
+    """The calls, attempts and one-time retries that a row has used."""
 
     link_calls: int = 0
     store_calls: int = 0
@@ -125,10 +125,10 @@ class _Used:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One row: each method returns all ways that it can end from there on."""
+    """A row; each method returns all ways in which it can end from that call on."""
 
     find: Callable[[FaultStep, int], Fault | None]
-    """The fault to play at the nth call of a step."""
+    """Returns the fault at the nth call of a step."""
     kind: Kind
     attempts: int
 
@@ -144,7 +144,7 @@ class _Row:
             case Decision.GOOD:
                 return self._linked(fault.lifetime, tried)
             case Decision.REFRESH if not used.refreshed:
-                # Whether the token source has a new one is not in the plan: where it has none, the row ends.
+                # The plan does not determine whether the token source has a new token; without one, the row ends.
                 return {(end, None)} | self.link(replace(used, refreshed=True))
             case Decision.SLOW:
                 return self._slow(end, scope, used, self.link)
@@ -187,7 +187,7 @@ class _Row:
                 return {(Outcome.FAILED, None if scope is Scope.ROW else scope)}
 
     def _slow(self, end: Outcome, scope: Scope, used: _Used, again: Callable[[_Used], set[End]]) -> set[End]:
-        """Wait without an attempt, as long as patience lasts; then the scope's other rows may be left undone."""
+        """Wait without an attempt while patience lasts; after that the scope's other rows may end as not attempted."""
         if used.waits < SLOW_WAITS:
             return again(replace(used, waits=used.waits + 1))
         return {(end, None), (Outcome.NOT_ATTEMPTED, scope)}
@@ -203,7 +203,7 @@ def _of_link(fault: Fault) -> tuple[Decision, Scope]:
     elif fault.other_env:
         decision = Decision.FIX
     elif fault.status is not None:
-        # A gateway's page holds no errcode: 5xx, 408 and 429 pass, any other status stays.
+        # A gateway's page has no errcode: 5xx, 408 and 429 are temporary, any other status is permanent.
         passing = fault.status >= 500 or fault.status in {408, 429}
         decision = Decision.RETRY if passing else Decision.FIX
     return decision, Scope.ROW
@@ -214,11 +214,11 @@ def _of_store(fault: Fault, *, expired: bool) -> tuple[Decision, Scope]:
     if fault.code or status >= 400:
         entry = store_code(fault.code, fault.errmsg, status)
         return entry.decision, entry.scope
-    if fault.reset or status:  # a redirect, a page without an ETag: no confirmation
+    if fault.reset or status:  # a redirect, or a page without an ETag: no confirmation
         return Decision.RETRY, Scope.ROW
     if expired:
         return Decision.NEW_LINK, Scope.ROW
     if fault.etag is Etag.WRONG:
-        # Ends as a failure of the environment: the store does not hold what was sent.
+        # Ends as a failure of the environment: the stored object is not what was sent.
         return Decision.RETRY, Scope.ENV
     return Decision.RETRY if fault.etag is Etag.MISSING else Decision.GOOD, Scope.ROW

@@ -1,8 +1,8 @@
-"""Fault plans: the errors that the simulator injects, and for whom.
+"""Fault plans: the errors that the simulator injects, and where.
 
-A plan is a TOML file of `[[fault]]` entries, and of accounts and environments that are not in order (docs: "Rehearse what
-goes wrong"). A fault depends on (env, path, nth call of a step), never on the order of calls across paths, so that
-a plan implies how each row ends, however many calls run at once. The first entry that fits a call is played.
+A plan is a TOML file of `[[fault]]` entries, and of accounts and environments with problems (docs: "Rehearse what goes
+wrong"). A fault depends on (env, path, nth call of a step), never on the order of calls across paths, so that a plan
+implies how each row ends at any concurrency. The first entry that matches a call is played.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _garbage(value: object) -> bool:
 
 
 def _calls(value: object) -> tuple[tuple[int, int], ...]:
-    """Read 2, [1, 3] or "1-3"."""
+    """Return the ranges of 2, [1, 3] or "1-3"."""
     return tuple(map(_call_range, value)) if isinstance(value, list) and value else (_call_range(value),)
 
 
@@ -63,7 +63,7 @@ def _no_zero(value: object) -> object:
 
 
 Words = Annotated[str, Field(strict=True, min_length=1), _("must be non-empty text")]
-"""A value of the plan. The Text in its annotation says what is valid, for the message about any other value."""
+"""A value of the plan. The Text in its annotation describes valid values, for the message about an invalid one."""
 Id = Annotated[
     str,
     Field(strict=True, pattern=r"^[^*?\[\]]+$"),
@@ -75,7 +75,7 @@ CallCount = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
 
 
 class FaultStep(StrEnum):
-    """What is called: the two steps of a row, and the platform's other interfaces."""
+    """The call that fails: one of a row's two steps, or of the platform's other interfaces."""
 
     LINK = "link"
     STORE = "store"
@@ -91,11 +91,11 @@ class FaultStep(StrEnum):
 
 
 class Reset(StrEnum):
-    """Where a connection breaks."""
+    """When a connection is reset."""
 
     BEFORE = "before"
     MIDDLE = "middle"
-    """Within the answer: what was asked has been done, and the client cannot know."""
+    """Within the response: the call was executed, but the client cannot know."""
 
 
 class Etag(StrEnum):
@@ -103,24 +103,24 @@ class Etag(StrEnum):
 
     WRONG = "wrong"
     OPAQUE = "opaque"
-    """No MD5 at all, as a bucket with its own keys answers."""
+    """Not an MD5, as from a bucket with its own encryption keys."""
     MISSING = "missing"
-    """No ETag header, as a firewall's page answers."""
+    """No ETag header, as in a firewall's page."""
 
 
 class EnvStatus(StrEnum):
-    """What getenvinfo says of an environment."""
+    """An environment's status in getenvinfo."""
 
     NORMAL = "NORMAL"
     HALTED = "HALTED"
-    """Unpaid, over quota or banned: uploadfile answers -501005."""
+    """Unpaid, over quota or banned: uploadfile returns -501005."""
     UNAVAILABLE = "UNAVAILABLE"
-    """uploadfile answers -501018."""
+    """uploadfile returns -501018."""
 
 
 _REFUSES = {EnvStatus.NORMAL: 0, EnvStatus.HALTED: -501005, EnvStatus.UNAVAILABLE: -501018}
 PERMISSION_SETS = frozenset({49, 64})
-"""Either lets the platform use the merchant's cloud: 49 小程序云开发管理, 64 on older pages (domain.md §2.3)."""
+"""Either lets the platform use the merchant's cloud: 49 小程序云开发管理, on older pages 64 (domain.md §2.3)."""
 
 
 @with_config(_NAMED_ONLY)
@@ -138,7 +138,7 @@ class Fault:
         BeforeValidator(_calls),
         _('counts from 1: write 2, [1, 3] or "1-3"'),
     ] = ()
-    """Ranges of call numbers, ends included, counted from 1; none means every call."""
+    """Ranges of call numbers, inclusive, counted from 1; empty means every call."""
     errcode: (
         Annotated[
             int,
@@ -159,9 +159,9 @@ class Fault:
         _('must be "garbage"'),
     ] = False
     lifetime: DaySeconds | None = None
-    """Seconds."""
+    """Of the link, in seconds."""
     other_env: Id = ""
-    """The environment whose bucket the link leads to, instead of the one that was asked for."""
+    """The environment whose bucket the link leads to, instead of the requested one."""
     etag: Etag | None = None
     delay: Annotated[
         float,
@@ -170,7 +170,7 @@ class Fault:
     ] = 0.0
 
     def concerns(self, env: str, appid: str) -> bool:
-        """Return whether the entry is about this merchant's environment."""
+        """Return whether the entry concerns this merchant's environment."""
         return fnmatchcase(env, self.env) and fnmatchcase(appid, self.appid)
 
     def hits(self, step: FaultStep, path: str, call: int) -> bool:
@@ -178,7 +178,7 @@ class Fault:
         return self.step is step and self.covers(call) and fnmatchcase(path, self.path)
 
     def covers(self, call: int) -> bool:
-        """Return whether the entry names this call."""
+        """Return whether the entry's call numbers include this one."""
         return not self.calls or any(first <= call <= last for first, last in self.calls)
 
 
@@ -189,41 +189,41 @@ class Component:
 
     appid: Id
     secret: Words = field(default="", repr=False)
-    """Empty: tokens come from outside, and the interfaces that give them are not played."""
+    """If empty, tokens come from outside, and the interfaces that issue them are not simulated."""
     ticket: Words = field(default="", repr=False)
     _: KW_ONLY
     rotate: StrictBool = False
-    """Each refresh gives a new refresh token as well."""
+    """Whether each refresh also issues a new refresh token."""
     ip_refused: StrictBool = False
-    """Every call is answered 61004."""
+    """Whether every call is refused with 61004."""
     token_lifetime: LifeSeconds = 7200
-    """Of component and merchants' access tokens."""
+    """Of the component's and the merchants' access tokens."""
     ticket_lifetime: Annotated[int, Field(strict=True, ge=1, le=7 * A_DAY)] = 12 * 3600
     overlap: DaySeconds = 300
-    """How long the token before the newest still works."""
+    """How long the token before the newest remains valid."""
 
 
 @with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class SimulatedAccount:
-    """A merchant's account. One that no line of the merchants file has is an authorizer without environments."""
+    """A merchant's account; without a line in the merchants file, an authorizer without environments."""
 
     appid: Id
     name: Words = ""
-    """Its nick_name at the platform; empty means the merchants file's."""
+    """Its nick_name at the platform; if empty, the name in the merchants file."""
     _: KW_ONLY
     revoked: StrictBool = False
     permissions: Annotated[
         tuple[Annotated[int, Field(strict=True, ge=1, le=9999)], ...],
         _("must be a list such as [49], of whole numbers from 1 to 9999"),
     ] = (18, 49)
-    """Permission sets that it granted."""
+    """Permission sets that it has granted."""
     cloud: StrictBool = True
     """Whether 云开发 is open."""
     daily_limit: CallCount = 0
-    """Calls of uploadfile that it may make in all; 0 for no limit."""
+    """Calls of uploadfile allowed in total; 0 for no limit."""
     used: CallCount = 0
-    """Those made before the simulator began."""
+    """Calls made before the simulator started."""
     refresh_token: Words = field(default="", repr=False)
 
     def refusal(self) -> int:
@@ -242,17 +242,17 @@ class SimulatedEnvironment:
     status: EnvStatus = EnvStatus.NORMAL
     _: KW_ONLY
     foreign: StrictBool = False
-    """It belongs to somebody else, whatever the merchants file says."""
+    """Whether it belongs to somebody else, despite the merchants file."""
 
     def refusal(self) -> int:
-        """Return the errcode that refuses what would read or write in it, or 0."""
+        """Return the errcode that refuses reading and writing in it, or 0."""
         return -601012 if self.foreign else _REFUSES[self.status]
 
 
 @with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """A fault plan. The empty plan is the default: nothing fails."""
+    """A fault plan. The default is empty: nothing fails."""
 
     entries: Annotated[tuple[Fault, ...], Field(alias="fault")] = ()
     component: Component | None = None
@@ -260,15 +260,15 @@ class Faults:
     environments: Annotated[tuple[SimulatedEnvironment, ...], Field(alias="environment")] = ()
 
     def within(self, env: str, appid: str) -> Faults:
-        """Return the entries that are about one merchant's environment."""
+        """Return the entries for one merchant's environment."""
         return Faults(tuple(entry for entry in self.entries if entry.concerns(env, appid)))
 
     def find(self, step: FaultStep, path: str, call: int) -> Fault | None:
-        """Return the entry to play at a call, of a plan narrowed by `within`."""
+        """Return the entry to play at a call, in a plan narrowed by `within`."""
         return next((entry for entry in self.entries if entry.hits(step, path, call)), None)
 
     def counted(self, step: FaultStep, path: str) -> bool:
-        """Return whether calls for this path need counting, because an entry names a call."""
+        """Return whether calls for this path must be counted, because an entry has call numbers."""
         return any(
             entry.calls and entry.step is step and fnmatchcase(path, entry.path) for entry in self.entries
         )
@@ -296,7 +296,7 @@ _ANSWERS = ("errcode", "code", "status", "reset", "body", *_LINK_ONLY, "etag")
 _STORE_ONLY = ("code", "etag")
 _NOT_STORE = ("errcode", "body", *_LINK_ONLY)
 _OF_COMPONENT = ("appid", "daily_limit", "used")
-"""What an [[account]] may say of the platform itself."""
+"""The fields that an [[account]] of the platform itself may have."""
 
 
 def load_faults(path: Path) -> Faults:
@@ -321,14 +321,14 @@ def load_faults(path: Path) -> Faults:
 
 
 def _at(table: str, number: int, wrong: Text) -> Text:
-    """Put the entry's number before what is wrong with it."""
+    """Prepend the entry's number to a message."""
     if table not in _TITLES:
         return _("{table}: {wrong}", table=table, wrong=wrong)
     return _("{entry}: {wrong}", entry=_TITLES[table].format(number=number), wrong=wrong)
 
 
 def _invalid_value(error: Any) -> Text:
-    """Say what is wrong with one value; the value itself may be a secret, and is not shown."""
+    """Return the message about one invalid value, without the value, which may be a secret."""
     table, *place = error["loc"]
     number = place.pop(0) + 1 if table in _TITLES and place else 1
     if table not in _KINDS or not place:
@@ -353,7 +353,7 @@ def _invalid_value(error: Any) -> Text:
 
 
 def _fields(kind: type) -> dict[str, Any]:
-    """Return the annotation of each field, under the name that the plan has for it."""
+    """Return the annotations of a table's fields, by their names in the plan."""
     hints = get_type_hints(kind, include_extras=True)
     hints.pop("_", None)
     renamed = {"calls": "call", "garbage": "body"}
@@ -361,7 +361,7 @@ def _fields(kind: type) -> dict[str, Any]:
 
 
 def _valid(hint: Any, value: object) -> Text:
-    """Say what a field's annotation allows."""
+    """Return what a field's annotation allows."""
     if type(None) in get_args(hint):
         hint = get_args(hint)[0]
     base, *notes = get_args(hint) or (hint,)
@@ -382,7 +382,7 @@ def _valid(hint: Any, value: object) -> Text:
 
 
 def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
-    """Give what no single value can show: fields that cannot be combined, entries that appear twice."""
+    """Yield mistakes across several values: fields that cannot be combined, entries that appear twice."""
     for number, entry in enumerate(raw.get("fault", ()), 1):
         yield from (_at("fault", number, wrong) for wrong in _wrong_fault(entry))
     component = raw.get("component", {})

@@ -1,6 +1,6 @@
 """The simulated platform: upload links, tokens, authorizers, environments, quotas, files by their file_id.
 
-Answers are HTTP 200, with an errcode where a call is refused. Shapes: domain.md §1-2.
+Responses are HTTP 200, with an errcode if a call is refused. Formats: domain.md §1-2.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from tcb_ops.simulator.signing import bucket_of, download_url, issue, link_url
 from tcb_ops.simulator.state import SimulatorState, cut_short, instead
 
 LONGEST_PATH = 850
-"""Bytes of a path in UTF-8: the store's limit for a key (436/14518)."""
+"""Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
 PAGE = 500
-"""Authorizers that one call lists at most."""
+"""Maximum number of authorizers listed per call."""
 MOST_FILES = 50
-"""Files that one call may name."""
+"""Maximum number of files per call."""
 _DOWNLOAD_LIFETIME = 7200
-"""Seconds that a download URL lives where max_age does not say."""
+"""Default lifetime of a download URL in seconds, without max_age."""
 _UPLOADS = dict(zip(UPLOADS.values(), (Wants.MERCHANTS, Wants.COMPONENTS), strict=True))
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
 _FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
 _RATE = {"call_count": 5000, "refresh_second": 60}
-"""Shown only; not enforced."""
+"""Returned, but not enforced."""
 
 ERRMSG = {
     -1: "system error",
@@ -58,12 +58,12 @@ ERRMSG = {
     85088: "no qbase privilege",
     -601012: "no permission for this environment",
 }
-"""The platform's own words where a document or a report gives them; elsewhere the catalogue's meaning stands in."""
+"""The platform's own messages as documented or reported; for other codes the catalogue's meaning is used."""
 _JSON = {"Content-Type": "application/json; encoding=utf-8"}
 
 Fields = dict[str, Any]
 Answer = Fields | int
-"""A good answer's body, or an errcode."""
+"""The body of a successful response, or an errcode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ class _Interface:
     step: FaultStep
     wants: Wants
     answer: Callable[[str, Fields], Answer]
-    """From the caller's appid and the body's object."""
+    """Takes the caller's appid and the body's object."""
 
 
 class Platform:
-    """Answers the calls that go to the API base."""
+    """The interfaces of the API base."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Platform:
         raw_urls: bool,
     ) -> None:
         self.base = ""
-        """`http://127.0.0.1:PORT`, once it listens."""
+        """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
         self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
         self._interfaces = {
@@ -114,7 +114,7 @@ class Platform:
             }
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a call, unless a fault is played instead."""
+        """Respond to a call, unless a fault is played instead."""
         route, _, query = request.raw_path.partition("?")
         interface = self._interfaces.get(route)
         if interface is None:
@@ -132,7 +132,7 @@ class Platform:
         if isinstance(appid, int):
             return self._no_link(place, appid)
         if body.isascii() and not path.isascii():
-            # The documented trap: the platform says ok, and the file cannot be downloaded afterwards.
+            # A documented trap: the platform reports success, but the file cannot be downloaded afterwards.
             self._state.stats["escaped_bodies"] += 1
         fault = self._state.fault(FaultStep.LINK, env, appid, path)
         lifetime = self._link_lifetime
@@ -156,7 +156,7 @@ class Platform:
     ) -> str | int:
         """Return the caller's appid, or the errcode that refuses it.
 
-        In the order interface, method, token, account, body, environment, quota.
+        Checks, in order: interface, method, token, account, body, environment, quota.
         """
         wants = _UPLOADS.get(route)
         if wants is None:
@@ -228,7 +228,7 @@ class Platform:
         return 0 if appid == self._accounts.component.appid else 61011
 
     def _component_token(self, _appid: str, asked: Fields) -> Answer:
-        """Answer api_component_token: 41004 and 40125 for no or a wrong secret, then the ticket's refusal."""
+        """Answer api_component_token: 41004 without a secret, 40125 for a wrong one, then the ticket's refusal."""
         component, secret = self._accounts.component, asked.get("component_appsecret")
         if not secret:
             return 41004
@@ -241,7 +241,7 @@ class Platform:
         return {"component_access_token": token, "expires_in": component.token_lifetime}
 
     def _refresh(self, _appid: str, asked: Fields) -> Answer:
-        """Answer api_authorizer_token: 61003 for who has not authorized, 61023 for a wrong refresh token."""
+        """Answer api_authorizer_token: 61003 without an authorization, 61023 for a wrong refresh token."""
         appid, token = str(asked.get("authorizer_appid")), str(asked.get("authorizer_refresh_token"))
         given = self._accounts.refresh(appid, token)
         if isinstance(given, int):
@@ -253,7 +253,7 @@ class Platform:
         }
 
     def _list(self, _appid: str, asked: Fields) -> Answer:
-        """Answer api_get_authorizer_list: 40097 for a page that cannot be."""
+        """Answer api_get_authorizer_list: 40097 for an invalid page."""
         offset, count = asked.get("offset"), asked.get("count")
         if type(offset) is not int or type(count) is not int or offset < 0 or not 1 <= count <= PAGE:
             return 40097
@@ -262,13 +262,13 @@ class Platform:
         for account in authorizers[offset : offset + count]:
             entry: Fields = {"authorizer_appid": account.appid}
             refresh_token = self._accounts.refresh_token(account.appid, listed=True)
-            if refresh_token:  # the platform omits the key where it has lost the token
+            if refresh_token:  # the platform omits the key if it has lost the token
                 entry["refresh_token"] = refresh_token
             listed.append(entry | {"auth_time": self._accounts.began})
         return {"total_count": len(authorizers), "list": listed}
 
     def _info(self, _appid: str, asked: Fields) -> Answer:
-        """Answer api_get_authorizer_info: 61003 for who has not authorized."""
+        """Answer api_get_authorizer_info: 61003 without an authorization."""
         appid = str(asked.get("authorizer_appid"))
         if not self._accounts.is_authorizer(appid):
             return 61003
@@ -299,7 +299,7 @@ class Platform:
         }
 
     def _env_info(self, appid: str, asked: Fields) -> Answer:
-        """Answer getenvinfo: 85088 where 云开发 is not open, -601012 for an env that is not the caller's."""
+        """Answer getenvinfo: 85088 if 云开发 is not open, -601012 for another account's environment."""
         if not self._accounts.account(appid).cloud:
             return 85088
         env, envs = asked.get("env"), self._envs(appid)
@@ -330,7 +330,7 @@ class Platform:
         ]
 
     def _quota(self, appid: str, asked: Fields) -> Answer:
-        """Answer openapi/quota/get; a limit of 0 stands for none."""
+        """Answer openapi/quota/get; a limit of 0 means none."""
         path = asked.get("cgi_path")
         if path is None or path == "":
             return 40101
@@ -352,7 +352,7 @@ class Platform:
         }
 
     def _download_files(self, appid: str, asked: Fields) -> Answer:
-        """Answer batchdownloadfile: a URL on the simulator for each file."""
+        """Answer batchdownloadfile, with a URL on the simulator for each file."""
         files = self._files(appid, asked, "file_list", dict)
         if isinstance(files, int):
             return files
@@ -369,7 +369,7 @@ class Platform:
         return {"errcode": 0, "errmsg": "ok", "file_list": answers}
 
     def _delete_files(self, appid: str, asked: Fields) -> Answer:
-        """Answer batchdeletefile: each file that is there is gone."""
+        """Answer batchdeletefile: delete each file that exists."""
         ids = self._files(appid, asked, "fileid_list", str)
         if isinstance(ids, int):
             return ids
@@ -393,7 +393,7 @@ class Platform:
         return self._accounts.env_refusal(appid, env) or found
 
     def _find(self, env: str, file_id: str) -> tuple[int, str, str]:
-        """Return a file's own status, its bucket and its path."""
+        """Return a file's own status, bucket and path."""
         parts = _FILE_ID.fullmatch(file_id)
         if parts is None:
             return -503003, "", ""
@@ -403,7 +403,7 @@ class Platform:
 
 
 def read_link_body(body: bytes) -> tuple[str, str] | int:
-    """Read env and path from the body of a link call, or return the errcode that refuses it."""
+    """Return env and path from the body of a link call, or the errcode that refuses it."""
     asked = read_object(body)
     if isinstance(asked, int):
         return asked
@@ -427,14 +427,14 @@ def path_allowed(path: str) -> bool:
 
 
 def token_of(query: str) -> str:
-    """Return the access token of a query. Newer pages write `access_token`, older `component_access_token`."""
+    """Return the access token of a query: `access_token` on newer pages, `component_access_token` on older ones."""
     fields = (part.partition("=") for part in query.split("&"))
     known = {"access_token", "component_access_token"}
     return next((unquote_plus(value) for name, _, value in fields if name in known), "")
 
 
 def read_object(body: bytes) -> dict[str, Any] | int:
-    """Read a body's JSON object, or give the errcode that refuses it: 44002 empty, 47001 not a JSON object."""
+    """Return a body's JSON object, or the errcode that refuses it: 44002 if empty, 47001 if not a JSON object."""
     if not body:
         return 44002
     try:

@@ -1,4 +1,4 @@
-"""Run the simulator: on loopback, in a thread of its own with its own event loop."""
+"""The simulator's server: on loopback, in its own thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from tcb_ops.simulator.state import Call, SimulatedObject, SimulatorState
 
 HOST = "127.0.0.1"
 COMPONENT_APPID = "wxsimulatedplatform"
-"""The platform's own appid, where the settings name none."""
+"""The platform's own appid, if the settings have none."""
 STOP_SECONDS = 0.5
-"""What answers that are still on their way may take when the simulator stops."""
+"""Time limit for pending responses when the simulator stops."""
 _LOG = logging.getLogger("tcb_ops.simulator")
-# A request that is no HTTP is answered 400; aiohttp would log it as an error, with the token in its target.
+# A request that is not HTTP gets a 400; aiohttp would log it as an error, with the token in its target.
 _LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 _PLATFORM_ROUTES = ("/tcb/", "/componenttcb/", "/cgi-bin/")
 
@@ -48,11 +48,11 @@ _PLATFORM_ROUTES = ("/tcb/", "/componenttcb/", "/cgi-bin/")
 class Simulator:
     """The platform and COS on one port of 127.0.0.1, for exactly these merchants and tokens.
 
-    A context manager: inside it listens. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]` that is
-    read again when it has changed. `store` is a folder that gets the objects' bytes; `record` keeps every call (memory
-    grows with them). `component` plays the interfaces that give tokens; `component_appid` alone says whose token among
-    `tokens` is the component's. `accounts` and `environments` are those that are not in order; the fault plan may name
-    all three as well. Raises UsageError when the port cannot be had, SettingsError for a bad token file.
+    A context manager that listens inside its block. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]`
+    that is read again after changes. `store` is a folder for the objects' bytes; `record` keeps every call in memory.
+    `component` adds the interfaces that issue tokens; `component_appid` alone determines which of `tokens` is the
+    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well. Raises
+    UsageError if the port is not available, SettingsError for a bad token file.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Simulator:
         environments: Sequence[SimulatedEnvironment] = (),
     ) -> None:
         self.port = port
-        """0 for any free port, until it listens."""
+        """0 for any free port; the actual one once it listens."""
         self._state = SimulatorState(faults, record=record)
         self._tokens = Tokens(tokens)
         self._clock = clock
@@ -96,12 +96,12 @@ class Simulator:
 
     @property
     def base(self) -> str:
-        """`http://127.0.0.1:PORT`: the API base, and the start of every link."""
+        """`http://127.0.0.1:PORT`: the API base, and the beginning of every link."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def stats(self) -> Counter[str]:
-        """Counters so far: `link_calls`, `store_calls`, and by answer `link:ERRCODE`, `store:STATUS`, `link:reset` and the like.
+        """Counters so far: `link_calls`, `store_calls`, and by result `link:ERRCODE`, `store:STATUS`, `link:reset` and the like.
 
         `stored` counts objects received, `objects` different ones, `escaped_bodies` paths sent as ASCII escapes,
         `component_links` link calls for the platform's own environments, `fetched` downloads. Every other interface has
@@ -111,7 +111,7 @@ class Simulator:
 
     @property
     def objects(self) -> dict[tuple[str, str], SimulatedObject]:
-        """What the store holds by now: (bucket, key) → size, md5, times received."""
+        """The stored objects so far: (bucket, key) → size, md5, times received."""
         return dict(self._state.objects)
 
     @property
@@ -124,15 +124,15 @@ class Simulator:
         return self._tokens.rotate(appid)
 
     def expire(self, appid: str) -> None:
-        """Let an appid's token run out: it is refused with 42001. The component's appid has one as well."""
+        """Expire an appid's token: it is refused with 42001. The component's appid has one as well."""
         self._tokens.expire(appid)
 
     def revoke(self, appid: str) -> None:
-        """Let a merchant revoke its authorization: 61003, and no longer listed."""
+        """Revoke a merchant's authorization: its calls are refused with 61003, and it is no longer listed."""
         self._accounts.set_revoked(appid, revoked=True)
 
     def authorize(self, appid: str) -> None:
-        """Let a merchant authorize the platform again: it has a new refresh token, which only the list tells."""
+        """Restore a merchant's authorization, with a new refresh token that only the authorizer list has."""
         self._accounts.set_revoked(appid, revoked=False)
 
     def refresh_token(self, appid: str) -> str:
@@ -140,15 +140,15 @@ class Simulator:
         return self._accounts.refresh_token(appid)
 
     def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
-        """Void a merchant's refresh tokens (61023); only the list has the new one, or with `listed=False` nobody."""
+        """Void a merchant's refresh tokens (61023); the new one is only in the authorizer list, or with `listed=False` nowhere."""
         self._accounts.drop_refresh_token(appid, listed=listed)
 
     def new_ticket(self) -> str:
-        """Push a component_verify_ticket and return it; the ones before are refused with 61005."""
+        """Return a new component_verify_ticket; the earlier ones are refused with 61005."""
         return self._accounts.new_ticket()
 
     def refuse_ip(self, refused: bool = True) -> None:
-        """Answer every call to the platform with 61004, or no longer."""
+        """Refuse every call to the platform with 61004, or stop doing so."""
         self._accounts.ip_refused = refused
 
     def set_status(self, env: str, status: EnvStatus) -> None:
@@ -187,7 +187,7 @@ class Simulator:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        # The access log is off: it would be most of the work. Link calls are small, so reading them whole is safe.
+        # The access log is off: it would take most of the time. Link calls are small, so reading each at once is safe.
         server = web.Server(self._answer, access_log=None, logger=_LOG)
         runner = web.ServerRunner(server, shutdown_timeout=STOP_SECONDS)
         await runner.setup()
@@ -198,13 +198,13 @@ class Simulator:
             self._platform.base = self.base
             self._listens.set()
             await self._stop.wait()
-            # asyncio trips over a connection that is accepted in the turn in which it stops to listen.
+            # asyncio fails on a connection that is accepted in the iteration in which listening stops.
             await _settled()
         except OSError as error:
             self._failed = error
         finally:
             await runner.cleanup()
-            # Sockets close in the turns after: the loop must not end before them.
+            # Sockets close in the following iterations: the loop must not end before them.
             await _settled(server)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -217,7 +217,7 @@ class Simulator:
 def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: None) -> None:
     """Run a simulator in the foreground until SIGINT, SIGTERM or SIGHUP; `ready` is called once it listens.
 
-    Must be called in the main thread. Raises UsageError when the port cannot be had.
+    Must be called in the main thread. Raises UsageError if the port is not available.
     """
     stopped = threading.Event()
 
@@ -231,9 +231,9 @@ def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: N
 
 @contextmanager
 def opened_target(settings: Settings, merchants: Iterable[Merchant]) -> Iterator[Settings]:
-    """Start the embedded simulator on a free port where it is the target; give the settings that lead to it.
+    """Start the embedded simulator on a free port if it is the target; yield the settings for it.
 
-    Settings of any other target, or of a simulator that is running already, are given as they are.
+    Settings for any other target, or for a running simulator, are yielded unchanged.
     """
     if not settings.target or settings.api_base != NOT_STARTED:
         yield settings
@@ -258,7 +258,7 @@ def opened_target(settings: Settings, merchants: Iterable[Merchant]) -> Iterator
 
 
 async def _settled(server: web.Server | None = None) -> None:
-    """Let the loop turn a few times, for connections to come up, or to close."""
+    """Let the event loop iterate a few times, so that connections can open or close."""
     for _each in range(5):
         for connection in server.connections if server else ():
             connection.force_close()

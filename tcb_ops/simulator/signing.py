@@ -1,7 +1,7 @@
-"""COS's sha1 request signature, and the links that carry it: pure functions.
+"""COS's SHA-1 request signature, and the links that contain it: pure functions.
 
-Source: cloud.tencent.com/document/product/436/7778. The upload links of the WeChat cloud carry this signature whole
-in one form field, `Signature`, with method `post`, the decoded path of the link's URL, and empty lists.
+Source: cloud.tencent.com/document/product/436/7778. The upload links of the WeChat cloud have the whole signature in one
+form field, `Signature`, with method `post`, the decoded path of the link's URL, and empty lists.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ SECRET_ID = "AKIDsimulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopb
 SECRET_KEY = "simulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
 _TENCENT_APPID = "1258717764"
 _PLUS_AND_SLASH = b"\xfb\xff\xbf"
-"""In base64 "+/+/": a client that loses a plus sign on the way is found out by every link."""
+"""In base64 "+/+/": every link reveals a client that loses plus signs."""
 _NOT_IN_A_TARGET = re.compile(r"[\x00-\x20%?#\x7f-\U0010ffff]+")
 
 
 class Authorization(NamedTuple):
-    """The parts of a `q-sign-algorithm=…` string that a checker needs."""
+    """The parts of a `q-sign-algorithm=…` string that are checked."""
 
     secret_id: str
     key_time: str
-    """`start;end`, Unix seconds, as it is in the string."""
+    """`start;end` in Unix seconds, as in the string."""
     start: int
     end: int
     signature: str
@@ -45,7 +45,7 @@ def authorization(
     params: Pairs = (),
     headers: Pairs = (),
 ) -> str:
-    """Return the whole `q-sign-algorithm=sha1&…` string. `path` is decoded and begins with `/`."""
+    """Return the complete `q-sign-algorithm=sha1&…` string. `path` is decoded and begins with `/`."""
     signed = signature(secret_key, key_time, http_string(method, path, params, headers))
     header_list = ";".join(name for name, _ in _listed(headers))
     param_list = ";".join(name for name, _ in _listed(params))
@@ -62,24 +62,24 @@ def signature(secret_key: str, key_time: str, http: str) -> str:
 
 @lru_cache(maxsize=64)
 def sign_key(secret_key: str, key_time: str) -> str:
-    """Return SignKey: the same for every link of one second, hence the cache."""
+    """Return SignKey; cached, because all links of one second share it."""
     return _hmac_sha1(secret_key, key_time)
 
 
 def http_string(
     method: str, path: str, params: Iterable[tuple[str, str]] = (), headers: Iterable[tuple[str, str]] = ()
 ) -> str:
-    """Return HttpString: what of the request is signed."""
+    """Return HttpString, the signed part of the request."""
     return f"{method.lower()}\n{path}\n{_joined(params)}\n{_joined(headers)}\n"
 
 
 def string_to_sign(key_time: str, http: str) -> str:
-    """Return StringToSign, as COS also shows it in a SignatureDoesNotMatch answer."""
+    """Return StringToSign, which COS includes in a SignatureDoesNotMatch response."""
     return f"sha1\n{key_time}\n{hashlib.sha1(http.encode()).hexdigest()}\n"  # noqa: S324  COS's own algorithm
 
 
 def read_authorization(text: str) -> Authorization | None:
-    """Take a `q-sign-algorithm=…` string apart; None where it is not one."""
+    """Parse a `q-sign-algorithm=…` string; return None for any other text."""
     parts = dict(part.partition("=")[::2] for part in text.split("&"))
     start, _, end = parts.get("q-sign-time", "").partition(";")
     if parts.get("q-sign-algorithm") != "sha1" or not (is_seconds(start) and is_seconds(end)):
@@ -114,7 +114,7 @@ def bucket_of(env: str) -> str:
 
 
 def link_url(base: str, bucket: str, path: str, *, raw: bool) -> str:
-    """Return the path-style URL; `raw` leaves unencoded what HTTP lets stand in a request target."""
+    """Return the path-style URL; `raw` leaves unencoded what HTTP allows in a request target."""
     if raw:
         return f"{base}/{bucket}/{_NOT_IN_A_TARGET.sub(lambda found: quote(found[0], safe=''), path)}"
     return f"{base}/{bucket}/{quote(path, safe='/-_.~')}"
@@ -123,7 +123,7 @@ def link_url(base: str, bucket: str, path: str, *, raw: bool) -> str:
 def issue(
     url: str, env: str, bucket: str, path: str, appid: str, start: int, lifetime: int
 ) -> dict[str, str | int]:
-    """Return the answer of getUploadTcbFileLink. `start` is Unix seconds, `lifetime` seconds."""
+    """Return the response of getUploadTcbFileLink. `start` is in Unix seconds, `lifetime` in seconds."""
     key_time = f"{start};{start + lifetime}"
     return {
         "errcode": 0,
@@ -137,7 +137,7 @@ def issue(
 
 
 def download_url(base: str, bucket: str, path: str, end: int) -> str:
-    """Return the URL that a file can be fetched from until `end`, Unix seconds."""
+    """Return the URL from which a file can be downloaded until `end`, in Unix seconds."""
     query = f"sign={download_sign(bucket, path, end)}&t={end}"
     return f"{link_url(base, bucket, path, raw=False)}?{query}"
 
@@ -147,12 +147,12 @@ def _proof(*parts: object) -> bytes:
 
 
 def link_token(bucket: str, path: str, key_time: str, appid: str) -> str:
-    """Return the security token of a link; its end names the merchant."""
+    """Return the security token of a link, which ends with the merchant's appid."""
     return f"{_proof('token', bucket, path, key_time, appid).hex()}.{appid}"
 
 
 def cos_file_id(bucket: str, path: str) -> str:
-    """Return what the form field x-cos-meta-fileid must hold."""
+    """Return the required value of the form field x-cos-meta-fileid."""
     return base64.b64encode(_PLUS_AND_SLASH + _proof("file", bucket, path)).decode()
 
 

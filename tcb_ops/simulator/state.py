@@ -1,4 +1,4 @@
-"""What a simulator keeps while it runs (counters, objects, calls on request), and how it plays a fault."""
+"""A simulator's state while it runs (counters, objects, recorded calls), and how it plays a fault."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class SimulatedObject(NamedTuple):
     times: int
     """How often it was received."""
     content_type: str = ""
-    """As the form gave it; empty where it gave none."""
+    """From the form; empty without one."""
     cache_control: str = ""
 
 
 class Call(NamedTuple):
-    """A recorded call. `env` and `path` are empty where the call did not say them in a way one can read."""
+    """A recorded call. `env` and `path` are empty if the request had none that could be read."""
 
     step: FaultStep
     env: str
     path: str
     answer: int | str
-    """link: the errcode. store: the HTTP status. What a fault did instead: "reset", "garbage", "status 503"."""
+    """link: the errcode. store: the HTTP status. A fault instead of a response: "reset", "garbage", "status 503"."""
 
 
 class SimulatorState:
-    """Grows with the number of objects, never with that of calls: of those only counters are kept."""
+    """A simulator's state. Memory grows with the number of objects, but not with calls, which are only counted by default."""
 
     def __init__(self, faults: Faults, *, record: bool) -> None:
         self.stats: Counter[str] = Counter()
@@ -53,9 +53,9 @@ class SimulatorState:
         self._faults = faults
         self._record = record
         self._plans: dict[tuple[str, str], Faults] = {}
-        """The part of the plan that is about one merchant's environment: most have none."""
+        """The part of the plan for one merchant's environment, mostly empty."""
         self._counts: Counter[tuple[FaultStep, str, str]] = Counter()
-        """Calls by (env, path), only where an entry names a call."""
+        """Calls by (step, env, path), only if an entry has call numbers."""
         self._ids = 0
 
     def fault(self, step: FaultStep, env: str, appid: str, path: str) -> Fault | None:
@@ -74,13 +74,13 @@ class SimulatorState:
         return plan.find(step, path, call)
 
     def called(self, step: FaultStep, appid: str) -> None:
-        """Count a call of an interface that is no step of a row; `appid` is empty where nobody's."""
+        """Count a call of an interface that is not a step of a row; `appid` is empty if it is unknown."""
         self.stats[str(step)] += 1
         if appid:
             self.stats[f"{step}:{appid}"] += 1
 
     def arrived(self, step: FaultStep, env: str, path: str) -> int:
-        """Note a call in the order of arrival; return its place, for `answered`."""
+        """Count a call, and record it in order of arrival; return its place, for `answered`."""
         self.stats[f"{step}_calls"] += 1
         if not self._record:
             return -1
@@ -88,7 +88,7 @@ class SimulatorState:
         return len(self.calls) - 1
 
     def answered(self, place: int, step: FaultStep, answer: int | str) -> None:
-        """Count an answer, and note it at the call's place."""
+        """Count a response, and record it at the call's place."""
         self.stats[f"{step}:{answer}"] += 1
         if place >= 0:
             self.calls[place] = self.calls[place]._replace(answer=answer)
@@ -96,7 +96,7 @@ class SimulatorState:
     def stored(
         self, bucket: str, key: str, size: int, md5: str, content_type: str, cache_control: str
     ) -> None:
-        """Note an object received whole."""
+        """Record a completely received object."""
         before = self.objects.get((bucket, key))
         self.objects[bucket, key] = SimulatedObject(
             size, md5, before.times + 1 if before else 1, content_type, cache_control
@@ -111,15 +111,15 @@ class SimulatorState:
 
 _AWKWARD = re.compile(r'[\x00-\x1f\x7f%<>:"\\|?*]')
 SMALL = 64 * 1024
-"""Bytes of the largest object that is kept without a folder."""
+"""Maximum size of an object kept in memory, in bytes; only without a folder."""
 LATEST = 64
-"""Objects that are kept without a folder: what somebody who tries one upload wants to fetch again."""
+"""Objects kept in memory, without a folder: enough to try an upload and fetch it again."""
 LONGEST_NAME = 200
-"""Bytes of a file name; file systems stop at 255."""
+"""Maximum length of a file name, in bytes; file systems allow 255."""
 
 
 def object_file(directory: Path, bucket: str, key: str) -> Path:
-    """Return an object's file, below `directory/bucket` whatever the key: what no file name may hold is %-encoded.
+    """Return an object's file, below `directory/bucket` for any key: what a file name must not contain is %-encoded.
 
     ==================  =====================
     key                 below the bucket
@@ -148,7 +148,7 @@ def _name(segment: str) -> str:
 
 
 class Upload:
-    """An object on its way in: in a temporary file until `keep` renames it, or without a folder in memory if small."""
+    """An object being received: in a temporary file until `keep` renames it, or without a folder in memory if small."""
 
     def __init__(self, directory: Path | None) -> None:
         self.data: bytearray | None = bytearray()
@@ -166,14 +166,14 @@ class Upload:
             Path(self._file.name).unlink(missing_ok=True)
 
     def write(self, data: bytes) -> None:
-        """Add the next bytes."""
+        """Append the next bytes."""
         if self._file is not None:
             self._file.write(data)
         elif self.data is not None:
             self.data = None if len(self.data) + len(data) > SMALL else self.data + data
 
     def keep(self, target: Path) -> None:
-        """Put the object's file in its place, over an older one."""
+        """Move the object's file to its place, replacing an older one."""
         if self._file is not None:
             self._file.close()
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -181,18 +181,18 @@ class Upload:
 
 
 class BlobStore:
-    """Takes objects in and gives them out. Memory stays flat: without a folder only the latest small ones are kept."""
+    """The objects' bytes. Without a folder only the latest small ones are kept, so that memory does not grow."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
         self._small: dict[tuple[str, str], bytes] = {}
 
     def upload(self) -> Upload:
-        """Begin an object: a context with `write`; what is not `put` is dropped."""
+        """Return a context manager for a new object; unless it is `put`, it is dropped."""
         return Upload(self._directory)
 
     def put(self, upload: Upload, bucket: str, key: str) -> None:
-        """Keep an object that came whole. Raises OSError where the folder cannot hold it beside the others."""
+        """Store a completely received object. Raises OSError if the folder cannot hold it beside the others."""
         if self._directory:
             upload.keep(object_file(self._directory, bucket, key))
             return
@@ -203,7 +203,7 @@ class BlobStore:
             del self._small[next(iter(self._small))]
 
     def get(self, bucket: str, key: str) -> bytes | Path | None:
-        """Return an object, or its file; None where it is not kept."""
+        """Return an object's bytes or file; None if it is not kept."""
         if self._directory is None:
             return self._small.get((bucket, key))
         file = object_file(self._directory, bucket, key)
@@ -221,7 +221,7 @@ class BlobStore:
 
 
 async def instead(request: web.BaseRequest, fault: Fault) -> tuple[str, web.Response] | None:
-    """Play a fault: its delay, then what replaces the answer, with its name for the counters, or None."""
+    """Play a fault: its delay, then its response with a name for the counters; None if it replaces no response."""
     if fault.delay:
         await asyncio.sleep(fault.delay)
     if fault.reset is Reset.BEFORE:
@@ -237,7 +237,7 @@ async def instead(request: web.BaseRequest, fault: Fault) -> tuple[str, web.Resp
 
 
 def reset(request: web.BaseRequest) -> web.Response:
-    """Break the connection with a TCP reset. The response that it returns can no longer be sent."""
+    """Break the connection with a TCP reset. The returned response can no longer be sent."""
     transport = request.transport
     if transport is not None:
         linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -247,7 +247,7 @@ def reset(request: web.BaseRequest) -> web.Response:
 
 
 def cut_short(request: web.BaseRequest, fault: Fault | None, response: web.Response) -> web.Response:
-    """Return the response; under a fault that resets in the middle send its first part only, and close."""
+    """Return the response; for a fault that resets in the middle, send only its first part and close."""
     if fault is None or fault.reset is not Reset.MIDDLE:
         return response
     transport: Transport | None = request.transport
@@ -256,7 +256,7 @@ def cut_short(request: web.BaseRequest, fault: Fault | None, response: web.Respo
         head = f"HTTP/1.1 {response.status} {response.reason}\r\n"
         if body:
             head += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n"
-        # An answer without a body is cut in its head.
+        # A response without a body is cut in its head.
         transport.write((head if body else head + "Server: tencent-c").encode() + body[: len(body) // 2])
         transport.close()
     return web.Response()
