@@ -23,7 +23,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import cli, run
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, describe
 from tcb_ops.i18n import Lang
-from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.settings import SECTIONS, Settings, section_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,8 +73,8 @@ def help_of(name: str, lang: Lang) -> str:
 
 def setting(name: str, lang: Lang) -> str:
     """The heading and the facts of a setting: type, default, variable."""
-    model, _, key = name.rpartition(".")
-    field = (TokenSettings if model else Settings).model_fields.get(key)
+    section, _, key = name.rpartition(".")
+    field = SECTIONS.get(section, Settings).model_fields.get(key)
     if field is None:
         raise ExtensionError(f"There is no setting {name}.")
     default = words(lang, "the system's", "随系统") if field.default_factory else _toml(field.default)
@@ -94,9 +94,9 @@ def _toml(value: Any) -> str:
 
 
 def setting_names() -> list[str]:
-    """Every setting, those of the token source with `tokens.` before them."""
-    own = [name for name in Settings.model_fields if name != "tokens"]
-    return [*own, *(f"tokens.{name}" for name in TokenSettings.model_fields)]
+    """Every setting, those of a section with its name before them."""
+    own = [name for name in Settings.model_fields if name not in SECTIONS]
+    return [*own, *section_keys()]
 
 
 # Codes

@@ -27,7 +27,8 @@ from functools import wraps
 from inspect import signature
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
 from tcb_ops.errors import (
     InputError,
@@ -47,11 +48,12 @@ from tcb_ops.errors import (
 from tcb_ops.i18n import Text, _, ngettext, verbatim
 from tcb_ops.lists import merchants as merchants_file
 from tcb_ops.lists import paths as path_list
+from tcb_ops.lists.known import KnownFailure
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch, OnBad, TextRows
 from tcb_ops.lists.workbook import Rows
 from tcb_ops.merchants.status import MerchantState
-from tcb_ops.model import Kind, Link, Merchant, Owner
+from tcb_ops.model import Kind, Link, Merchant, Outcome, Owner
 from tcb_ops.reports.verify import Verification
 from tcb_ops.run import Diff, History, Run, RunHandle
 from tcb_ops.runs.ledger import Ledger
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
 OnProgress: TypeAlias = Callable[[Progress], None]
 MayResume: TypeAlias = Callable[[str, float], bool]
 _P = ParamSpec("_P")
+A_DAY = 86_400
+"""Seconds."""
 
 
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
@@ -241,22 +245,40 @@ def start_audit(
     new_run: bool = False,
     resume: str | None = None,
     may_resume: MayResume | None = None,
+    write_probe: bool = False,
+    confirm_after: float = 0.0,
+    known: str | Path | None = None,
     report: str | Path | None = None,
     progress: OnProgress | None = None,
     tokens: TokenSource | None = None,
 ) -> RunHandle:
-    """Start an audit, or resume the unfinished one: a link per environment, for a probe path; nothing is uploaded."""
-    listed = _merchants(merchants)
+    """Start an audit, or resume the unfinished one.
+
+    Each environment of the merchants that have not left is healthy, unhealthy or unknown, by its token, permission set,
+    status and quota, and one upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted
+    again. Where a problem that affects every merchant stops it, the run ends all the same: what was not asked is
+    unknown, and `Run.stopped` says why.
+
+    `confirm_after`: seconds after which new failures are asked again before they count. `known`: the file of known
+    failures; None: the settings' own, where it is there. `Run.audit()` compares the audit with the one before.
+    """
+    check_flag("write_probe", write_probe)
+    seconds = isinstance(confirm_after, int | float) and not isinstance(confirm_after, bool)
+    check_value(
+        "confirm_after", confirm_after, seconds and 0 <= confirm_after <= A_DAY, _("seconds, a day at most")
+    )
+    listed, settings = _merchants(merchants), _settings(settings, target)
+    kept = [line.to_json() for line in _known_failures(known, settings)]
     return _start(
         lambda _: audit_spec(listed, selection),
         _absolute(report, "report"),
-        target=target,
         settings=settings,
         limits=limits,
         note=note,
         new_run=new_run,
         resume=resume,
         may_resume=may_resume,
+        options={"write_probe": write_probe, "confirm_after": confirm_after, "known": kept},
         progress=progress,
         tokens=tokens,
     )
@@ -308,6 +330,7 @@ def start_retry(
         new_run=new_run,
         resume=resume,
         may_resume=may_resume,
+        options={"write_probe": parent.settings.get("write_probe", False)},
         progress=progress,
         tokens=tokens,
     )
@@ -634,14 +657,16 @@ def _start(
     may_resume: MayResume | None = None,
     skip_unchanged: bool = False,
     canary: int = 0,
+    options: Mapping[str, Any] = MappingProxyType({}),
     progress: OnProgress | None,
     tokens: TokenSource | None,
 ) -> RunHandle:
     """Plan the run, or find the unfinished one to resume, and start to work on it.
 
-    `out`: where the links go, else where the caller is going to export to. The embedded simulator runs as long as the
+    `out`: where the links go, else where the caller is going to export to. `options` are an audit's. The embedded simulator runs as long as the
     run is worked on. Raises UsageError, LedgerError.
     """
+    from tcb_ops.runs.calls import probe_file
     from tcb_ops.runs.engine import RunContext
     from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.locks import hold, planning
@@ -674,7 +699,7 @@ def _start(
             work,
             settings,
             out=out,
-            options=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary},
+            options=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary} | dict(options),
             note=note,
             new_run=new_run,
             resume=resume or "",
@@ -699,6 +724,8 @@ def _start(
                 skip_unchanged=skip_unchanged,
                 canary=canary,
                 confirm=confirm,
+                probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
+                ask_again=lambda: _new_failures(ledger, planned.run, settings),
                 may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
             )
             session = RunSession(context)
@@ -708,6 +735,29 @@ def _start(
             raise
         return RunHandle(ledger, planned.run, session, settings, stack.pop_all(), resumed=planned.resumed)
     raise AssertionError  # the block above returns or raises
+
+
+def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> list[int]:
+    """Return the lines of an audit whose failures the previous one did not have, and that nobody knows of."""
+    from tcb_ops.reports.audit import new_failures
+    from tcb_ops.reports.comparisons import compare
+    from tcb_ops.reports.summary import RunSummary
+
+    before = ledger.previous(run)
+    changes = compare(ledger, before, run, settings) if before is not None else None
+    wanted = new_failures(RunSummary(ledger, run), changes, settings)
+    failed = ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN}))
+    return [record.row.line for record in failed if (record.row.appid, record.row.env) in wanted]
+
+
+def _known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
+    from tcb_ops.lists.known import read_known
+
+    if file is not None:
+        check_path("known", file)
+        with _naming("known", file):
+            return read_known(Path(file))
+    return read_known(settings.audit.known) if settings.audit.known.exists() else ()
 
 
 def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:

@@ -35,6 +35,10 @@ class DetailCode(StrEnum):
     FILE_CHANGED = "file_changed"
     FILE_NOT_REGULAR = "file_not_regular"
     FILE_UNREADABLE = "file_unreadable"
+    ENV_STATUS = "env_status"
+    NOT_CHECKED = "not_checked"
+    PROBE_LEFT = "probe_left"
+    COMPONENT_TOKEN = "component_token"  # noqa: S105  a code, not a secret
     # why there is no token
     TOKEN_TOO_LONG = "token_too_long"  # noqa: S105
     NO_ACCESS_TOKEN = "no_access_token"  # noqa: S105
@@ -291,6 +295,12 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.FILE_UNREADABLE: _(
         "{file} cannot be read ({why}): check that it exists and that you may read it."
+    ),
+    DetailCode.ENV_STATUS: _("Its status is {status}."),
+    DetailCode.NOT_CHECKED: _("Not checked: {checks}."),
+    DetailCode.PROBE_LEFT: _("It is still at {path}. {why}"),
+    DetailCode.COMPONENT_TOKEN: _(
+        "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."
     ),
     DetailCode.TOKEN_TOO_LONG: _("an access_token longer than {longest_token} characters"),
     DetailCode.NO_ACCESS_TOKEN: _("content without an access_token"),

@@ -55,7 +55,7 @@ class Kind(StrEnum):
     LINKS = "links"
     UPLOAD = "upload"
     AUDIT = "audit"
-    """One link per environment for a probe path; nothing is stored."""
+    """Whether each environment works: its status, its quota, and a link for a probe path."""
 
 
 class Outcome(StrEnum):
@@ -64,17 +64,23 @@ class Outcome(StrEnum):
     LINKED = "linked"
     UPLOADED = "uploaded"
     UNCHANGED = "unchanged"
+    HEALTHY = "healthy"
+    """In an audit: every check that was made of the environment passed."""
     REFUSED = "refused"
     """The platform answered with an errcode."""
     FAILED = "failed"
     """No usable answer, or the store refused, or the file changed since the plan."""
     NOT_ATTEMPTED = "not_attempted"
+    UNHEALTHY = "unhealthy"
+    """In an audit: the environment cannot be worked on; the errcode or the reason is the cause."""
+    UNKNOWN = "unknown"
+    """In an audit: it could not be told, because nobody gave a usable answer about this environment."""
     INVALID = "invalid"
     """Skipped as bad input."""
     PENDING = "pending"
 
 
-SUCCESSES = frozenset({Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED})
+SUCCESSES = frozenset({Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.HEALTHY})
 """The outcomes of rows that succeeded."""
 
 
@@ -104,6 +110,14 @@ class Reason(StrEnum):
     ETAG_MISMATCH = "etag_mismatch"
     INVALID = "invalid"
     """Bad input; the row's detail says which rule."""
+    HALTED = "halted"
+    """getenvinfo's status of the environment."""
+    UNAVAILABLE = "unavailable"
+    """Any other status than NORMAL; the row's detail names it."""
+    PROBE_LEFT = "probe_left"
+    """An audit with `--write-probe` could not delete its file again."""
+    NOT_ASKED = "not_asked"
+    """A problem that affects every merchant stopped the audit first; the row's detail says which."""
     UNVERIFIED = "unverified"
     """It succeeded, but the store's ETag is not an MD5, so the bytes were not compared."""
 
@@ -113,6 +127,15 @@ class Owner(StrEnum):
 
     MERCHANT = "merchant"
     PLATFORM = "platform"
+
+
+class FailOn(StrEnum):
+    """What makes an audit end with exit code 1."""
+
+    ANY = "any"
+    NEW = "new"
+    """What the previous audit did not have."""
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)

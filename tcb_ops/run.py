@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import (
+    LedgerDamagedError,
     TcbOpsError,
     UsageError,
     check_count,
@@ -20,8 +21,9 @@ from tcb_ops.errors import (
     check_text,
     check_value,
 )
-from tcb_ops.i18n import _, verbatim
+from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome
+from tcb_ops.reports.audit import AuditResult, audit_result
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.ledger import Ledger
@@ -29,6 +31,7 @@ from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.runs.session import RunSession
+from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,6 +85,11 @@ class Run:
     def succeeded(self) -> bool:
         """Whether every row succeeded."""
         return all(outcome in SUCCESSES for outcome in self.outcomes)
+
+    @property
+    def stopped(self) -> Text | None:
+        """Why the run stopped before all its rows were asked: of an audit, its other environments are unknown."""
+        return stop_text(self.record.stopped) if self.record.stopped is not None else None
 
     def with_settings(self, settings: Settings) -> Run:
         """Return the same run, shown and exported with other settings."""
@@ -201,6 +209,24 @@ class Run:
         """
         before = self._reader.previous(self.record)
         return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
+
+    def audit(self) -> AuditResult:
+        """Return what an audit found, compared with the previous one of the same target and part.
+
+        Newly broken, recovered, still broken, silenced, unknown. Raises UsageError where the run is no audit.
+        """
+        record = self._reader.run(self.id)
+        if record.kind is not Kind.AUDIT:
+            raise UsageError(
+                _("run {id} is not an audit but a run of `{kind}`.", id=record.id, kind=record.kind)
+            )
+        with self._ledger.snapshot() as seen:
+            before, changes = None, None
+            with suppress(LedgerDamagedError):  # of an earlier audit: this one does not depend on it
+                before = seen.previous(record)
+                if before is not None:
+                    changes = compare(seen, before, record, self._settings, self._only)
+            return audit_result(seen, RunSummary(seen, record, self._only), changes, self._settings)
 
     def final(self) -> Run:
         """Return the run as it is after its retries.

@@ -144,6 +144,17 @@ class TokenSettings(BaseModel):
         return value
 
 
+class AuditSettings(BaseModel):
+    """What audits take from the settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    known: Path = Path("known.csv")
+    """Failures that are reported without an alarm until a date; the file need not be there."""
+
+    _paths = field_validator("known")(_writable)
+
+
 class _Variables(EnvSettingsSource):
     """The TCB_OPS_… variables; a list among them is JSON, or words as a shell reads them."""
 
@@ -223,6 +234,7 @@ class Settings(BaseSettings):
     etag: Literal["fail", "warn"] = "fail"
     """What a stored object's differing ETag means."""
     tokens: TokenSettings = TokenSettings()
+    audit: AuditSettings = AuditSettings()
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
     def __init__(self, **values: Any) -> None:
@@ -464,6 +476,14 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     return settings
 
 
+SECTIONS: dict[str, type[BaseModel]] = {"audit": AuditSettings, "tokens": TokenSettings}
+
+
+def section_keys() -> list[str]:
+    """Return every setting of a section, with the section's name before it."""
+    return [f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields]
+
+
 class _Mistake(NamedTuple):
     """A setting that cannot be used, named as its writer knows it."""
 
@@ -514,7 +534,7 @@ def _variables(name: str) -> bool:
 
 def _unknown_variables() -> list[_Mistake]:
     """Return the TCB_OPS_… variables that nobody reads."""
-    keys = ["config", *Settings.model_fields, *(f"tokens.{name}" for name in TokenSettings.model_fields)]
+    keys = ["config", *Settings.model_fields, *section_keys()]
     known = [_variable(key).removeprefix(PREFIX) for key in keys]
     mistakes = []
     for name in sorted(map(str.upper, os.environ)):
@@ -557,7 +577,7 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
 def _key(wrong: Mapping[str, Any]) -> str:
     """Return the name of the setting that pydantic finds wrong: `confirm_over`, `tokens.source`."""
     named = [str(part) for part in wrong["loc"]]
-    return ".".join(named[: 2 if named[0] == "tokens" else 1])
+    return ".".join(named[: 2 if named[0] in SECTIONS else 1])
 
 
 def _mistakes(error: ValidationError) -> list[tuple[str, Text]]:
@@ -574,13 +594,15 @@ def _mistakes(error: ValidationError) -> list[tuple[str, Text]]:
 
 def _model_of(key: str) -> tuple[type[BaseModel], str]:
     """Return the model that a setting belongs to, and the part of its name before its own."""
-    return (TokenSettings, "tokens.") if key.startswith("tokens.") else (Settings, "")
+    section, dot, _name = key.partition(".")
+    return (SECTIONS[section], f"{section}.") if dot else (Settings, "")
 
 
 def _unknown(key: str) -> Text:
     """Say that there is no such setting, and which name is the nearest."""
     model, section = _model_of(key)
-    places = {name: f"tokens.{name}" for name in TokenSettings.model_fields}  # it may be in the wrong section
+    # it may be in the wrong section
+    places = {key.partition(".")[2]: key for key in section_keys()}
     places |= {name: name for name in Settings.model_fields}
     places |= {name: f"{section}{name}" for name in model.model_fields}
     if near := get_close_matches(key.rpartition(".")[2], places, n=1):
@@ -596,6 +618,7 @@ _EXPECTED: dict[Any, Text] = {
     Path: _("must be a path in quotes"),
     tuple: _('must be a list of texts, e.g. ["a", "b"]'),
     TokenSettings: _("must be a section that begins with [tokens]"),
+    AuditSettings: _("must be a section that begins with [audit]"),
 }
 
 
@@ -653,6 +676,9 @@ def _read(file: Path, named_by: str) -> dict[str, Any]:
     tokens = found.get("tokens")
     if isinstance(tokens, dict):
         _beside(folder, tokens)
+    audit = found.setdefault("audit", {})
+    if isinstance(audit, dict) and isinstance(audit.get("known", "known.csv"), str):
+        audit["known"] = folder / audit.get("known", "known.csv")
     return found
 
 

@@ -14,6 +14,7 @@ from tcb_ops.cli.confirm import confirm_upload, dry_run, read_list
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
+    Duration,
     ListOptions,
     RunOptions,
     WholeNumber,
@@ -26,7 +27,7 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
-from tcb_ops.model import Kind, Outcome, Reason
+from tcb_ops.model import FailOn, Kind, Outcome, Reason
 from tcb_ops.preflight import (
     RETRIED,
     done_before,
@@ -289,13 +290,47 @@ def retry(
 
 @click.command()
 @out_option
+@click.option(
+    "--write-probe", is_flag=True, help="Also upload a tiny file to each environment and delete it again."
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["any", "new", "none"]),
+    default="any",
+    show_default=True,
+    help="Exit code 1 for any failure, only for what the previous audit did not have, or never.",
+)
+@click.option(
+    "--confirm-after",
+    type=Duration(),
+    default="0",
+    show_default=True,
+    metavar="TIME",
+    help="Ask again about new failures after this time (90s, 10m, 1h) before they count.",
+)
+@click.option(
+    "--known",
+    metavar="FILE",
+    help="Known failures: appid or env, cause, until, note. [default: known.csv beside the settings file, if there]",
+)
 @limit_options
 @resume_options
 @common_options
-def audit(out: str | None, *, common: CommonOptions, limits: RunLimits, which: RunOptions) -> int:
-    """Request one link per environment; upload nothing.
+def audit(
+    out: str | None,
+    fail_on: str,
+    confirm_after: float,
+    known: str | None,
+    *,
+    write_probe: bool,
+    common: CommonOptions,
+    limits: RunLimits,
+    which: RunOptions,
+) -> int:
+    """Check whether each environment is healthy, and say why where it is not.
 
-    Shows which merchants and environments are broken, and why. --where narrows it.
+    Asks for its status, the quota left, the permission sets and one upload link; uploads nothing without --write-probe.
+    --where narrows it.
     """
     from tcb_ops import api
     from tcb_ops.reports.export import check_destination
@@ -305,6 +340,9 @@ def audit(out: str | None, *, common: CommonOptions, limits: RunLimits, which: R
     with common.open_target(console, settings) as settings:
         handle = api.start_audit(
             common.read_merchants(settings),
+            write_probe=write_probe,
+            confirm_after=confirm_after,
+            known=known,
             report=out or settings.reports,
             selection=common.selection(),
             settings=settings,
@@ -314,7 +352,9 @@ def audit(out: str | None, *, common: CommonOptions, limits: RunLimits, which: R
             resume=which.resume,
             may_resume=_ask_to_resume(console, settings),
         )
-        return _report(console, _follow(console, handle, common), settings, common, out)
+        return _report(
+            console, _follow(console, handle, common), settings, common, out, fail_on=FailOn(fail_on)
+        )
 
 
 def _resume(
@@ -402,7 +442,15 @@ def _report_folder(settings: Settings, out: str | None, run_id: str) -> Path:
     return Path(out) if out is not None else settings.reports / run_id
 
 
-def _report(console: Console, run: Run, settings: Settings, common: CommonOptions, out: str | None) -> int:
+def _report(
+    console: Console,
+    run: Run,
+    settings: Settings,
+    common: CommonOptions,
+    out: str | None,
+    *,
+    fail_on: FailOn = FailOn.ANY,
+) -> int:
     """Write a finished run's report folder and print how the run ended; return the exit code."""
     from tcb_ops.reports.export import PAGE
 
@@ -412,7 +460,7 @@ def _report(console: Console, run: Run, settings: Settings, common: CommonOption
         if common.json:
             console.json(run.summary())
         raise
-    return _end(console, run, settings, common, folder, page=(folder / PAGE).absolute())
+    return _end(console, run, settings, common, folder, page=(folder / PAGE).absolute(), fail_on=fail_on)
 
 
 def _end(
@@ -423,12 +471,13 @@ def _end(
     where: Path,
     *,
     page: Path | None = None,
+    fail_on: FailOn = FailOn.ANY,
 ) -> int:
     """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
     from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
 
-    code = show_run(console, run, as_json=common.json)
+    code = show_run(console, run, as_json=common.json, fail_on=fail_on)
     groups = by_code(run.cause_list())
     if console.fix_me is not None:
         console.suggest(*console.fix_me)
@@ -443,16 +492,26 @@ def _end(
     return code
 
 
-def show_run(console: Console, run: Run, *, as_json: bool) -> int:
+def show_run(console: Console, run: Run, *, as_json: bool, fail_on: FailOn = FailOn.ANY) -> int:
     """Print how a run ended; return the exit code."""
     from tcb_ops.reports.explanations import verdict
+    from tcb_ops.reports.formats.terminal import render_audit
 
+    finished = run.record.finished_at is not None
+    result = run.audit() if run.record.kind is Kind.AUDIT and finished else None
     if as_json:
-        console.json(run.summary())
+        console.json(run.summary() | ({"audit": result.to_json(console.lang)} if result is not None else {}))
     else:
-        show_causes(console, run)
-        finished = run.record.finished_at is not None
+        if result is None:
+            show_causes(console, run)
+        elif result.stopped is not None:
+            console.print(result.stopped)
+        else:
+            for part in render_audit(result, console.lang):
+                console.print(part)
         console.print(verdict(run.record.kind, run.outcomes, finished=finished))
+    if result is not None:
+        return result.exit_code(fail_on)
     return 0 if run.succeeded else 1
 
 

@@ -39,9 +39,23 @@ _QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
 )
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
+@click.option(
+    "--night",
+    type=WholeNumber(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Play the fault plan's entries of this night.",
+)
 @lang_option
 def simulate(
-    merchants: str, tokens: str | None, port: int, faults: str | None, store: str | None, lang: str | None
+    merchants: str,
+    tokens: str | None,
+    port: int,
+    faults: str | None,
+    store: str | None,
+    night: int,
+    lang: str | None,
 ) -> int:
     """Serve a simulation of the platform and of COS.
 
@@ -72,6 +86,7 @@ def simulate(
         component_appid=component,
         store=Path(store) if store else None,
         port=port,
+        night=night,
     )
 
     def ready(listening: Simulator) -> None:

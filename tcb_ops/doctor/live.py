@@ -6,7 +6,6 @@ The object is deleted at the end, even if a step fails.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -31,7 +30,15 @@ from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import open_file
-from tcb_ops.wechat.responses import NOT_THERE, ApiError, HttpResponse, InvalidResponse, Quota, UnsafeLink
+from tcb_ops.wechat.responses import (
+    NOT_THERE,
+    ApiError,
+    HttpResponse,
+    InvalidResponse,
+    Quota,
+    UnsafeLink,
+    own_file_id,
+)
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 _TIMEOUTS = Timeouts(connect=10, answer=20)
@@ -280,15 +287,6 @@ class _LiveCheck:
                 daily_limit=quota.daily_limit,
             )
             self._add("quota", Grade.OK, seen)
-
-
-def own_file_id(link: Link, path: str, env: str) -> str:
-    """Return the object's file_id; the link's only if it ends in our path, so that no other object is deleted."""
-    if link.file_id.endswith(f"/{path}"):
-        return link.file_id
-    known = re.match(r"cloud://[^/]+", link.file_id)
-    bucket = link.url.reveal().split("/", 4)[3]
-    return f"{known[0]}/{path}" if known else f"cloud://{env}.{bucket}/{path}"
 
 
 def _file_status(interface: str, status: int) -> Text:

@@ -184,6 +184,17 @@ MERCHANT_COLUMNS = Columns(
     needed=(("appid",), ("name",), ("env",)),
     mappable=False,
 )
+KNOWN_COLUMNS = Columns(
+    _known(
+        appid=_APPID,
+        env=_ENV,
+        cause="cause code errcode 原因 错误码 代码",
+        until="until 截止 截止日期 到期 到期日",
+        note="note 备注 说明",
+    ),
+    needed=(("appid", "env"), ("cause",), ("until",)),
+    mappable=False,
+)
 
 
 def _listed(names: Iterable[str]) -> str:

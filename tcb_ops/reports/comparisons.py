@@ -33,6 +33,8 @@ class Change(StrEnum):
     ONLY_IN_OLDER = "only_in_older"
     UNFINISHED = "unfinished"
     """Pending in one of the two: nothing is known yet."""
+    UNKNOWN = "unknown"
+    """The newer audit could not tell."""
     STILL_GOOD = "still_good"
 
 
@@ -43,6 +45,7 @@ CHANGES: dict[Change, Text] = {
     Change.ONLY_IN_NEWER: _("Only in the newer run"),
     Change.ONLY_IN_OLDER: _("Only in the older run"),
     Change.UNFINISHED: _("Not finished"),
+    Change.UNKNOWN: _("Unknown"),
     Change.STILL_GOOD: _("Succeeded in both"),
 }
 
@@ -102,6 +105,9 @@ class RunDiff:
         }
 
 
+_NOT_BROKEN = SUCCESSES | {Outcome.UNKNOWN}
+
+
 def change(before: str | None, after: str | None) -> Change:
     """Say what became of a row, by its outcomes; None: the run does not have it.
 
@@ -116,17 +122,25 @@ def change(before: str | None, after: str | None) -> Change:
     success    failure    newly broken
     failure    success    fixed
     failure    failure    still broken
+    any        unknown    unknown
+    unknown    success    still good
+    unknown    failure    newly broken
     =========  =========  =============
+
+    What an audit could not tell (unknown) is neither broken nor fixed: after a night in which the platform refused
+    everybody, nothing has recovered.
     """
     if Outcome.PENDING in {before, after}:
         return Change.UNFINISHED
+    if after == Outcome.UNKNOWN:
+        return Change.UNKNOWN
     if before is None:
         return Change.ONLY_IN_NEWER
     if after is None:
         return Change.ONLY_IN_OLDER
     if after in SUCCESSES:
-        return Change.STILL_GOOD if before in SUCCESSES else Change.FIXED
-    return Change.NEWLY_BROKEN if before in SUCCESSES else Change.STILL_BROKEN
+        return Change.STILL_GOOD if before in _NOT_BROKEN else Change.FIXED
+    return Change.NEWLY_BROKEN if before in _NOT_BROKEN else Change.STILL_BROKEN
 
 
 def change_title(what: Change) -> Text:
@@ -185,6 +199,7 @@ _COUNTED = {
     Change.ONLY_IN_NEWER: _("only in the newer run {rows:,}"),
     Change.ONLY_IN_OLDER: _("only in the older run {rows:,}"),
     Change.UNFINISHED: _("not finished {rows:,}"),
+    Change.UNKNOWN: _("unknown {rows:,}"),
     Change.STILL_GOOD: _("succeeded in both {rows:,}"),
 }
 

@@ -21,9 +21,12 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.LINKED: _("linked"),
     Outcome.UPLOADED: _("uploaded"),
     Outcome.UNCHANGED: _("unchanged"),
+    Outcome.HEALTHY: _("healthy"),
     Outcome.REFUSED: _("refused"),
     Outcome.FAILED: _("failed"),
     Outcome.NOT_ATTEMPTED: _("not attempted"),
+    Outcome.UNHEALTHY: _("unhealthy"),
+    Outcome.UNKNOWN: _("unknown"),
     Outcome.INVALID: _("invalid"),
     Outcome.PENDING: _("pending"),
 }
@@ -222,7 +225,7 @@ def counts_line(counts: Mapping[Outcome, int]) -> Text:
 _DONE = {
     Kind.UPLOAD: _("uploaded"),
     Kind.LINKS: _("issued with a link"),
-    Kind.AUDIT: _("given a link: every environment works"),
+    Kind.AUDIT: _("healthy"),
 }
 
 
@@ -236,6 +239,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     yes         none                  no rows
     yes         all succeeded         all N rows succeeded; how many of them unchanged
     yes         some did not          G of N succeeded, B did not: by outcome
+    yes         of an audit           G of N environments are healthy, by outcome those that are not
     ==========  ====================  ===========================================
     """
     total = sum(counts.values())
@@ -252,6 +256,8 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
         )
     if not total:
         return _("The run has no rows.")
+    if kind is Kind.AUDIT:
+        return _audit_verdict(good, total, bad)
     if bad:
         listed = as_list(
             _("{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
@@ -271,3 +277,18 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
             "{rest:,} {done}, {same:,} unchanged and not sent again", rest=total - same, done=done, same=same
         )
     return ngettext("The only row succeeded: {done}.", "All {n:,} rows succeeded: {done}.", total, done=done)
+
+
+def _audit_verdict(good: int, total: int, bad: Mapping[Outcome, int]) -> Text:
+    environments = ngettext("{n:,} environment", "{n:,} environments", total)
+    if not bad:
+        return _("All is well: {environments}, all healthy.", environments=environments)
+    listed = as_list(
+        _("{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
+    )
+    return _(
+        "Of {environments}, {good:,} are healthy: {listed}.",
+        environments=environments,
+        good=good,
+        listed=listed,
+    )

@@ -64,7 +64,7 @@ def per(code: str, token: Reason | None = None) -> Per:
     ==================================================  ==========================
     merchant_left                                       nobody
     no_token, any of a dead token                       per merchant
-    ETagMismatch                                        per environment
+    ETagMismatch, halted, unavailable, probe_left       per environment
     a code that one action fixes for all                once
     a code that says slow down (lower --rate)           once
     a code of scope appid, of the component token       once
@@ -81,7 +81,7 @@ def per(code: str, token: Reason | None = None) -> Per:
         return Per.NOBODY
     if code == Reason.NO_TOKEN or token is Reason.DEAD_TOKEN:
         return Per.MERCHANT
-    if code == ETAG_MISMATCH:
+    if code in {ETAG_MISMATCH, Reason.HALTED, Reason.UNAVAILABLE, Reason.PROBE_LEFT}:
         return Per.ENV
     known = catalogued(code)
     if known.decision is Decision.SLOW or known.code in _FOR_ALL:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Text
-from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, RowEnd
+from tcb_ops.i18n import Text, verbatim
+from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, RowEnd, Secret
+from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_of
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload
@@ -21,12 +24,14 @@ from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, open_file
-from tcb_ops.wechat.responses import InvalidResponse, UnsafeLink
+from tcb_ops.wechat.responses import NOT_THERE, ApiError, InvalidResponse, UnsafeLink, own_file_id
 from tcb_ops.wechat.transport import Transport
 
 SMALL = 64 * 1024
 DIGESTS = 10_000
 """Digests kept at a time; more would grow with the list."""
+DELETE_WAITS = (0.0, 1.0, 2.0)
+"""Seconds before each try to delete an audit's probe file."""
 ETAG_MISMATCH = "ETagMismatch"
 """In place of a store's code: the stored object's checksum does not match the uploaded file."""
 
@@ -50,6 +55,25 @@ class FailedAttempt:
         return str(self.end.errcode) if self.end.errcode else self.end.store_code
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The tiny file that an audit with `--write-probe` stores and deletes, and what it was when it was made."""
+
+    file: Path
+    size: int
+    mtime_ns: int
+
+
+@contextmanager
+def probe_file() -> Iterator[Probe]:
+    """Make the probe file of an audit, and remove it at the end."""
+    with TemporaryDirectory(prefix="tcb-ops-probe-") as folder:
+        file = Path(folder) / "probe.txt"
+        file.write_text("tcb-ops audit: this file may be deleted.\n", encoding="utf-8")
+        there = file.stat()
+        yield Probe(file, there.st_size, there.st_mtime_ns)
+
+
 @dataclass(slots=True)
 class Calls:
     """Makes the calls of rows of one run."""
@@ -63,6 +87,10 @@ class Calls:
     clock: Callable[[], float]
     """Monotonic seconds."""
     phases: PhaseTimer
+    checks: AccountChecks | None = None
+    """Of an audit."""
+    probe: Probe | None = None
+    """Of an audit with `--write-probe`: the file that is stored and deleted again."""
     link_calls: int = 0
     upload_calls: int = 0
     digests: dict[tuple[Path, int, int], str] = field(default_factory=dict)
@@ -77,6 +105,22 @@ class Calls:
         earlier = task.lane.known.pop(task.row.path, None)
         if earlier is not None and (same := await self._unchanged(task, earlier)) is not None:
             return same
+        if self.checks is None:
+            return await self._link_and_store(task)
+        facts = await self._facts(task, self.checks)
+        if isinstance(facts, FailedAttempt):
+            return facts
+        if (cause := cause_of(facts, task.row.env)) is not None:
+            end = self._end(task, Outcome.UNHEALTHY, cause.reason, cause.detail)
+            return replace(end, errcode=cause.errcode)
+        result = await self._link_and_store(task)
+        if isinstance(result, RowEnd) and result.outcome in SUCCESSES and facts.not_checked:
+            result = replace(
+                result, detail=detail(DetailCode.NOT_CHECKED, checks=", ".join(facts.not_checked))
+            )
+        return result
+
+    async def _link_and_store(self, task: Task) -> RowEnd | FailedAttempt:
         if task.link is None or self.clock() >= task.link_until:
             self.phases.enter("link")
             try:
@@ -87,14 +131,35 @@ class Calls:
                 return got
             task.link, task.counts.link = got, 0
             task.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
-        if self.kind is not Kind.UPLOAD:
+        if self.kind is not Kind.UPLOAD and self.probe is None:
             end = self._end(task, Outcome.LINKED)
             return replace(end, errcode=0, errmsg="ok", file_id=task.link.file_id, link=task.link)
         self.phases.enter("store")
         try:
+            if self.probe is not None:
+                return await self._store_probe(task, task.link, self.probe)
             return await self._store(task, task.link)
         finally:
             self.phases.leave("store")
+
+    async def _facts(self, task: Task, checks: AccountChecks) -> AccountFacts | FailedAttempt:
+        """Return what is known of the row's account."""
+        if task.token is None:  # as in `_link`
+            message = "a row was taken without a token"
+            raise AssertionError(message)
+        self.phases.enter("link")
+        try:
+            found, calls = await checks.ask(task.lane.app.appid, Owner(task.lane.owner), task.token)
+        except TransportError as error:
+            return self._no_answer(task, error, "link")
+        finally:
+            self.phases.leave("link")
+        task.counts.calls += calls
+        if calls:
+            self.last_answer = self.clock()
+        if isinstance(found, AccountFacts):
+            return found
+        return self._refused(task, found)
 
     async def _link(self, task: Task) -> Link | FailedAttempt:
         row = task.row
@@ -113,6 +178,9 @@ class Calls:
         if isinstance(answer, UnsafeLink):
             end = self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why)
             return FailedAttempt(end, Decision.FIX, Scope.ROW, "link")
+        return self._refused(task, answer)
+
+    def _refused(self, task: Task, answer: ApiError | InvalidResponse) -> FailedAttempt:
         decision, scope = classify(answer)
         if isinstance(answer, InvalidResponse):
             end = self._end(task, Outcome.FAILED, Reason.NO_ANSWER, answer.why)
@@ -127,15 +195,51 @@ class Calls:
         )
         return FailedAttempt(end, decision, scope, "link")
 
-    async def _store(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
+    async def _store_probe(self, task: Task, link: Link, probe: Probe) -> RowEnd | FailedAttempt:
+        """Store the probe file and delete it again."""
+        row = task.row
+        answer = await self._store(task, link, probe)
+        if isinstance(answer, FailedAttempt) and answer.end.reason is Reason.STORE_REFUSED:
+            return answer
+        why = await self._delete_probe(task, own_file_id(link, row.path, row.env))
+        if isinstance(answer, FailedAttempt) or why is None:
+            return answer
+        left = detail(DetailCode.PROBE_LEFT, path=row.path, why=as_detail(why))
+        return self._end(task, Outcome.UNHEALTHY, Reason.PROBE_LEFT, left)
+
+    async def _delete_probe(self, task: Task, file_id: str) -> Text | None:
+        """Delete the probe file, in several tries; None where it is gone, else why it is not."""
+        why: Text | None = None
+        for wait in DELETE_WAITS:
+            await asyncio.sleep(wait)
+            task.counts.calls += 1
+            try:
+                answer = await self.wechat.delete(
+                    task.row.env, [file_id], task.token or Secret(""), Owner(task.lane.owner)
+                )
+            except TransportError as error:
+                why = error.text
+                continue
+            if isinstance(answer, InvalidResponse):
+                why = answer.why
+                continue
+            status = answer.errcode if isinstance(answer, ApiError) else answer[0].status
+            if status in {0, NOT_THERE}:
+                return None
+            why = verbatim(f"errcode {status}")
+        return why
+
+    async def _store(self, task: Task, link: Link, probe: Probe | None = None) -> RowEnd | FailedAttempt:
         row = task.row
         planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
+        if probe is not None:
+            planned = (probe.file, probe.size, probe.mtime_ns)
         digest = self.digests.get(planned, "")
         try:
             # A small file is read sooner than a thread is found for it.
             small = planned[1] <= SMALL
             body = (
-                open_file(*planned, digest, self.root)
+                open_file(*planned, digest, planned[0].parent if probe else self.root)
                 if small
                 else await asyncio.to_thread(open_file, *planned, digest, self.root)
             )
@@ -201,7 +305,7 @@ class Calls:
             http_status=answer.http_status,
             file_id=link.file_id,
             md5=answer.md5,
-            bytes=task.row.size,
+            bytes=task.row.size if self.probe is None else self.probe.size,
         )
         if verdict != "different" or self.etag == "warn":
             return end

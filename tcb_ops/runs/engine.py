@@ -18,8 +18,9 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
-from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd, Secret
-from tcb_ops.runs.calls import Calls
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.runs.audit import AccountChecks
+from tcb_ops.runs.calls import Calls, Probe
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
@@ -38,7 +39,7 @@ from tcb_ops.runs.stop_errors import (
 )
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import NextStep, backoff_wait
+from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.transport import Transport
@@ -79,6 +80,10 @@ class RunContext:
     """Raises LedgerError where the run's lock is lost."""
     may_discard: Callable[[str], bool] = lambda _run: False
     """Whether another run's links, left where this run's are to go, are of no use; called with its id."""
+    ask_again: Callable[[], list[int]] = list
+    """Of an audit with `--confirm-after`: the lines whose failures are new."""
+    probe: Probe | None = None
+    """Of an audit with `--write-probe`."""
     chance: Callable[[], float] = random.random
 
 
@@ -100,14 +105,25 @@ class Engine:
         self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-reader")
         self._lock_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-lock")
         self._phases = PhaseTimer(self._limits.concurrency, self._clock)
+        self._audits = self._run.kind is Kind.AUDIT
+        component = context.settings.tokens.component_appid
+        client = PlatformClient(
+            transport,
+            context.settings.api_base,
+            component_appid=component,
+            store_hosts=context.settings.store_hosts,
+        )
+        asks = Caller(context.tokens, context.limits) if component else None
         self._calls = Calls(
             self._run.kind,
-            PlatformClient(transport, context.settings.api_base, store_hosts=context.settings.store_hosts),
+            client,
             transport,
             context.root,
             context.settings.etag,
             self._clock,
             self._phases,
+            AccountChecks(client, asks, component) if self._audits else None,
+            context.probe,
         )
         self._writer = LedgerWriter(
             context.ledger,
@@ -223,6 +239,7 @@ class Engine:
             self._clock,
             self._context.chance,
             self._stop,
+            audits=self._audits,
         )
         for lane in self._scheduler.lanes:
             if self._environments[lane.number].left:
@@ -436,7 +453,8 @@ class Engine:
             case NextStep.STOP_RUN:
                 self._stop(token_outage(error.text, limits.patience))
             case _:
-                self._outcomes.close(app.lanes, Reason.NO_TOKEN, error.text)
+                outcome = Outcome.UNKNOWN if self._audits else Outcome.NOT_ATTEMPTED
+                self._outcomes.close(app.lanes, Reason.NO_TOKEN, error.text, outcome=outcome)
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 

@@ -131,11 +131,20 @@ class Ledger(LedgerReader):
             while batch := [(*blank, run.number, line) for line in islice(stream, BATCH)]:
                 self.driver(connection, _REOPEN, batch)
 
-    def finish(self, run: RunRecord, at: float) -> None:
-        """Mark a run as finished: it is never resumed."""
+    def finish(self, run: RunRecord, at: float, rest: RowEnd | None = None) -> None:
+        """Mark a run as finished: it is never resumed.
+
+        `rest`: of an audit that a problem of every merchant stopped, how its pending rows end; its detail is the reason.
+        """
+        stopped = stored(rest.detail) if rest is not None else ""
         with self._writing() as connection:
+            if rest is not None:
+                values = {name: getattr(rest, name) for name in END_COLUMNS}
+                values |= {"reason": rest.reason or "", "detail": stopped, "ended_at": at}
+                pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
+                connection.execute(rows.update().where(pending).values(values))
             connection.execute(
-                runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped="")
+                runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped=stopped)
             )
 
     def stop(self, run: RunRecord, reason: Detail) -> None:

@@ -13,11 +13,12 @@ from tcb_ops.details import as_detail
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text
 from tcb_ops.model import SUCCESSES, Outcome, Owner, Reason, RowEnd, Secret
+from tcb_ops.runs.audit import REFUSED_TOKENS, judged
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, Task
-from tcb_ops.runs.stop_errors import refused_platform
+from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
 from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
 from tcb_ops.wechat.tokens import Token
@@ -40,6 +41,8 @@ class OutcomeHandler:
     """Monotonic seconds."""
     chance: Callable[[], float]
     stop: Callable[[Exception], None]
+    audits: bool = False
+    """Whether the run is an audit, whose rows end as `judged` says."""
 
     def failed(self, task: Task, attempt: FailedAttempt) -> None:
         """Do what `next_step` says; the step's attempts go up by one where it counts."""
@@ -75,6 +78,10 @@ class OutcomeHandler:
         """Take a row's end: free its environment, count it for the breakers, hand it to the writer."""
         lane = task.lane
         self.scheduler.release(task)
+        if self.audits and end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS:
+            self.stop(refused_component(lane.app.appid, end.errcode or 0, end.errmsg))
+            return
+        end = judged(end) if self.audits else end
         self.writer.add(end)
         if end.outcome in SUCCESSES:
             lane.app.slowdown.row_good()
@@ -102,11 +109,12 @@ class OutcomeHandler:
         *,
         errcode: int | None = None,
         store_code: str = "",
+        outcome: Outcome = Outcome.NOT_ATTEMPTED,
     ) -> None:
         """Let no further row of these environments begin; their pending rows end as not_attempted."""
         end = RowEnd(
             0,
-            Outcome.NOT_ATTEMPTED,
+            outcome,
             reason,
             as_detail(why) if why is not None else None,
             errcode=errcode or None,
@@ -116,6 +124,7 @@ class OutcomeHandler:
         for lane in lanes:
             if lane.end_as is None:
                 its = replace(end, reason=Reason.COMPONENT) if _by_component(lane, end) else end
+                its = judged(its) if self.audits else its
                 self.scheduler.close(lane, its)
                 in_flight = tuple(task.row.line for task in lane.tasks)
                 self.writer.add(Closing(self.environments[lane.number], its, in_flight))

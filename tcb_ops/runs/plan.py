@@ -86,6 +86,9 @@ def plan(
         _refuse_another_root(ledger, work, settings)
     found = _same_work(ledger, work, settings, now)
     choice = choose(found.created_at if found else None, now, new_run=new_run)
+    if choice is Choice.ASK and work.kind is Kind.AUDIT:
+        # Half of another night says nothing about tonight, and nobody is there to be asked.
+        choice = Choice.NEW
     if found is not None and choice is Choice.ASK and not may_resume(found.id, found.created_at):
         started = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
         again = quoted(resume_command(settings, found))
@@ -192,7 +195,7 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
 # --- which rows ----------------------------------------------------------------------------------------------
 
 PROBE = "tcb-ops/probe.txt"
-"""The cloud path that an audit asks a link for. Nothing is stored there."""
+"""The cloud path that an audit asks a link for. With `--write-probe` a file is stored there and deleted again."""
 AGAIN = frozenset(Outcome) - SUCCESSES - {Outcome.INVALID, Outcome.PENDING}
 """The outcomes that a retry runs again."""
 
@@ -410,8 +413,8 @@ def _nothing_left(
 
 
 def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
-    """Return one row per merchant's environment, all with the same path."""
-    lines = list(merchants)
+    """Return one row per environment of the merchants that have not left, all with the same path."""
+    lines = [merchant for merchant in merchants if not merchant.left]
 
     def rows() -> Iterator[Row]:
         for number, merchant in enumerate(lines, start=1):

@@ -60,6 +60,8 @@ BATCH = 5_000
 
 QUARTER = 900
 """Seconds. Every time zone is off UTC by whole quarters of an hour: days of any zone are made of them."""
+_EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
+"""Reasons whose rows say in a detail of their own what the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """Whose rows were summed up: where pages of a file are mixed up, SQLite takes those of another run along."""
 
@@ -440,7 +442,7 @@ class LedgerReader:
         keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
         message = sa.func.max(
             sa.case(
-                (rows.c.reason == Reason.NO_TOKEN, rows.c.detail),
+                (rows.c.reason.in_(_EXPLAINED), rows.c.detail),
                 (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
                 else_="",
             )
@@ -463,7 +465,7 @@ class LedgerReader:
                         errcode,
                         store_code,
                         int(count),
-                        *(("", read_detail(said)) if reason == Reason.NO_TOKEN else (said,)),
+                        *(("", read_detail(said)) if reason in _EXPLAINED else (said,)),
                     )
                 )
         self.check_rows(run, sum(tally.rows for tally in found))
@@ -735,8 +737,18 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
         (runs.c.created_at < run.created_at)
         | ((runs.c.created_at == run.created_at) & (runs.c.number < run.number)),
     )
-    if run.kind is not Kind.AUDIT:
-        query = query.where(runs.c.list_name == run.list_name)
+    if run.kind is Kind.AUDIT:
+        # By the ledger's own count, since a clock may have been set back. One that was stopped knows nothing.
+        before = sa.select(runs).where(
+            runs.c.kind == run.kind,
+            runs.c.target == run.target,
+            runs.c.parent == "",
+            runs.c.finished_at.is_not(None),
+            runs.c.stopped == "",
+            runs.c.number < run.number,
+        )
+        return before.order_by(runs.c.number.desc())
+    query = query.where(runs.c.list_name == run.list_name)
     return query.order_by(runs.c.created_at.desc(), runs.c.number.desc())
 
 

@@ -113,7 +113,7 @@ class Tally:
     errmsg: str = ""
     """The platform's, of one of these rows."""
     detail: Detail | None = None
-    """Why there was no token, of one of these rows."""
+    """What one of these rows says itself: why there was no token, an environment's status."""
 
 
 @dataclass(frozen=True, slots=True)

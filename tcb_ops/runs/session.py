@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
-from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
-from tcb_ops.i18n import _, as_lines
-from tcb_ops.model import Kind, Outcome, target_label
+from tcb_ops.errors import (
+    CanaryError,
+    InterruptedRunError,
+    LedgerError,
+    OutageError,
+    PlatformStopError,
+    TcbOpsError,
+    TokenSourceError,
+)
+from tcb_ops.i18n import _, as_lines, ngettext
+from tcb_ops.model import Kind, Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
+from tcb_ops.runs.audit import not_asked
 from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.loop import hand_over
@@ -22,6 +34,9 @@ from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import interrupted, stop_reason
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.transport import Transport
+
+_OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
+"""Problems that affect every merchant, not this machine."""
 
 
 class RunSession:
@@ -37,6 +52,7 @@ class RunSession:
         self._cancelled = False
         self._exit_code = 130
         self._engine: Engine | None = None
+        self._stopping = asyncio.Event()
         self.links_run_out = 0
         """Of a links run: how many links had run out when links.csv was finished."""
         if self._run.kind is Kind.LINKS:
@@ -83,8 +99,10 @@ class RunSession:
     def wait(self) -> RunRecord:
         """Wait for the end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
 
-        A second Ctrl-C does not wait for calls in flight.
+        A second Ctrl-C does not wait for calls in flight. An audit ends even where a problem that affects every merchant
+        stops it: what it did not reach is unknown, and the record says why it stopped.
         """
+        rest: RowEnd | None = None
         while True:
             try:
                 self._future.result()
@@ -97,25 +115,28 @@ class RunSession:
             except CancelledError:
                 raise self._early_end(interrupted()) from None
             except TcbOpsError as error:
-                raise self._early_end(error) from None
+                if self._run.kind is not Kind.AUDIT or not isinstance(error, _OF_EVERYBODY):
+                    raise self._early_end(error) from None
+                rest = not_asked(stop_reason(error))
+                break
             except OSError as error:
                 shortage = exhausted(error)
                 if shortage is None:
                     raise
                 raise self._early_end(shortage) from None
         try:
-            self._finish()
+            self._finish(rest)
         except TcbOpsError as error:
             raise self._early_end(error) from None
         return self._ledger.run(self._run.id)
 
-    def _finish(self) -> None:
+    def _finish(self, rest: RowEnd | None) -> None:
         if self._links is not None:
             self.links_run_out = self._links.finish(
                 self._ledger, self._run, self._context.settings.zone, time.time()
             )
             self._ledger.note_report(self._run, str(self._links.dest))
-        self._ledger.finish(self._run, time.time())
+        self._ledger.finish(self._run, time.time(), rest)
         if self._links is not None:
             self._links.discard()
 
@@ -128,16 +149,19 @@ class RunSession:
         return _with_next(error, self._run, self._context.settings)
 
     async def _interrupt(self) -> None:
+        self._stopping.set()
         if self._engine is not None:
             self._engine.interrupt()
 
     async def _work(self) -> None:
         try:
             async with Transport(connections=self._context.limits.concurrency) as transport:
-                self._engine = Engine(self._context, transport, self._links, self._show)
-                if self._cancelled:
-                    self._engine.interrupt()
-                await self._engine.work()
+                await self._do_pending(transport)
+                if lines := await self._lines_to_confirm():
+                    await self._wait(float(self._run.settings["confirm_after"]), len(lines))
+                    self._context.confirm()
+                    await asyncio.to_thread(self._ledger.reopen, self._run, lines)
+                    await self._do_pending(transport)
         finally:
             await self._context.tokens.aclose()
             if self._links is not None:
@@ -145,6 +169,33 @@ class RunSession:
             with self._news:
                 self._ended = True
                 self._news.notify_all()
+
+    async def _do_pending(self, transport: Transport) -> None:
+        self._engine = Engine(self._context, transport, self._links, self._show)
+        if self._cancelled:
+            self._engine.interrupt()
+        await self._engine.work()
+
+    async def _lines_to_confirm(self) -> list[int]:
+        """Return the lines of an audit that are asked again after a while, before their failures count."""
+        if not self._run.settings.get("confirm_after"):
+            return []
+        return await asyncio.to_thread(self._context.ask_again)
+
+    async def _wait(self, seconds: float, lines: int) -> None:
+        """Wait before new failures are asked again. Raises InterruptedRunError where the run is cancelled meanwhile."""
+        at = datetime.fromtimestamp(time.time() + seconds, self._context.settings.zone)
+        note = ngettext(
+            "{n:,} environment fails that did not before: asking again at {at:%H:%M:%S}",
+            "{n:,} environments fail that did not before: asking again at {at:%H:%M:%S}",
+            lines,
+            at=at,
+        )
+        if self._newest is not None:
+            self._show(replace(self._newest, note=note))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+            raise interrupted()
 
     def _show(self, progress: Progress) -> None:
         with self._news:

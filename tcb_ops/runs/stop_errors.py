@@ -16,7 +16,7 @@ from tcb_ops.errors import (
     TokenSourceError,
 )
 from tcb_ops.i18n import NOTHING, Text, _, as_sentences
-from tcb_ops.model import is_simulated
+from tcb_ops.model import Owner, is_simulated
 
 Error = TypeVar("Error", bound=TcbOpsError)
 
@@ -29,7 +29,8 @@ def stop_text(reason: Detail) -> Text:
     code = reason.params.get("known_as", reason.params.get("errcode"))
     if not isinstance(code, int):
         return reason
-    known = errcode(code)
+    owner = Owner.PLATFORM if reason.code is DetailCode.COMPONENT_TOKEN else Owner.MERCHANT
+    known = errcode(code, owner)
     return as_sentences((reason, known.meaning, known.action))
 
 
@@ -60,6 +61,12 @@ def refused_platform(code: int, errmsg: str) -> PlatformStopError:
     error = PlatformStopError(as_sentences((reason, known.meaning)), known.action)
     error.reason = reason
     return error
+
+
+def refused_component(appid: str, code: int, errmsg: str) -> PlatformStopError:
+    """Make the error of an audit whose component token the platform refuses, a new one too."""
+    reason = detail(DetailCode.COMPONENT_TOKEN, appid=appid, errcode=code, errmsg=errmsg or "-")
+    return _error(PlatformStopError, reason)
 
 
 def token_outage(last: Text, seconds: float) -> TokenSourceError:

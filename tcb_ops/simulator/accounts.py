@@ -198,17 +198,9 @@ class Accounts:
         self.used: Counter[tuple[str, str]] = Counter()
         """Calls by (appid, interface path)."""
         self._accounts: dict[str, SimulatedAccount] = {}
-        for merchant in merchants:
-            account = self._accounts.get(merchant.appid) or SimulatedAccount(
-                merchant.appid, merchant.name, revoked=True
-            )
-            self._accounts[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
-        for account in accounts:
-            name = account.name or (self._accounts.get(account.appid) or account).name
-            self._accounts[account.appid] = replace(account, name=name)
-            owner = Owner.PLATFORM if account.appid == component.appid else Owner.MERCHANT
-            self.used[account.appid, UPLOADS[owner]] = account.used
-        self._environments = {environment.env: environment for environment in environments}
+        self._merchants = tuple(merchants)
+        self._environments: dict[str, SimulatedEnvironment] = {}
+        self.play(accounts, environments)
         self._allowed = {(merchant.appid, merchant.env): merchant.owner for merchant in merchants}
         self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
         self._ticket = component.ticket
@@ -221,6 +213,25 @@ class Accounts:
             )
             for account in self._accounts.values()
         }
+
+    def play(
+        self, accounts: Iterable[SimulatedAccount], environments: Iterable[SimulatedEnvironment]
+    ) -> None:
+        """Let exactly these accounts and environments be out of order from now on, and the day's calls begin again."""
+        known: dict[str, SimulatedAccount] = {}
+        self.used.clear()
+        for merchant in self._merchants:
+            account = known.get(merchant.appid) or SimulatedAccount(
+                merchant.appid, merchant.name, revoked=True
+            )
+            known[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
+        for account in accounts:
+            name = account.name or (known.get(account.appid) or account).name
+            known[account.appid] = replace(account, name=name)
+            owner = Owner.PLATFORM if account.appid == self.component.appid else Owner.MERCHANT
+            self.used[account.appid, UPLOADS[owner]] = account.used
+        self._accounts = known
+        self._environments = {environment.env: environment for environment in environments}
 
     def caller(self, token: str, wants: Wants) -> str | int:
         """Return the appid of a token's caller, or the errcode that refuses it."""

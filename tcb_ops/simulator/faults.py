@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -168,6 +168,12 @@ class Fault:
         Field(strict=True, ge=0, le=3600, allow_inf_nan=False),
         _("must be seconds from 0 to 3600"),
     ] = 0.0
+    nights: Annotated[
+        tuple[tuple[int, int], ...],
+        BeforeValidator(_calls),
+        _('counts from 1: write 2, [1, 3] or "1-3"'),
+    ] = ()
+    """Ranges of nights, ends included, of an evolving fleet; none means every night."""
 
     def concerns(self, env: str, appid: str) -> bool:
         """Return whether the entry concerns this merchant's environment."""
@@ -225,6 +231,12 @@ class SimulatedAccount:
     used: CallCount = 0
     """Calls made before the simulator started."""
     refresh_token: Words = field(default="", repr=False)
+    nights: Annotated[
+        tuple[tuple[int, int], ...],
+        BeforeValidator(_calls),
+        _('counts from 1: write 2, [1, 3] or "1-3"'),
+    ] = ()
+    """Ranges of nights, ends included, of an evolving fleet; none means every night."""
 
     def refusal(self) -> int:
         """Return the errcode that refuses every call to its cloud (61003, 61007), or 0."""
@@ -243,6 +255,12 @@ class SimulatedEnvironment:
     _: KW_ONLY
     foreign: StrictBool = False
     """Whether it belongs to somebody else, despite the merchants file."""
+    nights: Annotated[
+        tuple[tuple[int, int], ...],
+        BeforeValidator(_calls),
+        _('counts from 1: write 2, [1, 3] or "1-3"'),
+    ] = ()
+    """Ranges of nights, ends included, of an evolving fleet; none means every night."""
 
     def refusal(self) -> int:
         """Return the errcode that refuses reading and writing in it, or 0."""
@@ -258,6 +276,19 @@ class Faults:
     component: Component | None = None
     accounts: Annotated[tuple[SimulatedAccount, ...], Field(alias="account")] = ()
     environments: Annotated[tuple[SimulatedEnvironment, ...], Field(alias="environment")] = ()
+
+    def on_night(self, night: int) -> Faults:
+        """Return what of the plan is played on a night, counted from 1."""
+
+        def tonight(entry: Fault | SimulatedAccount | SimulatedEnvironment) -> bool:
+            return not entry.nights or any(first <= night <= last for first, last in entry.nights)
+
+        return replace(
+            self,
+            entries=tuple(filter(tonight, self.entries)),
+            accounts=tuple(filter(tonight, self.accounts)),
+            environments=tuple(filter(tonight, self.environments)),
+        )
 
     def within(self, env: str, appid: str) -> Faults:
         """Return the entries for one merchant's environment."""

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +31,14 @@ from tcb_ops.settings import NOT_STARTED, Settings
 from tcb_ops.signals import handled
 from tcb_ops.simulator.accounts import Accounts, Tokens
 from tcb_ops.simulator.cos import CosStore
-from tcb_ops.simulator.faults import Component, EnvStatus, Faults, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.simulator.faults import (
+    Component,
+    EnvStatus,
+    Fault,
+    Faults,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.simulator.platform import Platform
 from tcb_ops.simulator.state import Call, SimulatedObject, SimulatorState
 
@@ -51,7 +59,8 @@ class Simulator:
     A context manager that listens inside its block. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]`
     that is read again after changes. `store` is a folder for the objects' bytes; `record` keeps every call in memory.
     `component` adds the interfaces that issue tokens; `component_appid` alone determines which of `tokens` is the
-    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well. Raises
+    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well; of its entries with `nights`, those of
+    `night` are played. Raises
     UsageError if the port is not available, SettingsError for a bad token file.
     """
 
@@ -71,10 +80,17 @@ class Simulator:
         component_appid: str = "",
         accounts: Sequence[SimulatedAccount] = (),
         environments: Sequence[SimulatedEnvironment] = (),
+        night: int = 1,
     ) -> None:
         self.port = port
         """0 for any free port; the actual one once it listens."""
-        self._state = SimulatorState(faults, record=record)
+        self._plan = replace(
+            faults,
+            accounts=(*faults.accounts, *accounts),
+            environments=(*faults.environments, *environments),
+        )
+        tonight = self._plan.on_night(night)
+        self._state = SimulatorState(tonight, record=record)
         self._tokens = Tokens(tokens)
         self._clock = clock
         self._accounts = Accounts(
@@ -82,8 +98,8 @@ class Simulator:
             self._tokens,
             clock,
             component or faults.component or Component(component_appid),
-            (*faults.accounts, *accounts),
-            (*faults.environments, *environments),
+            tonight.accounts,
+            tonight.environments,
         )
         self._store = CosStore(self._state, merchants, clock, store)
         self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
@@ -154,6 +170,16 @@ class Simulator:
     def set_status(self, env: str, status: EnvStatus) -> None:
         """Change an environment's status."""
         self._accounts.set_status(env, status)
+
+    def play(self, faults: Iterable[Fault]) -> None:
+        """Inject these faults from now on, in place of the plan's."""
+        self._state.play(Faults(tuple(faults)))
+
+    def set_night(self, night: int) -> None:
+        """Play what the plan has for a night: entries with `nights` come and go, a new day's calls are there."""
+        tonight = self._plan.on_night(night)
+        self._state.play(tonight)
+        self._accounts.play(tonight.accounts, tonight.environments)
 
     def __enter__(self) -> Self:
         if not 0 <= self.port <= 65535:

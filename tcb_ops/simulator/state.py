@@ -73,6 +73,11 @@ class SimulatorState:
             call = self._counts[step, env, path]
         return plan.find(step, path, call)
 
+    def play(self, faults: Faults) -> None:
+        """Play another plan from now on; calls are counted from 1 again."""
+        self._faults, self._plans = faults, {}
+        self._counts.clear()
+
     def called(self, step: FaultStep, appid: str) -> None:
         """Count a call of an interface that is not a step of a row; `appid` is empty if it is unknown."""
         self.stats[str(step)] += 1

@@ -146,7 +146,7 @@ def test_an_audit_with_failures_is_retried_as_its_page_says(open_desk, execute):
     said = desk("audit", "--json")
     assert said.code == 1
     (line,) = on_page(Path(said.json["report"]))
-    assert execute(line, "--json").json["counts"] == {"linked": 1}
+    assert execute(line, "--json").json["counts"] == {"healthy": 1}
 
 
 def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_desk, execute):

@@ -12,7 +12,7 @@ import xlsxwriter
 from workspace import BOOKS, TEA, TEA_TEST, write_csv
 
 from tcb_ops.cli.options import CommonOptions, ListOptions
-from tcb_ops.settings import Settings, TokenSettings, load_settings
+from tcb_ops.settings import SECTIONS, Settings, load_settings
 
 STARTER = Path(__file__).parents[2] / "tcb_ops" / "starter.toml"
 
@@ -126,8 +126,8 @@ def test_every_setting_is_in_the_starter_with_its_default():
     text = STARTER.read_text(encoding="utf-8")
     every = tomllib.loads(re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
     assert set(every) == set(Settings.model_fields)
-    tokens = every.pop("tokens")
-    assert set(tokens) == set(TokenSettings.model_fields)
+    for section, model in SECTIONS.items():
+        assert set(every.pop(section)) == set(model.model_fields)
     usual = Settings(lang="zh")
     for name, value in every.items():
         assert getattr(usual, name) == type(getattr(usual, name))(value), name

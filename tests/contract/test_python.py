@@ -116,7 +116,7 @@ def test_a_run_against_the_embedded_simulator(operator: Operator) -> None:
     run = tcb.upload(batch, target="simulator", limits=tcb.RunLimits(rate=50))
     assert run.counts == {"uploaded": 4}
     assert tcb.open_run(target="simulator").id == run.id
-    assert tcb.audit("merchants.csv", target="simulator").counts == {"linked": 5}
+    assert tcb.audit("merchants.csv", target="simulator").counts == {"healthy": 5}
     with pytest.raises(tcb.RunNotFoundError, match="target='simulator'"):
         tcb.open_run("latest")
 

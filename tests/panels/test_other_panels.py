@@ -84,12 +84,12 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab: Any
     assert "No run yet" in repr(panel.changes())
     panel.start.click()
     panel.settle()
-    assert panel.run.counts == {"linked": 3}
+    assert panel.run.counts == {"healthy": 3}
     assert "first audit" in panel.changes()._repr_html_()
     assert lab.sent == 3
     panel.start.click()
     panel.settle()
-    assert panel.run.counts == {"linked": 2, "refused": 1}
+    assert panel.run.counts == {"healthy": 2, "unhealthy": 1}
     assert "城南书店" in read(panel.changed)
     frame = panel.changes().frame()
     assert frame["change"].tolist()[0] == "newly_broken"

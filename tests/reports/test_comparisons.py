@@ -45,6 +45,11 @@ PENDING = RowEnd(0, Outcome.PENDING)
         ("uploaded", "invalid", "newly_broken"),
         ("not_attempted", "uploaded", "fixed"),
         ("failed", "not_attempted", "still_broken"),
+        ("healthy", "unhealthy", "newly_broken"),
+        ("unhealthy", "unknown", "unknown"),
+        ("healthy", "unknown", "unknown"),
+        ("unknown", "healthy", "still_good"),
+        ("unknown", "unhealthy", "newly_broken"),
     ],
 )
 def test_what_became_of_a_row(before: str | None, after: str | None, became: str) -> None:

@@ -163,7 +163,7 @@ def test_an_audit_asks_one_link_per_environment_and_stores_nothing(open_shop: Op
     shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=61007)])
     merchants = tcb.read_merchants(shop.settings.merchants)
     run = tcb.audit(merchants, settings=shop.settings, limits=QUICK)
-    assert whole(run, 3) == {"linked": 2, "refused": 1}
+    assert whole(run, 3) == {"healthy": 2, "unhealthy": 1}
     assert shop.sim.stats["link_calls"] == 3
     assert not shop.sim.stats["store_calls"]
     assert [(cause.merchant, cause.code) for cause in run.cause_list()] == [(BOOKS.name, "61007")]

@@ -101,7 +101,7 @@ def test_a_run_fetches_its_tokens_by_itself_and_the_next_one_uses_them(
     assert whole(
         tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=by_itself(shop), limits=QUICK),
         3,
-    ) == {"linked": 3}
+    ) == {"healthy": 3}
     assert shop.sim.stats["authorizer_token"] == 2
     assert shop.sim.stats["component_token"] == 1
 

@@ -17,11 +17,13 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
+from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
 from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, reason_text, verdict
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
 from tcb_ops.reports.summary import RunSummary, shade
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
+from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RunRecord, TimelineBucket
 from tcb_ops.runs.stop_errors import stop_text
@@ -117,13 +119,13 @@ def page(
         if run.kind is not Kind.AUDIT
         else "",
         "retry": quoted(retry(settings, run))
-        if run.finished_at is not None
-        and {Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED} & counts.keys()
+        if run.finished_at is not None and AGAIN & counts.keys()
         else "",
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
         "matrix": matrix,
         "changes": _changes(changes, settings),
+        "audit": _audit(reader, summary, changes, settings),
         "drawing": drawing,
         "axis": _axis(drawing, local),
         "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
@@ -272,6 +274,26 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
     }
 
 
+def _audit(
+    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+) -> dict[str, Any] | None:
+    """Return what the page shows of a finished audit: its environments by kind, bounded."""
+    if summary.run.kind is not Kind.AUDIT or summary.run.finished_at is None or summary.run.parent:
+        return None
+    result = audit_result(reader, summary, changes, settings)
+    stopped = result.stopped is not None
+    kinds = [
+        (group.title, len(group.lines), group.lines[:CHANGED])
+        for group in audit_groups(result)
+        if group.lines
+    ]
+    return {
+        "stopped": result.stopped,
+        "notes": [] if stopped else list(audit_notes(result)),
+        "kinds": [] if stopped else kinds,
+    }
+
+
 # --- the run over time ----------------------------------------------------------------------------------------------
 
 
@@ -373,7 +395,12 @@ def _css(outcome: Outcome) -> str:
     """Return the class of an outcome's colour."""
     if outcome in SUCCESSES:
         return "good"
-    own = {Outcome.PENDING: "pending", Outcome.NOT_ATTEMPTED: "skip", Outcome.FAILED: "failed"}
+    own = {
+        Outcome.PENDING: "pending",
+        Outcome.NOT_ATTEMPTED: "skip",
+        Outcome.UNKNOWN: "skip",
+        Outcome.FAILED: "failed",
+    }
     return own.get(outcome, "bad")
 
 

@@ -20,9 +20,10 @@ from rich.text import Text as Styled
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext
 from tcb_ops.model import SIMULATOR, SUCCESSES, Outcome, Reason, is_simulated
+from tcb_ops.reports.audit import AuditLine, AuditResult, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
-from tcb_ops.reports.summary import CodeGroup, MerchantShare
+from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
 from tcb_ops.reports.verify import Verification
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.settings import Settings
@@ -200,6 +201,36 @@ def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int
     outer = Table.grid()
     outer.add_row(Padding(inner, (0, 0, 0, 4)))
     return outer
+
+
+AUDIT_LINES = 20
+"""Environments of a kind that an audit shows without their cause; what is left out is counted."""
+
+
+def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") -> Iterator[RenderableType]:
+    """Draw what an audit found: what newly broke first, each cause once, then what recovered, what is known, what expired."""
+    for group in audit_groups(result):
+        if not group.lines:
+            continue
+        yield Styled(f"{group.title.of(lang)} · {len(group.lines):,}", style="bold")
+        if group.findings:
+            causes = render_errcodes(by_code(finding.cause for finding in group.findings), lang, rest)
+            yield Padding(causes, (0, 0, 0, 2), expand=False)
+        else:
+            yield Padding(_audit_lines(group.lines, lang, rest), (0, 0, 1, 2), expand=False)
+    for note in audit_notes(result):
+        yield Wrapped(note.of(lang))
+
+
+def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> Table:
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for line in lines[:AUDIT_LINES]:
+        remark = line.remark.of(lang) if line.remark is not None else ""
+        cells = (line.name, line.env, line.code, remark, line.note)
+        table.add_row(*(Styled(shorten(sanitize(cell), 30), no_wrap=True) for cell in cells))
+    if (more := len(lines) - AUDIT_LINES) > 0:
+        table.add_row(_("… and {count:,} more", count=more).of(lang), rest)
+    return table
 
 
 _WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"

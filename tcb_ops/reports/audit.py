@@ -1,0 +1,327 @@
+"""What an audit found, compared with the one before: newly broken, recovered, still broken, silenced, unknown.
+
+The terminal, the page, the message to the team, the metrics and the notebook show the same `AuditResult`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from tcb_ops.details import DetailCode
+from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
+from tcb_ops.model import FailOn, Outcome
+from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff
+from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.stop_errors import stop_text
+from tcb_ops.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An environment that is unhealthy or unknown."""
+
+    cause: Cause
+    before: str = ""
+    """The code that it had in the previous audit; empty where it was healthy, unknown or not there."""
+    is_new: bool = True
+    """Whether the previous audit did not have it with this cause."""
+    known: KnownFailure | None = None
+    """The line of known.csv that silences it."""
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return it for `--json`, and for a webhook or a command."""
+        cause = self.cause
+        found = {
+            "appid": cause.appid,
+            "merchant": cause.merchant,
+            "env": cause.env,
+            "cause": cause.code,
+            "meaning": cause.meaning.of(lang),
+            "action": cause.action.of(lang),
+            "before": self.before or None,
+            "new": self.is_new,
+        }
+        if self.known is not None:
+            found |= {"until": self.known.until.isoformat(), "note": self.known.note}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """An audit and what changed since the one before. Every environment that is not healthy is in exactly one list."""
+
+    run: RunRecord
+    previous: RunRecord | None
+    """The latest finished audit of the same target and --where that was not stopped; None where there is none."""
+    environments: int
+    healthy: int
+    new: tuple[Finding, ...]
+    """Newly broken: unhealthy, with a cause that the previous audit did not have."""
+    still: tuple[Finding, ...]
+    recovered: tuple[DiffLine, ...]
+    unknown: tuple[Finding, ...]
+    silenced: tuple[Finding, ...]
+    expired: tuple[KnownFailure, ...]
+    """Lines of known.csv whose date is past."""
+    not_checked: Mapping[str, int]
+    """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
+    added: int = 0
+    """Environments that the previous audit did not have, by the merchants file."""
+    gone: int = 0
+    """Environments that only the previous audit had."""
+
+    @property
+    def stopped(self) -> Text | None:
+        """The problem that affects every merchant and stopped the audit."""
+        return stop_text(self.run.stopped) if self.run.stopped is not None else None
+
+    @property
+    def clock_set_back(self) -> bool:
+        """Whether the previous audit began later than this one by this machine's clock."""
+        return self.previous is not None and self.previous.created_at > self.run.created_at
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is news: something newly broken, recovered or newly unknown, or a stop."""
+        return bool(
+            self.new
+            or self.recovered
+            or self.run.stopped is not None
+            or any(finding.is_new for finding in self.unknown)
+        )
+
+    def exit_code(self, fail_on: str = "any") -> int:
+        """Return the exit code of the command, for `any`, `new` or `none`.
+
+        =========  =======  ======================================  ====
+        stopped    fail_on  not silenced                            code
+        =========  =======  ======================================  ====
+        yes        any of   any                                     3
+        no         none     any                                     0
+        no         new      something new, unhealthy or unknown     1
+        no         new      nothing new                             0
+        no         any      something unhealthy or unknown          1
+        no         any      nothing                                 0
+        =========  =======  ======================================  ====
+        """
+        if self.run.stopped is not None:
+            return 3
+        bad = [*self.new, *self.still, *self.unknown]
+        if fail_on == FailOn.NEW:
+            bad = [finding for finding in bad if finding.is_new]
+        return 1 if bad and fail_on != FailOn.NONE else 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the environments of each list by its name, zeros too."""
+        return {
+            "new": len(self.new),
+            "recovered": sum(line.rows for line in self.recovered),
+            "still": len(self.still),
+            "unknown": len(self.unknown),
+            "silenced": len(self.silenced),
+            "expired": len(self.expired),
+            "healthy": self.healthy,
+        }
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return the object under `audit` in `--json`."""
+        return {
+            "previous": self.previous.id if self.previous is not None else None,
+            "stopped": self.stopped.of(lang) if self.stopped is not None else None,
+            "healthy": self.healthy,
+            **{
+                name: [finding.to_json(lang) for finding in getattr(self, name)]
+                for name in ("new", "still", "unknown", "silenced")
+            },
+            "recovered": [
+                {"appid": line.appid, "merchant": line.merchant, "env": line.env, "before": line.before}
+                for line in self.recovered
+            ],
+            "expired": [line.to_json() for line in self.expired],
+            "not_checked": dict(self.not_checked),
+            "added": self.added,
+            "gone": self.gone,
+        }
+
+
+def day_of(run: RunRecord, settings: Settings) -> date:
+    """Return the day of a run, in the settings' time zone: known.csv's dates are compared with it."""
+    return datetime.fromtimestamp(run.created_at, settings.zone).date()
+
+
+def audit_result(
+    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+) -> AuditResult:
+    """Sort an audit's findings; `changes` since the previous one, None where there is none."""
+    run, previous = summary.run, changes.older if changes is not None else None
+    known, day = kept_with_run(run.settings), day_of(run, settings)
+    findings = list(_findings(summary, changes, settings))
+    bad = [one for one in findings if one.known is None]
+    unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
+    here = {(place.appid, place.env) for place in reader.envs(run)}
+    there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else here
+    return AuditResult(
+        run,
+        previous,
+        summary.total,
+        summary.counts.get(Outcome.HEALTHY, 0),
+        tuple(one for one in unhealthy if one.is_new),
+        tuple(one for one in unhealthy if not one.is_new),
+        tuple(changes.of(Change.FIXED)) if changes is not None else (),
+        tuple(one for one in bad if Outcome.UNKNOWN in one.cause.outcomes),
+        tuple(one for one in findings if one.known is not None),
+        tuple(line for line in known if line.until < day),
+        _not_checked(reader, run),
+        len(here - there),
+        len(there - here),
+    )
+
+
+def _findings(summary: RunSummary, changes: RunDiff | None, settings: Settings) -> list[Finding]:
+    run = summary.run
+    known, day = kept_with_run(run.settings), day_of(run, settings)
+    lines = {
+        (line.appid, line.env): line for line in (changes.lines if changes is not None else ()) if line.after
+    }
+    known_before: tuple[KnownFailure, ...] = ()
+    day_before = day
+    if changes is not None:
+        known_before, day_before = kept_with_run(changes.older.settings), day_of(changes.older, settings)
+    found = []
+    for cause in summary.causes:
+        if not {Outcome.UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
+            continue
+        line = lines.get((cause.appid, cause.env))
+        before = line.before if line is not None and line.change is not Change.NEWLY_BROKEN else ""
+        place = (cause.appid, cause.env, cause.code)
+        was_silenced = silencing(known_before, *place, day_before) is not None
+        found.append(
+            Finding(
+                cause,
+                before,
+                is_new=before != cause.code or was_silenced,
+                known=silencing(known, *place, day),
+            )
+        )
+    return found
+
+
+def new_failures(summary: RunSummary, changes: RunDiff | None, settings: Settings) -> set[tuple[str, str]]:
+    """Return the environments, as (appid, env), that fail now and did not before: those to be asked again."""
+    return {
+        (one.cause.appid, one.cause.env)
+        for one in _findings(summary, changes, settings)
+        if one.is_new and one.known is None
+    }
+
+
+def _not_checked(reader: RunReader, run: RunRecord) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for record in reader.rows(run, outcomes=frozenset({Outcome.HEALTHY})):
+        if record.end.detail is not None and record.end.detail.code is DetailCode.NOT_CHECKED:
+            counted.update(str(record.end.detail.params["checks"]).split(", "))
+    return dict(counted)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """An environment as the page and the message to the team show it."""
+
+    name: str
+    """The merchant's; of a line of known.csv its appid."""
+    env: str
+    code: str
+    remark: Text | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditGroup:
+    """A kind of findings; without `lines` there is none of it."""
+
+    title: Text
+    lines: Sequence[AuditLine]
+    findings: tuple[Finding, ...] = ()
+    """With the causes, where the operator has to act on them."""
+
+
+def audit_groups(result: AuditResult) -> list[AuditGroup]:
+    """Return each kind of findings, the one that asks for most first."""
+
+    def lines(findings: tuple[Finding, ...]) -> list[AuditLine]:
+        return [
+            AuditLine(
+                one.cause.merchant,
+                one.cause.env,
+                one.cause.code,
+                _("was {before}", before=one.before) if one.before not in {"", one.cause.code} else None,
+            )
+            for one in findings
+        ]
+
+    recovered = [
+        AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
+        for line in result.recovered
+    ]
+    silenced = [
+        AuditLine(one.cause.merchant, one.cause.env, one.cause.code, _until(one.known), one.known.note)
+        for one in result.silenced
+        if one.known is not None
+    ]
+    expired = [AuditLine(one.appid, one.env, one.cause, _until(one), one.note) for one in result.expired]
+    return [
+        AuditGroup(_("Newly broken"), lines(result.new), result.new),
+        AuditGroup(_("Recovered"), recovered),
+        AuditGroup(_("Unknown"), lines(result.unknown), result.unknown),
+        AuditGroup(_("Still broken"), lines(result.still), result.still),
+        AuditGroup(_("Silenced by known.csv"), silenced),
+        AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
+    ]
+
+
+def _until(known: KnownFailure) -> Text:
+    return _("until {day}", day=known.until.isoformat())
+
+
+def audit_notes(result: AuditResult) -> Iterator[Text]:
+    """Say what an audit was compared with, and what it could not check."""
+    environments = ngettext("{n:,} environment", "{n:,} environments", result.environments)
+    if result.previous is None:
+        yield _("There is no earlier audit to compare with: everything that is broken counts as new.")
+    else:
+        yield _("Compared with audit {id}.", id=result.previous.id)
+    if result.clock_set_back:
+        yield _("By this machine's clock that audit began later than this one: check the clock.")
+    if result.added and result.previous is not None:
+        yield ngettext(
+            "{n:,} environment was added to the merchants file since.",
+            "{n:,} environments were added to the merchants file since.",
+            result.added,
+        )
+    if result.gone:
+        yield ngettext(
+            "{n:,} environment of that audit is no longer in the merchants file, or has left.",
+            "{n:,} environments of that audit are no longer in the merchants file, or have left.",
+            result.gone,
+        )
+    for check, count in result.not_checked.items():
+        if check == "permissions":
+            yield _(
+                "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
+                "tokens.component_appid, and let the token source provide its token.",
+                count=count,
+                environments=environments,
+            )
+        else:
+            yield _(
+                "The quota left was not checked in {count:,} of {environments}: the platform gave no usable answer.",
+                count=count,
+                environments=environments,
+            )

@@ -1,0 +1,102 @@
+"""What an audit found, beside the one before: each environment that is not healthy in exactly one list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop
+
+import tcb_ops as tcb
+from tcb_ops.model import Merchant
+from tcb_ops.reports.audit import AuditResult
+from tcb_ops.simulator import Fault, Reset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def audited(shop: Shop, faults: Iterable[Fault] = (), **options: Any) -> AuditResult:
+    shop.sim.play(faults)
+    options = {"settings": shop.settings, "limits": QUICK} | options
+    return tcb.audit(options.pop("merchants", shop.merchants), **options).audit()
+
+
+def envs(findings: Iterable[Any]) -> list[tuple[str, str]]:
+    return [(one.cause.env, one.cause.code) for one in findings]
+
+
+def test_everything_is_new_in_the_first_audit(open_shop: OpenShop):
+    found = audited(open_shop([]), [Fault(env=BOOKS.env, errcode=85088)])
+    assert found.previous is None
+    assert envs(found.new) == [(BOOKS.env, "85088")]
+    assert [found.exit_code(on) for on in ("any", "new", "none")] == [1, 1, 0]
+
+
+def test_what_newly_broke_recovered_and_is_still_broken(open_shop: OpenShop):
+    shop = open_shop([])
+    audited(shop, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, errcode=85088)])
+    found = audited(shop, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA_TEST.env, errcode=48001)])
+    assert envs(found.new) == [(TEA_TEST.env, "48001")]
+    assert envs(found.still) == [(BOOKS.env, "85088")]
+    assert [(line.env, line.before) for line in found.recovered] == [(TEA.env, "85088")]
+    quiet = audited(shop, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA_TEST.env, errcode=48001)])
+    assert (quiet.new, quiet.recovered, quiet.changed) == ((), (), False)
+    assert [quiet.exit_code(on) for on in ("any", "new", "none")] == [1, 0, 0]
+
+
+def test_another_cause_is_new(open_shop: OpenShop):
+    shop = open_shop([])
+    audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
+    (one,) = audited(shop, [Fault(env=BOOKS.env, errcode=48001)]).new
+    assert (one.cause.code, one.before) == ("48001", "85088")
+
+
+def test_what_is_unknown_is_neither_broken_nor_recovered(open_shop: OpenShop):
+    shop = open_shop([])
+    audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
+    found = audited(shop, [Fault(env=BOOKS.env, reset=Reset.BEFORE), Fault(env=TEA.env, reset=Reset.BEFORE)])
+    assert sorted(envs(found.unknown)) == sorted([(BOOKS.env, "no_answer"), (TEA.env, "no_answer")])
+    assert (found.new, found.recovered) == ((), ())
+    assert found.exit_code("new") == 1
+    again = audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
+    assert envs(again.new) == [(BOOKS.env, "85088")]
+    assert not again.recovered
+
+
+def test_a_known_failure_is_silenced_until_its_date_and_new_again_after_it(open_shop: OpenShop):
+    shop, broken = open_shop([]), [Fault(env=BOOKS.env, errcode=85088)]
+    known = shop.folder / "known.csv"
+    known.write_text(f"env,cause,until,note\n{BOOKS.env},85088,2999-12-31,asked\n", encoding="utf-8")
+    found = audited(shop, broken, known=known)
+    assert envs(found.silenced) == [(BOOKS.env, "85088")]
+    assert [found.exit_code(on) for on in ("any", "new")] == [0, 0]
+    assert (found.new, found.still, found.unknown) == ((), (), ())
+    known.write_text(f"env,cause,until,note\n{BOOKS.env},85088,2001-12-31,asked\n", encoding="utf-8")
+    after = audited(shop, broken, known=known)
+    assert envs(after.new) == [(BOOKS.env, "85088")]
+    assert [line.env for line in after.expired] == [BOOKS.env]
+
+
+def test_a_merchants_file_that_changed_is_said(open_shop: OpenShop):
+    new = Merchant("wxbooks", "城南书店", "books-new-2b3c")
+    shop = open_shop([], merchants=[TEA, TEA_TEST, BOOKS, new])
+    part = tcb.read_merchants(shop.folder / "merchants.csv")
+    first = type(part)([TEA, TEA_TEST, BOOKS])
+    audited(shop, merchants=first)
+    found = audited(shop, merchants=type(part)([TEA, BOOKS, new]))
+    assert (found.added, found.gone) == (1, 1)
+    assert found.exit_code() == 0
+
+
+def test_a_clock_set_back_leaves_the_order_of_the_audits(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+):
+    shop = open_shop([])
+    first = audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
+    monkeypatch.setattr("tcb_ops.api.time.time", lambda: first.run.created_at - 86_400)
+    found = audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
+    assert found.previous is not None
+    assert found.previous.id == first.run.id
+    assert found.clock_set_back
+    assert not found.new

@@ -1,0 +1,279 @@
+"""An audit: which calls it makes of whom, and what it makes of their answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole
+
+import tcb_ops as tcb
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
+from tcb_ops.runs.audit import AccountFacts, cause_of, judged
+from tcb_ops.simulator import (
+    Component,
+    EnvStatus,
+    Fault,
+    FaultStep,
+    Reset,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PLATFORM = Component("wxplatform", secret="practice-secret", ticket="practice-ticket")
+FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("end", "becomes"),
+    [
+        (RowEnd(1, Outcome.LINKED, errcode=0), "healthy"),
+        (RowEnd(1, Outcome.UPLOADED, Reason.UNVERIFIED), "healthy"),
+        (RowEnd(1, Outcome.REFUSED, Reason.REFUSED, errcode=85088), "unhealthy"),
+        (RowEnd(1, Outcome.REFUSED, Reason.REFUSED, errcode=-987654), "unhealthy"),
+        (RowEnd(1, Outcome.REFUSED, Reason.REFUSED, errcode=-1), "unknown"),
+        (RowEnd(1, Outcome.REFUSED, Reason.REFUSED, errcode=45011), "unknown"),
+        (RowEnd(1, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001), "unhealthy"),
+        (RowEnd(1, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=61007), "unhealthy"),
+        (RowEnd(1, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN), "unhealthy"),
+        (RowEnd(1, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, errcode=45011), "unknown"),
+        (RowEnd(1, Outcome.FAILED, Reason.NO_ANSWER), "unknown"),
+        (RowEnd(1, Outcome.FAILED, Reason.BAD_LINK), "unhealthy"),
+        (RowEnd(1, Outcome.FAILED, Reason.STORE_REFUSED, store_code="PaymentRequired"), "unhealthy"),
+        (RowEnd(1, Outcome.FAILED, Reason.STORE_REFUSED, store_code="SlowDown"), "unknown"),
+        (RowEnd(1, Outcome.UNKNOWN, Reason.NO_TOKEN), "unknown"),
+        (RowEnd(1, Outcome.UNHEALTHY, Reason.HALTED), "unhealthy"),
+    ],
+)
+def test_how_an_environment_is_judged(end: RowEnd, becomes: str):
+    assert judged(end).outcome == becomes
+    assert judged(judged(end)) == judged(end)
+
+
+@pytest.mark.parametrize(
+    ("may_upload", "status", "left", "cause"),
+    [
+        (False, "HALTED", 0, (Reason.REFUSED, 61007)),
+        (True, "HALTED", 0, (Reason.HALTED, None)),
+        (None, "UNAVAILABLE", None, (Reason.UNAVAILABLE, None)),
+        (True, "NORMAL", 0, (Reason.REFUSED, 45009)),
+        (None, "", 0, (Reason.REFUSED, 45009)),
+        (None, "", None, None),
+        (True, "NORMAL", 1, None),
+    ],
+)
+def test_what_an_accounts_answers_say_before_a_link_is_asked_for(
+    may_upload: bool | None, status: str, left: int | None, cause: Any
+):
+    facts = AccountFacts({"env": status} if status else {}, left, may_upload)
+    found = cause_of(facts, "env")
+    assert (found and (found.reason, found.errcode)) == cause
+
+
+def audit(shop: Shop, **options: Any) -> tcb.Run:
+    return tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK, **options)
+
+
+def with_component(shop: Shop, tokens: Mapping[str, str]) -> tcb.Settings:
+    shop.keep_tokens(tokens)
+    file = {"source": "file", "file": shop.folder / "tokens.csv", "component_appid": PLATFORM.appid}
+    return shop.with_options(tokens=file)
+
+
+def ends(run: tcb.Run) -> dict[str, tuple[str, str]]:
+    """Outcome and cause by environment."""
+    codes = {cause.env: cause.code for cause in run.cause_list()}
+    return {one.row.env: (str(one.end.outcome), codes.get(one.row.env, "")) for one in run.rows()}
+
+
+def open_fleet(open_shop: OpenShop, **options: Any) -> Shop:
+    tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in FLEET[:-1]}
+    return open_shop(
+        [],
+        [
+            Fault(appid="wx07", errcode=-1),
+            Fault(appid="wx08", reset=Reset.BEFORE),
+            Fault(env=FLEET[9].env, step=FaultStep.STORE, code="PaymentRequired", status=402),
+            Fault(env=FLEET[10].env, step=FaultStep.QUOTA, errcode=-1),
+        ],
+        merchants=FLEET,
+        tokens=tokens,
+        accounts=[
+            SimulatedAccount("wx01", cloud=False),
+            SimulatedAccount("wx02", permissions=(1,)),
+            SimulatedAccount("wx03", revoked=True),
+            SimulatedAccount("wx04", daily_limit=5, used=5),
+        ],
+        environments=[
+            SimulatedEnvironment(FLEET[5].env, EnvStatus.HALTED),
+            SimulatedEnvironment(FLEET[6].env, EnvStatus.UNAVAILABLE),
+        ],
+        **options,
+    )
+
+
+EXPECTED = dict(
+    zip(
+        (merchant.env for merchant in FLEET),
+        [
+            ("healthy", ""),
+            ("unhealthy", "85088"),
+            ("unhealthy", "61007"),
+            ("unhealthy", "61003"),
+            ("unhealthy", "45009"),
+            ("unhealthy", "halted"),
+            ("unhealthy", "unavailable"),
+            ("unknown", "-1"),
+            ("unknown", "no_answer"),
+            ("healthy", ""),
+            ("healthy", ""),
+            ("unhealthy", "no_token"),
+        ],
+        strict=True,
+    )
+)
+
+
+def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(open_shop: OpenShop, whole: Whole):
+    shop = open_fleet(open_shop)
+    run = audit(shop)
+    assert whole(run, 12) == {"healthy": 3, "unhealthy": 7, "unknown": 2}
+    assert ends(run) == EXPECTED
+    assert not shop.sim.stats["store_calls"]
+    assert run.audit().not_checked == {"permissions": 3}
+
+
+def test_a_probe_that_is_written_meets_the_stores_refusal_and_leaves_nothing_behind(open_shop: OpenShop):
+    shop = open_fleet(open_shop)
+    run = audit(shop, write_probe=True)
+    assert ends(run) == EXPECTED | {FLEET[9].env: ("unhealthy", "PaymentRequired")}
+    assert shop.sim.stats["stored"] == 2
+    assert shop.sim.stats["delete:0"] == 2
+    assert run.record.upload_calls == 3
+
+
+def test_a_probe_that_cannot_be_deleted_is_a_cause_of_its_own(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tcb_ops.runs.calls.DELETE_WAITS", (0.0, 0.0))
+    shop = open_shop([], [Fault(env=BOOKS.env, step=FaultStep.DELETE, errcode=-501001)])
+    run = audit(shop, write_probe=True)
+    assert ends(run)[BOOKS.env] == ("unhealthy", "probe_left")
+    (cause,) = run.cause_list()
+    assert "tcb-ops/probe.txt" in cause.detail.en
+
+
+def test_no_appid_is_asked_more_than_needed(open_shop: OpenShop):
+    many = [Merchant("wxtea", "茶语小铺", f"tea-{n}-1a2b3c") for n in range(6)]
+    shop = open_shop([], merchants=[*many, BOOKS])
+    assert audit(shop).succeeded
+    stats = shop.sim.stats
+    for step in ("env_info", "quota"):
+        assert stats[f"{step}:wxtea"] == stats[f"{step}:wxbooks"] == 1
+    assert stats["link_calls"] == 7
+
+
+def test_an_appid_that_is_refused_is_asked_once_for_all_its_environments(open_shop: OpenShop):
+    many = [Merchant("wxtea", "茶语小铺", f"tea-{n}-1a2b3c") for n in range(6)]
+    shop = open_shop([], merchants=[*many, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)])
+    run = audit(shop)
+    assert run.counts == {"healthy": 1, "unhealthy": 6}
+    assert shop.sim.stats["env_info:wxtea"] == 1
+    assert shop.sim.stats["link_calls"] == 1
+
+
+@pytest.mark.parametrize("code", [61004, 61005, 61006])
+def test_a_refusal_of_the_platform_makes_the_rest_unknown_and_the_next_audit_reports_no_recovery(
+    open_shop: OpenShop, whole: Whole, code: int
+):
+    shop = open_shop([], [Fault(env=BOOKS.env, errcode=85088)])
+    first = audit(shop)
+    assert first.counts == {"healthy": 2, "unhealthy": 1}
+    shop.sim.play([Fault(step=FaultStep.ENV_INFO, env="*", errcode=code)])
+    stopped = audit(shop)
+    assert whole(stopped, 3) == {"unknown": 3}
+    assert str(code) in stopped.stopped.en
+    assert stopped.record.finished_at is not None
+    assert {cause.code for cause in stopped.cause_list()} == {str(code)}
+    result = stopped.audit()
+    assert (result.new, result.recovered, result.still) == ((), (), ())
+    assert result.exit_code("none") == 3
+    shop.sim.play([Fault(env=BOOKS.env, errcode=85088)])
+    third = audit(shop).audit()
+    assert third.previous.id == first.id
+    assert third.counts() | {"still": 1, "healthy": 2} == third.counts()
+    assert not third.recovered
+
+
+def test_a_refused_component_token_concerns_everybody(open_shop: OpenShop):
+    shop = open_shop([], component_appid=PLATFORM.appid)
+    settings = with_component(
+        shop, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks", PLATFORM.appid: "stale"}
+    )
+    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    assert "unknown" in run.counts
+    assert "component token" in run.stopped.en
+
+
+def test_without_a_component_token_everything_else_is_checked(open_shop: OpenShop):
+    shop = open_shop([], component_appid=PLATFORM.appid)
+    settings = with_component(shop, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks"})
+    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    assert run.counts == {"healthy": 3}
+    assert run.audit().not_checked == {"permissions": 3}
+
+
+def test_an_outage_ends_the_audit_with_the_rest_unknown(open_shop: OpenShop):
+    shop = open_shop([])
+    away = shop.with_options(api_base="http://127.0.0.1:9")
+    run = tcb.audit(shop.merchants, settings=away, limits=tcb.RunLimits(backoff=0.01, patience=0.1))
+    assert run.counts == {"unknown": 3}
+    assert {cause.code for cause in run.cause_list()} == {"not_asked"}
+
+
+def test_merchants_that_have_left_are_not_audited(open_shop: OpenShop):
+    gone = Merchant("wxgone", "已离开", "gone-1a2b", left=True)
+    shop = open_shop([], merchants=[TEA, gone])
+    assert audit(shop).counts == {"healthy": 1}
+    assert not shop.sim.stats["env_info:wxgone"]
+
+
+def test_an_environment_of_the_platforms_own_is_asked_with_the_component_token(open_shop: OpenShop):
+    own = Merchant("wxtea", "平台素材", "assets-1a2b", owner=Owner.PLATFORM)
+    shop = open_shop([], merchants=[TEA, own], component_appid=PLATFORM.appid)
+    settings = with_component(
+        shop, {TEA.appid: "token-of-wxtea", PLATFORM.appid: shop.sim.rotate(PLATFORM.appid)}
+    )
+    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    assert run.counts == {"healthy": 2}
+    assert shop.sim.stats["describe_envs"] == 1
+
+
+def test_new_failures_are_asked_again_before_they_count(open_shop: OpenShop):
+    shop = open_shop(
+        [], [Fault(env=TEA_TEST.env, errcode=85088, calls=((1, 1),)), Fault(env=BOOKS.env, errcode=85088)]
+    )
+    run = audit(shop, confirm_after=0.05)
+    assert ends(run) == {
+        TEA.env: ("healthy", ""),
+        TEA_TEST.env: ("healthy", ""),
+        BOOKS.env: ("unhealthy", "85088"),
+    }
+    assert [call.env for call in shop.sim.calls].count(BOOKS.env) == 2
+    again = audit(shop, confirm_after=0.05)  # nothing new: nothing is asked twice
+    assert [call.env for call in shop.sim.calls].count(BOOKS.env) == 3
+    assert not again.audit().new
+
+
+def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_shop: OpenShop):
+    shop = open_shop([], [Fault(env=BOOKS.env, errcode=85088)])
+    handle = tcb.start_audit(shop.merchants, settings=shop.settings, limits=QUICK, confirm_after=3600)
+    for progress in handle.watch():
+        if progress.note is not None:
+            handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    assert tcb.open_run(handle.id, settings=shop.settings).record.finished_at is None
