@@ -220,13 +220,16 @@ class Run:
             raise UsageError(
                 _("run {id} is not an audit but a run of `{kind}`.", id=record.id, kind=record.kind)
             )
-        with self._ledger.snapshot() as seen:
-            before, changes = None, None
-            with suppress(LedgerDamagedError):  # of an earlier audit: this one does not depend on it
-                before = seen.previous(record)
-                if before is not None:
-                    changes = compare(seen, before, record, self._settings, self._only)
-            return audit_result(seen, RunSummary(seen, record, self._only), changes, self._settings)
+        changes, whole = None, self._ledger.run(self.id)
+        only = None
+        if self._reader is not self._ledger:
+            only = frozenset((place.appid, place.env) for place in self._reader.envs(record))
+        with suppress(LedgerDamagedError):  # of an earlier audit: this one does not depend on it
+            before = self._ledger.previous(whole)
+            if before is not None:
+                changes = compare(self._ledger, before, whole, self._settings, only)
+        with self._reader.snapshot() as seen:
+            return audit_result(seen, RunSummary(seen, record), changes, self._settings)
 
     def final(self) -> Run:
         """Return the run as it is after its retries.
