@@ -18,7 +18,7 @@ from tcb_ops.lists.source import open_text
 from tcb_ops.lists.table import KNOWN_COLUMNS, Table, read_table
 from tcb_ops.model import Problem, file_problem
 
-_DATE = re.compile(r"(\d{4})[-/.年](\d{1,2})[-/.月](\d{1,2})日?")
+_DATE = re.compile(r"(\d{4})\D(\d{1,2})\D(\d{1,2})\D?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Finding:
 
     cause: Cause
     before: str = ""
-    """The code that it had in the previous audit; empty where it was healthy, unknown or not there."""
+    """The code that it had in the previous audit; empty where it was healthy, unknown or missing."""
     is_new: bool = True
     """Whether the previous audit did not have it with this cause."""
     known: KnownFailure | None = None
@@ -321,7 +321,7 @@ def audit_notes(result: AuditResult) -> Iterator[Text]:
             )
         else:
             yield _(
-                "The quota left was not checked in {count:,} of {environments}: the platform gave no usable answer.",
+                "The quota left was not checked in {count:,} of {environments}: the platform gave no usable response.",
                 count=count,
                 environments=environments,
             )
