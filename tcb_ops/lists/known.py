@@ -126,7 +126,7 @@ def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) ->
 
 
 def _cause(text: str) -> str | None:
-    """Return a cause in the form of errcodes.csv; None for what is none."""
+    """Return a cause in the form of errcodes.csv; None for anything else."""
     if text.lower() in all_reasons():
         return text.lower()
     try:
