@@ -17,13 +17,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import _
-from tcb_ops.model import Link, Outcome, RowEnd, Secret
+from tcb_ops.model import RowEnd
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import sync_folder
@@ -35,6 +35,15 @@ LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id",
 
 _OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
 """The first line of a part file: the run that it belongs to."""
+
+
+class _Given:
+    """A file for csv.writer, whose `writerow` then returns the text."""
+
+    write = staticmethod(str)
+
+
+_as_text = csv.writer(_Given(), lineterminator="").writerow
 
 
 def check_columns(headers: Iterable[str]) -> None:
@@ -80,14 +89,16 @@ class LinksFile:
         self,
         dest: Path,
         run_id: str,
+        zone: ZoneInfo,
         started_at: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`started_at` is where the run's first session was to leave links.csv: its part file is there."""
+        """`zone` is that of `expires_at`; `started_at` is where the run's first session was to leave links.csv: its part is there."""
         self.dest = dest
         started_at = started_at or dest
         self.part = started_at.with_name(f"{started_at.name}.part")
         self._run_id, self._clock = run_id, clock
+        self._expiry = lru_cache(4)(partial(_expiry, zone=zone))
         self._file: io.BufferedRandom | None = None
 
     def open(self, may_discard: Callable[[str], bool] = lambda _run: False) -> None:
@@ -132,19 +143,38 @@ class LinksFile:
             self._file = None
 
     def append(self, ends: Iterable[RowEnd]) -> None:
-        """Write the links among these ends; when this returns, they are on the disk."""
+        """Write the links among these ends; when this returns, they are on the disk.
+
+        A record is the row's line, until when the link lives by the clock of this machine, and what links.csv will say.
+        """
         if self._file is None:
             return
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        now, records = self._clock(), []
         for end in ends:
-            if end.link is not None:
-                now = self._clock()
-                writer.writerow((end.line, *_shown(end.link), now + end.link.alive_for(now)))
-        if not text.getvalue():
+            link = end.link
+            if link is not None:
+                fields = (
+                    str(end.line),
+                    str(now + link.alive_for(now)),
+                    str(end.errcode),
+                    end.errmsg,
+                    link.url.reveal(),
+                    link.token.reveal(),
+                    link.authorization.reveal(),
+                    link.file_id,
+                    link.cos_file_id.reveal(),
+                    self._expiry(link.expires_at),
+                )
+                record = ",".join(fields)
+                if record.count(",") >= len(fields) or '"' in record:
+                    # The csv module looks at every character.
+                    record = _as_text(fields)
+                records.append(record)
+        if not records:
             return
+        records.append("")
         try:
-            self._file.write(text.getvalue().encode())
+            self._file.write("\n".join(records).encode())
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -152,27 +182,28 @@ class LinksFile:
 
     def lost(self, linked: Iterable[int], now: float) -> Iterator[int]:
         """Give those lines, of the ones the ledger calls linked, whose link is not here or has run out."""
-        offsets = self._offsets(now)
+        offsets, _lengths = self._find(now)
         return (line for line in linked if line >= len(offsets) or offsets[line] < 0)
 
-    def finish(self, ledger: Ledger, run: RunRecord, zone: ZoneInfo, now: float) -> int:
+    def finish(self, ledger: Ledger, run: RunRecord, now: float) -> int:
         """Write links.csv in the list's order, each row once, and rename it into place; return the links run out."""
-        offsets = self._offsets(None)
+        offsets, lengths = self._find(None)
         fresh = self.dest.with_name(f".{self._run_id}.tmp")
         run_out = 0
         try:
             handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out, self.part.open("rb") as part:
+            with os.fdopen(handle, "wb") as out, self.part.open("rb", buffering=0) as part:
                 fresh.chmod(0o600)
-                writer = csv.writer(out, lineterminator="\r\n")
-                writer.writerow((*run.headers, *LINK_COLUMNS))
-                for record in ledger.rows(run):
-                    end, link = record.end, None
-                    if end.outcome is Outcome.LINKED:
-                        part.seek(offsets[end.line])
-                        link, alive_until = _read_back(part.readline())
-                        run_out += alive_until <= now
-                    writer.writerow((*record.row.cells, *_final(end, link, zone)))
+                out.write(f"{_as_text((*run.headers, *LINK_COLUMNS))}\r\n".encode())
+                for line, cells, outcome, errcode, errmsg in ledger.listed(run):
+                    if outcome == "linked":
+                        part.seek(offsets[line])
+                        _, alive_until, text = part.read(lengths[line]).split(b",", 2)
+                        run_out += float(alive_until) <= now
+                        # An empty cell alone would be written in quotes.
+                        out.write(b"%b,%b\r\n" % (_as_text((*cells, ""))[:-1].encode(), text))
+                    else:
+                        out.write(f"{_as_text((*cells, errcode, errmsg, *[''] * 6))}\r\n".encode())
                 out.flush()
                 os.fsync(out.fileno())
             fresh.replace(self.dest)
@@ -190,82 +221,40 @@ class LinksFile:
         with suppress(OSError):  # the next run that writes here removes it
             self.part.unlink()
 
-    def _offsets(self, alive_at: float | None) -> array[int]:
-        """Find where each line's newest link is in the part file (bytes), -1 for none; eight bytes a line.
+    def _find(self, alive_at: float | None) -> tuple[array[int], array[int]]:
+        """Find where each line's newest link is in the part file, and its length (bytes); -1 for none. Twelve bytes a line.
 
-        A record that cannot be read back is none.
+        A record that cannot be read is none, nor is one that an earlier version wrote.
         """
-        offsets = array("q")
+        offsets, lengths = array("q"), array("i")
         try:
             part = self.part.open("rb")
         except OSError as error:
             raise _trouble(self.part, error) from None
         with part:
-            part.readline()
-            while True:
-                at = part.tell()
-                record = part.readline()
-                if not record:
-                    return offsets
-                number = record.partition(b",")[0]
+            at = len(part.readline())
+            for record in part:
+                number, _, rest = record.partition(b",")
+                begin, at = at, at + len(record)
                 if not number.isdigit() or len(number) > 9:
                     continue
                 line = int(number)
                 if line >= len(offsets):
-                    offsets.extend([-1] * (line + 1 - len(offsets)))
-                alive = True
-                if alive_at is not None:
-                    try:
-                        alive = _read_back(record)[1] > alive_at
-                    except (ValueError, csv.Error):
-                        alive = False
-                offsets[line] = at if alive else -1
+                    more = line + 1 - len(offsets)
+                    offsets.extend([-1] * more)
+                    lengths.extend([0] * more)
+                try:
+                    alive = alive_at is None or float(rest.partition(b",")[0]) > alive_at
+                except ValueError:
+                    alive = False
+                offsets[line] = begin if alive else -1
+                lengths[line] = len(record) - 1
+        return offsets, lengths
 
 
-def _shown(link: Link) -> tuple[Any, ...]:
-    return (
-        link.url.reveal(),
-        link.token.reveal(),
-        link.authorization.reveal(),
-        link.file_id,
-        link.cos_file_id.reveal(),
-        link.starts_at,
-        link.expires_at,
-    )
-
-
-def _read_back(record: bytes) -> tuple[Link, float]:
-    """Return a link, and until when it lives by the clock of this machine."""
-    _other, url, token, authorization, file_id, cos_file_id, starts_at, expires_at, alive_until = next(
-        csv.reader([record.decode()])
-    )
-    link = Link(
-        Secret(url),
-        Secret(token),
-        Secret(authorization),
-        file_id,
-        Secret(cos_file_id),
-        int(expires_at),
-        int(starts_at),
-    )
-    return link, float(alive_until)
-
-
-def _final(end: RowEnd, link: Link | None, zone: ZoneInfo) -> tuple[Any, ...]:
-    errcode = "" if end.errcode is None else end.errcode
-    if link is None:
-        return (errcode, end.errmsg, "", "", "", "", "", "")
-    until = datetime.fromtimestamp(link.expires_at, UTC).astimezone(zone).isoformat()
-    return (
-        errcode,
-        end.errmsg,
-        link.url.reveal(),
-        link.token.reveal(),
-        link.authorization.reveal(),
-        link.file_id,
-        link.cos_file_id.reveal(),
-        until,
-    )
+def _expiry(expires_at: int, zone: ZoneInfo) -> str:
+    """Return the end of a link's life as links.csv shows it."""
+    return datetime.fromtimestamp(expires_at, UTC).astimezone(zone).isoformat()
 
 
 def _cut_torn_line(file: io.BufferedRandom) -> None:

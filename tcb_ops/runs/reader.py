@@ -47,6 +47,7 @@ from tcb_ops.runs.records import (
     check_state,
     read_end,
     read_env,
+    read_listed,
     read_pending,
     read_row,
     read_run,
@@ -394,6 +395,25 @@ class LedgerReader:
             yield from records
         if not selected:
             self.check_rows(run, found)
+
+    def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
+        """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, as links.csv needs them."""
+        query = (
+            "SELECT run, line, cells, outcome, errcode, errmsg FROM rows "
+            "WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
+        )
+        last, found = -1, 0
+        while True:
+            with self._reading(run), self._engine.connect() as connection:
+                batch = self.driver(connection, query, (run.number, last, BATCH)).fetchall()
+                check_order(batch, last)
+                check_runs(run, *{record[0] for record in batch})
+                listed = [read_listed(record) for record in batch]
+            if not batch:
+                break
+            last, found = batch[-1][1], found + len(batch)
+            yield from listed
+        self.check_rows(run, found)
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
         """Return lines of a run that one of its retries, or a retry of those, has ended well since."""

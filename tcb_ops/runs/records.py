@@ -301,6 +301,16 @@ def read_pending(record: Any, environment: EnvRecord) -> Row:
     )  # fmt: skip
 
 
+def read_listed(record: Any) -> tuple[int, tuple[str, ...], str, int | None, str]:
+    """Return (line, cells, outcome, errcode, errmsg) of a record with these columns after its run.
+
+    Raises ValueError or TypeError for a damaged one.
+    """
+    _, line, cells, outcome, errcode, errmsg = record
+    check_state(outcome, "", errcode, errmsg)
+    return line, _texts(cells), outcome, errcode, errmsg
+
+
 def read_end(record: Any) -> RowEnd:
     """Return the end of a record's row. Raises ValueError, TypeError or KeyError for a damaged one."""
     end = RowEnd(

@@ -57,7 +57,7 @@ class RunSession:
         """Of a links run: how many links had run out when links.csv was finished."""
         if self._run.kind is Kind.LINKS:
             planned = Path(self._run.out)
-            self._links = LinksFile(context.out or planned, self._run.id, planned)
+            self._links = LinksFile(context.out or planned, self._run.id, context.settings.zone, planned)
             self._links.open(context.may_discard)
             self._reopen_lost(self._links)
         self._future = hand_over(self._work())
@@ -132,9 +132,7 @@ class RunSession:
 
     def _finish(self, rest: RowEnd | None) -> None:
         if self._links is not None:
-            self.links_run_out = self._links.finish(
-                self._ledger, self._run, self._context.settings.zone, time.time()
-            )
+            self.links_run_out = self._links.finish(self._ledger, self._run, time.time())
             self._ledger.note_report(self._run, str(self._links.dest))
         self._ledger.finish(self._run, time.time(), rest)
         if self._links is not None:

@@ -65,7 +65,7 @@ def run(ledger: Ledger) -> RunRecord:
 
 @pytest.fixture
 def links(tmp_path: Path) -> Iterator[LinksFile]:
-    opened = LinksFile(tmp_path / "links.csv", "run-1", clock=lambda: 1_000.0)
+    opened = LinksFile(tmp_path / "links.csv", "run-1", ZONE, clock=lambda: 1_000.0)
     opened.open()
     yield opened
     opened.close()
@@ -89,7 +89,7 @@ def test_the_finished_file_is_the_list_in_its_order_with_the_interfaces_columns(
     refused = RowEnd(3, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no qbase")
     done(ledger, run, links, [linked(9), linked(2)])
     done(ledger, run, links, [refused, RowEnd(5, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN)])
-    assert links.finish(ledger, run, ZONE, 1_500) == 0
+    assert links.finish(ledger, run, 1_500) == 0
     header, *rows = written(links)
     assert header == ["env", "path", "备注", *LINK_COLUMNS]
     until = "1970-01-01T08:31:40+08:00"
@@ -125,7 +125,7 @@ def test_both_files_are_their_owners_alone(ledger: Ledger, run: RunRecord, links
         links.open()
         assert stat.S_IMODE(links.part.stat().st_mode) == 0o600
         done(ledger, run, links, map(linked, (2, 3, 5, 9)))
-        links.finish(ledger, run, ZONE, 1_500)
+        links.finish(ledger, run, 1_500)
         assert stat.S_IMODE(links.dest.stat().st_mode) == 0o600
     finally:
         os.umask(before)
@@ -170,7 +170,7 @@ def test_another_runs_part_is_refused_and_left_alone(links: LinksFile, tmp_path:
     links.append([linked(2)])
     before = links.part.read_bytes()
     with pytest.raises(UsageError, match="run-1") as caught:
-        LinksFile(tmp_path / "links.csv", "run-2").open()
+        LinksFile(tmp_path / "links.csv", "run-2", ZONE).open()
     assert "--out" in caught.value.text.zh
     assert links.part.read_bytes() == before
 
@@ -189,7 +189,7 @@ def test_of_a_row_asked_for_again_the_newest_link_counts(
     assert list(links.lost([2], 1_500)) == []
     links.append([linked(3, "newest", until=1_450)])
     assert list(links.lost([3], 1_500)) == [3]
-    assert links.finish(ledger, run, ZONE, 1_500) == 1
+    assert links.finish(ledger, run, 1_500) == 1
     rows = written(links)
     assert len(rows) == 5
     assert [row[5] for row in rows[1:3]] == ["https://cos/new", "https://cos/newest"]
@@ -197,12 +197,12 @@ def test_of_a_row_asked_for_again_the_newest_link_counts(
 
 def test_how_many_links_had_run_out_is_said(ledger: Ledger, run: RunRecord, links: LinksFile) -> None:
     done(ledger, run, links, [linked(2), linked(3, until=1_500), linked(5, until=1_499), linked(9)])
-    assert links.finish(ledger, run, ZONE, 1_500) == 2
+    assert links.finish(ledger, run, 1_500) == 2
 
 
 def test_a_folder_that_is_not_there_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match=r"links\.csv\.part: there is no such file") as caught:
-        LinksFile(tmp_path / "none" / "links.csv", "run-1").open()
+        LinksFile(tmp_path / "none" / "links.csv", "run-1", ZONE).open()
     assert caught.value.exit_code == 3
 
 
