@@ -1,10 +1,10 @@
 """The HTTP transport: the only module that opens connections and sends requests.
 
-httpx requests are sent by httpx-aiohttp over an aiohttp session of this module. By default httpx-aiohttp 0.2.0
-ignores the write timeout, reports both refused and reset connections as ConnectTimeout, passes on aiohttp's errors
-with the whole URL in their text, and keeps cookies. Therefore the session has no cookies and no netrc, requests have
-a deadline that grows with their size, redirects are not followed, response bodies are limited, and every library
-error becomes a TransportError with only host and port: the access token is in the query.
+It takes an httpx.Request, and sends it over an aiohttp session of its own: httpx's pool is quadratic past eight
+connections, and httpx-aiohttp costs as much as aiohttp itself, re-quotes URLs, ignores the write timeout and reports
+refused and reset connections alike. The session keeps no cookies and reads nothing from netrc. An outer deadline grows
+with the bytes, no redirect is followed, what is read is limited, and every library error becomes a TransportError that
+knows host and port and nothing else: the access token is in the query.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -26,7 +25,6 @@ import aiohttp
 import httpx
 import yarl
 from aiohttp.http_exceptions import HttpProcessingError
-from httpx_aiohttp import AiohttpTransport
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TransportError, TransportFault
@@ -118,7 +116,7 @@ def transport_failure(error: BaseException) -> TransportFailure | None:
     not HTTP, a head over the limits, a bad URL     garbage
     ==============================================  ===========
 
-    httpx-aiohttp does not distinguish refused from reset connections, so the error's cause decides if there is one.
+    Where an httpx error has a cause, the cause decides.
     """
     if isinstance(error, httpx.HTTPError) and error.__cause__ is not None:
         error = error.__cause__
@@ -172,15 +170,6 @@ def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_exact: ContextVar[yarl.URL] = ContextVar("exact")
-
-
-async def _as_it_stands(
-    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Restore the exact URL, which httpx and yarl re-quoted (`%41` to `A`, `{` to `%7B`)."""
-    request.url = _exact.get()
-    return await send(request)
 
 
 def _exactly(url: str) -> yarl.URL:
@@ -198,21 +187,22 @@ def _exactly(url: str) -> yarl.URL:
     return exact
 
 
-class _Watched(httpx.AsyncByteStream):
-    """A stream that reports each chunk taken by the connection."""
+async def _watched(
+    stream: httpx.AsyncByteStream | httpx.SyncByteStream, progress: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    """Give a stream's chunks, and report each that the connection takes."""
+    chunks = aiter(stream)  # type: ignore[arg-type]  # those of this package are asynchronous
+    while True:
+        progress()
+        try:
+            chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        yield chunk
 
-    def __init__(self, stream: httpx.AsyncByteStream, progress: Callable[[], None]) -> None:
-        self._chunks = aiter(stream)
-        self._progress = progress
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        self._progress()
-        return await anext(self._chunks)
-
-
+_address = lru_cache(maxsize=2048)(yarl.URL)
+"""The URL for aiohttp: one per merchant at work."""
 _HEADERS = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "identity"}
 
 
@@ -236,8 +226,7 @@ class Transport:
         self._tls = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._connector = aiohttp.TCPConnector(limit=connections, ssl=self._tls)
         self._proxies = urllib.request.getproxies_environment()
-        self._sessions: list[aiohttp.ClientSession] = []
-        self._clients: dict[tuple[str | None, bool], AiohttpTransport] = {}
+        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -247,29 +236,28 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for session in self._sessions:
+        for session in self._sessions.values():
             await session.close()
         await self._connector.close()
 
-    def _client(self, url: httpx.URL, *, exact: bool) -> AiohttpTransport:
-        """Return the client for a URL's proxy, with or without the exact URL; all share the connections.
+    def _session(self, url: httpx.URL) -> aiohttp.ClientSession:
+        """Return the session for a URL's proxy; all share the connections.
 
         aiohttp's trust_env would look up netrc and the environment in two threads for each request.
         """
         proxy = proxy_for(url, self._proxies) if self._proxies else None
-        client = self._clients.get((proxy, exact))
-        if client is None:
-            session = aiohttp.ClientSession(
+        session = self._sessions.get(proxy)
+        if session is None:
+            session = self._sessions[proxy] = aiohttp.ClientSession(
                 connector=self._connector,
                 connector_owner=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=_HEADERS,
                 proxy=proxy,
-                middlewares=(_as_it_stands,) if exact else (),
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             )
-            self._sessions.append(session)
-            client = self._clients[proxy, exact] = AiohttpTransport(verify=self._tls, client=session)
-        return client
+        return session
 
     async def send(
         self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
@@ -286,11 +274,10 @@ class Transport:
             ResourceLimitError: this machine cannot open another connection.
 
         """
+        url = request.url
         try:
-            if exact_url is not None:
-                _exact.set(_exactly(exact_url))
-            client = self._client(request.url, exact=exact_url is not None)
-            body, response = await self._exchange(client, request, sending)
+            address = _exactly(exact_url) if exact_url is not None else _address(str(url))
+            status, headers, body = await self._exchange(self._session(url), address, request, sending)
         except (
             httpx.HTTPError,
             httpx.InvalidURL,
@@ -303,36 +290,43 @@ class Transport:
             shortage = exhausted(error)
         else:
             if len(body) <= LARGEST_ANSWER:
-                return HttpResponse(response.status_code, response.headers, body)
+                return HttpResponse(status, headers, body)
             failure, shortage = TOO_LARGE, None
         if shortage is not None:
             raise shortage
-        url = request.url
         raise failure.error(f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}")
 
     async def _exchange(
-        self, client: AiohttpTransport, request: httpx.Request, sending: int
-    ) -> tuple[bytes, httpx.Response]:
+        self, session: aiohttp.ClientSession, address: yarl.URL, request: httpx.Request, sending: int
+    ) -> tuple[int, Mapping[str, str], bytes]:
         timeouts = self._timeouts
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
         end = now() + timeouts.deadline(sending)
-        request.extensions["timeout"] = {"connect": timeouts.connect}
         async with asyncio.timeout_at(end) as clock:
-            if isinstance(request.stream, httpx.AsyncByteStream) and not isinstance(
-                request.stream, httpx.ByteStream
-            ):
+            data: bytes | AsyncIterator[bytes] | None
+            if isinstance(request.stream, httpx.ByteStream):
+                data = request.read() or None
+            else:
                 clock.reschedule(min(end, now() + timeouts.connect + silence))
-                request.stream = _Watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
-            response = await client.handle_async_request(request)
+                data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
+            response = await session.request(
+                request.method, address, data=data, headers=_headers(request), allow_redirects=False
+            )
             try:
-                body = b""
-                async for chunk in response.stream:  # type: ignore[union-attr]  # an async transport's stream is async
-                    body += chunk
+                body = await response.content.readany()
+                while not response.content.at_eof():
+                    body += await response.content.readany()
                     if len(body) > LARGEST_ANSWER:
                         break
             finally:
                 # An early response ends the upload; the resulting send error must not hide the response.
-                with suppress(httpx.HTTPError, aiohttp.ClientError, OSError):
-                    await response.aclose()
-        return body, response
+                with suppress(aiohttp.ClientError, OSError):
+                    response.release()
+                    await response.wait_for_close()
+        return response.status, response.headers, body
+
+
+def _headers(request: httpx.Request) -> list[tuple[str, str]]:
+    # Given httpx's own Mapping, aiohttp would go through it in Python.
+    return [(name.decode(), value.decode()) for name, value in request.headers.raw]
