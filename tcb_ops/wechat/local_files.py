@@ -9,11 +9,13 @@ import asyncio
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
@@ -21,8 +23,14 @@ from tcb_ops.resources import exhausted, system_reason
 
 _SMALL = 1024 * 1024 - 64 * 1024
 """Maximum bytes of a file that is read at once: with the form around it, one write of at most 1 MiB."""
-_CHUNK = 256 * 1024
-"""Bytes of a larger file that are read, hashed and sent at a time (performance.md)."""
+_CHUNK = 1024 * 1024
+"""Bytes of a larger file that are read and hashed at a time while few are sent."""
+_FEW = 4
+"""Larger files sent at once of which each has a thread and read-ahead of its own."""
+_AHEAD = 4
+"""Chunks that the thread reads ahead."""
+_CHUNK_OF_MANY = 256 * 1024
+"""Bytes at a time while more are sent, so that memory stays flat: one chunk each, read when it is needed."""
 
 
 class FileChangedError(TcbOpsError):
@@ -36,8 +44,11 @@ class FileUnreadableError(TcbOpsError):
 class FileBody:
     """A local file, opened and checked by `open_file`, for one upload, which closes it.
 
-    `error` is the error of the last read; `md5` is the digest of the file, empty until it has been read to its end.
+    `error` is the error of the last read; `md5` is the digest of the file, empty until all of it has been given out.
     """
+
+    streams: ClassVar[int] = 0
+    """Bodies whose chunks are being sent in this process."""
 
     def __init__(self, path: Path, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
         self.path = path
@@ -50,6 +61,7 @@ class FileBody:
         self._left = size
         self._hash = None if known_md5 else hashlib.md5(usedforsecurity=False)
         self._known_md5 = known_md5
+        self._digest = ""
         self._taken = False
 
     def __enter__(self) -> Self:
@@ -77,12 +89,34 @@ class FileBody:
         self.content = b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file's bytes; read and hash one chunk at a time, in a thread."""
+        """Yield the file's bytes, read and hashed in a thread; of few files, ahead of what the connection takes."""
         if self.content is not None:
             yield self.content
+            return
         loop = asyncio.get_running_loop()
-        while not self.md5:
-            yield await loop.run_in_executor(None, self.read)
+        few = FileBody.streams < _FEW
+        size, ahead = (_CHUNK, _AHEAD) if few else (_CHUNK_OF_MANY, 1)
+        # A single thread reads in order. None is the loop's own threads, which all files share.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-file") if few else None
+        left = max(1, -(-self.size // size))
+        reads: deque[asyncio.Future[bytes]] = deque()
+        FileBody.streams += 1
+        try:
+            while left or reads:
+                while left and len(reads) < ahead:
+                    reads.append(loop.run_in_executor(thread, self._read, size))
+                    left -= 1
+                yield await reads.popleft()
+                # A read that came out short is made up for.
+                left += not (left or reads or self._digest)
+        finally:
+            FileBody.streams -= 1
+            for read in reads:
+                # One that has failed has nobody else to ask for its error.
+                _ = read.cancel() or read.cancelled() or read.exception()
+            if thread is not None:
+                thread.shutdown(wait=False)
+        self.md5 = self._digest
 
     def read(self) -> bytes:
         """Read and hash the next chunk; after the last one, compare the file with the plan again. Blocks.
@@ -90,8 +124,13 @@ class FileBody:
         Raises FileChangedError (it grew, shrank or was modified) and FileUnreadableError, which are also stored in
         `error`.
         """
+        chunk = self._read(_CHUNK)
+        self.md5 = self._digest
+        return chunk
+
+    def _read(self, size: int) -> bytes:
         try:
-            chunk = self._file.read(min(_CHUNK, self._left)) or b""
+            chunk = self._file.read(min(size, self._left)) or b""
             if self._hash is not None:
                 self._hash.update(chunk)
             self._left -= len(chunk)
@@ -104,7 +143,7 @@ class FileBody:
         if self.error is not None:
             raise self.error
         if not self._left:
-            self.md5 = self._hash.hexdigest() if self._hash is not None else self._known_md5
+            self._digest = self._hash.hexdigest() if self._hash is not None else self._known_md5
         return chunk
 
 
