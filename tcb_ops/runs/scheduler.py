@@ -24,6 +24,8 @@ REFILL = 50
 """Rows read from the ledger at a time for one lane."""
 LOW = 16
 """Fresh rows at which a lane asks for more, so that it never runs dry while the ledger is read."""
+TURN = 4
+"""Rows that a lane gives in one turn: they stand side by side in the ledger, and a commit writes whole pages."""
 
 
 @dataclass(eq=False, slots=True)
@@ -104,6 +106,8 @@ class Lane:
     end_as: RowEnd | None = None
     """Set when no fresh row begins any more: how its rows end (`line` is unused)."""
     queued: bool = False
+    taken: int = 0
+    """Rows taken in this turn."""
     timer: float = float("inf")
     """When the scheduler looks at the lane again that waits for a pause or a rate to end."""
     tasks: set[Task] = field(default_factory=set)
@@ -147,8 +151,15 @@ class Scheduler:
             lane.queued = False
             task = self._from(lane, now)
             if task is not None:
-                self.enqueue(lane)
+                lane.taken += 1
+                if lane.taken < TURN:
+                    lane.queued = True
+                    self._queue.appendleft(lane)
+                else:
+                    lane.taken = 0
+                    self.enqueue(lane)
                 return task
+            lane.taken = 0
         return None
 
     def next_timer(self) -> float | None:

@@ -10,7 +10,7 @@ import pytest
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.scheduler import REFILL, AppState, EnvState, Lane, Scheduler, Task, lanes_of
+from tcb_ops.runs.scheduler import REFILL, TURN, AppState, EnvState, Lane, Scheduler, Task, lanes_of
 from tcb_ops.wechat.tokens import Token
 
 PACE = RunLimits(slow_wait=60.0)
@@ -78,8 +78,8 @@ def test_a_list_sorted_by_env_keeps_many_environments_at_work() -> None:
 
 def test_environments_are_served_in_turn() -> None:
     floor = Floor(9, 9, 9)
-    order = envs(floor.take_all(9))
-    assert order == ["env0", "env1", "env2"] * 3
+    order = envs(floor.take_all(16))
+    assert order == [name for name in ("env0", "env1", "env2", "env0") for _ in range(TURN)]
 
 
 def test_rows_of_an_environment_go_in_the_order_of_the_list() -> None:
