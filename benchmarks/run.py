@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -134,7 +135,15 @@ def env(n: int) -> str:
 
 
 def write_list(file: Path, count: int, size: str) -> None:
-    rows = ((env(n * ENVS // count), f"assets/2026/{n:06d}.png", f"{size}{n}.bin") for n in range(count))
+    """Write a list of files, each with its MD5 for a name: the server confirms that as the ETag."""
+
+    def md5(name: str) -> str:
+        local = file.with_name("files") / name
+        content = local.read_bytes() if local.exists() else b""
+        return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+    names = ((n, f"{size}{n}.bin") for n in range(count))
+    rows = ((env(n * ENVS // count), f"assets/{n:06d}/{md5(name)}.png", name) for n, name in names)
     write_csv(file, "env,path,file", rows)
 
 
@@ -303,7 +312,7 @@ def promises(results: dict[tuple[str, str], list[Result]], found: Memory) -> dic
 
 
 def machine(rounds: int, *, quick: bool) -> str:
-    names = ("tcb-ops", "aiohttp", "httpx", "httpx-aiohttp", "uvloop", "sqlalchemy", "requests")
+    names = ("tcb-ops", "aiohttp", "httpx", "uvloop", "sqlalchemy", "requests")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     size = "quick sizes" if quick else "full sizes"
     return (
