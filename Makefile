@@ -8,6 +8,8 @@
 #   make soak      the long seeded rounds
 #   make coverage  the quick tests once more, measured: fails below 92 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled
+#   make bench     speed, memory and growth against their targets; half an hour, ARGS=--quick for a first look
+#   make profile   the CPU of a run of links by part and thread
 #   make docs      the documentation, in English and Chinese: docs/_build/html/index.html
 #
 # ARGS goes to pytest: make quick ARGS='tests/runs -x'
@@ -29,7 +31,7 @@ sys.exit("less than 92 % of the lines" if lines < 92 else 0)
 endef
 export TOTALS
 
-.PHONY: demo test quick shuffle clocks soak coverage lint check docs messages clean
+.PHONY: demo test quick shuffle clocks soak coverage lint check bench profile docs messages clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -63,6 +65,12 @@ check: lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: .venv/bench
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+profile: .venv/bench
+	$(BIN)/python benchmarks/attribute.py $(ARGS)
+
 messages: .venv/dev
 	$(BIN)/python tests/messages.py
 
@@ -80,6 +88,10 @@ docs: .venv/docs
 
 .venv/dev: .venv/core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/bench: .venv/core benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	touch $@
 
 .venv/docs: .venv/core

@@ -3,7 +3,7 @@
     python benchmarks/clients.py NAME BASE FOLDER LIST
 
 It processes LIST (a CSV `env,path,file` in FOLDER, beside merchants.csv, tokens.csv and files/) against BASE and
-prints {"rows", "seconds", "cpu"}: seconds from reading the list to writing the last result, and CPU-seconds of user
+prints {"rows", "seconds", "cpu", "written", "peak"}: seconds from reading the list to writing the last result, and CPU-seconds of user
 and system time in that period. Imports are not counted.
 """
 
@@ -223,11 +223,23 @@ CONTENDERS: dict[str, Callable[[], Callable[[RunSpec], int]]] = {
 
 def main(name: str, base: str, folder: str, paths: str) -> None:
     work = CONTENDERS[name]()
+    before = written()
     used, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     rows = work((base, Path(folder), Path(paths)))
     seconds, now = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     cpu = now.ru_utime - used.ru_utime + now.ru_stime - used.ru_stime
-    print(json.dumps({"rows": rows, "seconds": seconds, "cpu": cpu}))
+    peak = now.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)  # KiB on Linux, bytes on macOS
+    figures = {"rows": rows, "seconds": seconds, "cpu": cpu, "written": written() - before, "peak": peak}
+    print(json.dumps(figures))
+
+
+def written() -> int:
+    """Return the bytes that this process has caused to be written to disks; 0 where the system does not tell."""
+    try:
+        figures = Path("/proc/self/io").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return int(figures.partition("write_bytes: ")[2].split()[0])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import uvloop
 
 LARGE = 4 * 1024 * 1024
 """Bytes of a request from which on its body is counted and thrown away as it comes."""
+DELAY = float(sys.argv[1]) / 1000 if len(sys.argv) > 1 else 0.0
+"""Seconds before an answer: `server.py 30` is a network of 30 ms."""
 TOKEN = "t" * 420
 COS_FILE_ID = "c" * 160 + "+/=="
 SIGNED = "q-sign-algorithm=sha1&q-ak={ak}&q-sign-time={time}&q-key-time={time}&q-header-list=&q-url-param-list=&q-signature={hex}"
@@ -96,16 +98,21 @@ class Connection(asyncio.Protocol):
         body = bytes(self._buffer[self._head : self._whole])
         del self._buffer[: self._whole]
         self._whole = 0
+        self._send(self._answer(target, body))
+
+    def _send(self, answer: bytes) -> None:
         assert self._transport is not None
-        self._transport.write(self._answer(target, body))
+        if DELAY:
+            asyncio.get_running_loop().call_later(DELAY, self._transport.write, answer)
+        else:
+            self._transport.write(answer)
 
     def _discard(self, data: bytes) -> None:
         """Count a large body instead of keeping it."""
         self._left -= len(data)
         if self._left <= 0:
             self._left = 0
-            assert self._transport is not None
-            self._transport.write(self._answer(self._target, b""))
+            self._send(self._answer(self._target, b""))
 
     def _answer(self, target: bytes, body: bytes) -> bytes:
         if target.startswith(b"/tcb/uploadfile?"):
