@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
@@ -132,8 +133,9 @@ class Calls:
             task.link, task.counts.link = got, 0
             task.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
         if self.kind is not Kind.UPLOAD and self.probe is None:
-            end = self._end(task, Outcome.LINKED)
-            return replace(end, errcode=0, errmsg="ok", file_id=task.link.file_id, link=task.link)
+            return self._end(
+                task, Outcome.LINKED, errcode=0, errmsg="ok", file_id=task.link.file_id, link=task.link
+            )
         self.phases.enter("store")
         try:
             if self.probe is not None:
@@ -331,8 +333,14 @@ class Calls:
         )
 
     def _end(
-        self, task: Task, outcome: Outcome, reason: Reason | None = None, why: Text | None = None
+        self,
+        task: Task,
+        outcome: Outcome,
+        reason: Reason | None = None,
+        why: Text | None = None,
+        **more: Any,
     ) -> RowEnd:
+        """Return how a row ends now; `more` are fields of RowEnd."""
         return RowEnd(
             task.row.line,
             outcome,
@@ -341,6 +349,7 @@ class Calls:
             attempts=task.counts.calls,
             started_at=task.started_at,
             ended_at=time.time(),
+            **more,
         )
 
 

@@ -411,7 +411,7 @@ class LedgerReader:
                 listed = [read_listed(record) for record in batch]
             if not batch:
                 break
-            last, found = batch[-1][1], found + len(batch)
+            last, found = listed[-1][0], found + len(batch)
             yield from listed
         self.check_rows(run, found)
 

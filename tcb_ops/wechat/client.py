@@ -82,12 +82,12 @@ class PlatformClient:
             failure = transport_failure(error) or BROKEN
         raise failure.error(self._base.partition("://")[2].partition("/")[0].rpartition("@")[2])
 
-    async def _post(self, interface: str, body: Mapping[str, Any], token: Secret | None) -> HttpResponse:
+    async def _post(
+        self, interface: str, body: Mapping[str, Any] | str, token: Secret | None
+    ) -> HttpResponse:
+        text = body if isinstance(body, str) else _encode(body)
         request = httpx.Request(
-            "POST",
-            self._url(interface, token),
-            headers=_HEADERS,
-            stream=httpx.ByteStream(_encode(body).encode()),
+            "POST", self._url(interface, token), headers=_HEADERS, stream=httpx.ByteStream(text.encode())
         )
         request.read()
         return await self._transport.send(request)
@@ -115,7 +115,9 @@ class PlatformClient:
         self, env: str, path: str, token: Secret, owner: Owner = Owner.MERCHANT
     ) -> Link | ApiError | InvalidResponse | UnsafeLink:
         """Request the upload link for `path` in `env` (getUploadTcbFileLink)."""
-        response = await self._post(f"{_INTERFACES[owner]}/uploadfile", {"env": env, "path": path}, token)
+        # The encoder takes a string at once, and sets itself up anew for each object.
+        body = f'{{"env":{_encode(env)},"path":{_encode(path)}}}'
+        response = await self._post(f"{_INTERFACES[owner]}/uploadfile", body, token)
         payload = read_response(response, (token,))
         if not isinstance(payload, dict):
             return payload
