@@ -1,1 +1,1 @@
-"""Runs: planned, worked on, written down."""
+"""Runs: planning, execution, and the ledger that records them."""

@@ -1,4 +1,4 @@
-"""One row's calls: the link, then (for uploads) the store. What an answer leads to is decided elsewhere."""
+"""The calls of a row: to the platform for its link, then (for uploads) to the store."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from tcb_ops.wechat.transport import Transport
 
 SMALL = 64 * 1024
 DIGESTS = 10_000
-"""Digests kept at a time; more would grow with the list."""
+"""Digests kept at a time, so that memory does not grow with the list."""
 DELETE_WAITS = (0.0, 1.0, 2.0)
 """Seconds before each try to delete an audit's probe file."""
 ETAG_MISMATCH = "ETagMismatch"
-"""In place of a store's code: the stored object's checksum does not match the uploaded file."""
+"""Used in place of a store's code if the stored object's checksum does not match the uploaded file."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """A call that did not bring its row further."""
+    """A failed call of a row."""
 
     end: RowEnd
-    """How the row ends, if this is its end."""
+    """How the row ends if it is not tried again."""
     decision: Decision
     scope: Scope
     step: str
     """`link` or `store`."""
     unreachable: bool = False
-    """No connection was made at all: perhaps the whole target is away."""
+    """Whether no connection could be made, as in an outage."""
 
     @property
     def code(self) -> str:
@@ -77,14 +77,14 @@ def probe_file() -> Iterator[Probe]:
 
 @dataclass(slots=True)
 class Calls:
-    """Makes the calls of rows of one run."""
+    """The calls for the rows of a run, their counts, and a cache of digests."""
 
     kind: Kind
     wechat: PlatformClient
     transport: Transport
     root: Path
     etag: str
-    """`fail` or `warn`: what a stored object's differing ETag means."""
+    """`fail` or `warn`: how to treat a stored object whose ETag differs."""
     clock: Callable[[], float]
     """Monotonic seconds."""
     phases: PhaseTimer
@@ -97,10 +97,10 @@ class Calls:
     digests: dict[tuple[Path, int, int], str] = field(default_factory=dict)
     """MD5 of files by (path, size, mtime): one file for 400 environments is hashed once."""
     last_answer: float = field(default=float("-inf"))
-    """When any server last answered, in `clock`'s time."""
+    """When any server last responded, by `clock`."""
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt:
-        """Take a row as far as its calls succeed: to its end, or to a attempt."""
+        """Make the calls of a row until it ends or one fails."""
         if task.started_at is None:
             task.started_at = time.time()
         earlier = task.lane.known.pop(task.row.path, None)
@@ -165,7 +165,7 @@ class Calls:
 
     async def _link(self, task: Task) -> Link | FailedAttempt:
         row = task.row
-        if task.token is None:  # the scheduler hands out no row of an app without a token
+        if task.token is None:  # the scheduler returns no row of an app without a token
             message = "a row was taken without a token"
             raise AssertionError(message)
         self.link_calls += 1
@@ -238,7 +238,7 @@ class Calls:
             planned = (probe.file, probe.size, probe.mtime_ns)
         digest = self.digests.get(planned, "")
         try:
-            # A small file is read sooner than a thread is found for it.
+            # Reading a small file is quicker than passing it to a thread.
             small = planned[1] <= SMALL
             body = (
                 open_file(*planned, digest, planned[0].parent if probe else self.root)
@@ -272,10 +272,7 @@ class Calls:
         return FailedAttempt(end, decision, scope, "store")
 
     async def _unchanged(self, task: Task, earlier: EarlierUpload) -> RowEnd | None:
-        """Return the end of a row whose bytes and headers an earlier run put there.
-
-        None where they differ, or cannot be read.
-        """
+        """Return the end of a row whose bytes and headers are stored already; None if they differ or are unreadable."""
         row = task.row
         planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
         if earlier.bytes != row.size:
@@ -285,7 +282,7 @@ class Calls:
         try:
             digest = self.digests.get(planned, "") or await asyncio.to_thread(hash_file, *planned)
         except (FileChangedError, FileUnreadableError):
-            return None  # the upload says what is wrong
+            return None  # the upload reports the problem
         self._keep_digest(planned, digest)
         if digest != earlier.md5:
             return None

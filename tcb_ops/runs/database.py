@@ -1,6 +1,6 @@
-"""Opening the ledger's database: SQLite with a commit that survives a power cut, or PostgreSQL by URL.
+"""Opening the ledger's database: SQLite with commits that survive a power cut, or PostgreSQL by URL.
 
-A file that is not a ledger is refused untouched, and so is one on a network file system, where locks do not hold.
+A file that is not a ledger is refused unchanged, and so is one on a network file system, where locks are unreliable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders,
 from tcb_ops.settings import shown_url
 
 MAKING_SECONDS = 30
-"""How long a process waits for another one that makes the same ledger."""
+"""Seconds that a process waits for another one that is creating the same ledger."""
 
 _LIBPQ = {
     "connect_timeout": 10,
@@ -34,7 +34,7 @@ _LIBPQ = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""How soon a server that has fallen silent is given up, unless the URL says otherwise."""
+"""Timeouts for a server that no longer responds, unless the URL sets them."""
 
 _NETWORK = {
     "nfs",
@@ -53,9 +53,9 @@ _NETWORK = {
 
 
 def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
-    """Open or create a ledger's database at a file or a URL; return the engine, the file (if it is one), a name to show.
+    """Open or create a ledger's database at a file or URL; return the engine, the file (if it is one), a name to show.
 
-    Raises UsageError when it is no ledger, or cannot be one; LedgerDamagedError when it is a damaged one.
+    Raises UsageError if it is not a ledger and cannot be one, LedgerDamagedError if it is damaged.
     """
     name = shown_url(where)
     url = _url(where, name)
@@ -88,16 +88,15 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
 
 
 def _url(where: str, name: str) -> sa.URL:
-    """Read where the ledger is. Raises UsageError for a URL of neither an SQLite file nor PostgreSQL."""
+    """Parse the ledger's location. Raises UsageError for a URL of neither an SQLite file nor PostgreSQL."""
     if "://" not in where:
         return sa.URL.create("sqlite", database=where)
-    if (
-        where.count("@") > 1 or "@" in where.partition("?")[2]
-    ):  # the driver would take a part of it for the host
+    # The driver would take a part of it as the host.
+    if where.count("@") > 1 or "@" in where.partition("?")[2]:
         raise not_a_ledger(name, _("an @ in a name or password must be written as %40"))
     try:
         url = sa.make_url(where)
-    except (SQLAlchemyError, ValueError):  # a port that is no number
+    except (SQLAlchemyError, ValueError):  # such as a port that is not a number
         raise not_a_ledger("the ledger's URL", _("it cannot be read as a database URL")) from None
     backend = url.get_backend_name()
     if backend != "postgresql" and not (backend == "sqlite" and url.database and not url.query):
@@ -108,11 +107,11 @@ def _url(where: str, name: str) -> sa.URL:
 
 
 def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
-    """Make the tables of a new ledger, upgrade an older one; refuse a newer one, or another program's database, untouched."""
+    """Create a new ledger's tables, upgrade older ones; refuse a newer ledger or another program's database unchanged."""
     with engine.begin() as connection:
         there = set(sa.inspect(connection).get_table_names())
         if not there:
-            # Two processes may make the ledger at once. An existing one is not locked: that would wait for a long plan.
+            # Two processes may create the ledger at once. An existing one is not locked: a long plan would block it.
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
@@ -135,7 +134,7 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
 
 
 def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Sequence[int]) -> None:
-    """Refuse a ledger of a newer schema version, upgrade one of an older."""
+    """Refuse a ledger of a newer schema version; upgrade an older one."""
     if len(versions) != 1 or versions[0] < 1:
         raise damaged(name, file, _("its schema version is not a single number"))
     found = versions[0]
@@ -184,9 +183,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")
             break
-        except (
-            sqlite3.OperationalError
-        ):  # another process is making the ledger: SQLite does not wait for that itself
+        except sqlite3.OperationalError:
+            # Another process is creating the ledger: SQLite itself does not wait for that.
             if time.monotonic() > end:
                 raise
             time.sleep(0.02)
@@ -194,7 +192,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _look(file: Path) -> None:
-    """Refuse a file that is no ledger before anything could change it: switching to WAL writes to it."""
+    """Refuse a file that is not a ledger before switching to WAL, which writes to it."""
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             tables = {
@@ -212,7 +210,7 @@ def _look(file: Path) -> None:
 
 
 def _not_opened(file: Path | None, why: str) -> Text:
-    """Say why a ledger cannot be opened: as a rule, because it or its folder is read-only, which SQLite does not say."""
+    """Return why a ledger cannot be opened: usually it or its folder is read-only, which SQLite does not report."""
     real = file.resolve() if file is not None else None
     for place in (real.parent, real) if real is not None else ():
         if os.access(place, os.R_OK) and not os.access(place, os.W_OK):
@@ -234,7 +232,7 @@ def _refuse_unsuitable(file: Path) -> None:
         )
     locks = lock_folder(file)
     if not (file.exists() and file.stat().st_size) and locks.is_dir():
-        with planning(SqliteFile(str(file), file)):  # another process may be making the ledger
+        with planning(SqliteFile(str(file), file)):  # another process may be creating the ledger
             if not file.exists():
                 _make(file)
                 with closing(sqlite3.connect(file)) as connection:
@@ -248,7 +246,7 @@ def _refuse_unsuitable(file: Path) -> None:
 
 
 def _make(file: Path) -> None:
-    """Make the file, so that it is the operator's alone from its first byte."""
+    """Create the file, with mode 0600 before anything is written to it."""
     try:
         os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
     except OSError as error:
@@ -258,15 +256,12 @@ def _make(file: Path) -> None:
 
 
 def on_network(folder: Path) -> bool:
-    """Return whether a folder lies on a network file system, where SQLite's locks do not hold.
-
-    Linux alone tells.
-    """
+    """Return whether a folder is on a network file system, where SQLite's locks are unreliable; False except on Linux."""
     return _filesystem(folder.resolve()) in _NETWORK
 
 
 def _filesystem(folder: Path) -> str:
-    """Return the kind of file system, as Linux names it; empty elsewhere."""
+    """Return the type of file system, as Linux names it; empty on other systems."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -279,13 +274,13 @@ def _filesystem(folder: Path) -> str:
 
 
 def reason(error: SQLAlchemyError | sqlite3.Error) -> str:
-    """Return a database's message about an error, on one line; its drivers write several."""
+    """Return the message of a database error on one line."""
     cause = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
     return " ".join(str(cause or type(error).__name__).split())
 
 
 def not_a_ledger(name: str, why: Text) -> UsageError:
-    """Return the error that refuses a file or a database, and says what to do."""
+    """Return the error for a file or database that cannot be the ledger."""
     return UsageError(
         _("{name} cannot be the ledger: {why}.", name=name, why=why),
         _("Choose another file with --ledger."),
@@ -296,15 +291,15 @@ def not_a_ledger(name: str, why: Text) -> UsageError:
 # --- damage --------------------------------------------------------------------------------------------------
 
 CHECK_SECONDS = 2.0
-"""How long the check of a database file may take; what it has not come to by then stays unchecked."""
+"""Seconds that the check of a database file may take; the rest stays unchecked."""
 _STEPS = 1_000
-"""SQLite's steps between two looks at the clock."""
+"""SQLite's virtual machine instructions between two checks of the time."""
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
-"""SQLite's primary codes of a damaged file. SQLITE_ERROR is a statement that does not fit: a table is missing."""
+"""SQLite's primary codes for a damaged file. SQLITE_ERROR: a statement does not fit, as a table is missing."""
 
 
 def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
-    """Make the error that reports damage: what was found, in which ledger, and what to do."""
+    """Return the error that reports damage: what was found, in which ledger, and what to do."""
     if file is None:
         todo = _(
             "Restore the database from a backup. Reports exported earlier still show their runs; with a new ledger "
@@ -329,7 +324,7 @@ def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
 
 
 def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
-    """Make the error for a ledger that has lost everything; asked while planning."""
+    """Return the error for a ledger that was emptied. Call it under the planning lock."""
     todo = _(
         "Restore it from a backup, including its -wal file. To start a new ledger instead, with which every "
         "file of a list is sent again, remove the folder {locks}.",
@@ -353,7 +348,7 @@ def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
 
 
 def is_damage(error: SQLAlchemyError | sqlite3.Error) -> bool:
-    """Return whether SQLite says that the file is damaged, rather than locked, full or out of reach."""
+    """Return whether SQLite reports a damaged file, rather than a locked, full or inaccessible one."""
     cause = getattr(error, "orig", None) or error
     if not isinstance(cause, sqlite3.Error):
         return False
@@ -366,9 +361,9 @@ def check_file(
     seconds: float = CHECK_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """Have SQLite check its file for at most so many seconds; give the first fault, empty where none was found.
+    """Have SQLite check its file for at most `seconds`; return the first fault, empty if none was found.
 
-    The pages of all tables and indexes come first, then whether each index agrees with its table.
+    It checks the pages of all tables and indexes first, then each index against its table.
     """
     end = clock() + seconds
     connection.set_progress_handler(lambda: clock() > end, _STEPS)
@@ -392,6 +387,6 @@ WITH RECURSIVE used (run) AS (
 )
 SELECT run FROM used WHERE run IS NOT NULL AND run NOT IN (SELECT number FROM runs)
 """
-"""Select the numbers of runs that have rows, but no record: one step per run, however many rows there are.
+"""Selects the numbers of runs that have rows, but no record, in one step per run, however many rows there are.
 
-UNION, not UNION ALL: in a damaged index the next run may be one that was there before."""
+UNION, not UNION ALL: in a damaged index the next run may be an earlier one, and the recursion would not end."""

@@ -1,8 +1,8 @@
-"""A session's work on a run: rows from the ledger, calls within the limits, ends to the ledger.
+"""The engine of a session: read pending rows from the ledger, make their calls within the limits, record how they end.
 
-One event loop, no threads but the ledger's. The scheduler says which row is next, `calls` makes its calls,
-`outcome_handler` does what an answer leads to, the writer commits. Nothing here is remembered that the ledger does not hold:
-killed at any point, the run is resumed with its pending rows.
+One event loop; the only other threads are the ledger's. The scheduler picks the next row, `calls` makes its calls,
+`outcome_handler` acts on the result, the writer commits. All state to keep is in the ledger: a run killed at any point
+is resumed with its pending rows.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.transport import Transport
 
 GRACE = 3.0
-"""Seconds that calls in flight have to end when a run is interrupted."""
+"""Seconds that calls in flight have to end when a run is interrupted or stopped."""
 RECORD_PHASES_EVERY = 1.0
-"""Seconds between two records in the ledger of where the time went."""
+"""Seconds between two records of the phase times in the ledger."""
 ASK_AT_LEAST = 3.0
-"""Seconds that the token source has for one answer, however short patience is."""
+"""Seconds that the token source has to respond, even if patience is shorter."""
 SHOW_EVERY = 0.1
-"""Seconds between two looks at the progress."""
+"""Seconds between two progress reports."""
 CONFIRM_EVERY = 3.0
-"""Seconds between two questions whether the run is still held, besides the one after each commit."""
+"""Seconds between two checks of the run's lock, in addition to the one after each commit."""
 CONFIRM_WITHIN = 10.0
-"""Seconds for the answer. With CONFIRM_EVERY and GRACE it is less than the server takes to give a silent client up
-(locks.py), so that nobody else works on the run before this session has ended."""
+"""Timeout of a check. With CONFIRM_EVERY and GRACE it is less than the server takes to drop a silent client
+(locks.py), so that this session ends before another process can work on the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a session works on and with."""
+    """The inputs of a session: its run, limits, sources and callbacks."""
 
     ledger: Ledger
     run: RunRecord
@@ -69,17 +69,17 @@ class RunContext:
     limits: RunLimits
     tokens: TokenSource
     root: Path
-    """Where the local files are."""
+    """Folder of the local files."""
     out: Path | None = None
-    """Where a links run's file goes, if not where the run was planned to leave it."""
+    """Path of a links run's file, if not the planned one."""
     progress: Callable[[Progress], None] | None = None
     skip_unchanged: bool = False
     canary: int = 0
-    """So many environments go first; 0 for all at once."""
+    """Number of environments that go first; 0 for all at once."""
     confirm: Callable[[], None] = lambda: None
-    """Raises LedgerError where the run's lock is lost."""
+    """Raises LedgerError if the run's lock is lost."""
     may_discard: Callable[[str], bool] = lambda _run: False
-    """Whether another run's links, left where this run's are to go, are of no use; called with its id."""
+    """Called with the id of another run whose part file is in the way: whether it may be discarded."""
     ask_again: Callable[[], list[int]] = list
     """Of an audit with `--confirm-after`: the lines whose failures are new."""
     probe: Probe | None = None
@@ -88,7 +88,7 @@ class RunContext:
 
 
 class Engine:
-    """Works on one run until it is finished, interrupted or stopped. Made and used inside one event loop."""
+    """Engine of one run, until it is finished, interrupted or stopped. Created and used inside one event loop."""
 
     def __init__(
         self,
@@ -136,33 +136,33 @@ class Engine:
         )
         self._environments: dict[int, EnvRecord] = {}
         self._after_canary_envs: list[EnvRecord] = []
-        """With a canary: the environments that wait for it."""
+        """The environments that wait for the canary."""
         self._schedule([])
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
-        """Refills and token look-ups under way."""
+        """Refills and token requests in progress."""
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._outage = Outage()
         self._outage_met = NOTHING
-        """What the last attempt met that reached no host."""
+        """The error of the last attempt that reached no host."""
         self._source_answered = float("-inf")
-        """When the token source last gave or refused anybody a token."""
+        """When the token source last issued or refused a token."""
         self._source_error: Text | None = None
-        """What the token source did when last asked, instead of answering."""
+        """The token source's last error, until it responds again."""
         self._source_unreachable = False
-        """Whether the token source met the outage too."""
+        """Whether the outage affects the token source too."""
         self._held_tasks: list[Task] = []
-        """Rows that met the outage, with the environments they hold."""
+        """Rows that wait for the end of the outage; they count as in flight."""
         self._error: Exception | None = None
         self._recorded = (self._clock(), 0, 0)
         self._phases_recorded = self._clock()
-        """When the ledger last recorded where the time went."""
+        """When the phase times were last recorded."""
         self._shown = 0.0
         self._rate = RateEstimator(self._run.rows, 0)
 
     async def work(self) -> None:
-        """Do the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; rows not ended stay pending."""
+        """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
         writing: asyncio.Task[None] | None = None
         watching = self._loop.create_task(self._watch_lock())
         watching.add_done_callback(self._task_done)
@@ -185,11 +185,11 @@ class Engine:
             await self._shut_down(writing)
         if self._error is not None:
             raise self._error
-        # Rows that the ledger holds, but no longer finds by environment, were never taken up.
+        # Rows that a damaged ledger holds, but no longer finds by environment, were never worked on.
         self._context.ledger.check_rows(self._run, sum(self._writer.counts.values()))
 
     def interrupt(self) -> None:
-        """End the session tidily: calls in flight have a moment to end, the other rows stay pending."""
+        """End the session: calls in flight have GRACE seconds to end, all other rows stay pending."""
         self._stop(interrupted())
 
     # --- setting up and shutting down -------------------------------------------------------------------------
@@ -209,12 +209,12 @@ class Engine:
         self._schedule([one for one in environments if one.env not in rest])
 
     async def _after_canary(self) -> None:
-        """Schedule the other environments, or stop where a canary's row did not succeed."""
+        """Schedule the other environments, or stop the run if a row of the canary did not succeed."""
         tallies = await self._loop.run_in_executor(
             self._reader_thread, self._context.ledger.tallies, self._run
         )
         others = {one.env for one in self._after_canary_envs}
-        succeeded = SUCCESSES | {Outcome.INVALID}  # left out on purpose, with --on-bad skip
+        succeeded = SUCCESSES | {Outcome.INVALID}  # skipped on purpose, with --on-bad skip
         rows = sum(t.rows for t in tallies if t.env not in others and t.outcome not in succeeded)
         if rows:
             self._stop(canary_stop(rows))
@@ -246,7 +246,7 @@ class Engine:
                 self._outcomes.close([lane], Reason.MERCHANT_LEFT)
 
     async def _drain(self) -> None:
-        """Give calls in flight a moment after an error, then end them; their rows stay pending."""
+        """Give calls in flight GRACE seconds to end after an error; rows that do not end stay pending."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE)
         self._phases_recorded = float("-inf")  # the remainder is written with the last commit
@@ -264,7 +264,7 @@ class Engine:
         self._lock_thread.shutdown(wait=False)
 
     async def _watch_lock(self) -> None:
-        """Ask again and again whether the run is still held; without an answer it is not."""
+        """Check the run's lock periodically. Raises LedgerError if it is lost, or the check times out."""
         while True:
             await asyncio.sleep(CONFIRM_EVERY)
             answer = self._loop.run_in_executor(self._lock_thread, self._context.confirm)
@@ -297,7 +297,7 @@ class Engine:
         return not (self._tasks or self._background or self._held_tasks or self._writer.busy)
 
     def _begin_ready(self, now: float) -> None:
-        """Begin rows while there is room: in flight, and in what a kill could lose (2 × concurrency)."""
+        """Begin rows while fewer than `concurrency` are in flight, and a kill could lose fewer than twice as many."""
         most = self._limits.concurrency
         while len(self._tasks) < most and len(self._tasks) + self._writer.uncommitted < 2 * most:
             task = self._scheduler.take(now)
@@ -312,8 +312,8 @@ class Engine:
 
     def _begin(self, task: Task, now: float) -> None:
         app = task.lane.app
-        task.refusal = None  # of its last token: from here on the row has another
-        if app.token is not None:  # taken now: before the turn begins, another row's refusal may take it away
+        task.refusal = None  # it referred to the previous token
+        if app.token is not None:  # taken now: another row's refusal may remove it before the task starts
             task.token = app.token.value
         if self._limits.rate and task.link is None:
             app.next_call = max(now, app.next_call) + 1 / self._limits.rate
@@ -330,13 +330,13 @@ class Engine:
         started.add_done_callback(done)
 
     def _task_done(self, ended: asyncio.Task[None]) -> None:
-        """Handle the end of a task: an error stops the session; any end may make room."""
+        """Handle the end of a task: stop the session on an error, and wake the dispatcher."""
         if not ended.cancelled() and (error := ended.exception()) is not None:
             self._stop(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
         self._wake.set()
 
     def _set_timer(self, now: float) -> None:
-        """Wake up when a time comes. One that has come already waits for room: a row's end or a commit wakes for that."""
+        """Wake the dispatcher at the next timer. For a timer already due, a row's end or a commit wakes it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -374,11 +374,11 @@ class Engine:
     # --- tokens -------------------------------------------------------------------------------------------------
 
     async def _ask_token(self, app: AppState) -> None:
-        """Get an app's token; without one its rows end as not_attempted.
+        """Request an app's token; without one, its rows end as not_attempted.
 
-        A source that nobody gets a token of ends the run; one that gives no usable answer is asked again first, as
-        `after_no_token` says. One that asks the platform waits with the rows while that is away, and the app pauses
-        where the platform asks it to slow down (45011).
+        An error that affects all merchants stops the run. Without a usable response, `after_no_token` decides. If the
+        source cannot reach the platform, it is asked again like a row in an outage; if the platform asks it to slow
+        down (45011), the app pauses.
         """
         refused, app.refused = app.refused, None
         asked = self._clock()
@@ -417,7 +417,7 @@ class Engine:
             app.asking = False
 
     async def _token_of(self, app: AppState, refused: Secret | None) -> Token:
-        """Ask the source, for no longer than patience lasts."""
+        """Request a token from the source. Raises a transient TokenError if patience runs out first."""
         if not app.appid:
             raise TokenError(NO_COMPONENT)
         since = self._clock() if app.no_token_since is None else app.no_token_since
@@ -434,12 +434,12 @@ class Engine:
         raise error
 
     def _answered(self, app: AppState, now: float) -> None:
-        """Note that the token source is there: it gave or refused a token."""
+        """Record that the token source has issued or refused a token."""
         self._source_answered, self._source_error = now, None
         app.no_token_since, app.no_token_tries = None, 0
 
     async def _no_token(self, app: AppState, asked: float, error: TokenError | TokenSourceError) -> None:
-        """Handle a token source without a usable response: ask again, end the merchant's rows, or stop the run."""
+        """Handle a token request without a usable response: ask again, end the merchant's rows, or stop the run."""
         now, limits = self._clock(), self._limits
         since = app.no_token_since = asked if app.no_token_since is None else app.no_token_since
         app.no_token_tries += 1
@@ -459,7 +459,7 @@ class Engine:
     # --- the ledger and the target ------------------------------------------------------------------------------
 
     async def _refill(self, lanes: list[Lane]) -> None:
-        """Read the next rows of some environments."""
+        """Read the next pending rows of some environments."""
         wanted = [(self._environments[lane.number], lane.last_line) for lane in lanes]
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
@@ -478,8 +478,8 @@ class Engine:
             self._scheduler.refilled(lane, rows)
 
     def _hold(self, task: Task, met: Text) -> None:
-        """Hold a row that found nobody there while nobody else was answered either. No attempt is counted."""
-        task.link = None  # so that the probe asks the platform too, not the store alone
+        """Hold a row that reached no host while no other call got a response. No attempt is counted."""
+        task.link = None  # so that the probe calls the platform too, not only the store
         self._held_tasks.append(task)
         self._note_unreachable(met)
 
@@ -495,7 +495,7 @@ class Engine:
             self._stop(outage(self._limits.patience, self._outage_met))
 
     def _probe(self, now: float) -> None:
-        """While the target is away: one held row at a time tries again."""
+        """Try one held row at a time during an outage; stop the run when patience runs out."""
         if self._outage.over(now, self._limits):
             self._stop(outage(self._limits.patience, self._outage_met))
         elif now >= self._outage.probe_at and self._held_tasks and not self._tasks:
@@ -510,7 +510,7 @@ class Engine:
         self._show(self._clock())
 
     def _usage(self) -> Usage:
-        """Return what was spent since the last commit."""
+        """Return the time and calls used since the last commit."""
         calls = self._calls
         then, links, uploads = self._recorded
         self._recorded = (self._clock(), calls.link_calls, calls.upload_calls)
@@ -520,7 +520,7 @@ class Engine:
         return Usage(self._recorded[0] - then, calls.link_calls - links, calls.upload_calls - uploads, phases)
 
     def _committed(self) -> None:
-        """Continue after a commit: there is room for more rows, and something to show."""
+        """Wake the dispatcher after a commit, and report the progress."""
         self._wake.set()
         now = self._clock()
         if now - self._shown >= SHOW_EVERY or sum(self._writer.counts.values()) == self._run.rows:
@@ -536,7 +536,7 @@ class Engine:
         self._show_progress(progress)
 
     def _delay(self, now: float) -> Text | None:
-        """Describe what delays the run, if something does."""
+        """Describe what delays the run, if anything."""
         if self._outage.since is not None:
             return unreachable(self._run.target, self._limits.patience)
         if self._source_error is not None:

@@ -1,4 +1,4 @@
-"""Runs and rows, durably. The ledger is the truth: what it does not say has not happened.
+"""Writing to the ledger, the durable record of runs and rows. What it does not hold has not happened.
 
 SQLAlchemy Core; SQLite by default (WAL, synchronous=FULL: a commit survives a power cut), PostgreSQL by URL. No
 token, signature or link is ever written here. Reading is in `reader`.
@@ -32,7 +32,7 @@ from tcb_ops.runs.records import (
 from tcb_ops.runs.schema import envs, exports, rows, runs, spent
 
 BATCH = 5_000
-"""Rows written at a time: enough to be quick, few enough to stay flat."""
+"""Rows written at a time, so that memory does not grow with the list."""
 
 _SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
 _RECORD = f"{_SET} AND outcome = 'pending'"
@@ -41,17 +41,17 @@ _PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * 
 
 
 class Ledger(LedgerReader):
-    """An open ledger, to be written to as well. Every method is one transaction."""
+    """An open ledger for reading and writing. Every write is one transaction."""
 
     def __init__(self, where: str) -> None:
-        """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
+        """Open or create the ledger at a file or a database URL. Raises UsageError if it is not a ledger."""
         super().__init__(where)
         self._identity = self._identify()
 
     # --- planning -----------------------------------------------------------------------------------------------
 
     def plan(self, new: NewRun, planned: Iterable[Row], environments: Sequence[EnvRecord]) -> RunRecord:
-        """Write a run with all its rows pending (or invalid), in one transaction: from its commit on the run exists.
+        """Record a new run with all its rows, pending or invalid, in one transaction.
 
         `environments` numbers the environments; a row belongs to the one with its (env, appid).
         """
@@ -86,10 +86,10 @@ class Ledger(LedgerReader):
     # --- writing what happened ----------------------------------------------------------------------------------
 
     def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
-        """Commit how rows ended, and what the session has spent since the last time.
+        """Commit how rows ended, and what the session has used since its last commit.
 
-        Rows that are not pending any more stay as they are; LedgerError says how many, after the commit of the others,
-        or LedgerDamagedError that rows are lost.
+        Rows that are no longer pending are not changed: after the commit of the others, raises LedgerError with their
+        number, or LedgerDamagedError if rows are lost.
         """
         with self._writing() as connection:
             done = 0
@@ -108,7 +108,7 @@ class Ledger(LedgerReader):
         end: RowEnd,
         but_lines: Iterable[int] = (),
     ) -> int:
-        """End all pending rows of an environment alike, but those in flight; return how many. `end.line` is unused."""
+        """End an environment's pending rows like `end`, except `but_lines`; return how many. `end.line` is unused."""
         values = dict(zip(END_COLUMNS, end_values(end), strict=True))
         with self._writing() as connection:
             done = connection.execute(
@@ -124,7 +124,7 @@ class Ledger(LedgerReader):
         return int(done.rowcount)
 
     def reopen(self, run: RunRecord, lines: Iterable[int]) -> None:
-        """Set rows back to pending: linked ones whose link is lost or has run out."""
+        """Set linked rows whose link is lost or has expired back to pending."""
         blank = end_values(RowEnd(0, Outcome.PENDING))
         stream = iter(lines)
         with self._writing() as connection:
@@ -148,7 +148,7 @@ class Ledger(LedgerReader):
             )
 
     def stop(self, run: RunRecord, reason: Detail) -> None:
-        """Note why a session ended before its run did; the run stays unfinished."""
+        """Record why a session ended before its run was finished; the run stays unfinished."""
         with self._writing() as connection:
             connection.execute(
                 runs.update()
@@ -163,14 +163,14 @@ class Ledger(LedgerReader):
                 connection.execute(table.delete().where(column == run.number))
 
     def note_export(self, run: RunRecord, manifest_sha256: str) -> None:
-        """Note the digest of a report's manifest.json, by which `verify` knows it."""
+        """Record the SHA-256 of a report's manifest.json, by which `verify` recognises the report."""
         with self._writing() as connection:
             its = (exports.c.run == run.number) & (exports.c.manifest_sha256 == manifest_sha256)
             if not connection.execute(sa.select(exports).where(its)).all():
                 connection.execute(exports.insert().values(run=run.number, manifest_sha256=manifest_sha256))
 
     def note_report(self, run: RunRecord, report: str) -> None:
-        """Note where a run's links.csv or newest report stands."""
+        """Record the path of a run's links.csv or newest report folder."""
         with self._writing() as connection:
             connection.execute(runs.update().where(runs.c.number == run.number).values(report=report))
 
@@ -178,10 +178,8 @@ class Ledger(LedgerReader):
 
     @staticmethod
     def _spend(connection: sa.Connection, run: RunRecord, usage: Usage) -> None:
-        for (
-            phase,
-            seconds,
-        ) in usage.phases.items():  # only the run's own writer does: its lock keeps others away
+        # Not an upsert: the lock on the run allows one writer only.
+        for phase, seconds in usage.phases.items():
             mine = (spent.c.run == run.number) & (spent.c.phase == phase)
             more = spent.update().where(mine).values(seconds=spent.c.seconds + seconds)
             if connection.execute(more).rowcount == 0:
@@ -197,7 +195,7 @@ class Ledger(LedgerReader):
         )
 
     def _identify(self) -> tuple[int, int] | None:
-        """Return which file the ledger is; None for a database elsewhere, or a file that is gone."""
+        """Return the device and inode of the ledger's file; None for PostgreSQL or a missing file."""
         if self.file is None:
             return None
         try:

@@ -1,7 +1,7 @@
-"""What follows from an answer: pure decisions. Time and randomness come in as arguments.
+"""Limits of a run, and the decisions that follow from a response. Pure: time and randomness are arguments.
 
-A row's way through a run is a chain of calls: a link call, then (for uploads) a store call. After each answer
-`next_step` (wechat.call_policy) decides the next step; `Breaker`, `Slowdown` and `Outage` say the same for a merchant, an
+A row takes a chain of calls: a link call, then (for uploads) a store call. After each response, `next_step`
+(wechat.call_policy) decides the row's next step; `Breaker`, `Slowdown` and `Outage` decide for a merchant, an
 environment or the whole run.
 """
 
@@ -17,26 +17,26 @@ from tcb_ops.runs.records import EnvRecord
 from tcb_ops.wechat.call_policy import CallLimits, NextStep, backoff_wait
 
 BREAKER_ROWS = 3
-"""Rows of one scope that must end with the same code, one after the other, before the scope's breaker opens."""
+"""Consecutive rows of a scope with the same code that open its breaker."""
 GOOD_PER_NOTCH = 20
-"""Good rows after which a slowed scope may have one more row in flight."""
+"""Successful rows after which a slowed scope may have one more row in flight."""
 LINK_MARGIN = 5.0
-"""Seconds before its end in which a link that has waited is not used any more; a new one is used at once."""
+"""Seconds before its expiry from which a link that has waited is replaced; a new link is used at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits(CallLimits):
-    """How hard a run may press. The defaults are the command line's."""
+    """Limits of a run: concurrency, rate, attempts and waits. The defaults are those of the command line."""
 
     concurrency: int = 64
-    """Requests in flight, all together."""
+    """Requests in flight, in total."""
     per_env: int = 8
     """Rows in flight per environment."""
     rate: float | None = None
-    """Link calls a second per appid; None for no limit."""
+    """Link calls per second and appid; None for no limit."""
 
     def __post_init__(self) -> None:
-        """Raise ArgumentError for a value that no run can work with."""
+        """Raise ArgumentError for an invalid value."""
         for name in ("concurrency", "per_env", "attempts"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -56,7 +56,7 @@ def _is_number(value: object) -> bool:
 def after_no_token(
     since: float, source_answered: float, tries: int, now: float, limits: RunLimits
 ) -> NextStep:
-    """Decide what follows when the token source gave no usable response for a merchant.
+    """Decide the next step when the token source gave no usable response for a merchant.
 
     ==================  ===============  ==========  ========
     others were         tries of         patience    step
@@ -69,10 +69,10 @@ def after_no_token(
     ==================  ===============  ==========  ========
 
     Args:
-        since: when the merchant's first such question was asked.
-        source_answered: when the source last gave or refused anybody a token.
-        tries: such questions since then.
-        now: the time, as the other two.
+        since: time of the merchant's first request without a usable response.
+        source_answered: time at which the source last issued or refused a token for any merchant.
+        tries: such requests since then.
+        now: current time, on the same clock.
         limits: attempts and patience.
 
     """
@@ -84,13 +84,13 @@ def after_no_token(
 
 @dataclass(slots=True)
 class Breaker:
-    """Counts the rows of one scope that end, one after the other, with the same stopping code."""
+    """Counter of a scope's consecutive rows that end with the same stopping code."""
 
     code: str = ""
     rows: int = 0
 
     def row_ended(self, stopping_code: str) -> bool:
-        """Note a row's end (`stopping_code` is empty for any other end); True when the breaker opens."""
+        """Count a row's end and return whether the breaker opens; an empty `stopping_code` resets the count."""
         if not stopping_code:
             self.code, self.rows = "", 0
             return False
@@ -103,7 +103,7 @@ class Breaker:
 class Slowdown:
     """A scope's limit of rows in flight, and its pauses.
 
-    Asked to slow down, it pauses for `slow_wait` and works on at half its limit; each 20 good rows give one back.
+    When asked to slow down, it pauses for `slow_wait`, then works at half its limit, plus one per 20 successful rows.
     """
 
     full: int
@@ -111,17 +111,17 @@ class Slowdown:
     good: int = 0
     paused_until: float = 0.0
     since: float | None = None
-    """When the scope was first asked to slow down, without a row that succeeded since."""
+    """Time of the first request to slow down since a row last succeeded; None if there is none."""
 
     def __post_init__(self) -> None:
         self.limit = self.full
 
     def patient(self, now: float, limits: RunLimits) -> bool:
-        """Return whether there is patience left for another pause."""
+        """Return whether `patience` allows another pause."""
         return self.since is None or now - self.since < limits.patience
 
     def slow_down(self, now: float, limits: RunLimits) -> None:
-        """Note an answer that says: slower. Answers to calls made before the pause do not halve the limit again."""
+        """Record a request to slow down. Requests that arrive during the pause do not halve the limit again."""
         if now >= self.paused_until:
             self.limit = max(1, self.limit // 2)
         self.good = 0
@@ -129,7 +129,7 @@ class Slowdown:
         self.paused_until = now + limits.slow_wait
 
     def row_good(self) -> None:
-        """Note a good row."""
+        """Count a successful row."""
         self.since = None
         if self.limit < self.full:
             self.good += 1
@@ -140,16 +140,16 @@ class Slowdown:
 
 @dataclass(slots=True)
 class Outage:
-    """No connection succeeds anywhere: the run waits, probes the target, and counts no attempts."""
+    """State of an outage, when no host can be reached: the run waits, probes the target, and counts no attempts."""
 
     since: float | None = None
     probe_at: float = 0.0
     probes: int = 0
 
     def suspect(self, now: float, limits: RunLimits) -> None:
-        """Note a connection that failed although nothing else was answered meanwhile; sets the next probe.
+        """Record a connection that failed while no other call got a response, and set the time of the next probe.
 
-        Calls that were in flight when the outage began fail one after the other: they are no probes.
+        Failures before that time do not count as probes: they are calls that were in flight when the outage began.
         """
         if self.since is None:
             self.since = now
@@ -165,12 +165,12 @@ class Outage:
         return self.since is not None and now - self.since >= limits.patience
 
     def ended(self) -> None:
-        """Note that somebody answered."""
+        """Record that a host has responded."""
         self.since, self.probes = None, 0
 
 
 def after_canary(environments: Iterable[EnvRecord], canary: int) -> set[str]:
-    """Return the environments that wait for the first `canary` ones of the list.
+    """Return the environments that start after the first `canary` ones of the list.
 
     ======  =====================  ==========
     canary  environments           waiting
@@ -180,7 +180,7 @@ def after_canary(environments: Iterable[EnvRecord], canary: int) -> set[str]:
     3       a, b, c                none
     ======  =====================  ==========
 
-    Rows with a problem may have no environment; they wait for nothing.
+    Invalid rows may have no environment; they do not wait.
     """
     envs = list(dict.fromkeys(environment.env for environment in environments if environment.env))
     return set(envs[canary:]) if canary else set()

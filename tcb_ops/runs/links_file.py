@@ -1,8 +1,8 @@
-"""links.csv: the only file that links are written to. 0600, UTF-8 without BOM.
+"""links.csv, the only file that links are written to. Mode 0600, UTF-8 without BOM.
 
-While a run is worked on, its links gather in `links.csv.part` in the order in which they are issued, each on the disk before
-the ledger says that its row is linked. At the end the list's order is restored, the file synced, renamed into place and
-its folder synced; only then does the ledger say that the run is finished, and only then is the part file removed.
+During a run, links are appended to `links.csv.part` in the order of issue, and synced to disk before the ledger records
+their rows as linked. At the end they are written in the list's order; the file is synced, renamed into place, and its
+folder synced. Only then is the run marked as finished in the ledger, and only then is the part file removed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tcb_ops.runs.locks import sync_folder
 from tcb_ops.runs.records import RunRecord
 
 LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
-"""The interface's own names, and the end of the link's life."""
+"""Names of the interface, and the link's expiry."""
 
 
 _OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
-"""The first line of a part file: the run that it belongs to."""
+"""The first line of a part file: its run's id."""
 
 
 class _Given:
@@ -47,7 +47,7 @@ _as_text = csv.writer(_Given(), lineterminator="").writerow
 
 
 def check_columns(headers: Iterable[str]) -> None:
-    """Refuse a list with a column that links.csv itself writes."""
+    """Raise UsageError for a list with a column that links.csv itself writes."""
     twice = [name for name in headers if name.strip().lower() in LINK_COLUMNS]
     if twice:
         names = ", ".join(twice)
@@ -60,7 +60,7 @@ def check_columns(headers: Iterable[str]) -> None:
 
 
 def check_destination(dest: Path) -> None:
-    """Refuse to write links over anything but an earlier links.csv: a slip of --out must not cost a list or a ledger."""
+    """Raise UsageError unless `dest` is a new file or an earlier links.csv: a wrong --out must not overwrite a list."""
     try:
         there = dest.lstat()
         with dest.open("rb") as file:
@@ -83,7 +83,7 @@ def check_destination(dest: Path) -> None:
 
 
 class LinksFile:
-    """The links of one run, being gathered beside the file that they will end in."""
+    """The links of one run: the part file that collects them, and the links.csv written from it."""
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ class LinksFile:
         self._file: io.BufferedRandom | None = None
 
     def open(self, may_discard: Callable[[str], bool] = lambda _run: False) -> None:
-        """Open the part file for appending; a torn last line is cut.
+        """Open the part file for appending, and remove an incomplete last line.
 
-        Another run's part is refused (UsageError), unless `may_discard` says of its id that nobody needs it.
+        Raises UsageError for another run's part file, unless `may_discard` returns True for that run's id.
         """
         head = f"# {self._run_id}\n".encode()
         try:
@@ -136,7 +136,7 @@ class LinksFile:
             raise _trouble(self.part, error) from None
 
     def close(self) -> None:
-        """Close the part file; it stays for the next session."""
+        """Close the part file, and keep it for the next session."""
         if self._file is not None:
             with suppress(OSError):  # a full disk was reported when the write failed
                 self._file.close()
@@ -181,12 +181,12 @@ class LinksFile:
             raise _trouble(self.part, error) from None
 
     def lost(self, linked: Iterable[int], now: float) -> Iterator[int]:
-        """Give those lines, of the ones the ledger calls linked, whose link is not here or has run out."""
+        """Return those of the linked lines whose link is missing here or has expired."""
         offsets, _lengths = self._find(now)
         return (line for line in linked if line >= len(offsets) or offsets[line] < 0)
 
     def finish(self, ledger: Ledger, run: RunRecord, now: float) -> int:
-        """Write links.csv in the list's order, each row once, and rename it into place; return the links run out."""
+        """Write links.csv in the list's order, each row once; return how many of its links have expired."""
         offsets, lengths = self._find(None)
         fresh = self.dest.with_name(f".{self._run_id}.tmp")
         run_out = 0
@@ -216,7 +216,7 @@ class LinksFile:
         return run_out
 
     def discard(self) -> None:
-        """Remove the part file: the ledger says that the run is finished, so nobody resumes it."""
+        """Remove the part file of a finished run."""
         self.close()
         with suppress(OSError):  # the next run that writes here removes it
             self.part.unlink()
@@ -258,7 +258,7 @@ def _expiry(expires_at: int, zone: ZoneInfo) -> str:
 
 
 def _cut_torn_line(file: io.BufferedRandom) -> None:
-    """Cut what a killed process left of its last line, and go to the end. Links hold no line breaks."""
+    """Remove the incomplete last line of a killed process, and seek to the end. Links contain no line breaks."""
     end = file.seek(0, os.SEEK_END)
     while end:
         begin = max(0, end - 65_536)

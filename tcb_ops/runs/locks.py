@@ -1,6 +1,6 @@
-"""One session at a time works on a run: it holds an advisory lock in PostgreSQL, or a lock on a file beside SQLite's.
+"""Locks that let one session at a time work on a run: advisory locks in PostgreSQL, lock files beside an SQLite ledger.
 
-A kill frees either. What names the holder is only for the message.
+A kill releases either. The recorded holder is only used in messages.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from tcb_ops.runs.schema import holders
 
 
 class Lockable(Protocol):
-    """A ledger, as far as its locks are concerned."""
+    """The part of a ledger that its locks need."""
 
     @property
     def name(self) -> str:
-        """What the ledger is called in messages."""
+        """The ledger's name in messages."""
 
     @property
     def file(self) -> Path | None:
-        """The SQLite file; None for a database."""
+        """The SQLite file; None for PostgreSQL."""
 
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
-        """Return a lock in the database; None for a file."""
+        """Return a lock in the database; None for an SQLite file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class SqliteFile:
     file: Path
 
     def advisory_lock(self, _name: str) -> None:
-        """Return None: a file has no advisory lock."""
+        """Return None: SQLite has no advisory locks."""
 
 
 def operator_name() -> str:
-    """Return who runs this, as the operating system knows them."""
+    """Return the user's name in the operating system; `?` if there is none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name
@@ -69,16 +69,16 @@ def host_name() -> str:
 
 
 PLANNING_SECONDS = 300
-"""How long a command waits for another one's planning: a million rows take some ten seconds."""
+"""Seconds that a command waits for another one's planning: a million rows take about ten."""
 POLL_SECONDS = 0.05
-"""Seconds between two tries to take the lock for planning in a database."""
+"""Seconds between two attempts to take the planning lock in PostgreSQL."""
 
 
 @contextmanager
 def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
-    """Plan alone: of two commands on the same list at once, the second finds the first one's run.
+    """Hold the planning lock: of two simultaneous commands with the same list, the second finds the first one's run.
 
-    Gives a function that raises LedgerError where that is not so any more.
+    Yields a function that raises LedgerError if the lock is lost. Raises UsageError if another process keeps it.
     """
     with ExitStack() as stack:
         if (lock := ledger.advisory_lock("planning")) is not None:
@@ -104,10 +104,10 @@ def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
-    """Hold a run for as long as the block lasts. Raises UsageError naming the holder when another process has it.
+    """Hold the lock on a run. Raises UsageError naming the holder if another process has it.
 
-    Gives a function that asks whether the run is still held, and raises LedgerError where it is not. The end of the
-    connection to the database frees an advisory lock, so that another process may work on the run.
+    Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
+    another process may then work on the run.
     """
     with ExitStack() as stack:
         if (lock := ledger.advisory_lock(run_id)) is not None:
@@ -119,7 +119,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
             return
         folder = _folder(ledger)
         holder = folder / f"{run_id}.holder"
-        # Not of one thread: a run that one starts another may wait for.
+        # Not thread-local: one thread may start a run, and another wait for it.
         file = FileLock(folder / f"{run_id}.lock", thread_local=False)
         try:
             file.acquire(timeout=0)
@@ -127,18 +127,18 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
             raise _held(run_id, _holder(holder)) from None
         except OSError as error:
             raise _unwritable(folder, error) from None
-        # Its empty file stays: unlinked, it would let two processes lock two files of one name.
+        # The lock file is never removed: two processes could then lock two files of the same name.
         stack.callback(file.release)
-        with suppress(OSError):  # a full disk: it only names the holder
+        with suppress(OSError):  # such as a full disk: the file only names the holder
             holder.unlink(missing_ok=True)
-            with holder.open("x", encoding="utf-8") as out:  # a new file: links are never followed
+            with holder.open("x", encoding="utf-8") as out:  # a new file, so that no link is followed
                 out.write(f"{me()}\n")
         stack.callback(_remove, holder)
         yield _confirmed
 
 
 def working(ledger: Lockable, run_id: str) -> str:
-    """Return who else works on a run at this moment, as far as it can be known here; empty if nobody does."""
+    """Return who else is working on a run, as far as can be determined here; empty if nobody is."""
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
         return "" if who == me() else who
@@ -147,9 +147,9 @@ def working(ledger: Lockable, run_id: str) -> str:
         who = (folder / f"{run_id}.holder").read_text(encoding="utf-8").strip()
         if who == me():
             return ""
-        # While nobody plans, or a process that starts to work on it would be refused because of the dead one.
+        # Under the planning lock, so that this test cannot block a process that is starting work on the run.
         with planning(ledger), FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
-            return ""  # it was killed
+            return ""  # the holder was killed
     except Timeout:
         return who
     except (OSError, NotImplementedError, UsageError):
@@ -157,7 +157,7 @@ def working(ledger: Lockable, run_id: str) -> str:
 
 
 def held_runs(ledger: Lockable) -> Iterator[tuple[str, str]]:
-    """Find the runs of an SQLite ledger that a process works on, and which one; asked while planning."""
+    """Find an SQLite ledger's runs that a process works on, and their holders. Call it under the planning lock."""
     for lock in sorted(_folder(ledger).glob("*.lock")):
         if lock.name == "planning.lock":
             continue
@@ -171,7 +171,7 @@ def held_runs(ledger: Lockable) -> Iterator[tuple[str, str]]:
 
 
 def _holder(file: Path) -> str:
-    """Return who wrote the file that names a lock's holder; `?` where that is not known."""
+    """Return the holder that a lock's holder file names; `?` if unknown."""
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError:
@@ -179,11 +179,11 @@ def _holder(file: Path) -> str:
 
 
 def _confirmed() -> None:
-    """Do nothing: a file's lock lasts as long as its process."""
+    """Do nothing: a file lock lasts as long as its process."""
 
 
 def me() -> str:
-    """Name this process and who runs it."""
+    """Return the user, host and process id of this process, as messages name a holder."""
     return f"{operator_name()}@{host_name()}, process {os.getpid()}"
 
 
@@ -215,7 +215,7 @@ def _unwritable(folder: Path, error: OSError) -> UsageError:
 
 
 def lock_folder(file: Path) -> Path:
-    """Return where an SQLite ledger's locks are: beside the file itself, so that two links to one ledger share them."""
+    """Return the folder of an SQLite ledger's locks: beside the real file, so that all links to it share them."""
     real = file.resolve()
     return real.with_name(f"{real.name}-locks")
 
@@ -226,19 +226,19 @@ def _place(ledger: Lockable) -> Path:
 
 
 def _folder(ledger: Lockable) -> Path:
-    """Return the folder of an SQLite ledger's locks, made if need be.
+    """Return the folder of an SQLite ledger's locks; create it if it is missing.
 
-    Raises UsageError where it is a link, or belongs to neither this user nor the ledger's owner: whoever placed it
-    could let two processes work on one run.
+    Raises UsageError if it is a link, or belongs to neither this user nor the ledger's owner: such a folder could let
+    two processes work on one run.
     """
     folder = _place(ledger)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
-        trusted = {found.st_uid}  # Windows has no such owners
+        trusted = {found.st_uid}  # Windows has no user ids
         if hasattr(os, "geteuid"):
             trusted = {os.geteuid()}
-            with suppress(FileNotFoundError):  # it is about to be made
+            with suppress(FileNotFoundError):  # the ledger does not exist yet
                 trusted.add(folder.with_name(folder.name.removesuffix("-locks")).stat().st_uid)
     except FileExistsError:
         found, trusted = None, set()
@@ -257,7 +257,7 @@ def _folder(ledger: Lockable) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk keep the names of a folder's files; Windows does so itself."""
+    """Sync a folder's file names to disk; Windows does so itself."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -275,7 +275,7 @@ _SESSION = {
     "tcp_user_timeout": "25000",
     "idle_session_timeout": "0",
 }
-"""How soon the server gives a silent client up: 10 + 3 × 5 s; the same where an answer is never acknowledged."""
+"""Server settings that drop a silent client after 10 + 3 × 5 s, also one that acknowledges nothing."""
 _KNOWN = sa.text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
 _TRY = sa.text("SELECT pg_try_advisory_lock(:key)")
 _UNLOCK = sa.text("SELECT pg_advisory_unlock(:key)")
@@ -292,7 +292,7 @@ _LIVING = sa.text("SELECT pid FROM pg_stat_activity").columns(sa.column("pid", s
 
 
 def lock_key(connection: sa.Connection, name: str) -> int:
-    """Return the key of a lock, the same for everybody who uses the ledger in this database and schema."""
+    """Return the key of an advisory lock, the same for all who use the ledger in this database and schema."""
     return _key_in(str(connection.exec_driver_sql("SELECT current_schema()").scalar()), name)
 
 
@@ -302,7 +302,7 @@ def _key_in(schema: str, name: str) -> int:
 
 
 def held_advisory_lock(connection: sa.Connection, names: Iterable[str]) -> tuple[str, str] | None:
-    """Find one of these locks that a process holds, and which process (`?` where that is not known)."""
+    """Find one of these locks that another process holds, and its holder (`?` if unknown)."""
     schema = str(connection.exec_driver_sql("SELECT current_schema()").scalar())
     held = {lock.key: lock.pid for lock in connection.execute(_ALL_HELD)}
     for name in names:
@@ -316,7 +316,7 @@ def held_advisory_lock(connection: sa.Connection, names: Iterable[str]) -> tuple
 
 
 class AdvisoryLock:
-    """One lock. `trouble` turns the database's errors into the ledger's."""
+    """An advisory lock in PostgreSQL. `trouble` converts database errors to ledger errors."""
 
     def __init__(
         self, engine: sa.Engine, name: str, trouble: Callable[[SQLAlchemyError], StoppedError]
@@ -324,10 +324,10 @@ class AdvisoryLock:
         self._engine, self._name, self._trouble = engine, name, trouble
         self._connection: sa.Connection | None = None
         self._key = 0
-        self._turn = threading.Lock()  # the writer and the watch confirm from two threads
+        self._turn = threading.Lock()  # `confirm` is called from two threads: after commits, and periodically
 
     def acquire(self, who: str) -> bool:
-        """Take the lock if it is free. `who` is what `holder` returns to others. Raises LedgerError."""
+        """Take the lock if it is free; return whether it was. `who`: the name that others see. Raises LedgerError."""
         try:
             if self._connection is None:
                 self._connect(who)
@@ -338,10 +338,10 @@ class AdvisoryLock:
             raise self._trouble(error) from None
 
     def confirm(self) -> None:
-        """Ask the server whether the lock is still ours. Raises LedgerError where it is not. Blocks."""
+        """Ask the server whether the lock is still held. Raises LedgerError if not. Blocks."""
         with self._turn:
             if (connection := self._connection) is None:
-                return  # released by ourselves, while the question waited
+                return  # released by this process meanwhile
             try:
                 if connection.execute(_OURS, {"key": self._key}).scalar():
                     return
@@ -355,7 +355,7 @@ class AdvisoryLock:
         )
 
     def holder(self) -> str:
-        """Return who holds the lock at this moment; empty if nobody does, `?` where that is not known."""
+        """Return who holds the lock; empty if nobody does, `?` if unknown."""
         try:
             with self._engine.connect() as connection:
                 key = self._key or lock_key(connection, self._name)
@@ -369,7 +369,7 @@ class AdvisoryLock:
             raise self._trouble(error) from None
 
     def release(self) -> None:
-        """Release the lock; one that is lost already is no error."""
+        """Release the lock; a lock that is already lost is no error."""
         with self._turn:
             connection, self._connection = self._connection, None
             if connection is None:
@@ -386,7 +386,7 @@ class AdvisoryLock:
         self._key = lock_key(connection, self._name)
         for name, value in _SESSION.items():
             connection.execute(_KNOWN, {"name": name, "value": value})
-        # Written before the lock is taken: whoever is refused finds it.
+        # Written before the lock is taken, so that a refused process always finds it.
         mine = insert(holders).values(pid=sa.func.pg_backend_pid(), who=who)
         connection.execute(mine.on_conflict_do_update(index_elements=["pid"], set_={"who": who}))
         connection.execute(holders.delete().where(holders.c.pid.not_in(_LIVING)))

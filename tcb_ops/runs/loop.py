@@ -1,6 +1,6 @@
-"""The one private event loop, in a daemon thread: calls block, inside a running loop (a notebook) as well as outside.
+"""The package's private event loop in a daemon thread: calls can block even inside a running loop (a notebook).
 
-A notebook's callbacks may run on one thread and loop one time and on another the next; here they only hand a job over.
+A notebook's callbacks may run on different threads and loops each time; they only pass their work to this one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tcb_ops.resources import raise_if_exhausted
 Result = TypeVar("Result")
 
 ROOM = 16
-"""Files that a loop and its first connections need; without room for its own, uvloop ends the process (SIGABRT)."""
+"""File descriptors that a loop and its first connections need; without its own, uvloop aborts the process (SIGABRT)."""
 LET_END = 8.0
-"""Seconds for what is cancelled at the end of the process: longer than a token source takes to close."""
+"""Seconds that cancelled work has to end when the process ends: longer than a token source takes to close."""
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -29,10 +29,10 @@ _under_way: set[Future[Any]] = set()
 
 
 def hand_over(work: Coroutine[None, None, Result]) -> Future[Result]:
-    """Start a coroutine on the private loop."""
+    """Start a coroutine on the private loop; return its future."""
     try:
         loop = _running()
-    except BaseException:  # Ctrl-C while the loop is made: nobody would await the work
+    except BaseException:  # such as Ctrl-C: the coroutine would never be awaited
         work.close()
         raise
     handed = asyncio.run_coroutine_threadsafe(work, loop)
@@ -42,9 +42,9 @@ def hand_over(work: Coroutine[None, None, Result]) -> Future[Result]:
 
 
 def wind_up() -> None:
-    """Before the process ends early: cancel what is under way and let it end, so that a refresh on its way is stored.
+    """Cancel all work and wait for its end before the process ends early, so that a token being refreshed is stored.
 
-    Blocks, for little more than LET_END at most.
+    Blocks for at most LET_END + 1 seconds.
     """
     if _loop is None:
         return
@@ -66,7 +66,7 @@ def _running() -> asyncio.AbstractEventLoop:
         if _loop is None:
             loop = _new()
             threading.Thread(target=loop.run_forever, name="tcb-ops", daemon=True).start()
-            _loop = loop  # only now: one that Ctrl-C kept from running would hold up every later call
+            _loop = loop  # last: a loop that Ctrl-C kept from starting would block every later call
         return _loop
 
 
@@ -80,7 +80,7 @@ def _new() -> asyncio.AbstractEventLoop:
 
 
 def _check_room() -> None:
-    """Raise ResourceLimitError where this process cannot open as many files as a loop needs."""
+    """Raise ResourceLimitError if this process cannot open as many files as a loop needs."""
     opened: list[int] = []
     try:
         for _ in range(ROOM):

@@ -1,6 +1,6 @@
-"""Next commands: they can be copied and work unchanged, from any folder.
+"""Suggested next commands, which can be copied and work unchanged from any folder.
 
-`command` makes every one of them: it repeats what the run depended on, with absolute paths. Pure, except for `install`.
+All are built by `command`, which repeats what the run depended on, with absolute paths. Pure, except for `install`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
 FIXED_LIST = "failed-fixed.csv"
-"""Stands for the list that its reader is going to correct."""
+"""Placeholder for the list that the user will correct."""
 _USUAL_TARGET = "https://api.weixin.qq.com"
 
 
@@ -33,9 +33,9 @@ def command(settings: Settings, *words: str, target: str | None = None) -> list[
     """Compose a command with these words that works from any folder.
 
     Args:
-        settings: the settings that it is to work with; what their file does not say is repeated as options.
+        settings: the settings that it needs; values that their file does not have become options.
         words: the command's name, its arguments and options.
-        target: the run's target; None for the settings' own.
+        target: the run's target; None for that of the settings.
 
     """
     return ["tcb-ops", *words, *_shared(settings, settings.run_target if target is None else target)]
@@ -47,7 +47,7 @@ def of_run(settings: Settings, run: RunRecord, *words: str) -> list[str]:
 
 
 def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[str]:
-    """Compose the command that resumes an unfinished run, without its list; `canary`: whether its canary is kept."""
+    """Compose the command that resumes an unfinished run without its list; `canary`: whether to repeat --canary."""
     words = ["retry", run.parent] if run.parent else [str(run.kind)]
     words += ["--resume", run.id]
     if run.kind is Kind.UPLOAD and not run.parent:
@@ -61,12 +61,12 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
 
 
 def retry(settings: Settings, run: RunRecord) -> list[str]:
-    """Compose the command that runs a finished run's rows again that did not succeed."""
+    """Compose the command that retries a finished run's rows that did not succeed."""
     return of_run(settings, run, "retry")
 
 
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
-    """Compose the command that takes a corrected copy of a run's failed.csv."""
+    """Compose the command that runs a corrected copy of a run's failed.csv."""
     root = ["--root", run.root] if run.root else []
     columns = [
         part.split(" ", 1) for part in run.selection.split("; ") if part.startswith(("column ", "map "))
@@ -76,7 +76,7 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
 
 
 def install(extra: str = "") -> str:
-    """Compose the command that installs tcb-ops, with an extra, into this interpreter as it was installed before."""
+    """Compose the command that installs tcb-ops with an extra into this interpreter, from the same source as before."""
     pip = [sys.executable, "-m", "pip", "install"]
     if find_spec("pip") is None:  # an environment created by uv
         pip = ["uv", "pip", "install", "--python", sys.executable]
@@ -95,7 +95,7 @@ def quoted(words: Sequence[str]) -> str:
 
 
 def _pace(run: RunRecord) -> list[str]:
-    """Return the options about speed that a run was given."""
+    """Return the options for a run's limits that differ from the defaults."""
     usual = asdict(RunLimits())
     given = {name: run.settings.get(name, value) for name, value in usual.items()}
     return [
@@ -115,14 +115,12 @@ def _shared(settings: Settings, target: str) -> list[str]:
     usual_target = from_file.get("target") or str(from_file.get("api_base", _USUAL_TARGET)).rstrip("/")
     if target != usual_target or origin.overridden & {"target", "api_base"}:
         words += ["--target", target]
-    if (
-        settings.ledger_option
-        and (  # a URL with a password is found again where it was found: in a variable or a file
-            origin.file is None
-            or origin.ledger_choice is not None
-            or "ledger" in origin.overridden
-            or settings.ledger != from_file.get("ledger")
-        )
+    # ledger_option is empty for a URL with a password: the command reads it from the same variable or file again.
+    if settings.ledger_option and (
+        origin.file is None
+        or origin.ledger_choice is not None
+        or "ledger" in origin.overridden
+        or settings.ledger != from_file.get("ledger")
     ):
         words += ["--ledger", settings.ledger_option]
     if settings.merchants != from_file.get("merchants") or "merchants" in origin.overridden:

@@ -1,6 +1,6 @@
-"""Act on the outcome of an attempt: an end, a wait, a new token, a breaker that opens.
+"""What follows from the outcome of an attempt: an end, a wait, a new token, a breaker that opens.
 
-`next_step` decides; here the scheduler and the writer act on it.
+`next_step` decides; this module has the scheduler and the writer act on it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
 from tcb_ops.wechat.tokens import Token
 
 DEAD_TOKEN_REST = 30.0
-"""Seconds in which a source that gave a dead token again is not asked about it once more."""
+"""Seconds for which a source that returned a refused token again is not asked to replace it."""
 RENEW_BEFORE = 60.0
-"""Seconds before a token's stated end in which it is renewed."""
+"""Seconds before its expiry at which a token is renewed."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeHandler:
-    """Tell the scheduler and the writer what to do next."""
+    """Handler of row outcomes, acting through the scheduler and the writer."""
 
     limits: RunLimits
     scheduler: Scheduler
@@ -45,7 +45,7 @@ class OutcomeHandler:
     """Whether the run is an audit, whose rows end as `judged` says."""
 
     def failed(self, task: Task, attempt: FailedAttempt) -> None:
-        """Do what `next_step` says; the step's attempts go up by one where it counts."""
+        """Do what `next_step` decides after a failed attempt, and count the attempt if it is repeated."""
         now, limits, counts = self.clock(), self.limits, task.counts
         app = task.lane.app
         slowed = app.slowdown if attempt.scope is Scope.APPID else task.lane.env.slowdown
@@ -75,7 +75,7 @@ class OutcomeHandler:
                 self.ended(task, attempt.end, attempt)
 
     def ended(self, task: Task, end: RowEnd, attempt: FailedAttempt | None = None) -> None:
-        """Take a row's end: free its environment, count it for the breakers, hand it to the writer."""
+        """Handle a row's end: release it, queue it for the writer, count it for the breakers."""
         lane = task.lane
         self.scheduler.release(task)
         if self.audits and end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS:
@@ -111,7 +111,7 @@ class OutcomeHandler:
         store_code: str = "",
         outcome: Outcome = Outcome.NOT_ATTEMPTED,
     ) -> None:
-        """Let no further row of these environments begin; their pending rows end as not_attempted."""
+        """Begin no more rows of these environments; their pending rows end as not_attempted."""
         end = RowEnd(
             0,
             outcome,
@@ -130,7 +130,7 @@ class OutcomeHandler:
                 self.writer.add(Closing(self.environments[lane.number], its, in_flight))
 
     def token_refused(self, task: Task, end: RowEnd) -> None:
-        """Use a token newer than the refused one after 40001 and its like, else ask the source."""
+        """Handle 40001 and similar codes: use a token newer than the refused one, or have the source asked for one."""
         app, refused = task.lane.app, task.token
         task.refusal = end
         if app.dead == refused and self.clock() < app.dead_until:
@@ -142,7 +142,7 @@ class OutcomeHandler:
             app.refused = refused
 
     def got_token(self, app: AppState, token: Token, refused: Secret | None) -> None:
-        """Let an app's lanes work with its token; rows that the same token was refused for end so."""
+        """Set an app's token; rows for which this same token was refused end with that refusal."""
         if token.value == refused:
             app.dead, app.dead_until = refused, self.clock() + DEAD_TOKEN_REST
         for lane in app.lanes:
@@ -161,10 +161,7 @@ class OutcomeHandler:
 
 
 def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
-    """Return how a row ends whose token was refused and given again.
-
-    Of the component token that is one cause for everybody.
-    """
+    """Return how a row ends whose token was refused and returned again; the component token has a reason of its own."""
     dead = Reason.COMPONENT if lane.owner == Owner.PLATFORM else Reason.DEAD_TOKEN
     return replace(end, reason=dead)
 
@@ -175,11 +172,10 @@ def _by_component(lane: Lane, end: RowEnd) -> bool:
 
 
 def closed_end(task: Task, end_as: RowEnd) -> RowEnd:
-    """Return how a row that was waiting ends when its environment is closed.
+    """Return how a waiting row ends when its environment is closed.
 
-    A refusal of its own is the truer end.
-
-    Unless the platform has said why there is no other token (61003, 61023 …): that is what must be fixed.
+    Its own refusal comes first, unless the platform gave the reason why there is no other token (61003, 61023 …): that
+    is what must be fixed.
     """
     if task.refusal is not None and not (end_as.reason is Reason.NO_TOKEN and end_as.errcode):
         return task.refusal

@@ -1,4 +1,4 @@
-"""Before anything is sent: which run this is, a new one or one to resume, and its rows: from a list, another run, or the merchants alone."""
+"""Planning a run before anything is sent: new or resumed; rows from a list, another run, or the merchants alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tcb_ops.settings import Settings
 
 _NAMED = 5
 CHECK_NEW_SECONDS = 0.5
-"""How long the ledger's file is checked before a new run is written to it."""
+"""Seconds for which the ledger's file is checked before a new run is written to it."""
 
 
 class Choice(StrEnum):
@@ -40,14 +40,14 @@ class Choice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A run whose rows stand in the ledger."""
+    """A run whose rows are in the ledger."""
 
     run: RunRecord
     resumed: bool
 
 
 def choose(unfinished_since: float | None, now: float, *, new_run: bool) -> Choice:
-    """Decide whether to start a run or resume one.
+    """Decide whether to start a run, resume one, or ask.
 
     =================================  ======
     there is an unfinished run         choice
@@ -75,10 +75,11 @@ def plan(
     now: float,
     may_resume: Callable[[str, float], bool] = lambda _run, _begun: False,
 ) -> Planned:
-    """Find the run to resume, or write a new one. Nothing is sent. The caller holds the lock for planning.
+    """Find the run to resume, or record a new one. Nothing is sent. The caller holds the planning lock.
 
-    `out` is where the run's links.csv or its report is to go; None for no report. `options` goes into the manifest: how the run works. `may_resume` is asked about an unfinished run over a
-    day old (its id, when it began); where it says no and neither `new_run` nor `resume` says what to do, UsageError.
+    `out` is the path for the run's links.csv or report; None for no report. `options` are the run's options, for the
+    manifest. `may_resume` is called with the id and start time of an unfinished run over a day old; if it returns False
+    and neither `new_run` nor `resume` is given, raises UsageError.
     """
     if resume:
         return _resumed(ledger, _wanted(ledger.run(resume, settings.run_target), work, settings))
@@ -145,7 +146,7 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
 
 
 def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> None:
-    """Raise UsageError while a run is worked on that differs only in its root."""
+    """Raise UsageError if a process works on a run that differs only in its root."""
     for run in ledger.unfinished(
         work.kind, settings.run_target, work.list_sha256, work.root_name, elsewhere=True
     ):
@@ -166,12 +167,12 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
 
 
 def _new_id(now: float, settings: Settings) -> str:
-    """Make a run's id: the operators' local time, and four hex digits so that two never meet."""
+    """Create a run's id: the time in the settings' time zone, and four random hex digits that keep ids apart."""
     return f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
-    """Check that a run named with `--resume` is the one this command line means."""
+    """Return a run given with `--resume`. Raises UsageError if this command line describes another run."""
     wrong: Text | None = None
     if run.finished_at is not None:
         wrong = _("it is finished")
@@ -202,7 +203,7 @@ AGAIN = frozenset(Outcome) - SUCCESSES - {Outcome.INVALID, Outcome.PENDING}
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """Rows to be done, and what distinguishes a run over them from other runs."""
+    """The rows of a run to plan, and what distinguishes it from other runs."""
 
     kind: Kind
     list_name: str
@@ -210,21 +211,21 @@ class RunSpec:
     list_bytes: int
     headers: tuple[str, ...]
     root: Path | None
-    """Where the local files lie; None where none are sent."""
+    """Folder of the local files; None if none are sent."""
     rows: Callable[[], Iterator[Row]]
     environments: list[EnvRecord]
     selection: str = ""
-    """The part of the list that is meant (`--where`, `--limit`, `--column`, `--errcode`)."""
+    """The options that determine the part of the list (`--where`, `--limit`, `--column`, `--errcode`)."""
     parent: str = ""
 
     @property
     def root_name(self) -> str:
-        """The root as the ledger keeps it."""
+        """The root as recorded in the ledger."""
         return str(self.root.resolve()) if self.root is not None else ""
 
 
 def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
-    """Return the rows of a checked list."""
+    """Return the spec of a run over a checked list."""
     if kind is Kind.LINKS:
         check_columns(batch.headers)
     return RunSpec(
@@ -272,11 +273,10 @@ def retry_spec(
     codes: Collection[str] = (),
     selection: str = "",
 ) -> RunSpec:
-    """Return the refused, failed and not attempted rows of a finished run, of these merchants and codes.
+    """Return the spec of a retry: a finished run's refused, failed and not attempted rows of these merchants and codes.
 
-    Rows that succeeded in an earlier retry are done.
-    Local files are looked at again: they may have been fixed. Raises UsageError where nothing is left to do, or the run
-    went to another target.
+    Rows that succeeded in an earlier retry are left out. The sizes and times of local files are read again: they may
+    have been fixed. Raises UsageError if no rows are left, or the run cannot be retried.
     """
     check_retry(parent, settings)
     root = Path(parent.root) if parent.root else None
@@ -323,10 +323,7 @@ def retry_spec(
 def _without_merchants(
     parent: RunRecord, records: Iterable[RowRecord], merchants: Merchants
 ) -> UsageError | None:
-    """Return the error for rows whose merchants the merchants file does not have.
-
-    None where it has them all.
-    """
+    """Return the error for rows whose merchants are missing from the merchants file; None if none are."""
     known = {(merchant.env, merchant.appid) for merchant in merchants.whole}
     rows = Counter(
         (record.row.merchant, record.row.appid, record.row.env)
@@ -354,10 +351,7 @@ def _without_merchants(
 def _nothing_left(
     ledger: Ledger, parent: RunRecord, settings: Settings, codes: Collection[str], *, narrowed: bool
 ) -> Text:
-    """Return why a run has no row to run again.
-
-    Its retries have done them all, none has one of these codes, the rest is its parent's, or none was asked for.
-    """
+    """Return why a run has no rows to retry, and what to do instead."""
     counts = ledger.counts(parent)
     bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
     succeeded = ledger.succeeded_since(parent)
@@ -435,7 +429,7 @@ def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
 
 
 def resume_spec(run: RunRecord) -> RunSpec:
-    """Return what is left of a run, as the ledger has it: for resuming it without its list."""
+    """Return the spec of a recorded run, for resuming it without its list."""
     return RunSpec(
         Kind(run.kind),
         run.list_name,
@@ -443,7 +437,7 @@ def resume_spec(run: RunRecord) -> RunSpec:
         run.list_bytes,
         run.headers,
         Path(run.root) if run.root else None,
-        lambda: iter(()),  # they are in the ledger
+        lambda: iter(()),  # the rows are in the ledger
         [],
         run.selection,
         run.parent,
@@ -451,10 +445,7 @@ def resume_spec(run: RunRecord) -> RunSpec:
 
 
 def _as_it_is(row: Row, root: Path) -> Row:
-    """Return the row with its local file's size and time as they are now.
-
-    One that is gone is found out when it is sent.
-    """
+    """Return the row with its local file's current size and time. A missing file is reported when it is to be sent."""
     try:
         now = (root / row.file).stat()
     except (OSError, ValueError):
@@ -463,7 +454,7 @@ def _as_it_is(row: Row, root: Path) -> Row:
 
 
 def _environments(rows: Iterable[Row], merchants: Merchants) -> list[EnvRecord]:
-    """Number the environments of some rows, in the order in which they come up."""
+    """Number the environments of some rows, in order of appearance."""
     known = {(m.env, m.appid): m for m in merchants}
     environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""The progress of a run: what was committed, the rate, the time left, and where the time goes."""
+"""The progress of a run: committed rows, rate, time left, and time by phase."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Outcome
 
 WINDOW = 30.0
-"""Seconds over which the rate is taken."""
+"""Seconds over which the rate is averaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One look at a run. Everything in it is committed."""
+    """A snapshot of a run's progress. Counts only committed rows."""
 
     run: str
     total: int
-    """Rows in."""
+    """Rows of the run."""
     counts: Mapping[Outcome, int]
-    """Rows by outcome, pending ones not included."""
+    """Rows by outcome, without pending ones."""
     rate: float
-    """Rows a second, lately."""
+    """Rows per second over the last 30 seconds."""
     seconds_left: float | None
-    """None while it is not known."""
+    """None while unknown."""
     note: Text | None = None
-    """What holds the run up, if something does."""
+    """What delays the run, if anything."""
     away: bool = False
-    """Whether nothing can go on: the target or the token source does not answer; the note is a warning."""
+    """Whether the target or the token source does not respond; `note` is then a warning."""
 
     @property
     def done(self) -> int:
@@ -38,7 +38,7 @@ class Progress:
 
 
 class RateEstimator:
-    """The rate of a run, from what was committed when."""
+    """Estimator of a run's rate and time left, from its commits."""
 
     def __init__(self, total: int, done: int) -> None:
         self._total = total
@@ -46,7 +46,7 @@ class RateEstimator:
         self._done = done
 
     def update(self, now: float, done: int) -> tuple[float, float | None]:
-        """Give rows a second over the last half minute, and the seconds left (None without a rate)."""
+        """Return the rows per second over `WINDOW`, and the seconds left (None without a rate)."""
         if not self._seen:
             self._seen.append((now, self._done))
         self._seen.append((now, done))
@@ -58,53 +58,53 @@ class RateEstimator:
 
 
 PHASES = ("link", "store", "limit", "slow", "backoff", "token", "outage")
-"""Link calls, store calls; rows held by a limit or a rate, by a pause that was asked for, by the wait before another
-attempt, for a token; the target being away."""
+"""Link calls, store calls; rows held by a limit or rate, a requested pause, the wait before another attempt, a missing
+token; outages of the target."""
 _CALLS = ("link", "store")
 _HOLDS = ("limit", "slow", "backoff", "token")
 
 
 class PhaseTimer:
-    """Counts the calls under way and the rows that are held, and shares the time out.
+    """Timer that divides a run's time among phases, from the calls in flight and the rows held.
 
-    Each stretch of time goes to what the run waited for in it:
+    Each interval is assigned to what the run waited for:
 
-    ==========================================  =====================================================
-    in a stretch of time                        it goes to
-    ==========================================  =====================================================
-    the target cannot be reached                outage
-    as many rows under way as may be            the calls: link and store, by how many are under way
-    room, and rows that something holds back    the calls, as far as the room is used; the rest to what holds them
-    room, and nothing left to begin             the calls
-    no call under way, nothing held back        nothing: the ledger and this machine
-    ==========================================  =====================================================
+    ==============================  ===================================================================
+    state in the interval           assigned to
+    ==============================  ===================================================================
+    the target cannot be reached    outage
+    no free slots                   the calls, link and store, in proportion to their number
+    free slots, and rows held       the calls, for the slots in use; for the rest, what holds the rows
+    free slots, and no rows held    the calls
+    no calls, and no rows held      nothing: the time of the ledger and this machine
+    ==============================  ===================================================================
     """
 
     def __init__(self, slots: int, clock: Callable[[], float]) -> None:
-        """`slots`: rows that may be under way at once. `clock`: monotonic seconds."""
+        """`slots`: rows that may be in flight at once. `clock`: monotonic seconds."""
         self._slots, self._clock, self._since = slots, clock, clock()
         self._now = dict.fromkeys(PHASES, 0)
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._room = False
 
     def enter(self, phase: str) -> None:
-        """Note one more call under way, or one more row or environment that is held."""
+        """Count one more call in flight, or one more row or environment that is held."""
         self._tick()
         self._now[phase] += 1
 
     def leave(self, phase: str) -> None:
-        """Note that it is over."""
+        """Count one less."""
         self._tick()
         self._now[phase] -= 1
 
     def room(self, *, there: bool) -> None:
-        """Note whether more rows could be under way, were they not held."""
+        """Record whether there are free slots for more rows."""
         if there is not self._room:
             self._tick()
             self._room = there
 
     def take(self) -> dict[str, float]:
-        """Give the seconds by phase since the last time, without zeros."""
+        """Return and reset the seconds by phase, without zeros."""
         self._tick()
         taken = {phase: seconds for phase, seconds in self._seconds.items() if seconds}
         self._seconds = dict.fromkeys(PHASES, 0.0)

@@ -1,7 +1,7 @@
-"""What a ledger says: runs, their rows, sums of them. Nothing here writes.
+"""Reading from the ledger: runs, their rows, and totals. Nothing here writes.
 
-Whatever sums up or streams a run's rows compares their number with the one that the run was planned with. A ledger that
-has lost rows, or holds values that were never written, is a LedgerDamagedError: nothing is concluded from the rest.
+Methods that sum up or stream a run's rows compare their number with the planned one. If rows are lost, or values are
+not such as tcb-ops writes, they raise LedgerDamagedError: nothing is concluded from the rest.
 """
 
 from __future__ import annotations
@@ -56,30 +56,30 @@ from tcb_ops.runs.records import (
 from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, rows, runs, spent
 
 BATCH = 5_000
-"""Rows read at a time: enough to be quick, few enough to stay flat."""
+"""Rows read at a time, so that memory does not grow with the run."""
 
 
 QUARTER = 900
-"""Seconds. Every time zone is off UTC by whole quarters of an hour: days of any zone are made of them."""
+"""Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
 _EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
 """Reasons whose rows say in a detail of their own what the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
-"""Whose rows were summed up: where pages of a file are mixed up, SQLite takes those of another run along."""
+"""The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 
 
 class RunReader(Protocol):
-    """What a report reads of runs: from the ledger, or from a run merged with its retries. It cannot write.
+    """The read interface of reports, to the ledger or to a run merged with its retries.
 
-    Everything that sums up or streams a run's rows raises LedgerDamagedError where not all of them are there.
+    Methods that sum up or stream a run's rows raise LedgerDamagedError if rows are missing.
     """
 
     @property
     def name(self) -> str:
-        """What the ledger is called in messages."""
+        """The ledger's name in messages."""
 
     @property
     def file(self) -> Path | None:
-        """The SQLite file; None for a database."""
+        """The SQLite file; None for PostgreSQL."""
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
@@ -111,45 +111,45 @@ class RunReader(Protocol):
         """Sum up the sizes of the local files of the rows with these outcomes."""
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
-        """Return how rows ended over time; empty where no row has ended."""
+        """Return how rows ended over time; empty if no row has ended."""
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
         """Return the seconds that the run spent in each phase (`progress.PHASES`)."""
 
     def previous(self, run: RunRecord) -> RunRecord | None:
-        """Find the finished run that this one can be compared with."""
+        """Find the last finished run before this one that it can be compared with."""
 
     def exports(self, run: RunRecord) -> set[str]:
         """Return the SHA-256 of the manifest.json of each report of the run."""
 
     def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else works on the run at this moment; empty if nobody does."""
+        """Return who else is working on the run; empty if nobody is."""
 
     def snapshot(self) -> AbstractContextManager[RunReader]:
-        """Read everything as it is at one moment, whatever is written meanwhile."""
+        """Open a consistent snapshot, which later writes do not change."""
 
 
 class LedgerReader:
-    """An open ledger, to be asked. Each method reads at one moment; errors are LedgerError with what to do."""
+    """An open ledger for reading. Errors of the database are raised as LedgerError."""
 
     def __init__(self, where: str) -> None:
-        """Open or create the ledger at a file or a database URL. Raises UsageError when it is not one."""
+        """Open or create the ledger at a file or a database URL. Raises UsageError if it is not a ledger."""
         self._engine, self.file, self.name = open_database(where)
-        weakref.finalize(self, self._engine.dispose)  # a run's holder never closes its ledger
+        weakref.finalize(self, self._engine.dispose)  # users of a Run never close its ledger
         self._held: sa.Connection | None = None
         self._tallied: dict[int, list[Tally]] | None = None
-        """What a snapshot has summed up."""
+        """Tallies by run number, cached by a snapshot; None outside one."""
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
-        """A lock in the database that whoever uses the ledger sees; None for a file, which has locks beside it."""
+        """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
         return AdvisoryLock(self._engine, name, self._trouble) if self.file is None else None
 
     def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else works on a run at this moment, as far as it can be known here; empty if nobody does."""
+        """Return who else is working on a run, as far as can be determined here; empty if nobody is."""
         return working(self, run.id)
 
     # --- a run ---------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class LedgerReader:
         limit: int | None = None,
         damaged: list[LedgerDamagedError] | None = None,
     ) -> list[RunRecord]:
-        """List runs, the newest first. The errors of damaged records go into `damaged`, where it is given."""
+        """List runs, newest first. Errors of damaged records are appended to `damaged`, if it is given."""
         self._check_runs()
         query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(limit)
         if target is not None:
@@ -215,9 +215,9 @@ class LedgerReader:
     def unfinished(
         self, kind: Kind, target: str, list_sha256: str, root: str, *, elsewhere: bool = False
     ) -> list[RunRecord]:
-        """Find unfinished runs of the same kind, target, list bytes and root, the newest first; `elsewhere`: of any other root.
+        """Find unfinished runs of the same kind, target, list bytes and root (`elsewhere`: another root), newest first.
 
-        A run that is done except for the report it was to leave (`out`) is one: killed while that was written.
+        They include runs that were killed while their report (`out`) was written.
         """
         self._check_runs()
         query = (
@@ -235,7 +235,7 @@ class LedgerReader:
         return [self._run(record) for record in self._read(query)]
 
     def check(self, run: RunRecord) -> None:
-        """Check a run before it is resumed: all its rows are there, and SQLite's file has no fault that a check of bounded time finds.
+        """Check a run before it is resumed: the number of its rows, and an SQLite file for CHECK_SECONDS at most.
 
         Raises LedgerDamagedError.
         """
@@ -244,7 +244,7 @@ class LedgerReader:
         self.check_file(CHECK_SECONDS)
 
     def check_file(self, seconds: float) -> None:
-        """Have SQLite check its file for at most so many seconds. Raises LedgerDamagedError for a fault that it finds."""
+        """Have SQLite check its file for at most `seconds`. Raises LedgerDamagedError for a fault."""
         if self._engine.dialect.name != "sqlite":
             return
         with self._reading(), closing(self._engine.raw_connection()) as pooled:
@@ -256,7 +256,7 @@ class LedgerReader:
             raise self._damaged(_("SQLite's check found: {fault}", fault=fault))
 
     def environments(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments, with their rows and those still pending."""
+        """List a run's environments with their numbers of rows and of pending rows."""
         pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
         counted = (
             sa.select(rows.c.place, sa.func.count().label("rows"), pending.label("pending"))
@@ -284,9 +284,9 @@ class LedgerReader:
             return [read_env(record) for record in self._read(query)]
 
     def pending(self, run: RunRecord, wanted: Iterable[tuple[EnvRecord, int]], limit: int) -> list[list[Row]]:
-        """Read the next pending rows of some environments, each after a line and in the order of the list.
+        """Return the next pending rows of some environments, each after a line, in the order of the list.
 
-        They come without their cells, which nothing that is sent needs.
+        They have no cells, which sending does not need.
         """
         query = (
             f"SELECT {', '.join(PENDING_COLUMNS)} FROM rows "  # noqa: S608  own names
@@ -304,7 +304,7 @@ class LedgerReader:
         return found
 
     def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
-        """Read the first rows of one environment that ended, but not well, in the order of the list."""
+        """Read the first rows of an environment that ended without success, in the order of the list."""
         query = (
             sa.select(rows)
             .where(
@@ -323,7 +323,7 @@ class LedgerReader:
     def earlier(
         self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
     ) -> dict[str, EarlierUpload]:
-        """Return what earlier uploads to this target stored at some paths of an environment, where that is certain."""
+        """Return what earlier runs on this target stored at paths of an environment, if their last upload succeeded."""
         query = (
             sa.select(
                 rows.c.path,
@@ -361,13 +361,13 @@ class LedgerReader:
         path: str = "",
         line: int | None = None,
     ) -> Iterator[RowRecord]:
-        """Stream a run's rows in the order of the list, flat in memory.
+        """Stream a run's rows in the order of the list, in constant memory.
 
-        `merchant` is a name or an appid, `path` a cloud path or a part of one. A selection is given only once all of the
-        run's rows were found, all rows until one is found missing.
+        `merchant` is a name or an appid, `path` a cloud path or a part of one. Missing rows are detected before the first
+        row of a selection, but only after the last row of a whole run.
         """
         selected = outcomes is not None or merchant or path or line is not None
-        if merchant:  # which the index by environment answers
+        if merchant:  # uses the index by environment
             self.environments(run)
         elif selected:
             self.counts(run)
@@ -416,7 +416,7 @@ class LedgerReader:
         self.check_rows(run, found)
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
-        """Return lines of a run that one of its retries, or a retry of those, has ended well since."""
+        """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""
         lines: set[int] = set()
         for retry in self.retries(run):
             self.counts(retry)
@@ -425,14 +425,14 @@ class LedgerReader:
         return lines
 
     def retries(self, run: RunRecord) -> list[RunRecord]:
-        """List the retries of a run and the retries of those, the oldest first; only what went to the run's target."""
+        """List the retries of a run on the same target and the retries of those, oldest first."""
         query = sa.select(runs).where(runs.c.parent == run.id, runs.c.target == run.target)
         found = [self._run(record) for record in self._read(query)]
         found += [later for retry in list(found) for later in self.retries(retry)]
         return sorted(found, key=lambda retry: retry.number)
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
-        """Return rows by outcome, without zeros, pending included: their sum is the rows in."""
+        """Count rows by outcome, pending included, without zeros."""
         query = (
             sa.select(rows.c.outcome, sa.func.count(), *RUNS)
             .where(rows.c.run == run.number)
@@ -447,10 +447,7 @@ class LedgerReader:
         return {outcome: found[outcome] for outcome in Outcome if outcome in found}
 
     def tallies(self, run: RunRecord) -> list[Tally]:
-        """Return rows by merchant, environment, outcome and code, most rows first.
-
-        A snapshot sums them up once.
-        """
+        """Count rows by merchant, environment, outcome and code, most rows first; a snapshot counts only once."""
         if self._tallied is None:
             return self._tally(run)
         if run.number not in self._tallied:
@@ -492,15 +489,15 @@ class LedgerReader:
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
-        """Return the bytes of these rows' local files, as they were when the run was planned."""
+        """Sum up the sizes of these rows' local files at the time the run was planned."""
         summed = sa.func.coalesce(sa.func.sum(rows.c.size), 0)
         query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
         return int(self._read(query)[0][0])
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
-        """Return how rows ended over time, in moments of one width from the run's begin to its last end.
+        """Return how rows ended over time, in equal intervals from the run's start to the end of its last row.
 
-        Empty where no row has ended. Rows that never began (invalid) are in none.
+        Empty if no row has ended. Does not include invalid rows.
         """
         first, last = self._read(
             sa.select(sa.func.min(rows.c.ended_at), sa.func.max(rows.c.ended_at)).where(
@@ -518,12 +515,12 @@ class LedgerReader:
             return _moments(began, width, buckets, found)
 
     def exports(self, run: RunRecord) -> set[str]:
-        """SHA-256 of the manifest.json of each report written of a run."""
+        """Return the SHA-256 of the manifest.json of each report of a run."""
         of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
         return {digest for (digest,) in self._read(of_run)}
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Seconds of the run by what it waited for (progress.PHASES), over all sessions; empty where nothing was measured."""
+        """Return a run's seconds by phase (progress.PHASES), over all sessions; empty if not measured."""
         return {
             phase: float(seconds)
             for phase, seconds in self._read(
@@ -533,12 +530,12 @@ class LedgerReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:
-        """Give the ledger as it is at this moment: reads agree with one another, whatever is written meanwhile."""
+        """Open a consistent snapshot of the ledger, which later writes do not change."""
         seen = copy(self)
         try:
             with self._engine.connect() as connection:
                 if self._engine.dialect.name == "sqlite":
-                    connection.exec_driver_sql("BEGIN")  # the driver would begin at a write only
+                    connection.exec_driver_sql("BEGIN")  # the driver begins a transaction only at a write
                 else:
                     connection.execution_options(isolation_level="REPEATABLE READ")
                 seen._held, seen._tallied = connection, {}  # noqa: SLF001  its own copy
@@ -547,7 +544,7 @@ class LedgerReader:
             raise self._trouble(error) from None
 
     def check_rows(self, run: RunRecord, found: int) -> None:
-        """Refuse a run of which not exactly the rows are there that it was planned with."""
+        """Raise LedgerDamagedError if the number of rows found is not the planned one."""
         if found != run.rows:
             raise self._damaged(
                 _(
@@ -572,9 +569,9 @@ class LedgerReader:
         self.check_rows(run, found)
 
     def pairs(self, older: RunRecord, newer: RunRecord) -> list[Any] | None:
-        """Sum up the rows of two runs as `_pairs_by_line` selects them; None unless the runs are the same line for line.
+        """Count the rows of two runs as `_pairs_by_line` selects them; None unless the runs match line for line.
 
-        That is so as a rule where one list was run twice, and takes a fraction of the time that sorting both takes.
+        They usually do if one list was run twice; this takes a fraction of the time of sorting both.
         """
         if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
             return None
@@ -592,18 +589,17 @@ class LedgerReader:
             for _other, *states, _other in found:
                 check_state(*states[:4])
                 check_state(*states[4:])
-        bad_input = any(
-            Outcome.INVALID in record for record in found
-        )  # doubles, of which only the first counts
+        # Invalid rows may be duplicates, of which only the first counts.
+        bad_input = any(Outcome.INVALID in record for record in found)
         return None if bad_input or sum(record[-1] for record in found) != older.rows else list(found)
 
     def previous(self, run: RunRecord) -> RunRecord | None:
-        """Find the finished run before this one that it can be compared with, over the same part; a retry has none."""
+        """Find the last finished run before this one with the same selection, for comparison; None for a retry."""
         found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
         return next((one for one in found if one.selection == run.selection), None)
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
-        """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) over the runs of a target."""
+        """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) of a target's runs, from `since` on."""
         return self._stream(_errcodes_by_quarter(target, since, self._engine.dialect.name))
 
     # --- the database -------------------------------------------------------------------------------------------
@@ -611,7 +607,7 @@ class LedgerReader:
     def driver(
         self, connection: sa.Connection, statement: str, values: tuple[Any, ...] | list[tuple[Any, ...]]
     ) -> sa.CursorResult[Any]:
-        """Execute a statement, with `?` for its values, without compiling it: SQLAlchemy's own takes twice the time per row."""
+        """Execute a statement with `?` for its values, not compiled: SQLAlchemy's own take twice as long per row."""
         if self._engine.dialect.name != "sqlite":
             statement = statement.replace("?", "%s")
         return connection.exec_driver_sql(statement, values)
@@ -628,15 +624,14 @@ class LedgerReader:
             return read_run(record)
 
     def _check_runs(self) -> None:
-        """Refuse a ledger that holds rows of a run, but not the run: another would be taken for the newest."""
-        if self._engine.dialect.name == "sqlite" and self._read(
-            sa.text(ORPHANED_RUNS)
-        ):  # others hold foreign keys
+        """Raise LedgerDamagedError if a run has rows, but no record: another run would be taken for the newest."""
+        # PostgreSQL enforces foreign keys.
+        if self._engine.dialect.name == "sqlite" and self._read(sa.text(ORPHANED_RUNS)):
             raise self._damaged(_("it contains rows of a run whose own record is missing"))
 
     @contextmanager
     def _reading(self, run: Any = None) -> Iterator[None]:
-        """Report what goes wrong with the database, and values that were never written to it, in words."""
+        """Convert errors of the database, and errors from damaged values, to errors of the ledger."""
         try:
             yield
         except SQLAlchemyError as error:
@@ -653,7 +648,7 @@ class LedgerReader:
         return damaged(self.name, self.file, what)
 
     def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
-        """Give what a query finds, some thousand records at a time."""
+        """Stream the records of a query, read in batches."""
         with (
             self._reading(),
             self._engine.connect() if self._held is None else nullcontext(self._held) as connection,
@@ -683,8 +678,7 @@ class LedgerReader:
 def _rows_by_path(run: RunRecord, dialect: str) -> sa.Select[Any]:
     """Select a run's rows as (env, appid, path, outcome, reason, errcode, store_code), ordered by the first three.
 
-    Of rows that share all three, those that were skipped as bad input come last. The order is that of code points,
-    whatever the database's language.
+    Of rows that share all three, invalid ones come last. The order is by code point, whatever the database's locale.
     """
     keys = [envs.c.env, envs.c.appid, rows.c.path]
     ordered = [sa.collate(key, "C") for key in keys] if dialect == "postgresql" else keys
@@ -697,9 +691,9 @@ def _rows_by_path(run: RunRecord, dialect: str) -> sa.Select[Any]:
 
 
 def _pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
-    """Select (environment, then outcome, reason, errcode and store_code of the one run, then of the other, rows) of two runs.
+    """Select (environment, then outcome, reason, errcode, store_code in each of two runs, and the number of rows).
 
-    Only rows that have line, environment and path in common.
+    Counts only rows with the same line, environment and path.
     """
     older, newer = rows.alias("older"), rows.alias("newer")
     states = [
@@ -723,10 +717,10 @@ def _pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
 def _errcodes_by_quarter(target: str, since: float, dialect: str) -> sa.Select[Any]:
     """Select (appid, merchant, errcode, quarter of an hour since 1970, rows) over all runs of a target.
 
-    Rows that a breaker ended count when it did.
+    Rows that a breaker ended count at the time it opened.
     """
     at = sa.func.coalesce(rows.c.ended_at, runs.c.created_at) / QUARTER
-    if dialect == "postgresql":  # where a cast rounds
+    if dialect == "postgresql":  # a cast rounds there
         at = sa.func.floor(at)
     counted = (
         sa.select(
@@ -748,7 +742,7 @@ def _errcodes_by_quarter(target: str, since: float, dialect: str) -> sa.Select[A
 
 
 def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
-    """Select the finished runs that came before one, the latest first: same kind and target, a list of the same name; no retries."""
+    """Select finished runs before one with the same kind, target and list name, latest first; no retries."""
     query = sa.select(runs).where(
         runs.c.kind == run.kind,
         runs.c.target == run.target,
@@ -773,9 +767,9 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
 
 
 def _ends_by_moment(run: RunRecord, began: float, width: float, dialect: str) -> sa.Select[Any]:
-    """Return rows by the moment (its number) that they ended in, and by outcome."""
+    """Select (number of the interval, outcome, rows) of the rows that have ended."""
     at = (rows.c.ended_at - began) / width
-    # A cast cuts off in SQLite, which may lack floor, and rounds in PostgreSQL.
+    # A cast truncates in SQLite, which may lack floor, and rounds in PostgreSQL.
     moment = (sa.cast(at, sa.Integer) if dialect == "sqlite" else sa.func.floor(at)).label("moment")
     return (
         sa.select(moment, rows.c.outcome, sa.func.count())
@@ -785,7 +779,7 @@ def _ends_by_moment(run: RunRecord, began: float, width: float, dialect: str) ->
 
 
 def _moments(began: float, width: float, buckets: int, found: Iterable[Any]) -> list[TimelineBucket]:
-    """Put what `_ends_by_moment` found in order, those in which nothing ended included."""
+    """Return all intervals with what `_ends_by_moment` found, empty ones included."""
     ended: defaultdict[int, dict[Outcome, int]] = defaultdict(dict)
     for moment, outcome, count in found:
         in_it = ended[min(int(moment), buckets - 1)]  # the last end time falls on the boundary

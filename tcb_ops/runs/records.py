@@ -17,12 +17,12 @@ from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 
 SAME_RUN = timedelta(hours=24)
-"""An unfinished run younger than this is resumed."""
+"""The age below which an unfinished run is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """The facts of a run before it starts."""
+    """A run to be written to the ledger."""
 
     id: str
     kind: Kind
@@ -33,7 +33,7 @@ class NewRun:
     headers: tuple[str, ...]
     root: str
     settings: dict[str, Any]
-    """Without secrets; goes into the manifest."""
+    """Written to the manifest; contains no secrets."""
     note: str
     operator: str
     host: str
@@ -44,12 +44,12 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord(NewRun):
-    """A run as the ledger has it."""
+    """A run as recorded in the ledger."""
 
     number: int = 0
-    """The ledger's own key."""
+    """Primary key in the ledger."""
     rows: int = 0
-    """Rows in."""
+    """Planned rows, invalid ones included."""
     seconds: float = 0.0
     """Over all sessions."""
     link_calls: int = 0
@@ -58,19 +58,19 @@ class RunRecord(NewRun):
     stopped: Detail | None = None
     """Why the last session ended early; None when it did not."""
     report: str = ""
-    """Where its links.csv or its newest report folder stands."""
+    """Path of its links.csv or newest report folder."""
     retries: tuple[str, ...] = ()
-    """With `report --final`: the retries whose ends are in. Not in the ledger."""
+    """Ids of the retries merged into it by `report --final`; not in the ledger."""
     environments: tuple[tuple[str, str], ...] = ()
-    """With `report --where`: the selected environments as (appid, env); empty for all. Not in the ledger."""
+    """Environments selected by `report --where`, as (appid, env); empty for all. Not in the ledger."""
 
     @property
     def selection(self) -> str:
-        """The part of the list or of the merchants that was meant: what --where and its like were; empty for all."""
+        """The options that selected part of the list or merchants (`--where`, `--limit` …); empty for all."""
         return str(self.settings.get("selection", ""))
 
     def may_be_resumed(self, now: float) -> bool:
-        """Whether it is unfinished, or done today except for the report that it was to leave: killed while that was written."""
+        """Return whether the run is unfinished, or under 24 hours old and killed while its report was written."""
         if self.finished_at is None:
             return True
         return self.out != "" and self.report == "" and now - self.created_at < SAME_RUN.total_seconds()
@@ -92,7 +92,7 @@ class EnvRecord:
 
 @dataclass(frozen=True, slots=True)
 class RowRecord:
-    """A row of a run: what came in, and how it ended (or that it is pending)."""
+    """A row of a run: its input, and how it ended or that it is pending."""
 
     row: Row
     end: RowEnd
@@ -100,7 +100,7 @@ class RowRecord:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Rows of one merchant's environment that share an end."""
+    """The number of rows of one merchant's environment that ended with the same outcome, reason and code."""
 
     appid: str
     merchant: str
@@ -111,14 +111,14 @@ class Tally:
     store_code: str
     rows: int
     errmsg: str = ""
-    """The platform's, of one of these rows."""
+    """The platform's message for one of these rows."""
     detail: Detail | None = None
     """What one of these rows says itself: why there was no token, an environment's status."""
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierUpload:
-    """What an earlier run of the same target put at a path of the same environment."""
+    """The object that an earlier run stored at a path of the same environment and target."""
 
     run: str
     md5: str
@@ -130,43 +130,43 @@ class EarlierUpload:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a session has used since the last record."""
+    """Time and calls that a session has used since its last commit."""
 
     seconds: float = 0.0
     link_calls: int = 0
     upload_calls: int = 0
     phases: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of the run by what it waited for (`PhaseTimer`); recorded now and then, not with each commit."""
+    """Seconds by phase (`PhaseTimer`); not filled for every commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineBucket:
-    """A stretch of a run's time, and how the rows ended that ended in it."""
+    """An interval of a run, and the outcomes of the rows that ended in it."""
 
     at: float
     """Unix seconds."""
     until: float
     outcomes: Mapping[Outcome, int]
-    """Without zeros; empty where nothing ended."""
+    """Without zeros."""
 
 
 _RUN = tuple(RunRecord.__dataclass_fields__)
 
 
 END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})
-"""The columns that a row's end fills in: named as the fields are."""
+"""Columns written when a row ends, named like the fields of RowEnd."""
 PLAN_COLUMNS = (
     "run", "line", "place", "path", "file", "size", "mtime_ns", "cells", "outcome", "reason", "detail",
     "content_type", "cache_control",
 )  # fmt: skip
-"""The columns that the plan fills in."""
+"""Columns written when a run is planned."""
 _plain = attrgetter(*END_COLUMNS[3:])
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def end_values(end: RowEnd) -> tuple[Any, ...]:
     """Return a row's end as the values of END_COLUMNS."""
-    # Drivers take a plain str at once and look for an adapter of any other class.
+    # Drivers accept a plain str directly, and search for an adapter for any other class.
     reason = str.__str__(end.reason) if end.reason is not None else ""
     why = stored(end.detail) if end.detail is not None else ""
     return (str.__str__(end.outcome), reason, why, *_plain(end))
@@ -175,7 +175,7 @@ def end_values(end: RowEnd) -> tuple[Any, ...]:
 def plan_values(
     number: int, row: Row, number_of: Mapping[tuple[str, str], int], kind: Kind
 ) -> tuple[Any, ...]:
-    """Return a planned row as the values of PLAN_COLUMNS; of an upload with the headers that the object is to have."""
+    """Return a planned row as the values of PLAN_COLUMNS; for an upload, with the object's headers."""
     content_type = cache_control = None
     if kind is Kind.UPLOAD:
         content_type = row.content_type or content_type_of(row.path, row.file)
@@ -198,30 +198,30 @@ def plan_values(
     )
 
 
-# A million rows are read for a report: by position in the table (schema.py), not by name, which costs a third more.
+# Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason}
 
 
 _LAST_TIME = 253_402_214_400
-"""Unix seconds of the last day of the year 9999: later times are no dates."""
+"""Unix seconds of the last day of the year 9999: later times are not valid dates."""
 
 
 class _Types:
-    """The types that a table's values may have. A damaged SQLite file gives values of any type in any column."""
+    """Type check for the records of a table: a damaged SQLite file may return any type in any column."""
 
     def __init__(self, table: str, names: Sequence[str] = ()) -> None:
-        """`names` are the columns that are read; all of them if none is given."""
+        """`names` are the columns that are read; empty for all."""
         self._table, self._names = table, names
         self._known: set[tuple[type, ...]] = set()
 
     def check(self, record: Any) -> None:
-        """Raise TypeError where a value is of another type."""
+        """Raise TypeError if a value has a type that its column does not allow."""
         found = tuple(map(type, record))
-        if found in self._known:  # a million rows have a handful of combinations
+        if found in self._known:  # a million rows have only a few combinations
             return
-        from tcb_ops.runs.schema import SCHEMA  # SQLAlchemy: not for those who only need a record's class
+        from tcb_ops.runs.schema import SCHEMA  # loads SQLAlchemy, which the record classes do not need
 
         table = SCHEMA.tables[self._table]
         columns = [table.c[name] for name in self._names] if self._names else [*table.c]
@@ -237,18 +237,18 @@ class _Types:
 PENDING_COLUMNS = (
     "run", "line", "path", "file", "size", "mtime_ns", "content_type", "cache_control",
 )  # fmt: skip
-"""What is read of a row that is about to be worked on."""
+"""Columns read of a row to work on."""
 _RUN_TYPES, _ENV_TYPES, _ROW_TYPES = _Types("runs"), _Types("envs"), _Types("rows")
 _PENDING_TYPES = _Types("rows", PENDING_COLUMNS)
 
 
 def valid_time(at: float | None) -> bool:
-    """Return whether a time, where there is one, can be shown as a date."""
+    """Return whether a time is None or can be shown as a date."""
     return at is None or 0 <= at < _LAST_TIME
 
 
 def check_order(records: Sequence[Any], after_line: int) -> None:
-    """Raise ValueError where rows are not in the order of their lines: whoever reads on from the last would never end."""
+    """Raise ValueError if rows are not in line order: reading on from the last line might never end."""
     for record in records:
         if record[1] <= after_line:
             raise ValueError(after_line)
@@ -256,13 +256,13 @@ def check_order(records: Sequence[Any], after_line: int) -> None:
 
 
 def check_runs(run: RunRecord, *numbers: int) -> None:
-    """Raise ValueError where rows found for a run are another's."""
+    """Raise ValueError if rows found for a run belong to another run."""
     if any(number != run.number for number in numbers):
         raise ValueError(numbers)
 
 
 def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts: Any) -> None:
-    """Raise ValueError where how a row ended, or one of the texts beside it, is nothing that is ever written."""
+    """Raise ValueError if a row's state, or one of its texts, is not a value that tcb-ops writes."""
     known = outcome in _OUTCOMES and reason in _REASONS and (errcode is None or type(errcode) is int)
     if not known or not {type(store_code), *map(type, texts)} <= {str}:
         raise ValueError(outcome)
@@ -271,7 +271,7 @@ def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts
 def read_row(record: Any, environment: EnvRecord) -> Row:
     """Return the row of a record of the rows table.
 
-    Raises ValueError, TypeError or KeyError for a damaged one.
+    Raises ValueError, TypeError or KeyError for a damaged record.
     """
     _ROW_TYPES.check(record)
     line, _, path, file, size, mtime_ns, cells = record[1:8]
@@ -292,7 +292,7 @@ def read_row(record: Any, environment: EnvRecord) -> Row:
 
 
 def read_pending(record: Any, environment: EnvRecord) -> Row:
-    """Return the row of a record of PENDING_COLUMNS, without its cells. Raises TypeError for a damaged one."""
+    """Return the row of a record of PENDING_COLUMNS, without cells. Raises TypeError for a damaged record."""
     _PENDING_TYPES.check(record)
     _, line, path, file, size, mtime_ns, content_type, cache_control = record
     return Row(
@@ -312,7 +312,7 @@ def read_listed(record: Any) -> tuple[int, tuple[str, ...], str, int | None, str
 
 
 def read_end(record: Any) -> RowEnd:
-    """Return the end of a record's row. Raises ValueError, TypeError or KeyError for a damaged one."""
+    """Return how the row of a record ended. Raises ValueError, TypeError or KeyError for a damaged record."""
     end = RowEnd(
         record[1],
         _OUTCOMES[record[8]],
@@ -326,29 +326,29 @@ def read_end(record: Any) -> RowEnd:
 
 
 def read_env(record: Any, counted: int = 0, pending: int = 0) -> EnvRecord:
-    """Return the environment of a record. Raises TypeError for a damaged one."""
+    """Return the environment of a record. Raises TypeError for a damaged record."""
     _ENV_TYPES.check(record)
     _, number, env, appid, merchant, owner, left = record
     return EnvRecord(number, env, appid, merchant, owner, left, counted, pending)
 
 
 def _texts(value: str) -> tuple[str, ...]:
-    """Return a JSON list of texts. Raises ValueError where it is something else."""
+    """Parse a JSON list of strings. Raises ValueError for anything else."""
     texts, end = _decode(value)
     if end != len(value) or type(texts) is not list or not {*map(type, texts)} <= {str}:
         raise ValueError(value)
-    if "\\u" in value:  # no surrogates, which nobody could print
+    if "\\u" in value:  # rejects surrogates, which cannot be printed
         "".join(texts).encode()
     return tuple(texts)
 
 
 def read_run(record: Any) -> RunRecord:
-    """Return the run of a record. Raises ValueError or TypeError for a damaged one."""
+    """Return the run of a record. Raises ValueError or TypeError for a damaged record."""
     _RUN_TYPES.check(record)
     if not (valid_time(record.created_at) and valid_time(record.finished_at)):
         raise ValueError(record.finished_at)
     settings = json.loads(record.settings)
-    json.dumps(settings, ensure_ascii=False).encode()  # no surrogates
+    json.dumps(settings, ensure_ascii=False).encode()  # rejects surrogates
     if type(settings) is not dict:
         raise ValueError(settings)
     values = {
@@ -384,10 +384,10 @@ ORDER BY created_at DESC, number DESC LIMIT :limit
 def newest_runs(
     where: str, begins: str, limit: int, *, unfinished: bool
 ) -> Sequence[tuple[str, str, float, str]]:
-    """Return id, kind, time and list of a ledger's newest runs whose ids begin so, for completion: quickly, without writing.
+    """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion.
 
-    A ledger that does not exist is not created, one of an older version not upgraded, a WAL without a process that uses it
-    not opened. Raises the database's errors.
+    Writes nothing: a missing ledger is not created, an older one is not upgraded, and a WAL that no process uses is not
+    opened. Raises the database's errors.
     """
     values = {"begins": begins, "limit": limit, "unfinished": int(unfinished)}
     if where.startswith("postgresql"):

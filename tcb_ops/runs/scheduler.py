@@ -1,9 +1,9 @@
-"""Which row is next: fair over environments, within the limits. Plain data and arithmetic, no I/O.
+"""The scheduler: picks the next row, fairly over environments and within the limits. No I/O.
 
 A lane is one merchant's environment: its fresh rows (a short buffer, refilled from the ledger) and its rows that
-return from a wait. Lanes that have work stand in one queue and are served in turn, so that a list sorted by env
-does not leave one environment working alone. A lane that has to wait leaves the queue, and comes back through what
-held it: a row of its environment or merchant ending, a time, a token, a refill.
+return from a wait. Lanes with work are in one queue and served in turn, so that a list sorted by env does not run one
+environment at a time. A lane that has to wait leaves the queue until its reason ends: a row of its environment or
+merchant, a timer, a missing token, a refill.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from tcb_ops.wechat.tokens import Token
 REFILL = 50
 """Rows read from the ledger at a time for one lane."""
 LOW = 16
-"""Fresh rows at which a lane asks for more, so that it never runs dry while the ledger is read."""
+"""Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
 TURN = 4
 """Rows that a lane gives in one turn: they stand side by side in the ledger, and a commit writes whole pages."""
 
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A row on its way, and what it has used up."""
+    """A row in progress: its attempts, link and token."""
 
     row: Row
     lane: Lane
     counts: AttemptCounts = field(default_factory=AttemptCounts)
     link: Link | None = None
     link_until: float = 0.0
-    """Until when the link is used, in the engine's monotonic time."""
+    """When the link must be replaced, in the engine's monotonic time."""
     token: Secret | None = None
-    """The token of the last link call: the one that a refusal speaks of."""
+    """The token of the last link call, to which a refusal refers."""
     refusal: RowEnd | None = None
     """How the row ends if the token source has no other token."""
     started_at: float | None = None
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(eq=False, slots=True)
 class EnvState:
-    """An environment: the limit of rows in flight, the store's breaker."""
+    """State of an environment: its limit of rows in flight, the store's breaker."""
 
     name: str
     slowdown: Slowdown
@@ -58,36 +58,36 @@ class EnvState:
 
 @dataclass(eq=False, slots=True)
 class AppState:
-    """A merchant (appid), or the component for the platform's own environments: its token, its rate, its breaker."""
+    """State of a merchant (appid), or of the component for the platform's own environments: token, rate, breaker."""
 
     appid: str
-    """Empty where the settings name no component."""
+    """Empty if the settings name no component."""
     slowdown: Slowdown
     breaker: Breaker = field(default_factory=Breaker)
     in_flight: int = 0
     lanes: list[Lane] = field(default_factory=list)
     token: Token | None = None
     renew_at: float = float("inf")
-    """When the token is renewed, ahead of its end."""
+    """When the token is renewed, ahead of its expiry."""
     asking: bool = False
-    """The token source is being asked."""
+    """Whether a token request is in progress."""
     refused: Secret | None = None
-    """The token that the platform refused, until the source has been asked."""
+    """The token that the platform refused, for the next request to the source."""
     no_token_since: float | None = None
-    """When the source was first asked of those questions, one after the other, that it gave no usable response to."""
+    """Time of the first of the consecutive requests to which the source gave no usable response."""
     no_token_tries: int = 0
-    """Their number."""
+    """Number of these requests."""
     dead: Secret | None = None
-    """A token that the platform refused and the source gave again."""
+    """A token that the platform refused and the source returned again."""
     dead_until: float = 0.0
-    """Until then the source is not asked again about the dead token."""
+    """Time until which the source is not asked to replace the dead token."""
     next_call: float = 0.0
     """When `rate` allows the next link call."""
 
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """One merchant's environment, and its rows that can be taken."""
+    """One merchant's environment, and its rows that can be worked on."""
 
     number: int
     """The environment's number in the ledger."""
@@ -97,23 +97,23 @@ class Lane:
     fresh: deque[Row] = field(default_factory=deque)
     back: deque[Task] = field(default_factory=deque)
     known: dict[str, EarlierUpload] = field(default_factory=dict)
-    """With `--skip-unchanged`: what earlier runs put at the paths of rows that are about to go."""
+    """With `--skip-unchanged`: what earlier runs stored, by the paths of the next rows."""
     last_line: int = 0
-    """The last line that was read from the ledger."""
+    """The last line read from the ledger."""
     drained: bool = False
-    """The ledger has no more rows for it."""
+    """Whether the ledger has no more rows for it."""
     refilling: bool = False
     end_as: RowEnd | None = None
-    """Set when no fresh row begins any more: how its rows end (`line` is unused)."""
+    """How the remaining rows of a closed lane end (`line` is unused); None while fresh rows may begin."""
     queued: bool = False
     taken: int = 0
     """Rows taken in this turn."""
     timer: float = float("inf")
-    """When the scheduler looks at the lane again that waits for a pause or a rate to end."""
+    """When a lane that waits for a pause or the rate is queued again."""
     tasks: set[Task] = field(default_factory=set)
-    """Begun and not ended, waiting ones included."""
+    """Rows begun and not ended, waiting ones included."""
     waits_in: str = ""
-    """The phase of the timer that keeps its next row from beginning."""
+    """The phase (progress.PHASES) in which its next row waits; empty for none."""
 
     @property
     def is_done(self) -> bool:
@@ -131,20 +131,20 @@ class Scheduler:
         self._timers: list[tuple[float, int, Lane, Task | None]] = []
         self._ticket = 0
         self.needs_refill: list[Lane] = []
-        """Lanes whose fresh rows run low: to be refilled from the ledger."""
+        """Lanes to be refilled from the ledger."""
         self.tokenless: set[AppState] = set()
-        """Accounts whose lanes wait for a token."""
+        """Apps whose lanes wait for a token."""
         for lane in self.lanes:
             self.enqueue(lane)
 
     def enqueue(self, lane: Lane) -> None:
-        """Put a lane at the end of the queue, unless it stands there."""
+        """Put a lane at the end of the queue, unless it is queued already."""
         if not lane.queued:
             lane.queued = True
             self._queue.append(lane)
 
     def take(self, now: float) -> Task | None:
-        """Give the next row that may go now, or None. The caller hands it back with `release` or `wait`."""
+        """Return the next row to work on, or None. The caller hands it back with `release`, `wait` or `again`."""
         self._fire_timers(now)
         for _ in range(len(self._queue)):
             lane = self._queue.popleft()
@@ -163,22 +163,22 @@ class Scheduler:
         return None
 
     def next_timer(self) -> float | None:
-        """When the next wait ends, in the clock that `take` is given."""
+        """Return when the next wait ends, on the clock of `take`."""
         return self._timers[0][0] if self._timers else None
 
     def wait(self, task: Task, until: float) -> None:
-        """Take a row back that continues later. It still counts as in flight."""
+        """Take back a row that continues at a later time. It still counts as in flight."""
         self._at(until, task.lane, task)
         if self._phases is not None:
             self._phases.enter("backoff")
 
     def again(self, task: Task) -> None:
-        """Take a row back that continues as soon as its lane may."""
+        """Take back a row that continues as soon as its lane may."""
         task.lane.back.append(task)
         self.enqueue(task.lane)
 
     def release(self, task: Task) -> None:
-        """Take a row off the scheduler that has ended: its environment is free for the others."""
+        """Remove a row that has ended, and queue the lanes that may have waited for it."""
         lane = task.lane
         lane.tasks.discard(task)
         lane.env.in_flight -= 1
@@ -190,7 +190,7 @@ class Scheduler:
                 self.enqueue(other)
 
     def refilled(self, lane: Lane, rows: list[Row]) -> None:
-        """Add rows from the ledger; fewer than asked for means that there are no more."""
+        """Add rows from the ledger; fewer than REFILL mean that there are no more."""
         lane.refilling = False
         lane.drained = len(rows) < REFILL
         if rows:
@@ -200,23 +200,23 @@ class Scheduler:
         self.enqueue(lane)
 
     def close(self, lane: Lane, end_as: RowEnd) -> None:
-        """Let no fresh row of a lane begin any more; those that wait are handed out to be ended.
+        """Begin no more fresh rows of a lane; `take` returns its waiting rows to be ended.
 
-        Rows in backoff come when their time does.
+        Rows in backoff follow when their wait is over.
         """
         lane.end_as = end_as
         lane.fresh.clear()
         self.enqueue(lane)
 
     def got_token(self, app: AppState, token: Token) -> None:
-        """Give an app its token, and let its lanes work."""
+        """Set an app's token, and queue its lanes."""
         app.token = token
         self.tokenless.discard(app)
         for lane in app.lanes:
             self.enqueue(lane)
 
     def _from(self, lane: Lane, now: float) -> Task | None:
-        """Take one row of a lane, or note what it waits for."""
+        """Return the next row of a lane; None if there is none, or the lane has to wait."""
         env, app = lane.env, lane.app
         self._hold(lane, "")
         if len(lane.fresh) <= LOW and not (lane.drained or lane.refilling or lane.end_as):
@@ -230,7 +230,7 @@ class Scheduler:
         open_at = max(paused_until, app.next_call)
         if open_at > now:
             self._hold(lane, "slow" if paused_until > now else "limit")
-            if open_at < lane.timer:  # a lane that is enqueued again and again waits for one timer
+            if open_at < lane.timer:  # one timer per lane, however often it is queued
                 lane.timer = open_at
                 self._at(open_at, lane, None)
             return None
@@ -253,7 +253,7 @@ class Scheduler:
         return task
 
     def _hold(self, lane: Lane, phase: str) -> None:
-        """Note for the phase timer what a lane waits for from now on; empty for nothing."""
+        """Report to the phase timer what a lane waits for from now on; empty for nothing."""
         if self._phases is not None:
             if lane.waits_in:
                 self._phases.leave(lane.waits_in)
@@ -283,26 +283,23 @@ def _no_more_begin(scope: EnvState | AppState) -> bool:
 
 
 def _no_more_go_on(scope: EnvState | AppState) -> bool:
-    """Return whether a slowed scope has as many rows under way as its limit allows.
-
-    Those that wait to go on are not.
-    """
+    """Return whether a slowed scope has as many rows in progress, without waiting ones, as its limit allows."""
     if scope.slowdown.limit >= scope.slowdown.full:
         return False
     return scope.in_flight - sum(len(lane.back) for lane in scope.lanes) >= scope.slowdown.limit
 
 
 def lanes_of(environments: list[EnvRecord], limits: RunLimits, component_appid: str = "") -> list[Lane]:
-    """Make a lane for each environment of a run; lanes that share an env or an appid share its limits.
+    """Return a lane for each environment of a run; lanes that share an env or an appid share its limits.
 
-    The platform's own environments share the component's state, whoever they are listed for.
+    The platform's own environments share the component's state, whatever merchants they are listed for.
     """
     apps: dict[tuple[str, str], AppState] = {}
     envs: dict[str, EnvState] = {}
     lanes = []
 
     def app_of(record: EnvRecord) -> tuple[str, str]:
-        # Apart from a merchant's own calls with the same appid: another interface, another quota.
+        # Separate from a merchant's own calls with the same appid: another interface and quota.
         return (record.owner, component_appid if record.owner == Owner.PLATFORM else record.appid)
 
     envs_of = Counter(map(app_of, environments))

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 SCHEMA = sa.MetaData()
 
 VERSION = 3
-"""The version of this schema: the newest in migrations/versions/. An older ledger is upgraded, a newer one refused."""
+"""The newest version in migrations/versions/. An older ledger is upgraded, a newer one refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
 """One row: the ledger's version. Read at each start, also by programs that do not know Alembic."""
@@ -18,7 +18,7 @@ alembic_version = sa.Table(
     sa.Column("version_num", sa.String(32), nullable=False),
     sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
-"""The same version as Alembic keeps it."""
+"""The same version, as Alembic stores it."""
 
 
 def _text(name: str) -> sa.Column[str]:
@@ -105,7 +105,7 @@ spent = sa.Table(
     sa.Column("seconds", sa.Double, nullable=False, default=0.0),
     sqlite_with_rowid=False,
 )
-"""Where a run's time went."""
+"""Seconds of a run by phase (progress.PHASES)."""
 
 exports = sa.Table(
     "exports",
@@ -114,7 +114,7 @@ exports = sa.Table(
     sa.Column("manifest_sha256", sa.Text, primary_key=True),
     sqlite_with_rowid=False,
 )
-"""The manifest.json of every report that was written of a run: `verify` knows the true ones by it."""
+"""SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports."""
 
 holders = sa.Table(
     "holders",
@@ -122,19 +122,19 @@ holders = sa.Table(
     sa.Column("pid", sa.Integer, primary_key=True, autoincrement=False),
     _text("who"),
 )
-"""Who is at the other end of a connection that holds advisory locks, by its backend's pid; PostgreSQL only.
+"""Holders of advisory locks, by the pid of their connection's backend; PostgreSQL only.
 
-A row that a killed process left says nothing: only the pid of a lock that is held is looked up.
+Rows left by killed processes are harmless: only the pid of a lock that is held is looked up.
 """
 
 STORED = sa.text("outcome IN ('uploaded', 'unchanged', 'failed')")
-"""Rows that say, or put in doubt, what stands at a path; written alike in the index and in the query that uses it."""
+"""Selects rows that show, or put in doubt, what is stored at a path; the index and its query must use the same text."""
 
 sa.Index("rows_by_path", rows.c.path, sqlite_where=STORED, postgresql_where=STORED)
 sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)
 
 CARRIES_ERRCODE = sa.text("errcode <> 0")
-"""Rows that carry an errcode other than 0; written alike in the index and in the query that uses it."""
+"""Selects rows with an errcode other than 0; the index and its query must use the same text."""
 
 errcodes = sa.Index(
     "rows_by_errcode",
@@ -145,4 +145,4 @@ errcodes = sa.Index(
     sqlite_where=CARRIES_ERRCODE,
     postgresql_where=CARRIES_ERRCODE,
 )
-"""Holds all that the history asks for."""
+"""Covers the query of the history."""

@@ -1,4 +1,4 @@
-"""One process's work on a run, from outside the event loop: start, watch, cancel, wait."""
+"""One process's work on a run, controlled from outside the event loop: start, watch, cancel, wait."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 
 
 class RunSession:
-    """A run being worked on. `wait` gives the finished run's record or raises; `cancel` ends it tidily."""
+    """A session in progress. `wait` returns the finished run or raises; `cancel` ends the session early."""
 
     def __init__(self, context: RunContext) -> None:
         """Start working. The caller holds the run's lock, and may release it when `wait` has returned."""
@@ -54,7 +54,7 @@ class RunSession:
         self._engine: Engine | None = None
         self._stopping = asyncio.Event()
         self.links_run_out = 0
-        """Of a links run: how many links had run out when links.csv was finished."""
+        """Number of links that had expired when links.csv was written."""
         if self._run.kind is Kind.LINKS:
             planned = Path(self._run.out)
             self._links = LinksFile(context.out or planned, self._run.id, context.settings.zone, planned)
@@ -68,12 +68,12 @@ class RunSession:
         return self._run.id
 
     def cancel(self) -> None:
-        """End tidily: calls in flight have a moment, all other rows stay pending."""
+        """End the session: calls in flight have a few seconds to end, all other rows stay pending."""
         self._cancelled = True
         hand_over(self._interrupt())
 
     def watch(self) -> Iterator[Progress]:
-        """Give the newest progress each time there is one, until the session ends. Everything in it is committed."""
+        """Yield the newest progress each time there is one, until the session ends."""
         seen: Progress | None = None
         while True:
             with self._news:
@@ -87,17 +87,17 @@ class RunSession:
             seen = newest
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait so long at most for the session's end; return whether it has ended."""
+        """Wait at most `seconds` for the session's end; return whether it has ended."""
         with self._news:
             return self._news.wait_for(lambda: self._ended, seconds)
 
     def interrupted(self, interrupt: KeyboardInterrupt) -> None:
-        """Note a Ctrl-C, SIGTERM or SIGHUP that reached the caller while it watched; `wait` raises what follows from it."""
+        """Cancel after a Ctrl-C, SIGTERM or SIGHUP that the caller received while watching; `wait` raises the error."""
         self._exit_code = getattr(interrupt, "exit_code", 130)
         self.cancel()
 
     def wait(self) -> RunRecord:
-        """Wait for the end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
+        """Wait for the end; return the finished run. Raises StoppedError, or InterruptedRunError if cancelled.
 
         A second Ctrl-C does not wait for calls in flight. An audit ends even where a problem that affects every merchant
         stops it: what it did not reach is unknown, and the record says why it stopped.
@@ -139,7 +139,7 @@ class RunSession:
             self._links.discard()
 
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
-        """Note in the ledger why the session ended, as far as the ledger still takes it."""
+        """Record why the session ended, if the ledger is writable; return the error with the next commands."""
         if isinstance(error, InterruptedRunError):
             error.exit_code = self._exit_code
         with suppress(LedgerError):
@@ -203,7 +203,7 @@ class RunSession:
             self._context.progress(progress)
 
     def _reopen_lost(self, links: LinksFile) -> None:
-        """On resuming: linked rows whose link is missing from the part file, or has run out, are pending again."""
+        """Set linked rows whose link is missing from the part file or has expired back to pending."""
         linked = (r.row.line for r in self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED})))
         self._ledger.reopen(self._run, links.lost(linked, time.time()))
 

@@ -1,4 +1,4 @@
-"""Why a run stops before all its rows have ended: a Detail in the ledger, an error for the caller."""
+"""Reasons why a run stops early: a Detail in the ledger, an error for the caller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_COMPONENT = detail(DetailCode.NO_COMPONENT)
 
 
 def stop_text(reason: Detail) -> Text:
-    """Return why a run stopped in words; of an errcode with its meaning and what to do."""
+    """Return the text of a stop reason; for an errcode, with its meaning and action."""
     code = reason.params.get("known_as", reason.params.get("errcode"))
     if not isinstance(code, int):
         return reason
@@ -35,27 +35,27 @@ def stop_text(reason: Detail) -> Text:
 
 
 def stop_reason(error: TcbOpsError) -> Detail:
-    """Return the reason that the ledger keeps of an error that stopped a run."""
+    """Return the reason that the ledger records for an error that stopped a run."""
     return error.reason or as_detail(error.text)
 
 
 def interrupted() -> InterruptedRunError:
-    """Make the error of a session that was cancelled or got a signal."""
+    """Return the error for a session that was cancelled or got a signal."""
     return _error(InterruptedRunError, detail(DetailCode.INTERRUPTED))
 
 
 def lock_lost() -> LedgerError:
-    """Make the error of a session that no longer knows whether it alone works on its run."""
+    """Return the error for a session that cannot confirm its lock on the run."""
     return _error(LedgerError, detail(DetailCode.LOCK_LOST))
 
 
 def outage(seconds: float, last: Text) -> OutageError:
-    """Make the error of a run that reached no host for `patience` seconds; `last` is what the last attempt met."""
+    """Return the error for a run that reached no host for `seconds`; `last` is the last attempt's error."""
     return _error(OutageError, detail(DetailCode.OUTAGE, seconds=seconds, last=as_detail(last)))
 
 
 def refused_platform(code: int, errmsg: str) -> PlatformStopError:
-    """Make the error of a refusal of the whole platform; the errmsg of 61004 names the address that is missing."""
+    """Return the error for a refusal of the whole platform; the errmsg of 61004 names the missing IP address."""
     known = errcode(code)
     reason = detail(DetailCode.PLATFORM, errcode=code, errmsg=errmsg or "-")
     error = PlatformStopError(as_sentences((reason, known.meaning)), known.action)
@@ -70,17 +70,17 @@ def refused_component(appid: str, code: int, errmsg: str) -> PlatformStopError:
 
 
 def token_outage(last: Text, seconds: float) -> TokenSourceError:
-    """Make the error of a run whose token source gave nobody a usable answer for `patience` seconds."""
+    """Return the error for a run whose token source gave no merchant a usable response for `seconds`."""
     return _error(TokenSourceError, detail(DetailCode.TOKEN_SOURCE, seconds=seconds, last=as_detail(last)))
 
 
 def canary_stop(rows: int) -> CanaryError:
-    """Make the error of a run whose first environments did not all succeed."""
+    """Return the error for a run with `rows` in its canary environments that did not succeed."""
     return _error(CanaryError, detail(DetailCode.CANARY, rows=rows))
 
 
 def unreachable(target: str, seconds: float) -> Text:
-    """Describe an outage while it lasts; a simulator on this machine has probably not been started."""
+    """Describe an ongoing outage; for a simulator, ask whether it is running."""
     asks = NOTHING
     if is_simulated(target):
         asks = _(" (is `tcb-ops simulate` running?)")

@@ -1,7 +1,7 @@
 """Upgrade a ledger of an older schema version in place, with Alembic, in one transaction.
 
-Of an SQLite file a copy is kept beside it first. Killed at any point, the ledger is still the old one, and the next start
-upgrades it. Imported only where there is something to upgrade.
+An SQLite file is first copied beside itself. A kill at any point leaves the ledger unchanged, and the next start
+upgrades it. Imported only if there is something to upgrade.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _LOG = logging.getLogger("tcb_ops.runs")
 
 
 def upgrade(engine: sa.Engine, name: str, file: Path | None) -> None:
-    """Upgrade a ledger to this schema, unless another process has done so meanwhile; says so in the log.
+    """Upgrade a ledger to this schema, unless another process has done so meanwhile, and log it.
 
-    Raises UsageError where a process works on one of its runs, LedgerError where no copy can be made.
+    Raises UsageError if a process works on one of its runs, LedgerError if no copy can be made.
     """
     copy = None
     if file is None:
@@ -48,7 +48,7 @@ def upgrade(engine: sa.Engine, name: str, file: Path | None) -> None:
 
 
 def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Path | None:
-    """Upgrade an SQLite file; return its copy, None where another process was first."""
+    """Upgrade an SQLite file; return the path of its copy, None if another process was first."""
     ledger = SqliteFile(name, file)
     with planning(ledger):
         with engine.connect() as connection:
@@ -59,11 +59,11 @@ def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Path | None:
         copy = None
         try:
             with engine.begin() as connection:
-                # Nothing is written between the copy and the upgrade.
+                # Prevents writes between the copy and the upgrade.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 copy = _copy(file, name, found)
                 _migrate(connection)
-        except Exception:  # the ledger is still the old one
+        except Exception:  # the ledger is unchanged
             if copy is not None:
                 copy.unlink(missing_ok=True)
             raise
@@ -71,7 +71,7 @@ def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Path | None:
 
 
 def _upgrade_database(engine: sa.Engine, name: str) -> bool:
-    """Upgrade a PostgreSQL ledger; return False where another process was first."""
+    """Upgrade a PostgreSQL ledger; return False if another process was first."""
     with engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
         if _version(connection) == VERSION:
@@ -98,7 +98,7 @@ def _migrate(connection: sa.Connection) -> None:
 
 
 def _copy(file: Path, name: str, found: int) -> Path:
-    """Copy an SQLite file as it is at this moment, for its owner alone; earlier copies stay."""
+    """Copy an SQLite file with mode 0600, as a consistent snapshot; earlier copies are kept."""
     whole = file.with_name(f"{file.name}.v{found}-backup")
     for number in count(2):
         if not whole.exists():

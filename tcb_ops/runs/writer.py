@@ -1,4 +1,4 @@
-"""The one writer: commits what has gathered as soon as its last commit is done, and only then lets it be shown."""
+"""The writer of a session: commits queued ends as soon as its last commit is done; only then are they shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """An environment of which no further row begins: its pending rows, but those in flight, end alike."""
+    """The closing of an environment: no further row begins; pending rows that are not in flight end like `end`."""
 
     environment: EnvRecord
     end: RowEnd
@@ -23,7 +23,7 @@ class Closing:
 
 
 class LedgerWriter:
-    """Takes row ends and closings in order, and writes them to links.csv.part and the ledger."""
+    """Queue of row ends and closings, written in order to links.csv.part and the ledger."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class LedgerWriter:
         written: Callable[[], None],
         confirm: Callable[[], None],
     ) -> None:
-        """`confirm` raises LedgerError where the run is not held any more: asked after each commit."""
+        """`confirm` raises LedgerError if the run's lock is lost; called after each commit."""
         self._ledger, self._run, self._links, self._threads = ledger, run, links, threads
         self._usage = usage
         self._written, self._confirm = written, confirm
@@ -46,17 +46,17 @@ class LedgerWriter:
         self.uncommitted = 0
         """Rows that have ended and are not yet in the ledger."""
         self.counts = dict.fromkeys(Outcome, 0)
-        """Rows committed, by outcome; pending is not kept."""
+        """Committed rows by outcome, without pending ones."""
 
     def add(self, item: RowEnd | Closing) -> None:
-        """Take an end; it is committed with all that gathers meanwhile."""
+        """Queue an end or a closing for the next commit."""
         self._queue.append(item)
         self.uncommitted += isinstance(item, RowEnd)
         self._more.set()
 
     @property
     def busy(self) -> bool:
-        """Whether something is still to be committed."""
+        """Whether something is not committed yet."""
         return bool(self._queue) or self._committing
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class LedgerWriter:
         self._more.set()
 
     async def write(self) -> None:
-        """Commit until closed. Raises LedgerError or StoppedError; what it could not commit stays pending."""
+        """Commit until closed. Raises LedgerError or StoppedError; uncommitted rows stay pending."""
         loop = asyncio.get_running_loop()
         while True:
             await self._more.wait()
@@ -86,7 +86,7 @@ class LedgerWriter:
                 self._more.set()
 
     def _commit(self, batch: list[RowEnd | Closing], usage: Usage) -> dict[Outcome, int]:
-        """Write one batch, in order; runs in the writer's own thread."""
+        """Write one batch in order, in the writer's thread; return the rows committed by outcome."""
         committed: dict[Outcome, int] = {}
         ends: list[RowEnd] = []
 

@@ -1,6 +1,6 @@
-"""From schema version 1 to 2: why a run stopped is a code and its parameters.
+"""From schema version 1 to 2: the reason why a run stopped becomes a code with parameters.
 
-Ledgers of version 1 also get here what was added to that version while it was in use, as far as they lack it.
+Also adds the columns, tables and indexes that were added to version 1 while it was in use, where they are missing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _run() -> sa.Column[int]:
 
 
 def _convert_stop_reasons() -> None:
-    """Keep the two sentences of version 1, or the one that its first ledgers have, as parameters of the code `other`."""
+    """Convert the two sentences of version 1, or the one of its first ledgers, to parameters of the code `other`."""
     runs = sa.table("runs", sa.column("number", sa.Integer), sa.column("stopped", sa.Text))
     connection = op.get_bind()
     for number, stopped in connection.execute(sa.select(runs).where(runs.c.stopped != "")).all():

@@ -1,6 +1,6 @@
-"""From schema version 2 to 3: why a row or a run ended so is a code and its parameters.
+"""From schema version 2 to 3: the reason why a row or a run ended becomes a code with parameters.
 
-An earlier sentence has no code: it is kept unchanged. The store's own words are the parameter that they are now.
+Earlier sentences have no code and are kept unchanged. The store's messages become a parameter.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _stop_reason(stopped: str) -> str:
 
 
 def _converted(code: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return a reason of version 2 as version 3 has it. Raises KeyError, TypeError or ValueError for another."""
+    """Convert a reason of version 2 to version 3. Raises KeyError, TypeError or ValueError for any other."""
     match code:
         case "other":
             code, params = "text", _sentences(params)
