@@ -1,4 +1,4 @@
-"""How rows ended, beside them in a copy of the workbook that the list came in (`report RUN --into`)."""
+"""Copies of a list's workbook with the results beside the rows (`report RUN --into`)."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, Sheet, open_book
 COLUMNS = (_("result"), _("reason"), _("what to do"), verbatim("file_id"))
 WIDTHS = (24, 50, 50, 44)
 MOST_COPIES = 500
-"""Largest number of values to split a workbook by: more are usually paths or dates, not people."""
+"""Maximum number of values to split a workbook by: more are usually paths or dates, not people."""
 _ADDED = _("result")
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*]')
 _LONGEST = 40
-"""Characters of the original's name and of a value in a file name: systems take 255 bytes, a Chinese letter has three."""
+"""Characters of the original's name and of a value in a file name, which may have 255 bytes, three per Chinese character."""
 
 
 def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | None, lang: Lang) -> Path:
-    """Write a copy of the run's own workbook, with result, reason, what to do and file_id beside each row; return it.
+    """Write a copy of the run's workbook, with result, reason, what to do and file_id beside each row; return its path.
 
-    `dest` None is beside the original, its name ending in 结果 or result. Raises UsageError where `original` is not
-    the run's list or `dest` exists, StoppedError where the disk does not take it. Nothing is left then.
+    `dest` None: beside the original, with a name ending in 结果 or result. Raises UsageError if `original` is not the
+    run's list or `dest` exists, StoppedError if the disk fails. An error leaves no file.
     """
     with open_original(run, original) as book:
         suffix = original.suffix
@@ -70,9 +70,9 @@ def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | N
 def write_apart(
     reader: RunReader, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
 ) -> Path:
-    """Write a workbook per value of a column into the new folder `dest`, each with the rows of that value; return it.
+    """Write a workbook per value of a column to the new folder `dest`, each with the rows of that value; return it.
 
-    Like `write_into`. A cell that is covered by a merged one has that one's value; rows without a value are together.
+    Like `write_into`. Cells covered by a merged cell have its value; rows without a value share a workbook.
     """
     with open_original(run, original) as book:
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
@@ -89,7 +89,7 @@ def write_apart(
 
 
 def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
-    """Return where the new columns stand: right of everything, under names that the list does not have."""
+    """Return the new columns: right of all used ones, with names that the list does not have."""
     used = 0
     for row in found.book.rows(found.sheet):
         held = len(row.cells)
@@ -113,7 +113,7 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
         mark = " SIMULATED 演练" if text is COLUMNS[0] and simulated else ""
         name = wanted = text.of(lang) + mark
         number = 2
-        while fold(name) in taken:  # a list that has such a column; and a table has each name once
+        while fold(name) in taken:  # the list may have such a column, and names in a table are unique
             name, number = f"{wanted} {number}", number + 1
         taken.add(fold(name))
         headers.append(name)
@@ -127,7 +127,7 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
         yield (record.row.line, (result, values["tcb_reason"], values["tcb_action"], values["tcb_file_id"]))
 
 
-# --- apart ----------------------------------------------------------------------------------------------------------
+# --- split by a column ----------------------------------------------------------------------------------------------
 
 
 def _column(found: ListSheet, wanted: str) -> int:
@@ -146,10 +146,7 @@ def _column(found: ListSheet, wanted: str) -> int:
 
 
 def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
-    """Return the values of a column by their first row, and for every line of the sheet its value's number.
-
-    -1 for none.
-    """
+    """Return a column's values in order of appearance, and for every line of the sheet its value's number, or -1."""
     group_of = array("h", [-1]) * (LAST_ROW + 1)
     numbers: dict[str, int] = {}
     seen = found.book.survey(found.sheet, found.header_line)
@@ -176,10 +173,7 @@ def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
 
 
 def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
-    """Return a file name per value, that every system takes and none takes for another's.
-
-    By upper and lower case, too.
-    """
+    """Return a file name per value, valid on every system and distinct even if case is ignored."""
     taken: set[str] = set()
     names = []
     for value in values:
@@ -205,14 +199,14 @@ class ListSheet:
     sheet: Sheet
     header_line: int
     headers: tuple[str, ...]
-    """Every cell of that row, trimmed."""
+    """Every cell of the header line, trimmed."""
     path: int
     """The column of the cloud paths, counted from 1."""
 
 
 @contextmanager
 def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
-    """Open the run's own workbook. Raises UsageError where it is another file, or has changed."""
+    """Open the run's own workbook. Raises UsageError if it is another file, or has changed."""
     with open_source(original) as raw:
         if not is_workbook(raw):
             raise UsageError(
@@ -240,7 +234,7 @@ def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
 
 @contextmanager
 def readable(original: Path) -> Iterator[None]:
-    """Raise InputError for a workbook that turns out to be damaged, as for any list."""
+    """Raise InputError for a damaged workbook, as for any list."""
     try:
         yield
     except BrokenTableError as error:
@@ -253,8 +247,8 @@ def readable(original: Path) -> Iterator[None]:
 def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
     """Find the sheet and the header of the run's list, by its headers and its first row.
 
-    The run remembers what was in the list, not where: that depends on options. Of sheets
-    that are alike the one that the options named is meant, then a visible one.
+    The ledger holds the list's contents, not its position, which depends on options. Of identical sheets, the one
+    named by the options comes first, then visible ones.
     """
     first = next(reader.rows(run), None)
     named = fold(str(run.settings.get("selection", "")))
@@ -283,10 +277,7 @@ def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
 
 
 def _own(headers: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
-    """Return the cells of a row that are the list's own, as the run has them.
-
-    Without the columns of an earlier export.
-    """
+    """Return a row's own cells as the run has them, without the columns of an earlier export."""
     width = max((at for at, header in enumerate(headers, 1) if trim(header)), default=0)
     kept = [at for at in range(width) if not trim(headers[at]).startswith(OURS)]
     own = (cells[at] if at < len(cells) else "" for at in kept)
@@ -294,7 +285,7 @@ def _own(headers: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
 
 
 def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bool:
-    # A cell that a merged one covers has no value in the run, whatever the file holds there.
+    # A cell covered by a merged one has no value in the run, whatever the file contains there.
     own = _own(headers, cells)
     return len(own) == len(record.row.cells) and all(
         had in {"", has} for had, has in zip(record.row.cells, own, strict=True)
@@ -321,7 +312,7 @@ def _free(dest: Path) -> None:
 
 @contextmanager
 def _new(dest: Path) -> Iterator[Path]:
-    """Yield a place to write, which becomes `dest` when all is there; else nothing is left of it."""
+    """Yield a temporary path, which is renamed to `dest` at the end, or removed after an error."""
     part = dest.with_name(f".{dest.name[:_LONGEST]}.part-{secrets.token_hex(4)}")
     try:
         yield part
@@ -338,7 +329,7 @@ def _new(dest: Path) -> Iterator[Path]:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:
-            with suppress(OSError):  # a full disk may have no such file
+            with suppress(OSError):  # it may not exist, as on a full disk
                 part.unlink()
     raise StoppedError(
         _("{dest} could not be written: {why}.", dest=dest, why=why),

@@ -1,7 +1,7 @@
-"""Several runs together: two of them row by row (diff), or the errcodes of all by day and merchant (history).
+"""Comparisons of runs: two of them row by row (diff), or the errcodes of all by day and merchant (history).
 
 A diff matches rows by environment, appid and cloud path, whatever their lines. They are streamed in that order from the
-ledger, so that memory stays flat. A history takes one question to the ledger.
+ledger, in constant memory. A history takes one query.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Change(StrEnum):
     ONLY_IN_NEWER = "only_in_newer"
     ONLY_IN_OLDER = "only_in_older"
     UNFINISHED = "unfinished"
-    """Pending in one of the two: nothing is known yet."""
+    """Pending in at least one of the two."""
     UNKNOWN = "unknown"
     """The newer audit could not tell."""
     STILL_GOOD = "still_good"
@@ -52,16 +52,16 @@ CHANGES: dict[Change, Text] = {
 
 @dataclass(frozen=True, slots=True)
 class DiffLine:
-    """Rows of one merchant's environment to which the same happened."""
+    """Rows of one merchant's environment with the same change and codes."""
 
     change: Change
     appid: str
     merchant: str
     env: str
     before: str
-    """The code in the older run, as in errcodes.csv; empty where the row succeeded or is missing."""
+    """The code in the older run, as in errcodes.csv; empty if the row succeeded or is missing."""
     after: str
-    """The code in the newer run; empty where the row succeeded or is missing."""
+    """The code in the newer run; empty if the row succeeded or is missing."""
     rows: int
 
 
@@ -72,16 +72,16 @@ class RunDiff:
     older: RunRecord
     newer: RunRecord
     counts: Mapping[Change, int]
-    """Rows by change, zeros too."""
+    """Rows by change, zeros included."""
     lines: tuple[DiffLine, ...]
-    """In the order of the changes, most rows first."""
+    """By change, then most rows first."""
     meanings: Mapping[str, Text]
-    """What the codes in the lines mean."""
+    """Meanings of the codes in the lines."""
     settings: Settings
 
     @property
     def broken(self) -> bool:
-        """Whether something fails now that succeeded before, or was missing."""
+        """Whether rows fail in the newer run that succeeded in the older one, or were missing there."""
         return any(
             line.change is Change.NEWLY_BROKEN or (line.change is Change.ONLY_IN_NEWER and line.after)
             for line in self.lines
@@ -109,7 +109,7 @@ _NOT_BROKEN = SUCCESSES | {Outcome.UNKNOWN}
 
 
 def change(before: str | None, after: str | None) -> Change:
-    """Say what became of a row, by its outcomes; None: the run does not have it.
+    """Classify a row by its outcomes in two runs; None: the run does not have it.
 
     =========  =========  =============
     before     after      change
@@ -144,7 +144,7 @@ def change(before: str | None, after: str | None) -> Change:
 
 
 def change_title(what: Change) -> Text:
-    """Return the title of a change's lines. Of rows that only one run has, those that did not succeed have lines."""
+    """Return the title of a change's lines. Of the rows that only one run has, only failures are listed."""
     if what in {Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER}:
         return _("{changes}, did not succeed", changes=CHANGES[what])
     return CHANGES[what]
@@ -157,7 +157,7 @@ def compare(
     settings: Settings,
     only: frozenset[tuple[str, str]] | None = None,
 ) -> RunDiff:
-    """Compare two runs. Raises UsageError where they do not do the same to the same target.
+    """Compare two runs. Raises UsageError if their kinds or targets differ.
 
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
     """
@@ -205,7 +205,7 @@ _COUNTED = {
 
 
 def diff_verdict(diff: RunDiff) -> Text:
-    """Sum a comparison up in one sentence; what did not occur is left out."""
+    """Sum up a comparison in one sentence, without changes that did not occur."""
     there = [(change, rows) for change, rows in diff.counts.items() if rows]
     if not there:
         return _("Neither run has a row.")
@@ -222,10 +222,7 @@ State = tuple[str, str, int | None, str]
 def _pairs(
     ledger: LedgerReader, older: RunRecord, newer: RunRecord
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None, int]]:
-    """Yield the place, the state in each run, and how many rows there are of it.
-
-    Rows of one place and state may come apart.
-    """
+    """Yield (env, appid), the state in each run, and the number of rows; the same combination may be repeated."""
     summed_up = ledger.pairs(older, newer)
     if summed_up is None:
         for pair in _merged(ledger.by_path(older), ledger.by_path(newer)):
@@ -239,7 +236,7 @@ def _pairs(
 def _merged(
     older: Iterator[Any], newer: Iterator[Any]
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None]]:
-    """Merge two streams that are ordered by environment, appid and path: the place, and the row's state in each."""
+    """Merge two streams ordered by environment, appid and path; yield (env, appid) and a row's state in each."""
     olds, news = _once(older), _once(newer)
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
@@ -258,7 +255,7 @@ def _merged(
 
 
 def _once(records: Iterable[Any]) -> Iterator[tuple[tuple[str, str, str], State]]:
-    """Yield each key once: a row that is there twice was skipped as bad input the second time."""
+    """Yield each key once: the second of two duplicate rows was skipped as invalid."""
     last = None
     for record in records:
         key = record[:3]
@@ -332,7 +329,7 @@ class MerchantHistory:
     merchant: str
     appid: str
     days: int
-    """On which it had one."""
+    """Number of days with an errcode."""
     last: date
     rows: int
     codes: tuple[int, ...]
@@ -341,10 +338,10 @@ class MerchantHistory:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ErrcodeHistory:
-    """The errcodes of some days: rows that ended with one, in whatever run; rows that are retried count again."""
+    """Errcodes by day: the rows of all runs that ended with one; retried rows count again."""
 
     days: tuple[date, ...]
-    """Every day of the span, the oldest first, in the settings' time zone."""
+    """Every day of the period, oldest first, in the settings' time zone."""
     lines: tuple[HistoryLine, ...]
     """By day, then most rows first."""
     target: str
@@ -360,7 +357,7 @@ class ErrcodeHistory:
         return [(errcode, tuple(rows)) for errcode, rows in ordered]
 
     def merchants(self) -> list[MerchantHistory]:
-        """Return the merchants that had an errcode: those with most days first."""
+        """Return the merchants that had an errcode, most days first."""
         its: dict[tuple[str, str], list[HistoryLine]] = {}
         for line in self.lines:
             its.setdefault((line.merchant, line.appid), []).append(line)
@@ -383,9 +380,10 @@ class ErrcodeHistory:
 def history(
     ledger: LedgerReader | None, target: str, settings: Settings, *, days: int = DAYS, now: float
 ) -> ErrcodeHistory:
-    """Count the rows of a target that ended with an errcode other than 0, over the last `days` days, today included; None has no runs.
+    """Count a target's rows that ended with an errcode other than 0, over the last `days` days, today included.
 
-    A day is one of the settings' time zone. Rows that a breaker kept from being attempted count under its errcode.
+    Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
+    `ledger` there are none.
     """
     today = datetime.fromtimestamp(now, settings.zone).date()
     span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))

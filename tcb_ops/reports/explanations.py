@@ -1,6 +1,6 @@
-"""Why rows did not succeed and what to do: from an outcome and its codes to texts in both languages. Pure.
+"""Why rows did not succeed and what to do: texts in both languages for an outcome and its codes. Pure.
 
-The catalogue (errcodes.csv, storecodes.csv, reasons.csv) has the texts; here is which of them a row gets.
+The catalogue (errcodes.csv, storecodes.csv, reasons.csv) has the texts; this module selects those of a row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.INVALID: _("invalid"),
     Outcome.PENDING: _("pending"),
 }
-"""The outcomes as screens name them."""
+"""Names of the outcomes on screens."""
 TITLES: dict[Kind, Text] = {
     Kind.UPLOAD: _("Upload report"),
     Kind.LINKS: _("Upload links report"),
@@ -39,24 +39,24 @@ TITLES: dict[Kind, Text] = {
 """A report's title, by the run's kind."""
 
 ERRMSG = 160
-"""Characters of an errmsg that are shown beside a cause; results.csv has it whole."""
+"""Characters of an errmsg shown beside a cause; results.csv has all of it."""
 ETAG_MISMATCH = "ETagMismatch"
-"""What a run writes where a store's code would stand, when the stored object's checksum does not match the file."""
+"""Recorded in place of a store's code if the stored object's checksum does not match the file."""
 COMPONENT_MARK = " (component)"
-"""Tells an errcode of the component token from the merchants' own."""
+"""Distinguishes an errcode of the component token from the merchants' own."""
 ERRCODE = re.compile("-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why rows did not succeed: the code they are tabulated under, what it means, what to do."""
+    """Why rows did not succeed: the code they are counted under, its meaning, what to do."""
 
     code: str
-    """An errcode, a code of the store, or where neither is there the reason's own name."""
+    """An errcode, a code of the store, or else the reason's name."""
     meaning: Text
     action: Text
     read_errmsg: bool = False
-    """Whether the action sends the operator to the platform's own message."""
+    """Whether the action refers the operator to the platform's own message."""
 
 
 def why(
@@ -68,7 +68,7 @@ def why(
     message: str = "",
     http_status: int | None = None,
 ) -> Why | None:
-    """Return the code that a row is tabulated under, with its texts; None for a row that succeeded.
+    """Return the code that a row is counted under, with its texts; None for a row that succeeded.
 
     ======================================  ================  ==============================
     the outcome                             code              texts
@@ -76,15 +76,15 @@ def why(
     success                                 none
     pending                                 pending           resume the run
     an errcode other than 0                 the errcode       the catalogue's
-    the same, of the component token        it, (component)   the catalogue's, where they differ from a merchant's
-    the same, of a dead token               the errcode       the reason's: the source gave the token again
-    ETagMismatch                            ETagMismatch      the reason's (it is no code of the store)
+    the same, of the component token        it, (component)   the catalogue's, if they differ from a merchant's
+    the same, of a dead token               the errcode       the reason's: the source returned the token again
+    ETagMismatch                            ETagMismatch      the reason's (it is not a code of the store)
     a code of the store                     the store's code  the catalogue's
     the store refused without a code        store_refused     the catalogue's for the HTTP status, if there is one
     anything else                           the reason        the reason's
     ======================================  ================  ==============================
 
-    `message` and `http_status` are the store's; where one row is meant they sharpen the texts.
+    `message` and `http_status` are the store's; for a single row, they make the texts more precise.
     """
     if outcome in SUCCESSES or outcome is Outcome.PENDING:
         return None if outcome in SUCCESSES else _of_reason(Outcome.PENDING)
@@ -93,13 +93,13 @@ def why(
     if errcode:
         known = errcodes.errcode(errcode)
         own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
-        # Separate from merchants' rows with the same code: another cause with another fix.
+        # Separate from merchants' rows with the same code: a different cause with a different fix.
         shown = f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode)
         return Why(shown, own.meaning, own.action, own.read_errmsg)
     if store_code == ETAG_MISMATCH:
         return replace(_of_reason(Reason.ETAG_MISMATCH), code=store_code)
     if store_code or (reason is Reason.STORE_REFUSED and http_status):
-        # An unknown code is whatever the server wrote, and the catalogue quotes it.
+        # An unknown code may be any text from the server, and the catalogue quotes it.
         shown = redact(store_code)
         code = errcodes.store_code(shown, message, http_status or 0)
         return Why(shown or Reason.STORE_REFUSED, code.meaning, code.action)
@@ -115,7 +115,7 @@ def _of_reason(reason: str) -> Why:
 
 
 def reason_text(end: RowEnd) -> Text:
-    """Say why a row did not succeed, in a sentence or two; empty for one that did and was verified.
+    """Return why a row did not succeed, in a sentence or two; empty for a verified success.
 
     ===================================  ==================================================================
     end                                  sentence
@@ -123,9 +123,9 @@ def reason_text(end: RowEnd) -> Text:
     success                              empty
     success, unverified                  stored, but not confirmed
     unchanged, with the run it is since  unchanged since that run, not re-checked
-    breaker                              not attempted: three rows in a row had ended with CODE; its meaning
-    breaker, CODE says slow down         not attempted: CODE kept coming for longer than --patience; its meaning
-    dead token                           CODE: the token source gave the same token again
+    breaker                              not attempted: three consecutive rows ended with CODE; its meaning
+    breaker, CODE says slow down         not attempted: CODE persisted for longer than --patience; its meaning
+    dead token                           CODE: the token source returned the same token again
     an errcode or a store's code         CODE: its meaning; the store's own message
     anything else                        the reason; the row's own detail
     ===================================  ==================================================================
@@ -151,7 +151,7 @@ def _why_of(end: RowEnd) -> Why | None:
 
 
 def _redacted(found: Detail) -> Detail:
-    """Mask the parameters, which contain what others reported."""
+    """Redact the parameters, which contain text from outside."""
     params = dict(found.params)
     for name, value in params.items():
         if isinstance(value, Detail):
@@ -177,7 +177,7 @@ def _breaker(end: RowEnd, found: Why) -> Text:
 
 
 def action_text(end: RowEnd) -> Text:
-    """Say what the operator does about a row; empty where there is nothing to do."""
+    """Return what the operator has to do about a row; empty if there is nothing to do."""
     if end.outcome in SUCCESSES and end.reason is not None:
         return errcodes.all_reasons()[end.reason].action
     found = _why_of(end)
@@ -185,19 +185,19 @@ def action_text(end: RowEnd) -> Text:
 
 
 def catalogued(code: str) -> errcodes.Errcode | errcodes.StoreCode:
-    """Return the catalogue's entry of a code as errcodes.csv has it."""
+    """Return the catalogue's entry for a code as the report's errcodes.csv lists it."""
     number = code.removesuffix(COMPONENT_MARK)
     return errcodes.errcode(int(number)) if ERRCODE.fullmatch(number) else errcodes.store_code(code)
 
 
 def code_label(code: str) -> Text:
-    """Return a few words for a code as errcodes.csv has it; empty where the code alone says it."""
+    """Return a short label for such a code; empty if the code is clear without one."""
     known = errcodes.all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
     return known.label if known is not None else catalogued(code).label
 
 
 def own_words(group: Tally, cause: Why) -> Text | None:
-    """Return what the token source or the platform said, without secrets, where the operator has to read it."""
+    """Return the message of the token source or the platform, redacted, if the operator has to read it."""
     if group.detail is not None:
         return _redacted(group.detail)
     if not cause.read_errmsg or not group.errmsg:
@@ -213,7 +213,7 @@ def row_count(count: int) -> Text:
 
 
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
-    """Give the counts on one line, without zeros: `412 uploaded · 12 refused`."""
+    """Return the counts on one line, without zeros: `412 uploaded · 12 refused`."""
     parts = [
         pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome])
         for outcome, rows in counts.items()
@@ -230,7 +230,7 @@ _DONE = {
 
 
 def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
-    """Sum a run up in one sentence.
+    """Sum up a run in one sentence.
 
     ==========  ====================  ===========================================
     finished    rows                  sentence

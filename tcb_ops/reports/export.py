@@ -1,6 +1,6 @@
-"""A run's report folder: written whole under another name, then renamed. What stood there is never half replaced.
+"""Export of a run's report folder: written under another name, then renamed. A report is never replaced in part.
 
-All of it is read in one moment of the ledger, so that its files agree with one another while the run goes on.
+All files are written from one snapshot of the ledger, so that they agree with one another while the run continues.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ from tcb_ops.settings import Settings
 RESULTS, FAILED, ERRCODES, PAGE = "results.csv", "failed.csv", "errcodes.csv", "report.html"
 WORKBOOK, PDF = "report.xlsx", "report.pdf"
 ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
-"""What every report has; beside them may be the PDF, and a rehearsal's mark."""
+"""The files of every report; others are the PDF, and the mark of a simulated run."""
 _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
-"""In the demo's report: the folder with its ledger and settings, which its suggested commands use."""
+"""Folder in the demo's report with the ledger and settings that its suggested commands use."""
 LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 CHECKPOINTS = ".ipynb_checkpoints"
-"""Where JupyterLab keeps copies of what was opened in it."""
+"""Folder in which JupyterLab keeps copies of opened files."""
 IN_USE = ".tcb-ops-export.lock"
-"""In a folder that is being written: its writer holds the lock, which a kill releases."""
+"""Lock file in a folder that is being written; a kill releases the lock."""
 
 
 def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = False) -> None:
-    """Raise UsageError where a report of this run cannot be put, touching nothing. For before a run starts, too.
+    """Raise UsageError if a report of this run cannot be written to `dest`. Changes nothing; also for use before a run.
 
     =================================================  ====================================
     at `dest`                                          answer
     =================================================  ====================================
-    nothing, and a folder above it that takes files    yes
+    nothing, and a writable folder above it            yes
     an empty folder                                    yes
     a report of the same run                           yes, it is replaced
     a report of another run                            only with `replace`
@@ -93,12 +93,12 @@ def export(
     replace: bool = False,
     reader: RunReader | None = None,
 ) -> Path:
-    """Write a run's report into the folder `dest`, as it is at one moment; return the folder.
+    """Write a run's report to the folder `dest`, from a snapshot of the ledger; return the folder.
 
-    results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a loopback run.
-    It is read from `reader` (None: from the ledger), and the ledger notes where the report is. `replace` lets a report of
-    another run give way. Raises UsageError where something else is in the way (nothing is touched), StoppedError when the
-    disk does not take it or a secret would be in it (what was there stays).
+    Writes results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a
+    loopback run. Reads from `reader` (None: from the ledger), and records the report's path in the ledger. With
+    `replace`, a report of another run is replaced. Raises UsageError if anything else is at `dest` (nothing is changed),
+    StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
     """
     check_destination(dest, run.id, replace=replace)
     real = _real(dest)
@@ -109,7 +109,7 @@ def export(
         with _part(real) as (part, finished), (reader or ledger).snapshot() as seen, _no_cycles():
             _write(seen, seen.run(run.id), part, settings, now)
             finished()
-            # Before the report appears: after a kill in between, verify would not recognise it.
+            # Recorded before the report appears: after a kill in between, verify would not recognise it.
             noted = _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
             _put(part, real)
     except OSError as error:
@@ -124,13 +124,13 @@ def export(
             ),
             _("Free disk space or choose another folder, then export it again:\n{again}", again=again),
         )
-    if noted and not run.environments:  # the ledger names the report of the whole run
+    if noted and not run.environments:  # the ledger records only reports of the whole run
         _note(ledger.note_report, run, str(real), settings)
     return dest
 
 
 def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, settings: Settings) -> bool:
-    """Have the ledger keep something of the export; whether it did. An auditor's copy may take no writing."""
+    """Record something of the export in the ledger; return whether that worked. An auditor's copy may be read-only."""
     try:
         keep(run, what)
     except LedgerError as error:
@@ -144,7 +144,7 @@ def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, set
 
 
 def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float) -> None:
-    """Write every file of a report; `seen` is the ledger at one moment."""
+    """Write every file of a report; `seen` is a snapshot of the ledger."""
     digest = RowsDigest()
     rows = digest.passing(seen.rows(run))
     if hidden := write_rows(rows, run.headers, folder / RESULTS, folder / FAILED, settings):
@@ -178,8 +178,8 @@ def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, no
 
 
 def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | None:
-    """Compare the run with the one before it; damage of that one is a warning, and no reason to go without a report."""
-    if not isinstance(seen, LedgerReader):  # a run merged with its retries is compared with no other
+    """Compare the run with the one before it; if that one is damaged, log a warning and return None."""
+    if not isinstance(seen, LedgerReader):  # a run merged with its retries is not compared
         return None
     before = None
     try:
@@ -236,9 +236,9 @@ def _refuse_leak(file: Path, run: RunRecord) -> None:
 
 @contextmanager
 def _part(real: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A new folder beside the report's place, ours alone until the block ends; then it is gone, if it is still there.
+    """Create a locked folder beside `real`; remove it at the end of the block, unless it was renamed.
 
-    Its lock tells a later export whether somebody is at it. What the block gets beside it takes the lock away.
+    The lock shows later exports that it is in use. Yields the folder and a function that removes the lock.
     """
     part = real.with_name(f"{real.name}.part-{secrets.token_hex(4)}")
     lock = FileLock(part / IN_USE)
@@ -251,14 +251,14 @@ def _part(real: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
         stack.callback(shutil.rmtree, part, ignore_errors=True)
         stack.callback(lock.release)
         part.mkdir()
-        with suppress(NotImplementedError):  # a file system without locks: what a kill leaves there stays
+        with suppress(NotImplementedError):  # a file system without locks: folders of killed exports stay
             lock.acquire(timeout=0)
         yield part, let_go
 
 
 @contextmanager
 def _no_cycles() -> Iterator[None]:
-    """Keep the search for cycles from looking through rows by the million: they make none, and a tenth of the time goes."""
+    """Disable the cyclic garbage collector: rows form no cycles, and it takes a tenth of the time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -269,7 +269,7 @@ def _no_cycles() -> Iterator[None]:
 
 
 def _clear_stale(real: Path) -> None:
-    """Remove what killed exports to the same place have left: ours by its name and its lock, which nobody holds."""
+    """Remove the folders of killed exports to the same place, recognised by their name and a lock that nobody holds."""
     for part in real.parent.glob(f"{glob.escape(real.name)}.part-*"):
         ours = re.fullmatch(r"[0-9a-f]{8}", part.name.removeprefix(f"{real.name}.part-"))
         if not ours or part.is_symlink() or not (part / IN_USE).is_file():
@@ -284,7 +284,7 @@ def _clear_stale(real: Path) -> None:
 
 
 def _put(part: Path, dest: Path) -> None:
-    """Rename the new report to its place. A kill in between leaves the old one, the new one or both, each whole."""
+    """Rename the new report to its place. A kill leaves the old one, the new one or both, each complete."""
     if not dest.exists():
         part.rename(dest)
     elif not any(dest.iterdir()):
@@ -303,7 +303,7 @@ def _put(part: Path, dest: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk keep what was written; folders only where the system can."""
+    """Sync a file or folder to disk; folders not on Windows."""
     if os.name == "nt" and path.is_dir():
         return
     handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
@@ -340,10 +340,7 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
 
 
 def _copies(folder: Path, files: set[str]) -> bool:
-    """Return whether JupyterLab's copies are of these files alone.
-
-    Others may be all that is left of somebody's work.
-    """
+    """Return whether JupyterLab's copies are of these files only: others may be all that is left of a user's work."""
     copies = {f"{Path(name).stem}-checkpoint{Path(name).suffix}" for name in files}
     return folder.is_dir() and not folder.is_symlink() and {kept.name for kept in folder.iterdir()} <= copies
 
@@ -356,5 +353,5 @@ def _refused(dest: Path, why: Text) -> UsageError:
 
 
 def _real(dest: Path) -> Path:
-    """Return where links lead: a link to a folder stays a link when the folder is replaced."""
+    """Resolve links, so that a link to a folder stays a link when the folder is replaced."""
     return Path(os.path.realpath(dest))

@@ -1,12 +1,12 @@
-"""The digest over a run's rows: what binds a report to the ledger. Anybody can compute it again.
+"""manifest.json, and the digest over a run's rows that binds a report to the ledger. Anyone can recompute it.
 
-SHA-256 of a JSON text in UTF-8: one array that holds an array per row, in the order of the list's lines, without spaces
-and with nothing escaped that JSON lets stand (Python: `json.dumps(rows, ensure_ascii=False, separators=(",", ":"))`).
+SHA-256 of a JSON text in UTF-8: an array with one array per row, in the order of the list's lines, without spaces and
+with only the escapes that JSON requires (Python: `json.dumps(rows, ensure_ascii=False, separators=(",", ":"))`).
 A row is `line, env, appid, merchant, path, file, size, [cells], outcome, reason, detail, errcode, errmsg, rid,
-http_status, store_code, attempts, bytes, md5, file_id, started, ended`: what there is not is null (no reason: an empty
-text), times are whole milliseconds since 1970 (UTC). Where the object was given headers, `content_type, cache_control`
-follow. `detail` is the ledger's value, a JSON object as a text; of the code `store_message` the message alone, of `text`
-with one sentence for both languages that sentence.
+http_status, store_code, attempts, bytes, md5, file_id, started, ended`: missing values are null (a missing reason: an
+empty text), times are whole milliseconds since 1970 (UTC). If the object was given headers, they follow:
+`content_type, cache_control`. `detail` is the ledger's value, a JSON object as a text; for the code `store_message`
+only the message, for `text` with the same sentence in both languages only that sentence.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 BATCH = 1_000
-"""Rows encoded at a time: one at a time costs three times as much."""
+"""Rows encoded at a time: one at a time takes three times as long."""
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 class RowsDigest:
-    """Takes the digest while rows go by."""
+    """The digest over rows, computed while they are streamed."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
         self._between = b"["
 
     def passing(self, records: Iterable[RowRecord]) -> Iterator[RowRecord]:
-        """Give the rows on, each taken into the digest; once."""
+        """Yield the rows, and add each to the digest. Call it once."""
         batch: list[tuple[Any, ...]] = []
         for record in records:
             batch.append(fields(record))
@@ -55,7 +55,7 @@ class RowsDigest:
         self._sha256.update(b"]" if self._between == b"," else b"[]")
 
     def hexdigest(self) -> str:
-        """Return the digest over what has gone by: 64 hex digits."""
+        """Return the digest over the streamed rows: 64 hex digits."""
         return self._sha256.hexdigest()
 
     def _take(self, batch: list[tuple[Any, ...]]) -> None:
@@ -65,10 +65,10 @@ class RowsDigest:
 
 
 def fields(record: RowRecord) -> tuple[Any, ...]:
-    """Everything that the ledger keeps of a row, in the order that the digest is over."""
+    """Return everything that the ledger holds of a row, in the order of the digest."""
     row, end = record.row, record.end
     started, ended = end.started_at, end.ended_at
-    # Runs of before headers were sent have none, and keep the digest of their reports.
+    # Runs from before headers were sent have none, and keep the digest of their reports.
     headers = (row.content_type, row.cache_control) if row.content_type or row.cache_control else ()
     return (
         row.line,
@@ -98,10 +98,7 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
 
 
 def _said(why: Detail | None) -> str:
-    """Return a row's detail as the digest has it.
-
-    What was kept as a text before schema version 3 as it was then.
-    """
+    """Return a row's detail for the digest: what was a plain text before schema version 3, as that text."""
     if why is None:
         return ""
     if why.code is DetailCode.STORE_MESSAGE:
@@ -113,10 +110,10 @@ def _said(why: Detail | None) -> str:
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-"""The version of manifest.json's form; new keys do not change it."""
+"""The version of manifest.json's format; new keys do not change it."""
 MARK = "SIMULATED 演练"
 SIMULATED = "SIMULATED-演练.txt"
-"""The file whose name marks the folder of a loopback run: the other names are fixed."""
+"""The file that marks the folder of a loopback run; the names of the others are fixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +122,15 @@ class Manifest:
 
     run: str
     files: Mapping[str, Mapping[str, Any]]
-    """`sha256` and `bytes` of every file but manifest.json."""
+    """`sha256` and `bytes` of every file except manifest.json."""
     list_name: str
     list_sha256: str
     root: str
-    """The folder of the local files, where the list lies as a rule."""
+    """Folder of the local files, which usually contains the list."""
     rows: int
     rows_digest: str
     zone: tzinfo
-    """The time zone that its times are written in."""
+    """Time zone of its times."""
     finished: bool
     exported_at: str
     retries: tuple[str, ...]
@@ -142,7 +139,7 @@ class Manifest:
     simulated: bool
     """Whether the target is on this machine, whatever the manifest's other fields say."""
     content: Mapping[str, Any]
-    """All of it."""
+    """The whole JSON object."""
 
 
 def manifest(
@@ -153,7 +150,7 @@ def manifest(
     *,
     now: float,
 ) -> dict[str, Any]:
-    """Say what manifest.json says; what looks like a secret in the operator's texts is masked."""
+    """Return the contents of manifest.json, with secrets in the operator's texts masked."""
     content = {
         "schema": SCHEMA,
         **about(summary, settings.zone),
@@ -168,7 +165,7 @@ def manifest(
 
 
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
-    """Return what a manifest says that the ledger knows too."""
+    """Return the part of a manifest that can be compared with the ledger."""
     run = summary.run
     return {
         "run": run.id,
@@ -197,7 +194,7 @@ def _moment(at: float | None, zone: tzinfo) -> str | None:
 
 
 def clean(value: Any) -> Any:
-    """Return a value of the manifest, its texts masked however deep they stand."""
+    """Return a value of the manifest with secrets masked in all its texts, nested ones included."""
     match value:
         case str():
             return masked(value)
@@ -209,7 +206,7 @@ def clean(value: Any) -> Any:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read a folder's manifest; None where there is none, or it is no manifest of ours. Never raises OSError."""
+    """Read a folder's manifest; None if it is missing or invalid. Never raises OSError."""
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in found["files"]):
@@ -235,13 +232,13 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def fingerprint(file: Path) -> dict[str, str | int]:
-    """SHA-256 and bytes of a file. Raises OSError."""
+    """Return the SHA-256 and size of a file. Raises OSError."""
     with file.open("rb") as stream:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
 
 
 def versions() -> dict[str, str]:
-    """Return what this report was made with."""
+    """Return the versions that a report is written with."""
     return {
         "tcb-ops": version("tcb-ops"),
         "Python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""A run merged with its retries: the last state of each original row (`report --final`). It only reads."""
+"""A run merged with its retries: the last state of each original row (`report --final`). Read-only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, Tally, Timelin
 
 
 def merged_run(ledger: LedgerReader, run: RunRecord) -> MergedRun:
-    """Merge the original of `run` (itself, where it is no retry) with its retries."""
+    """Merge the original of `run` (itself, unless it is a retry) with its retries."""
     while run.parent:
         try:
             run = ledger.run(run.parent)
@@ -29,7 +29,7 @@ def merged_run(ledger: LedgerReader, run: RunRecord) -> MergedRun:
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:
-    """Choose among a row's states in a run and its retries, the oldest first.
+    """Return the last of a row's states in a run and its retries, given oldest first.
 
     ===========================================  =====================
     states                                       the last one
@@ -42,7 +42,7 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
     pending                                      pending
     ===========================================  =====================
 
-    A success is not undone by a retry that began before it was known.
+    A retry that began before a success was known does not undo it.
     """
     ended = [state for state in states if state.end.outcome is not Outcome.PENDING]
     good = [state for state in ended if state.end.outcome in SUCCESSES]
@@ -50,7 +50,7 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
 
 
 class MergedRun:
-    """A RunReader in which one run shows its rows' last states; other runs are as the ledger has them."""
+    """A RunReader that shows the last states of one run's rows, and other runs unchanged."""
 
     def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
         self._ledger = ledger
@@ -68,12 +68,12 @@ class MergedRun:
 
     @property
     def name(self) -> str:
-        """What the ledger is called in messages."""
+        """The ledger's name in messages."""
         return self._ledger.name
 
     @property
     def file(self) -> Path | None:
-        """The SQLite file; None for a database."""
+        """The SQLite file; None for PostgreSQL."""
         return self._ledger.file
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
@@ -94,7 +94,7 @@ class MergedRun:
         path: str = "",
         line: int | None = None,
     ) -> Iterator[RowRecord]:
-        """Stream the rows' last states in the order of the list, flat in memory."""
+        """Stream the rows' last states in the order of the list, in constant memory."""
         family = [run] if run.id != self.original.id else [self.original, *self._retries]
         states = merge(
             *(self._ledger.rows(one, path=path, line=line) for one in family),
@@ -107,7 +107,7 @@ class MergedRun:
                 yield record
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
-        """Count rows by outcome, without zeros: their sum is the original's rows in."""
+        """Count rows by outcome, without zeros."""
         counted = Counter(record.end.outcome for record in self.rows(run))
         return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
 
@@ -130,7 +130,7 @@ class MergedRun:
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
-        """Read the first rows of an environment that have not succeeded even now, as far as they are among its first 50."""
+        """Read the first rows of an environment that have still not succeeded, of the first 50 that once did not."""
         once = self._ledger.first_failures(run, place, 50 if self._retries else limit)
         last = (record for one in once for record in self.rows(run, line=one.row.line))
         return list(islice((record for record in last if record.end.outcome not in SUCCESSES), limit))
@@ -140,15 +140,15 @@ class MergedRun:
         return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
-        """Return nothing where there are retries: they are days apart, which no one picture could show."""
+        """Return nothing if there are retries: they may be days apart, too far for one chart."""
         return [] if self._retries else self._ledger.timeline(run, buckets)
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Return nothing where there are retries, for the same reason."""
+        """Return nothing if there are retries, for the same reason."""
         return {} if self._retries else self._ledger.phase_seconds(run)
 
     def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
-        """Return None: what has changed since an earlier run is shown of single runs."""
+        """Return None: only single runs are compared with earlier ones."""
         return None
 
     def exports(self, run: RunRecord) -> set[str]:
@@ -156,11 +156,11 @@ class MergedRun:
         return self._ledger.exports(run)
 
     def worked_on_by(self, run: RunRecord) -> str:
-        """Return who works on the run at this moment; empty if nobody does."""
+        """Return who else is working on the run; empty if nobody is."""
         return self._ledger.worked_on_by(run)
 
     @contextmanager
     def snapshot(self) -> Iterator[MergedRun]:
-        """Read everything as it is at one moment, whatever is written meanwhile."""
+        """Open a consistent snapshot, which later writes do not change."""
         with self._ledger.snapshot() as seen:
             yield MergedRun(seen, seen.run(self.original.id))

@@ -1,4 +1,4 @@
-"""What to do next: causes, not rows. What fixes most rows per action comes first."""
+"""What to do next, by cause. Actions that fix the most rows come first."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
 _FOR_ALL = {61028, "RequestTimeTooSkewed"}
-"""Codes that stop a merchant or an environment at a time, while one action fixes them all: the platform's own
-publication, this machine's clock."""
+"""Codes of a merchant or an environment that one action fixes for all: the platform's own publication, this
+machine's clock."""
 
 
 class Per(StrEnum):
@@ -32,20 +32,20 @@ class Per(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NextAction:
-    """What fixes the rows of a code, and how often it has to be done."""
+    """The action that fixes the rows of a code, and how often it is needed."""
 
     group: CodeGroup
     per: Per
     actions: int
-    """How often: 1, or as many as there are merchants or environments; 0 where there is nothing to do."""
+    """Number of actions: 1, one per merchant or environment, or 0 if there is nothing to do."""
     even: bool
-    """Whether each action fixes as many rows as the others."""
+    """Whether all actions fix the same number of rows."""
     in_list: bool
-    """Whether it may be the list's own values that are wrong, so that the same rows would only be refused again."""
+    """Whether the list's own values may be wrong, so that a retry of the same rows would be refused again."""
 
 
 def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
-    """Order a run's codes by what to do: most rows per action first, "nothing to do" last."""
+    """Return the actions for a run's codes: most rows per action first, "nothing to do" last."""
     return sorted(
         map(_action, groups),
         key=lambda one: (
@@ -57,13 +57,13 @@ def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
 
 
 def per(code: str, token: Reason | None = None) -> Per:
-    """Return how often somebody has to act on rows under a code, as errcodes.csv has it.
+    """Return how often the operator has to act on the rows of a code, as errcodes.csv lists it.
 
     ==================================================  ==========================
     the code                                            act
     ==================================================  ==========================
     merchant_left                                       nobody
-    no_token, any of a dead token                       per merchant
+    no_token, any code of a dead token                  per merchant
     ETagMismatch, halted, unavailable, probe_left       per environment
     a code that one action fixes for all                once
     a code that says slow down (lower --rate)           once
@@ -74,8 +74,8 @@ def per(code: str, token: Reason | None = None) -> Per:
     anything else: the list, files, network, pending    once
     ==================================================  ==========================
 
-    `token`: DEAD_TOKEN or COMPONENT where the code is about such a one. How a row came by its code does not matter: one
-    that a breaker kept from being attempted is fixed with the rows that opened it.
+    `token`: DEAD_TOKEN or COMPONENT if the code is about such a token. Rows that a breaker kept from being attempted are
+    fixed together with those that opened it.
     """
     if code == Reason.MERCHANT_LEFT:
         return Per.NOBODY
@@ -101,7 +101,7 @@ def _action(group: CodeGroup) -> NextAction:
 
 
 def _in_list(code: str) -> bool:
-    """Return whether rows under a code come out the same until the list itself is corrected."""
+    """Return whether rows with a code fail again until the list itself is corrected."""
     if code in set(Reason) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
         return code == Reason.INVALID
     known = catalogued(code)
@@ -111,9 +111,9 @@ def _in_list(code: str) -> bool:
 def next_command(
     settings: Settings, run: RunRecord, groups: Iterable[CodeGroup]
 ) -> tuple[Text, list[str]] | None:
-    """Compose the command to type next for a finished run, and say what it is for; None where nothing is left to do.
+    """Return the purpose and the next command for a finished run; None if nothing is left to do.
 
-    Where only the list's own values are wrong, a corrected copy of their rows is meant, else a retry.
+    If only the list's own values are wrong, it runs a corrected copy of their rows, else it is a retry.
     """
     left = [action for action in next_actions(groups) if action.per is not Per.NOBODY]
     if not left:

@@ -1,4 +1,4 @@
-"""A run with only the rows of some environments (`report --where`, `Run.of_merchants`). It only reads."""
+"""A run with only the rows of some environments (`report --where`, `Run.of_merchants`). Read-only."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class SelectedRows:
 
     @property
     def name(self) -> str:
-        """What the ledger is called in messages."""
+        """The ledger's name in messages."""
         return self._reader.name
 
     @property
     def file(self) -> Path | None:
-        """The SQLite file; None for a database."""
+        """The SQLite file; None for PostgreSQL."""
         return self._reader.file
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
-        """Find a run, as the ledger does; its `rows` are those of the whole run."""
+        """Find a run, as the ledger does; its field `rows` counts the whole run."""
         return replace(self._reader.run(wanted, target), environments=tuple(sorted(self._only)))
 
     def envs(self, run: RunRecord) -> list[EnvRecord]:
@@ -46,7 +46,7 @@ class SelectedRows:
         path: str = "",
         line: int | None = None,
     ) -> Iterator[RowRecord]:
-        """Stream the rows in the order of the list, flat in memory."""
+        """Stream the rows in the order of the list, in constant memory."""
         found = self._reader.rows(run, outcomes=outcomes, merchant=merchant, path=path, line=line)
         return (record for record in found if (record.row.appid, record.row.env) in self._only)
 
@@ -86,11 +86,11 @@ class SelectedRows:
         return self._reader.exports(run)
 
     def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else works on the run at this moment; empty if nobody does."""
+        """Return who else is working on the run; empty if nobody is."""
         return self._reader.worked_on_by(run)
 
     @contextmanager
     def snapshot(self) -> Iterator[SelectedRows]:
-        """Read everything as it is at one moment, whatever is written meanwhile."""
+        """Open a consistent snapshot, which later writes do not change."""
         with self._reader.snapshot() as seen:
             yield SelectedRows(seen, self._only)

@@ -18,7 +18,7 @@ from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
 
 FIRST_ROWS = 3
-"""Rows shown of a merchant."""
+"""Rows shown per merchant."""
 MATRIX_MERCHANTS, MATRIX_CODES = 60, 12
 """Lines and columns of the errcode matrix; the rest is summed up."""
 SHADES = 5
@@ -39,16 +39,16 @@ class Cause:
     """How these rows ended; the sum is `rows`."""
     rows: int
     detail: Text | None = None
-    """What the token source or the platform said of one of the rows, without secrets, where that has to be read."""
+    """Message of the token source or the platform about one of the rows, redacted, if the operator has to read it."""
     token: Reason | None = None
-    """DEAD_TOKEN or COMPONENT where the code is about such a token."""
+    """DEAD_TOKEN or COMPONENT if the code is about such a token."""
     read_errmsg: bool = False
     """Whether `detail` is the platform's errmsg."""
 
 
 @dataclass(frozen=True, slots=True)
 class MerchantShare:
-    """One merchant's part of a code."""
+    """One merchant's share of the rows with a code."""
 
     appid: str
     merchant: str
@@ -59,7 +59,7 @@ class MerchantShare:
 
 @dataclass(frozen=True, slots=True)
 class CodeGroup:
-    """All causes of one code that are fixed in one way."""
+    """All causes of one code that are fixed in the same way."""
 
     code: str
     meaning: Text
@@ -73,7 +73,7 @@ class CodeGroup:
     """How these rows ended; the sum is `rows`."""
     rows: int
     detail: Text | None = None
-    """What the token source or the platform said, without secrets, shortened."""
+    """Messages of the token source or the platform, redacted and shortened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,13 @@ class MatrixLine:
     cells: tuple[int, ...]
     """In the order of the matrix's codes."""
     others: int
-    """Under codes without a column."""
+    """Rows with codes that have no column."""
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class ErrcodeMatrix:
-    """Merchants by errcode, bounded. What has no line or no column of its own is in the sums."""
+    """Merchants by errcode, limited in size. The sums include what has no line or column of its own."""
 
     codes: tuple[str, ...]
     """Most rows first."""
@@ -99,12 +99,12 @@ class ErrcodeMatrix:
     lines: tuple[MatrixLine, ...]
     """Most rows first."""
     rest: MatrixLine | None
-    """The merchants without a line, together."""
+    """The sum of the merchants without a line."""
     total: MatrixLine
     merchants: int
-    """All merchants with such rows."""
+    """Number of all merchants with such rows."""
     other_codes: int
-    """Codes without a column."""
+    """Number of codes without a column."""
     most: int
     """The largest number in a merchant's cell."""
 
@@ -118,11 +118,11 @@ class MerchantSummary:
     outcomes: Mapping[Outcome, int]
     """Pending included; the sum is `rows`."""
     codes: tuple[tuple[str, int], ...]
-    """Of rows that ended without success; most rows first."""
+    """Codes and numbers of the rows that ended without success; most rows first."""
     envs: tuple[tuple[str, Mapping[Outcome, int]], ...]
-    """Those with most rows that did not succeed first."""
+    """Most rows that did not succeed first."""
     first: tuple[RowRecord, ...] = ()
-    """The first of those rows, where they were asked for."""
+    """The first of those rows, if requested."""
 
     @property
     def rows(self) -> int:
@@ -141,10 +141,10 @@ class MerchantSummary:
 
 
 class RunSummary:
-    """A run's counts, causes, merchants and totals, as they stood at one moment of the ledger."""
+    """A run's counts, causes, merchants and totals at one moment."""
 
     def __init__(self, reader: RunReader, run: RunRecord) -> None:
-        """Sum a run up. One query of the ledger: flat in memory, and the counts agree with one another."""
+        """Sum up a run with one query, in constant memory, so that the counts agree with one another."""
         self.run = run
         self.tallies: Sequence[Tally] = reader.tallies(run)
 
@@ -172,7 +172,7 @@ class RunSummary:
 
     @cached_property
     def causes(self) -> list[Cause]:
-        """Why rows did not succeed, by merchant, environment and code, most rows first. Each row is in exactly one."""
+        """Why rows did not succeed, by merchant, environment and code, most rows first. Each row is in one cause."""
         return causes_of(self.tallies)
 
     @cached_property
@@ -182,24 +182,24 @@ class RunSummary:
 
     @property
     def matrix(self) -> ErrcodeMatrix | None:
-        """The errcode matrix; None where no row ended without success."""
+        """The errcode matrix; None if no row ended without success."""
         return errcode_matrix(self.causes)
 
     @cached_property
     def merchants(self) -> list[MerchantSummary]:
-        """The merchants: those with most rows that did not succeed first, then by name."""
+        """The merchants, most rows that ended without success first, then by name."""
         return _by_merchant(self.tallies, self.causes)
 
     @cached_property
     def namesakes(self) -> set[str]:
-        """Names that more than one merchant has: beside them the appid tells which one is meant."""
+        """Names that several merchants share, so that the appid is shown beside them."""
         names = Counter(one.merchant for one in self.merchants)
         return {name for name, merchants in names.items() if name and merchants > 1}
 
     def with_first_rows(
         self, merchants: Iterable[MerchantSummary], reader: RunReader
     ) -> Iterator[MerchantSummary]:
-        """Add to each merchant its first rows that did not succeed, read from the ledger as they are asked for."""
+        """Add to each merchant its first rows that did not succeed, read from the ledger on demand."""
         place_of = {(place.appid, place.merchant, place.env): place for place in reader.envs(self.run)}
         for one in merchants:
             first: list[RowRecord] = []
@@ -212,9 +212,9 @@ class RunSummary:
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints.
 
-        `counts` is by outcome, without zeros. `errcodes` and `store_codes` list, most rows first, the rows that carry a
-        code per merchant and environment, those that a code kept from being attempted included. `calls` and `seconds`
-        are over all sessions; `report` is a path or None.
+        `counts` is by outcome, without zeros. `errcodes` and `store_codes` count the rows with a code by merchant and
+        environment, most rows first, including those that it kept from being attempted. `calls` and `seconds` are over
+        all sessions; `report` is a path or None.
         """
         run = self.run
         errcodes: Counter[tuple[str, str, str, int]] = Counter()
@@ -293,18 +293,18 @@ def _code_group(causes: Sequence[Cause]) -> CodeGroup:
 
 
 def shorten_details(causes: Iterable[Cause]) -> Text | None:
-    """Sum up the details of several appids: each sentence once, with the appids that it is about.
+    """Combine the details of several appids: each sentence once, with the appids that it is about.
 
-    The platform's errmsg contains a rid, so that each is different: the first will do.
+    Of the platform's errmsgs only the first is used: each contains another rid.
 
     ==========================================  ===========================
-    of                                          in short
+    details                                     combined
     ==========================================  ===========================
     wx1: unknown wx1                            unknown wx1
     wx1: unknown wx1, wx2: unknown wx2          unknown wx1, wx2
     wx1: unknown wx1, wx2: wx2 has left         unknown wx1 / wx2 has left
     the same of more than five                  unknown wx1, wx2, wx3, wx4, wx5 and 2 more
-    four and more, each another sentence        the first three, then / …
+    four or more different sentences            the first three, then / …
     errmsg: a rid: 1, errmsg: a rid: 2          errmsg: a rid: 1
     ==========================================  ===========================
     """
@@ -316,7 +316,7 @@ def shorten_details(causes: Iterable[Cause]) -> Text | None:
 
 
 def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
-    """Tabulate merchants by code, the worst first; None where no row ended without success."""
+    """Tabulate merchants by code, most rows first; None if no row ended without success."""
     counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     codes: Counter[str] = Counter()
     meanings: dict[str, Text] = {}
@@ -351,7 +351,7 @@ def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
 
 
 def shade(rows: int, most: int) -> int:
-    """Return how dark a cell of the matrix is, by the logarithm, so that 3 rows beside 30,000 are still seen.
+    """Return a matrix cell's shade on a logarithmic scale, so that 3 rows beside 30,000 are still visible.
 
     ======  ======  ======
     rows    most    shade

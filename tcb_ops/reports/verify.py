@@ -1,7 +1,7 @@
-"""Is a report what was exported, and what the ledger says? Names the file, or the row, that differs.
+"""Verification that a report is as exported and agrees with the ledger. Names the file, or the row, that differs.
 
-Every file is compared with manifest.json, and the manifest with the ledger, which keeps the digest of each that it
-exported, and every row of the CSVs too. Without the ledger a changed file with a changed manifest cannot be detected.
+Every file is compared with manifest.json, the manifest with the SHA-256 that the ledger recorded at the export, and
+every row of the CSVs with the ledger. Without the ledger, a change to a file and to the manifest cannot be detected.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from tcb_ops.settings import LEDGER_FILE
 
 
 class State(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     SAME = "same"
     DIFFERS = "differs"
@@ -69,7 +69,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: a file by its name, `input` (the list), or `rows` (against the ledger)."""
+    """A check of a file (by its name), `input` (the list), `rows` (against the ledger), or `ledger` (readable)."""
 
     what: str
     state: State
@@ -92,12 +92,12 @@ _FACTS = tuple(name for name in RESULT_COLUMNS if name not in WORDS)
 _MEANINGS = ("meaning", "action")
 _MEANINGS_AT = ERRCODE_COLUMNS.index(_MEANINGS[0])
 _MISSING = object()
-"""What stands for a key that the manifest lacks: no value of the ledger is equal to it."""
+"""Placeholder for a key that the manifest lacks; equal to no value of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `verify` found of a report folder."""
+    """The checks of a report folder."""
 
     folder: Path
     run: str
@@ -105,22 +105,22 @@ class Verification:
 
     @property
     def good(self) -> bool:
-        """Whether nothing differs; what could not be checked does not count."""
+        """Whether nothing differs; checks that could not be made do not count."""
         return all(check.state is not State.DIFFERS for check in self.checks)
 
     @property
     def rows_agree(self) -> bool:
-        """Whether every row was compared with the ledger and is as it says."""
+        """Whether every row was compared with the ledger and agrees with it."""
         return any(check.what == ROWS and check.state is State.SAME for check in self.checks)
 
     @property
     def ledger_damaged(self) -> bool:
-        """Whether the ledger has lost rows or cannot be read, so that nothing in it proves the report."""
+        """Whether the ledger has lost rows or cannot be read, and so proves nothing."""
         return any(check.what == LEDGER and check.state is State.DIFFERS for check in self.checks)
 
     @property
     def proves(self) -> Text:
-        """What is proven where nothing differs, and what is not."""
+        """What is proven if nothing differs, and what is not."""
         same = {check.what for check in self.checks if check.state is State.SAME}
         if {ROWS, MANIFEST} <= same:
             return _(
@@ -155,11 +155,10 @@ class Verification:
 def verify(
     folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = (), ledger_file: str = LEDGER_FILE
 ) -> Verification:
-    """Check a report folder against its manifest, the ledger (where there is one), and the list (if it is found).
+    """Check a report folder against its manifest, the ledger (if there is one), and the list (if it is found).
 
-    The list is looked for by its name in the folders of `lists` and in the run's root. `ledger_file` is what a message
-    calls a ledger that does not exist. Raises UsageError where the
-    folder holds no report.
+    The list is searched by name in the folders of `lists` and in the run's root. `ledger_file` is the name of a missing
+    ledger in messages. Raises UsageError if the folder contains no report.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -180,7 +179,7 @@ def verify(
 def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
     file = folder / name
     try:
-        if not file.is_file():  # reading a pipe would not end
+        if not file.is_file():  # reading a pipe might never end
             return _differs(name, _("is missing."))
         found = fingerprint(file)
     except OSError as error:
@@ -209,7 +208,7 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
 
 
 def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
-    """What every report has and this manifest lacks, and what lies in the folder and is in no manifest."""
+    """Find files of every report that this manifest lacks, and files in the folder that belong to no report."""
     always = {*ALWAYS, *([SIMULATED] if manifest.simulated else [])}
     for name in sorted(always - set(manifest.files)):
         yield _differs(name, _("is not listed in manifest.json, but every such report has it."))
@@ -225,7 +224,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
 
 
 def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
-    """Compare the list, by its name: it differs only if every file found with that name does."""
+    """Compare the list: it differs only if every file found with its name does."""
     places = [*lists, *([Path(manifest.root)] if manifest.root else [])]
     there: Path | None = None
     for place in dict.fromkeys(place / manifest.list_name for place in places):
@@ -260,7 +259,7 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
 def _check_ledger(
     folder: Path, manifest: Manifest, ledger: LedgerReader | None, ledger_file: str
 ) -> Iterator[Check]:
-    """Compare a report with the ledger. One that does not have the run, or is damaged, differs: nothing in it proves the report."""
+    """Compare a report with the ledger. A ledger that lacks the run or is damaged is a difference: it proves nothing."""
     if ledger is None:
         text = _(
             "the ledger {ledger} does not exist: neither the rows nor the facts about the run in manifest.json "
@@ -319,19 +318,16 @@ def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
 def _check_about(
     folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary, *, as_exported: bool
 ) -> Iterator[Check]:
-    """Compare the manifest, and what it says of the run, with the ledger.
-
-    What it does not say differs as well.
-    """
+    """Compare the manifest, and its facts about the run, with the ledger. A missing fact is a difference."""
     run = summary.run
     known = {"mark": _MISSING} | about(summary, manifest.zone)
-    exported = seen.exports(run)  # runs exported by earlier versions have no record of it
+    exported = seen.exports(run)  # empty for reports of earlier versions, which recorded no exports
     same = bool(exported) and fingerprint(folder / MANIFEST)["sha256"] in exported
-    if not as_exported:  # these change with the rows, which are reported on their own
+    if not as_exported:  # these change with the rows, which have a check of their own
         for name in ("counts", "finished_at", "settings", "retries"):
             del known[name]
     elif not manifest.finished and (same or run.finished_at is None):
-        del known["settings"]  # it may be resumed with others
+        del known["settings"]  # it may have been resumed with others
         if same:
             del known["finished_at"]  # only its end may have been missing
     found = []
@@ -350,18 +346,18 @@ def _check_about(
 
 
 def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary) -> tuple[Check, bool]:
-    """Compare every row of the three CSVs, and the digest, with the ledger; and the ledger with its export."""
+    """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
     run, bad = summary.run, summary.bad
     digest = RowsDigest()
     records = digest.passing(seen.rows(run))
-    # Asked for only where there are some: on a large run that all succeeded the search reads every row.
+    # Queried only if there are any: in a large run without failures, the query would read every row.
     not_good = seen.rows(run, outcomes=frozenset(Outcome) - SUCCESSES) if bad else iter(())
     wrong = [
         _compare(folder / RESULTS, partial(_first_difference, RESULTS, records, run.headers, manifest.zone)),
         _compare(folder / FAILED, partial(_first_difference, FAILED, not_good, run.headers, manifest.zone)),
         _compare(folder / ERRCODES, partial(_first_errcode, summary.causes)),
     ]
-    for _each in records:  # rows that were not compared yet
+    for _each in records:  # read the other rows for the digest
         pass
     as_exported = digest.hexdigest() == manifest.rows_digest
     found = [text for text in wrong if text is not None]
@@ -390,7 +386,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
 
 
 def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text | None:
-    """Have the lines of a CSV compared; return the first difference, or why it cannot be read."""
+    """Compare the lines of a CSV; return the first difference, or why the file cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             return first_difference(csv.reader(stream))
@@ -402,7 +398,7 @@ def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text
 def _first_difference(
     name: str, records: Iterable[RowRecord], headers: Sequence[str], zone: tzinfo, lines: Any
 ) -> Text | None:
-    """Return the first row of results.csv or failed.csv that is not what the ledger says."""
+    """Return the first row of results.csv or failed.csv that differs from the ledger."""
     iso = Clock(zone).iso
     names = [*headers, *_FACTS]
     words_at = len(headers) + RESULT_COLUMNS.index(WORDS[0])
@@ -445,7 +441,7 @@ def _first_difference(
 
 
 def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
-    """Return the first line of errcodes.csv that is not what the ledger says."""
+    """Return the first line of errcodes.csv that differs from the ledger."""
     if next(lines, []) != [*ERRCODE_COLUMNS]:
         return _head(ERRCODES)
     names = [name for name in ERRCODE_COLUMNS if name not in _MEANINGS]

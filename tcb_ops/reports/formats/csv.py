@@ -1,6 +1,6 @@
-"""results.csv, failed.csv, errcodes.csv: for spreadsheets, written row by row in flat memory.
+"""results.csv, failed.csv, errcodes.csv: for spreadsheets, written row by row in constant memory.
 
-UTF-8 with BOM and CRLF, as spreadsheets want it; text cells that one would run as a formula are made inert.
+UTF-8 with BOM and CRLF, as spreadsheets expect; text cells that one would run as a formula are made inert.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ RESULT_COLUMNS = (
     "tcb_started_at",
     "tcb_ended_at",
 )
-"""What results.csv and failed.csv say after the input's own columns; the order is part of the contract."""
+"""The columns of results.csv and failed.csv after the input's own; their order is part of the contract."""
 WORDS = ("tcb_reason", "tcb_action")
-"""Those of them that are sentences; they are adjacent."""
+"""Those of them that contain sentences; they are adjacent."""
 
 _NOT_GOOD = tuple(outcome for outcome in Outcome if outcome not in SUCCESSES)
 ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "rows", *map(str, _NOT_GOOD))
@@ -53,10 +53,10 @@ _NOTHING_TO_SAY = SUCCESSES - {Outcome.UNCHANGED}
 
 
 class Clock:
-    """Writes Unix seconds as ISO 8601 with milliseconds and offset, in one time zone."""
+    """Formatter of Unix seconds as ISO 8601 with milliseconds and offset, in one time zone."""
 
     def __init__(self, zone: tzinfo) -> None:
-        # Rows end by the thousand in a second: only the milliseconds are new each time.
+        # Cached by second, in which thousands of rows may end: only the milliseconds differ.
         @lru_cache(maxsize=256)
         def second(at: int) -> tuple[str, str]:
             moment = datetime.fromtimestamp(at, zone).isoformat()
@@ -65,7 +65,7 @@ class Clock:
         self._second = second
 
     def iso(self, at: float | None) -> str:
-        """Return the moment, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
+        """Return the time, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
         if at is None:
             return ""
         whole, milliseconds = divmod(round(at * 1000), 1000)
@@ -74,9 +74,9 @@ class Clock:
 
 
 def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
-    """Give the values of RESULT_COLUMNS: text, int or None, and Unix seconds for the two times.
+    """Return the values of RESULT_COLUMNS: text, int or None, and Unix seconds for the two times.
 
-    Text from outside has lost what looks like a secret.
+    Text from outside is redacted.
     """
     end = record.end
     if end.reason is None and end.outcome in _NOTHING_TO_SAY:
@@ -85,7 +85,7 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
 
 def fact_values(record: RowRecord) -> tuple[Any, ...]:
-    """Give the same without WORDS: what depends neither on the language nor on our wording."""
+    """Return the same values without WORDS, which depend on the language and on our wording."""
     return (*_whose(record), *_how(record))
 
 
@@ -115,9 +115,9 @@ def _how(record: RowRecord) -> tuple[Any, ...]:
 def write_rows(
     records: Iterable[RowRecord], headers: Sequence[str], results: Path, failed: Path, settings: Settings
 ) -> int:
-    """Write results.csv and failed.csv in one pass; return the rows whose own texts had to be masked.
+    """Write results.csv and failed.csv in one pass; return the number of rows whose texts had to be masked.
 
-    Raises OSError; the files must not be there yet.
+    Raises OSError; the files must not exist yet.
     """
     iso, lang = Clock(settings.zone).iso, settings.lang
     head = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
@@ -138,7 +138,7 @@ def write_rows(
             ]
             cells += (iso(started), iso(ended))
             bad = record.end.outcome not in SUCCESSES
-            # The writer looks at each letter on its own; a line without a letter that needs it is its cells and commas.
+            # csv.writer examines every character, which is slow: a line that needs no quoting is written directly.
             line = ",".join(cells)
             if not line.isprintable():
                 cells = [*map(picture_controls, cells)]
@@ -160,7 +160,7 @@ def write_rows(
 
 
 def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
-    """Write errcodes.csv: a line per merchant, environment and code, with how its rows ended. Raises OSError."""
+    """Write errcodes.csv: a line per merchant, environment and code, with its rows by outcome. Raises OSError."""
     with _new(file) as stream:
         write = _writer(stream)
         write(ERRCODE_COLUMNS)
@@ -171,14 +171,14 @@ def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
 
 
 def errcode_facts(cause: Cause) -> tuple[Any, ...]:
-    """Give the values of ERRCODE_COLUMNS except meaning and action: what does not depend on the language."""
+    """Return the values of ERRCODE_COLUMNS without meaning and action, which depend on the language."""
     counts = (cause.outcomes.get(outcome, 0) for outcome in _NOT_GOOD)
     return cause.appid, cause.merchant, cause.env, cause.code, cause.rows, *counts
 
 
 def _new(file: Path) -> Any:
     stream = file.open("x", encoding="utf-8", newline="", buffering=1 << 18)
-    stream.write("\ufeff")  # the codec utf-8-sig would do, but goes through Python for each row
+    stream.write("\ufeff")  # the codec utf-8-sig would run Python code for each row
     return stream
 
 

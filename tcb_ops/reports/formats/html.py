@@ -1,7 +1,7 @@
-"""report.html: one file that a person reads, prints or sends on. No script, no external address.
+"""report.html: one file to read, print or forward. No script, no external address.
 
-All text is escaped by the template engine, whatever it is and wherever it came from. Everything is asked from the
-ledger summed up; however large the run, the page stays small and says where the rest is.
+The template engine escapes all text. The page is made from totals, so that it stays small however large the run, and
+names where the rest is.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ CAUSES = 12
 NAMED = 4
 """Merchants named beside a cause."""
 MOST_BYTES = 390_000
-"""Of a page: what its other sections leave is for the merchants. Masking may add some."""
+"""Maximum size of a page: the merchants get what its other sections leave. Masking may add some bytes."""
 DETAILED = 80
-"""Merchants with details of their own at most, the worst first."""
+"""Maximum number of merchants with details, most failures first."""
 DETAILS_SHARE = 0.7
-"""Of the room for the merchants, what details may take; the rest is for lines."""
+"""Share of the merchants' bytes that details may take; the rest is for lines."""
 LISTED = 420
-"""Further merchants with a line, at most."""
+"""Maximum number of further merchants, with a line each."""
 ENVS = 8
-"""Environments of a merchant."""
+"""Environments shown per merchant."""
 CHANGED = 15
-"""Lines of a kind of change."""
+"""Lines shown per kind of change."""
 OPEN = 3
-"""With so few merchants that have something wrong, their details are open."""
+"""Number of merchants with failures up to which their details are open."""
 _HOW_OFTEN = {
     Per.ONCE: _("one fix for all"),
     Per.MERCHANT: _("once per merchant"),
@@ -56,11 +56,11 @@ _HOW_OFTEN = {
 }
 
 WIDTH, HEIGHT = 600, 100
-"""Of the drawing, in its own units: it is stretched to the page."""
+"""Size of the drawing in its own units: it is stretched to the page."""
 SHORT = 5.0
-"""Seconds of a run under which its bottleneck does not matter."""
+"""Seconds of a run below which no bottleneck is shown."""
 PAUSE = 60.0
-"""Seconds without an ended row, under which they are not reported as a pause."""
+"""Seconds without an ended row from which they are reported as a pause."""
 OWN = "own"
 
 PHASES: dict[str, Text] = {
@@ -87,7 +87,7 @@ def page(
 ) -> str:
     """Return the report of a run as HTML, in the settings' language and time zone.
 
-    `pdf`: whether there will be a report.pdf. `changes` since an earlier run are a section of their own.
+    `pdf`: whether there will be a report.pdf. `changes` since an earlier run have a section of their own.
     """
     run, counts = summary.run, summary.counts
     local = Localizer(settings.lang, settings.timezone)
@@ -146,7 +146,7 @@ def page(
 
 
 def _fitting(parts: Iterable[str], room: int) -> list[str]:
-    """Take parts of a page as long as they fit into so many bytes; what comes after the first that does not is not made."""
+    """Return the first parts of a page that fit into `room` bytes; later ones are not rendered."""
     taken = []
     for part in parts:
         room -= len(part.encode())
@@ -158,7 +158,7 @@ def _fitting(parts: Iterable[str], room: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Localizer:
-    """Texts and times in the report's language and time zone."""
+    """Formatter of texts and times in the report's language and time zone."""
 
     lang: Lang
     timezone: str
@@ -172,7 +172,7 @@ class Localizer:
         return ngettext(one, many, n, **values).of(self.lang)
 
     def in_context(self, context: str, msgid: str, /, **values: object) -> str:
-        """Return a message of a template whose English alone does not tell which Chinese is meant."""
+        """Return a message of a template whose English is ambiguous without its context."""
         return pgettext(context, msgid, **values).of(self.lang)
 
     def text(self, text: Text) -> str:
@@ -188,9 +188,9 @@ class Localizer:
         return datetime.fromtimestamp(at, ZoneInfo(self.timezone)).strftime(form)
 
 
-@cache  # compiling the templates takes longer than all else about a small report
+@cache  # compiling the templates takes longer than the rest of a small report
 def environment(local: Localizer) -> Any:
-    """Return the templates of reports in one language and time zone; everything they show is escaped."""
+    """Return the template environment for one language and time zone, which escapes everything."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -225,7 +225,7 @@ def environment(local: Localizer) -> Any:
 
 
 def _shorten(text: str, length: int) -> str:
-    """Cut a text to so many columns: its beginning, and its end, which tells paths apart."""
+    """Shorten a text to `length` columns: keep its start, and its end, which distinguishes paths."""
     from rich.cells import cell_len
 
     if len(text) * 2 <= length or cell_len(text) <= length:
@@ -236,14 +236,14 @@ def _shorten(text: str, length: int) -> str:
 
 
 def _breaks(code: str) -> Any:
-    """Return a code that may be parted between its words, as InvalidArgument between d and A."""
+    """Return a code that may break between its words, as InvalidArgument between d and A."""
     from markupsafe import Markup
 
     return Markup("<wbr>").join(re.split("(?<=[a-z])(?=[A-Z])", code))
 
 
 def _whose(action: NextAction, local: Localizer) -> str:
-    """Say `3 merchants · once per merchant`."""
+    """Return a text such as `3 merchants · once per merchant`."""
     merchants, envs = len(action.group.merchants), len(action.group.envs)
     parts = [ngettext("{n:,} merchant", "{n:,} merchants", merchants)]
     if envs != merchants or action.per is Per.ENV:
@@ -254,7 +254,7 @@ def _whose(action: NextAction, local: Localizer) -> str:
 
 
 def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | None:
-    """Return what the page shows of a diff: its lines by kind of change, bounded."""
+    """Return what the page shows of a diff: its lines by kind of change, limited in number."""
     if changes is None:
         return None
     listed = {
@@ -299,7 +299,7 @@ def _audit(
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Rows over time: a stack of good, not attempted and bad rows per moment, as SVG paths."""
+    """Rows over time as SVG paths: a stack of good, not attempted and bad rows per interval."""
 
     good: str
     skipped: str
@@ -310,14 +310,14 @@ class Drawing:
     ended: float
     """Unix seconds."""
     peak: float
-    """Rows per second of the fullest moment."""
+    """Most rows per second of any interval."""
     mean: float
     quiet: tuple[float, float] | None
-    """The longest time in which nothing ended, where that is a fifth of the whole or more, and a minute."""
+    """The longest time in which nothing ended, if it is at least a minute and a fifth of the whole."""
 
 
 def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
-    """Draw the moments. None where no row has ended."""
+    """Draw the timeline; None if no row has ended."""
     if not moments:
         return None
     stacks = [_stack(moment.outcomes) for moment in moments]
@@ -349,9 +349,9 @@ def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
 
 
 def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
-    """Say what most of a run's time went to; None for runs that were short, or not measured.
+    """Return what took most of a run's time; None for runs that were short or not measured.
 
-    What no phase accounts for went to tcb-ops itself.
+    Time outside all phases counts for tcb-ops itself.
     """
     measured = sum(spent.values())
     if not measured or seconds < SHORT:
@@ -392,7 +392,7 @@ def _state(run: RunRecord, counts: Mapping[Outcome, int]) -> str:
 
 
 def _css(outcome: Outcome) -> str:
-    """Return the class of an outcome's colour."""
+    """Return the CSS class of an outcome's colour."""
     if outcome in SUCCESSES:
         return "good"
     own = {
@@ -405,7 +405,7 @@ def _css(outcome: Outcome) -> str:
 
 
 def _axis(drawing: Drawing | None, local: Localizer) -> str:
-    """Return how times beside the drawing are written: with the date where the run went over midnight."""
+    """Return the format of times beside the drawing: with the date if the run passed midnight."""
     days = {local.clock(at, "%Y-%m-%d") for at in (drawing.began, drawing.ended)} if drawing else set()
     return "%m-%d %H:%M" if len(days) > 1 else "%H:%M:%S"
 

@@ -1,7 +1,7 @@
-"""What a notebook shows of a run, a diff, a history: DataFrames, and a little HTML, escaped by the template engine.
+"""Notebook output of runs, diffs and histories: DataFrames, and HTML escaped by the template engine.
 
-pandas loads here and nowhere else, when a frame is asked for. Times in frames are naive, in the settings' time zone,
-which `attrs["timezone"]` names: `to_excel` refuses others.
+Only this module loads pandas, when a frame is requested. Times in frames are naive, in the settings' time zone, which
+`attrs["timezone"]` names: `to_excel` refuses times with a zone.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ _TIMES = {"tcb_started_at", "tcb_ended_at"}
 def results_frame(
     reader: RunReader, run: RunRecord, settings: Settings, outcomes: frozenset[Outcome] | None = None
 ) -> pd.DataFrame:
-    """Return the rows of a run with these outcomes (None.
-
-    All), in the order of the list, with results.csv's columns.
+    """Return a run's rows with these outcomes (None: all), in the order of the list, with the columns of results.csv.
 
     ===========================================================================  ===========================
     columns                                                                      dtype
@@ -49,8 +47,7 @@ def results_frame(
     tcb_started_at, tcb_ended_at                                                 datetime64
     ===========================================================================  ===========================
 
-    Texts are in the settings' language. Cells are as they stood in the list, without the
-    apostrophe that the CSV files have.
+    Texts are in the settings' language. Cells are as in the list, without the apostrophe that the CSV files add.
     """
     import pandas as pd
 
@@ -74,11 +71,9 @@ def results_frame(
 
 
 def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
-    """Return the rows of links.csv, of a finished links run.
+    """Return the rows of a finished links run's links.csv: errcode Int64, expires_at datetime64, all others string.
 
-    Errcode is Int64, expires_at datetime64, all else string.
-
-    Raises UsageError where the file is gone, or now contains another run's links.
+    Raises UsageError if the file is missing, or now contains another run's links.
     """
     import pandas as pd
 
@@ -119,13 +114,13 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
 
 
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
-    """Return the rows that did not succeed, per merchant and code.
+    """Count the rows that did not succeed by merchant and code.
 
     Index merchant, appid, env; a column per code, Int64. The codes are those of errcodes.csv: errcodes as
     numbers, others (`AccessDenied`, `no_token`, `pending`, …) as text.
 
-    Merchants and codes are ordered by their largest number. Where all rows succeeded the frame is empty, its
-    index names the same.
+    Merchants and codes are ordered by their largest number. If all rows succeeded, the frame is empty, with the
+    same index names.
     """
     import pandas as pd
 
@@ -148,7 +143,7 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
 
 
 def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
-    """Return what is wrong: a line per code, merchant and environment, most rows first, as in errcodes.csv.
+    """Return the causes: a line per code, merchant and environment, most rows first, as in errcodes.csv.
 
     =======================================================  ======
     columns                                                  dtype
@@ -168,9 +163,9 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
 
 
 def merchants_frame(summary: RunSummary) -> pd.DataFrame:
-    """Return how merchants' rows ended: a line per merchant, in the order of their names.
+    """Return how merchants' rows ended: a line per merchant, ordered by name.
 
-    merchant, appid (string); rows, good, not_good, pending (Int64), where rows is the sum of the other three.
+    merchant, appid (string); rows, good, not_good, pending (Int64): rows is the sum of the other three.
     """
     names = ("merchant", "appid", "rows", "good", "not_good", "pending")
     lines = [
@@ -181,21 +176,19 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
 
 
 def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
-    """Return the run over time.
-
-    A line per stretch of one length, the oldest first; none where no row has ended.
+    """Return the run over time: a line per interval, oldest first; none if no row has ended.
 
     ==============================================================================  ============================
     columns                                                                         dtype
     ==============================================================================  ============================
-    at: where the stretch begins                                                    datetime64
+    at: start of the interval                                                       datetime64
     seconds: its length                                                             Float64
     linked, uploaded, unchanged, refused, failed, not_attempted: rows that ended    Int64
     ended: their sum                                                                Int64
     rate: ended ÷ seconds                                                           Float64
     ==============================================================================  ============================
 
-    Rows that were skipped as bad input never began and are not in it.
+    Invalid rows are not included.
     """
     import pandas as pd
 
@@ -220,17 +213,17 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
 
 
 def diff_frame(diff: RunDiff) -> pd.DataFrame:
-    """Return what changed between two runs.
-
-    Change, merchant, appid, env, before, after (string), rows (Int64).
-    """
+    """Return what changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
     names = ("change", "merchant", "appid", "env", "before", "after", "rows")
     lines = [tuple(getattr(line, name) for name in names) for line in diff.lines]
     return _frame(names, lines, ints=("rows",))
 
 
 def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
-    """Errcodes by day: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64); a day without is not in it."""
+    """Return errcodes by day, without days that had none.
+
+    day (datetime64[s]), merchant, appid (string), errcode, rows (Int64).
+    """
     import pandas as pd
 
     names = ("day", "merchant", "appid", "errcode", "rows")
@@ -263,7 +256,7 @@ def _times(column: Iterable[float | None], settings: Settings) -> pd.DatetimeInd
 
 
 def _named(series: dict[int, Any], names: Sequence[str], settings: Settings) -> pd.DataFrame:
-    """Make a frame of columns by place: a list may have a header twice."""
+    """Return a frame of columns by position: a list may have duplicate headers."""
     import pandas as pd
 
     frame = pd.DataFrame(series)
@@ -273,17 +266,17 @@ def _named(series: dict[int, Any], names: Sequence[str], settings: Settings) -> 
 
 
 LINES = 12
-"""Lines of a table; what is left out is counted."""
+"""Lines shown per table; the others are counted."""
 _COLOURS = ("#d1495b", "#edae49", "#00798c", "#7b6ba8", "#3d85c6", "#66a182")
-"""Of the most frequent errcodes."""
+"""Colours of the most frequent errcodes."""
 _GREY = "#8a8f98"
-"""Of the others together."""
+"""Colour of all others together."""
 _LEFT, _TOP, _WIDTH, _HEIGHT = 48, 20, 664, 130
-"""Where the bars are in the drawing."""
+"""Position and size of the bars in the drawing."""
 
 
 def run_html(summary: RunSummary, lang: Lang) -> str:
-    """Draw a card: which run, where to, how its rows ended, what went wrong most."""
+    """Render a card: the run, its target, how its rows ended, the most frequent causes."""
     run, counts = summary.run, summary.counts
     sentence = verdict(run.kind, counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
@@ -291,7 +284,7 @@ def run_html(summary: RunSummary, lang: Lang) -> str:
 
 
 def diff_html(diff: RunDiff) -> str:
-    """Draw a small table per change that the operator has to know of."""
+    """Render a small table per change that concerns the operator."""
     kinds = [
         (change_title(change), row_count(sum(line.rows for line in lines)), lines)
         for change in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
@@ -301,7 +294,7 @@ def diff_html(diff: RunDiff) -> str:
 
 
 def history_html(history: ErrcodeHistory) -> str:
-    """Draw the errcodes by day, and list the merchants that had errcodes on most days."""
+    """Render the errcodes by day, and the merchants that had errcodes on most days."""
     macros = _macros(history.settings.lang)
     return str(macros.history_card(_chart(history), history.merchants(), LINES))
 

@@ -1,4 +1,4 @@
-"""report.pdf: the page as a Chromium on this machine prints it. Without one there is no PDF, and that is no error."""
+"""report.pdf: the page, printed by a Chromium on this machine. Without one there is no PDF, which is not an error."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def find_chromium() -> str | None:
 
 
 def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: float = 60) -> Text | None:
-    """Print a page to `pdf`; return None, or why it could not be done. What fails leaves nothing at `pdf`.
+    """Print a page to `pdf`; return None, or why it failed. A failure leaves no file.
 
-    `chromium`: the program; None for the one that is found. `timeout` is in seconds. Nothing comes from the network.
+    `chromium`: the program; None to search for it. `timeout` is in seconds. Nothing is loaded from the network.
     """
     program = chromium or find_chromium()
     if program is None:
@@ -86,7 +86,7 @@ def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
         "--disable-background-networking",
         "--disable-component-update",
         "--no-first-run",
-        "--host-resolver-rules=MAP * ~NOTFOUND",  # the page has no address to load; the browser itself shall not either
+        "--host-resolver-rules=MAP * ~NOTFOUND",  # the page loads nothing, and neither may the browser itself
         f"--user-data-dir={folder}/profile",
         "--no-pdf-header-footer",
         f"--print-to-pdf={made}",
@@ -95,10 +95,7 @@ def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """Return the operator's environment without our own variables, which may hold secrets.
-
-    With a home of its own.
-    """
+    """Return the environment for the browser: a home of its own, and no TCB_OPS_ variables, which may hold secrets."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
     return kept | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder}
 

@@ -1,4 +1,4 @@
-"""What a terminal shows of a run: its errcodes, and what changed since another run."""
+"""Terminal output about runs: errcodes, rows, lists of runs, diffs, and verifications."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 MOST_CODES = 20
-"""Codes of a run that are shown."""
+"""Codes shown per run."""
 MERCHANT_LINES = 40
-"""Lines of merchants, over all codes."""
+"""Lines of merchants, for all codes together."""
 FEWEST_LINES = 3
-"""Of them, what each code may take at least."""
+"""Lines that each code may take at least."""
 DIFF_CODES, DIFF_MERCHANTS = 8, 10
-"""Codes of a change, and merchants of a code, that are shown; what is left out is counted."""
+"""Codes shown per change, and merchants per code; the others are counted."""
 NOTE_WIDTH, NOTE_INDENT = 20, 7
-"""Cells that a run's list and note need beside its figures; else they stand below, so far to the right."""
+"""Cells that a run's list and note need beside its figures; otherwise they are below, indented by so many."""
 MORE = 16
-"""Columns that "… and 290 more" takes under the merchants."""
+"""Cells that "… and 290 more" takes under the merchants."""
 _SHOWN = (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER)
 
 
 def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcodes.csv") -> Table:
-    """Draw a run's codes: each with its texts once, its merchants and their rows beneath, aligned.
+    """Render a run's codes: each with its texts, and its merchants and their rows below, aligned.
 
-    However many merchants there are, it is a screen or two; what is left out is counted, `rest` says where it can be seen.
+    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
     """
     table = Table.grid()
     shown = groups[:MOST_CODES]
@@ -105,7 +105,7 @@ def _code_lines(group: CodeGroup, count: int, lang: Lang, rest: str) -> list[tup
 
 
 def _share(wanted: Sequence[int]) -> list[int]:
-    """Share the lines out among the codes' merchants: those with many get what the others leave.
+    """Divide the lines among the codes' merchants: codes with many get what the others leave.
 
     ================  ==========
     wanted            given
@@ -134,10 +134,10 @@ def _envs(share: MerchantShare) -> str:
 
 
 def render_diff(diff: RunDiff, lang: Lang) -> Table:
-    """Draw each change that asks for something, or was hoped for: its codes, and under each the merchants.
+    """Render the rows of a diff that failed in either run: by change and code, and below each its merchants.
 
-    Newly and still broken rows are under the code they have now, fixed ones under the code they had. The last line sums
-    everything up.
+    Fixed rows, and those only in the older run, are under their code in that run, all others under the newer one. The
+    last line is the summary.
     """
     table = Table.grid()
     listed = [line for change in _SHOWN for line in diff.of(change) if line.before or line.after]
@@ -239,7 +239,7 @@ _PIECES = re.compile(rf"\s+|[{_OPENING}]*(?:[^\s{_WIDE}{_OPENING}{_CLOSING}]+|[{
 
 
 def fold(text: str, width: int) -> str:
-    """Break a line into lines of at most `width` cells; a Latin word that is longer stays whole.
+    """Wrap a text to lines of at most `width` cells; longer Latin words are not broken.
 
     ==============================  =====  ==================================
     text                            width  lines
@@ -280,25 +280,25 @@ def shorten(text: str, width: int) -> str:
 
 
 def room(console: Console) -> int:
-    """Return how many cells a line may have: a pipe or a file takes any number, but where COLUMNS says otherwise."""
+    """Return how many cells a line may have: unlimited for a pipe or a file, unless COLUMNS is set."""
     return console.width if console.is_terminal or "COLUMNS" in os.environ else sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A table of texts, a line each, its head bold. Where it is too wide, the longest cells of some columns are shortened."""
+    """A table of one-line texts with a bold head. If it is too wide, the longest cells of some columns are shortened."""
 
     lines: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
-    """Columns that are aligned to the right."""
+    """Right-aligned columns."""
     elastic: frozenset[int] = frozenset()
     """Columns whose cells may be shortened."""
     gap: int = 2
 
     def widths(self, most: int) -> list[int]:
-        """Return the columns' widths, together with the gaps at most `most` cells where the elastic ones allow it.
+        """Return the columns' widths, with the gaps at most `most` cells if the elastic ones allow it.
 
-        The widest gives way first, none below 8 cells.
+        The widest elastic column is narrowed first, none below 8 cells.
         """
         widths = [max(map(cell_len, column)) for column in zip(*self.lines, strict=True)]
         while sum(widths) + self.gap * (len(widths) - 1) > most:
@@ -309,7 +309,7 @@ class Columns:
         return widths
 
     def drawn(self, most: int) -> list[str]:
-        """Draw the lines, at most `most` cells wide where the elastic columns allow it."""
+        """Return the lines, at most `most` cells wide if the elastic columns allow it."""
         widths = self.widths(most)
         return [
             (" " * self.gap).join(map(self._cell, range(len(widths)), line, widths)).rstrip()
@@ -328,7 +328,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A sentence as rich draws it; the first `bold` characters are bold."""
+    """A wrapped text for rich; the first `bold` characters are bold."""
 
     text: str
     bold: int = 0
@@ -344,7 +344,7 @@ class Wrapped:
 
 
 def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
-    """Draw a line per row; then, once for each cause, what it means and what to do."""
+    """Render a line per row; then, once per cause, its meaning and what to do."""
     heads = (
         _("line"),
         _("merchant"),
@@ -360,7 +360,7 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
         cause = why(end.outcome, end.reason, end.errcode, end.store_code)
         code = sanitize(cause.code) if cause is not None else ""
         if cause is not None:
-            # Which rule a row broke is its own.
+            # Each invalid row may have broken a different rule.
             meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
             causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
         texts = (sanitize(row.merchant), sanitize(row.env), sanitize(row.path))
@@ -375,9 +375,9 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
 def render_runs(
     found: Sequence[tuple[RunRecord, Mapping[Outcome, int]]], settings: Settings, lang: Lang, width: int
 ) -> Iterator[RenderableType]:
-    """Draw a line per run: date, id, kind, target and rows; its list and note beside it, or below it where it is narrow.
+    """Render a line per run: date, id, kind, target and rows; its list and note beside it, or below if space is short.
 
-    Nothing is wider than `width`: the time of day gives way, then list and note are shortened.
+    To fit `width`, the time of day is left out first, then list and note are shortened.
     """
     pending = any(Outcome.PENDING in counts for _, counts in found)
     heads = (
@@ -430,7 +430,7 @@ def _run_cells(
 
 
 def _list_and_note(run: RunRecord, settings: Settings, lang: Lang) -> list[str]:
-    """Name a run's list and note, that it is a retry, and a target that is not the present one."""
+    """Return a run's list and note, whether it is a retry, and its target if it is not the present one."""
     retry = _("retry").of(lang) if run.parent else ""
     elsewhere = run.target not in {settings.run_target, SIMULATOR}
     target = f"→ {run.target.partition('://')[2] or run.target}" if elsewhere else ""
@@ -438,13 +438,13 @@ def _list_and_note(run: RunRecord, settings: Settings, lang: Lang) -> list[str]:
 
 
 def _fit(parts: Sequence[str], width: int) -> str:
-    """Join texts in at most `width` cells, the longest shortened."""
+    """Join texts within `width` cells, the longest ones shortened."""
     table = Columns([parts], elastic=frozenset(range(len(parts))), gap=3)
     return " · ".join(map(shorten, parts, table.widths(width)))
 
 
 def render_verification(found: Verification, lang: Lang) -> Table:
-    """Draw a line per check of a report folder."""
+    """Render a line per check of a report folder."""
     marks = {"same": _("same"), "differs": _("DIFFERS")}
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)

@@ -1,6 +1,6 @@
-"""report.xlsx: the report as colleagues open it in Excel or WPS. Bounded, so that it opens quickly after a large run.
+"""report.xlsx: the report for Excel or WPS. Limited in size, so that it opens quickly after a large run.
 
-Every text is a text cell: nothing runs, nothing turns into a link or a number, and it reads back as it was.
+Every text is a text cell: nothing runs or becomes a link or a number, and it reads back unchanged.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
 MOST_ROWS = 10_000
-"""Rows of a sheet: two full ones take some five seconds. results.csv and failed.csv have every row."""
+"""Maximum rows of a sheet: two full ones take about five seconds. results.csv and failed.csv have every row."""
 LONGEST = 32_767
-"""Characters that a cell of a workbook holds (ECMA-376 part 1, 18.3.1.40; counted in UTF-16 units)."""
+"""Characters that a cell can hold (ECMA-376 part 1, 18.3.1.40; counted in UTF-16 units)."""
 CUT = "…(cut 已截断)"
 _NAMED = 20
-"""Merchants that a cause names."""
+"""Merchants named per cause."""
 _MEASURED = 200
-"""Rows by which a column's width is chosen."""
+"""Rows that determine a column's width."""
 _NARROW, _WIDE, _WIDEST = 9, 44, 96
 _OWN_COLUMNS = ERRCODE_COLUMNS.index("rows") + 1
 _NOT_GOOD = frozenset(Outcome) - SUCCESSES
@@ -78,7 +78,7 @@ def write_workbook(
 ) -> None:
     """Write report.xlsx: summary, causes, errcodes, the rows that did not succeed, all rows.
 
-    `now` is Unix seconds. Raises OSError; `file` must not be there yet.
+    `now` is Unix seconds. Raises OSError; `file` must not exist yet.
     """
     from xlsxwriter import Workbook
     from xlsxwriter.exceptions import XlsxWriterException
@@ -92,14 +92,14 @@ def write_workbook(
         try:
             _Report(book, reader, summary, settings, now).write(title)
             book.close()
-        except (OSError, XlsxWriterException) as error:  # the latter is what it makes of the former
+        except (OSError, XlsxWriterException) as error:  # XlsxWriter wraps OSError in the latter
             found = [one for one in (error, *error.args) if isinstance(one, OSError)]
             trouble = found[0] if found else OSError(str(error))
-            trouble.with_traceback(None)  # whose frames hold the zip that was left open
+            trouble.with_traceback(None)  # its frames would keep the open zip alive
         else:
             trouble = out.trouble
         finally:
-            for sheet in book.worksheets():  # after a full disk they would stay open
+            for sheet in book.worksheets():  # they would stay open after a full disk
                 with suppress(OSError):
                     sheet.row_data_fh.close()
     if trouble is not None:
@@ -107,15 +107,15 @@ def write_workbook(
 
 
 class _Out(FileIO):
-    """A file that raises its first error only once.
+    """A file that keeps its first error in `trouble` instead of raising it.
 
-    XlsxWriter leaves its zip open after one: collected, it would try once more, and print a trace.
+    After an error, XlsxWriter leaves its zip open: when collected, it would write again and print a trace.
     """
 
     trouble: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all of it; what comes after a trouble is dropped."""
+        """Write all data; drop it after an error."""
         left = memoryview(data).cast("B")
         whole = len(left)
         while left and self.trouble is None:
@@ -127,7 +127,7 @@ class _Out(FileIO):
 
 
 class _Report:
-    """The sheets, one after the other."""
+    """Writer of the sheets, one after the other."""
 
     def __init__(
         self, book: Any, reader: RunReader, summary: RunSummary, settings: Settings, now: float
@@ -153,7 +153,7 @@ class _Report:
         self._table("errcodes", columns, self._errcodes(), "errcodes.csv", wrapped={4, 5}, total=listed)
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.bad
-        # Asked for only where there are some: on a large run that all succeeded the search reads every row.
+        # Queried only if there are any: in a large run without failures, the query would read every row.
         not_good = self._reader.rows(self._run, outcomes=_NOT_GOOD) if bad else iter(())
         self._table("bad", names, self._values(not_good), "failed.csv", total=bad)
         self._table("rows", names, self._values(self._reader.rows(self._run)), "results.csv", total=total)
@@ -247,7 +247,7 @@ class _Report:
         wrapped: frozenset[int] | set[int] = frozenset(),
         total: int = 0,
     ) -> None:
-        """Write a sheet with a head that stays in view and filters; a line above it says what is left out."""
+        """Write a sheet with a frozen head and a filter; a line above them reports what is left out."""
         from rich.cells import cell_len
 
         sheet = self._sheet(name)
@@ -279,7 +279,9 @@ class _Report:
             sheet.set_column(column, column, min(max(width, _NARROW), most))
         sheet.autofilter(top, 0, line, len(heads) - 1)
         sheet.freeze_panes(top + 1, 0)
-        sheet.ignore_errors({"number_stored_as_text": f"A1:XFD{line + 1}"})  # keep leading zeros such as 007
+        sheet.ignore_errors(
+            {"number_stored_as_text": f"A1:XFD{line + 1}"}
+        )  # no warning marks at texts such as 007
 
     def _sheet(self, name: str) -> Worksheet:
         sheet = self._book.add_worksheet(_SHEETS[name].of(self._lang))
@@ -290,7 +292,7 @@ class _Report:
     def _put(
         self, sheet: Worksheet, line: int, column: int, value: str | float, style: Format | None = None
     ) -> None:
-        """Write a number as a number, and a text as exactly that text: what it looks like is never asked."""
+        """Write a number as a number, and a text as exactly that text, whatever it looks like."""
         if not isinstance(value, str):
             sheet.write_number(line, column, value, style)
             return
@@ -309,7 +311,7 @@ def _title(run: RunRecord) -> Text:
 
 
 def _fitting(text: str) -> str:
-    """Return the text, or as much of it as a cell holds and a mark that it was cut."""
+    """Return the text; one too long for a cell is cut and marked."""
     units = NOT_XML.sub("\ufffd", text).encode("utf-16-le")
     if len(units) <= LONGEST * 2:
         return text
