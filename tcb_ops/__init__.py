@@ -9,8 +9,8 @@
     run = tcb.upload(batch)
     run.counts, run.results(), run.errcodes()
 
-Importing is quick and does nothing: the module of a name loads when the name is first used, and pandas, SQLAlchemy and
-the HTTP client where they are needed.
+Importing is quick and has no side effects: a name's module is loaded when the name is first used, and pandas, SQLAlchemy
+and the HTTP client only where they are needed.
 """
 
 # isort: skip_file
@@ -105,13 +105,13 @@ _PUBLIC = {
     "runs.progress": "Progress",
     "settings": "Settings load_settings",
 }
-"""The public names, by the module that has them."""
+"""The public names, by module."""
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  made of the one list
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  built from `_PUBLIC`
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name: the command line can be interrupted before, without a trace."""
+    """Import a public name on first use, so that the command line handles signals before heavy imports."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,4 +1,4 @@
-"""`tcb-ops` and `python -m tcb_ops`: ready for a signal before anything heavy is imported."""
+"""Entry point of `tcb-ops` and `python -m tcb_ops`; handles signals before anything heavy is imported."""
 
 import os
 
@@ -9,7 +9,7 @@ INTERRUPTED = "tcb-ops: Interrupted; nothing was started. 已中断；尚未开�
 
 def main() -> None:
     """Run a command line and exit."""
-    completes = "_TCB_OPS_COMPLETE" in os.environ  # a message would stand in the line being typed
+    completes = "_TCB_OPS_COMPLETE" in os.environ  # a message would appear in the line being typed
     end_at_once(message=b"" if completes else INTERRUPTED.encode())
     from tcb_ops.cli.main import main as run
 

@@ -1,19 +1,19 @@
-"""The public functions. They block, inside a running event loop as well as outside; `start_…` ones return at once.
+"""The public functions. They block, inside a running event loop as well; `start_…` functions return immediately.
 
 The command line, the panels and the notebooks call these. Parameters that several functions share:
 
-* `target`: `simulator` (the embedded one) or a URL, in place of the settings' own.
+* `target`: `simulator` (the embedded one) or a URL, instead of the settings' own.
 * `settings`: from `load_settings`; None: the settings file and the environment, as on the command line.
 * `limits`: a RunLimits; None: its defaults.
-* `note`: a few words that the ledger and the report keep.
-* `selection`: in words, the part of the list or the merchants that is meant; a run of another part is not resumed.
+* `note`: a short text, kept in the ledger and the report.
+* `selection`: a text that identifies the part of the list or the merchants; a run of another part is not resumed.
 * `new_run`: start a new run even if there is one to resume. `resume`: the id of the run to resume.
-* `may_resume`: asked about an unfinished run that is over a day old (its id, its start in Unix seconds); None: no.
-* `report`: the folder the caller is going to export to; until that is done the run counts as unfinished.
+* `may_resume`: called with id and start (Unix seconds) of an unfinished run over a day old; None: it is not resumed.
+* `report`: the folder that the caller will export to; until it has, the run counts as unfinished.
 * `progress`: called with a Progress after commits, in another thread.
-* `tokens`: a TokenSource, in place of the settings' own.
+* `tokens`: a TokenSource, instead of the settings' own.
 
-A value that cannot be used is an ArgumentError or a SettingsError, both UsageErrors: nothing was sent.
+An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothing was sent.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ A_DAY = 86_400
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """Read a merchants file (CSV or TSV), narrowed by `where`: items such as `region=east`.
 
-    A line stays when it matches every column named, and one of the values where a column is named more than once.
-    Columns go by their header in the file or by our name; width and case do not matter.
+    A line is kept if it matches every column given, and one of the values of a column given several times. Columns are
+    named by their header in the file or by our name, ignoring width and case.
 
-    Raises InputError with every problem of the file, and UsageError where an item of `where` names no column or
-    leaves no merchant.
+    Raises InputError with every problem of the file, and UsageError if an item of `where` names no column or selects no
+    merchant.
     """
     check_path("source", source)
     check_texts("where", where)
@@ -104,19 +104,19 @@ def read_paths(
     r"""Read a path list (CSV, TSV, XLSX or a DataFrame) and check every row.
 
     Args:
-        source: the file, or a DataFrame: its values are taken as text, missing ones as empty, and its first row is
-            line 2, as in a CSV file.
+        source: the file, or a DataFrame: its values are converted to text, missing ones to empty text, and its first row
+            is line 2, as in a CSV file.
         merchants: from `read_merchants`, or the file.
-        root: the folder of the local files, which are then looked at; None leaves them alone.
-        columns: our name (env, merchant, path, file, appid, content_type, cache_control) → the header that means it.
-        on_bad: `refuse` raises where any row has a problem, `skip` marks those rows invalid.
+        root: the folder of the local files, to check them; None: they are not checked.
+        columns: our name (env, merchant, path, file, appid, content_type, cache_control) → the column's header.
+        on_bad: `refuse` raises if any row has a problem, `skip` marks those rows invalid.
         sheet: the workbook's sheet.
-        header_row: the line of the header; 0 has it found.
-        rows: of a workbook with hidden rows, `all` or `visible`.
+        header_row: the line of the header; 0: it is detected.
+        rows: for a workbook with hidden rows, `all` or `visible`.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
 
-    Raises InputError with every problem in the order of the file (problems of the file itself whatever `on_bad` says),
-    and UsageError for an argument that cannot be used, or where no row is left.
+    Raises InputError with every problem in the order of the file (problems of the file itself with any `on_bad`), and
+    UsageError for an invalid argument, or if no row is left.
 
     """
     check_value(
@@ -171,7 +171,7 @@ def start_links(
 ) -> RunHandle:
     """Start a links run, or resume the unfinished one of the same list.
 
-    It asks for an upload link per row and writes them to `out` (0600). Local files are not looked at.
+    It requests an upload link per row and writes the links to `out` (0600). Local files are not read.
     """
     _check_batch(batch)
     check_path("out", out)
@@ -207,12 +207,12 @@ def start_upload(
     progress: OnProgress | None = None,
     tokens: TokenSource | None = None,
 ) -> RunHandle:
-    """Start an upload of the batch's files, each with a link of its own, or resume the unfinished one of the same list.
+    """Start an upload of the batch's files, each with its own link, or resume the unfinished one of the same list.
 
-    A batch that was read without a root is checked against the list's own folder first (InputError).
+    A batch that was read without a root is first checked against the list's own folder (InputError).
 
-    `skip_unchanged`: rows whose bytes an earlier run of this target put there end as unchanged. `canary`: so many
-    environments first; where one of their rows does not succeed, the run stops (CanaryError).
+    `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
+    environments that go first; if one of their rows does not succeed, the run stops (CanaryError).
     """
     _check_batch(batch)
     if batch.root is None:
@@ -306,8 +306,8 @@ def start_retry(
     It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
 
     `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; rows of
-    others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: of a links run,
-    where its links go (links.retry.csv); of any other, as `report`.
+    others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run,
+    the file of its links (links.retry.csv); for any other, as `report`.
     """
     check_value(
         "codes",
@@ -347,10 +347,10 @@ def start_resume(
     progress: OnProgress | None = None,
     tokens: TokenSource | None = None,
 ) -> RunHandle:
-    """Start to resume an unfinished run from what the ledger has of it; its list is not needed.
+    """Start to resume an unfinished run from the ledger; its list is not needed.
 
-    `skip_unchanged`, `canary`: as the run was started, where they are None. Raises UsageError where the run is
-    finished, or another process works on it.
+    `skip_unchanged`, `canary`: None: as when the run was started. Raises UsageError if the run is finished, or another
+    process works on it.
     """
     settings = _settings(settings, target, run)
     record = _record(run, settings)
@@ -370,11 +370,11 @@ def start_resume(
 
 
 def _waiting_for(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
-    """Make the function that starts a run and waits for its end; it takes what `start` takes."""
+    """Return a function that starts a run and waits for its end; it takes the arguments of `start`."""
 
     @wraps(start)
     def call(*args: _P.args, **options: _P.kwargs) -> Run:
-        # Python's own message would name the function that starts the run.
+        # Python's own message would contain the name of `start`.
         for unknown in options.keys() - takes.parameters.keys():
             message = f"{name}() got an unexpected keyword argument '{unknown}'"
             raise TypeError(message)
@@ -389,7 +389,7 @@ def _waiting_for(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
     call.__name__ = call.__qualname__ = name
     call.__annotations__ = start.__annotations__ | {"return": "Run"}
     call.__dict__["__signature__"] = takes.replace(return_annotation="Run")
-    call.__doc__ = f"As `{start.__name__}`, and wait for the run's end. {start.__doc__}"
+    call.__doc__ = f"Call `{start.__name__}` and wait for the run's end. {start.__doc__}"
     return call
 
 
@@ -411,9 +411,9 @@ def open_run(wanted: str = "latest", *, settings: Settings | None = None, target
 def all_runs(
     *, settings: Settings | None = None, damaged: list[LedgerDamagedError] | None = None
 ) -> list[Run]:
-    """List the runs of the ledger, the newest first.
+    """List the runs of the ledger, newest first.
 
-    The errors of runs whose record is damaged are appended to `damaged`; without it, the first is raised.
+    Errors of runs with a damaged record are appended to `damaged`; without it, the first is raised.
     """
     settings = _settings(settings, None)
     check_value("damaged", damaged, damaged is None or isinstance(damaged, list), _("a list"))
@@ -465,8 +465,8 @@ def diff(
 ) -> Diff:
     """Compare two runs of one kind and target: newly broken, fixed, still broken, by merchant and cause.
 
-    Each is a Run, an id, a prefix or `latest`; `merchants`: whose rows alone are compared. Raises RunNotFoundError, and
-    UsageError where they cannot be compared.
+    Each is a Run, an id, a prefix or `latest`; `merchants`: only their rows are compared. Raises RunNotFoundError, and
+    UsageError if the runs cannot be compared.
     """
     settings = _settings(settings, target, newer)
     ledger = _ledger_with_runs(settings)
@@ -476,7 +476,7 @@ def diff(
 
 
 def history(days: int = 30, *, settings: Settings | None = None, target: str | None = None) -> History:
-    """Count errcodes by day and merchant over all runs of `target`, else the settings': today and the days before."""
+    """Count errcodes by day and merchant over all runs of `target`, else the settings', in the last `days` days."""
     from tcb_ops.reports.comparisons import history as look_back
 
     settings = _settings(settings, target)
@@ -485,9 +485,9 @@ def history(days: int = 30, *, settings: Settings | None = None, target: str | N
 
 
 def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
-    """Check a report folder against its manifest, the ledger and the list, as far as they are there.
+    """Check a report folder against its manifest, the ledger and the list, as far as they exist.
 
-    Nothing is written. Raises UsageError where the folder holds no report.
+    Nothing is written. Raises UsageError if the folder has no report.
     """
     from tcb_ops.reports.verify import verify as check
 
@@ -499,12 +499,12 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
 
 
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
-    """Say who works on a run; None where nobody does. Takes the run's lock for a moment to find out."""
+    """Return who works on a run; None if nobody does. Takes the run's lock for a moment to find out."""
     from tcb_ops.runs.locks import hold, planning
 
     ledger = Ledger(_settings(settings, None).ledger)
     try:
-        with planning(ledger), hold(ledger, run):  # other processes that plan a run wait for this one
+        with planning(ledger), hold(ledger, run):  # other processes that plan a run wait meanwhile
             return None
     except UsageError as error:
         return error.text
@@ -518,9 +518,9 @@ def upload_link(
     settings: Settings | None = None,
     target: str | None = None,
 ) -> Link:
-    """Ask for one upload link, for ad-hoc work. Its secret parts show themselves only through `.reveal()`.
+    """Request one upload link, for ad-hoc work. Only `.reveal()` shows its secret parts.
 
-    `appid` is needed where several merchants share the environment. Raises UsageError (unknown env, bad path),
+    `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
     from tcb_ops.lists.validate import path_problem
@@ -610,7 +610,7 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
 
 
 def _ledger(settings: Settings) -> Ledger | None:
-    """Open the ledger for reading; one that does not exist is not created."""
+    """Open the ledger for reading; return None without creating it if it does not exist."""
     from tcb_ops.runs.ledger import Ledger
 
     there = "://" in settings.ledger or Path(settings.ledger).exists()
@@ -632,7 +632,7 @@ def _ledger_with_runs(settings: Settings) -> Ledger:
 
 
 def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
-    """Find a run; where there is none, say also how to list the runs."""
+    """Return a run's record; the error for a missing run also shows how to list the runs."""
     from tcb_ops.runs.next_commands import command, quoted
 
     try:
@@ -663,8 +663,8 @@ def _start(
 ) -> RunHandle:
     """Plan the run, or find the unfinished one to resume, and start to work on it.
 
-    `out`: where the links go, else where the caller is going to export to. `options` are an audit's. The embedded simulator runs as long as the
-    run is worked on. Raises UsageError, LedgerError.
+    `out`: the file of the links, else the folder that the caller will export to. `options`: an audit's. The embedded
+    simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
     from tcb_ops.runs.calls import probe_file
     from tcb_ops.runs.engine import RunContext
@@ -686,7 +686,7 @@ def _start(
     check_function("progress", progress)
     check_function("may_resume", may_resume)
     check_value("tokens", tokens, tokens is None or hasattr(tokens, "token"), _("a TokenSource"))
-    # Refused, if it cannot be read, before anything is planned. The simulator that is yet to start has its own.
+    # An unreadable source is reported before anything is planned. The simulator, once started, has its own.
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
@@ -711,7 +711,7 @@ def _start(
             return RunHandle(ledger, planned.run, None, settings, stack.pop_all(), resumed=True)
         opened = stack.enter_context(opened_target(settings, _merchants_of(ledger, planned.run)))
         try:
-            still_alone()  # or another command may have planned a second run of the list
+            still_alone()  # raises if another command may have planned a second run of the list
             context = RunContext(
                 ledger=ledger,
                 run=planned.run,
@@ -761,7 +761,7 @@ def _known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownF
 
 
 def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
-    """Return the merchants of a run: those that the embedded simulator serves."""
+    """Return the merchants of a run, which the embedded simulator serves."""
     return [
         Merchant(place.appid, place.merchant, place.env, owner=Owner(place.owner), left=place.left)
         for place in ledger.envs(run)
@@ -769,7 +769,7 @@ def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
 
 
 def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
-    """Tell whether nobody resumes a run: it is finished, or `new_run` was asked for and nobody works on it."""
+    """Return whether nobody will resume a run: it is finished, or with `new_run` nobody works on it."""
     from tcb_ops.runs.locks import hold
 
     try:
@@ -777,14 +777,14 @@ def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
             return True
         with hold(ledger, run_id):
             return new_run
-    except RunNotFoundError:  # of another ledger, or of one that is lost
+    except RunNotFoundError:  # of another ledger, or of a lost one
         return new_run
     except UsageError:  # being worked on
         return False
 
 
 def _settings(settings: Settings | None, target: str | None, run: object = None) -> Settings:
-    """Return the settings of a call; where it names none, those of the Run that it is given."""
+    """Return the settings of a call; if it has none, those of the Run that it is given."""
     check_value(
         "settings", settings, settings is None or isinstance(settings, Settings), verbatim("Settings")
     )
@@ -800,7 +800,7 @@ def _may_be_a_run(wanted: object) -> bool:
 
 
 def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
-    """Return a run's record as the ledger has it now."""
+    """Return a run's current record in the ledger."""
     check_value(parameter, run, isinstance(run, Run) or _may_be_a_run(run), _("a Run, or a run's id"))
     return _find(_ledger_with_runs(settings), run.id if isinstance(run, Run) else run, settings)
 
@@ -818,7 +818,7 @@ def _merchants(merchants: Merchants | str | Path) -> Merchants:
 
 @contextmanager
 def _naming(parameter: str, file: object) -> Iterator[None]:
-    """Name the parameter in the error of a missing file."""
+    """Add the parameter's name to the error of a missing file."""
     try:
         yield
     except InputError as error:
@@ -829,7 +829,7 @@ def _naming(parameter: str, file: object) -> Iterator[None]:
 
 
 def _rows_of(frame: pd.DataFrame) -> TextRows:
-    """Return the cells of a DataFrame as text. Whoever has one has loaded pandas."""
+    """Return the cells of a DataFrame as text. Whoever passes one has already imported pandas."""
     pandas = sys.modules.get("pandas")
     is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
     check_value("source", frame, is_frame, _("a path or a DataFrame"))

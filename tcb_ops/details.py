@@ -1,7 +1,7 @@
 """The reason why a row or a run ended: a code and its parameters in the ledger, a sentence when shown.
 
-`MESSAGES` has the sentence of each code. Whoever finds out why makes a Detail, which is a Text: it may stand wherever a
-message does, and the ledger keeps its code and parameters.
+`MESSAGES` has the sentence of each code. A Detail is a Text and can be used like any message; the ledger keeps its code
+and parameters.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from tcb_ops.i18n import Lang, Text, _, as_list
 
 
 class DetailCode(StrEnum):
-    """What the ledger keeps in place of a sentence. Codes and names of parameters never change their meaning."""
+    """The codes kept in the ledger instead of sentences. Codes and parameter names never change their meaning."""
 
     TEXT = "text"
-    """A sentence without a code: written before schema version 3, or from outside."""
+    """A sentence without a code: from before schema version 3, or from outside."""
     BOTH = "both"
     # why a run stopped
     INTERRUPTED = "interrupted"
@@ -90,7 +90,7 @@ class DetailCode(StrEnum):
     TOKEN_STORE = "token_store"  # noqa: S105
     SOURCE_SILENT = "source_silent"
     NO_COMPONENT = "no_component"
-    # what the store answered
+    # responses of the store
     STORE_MESSAGE = "store_message"
     STORE_REDIRECT = "store_redirect"
     STORE_ERROR = "store_error"
@@ -98,7 +98,7 @@ class DetailCode(StrEnum):
     STORE_NO_ETAG = "store_no_etag"
     STORE_STATUS = "store_status"
     STORE_TOO_EARLY = "store_too_early"
-    # what the platform answered
+    # responses of the platform
     PLATFORM_STATUS = "platform_status"
     PLATFORM_NOT_JSON = "platform_not_json"
     PLATFORM_LACKS = "platform_lacks"
@@ -111,7 +111,7 @@ class DetailCode(StrEnum):
     LINK_ADDRESS = "link_address"
     LINK_NOT_HTTPS = "link_not_https"
     LINK_HOST = "link_host"
-    # no usable answer
+    # no usable response
     NO_CONNECTION = "no_connection"
     NO_SUCH_HOST = "no_such_host"
     SLOW_CONNECT = "slow_connect"
@@ -161,11 +161,11 @@ class DetailCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Detail(Text):
-    """A text that the ledger keeps as a code and its parameters. `detail` makes one."""
+    """A text that the ledger keeps as a code and its parameters; created by `detail`."""
 
     code: DetailCode
     params: Mapping[str, Any] = field(hash=False)
-    """Texts and numbers by the names in the message; a Detail where one reason holds another."""
+    """Texts and numbers by the names in the message; a Detail if a reason contains another."""
 
     def of(self, lang: Lang) -> str:
         """Return the sentence in one language."""
@@ -174,14 +174,14 @@ class Detail(Text):
         return MESSAGES[self.code].format(**self.params).of(lang)
 
     def format(self, **values: object) -> Detail:
-        """Return the same with more parameters."""
+        """Return the Detail with further parameters."""
         return detail(self.code, **{**self.params, **values})
 
     __str__ = Text.__str__
 
 
 def detail(code: DetailCode, /, **params: object) -> Detail:
-    """Make the Detail of a code with the parameters that its message names: numbers, texts, paths."""
+    """Return the Detail of a code with its message's parameters: numbers, texts, paths."""
     return Detail(code, {name: _kept(value) for name, value in params.items()})
 
 
@@ -192,12 +192,12 @@ def _kept(value: object) -> object:
 
 
 def as_detail(text: Text) -> Detail:
-    """Return the Detail that a text is; one that has no code is kept unchanged, in both languages."""
+    """Return a text as a Detail; without a code it is kept in both languages."""
     return text if isinstance(text, Detail) else detail(DetailCode.TEXT, en=text.en, zh=text.zh)
 
 
 def merged(texts: Iterable[Text]) -> list[Text]:
-    """Return each text once; those that differ only in their appid as one that names five appids at most."""
+    """Return each text once; those that differ only in their appid are merged into one with up to five appids."""
     alike: dict[Text, dict[Text, object]] = {}
     for text in texts:
         alike.setdefault(of_any_appid(text), {})[text] = text.params["appid"] if _has_appid(text) else None
@@ -208,7 +208,7 @@ def merged(texts: Iterable[Text]) -> list[Text]:
 
 
 def of_any_appid(text: Text) -> Text:
-    """Return a text without its appid, to compare."""
+    """Return a text without its appid, for comparison."""
     return text.format(appid="") if _has_appid(text) else text
 
 
@@ -217,12 +217,12 @@ def _has_appid(text: Text) -> TypeGuard[Detail]:
 
 
 def stored(reason: Detail | None) -> str:
-    """Return what the ledger keeps: a JSON object with `code` and `params`, its keys in order; empty for None."""
+    """Return a Detail as the ledger keeps it: a JSON object with `code` and `params`, keys sorted; empty for None."""
     return "" if reason is None else _encode(_plain(reason))
 
 
 def read_detail(value: str) -> Detail | None:
-    """Return what `stored` was given. Raises KeyError, TypeError or ValueError for a damaged value."""
+    """Return the Detail of a value from `stored`. Raises KeyError, TypeError or ValueError for a damaged value."""
     return _parsed(value) if value else None
 
 
@@ -231,14 +231,14 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=
 
 _CODES = frozenset(DetailCode)
 _DEEPEST = 50
-"""Reasons within reasons: as many as one row of a list has problems, at most."""
+"""Maximum nesting of reasons: as many as a row of a list can have problems."""
 
 
 @lru_cache(maxsize=1024)  # most rows of a run share a few
 def _parsed(value: str) -> Detail:
     try:
         found = json.loads(value)
-        _encode(found).encode()  # no surrogates, which nobody could print
+        _encode(found).encode()  # refuses surrogates, which cannot be printed
     except RecursionError:
         raise ValueError(value) from None
     return _from_plain(found, _DEEPEST)
@@ -250,7 +250,7 @@ def _plain(reason: Detail) -> dict[str, Any]:
 
 
 def _from_plain(found: Any, deepest: int) -> Detail:
-    """Make the Detail of what was read; a code that a newer tcb-ops wrote is shown as it is, with its parameters."""
+    """Return the Detail of parsed JSON; a code of a newer tcb-ops is shown unchanged, with its parameters."""
     code, params = found["code"], found["params"]
     known = deepest > 0 and type(code) is str and type(params) is dict
     if not known or not all(isinstance(one, str | int | float | dict) for one in params.values()):
@@ -476,4 +476,4 @@ MESSAGES: Mapping[DetailCode, Text] = {
         "{interface} returned errcode {errcode} ({errmsg}), which affects every merchant."
     ),
 }
-"""The sentence of each code; placeholders are the names of the parameters. `text` has its own two."""
+"""The sentence of each code; placeholders are the names of the parameters. `text` has its own two sentences."""

@@ -1,13 +1,13 @@
 """The errcode catalogue: what each code means, what the operator does, what tcb-ops does by itself.
 
-Four tables beside this file hold it: errcodes.csv (the platform's errcodes), componentcodes.csv (those of them that
-read otherwise in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row
-ended without one). Code, reports and the documentation read the same lines. A code that is in none is shown as it came and is not tried again, save a 5xx of the store.
+Four tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
+of them in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row ended
+without one). Code, reports and documentation read the same lines. An unknown code is shown as received and not retried,
+except a 5xx of the store.
 
-Where a code may concern one merchant or all, the table has the narrower scope: too narrow
-costs three calls a merchant, too wide keeps ready merchants from being served. So 40164, 45035
-and 89503 (the whitelist of the account whose token is asked for), 61016 (confirmed per authorizer) and
-61028 (test merchants are still served) stop the merchant, not the run.
+If a code may concern one merchant or all, the table has the narrower scope: too narrow costs three calls per merchant,
+too wide keeps ready merchants from being served. So 40164, 45035 and 89503 (the whitelist of the account whose token is
+requested), 61016 (confirmed per authorizer) and 61028 (test merchants are still served) stop the merchant, not the run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tcb_ops.model import Owner
 
 
 class Decision(StrEnum):
-    """What a run does when a call is answered with a code."""
+    """What a run does after a response with a code."""
 
     GOOD = "good"
     REFRESH = "refresh"
@@ -34,7 +34,7 @@ class Decision(StrEnum):
     SLOW = "slow"
     """The scope pauses, then continues at half its limit; no attempt is counted."""
     STOP = "stop"
-    """End the row; three in succession within the scope open its breaker. Scope platform: end the run at once."""
+    """End the row; three in succession within the scope open its breaker. Scope platform: end the run immediately."""
     FIX = "fix"
     """End the row: it must be fixed first."""
     NEW_LINK = "new_link"
@@ -54,22 +54,22 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Errcode:
-    """One errcode of the platform."""
+    """An errcode of the platform."""
 
     code: int
     name: str
-    """A short handle that stays the same; `unknown` where the catalogue has no such code."""
+    """A stable identifier; `unknown` if the catalogue has no such code."""
     label: Text
-    """The same for narrow places on screens; empty where the catalogue has no such code."""
+    """The name for narrow columns."""
     meaning: Text
     action: Text
     """What the operator does about it."""
     decision: Decision
     scope: Scope
     read_errmsg: bool
-    """Whether the action sends the operator to the platform's own errmsg, which is then shown beside it."""
+    """Whether the action refers to the platform's own errmsg, which is then shown beside it."""
     core: bool
-    """In the table of getUploadTcbFileLink's own page."""
+    """Whether the table on getUploadTcbFileLink's own page has it."""
     source: str
     """The document that lists the code."""
     known: bool = True
@@ -77,14 +77,14 @@ class Errcode:
 
 @dataclass(frozen=True, slots=True)
 class StoreCode:
-    """One error code of the store (COS): the `<Code>` of its XML answer."""
+    """An error code of the store (COS): the `<Code>` of its XML response."""
 
     code: str
-    """Empty where the answer held none, such as a gateway's error page."""
+    """Empty if the response had none, such as a gateway's error page."""
     http_status: int
-    """The status that comes with the code; of an unknown code the one that came, 0 for none."""
+    """The code's usual status; for an unknown code the one received, 0 for none."""
     label: Text
-    """A few words for narrow places. Empty in English, where the code says it itself."""
+    """A few words for narrow columns; empty in English, where the code is enough."""
     meaning: Text
     action: Text
     decision: Decision
@@ -97,7 +97,7 @@ class ReasonTexts:
     """The texts of a reason without a code of its own, or of a pending row."""
 
     label: Text
-    """A few words for narrow places."""
+    """A few words for narrow columns."""
     meaning: Text
     action: Text
 
@@ -126,21 +126,21 @@ _BY_ITSELF: dict[tuple[Decision, Scope], Text] = {
         "tries once more with a new link; after three such rows in succession, stops this environment"
     ),
 }
-"""The pairs that exist: a line of the tables with any other pair is a mistake."""
+"""All valid pairs; any other pair in the tables is a mistake."""
 
-# AccessDenied says in its message alone that the link ran out: "Request has expired" (cos-php-sdk-v5 PR 153),
+# AccessDenied shows only in its message that the link has expired: "Request has expired" (cos-php-sdk-v5 PR 153),
 # "You post object request has been expired" (COS, POST Object exceptions, 436/56215).
 _RAN_OUT = re.compile(r"request has (been )?expired", re.IGNORECASE)
 
 
 def describe(decision: Decision, scope: Scope) -> Text:
-    """Return what tcb-ops does by itself, as a short phrase. KeyError for a pair that makes no sense."""
+    """Return what tcb-ops does by itself, as a short phrase. Raises KeyError for an invalid pair."""
     return _BY_ITSELF[decision, scope]
 
 
 @cache
 def all_errcodes() -> tuple[Errcode, ...]:
-    """Return every errcode: the interface page's own table first, in its order, then by family."""
+    """Return all errcodes: first the table of the interface's own page, in its order, then by family."""
     return tuple(
         Errcode(
             code=int(line["errcode"]),
@@ -160,10 +160,7 @@ def all_errcodes() -> tuple[Errcode, ...]:
 
 @cache
 def all_store_codes() -> tuple[StoreCode, ...]:
-    """Return every code of the store.
-
-    First those that a new link fixes, then temporary ones, then those that people fix.
-    """
+    """Return all store codes: first those that a new link fixes, then temporary ones, then those that people fix."""
     return tuple(
         StoreCode(
             code=line["code"],
@@ -192,10 +189,10 @@ def all_reasons() -> dict[str, ReasonTexts]:
 
 
 def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
-    """Return the catalogue's entry; for a code that it lacks one with `known=False` that is not tried again.
+    """Return the catalogue's entry; for an unknown code, one with `known=False` that is not retried.
 
-    In an environment of the platform's own no merchant is asked and no permission set granted: there the
-    texts speak of the component token.
+    In an environment of the platform's own no merchant is asked and no permission set granted: there the texts are about
+    the component token.
     """
     found = _by_errcode().get(code)
     if found is not None:
@@ -216,12 +213,12 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
 
 
 def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
-    """Return the catalogue's entry for an error answer of the store.
+    """Return the catalogue's entry for an error response of the store.
 
     ==================================  ==========================  ========================
     code                                message, HTTP status        entry
     ==================================  ==========================  ========================
-    AccessDenied                        says the request expired    RequestExpired: new_link
+    AccessDenied                        that the request expired    RequestExpired: new_link
     AccessDenied                        anything else               itself: new_link_once
     in the catalogue                    any                         itself
     not in the catalogue, or none       5xx                         unknown: retry
@@ -247,10 +244,10 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
 
 
 def explain(code: int | str) -> Errcode | StoreCode:
-    """Return the entry for what an operator typed: 85088, "-501001", "SlowDown" (in any case).
+    """Return the entry of a code as an operator types it: 85088, "-501001", "SlowDown" (in any case).
 
-    A whole number always has an entry (`known=False` where the catalogue lacks it). Anything else that is
-    not a code of the store raises UsageError, with the codes that look like it.
+    A whole number always has an entry (`known=False` if the catalogue lacks it). Anything else that is not a code of the
+    store raises UsageError, with similar codes.
     """
     usable = isinstance(code, int | str) and not isinstance(code, bool)
     check_value("code", code, usable, _("an errcode or a code of the store"))
@@ -267,7 +264,7 @@ def explain(code: int | str) -> Errcode | StoreCode:
 
 @cache
 def _component_texts() -> dict[int, Errcode]:
-    """Return the entries whose texts differ in an environment of the platform's own."""
+    """Return the entries with other texts for an environment of the platform's own."""
     return {
         code: replace(
             _by_errcode()[code],

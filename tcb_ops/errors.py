@@ -1,28 +1,28 @@
-"""What can go wrong, and how a command ends when it does.
+"""The errors of tcb-ops, and the exit codes of commands.
 
 ::
 
-    TcbOpsError                     the root; nothing else leaves the public calls
+    TcbOpsError                     the root; public functions raise no others
     ├── UsageError          exit 2  an argument or a setting; nothing was sent
-    │   ├── ArgumentError           a value that a public function cannot use; `.parameter` names it
+    │   ├── ArgumentError           an invalid value for a public function; `.parameter` names it
     │   ├── SettingsError           tcb-ops.toml, a TCB_OPS_… variable
     │   ├── InputError              a list or a merchants file; `.problems` lists every one
     │   └── RunNotFoundError        no such run, or several
     ├── StoppedError        exit 3  a run stopped by a problem that affects every row
     │   ├── LedgerError             the ledger cannot be read or written
-    │   │   └── LedgerDamagedError  the ledger has lost or changed what was written to it
+    │   │   └── LedgerDamagedError  data in the ledger is missing or has changed
     │   ├── CanaryError             a row of the first environments did not succeed; the others were not started
-    │   ├── OutageError             no connection succeeds anywhere
-    │   ├── PlatformStopError       the platform refuses everybody (61004, 61005, 61006)
+    │   ├── OutageError             no host can be reached
+    │   ├── PlatformStopError       the platform refuses all calls (61004, 61005, 61006)
     │   ├── ResourceLimitError      this machine has no file descriptors or no memory left
-    │   └── TokenSourceError        the token source has no token for anybody
+    │   └── TokenSourceError        the token source has no token for any merchant
     ├── InterruptedRunError 130/143 Ctrl-C, SIGTERM or SIGHUP; the run can be resumed
-    ├── TokenError                  no token for a merchant (a row's end, never a run's)
-    ├── TransportError              no usable answer from a server (a row's end, never a run's)
-    └── RefusedError                one link asked for by `upload_link` was refused
+    ├── TokenError                  no token for a merchant (ends rows, never a run)
+    ├── TransportError              no usable response from a server (ends rows, never a run)
+    └── RefusedError                a link requested with `upload_link` was refused
 
-Library exceptions (aiohttp, httpx, SQLAlchemy, sqlite3) end at the module that owns the library.
-No message holds a token, a signature or a URL's query.
+Library exceptions (aiohttp, httpx, SQLAlchemy, sqlite3) never leave the module that owns the library.
+No message contains a token, a signature or a URL's query.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tcb_ops.model import Problem
 
 
 class BrokenTableError(Exception):
-    """A table cannot be read any further; `problem` says where and why. It never leaves the reading of lists."""
+    """A table cannot be read any further; `problem` has the place and the reason. Never leaves `lists` and `xlsx`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message.en)
@@ -46,14 +46,14 @@ class BrokenTableError(Exception):
 
 
 class TcbOpsError(Exception):
-    """The root. `problem` says what happened, `fix` what to do where it is a sentence of its own; `text` is both.
+    """The root of all errors. `problem`: what happened; `fix`: what to do, if it is a separate sentence; `text`: both.
 
-    `options` are those of the command line that the text names: a panel says what it has for them.
+    `options`: the command-line options in the text; a panel names its own controls for them.
     """
 
     exit_code = 3
     reason: Detail | None = None
-    """Of an error that stops a run: why, as the ledger keeps it."""
+    """For an error that stops a run: the reason kept in the ledger."""
 
     def __init__(self, problem: Text, fix: Text | None = None, *, options: Sequence[str] = ()) -> None:
         self.problem, self.fix, self.options = problem, fix, options
@@ -61,20 +61,20 @@ class TcbOpsError(Exception):
         super().__init__(self.text.en)
 
     def _render_traceback_(self) -> list[str]:
-        """Show the message in IPython, in place of a stack trace."""
+        """Return the message for IPython, instead of a stack trace."""
         return [self.text.en, self.text.zh]
 
 
 class UsageError(TcbOpsError):
-    """An argument cannot be used; nothing was sent."""
+    """An argument or a setting is invalid; nothing was sent."""
 
     exit_code = 2
 
 
 class ArgumentError(UsageError):
-    """A public function was called with a value that it cannot use.
+    """A public function was called with an invalid value.
 
-    `parameter` names the argument, `valid` says what it takes. The value itself may be a secret: only numbers are shown.
+    `parameter`: the argument's name; `valid`: what it accepts. The value itself may be a secret: only numbers are shown.
     """
 
     def __init__(self, parameter: str, value: object, valid: Text) -> None:
@@ -87,54 +87,54 @@ class ArgumentError(UsageError):
 
 
 def check_value(parameter: str, value: object, usable: bool, valid: Text) -> None:
-    """Raise ArgumentError, with what the parameter takes, for a value that is not usable."""
+    """Raise ArgumentError for a value that is not usable; `valid` describes usable ones."""
     if not usable:
         raise ArgumentError(parameter, value, valid)
 
 
 def check_path(parameter: str, value: object) -> None:
-    """Raise ArgumentError for what is no path."""
+    """Raise ArgumentError if the value is not a path."""
     check_value(parameter, value, isinstance(value, str | PathLike) and str(value) != "", _("a path"))
     check_value(parameter, value, "\0" not in str(value), _("a path without NUL"))
 
 
 def check_text(parameter: str, value: object) -> None:
-    """Raise ArgumentError for what is no text."""
+    """Raise ArgumentError if the value is not text."""
     check_value(parameter, value, isinstance(value, str), _("text"))
 
 
 def check_texts(parameter: str, value: object) -> None:
-    """Raise ArgumentError for what is no list of texts."""
+    """Raise ArgumentError if the value is not a list of texts."""
     usable = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     check_value(parameter, value, usable, _("a list of texts"))
 
 
 def check_flag(parameter: str, value: object) -> None:
-    """Raise ArgumentError for what is no truth value."""
+    """Raise ArgumentError if the value is not a boolean."""
     check_value(parameter, value, isinstance(value, bool), _("True or False"))
 
 
 def check_count(parameter: str, value: object, least: int = 0) -> None:
-    """Raise ArgumentError for what is no whole number, or less than `least`."""
+    """Raise ArgumentError if the value is not an integer, or less than `least`."""
     usable = isinstance(value, int) and not isinstance(value, bool) and value >= least
     check_value(parameter, value, usable, _("a whole number from {least}", least=least))
 
 
 def check_function(parameter: str, value: object) -> None:
-    """Raise ArgumentError for what is neither a function nor None."""
+    """Raise ArgumentError if the value is neither a function nor None."""
     check_value(parameter, value, value is None or callable(value), _("a function"))
 
 
 class SettingsError(UsageError):
-    """A setting is missing or wrong; the message names the file or variable."""
+    """A setting is missing or invalid; the message names the file or variable."""
 
 
 class InputError(UsageError):
     """A list or a merchants file has problems; nothing was sent.
 
-    `problems` holds every problem in the order of the file; `source` is the file as the user named it; `decided` is how
-    it was read (encoding, columns), as far as that was known. `missing_files`: some of the list's files, where not one of
-    all is below the root and nothing else is wrong. `columns`: the `--column` options that fit, where one given does not.
+    `problems`: every problem, in the order of the file. `source`: the file as given. `decided`: how it was read (encoding,
+    columns), as far as known. `missing_files`: some of the list's files, if none of all is below the root and nothing
+    else is wrong. `columns`: the `--column` options that fit, if a given one does not.
     """
 
     def __init__(
@@ -155,11 +155,11 @@ class InputError(UsageError):
 
 
 class RunNotFoundError(UsageError):
-    """No run has this id or prefix, or several do."""
+    """No run has this id or prefix, or several have."""
 
 
 class StoppedError(TcbOpsError):
-    """A run stopped by a problem that affects every row; its unfinished rows are pending."""
+    """A problem that affects every row stopped a run; its unfinished rows are pending."""
 
 
 class LedgerError(StoppedError):
@@ -167,7 +167,7 @@ class LedgerError(StoppedError):
 
 
 class LedgerDamagedError(LedgerError):
-    """The ledger has lost or changed what was written to it, so the rest is not used."""
+    """Data in the ledger is missing or has changed, so the rest is not used."""
 
 
 class CanaryError(StoppedError):
@@ -175,21 +175,21 @@ class CanaryError(StoppedError):
 
 
 class OutageError(StoppedError):
-    """No connection succeeded anywhere for as long as `patience` allows."""
+    """No host could be reached for as long as `patience` allows."""
 
 
 class PlatformStopError(StoppedError):
-    """The platform refuses the whole third-party platform, not one merchant."""
+    """The platform refuses the third-party platform as a whole, not one merchant."""
 
 
 class ResourceLimitError(StoppedError):
-    """The machine or the process has run out of file descriptors or memory, which every row needs."""
+    """The machine or the process has no file descriptors or memory left, which every row needs."""
 
 
 class TokenSourceError(StoppedError):
-    """The token source has no token for anybody: it cannot be reached, or is refused itself.
+    """The token source has no token for any merchant: it cannot be reached, or its own credentials are refused.
 
-    `transient` as TokenError's.
+    `transient`: as in TokenError.
     """
 
     def __init__(self, problem: Text, fix: Text | None = None, *, transient: bool = False) -> None:
@@ -198,7 +198,7 @@ class TokenSourceError(StoppedError):
 
 
 class InterruptedRunError(TcbOpsError):
-    """Ctrl-C (130), SIGTERM or SIGHUP (143) ended a run tidily; `exit_code` is set on the instance."""
+    """Ctrl-C (130), SIGTERM or SIGHUP (143) ended a run, which can be resumed; `exit_code` is set on the instance."""
 
     exit_code = 130
 
@@ -206,8 +206,8 @@ class InterruptedRunError(TcbOpsError):
 class TokenError(TcbOpsError):
     """The token source has no token for a merchant: its rows end as not_attempted.
 
-    `errcode` is the platform's where it is what refused the merchant (61003, 61023 …), else 0. `transient`: the source gave
-    no usable response at all. It may pass, and only the others' answers tell whether it concerns this merchant alone.
+    `errcode`: the platform's, if it refused the merchant (61003, 61023 …), else 0. `transient`: the source returned no usable
+    response. That may be temporary; only other merchants' results show whether it concerns this one alone.
     """
 
     def __init__(
@@ -219,27 +219,27 @@ class TokenError(TcbOpsError):
 
     @classmethod
     def of(cls, appid: str, text: Text, errcode: int = 0, *, transient: bool = False) -> TokenError:
-        """Make the error of an appid from the text about any, which has a placeholder {appid}."""
+        """Return an appid's error, from a text with the placeholder {appid}."""
         return cls(text.format(appid=appid), errcode, transient=transient)
 
 
 class TransportFault(StrEnum):
-    """How a request failed to bring a usable answer."""
+    """How a request failed."""
 
     UNREACHABLE = "unreachable"
-    """No connection: refused, no route, unknown host, connect timeout, TLS not agreed."""
+    """No connection: refused, no route, unknown host, connect timeout, TLS failure."""
     TIMEOUT = "timeout"
-    """Connected, but the server neither read nor answered in time."""
+    """Connected, but the server did not read or respond in time."""
     RESET = "reset"
-    """Connected, but the connection broke before the whole answer was there."""
+    """Connected, but the connection broke before the response was complete."""
     GARBAGE = "garbage"
-    """The answer is not HTTP, or its head is over the limits."""
+    """The response is not HTTP, or its head exceeds the limits."""
     TOO_LARGE = "too_large"
-    """The body of the answer is over the limit."""
+    """The body of the response exceeds the limit."""
 
 
 class TransportError(TcbOpsError):
-    """No usable answer. Holds no URL, no header and no chained cause: those carry tokens."""
+    """No usable response. Contains no URL, header or chained cause: those contain tokens."""
 
     def __init__(self, fault: TransportFault, problem: Text, fix: Text | None = None) -> None:
         super().__init__(problem, fix)
@@ -247,7 +247,7 @@ class TransportError(TcbOpsError):
 
 
 class RefusedError(TcbOpsError):
-    """`upload_link` was answered with an errcode (`errcode` holds it)."""
+    """The platform refused `upload_link`; `errcode` has its errcode."""
 
     exit_code = 1
 

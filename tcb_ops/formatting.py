@@ -1,4 +1,4 @@
-"""Texts, durations and sizes for people; and the text of table cells: trimmed, folded, shortened, guarded."""
+"""Text, durations and sizes for display; and the text of table cells: trimmed, folded, shortened, guarded."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from difflib import get_close_matches
 
 
 def sanitize(text: str) -> str:
-    """Return a text from outside as one line for a terminal: line ends and tabs as spaces, control characters as �."""
+    """Return a text from outside as one line for a terminal: line breaks and tabs as spaces, control characters as �."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c in "\r\n\t" else "�" for c in text)
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time span as people read it: 7s, 3m20s, 2h05m."""
+    """Return a duration for display: 7s, 3m20s, 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -26,7 +26,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(size: float) -> str:
-    """Return bytes as people read them: 17 B, 4.1 KB, 3 GB."""
+    """Return a number of bytes for display: 17 B, 4.1 KB, 3 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
@@ -35,7 +35,7 @@ def format_size(size: float) -> str:
 
 
 def lines(text: str) -> str:
-    """Return a message, which may quote a name from outside, with each of its lines sanitized."""
+    """Return a message, which may contain names from outside, with each line sanitized."""
     return "\n".join(map(sanitize, text.split("\n")))
 
 
@@ -49,7 +49,7 @@ def trim(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Fold a text for comparison: trimmed, full-width letters narrowed, lower case."""
+    """Return a text for comparison: trimmed, full-width letters narrowed, case folded."""
     return unicodedata.normalize("NFKC", text).strip(EDGE).casefold()
 
 
@@ -62,13 +62,13 @@ def shown(text: str, limit: int = 80) -> str:
 
 
 def near_names(value: str, names: Iterable[str]) -> list[str]:
-    """Return up to three names that resemble a value; width and case do not matter."""
+    """Return up to three names similar to a value, ignoring width and case."""
     by_fold = {fold(name): name for name in names}
     return [by_fold[n] for n in get_close_matches(fold(value), by_fold, n=3, cutoff=0.5)]
 
 
 RISKY = frozenset("'=+-@＝＋－＠\t\r\n")
-"""First characters of the cells that `guard` may change: a quick test for writers of millions of cells."""
+"""First characters of cells that `guard` may change: a quick test for writers of millions of cells."""
 
 _RUNS = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -80,14 +80,14 @@ _PICTURED = {picture: code for code, picture in _PICTURES.items()}
 
 
 def picture_controls(cell: str) -> str:
-    """Write control characters, which terminals run and workbooks cannot hold, as their pictures (␁); tab and line ends stay."""
+    """Replace control characters, which terminals execute and workbooks cannot hold, with pictures (␁); keep tab and line breaks."""
     return cell if cell.isprintable() else cell.translate(_PICTURES)
 
 
 def guard(cell: str) -> str:
-    """Guard a text cell against running as a formula, control characters as pictures.
+    """Prevent a text cell from running as a formula; replace control characters with pictures.
 
-    Plain numbers are kept; `'=` becomes `''=`, so that reading is exact.
+    Plain numbers are kept; `'=` becomes `''=`, so that `unguard` is exact.
     """
     cell = picture_controls(cell)
     return f"'{cell}" if _RUNS.match(cell) and not _NUMBER.fullmatch(cell) else cell

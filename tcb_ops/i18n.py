@@ -1,6 +1,6 @@
-"""Messages in English and Chinese: the English stands in the code, the Chinese in locale/zh/LC_MESSAGES/tcb_ops.po.
+"""Messages in English and Chinese: the English is in the code, the Chinese in locale/zh/LC_MESSAGES/tcb_ops.po.
 
-A message is translated where it is shown, not where it is written: a terminal and a report may differ in language. The names
+A message is translated when it is shown, not when it is created: a terminal and a report may differ in language. The names
 are gettext's, so that Babel finds the messages (`make messages`); placeholders are those of `str.format`.
 """
 
@@ -28,7 +28,7 @@ class Lang(StrEnum):
 
 
 class Text:
-    """A text that can be shown in each language."""
+    """A text available in each language."""
 
     __slots__ = ()
 
@@ -37,7 +37,7 @@ class Text:
         raise NotImplementedError
 
     def format(self, **values: object) -> Text:
-        """Return a message with more values for its placeholders."""
+        """Return the message with further values for its placeholders."""
         raise NotImplementedError
 
     @property
@@ -56,16 +56,16 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Message(Text):
-    """A message of the catalogue, with the values of its placeholders; one that is a Text is translated too."""
+    """A message of the catalogue, with the values of its placeholders; values that are Texts are translated too."""
 
     msgid: str
     values: Mapping[str, object] = field(hash=False)
     plural: str = ""
-    """For any count but one, which is the value `n`; empty where the message counts nothing."""
+    """For any count `n` except 1; empty without a count."""
     context: str = ""
 
     def of(self, lang: Lang) -> str:
-        """Return the message in one language; in English where the catalogue lacks it."""
+        """Return the message in one language, or in English if the catalogue lacks it."""
         catalogue = _catalogue(lang)
         if self.plural:
             found = catalogue.ngettext(self.msgid, self.plural, cast("int", self.values["n"]))
@@ -76,7 +76,7 @@ class Message(Text):
         return found.format_map({name: _shown(value, lang) for name, value in self.values.items()})
 
     def format(self, **values: object) -> Text:
-        """Return the message with more values."""
+        """Return the message with further values."""
         return replace(self, values={**self.values, **values})
 
     __str__ = Text.__str__
@@ -84,13 +84,13 @@ class Message(Text):
 
 @dataclass(frozen=True, slots=True)
 class Bilingual(Text):
-    """A text that comes in both languages from elsewhere: a meaning of the errcode table, a message of the ledger."""
+    """A text that exists in both languages: a meaning in the errcode table, a message in the ledger."""
 
     english: str
     chinese: str
 
     def of(self, lang: Lang) -> str:
-        """Return one of the two."""
+        """Return the text in one language."""
         return self.chinese if lang is Lang.ZH else self.english
 
     __str__ = Text.__str__
@@ -98,13 +98,13 @@ class Bilingual(Text):
 
 @dataclass(frozen=True, slots=True)
 class Joined(Text):
-    """Texts in a row, and what stands between two of them."""
+    """Texts joined by a separator."""
 
     parts: tuple[object, ...]
     between: Text
 
     def of(self, lang: Lang) -> str:
-        """Return the parts in one language."""
+        """Return the joined parts in one language."""
         return self.between.of(lang).join(str(_shown(part, lang)) for part in self.parts)
 
     __str__ = Text.__str__
@@ -121,17 +121,17 @@ def _(msgid: str, /, **values: object) -> Text:
 
 
 def ngettext(singular: str, plural: str, n: int, /, **values: object) -> Text:
-    """Return a message that counts: `ngettext("{n:,} row", "{n:,} rows", count)`."""
+    """Return a message with a count: `ngettext("{n:,} row", "{n:,} rows", count)`."""
     return Message(singular, {"n": n, **values}, plural)
 
 
 def pgettext(context: str, msgid: str, /, **values: object) -> Text:
-    """Return a message whose English alone does not tell which Chinese is meant."""
+    """Return a message whose English is ambiguous without a context."""
     return Message(msgid, values, context=context)
 
 
 def as_list(items: Iterable[object], most: int = 0) -> Text:
-    """Return names or Texts as a list: `a, b, c`; with `most` at most so many of them: `a, b and 3 more`."""
+    """Return names or Texts as a list: `a, b, c`; with `most`, at most so many of them: `a, b and 3 more`."""
     parts = tuple(items)
     if not 0 < most < len(parts):
         return Joined(parts, _COMMA)
@@ -139,27 +139,27 @@ def as_list(items: Iterable[object], most: int = 0) -> Text:
 
 
 def as_clauses(items: Iterable[object]) -> Text:
-    """Return Texts that are parts of one sentence: `a; b; c`."""
+    """Return Texts joined as parts of a sentence: `a; b; c`."""
     return Joined(tuple(items), _SEMICOLON)
 
 
 def as_facts(items: Iterable[object]) -> Text:
-    """Return Texts that say several things about one: `CSV, UTF-8, header in row 2`."""
+    """Return Texts joined as facts about something: `CSV, UTF-8, header in row 2`."""
     return Joined(tuple(items), _FACTS)
 
 
 def as_sentences(items: Iterable[object]) -> Text:
-    """Return whole sentences, one after the other."""
+    """Return Texts joined as sentences."""
     return Joined(tuple(items), _SPACE)
 
 
 def as_lines(items: Iterable[object]) -> Text:
-    """Return Texts on lines of their own."""
+    """Return Texts on separate lines."""
     return Joined(tuple(items), verbatim("\n"))
 
 
 def verbatim(text: str) -> Text:
-    """Return what is the same in each language, such as a command."""
+    """Return a text that is the same in each language, such as a command."""
     return Bilingual(text, text)
 
 
@@ -175,12 +175,12 @@ def _shown(value: object, lang: Lang) -> object:
 
 
 def translate_click(lang: Lang) -> None:
-    """Have click's own words, for which it asks gettext, and the commands' help in this language."""
+    """Set the language of click's own messages and the commands' help, which gettext translates."""
     if isinstance(_catalogue(lang), catalogues.GNUTranslations):
         catalogues.bindtextdomain(DOMAIN, LOCALE)
         catalogues.textdomain(DOMAIN)
     else:
-        catalogues.textdomain("messages")  # gettext's default, which has none
+        catalogues.textdomain("messages")  # gettext's default, which has no catalogue
 
 
 @cache

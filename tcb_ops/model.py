@@ -1,7 +1,7 @@
-"""The values that flow: list → Row → (ledger: pending) → Link → RowEnd → ledger → report.
+"""The values passed between stages: list → Row → (ledger: pending) → Link → RowEnd → ledger → report.
 
-All are frozen: a stage reads what the stage before it made and makes its own. Sizes are bytes, times are Unix
-seconds (UTC) unless a name says otherwise.
+All are frozen: a stage reads the values of the one before and creates its own. Sizes are bytes, times are Unix seconds
+(UTC), unless noted otherwise.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tcb_ops.i18n import Text
 def file_problem(
     message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "", option: str = ""
 ) -> Problem:
-    """Return a problem of the file itself, which `--on-bad skip` cannot pass over."""
+    """Return a problem of the file itself, which `--on-bad skip` cannot skip."""
     return Problem(line, column, message, fix, value, skippable=False, option=option)
 
 
 class Secret:
-    """A string that repr, str and format do not show, and that cannot be pickled."""
+    """A string hidden from repr, str and format; it cannot be pickled."""
 
     __slots__ = ("_value",)
 
@@ -32,7 +32,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the string: for the request that needs it, and for links.csv."""
+        """Return the string, for the request that needs it and for links.csv."""
         return self._value
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ class Kind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What a row ended as: exactly one of these. PENDING rows have not ended yet."""
+    """How a row ended. PENDING rows have not ended yet."""
 
     LINKED = "linked"
     UPLOADED = "uploaded"
@@ -67,63 +67,63 @@ class Outcome(StrEnum):
     HEALTHY = "healthy"
     """In an audit: every check that was made of the environment passed."""
     REFUSED = "refused"
-    """The platform answered with an errcode."""
+    """The platform returned an errcode."""
     FAILED = "failed"
-    """No usable answer, or the store refused, or the file changed since the plan."""
+    """No usable response, a refusal by the store, or a file that changed after the plan."""
     NOT_ATTEMPTED = "not_attempted"
     UNHEALTHY = "unhealthy"
     """In an audit: the environment cannot be worked on; the errcode or the reason is the cause."""
     UNKNOWN = "unknown"
     """In an audit: it could not be told, because nobody gave a usable answer about this environment."""
     INVALID = "invalid"
-    """Skipped as bad input."""
+    """Skipped as invalid input."""
     PENDING = "pending"
 
 
 SUCCESSES = frozenset({Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.HEALTHY})
-"""The outcomes of rows that succeeded."""
 
 
 class Reason(StrEnum):
-    """Why a row did not succeed, where the errcode or the store's code alone does not tell."""
+    """Why a row did not succeed, if the errcode or the store's code alone does not show it."""
 
     BREAKER = "breaker"
-    """Not attempted: earlier rows of the same merchant or environment were stopped by this code."""
+    """Not attempted: earlier rows of the merchant or environment ended with this code."""
     NO_TOKEN = "no_token"  # noqa: S105  a reason, not a password
     MERCHANT_LEFT = "merchant_left"
     REFUSED = "refused"
-    """The platform answered with an errcode."""
+    """The platform returned an errcode."""
     COMPONENT = "component"
-    """The errcode came for the component token, in an environment of the platform's own: the row's own, or (not
-    attempted) that of the rows before it."""
+    """In an environment of the platform's own, an errcode for the component token: the row's, or if it was not attempted
+    that of earlier rows.
+    """
     DEAD_TOKEN = "dead_token"  # noqa: S105  a reason, not a password
-    """The token was refused and the token source gave the same one again."""
+    """The token was refused, and the token source returned the same one again."""
     STORE_REFUSED = "store_refused"
     NO_ANSWER = "no_answer"
-    """Timeout, reset, garbage, or a gateway's error page, on every attempt."""
+    """Timeout, reset, invalid response, or a gateway's error page, on every attempt."""
     BAD_LINK = "bad_link"
-    """The link is not https, not the store's host, or not for this path."""
+    """The link is not https, not on the store's host, or not for this path."""
     FILE_CHANGED = "file_changed"
     FILE_UNREADABLE = "file_unreadable"
     NO_CONFIRMATION = "no_confirmation"
-    """The store's answer, on every attempt, neither confirmed the object nor refused it: no ETag, a redirect."""
+    """On every attempt, the store's response neither confirmed nor refused the object: no ETag, a redirect."""
     ETAG_MISMATCH = "etag_mismatch"
     INVALID = "invalid"
-    """Bad input; the row's detail says which rule."""
+    """Invalid input; the row's detail names the rule."""
     HALTED = "halted"
-    """getenvinfo's status of the environment."""
+    """The environment's status in getenvinfo."""
     UNAVAILABLE = "unavailable"
-    """Any other status than NORMAL; the row's detail names it."""
+    """Any other status than NORMAL; in the row's detail."""
     PROBE_LEFT = "probe_left"
     """An audit with `--write-probe` could not delete its file again."""
     NOT_ASKED = "not_asked"
-    """A problem that affects every merchant stopped the audit first; the row's detail says which."""
+    """A problem that affects every merchant stopped the audit first; it is in the row's detail."""
     UNVERIFIED = "unverified"
-    """It succeeded, but the store's ETag is not an MD5, so the bytes were not compared."""
+    """Succeeded, but the store's ETag is not an MD5, so the content was not compared."""
 
 
 class Owner(StrEnum):
-    """Whose account an environment belongs to, and so which interface and token serve it."""
+    """The account that owns an environment; determines the interface and the token."""
 
     MERCHANT = "merchant"
     PLATFORM = "platform"
@@ -146,44 +146,44 @@ class Merchant:
     name: str
     env: str
     default: bool = False
-    """The environment that the merchant's name alone means."""
+    """Whether the merchant's name alone means this environment."""
     owner: Owner = Owner.MERCHANT
     left: bool = False
-    """Revoked its authorization: its rows end as not_attempted."""
+    """Whether it revoked its authorization: its rows end as not_attempted."""
     columns: tuple[tuple[str, str], ...] = ()
-    """Every column of the line as it is in the file, for `--where`."""
+    """Every (header, cell) of the line, unchanged, for `--where`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One checked line of a path list."""
+    """A checked row of a path list."""
 
     line: int
-    """The file's own line number; the first data row of a plain CSV is 2."""
+    """The line number in the file; the first data row of a plain CSV is 2."""
     env: str
     path: str
-    """The cloud path, the object's key."""
+    """The cloud path: the object's key."""
     appid: str
     merchant: str
     """The merchant's name."""
     file: str
     """The local file, relative to the root, with forward slashes."""
     cells: tuple[str, ...]
-    """The input's cells as they are in the file, in the order of its header."""
+    """The input's cells, unchanged, in the order of its header."""
     size: int | None = None
-    """Bytes of the local file at the plan; None where local files were not looked at."""
+    """Bytes of the local file when planned; None if local files were not checked."""
     mtime_ns: int | None = None
     invalid: Text | None = None
-    """With `on_bad="skip"`: the problem's message, and the row ends as invalid."""
+    """With `on_bad="skip"`: the problem, with which the row ends as invalid."""
     content_type: str = ""
-    """From the list, empty where it says none. In an upload run: what the object is stored with."""
+    """From the list, empty without one; in an upload run, the type that the object is stored with."""
     cache_control: str = ""
     """The object's Cache-Control; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An upload link: getUploadTcbFileLink's answer. Expires after about 15 minutes; the end is in the response."""
+    """An upload link: the response of getUploadTcbFileLink. It expires after about 15 minutes."""
 
     url: Secret
     token: Secret
@@ -191,31 +191,31 @@ class Link:
     file_id: str
     cos_file_id: Secret
     expires_at: int
-    """Unix seconds, the end of q-sign-time."""
+    """Unix seconds: the end of q-sign-time."""
     starts_at: int = 0
-    """Unix seconds, the start of q-sign-time; the two are the target's clock, their difference anybody's."""
+    """Unix seconds: the start of q-sign-time. Both are by the target's clock; their difference holds for any."""
 
     def alive_for(self, now: float) -> float:
-        """Seconds that a link which has just come lives: by its own span, so that a wrong clock here does no harm."""
+        """Return the lifetime of a new link in seconds, from its own times, so that a wrong local clock has no effect."""
         return self.expires_at - (self.starts_at or now)
 
 
 @dataclass(frozen=True, slots=True)
 class RowEnd:
-    """How a row ended: what the ledger keeps of it. Holds no secret."""
+    """How a row ended, as stored in the ledger. Contains no secret."""
 
     line: int
     outcome: Outcome
     reason: Reason | None = None
     detail: Detail | None = None
-    """What only this row knows: the store's message, the rule that was broken."""
+    """Specific to this row: the store's message, the broken rule."""
     errcode: int | None = None
     errmsg: str = ""
     rid: str = ""
     http_status: int | None = None
     store_code: str = ""
     attempts: int = 0
-    """Calls made for this row, link and store together."""
+    """Calls made for this row, to the platform and the store."""
     bytes: int | None = None
     md5: str = ""
     file_id: str = ""
@@ -230,25 +230,22 @@ class Problem:
     """Something in a list or merchants file that must be fixed before anything is sent."""
 
     line: int
-    """0 where it concerns the file as a whole."""
+    """0 if it concerns the whole file."""
     column: str
-    """The header as it is in the file; empty where no one column is meant."""
+    """The header as in the file; empty if no single column is concerned."""
     message: Text
     fix: Text
     value: str = ""
-    """The offending cell, shortened for screens."""
+    """The invalid cell, shortened for display."""
     skippable: bool = True
-    """False for problems of the file itself, which `--on-bad skip` cannot pass over."""
+    """False for problems of the file itself, which `--on-bad skip` cannot skip."""
     option: str = ""
-    """The option of the command line that `fix` names; empty for none."""
+    """The command-line option in `fix`; empty for none."""
 
 
-@lru_cache(maxsize=256)  # asked of each link
+@lru_cache(maxsize=256)  # called for every link
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine itself.
-
-    Names other than localhost are not looked up.
-    """
+    """Return whether a host name or address is this machine. Names other than localhost are not resolved."""
     if host == "localhost":
         return True
     try:
@@ -258,18 +255,18 @@ def is_loopback(host: str) -> bool:
 
 
 SIMULATOR = "simulator"
-"""The target of runs against the embedded simulator, whatever port it listens on."""
+"""The target of runs against the embedded simulator, on any port."""
 
 
 def is_simulated(target: str) -> bool:
-    """Return whether a run's target is a simulator on this machine: nothing of it reached WeChat."""
+    """Return whether a run's target is a simulator on this machine, so that nothing reached WeChat."""
     return target == SIMULATOR or is_loopback(urlsplit(target).hostname or "")
 
 
 def target_label(target: str, base: str) -> str:
-    """Name a target for people, with whether it is live: `LIVE https://…` or `SIMULATED http://…`.
+    """Return a target for display, with whether it is live: `LIVE https://…` or `SIMULATED http://…`.
 
-    `base` is where the embedded simulator listens, or stands for it.
+    `base`: the embedded simulator's URL, or a placeholder for it.
     """
     url = base if target == SIMULATOR else target
     return f"{'SIMULATED' if is_simulated(target) else 'LIVE'} {url}"

@@ -21,20 +21,20 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import Quota
 
 LINK_LIFE = 900
-"""Seconds a link is known to live (domain.md §1.1: the sample's q-sign-time)."""
+"""Lifetime of a link in seconds (domain.md §1.1: the sample's q-sign-time)."""
 RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 """The outcomes that `retry` runs again."""
 NAMED = 5
-"""Merchants that a warning names."""
+"""Maximum number of merchants named in a warning."""
 
 
 def seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
-    """Return the least time that the busiest appid needs at the rate allowed."""
+    """Return the least seconds that the busiest appid needs at the configured rate."""
     return batch.most_rows_of_an_appid / limits.rate if limits.rate else 0.0
 
 
 def short_life(batch: Batch, limits: RunLimits) -> Text | None:
-    """Warn where the first links will have expired before the last is issued, at the rate allowed."""
+    """Return a warning if the first links expire before the last is issued at the configured rate."""
     seconds = seconds_at_rate(batch, limits)
     if seconds <= LINK_LIFE:
         return None
@@ -47,7 +47,7 @@ def short_life(batch: Batch, limits: RunLimits) -> Text | None:
 
 
 def ran_out(links: int, out: Path | str) -> Text | None:
-    """Warn of links that had expired when their file was finished; None where none had."""
+    """Return a warning about links that had expired when their file was finished; None without any."""
     if not links:
         return None
     return _(
@@ -60,9 +60,9 @@ def ran_out(links: int, out: Path | str) -> Text | None:
 def done_before(
     batch: Batch, settings: Settings, selection: str, runs: Iterable[RunRecord], *, new_run: bool = False
 ) -> Text | None:
-    """Warn where the newest run of this part of the list to this target is finished: its files would be sent again.
+    """Return a warning if the newest run of this list, part and target is finished: its files would be sent again.
 
-    Not where an unfinished run is resumed instead of planning a new one. `runs`: the newest first.
+    None if an unfinished run would be resumed. `runs`: newest first.
     """
     wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, selection, "")
     same = [
@@ -78,7 +78,7 @@ def done_before(
 
 
 def facts(batch: Batch) -> dict[str, Any]:
-    """Return what is known of a checked list, for `--json`."""
+    """Return the facts about a checked list, for `--json`."""
     return {
         "list": str(batch.source),
         "sha256": batch.sha256,
@@ -95,7 +95,7 @@ def facts(batch: Batch) -> dict[str, Any]:
 
 
 def facts_line(batch: Batch) -> Text:
-    """Return the same in one line."""
+    """Return the facts in one line."""
     parts: list[object] = [
         ngettext("{n:,} merchant", "{n:,} merchants", batch.merchants_count),
         ngettext("{n:,} environment", "{n:,} environments", batch.envs),
@@ -121,17 +121,17 @@ def facts_line(batch: Batch) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What would be sent: the rows, merchants and environments."""
+    """The rows, merchants and environments that would be sent."""
 
     rows: int
     merchants: int
     envs: int
 
     def needs_confirmation(self, settings: Settings, *, can_ask: bool) -> bool:
-        """Decide whether an operator has to agree before anything is uploaded.
+        """Return whether an operator must confirm before anything is uploaded.
 
         ==================  ========================  =======
-        target              environments              answer
+        target              environments              result
         ==================  ========================  =======
         simulated           any                       no
         live, a terminal    any                       yes
@@ -143,7 +143,7 @@ class Scope:
 
     @property
     def text(self) -> Text:
-        """The figures in words."""
+        """The figures as text."""
         return _(
             "{rows}: {merchants}, {environments}",
             rows=ngettext("{n:,} row", "{n:,} rows", self.rows),
@@ -153,12 +153,12 @@ class Scope:
 
 
 def scope_of_list(batch: Batch) -> Scope:
-    """Return what an upload of a list would send."""
+    """Return the scope of an upload of a list."""
     return Scope(batch.valid, batch.merchants_count, batch.envs)
 
 
 def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Scope:
-    """Return what would be sent of a run whose rows with these outcomes are run again or resumed."""
+    """Return the scope of a run's rows with these outcomes, to run again or resume."""
     found = [tally for tally in tallies if tally.outcome in outcomes and tally.env]
     return Scope(
         sum(tally.rows for tally in found),
@@ -169,44 +169,41 @@ def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Sco
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The link calls of a list, one per row, by the account they count against."""
+    """The link calls of a list, one per row, by the account that they count against."""
 
     rows: Mapping[QuotaAccount, int]
     accounts: Mapping[str, tuple[QuotaAccount, ...]]
-    """appid → the accounts that its rows count against: its own first, the platform's for the platform's environments."""
+    """appid → the accounts of its rows: its own first, the platform's for the platform's environments."""
     allowances: Allowances
     rate: float | None
     seconds_left: float
-    """Of the day, in Beijing."""
+    """Until midnight in Beijing."""
 
     def quota(self, appid: str) -> Quota | None:
-        """Return what is left to a merchant; of its own account, where it has rows of its own."""
+        """Return what is left to a merchant: of its own account, if it has rows of its own."""
         return self.allowances.quotas.get(self.accounts[appid][0])
 
     def fits(self, appid: str) -> bool | None:
-        """Return whether a merchant's rows fit into the day.
-
-        False where one of its accounts does not, None where it is not known.
-        """
+        """Return whether a merchant's rows fit into the day: False if one of its accounts' do not, None if unknown."""
         answers = [self.account_fits(account) for account in self.accounts[appid]]
         return False if False in answers else None if None in answers else True
 
     def account_fits(self, account: QuotaAccount) -> bool | None:
-        """Return whether all rows that count against an account fit into its day."""
+        """Return whether all rows of an account fit into its day."""
         return fits(self.rows[account], self.allowances.quotas.get(account), self.rate, self.seconds_left)
 
     def seconds(self, account: QuotaAccount) -> float:
-        """Return the least time that an account's calls take at the rate allowed; 0 where there is none."""
+        """Return the least seconds that an account's calls take at the configured rate; 0 without a rate."""
         return self.rows[account] / self.rate if self.rate else 0.0
 
     @property
     def platform(self) -> QuotaAccount | None:
-        """The platform's own account, where there are rows for environments of its own."""
+        """The platform's own account, if there are rows for environments of its own."""
         return next((account for account in self.rows if account.owner is Owner.PLATFORM), None)
 
     @property
     def platform_is_shared(self) -> bool:
-        """Whether the platform's account is more than one merchant's whole one."""
+        """Whether the platform's account serves several merchants, or one that also has its own."""
         whose = [accounts for accounts in self.accounts.values() if self.platform in accounts]
         return len(whose) > 1 or any(len(accounts) > 1 for accounts in whose)
 
@@ -225,12 +222,12 @@ class Cost:
         }
 
     def left(self, account: QuotaAccount) -> str:
-        """Return the calls left to an account, for a table."""
+        """Return an account's calls left, for a table."""
         quota = self.allowances.quotas.get(account)
         return "–" if quota is None or quota.left is None else f"{quota.left:,}"
 
     def warnings(self, names: Mapping[str, str]) -> Iterator[Text]:
-        """Yield what does not fit into the day; `names` are the merchants' by appid."""
+        """Yield warnings about what does not fit into the day; `names`: the merchants' by appid."""
         short = [
             (account, quota.left)
             for account in self.rows
@@ -272,7 +269,7 @@ class Cost:
 
     @property
     def unknown(self) -> Text | None:
-        """Why the calls left of some accounts are not known; None where all are."""
+        """Why the calls left of some accounts are unknown; None if all are known."""
         why = self.allowances.why_not
         if why is None:
             return None
@@ -282,7 +279,7 @@ class Cost:
 def calls_by_account(
     batch: Batch, settings: Settings
 ) -> tuple[Counter[QuotaAccount], dict[str, set[QuotaAccount]]]:
-    """Return the link calls of a list by account, and each appid's accounts; rows that will not be attempted count 0."""
+    """Return a list's link calls by account, and each appid's accounts; rows that will not be attempted count 0."""
     owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
     left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
     rows: Counter[QuotaAccount] = Counter()
@@ -303,7 +300,7 @@ def accounts_to_ask(batch: Batch, settings: Settings) -> list[QuotaAccount]:
 def reckon(
     batch: Batch, settings: Settings, limits: RunLimits, allowances: Allowances, now: datetime
 ) -> Cost:
-    """Reckon what a list costs if it is started now."""
+    """Return what a list costs if it is started now."""
     rows, accounts = calls_by_account(batch, settings)
     return Cost(
         rows,
@@ -326,7 +323,7 @@ class Share:
     envs: int
     rows: int
     attempted: int
-    """Rows but those of an environment that has left."""
+    """Rows except those of an environment that has left."""
     calls: int
     bytes: int
 
@@ -338,10 +335,10 @@ class DryRun:
     batch: Batch
     uploads: bool
     seconds: float
-    """The least time at the rate allowed; 0 without a rate."""
+    """The least time at the configured rate; 0 without a rate."""
     cost: Cost
     shares: Sequence[Share]
-    """Merchants whose day does not suffice come first, then by rows."""
+    """Merchants whose rows do not fit into the day come first, then by rows."""
 
     @classmethod
     def of(cls, batch: Batch, limits: RunLimits, cost: Cost, *, uploads: bool) -> DryRun:
@@ -362,7 +359,7 @@ class DryRun:
         return sum(share.calls for share in self.shares)
 
     def warnings(self) -> Iterator[Text]:
-        """Yield what does not fit into the day."""
+        """Yield warnings about what does not fit into the day."""
         return self.cost.warnings({share.appid: share.merchant for share in self.shares})
 
     def as_dict(self) -> dict[str, Any]:

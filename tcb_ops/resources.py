@@ -1,4 +1,4 @@
-"""Why the system refuses something, in our own words; and that it has run out of what every row needs."""
+"""Reasons for system errors as messages, and detection of exhausted file descriptors and memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _REASONS = {
 
 
 def system_reason(error: OSError | ValueError) -> Text:
-    """Return why a file or folder cannot be used; ValueError is what Python raises for a name with a NUL."""
+    """Return why a file or folder cannot be used. Python raises ValueError for a name with a NUL."""
     if not isinstance(error, OSError):
         return _("not a usable file name")
     code = error.errno or 0
@@ -51,7 +51,7 @@ def system_reason(error: OSError | ValueError) -> Text:
 
 
 def nearest_path(missing: Path, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
-    """Return the path beside a missing one whose name is nearest to it, without the extension; None where none is near."""
+    """Return the path beside a missing one with the most similar name, ignoring extensions; None without one."""
     there: dict[str, Path] = {}
     with suppress(OSError):
         there = {fold(path.stem): path for path in sorted(missing.parent.iterdir()) if fits(path)}
@@ -60,12 +60,12 @@ def nearest_path(missing: Path, fits: Callable[[Path], bool] = Path.is_file) -> 
 
 
 def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitError | None:
-    """Return the error to raise, outside any `except`, where an error means that a resource has run out; else None.
+    """Return the error to raise, outside any `except`, if an error means that a resource is exhausted; else None.
 
     Args:
-        error: with its causes, as libraries wrap what the system says.
-        unclear: whether the error hides what the system said, as SQLite and a host name's look-up do. Then opening a
-            file is tried now.
+        error: is checked with its causes, because libraries wrap the system's errors.
+        unclear: whether the error hides the system's error, as in SQLite and host name resolution. Then a file is opened
+            as a test.
 
     """
     code = _errno(error)
@@ -87,14 +87,14 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
 
 
 def raise_if_exhausted(error: BaseException, *, unclear: bool = False) -> None:
-    """Raise ResourceLimitError where `exhausted` finds one."""
+    """Raise ResourceLimitError if a resource is exhausted."""
     found = exhausted(error, unclear=unclear)
     if found is not None:
         raise found from None
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """Return the errno of an error or the nearest of its causes, where it is about a resource."""
+    """Return the errno of an error or its nearest cause that concerns a resource."""
     while error is not None:
         if isinstance(error, MemoryError):
             return errno.ENOMEM
@@ -120,5 +120,5 @@ def _descriptors(code: int | None) -> Text:
 
 
 def _limit() -> int | None:
-    """Return how many files this process may have open; None where the system does not tell."""
+    """Return the maximum number of open files of this process; None on Windows."""
     return None if sys.platform == "win32" else resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,4 +1,4 @@
-"""What the public functions return: Run, RunHandle, Diff, History."""
+"""The values that the public functions return: Run, RunHandle, Diff, History."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Run:
         settings: Settings,
         reader: RunReader | None = None,
     ) -> None:
-        """`reader`: what the run is read from, where that is not the ledger itself."""
+        """`reader`: the source of the run's rows, if it is not the ledger itself."""
         self._ledger, self.record, self._settings = ledger, record, settings
         self._reader: RunReader = reader or ledger
 
@@ -68,17 +68,17 @@ class Run:
 
     @property
     def settings(self) -> Settings:
-        """The settings that the run is shown and exported with."""
+        """The settings with which the run is shown and exported."""
         return self._settings
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows by outcome, without zeros, `pending` included: the sum is the rows in."""
+        """Rows by outcome, without zeros, including `pending`; the sum is the number of rows."""
         return {str(outcome): rows for outcome, rows in self.outcomes.items()}
 
     @property
     def outcomes(self) -> dict[Outcome, int]:
-        """The same, keyed by Outcome."""
+        """The same as `counts`, keyed by Outcome."""
         return self._reader.counts(self.record)
 
     @property
@@ -112,18 +112,15 @@ class Run:
         return self._summary().to_json()
 
     def cause_list(self) -> list[Cause]:
-        """Return what is wrong, by merchant, environment and code, most rows first.
-
-        As values, without pandas.
-        """
+        """Return what went wrong, by merchant, environment and code, most rows first; as values, without pandas."""
         return self._summary().causes
 
     def tallies(self) -> list[Tally]:
-        """Return rows by merchant, environment, outcome and code, as they are now: one query of the ledger."""
+        """Return current rows by merchant, environment, outcome and code, with one query of the ledger."""
         return list(self._summary().tallies)
 
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
-        """Return the bytes of these rows' local files, as they were when the run was planned."""
+        """Return the bytes of these rows' local files when the run was planned."""
         _check_outcomes(outcomes)
         return self._reader.planned_bytes(self.record, outcomes)
 
@@ -135,7 +132,7 @@ class Run:
         path: str = "",
         outcomes: frozenset[Outcome] | None = None,
     ) -> Iterator[RowRecord]:
-        """Stream rows in the order of the list, flat in memory; `path` is a cloud path or a part of one."""
+        """Stream rows in the order of the list, with constant memory; `path`: a cloud path or a part of one."""
         if line is not None:
             check_count("line", line)
         check_text("merchant", merchant)
@@ -145,7 +142,7 @@ class Run:
         return self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
 
     def merchants_like(self, name: str) -> list[str]:
-        """Names of the run's merchants that hold `name`, or all of them; 20 at most."""
+        """Return the run's merchants whose names contain `name`, or all if none does; at most 20."""
         check_text("name", name)
         names = list(
             dict.fromkeys(place.merchant for place in self._reader.envs(self.record) if place.merchant)
@@ -153,23 +150,21 @@ class Run:
         return ([known for known in names if name in known] or names)[:20]
 
     def results(self) -> pd.DataFrame:
-        """Return every row: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
+        """Return all rows: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
         from tcb_ops.reports.formats.notebook import results_frame
 
         return results_frame(self._reader, self.record, self._settings)
 
     def failed(self) -> pd.DataFrame:
-        """Return the rows that did not succeed, pending ones among them: `results()` as in failed.csv."""
+        """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
         from tcb_ops.reports.formats.notebook import results_frame
 
         return results_frame(self._reader, self.record, self._settings, frozenset(Outcome) - SUCCESSES)
 
     def links(self) -> pd.DataFrame:
-        """Return the rows of a links run with their links.
+        """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
 
-        The columns of links.csv. They are secrets: do not display them.
-
-        Raises UsageError where there is no links.csv of this run.
+        Raises UsageError if the run has no links.csv.
         """
         from tcb_ops.reports.formats.notebook import links_frame
 
@@ -179,34 +174,31 @@ class Run:
         return links_frame(self._ledger, record, self._settings)
 
     def errcodes(self) -> pd.DataFrame:
-        """Return the rows that did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
+        """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
         from tcb_ops.reports.formats.notebook import errcodes_frame
 
         return errcodes_frame(self._summary())
 
     def causes(self) -> pd.DataFrame:
-        """Return what is wrong and what to do: a line per code, merchant and environment, most rows first."""
+        """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
         from tcb_ops.reports.formats.notebook import causes_frame
 
         return causes_frame(self._summary(), self._settings)
 
     def by_merchant(self) -> pd.DataFrame:
-        """Return the rows of each merchant: how many, how many succeeded, did not succeed, are pending."""
+        """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
         from tcb_ops.reports.formats.notebook import merchants_frame
 
         return merchants_frame(self._summary())
 
     def timeline(self) -> pd.DataFrame:
-        """Return how rows ended over the run's time: a line per stretch, the oldest first."""
+        """Return how rows ended over the run's time: a line per interval, oldest first."""
         from tcb_ops.reports.formats.notebook import timeline_frame
 
         return timeline_frame(self._reader, self.record, self._settings)
 
     def changes(self) -> Diff | None:
-        """Return what changed since the finished run before it of the same kind, target, list and part.
-
-        None without one.
-        """
+        """Return what changed since the previous finished run of the same kind, target, list and part; None without one."""
         before = self._reader.previous(self.record)
         return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
 
@@ -232,20 +224,17 @@ class Run:
             return audit_result(seen, RunSummary(seen, record), changes, self._settings)
 
     def final(self) -> Run:
-        """Return the run as it is after its retries.
-
-        The last state of each of its rows. Of a retry, that of its original.
-        """
+        """Return the run with the last state of each row after its retries; for a retry, its original run."""
         from tcb_ops.reports.merged_run import merged_run
 
         merged = merged_run(self._ledger, self.record)
         return Run(self._ledger, merged.original, self._settings, merged)
 
     def write_into(self, original: str | Path, dest: str | Path | None = None, *, split_by: str = "") -> Path:
-        """Write a copy of the workbook that the list came in, with how each row ended beside it; return where.
+        """Write a copy of the list's own workbook, with columns for how each row ended; return its path.
 
-        With `split_by`, a column's header, a new folder with a workbook per value of it. `dest` None is beside the
-        original. Raises UsageError where `original` is not the run's list or something is in the way.
+        With `split_by`, a column's header, write a new folder with a workbook per value of it. `dest` None: beside the
+        original. Raises UsageError if `original` is not the run's list or the destination exists.
         """
         from tcb_ops.reports.annotate_workbook import write_apart, write_into
 
@@ -262,7 +251,7 @@ class Run:
     def export(self, dest: str | Path, *, replace: bool = False) -> Path:
         """Write the report folder: results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json.
 
-        A report of the same run at `dest` is replaced, with `replace` one of another run too; anything else there is a
+        A report of the same run at `dest` is replaced, with `replace` also one of another run; anything else there is a
         UsageError.
         """
         from tcb_ops.reports.export import export
@@ -282,12 +271,12 @@ class Run:
         )
 
     def _summary(self) -> RunSummary:
-        """Sum the run up as it is now."""
+        """Return the run's current summary."""
         return RunSummary(self._reader, self._reader.run(self.id))
 
 
 def environments_of(merchants: Iterable[Merchant]) -> frozenset[tuple[str, str]]:
-    """Return the environments of lines of the merchants file, as (appid, env)."""
+    """Return the environments of merchants file lines, as (appid, env)."""
     return frozenset((merchant.appid, merchant.env) for merchant in merchants)
 
 
@@ -298,7 +287,7 @@ def _check_outcomes(outcomes: object) -> None:
 
 
 class RunHandle:
-    """A run being worked on in the background: `watch` it, `cancel` it, `wait` for it or await it."""
+    """A run that is worked on in the background: `watch` it, `cancel` it, `wait` for it or await it."""
 
     def __init__(
         self,
@@ -333,21 +322,21 @@ class RunHandle:
 
     @property
     def links_run_out(self) -> int:
-        """Of a finished links run: how many links had expired when links.csv was written."""
+        """For a finished links run: how many links had expired when links.csv was written."""
         return self._session.links_run_out if self._session is not None else 0
 
     def watch(self) -> Iterator[Progress]:
-        """Give the progress as it is committed, until the work ends."""
+        """Yield progress as it is committed, until the work ends."""
         return self._session.watch() if self._session is not None else iter(())
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait at most so long for the work's end; return whether it has ended."""
+        """Wait at most `seconds` for the work to end; return whether it has."""
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         check_value("seconds", seconds, number, _("seconds"))
         return self._session is None or self._session.ended_within(seconds)
 
     def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
-        """Hand the progress to `show` until the work ends; Ctrl-C cancels the work, tidily."""
+        """Pass the progress to `show` until the work ends; Ctrl-C cancels the work."""
         check_value("show", show, callable(show), _("a function"))
         try:
             show(self.watch())
@@ -356,14 +345,14 @@ class RunHandle:
                 self._session.interrupted(interrupt)
 
     def cancel(self) -> None:
-        """End tidily; rows not done stay pending, and the same call resumes them."""
+        """Stop the work; unfinished rows stay pending, and the same call resumes them."""
         if self._session is not None:
             self._session.cancel()
 
     def wait(self) -> Run:
         """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
 
-        Several threads may wait: one of them ends the run, and all get the same result.
+        Several threads may wait: one ends the run, and all get the same result.
         """
         with self._waiting:
             if self._ended is None:
@@ -379,11 +368,11 @@ class RunHandle:
         return Run(self._ledger, self._ended, self._settings)
 
     def so_far(self) -> Run:
-        """Return the run as the ledger has it now."""
+        """Return the run as it is now in the ledger."""
         return Run(self._ledger, self._ledger.run(self.id), self._settings)
 
     async def _wait_beside(self) -> Run:
-        """Wait without holding up the event loop; where the awaiting task is cancelled, cancel the run first."""
+        """Wait without blocking the event loop; if the awaiting task is cancelled, cancel the run first."""
         ending = asyncio.ensure_future(asyncio.to_thread(self.wait))
         try:
             return await asyncio.shield(ending)
@@ -395,17 +384,17 @@ class RunHandle:
 
 
 _handles: dict[str, RunHandle] = {}
-"""The runs being worked on in this process, by id, until somebody has waited for their end."""
+"""Runs being worked on in this process, by id, until somebody has waited for their end."""
 
 
 def find_handle(run: str) -> RunHandle | None:
-    """Return the handle of a run that is being worked on in this process; None where it is not."""
+    """Return the handle of a run that is being worked on in this process, else None."""
     return _handles.get(run)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Diff(RunDiff):
-    """What changed from one run to a later one, also as a DataFrame and in a notebook."""
+    """The changes from one run to a later one, also as a DataFrame and in a notebook."""
 
     def __repr__(self) -> str:
         changes = ", ".join(f"{change} {rows:,}" for change, rows in self.counts.items() if rows)
@@ -420,13 +409,13 @@ class Diff(RunDiff):
         settings: Settings,
         merchants: Iterable[Merchant] | None = None,
     ) -> Diff:
-        """Compare two runs of one kind and target. Raises UsageError where they cannot be compared."""
+        """Compare two runs of one kind and target. Raises UsageError if they cannot be compared."""
         only = None if merchants is None else environments_of(merchants)
         found = compare(ledger, older, newer, settings, only)
         return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
 
     def frame(self) -> pd.DataFrame:
-        """Give the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
+        """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
         from tcb_ops.reports.formats.notebook import diff_frame
 
         return diff_frame(self)
@@ -443,11 +432,11 @@ class History(ErrcodeHistory):
 
     @classmethod
     def of(cls, found: ErrcodeHistory) -> History:
-        """Give the same days and lines."""
+        """Return the same days and lines as a History."""
         return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
 
     def frame(self) -> pd.DataFrame:
-        """Give a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
+        """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
         from tcb_ops.reports.formats.notebook import history_frame
 
         return history_frame(self)

@@ -1,4 +1,4 @@
-"""The sample (merchants, lists, files, a fault plan) and its simulator, for the demo, the notebooks and practice."""
+"""The sample (merchants, lists, files, a fault plan) and its simulator, for the demo, notebooks and practice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tcb_ops.simulator import Faults, Simulator, expected_outcomes, load_faults
 
 
 def bundled(inside: str, beside: str) -> Path:
-    """Return a folder of files that come with tcb-ops: within the installed package, or beside it in a checkout."""
+    """Return a folder of bundled files: in the installed package, or beside it in a checkout."""
     package = Path(__file__).parent
     return package / inside if (package / inside).is_dir() else package.parent / beside
 
@@ -40,9 +40,9 @@ FAULTS = SAMPLE / "faults.toml"
 def sample_simulator(
     folder: Path, *, lang: str | None = None, port: int = 0
 ) -> Iterator[tuple[Settings, Simulator, Faults]]:
-    """Run the simulator with the sample's merchants and faults; `folder` takes the ledger and the made-up tokens.
+    """Run the simulator with the sample's merchants and faults; the ledger and generated tokens are in `folder`.
 
-    Gives the settings that lead to it, the simulator, and its fault plan. Raises UsageError when `port` is taken.
+    Yields its settings, the simulator and the fault plan. Raises UsageError if `port` is in use.
     """
     merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
     tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
@@ -60,12 +60,12 @@ def sample_simulator(
             "lang": lang,
             "tokens": {"source": "file", "file": file},
         }
-        # The target is the embedded simulator, whatever port it has this time.
+        # Runs refer to the embedded simulator, because its port changes.
         yield load_settings(options=options).model_copy(update={"target": SIMULATOR}), simulator, faults
 
 
 def unexpected_lines(run: Run, batch: Batch, faults: Faults) -> list[int]:
-    """Return the lines of a run that ended otherwise than the fault plan implies."""
+    """Return the lines of a run that ended differently than the fault plan implies."""
     envs: dict[str, set[str]] = {}
     for merchant in batch.merchants:
         envs.setdefault(merchant.appid, set()).add(merchant.env)
@@ -86,12 +86,12 @@ _practice: Settings | None = None
 
 
 def practice(lang: str | None = None) -> Settings:
-    """Start the embedded simulator with the sample's merchants, for as long as this process lives; one a process.
+    """Start the embedded simulator with the sample's merchants, once per process; return its settings.
 
-    Returns the settings that lead to it. Its ledger goes with the process; in JupyterLab it stays as long as the server,
-    and the simulator comes back on the same port, so that a run that a restarted kernel cut off can be resumed.
+    Its ledger is deleted when the process ends. In JupyterLab it is kept while the server runs, and the simulator restarts
+    on the same port, so that a run can be resumed after a restart of the kernel.
     """
-    global _practice  # noqa: PLW0603  one simulator a process
+    global _practice  # noqa: PLW0603  one simulator per process
     with _lock:
         if _practice is None:
             folder = _kept_folder()
@@ -104,10 +104,7 @@ def practice(lang: str | None = None) -> Settings:
 
 
 def in_jupyter_session() -> bool:
-    """Return whether somebody sits before the notebook.
-
-    Its kernel was started by a Jupyter server, not by a program.
-    """
+    """Return whether a Jupyter server, not a program, started this kernel: a user sees the notebook."""
     return bool(os.environ.get("JPY_SESSION_NAME"))
 
 
@@ -123,10 +120,7 @@ def _start(stack: ExitStack, folder: Path, lang: str | None) -> Settings:
 
 
 def _kept_folder() -> Path | None:
-    """Return the folder that outlives this kernel.
-
-    Of this notebook, while its JupyterLab runs. None elsewhere.
-    """
+    """Return a folder for this notebook that is kept while its JupyterLab runs; None outside JupyterLab."""
     server, notebook = os.environ.get("JPY_PARENT_PID", ""), os.environ.get("JPY_SESSION_NAME", "")
     if not notebook or not server.isdecimal() or os.name != "posix":
         return None

@@ -1,8 +1,8 @@
 """Keep secrets out of what is shown, stored and exported.
 
-`redact`: a server's message may quote the token or the link that it was sent. It is redacted where it enters, with the
-secrets that were sent; what is shown later is redacted again by names alone, for ledgers of earlier versions.
-`masked` and `find_leak`: no token, signature or key may be in a file of a report. In the operators' own texts (cells of
+`redact`: a server's message may contain the token or the link that it was sent. It is redacted on arrival, with the
+secrets that were sent, and again by names alone when it is shown, for ledgers of earlier versions.
+`masked` and `find_leak`: no file of a report may contain a token, signature or key. In the operators' own texts (cells of
 the list, the note) only what the scan would find is masked; what it still finds in a report is a defect of tcb-ops.
 """
 
@@ -24,10 +24,10 @@ from tcb_ops.model import Secret
 MASK = "•••"
 """The text that replaces a secret."""
 LONGEST_TEXT = 4000
-"""Characters of a text from outside that are looked at; the callers show fewer."""
+"""Characters of a text from outside that are searched; the callers show fewer."""
 
 _RUN = 12
-"""Characters of a secret, one after the other, that must not be shown (contract.md §8)."""
+"""Consecutive characters of a secret that must not be shown (contract.md §8)."""
 _ENCODINGS = 3
 """How often a text may have been percent-encoded."""
 
@@ -46,29 +46,29 @@ _HINT = re.compile(r"[=?:]|%3[Dd]")
 
 _ESCAPED = re.compile(r"(?:%|\\u00|\\x)([0-9A-Fa-f]{2})|\\([\"\\/])")
 _FOLDED = str.maketrans(string.ascii_uppercase + "-_", string.ascii_lowercase + "+/")
-"""Letters without their case; both alphabets of Base64 as one."""
+"""Lower case, with both alphabets of Base64 as one."""
 
 
 def redact(text: str, secrets: Iterable[Secret] = (), public: Iterable[str] = ()) -> str:
-    """Replace secrets in a text from outside by `•••`.
+    """Replace secrets in a text from outside with `•••`.
 
     ======================================================  =======================
     in the text                                             replaced
     ======================================================  =======================
-    12 or more characters of a secret, one after the other  they
-    a whole secret that is shorter                          it
+    12 or more consecutive characters of a secret           these characters
+    a shorter secret, complete                              the secret
     the same percent-encoded, in Base64, in other case      likewise
     a value after `access_token=`, `"token":"` and so on    the value
     a long value after `authorization: ` and so on          the value
     a URL's query                                           the query
     ======================================================  =======================
 
-    Prose such as `access_token: expired` stays.
+    Prose such as `access_token: expired` is kept.
 
     Args:
-        text: what a server wrote; the time taken grows with its length, so cut it to LONGEST_TEXT before.
+        text: a server's text; the time taken grows with its length, so cut it to LONGEST_TEXT before.
         secrets: those that the server was sent, or knows.
-        public: what is no secret although it stands in one, such as the path within a link.
+        public: parts of secrets that are not secret, such as the path within a link.
 
     """
     text = redact_known(text, (secret.reveal() for secret in secrets), public)
@@ -79,7 +79,7 @@ def redact(text: str, secrets: Iterable[Secret] = (), public: Iterable[str] = ()
 
 
 def redact_known(text: str, secrets: Iterable[str], public: Iterable[str] = ()) -> str:
-    """Redact as the first three lines of `redact`'s table say: names and what follows them stay."""
+    """Redact by the first three lines of `redact`'s table; names and the values after them are kept."""
     secrets = [secret for secret in secrets if secret]
     if not secrets:
         return text
@@ -101,10 +101,10 @@ def redact_known(text: str, secrets: Iterable[str], public: Iterable[str] = ()) 
 
 
 def _spellings(secret: str) -> str:
-    """Return every spelling of a secret but the percent-encoded one, folded.
+    """Return every spelling of a secret except the percent-encoded one, folded.
 
-    Base64 writes three bytes as four characters, so that a piece looks differently by what stands before it: three ways.
-    12 bytes of a secret always fill 15 characters, whatever their place.
+    Base64 encodes three bytes as four characters, so a part of a secret has three spellings, by its offset. 12 bytes of
+    a secret always fill 15 characters, at any offset.
     """
     written = (secret, secret.lower(), secret.upper(), quote(secret, safe=""))
     coded = {
@@ -116,7 +116,7 @@ def _spellings(secret: str) -> str:
 
 
 def _views(text: str) -> Iterator[tuple[str, list[int]]]:
-    """Yield the text, then the text without its percent and JSON escapes, each with its characters' places in the text."""
+    """Yield the text, then its forms without percent and JSON escapes, each with its characters' positions in the text."""
     at = list(range(len(text) + 1))
     for _each in range(_ENCODINGS + 1):
         yield text, at
@@ -133,7 +133,7 @@ def _views(text: str) -> Iterator[tuple[str, list[int]]]:
 
 
 def _runs(text: str, haystack: str, run: int) -> Iterator[int]:
-    """Yield where a text has `run` characters of the haystack; blocks of half as many are searched first, which is quick."""
+    """Yield where a text has `run` characters of the haystack. Blocks of half as many are searched first, for speed."""
     block = (run + 1) // 2
     for at in range(0, len(text) - block + 1, block):
         if text[at : at + block] in haystack:
@@ -144,13 +144,13 @@ def _runs(text: str, haystack: str, run: int) -> Iterator[int]:
 
 CHUNK = 1 << 20
 OVERLAP = 512
-"""Bytes looked at again with the next chunk: more than the beginning of any secret that a pattern needs."""
+"""Bytes searched again with the next chunk: more than any pattern needs of a secret's beginning."""
 
-_QUOTES = r"(?:\"|'|&#34;|&#39;|&quot;){0,2}"  # twice in a CSV
+_QUOTES = r"(?:\"|'|&#34;|&#39;|&quot;){0,2}"  # doubled in a CSV
 _IS = rf"(?:=|%3D|{_QUOTES}\s*[:=]\s*{_QUOTES})"
 _VALUE = r"[0-9A-Za-z_%+/.@-]{8,}"
 _KINDS = (
-    # Search for the lower-case literal first: it is fast and rarely found.
+    # The lower-case literal is searched first: this is fast, and rarely finds anything.
     ("access_token", rf"access_token{_IS}", _("an access token")),
     ("refresh_token", rf"refresh_token{_IS}", _("a refresh token")),
     ("q-signature", rf"q-signature{_IS}", _("a signature of the store")),
@@ -160,10 +160,10 @@ _KINDS = (
         rf"x-cos-security-token{_IS}",
         _("a security token of the store"),
     ),
-    # domain.md §2: what tickets, refresh tokens and authorization codes begin with.
+    # domain.md §2: how tickets, refresh tokens and authorization codes begin.
     ("@@@", r"(?:ticket|token|code)@@@", _("a ticket or a refresh token")),
 )
-# People and programs write Access_Token too; of ASCII alone, so that bytes and texts are read alike.
+# Case is ignored (Access_Token occurs too), for ASCII only, so that bytes and text match alike.
 _PATTERNS = tuple(
     (literal.encode(), re.compile((name + _VALUE).encode(), re.IGNORECASE), kind)
     for literal, name, kind in _KINDS
@@ -176,16 +176,16 @@ _MASKED = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A secret in a file; what it is, never the secret itself."""
+    """A secret found in a file: what it is, never the secret itself."""
 
     kind: Text
     line: int
-    """Its line, by line feeds from 1; within a workbook, of one of its parts."""
+    """By line feeds, from 1; in a workbook, within one of its parts."""
 
 
 def masked(text: str) -> str:
-    """Return a text with ••• for what `find_leak` would find."""
-    small = text.encode("utf-8", "surrogatepass").lower()  # a text's own lower() takes five times as long
+    """Return a text with ••• in place of what `find_leak` would find."""
+    small = text.encode("utf-8", "surrogatepass").lower()  # str.lower() takes five times as long
     if b"token" in small or b"q-" in small or b"@@@" in small:
         for literal, pattern in _MASKED:
             if literal in small:
@@ -194,9 +194,9 @@ def masked(text: str) -> str:
 
 
 def find_leak(file: Path) -> Leak | None:
-    """Look through a file, or the parts of a workbook; return the first secret. Raises OSError.
+    """Return the first secret in a file, or in the parts of a workbook; None without one. Raises OSError.
 
-    A PDF is printed from the page and compressed; it is not looked into.
+    PDFs are not searched: they are compressed, and printed from the page.
     """
     if file.suffix == ".xlsx":
         with zipfile.ZipFile(file) as parts:

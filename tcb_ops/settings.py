@@ -1,6 +1,6 @@
 """Settings: `tcb-ops.toml`, overridden by `TCB_OPS_…` variables, overridden by options.
 
-A nested setting's variable has two underscores: `TCB_OPS_TOKENS__SOURCE`. Paths in the file are relative to the
+The variable of a nested setting has two underscores: `TCB_OPS_TOKENS__SOURCE`. Paths in the file are relative to the
 file's folder, paths in variables and options to the working folder.
 """
 
@@ -37,19 +37,19 @@ from tcb_ops.toml_file import line_of, read_toml
 SETTINGS_FILE = "tcb-ops.toml"
 PREFIX = "TCB_OPS_"
 CONFIG = "TCB_OPS_CONFIG"
-"""Names the settings file, as `--config` does: how `notebook --config` reaches its kernel."""
+"""The variable that names the settings file, like `--config`; passes `notebook --config` to the kernel."""
 LEDGER_FILE = "tcb-ops.db"
 NOT_STARTED = "http://127.0.0.1"
-"""The API base of the embedded simulator until it listens: never a live one."""
+"""The API base of the embedded simulator until it listens; never a live one."""
 _OTHER_VARIABLES = re.compile("CHROMIUM|RUN_NOW|HEADLESS_OUT|HEADLESS_RESULT|APPID|REFUSED|(NEED|TEST)_.*")
-"""TCB_OPS_… variables that are no settings: of the report's browser, of notebooks, of a token command, and of our tests."""
+"""TCB_OPS_… variables that are not settings: of the PDF browser, notebooks, a token command, and our tests."""
 _Pathlike = TypeVar("_Pathlike", Path, str)
 _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
-"""Parts of a database URL's query that hold no password."""
+"""Query parameters of a database URL that contain no password."""
 
 
 class _InvalidError(ValueError):
-    """What is expected of a setting; pydantic hands it on with the setting's name."""
+    """An invalid setting, with what is expected; pydantic adds the setting's name."""
 
     def __init__(self, text: Text) -> None:
         super().__init__(text.en)
@@ -57,7 +57,7 @@ class _InvalidError(ValueError):
 
 
 def _writable(path: _Pathlike) -> _Pathlike:
-    r"""Refuse a path with a control character: in TOML, "D:\new" has a line break."""
+    r"""Refuse a path with a control character: in TOML, "D:\new" contains a line break."""
     if re.search(r"[\x00-\x1f\x7f]", str(path)):
         raise _InvalidError(
             _("contains a control character, such as \\n or \\t; in a path write / in place of each \\")
@@ -66,7 +66,7 @@ def _writable(path: _Pathlike) -> _Pathlike:
 
 
 class TokenSettings(BaseModel):
-    """Where an appid's access token comes from."""
+    """The settings of the token source."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,22 +74,22 @@ class TokenSettings(BaseModel):
     file: Path = Path("tokens.csv")
     """CSV `appid,access_token[,expires_at]`."""
     command: tuple[str, ...] = Field(default=(), repr=False)
-    """A program and its arguments; `{appid}` is replaced. JSON on stdout."""
+    """A program and its arguments, in which `{appid}` is replaced. It prints JSON on stdout."""
     url: str = Field(default="", repr=False)
-    """Of the token server, with `{appid}` where the appid goes."""
+    """Of the token server, with the placeholder `{appid}`."""
     auth_env: str = ""
-    """The environment variable that holds what the token server wants to see in `auth_header`."""
+    """The environment variable with the token server's credentials, sent in `auth_header`."""
     auth_header: str = "Authorization"
     component_appid: str = ""
-    """The third-party platform's own appid: its token is the component token."""
+    """The third-party platform's own appid, whose token is the component token."""
     sole_owner: bool = False
     """Confirms that no other program refreshes these merchants' tokens."""
     secret: str = Field(default="", repr=False)
-    """Where the component's AppSecret is: `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENTS`; never itself."""
+    """Where the component's AppSecret is: `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENTS`; never the secret."""
     ticket: str = Field(default="", repr=False)
     """Where the component_verify_ticket is, likewise."""
     store: Path = Path("tcb-ops.tokens")
-    """The folder that keeps refresh tokens."""
+    """The folder of the refresh tokens."""
 
     _paths = field_validator("file", "store")(_writable)
 
@@ -101,7 +101,7 @@ class TokenSettings(BaseModel):
         try:
             parts = urlsplit(value)
             usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # pydantic's text quotes the value
+        except ValueError:  # pydantic's message would quote the value
             usable = False
         if (
             not usable
@@ -156,13 +156,13 @@ class AuditSettings(BaseModel):
 
 
 class _Variables(EnvSettingsSource):
-    """The TCB_OPS_… variables; a list among them is JSON, or words as a shell reads them."""
+    """The TCB_OPS_… variables. A list among them is JSON, or words in shell syntax."""
 
     def __call__(self) -> dict[str, Any]:
         found = super().__call__()
         for section, name in ((found, "store_hosts"), (found.get("tokens"), "command")):
             if isinstance(section, dict) and isinstance(value := section.get(name), str):
-                with suppress(ValueError):  # not a list: reported with the other mistakes
+                with suppress(ValueError):  # invalid: reported with the other mistakes
                     section[name] = (
                         json.loads(value) if value.lstrip().startswith("[") else shlex.split(value)
                     )
@@ -170,7 +170,7 @@ class _Variables(EnvSettingsSource):
 
 
 def _is_host(host: str) -> bool:
-    """Return whether a host is an address, or a name that IDNA can write."""
+    """Return whether a host is an address, or a name that IDNA can encode."""
     try:
         name = host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -192,57 +192,57 @@ def _system_lang() -> Lang:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where settings came from: what a command that is to reach the same ones has to repeat."""
+    """The origin of settings: what a command must repeat to get the same ones."""
 
     file: Path | None = None
-    """The settings file, absolute, links resolved; None where there is none."""
+    """Absolute, with symbolic links resolved; None without a settings file."""
     from_file: Mapping[str, Any] = field(default_factory=dict)
-    """What the file says, paths made relative to its folder."""
+    """The file's settings, with paths resolved against its folder."""
     overridden: frozenset[str] = frozenset()
-    """Settings that an option or a variable gave."""
+    """Settings given by an option or a variable."""
     ledger_choice: Text | None = None
-    """Which ledger is used and why, where two could be meant."""
+    """Which ledger is used and why, if two are possible."""
 
 
 class Settings(BaseSettings):
-    """Everything that holds for all commands. Frozen; holds no token."""
+    """The settings of all commands. Frozen; contains no token."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        enable_decoding=False,  # not JSON: reported with the other mistakes
+        enable_decoding=False,  # invalid JSON is reported with the other mistakes
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
     )
 
     api_base: str = "https://api.weixin.qq.com"
-    """Where calls go."""
+    """The URL that calls go to."""
     target: Literal["", "simulator"] = ""
-    """`simulator`: the embedded simulator, whatever port it listens on. A URL given as target becomes `api_base`."""
+    """`simulator`: the embedded simulator, on any port. A URL given as target becomes `api_base`."""
     merchants: Path = Path("merchants.csv")
     ledger: str = Field(default=LEDGER_FILE, repr=False)
-    """A file, or a database URL (which may hold a password: never shown)."""
+    """A file, or a database URL, which may contain a password and is never shown."""
     reports: Path = Path("reports")
-    """The folder that gets a folder per report."""
+    """The folder of the report folders."""
     lang: Lang = Field(default_factory=_system_lang)
     timezone: str = "Asia/Shanghai"
     confirm_over: int = Field(default=5, ge=0)
-    """Uploads to more live environments than this are shown and asked about first."""
+    """Uploads to more live environments than this require confirmation."""
     store_hosts: tuple[str, ...] = ()
     """Hosts besides COS's own domains that a link may lead to; a leading dot allows its subdomains."""
     etag: Literal["fail", "warn"] = "fail"
-    """What a stored object's differing ETag means."""
+    """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = TokenSettings()
     audit: AuditSettings = AuditSettings()
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
     def __init__(self, **values: Any) -> None:
-        """Take the settings that are not to be the environment's or the defaults. Raises SettingsError."""
+        """Take values that override the environment and the defaults. Raises SettingsError."""
         try:
             super().__init__(**values)
         except ValidationError as error:
-            if type(self) is not Settings:  # `load_settings` and `aim` name where the value comes from
+            if type(self) is not Settings:  # `load_settings` and `aim` add where the value comes from
                 raise
             raise _refused([_Mistake(key, why) for key, why in _mistakes(error)]) from None
 
@@ -254,7 +254,7 @@ class Settings(BaseSettings):
         *_: Any,
         **_others: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values of the call before those of the environment, and nothing else."""
+        """Take the call's values before the environment's, and no other source."""
         return init_settings, _Variables(settings_cls)
 
     def __repr__(self) -> str:
@@ -276,7 +276,7 @@ class Settings(BaseSettings):
         try:
             parts = urlsplit(value)
             usable = parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc
-        except ValueError:  # pydantic's text quotes the value
+        except ValueError:  # pydantic's message would quote the value
             usable = False
         if not usable or re.search(r"[?#]", value):
             raise _InvalidError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
@@ -306,14 +306,14 @@ class Settings(BaseSettings):
 
     @property
     def ledger_name(self) -> str:
-        """The ledger as it may be shown: a database URL without what may hold a password."""
+        """The ledger for display: a database URL without the parts that may contain a password."""
         return shown_url(self.ledger)
 
     @property
     def ledger_option(self) -> str:
-        """The ledger as a suggested command repeats it, from any folder; empty where its URL may hold a password.
+        """The ledger for a suggested command in any folder; empty if its URL may contain a password.
 
-        Such a URL belongs into TCB_OPS_LEDGER or the settings file, where the command finds it again.
+        Such a URL belongs in TCB_OPS_LEDGER or the settings file, where the command finds it again.
         """
         if "://" not in self.ledger:
             return str(Path(self.ledger).absolute())
@@ -325,15 +325,15 @@ class Settings(BaseSettings):
         return self._origin
 
     def kept_in(self, file: Path) -> Settings:
-        """Return the same settings as a settings file that is yet to be put at `file` will give them."""
-        said = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
+        """Return the same settings as read from a settings file that will be written to `file`."""
+        values = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
         kept = self.model_copy()
-        kept._origin = Origin(file, said, self._origin.overridden & {"lang"})  # noqa: SLF001  our own copy
+        kept._origin = Origin(file, values, self._origin.overridden & {"lang"})  # noqa: SLF001  our own copy
         return kept
 
     @property
     def run_target(self) -> str:
-        """The target as runs keep it: the API base, or `simulator` for the embedded one, whose port changes."""
+        """The target as stored with runs: the API base, or `simulator` for the embedded one, whose port changes."""
         return self.target or self.api_base
 
     @property
@@ -343,15 +343,13 @@ class Settings(BaseSettings):
 
 
 class _Named(Settings):
-    """Settings whose mistakes are named by what gives the value."""
+    """Settings whose mistakes are named by the source of the value."""
 
 
 def shown_url(where: str) -> str:
-    """Return a ledger's file as it is, a database URL without user, password and query.
+    """Return a ledger's file, or its database URL without user, password and query, which may contain secrets.
 
-    Each part of those may be a secret.
-
-    Where they cannot be told from the rest (an @ after a ?), only the scheme is left.
+    If these cannot be separated from the rest (an @ after a ?), only the scheme is left.
     """
     scheme, there, rest = where.partition("://")
     if not there:
@@ -361,10 +359,7 @@ def shown_url(where: str) -> str:
 
 
 def holds_password(where: str) -> bool:
-    """Return whether a ledger's URL may hold a password.
-
-    Behind its user, or in its query under any name but a harmless one.
-    """
+    """Return whether a ledger's URL may contain a password: after the user, or in an unknown query parameter."""
     _other, there, rest = where.partition("://")
     beside, _other, query = rest.partition("?")
     names = {part.partition("=")[0] for part in query.split("&") if part}
@@ -372,18 +367,12 @@ def holds_password(where: str) -> bool:
 
 
 def settings_file(config: str | Path | None = None) -> Path:
-    """Return the settings file.
-
-    The one given, the one that TCB_OPS_CONFIG names, or tcb-ops.toml in the working folder.
-    """
+    """Return the settings file: the given one, the one in TCB_OPS_CONFIG, or tcb-ops.toml in the working folder."""
     return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)
 
 
 def aim(settings: Settings, target: str | None) -> Settings:
-    """Return the same settings with another target, `simulator` or a URL.
-
-    None leaves it. Raises SettingsError.
-    """
+    """Return the same settings with another target, `simulator` or a URL; None keeps it. Raises SettingsError."""
     if target is None or target == settings.run_target:
         return settings
     options = _aimed({"target": target}, "target")
@@ -396,7 +385,7 @@ def aim(settings: Settings, target: str | None) -> Settings:
 
 
 def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Make `target` and `api_base` of one layer one choice; `names` is what this layer calls them."""
+    """Merge `target` and `api_base` of one layer into one choice; `names`: what this layer calls them."""
     given = {name: layer.get(name) for name in ("target", "api_base")}
     both = [value.rstrip("/") for value in given.values() if isinstance(value, str) and value]
     if not both:
@@ -415,10 +404,10 @@ def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def load_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
-    """Read the settings file, the environment and the options given.
+    """Read the settings file, the environment and the given options.
 
-    `config` None means the file that TCB_OPS_CONFIG names, or else tcb-ops.toml in the working folder, which need not be
-    there. Options that are None do not count. Raises SettingsError naming the file or variable, never showing a value.
+    `config` None: the file in TCB_OPS_CONFIG, or tcb-ops.toml in the working folder, which may be missing. Options that
+    are None are ignored. Raises SettingsError with the file or variable, never with a value.
     """
     if config is not None:
         check_path("config", config)
@@ -427,9 +416,9 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     )
     check_value("options", options, names_only, _("a mapping, setting → value"))
     file = settings_file(config)
-    said = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
+    named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     there = file.is_file()
-    from_file = _aimed(_read(file, said), f"{file}: target", f"{file}: api_base")
+    from_file = _aimed(_read(file, named_by), f"{file}: target", f"{file}: api_base")
     given = _given(options or {})
     target_named = "target" if given.get("target") else "api_base"
     given = _aimed(given, "--target", "--api-base")
@@ -485,18 +474,18 @@ def section_keys() -> list[str]:
 
 
 class _Mistake(NamedTuple):
-    """A setting that cannot be used, named as its writer knows it."""
+    """An invalid setting, named as in its source."""
 
     name: str
     why: Text
     line: int = 0
-    """Of the settings file; 0 where it was given elsewhere."""
+    """Of the settings file; 0 if it was given elsewhere."""
 
 
 def _mistake(
     key: str, why: Text, options: Mapping[str, Any], target_named: str, file: Path | None
 ) -> _Mistake:
-    """Name a mistake by what gave the value: an option, a variable, or the file and its line."""
+    """Return a mistake named by the source of the value: an option, a variable, or the file and its line."""
     if key == "api_base" and key in options:
         return _Mistake(target_named, why)
     if key.partition(".")[0] in options:
@@ -509,7 +498,7 @@ def _mistake(
 
 
 def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> SettingsError:
-    """Return the error that reports every mistake; a single one with what to do as a sentence of its own."""
+    """Return the error that reports every mistake; for a single one, the fix is a separate sentence."""
     reported = [
         _("{place}: {name}: {why}.", place=f"{file}:{line}", name=name, why=why)
         if line
@@ -522,18 +511,18 @@ def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> Settings
 
 
 def _variable(key: str) -> str:
-    """Return the variable of a setting: TCB_OPS_TOKENS__URL of `tokens.url`."""
+    """Return the variable of a setting: TCB_OPS_TOKENS__URL for `tokens.url`."""
     return PREFIX + key.upper().replace(".", "__")
 
 
 def _variables(name: str) -> bool:
-    """Return whether a variable gives a setting, or a part of it."""
+    """Return whether a variable sets a setting, or a part of it."""
     variable = _variable(name)
     return any(known == variable or known.startswith(f"{variable}__") for known in os.environ)
 
 
 def _unknown_variables() -> list[_Mistake]:
-    """Return the TCB_OPS_… variables that nobody reads."""
+    """Return a mistake for each unknown TCB_OPS_… variable."""
     keys = ["config", *Settings.model_fields, *section_keys()]
     known = [_variable(key).removeprefix(PREFIX) for key in keys]
     mistakes = []
@@ -550,10 +539,7 @@ def _unknown_variables() -> list[_Mistake]:
 
 
 def _ledger_of(file: Path) -> tuple[str, Text | None]:
-    """Return the ledger where nobody names one.
-
-    Of the settings file's folder, else an existing one of the working folder.
-    """
+    """Return the ledger if none is set: beside the settings file, else an existing one in the working folder."""
     usual, here = file.parent / LEDGER_FILE, Path(LEDGER_FILE).absolute()
     if os.path.realpath(usual) == os.path.realpath(here) or not here.exists():
         return str(usual), None
@@ -575,13 +561,13 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
 
 
 def _key(wrong: Mapping[str, Any]) -> str:
-    """Return the name of the setting that pydantic finds wrong: `confirm_over`, `tokens.source`."""
+    """Return the setting that a pydantic error concerns: `confirm_over`, `tokens.source`."""
     named = [str(part) for part in wrong["loc"]]
     return ".".join(named[: 2 if named[0] in SECTIONS else 1])
 
 
 def _mistakes(error: ValidationError) -> list[tuple[str, Text]]:
-    """Each setting that pydantic finds wrong, and what is expected of it; pydantic's own words are not shown."""
+    """Return each invalid setting with what is expected of it; pydantic's own messages are not shown."""
     found: dict[str, Text] = {}
     for wrong in error.errors(include_input=False, include_url=False):
         invalid, key = wrong.get("ctx", {}).get("error"), _key(wrong)
@@ -593,13 +579,13 @@ def _mistakes(error: ValidationError) -> list[tuple[str, Text]]:
 
 
 def _model_of(key: str) -> tuple[type[BaseModel], str]:
-    """Return the model that a setting belongs to, and the part of its name before its own."""
+    """Return the model of a setting, and the part of its name before its own."""
     section, dot, _name = key.partition(".")
     return (SECTIONS[section], f"{section}.") if dot else (Settings, "")
 
 
 def _unknown(key: str) -> Text:
-    """Say that there is no such setting, and which name is the nearest."""
+    """Return the message for an unknown setting, with the most similar name."""
     model, section = _model_of(key)
     # it may be in the wrong section
     places = {key.partition(".")[2]: key for key in section_keys()}
@@ -623,7 +609,7 @@ _EXPECTED: dict[Any, Text] = {
 
 
 def _expected(key: str) -> Text:
-    """Return what a setting takes, from its type."""
+    """Return what a setting accepts, by its type."""
     model, _other = _model_of(key)
     kind = model.model_fields[key.rpartition(".")[2]].annotation
     choices = list(Lang) if kind is Lang else [choice for choice in get_args(kind) if choice]
@@ -638,18 +624,18 @@ _practice: Settings | None = None
 
 
 def default_settings() -> Settings:
-    """Return the settings of a call that names none: the practice panel's below one, else what `load_settings` finds."""
+    """Return the settings of a call without any: those of an open practice panel, else `load_settings`'s."""
     return _practice or load_settings()
 
 
 def practise_with(settings: Settings | None) -> None:
-    """Let calls in this process that name no settings use these; None: again what `load_settings` finds."""
-    global _practice  # noqa: PLW0603  of this process, as the panel that is open
+    """Set the settings of calls in this process that have none; None restores `load_settings`'s."""
+    global _practice  # noqa: PLW0603  per process, like the open panel
     _practice = settings
 
 
 def is_practising() -> bool:
-    """Return whether calls that name no settings go to the simulator of a practice panel."""
+    """Return whether calls without settings go to the simulator of a practice panel."""
     return _practice is not None
 
 
@@ -658,7 +644,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: Path, named_by: str) -> dict[str, Any]:
-    """Read the file; `named_by` is what names it, empty where it need not be there."""
+    """Read the file; `named_by`: the source of its name, empty if the file may be missing."""
     if not file.exists():
         if not named_by:
             return {}
@@ -683,7 +669,7 @@ def _read(file: Path, named_by: str) -> dict[str, Any]:
 
 
 def _beside(folder: Path, tokens: dict[str, Any]) -> None:
-    """Make the paths of `[tokens]` relative to the settings file."""
+    """Resolve the paths of `[tokens]` against the settings file's folder."""
     for name in ("file", "store"):
         if isinstance(tokens.get(name), str):
             tokens[name] = folder / tokens[name]

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command tidily, with a message and an exit code, without a stack trace.
+"""Ctrl-C, SIGTERM and SIGHUP end a command with a message and an exit code, without a stack trace.
 
-Imports nothing heavy: it is the first module that a command line loads. SIGHUP, which comes when the terminal is
-closed, ends a command as SIGTERM does.
+Imports nothing heavy: it is the first module that a command line loads. SIGHUP, sent when the terminal is closed, ends a
+command like SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _terminals: list[int] = []
 
 
 class Ended(KeyboardInterrupt):
-    """One of the signals: ends a run as Ctrl-C does, with its own exit code."""
+    """A signal as an exception: ends a run like Ctrl-C, with its own exit code."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class Ended(KeyboardInterrupt):
 
 
 def end_signals() -> list[signal.Signals]:
-    """Return the signals that end a command; nohup, or a shell's background job, may have one ignored."""
+    """Return the signals that end a command, except ignored ones (nohup, a shell's background job)."""
     return [number for number in _CODES if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Have a handler take these signals while the block runs."""
+    """Use a handler for these signals within the block."""
     before = {number: signal.signal(number, handler) for number in end_signals()}
     try:
         yield
@@ -46,17 +46,17 @@ def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None
 
 
 def exit_code(number: int) -> int:
-    """Return the exit code of a command that such a signal ends."""
+    """Return the exit code of a command that a signal ends."""
     return _CODES[signal.Signals(number)]
 
 
 def asked() -> int:
-    """Return the exit code of the signal that has come; 0 where none has."""
+    """Return the exit code of the signal received; 0 without one."""
     return _asked
 
 
 def end_at_once(code: int = 0, message: bytes = b"") -> None:
-    """Have a signal end the process at once: for when nothing is under way.
+    """Let a signal end the process immediately, for when nothing is under way.
 
     `code`: the exit code; 0 for the signal's own. `message`: written to stderr.
     """
@@ -71,10 +71,10 @@ def end_at_once(code: int = 0, message: bytes = b"") -> None:
 
 
 def end_tidily() -> None:
-    """Have a signal raise `Ended` in the main thread."""
+    """Let a signal raise `Ended` in the main thread."""
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
-        global _asked  # noqa: PLW0603  signals are the process's
+        global _asked  # noqa: PLW0603  signals are per process
         _asked = exit_code(number)
         _drop_closed_terminals()
         raise Ended(_asked)
@@ -90,7 +90,7 @@ def _handle(end: Callable[[int, FrameType | None], NoReturn]) -> None:
 
 
 def _drop_closed_terminals() -> None:
-    """Discard what is written to a closed terminal: each write would be an error."""
+    """Redirect closed terminals to the null device: each write to them would fail."""
     for fd in _terminals:
         if not os.isatty(fd):
             os.dup2(os.open(os.devnull, os.O_WRONLY), fd)

@@ -1,4 +1,4 @@
-"""TOML files: read them, and say on which line one cannot be read or says something."""
+"""TOML files: read them, and find the line of a mistake or of a setting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.resources import system_reason
 
 _LONGEST = 200
-"""Lines of the longest statement that is looked for."""
+"""Maximum number of lines of a statement."""
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -39,9 +39,9 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def line_of(file: Path, *names: str) -> int:
-    """Return the line of a TOML file that sets a name, which sections may lead to: `line_of(file, "tokens", "url")`."""
-    for line, _other, said in _statements(file.read_text(encoding="utf-8-sig")):
-        found: Any = said
+    """Return the line of a TOML file that sets a name, preceded by its sections: `line_of(file, "tokens", "url")`."""
+    for line, _other, parsed in _statements(file.read_text(encoding="utf-8-sig")):
+        found: Any = parsed
         for name in names:
             found = found.get(name) if isinstance(found, dict) else None
         if found is not None:
@@ -50,27 +50,27 @@ def line_of(file: Path, *names: str) -> int:
 
 
 def _statements(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield for each statement its line, the line of the next one and all that is said up to there.
+    """Yield each statement's line, the next statement's line, and all settings up to there.
 
-    Ends where the text cannot be read as TOML any more.
+    Ends where the text is not valid TOML.
     """
     lines, begin = text.split("\n"), 1
     for end in range(1, len(lines) + 1):
         try:
-            said = tomllib.loads("\n".join(lines[:end]))
+            parsed = tomllib.loads("\n".join(lines[:end]))
         except tomllib.TOMLDecodeError:
             if end - begin >= _LONGEST:
                 return
             continue
-        yield begin, end + 1, said
+        yield begin, end + 1, parsed
         begin = end + 1
 
 
 def _first_unreadable(text: str) -> tuple[int, Text]:
-    *_earlier, (_begin, line, said) = [(0, 1, dict[str, Any]()), *_statements(text)]
+    *_earlier, (_begin, line, parsed) = [(0, 1, dict[str, Any]()), *_statements(text)]
     wrong = text.split("\n")[line - 1]
     name, _equals, value = (part.strip(" []\t\r") for part in wrong.partition("="))
-    if name in said:
+    if name in parsed:
         return line, _("{name} appears twice: remove one", name=name)
     if "\\" in wrong:
         return line, _("in double quotes a backslash must be doubled; or use single quotes, or / instead")
