@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         diff as diff,
         history as history,
         links as links,
+        notify as notify,
         open_run as open_run,
         read_merchants as read_merchants,
         read_paths as read_paths,
@@ -87,7 +88,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs audit check_merchants diff history links open_run read_merchants read_paths "
+        "all_runs audit check_merchants diff history links notify open_run read_merchants read_paths "
         "resume retry start_audit start_links start_resume start_retry start_upload upload "
         "upload_link verify"
     ),

@@ -35,6 +35,7 @@ from tcb_ops.errors import (
     LedgerDamagedError,
     RefusedError,
     RunNotFoundError,
+    SettingsError,
     StoppedError,
     UsageError,
     check_count,
@@ -66,6 +67,8 @@ from tcb_ops.wechat.tokens import TokenSource
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tcb_ops.notifications.send import Notification
 
 OnProgress: TypeAlias = Callable[[Progress], None]
 MayResume: TypeAlias = Callable[[str, float], bool]
@@ -496,6 +499,33 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
     place = Path(folder)
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
     return check(place, _ledger(settings), lists, str(Path(settings.ledger).absolute()))
+
+
+def notify(
+    run: str | Run | None = "latest",
+    *,
+    on_demand: bool = True,
+    settings: Settings | None = None,
+    target: str | None = None,
+) -> list[Notification]:
+    """Send the message about a finished audit to every `[[notify]]` of the settings; return what became of each.
+
+    `run`: a Run, an id, a prefix or `latest`; None sends a test message. `on_demand` False: only to those that want to
+    hear of it, by their `on`. A message that cannot be delivered raises nothing.
+    """
+    from tcb_ops.notifications.send import notify_audit, notify_test
+
+    settings = _settings(settings, target, run)
+    check_flag("on_demand", on_demand)
+    if not settings.notify:
+        raise SettingsError(
+            _("There is nobody to notify."), _("Add a [[notify]] section to tcb-ops.toml, with its kind.")
+        )
+    if run is None:
+        return notify_test(settings)
+    ledger = _ledger_with_runs(settings)
+    audited = Run(ledger, _record(run, settings), settings)
+    return notify_audit(audited.audit(), settings, always=on_demand)
 
 
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:

@@ -19,7 +19,15 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -155,6 +163,51 @@ class AuditSettings(BaseModel):
     _paths = field_validator("known")(_writable)
 
 
+class NotifySettings(BaseModel):
+    """Somebody who is told what an audit found. Addresses and keys are in variables or files, never here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command", "email"]
+    url_env: str = ""
+    url_file: Path | None = None
+    secret_env: str = ""
+    secret_file: Path | None = None
+    format: Literal["markdown", "text"] = "markdown"
+    on: Literal["change", "always", "failure"] = "change"
+    command: tuple[str, ...] = Field(default=(), repr=False)
+    """Kind `command`: a program and its arguments; JSON on its stdin."""
+    smtp: str = ""
+    """Kind `email`: the mail server, `host` or `host:port`; 465 is TLS from the start."""
+    user: str = ""
+    """Kind `email`: who signs in, with the password from `secret_env` or `secret_file`."""
+    sender: str = ""
+    to: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> NotifySettings:
+        """Refuse an entry that lacks what its kind needs."""
+        if self.kind == "command":
+            if not self.command:
+                raise _InvalidError(_('kind = "command" needs command, a program and its arguments'))
+        elif self.kind == "email":
+            addressed = re.fullmatch(r"[^\s:]+(:[1-9]\d{0,4})?", self.smtp) and self.sender and self.to
+            if not addressed or (self.user and not (self.secret_env or self.secret_file)):
+                raise _InvalidError(
+                    _(
+                        'kind = "email" needs smtp (host:port), sender and to; with user also secret_env or secret_file'
+                    )
+                )
+        elif bool(self.url_env) == bool(self.url_file):
+            raise _InvalidError(
+                _(
+                    'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them',
+                    kind=self.kind,
+                )
+            )
+        return self
+
+
 class _Variables(EnvSettingsSource):
     """The TCB_OPS_… variables. A list among them is JSON, or words in shell syntax."""
 
@@ -235,6 +288,8 @@ class Settings(BaseSettings):
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = TokenSettings()
     audit: AuditSettings = AuditSettings()
+    notify: tuple[NotifySettings, ...] = ()
+    """Who is told what an audit found."""
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
     def __init__(self, **values: Any) -> None:
@@ -563,6 +618,8 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
 def _key(wrong: Mapping[str, Any]) -> str:
     """Return the setting that a pydantic error concerns: `confirm_over`, `tokens.source`."""
     named = [str(part) for part in wrong["loc"]]
+    if named[0] == "notify":  # notify, 0, kind
+        return ".".join(["notify", *named[2:3]])
     return ".".join(named[: 2 if named[0] in SECTIONS else 1])
 
 
@@ -581,7 +638,7 @@ def _mistakes(error: ValidationError) -> list[tuple[str, Text]]:
 def _model_of(key: str) -> tuple[type[BaseModel], str]:
     """Return the model of a setting, and the part of its name before its own."""
     section, dot, _name = key.partition(".")
-    return (SECTIONS[section], f"{section}.") if dot else (Settings, "")
+    return ((SECTIONS | {"notify": NotifySettings})[section], f"{section}.") if dot else (Settings, "")
 
 
 def _unknown(key: str) -> Text:
@@ -659,13 +716,23 @@ def _read(file: Path, named_by: str) -> dict[str, Any]:
             found[name] = folder / found[name]
     if isinstance(found.get("ledger"), str) and "://" not in found["ledger"]:
         found["ledger"] = str(folder / found["ledger"])
+    _sections_beside(folder, found)
+    return found
+
+
+def _sections_beside(folder: Path, found: dict[str, Any]) -> None:
+    """Make the paths of the sections relative to the settings file."""
     tokens = found.get("tokens")
     if isinstance(tokens, dict):
         _beside(folder, tokens)
+    entries = found.get("notify")
+    for entry in entries if isinstance(entries, list) else ():
+        for name in ("url_file", "secret_file"):
+            if isinstance(entry, dict) and isinstance(entry.get(name), str):
+                entry[name] = folder / entry[name]
     audit = found.setdefault("audit", {})
     if isinstance(audit, dict) and isinstance(audit.get("known", "known.csv"), str):
         audit["known"] = folder / audit.get("known", "known.csv")
-    return found
 
 
 def _beside(folder: Path, tokens: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from difflib import get_close_matches
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcb_ops.cli.console import Console
-from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options
+from tcb_ops.cli.options import CommonOptions, Duration, WholeNumber, common_options
 from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext
-from tcb_ops.model import SUCCESSES, Outcome, Owner, Reason
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import SETTINGS_FILE, Settings
@@ -33,27 +34,25 @@ ROWS_SHOWN = 200
 @click.command()
 @click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
 @click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
+@click.option(
+    "--stale",
+    type=Duration(),
+    metavar="TIME",
+    help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
+)
 @common_options
-def runs(operator: str, host: str, *, common: CommonOptions) -> int:
+def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions) -> int:
     """List the runs, the newest first.
 
     --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of
     matching merchants, and only those rows are counted.
     """
-    from tcb_ops import api
-
     settings, console = common.start(reads_ledger=True)
+    if stale is not None:
+        return _watch_audits(console, settings, common, stale)
     matching = common.matching(settings)
-    of_target = settings.run_target if common.target or common.api_base else None
     damaged: list[LedgerDamagedError] = []
-    found = [
-        run
-        for run in api.all_runs(settings=settings, damaged=damaged)
-        if common.note in run.record.note
-        and operator in {"", run.record.operator}
-        and host in {"", run.record.host}
-        and of_target in {None, run.record.target}
-    ]
+    found = _chosen(settings, common, operator, host, damaged)
     sound: list[tuple[Run, dict[str, Any]]] = []
     for each in found:
         try:
@@ -80,6 +79,84 @@ def runs(operator: str, host: str, *, common: CommonOptions) -> int:
     for damage in damaged:
         console.warn(damage.text)
     return damaged[0].exit_code if damaged else 0
+
+
+def _chosen(
+    settings: Settings, common: CommonOptions, operator: str, host: str, damaged: list[LedgerDamagedError]
+) -> list[Run]:
+    """Return the runs that the options of `runs` choose."""
+    from tcb_ops import api
+
+    of_target = settings.run_target if common.target or common.api_base else None
+    return [
+        run
+        for run in api.all_runs(settings=settings, damaged=damaged)
+        if common.note in run.record.note
+        and operator in {"", run.record.operator}
+        and host in {"", run.record.host}
+        and of_target in {None, run.record.target}
+    ]
+
+
+def _watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
+    """Tell whether an audit of the target and --where has finished lately, and was not stopped."""
+    from tcb_ops import api
+
+    finished = [
+        run.record
+        for run in api.all_runs(settings=settings, damaged=[])
+        if run.record.kind is Kind.AUDIT
+        and (run.record.target, run.record.selection) == (settings.run_target, common.selection())
+        and run.record.finished_at is not None
+        and run.record.stopped is None
+    ]
+    latest = max(finished, key=lambda record: record.number, default=None)
+    ended = latest.finished_at if latest is not None else None
+    fresh = is_fresh(ended, time.time(), seconds)
+    if common.json:
+        console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
+    if latest is None or ended is None:
+        console.warn(_("No audit of {target} has finished yet.", target=settings.run_target))
+        return 1
+    when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
+    if ended > time.time() + CLOCK_TOLERANCE:
+        console.warn(
+            _(
+                "Audit {id} finished at {when}, which is in the future: check this machine's clock.",
+                id=latest.id,
+                when=when,
+            )
+        )
+    elif fresh:
+        console.info(_("Audit {id} finished at {when}.", id=latest.id, when=when))
+    else:
+        console.warn(
+            _(
+                "No audit has finished within that time: the latest, {id}, finished at {when}.",
+                id=latest.id,
+                when=when,
+            )
+        )
+    return 0 if fresh else 1
+
+
+CLOCK_TOLERANCE = 300.0
+"""Seconds by which clocks of several machines may differ."""
+
+
+def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
+    """Return whether the latest audit is recent enough.
+
+    ====================================  =====
+    the latest audit finished             fresh
+    ====================================  =====
+    never                                 no
+    within `seconds`                      yes
+    earlier                               no
+    more than five minutes in the future  no
+    ====================================  =====
+    """
+    return ended is not None and -CLOCK_TOLERANCE <= now - ended <= seconds
 
 
 @click.command()

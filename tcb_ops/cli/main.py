@@ -26,7 +26,7 @@ from tcb_ops.cli.doctor import doctor
 from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
 from tcb_ops.cli.notebooks import lab, notebook
 from tcb_ops.cli.options import Group
-from tcb_ops.cli.runs import audit, check, links, retry, upload
+from tcb_ops.cli.runs import audit, check, links, notify, retry, upload
 from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
 from tcb_ops.errors import TcbOpsError
@@ -88,7 +88,7 @@ class _Sections(Group):
 
     SECTIONS = (
         (N_("Run a list"), (check, links, upload, retry, audit)),
-        (N_("Inspect"), (runs, show, errcodes, report, diff, verify, explain)),
+        (N_("Inspect"), (runs, show, errcodes, report, diff, verify, explain, notify)),
         (N_("Set up"), (init, doctor, merchants, make_list, completion.completion)),
         (N_("Notebooks"), (notebook, lab)),
         (N_("Practise"), (simulate, demo)),

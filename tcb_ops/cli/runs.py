@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
+    from tcb_ops.notifications.send import Notification
     from tcb_ops.run import Run, RunHandle
 
 out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
@@ -221,6 +222,26 @@ def upload(
 
 @click.command()
 @click.argument("run", default="latest")
+@click.option("--test", is_flag=True, help="Send a test message instead.")
+@common_options
+def notify(run: str, *, test: bool, common: CommonOptions) -> int:
+    """Send the message about an audit to every [[notify]] of the settings.
+
+    Exit code 0 when every receiver accepted it, 1 when one did not.
+    """
+    from tcb_ops import api
+
+    common.refuse_where(_("A message is about a whole audit: --where cannot narrow it."))
+    settings, console = common.start()
+    found = api.notify(None if test else run, settings=settings)
+    if common.json:
+        console.json({"notifications": [one.to_json(console.lang) for one in found]})
+    show_notifications(console, found)
+    return 0 if all(one.sent for one in found) else 1
+
+
+@click.command()
+@click.argument("run", default="latest")
 @click.option(
     "--errcode",
     "codes",
@@ -313,11 +334,13 @@ def retry(
     metavar="FILE",
     help="Known failures: appid or env, cause, until, note. [default: known.csv beside the settings file, if there]",
 )
+@click.option("--metrics", metavar="FILE", help="Write the result as a Prometheus textfile.")
 @limit_options
 @resume_options
 @common_options
 def audit(
     out: str | None,
+    metrics: str | None,
     fail_on: str,
     confirm_after: float,
     known: str | None,
@@ -334,9 +357,12 @@ def audit(
     """
     from tcb_ops import api
     from tcb_ops.reports.export import check_destination
+    from tcb_ops.reports.formats.metrics import check_metrics, write_metrics
 
     settings, console = common.start()
     check_destination(_report_folder(settings, out, _ANY_RUN))
+    if metrics is not None:
+        check_metrics(Path(metrics))
     with common.open_target(console, settings) as settings:
         handle = api.start_audit(
             common.read_merchants(settings),
@@ -352,9 +378,10 @@ def audit(
             resume=which.resume,
             may_resume=_ask_to_resume(console, settings),
         )
-        return _report(
-            console, _follow(console, handle, common), settings, common, out, fail_on=FailOn(fail_on)
-        )
+        run = _follow(console, handle, common)
+        if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
+            console.warn(failed)
+        return _report(console, run, settings, common, out, fail_on=FailOn(fail_on))
 
 
 def _resume(
@@ -457,6 +484,8 @@ def _report(
     try:
         folder = run.export(_report_folder(settings, out, run.id))
     except StoppedError:
+        if run.record.kind is Kind.AUDIT:  # no report is no reason to tell nobody
+            notify_due(console, run)
         if common.json:
             console.json(run.summary())
         raise
@@ -477,7 +506,8 @@ def _end(
     from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
 
-    code = show_run(console, run, as_json=common.json, fail_on=fail_on)
+    told = notify_due(console, run) if run.record.kind is Kind.AUDIT and not run.record.parent else None
+    code = show_run(console, run, as_json=common.json, fail_on=fail_on, notifications=told)
     groups = by_code(run.cause_list())
     if console.fix_me is not None:
         console.suggest(*console.fix_me)
@@ -492,7 +522,36 @@ def _end(
     return code
 
 
-def show_run(console: Console, run: Run, *, as_json: bool, fail_on: FailOn = FailOn.ANY) -> int:
+def notify_due(console: Console, run: Run) -> list[Notification] | None:
+    """Send the message about an audit to those who want to hear of it; None where the settings name nobody."""
+    from tcb_ops import api
+
+    if not run.settings.notify:
+        return None
+    with console.waiting(_("Sending the message about this audit")):
+        found = api.notify(run.id, on_demand=False, settings=run.settings)
+    show_notifications(console, found)
+    return found
+
+
+def show_notifications(console: Console, found: Iterable[Notification]) -> None:
+    """Say what became of each message; one that was due and did not arrive even with --quiet."""
+    for one in found:
+        what = _("{kind}: {detail}", kind=one.kind, detail=one.detail)
+        if one.sent or not one.due:
+            console.info(what)
+        else:
+            console.warn(_("Not delivered to {what}", what=what))
+
+
+def show_run(
+    console: Console,
+    run: Run,
+    *,
+    as_json: bool,
+    fail_on: FailOn = FailOn.ANY,
+    notifications: Sequence[Notification] | None = None,
+) -> int:
     """Print how a run ended; return the exit code."""
     from tcb_ops.reports.explanations import verdict
     from tcb_ops.reports.formats.terminal import render_audit
@@ -500,7 +559,11 @@ def show_run(console: Console, run: Run, *, as_json: bool, fail_on: FailOn = Fai
     finished = run.record.finished_at is not None
     result = run.audit() if run.record.kind is Kind.AUDIT and finished else None
     if as_json:
-        console.json(run.summary() | ({"audit": result.to_json(console.lang)} if result is not None else {}))
+        summary = run.summary()
+        if result is not None:
+            summary["audit"] = result.to_json(console.lang)
+            summary["notifications"] = [one.to_json(console.lang) for one in notifications or ()]
+        console.json(summary)
     else:
         if result is None:
             show_causes(console, run)

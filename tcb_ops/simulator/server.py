@@ -40,6 +40,7 @@ from tcb_ops.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.simulator.platform import Platform
+from tcb_ops.simulator.robots import PATH, Robots
 from tcb_ops.simulator.state import Call, SimulatedObject, SimulatorState
 
 HOST = "127.0.0.1"
@@ -81,6 +82,7 @@ class Simulator:
         accounts: Sequence[SimulatedAccount] = (),
         environments: Sequence[SimulatedEnvironment] = (),
         night: int = 1,
+        robot_secret: str = "",
     ) -> None:
         self.port = port
         """0 for any free port; the actual one once it listens."""
@@ -103,6 +105,8 @@ class Simulator:
         )
         self._store = CosStore(self._state, merchants, clock, store)
         self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
+        self.robots = Robots(robot_secret)
+        """Group robots at `BASE/robot/KIND/BEHAVIOUR`, and what they were told."""
         self._store_directory = store
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -234,7 +238,11 @@ class Simulator:
             await _settled(server)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        answers = self._platform if request.raw_path.startswith(_PLATFORM_ROUTES) else self._store
+        answers: Platform | Robots | CosStore = self._store
+        if request.raw_path.startswith(_PLATFORM_ROUTES):
+            answers = self._platform
+        elif request.raw_path.startswith(PATH):
+            answers = self.robots
         response = await answers.answer(request)
         response.headers["Date"] = _date(int(self._clock()))
         return response

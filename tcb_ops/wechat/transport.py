@@ -28,7 +28,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.model import is_loopback
+from tcb_ops.model import Secret, is_loopback
 from tcb_ops.resources import exhausted
 from tcb_ops.wechat.responses import HttpResponse
 
@@ -295,6 +295,15 @@ class Transport:
         if shortage is not None:
             raise shortage
         raise failure.error(f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}")
+
+    async def post_json(self, url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
+        """Post a JSON body to an address that is a secret itself, as a robot's is. Raises TransportError."""
+        address = url.reveal()
+        origin = "/".join(address.split("/", 3)[:3])
+        request = httpx.Request(
+            "POST", f"{origin}/", headers={"Content-Type": "application/json", **headers}, content=body
+        )
+        return await self.send(request, exact_url=address)
 
     async def _exchange(
         self, session: aiohttp.ClientSession, address: yarl.URL, request: httpx.Request, sending: int

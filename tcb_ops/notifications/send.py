@@ -1,0 +1,277 @@
+"""Deliver a message to each `[[notify]]` of the settings. What fails is retried, reported, and fails no audit."""
+
+from __future__ import annotations
+
+import json
+import os
+import smtplib
+import ssl
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tcb_ops.errors import TcbOpsError, TransportError
+from tcb_ops.i18n import Lang, Text, _, verbatim
+from tcb_ops.model import Secret, is_loopback, is_simulated
+from tcb_ops.notifications.message import Message, audit_message, test_message
+from tcb_ops.notifications.robots import BUSY, dingtalk_url, refusal, robot_body, webhook_signature
+from tcb_ops.reports.audit import AuditResult
+from tcb_ops.reports.export import PAGE
+from tcb_ops.reports.manifest import MANIFEST, fingerprint
+from tcb_ops.resources import system_reason
+from tcb_ops.runs.loop import hand_over
+from tcb_ops.settings import NotifySettings, Settings
+from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.transport import Timeouts, Transport
+
+TIMEOUTS = Timeouts(connect=5, answer=10)
+"""Seconds: an audit does not wait for a robot that hangs."""
+RETRY_WAITS = (1.0, 5.0)
+"""Seconds before each further try."""
+BUSY_WAIT = 60.0
+"""Seconds before the next try where a robot has had too many messages."""
+COMMAND_SECONDS = 30.0
+MOST_PAGE = 5 * 1024 * 1024
+"""Bytes of a page that is attached to an e-mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What became of one message."""
+
+    kind: str
+    sent: bool
+    """The receiver accepted it."""
+    detail: Text
+    """Why it was not sent, or not accepted. Holds no address and no key."""
+    due: bool = True
+    """Whether the receiver wanted to hear of it."""
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {"kind": self.kind, "sent": self.sent, "detail": self.detail.of(lang)}
+
+
+class _NotSent(Exception):  # noqa: N818  ends one delivery, nothing else
+    def __init__(self, why: Text, *, again: bool = False, busy: bool = False) -> None:
+        super().__init__(why.en)
+        self.why, self.again, self.busy = why, again, busy
+
+
+def is_due(on: str, result: AuditResult) -> bool:
+    """Return whether a receiver wants to hear of an audit.
+
+    =========  ===========================================
+    on         a message is sent
+    =========  ===========================================
+    always     always
+    change     something is new, has recovered, or stopped
+    failure    something is unhealthy, unknown, or stopped
+    =========  ===========================================
+
+    What is silenced counts for neither.
+    """
+    if on == "always":
+        return True
+    return result.changed if on == "change" else result.exit_code() != 0
+
+
+def notify_audit(result: AuditResult, settings: Settings, *, always: bool = False) -> list[Notification]:
+    """Send the message about an audit to everybody who wants to hear of it. Blocks; raises nothing for what fails."""
+    lang = settings.lang
+    folder = Path(result.run.report) if result.run.report else None
+    page = folder / PAGE if folder is not None else None
+    report = str(page) if page is not None else ""
+    manifest_sha256 = ""
+    if folder is not None:
+        with suppress(OSError):
+            manifest_sha256 = str(fingerprint(folder / MANIFEST)["sha256"])
+    payload = {
+        "run": result.run.id,
+        "target": result.run.target,
+        "simulated": is_simulated(result.run.target),
+        "counts": result.counts(),
+        "report": report or None,
+        "manifest_sha256": manifest_sha256 or None,
+        **result.to_json(lang),
+    }
+    found = []
+    for one in settings.notify:
+        if not (always or is_due(one.on, result)):
+            found.append(Notification(one.kind, sent=False, detail=_("not sent: nothing is new"), due=False))
+            continue
+        message = audit_message(result, report, manifest_sha256, lang, markdown=one.format == "markdown")
+        found.append(_deliver(one, message, payload, settings, page))
+    return found
+
+
+def notify_test(settings: Settings) -> list[Notification]:
+    """Send a test message to every receiver. Blocks; raises nothing for what fails."""
+    simulated = is_simulated(settings.run_target)
+    return [
+        _deliver(
+            one,
+            test_message(settings.lang, markdown=one.format == "markdown", simulated=simulated),
+            {"test": True, "target": settings.run_target, "simulated": simulated},
+            settings,
+            None,
+        )
+        for one in settings.notify
+    ]
+
+
+def _deliver(
+    to: NotifySettings, message: Message, payload: Mapping[str, Any], settings: Settings, page: Path | None
+) -> Notification:
+    """Deliver one message, in several tries."""
+    why: Text = verbatim("")
+    for wait in (*RETRY_WAITS, None):
+        try:
+            if to.kind == "command":
+                _run_command(to.command, _body(message, payload))
+            elif to.kind == "email":
+                _send_mail(to, message, page)
+            else:
+                _post(to, message, payload, settings)
+        except _NotSent as error:
+            why = error.why
+            if wait is None or not error.again:
+                break
+            time.sleep(BUSY_WAIT if error.busy else wait)
+        else:
+            return Notification(to.kind, sent=True, detail=_("accepted"))
+    return Notification(to.kind, sent=False, detail=why)
+
+
+def _body(message: Message, payload: Mapping[str, Any]) -> bytes:
+    whole = {"title": message.title, "text": message.fit(1 << 20), **payload}
+    return json.dumps(whole, ensure_ascii=False).encode()
+
+
+# --- robots and webhooks ---------------------------------------------------------------------------------------
+
+
+def _post(to: NotifySettings, message: Message, payload: Mapping[str, Any], settings: Settings) -> None:
+    url = _secret_of(to.url_env, to.url_file, "url")
+    secret = _secret_of(to.secret_env, to.secret_file, "secret") if to.secret_env or to.secret_file else ""
+    _check_url(url, settings)
+    now = time.time()
+    headers = {}
+    if to.kind == "webhook":
+        body = _body(message, payload)
+        if secret:
+            headers["X-Tcb-Ops-Signature"] = webhook_signature(secret, body)
+    else:
+        body = robot_body(to.kind, to.format, message, secret, now)
+    if to.kind == "dingtalk" and secret:
+        url = dingtalk_url(url, secret, now)
+    try:
+        response = hand_over(_send(Secret(url), body, headers)).result()
+    except TransportError as error:
+        raise _NotSent(error.text, again=True) from None
+    except TcbOpsError as error:
+        raise _NotSent(error.text) from None
+    refused = refusal(to.kind, response)
+    if refused is not None:
+        why, code = refused
+        raise _NotSent(why, again=response.status >= 500 or code in BUSY, busy=code in BUSY)
+
+
+async def _send(url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
+    async with Transport(connections=1, timeouts=TIMEOUTS) as transport:
+        return await transport.post_json(url, body, headers)
+
+
+def _secret_of(variable: str, file: Path | None, what: str) -> str:
+    """Read an address or a key from where the settings say."""
+    if variable:
+        value = os.environ.get(variable, "").strip()
+        if not value:
+            raise _NotSent(
+                _("the environment variable {variable} ({what}_env) is not set", variable=variable, what=what)
+            )
+        return value
+    try:
+        value = Path(file or "").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = system_reason(error) if isinstance(error, OSError) else verbatim("UTF-8")
+        raise _NotSent(_("{what}_file cannot be read ({why})", what=what, why=why)) from None
+    if not value:
+        raise _NotSent(_("{what}_file is empty", what=what))
+    return value
+
+
+def _check_url(url: str, settings: Settings) -> None:
+    """Refuse an address that is not https; http only to this machine, while the target is a simulator on it."""
+    try:
+        parts = urlsplit(url)
+        host, usable = parts.hostname or "", parts.port != 0
+    except ValueError:
+        host, usable = "", False
+    local = is_loopback(host) and is_simulated(settings.run_target)
+    if not usable or not host or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
+        raise _NotSent(
+            _(
+                "its address is not a plain https address (http only reaches this machine, under a simulated target)"
+            )
+        )
+
+
+# --- commands and e-mail ----------------------------------------------------------------------------------------
+
+
+def _run_command(command: Sequence[str], body: bytes) -> None:
+    """Run a program with the message as JSON on its stdin; what it prints is not kept: it may be a key."""
+    try:
+        ended = subprocess.run(  # noqa: S603  the operator's own program, without a shell
+            command,
+            input=body,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _NotSent(
+            _("the program did not finish within {seconds:g} s", seconds=COMMAND_SECONDS)
+        ) from None
+    except (OSError, ValueError) as error:
+        why = system_reason(error)
+        raise _NotSent(_("the program cannot be started ({why})", why=why)) from None
+    if ended.returncode:
+        raise _NotSent(_("the program ended with exit code {code}", code=ended.returncode), again=True)
+
+
+def _send_mail(to: NotifySettings, message: Message, page: Path | None) -> None:
+    """Send an e-mail with the page attached, encrypted but to this machine."""
+    mail = EmailMessage()
+    mail["Subject"], mail["From"], mail["To"] = message.title, to.sender, ", ".join(to.to)
+    mail.set_content(message.fit(1 << 20))
+    if page is not None and page.is_file() and page.stat().st_size <= MOST_PAGE:
+        mail.add_attachment(page.read_bytes(), maintype="text", subtype="html", filename=page.name)
+    host, _colon, port = to.smtp.partition(":")
+    password = _secret_of(to.secret_env, to.secret_file, "secret") if to.user else ""
+    context = ssl.create_default_context()
+    number = int(port or 465)
+    opened = smtplib.SMTP_SSL(host, number, timeout=15, context=context) if number == 465 else None
+    try:
+        with opened or smtplib.SMTP(host, number, timeout=15) as server:
+            if opened is None and not is_loopback(host):
+                server.starttls(context=context)
+            if to.user:
+                server.login(to.user, password)
+            server.send_message(mail)
+    except smtplib.SMTPResponseException as error:
+        raise _NotSent(_("the mail server refused it ({code})", code=error.smtp_code)) from None
+    except smtplib.SMTPException:
+        raise _NotSent(_("the mail server refused it")) from None
+    except OSError as error:
+        raise _NotSent(
+            _("the mail server cannot be reached ({why})", why=system_reason(error)), again=True
+        ) from None

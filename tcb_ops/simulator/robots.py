@@ -1,0 +1,121 @@
+"""Group robots that accept, refuse, hang or answer with a web page, for rehearsing `[[notify]]`.
+
+An address is `http://127.0.0.1:PORT/robot/KIND/BEHAVIOUR?…`: KIND is wecom, feishu, dingtalk or webhook, BEHAVIOUR one of
+`Behaviour`. Limits, signatures and answers are the real ones' (domain.md, group robots).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+PATH = "/robot/"
+HANG_SECONDS = 3600
+_LIMITS = {"text": 2048, "markdown": 4096}
+_REQUEST = 20 * 1024
+"""Bytes of a whole request to Feishu or DingTalk."""
+
+
+class Behaviour(StrEnum):
+    """What a robot does with a message."""
+
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+    """HTTP 200 with an errcode, as after its key was revoked."""
+    HANG = "hang"
+    HTML = "html"
+    """HTTP 200 with a web page, as a proxy's login page."""
+    BUSY = "busy"
+    """Too many messages, the first time; then it accepts."""
+    ERROR = "error"
+    """HTTP 500."""
+
+
+class RobotMessage(NamedTuple):
+    """A message that a robot accepted."""
+
+    kind: str
+    text: str
+    """Its content; of a webhook the whole body."""
+
+
+class Robots:
+    """Takes messages; `secret` is what signatures are made with, empty for robots without."""
+
+    def __init__(self, secret: str = "") -> None:
+        self.messages: list[RobotMessage] = []
+        self.requests = 0
+        self._secret = secret
+        self._was_busy = False
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a message."""
+        self.requests += 1
+        _empty, _robot, kind, behaviour = request.path.split("/", 3)
+        body = await request.read()
+        if behaviour == Behaviour.HANG:
+            await asyncio.sleep(HANG_SECONDS)
+        if behaviour == Behaviour.ERROR:
+            return web.Response(status=500)
+        if behaviour == Behaviour.HTML:
+            return web.Response(text="<!DOCTYPE html><title>Login</title>", content_type="text/html")
+        if behaviour == Behaviour.BUSY and not self._was_busy:
+            self._was_busy = True
+            return _json(kind, 45009 if kind == "wecom" else 130101)
+        code = {"wecom": 93000, "feishu": 19001, "dingtalk": 310000}.get(kind, 1)
+        if behaviour == Behaviour.REFUSE:
+            return _json(kind, code)
+        text = _content(kind, body)
+        if text is None or not self._signed(kind, request, body):
+            return _json(kind, {"wecom": 44004, "feishu": 19021}.get(kind, 310000))
+        self.messages.append(RobotMessage(kind, text))
+        return _json(kind, 0)
+
+    def _signed(self, kind: str, request: web.BaseRequest, body: bytes) -> bool:
+        if not self._secret or kind == "wecom":
+            return True
+        if kind == "webhook":
+            made = hmac.new(self._secret.encode(), body, hashlib.sha256).hexdigest()
+            return request.headers.get("X-Tcb-Ops-Signature") == f"sha256={made}"
+        if kind == "feishu":
+            asked = json.loads(body)
+            key, said = f"{asked.get('timestamp')}\n{self._secret}".encode(), asked.get("sign")
+            digest = hmac.new(key, b"", hashlib.sha256).digest()
+        else:
+            said = request.query.get("sign")
+            text = f"{request.query.get('timestamp')}\n{self._secret}".encode()
+            digest = hmac.new(self._secret.encode(), text, hashlib.sha256).digest()
+        return bool(said == base64.b64encode(digest).decode())
+
+
+def _content(kind: str, body: bytes) -> str | None:
+    """Return a message's content; None where the robot would not take it."""
+    try:
+        asked: Any = json.loads(body.decode())
+        if kind == "webhook":
+            return body.decode()
+        if kind == "feishu":
+            form = asked["msg_type"]
+            content = asked["content"]["text"] if form == "text" else asked["card"]["elements"][0]["content"]
+            return str(content) if len(body) <= _REQUEST else None
+        form = asked["msgtype"]
+        content = asked[form]["text"] if (kind, form) == ("dingtalk", "markdown") else asked[form]["content"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    if kind == "wecom":
+        return str(content) if len(content.encode()) <= _LIMITS[form] else None
+    return str(content) if len(body) <= _REQUEST else None
+
+
+def _json(kind: str, code: int) -> web.Response:
+    body: dict[str, Any] = {"errcode": code, "errmsg": "ok" if not code else "invalid webhook url"}
+    if kind == "feishu":
+        body = {"code": code, "msg": "success" if not code else "param invalid", "data": {}}
+    return web.json_response(body)

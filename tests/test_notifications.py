@@ -1,0 +1,199 @@
+"""The message about an audit: what it says, how it is cut, and whether it really arrived."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import BOOKS, QUICK, TEA, OpenShop, Shop
+
+import tcb_ops as tcb
+from tcb_ops.i18n import Lang
+from tcb_ops.notifications import send
+from tcb_ops.notifications.message import Message
+from tcb_ops.notifications.robots import LIMITS, refusal, robot_body
+from tcb_ops.simulator import Fault, FaultStep
+from tcb_ops.wechat.responses import HttpResponse
+from tcb_ops.wechat.transport import Timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KEY = "5b2f6f0e-1d3c-4c56-9d0e-0f4d8f6a7c11"
+BROKEN = (Fault(env=BOOKS.env, errcode=85088),)
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(send, "RETRY_WAITS", (0.0,))
+    monkeypatch.setattr(send, "BUSY_WAIT", 0.0)
+    monkeypatch.setattr(send, "TIMEOUTS", Timeouts(connect=2, answer=0.3))
+
+
+def content_of(kind: str, form: str, body: bytes) -> str:
+    whole = json.loads(body)
+    if kind == "feishu":
+        text = whole["content"]["text"] if form == "text" else whole["card"]["elements"][0]["content"]
+    else:
+        text = whole[form]["text" if (kind, form) == ("dingtalk", "markdown") else "content"]
+    assert isinstance(text, str)
+    return text
+
+
+@pytest.mark.parametrize(("kind", "form"), list(LIMITS))
+def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind: str, form: str):
+    chance = random.Random(16)
+    letters = '商户环境已停服茶铺𠮷😀é"\\\n abc'
+    for _ in range(1000 // len(LIMITS) + 1):
+        names = [
+            "".join(chance.choices(letters, k=chance.randint(1, 60))) for _ in range(chance.randint(0, 400))
+        ]
+        rows = tuple((f"- {name}".replace("\n", " "), chance.random() < 0.9) for name in names)
+        message = Message(
+            "题", ("头" * chance.randint(1, 100),), rows, ("尾" * chance.randint(1, 100),), Lang.ZH
+        )
+        body = robot_body(kind, form, message, "secret", 1_700_000_000)
+        text = content_of(kind, form, body)
+        counted = len(text.encode()) if kind == "wecom" else len(body)
+        assert counted <= LIMITS[kind, form]
+        assert "\ufffd" not in text
+        known = {line for line, _ in rows} | set(message.head) | set(message.tail)
+        others = [line for line in text.split("\n") if line not in known]
+        assert len(others) <= 1, "lines are whole, except the count of those left out"
+        if others:
+            left = sum(entry for _, entry in rows) - sum(
+                line in text.split("\n") for line, entry in rows if entry
+            )
+            assert str(left) in others[0].replace(",", "") or len({line for line, _ in rows}) < len(rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body", "accepted"),
+    [
+        ("wecom", 200, b'{"errcode":0,"errmsg":"ok"}', True),
+        ("wecom", 200, b'{"errcode":93000,"errmsg":"invalid webhook url"}', False),
+        ("wecom", 200, b"<html>", False),
+        ("wecom", 200, b"{}", False),
+        ("wecom", 302, b'{"errcode":0}', False),
+        ("feishu", 200, b'{"code":0,"msg":"success"}', True),
+        ("feishu", 200, b'{"StatusCode":0,"StatusMessage":"success"}', True),
+        ("feishu", 200, b'{"code":19021}', False),
+        ("dingtalk", 200, b'{"errcode":310000}', False),
+        ("webhook", 204, b"", True),
+        ("webhook", 200, b"ok", True),
+        ("webhook", 200, b'{"code":1}', False),
+        ("webhook", 200, b" <!DOCTYPE html>", False),
+        ("webhook", 500, b"", False),
+    ],
+)
+def test_what_counts_as_accepted(kind: str, status: int, body: bytes, accepted: bool):
+    assert (refusal(kind, HttpResponse(status, {}, body)) is None) is accepted
+
+
+def told(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, entries: Iterable[dict[str, Any]], **options: Any
+) -> list[send.Notification]:
+    """Audit, and notify these."""
+    listed = []
+    for number, entry in enumerate(entries):
+        robot = entry.pop("robot", None)
+        if robot is not None:
+            monkeypatch.setenv(f"ROBOT_{number}", f"{shop.sim.base}/robot/{robot}?key={KEY}")
+            entry |= {"kind": robot.partition("/")[0], "url_env": f"ROBOT_{number}"}
+        listed.append(entry)
+    settings = shop.with_options(notify=listed)
+    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    return tcb.notify(run, settings=settings, **options)
+
+
+def test_robots_that_refuse_hang_or_answer_with_a_page_are_never_reported_as_sent(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+):
+    shop = open_shop([], BROKEN, robot_secret="practice-secret")
+    monkeypatch.setenv("SIGNED_WITH", "practice-secret")
+    kinds = ("wecom", "feishu", "dingtalk", "webhook")
+    signed = {"secret_env": "SIGNED_WITH"}
+    good = [{"robot": f"{kind}/accept"} | (signed if kind != "wecom" else {}) for kind in kinds]
+    bad = [{"robot": f"{kind}/{how}"} for kind in kinds for how in ("refuse", "html", "error")]
+    found = told(shop, monkeypatch, [*good, *bad, {"robot": "wecom/hang"}, {"robot": "dingtalk/accept"}])
+    assert [one.sent for one in found] == [True] * 4 + [False] * 14
+    assert len(shop.sim.robots.messages) == 4
+    assert "93000" in found[4].detail.en
+    shown = json.dumps([one.to_json(Lang.EN) for one in found]) + repr(found)
+    assert KEY[:12] not in shown
+    assert "practice-secret" not in shown
+
+
+def test_a_busy_robot_is_asked_again(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch):
+    shop = open_shop([], BROKEN)
+    (found,) = told(shop, monkeypatch, [{"robot": "wecom/busy"}])
+    assert (found.sent, shop.sim.robots.requests) == (True, 2)
+
+
+def test_the_message_says_what_is_new_and_where_the_report_is(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+):
+    shop = open_shop([], BROKEN)
+    told(shop, monkeypatch, [{"robot": "wecom/accept"}])
+    (message,) = shop.sim.robots.messages
+    assert f"- {BOOKS.name} · {BOOKS.env} · 85088" in message.text
+    assert "newly broken 1" in message.text
+    assert "SIMULATED" in message.text
+
+
+def test_nothing_new_sends_nothing(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch):
+    shop = open_shop([], BROKEN)
+    on = ("change", "failure", "always")
+    entries = [{"robot": "wecom/accept", "on": one} for one in on]
+    assert [one.sent for one in told(shop, monkeypatch, entries, on_demand=False)] == [True, True, True]
+    entries = [{"robot": "wecom/accept", "on": one} for one in on]
+    again = told(shop, monkeypatch, entries, on_demand=False)
+    assert [(one.sent, one.due) for one in again] == [(False, False), (True, True), (True, True)]
+
+
+def test_a_stop_of_everybody_is_one_message(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch):
+    shop = open_shop([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
+    told(shop, monkeypatch, [{"robot": "wecom/accept"}], on_demand=False)
+    (message,) = shop.sim.robots.messages
+    assert "61004" in message.text
+    assert TEA.env not in message.text
+
+
+def test_a_command_gets_json_and_an_address_comes_from_a_file(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+):
+    shop = open_shop([], BROKEN)
+    out, url = shop.folder / "got.json", shop.folder / "url"
+    url.write_text(f"{shop.sim.base}/robot/webhook/accept\n", encoding="utf-8")
+    keep = f"import sys, pathlib; pathlib.Path({str(out)!r}).write_bytes(sys.stdin.buffer.read())"
+    found = told(
+        shop,
+        monkeypatch,
+        [
+            {"kind": "command", "command": [sys.executable, "-c", keep]},
+            {"kind": "command", "command": [sys.executable, "-c", "raise SystemExit(3)"]},
+            {"kind": "webhook", "url_file": url},
+            {"kind": "webhook", "url_env": "NOT_SET_ANYWHERE"},
+        ],
+    )
+    assert [one.sent for one in found] == [True, False, True, False]
+    payload = json.loads(out.read_text(encoding="utf-8"))
+    assert payload["new"][0]["env"] == BOOKS.env
+    assert json.loads(shop.sim.robots.messages[0].text)["counts"] == payload["counts"]
+
+
+def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+):
+    shop = open_shop([], BROKEN)
+    monkeypatch.setenv("AWAY", "http://robots.example.com/send?key=x")
+    monkeypatch.setenv("HERE", f"{shop.sim.base}/robot/wecom/accept")
+    entries = [{"kind": "wecom", "url_env": "AWAY"}, {"kind": "wecom", "url_env": "HERE"}]
+    settings = shop.with_options(notify=entries)
+    assert [one.sent for one in tcb.notify(None, settings=settings)] == [False, True]
+    live = shop.with_options(notify=entries, api_base="https://api.weixin.qq.com")
+    assert [one.sent for one in tcb.notify(None, settings=live)] == [False, False]
+    assert len(shop.sim.robots.messages) == 1
