@@ -50,6 +50,10 @@ def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions
     settings, console = common.start(reads_ledger=True)
     if stale is not None:
         return _watch_audits(console, settings, common, stale)
+    return _list_runs(console, settings, common, operator, host)
+
+
+def _list_runs(console: Console, settings: Settings, common: CommonOptions, operator: str, host: str) -> int:
     matching = common.matching(settings)
     damaged: list[LedgerDamagedError] = []
     found = _chosen(settings, common, operator, host, damaged)
@@ -72,7 +76,7 @@ def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions
             console.print(line)
     elif damaged:
         pass
-    elif found or common.where or of_target or common.note or operator or host:
+    elif found or any((common.where, common.target, common.api_base, common.note, operator, host)):
         console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
     else:
         console.info(_("No runs in {ledger_name} yet.", ledger_name=settings.ledger_name))
