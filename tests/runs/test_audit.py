@@ -209,7 +209,7 @@ def test_a_refusal_of_the_platform_makes_the_rest_unknown_and_the_next_audit_rep
 
 
 def test_a_refused_component_token_concerns_everybody(open_shop: OpenShop):
-    shop = open_shop([], component_appid=PLATFORM.appid)
+    shop = open_shop([], component=PLATFORM)
     settings = with_component(
         shop, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks", PLATFORM.appid: "stale"}
     )

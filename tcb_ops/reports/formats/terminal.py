@@ -222,15 +222,16 @@ def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") ->
         yield Wrapped(note.of(lang))
 
 
-def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> Table:
-    table = Table.grid(padding=(0, 3, 0, 0))
-    for line in lines[:AUDIT_LINES]:
-        remark = line.remark.of(lang) if line.remark is not None else ""
-        cells = (line.name, line.env, line.code, remark, line.note)
-        table.add_row(*(Styled(shorten(sanitize(cell), 30), no_wrap=True) for cell in cells))
+def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> Columns:
+    cells = [
+        [line.name, line.env, line.code, line.remark.of(lang) if line.remark is not None else "", line.note]
+        for line in lines[:AUDIT_LINES]
+    ]
     if (more := len(lines) - AUDIT_LINES) > 0:
-        table.add_row(_("… and {count:,} more", count=more).of(lang), rest)
-    return table
+        cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", ""])
+    filled = [column for column in range(5) if any(line[column] for line in cells)]
+    drawn = [[sanitize(line[column]) for column in filled] for line in cells]
+    return Columns(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False)
 
 
 _WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
@@ -294,6 +295,8 @@ class Columns:
     elastic: frozenset[int] = frozenset()
     """Columns whose cells may be shortened."""
     gap: int = 2
+    head: bool = True
+    """Whether the first line is the head, in bold."""
 
     def widths(self, most: int) -> list[int]:
         """Return the columns' widths, with the gaps at most `most` cells if the elastic ones allow it.
@@ -323,7 +326,9 @@ class Columns:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for number, line in enumerate(self.drawn(room(console))):
-            yield Styled(line, style="" if number else "bold", no_wrap=True, overflow="ignore")
+            yield Styled(
+                line, style="" if number or not self.head else "bold", no_wrap=True, overflow="ignore"
+            )
 
 
 @dataclass(frozen=True, slots=True)
