@@ -284,7 +284,7 @@ def _audit_verdict(good: int, total: int, bad: Mapping[Outcome, int]) -> Text:
     if not bad:
         return _("All is well: {environments}, all healthy.", environments=environments)
     listed = as_list(
-        _("{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
+        _("{count:,} {outcome}", count=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
     )
     return _(
         "Of {environments}, {good:,} are healthy: {listed}.",

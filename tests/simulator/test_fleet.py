@@ -1,0 +1,108 @@
+"""Night after night: what an audit of an evolving fleet says is what the scenario implies."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import QUICK, OpenShop
+
+import tcb_ops as tcb
+from tcb_ops.model import Merchant
+from tcb_ops.simulator import EnvStatus, Fault, Faults, FaultStep, SimulatedEnvironment, load_faults
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CODES = (85088, 48001, 61003)
+
+
+@dataclass
+class Scenario:
+    """Which environment fails on which nights, with which cause; nights on which the platform refuses everybody."""
+
+    plan: str = ""
+    causes: list[dict[str, str]] = field(default_factory=list)
+    """By night: cause by environment."""
+    stopped: set[int] = field(default_factory=set)
+
+
+def scenario(fleet: list[Merchant], nights: int, seed: int) -> Scenario:
+    """Make a scenario as its author would write it, and what it implies."""
+    chance = random.Random(seed)
+    found = Scenario(causes=[{} for _ in range(nights + 1)])
+    entries = []
+    for merchant in fleet:
+        if chance.random() > 0.25:
+            continue
+        first = chance.randint(1, nights)
+        last = min(nights, first + chance.randint(0, 4))
+        halted = chance.random() < 0.3
+        code = chance.choice(CODES)
+        kind, what = ("environment", 'status = "HALTED"') if halted else ("fault", f"errcode = {code}")
+        entries.append(f'[[{kind}]]\nenv = "{merchant.env}"\nnights = "{first}-{last}"\n{what}\n')
+        for night in range(first, last + 1):
+            found.causes[night][merchant.env] = "halted" if halted else str(code)
+    found.stopped = {nights // 2}
+    entries.insert(0, f'[[fault]]\nenv = "*"\nstep = "env_info"\nnights = {nights // 2}\nerrcode = 61004\n')
+    found.plan = "\n".join(entries)
+    return found
+
+
+def play(open_shop: OpenShop, tmp_path: Path, merchants: int, nights: int, seed: int) -> None:
+    fleet = [Merchant(f"wx{n:04}", f"商户{n}", f"shop-{n:04}-a1b2c3") for n in range(merchants)]
+    story = scenario(fleet, nights, seed)
+    (tmp_path / "scenario.toml").write_text(story.plan, encoding="utf-8")
+    plan = load_faults(tmp_path / "scenario.toml")
+    shop = open_shop([], plan.entries, merchants=fleet, environments=plan.environments)
+    command = shop.with_options(notify=[{"kind": "wecom", "url_file": tmp_path / "url"}])
+    (tmp_path / "url").write_text(f"{shop.sim.base}/robot/wecom/accept?key=practice", encoding="utf-8")
+    before: dict[str, str] | None = None
+    for night in range(1, nights + 1):
+        shop.sim.set_night(night)
+        run = tcb.audit(shop.merchants, settings=command, limits=QUICK)
+        result, told = run.audit(), len(shop.sim.robots.messages)
+        tcb.notify(run, settings=command, on_demand=False)
+        messages = [message.text for message in shop.sim.robots.messages[told:]]
+        if night in story.stopped:
+            assert result.exit_code("new") == 3
+            assert run.counts == {"unknown": merchants}
+            assert ["61004" in message for message in messages] == [True]
+            continue
+        now = story.causes[night]
+        then = before or {}
+        new = {env for env in now if now[env] != then.get(env)}
+        recovered = set(then) - set(now)
+        assert {one.cause.env: one.cause.code for one in (*result.new, *result.still)} == now
+        assert {one.cause.env for one in result.new} == new
+        assert {line.env for line in result.recovered} == recovered
+        assert not result.unknown
+        assert [result.exit_code(on) for on in ("any", "new", "none")] == [bool(now), bool(new), 0]
+        assert len(messages) == bool(new or recovered)
+        for message in messages:
+            assert len(message.encode()) <= 4096
+            assert f"newly broken {len(new)} · recovered {len(recovered)} " in message
+            shown = {env for env in new | recovered if env in message}
+            assert shown == new | recovered or "more environment" in message
+        before = now
+
+
+def test_a_week_of_a_small_fleet(open_shop: OpenShop, tmp_path: Path):
+    play(open_shop, tmp_path, merchants=12, nights=5, seed=1)
+
+
+@pytest.mark.slow
+def test_14_nights_of_300_merchants(open_shop: OpenShop, tmp_path: Path):
+    play(open_shop, tmp_path, merchants=300, nights=14, seed=16)
+
+
+def test_a_plan_of_one_night_is_what_its_nights_say():
+    always, twice = Fault(env="a", errcode=1), Fault(env="b", errcode=1, nights=((2, 3), (5, 5)))
+    halted = SimulatedEnvironment("c", EnvStatus.HALTED, nights=((4, 4),))
+    plan = Faults((always, twice), environments=(halted,))
+    found: dict[int, Any] = {night: plan.on_night(night) for night in range(1, 6)}
+    assert [len(found[night].entries) for night in found] == [1, 2, 2, 1, 2]
+    assert [len(found[night].environments) for night in found] == [0, 0, 0, 1, 0]
+    assert FaultStep.LINK is always.step
