@@ -1,8 +1,8 @@
-"""An audit's checks of an environment: which calls are made, and what their answers make of it.
+"""An audit's checks of an environment: which calls are made, and how their responses are judged.
 
-Each appid is asked once for its environments (getenvinfo; describeenvs for the platform's own), once for the link calls
-left today and, where the component token can be had, once for its permission sets. Each environment is asked for one
-upload link. What these answers have decided already is not asked: an environment that is HALTED gets no link call.
+Each appid gets one call for its environments (getenvinfo; describeenvs for the platform's own), one for the link calls
+left today and, if the component token is available, one for its permission sets. Each environment gets one call for an
+upload link, unless the other responses have decided already: an environment that is HALTED gets none.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
 
 NORMAL, HALTED = "NORMAL", "HALTED"
 REFUSED_TOKENS = frozenset({40001, 40014, 42001})
-"""Errcodes of the token itself. Of the component token they concern every merchant."""
+"""Errcodes for a refused token. For the component token, they affect every merchant."""
 QUOTA, PERMISSIONS = "quota", "permissions"
-"""Checks that may be left out, as the ledger names them."""
+"""Checks that may be left out, by their names in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountFacts:
-    """What an appid's answers say of it and its environments."""
+    """Facts about an appid and its environments, from the platform's responses."""
 
     statuses: Mapping[str, str]
     """Status by environment."""
     left: int | None = None
-    """Link calls left today; None where no limit is known, or it was not told."""
+    """Link calls left today; None if no limit is known, or it could not be checked."""
     may_upload: bool | None = None
-    """Whether a permission set with the upload link is granted; None where it was not asked."""
+    """Whether a permission set with the upload link is granted; None if not checked."""
     not_checked: tuple[str, ...] = ()
     """The checks that could not be made."""
 
@@ -50,11 +50,11 @@ class _Account:
 
 @dataclass(slots=True)
 class AccountChecks:
-    """Asks about accounts, each once, however many of its environments wait for the answer."""
+    """Checks of accounts, each made once, however many of its environments wait for the result."""
 
     wechat: PlatformClient
     component: Caller | None
-    """Makes calls with the component token; None where the settings name no component."""
+    """Makes calls with the component token; None if the settings name no component."""
     component_appid: str
     accounts: dict[tuple[str, Owner], _Account] = field(default_factory=dict)
     component_works: bool = True
@@ -62,10 +62,10 @@ class AccountChecks:
     async def ask(
         self, appid: str, owner: Owner, token: Secret
     ) -> tuple[AccountFacts | ApiError | InvalidResponse, int]:
-        """Return what is known of an account, and the calls made for it now.
+        """Return the facts about an account, and the number of calls made for it now.
 
-        A refusal that is no matter of time is kept and not asked again. Raises TransportError, and PlatformStopError
-        for a refused component token.
+        A permanent refusal is stored, and the call is not repeated. Raises TransportError, and PlatformStopError for a
+        refused component token.
         """
         account = self.accounts.setdefault((appid, owner), _Account())
         async with account.lock:
@@ -86,7 +86,7 @@ class AccountChecks:
             return account.found, 2
 
     async def _left(self, owner: Owner, token: Secret) -> tuple[int | None, bool]:
-        """Return the link calls left today, and whether that could not be asked."""
+        """Return the link calls left today, and whether they could not be checked."""
         try:
             found = await self.wechat.quota(token, owner)
         except TransportError:
@@ -98,7 +98,7 @@ class AccountChecks:
         return found.left, False
 
     async def _may_upload(self, appid: str, owner: Owner) -> tuple[bool | None, bool]:
-        """Return whether the merchant granted a set that carries the link, and whether that could not be asked."""
+        """Return whether the merchant granted a set with the upload link, and whether that could not be checked."""
         if owner is Owner.PLATFORM:
             return None, False
         if self.component is None or not self.component_works:
@@ -107,7 +107,7 @@ class AccountChecks:
             found: AuthorizerInfo | CallFailure = await self.component.call(
                 self.component_appid, partial(self.wechat.authorizer, appid=appid)
             )
-        except TcbOpsError:  # the token source has no component token: others need not ask for it again
+        except TcbOpsError:  # there is no component token: it is not requested again for others
             self.component_works = False
             return None, True
         if isinstance(found, AuthorizerInfo):
@@ -131,20 +131,21 @@ class Cause:
 
 
 def cause_of(facts: AccountFacts, env: str) -> Cause | None:
-    """Return what the account's answers already say against an environment; None where a link is to be asked for.
+    """Return the cause for which an environment gets no link call; None if a link is to be requested.
 
     ==================  ===========  ==========  ===========
     permission set      status       calls left  cause
     ==================  ===========  ==========  ===========
     not granted         any          any         61007
-    granted, not asked  HALTED       any         halted
-    granted, not asked  another      any         unavailable
-    granted, not asked  NORMAL       0           45009
-    granted, not asked  not listed   0           45009
+    granted, unknown    HALTED       any         halted
+    granted, unknown    another      any         unavailable
+    granted, unknown    NORMAL       0           45009
+    granted, unknown    not listed   0           45009
     anything else                                none
     ==================  ===========  ==========  ===========
 
-    An environment that the account does not list may be shared by another: whether it works is for the link to say.
+    An environment that the account does not list may be shared by another account: only the link call shows whether
+    it works.
     """
     if facts.may_upload is False:
         return Cause(Reason.REFUSED, 61007)
@@ -161,17 +162,17 @@ _FOR_LATER = {Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW}
 
 
 def judged(end: RowEnd) -> RowEnd:
-    """Return how an audit's environment ends, from how a list's row would have ended.
+    """Return how an audit's environment ends, from how a row of a list would have ended.
 
     ===========================================================  =========
     the row                                                      becomes
     ===========================================================  =========
     linked, uploaded                                             healthy
-    an errcode or a store's code that says: later, more slowly   unknown
-    any other errcode, stopped rows of the same appid too        unhealthy
-    no answer; not asked                                         unknown
+    an errcode or a store's code to retry or slow down for       unknown
+    any other errcode, also of rows stopped by a breaker         unhealthy
+    no response; not checked                                     unknown
     anything else: no token, a store that refuses                unhealthy
-    healthy, unhealthy, unknown                                  itself
+    healthy, unhealthy, unknown                                  unchanged
     ===========================================================  =========
     """
     if end.outcome in {Outcome.HEALTHY, Outcome.UNHEALTHY, Outcome.UNKNOWN}:
@@ -189,7 +190,7 @@ def judged(end: RowEnd) -> RowEnd:
 
 
 def not_asked(stopped: Detail) -> RowEnd:
-    """Return how the environments end that an audit did not reach because of a problem that affects every merchant."""
+    """Return the end of environments that an audit did not reach because of a problem that affects every merchant."""
     code = stopped.params.get("errcode")
     return RowEnd(
         0,

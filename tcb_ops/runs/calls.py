@@ -32,7 +32,7 @@ SMALL = 64 * 1024
 DIGESTS = 10_000
 """Digests kept at a time, so that memory does not grow with the list."""
 DELETE_WAITS = (0.0, 1.0, 2.0)
-"""Seconds before each try to delete an audit's probe file."""
+"""Seconds before each attempt to delete an audit's probe file."""
 ETAG_MISMATCH = "ETagMismatch"
 """Used in place of a store's code if the stored object's checksum does not match the uploaded file."""
 
@@ -58,7 +58,7 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The tiny file that an audit with `--write-probe` stores and deletes, and what it was when it was made."""
+    """The small file that an audit with `--write-probe` stores and deletes, with its original size and time."""
 
     file: Path
     size: int
@@ -67,7 +67,7 @@ class Probe:
 
 @contextmanager
 def probe_file() -> Iterator[Probe]:
-    """Make the probe file of an audit, and remove it at the end."""
+    """Create the probe file of an audit, and remove it at the end."""
     with TemporaryDirectory(prefix="tcb-ops-probe-") as folder:
         file = Path(folder) / "probe.txt"
         file.write_text("tcb-ops audit: this file may be deleted.\n", encoding="utf-8")
@@ -89,9 +89,9 @@ class Calls:
     """Monotonic seconds."""
     phases: PhaseTimer
     checks: AccountChecks | None = None
-    """Of an audit."""
+    """For an audit."""
     probe: Probe | None = None
-    """Of an audit with `--write-probe`: the file that is stored and deleted again."""
+    """For an audit with `--write-probe`."""
     link_calls: int = 0
     upload_calls: int = 0
     digests: dict[tuple[Path, int, int], str] = field(default_factory=dict)
@@ -145,7 +145,7 @@ class Calls:
             self.phases.leave("store")
 
     async def _facts(self, task: Task, checks: AccountChecks) -> AccountFacts | FailedAttempt:
-        """Return what is known of the row's account."""
+        """Return the facts about the row's account."""
         if task.token is None:  # as in `_link`
             message = "a row was taken without a token"
             raise AssertionError(message)
@@ -210,7 +210,7 @@ class Calls:
         return self._end(task, Outcome.UNHEALTHY, Reason.PROBE_LEFT, left)
 
     async def _delete_probe(self, task: Task, file_id: str) -> Text | None:
-        """Delete the probe file, in several tries; None where it is gone, else why it is not."""
+        """Delete the probe file, in several attempts; return None, or why it could not be deleted."""
         why: Text | None = None
         for wait in DELETE_WAITS:
             await asyncio.sleep(wait)

@@ -176,7 +176,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 60000")
     cursor.execute("PRAGMA synchronous = FULL")
-    # A page that many commits change is written to the file once: 32 MiB of log, eight times the default.
+    # Write pages that many commits change to the file less often: a log of 32 MiB, eight times the default.
     cursor.execute("PRAGMA wal_autocheckpoint = 8000")
     end = time.monotonic() + MAKING_SECONDS
     while True:

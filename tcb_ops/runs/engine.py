@@ -81,9 +81,9 @@ class RunContext:
     may_discard: Callable[[str], bool] = lambda _run: False
     """Called with the id of another run whose part file is in the way: whether it may be discarded."""
     ask_again: Callable[[], list[int]] = list
-    """Of an audit with `--confirm-after`: the lines whose failures are new."""
+    """For an audit with `--confirm-after`: returns the lines whose failures are new."""
     probe: Probe | None = None
-    """Of an audit with `--write-probe`."""
+    """For an audit with `--write-probe`."""
     chance: Callable[[], float] = random.random
 
 

@@ -132,9 +132,9 @@ class Ledger(LedgerReader):
                 self.driver(connection, _REOPEN, batch)
 
     def finish(self, run: RunRecord, at: float, rest: RowEnd | None = None) -> None:
-        """Mark a run as finished: it is never resumed.
+        """Mark a run as finished, so that it is never resumed.
 
-        `rest`: of an audit that a problem of every merchant stopped, how its pending rows end; its detail is the reason.
+        `rest`: the end of the pending rows of an audit stopped by a problem of every merchant; its detail is the reason.
         """
         stopped = stored(rest.detail) if rest is not None else ""
         with self._writing() as connection:

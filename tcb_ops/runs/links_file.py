@@ -38,7 +38,7 @@ _OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
 
 
 class _Given:
-    """A file for csv.writer, whose `writerow` then returns the text."""
+    """A file for csv.writer that makes `writerow` return the text."""
 
     write = staticmethod(str)
 
@@ -93,7 +93,7 @@ class LinksFile:
         started_at: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`zone` is that of `expires_at`; `started_at` is where the run's first session was to leave links.csv: its part is there."""
+        """`zone`: of `expires_at`. `started_at`: the planned links.csv, beside which the part is; None if it is `dest`."""
         self.dest = dest
         started_at = started_at or dest
         self.part = started_at.with_name(f"{started_at.name}.part")
@@ -143,9 +143,9 @@ class LinksFile:
             self._file = None
 
     def append(self, ends: Iterable[RowEnd]) -> None:
-        """Write the links among these ends; when this returns, they are on the disk.
+        """Append the links of these ends, and sync them to disk.
 
-        A record is the row's line, until when the link lives by the clock of this machine, and what links.csv will say.
+        A record has the row's line, the link's expiry by this machine's clock, and the columns of links.csv.
         """
         if self._file is None:
             return
@@ -167,7 +167,7 @@ class LinksFile:
                 )
                 record = ",".join(fields)
                 if record.count(",") >= len(fields) or '"' in record:
-                    # The csv module looks at every character.
+                    # Only if needed: the csv module examines every character.
                     record = _as_text(fields)
                 records.append(record)
         if not records:
@@ -200,7 +200,7 @@ class LinksFile:
                         part.seek(offsets[line])
                         _, alive_until, text = part.read(lengths[line]).split(b",", 2)
                         run_out += float(alive_until) <= now
-                        # An empty cell alone would be written in quotes.
+                        # One cell more: csv.writer would quote a single empty one.
                         out.write(b"%b,%b\r\n" % (_as_text((*cells, ""))[:-1].encode(), text))
                     else:
                         out.write(f"{_as_text((*cells, errcode, errmsg, *[''] * 6))}\r\n".encode())
@@ -222,9 +222,9 @@ class LinksFile:
             self.part.unlink()
 
     def _find(self, alive_at: float | None) -> tuple[array[int], array[int]]:
-        """Find where each line's newest link is in the part file, and its length (bytes); -1 for none. Twelve bytes a line.
+        """Return the offset (-1 for none) and length in bytes of each line's newest link; takes twelve bytes a line.
 
-        A record that cannot be read is none, nor is one that an earlier version wrote.
+        With `alive_at`, expired links and records of earlier versions count as none.
         """
         offsets, lengths = array("q"), array("i")
         try:
@@ -253,7 +253,7 @@ class LinksFile:
 
 
 def _expiry(expires_at: int, zone: ZoneInfo) -> str:
-    """Return the end of a link's life as links.csv shows it."""
+    """Return a link's expiry as links.csv shows it."""
     return datetime.fromtimestamp(expires_at, UTC).astimezone(zone).isoformat()
 
 

@@ -42,7 +42,7 @@ class OutcomeHandler:
     chance: Callable[[], float]
     stop: Callable[[Exception], None]
     audits: bool = False
-    """Whether the run is an audit, whose rows end as `judged` says."""
+    """Whether the run is an audit, whose ends `judged` converts."""
 
     def failed(self, task: Task, attempt: FailedAttempt) -> None:
         """Do what `next_step` decides after a failed attempt, and count the attempt if it is repeated."""

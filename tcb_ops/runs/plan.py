@@ -88,7 +88,7 @@ def plan(
     found = _same_work(ledger, work, settings, now)
     choice = choose(found.created_at if found else None, now, new_run=new_run)
     if choice is Choice.ASK and work.kind is Kind.AUDIT:
-        # Half of another night says nothing about tonight, and nobody is there to be asked.
+        # Part of an audit over a day old is of no use, and at night there is nobody to ask.
         choice = Choice.NEW
     if found is not None and choice is Choice.ASK and not may_resume(found.id, found.created_at):
         started = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
@@ -196,7 +196,7 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
 # --- which rows ----------------------------------------------------------------------------------------------
 
 PROBE = "tcb-ops/probe.txt"
-"""The cloud path that an audit asks a link for. With `--write-probe` a file is stored there and deleted again."""
+"""The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
 AGAIN = frozenset(Outcome) - SUCCESSES - {Outcome.INVALID, Outcome.PENDING}
 """The outcomes that a retry runs again."""
 
@@ -407,7 +407,7 @@ def _nothing_left(
 
 
 def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
-    """Return one row per environment of the merchants that have not left, all with the same path."""
+    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
     lines = [merchant for merchant in merchants if not merchant.left]
 
     def rows() -> Iterator[Row]:

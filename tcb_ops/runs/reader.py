@@ -62,7 +62,7 @@ BATCH = 5_000
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
 _EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
-"""Reasons whose rows say in a detail of their own what the operator has to read."""
+"""Reasons whose rows have a detail that the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 
@@ -397,7 +397,7 @@ class LedgerReader:
             self.check_rows(run, found)
 
     def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
-        """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, as links.csv needs them."""
+        """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, for links.csv."""
         query = (
             "SELECT run, line, cells, outcome, errcode, errmsg FROM rows "
             "WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
@@ -752,7 +752,7 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
         | ((runs.c.created_at == run.created_at) & (runs.c.number < run.number)),
     )
     if run.kind is Kind.AUDIT:
-        # By the ledger's own count, since a clock may have been set back. One that was stopped knows nothing.
+        # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
         before = sa.select(runs).where(
             runs.c.kind == run.kind,
             runs.c.target == run.target,

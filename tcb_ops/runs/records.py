@@ -113,7 +113,7 @@ class Tally:
     errmsg: str = ""
     """The platform's message for one of these rows."""
     detail: Detail | None = None
-    """What one of these rows says itself: why there was no token, an environment's status."""
+    """Detail of one of these rows: why there was no token, an environment's status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +304,7 @@ def read_pending(record: Any, environment: EnvRecord) -> Row:
 def read_listed(record: Any) -> tuple[int, tuple[str, ...], str, int | None, str]:
     """Return (line, cells, outcome, errcode, errmsg) of a record with these columns after its run.
 
-    Raises ValueError or TypeError for a damaged one.
+    Raises ValueError or TypeError for a damaged record.
     """
     _, line, cells, outcome, errcode, errmsg = record
     check_state(outcome, "", errcode, errmsg)

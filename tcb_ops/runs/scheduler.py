@@ -25,7 +25,7 @@ REFILL = 50
 LOW = 16
 """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
 TURN = 4
-"""Rows that a lane gives in one turn: they stand side by side in the ledger, and a commit writes whole pages."""
+"""Rows taken from a lane in one turn: they are adjacent in the ledger, and a commit writes whole pages."""
 
 
 @dataclass(eq=False, slots=True)

@@ -99,8 +99,8 @@ class RunSession:
     def wait(self) -> RunRecord:
         """Wait for the end; return the finished run. Raises StoppedError, or InterruptedRunError if cancelled.
 
-        A second Ctrl-C does not wait for calls in flight. An audit ends even where a problem that affects every merchant
-        stops it: what it did not reach is unknown, and the record says why it stopped.
+        A second Ctrl-C does not wait for calls in flight. An audit finishes even if a problem that affects every merchant
+        stops it: environments that it did not reach are unknown, and the record has the reason.
         """
         rest: RowEnd | None = None
         while True:
@@ -175,13 +175,13 @@ class RunSession:
         await self._engine.work()
 
     async def _lines_to_confirm(self) -> list[int]:
-        """Return the lines of an audit that are asked again after a while, before their failures count."""
+        """Return the lines of an audit that are checked again after a wait, before their failures count."""
         if not self._run.settings.get("confirm_after"):
             return []
         return await asyncio.to_thread(self._context.ask_again)
 
     async def _wait(self, seconds: float, lines: int) -> None:
-        """Wait before new failures are asked again. Raises InterruptedRunError where the run is cancelled meanwhile."""
+        """Wait before new failures are checked again. Raises InterruptedRunError if the run is cancelled meanwhile."""
         at = datetime.fromtimestamp(time.time() + seconds, self._context.settings.zone)
         note = ngettext(
             "{n:,} environment fails that did not before: asking again at {at:%H:%M:%S}",

@@ -64,7 +64,7 @@ def refused_platform(code: int, errmsg: str) -> PlatformStopError:
 
 
 def refused_component(appid: str, code: int, errmsg: str) -> PlatformStopError:
-    """Make the error of an audit whose component token the platform refuses, a new one too."""
+    """Return the error for an audit whose component token the platform refuses, even a new one."""
     reason = detail(DetailCode.COMPONENT_TOKEN, appid=appid, errcode=code, errmsg=errmsg or "-")
     return _error(PlatformStopError, reason)
 
