@@ -1,4 +1,4 @@
-"""What an audit found, compared with the one before: newly broken, recovered, still broken, silenced, unknown.
+"""The result of an audit, compared with the previous one: newly broken, recovered, still broken, silenced, unknown.
 
 The terminal, the page, the message to the team, the metrics and the notebook show the same `AuditResult`.
 """
@@ -29,14 +29,14 @@ class Finding:
 
     cause: Cause
     before: str = ""
-    """The code that it had in the previous audit; empty where it was healthy, unknown or missing."""
+    """Its code in the previous audit; empty if it was healthy, unknown or missing."""
     is_new: bool = True
-    """Whether the previous audit did not have it with this cause."""
+    """Whether the previous audit did not report it with this cause, or had it silenced."""
     known: KnownFailure | None = None
     """The line of known.csv that silences it."""
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
-        """Return it for `--json`, and for a webhook or a command."""
+        """Return the object for `--json`, a webhook or a command."""
         cause = self.cause
         found = {
             "appid": cause.appid,
@@ -55,11 +55,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """An audit and what changed since the one before. Every environment that is not healthy is in exactly one list."""
+    """An audit and its changes since the previous one. Every environment that is not healthy is in exactly one list."""
 
     run: RunRecord
     previous: RunRecord | None
-    """The latest finished audit of the same target and --where that was not stopped; None where there is none."""
+    """The latest finished audit of the same target and --where that was not stopped; None if there is none."""
     environments: int
     healthy: int
     new: tuple[Finding, ...]
@@ -69,17 +69,17 @@ class AuditResult:
     unknown: tuple[Finding, ...]
     silenced: tuple[Finding, ...]
     expired: tuple[KnownFailure, ...]
-    """Lines of known.csv whose date is past."""
+    """Lines of known.csv whose date has passed."""
     not_checked: Mapping[str, int]
     """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
     added: int = 0
-    """Environments that the previous audit did not have, by the merchants file."""
+    """Number of environments that the previous audit did not have."""
     gone: int = 0
-    """Environments that only the previous audit had."""
+    """Number of environments that only the previous audit had."""
 
     @property
     def stopped(self) -> Text | None:
-        """The problem that affects every merchant and stopped the audit."""
+        """The problem affecting every merchant that stopped the audit, if any."""
         return stop_text(self.run.stopped) if self.run.stopped is not None else None
 
     @property
@@ -89,7 +89,7 @@ class AuditResult:
 
     @property
     def changed(self) -> bool:
-        """Whether there is news: something newly broken, recovered or newly unknown, or a stop."""
+        """Whether something is newly broken, recovered or newly unknown, or the audit was stopped."""
         return bool(
             self.new
             or self.recovered
@@ -98,7 +98,7 @@ class AuditResult:
         )
 
     def exit_code(self, fail_on: str = "any") -> int:
-        """Return the exit code of the command, for `any`, `new` or `none`.
+        """Return the exit code of the command; `fail_on` is `any`, `new` or `none`.
 
         =========  =======  ======================================  ====
         stopped    fail_on  not silenced                            code
@@ -119,7 +119,7 @@ class AuditResult:
         return 1 if bad and fail_on != FailOn.NONE else 0
 
     def counts(self) -> dict[str, int]:
-        """Return the environments of each list by its name, zeros too."""
+        """Return the number of environments by list, zeros included."""
         return {
             "new": len(self.new),
             "recovered": sum(line.rows for line in self.recovered),
@@ -152,14 +152,14 @@ class AuditResult:
 
 
 def day_of(run: RunRecord, settings: Settings) -> date:
-    """Return the day of a run, in the settings' time zone: known.csv's dates are compared with it."""
+    """Return the day of a run in the settings' time zone, for comparison with the dates of known.csv."""
     return datetime.fromtimestamp(run.created_at, settings.zone).date()
 
 
 def audit_result(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> AuditResult:
-    """Sort an audit's findings; `changes` since the previous one, None where there is none."""
+    """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
     run, previous = summary.run, changes.older if changes is not None else None
     known, day = kept_with_run(run.settings), day_of(run, settings)
     findings = list(_findings(summary, changes, settings))
@@ -214,7 +214,7 @@ def _findings(summary: RunSummary, changes: RunDiff | None, settings: Settings) 
 
 
 def new_failures(summary: RunSummary, changes: RunDiff | None, settings: Settings) -> set[tuple[str, str]]:
-    """Return the environments, as (appid, env), that fail now and did not before: those to be asked again."""
+    """Return the environments, as (appid, env), that fail now and did not before: those to check again."""
     return {
         (one.cause.appid, one.cause.env)
         for one in _findings(summary, changes, settings)
@@ -235,7 +235,7 @@ class AuditLine:
     """An environment as the page and the message to the team show it."""
 
     name: str
-    """The merchant's; of a line of known.csv its appid."""
+    """The merchant's name; for a line of known.csv, its appid."""
     env: str
     code: str
     remark: Text | None = None
@@ -244,16 +244,16 @@ class AuditLine:
 
 @dataclass(frozen=True, slots=True)
 class AuditGroup:
-    """A kind of findings; without `lines` there is none of it."""
+    """A kind of findings; `lines` is empty if there are none."""
 
     title: Text
     lines: Sequence[AuditLine]
     findings: tuple[Finding, ...] = ()
-    """With the causes, where the operator has to act on them."""
+    """The findings with their causes, if the operator has to act on them."""
 
 
 def audit_groups(result: AuditResult) -> list[AuditGroup]:
-    """Return each kind of findings, the one that asks for most first."""
+    """Return all kinds of findings, the most urgent first."""
 
     def lines(findings: tuple[Finding, ...]) -> list[AuditLine]:
         return [
@@ -291,7 +291,7 @@ def _until(known: KnownFailure) -> Text:
 
 
 def audit_notes(result: AuditResult) -> Iterator[Text]:
-    """Say what an audit was compared with, and what it could not check."""
+    """Yield notes on what an audit was compared with, and what it could not check."""
     environments = ngettext("{n:,} environment", "{n:,} environments", result.environments)
     if result.previous is None:
         yield _("There is no earlier audit to compare with: everything that is broken counts as new.")

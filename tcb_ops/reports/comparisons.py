@@ -34,7 +34,7 @@ class Change(StrEnum):
     UNFINISHED = "unfinished"
     """Pending in at least one of the two."""
     UNKNOWN = "unknown"
-    """The newer audit could not tell."""
+    """Unknown in the newer audit."""
     STILL_GOOD = "still_good"
 
 
@@ -127,8 +127,8 @@ def change(before: str | None, after: str | None) -> Change:
     unknown    failure    newly broken
     =========  =========  =============
 
-    What an audit could not tell (unknown) is neither broken nor fixed: after a night in which the platform refused
-    everybody, nothing has recovered.
+    What is unknown to an audit is neither broken nor fixed: after a night in which the platform refused all calls,
+    nothing has recovered.
     """
     if Outcome.PENDING in {before, after}:
         return Change.UNFINISHED

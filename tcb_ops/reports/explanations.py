@@ -239,7 +239,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     yes         none                  no rows
     yes         all succeeded         all N rows succeeded; how many of them unchanged
     yes         some did not          G of N succeeded, B did not: by outcome
-    yes         of an audit           G of N environments are healthy, by outcome those that are not
+    yes         of an audit           G of N environments are healthy; the others by outcome
     ==========  ====================  ===========================================
     """
     total = sum(counts.values())

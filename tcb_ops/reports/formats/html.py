@@ -277,7 +277,7 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
 def _audit(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> dict[str, Any] | None:
-    """Return what the page shows of a finished audit: its environments by kind, bounded."""
+    """Return what the page shows of a finished audit: its environments by kind, limited in number."""
     if summary.run.kind is not Kind.AUDIT or summary.run.finished_at is None or summary.run.parent:
         return None
     result = audit_result(reader, summary, changes, settings)

@@ -204,11 +204,11 @@ def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int
 
 
 AUDIT_LINES = 20
-"""Environments of a kind that an audit shows without their cause; what is left out is counted."""
+"""Environments shown per kind of findings without causes; the others are counted."""
 
 
 def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") -> Iterator[RenderableType]:
-    """Draw what an audit found: what newly broke first, each cause once, then what recovered, what is known, what expired."""
+    """Render an audit's findings by kind, newly broken ones first, with each cause once."""
     for group in audit_groups(result):
         if not group.lines:
             continue
