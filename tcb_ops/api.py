@@ -258,12 +258,12 @@ def start_audit(
     """Start an audit, or resume the unfinished one.
 
     Each environment of the merchants that have not left is healthy, unhealthy or unknown, by its token, permission set,
-    status and quota, and one upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted
-    again. Where a problem that affects every merchant stops it, the run ends all the same: what was not asked is
-    unknown, and `Run.stopped` says why.
+    status and quota, and an upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted again.
+    If a problem that affects every merchant stops the audit, the run still ends: environments not checked are unknown,
+    and `Run.stopped` has the reason.
 
-    `confirm_after`: seconds after which new failures are asked again before they count. `known`: the file of known
-    failures; None: the settings' own, where it is there. `Run.audit()` compares the audit with the one before.
+    `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
+    failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
     """
     check_flag("write_probe", write_probe)
     seconds = isinstance(confirm_after, int | float) and not isinstance(confirm_after, bool)
@@ -768,7 +768,7 @@ def _start(
 
 
 def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> list[int]:
-    """Return the lines of an audit whose failures the previous one did not have, and that nobody knows of."""
+    """Return the lines of an audit whose failures are neither known nor in the previous audit."""
     from tcb_ops.reports.audit import new_failures
     from tcb_ops.reports.comparisons import compare
     from tcb_ops.reports.summary import RunSummary

@@ -65,16 +65,16 @@ class Outcome(StrEnum):
     UPLOADED = "uploaded"
     UNCHANGED = "unchanged"
     HEALTHY = "healthy"
-    """In an audit: every check that was made of the environment passed."""
+    """In an audit: every check of the environment passed."""
     REFUSED = "refused"
     """The platform returned an errcode."""
     FAILED = "failed"
     """No usable response, a refusal by the store, or a file that changed after the plan."""
     NOT_ATTEMPTED = "not_attempted"
     UNHEALTHY = "unhealthy"
-    """In an audit: the environment cannot be worked on; the errcode or the reason is the cause."""
+    """In an audit: the environment cannot be used; the errcode or the reason is the cause."""
     UNKNOWN = "unknown"
-    """In an audit: it could not be told, because nobody gave a usable answer about this environment."""
+    """In an audit: no usable response about this environment."""
     INVALID = "invalid"
     """Skipped as invalid input."""
     PENDING = "pending"
@@ -130,11 +130,11 @@ class Owner(StrEnum):
 
 
 class FailOn(StrEnum):
-    """What makes an audit end with exit code 1."""
+    """Which failures make an audit end with exit code 1."""
 
     ANY = "any"
     NEW = "new"
-    """What the previous audit did not have."""
+    """Those that the previous audit did not have."""
     NONE = "none"
 
 

@@ -88,7 +88,7 @@ class Run:
 
     @property
     def stopped(self) -> Text | None:
-        """Why the run stopped before all its rows were asked: of an audit, its other environments are unknown."""
+        """Why the run stopped early. After a stopped audit, environments not checked are unknown."""
         return stop_text(self.record.stopped) if self.record.stopped is not None else None
 
     def with_settings(self, settings: Settings) -> Run:
@@ -205,7 +205,7 @@ class Run:
     def audit(self) -> AuditResult:
         """Return what an audit found, compared with the previous one of the same target and part.
 
-        Newly broken, recovered, still broken, silenced, unknown. Raises UsageError where the run is no audit.
+        Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
         record = self._reader.run(self.id)
         if record.kind is not Kind.AUDIT:
@@ -216,7 +216,7 @@ class Run:
         only = None
         if self._reader is not self._ledger:
             only = frozenset((place.appid, place.env) for place in self._reader.envs(record))
-        with suppress(LedgerDamagedError):  # of an earlier audit: this one does not depend on it
+        with suppress(LedgerDamagedError):  # of an earlier audit, on which this one does not depend
             before = self._ledger.previous(whole)
             if before is not None:
                 changes = compare(self._ledger, before, whole, self._settings, only)

@@ -153,12 +153,12 @@ class TokenSettings(BaseModel):
 
 
 class AuditSettings(BaseModel):
-    """What audits take from the settings."""
+    """The settings of audits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     known: Path = Path("known.csv")
-    """Failures that are reported without an alarm until a date; the file need not be there."""
+    """Failures that are reported without an alarm until a date; the file may be missing."""
 
     _paths = field_validator("known")(_writable)
 
@@ -524,7 +524,7 @@ SECTIONS: dict[str, type[BaseModel]] = {"audit": AuditSettings, "tokens": TokenS
 
 
 def section_keys() -> list[str]:
-    """Return every setting of a section, with the section's name before it."""
+    """Return the name of every setting in a section, such as `tokens.url`."""
     return [f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields]
 
 

@@ -311,19 +311,19 @@ class WholeNumber(click.IntRange):
 
 
 class Duration(click.ParamType[float]):
-    """A time such as 90s, 10m or 26h, in seconds."""
+    """A duration such as 90s, 10m or 26h, in seconds."""
 
     name = "duration"
     _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds."""
+        """Return the duration in seconds."""
         text = str(value).strip().lower()
         number, unit = (text[:-1], text[-1:]) if text[-1:] in self._SECONDS else (text, "s")
         if text == "0" or (number.isascii() and number.isdecimal() and text != number):
             return float(number) * self._SECONDS[unit]
-        said = N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
-        raise click.BadParameter(gettext.gettext(said).format(value=value), ctx, param)
+        template = N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
+        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
 
 
 class _Number(click.FloatRange):

@@ -217,7 +217,7 @@ class Accounts:
     def play(
         self, accounts: Iterable[SimulatedAccount], environments: Iterable[SimulatedEnvironment]
     ) -> None:
-        """Let exactly these accounts and environments be out of order from now on, and the day's calls begin again."""
+        """Replace the accounts and environments with problems, and reset the quotas."""
         known: dict[str, SimulatedAccount] = {}
         self.used.clear()
         for merchant in self._merchants:

@@ -173,7 +173,7 @@ class Fault:
         BeforeValidator(_calls),
         _('counts from 1: write 2, [1, 3] or "1-3"'),
     ] = ()
-    """Ranges of nights, ends included, of an evolving fleet; none means every night."""
+    """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
 
     def concerns(self, env: str, appid: str) -> bool:
         """Return whether the entry concerns this merchant's environment."""
@@ -236,7 +236,7 @@ class SimulatedAccount:
         BeforeValidator(_calls),
         _('counts from 1: write 2, [1, 3] or "1-3"'),
     ] = ()
-    """Ranges of nights, ends included, of an evolving fleet; none means every night."""
+    """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
 
     def refusal(self) -> int:
         """Return the errcode that refuses every call to its cloud (61003, 61007), or 0."""
@@ -260,7 +260,7 @@ class SimulatedEnvironment:
         BeforeValidator(_calls),
         _('counts from 1: write 2, [1, 3] or "1-3"'),
     ] = ()
-    """Ranges of nights, ends included, of an evolving fleet; none means every night."""
+    """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
 
     def refusal(self) -> int:
         """Return the errcode that refuses reading and writing in it, or 0."""
@@ -278,7 +278,7 @@ class Faults:
     environments: Annotated[tuple[SimulatedEnvironment, ...], Field(alias="environment")] = ()
 
     def on_night(self, night: int) -> Faults:
-        """Return what of the plan is played on a night, counted from 1."""
+        """Return the part of the plan for a night, counted from 1."""
 
         def tonight(entry: Fault | SimulatedAccount | SimulatedEnvironment) -> bool:
             return not entry.nights or any(first <= night <= last for first, last in entry.nights)

@@ -60,9 +60,9 @@ class Simulator:
     A context manager that listens inside its block. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]`
     that is read again after changes. `store` is a folder for the objects' bytes; `record` keeps every call in memory.
     `component` adds the interfaces that issue tokens; `component_appid` alone determines which of `tokens` is the
-    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well; of its entries with `nights`, those of
-    `night` are played. Raises
-    UsageError if the port is not available, SettingsError for a bad token file.
+    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well. Of its
+    entries with `nights`, those of `night` are played. Raises UsageError if the port is not available, SettingsError for
+    a bad token file.
     """
 
     def __init__(
@@ -176,11 +176,11 @@ class Simulator:
         self._accounts.set_status(env, status)
 
     def play(self, faults: Iterable[Fault]) -> None:
-        """Inject these faults from now on, in place of the plan's."""
+        """Inject these faults from now on, instead of the plan's."""
         self._state.play(Faults(tuple(faults)))
 
     def set_night(self, night: int) -> None:
-        """Play what the plan has for a night: entries with `nights` come and go, a new day's calls are there."""
+        """Play the plan's part for a night, with the quotas of a new day."""
         tonight = self._plan.on_night(night)
         self._state.play(tonight)
         self._accounts.play(tonight.accounts, tonight.environments)
