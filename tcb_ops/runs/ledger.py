@@ -17,7 +17,7 @@ from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
-from tcb_ops.runs.reader import LedgerReader
+from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
@@ -29,7 +29,7 @@ from tcb_ops.runs.records import (
     plan_values,
     run_values,
 )
-from tcb_ops.runs.schema import envs, exports, rows, runs, spent
+from tcb_ops.runs.schema import envs, exports, rows, runs, spent, tallies
 
 BATCH = 5_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -94,6 +94,7 @@ class Ledger(LedgerReader):
         with self._writing() as connection:
             done = 0
             if ends:
+                self._forget_sums(connection, run)
                 values = [(*end_values(end), run.number, end.line) for end in ends]
                 done = self.driver(connection, _RECORD, values).rowcount
             self._spend(connection, run, usage)
@@ -111,6 +112,7 @@ class Ledger(LedgerReader):
         """End an environment's pending rows like `end`, except `but_lines`; return how many. `end.line` is unused."""
         values = dict(zip(END_COLUMNS, end_values(end), strict=True))
         with self._writing() as connection:
+            self._forget_sums(connection, run)
             done = connection.execute(
                 rows.update()
                 .where(
@@ -128,6 +130,7 @@ class Ledger(LedgerReader):
         blank = end_values(RowEnd(0, Outcome.PENDING))
         stream = iter(lines)
         with self._writing() as connection:
+            self._forget_sums(connection, run)
             while batch := [(*blank, run.number, line) for line in islice(stream, BATCH)]:
                 self.driver(connection, _REOPEN, batch)
 
@@ -143,6 +146,12 @@ class Ledger(LedgerReader):
                 values |= {"reason": rest.reason or "", "detail": stopped, "ended_at": at}
                 pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
                 connection.execute(rows.update().where(pending).values(values))
+            self._forget_sums(connection, run)
+            by = summed_up(run).subquery()
+            keys = (by.c.place, by.c.outcome, by.c.reason, by.c.errcode, by.c.store_code)
+            number = sa.func.row_number().over(order_by=keys)
+            sums = sa.select(sa.literal(run.number), number, *keys, by.c.rows, by.c.message)
+            connection.execute(tallies.insert().from_select([*tallies.c.keys()], sums))
             connection.execute(
                 runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped=stopped)
             )
@@ -159,7 +168,12 @@ class Ledger(LedgerReader):
     def forget(self, run: RunRecord) -> None:
         """Remove a run that was planned and never started."""
         with self._writing() as connection:
-            for table, column in ((rows, rows.c.run), (envs, envs.c.run), (runs, runs.c.number)):
+            for table, column in (
+                (tallies, tallies.c.run),
+                (rows, rows.c.run),
+                (envs, envs.c.run),
+                (runs, runs.c.number),
+            ):
                 connection.execute(table.delete().where(column == run.number))
 
     def note_export(self, run: RunRecord, manifest_sha256: str) -> None:
@@ -175,6 +189,10 @@ class Ledger(LedgerReader):
             connection.execute(runs.update().where(runs.c.number == run.number).values(report=report))
 
     # --- the database -------------------------------------------------------------------------------------------
+
+    def _forget_sums(self, connection: sa.Connection, run: RunRecord) -> None:
+        """Remove the sums of a run before a row of it changes."""
+        self.driver(connection, "DELETE FROM tallies WHERE run = ?", (run.number,))
 
     @staticmethod
     def _spend(connection: sa.Connection, run: RunRecord, usage: Usage) -> None:

@@ -53,7 +53,7 @@ from tcb_ops.runs.records import (
     read_run,
     valid_time,
 )
-from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, rows, runs, spent
+from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, rows, runs, spent, tallies
 
 BATCH = 5_000
 """Rows read at a time, so that memory does not grow with the run."""
@@ -438,11 +438,12 @@ class LedgerReader:
             .where(rows.c.run == run.number)
             .group_by(rows.c.outcome)
         )
+        kept = [(outcome, count) for _, outcome, _, _, _, count, _ in self._kept(run)]
         with self._reading(run):
             found: dict[Outcome, int] = {}
-            for outcome, count, *of in self._read(query):
+            for outcome, count, *of in kept or self._read(query):
                 check_runs(run, *of)
-                found[Outcome(outcome)] = int(count)
+                found[Outcome(outcome)] = found.get(Outcome(outcome), 0) + int(count)
         self.check_rows(run, sum(found.values()))
         return {outcome: found[outcome] for outcome in Outcome if outcome in found}
 
@@ -455,20 +456,11 @@ class LedgerReader:
         return self._tallied[run.number]
 
     def _tally(self, run: RunRecord) -> list[Tally]:
-        count = sa.func.count()
-        keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-        message = sa.func.max(
-            sa.case(
-                (rows.c.reason.in_(_EXPLAINED), rows.c.detail),
-                (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
-                else_="",
-            )
-        )
-        query = sa.select(*keys, count, message, *RUNS).where(rows.c.run == run.number).group_by(*keys)
+        counted = self._kept(run) or self._read(summed_up(run))
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self._reading(run):
-            for number, outcome, reason, errcode, store_code, count, said, *of in self._read(query):
+            for number, outcome, reason, errcode, store_code, count, said, *of in counted:
                 check_runs(run, *of)
                 check_state(outcome, reason, errcode, store_code, said)
                 environment = by_number[number]
@@ -487,6 +479,19 @@ class LedgerReader:
                 )
         self.check_rows(run, sum(tally.rows for tally in found))
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
+
+    def _kept(self, run: RunRecord) -> Sequence[Any]:
+        """Return the sums that were kept when the run was finished; none unless its rows are as many as then."""
+        table = tallies.c
+        there = sa.select(sa.func.count()).select_from(rows).where(rows.c.run == run.number).scalar_subquery()
+        query = sa.select(
+            table.place, table.outcome, table.reason, table.errcode, table.store_code, table.rows,
+            table.message, there,
+        ).where(table.run == run.number)  # fmt: skip
+        found = self._read(query)
+        with self._reading(run):
+            whole = sum(record[5] for record in found) == run.rows
+            return [record[:-1] for record in found if whole and record[-1] == run.rows]
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of these rows' local files at the time the run was planned."""
@@ -673,6 +678,20 @@ class LedgerReader:
 
 
 # --- longer queries ---
+
+
+def summed_up(run: RunRecord) -> sa.Select[Any]:
+    """Select (environment, outcome, reason, errcode, store_code, rows, message) of a run's rows, then RUNS."""
+    keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
+    message = sa.func.max(
+        sa.case(
+            (rows.c.reason.in_(_EXPLAINED), rows.c.detail),
+            (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
+            else_="",
+        )
+    ).label("message")
+    count = sa.func.count().label("rows")
+    return sa.select(*keys, count, message, *RUNS).where(rows.c.run == run.number).group_by(*keys)
 
 
 def _rows_by_path(run: RunRecord, dialect: str) -> sa.Select[Any]:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 3
+VERSION = 4
 """The newest version in migrations/versions/. An older ledger is upgraded, a newer one refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -106,6 +106,22 @@ spent = sa.Table(
     sqlite_with_rowid=False,
 )
 """Seconds of a run by phase (progress.PHASES)."""
+
+tallies = sa.Table(
+    "tallies",
+    SCHEMA,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
+    sa.Column("no", sa.Integer, primary_key=True),
+    sa.Column("place", sa.Integer, nullable=False),
+    _text("outcome"),
+    _text("reason"),
+    sa.Column("errcode", sa.Integer),
+    _text("store_code"),
+    sa.Column("rows", sa.Integer, nullable=False),
+    _text("message"),
+    sqlite_with_rowid=False,
+)
+"""Rows by environment, outcome and code, as a run had them when it was finished; none where a row has changed since."""
 
 exports = sa.Table(
     "exports",

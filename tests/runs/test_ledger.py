@@ -218,6 +218,40 @@ def test_a_row_that_has_ended_is_never_ended_again(ledger: Ledger) -> None:
     assert ledger.counts(run) == {Outcome.UPLOADED: 2, Outcome.PENDING: 8}
 
 
+def test_the_sums_of_a_finished_run_are_those_of_its_rows_until_one_changes(ledger: Ledger) -> None:
+    run = planned(ledger)
+    refused = RowEnd(3, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no qbase")
+    ledger.record(run, [RowEnd(2, Outcome.LINKED, errcode=0), refused], Usage())
+    before = (ledger.counts(run), ledger.tallies(run))
+    ledger.finish(run, 5.0)
+    assert (ledger.counts(run), ledger.tallies(run)) == before
+    assert kept_sums(ledger) == len(before[1])
+    ledger.reopen(run, [2])
+    assert ledger.counts(run) == {Outcome.REFUSED: 1, Outcome.PENDING: 9}
+    ledger.finish(run, 6.0)
+    ledger.record(run, [RowEnd(2, Outcome.LINKED)], Usage())
+    assert ledger.counts(run)[Outcome.LINKED] == 1
+    ledger.finish(run, 7.0)
+    ledger.close_environment(run, PLACES[0], RowEnd(0, Outcome.NOT_ATTEMPTED))
+    assert ledger.counts(run)[Outcome.NOT_ATTEMPTED] == 4
+    assert kept_sums(ledger) == 0
+
+
+def test_kept_sums_do_not_hide_a_lost_row(ledger: Ledger) -> None:
+    run = planned(ledger)
+    ledger.finish(run, 5.0)
+    with ledger._engine.begin() as connection:
+        connection.execute(rows.delete().where(rows.c.line == 4))
+    for read in (ledger.counts, ledger.tallies):
+        with pytest.raises(LedgerDamagedError, match="but 9 can be read"):
+            read(run)
+
+
+def kept_sums(ledger: Ledger) -> int:
+    with ledger._engine.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM tallies").scalar_one())
+
+
 def test_a_run_that_has_finished_is_not_called_stopped(ledger: Ledger) -> None:
     run = planned(ledger)
     ledger.finish(run, 5.0)
