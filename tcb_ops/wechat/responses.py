@@ -185,6 +185,8 @@ def read_response(
 def _errcode(payload: dict[str, Any]) -> int | None:
     """Return the errcode: 0 if the object has none, None if it is invalid or the object is empty."""
     errcode = payload.get("errcode", 0)
+    if errcode.__class__ is int and payload and abs(errcode) < 1_000_000_000:  # as a rule
+        return int(errcode)
     if isinstance(errcode, float) and errcode.is_integer():
         errcode = int(errcode)
     if (

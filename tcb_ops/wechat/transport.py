@@ -225,6 +225,9 @@ class Transport:
         self._timeouts = timeouts
         self._tls = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._connector = aiohttp.TCPConnector(limit=connections, ssl=self._tls)
+        self._whole = aiohttp.ClientTimeout(total=timeouts.deadline(0), sock_connect=timeouts.connect)
+        """Of a request without a body to speak of."""
+        self._connect_only = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
         self._proxies = urllib.request.getproxies_environment()
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
 
@@ -255,7 +258,7 @@ class Transport:
                 headers=_HEADERS,
                 proxy=proxy,
                 auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+                timeout=self._whole,
             )
         return session
 
@@ -307,33 +310,54 @@ class Transport:
 
     async def _exchange(
         self, session: aiohttp.ClientSession, address: yarl.URL, request: httpx.Request, sending: int
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> Answer:
+        if not sending:
+            # The session's own deadline is enough, and costs less.
+            return await _answer(session, address, request, request.read() or None)
         timeouts = self._timeouts
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
         end = now() + timeouts.deadline(sending)
         async with asyncio.timeout_at(end) as clock:
-            data: bytes | AsyncIterator[bytes] | None
             if isinstance(request.stream, httpx.ByteStream):
-                data = request.read() or None
-            else:
-                clock.reschedule(min(end, now() + timeouts.connect + silence))
-                data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
-            response = await session.request(
-                request.method, address, data=data, headers=_headers(request), allow_redirects=False
-            )
-            try:
-                body = await response.content.readany()
-                while not response.content.at_eof():
-                    body += await response.content.readany()
-                    if len(body) > LARGEST_ANSWER:
-                        break
-            finally:
-                # An early response ends the upload; the resulting send error must not hide the response.
-                with suppress(aiohttp.ClientError, OSError):
-                    response.release()
-                    await response.wait_for_close()
-        return response.status, response.headers, body
+                return await _answer(session, address, request, request.read(), self._connect_only)
+            clock.reschedule(min(end, now() + timeouts.connect + silence))
+            data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
+            return await _answer(session, address, request, data, self._connect_only)
+
+
+Answer = tuple[int, Mapping[str, str], bytes]
+"""Status, headers, body."""
+
+
+async def _answer(
+    session: aiohttp.ClientSession,
+    address: yarl.URL,
+    request: httpx.Request,
+    data: bytes | AsyncIterator[bytes] | None,
+    timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
+) -> Answer:
+    """Send a request and read its answer, of which no more than LARGEST_ANSWER and a chunk."""
+    response = await session.request(
+        request.method,
+        address,
+        data=data,
+        headers=_headers(request),
+        allow_redirects=False,
+        timeout=timeout or session.timeout,
+    )
+    try:
+        body = await response.content.readany()
+        while not response.content.at_eof():
+            body += await response.content.readany()
+            if len(body) > LARGEST_ANSWER:
+                break
+    finally:
+        # An early response ends the upload; the resulting send error must not hide the response.
+        with suppress(aiohttp.ClientError, OSError):
+            response.release()
+            await response.wait_for_close()
+    return response.status, response.headers, body
 
 
 def _headers(request: httpx.Request) -> list[tuple[str, str]]:
