@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.audit import AuditGroup, AuditLine, AuditResult, audit_groups
+from tcb_ops.reports.audit import AuditGroup, AuditLine, AuditResult, audit_counts, audit_groups
 from tcb_ops.reports.explanations import code_label
 from tcb_ops.reports.manifest import MARK
 
@@ -70,24 +70,13 @@ def audit_message(
     run = result.run
     title = _("Audit {id}", id=run.id).of(lang)
     strong = "**{}**" if markdown else "{}"
-    counts = result.counts()
     head = [strong.format(f"{MARK} · {title}" if is_simulated(run.target) else title)]
     if result.stopped is not None:
         head.append(_plain(result.stopped.of(lang), markdown=markdown))
         head.append(_("It affects every merchant; the audit was stopped.").of(lang))
         rows: list[tuple[str, bool]] = []
     else:
-        head.append(
-            _(
-                "newly broken {new:,} · recovered {recovered:,} · still broken {still:,} · unknown {unknown:,} · silenced "
-                "{silenced:,} · healthy {healthy:,} of {environments:,}",
-                environments=result.environments,
-                **{
-                    name: counts[name]
-                    for name in ("new", "recovered", "still", "unknown", "silenced", "healthy")
-                },
-            ).of(lang)
-        )
+        head.append(audit_counts(result).of(lang))
         rows = [row for group in audit_groups(result) if group.lines for row in _rows(group, strong, lang)]
     if result.previous is None and result.stopped is None:
         head.append(_("There is no earlier audit to compare with: everything counts as new.").of(lang))

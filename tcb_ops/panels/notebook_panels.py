@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Kind
 from tcb_ops.panels.html import heading, message
@@ -18,7 +19,9 @@ from tcb_ops.panels.panel import Panel, Placeholder
 from tcb_ops.panels.run_form import RunForm
 from tcb_ops.panels.worker import LINKS_GO_TO, html_area
 from tcb_ops.preflight import facts_line, short_life
-from tcb_ops.run import Run, RunHandle
+from tcb_ops.reports.audit import AuditResult
+from tcb_ops.reports.formats.notebook import audit_html
+from tcb_ops.run import Diff, Run, RunHandle
 from tcb_ops.sample import FILES, PATHS
 
 
@@ -104,6 +107,22 @@ class UploadPanel(ListPanel):
         return api.start_upload(self._batch(), **options)
 
 
+@dataclass(frozen=True, slots=True)
+class AuditView:
+    """What changed since the previous audit, as a notebook shows it and as a DataFrame."""
+
+    result: AuditResult
+    changes: Diff
+    lang: Lang
+
+    def frame(self) -> Any:
+        """Return the changed environments: change, merchant, appid, env, before, after, rows."""
+        return self.changes.frame()
+
+    def _repr_html_(self) -> str:
+        return audit_html(self.result, self.lang)
+
+
 class AuditPanel(RunForm):
     """Audit all merchants."""
 
@@ -111,9 +130,18 @@ class AuditPanel(RunForm):
     title = _("Errcode audit")
 
     def changes(self) -> Any:
-        """Return what changed since the previous audit: newly broken, fixed, still broken."""
+        """Return what changed since the previous audit: newly broken, recovered, still broken, silenced, unknown."""
         first = _("This is the first audit of this target: there is no earlier one to compare with.")
-        return self._of_run(lambda run: run.changes() or Placeholder(first, self.lang))
+
+        def view(run: Run) -> Any:
+            changes = run.changes()
+            return (
+                Placeholder(first, self.lang)
+                if changes is None
+                else AuditView(run.audit(), changes, self.lang)
+            )
+
+        return self._of_run(view)
 
     def history(self) -> Any:
         """Errcodes by day and merchant over the ledger's runs of this target: a plot and a table."""
@@ -128,15 +156,17 @@ class AuditPanel(RunForm):
         self.changed.value = self._render_changes(run) if run.record.finished_at is not None else ""
 
     def _render_changes(self, run: Run) -> str:
-        changes = run.changes()
-        title = heading(_("Since the previous audit").of(self.lang))
-        return title + changes._repr_html_() if changes is not None else ""
+        result = run.audit()
+        if result.previous is None:
+            return ""
+        return heading(_("Since the previous audit").of(self.lang)) + audit_html(result, self.lang)
 
     def _terminal_output(self, run: Run) -> list[Any]:
-        from tcb_ops.reports.formats.terminal import render_diff
+        from tcb_ops.reports.formats.terminal import render_audit
 
-        changes, output = run.changes(), super()._terminal_output(run)
-        return [*output, render_diff(changes, self.lang)] if changes is not None else output
+        if run.record.finished_at is None:
+            return super()._terminal_output(run)
+        return list(render_audit(run.audit(), self.lang))
 
     def _page(self, run: Run) -> str:
         days = heading(_("Errcodes by day").of(self.lang))

@@ -290,6 +290,17 @@ def _until(known: KnownFailure) -> Text:
     return _("until {day}", day=known.until.isoformat())
 
 
+def audit_counts(result: AuditResult) -> Text:
+    """Sum an audit up in one line."""
+    counts = result.counts()
+    return _(
+        "newly broken {new:,} · recovered {recovered:,} · still broken {still:,} · unknown {unknown:,} · silenced "
+        "{silenced:,} · healthy {healthy:,} of {environments:,}",
+        environments=result.environments,
+        **{name: counts[name] for name in ("new", "recovered", "still", "unknown", "silenced", "healthy")},
+    )
+
+
 def audit_notes(result: AuditResult) -> Iterator[Text]:
     """Yield notes on what an audit was compared with, and what it could not check."""
     environments = ngettext("{n:,} environment", "{n:,} environments", result.environments)

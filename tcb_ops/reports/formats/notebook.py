@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, row_count, verdict
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
@@ -291,6 +292,14 @@ def diff_html(diff: RunDiff) -> str:
         if (lines := [line for line in diff.of(change) if line.before or line.after])
     ]
     return str(_macros(diff.settings.lang).diff_card(diff_verdict(diff), kinds, diff.meanings, LINES))
+
+
+def audit_html(result: AuditResult, lang: Lang) -> str:
+    """Render what an audit found, a small table per kind of finding."""
+    stopped = result.stopped
+    groups = [group for group in audit_groups(result) if group.lines] if stopped is None else []
+    summed = stopped or audit_counts(result)
+    return str(_macros(lang).audit_card(summed, groups, list(audit_notes(result)), LINES))
 
 
 def history_html(history: ErrcodeHistory) -> str:
