@@ -94,8 +94,8 @@ def _toml(value: Any) -> str:
 
 
 def setting_names() -> list[str]:
-    """Every setting, those of a section with its name before them."""
-    own = [name for name in Settings.model_fields if name not in SECTIONS]
+    """Every setting, those of a section with its name before them; without `[[notify]]`, which has a table."""
+    own = [name for name in Settings.model_fields if name not in {*SECTIONS, "notify"}]
     return [*own, *section_keys()]
 
 

@@ -26,7 +26,7 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.FAILED: _("failed"),
     Outcome.NOT_ATTEMPTED: _("not attempted"),
     Outcome.UNHEALTHY: _("unhealthy"),
-    Outcome.UNKNOWN: _("unknown"),
+    Outcome.UNKNOWN: pgettext("outcome", "unknown"),
     Outcome.INVALID: _("invalid"),
     Outcome.PENDING: _("pending"),
 }

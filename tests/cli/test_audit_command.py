@@ -1,0 +1,137 @@
+"""`audit`, `notify` and `runs --stale` as an operator types them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import BOOKS, TEA, TEA_TEST
+from workspace import QUICK as LIMITS
+
+import tcb_ops as tcb
+from tcb_ops.cli.inspect import is_fresh
+from tcb_ops.simulator import Fault, FaultStep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BROKEN = [Fault(env=BOOKS.env, errcode=85088)]
+QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")
+
+
+def test_fail_on_and_known_decide_the_exit_code(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    first = desk("audit", *QUICK, "--fail-on", "new")
+    assert first.code == 1
+    assert "no earlier audit" in first.out
+    assert desk("audit", *QUICK, "--fail-on", "new").code == 0
+    assert desk("audit", *QUICK).code == 1
+    assert desk("audit", *QUICK, "--fail-on", "none").code == 0
+    (desk.folder / "known.csv").write_text(
+        f"env,cause,until\n{BOOKS.env},85088,2999-12-31\n", encoding="utf-8"
+    )
+    silenced = desk("audit", *QUICK, "--json")
+    assert (silenced.code, silenced.json["counts"]) == (0, {"healthy": 2, "unhealthy": 1})
+    assert [one["env"] for one in silenced.json["audit"]["silenced"]] == [BOOKS.env]
+
+
+def test_a_bad_known_file_and_bad_values_send_nothing(open_desk: Callable[..., Any]):
+    desk = open_desk([])
+    (desk.folder / "known.csv").write_text("env,cause,until\nx,nope,soon\n", encoding="utf-8")
+    said = desk("audit")
+    assert said.code == 2
+    assert "known.csv:2" in said.err
+    for words in (("--confirm-after", "soon"), ("--fail-on", "some"), ("--known", "missing.csv")):
+        assert desk("audit", *words).code == 2
+    assert desk("runs", "--stale", "yesterday").code == 2
+    assert desk("notify", "--test").code == 2
+    assert not desk.shop.sim.stats["env_info"]
+
+
+def test_a_stop_of_everybody_is_one_message_and_exit_code_3(open_desk: Callable[..., Any]):
+    desk = open_desk([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
+    said = desk("audit", *QUICK)
+    assert said.code == 3
+    assert said.out.count("61004") == 1
+    assert desk("runs", "--stale", "26h").code == 1
+
+
+def test_a_robot_that_refuses_is_reported_and_fails_no_audit(
+    open_desk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    desk = open_desk([], BROKEN)
+    monkeypatch.setattr("tcb_ops.notifications.send.RETRY_WAITS", ())
+    for name in ("accept", "refuse"):
+        address = f"{desk.shop.sim.base}/robot/wecom/{name}?key=5b2f6f0e-1d3c-4c56-9d0e-0f4d8f6a7c11"
+        (desk.folder / f"{name}.url").write_text(address, encoding="utf-8")
+    with (desk.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        for name in ("accept", "refuse"):
+            settings.write(f'\n[[notify]]\nkind = "wecom"\nurl_file = "{name}.url"\n')
+    said = desk("audit", *QUICK, "--fail-on", "none", "--json", "--quiet")
+    assert said.code == 0
+    assert [one["sent"] for one in said.json["notifications"]] == [True, False]
+    assert "93000" in said.err
+    assert "5b2f6f0e-1d3c" not in said.err + said.out
+    assert desk("notify", "--test").code == 1
+    (first, _test) = desk.shop.sim.robots.messages
+    assert said.json["report"] in first.text
+
+
+def test_metrics_are_written_for_prometheus(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    assert desk("audit", *QUICK, "--metrics", "tcb.prom").code == 1
+    text = (desk.folder / "tcb.prom").read_text(encoding="utf-8")
+    assert f'state="new",target="{desk.shop.sim.base}"}} 1.0' in text
+    assert BOOKS.env in text
+    assert desk("audit", "--metrics", "no/such/folder/tcb.prom").code == 2
+
+
+@pytest.mark.parametrize(
+    ("ended", "fresh"),
+    [(None, False), (1000.0, True), (900.0, True), (899.0, False), (1200.0, True), (1400.0, False)],
+)
+def test_when_the_latest_audit_is_recent_enough(ended: float | None, fresh: bool):
+    assert is_fresh(ended, 1000.0, 100.0) is fresh
+
+
+def test_runs_stale_watches_the_audits_of_the_target(open_desk: Callable[..., Any]):
+    desk = open_desk([])
+    assert desk("runs", "--stale", "26h").code == 1
+    assert desk("audit", *QUICK).code == 0
+    assert desk("runs", "--stale", "26h", "--json").json["stale"] is False
+    assert desk("runs", "--stale", "26h", "--target", "simulator").code == 1
+
+
+def test_a_second_audit_says_who_runs_the_first(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    handle = tcb.start_audit("merchants.csv", settings=desk.shop.settings, limits=LIMITS, confirm_after=3600)
+    try:
+        said = desk("audit", *QUICK)
+    finally:
+        handle.cancel()
+        with pytest.raises(tcb.InterruptedRunError):
+            handle.wait()
+    assert said.code == 2
+    assert handle.id in said.err
+
+
+@pytest.mark.kill
+def test_an_audit_that_was_killed_is_resumed(open_desk: Callable[..., Any], until: Callable[..., None]):
+    desk = open_desk([], [Fault(env=BOOKS.env, delay=60, calls=((1, 1),))])
+
+    def others_are_done() -> bool:
+        runs = tcb.all_runs(settings=desk.shop.settings)
+        return bool(runs) and runs[0].counts.get("healthy") == 2
+
+    with desk.process("audit", *QUICK) as process:
+        until(others_are_done)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (cut_off,) = tcb.all_runs(settings=desk.shop.settings)
+    said = desk("audit", *QUICK, "--json")
+    assert (said.code, said.json["run"], said.json["counts"]) == (0, cut_off.id, {"healthy": 3})
+    asked = [call.env for call in desk.shop.sim.calls]
+    assert [asked.count(env) for env in (TEA.env, TEA_TEST.env, BOOKS.env)] == [1, 1, 2]
+    assert json.loads(said.out)["audit"]["previous"] is None
