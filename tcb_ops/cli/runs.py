@@ -557,7 +557,9 @@ def show_run(
     from tcb_ops.reports.formats.terminal import render_audit
 
     finished = run.record.finished_at is not None
-    result = run.audit() if run.record.kind is Kind.AUDIT and finished else None
+    audited = run.record.kind is Kind.AUDIT and finished
+    # A retry is compared with nothing: it is a part of an audit.
+    result = run.audit() if audited and not run.record.parent else None
     if as_json:
         summary = run.summary()
         if result is not None:
@@ -575,6 +577,8 @@ def show_run(
         console.print(verdict(run.record.kind, run.outcomes, finished=finished))
     if result is not None:
         return result.exit_code(fail_on)
+    if audited and run.stopped is not None:
+        return 3
     return 0 if run.succeeded else 1
 
 
