@@ -27,7 +27,7 @@ from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
-from tcb_ops.runs.scheduler import REFILL, AppState, Lane, Scheduler, Task, lanes_of
+from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, Task, lanes_of
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
     canary_stop,
@@ -461,10 +461,11 @@ class Engine:
     async def _refill(self, lanes: list[Lane]) -> None:
         """Read the next pending rows of some environments."""
         wanted = [(self._environments[lane.number], lane.last_line) for lane in lanes]
+        limit = self._scheduler.refill
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
             ledger, found = self._context.ledger, []
-            pending = ledger.pending(self._run, wanted, REFILL)
+            pending = ledger.pending(self._run, wanted, limit)
             for (environment, _last), rows in zip(wanted, pending, strict=True):
                 known = self._context.skip_unchanged and bool(rows)
                 paths = [row.path for row in rows]

@@ -21,9 +21,9 @@ from tcb_ops.wechat.call_policy import AttemptCounts
 from tcb_ops.wechat.tokens import Token
 
 REFILL = 50
-"""Rows read from the ledger at a time for one lane."""
-LOW = 16
-"""Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
+"""Rows read from the ledger at a time for one lane, unless there are many lanes."""
+BUFFERED = 10_000
+"""Rows that all lanes together hold ready: of many lanes, each holds fewer, so that memory stays flat."""
 TURN = 4
 """Rows taken from a lane in one turn: they are adjacent in the ledger, and a commit writes whole pages."""
 
@@ -126,6 +126,10 @@ class Scheduler:
 
     def __init__(self, lanes: Iterable[Lane], phases: PhaseTimer | None = None) -> None:
         self.lanes = list(lanes)
+        self.refill = max(TURN, min(REFILL, BUFFERED // max(1, len(self.lanes))))
+        """Rows to be read at a time for one lane."""
+        self._low = self.refill // 3
+        """Fresh rows at which a lane asks for more, so that it never runs dry while the ledger is read."""
         self._phases = phases
         self._queue: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane, Task | None]] = []
@@ -190,9 +194,9 @@ class Scheduler:
                 self.enqueue(other)
 
     def refilled(self, lane: Lane, rows: list[Row]) -> None:
-        """Add rows from the ledger; fewer than REFILL mean that there are no more."""
+        """Add rows from the ledger; fewer than `refill` mean that there are no more."""
         lane.refilling = False
-        lane.drained = len(rows) < REFILL
+        lane.drained = len(rows) < self.refill
         if rows:
             lane.last_line = rows[-1].line
         if lane.end_as is None:
@@ -219,7 +223,7 @@ class Scheduler:
         """Return the next row of a lane; None if there is none, or the lane has to wait."""
         env, app = lane.env, lane.app
         self._hold(lane, "")
-        if len(lane.fresh) <= LOW and not (lane.drained or lane.refilling or lane.end_as):
+        if len(lane.fresh) <= self._low and not (lane.drained or lane.refilling or lane.end_as):
             lane.refilling = True
             self.needs_refill.append(lane)
         if lane.end_as is not None:

@@ -48,7 +48,7 @@ class Floor:
         for lane in needs_refill:
             self.refills[lane.number] += 1
             rest = [row for row in self.ledger[lane.number] if row.line > lane.last_line]
-            self.scheduler.refilled(lane, rest[:REFILL])
+            self.scheduler.refilled(lane, rest[: self.scheduler.refill])
 
     def take(self, now: float = 0.0) -> Task | None:
         """The next row, refilling as the engine does."""
@@ -74,6 +74,14 @@ def test_a_list_sorted_by_env_keeps_many_environments_at_work() -> None:
     first = floor.take_all(64)
     assert len(first) == 64
     assert len(set(envs(first))) >= 8
+
+
+@pytest.mark.parametrize(("lanes", "each"), [(1, 50), (200, 50), (1_000, 10), (5_000, TURN)])
+def test_of_many_environments_each_holds_few_rows_ready(lanes: int, each: int) -> None:
+    floor = Floor(*[each + 1] * lanes)
+    assert floor.scheduler.take(0.0) is None
+    floor.refill()
+    assert {len(lane.fresh) for lane in floor.scheduler.lanes} == {each}
 
 
 def test_environments_are_served_in_turn() -> None:
