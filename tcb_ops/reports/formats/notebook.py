@@ -184,7 +184,7 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
     ==============================================================================  ============================
     at: start of the interval                                                       datetime64
     seconds: its length                                                             Float64
-    linked, uploaded, … unknown: rows that ended, by outcome                          Int64
+    linked, uploaded, … unknown: rows that ended, by outcome                        Int64
     ended: their sum                                                                Int64
     rate: ended ÷ seconds                                                           Float64
     ==============================================================================  ============================
