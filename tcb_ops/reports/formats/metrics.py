@@ -1,4 +1,4 @@
-"""What Prometheus gets of an audit: a textfile for the node exporter's collector, replaced all at once."""
+"""Prometheus metrics of an audit: a text file for the node exporter's collector, replaced atomically."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tcb_ops.runs.next_commands import install
 
 
 def check_metrics(file: Path) -> None:
-    """Raise UsageError where metrics cannot be written. For before an audit starts, too."""
+    """Raise UsageError if metrics cannot be written. Also for use before an audit."""
     try:
-        import prometheus_client  # noqa: F401  only whether it is there
+        import prometheus_client  # noqa: F401  only whether it is installed
     except ImportError:
         command = install("metrics")
         raise UsageError(
@@ -25,7 +25,7 @@ def check_metrics(file: Path) -> None:
 
 
 def write_metrics(result: AuditResult, file: Path) -> Text | None:
-    """Write an audit's figures; return why that failed, None where it did not."""
+    """Write an audit's metrics; return None, or why that failed."""
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
     registry = CollectorRegistry()

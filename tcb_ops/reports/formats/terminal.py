@@ -287,7 +287,7 @@ def room(console: Console) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A table of one-line texts with a bold head. If it is too wide, the longest cells of some columns are shortened."""
+    """A table of one-line texts. If it is too wide, the longest cells of some columns are shortened."""
 
     lines: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
