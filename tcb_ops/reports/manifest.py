@@ -81,7 +81,7 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
         row.cells,
         end.outcome,
         end.reason or "",
-        _said(end.detail),
+        _detail_text(end.detail),
         end.errcode,
         end.errmsg,
         end.rid,
@@ -97,7 +97,7 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
     )
 
 
-def _said(why: Detail | None) -> str:
+def _detail_text(why: Detail | None) -> str:
     """Return a row's detail for the digest: what was a plain text before schema version 3, as that text."""
     if why is None:
         return ""

@@ -460,9 +460,9 @@ class LedgerReader:
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self._reading(run):
-            for number, outcome, reason, errcode, store_code, count, said, *of in counted:
+            for number, outcome, reason, errcode, store_code, count, text, *of in counted:
                 check_runs(run, *of)
-                check_state(outcome, reason, errcode, store_code, said)
+                check_state(outcome, reason, errcode, store_code, text)
                 environment = by_number[number]
                 found.append(
                     Tally(
@@ -474,7 +474,7 @@ class LedgerReader:
                         errcode,
                         store_code,
                         int(count),
-                        *(("", read_detail(said)) if reason in _EXPLAINED else (said,)),
+                        *(("", read_detail(text)) if reason in _EXPLAINED else (text,)),
                     )
                 )
         self.check_rows(run, sum(tally.rows for tally in found))

@@ -37,10 +37,10 @@ def _convert_details() -> None:
         )
         return whole if sqlite else sa.cast(whole, sa.Text)
 
-    said = rows.c.detail != ""
+    has_detail = rows.c.detail != ""
     of_the_store = rows.c.reason == "store_refused"
     what = sa.case((of_the_store, value("store_message", "message")), else_=value("text", "en", "zh"))
-    op.execute(rows.update().where(said).values(detail=what))
+    op.execute(rows.update().where(has_detail).values(detail=what))
 
 
 def _convert_stop_reasons() -> None:
