@@ -291,7 +291,7 @@ def _until(known: KnownFailure) -> Text:
 
 
 def audit_counts(result: AuditResult) -> Text:
-    """Sum an audit up in one line."""
+    """Sum up an audit in one line."""
     counts = result.counts()
     return _(
         "newly broken {new:,} · recovered {recovered:,} · still broken {still:,} · unknown {unknown:,} · silenced "

@@ -191,7 +191,7 @@ class Ledger(LedgerReader):
     # --- the database -------------------------------------------------------------------------------------------
 
     def _forget_sums(self, connection: sa.Connection, run: RunRecord) -> None:
-        """Remove the sums of a run before a row of it changes."""
+        """Remove a run's stored sums before one of its rows changes."""
         self.driver(connection, "DELETE FROM tallies WHERE run = ?", (run.number,))
 
     @staticmethod

@@ -481,7 +481,7 @@ class LedgerReader:
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def _kept(self, run: RunRecord) -> Sequence[Any]:
-        """Return the sums that were kept when the run was finished; none unless its rows are as many as then."""
+        """Return the sums stored when the run was finished; none if its number of rows has changed since."""
         table = tallies.c
         there = sa.select(sa.func.count()).select_from(rows).where(rows.c.run == run.number).scalar_subquery()
         query = sa.select(
@@ -681,7 +681,7 @@ class LedgerReader:
 
 
 def summed_up(run: RunRecord) -> sa.Select[Any]:
-    """Select (environment, outcome, reason, errcode, store_code, rows, message) of a run's rows, then RUNS."""
+    """Select (environment, outcome, reason, errcode, store_code, rows, message, then RUNS) of a run's rows."""
     keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
     message = sa.func.max(
         sa.case(

@@ -21,9 +21,9 @@ from tcb_ops.wechat.call_policy import AttemptCounts
 from tcb_ops.wechat.tokens import Token
 
 REFILL = 50
-"""Rows read from the ledger at a time for one lane, unless there are many lanes."""
+"""Most rows read from the ledger at a time for one lane."""
 BUFFERED = 10_000
-"""Rows that all lanes together hold ready: of many lanes, each holds fewer, so that memory stays flat."""
+"""Rows that all lanes together may buffer: with many lanes, each buffers fewer, so that memory stays constant."""
 TURN = 4
 """Rows taken from a lane in one turn: they are adjacent in the ledger, and a commit writes whole pages."""
 
@@ -127,9 +127,9 @@ class Scheduler:
     def __init__(self, lanes: Iterable[Lane], phases: PhaseTimer | None = None) -> None:
         self.lanes = list(lanes)
         self.refill = max(TURN, min(REFILL, BUFFERED // max(1, len(self.lanes))))
-        """Rows to be read at a time for one lane."""
+        """Rows read from the ledger at a time for one lane."""
         self._low = self.refill // 3
-        """Fresh rows at which a lane asks for more, so that it never runs dry while the ledger is read."""
+        """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
         self._phases = phases
         self._queue: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane, Task | None]] = []

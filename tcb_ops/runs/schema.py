@@ -121,7 +121,7 @@ tallies = sa.Table(
     _text("message"),
     sqlite_with_rowid=False,
 )
-"""Rows by environment, outcome and code, as a run had them when it was finished; none where a row has changed since."""
+"""A finished run's numbers of rows by environment, outcome and code; removed when one of its rows changes."""
 
 exports = sa.Table(
     "exports",

@@ -295,7 +295,7 @@ def diff_html(diff: RunDiff) -> str:
 
 
 def audit_html(result: AuditResult, lang: Lang) -> str:
-    """Render what an audit found, a small table per kind of finding."""
+    """Render an audit's findings, a small table per kind."""
     stopped = result.stopped
     groups = [group for group in audit_groups(result) if group.lines] if stopped is None else []
     summed = stopped or audit_counts(result)

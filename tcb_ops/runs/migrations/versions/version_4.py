@@ -1,4 +1,4 @@
-"""From schema version 3 to 4: a finished run keeps the sums of its rows. Those of earlier runs are computed when asked for."""
+"""From schema version 3 to 4: the sums of a finished run's rows are stored. Those of earlier runs are computed on demand."""
 
 from __future__ import annotations
 
