@@ -508,10 +508,10 @@ def notify(
     settings: Settings | None = None,
     target: str | None = None,
 ) -> list[Notification]:
-    """Send the message about a finished audit to every `[[notify]]` of the settings; return what became of each.
+    """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
 
-    `run`: a Run, an id, a prefix or `latest`; None sends a test message. `on_demand` False: only to those that want to
-    hear of it, by their `on`. A message that cannot be delivered raises nothing.
+    `run`: a Run, an id, a prefix or `latest`; None sends a test message. `on_demand` False: only to receivers whose
+    `on` applies. A failed delivery raises no error.
     """
     from tcb_ops.notifications.send import notify_audit, notify_test
 

@@ -164,7 +164,7 @@ class AuditSettings(BaseModel):
 
 
 class NotifySettings(BaseModel):
-    """Somebody who is told what an audit found. Addresses and keys are in variables or files, never here."""
+    """A receiver of audit results. Addresses and keys are in variables or files, never in the settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -176,17 +176,17 @@ class NotifySettings(BaseModel):
     format: Literal["markdown", "text"] = "markdown"
     on: Literal["change", "always", "failure"] = "change"
     command: tuple[str, ...] = Field(default=(), repr=False)
-    """Kind `command`: a program and its arguments; JSON on its stdin."""
+    """Kind `command`: a program and its arguments. It reads JSON on stdin."""
     smtp: str = ""
-    """Kind `email`: the mail server, `host` or `host:port`; 465 is TLS from the start."""
+    """Kind `email`: the mail server, `host` or `host:port`; port 465 means implicit TLS."""
     user: str = ""
-    """Kind `email`: who signs in, with the password from `secret_env` or `secret_file`."""
+    """Kind `email`: the user name; the password is in `secret_env` or `secret_file`."""
     sender: str = ""
     to: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> NotifySettings:
-        """Refuse an entry that lacks what its kind needs."""
+        """Refuse an entry without the settings that its kind needs."""
         if self.kind == "command":
             if not self.command:
                 raise _InvalidError(_('kind = "command" needs command, a program and its arguments'))
@@ -289,7 +289,7 @@ class Settings(BaseSettings):
     tokens: TokenSettings = TokenSettings()
     audit: AuditSettings = AuditSettings()
     notify: tuple[NotifySettings, ...] = ()
-    """Who is told what an audit found."""
+    """The receivers of audit results."""
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
     def __init__(self, **values: Any) -> None:
@@ -721,7 +721,7 @@ def _read(file: Path, named_by: str) -> dict[str, Any]:
 
 
 def _sections_beside(folder: Path, found: dict[str, Any]) -> None:
-    """Make the paths of the sections relative to the settings file."""
+    """Resolve the paths of the sections against the settings file's folder."""
     tokens = found.get("tokens")
     if isinstance(tokens, dict):
         _beside(folder, tokens)

@@ -88,7 +88,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
 def _chosen(
     settings: Settings, common: CommonOptions, operator: str, host: str, damaged: list[LedgerDamagedError]
 ) -> list[Run]:
-    """Return the runs that the options of `runs` choose."""
+    """Return the runs selected by the options of `runs`."""
     from tcb_ops import api
 
     of_target = settings.run_target if common.target or common.api_base else None
@@ -103,7 +103,7 @@ def _chosen(
 
 
 def _watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
-    """Tell whether an audit of the target and --where has finished lately, and was not stopped."""
+    """Print whether a complete audit of the target and --where finished recently; return the exit code."""
     from tcb_ops import api
 
     finished = [
@@ -145,7 +145,7 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
 
 
 CLOCK_TOLERANCE = 300.0
-"""Seconds by which clocks of several machines may differ."""
+"""Maximum difference between the clocks of machines, in seconds."""
 
 
 def is_fresh(ended: float | None, now: float, seconds: float) -> bool:

@@ -484,7 +484,7 @@ def _report(
     try:
         folder = run.export(_report_folder(settings, out, run.id))
     except StoppedError:
-        if run.record.kind is Kind.AUDIT:  # no report is no reason to tell nobody
+        if run.record.kind is Kind.AUDIT:  # notify even without a report
             notify_due(console, run)
         if common.json:
             console.json(run.summary())
@@ -506,8 +506,8 @@ def _end(
     from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
 
-    told = notify_due(console, run) if run.record.kind is Kind.AUDIT and not run.record.parent else None
-    code = show_run(console, run, as_json=common.json, fail_on=fail_on, notifications=told)
+    sent = notify_due(console, run) if run.record.kind is Kind.AUDIT and not run.record.parent else None
+    code = show_run(console, run, as_json=common.json, fail_on=fail_on, notifications=sent)
     groups = by_code(run.cause_list())
     if console.fix_me is not None:
         console.suggest(*console.fix_me)
@@ -523,7 +523,7 @@ def _end(
 
 
 def notify_due(console: Console, run: Run) -> list[Notification] | None:
-    """Send the message about an audit to those who want to hear of it; None where the settings name nobody."""
+    """Send the message about an audit to receivers whose `on` applies; None without any in the settings."""
     from tcb_ops import api
 
     if not run.settings.notify:
@@ -535,7 +535,7 @@ def notify_due(console: Console, run: Run) -> list[Notification] | None:
 
 
 def show_notifications(console: Console, found: Iterable[Notification]) -> None:
-    """Say what became of each message; one that was due and did not arrive even with --quiet."""
+    """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
     for one in found:
         what = _("{kind}: {detail}", kind=one.kind, detail=one.detail)
         if one.sent or not one.due:
@@ -558,7 +558,7 @@ def show_run(
 
     finished = run.record.finished_at is not None
     audited = run.record.kind is Kind.AUDIT and finished
-    # A retry is compared with nothing: it is a part of an audit.
+    # A retry is only a part of an audit and is not compared.
     result = run.audit() if audited and not run.record.parent else None
     if as_json:
         summary = run.summary()

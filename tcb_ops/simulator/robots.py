@@ -1,7 +1,7 @@
-"""Group robots that accept, refuse, hang or answer with a web page, for rehearsing `[[notify]]`.
+"""Simulated group robots that accept, refuse, hang or return a web page, to rehearse `[[notify]]`.
 
 An address is `http://127.0.0.1:PORT/robot/KIND/BEHAVIOUR?…`: KIND is wecom, feishu, dingtalk or webhook, BEHAVIOUR one of
-`Behaviour`. Limits, signatures and answers are the real ones' (domain.md, group robots).
+`Behaviour`. Limits, signatures and responses are those of the real robots (domain.md, group robots).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ PATH = "/robot/"
 HANG_SECONDS = 3600
 _LIMITS = {"text": 2048, "markdown": 4096}
 _REQUEST = 20 * 1024
-"""Bytes of a whole request to Feishu or DingTalk."""
+"""Maximum size of a request to Feishu or DingTalk, in bytes."""
 
 
 class Behaviour(StrEnum):
-    """What a robot does with a message."""
+    """How a robot responds to a message."""
 
     ACCEPT = "accept"
     REFUSE = "refuse"
-    """HTTP 200 with an errcode, as after its key was revoked."""
+    """HTTP 200 with an errcode, as with a revoked key."""
     HANG = "hang"
     HTML = "html"
-    """HTTP 200 with a web page, as a proxy's login page."""
+    """HTTP 200 with a web page, such as a proxy's login page."""
     BUSY = "busy"
-    """Too many messages, the first time; then it accepts."""
+    """Too many messages, for the first one; later ones are accepted."""
     ERROR = "error"
     """HTTP 500."""
 
@@ -43,11 +43,11 @@ class RobotMessage(NamedTuple):
 
     kind: str
     text: str
-    """Its content; of a webhook the whole body."""
+    """Its content; for a webhook the whole body."""
 
 
 class Robots:
-    """Takes messages; `secret` is what signatures are made with, empty for robots without."""
+    """The simulated robots; `secret`: the key of their signatures, empty for none."""
 
     def __init__(self, secret: str = "") -> None:
         self.messages: list[RobotMessage] = []
@@ -56,7 +56,7 @@ class Robots:
         self._was_busy = False
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a message."""
+        """Respond to a message."""
         self.requests += 1
         _empty, _robot, kind, behaviour = request.path.split("/", 3)
         body = await request.read()
@@ -86,17 +86,17 @@ class Robots:
             return request.headers.get("X-Tcb-Ops-Signature") == f"sha256={made}"
         if kind == "feishu":
             asked = json.loads(body)
-            key, said = f"{asked.get('timestamp')}\n{self._secret}".encode(), asked.get("sign")
+            key, sign = f"{asked.get('timestamp')}\n{self._secret}".encode(), asked.get("sign")
             digest = hmac.new(key, b"", hashlib.sha256).digest()
         else:
-            said = request.query.get("sign")
+            sign = request.query.get("sign")
             text = f"{request.query.get('timestamp')}\n{self._secret}".encode()
             digest = hmac.new(self._secret.encode(), text, hashlib.sha256).digest()
-        return bool(said == base64.b64encode(digest).decode())
+        return bool(sign == base64.b64encode(digest).decode())
 
 
 def _content(kind: str, body: bytes) -> str | None:
-    """Return a message's content; None where the robot would not take it."""
+    """Return a message's content; None if the robot would refuse it."""
     try:
         asked: Any = json.loads(body.decode())
         if kind == "webhook":

@@ -106,7 +106,7 @@ class Simulator:
         self._store = CosStore(self._state, merchants, clock, store)
         self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
         self.robots = Robots(robot_secret)
-        """Group robots at `BASE/robot/KIND/BEHAVIOUR`, and what they were told."""
+        """Group robots at `BASE/robot/KIND/BEHAVIOUR`, and the messages that they received."""
         self._store_directory = store
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
