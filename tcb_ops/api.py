@@ -516,6 +516,8 @@ def notify(
     from tcb_ops.notifications.send import notify_audit, notify_test
 
     settings = _settings(settings, target, run)
+    runs = _("a Run, a run's id, or None")
+    check_value("run", run, run is None or isinstance(run, Run) or _may_be_a_run(run), runs)
     check_flag("on_demand", on_demand)
     if not settings.notify:
         raise SettingsError(

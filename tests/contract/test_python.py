@@ -477,6 +477,9 @@ ALLOWED: dict[str, set[str]] = {
     "diff merchants": {"None"},
     "resume canary": {"None", "0"},
     "retry out": {"None"},
+    "confirm_after": {"0"},
+    "known": {"None"},
+    "notify run": {"None"},
     "resume skip_unchanged": {"None"},
 }
 """What may be given, by parameter, or by function and parameter."""

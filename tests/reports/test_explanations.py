@@ -22,7 +22,7 @@ CJK = re.compile(r"[一-鿿]")
 
 
 def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end: tuple[RowEnd, ...]) -> None:
-    for end in every_end:
+    for end in every_end + AUDIT_ENDS:
         said = (reason_text(end), action_text(end))
         if end.outcome in SUCCESSES and end.reason is None:
             assert not said[1].en
@@ -33,9 +33,19 @@ def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end: t
             assert not CJK.search(text.en.replace("云开发", "")), end
 
 
+AUDIT_ENDS = (
+    RowEnd(0, Outcome.HEALTHY, errcode=0),
+    RowEnd(0, Outcome.UNHEALTHY, Reason.HALTED),
+    RowEnd(0, Outcome.UNHEALTHY, Reason.UNAVAILABLE, detail(DetailCode.ENV_STATUS, status="UNAVAILABLE")),
+    RowEnd(0, Outcome.UNHEALTHY, Reason.PROBE_LEFT),
+    RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED),
+)
+
+
 def test_every_reason_and_outcome_is_among_the_ends_tested(every_end: tuple[RowEnd, ...]) -> None:
-    assert {end.reason for end in every_end} - {None} == set(Reason)
-    assert {end.outcome for end in every_end} == set(Outcome) == set(OUTCOMES)
+    ends = every_end + AUDIT_ENDS
+    assert {end.reason for end in ends} - {None} == set(Reason)
+    assert {end.outcome for end in ends} == set(Outcome) == set(OUTCOMES)
 
 
 @pytest.mark.parametrize("reason", list(Reason))
@@ -211,4 +221,5 @@ def test_the_verdict(counts: Mapping[Outcome, int], finished: bool, said: str) -
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
-    assert "All 7 rows succeeded: " in verdict(kind, {Outcome.LINKED: 7}, finished=True).en
+    all_good = "All is well: 7 environments" if kind is Kind.AUDIT else "All 7 rows succeeded: "
+    assert all_good in verdict(kind, {Outcome.LINKED: 7}, finished=True).en

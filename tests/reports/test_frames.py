@@ -126,7 +126,8 @@ CAUSES = {
 }  # fmt: skip
 TIMELINE = {
     "at": "datetime64[us]", "seconds": "Float64", "linked": "Int64", "uploaded": "Int64",
-    "unchanged": "Int64", "refused": "Int64", "failed": "Int64", "not_attempted": "Int64", "ended": "Int64",
+    "unchanged": "Int64", "healthy": "Int64", "refused": "Int64", "failed": "Int64", "not_attempted": "Int64",
+    "unhealthy": "Int64", "unknown": "Int64", "ended": "Int64",
     "rate": "Float64",
 }  # fmt: skip
 
