@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from contextlib import redirect_stdout
+from dataclasses import MISSING, fields
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import cli, run
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, describe
 from tcb_ops.i18n import Lang
-from tcb_ops.settings import SECTIONS, Settings, section_keys
+from tcb_ops.settings import SECTIONS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,10 +75,10 @@ def help_of(name: str, lang: Lang) -> str:
 def setting(name: str, lang: Lang) -> str:
     """The heading and the facts of a setting: type, default, variable."""
     section, _, key = name.rpartition(".")
-    field = SECTIONS.get(section, Settings).model_fields.get(key)
+    field = {one.name: one for one in fields(SECTIONS.get(section, Settings))}.get(key)
     if field is None:
         raise ExtensionError(f"There is no setting {name}.")
-    default = words(lang, "the system's", "随系统") if field.default_factory else _toml(field.default)
+    default = words(lang, "the system's", "随系统") if field.default is MISSING else _toml(field.default)
     variable = f"TCB_OPS_{name.upper().replace('.', '__')}"
     facts = words(
         lang, f"default {default} · variable `{variable}`", f"默认值 {default} · 环境变量 `{variable}`"
@@ -91,12 +92,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, int):
         return f"`{value}`"
     return f"`[{', '.join(map(str, value))}]`" if isinstance(value, tuple) else f'`"{value}"`'
-
-
-def setting_names() -> list[str]:
-    """Every setting, those of a section with its name before them; without `[[notify]]`, which has a table."""
-    own = [name for name in Settings.model_fields if name not in {*SECTIONS, "notify"}]
-    return [*own, *section_keys()]
 
 
 # Codes

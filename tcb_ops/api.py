@@ -47,28 +47,26 @@ from tcb_ops.errors import (
     check_value,
 )
 from tcb_ops.i18n import Text, _, ngettext, verbatim
-from tcb_ops.lists import merchants as merchants_file
-from tcb_ops.lists import paths as path_list
-from tcb_ops.lists.known import KnownFailure
-from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.paths import Batch, OnBad, TextRows
-from tcb_ops.lists.workbook import Rows
-from tcb_ops.merchants.status import MerchantState
 from tcb_ops.model import Kind, Link, Merchant, Outcome, Owner
-from tcb_ops.reports.verify import Verification
 from tcb_ops.run import Diff, History, Run, RunHandle
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.plan import RunSpec, audit_spec, list_spec, resume_spec, retry_spec
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import NOT_STARTED, Settings, aim, default_settings
-from tcb_ops.wechat.tokens import TokenSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.lists.known import KnownFailure
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.lists.paths import Batch, OnBad, TextRows
+    from tcb_ops.lists.workbook import Rows
+    from tcb_ops.merchants.status import MerchantState
     from tcb_ops.notifications.send import Notification
+    from tcb_ops.reports.verify import Verification
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.runs.plan import RunSpec
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.wechat.tokens import TokenSource
 
 OnProgress: TypeAlias = Callable[[Progress], None]
 MayResume: TypeAlias = Callable[[str, float], bool]
@@ -86,6 +84,8 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     Raises InputError with every problem of the file, and UsageError if an item of `where` names no column or selects no
     merchant.
     """
+    from tcb_ops.lists import merchants as merchants_file
+
     check_path("source", source)
     check_texts("where", where)
     with _naming("source", source):
@@ -122,6 +122,8 @@ def read_paths(
     UsageError for an invalid argument, or if no row is left.
 
     """
+    from tcb_ops.lists import paths as path_list
+
     check_value(
         "columns",
         columns,
@@ -176,6 +178,8 @@ def start_links(
 
     It requests an upload link per row and writes the links to `out` (0600). Local files are not read.
     """
+    from tcb_ops.runs.plan import list_spec
+
     _check_batch(batch)
     check_path("out", out)
     return _start(
@@ -217,6 +221,8 @@ def start_upload(
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
     environments that go first; if one of their rows does not succeed, the run stops (CanaryError).
     """
+    from tcb_ops.runs.plan import list_spec
+
     _check_batch(batch)
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
@@ -265,6 +271,8 @@ def start_audit(
     `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
     failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
     """
+    from tcb_ops.runs.plan import audit_spec
+
     check_flag("write_probe", write_probe)
     seconds = isinstance(confirm_after, int | float) and not isinstance(confirm_after, bool)
     check_value(
@@ -312,6 +320,8 @@ def start_retry(
     others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run,
     the file of its links (links.retry.csv); for any other, as `report`.
     """
+    from tcb_ops.runs.plan import retry_spec
+
     check_value(
         "codes",
         codes,
@@ -355,6 +365,8 @@ def start_resume(
     `skip_unchanged`, `canary`: None: as when the run was started. Raises UsageError if the run is finished, or another
     process works on it.
     """
+    from tcb_ops.runs.plan import resume_spec
+
     settings = _settings(settings, target, run)
     record = _record(run, settings)
     if skip_unchanged is None:
@@ -532,6 +544,7 @@ def notify(
 
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
     """Return who works on a run; None if nobody does. Takes the run's lock for a moment to find out."""
+    from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.locks import hold, planning
 
     ledger = Ledger(_settings(settings, None).ledger)
@@ -555,6 +568,7 @@ def upload_link(
     `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
+    from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.validate import path_problem
     from tcb_ops.runs.loop import hand_over
     from tcb_ops.simulator import opened_target
@@ -700,6 +714,8 @@ def _start(
     """
     from tcb_ops.runs.calls import probe_file
     from tcb_ops.runs.engine import RunContext
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.locks import hold, planning
     from tcb_ops.runs.plan import plan
@@ -838,6 +854,9 @@ def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRe
 
 
 def _merchants(merchants: Merchants | str | Path) -> Merchants:
+    from tcb_ops.lists import merchants as merchants_file
+    from tcb_ops.lists.merchants import Merchants
+
     if isinstance(merchants, Merchants):
         return merchants
     is_path = isinstance(merchants, str | PathLike)
@@ -862,6 +881,8 @@ def _naming(parameter: str, file: object) -> Iterator[None]:
 
 def _rows_of(frame: pd.DataFrame) -> TextRows:
     """Return the cells of a DataFrame as text. Whoever passes one has already imported pandas."""
+    from tcb_ops.lists.paths import TextRows
+
     pandas = sys.modules.get("pandas")
     is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
     check_value("source", frame, is_frame, _("a path or a DataFrame"))
@@ -871,6 +892,8 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
 
 
 def _check_batch(batch: object) -> None:
+    from tcb_ops.lists.paths import Batch
+
     check_value("batch", batch, isinstance(batch, Batch), _("a Batch, from read_paths"))
 
 

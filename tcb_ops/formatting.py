@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 def sanitize(text: str) -> str:
@@ -63,6 +62,8 @@ def shown(text: str, limit: int = 80) -> str:
 
 def near_names(value: str, names: Iterable[str]) -> list[str]:
     """Return up to three names similar to a value, ignoring width and case."""
+    from difflib import get_close_matches
+
     by_fold = {fold(name): name for name in names}
     return [by_fold[n] for n in get_close_matches(fold(value), by_fold, n=3, cutoff=0.5)]
 
@@ -97,3 +98,33 @@ def unguard(cell: str) -> str:
     """Undo `guard`."""
     cell = cell.translate(_PICTURED)
     return cell[1:] if cell.startswith("'") and _RUNS.match(cell) else cell
+
+
+_WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
+_OPENING, _CLOSING = "「『（《【“‘", "」』）》】”’，。；：、！？…"
+_PIECES = re.compile(rf"\s+|[{_OPENING}]*(?:[^\s{_WIDE}{_OPENING}{_CLOSING}]+|[{_WIDE}]?)[{_CLOSING}]*")
+
+
+def wrap(text: str, width: int) -> str:
+    """Break a line into lines of at most `width` cells; a Latin word that is longer stays whole.
+
+    ==============================  =====  ==================================
+    text                            width  lines
+    ==============================  =====  ==================================
+    请重新授权并勾选权限集。        10     请重新授权 / 并勾选权限 / 集。
+    请用 tcb/createclouduser 开通   22     请用 / tcb/createclouduser 开 / 通
+    ask the owner                   8      ask the / owner
+    ==============================  =====  ==================================
+    """
+    from rich.cells import cell_len
+
+    broken, line, used = [], "", 0
+    for piece in filter(None, _PIECES.findall(text)):
+        size = cell_len(piece)
+        if used + size > width and line.strip():
+            broken.append(line.rstrip())
+            line, used = "", 0
+            if piece.isspace():
+                continue
+        line, used = line + piece, used + size
+    return "\n".join([*broken, line])

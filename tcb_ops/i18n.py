@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gettext as catalogues
 import struct
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -172,6 +173,16 @@ _SPACE = _("{one} {next}", one="", next="")
 
 def _shown(value: object, lang: Lang) -> object:
     return value.of(lang) if isinstance(value, Text) else value
+
+
+def terminal_lang(lang: Lang) -> Lang:
+    """Return the language that a terminal can show: English where it has no Chinese."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            "中".encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return Lang.EN
+    return lang
 
 
 def translate_click(lang: Lang) -> None:

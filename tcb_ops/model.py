@@ -6,11 +6,10 @@ All are frozen: a stage reads the values of the one before and creates its own. 
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from urllib.parse import urlsplit
+from typing import Final
 
 from tcb_ops.details import Detail
 from tcb_ops.i18n import Text
@@ -248,18 +247,22 @@ def is_loopback(host: str) -> bool:
     """Return whether a host name or address is this machine. Names other than localhost are not resolved."""
     if host == "localhost":
         return True
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-SIMULATOR = "simulator"
+SIMULATOR: Final = "simulator"
 """The target of runs against the embedded simulator, on any port."""
 
 
 def is_simulated(target: str) -> bool:
     """Return whether a run's target is a simulator on this machine, so that nothing reached WeChat."""
+    from urllib.parse import urlsplit
+
     return target == SIMULATOR or is_loopback(urlsplit(target).hostname or "")
 
 

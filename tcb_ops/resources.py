@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 
 from tcb_ops.errors import ResourceLimitError
@@ -42,6 +40,11 @@ _REASONS = {
 }
 
 
+def _is_no_address(error: BaseException) -> bool:
+    """Return whether a host's name could not be looked up: by code that has loaded sockets, which is slow."""
+    return "socket" in sys.modules and isinstance(error, sys.modules["socket"].gaierror)
+
+
 def system_reason(error: OSError | ValueError) -> Text:
     """Return why a file or folder cannot be used. Python raises ValueError for a name with a NUL."""
     if not isinstance(error, OSError):
@@ -55,6 +58,8 @@ def nearest_path(missing: Path, fits: Callable[[Path], bool] = Path.is_file) -> 
     there: dict[str, Path] = {}
     with suppress(OSError):
         there = {fold(path.stem): path for path in sorted(missing.parent.iterdir()) if fits(path)}
+    from difflib import get_close_matches
+
     near = get_close_matches(fold(missing.stem), there, n=1)
     return there[near[0]] if near else None
 
@@ -69,7 +74,7 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
 
     """
     code = _errno(error)
-    if code is None and (unclear or isinstance(error, socket.gaierror)):
+    if code is None and (unclear or _is_no_address(error)):
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
         except OSError as found:

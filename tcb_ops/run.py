@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,25 +16,27 @@ from tcb_ops.errors import (
     UsageError,
     check_count,
     check_flag,
+    check_function,
     check_path,
     check_text,
     check_value,
 )
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome
-from tcb_ops.reports.audit import AuditResult, audit_result
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import RowRecord, RunRecord, Tally
-from tcb_ops.runs.session import RunSession
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tcb_ops.reports.audit import AuditResult
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.reader import RunReader
+    from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+    from tcb_ops.runs.session import RunSession
 
 
 class Run:
@@ -59,7 +60,7 @@ class Run:
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import run_html
 
-        return run_html(self._summary(), self._settings.lang)
+        return run_html(self.overview(), self._settings.lang)
 
     @property
     def id(self) -> str:
@@ -109,15 +110,15 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
-        return self._summary().to_json()
+        return self.overview().to_json()
 
     def cause_list(self) -> list[Cause]:
         """Return what went wrong, by merchant, environment and code, most rows first; as values, without pandas."""
-        return self._summary().causes
+        return self.overview().causes
 
     def tallies(self) -> list[Tally]:
         """Return current rows by merchant, environment, outcome and code, with one query of the ledger."""
-        return list(self._summary().tallies)
+        return list(self.overview().tallies)
 
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
         """Return the bytes of these rows' local files when the run was planned."""
@@ -177,19 +178,19 @@ class Run:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
         from tcb_ops.reports.formats.notebook import errcodes_frame
 
-        return errcodes_frame(self._summary())
+        return errcodes_frame(self.overview())
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
         from tcb_ops.reports.formats.notebook import causes_frame
 
-        return causes_frame(self._summary(), self._settings)
+        return causes_frame(self.overview(), self._settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
         from tcb_ops.reports.formats.notebook import merchants_frame
 
-        return merchants_frame(self._summary())
+        return merchants_frame(self.overview())
 
     def timeline(self) -> pd.DataFrame:
         """Return how rows ended over the run's time: a line per interval, oldest first."""
@@ -207,6 +208,8 @@ class Run:
 
         Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
+        from tcb_ops.reports.audit import audit_result
+
         record = self._reader.run(self.id)
         if record.kind is not Kind.AUDIT:
             raise UsageError(
@@ -248,9 +251,17 @@ class Run:
                 return write_apart(seen, self.record, Path(original), place, split_by, self._settings.lang)
             return write_into(seen, self.record, Path(original), place, self._settings.lang)
 
-    def export(self, dest: str | Path, *, replace: bool = False) -> Path:
+    def export(
+        self,
+        dest: str | Path,
+        *,
+        replace: bool = False,
+        pdf: bool = True,
+        when_written: Callable[[], None] | None = None,
+    ) -> Path:
         """Write the report folder: results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json.
 
+        `pdf`: also report.pdf, if a Chromium is found. It is written last: `when_written` is called before.
         A report of the same run at `dest` is replaced, with `replace` also one of another run; anything else there is a
         UsageError.
         """
@@ -258,6 +269,8 @@ class Run:
 
         check_path("dest", dest)
         check_flag("replace", replace)
+        check_flag("pdf", pdf)
+        check_function("when_written", when_written)
         self.record = self._reader.run(self.id)
         now = time.time()
         return export(
@@ -268,10 +281,12 @@ class Run:
             now=now,
             replace=replace,
             reader=self._reader,
+            pdf=pdf,
+            when_written=when_written or (lambda: None),
         )
 
-    def _summary(self) -> RunSummary:
-        """Return the run's current summary."""
+    def overview(self) -> RunSummary:
+        """Return the run's current summary, with one query: counts, causes and merchants that agree with one another."""
         return RunSummary(self._reader, self._reader.run(self.id))
 
 
@@ -373,6 +388,8 @@ class RunHandle:
 
     async def _wait_beside(self) -> Run:
         """Wait without blocking the event loop; if the awaiting task is cancelled, cancel the run first."""
+        import asyncio
+
         ending = asyncio.ensure_future(asyncio.to_thread(self.wait))
         try:
             return await asyncio.shield(ending)

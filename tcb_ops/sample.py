@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
@@ -61,7 +62,7 @@ def sample_simulator(
             "tokens": {"source": "file", "file": file},
         }
         # Runs refer to the embedded simulator, because its port changes.
-        yield load_settings(options=options).model_copy(update={"target": SIMULATOR}), simulator, faults
+        yield replace(load_settings(options=options), target=SIMULATOR), simulator, faults
 
 
 def unexpected_lines(run: Run, batch: Batch, faults: Faults) -> list[int]:
@@ -100,7 +101,7 @@ def practice(lang: str | None = None) -> Settings:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcb-ops-practice-")))
             _practice = _start(stack, folder, lang)
             atexit.register(stack.close)
-    return _practice.model_copy(update={"lang": Lang(lang)}) if lang else _practice
+    return replace(_practice, lang=Lang(lang)) if lang else _practice
 
 
 def in_jupyter_session() -> bool:

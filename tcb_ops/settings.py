@@ -9,32 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
-from zoneinfo import ZoneInfo
-
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
 from tcb_ops.errors import SettingsError, check_path, check_value
 from tcb_ops.i18n import Joined, Lang, Text, _, as_lines, as_list
@@ -51,39 +32,50 @@ NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens; never a live one."""
 _OTHER_VARIABLES = re.compile("CHROMIUM|RUN_NOW|HEADLESS_OUT|HEADLESS_RESULT|APPID|REFUSED|(NEED|TEST)_.*")
 """TCB_OPS_… variables that are not settings: of the PDF browser, notebooks, a token command, and our tests."""
-_Pathlike = TypeVar("_Pathlike", Path, str)
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
 _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
 """Query parameters of a database URL that contain no password."""
 
 
 class _InvalidError(ValueError):
-    """An invalid setting, with what is expected; pydantic adds the setting's name."""
+    """What is expected of a setting."""
 
     def __init__(self, text: Text) -> None:
         super().__init__(text.en)
         self.text = text
 
 
-def _writable(path: _Pathlike) -> _Pathlike:
-    r"""Refuse a path with a control character: in TOML, "D:\new" contains a line break."""
-    if re.search(r"[\x00-\x1f\x7f]", str(path)):
-        raise _InvalidError(
-            _("contains a control character, such as \\n or \\t; in a path write / in place of each \\")
-        )
-    return path
+class _Checked:
+    """Settings that are checked, and kept in the types of their fields."""
+
+    SECTION = ""
+    """What stands before the name of each: `tokens.`"""
+
+    def __init__(self, **values: Any) -> None:
+        """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
+        found, wrong = _check(type(self), values)
+        if wrong:
+            raise _refused([_Mistake(key, why) for key, why in wrong.items()])
+        for one in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
+            if one.name not in found:
+                made: Any = one.default_factory
+                found[one.name] = made() if one.default is MISSING else one.default
+        self.__dict__.update(found)  # frozen: not by assignment
 
 
-class TokenSettings(BaseModel):
+@dataclass(frozen=True, init=False)
+class TokenSettings(_Checked):
     """The settings of the token source."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+    SECTION = "tokens."
     source: Literal["file", "command", "service", "component"] = "file"
     file: Path = Path("tokens.csv")
     """CSV `appid,access_token[,expires_at]`."""
-    command: tuple[str, ...] = Field(default=(), repr=False)
+    command: tuple[str, ...] = field(default=(), repr=False)
     """A program and its arguments, in which `{appid}` is replaced. It prints JSON on stdout."""
-    url: str = Field(default="", repr=False)
+    url: str = field(default="", repr=False)
     """Of the token server, with the placeholder `{appid}`."""
     auth_env: str = ""
     """The environment variable with the token server's credentials, sent in `auth_header`."""
@@ -92,81 +84,29 @@ class TokenSettings(BaseModel):
     """The third-party platform's own appid, whose token is the component token."""
     sole_owner: bool = False
     """Confirms that no other program refreshes these merchants' tokens."""
-    secret: str = Field(default="", repr=False)
+    secret: str = field(default="", repr=False)
     """Where the component's AppSecret is: `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENTS`; never the secret."""
-    ticket: str = Field(default="", repr=False)
+    ticket: str = field(default="", repr=False)
     """Where the component_verify_ticket is, likewise."""
     store: Path = Path("tcb-ops.tokens")
     """The folder of the refresh tokens."""
 
-    _paths = field_validator("file", "store")(_writable)
 
-    @field_validator("url")
-    @classmethod
-    def _url(cls, value: str) -> str:
-        if not value:
-            return value
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # pydantic's message would quote the value
-            usable = False
-        if (
-            not usable
-            or "@" in parts.netloc
-            or "#" in value
-            or not value.isascii()
-            or re.search(r"[\s\x00-\x1f]", value)
-        ):
-            raise _InvalidError(_("must look like https://tokens.example.com/{{appid}}"))
-        if "{appid}" not in value.partition("://")[2].partition("/")[2]:
-            raise _InvalidError(
-                _(
-                    "has no {{appid}} after its host, where the appid goes; it must look like "
-                    "https://tokens.example.com/{{appid}}"
-                )
-            )
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise _InvalidError(
-                _("must be https: its responses contain tokens (http is only for a server on this machine)")
-            )
-        return value
-
-    @field_validator("auth_header")
-    @classmethod
-    def _header(cls, value: str) -> str:
-        if not re.fullmatch(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", value):
-            raise _InvalidError(_("is not the name of a header; one looks like Authorization"))
-        return value
-
-    @field_validator("secret", "ticket")
-    @classmethod
-    def _named(cls, value: str) -> str:
-        if value and not re.match(r"(env|file|command):\s*\S", value):
-            raise _InvalidError(
-                _(
-                    "must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret "
-                    "itself"
-                )
-            )
-        return value
-
-
-class AuditSettings(BaseModel):
+@dataclass(frozen=True, init=False)
+class AuditSettings(_Checked):
     """The settings of audits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    SECTION = "audit."
 
     known: Path = Path("known.csv")
     """Failures that are reported without an alarm until a date; the file may be missing."""
 
-    _paths = field_validator("known")(_writable)
 
-
-class NotifySettings(BaseModel):
+@dataclass(frozen=True, init=False)
+class NotifySettings(_Checked):
     """A receiver of audit results. Addresses and keys are in variables or files, never in the settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    SECTION = "notify."
 
     kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command", "email"]
     url_env: str = ""
@@ -175,7 +115,7 @@ class NotifySettings(BaseModel):
     secret_file: Path | None = None
     format: Literal["markdown", "text"] = "markdown"
     on: Literal["change", "always", "failure"] = "change"
-    command: tuple[str, ...] = Field(default=(), repr=False)
+    command: tuple[str, ...] = field(default=(), repr=False)
     """Kind `command`: a program and its arguments. It reads JSON on stdin."""
     smtp: str = ""
     """Kind `email`: the mail server, `host` or `host:port`; port 465 means implicit TLS."""
@@ -183,59 +123,6 @@ class NotifySettings(BaseModel):
     """Kind `email`: the user name; the password is in `secret_env` or `secret_file`."""
     sender: str = ""
     to: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _complete(self) -> NotifySettings:
-        """Refuse an entry without the settings that its kind needs."""
-        if self.kind == "command":
-            if not self.command:
-                raise _InvalidError(_('kind = "command" needs command, a program and its arguments'))
-        elif self.kind == "email":
-            addressed = re.fullmatch(r"[^\s:]+(:[1-9]\d{0,4})?", self.smtp) and self.sender and self.to
-            if not addressed or (self.user and not (self.secret_env or self.secret_file)):
-                raise _InvalidError(
-                    _(
-                        'kind = "email" needs smtp (host:port), sender and to; with user also secret_env or secret_file'
-                    )
-                )
-        elif bool(self.url_env) == bool(self.url_file):
-            raise _InvalidError(
-                _(
-                    'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them',
-                    kind=self.kind,
-                )
-            )
-        return self
-
-
-class _Variables(EnvSettingsSource):
-    """The TCB_OPS_… variables. A list among them is JSON, or words in shell syntax."""
-
-    def __call__(self) -> dict[str, Any]:
-        found = super().__call__()
-        for section, name in ((found, "store_hosts"), (found.get("tokens"), "command")):
-            if isinstance(section, dict) and isinstance(value := section.get(name), str):
-                with suppress(ValueError):  # invalid: reported with the other mistakes
-                    section[name] = (
-                        json.loads(value) if value.lstrip().startswith("[") else shlex.split(value)
-                    )
-        return found
-
-
-def _is_host(host: str) -> bool:
-    """Return whether a host is an address, or a name that IDNA can encode."""
-    try:
-        name = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        return False
-    return ":" in host or re.fullmatch(r"[0-9A-Za-z._-]+", name) is not None
-
-
-def _has_usable_port(parts: SplitResult) -> bool:
-    try:
-        return parts.port != 0
-    except ValueError:
-        return False
 
 
 def _system_lang() -> Lang:
@@ -257,60 +144,37 @@ class Origin:
     """Which ledger is used and why, if two are possible."""
 
 
-class Settings(BaseSettings):
+@dataclass(frozen=True, init=False, repr=False)
+class Settings(_Checked):
     """The settings of all commands. Frozen; contains no token."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        enable_decoding=False,  # invalid JSON is reported with the other mistakes
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
 
     api_base: str = "https://api.weixin.qq.com"
     """The URL that calls go to."""
     target: Literal["", "simulator"] = ""
     """`simulator`: the embedded simulator, on any port. A URL given as target becomes `api_base`."""
     merchants: Path = Path("merchants.csv")
-    ledger: str = Field(default=LEDGER_FILE, repr=False)
+    ledger: str = LEDGER_FILE
     """A file, or a database URL, which may contain a password and is never shown."""
     reports: Path = Path("reports")
     """The folder of the report folders."""
-    lang: Lang = Field(default_factory=_system_lang)
+    lang: Lang = field(default_factory=_system_lang)
     timezone: str = "Asia/Shanghai"
-    confirm_over: int = Field(default=5, ge=0)
+    confirm_over: int = 5
     """Uploads to more live environments than this require confirmation."""
     store_hosts: tuple[str, ...] = ()
     """Hosts besides COS's own domains that a link may lead to; a leading dot allows its subdomains."""
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
-    tokens: TokenSettings = TokenSettings()
-    audit: AuditSettings = AuditSettings()
+    tokens: TokenSettings = field(default_factory=TokenSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     notify: tuple[NotifySettings, ...] = ()
     """The receivers of audit results."""
-    _origin: Origin = PrivateAttr(default_factory=Origin)
+    _origin: Origin = field(default_factory=Origin, compare=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, *, _origin: Origin | None = None, **values: Any) -> None:
         """Take values that override the environment and the defaults. Raises SettingsError."""
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            if type(self) is not Settings:  # `load_settings` and `aim` add where the value comes from
-                raise
-            raise _refused([_Mistake(key, why) for key, why in _mistakes(error)]) from None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *_: Any,
-        **_others: Any,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the call's values before the environment's, and no other source."""
-        return init_settings, _Variables(settings_cls)
+        super().__init__(**_merged(values, _environment()))
+        self.__dict__["_origin"] = _origin or Origin()
 
     def __repr__(self) -> str:
         at = target_label(self.run_target, self.api_base)
@@ -319,44 +183,11 @@ class Settings(BaseSettings):
             f"tokens from {self.tokens.source}>"
         )
 
-    _paths = field_validator("merchants", "ledger", "reports")(_writable)
-
-    @field_validator("api_base")
-    @classmethod
-    def _base(cls, value: str) -> str:
-        if not value.isprintable() or re.search(r"\s", value):
-            raise _InvalidError(
-                _("contains a space or a control character; it must look like https://api.weixin.qq.com")
-            )
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc
-        except ValueError:  # pydantic's message would quote the value
-            usable = False
-        if not usable or re.search(r"[?#]", value):
-            raise _InvalidError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
-        if not _is_host(parts.hostname or ""):
-            raise _InvalidError(_("has no valid host name; it must look like https://api.weixin.qq.com"))
-        if not _has_usable_port(parts):
-            raise _InvalidError(_("needs a port from 1 to 65535 after the colon"))
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise _InvalidError(
-                _("must be https: the URL contains tokens (http is only for a simulator on this machine)")
-            )
-        return value.rstrip("/")
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            raise _InvalidError(_("must be a time zone such as Asia/Shanghai")) from None
-        return value
-
     @property
     def zone(self) -> ZoneInfo:
         """The time zone of screens and reports."""
+        from zoneinfo import ZoneInfo
+
         return ZoneInfo(self.timezone)
 
     @property
@@ -382,9 +213,7 @@ class Settings(BaseSettings):
     def kept_in(self, file: Path) -> Settings:
         """Return the same settings as read from a settings file that will be written to `file`."""
         values = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
-        kept = self.model_copy()
-        kept._origin = Origin(file, values, self._origin.overridden & {"lang"})  # noqa: SLF001  our own copy
-        return kept
+        return replace(self, _origin=Origin(file, values, self._origin.overridden & {"lang"}))
 
     @property
     def run_target(self) -> str:
@@ -395,10 +224,6 @@ class Settings(BaseSettings):
     def on_loopback(self) -> bool:
         """Whether the target is a simulator on this machine: its reports are marked SIMULATED 演练."""
         return is_loopback(urlsplit(self.api_base).hostname or "")
-
-
-class _Named(Settings):
-    """Settings whose mistakes are named by the source of the value."""
 
 
 def shown_url(where: str) -> str:
@@ -432,11 +257,11 @@ def aim(settings: Settings, target: str | None) -> Settings:
         return settings
     options = _aimed({"target": target}, "target")
     if not options["target"]:
-        try:
-            options["api_base"] = _Named(api_base=target).api_base
-        except ValidationError as error:
-            raise _refused([_Mistake("target", why) for _, why in _mistakes(error)]) from None
-    return settings.model_copy(update=options)
+        found, wrong = _check(Settings, {"api_base": target})
+        if wrong:
+            raise _refused([_Mistake("target", why) for why in wrong.values()])
+        options |= found
+    return replace(settings, **options)
 
 
 def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -481,7 +306,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
         variables = {name: os.environ.get(_variable(name)) for name in ("target", "api_base")}
         target_named = "TCB_OPS_TARGET" if variables["target"] else "TCB_OPS_API_BASE"
         given |= _given(_aimed(_given(variables), "TCB_OPS_TARGET", "TCB_OPS_API_BASE"))
-    overridden = frozenset(given) | {name for name in Settings.model_fields if _variables(name)}
+    overridden = frozenset(given) | {name for name in setting_names(Settings) if _variables(name)}
     choice = None
     if there and "ledger" not in from_file and "ledger" not in overridden:
         from_file["ledger"], choice = _ledger_of(file)
@@ -492,40 +317,53 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
         if beside.exists() or not Path("merchants.csv").exists():
             from_file["merchants"] = beside
 
-    class _Layered(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            *others: Any,
-            **named: Any,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            above = super().settings_customise_sources(settings_cls, init_settings, *others, **named)
-            return *above, InitSettingsSource(settings_cls, from_file)
-
-    settings, mistakes = None, list[_Mistake]()
-    try:
-        settings = _Layered(**given)
-    except ValidationError as error:
-        mistakes = [
-            _mistake(key, why, given, target_named, file if there else None) for key, why in _mistakes(error)
-        ]
+    found, wrong = _check(Settings, _merged(given, _environment(), from_file))
+    mistakes = [
+        _mistake(key, why, given, target_named, file if there else None) for key, why in wrong.items()
+    ]
     unknown = _unknown_variables()
     mistakes = [one for one in mistakes if one.name not in {other.name for other in unknown}] + unknown
-    if settings is None or mistakes:
+    if mistakes:
         raise _refused(sorted(mistakes, key=lambda mistake: mistake.line), file)
     origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
-    settings._origin = origin  # noqa: SLF001  our own model's
-    return settings
+    return Settings(**found, _origin=origin)
 
 
-SECTIONS: dict[str, type[BaseModel]] = {"audit": AuditSettings, "tokens": TokenSettings}
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge layers of settings, the first above the others; those of a section one by one."""
+    found: dict[str, Any] = {}
+    for layer in reversed(layers):
+        above = dict(layer)
+        for section in SECTIONS:
+            if isinstance(found.get(section), Mapping) and isinstance(above.get(section), Mapping):
+                above[section] = {**found[section], **above[section]}
+        found |= above
+    return found
 
 
-def section_keys() -> list[str]:
-    """Return the name of every setting in a section, such as `tokens.url`."""
-    return [f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields]
+def _environment() -> dict[str, Any]:
+    """Return what the TCB_OPS_… variables give; a list among them is JSON, or words as a shell reads them."""
+    given = {name.upper(): value for name, value in os.environ.items()}
+
+    def of(model: type[_Checked]) -> dict[str, Any]:
+        variables = {name: _variable(f"{model.SECTION}{name}") for name in setting_names(model)}
+        found: dict[str, Any] = {name: given[one] for name, one in variables.items() if one in given}
+        for name in {"store_hosts", "command"} & found.keys():
+            found[name] = _words(found[name])
+        return found
+
+    sections = {section: values for section, model in SECTIONS.items() if (values := of(model))}
+    return sections | of(Settings)
+
+
+def _words(value: str) -> list[str] | str:
+    """Return the list that a variable holds; the variable's value where it holds none."""
+    import shlex
+
+    with suppress(ValueError):
+        found: list[str] = json.loads(value) if value.lstrip().startswith("[") else shlex.split(value)
+        return found
+    return value
 
 
 class _Mistake(NamedTuple):
@@ -578,13 +416,15 @@ def _variables(name: str) -> bool:
 
 def _unknown_variables() -> list[_Mistake]:
     """Return a mistake for each unknown TCB_OPS_… variable."""
-    keys = ["config", *Settings.model_fields, *section_keys()]
+    keys = ["config", *setting_names(Settings), *section_keys()]
     known = [_variable(key).removeprefix(PREFIX) for key in keys]
     mistakes = []
     for name in sorted(map(str.upper, os.environ)):
         own = name.removeprefix(PREFIX)
         if own == name or own in known or _OTHER_VARIABLES.fullmatch(own):
             continue
+        from difflib import get_close_matches
+
         if near := get_close_matches(own, known, n=1):
             why = _("there is no such setting (did you mean {prefix}{near}?)", prefix=PREFIX, near=near[0])
         else:
@@ -615,43 +455,264 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
     )
 
 
-def _key(wrong: Mapping[str, Any]) -> str:
-    """Return the setting that a pydantic error concerns: `confirm_over`, `tokens.source`."""
-    named = [str(part) for part in wrong["loc"]]
-    if named[0] == "notify":  # notify, 0, kind
-        return ".".join(["notify", *named[2:3]])
-    return ".".join(named[: 2 if named[0] in SECTIONS else 1])
+# --- what a setting takes ---------------------------------------------------------------------------------------------
 
 
-def _mistakes(error: ValidationError) -> list[tuple[str, Text]]:
-    """Return each invalid setting with what is expected of it; pydantic's own messages are not shown."""
-    found: dict[str, Text] = {}
-    for wrong in error.errors(include_input=False, include_url=False):
-        invalid, key = wrong.get("ctx", {}).get("error"), _key(wrong)
-        if wrong["type"] == "extra_forbidden":
-            found[key] = _unknown(key)
+SECTIONS: dict[str, type[TokenSettings | AuditSettings]] = {"audit": AuditSettings, "tokens": TokenSettings}
+
+
+def section_keys() -> list[str]:
+    """Return the name of every setting in a section, such as `tokens.url`."""
+    return [f"{section}.{name}" for section, model in SECTIONS.items() for name in setting_names(model)]
+
+
+def setting_names(model: type[_Checked]) -> list[str]:
+    """Return the names of the settings: those of all commands, or those of a section."""
+    return list(_kinds(model.SECTION))
+
+
+@cache
+def _kinds(section: str) -> dict[str, Any]:
+    """Return the type of each setting of a section."""
+    model = _model_of(section)
+    hints = get_type_hints(model)
+    # Of `Path | None` the first: nobody gives None.
+    kinds = {
+        name: get_args(kind)[0] if type(None) in get_args(kind) else kind for name, kind in hints.items()
+    }
+    return {name: kind for name, kind in kinds.items() if name.islower() and name[0] != "_"}
+
+
+def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
+    """Return the settings that are given, in their own types, and what is wrong with others, by their keys."""
+    kinds, found = _kinds(model.SECTION), dict[str, Any]()
+    wrong: dict[str, Text] = {}
+    for name, value in values.items():
+        key = f"{model.SECTION}{name}"
+        if name not in kinds:
+            wrong[key] = _unknown(key)
+        elif name in SECTIONS and not model.SECTION and isinstance(value, Mapping):
+            its, mistakes = _check(SECTIONS[name], value)
+            wrong |= mistakes
+            found[name] = its if mistakes else SECTIONS[name](**its)
+        elif key == "notify" and isinstance(value, list | tuple):
+            entries = [_entry(one) for one in value]
+            for _its, mistakes in entries:
+                wrong |= mistakes
+            found[name] = tuple(its for its, _mistakes in entries)
         else:
-            found[key] = invalid.text if isinstance(invalid, _InvalidError) else _expected(key)
-    return list(found.items())
+            try:
+                found[name] = _RULES.get(key, _anything)(_converted(key, kinds[name], value))
+            except _InvalidError as error:
+                wrong[key] = error.text
+    return found, wrong
 
 
-def _model_of(key: str) -> tuple[type[BaseModel], str]:
-    """Return the model of a setting, and the part of its name before its own."""
+def _entry(value: Any) -> tuple[NotifySettings | None, dict[str, Text]]:
+    """Return an entry of `[[notify]]`, and what is wrong with it."""
+    if isinstance(value, NotifySettings):
+        return value, {}
+    if not isinstance(value, Mapping):
+        return None, {"notify": _expected("notify")}
+    found, wrong = _check(NotifySettings, value)
+    if "kind" not in value:
+        wrong["notify.kind"] = _expected("notify.kind")
+    if not wrong:
+        entry = NotifySettings(**found)
+        lacks = _lacks(entry)
+        return (entry, {}) if lacks is None else (None, {"notify": lacks})
+    return None, wrong
+
+
+def _lacks(entry: NotifySettings) -> Text | None:
+    """Return what an entry lacks for its kind; None if it is complete."""
+    if entry.kind == "command":
+        if not entry.command:
+            return _('kind = "command" needs command, a program and its arguments')
+    elif entry.kind == "email":
+        addressed = re.fullmatch(r"[^\s:]+(:[1-9]\d{0,4})?", entry.smtp) and entry.sender and entry.to
+        if not addressed or (entry.user and not (entry.secret_env or entry.secret_file)):
+            return _(
+                'kind = "email" needs smtp (host:port), sender and to; with user also secret_env or secret_file'
+            )
+    elif bool(entry.url_env) == bool(entry.url_file):
+        return _(
+            'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them', kind=entry.kind
+        )
+    return None
+
+
+def _converted(key: str, kind: Any, value: Any) -> Any:
+    """Return a value in a setting's type; a variable gives each as text. Raises _InvalidError."""
+    text = value if isinstance(value, str) and _is_unicode(value) else None
+    is_list = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    if get_origin(kind) is Literal and text in get_args(kind):
+        return text
+    if get_origin(kind) is tuple and is_list:
+        return tuple(value)
+    if kind is Lang and text in set(Lang):
+        return Lang(text)
+    if kind is Path and (text is not None or isinstance(value, Path)):
+        return Path(value)
+    if kind is bool and (isinstance(value, bool) or (text or "").lower() in {"true", "false", "1", "0"}):
+        return value if text is None else text.lower() in {"true", "1"}
+    if kind is int and (type(value) is int or re.fullmatch("[0-9]{1,9}", text or "")) and int(value) >= 0:
+        return int(value)
+    if (kind is str and text is not None) or (kind in SECTIONS.values() and isinstance(value, kind)):
+        return value
+    raise _InvalidError(_expected(key))
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be written: a variable that is no UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+def _writable(path: Any) -> Any:
+    r"""Refuse a path with a control character: in TOML, "D:\new" contains a line break."""
+    if re.search(r"[\x00-\x1f\x7f]", str(path)):
+        raise _InvalidError(
+            _("contains a control character, such as \\n or \\t; in a path write / in place of each \\")
+        )
+    return path
+
+
+def _api_base(value: str) -> str:
+    if not value.isprintable() or re.search(r"\s", value):
+        raise _InvalidError(
+            _("contains a space or a control character; it must look like https://api.weixin.qq.com")
+        )
+    parts = _url(value)
+    if parts is None or "@" in parts.netloc or re.search(r"[?#]", value):
+        raise _InvalidError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
+    if not _is_host(parts.hostname or ""):
+        raise _InvalidError(_("has no valid host name; it must look like https://api.weixin.qq.com"))
+    if not _has_usable_port(parts):
+        raise _InvalidError(_("needs a port from 1 to 65535 after the colon"))
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise _InvalidError(
+            _("must be https: the URL contains tokens (http is only for a simulator on this machine)")
+        )
+    return value.rstrip("/")
+
+
+def _url(value: str) -> SplitResult | None:
+    """Return the parts of a URL of http or https; None for anything else."""
+    parts = None
+    with suppress(ValueError):
+        parts = urlsplit(value)
+    return parts if parts is not None and parts.scheme in {"http", "https"} and parts.hostname else None
+
+
+def _is_host(host: str) -> bool:
+    """Return whether a host is an address, or a name that IDNA can encode."""
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    return ":" in host or re.fullmatch(r"[0-9A-Za-z._-]+", name) is not None
+
+
+def _has_usable_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
+def _timezone(value: str) -> str:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise _InvalidError(_("must be a time zone such as Asia/Shanghai")) from None
+    return value
+
+
+def _token_url(value: str) -> str:
+    if not value:
+        return value
+    parts = _url(value)
+    if (
+        parts is None
+        or not _has_usable_port(parts)
+        or "@" in parts.netloc
+        or "#" in value
+        or not value.isascii()
+        or re.search(r"[\s\x00-\x1f]", value)
+    ):
+        raise _InvalidError(_("must look like https://tokens.example.com/{{appid}}"))
+    if "{appid}" not in value.partition("://")[2].partition("/")[2]:
+        raise _InvalidError(
+            _(
+                "has no {{appid}} after its host, where the appid goes; it must look like "
+                "https://tokens.example.com/{{appid}}"
+            )
+        )
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise _InvalidError(
+            _("must be https: its responses contain tokens (http is only for a server on this machine)")
+        )
+    return value
+
+
+def _auth_header(value: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", value):
+        raise _InvalidError(_("is not the name of a header; one looks like Authorization"))
+    return value
+
+
+def _secret_source(value: str) -> str:
+    if value and not re.match(r"(env|file|command):\s*\S", value):
+        raise _InvalidError(
+            _(
+                "must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret "
+                "itself"
+            )
+        )
+    return value
+
+
+_RULES: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(
+        ("merchants", "ledger", "reports", "tokens.file", "tokens.store", "audit.known"), _writable
+    ),
+    **dict.fromkeys(("tokens.secret", "tokens.ticket"), _secret_source),
+    "api_base": _api_base,
+    "timezone": _timezone,
+    "tokens.url": _token_url,
+    "tokens.auth_header": _auth_header,
+}
+"""What a setting takes beyond its type. Each returns the value as it is kept, or raises _InvalidError."""
+
+
+def _model_of(key: str) -> type[Settings | TokenSettings | AuditSettings | NotifySettings]:
+    """Return the model that a setting belongs to."""
     section, dot, _name = key.partition(".")
-    return ((SECTIONS | {"notify": NotifySettings})[section], f"{section}.") if dot else (Settings, "")
+    return (SECTIONS | {"notify": NotifySettings})[section] if dot else Settings
 
 
 def _unknown(key: str) -> Text:
     """Return the message for an unknown setting, with the most similar name."""
-    model, section = _model_of(key)
+    from difflib import get_close_matches
+
+    model = _model_of(key)
     # it may be in the wrong section
     places = {key.partition(".")[2]: key for key in section_keys()}
-    places |= {name: name for name in Settings.model_fields}
-    places |= {name: f"{section}{name}" for name in model.model_fields}
+    places |= {name: name for name in setting_names(Settings)}
+    places |= {name: f"{model.SECTION}{name}" for name in setting_names(model)}
     if near := get_close_matches(key.rpartition(".")[2], places, n=1):
         return _("there is no such setting (did you mean {places}?)", places=places[near[0]])
-    names = list(model.model_fields)
-    return _("there is no such setting; the names are {names}", names=as_list(names))
+    return _("there is no such setting; the names are {names}", names=as_list(setting_names(model)))
 
 
 _EXPECTED: dict[Any, Text] = {
@@ -667,8 +728,7 @@ _EXPECTED: dict[Any, Text] = {
 
 def _expected(key: str) -> Text:
     """Return what a setting accepts, by its type."""
-    model, _other = _model_of(key)
-    kind = model.model_fields[key.rpartition(".")[2]].annotation
+    kind = _kinds(_model_of(key).SECTION)[key.rpartition(".")[2]]
     choices = list(Lang) if kind is Lang else [choice for choice in get_args(kind) if choice]
     if kind is Lang or get_origin(kind) is Literal:
         either = _("{one} or {next}", one="", next="")

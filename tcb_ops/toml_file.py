@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ _LONGEST = 200
 
 def read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file. Raises SettingsError with the line that cannot be read, never quoting it."""
+    import tomllib
+
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -54,6 +55,8 @@ def _statements(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
 
     Ends where the text is not valid TOML.
     """
+    import tomllib
+
     lines, begin = text.split("\n"), 1
     for end in range(1, len(lines) + 1):
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from workspace import write_csv
@@ -37,7 +37,7 @@ class Office:
 
     def with_options(self, **tokens: Any) -> Settings:
         """Return the settings with other options for tokens."""
-        return self.settings.model_copy(update={"tokens": self.settings.tokens.model_copy(update=tokens)})
+        return replace(self.settings, tokens=replace(self.settings.tokens, **tokens))
 
     def keep_tokens(self, *appids: str) -> None:
         """Replace the token file by one with tokens for just these appids."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import (
@@ -28,8 +29,10 @@ from click.shell_completion import (
 
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
-from tcb_ops.model import Merchant
-from tcb_ops.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from tcb_ops.model import Merchant
+    from tcb_ops.settings import Settings
 
 VARIABLE = "_TCB_OPS_COMPLETE"
 """The environment variable by which a shell's script passes shell and instruction, such as `bash_complete`."""
@@ -95,6 +98,8 @@ def _add_suggestions(command: click.Command) -> None:
 
 def _settings(ctx: click.Context) -> Settings:
     """Return the settings with the options given earlier on the line, which the shell has not expanded."""
+    from tcb_ops.settings import load_settings
+
     given = {
         name: ctx.params.get(name) for name in ("config", "target", "api_base", "merchants", "ledger", "lang")
     }

@@ -10,36 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
-from rich.table import Column
 
-from tcb_ops.formatting import format_duration, lines
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.formatting import format_duration, lines, wrap
+from tcb_ops.i18n import Lang, Text, _, terminal_lang
 from tcb_ops.model import SUCCESSES
-from tcb_ops.reports.explanations import counts_line
-from tcb_ops.runs.next_commands import quoted
-from tcb_ops.runs.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from tcb_ops.runs.progress import Progress
 
 _BAR = 12
 """Width of the progress bar, in terminal cells."""
 LINE_EVERY = 5.0
 """Seconds between two lines of progress if stderr is not a terminal."""
-
-
-def terminal_lang(lang: Lang) -> Lang:
-    """Return the language, or English if the terminal's encoding has no Chinese."""
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            "中".encode(stream.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return Lang.EN
-    return lang
 
 
 class _Pipe(RichConsole):
@@ -96,6 +81,8 @@ class Console:
 
     def suggest(self, text: Text, command: Sequence[str]) -> None:
         """Print a message, and on a line of its own the command to run next."""
+        from tcb_ops.runs.next_commands import quoted
+
         line = quoted(command)
         self.info(_("{text}\n{line}", text=text, line=line))
 
@@ -149,6 +136,10 @@ class Console:
             self._lines(progress)
 
     def _bar(self, progress: Iterator[Progress], total: int) -> None:
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+        from rich.table import Column
+
         bar = Bar(
             BarColumn(bar_width=_BAR),
             TextColumn("{task.description}", table_column=Column(no_wrap=True), markup=False),
@@ -174,10 +165,8 @@ def wrapped(text: str, console: RichConsole) -> str:
     """Wrap a message's first line to a terminal's width. Further lines are for copying and stay unchanged."""
     if not console.is_terminal:
         return text
-    from tcb_ops.reports.formats.terminal import fold
-
     sentence, end, command = text.partition("\n")
-    return f"{fold(sentence, console.width)}{end}{command}"
+    return f"{wrap(sentence, console.width)}{end}{command}"
 
 
 def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
@@ -194,6 +183,10 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
     all, 96 uploaded, 4 refused                         40     100/100 · 4 refused · 96 uploaded
     ==================================================  =====  =======================================
     """
+    from rich.cells import cell_len
+
+    from tcb_ops.reports.explanations import counts_line
+
     done = f"{now.done:,}/{now.total:,}"
     note = now.note.of(lang) if now.note is not None else ""
     worst_first = sorted(now.counts.items(), key=lambda count: count[0] in SUCCESSES)
@@ -212,6 +205,4 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
     line = " · ".join(parts)
     if cell_len(line) <= most:
         return line
-    from tcb_ops.reports.formats.terminal import fold
-
-    return fold(line, most - 2).partition("\n")[0] + " …"
+    return wrap(line, most - 2).partition("\n")[0] + " …"

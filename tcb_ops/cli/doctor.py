@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
-from rich.text import Text as Styled
 
-from tcb_ops.cli.confirm import confirm_or_abort
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options
 from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.model import Merchant
-from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tcb_ops.settings import Settings
 
 _NAMES = {
     "python": verbatim("Python"),
@@ -80,6 +81,7 @@ def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOpti
 
 
 def _check(common: CommonOptions) -> int:
+    from tcb_ops.cli.console import Console
     from tcb_ops.doctor.runner import DoctorContext, run_checks
 
     context = DoctorContext.of(common.settings, common.overrides(), common.config, common.where)
@@ -108,6 +110,9 @@ def _check(common: CommonOptions) -> int:
 
 def _table(results: Sequence[CheckResult], lang: Lang) -> Table:
     """Return a table with a line per check, each fix below what was found."""
+    from rich.table import Table
+    from rich.text import Text as Styled
+
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -135,6 +140,7 @@ def _verdict(bad: int, warnings: int) -> Text:
 
 
 def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
+    from tcb_ops.cli.confirm import confirm_or_abort
     from tcb_ops.doctor.live import start_live_check
 
     settings, console = common.start()

@@ -6,26 +6,23 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, Duration, WholeNumber, common_options
-from tcb_ops.cli.runs import show_causes, show_run
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason
-from tcb_ops.runs.records import RowRecord
-from tcb_ops.runs.stop_errors import stop_text
-from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
+    from tcb_ops.cli.console import Console
     from tcb_ops.run import Run
+    from tcb_ops.runs.records import RowRecord
+    from tcb_ops.settings import Settings
 
 ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
@@ -171,12 +168,14 @@ def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
 @common_options
 def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
     """Show a run, or rows of it."""
+    from tcb_ops.cli.runs import show_run
+
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
     if line is None and not merchant and not path:
         if not common.json:
             console.print(_head(wanted, settings))
-        show_run(console, wanted, as_json=common.json)
+        show_run(console, wanted, wanted.overview(), as_json=common.json)
         if wanted.record.report and not common.json:
             folder = wanted.record.report
             console.info(_("Run {id}: {folder}", id=wanted.id, folder=folder))
@@ -272,13 +271,16 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
+    from tcb_ops.cli.runs import show_causes
+
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
     if common.json:
         summary = wanted.summary()
         console.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
         return 0
-    counts, record = wanted.outcomes, wanted.record
+    found, record = wanted.overview(), wanted.record
+    counts = found.counts
     if SUCCESSES.issuperset(counts):
         console.print(_("Run {id}: nothing is wrong.", id=wanted.id))
         return 0
@@ -292,7 +294,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
             rows=ngettext("{n:,} row", "{n:,} rows", sum(counts.values())),
         )
     )
-    show_causes(console, wanted)
+    show_causes(console, wanted, found)
     return 0
 
 
@@ -315,9 +317,17 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     metavar="COLUMN",
     help="With --into: a workbook per value of this column, with its rows only.",
 )
+@click.option("--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf.")
 @common_options
 def report(
-    run: str, out: str | None, final: bool, into: str | None, split_by: str, *, common: CommonOptions
+    run: str,
+    out: str | None,
+    final: bool,
+    into: str | None,
+    split_by: str,
+    *,
+    pdf: bool,
+    common: CommonOptions,
 ) -> int:
     """Write a run's report folder.
 
@@ -325,6 +335,7 @@ def report(
     merchants' rows only. With --into, the workbook for colleagues instead.
     """
     from tcb_ops import api
+    from tcb_ops.cli.runs import announce_pdf
 
     if into is not None:
         common.refuse_where(
@@ -339,23 +350,29 @@ def report(
         console.info(_joined(asked, wanted))
     wanted = _selected(wanted, settings, common)
     as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
-    if into is not None:
-        written = wanted.write_into(into, out, split_by=split_by)
-    else:
-        name = f"{wanted.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
-        written = wanted.export(out or settings.reports / name)
-    if wanted.record.finished_at is None:
-        console.warn(
-            _(
-                "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
-                id=wanted.id,
-                as_of=as_of,
+
+    def show(written: Path) -> None:
+        if wanted.record.finished_at is None:
+            console.warn(
+                _(
+                    "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended.",
+                    id=wanted.id,
+                    as_of=as_of,
+                )
             )
-        )
-    if common.json:
-        console.json(wanted.summary() | ({"into": str(written)} if into is not None else {}))
-    else:
-        console.print(str(written))
+        if common.json:
+            console.json(wanted.summary() | ({"into": str(written)} if into is not None else {}))
+        else:
+            console.print(str(written))
+        if pdf and into is None:
+            announce_pdf(console)
+
+    if into is not None:
+        show(wanted.write_into(into, out, split_by=split_by))
+        return 0
+    name = f"{wanted.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
+    folder = Path(out) if out else settings.reports / name
+    wanted.export(folder, pdf=pdf, when_written=lambda: show(folder))
     return 0
 
 
@@ -434,6 +451,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
 def _settings_beside(folder: Path, settings: Settings) -> Path | None:
     """Return the settings file that a report was written with, unless it is in use: in the demo's report, or above others."""
     from tcb_ops.reports.export import DEMO_LEDGER
+    from tcb_ops.settings import SETTINGS_FILE
 
     for place in (folder / DEMO_LEDGER, folder.parent, folder.parent.parent):
         file = place / SETTINGS_FILE
@@ -450,6 +468,8 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
+    from difflib import get_close_matches
+
     from tcb_ops.errcodes import Errcode, all_errcodes, describe, errcode
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
@@ -526,6 +546,8 @@ def _about(run: Run, settings: Settings) -> dict[str, Any]:
 
 
 def _head(run: Run, settings: Settings) -> Text:
+    from tcb_ops.runs.stop_errors import stop_text
+
     record = run.record
     begun = datetime.fromtimestamp(record.created_at, settings.zone).isoformat(" ", "seconds")
     state = pgettext("state", "finished") if record.finished_at is not None else _("unfinished")

@@ -17,11 +17,9 @@ from copy import copy
 from typing import NoReturn
 
 import click
-from rich.console import Console as RichConsole
 
 from tcb_ops import signals
 from tcb_ops.cli import completion
-from tcb_ops.cli.console import terminal_lang, wrapped
 from tcb_ops.cli.doctor import doctor
 from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
 from tcb_ops.cli.notebooks import lab, notebook
@@ -30,8 +28,8 @@ from tcb_ops.cli.runs import audit, check, links, notify, retry, upload
 from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
 from tcb_ops.errors import TcbOpsError
-from tcb_ops.formatting import lines
-from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, translate_click
+from tcb_ops.formatting import lines, wrap
+from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 """Characters that word processors, chat programs and Chinese keyboards put in place of an option's hyphens."""
@@ -146,9 +144,7 @@ class _Formatter(click.HelpFormatter):
 
 
 def _broken(text: str, width: int) -> str:
-    from tcb_ops.reports.formats.terminal import fold
-
-    return f"\b\n{fold(text, width)}"  # \b keeps click from rewrapping the lines
+    return f"\b\n{wrap(text, width)}"  # \b keeps click from rewrapping the lines
 
 
 class _Context(click.Context):
@@ -300,6 +296,10 @@ def _defect(error: Exception, lang: Lang, *, verbose: bool) -> int:
 
 
 def _print_error(text: Text, lang: Lang) -> None:
+    from rich.console import Console as RichConsole
+
+    from tcb_ops.cli.console import wrapped
+
     message = f"tcb-ops: {lines(text.of(lang))}"
     sys.stderr.write(f"{wrapped(message, RichConsole(stderr=True)) if sys.stderr.isatty() else message}\n")
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options, lang_option, target_line
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import SIMULATOR
-from tcb_ops.notebooks.parameters import Source, Value
-from tcb_ops.runs.next_commands import install
-from tcb_ops.settings import CONFIG, Settings, load_settings
 
 if TYPE_CHECKING:
+    from tcb_ops.cli.console import Console
     from tcb_ops.notebooks.execute import Executed
+    from tcb_ops.notebooks.parameters import Source, Value
+    from tcb_ops.settings import Settings
 
 
 @click.command()
@@ -109,6 +106,8 @@ def _from_options(common: CommonOptions) -> list[str]:
 
 def _environment(common: CommonOptions) -> dict[str, str]:
     """Return the environment variables that pass the target and the files' options to the notebook."""
+    from tcb_ops.settings import CONFIG
+
     target = common.target or common.api_base
     tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
     variables = (
@@ -179,7 +178,11 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
     The sample data is copied, too. Existing files are not overwritten; those that differ from this
     version's are listed. DIR is the working folder unless given.
     """
+    import subprocess
+
+    from tcb_ops.cli.console import Console
     from tcb_ops.notebooks.workspace import fill
+    from tcb_ops.settings import load_settings
 
     console = Console(load_settings(options={"lang": lang}).lang)
     if not no_open:
@@ -212,6 +215,10 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
 
 def _need(*libraries: str) -> None:
     """Raise UsageError with the command that installs the libraries if one is missing."""
+    from importlib.util import find_spec
+
+    from tcb_ops.runs.next_commands import install
+
     missing = [library for library in libraries if find_spec(library) is None]
     if missing:
         names, command = ", ".join(missing), install("lab")

@@ -6,27 +6,26 @@ import gettext
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import click
 
-from tcb_ops.cli.console import Console
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.model import target_label
-from tcb_ops.resources import nearest_path
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.settings import Settings, holds_password, load_settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from tcb_ops.cli.console import Console
     from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,14 +59,19 @@ class CommonOptions:
 
     def settings(self) -> Settings:
         """Return the settings of the settings file and the environment, overridden by these options."""
+        from tcb_ops.settings import load_settings
+
         settings = load_settings(self.config, self.overrides())
         if self.tokens is None:
             return settings
-        tokens = settings.tokens.model_copy(update={"source": "file", "file": Path(self.tokens)})
-        return settings.model_copy(update={"tokens": tokens})
+        tokens = replace(settings.tokens, source="file", file=Path(self.tokens))
+        return replace(settings, tokens=tokens)
 
     def start(self, *, reads_ledger: bool = False) -> tuple[Settings, Console]:
         """Return the settings and the console; with `reads_ledger`, print which ledger is read if two are possible."""
+        from tcb_ops.cli.console import Console
+        from tcb_ops.settings import holds_password
+
         settings = self.settings()
         console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
         if self.ledger and holds_password(self.ledger):
@@ -105,6 +109,7 @@ class CommonOptions:
     def read_merchants(self, settings: Settings) -> Merchants:
         """Return the merchants of the merchants file, narrowed by `--where`."""
         from tcb_ops.lists.merchants import read_merchants
+        from tcb_ops.resources import nearest_path
 
         file = settings.merchants
         if not file.exists():
@@ -276,15 +281,19 @@ class RunOptions:
     resume: str | None = None
 
 
+def _names(kind: type[DataclassInstance]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
 def _group(
-    argument: str, kind: type[DataclassInstance], *options: Callable[[Command], Command]
+    argument: str, names: Sequence[str], kind: Callable[..., object], *options: Callable[[Command], Command]
 ) -> Callable[[Command], Command]:
-    """Return a decorator that adds options to a command and passes their values as one `kind`."""
+    """Make a decorator that adds options to a command and passes those of these names to it as one `kind`."""
 
     def decorate(command: Command) -> Command:
         @wraps(command)
         def with_group(*args: Any, **values: Any) -> Any:
-            named = {field.name: values.pop(field.name) for field in fields(kind) if field.name in values}
+            named = {name: values.pop(name) for name in names if name in values}
             return command(*args, **values, **{argument: kind(**named)})
 
         decorated: Any = with_group
@@ -346,6 +355,7 @@ lang_option = click.option(
 )
 common_options = _group(
     "common",
+    _names(CommonOptions),
     CommonOptions,
     click.option("--config", metavar="FILE", help="Settings file. [default: tcb-ops.toml here, if there]"),
     click.option(
@@ -368,6 +378,7 @@ common_options = _group(
 )
 list_options = _group(
     "listing",
+    _names(ListOptions),
     ListOptions,
     click.option(
         "--column",
@@ -421,17 +432,28 @@ _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
     ("slow_wait", _Number(min=0), "Seconds to pause when asked to slow down."),
     ("patience", _Number(min=0), "Give up after this many seconds without progress or connection."),
 )
+
+
+def _limits(**values: Any) -> RunLimits:
+    from tcb_ops.runs.limits import RunLimits
+
+    return RunLimits(**values)
+
+
+class _LimitOption(click.Option):
+    """An option whose default is that of RunLimits, which most commands have no use for."""
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:  # noqa: ARG002  as click calls it
+        """Return the default."""
+        return getattr(_limits(), self.name or "")
+
+
 limit_options = _group(
     "limits",
-    RunLimits,
+    [name for name, _kind, _text in _LIMITS],
+    _limits,
     *(
-        click.option(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=getattr(RunLimits(), name),
-            show_default=True,
-            help=text,
-        )
+        click.option(f"--{name.replace('_', '-')}", cls=_LimitOption, type=kind, show_default=True, help=text)
         for name, kind, text in _LIMITS
     ),
 )
@@ -439,9 +461,10 @@ _which_run = (
     click.option("--new-run", is_flag=True, help="Start a new run even if there is one to resume."),
     click.option("--resume", metavar="RUN", help="Resume this unfinished run."),
 )
-resume_options = _group("which", RunOptions, *_which_run)
+resume_options = _group("which", _names(RunOptions), RunOptions, *_which_run)
 run_options = _group(
     "which",
+    _names(RunOptions),
     RunOptions,
     click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing."),
     click.option("--limit", type=WholeNumber(min=1), metavar="N", help="Only the first N valid rows."),

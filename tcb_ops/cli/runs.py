@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcb_ops.cli.confirm import confirm_upload, dry_run, read_list
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
     Duration,
@@ -27,25 +25,20 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
-from tcb_ops.model import FailOn, Kind, Outcome, Reason
-from tcb_ops.preflight import (
-    RETRIED,
-    done_before,
-    facts,
-    facts_line,
-    ran_out,
-    scope_of_list,
-    scope_of_rows,
-    short_life,
-)
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.settings import Settings
+from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
+    from tcb_ops.cli.console import Console
     from tcb_ops.notifications.send import Notification
+    from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run, RunHandle
+    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.settings import Settings
 
 out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
+pdf_option = click.option(
+    "--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf."
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before uploading to a live target.")
 _ANY_RUN = "a-run"
 """Placeholder for the id of a run that has not started."""
@@ -62,6 +55,9 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
 
     With --root the local files are checked too, as upload does.
     """
+    from tcb_ops.cli.confirm import read_list
+    from tcb_ops.preflight import facts, facts_line
+
     settings, console = common.start()
     with read_list(console, paths, common, settings, listing, kind="check", root=listing.root) as batch:
         if common.json:
@@ -96,6 +92,8 @@ def links(
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
     from tcb_ops import api
+    from tcb_ops.cli.confirm import dry_run, read_list
+    from tcb_ops.preflight import ran_out, short_life
 
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
@@ -130,6 +128,7 @@ def links(
 @click.command()
 @click.argument("paths", metavar="[LIST]", required=False)
 @out_option
+@pdf_option
 @click.option(
     "--skip-unchanged",
     is_flag=True,
@@ -151,6 +150,7 @@ def upload(
     out: str | None,
     canary: int | None,
     *,
+    pdf: bool,
     skip_unchanged: bool,
     yes: bool,
     common: CommonOptions,
@@ -164,6 +164,8 @@ def upload(
     terminal an upload to a live target asks first.
     """
     from tcb_ops import api
+    from tcb_ops.cli.confirm import confirm_upload, dry_run, read_list
+    from tcb_ops.preflight import done_before, facts_line, scope_of_list
     from tcb_ops.reports.export import check_destination
 
     settings, console = common.start()
@@ -182,7 +184,7 @@ def upload(
                 skip_unchanged=skip_unchanged,
                 canary=canary or 0,
             )
-            return _report(console, _follow(console, handle, common), settings, common, out)
+            return _report(console, _follow(console, handle, common), settings, common, out, pdf=pdf)
         root = listing.root or str(Path(paths).parent)
         with read_list(
             console, paths, common, settings, listing, kind="upload", root=root, limit=which.limit
@@ -217,7 +219,7 @@ def upload(
                 may_resume=_ask_to_resume(console, settings),
             )
             run = _follow(console, handle, common)
-        return _report(console, run, settings, common, out)
+        return _report(console, run, settings, common, out, pdf=pdf)
 
 
 @click.command()
@@ -250,6 +252,7 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     help="Only rows with this errcode or store code. Repeatable.",
 )
 @click.option("--out", metavar="PATH", help="The report folder, or links.retry.csv. [default: reports/RUN]")
+@pdf_option
 @yes_option
 @limit_options
 @resume_options
@@ -259,6 +262,7 @@ def retry(
     codes: tuple[str, ...],
     out: str | None,
     *,
+    pdf: bool,
     yes: bool,
     common: CommonOptions,
     limits: RunLimits,
@@ -269,6 +273,8 @@ def retry(
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
+    from tcb_ops.cli.confirm import confirm_upload
+    from tcb_ops.preflight import RETRIED, scope_of_rows
     from tcb_ops.reports.export import check_destination
     from tcb_ops.runs.plan import check_retry
 
@@ -306,11 +312,12 @@ def retry(
         done = _follow(console, handle, common)
         if is_links:
             return _end(console, done, settings, common, Path(done.record.report))
-        return _report(console, done, settings, common, out)
+        return _report(console, done, settings, common, out, pdf=pdf)
 
 
 @click.command()
 @out_option
+@pdf_option
 @click.option(
     "--write-probe", is_flag=True, help="Also upload a tiny file to each environment and delete it again."
 )
@@ -345,6 +352,7 @@ def audit(
     confirm_after: float,
     known: str | None,
     *,
+    pdf: bool,
     write_probe: bool,
     common: CommonOptions,
     limits: RunLimits,
@@ -381,7 +389,7 @@ def audit(
         run = _follow(console, handle, common)
         if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
             console.warn(failed)
-        return _report(console, run, settings, common, out, fail_on=FailOn(fail_on))
+        return _report(console, run, settings, common, out, pdf=pdf, fail_on=FailOn(fail_on))
 
 
 def _resume(
@@ -399,6 +407,8 @@ def _resume(
 ) -> RunHandle:
     """Resume the run that --resume names, without its list. Raises UsageError if this command cannot resume it."""
     from tcb_ops import api
+    from tcb_ops.cli.confirm import confirm_upload
+    from tcb_ops.preflight import scope_of_rows
 
     if not which.resume or which.dry_run:
         name = click.get_current_context().command.name
@@ -476,20 +486,28 @@ def _report(
     common: CommonOptions,
     out: str | None,
     *,
+    pdf: bool,
     fail_on: FailOn = FailOn.ANY,
 ) -> int:
-    """Write a finished run's report folder and print how the run ended; return the exit code."""
+    """Write a finished run's report folder and print how the run ended, before report.pdf is made; return the exit code."""
     from tcb_ops.reports.export import PAGE
 
+    folder, code = _report_folder(settings, out, run.id), 0
+
+    def show() -> None:
+        nonlocal code
+        page = (folder / PAGE).absolute()
+        code = _end(console, run, settings, common, folder, page=page, pdf=pdf, fail_on=fail_on)
+
     try:
-        folder = run.export(_report_folder(settings, out, run.id))
+        run.export(folder, pdf=pdf, when_written=show)
     except StoppedError:
         if run.record.kind is Kind.AUDIT:  # notify even without a report
             notify_due(console, run)
         if common.json:
             console.json(run.summary())
         raise
-    return _end(console, run, settings, common, folder, page=(folder / PAGE).absolute(), fail_on=fail_on)
+    return code
 
 
 def _end(
@@ -500,6 +518,7 @@ def _end(
     where: Path,
     *,
     page: Path | None = None,
+    pdf: bool = False,
     fail_on: FailOn = FailOn.ANY,
 ) -> int:
     """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
@@ -507,8 +526,9 @@ def _end(
     from tcb_ops.reports.summary import by_code
 
     sent = notify_due(console, run) if run.record.kind is Kind.AUDIT and not run.record.parent else None
-    code = show_run(console, run, as_json=common.json, fail_on=fail_on, notifications=sent)
-    groups = by_code(run.cause_list())
+    found = run.overview()
+    code = show_run(console, run, found, as_json=common.json, fail_on=fail_on, notifications=sent)
+    groups = by_code(found.causes)
     if console.fix_me is not None:
         console.suggest(*console.fix_me)
         groups = [group for group in groups if group.code != Reason.INVALID]
@@ -517,6 +537,8 @@ def _end(
         console.suggest(*left)
     elif page is not None and console.fix_me is None:
         console.info(_("The report: {page}", page=page))
+    if pdf:
+        announce_pdf(console)
     at = target_line(settings)
     console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
     return code
@@ -544,15 +566,24 @@ def show_notifications(console: Console, found: Iterable[Notification]) -> None:
             console.warn(_("Not delivered to {what}", what=what))
 
 
+def announce_pdf(console: Console) -> None:
+    """Print that report.pdf is yet to be written, if a Chromium is found: all other files are there."""
+    from tcb_ops.reports.formats.pdf import find_chromium
+
+    if find_chromium() is not None:
+        console.info(_("report.pdf follows in a few seconds; --no-pdf leaves it out."))
+
+
 def show_run(
     console: Console,
     run: Run,
+    found: RunSummary,
     *,
     as_json: bool,
     fail_on: FailOn = FailOn.ANY,
     notifications: Sequence[Notification] | None = None,
 ) -> int:
-    """Print how a run ended; return the exit code."""
+    """Print how a run ended, which `found` sums up; return the exit code."""
     from tcb_ops.reports.explanations import verdict
     from tcb_ops.reports.formats.terminal import render_audit
 
@@ -561,33 +592,33 @@ def show_run(
     # A retry is only a part of an audit and is not compared.
     result = run.audit() if audited and not run.record.parent else None
     if as_json:
-        summary = run.summary()
+        summary = found.to_json()
         if result is not None:
             summary["audit"] = result.to_json(console.lang)
             summary["notifications"] = [one.to_json(console.lang) for one in notifications or ()]
         console.json(summary)
     else:
         if result is None:
-            show_causes(console, run)
+            show_causes(console, run, found)
         elif result.stopped is not None:
             console.print(result.stopped)
         else:
             for part in render_audit(result, console.lang):
                 console.print(part)
-        console.print(verdict(run.record.kind, run.outcomes, finished=finished))
+        console.print(verdict(run.record.kind, found.counts, finished=finished))
     if result is not None:
         return result.exit_code(fail_on)
     if audited and run.stopped is not None:
         return 3
-    return 0 if run.succeeded else 1
+    return 0 if SUCCESSES.issuperset(found.counts) else 1
 
 
-def show_causes(console: Console, run: Run) -> None:
+def show_causes(console: Console, run: Run, found: RunSummary) -> None:
     """Print what did not succeed, by errcode, merchant and environment."""
     from tcb_ops.reports.formats.terminal import render_errcodes
     from tcb_ops.reports.summary import by_code
 
-    causes = run.cause_list()
+    causes = found.causes
     if causes:
         in_full = f"tcb-ops report {run.id}" if run.record.kind is Kind.LINKS else "errcodes.csv"
         console.print(render_errcodes(by_code(causes), console.lang, in_full))

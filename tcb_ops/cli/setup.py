@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from tcb_ops.cli.confirm import show_problems
-from tcb_ops.cli.console import LINE_EVERY, Console
 from tcb_ops.cli.options import CommonOptions, Group, common_options, lang_option
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext
-from tcb_ops.lists.generate import ScannedFiles
-from tcb_ops.resources import system_reason
-from tcb_ops.runs.next_commands import command
-from tcb_ops.settings import SETTINGS_FILE, Settings, load_settings, settings_file
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from tcb_ops.cli.console import Console
+    from tcb_ops.lists.generate import ScannedFiles
+    from tcb_ops.settings import Settings
 
 Found = TypeVar("Found")
 
@@ -38,8 +36,13 @@ def init(folder: str, lang: str | None) -> int:
     tcb-ops.toml, merchants.csv and list-template.xlsx; existing files are not overwritten. The template's drop-down has
     the names of merchants.csv: run init again when there are new ones.
     """
+    from importlib.resources import files
+
+    from tcb_ops.cli.confirm import show_problems
+    from tcb_ops.cli.console import Console
     from tcb_ops.lists.generate import list_template
     from tcb_ops.lists.merchants_editor import EMPTY_FILE, edit_merchants
+    from tcb_ops.settings import SETTINGS_FILE, load_settings
 
     target = Path(folder)
     config, template = target / SETTINGS_FILE, target / "list-template.xlsx"
@@ -110,6 +113,8 @@ def _write_new(console: Console, file: Path, content: bytes) -> None:
 
 
 def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb"]) -> None:
+    from tcb_ops.resources import system_reason
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open(mode) as out:
@@ -167,7 +172,9 @@ def make_list(
 
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
+    from tcb_ops.cli.confirm import show_problems
     from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
+    from tcb_ops.runs.next_commands import command
 
     settings, console = common.start()
     dest = Path(out)
@@ -207,6 +214,8 @@ def make_list(
 
 def _own(common: CommonOptions, settings: Settings) -> frozenset[str]:
     """Return the real paths of tcb-ops's own files, which must never be uploaded."""
+    from tcb_ops.settings import settings_file
+
     links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
     tokens = settings.tokens
     named: list[str | Path] = [
@@ -338,6 +347,10 @@ def check_merchants(out: str | None, *, common: CommonOptions) -> int:
 
 def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
     """Show progress until the work is done. Ctrl-C cancels the calls; nothing has been written by then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from tcb_ops.cli.console import LINE_EVERY
+
     seen = [0, 0]
 
     def progress(done: int, all_of_them: int) -> None:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import WholeNumber, lang_option, target_line
-from tcb_ops.cli.runs import show_run
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, ngettext, verbatim
 from tcb_ops.model import SIMULATOR, Owner
-from tcb_ops.runs.limits import RunLimits
-from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
+    from tcb_ops.settings import Settings
     from tcb_ops.simulator import Simulator
-
-_QUICK = RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
-"""Limits with short waits, so that the demo takes seconds."""
 
 
 @click.command()
@@ -61,6 +54,7 @@ def simulate(
 
     For practice, on this machine only. Press Ctrl-C to stop it.
     """
+    from tcb_ops.cli.console import Console
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.settings import load_settings
     from tcb_ops.simulator import Faults, Simulator, load_faults, serve
@@ -123,11 +117,16 @@ def demo(lang: str | None) -> int:
     A dozen sample merchants, with injected faults. Needs no credentials; writes demo-report/ here, with its ledger.
     Exit 0 when every row ends as the fault plan implies.
     """
+    import tempfile
+
     import tcb_ops as tcb
+    from tcb_ops.cli.console import Console
+    from tcb_ops.cli.runs import show_run
     from tcb_ops.reports.explanations import counts_line
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
     from tcb_ops.runs.next_commands import quoted, retry
     from tcb_ops.sample import FILES, PATHS, sample_simulator, unexpected_lines
+    from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE
 
     started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER
@@ -149,17 +148,17 @@ def demo(lang: str | None) -> int:
                 environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants)),
             )
         )
+        # What takes a real run a minute must not hold up somebody who looks at it for the first time.
+        limits = tcb.RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
         with tcb.read_paths(PATHS, merchants, FILES) as batch:
             console.info(_("2/4 The list is checked: {decided}", decided=batch.decided))
-            linked = tcb.links(batch, settings=settings, limits=_QUICK, out=Path(folder) / "links.csv")
+            linked = tcb.links(batch, settings=settings, limits=limits, out=Path(folder) / "links.csv")
             console.info(_("3/4 Links: {outcomes}", outcomes=counts_line(linked.outcomes)))
-            run = tcb.upload(batch, settings=settings, limits=_QUICK, note="demo")
+            run = tcb.upload(batch, settings=settings, limits=limits, note="demo")
             console.info(_("4/4 Uploads: {outcomes}", outcomes=counts_line(run.outcomes)))
-            kept = settings.model_copy(update={"ledger": str(home / LEDGER_FILE)}).kept_in(
-                home / SETTINGS_FILE
-            )
+            kept = replace(settings, ledger=str(home / LEDGER_FILE)).kept_in(home / SETTINGS_FILE)
+            show_run(console, run, run.overview(), as_json=False)
             run.with_settings(kept).export(dest, replace=True)
-            show_run(console, run, as_json=False)
             strange = [line for one in (linked, run) for line in unexpected_lines(one, batch, faults)]
         linked.close()
         run.close()
@@ -188,6 +187,10 @@ def demo(lang: str | None) -> int:
 
 def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
     """Copy the demo's ledger into the report folder, with a settings file that refers to it."""
+    import shutil
+
+    from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE
+
     home.mkdir()
     for part in folder.glob(f"{LEDGER_FILE}*"):
         if part.is_file():

@@ -15,7 +15,7 @@ from tcb_ops.doctor import remote_checks as remote
 from tcb_ops.errors import SettingsError, TcbOpsError
 from tcb_ops.i18n import _
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.settings import Settings, load_settings, settings_file
+from tcb_ops.settings import Settings, load_settings, setting_names, settings_file
 
 TOTAL_SECONDS = 27.0
 """Time limit for all checks together."""
@@ -52,12 +52,12 @@ class DoctorContext:
         except SettingsError as invalid:
             error = invalid
         else:
-            return cls(settings, None, frozenset(type(settings).model_fields), settings, config, where)
+            return cls(settings, None, frozenset(setting_names(Settings)), settings, config, where)
         try:
             fallback = load_settings(os.devnull, options)
         except SettingsError:
             return cls(None, error, frozenset(), None, config, where)
-        return cls(None, error, frozenset(fallback.model_fields_set), fallback, config, where)
+        return cls(None, error, fallback.origin.overridden, fallback, config, where)
 
 
 def run_checks(context: DoctorContext) -> Iterator[CheckResult]:

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
 from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.reports.explanations import Why, why
-from tcb_ops.runs.reader import QUARTER, LedgerReader
-from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.reader import LedgerReader
+    from tcb_ops.runs.records import RunRecord
 
 
 class Change(StrEnum):
@@ -385,6 +387,8 @@ def history(
     Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
     `ledger` there are none.
     """
+    from tcb_ops.runs.reader import QUARTER
+
     today = datetime.fromtimestamp(now, settings.zone).date()
     span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))
     since = datetime(span[0].year, span[0].month, span[0].day, tzinfo=settings.zone).timestamp()

@@ -9,13 +9,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 from tcb_ops import errcodes
 from tcb_ops.details import Detail, detail
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.records import Tally
 from tcb_ops.secrets import redact
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.records import Tally
 
 OUTCOMES: dict[Outcome, Text] = {
     Outcome.LINKED: _("linked"),

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,19 +24,19 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageE
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
-from tcb_ops.reports.formats.csv import write_errcodes, write_rows
+from tcb_ops.reports.formats.csv import write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
-from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
+from tcb_ops.reports.formats.pdf import find_chromium, not_written, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.manifest import (
     MANIFEST,
     SIMULATED,
-    RowsDigest,
     fingerprint,
     manifest,
     read_manifest,
     versions,
 )
+from tcb_ops.reports.row_texts import row_texts
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
@@ -92,11 +93,14 @@ def export(
     now: float,
     replace: bool = False,
     reader: RunReader | None = None,
+    pdf: bool = True,
+    when_written: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a run's report to the folder `dest`, from a snapshot of the ledger; return the folder.
 
     Writes results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a
-    loopback run. Reads from `reader` (None: from the ledger), and records the report's path in the ledger. With
+    loopback run. With `pdf`, a Chromium prints report.pdf last, which takes seconds: `when_written` is called before.
+    Reads from `reader` (None: from the ledger), and records the report's path in the ledger. With
     `replace`, a report of another run is replaced. Raises UsageError if anything else is at `dest` (nothing is changed),
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
     """
@@ -107,7 +111,7 @@ def export(
         real.parent.mkdir(parents=True, exist_ok=True)
         _clear_stale(real)
         with _part(real) as (part, finished), (reader or ledger).snapshot() as seen, _no_cycles():
-            _write(seen, seen.run(run.id), part, settings, now)
+            _write(seen, seen.run(run.id), part, settings, now, pdf=pdf)
             finished()
             # Recorded before the report appears: after a kill in between, verify would not recognise it.
             noted = _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
@@ -126,7 +130,51 @@ def export(
         )
     if noted and not run.environments:  # the ledger records only reports of the whole run
         _note(ledger.note_report, run, str(real), settings)
+    when_written()
+    if pdf and (chromium := find_chromium()) is not None:
+        _add_pdf(ledger, run, dest, settings, chromium)
     return dest
+
+
+def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chromium: str) -> None:
+    """Replace a report by the same with a report.pdf. Where that cannot be done, a warning says so, and the report stays."""
+    real = _real(dest)
+    why = None
+    try:
+        with _part(real) as (part, finished):
+            content = json.loads((real / MANIFEST).read_text(encoding="utf-8"))
+            for name in content["files"]:
+                _link(real / name, part / name)
+            why = write_pdf(part / PAGE, part / PDF, chromium)
+            if why is None:
+                files = content["files"] | {PDF: fingerprint(part / PDF)}
+                content["files"] = {name: files[name] for name in sorted(files)}
+                _write_manifest(part, content)
+                for place in (part / PDF, part / MANIFEST, part):
+                    _sync(place)
+                check_destination(dest, run.id)  # what somebody has put there meanwhile stays
+                finished()
+                _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
+                _put(part, real)
+    except OSError as error:
+        why = not_written(system_reason(error))
+    except UsageError as error:
+        why = not_written(error.text)
+    if why is not None:
+        _LOG.warning("%s", why.of(settings.lang))
+
+
+def _link(file: Path, other: Path) -> None:
+    """Give a file a second name; where the file system has no links, a copy."""
+    try:
+        os.link(file, other)
+    except OSError:
+        shutil.copyfile(file, other)
+
+
+def _write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, settings: Settings) -> bool:
@@ -143,11 +191,13 @@ def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, set
     return True
 
 
-def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float) -> None:
-    """Write every file of a report; `seen` is a snapshot of the ledger."""
-    digest = RowsDigest()
-    rows = digest.passing(seen.rows(run))
-    if hidden := write_rows(rows, run.headers, folder / RESULTS, folder / FAILED, settings):
+def _write(
+    seen: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float, *, pdf: bool
+) -> None:
+    """Write every file of a report but report.pdf; `seen` is a snapshot of the ledger."""
+    texts = row_texts(seen, run, settings.lang, settings.zone)
+    write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
+    if hidden := texts.hidden:
         warning = _(
             "A token or a signature was found in {rows} of the list: the report shows {mask} instead. Remove it "
             "from the list, and have it replaced.",
@@ -160,17 +210,13 @@ def _write(seen: RunReader, run: RunRecord, folder: Path, settings: Settings, no
     write_workbook(seen, summary, folder / WORKBOOK, settings, now=now)
     if is_simulated(run.target):
         (folder / SIMULATED).write_text(_simulated(run), encoding="utf-8", newline="\n")
-    chromium = find_chromium()
     changes = _changes(seen, run, settings)
-    pdf = chromium is not None
-    html = page(seen, summary, settings, versions(), now=now, pdf=pdf, changes=changes)
+    no_chromium = pdf and find_chromium() is None
+    html = page(seen, summary, settings, versions(), now=now, no_chromium=no_chromium, changes=changes)
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
-    if chromium is not None and (why := write_pdf(folder / PAGE, folder / PDF, chromium)) is not None:
-        _LOG.warning("%s", why.of(settings.lang))
     files = {name: fingerprint(folder / name) for name in sorted(_names(folder))}
-    content = manifest(summary, files, digest.hexdigest(), settings, now=now)
-    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
+    content = manifest(summary, files, texts.hexdigest(), settings, now=now)
+    _write_manifest(folder, content)
     for name in sorted(_names(folder)):
         _refuse_leak(folder / name, run)
         _sync(folder / name)

@@ -32,7 +32,7 @@ from tcb_ops.settings import Settings
 
 BATCH = 1_000
 """Rows encoded at a time: one at a time takes three times as long."""
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 class RowsDigest:
@@ -60,7 +60,7 @@ class RowsDigest:
 
     def _take(self, batch: list[tuple[Any, ...]]) -> None:
         if batch:
-            self._sha256.update(self._between + _encode(batch)[1:-1].encode())
+            self._sha256.update(self._between + encode(batch)[1:-1].encode())
             self._between = b","
 
 
@@ -81,7 +81,7 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
         row.cells,
         end.outcome,
         end.reason or "",
-        _detail_text(end.detail),
+        detail_text(end.detail),
         end.errcode,
         end.errmsg,
         end.rid,
@@ -97,7 +97,7 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
     )
 
 
-def _detail_text(why: Detail | None) -> str:
+def detail_text(why: Detail | None) -> str:
     """Return a row's detail for the digest: what was a plain text before schema version 3, as that text."""
     if why is None:
         return ""

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
-from tcb_ops.reports.summary import CodeGroup
 from tcb_ops.runs.next_commands import fixed_list, retry
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.reports.summary import CodeGroup
 
 _FOR_ALL = {61028, "RequestTimeTooSkewed"}
 """Codes of a merchant or an environment that one action fixes for all: the platform's own publication, this

@@ -7,15 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import merged
 from tcb_ops.i18n import Joined, Text, verbatim
 from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.reports.explanations import own_words, why
-from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.reader import RunReader
+    from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 
 FIRST_ROWS = 3
 """Rows shown per merchant."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import tzinfo
 from enum import StrEnum
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,13 @@ from tcb_ops.reports.manifest import (
     MANIFEST,
     SIMULATED,
     Manifest,
-    RowsDigest,
     about,
     clean,
     fingerprint,
     read_manifest,
 )
 from tcb_ops.reports.merged_run import merged_run
+from tcb_ops.reports.row_texts import RowTexts, row_texts
 from tcb_ops.reports.selected_rows import SelectedRows
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
@@ -289,12 +290,13 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
     if manifest.environments:
         reader = SelectedRows(reader, manifest.environments)
     with reader.snapshot() as seen:
-        summary = RunSummary(seen, seen.run(run.id))
-        if manifest.retries == summary.run.retries:
-            of_rows, as_exported = _check_rows(folder, manifest, seen, summary)
+        run = seen.run(run.id)
+        if manifest.retries == run.retries:
+            of_rows, as_exported = _check_rows(folder, manifest, seen, run)
         else:
-            of_rows, as_exported = _check_retries(manifest, summary.run), False
-        yield from _check_about(folder, manifest, seen, summary, as_exported=as_exported)
+            of_rows, as_exported = _check_retries(manifest, run), False
+        about_run = RunSummary(seen, run)
+        yield from _check_about(folder, manifest, seen, about_run, as_exported=as_exported)
         yield of_rows
 
 
@@ -345,21 +347,23 @@ def _check_about(
         yield _same(MANIFEST, _("was exported with this ledger"))
 
 
-def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary) -> tuple[Check, bool]:
+def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecord) -> tuple[Check, bool]:
     """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
-    run, bad = summary.run, summary.bad
-    digest = RowsDigest()
-    records = digest.passing(seen.rows(run))
-    # Queried only if there are any: in a large run without failures, the query would read every row.
-    not_good = seen.rows(run, outcomes=frozenset(Outcome) - SUCCESSES) if bad else iter(())
+    lang = manifest.content.get("lang")
+    texts = row_texts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, manifest.zone)
+    same = _same_as(texts, folder)
+    as_exported = texts.hexdigest() == manifest.rows_digest
+    summary = RunSummary(seen, run)
+    bad = summary.bad
     wrong = [
-        _compare(folder / RESULTS, partial(_first_difference, RESULTS, records, run.headers, manifest.zone)),
-        _compare(folder / FAILED, partial(_first_difference, FAILED, not_good, run.headers, manifest.zone)),
-        _compare(folder / ERRCODES, partial(_first_errcode, summary.causes)),
+        _compare(folder / name, partial(_first_difference, name, rows, run.headers, manifest.zone))
+        for name, rows in (
+            (RESULTS, seen.rows(run)),
+            (FAILED, seen.rows(run, outcomes=frozenset(Outcome) - SUCCESSES)),
+        )
+        if name not in same
     ]
-    for _each in records:  # read the other rows for the digest
-        pass
-    as_exported = digest.hexdigest() == manifest.rows_digest
+    wrong.append(_compare(folder / ERRCODES, partial(_first_errcode, summary.causes)))
     found = [text for text in wrong if text is not None]
     if not found and as_exported:
         text = _(
@@ -383,6 +387,27 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, summary: RunS
             )
         )
     return _differs(ROWS, as_sentences(found)), as_exported
+
+
+def _same_as(texts: RowTexts, folder: Path) -> set[str]:
+    """Return which of results.csv and failed.csv are, to the byte, what would be exported now.
+
+    Another may be as the ledger says all the same: with sentences of another version, which are not compared.
+    """
+    head = "\ufeff" + texts.head
+    with ExitStack() as stack:
+        files = {}
+        for name in (RESULTS, FAILED):
+            with suppress(OSError):
+                if (folder / name).is_file():  # opening a pipe would not end
+                    files[name] = stack.enter_context((folder / name).open("rb"))
+        same = set(files)
+        for written in chain(((head, head),), texts):
+            for name, text in zip((RESULTS, FAILED), written, strict=True):
+                wanted = text.encode()
+                if name in same and files[name].read(len(wanted)) != wanted:
+                    same.discard(name)
+        return {name for name in same if not files[name].read(1)}
 
 
 def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text | None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from tcb_ops.errors import ArgumentError
 from tcb_ops.i18n import _
-from tcb_ops.runs.records import EnvRecord
 from tcb_ops.wechat.call_policy import CallLimits, NextStep, backoff_wait
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.records import EnvRecord
 
 BREAKER_ROWS = 3
 """Consecutive rows of a scope with the same code that open its breaker."""

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Protocol
 
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
@@ -80,6 +78,8 @@ def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
 
     Yields a function that raises LedgerError if the lock is lost. Raises UsageError if another process keeps it.
     """
+    from filelock import FileLock, Timeout
+
     with ExitStack() as stack:
         if (lock := ledger.advisory_lock("planning")) is not None:
             stack.callback(lock.release)
@@ -109,6 +109,8 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
     Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
     another process may then work on the run.
     """
+    from filelock import FileLock, Timeout
+
     with ExitStack() as stack:
         if (lock := ledger.advisory_lock(run_id)) is not None:
             stack.callback(lock.release)
@@ -139,6 +141,8 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
 
 def working(ledger: Lockable, run_id: str) -> str:
     """Return who else is working on a run, as far as can be determined here; empty if nobody is."""
+    from filelock import FileLock, Timeout
+
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
         return "" if who == me() else who
@@ -158,6 +162,8 @@ def working(ledger: Lockable, run_id: str) -> str:
 
 def held_runs(ledger: Lockable) -> Iterator[tuple[str, str]]:
     """Find an SQLite ledger's runs that a process works on, and their holders. Call it under the planning lock."""
+    from filelock import FileLock, Timeout
+
     for lock in sorted(_folder(ledger).glob("*.lock")):
         if lock.name == "planning.lock":
             continue
@@ -381,6 +387,8 @@ class AdvisoryLock:
             connection.close()
 
     def _connect(self, who: str) -> None:
+        from sqlalchemy.dialects.postgresql import insert
+
         connection = self._engine.connect()
         self._connection = connection.execution_options(isolation_level="AUTOCOMMIT")
         self._key = lock_key(connection, self._name)

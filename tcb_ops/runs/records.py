@@ -268,6 +268,19 @@ def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts
         raise ValueError(outcome)
 
 
+def check_records(records: Sequence[Any]) -> None:
+    """Check records of the rows table as `read_row` and `read_end` do, but for their JSON.
+
+    Raises ValueError, TypeError or KeyError for damaged ones.
+    """
+    for types in {tuple(map(type, record)): record for record in records}.values():
+        _ROW_TYPES.check(types)
+    for outcome, reason in {(record[8], record[9]) for record in records}:
+        check_state(outcome, reason, None, "")
+    if not all(valid_time(record[20]) and valid_time(record[21]) for record in records):
+        raise ValueError(records[-1][1])
+
+
 def read_row(record: Any, environment: EnvRecord) -> Row:
     """Return the row of a record of the rows table.
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
-import secrets
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
@@ -27,7 +23,6 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
-from tcb_ops.settings import NOT_STARTED, Settings
 from tcb_ops.signals import handled
 from tcb_ops.simulator.accounts import Accounts, Tokens
 from tcb_ops.simulator.cos import CosStore
@@ -261,34 +256,6 @@ def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: N
     with handled(stop), simulator:
         ready(simulator)
         stopped.wait()
-
-
-@contextmanager
-def opened_target(settings: Settings, merchants: Iterable[Merchant]) -> Iterator[Settings]:
-    """Start the embedded simulator on a free port if it is the target; yield the settings for it.
-
-    Settings for any other target, or for a running simulator, are yielded unchanged.
-    """
-    if not settings.target or settings.api_base != NOT_STARTED:
-        yield settings
-        return
-    served = list(merchants)
-    component = settings.tokens.component_appid or COMPONENT_APPID
-    appids = dict.fromkeys([*(merchant.appid for merchant in served), component])
-    tokens = {appid: secrets.token_hex(24) for appid in appids}
-    platform = Component(component, secret=secrets.token_hex(16), ticket=secrets.token_hex(16))
-    with (
-        tempfile.TemporaryDirectory(prefix="tcb-ops-simulator-") as folder,
-        Simulator(served, tokens, component=platform) as simulator,
-    ):
-        file = Path(folder) / "tokens.csv"
-        lines = ("appid,access_token", *map(",".join, tokens.items()))
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as out:
-            out.writelines(f"{line}\n" for line in lines)
-        own = settings.tokens.model_copy(
-            update={"source": "file", "file": file, "component_appid": component}
-        )
-        yield settings.model_copy(update={"api_base": simulator.base, "tokens": own})
 
 
 async def _settled(server: web.Server | None = None) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tcb_ops.settings import Settings
-from tcb_ops.wechat.tokens import TokenSource
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tcb_ops.settings import Settings
+    from tcb_ops.wechat.tokens import TokenSource
 
 __all__ = ["open_source"]
 

@@ -6,7 +6,6 @@ catalogue (errcodes.csv) defines the decision and scope of each errcode.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -142,6 +141,12 @@ class CallFailure:
     """No connection was made, by this call or any concurrent one."""
 
 
+async def _sleep(seconds: float) -> None:
+    import asyncio  # not for those who only need a limit's default
+
+    await asyncio.sleep(seconds)
+
+
 @dataclass(slots=True)
 class Caller:
     """Makes single calls with an appid's token: limits attempts, renews the token once, pauses on 45011.
@@ -151,7 +156,7 @@ class Caller:
 
     source: TokenSource
     limits: CallLimits = field(default_factory=CallLimits)
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    sleep: Callable[[float], Awaitable[object]] = _sleep
     notify: Callable[[Text], None] = lambda _: None
     """Called at the first slow-down response, to explain the pause."""
     tokens: dict[str, Secret] = field(default_factory=dict)

@@ -134,7 +134,8 @@ def test_nothing_is_left_in_the_temporary_folder_even_while_it_is_open(
     script = """
 import os, sys
 from pathlib import Path
-from tcb_ops.lists import Merchants, read_paths
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
 batch = read_paths(sys.argv[1], Merchants([Merchant("a", "甲", "e")]))
 assert batch.count == 40000
@@ -159,7 +160,8 @@ print(os.listdir(os.environ["TMPDIR"]))
 def test_memory_does_not_grow_with_the_list(write: Callable[..., Path]) -> None:
     script = """
 import json, sys
-from tcb_ops.lists import Merchants, read_paths
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
 merchants = Merchants([Merchant(f"wx{i}", f"商户{i}", f"env-{i}") for i in range(200)])
 batch = read_paths(sys.argv[1], merchants)

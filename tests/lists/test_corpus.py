@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.cli.main import run
-from tcb_ops.lists import read_merchants, read_paths
+from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.lists.paths import read_paths
 
 if TYPE_CHECKING:
-    from tcb_ops.lists import Merchants
+    from tcb_ops.lists.merchants import Merchants
 
 CORPUS = Path(__file__).parent / "corpus"
 OURS = {"make.py", "merchants.csv", "expected.toml"}

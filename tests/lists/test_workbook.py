@@ -15,14 +15,15 @@ import python_calamine
 import xlsxwriter
 
 from tcb_ops.errors import InputError
-from tcb_ops.lists import read_paths, write_fixme
+from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.problems import write_fixme
 from tcb_ops.xlsx.values import CellKind, NonTextCell
 from tcb_ops.xlsx.workbook import open_book
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tcb_ops.lists import Merchants
+    from tcb_ops.lists.merchants import Merchants
 
 CORPUS = Path(__file__).parent / "corpus"
 KINDS = {
@@ -207,7 +208,8 @@ def test_a_workbook_with_any_byte_changed_is_read_or_refused_in_words(
 def test_a_hundred_thousand_rows_take_seconds_and_flat_memory(tmp_path: Path) -> None:
     script = """
 import json, sys, time
-from tcb_ops.lists import Merchants, read_paths
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
 merchants = Merchants([Merchant(f"wx{i}", f"商户{i}", f"env-{i}") for i in range(200)])
 began = time.process_time()

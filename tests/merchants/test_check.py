@@ -1,6 +1,7 @@
 """Checking every merchant over real sockets: the simulator plays the accounts."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from token_server import COMPONENT
@@ -156,7 +157,7 @@ def test_what_stops_everybody_stops_the_look(open_office):
 
 def test_nobody_there_stops_the_look(open_office):
     office = open_office([TEA])
-    nowhere = office.settings.model_copy(update={"api_base": "http://127.0.0.1:1"})
+    nowhere = replace(office.settings, api_base="http://127.0.0.1:1")
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:1"):
         merchant_states(nowhere, [TEA], limits=QUICK)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from scripted import Server, always
@@ -40,7 +41,7 @@ def test_a_list_that_is_short_of_its_own_total_is_no_list(open_office, listed):
     async def sync():
         answer = json.dumps({"total_count": 3, "list": listed}).encode()
         async with Server(always(answer)) as server:
-            settings = office.settings.model_copy(update={"api_base": server.base})
+            settings = replace(office.settings, api_base=server.base)
             return await asyncio.wrap_future(begin_sync(settings, limits=QUICK))
 
     with pytest.raises(StoppedError, match="3 merchants have authorized it, but listed"):

@@ -14,7 +14,8 @@ from workspace import store_says
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd
-from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, write_errcodes, write_rows
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, write_errcodes, write_lines
+from tcb_ops.reports.row_texts import TextsOfRows
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import RowRecord
 
@@ -157,7 +158,8 @@ def peak_of(rows: int, folder: Path, settings: Settings) -> int:
     folder.mkdir()
     tracemalloc.start()
     try:
-        write_rows(stream(), ("货号", "path"), folder / "r", folder / "f", settings)
+        texts = TextsOfRows(stream(), ("货号", "path"), settings.lang, settings.zone)
+        write_lines(texts.head, texts, folder / "r", folder / "f")
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium, write_pdf
+from tcb_ops.reports.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +128,45 @@ def test_an_export_whose_browser_fails_warns_and_is_whole(
     files = json.loads((dest / "manifest.json").read_text(encoding="utf-8"))["files"]
     assert "report.pdf" not in files
     assert not (dest / "report.pdf").exists()
+
+
+def test_the_pdf_comes_after_a_report_that_is_complete_without_it(
+    a_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CHROMIUM, program(tmp_path, 'printf "%%PDF-1.4" > "$target"'))
+    reported, dest, seen = a_run(), tmp_path / "out", []
+
+    def when_written() -> None:
+        seen.append(((dest / "report.pdf").exists(), verify(dest, reported.ledger).good))
+
+    reported.export(dest, when_written=when_written)
+    assert seen == [(False, True)]
+    assert (dest / "report.pdf").exists()
+    assert verify(dest, reported.ledger).good
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out.")] == []
+
+
+def test_without_a_pdf_no_browser_is_started_or_missed(
+    a_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CHROMIUM, program(tmp_path, f'touch "{tmp_path}/started"'))
+    dest = a_run().export(tmp_path / "out", pdf=False)
+    assert not (tmp_path / "started").exists()
+    assert "report.pdf" not in (dest / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_file_that_was_put_beside_the_report_meanwhile_stays(
+    a_run: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv(CHROMIUM, program(tmp_path, 'printf "%%PDF-1.4" > "$target"'))
+    dest = tmp_path / "out"
+    a_run().export(dest, when_written=lambda: (dest / "notes.txt").write_text("mine", encoding="utf-8"))
+    assert (dest / "notes.txt").exists()
+    assert not (dest / "report.pdf").exists()
+    assert "notes.txt" in caplog.text
 
 
 def test_a_pdf_is_part_of_the_report_and_of_its_manifest(

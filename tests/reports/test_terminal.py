@@ -10,8 +10,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tcb_ops.errcodes import all_errcodes
+from tcb_ops.formatting import wrap
 from tcb_ops.i18n import Lang
-from tcb_ops.reports.formats.terminal import Wrapped, fold, shorten
+from tcb_ops.reports.formats.terminal import Wrapped, shorten
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ from tcb_ops.reports.formats.terminal import Wrapped, fold, shorten
 def test_lines_break_between_characters_and_at_no_closing_mark(
     text: str, width: int, lines: list[str]
 ) -> None:
-    assert fold(text, width).split("\n") == lines
+    assert wrap(text, width).split("\n") == lines
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -37,7 +38,7 @@ def test_lines_break_between_characters_and_at_no_closing_mark(
 def test_nothing_is_lost_and_no_line_is_short_for_nothing(lang: Lang, width: int) -> None:
     for known in all_errcodes():
         text = known.action.of(lang)
-        lines = fold(text, width).split("\n")
+        lines = wrap(text, width).split("\n")
         assert "".join("".join(lines).split()) == "".join(text.split())
         assert all(cell_len(line) <= width for line in lines)
         longest = max(cell_len(word) for word in re.findall(r"[!-~]+|.", text))

@@ -6,6 +6,7 @@ import io
 import random
 import string
 import zipfile
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -67,7 +68,7 @@ def write(reported: Any, file: Path, settings: Any, lang: Lang = Lang.EN) -> ope
         reported.ledger,
         RunSummary(reported.ledger, reported.run),
         file,
-        settings.model_copy(update={"lang": lang}),
+        replace(settings, lang=lang),
         now=NOW,
     )
     return openpyxl.load_workbook(file)

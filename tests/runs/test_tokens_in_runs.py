@@ -6,6 +6,7 @@ import asyncio
 import threading
 from base64 import b64encode
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
@@ -209,7 +210,7 @@ def test_a_ticket_that_is_not_to_be_had_stops_the_run_and_says_once_how_it_goes_
 
 def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_shop: OpenShop) -> None:
     shop = open_shop(component=COMPONENT, tokens={})
-    settings = by_itself(shop).model_copy(update={"api_base": "http://127.0.0.1:9"})
+    settings = replace(by_itself(shop), api_base="http://127.0.0.1:9")
     pace = tcb.RunLimits(backoff=0.01, patience=0.3)
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:9"):
         tcb.upload(shop.read(), settings=settings, limits=pace)

@@ -6,6 +6,7 @@ UTF-8 with BOM and CRLF, as spreadsheets expect; text cells that one would run a
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
 from functools import lru_cache
@@ -14,12 +15,11 @@ from typing import Any
 
 from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
-from tcb_ops.model import SUCCESSES, Outcome
+from tcb_ops.model import SUCCESSES, Outcome, RowEnd
 from tcb_ops.reports.explanations import action_text, reason_text
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.records import RowRecord
 from tcb_ops.secrets import masked, redact
-from tcb_ops.settings import Settings
 
 CONTENT_TYPE = "tcb_content_type"
 RESULT_COLUMNS = (
@@ -66,9 +66,11 @@ class Clock:
 
     def iso(self, at: float | None) -> str:
         """Return the time, such as 2025-03-01T09:30:00.250+08:00; empty for None."""
-        if at is None:
-            return ""
-        whole, milliseconds = divmod(round(at * 1000), 1000)
+        return "" if at is None else self.of_milliseconds(round(at * 1000))
+
+    def of_milliseconds(self, at: int) -> str:
+        """Return the same of whole milliseconds."""
+        whole, milliseconds = divmod(at, 1000)
         moment, offset = self._second(whole)
         return f"{moment}.{milliseconds:03d}{offset}"
 
@@ -78,10 +80,14 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
     Text from outside is redacted.
     """
-    end = record.end
+    return (*_whose(record), *explanation(record.end, lang), *_how(record))
+
+
+def explanation(end: RowEnd, lang: Lang) -> tuple[str, str]:
+    """Give the values of WORDS."""
     if end.reason is None and end.outcome in _NOTHING_TO_SAY:
-        return (*_whose(record), "", "", *_how(record))
-    return (*_whose(record), reason_text(end).of(lang), action_text(end).of(lang), *_how(record))
+        return "", ""
+    return reason_text(end).of(lang), action_text(end).of(lang)
 
 
 def fact_values(record: RowRecord) -> tuple[Any, ...]:
@@ -112,51 +118,68 @@ def _how(record: RowRecord) -> tuple[Any, ...]:
     )
 
 
-def write_rows(
-    records: Iterable[RowRecord], headers: Sequence[str], results: Path, failed: Path, settings: Settings
-) -> int:
-    """Write results.csv and failed.csv in one pass; return the number of rows whose texts had to be masked.
+class RowLines:
+    """Writes rows as lines of results.csv, cell by cell."""
+
+    def __init__(self, headers: Sequence[str], lang: Lang, zone: tzinfo) -> None:
+        self._iso, self._lang = Clock(zone).iso, lang
+        self._names = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
+        self._buffer = io.StringIO(newline="")
+        self._write = _writer(self._buffer)
+        self.hidden = 0
+        """Rows whose own texts had to be masked."""
+
+    def head(self) -> str:
+        """Return the first line."""
+        return self._quoted(self._names)
+
+    def line(self, record: RowRecord) -> str:
+        """Return a row's line, with its end."""
+        *values, started, ended = own_values(record, self._lang)
+        cells = [guard(cell) if cell and cell[0] in RISKY else cell for cell in record.row.cells]
+        cells += [
+            (guard(value) if value and value[0] in RISKY else value)
+            if value.__class__ is str
+            else ("" if value is None else str(value))
+            for value in values
+        ]
+        cells += (self._iso(started), self._iso(ended))
+        # The writer looks at each letter on its own; a line without a letter that needs it is its cells and commas.
+        line = ",".join(cells)
+        if not line.isprintable():
+            cells = [*map(picture_controls, cells)]
+            line = ",".join(cells)
+        if masked(line) != line:
+            self.hidden += 1
+            cells = [*map(masked, cells)]
+            line = ",".join(cells)
+        if (
+            line.count(",") == len(self._names) - 1
+            and '"' not in line
+            and "\n" not in line
+            and "\r" not in line
+        ):
+            return f"{line}\r\n"
+        return self._quoted(cells)
+
+    def _quoted(self, cells: Sequence[str]) -> str:
+        self._buffer.seek(0)
+        self._buffer.truncate()
+        self._write(cells)
+        return self._buffer.getvalue()
+
+
+def write_lines(head: str, batches: Iterable[tuple[str, str]], results: Path, failed: Path) -> None:
+    """Write results.csv and failed.csv: lines of all rows and of those that did not succeed, some rows at a time.
 
     Raises OSError; the files must not exist yet.
     """
-    iso, lang = Clock(settings.zone).iso, settings.lang
-    head = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
-    hidden = 0
     with _new(results) as every_row, _new(failed) as bad_rows:
-        write, write_bad = _writer(every_row), _writer(bad_rows)
-        write(head)
-        write_bad(head)
-        commas = len(head) - 1
-        for record in records:
-            *values, started, ended = own_values(record, lang)
-            cells = [guard(cell) if cell and cell[0] in RISKY else cell for cell in record.row.cells]
-            cells += [
-                (guard(value) if value and value[0] in RISKY else value)
-                if value.__class__ is str
-                else ("" if value is None else str(value))
-                for value in values
-            ]
-            cells += (iso(started), iso(ended))
-            bad = record.end.outcome not in SUCCESSES
-            # csv.writer examines every character, which is slow: a line that needs no quoting is written directly.
-            line = ",".join(cells)
-            if not line.isprintable():
-                cells = [*map(picture_controls, cells)]
-                line = ",".join(cells)
-            if masked(line) != line:
-                hidden += 1
-                cells = [*map(masked, cells)]
-                line = ",".join(cells)
-            if line.count(",") == commas and '"' not in line and "\n" not in line and "\r" not in line:
-                line += "\r\n"
-                every_row.write(line)
-                if bad:
-                    bad_rows.write(line)
-            else:
-                write(cells)
-                if bad:
-                    write_bad(cells)
-    return hidden
+        every_row.write(head)
+        bad_rows.write(head)
+        for lines, bad in batches:
+            every_row.write(lines)
+            bad_rows.write(bad)
 
 
 def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:

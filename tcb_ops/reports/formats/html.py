@@ -82,12 +82,12 @@ def page(
     versions: Mapping[str, str],
     *,
     now: float,
-    pdf: bool = True,
+    no_chromium: bool = False,
     changes: RunDiff | None = None,
 ) -> str:
     """Return the report of a run as HTML, in the settings' language and time zone.
 
-    `pdf`: whether there will be a report.pdf. `changes` since an earlier run have a section of their own.
+    `no_chromium`: whether report.pdf is left out for want of one. `changes` since an earlier run have a section of their own.
     """
     run, counts = summary.run, summary.counts
     local = Localizer(settings.lang, settings.timezone)
@@ -130,7 +130,7 @@ def page(
         "axis": _axis(drawing, local),
         "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
         "merchants": len(merchants),
-        "pdf": pdf,
+        "no_chromium": no_chromium,
         "settings": sorted((name, _shown(value)) for name, value in run.settings.items() if value != ""),
         "versions": versions,
     }

@@ -40,7 +40,7 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
     """
     program = chromium or find_chromium()
     if program is None:
-        return _failed(_("no Chromium was found"))
+        return not_written(_("no Chromium was found"))
     why: Text | None = None
     with tempfile.TemporaryDirectory(prefix="tcb-ops-pdf-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "report.pdf"
@@ -55,7 +55,7 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
                 env=_environment(folder),
             )
             if not _is_pdf(made):
-                why = _failed(
+                why = not_written(
                     _(
                         "{name} ended with code {returncode} without writing one",
                         name=Path(program).name,
@@ -65,9 +65,9 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
             else:
                 shutil.copyfile(made, pdf)
         except subprocess.TimeoutExpired:
-            why = _failed(_("it took longer than {timeout:g} seconds", timeout=timeout))
+            why = not_written(_("it took longer than {timeout:g} seconds", timeout=timeout))
         except OSError as error:
-            why = _failed(system_reason(error))
+            why = not_written(system_reason(error))
     if why is not None:
         with suppress(OSError):
             pdf.unlink(missing_ok=True)
@@ -108,7 +108,8 @@ def _is_pdf(file: Path) -> bool:
         return False
 
 
-def _failed(why: Text) -> Text:
+def not_written(why: Text) -> Text:
+    """Return the warning that there is no report.pdf, and why."""
     return _(
         "report.pdf was not written: {why}. report.html has the same, and prints from any browser.", why=why
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,24 +11,23 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
-from rich.measure import Measurement
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text as Styled
 
-from tcb_ops.formatting import sanitize
+from tcb_ops.formatting import sanitize, wrap
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext
 from tcb_ops.model import SIMULATOR, SUCCESSES, Outcome, Reason, is_simulated
-from tcb_ops.reports.audit import AuditLine, AuditResult, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
-from tcb_ops.reports.verify import Verification
-from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    from tcb_ops.reports.audit import AuditLine, AuditResult
+    from tcb_ops.reports.verify import Verification
+    from tcb_ops.runs.records import RowRecord, RunRecord
 
 MOST_CODES = 20
 """Codes shown per run."""
@@ -51,6 +49,10 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
 
     Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
     """
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text as Styled
+
     table = Table.grid()
     shown = groups[:MOST_CODES]
     parts = [
@@ -139,6 +141,9 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
     Fixed rows, and those only in the older run, are under their code in that run, all others under the newer one. The
     last line is the summary.
     """
+    from rich.table import Table
+    from rich.text import Text as Styled
+
     table = Table.grid()
     listed = [line for change in _SHOWN for line in diff.of(change) if line.before or line.after]
     widths = (
@@ -181,6 +186,10 @@ def _lines_by_code(lines: Sequence[DiffLine], change: Change) -> list[tuple[str,
 
 
 def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int, int], lang: Lang) -> Table:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text as Styled
+
     ordered = sorted(lines, key=lambda line: (-line.rows, line.merchant, line.env))
     inner = Table.grid(padding=(0, 3, 0, 0))
     inner.add_column(no_wrap=True, width=widths[0])
@@ -209,6 +218,11 @@ AUDIT_LINES = 20
 
 def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") -> Iterator[RenderableType]:
     """Render an audit's findings by kind, newly broken ones first, with each cause once."""
+    from rich.padding import Padding
+    from rich.text import Text as Styled
+
+    from tcb_ops.reports.audit import audit_groups, audit_notes
+
     for group in audit_groups(result):
         if not group.lines:
             continue
@@ -232,34 +246,6 @@ def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> Columns:
     filled = [column for column in range(5) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]
     return Columns(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False)
-
-
-_WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
-_OPENING, _CLOSING = "「『（《【“‘", "」』）》】”’，。；：、！？…"
-_PIECES = re.compile(rf"\s+|[{_OPENING}]*(?:[^\s{_WIDE}{_OPENING}{_CLOSING}]+|[{_WIDE}]?)[{_CLOSING}]*")
-
-
-def fold(text: str, width: int) -> str:
-    """Wrap a text to lines of at most `width` cells; longer Latin words are not broken.
-
-    ==============================  =====  ==================================
-    text                            width  lines
-    ==============================  =====  ==================================
-    请重新授权并勾选权限集。        10     请重新授权 / 并勾选权限 / 集。
-    请用 tcb/createclouduser 开通   22     请用 / tcb/createclouduser 开 / 通
-    ask the owner                   8      ask the / owner
-    ==============================  =====  ==================================
-    """
-    lines, line, used = [], "", 0
-    for piece in filter(None, _PIECES.findall(text)):
-        size = cell_len(piece)
-        if used + size > width and line.strip():
-            lines.append(line.rstrip())
-            line, used = "", 0
-            if piece.isspace():
-                continue
-        line, used = line + piece, used + size
-    return "\n".join([*lines, line])
 
 
 def shorten(text: str, width: int) -> str:
@@ -325,6 +311,8 @@ class Columns:
         return space + text if column in self.numbers else text + space
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text as Styled
+
         for number, line in enumerate(self.drawn(room(console))):
             yield Styled(
                 line, style="" if number or not self.head else "bold", no_wrap=True, overflow="ignore"
@@ -340,11 +328,15 @@ class Wrapped:
     style: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        drawn = Styled(fold(self.text, options.max_width), style=self.style, overflow="fold")
+        from rich.text import Text as Styled
+
+        drawn = Styled(wrap(self.text, options.max_width), style=self.style, overflow="fold")
         drawn.stylize("bold", 0, self.bold)
         yield drawn
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+
         return Measurement(1, min(cell_len(self.text), options.max_width))
 
 
@@ -384,6 +376,8 @@ def render_runs(
 
     To fit `width`, the time of day is left out first, then list and note are shortened.
     """
+    from rich.text import Text as Styled
+
     pending = any(Outcome.PENDING in counts for _, counts in found)
     heads = (
         _("date"),
@@ -450,6 +444,9 @@ def _fit(parts: Sequence[str], width: int) -> str:
 
 def render_verification(found: Verification, lang: Lang) -> Table:
     """Render a line per check of a report folder."""
+    from rich.table import Table
+    from rich.text import Text as Styled
+
     marks = {"same": _("same"), "differs": _("DIFFERS")}
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
