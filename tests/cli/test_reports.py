@@ -51,6 +51,23 @@ def test_results_have_every_row_and_failed_is_read_back_in(open_desk):
     assert said.json["rows"] == 1
 
 
+@pytest.mark.parametrize(("option", "made"), [((), True), (("--no-pdf",), False)], ids=["pdf", "no-pdf"])
+def test_the_pdf_follows_the_result_and_can_be_left_out(open_desk, monkeypatch, option, made):
+    desk = open_desk(many(TEA, rows=2))
+    browser = desk.folder / "chromium"
+    browser.write_text(
+        '#!/bin/sh\nfor word; do target=${word#--print-to-pdf=}; [ "$target" = "$word" ] || printf %%PDF- > "$target"; done\n',
+        encoding="utf-8",
+    )
+    browser.chmod(0o755)
+    monkeypatch.setenv("TCB_OPS_CHROMIUM", str(browser))
+    for command in (("upload", "list.csv", "--root", "files", "--out", "up"), ("report", "--out", "again")):
+        done = desk(*command, *option)
+        assert (done.code, "report.pdf follows" in done.err) == (0, made)
+        assert (desk.folder / command[-1] / "report.pdf").exists() is made
+        assert desk("verify", command[-1]).code == 0
+
+
 @pytest.mark.parametrize("there", ["a folder with files", "a file", "another run's report"])
 def test_a_foreign_out_is_refused_before_anything_is_sent(open_desk, there):
     desk = open_desk(many(TEA, rows=2))
