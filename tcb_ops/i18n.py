@@ -28,10 +28,20 @@ class Lang(StrEnum):
     ZH = "zh"
 
 
+class Command(str):
+    """A command line that a message suggests; screens show it in an element of its own."""
+
+    __slots__ = ()
+
+
 class Text:
     """A text available in each language."""
 
     __slots__ = ()
+
+    def commands(self) -> list[Command]:
+        """Return the command lines within the text."""
+        return []
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
@@ -76,6 +86,10 @@ class Message(Text):
             found = catalogue.gettext(self.msgid)
         return found.format_map({name: _shown(value, lang) for name, value in self.values.items()})
 
+    def commands(self) -> list[Command]:
+        """Return the command lines among the values."""
+        return _commands(self.values.values())
+
     def format(self, **values: object) -> Text:
         """Return the message with further values."""
         return replace(self, values={**self.values, **values})
@@ -108,7 +122,21 @@ class Joined(Text):
         """Return the joined parts in one language."""
         return self.between.of(lang).join(str(_shown(part, lang)) for part in self.parts)
 
+    def commands(self) -> list[Command]:
+        """Return the command lines among the parts."""
+        return _commands(self.parts)
+
     __str__ = Text.__str__
+
+
+def _commands(parts: Iterable[object]) -> list[Command]:
+    found = []
+    for part in parts:
+        if isinstance(part, Text):
+            found += part.commands()
+        elif isinstance(part, Command):
+            found.append(part)
+    return found
 
 
 def N_(msgid: str) -> str:  # noqa: N802  gettext's name for it

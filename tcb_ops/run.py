@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +24,7 @@ from tcb_ops.errors import (
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
+from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from tcb_ops.reports.audit import AuditResult
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import RunReader
-    from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+    from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
 
 
@@ -142,6 +143,44 @@ class Run:
             _check_outcomes(outcomes)
         return self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
 
+    def page(
+        self,
+        *,
+        code: str | None = None,
+        appid: str = "",
+        outcomes: frozenset[Outcome] | None = None,
+        path: str = "",
+        after_line: int = -1,
+        limit: int = 100,
+        tallies: Sequence[Tally] | None = None,
+    ) -> tuple[list[RowRecord], int]:
+        """Return the next rows after a line, and how many rows the filter matches without `path`.
+
+        `code`: a code as in errcodes.csv; "" for all rows that did not succeed, None for all rows. `tallies`: those of the
+        run, where the caller has them: counting a million rows takes longer than a page.
+        """
+        tallies = [
+            one
+            for one in (self.overview().tallies if tallies is None else tallies)
+            if (not appid or one.appid == appid)
+            and (outcomes is None or one.outcome in outcomes)
+            and _has_code(one, code)
+        ]
+        ends = None
+        if code is not None or outcomes is not None:
+            ends = list({(one.outcome, one.reason or "", one.errcode, one.store_code) for one in tallies})
+        wanted = {(one.appid, one.env) for one in tallies}
+        places = [one for one in self._reader.envs(self.record) if (one.appid, one.env) in wanted]
+        found = self._ledger.page(
+            self.record,
+            ends=ends,
+            environments=places if appid else None,
+            path=path,
+            after_line=after_line,
+            limit=limit,
+        )
+        return found, sum(one.rows for one in tallies)
+
     def merchants_like(self, name: str) -> list[str]:
         """Return the run's merchants whose names contain `name`, or all if none does; at most 20."""
         check_text("name", name)
@@ -198,6 +237,10 @@ class Run:
 
         return timeline_frame(self._reader, self.record, self._settings)
 
+    def timeline_buckets(self) -> list[TimelineBucket]:
+        """Return how rows ended over the run's time, as values without pandas."""
+        return self._reader.timeline(self.record)
+
     def changes(self) -> Diff | None:
         """Return what changed since the previous finished run of the same kind, target, list and part; None without one."""
         before = self._reader.previous(self.record)
@@ -232,6 +275,19 @@ class Run:
 
         merged = merged_run(self._ledger, self.record)
         return Run(self._ledger, merged.original, self._settings, merged)
+
+    def with_retries(self) -> tuple[str, int, int]:
+        """Return the id of the original of a retry, how many of its rows have succeeded by now, and its rows.
+
+        Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
+        """
+        original = self.record
+        while original.parent:
+            original = self._ledger.run(original.parent)
+        family = [original, *self._ledger.retries(original)]
+        counts = [self._ledger.counts(one) for one in family]
+        succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome in SUCCESSES)
+        return original.id, succeeded, original.rows
 
     def write_into(self, original: str | Path, dest: str | Path | None = None, *, split_by: str = "") -> Path:
         """Write a copy of the list's own workbook, with columns for how each row ended; return its path.
@@ -285,6 +341,17 @@ class Run:
             when_written=when_written or (lambda: None),
         )
 
+    def to_parquet(self, dest: str | Path) -> Path:
+        """Write every row to a Parquet file, with the columns of results.csv; return the file.
+
+        Needs pyarrow, the extra `analysis`. Raises UsageError without it, StoppedError where the file cannot be written.
+        """
+        from tcb_ops.reports.formats.parquet import write_parquet
+
+        check_path("dest", dest)
+        with self._reader.snapshot() as seen:
+            return write_parquet(seen, self.record, Path(dest), self._settings)
+
     def overview(self) -> RunSummary:
         """Return the run's current summary, with one query: counts, causes and merchants that agree with one another."""
         return RunSummary(self._reader, self._reader.run(self.id))
@@ -293,6 +360,13 @@ class Run:
 def environments_of(merchants: Iterable[Merchant]) -> frozenset[tuple[str, str]]:
     """Return the environments of merchants file lines, as (appid, env)."""
     return frozenset((merchant.appid, merchant.env) for merchant in merchants)
+
+
+def _has_code(tally: Tally, code: str | None) -> bool:
+    if code is None:
+        return True
+    found = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
+    return found is not None and found.code != Outcome.PENDING and code in {"", found.code}
 
 
 def _check_outcomes(outcomes: object) -> None:
@@ -343,6 +417,10 @@ class RunHandle:
     def watch(self) -> Iterator[Progress]:
         """Yield progress as it is committed, until the work ends."""
         return self._session.watch() if self._session is not None else iter(())
+
+    def paused_until(self) -> dict[str, float]:
+        """Return the appids that are paused because the platform asked to slow down, and for how many more seconds."""
+        return self._session.paused_until() if self._session is not None else {}
 
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the work to end; return whether it has."""

@@ -318,6 +318,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     help="With --into: a workbook per value of this column, with its rows only.",
 )
 @click.option("--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf.")
+@click.option("--parquet", metavar="FILE", help="Also write every row to a Parquet file (needs pyarrow).")
 @common_options
 def report(
     run: str,
@@ -325,6 +326,7 @@ def report(
     final: bool,
     into: str | None,
     split_by: str,
+    parquet: str | None,
     *,
     pdf: bool,
     common: CommonOptions,
@@ -367,6 +369,8 @@ def report(
         if pdf and into is None:
             announce_pdf(console)
 
+    if parquet is not None:
+        wanted.to_parquet(parquet)
     if into is not None:
         show(wanted.write_into(into, out, split_by=split_by))
         return 0

@@ -22,6 +22,7 @@ from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import SqliteFile, held_runs, lock_folder, lock_key, planning
 from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders, rows, runs, version
+from tcb_ops.runs.views import create_views
 from tcb_ops.settings import shown_url
 
 MAKING_SECONDS = 30
@@ -119,6 +120,7 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
             there = set(sa.inspect(connection).get_table_names())
         if not there:
             SCHEMA.create_all(connection)
+            create_views(connection)
             if engine.dialect.name == "postgresql":
                 holders.create(connection)
             connection.execute(version.insert().values(version=VERSION))

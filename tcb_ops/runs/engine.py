@@ -161,6 +161,15 @@ class Engine:
         self._shown = 0.0
         self._rate = RateEstimator(self._run.rows, 0)
 
+    def paused_until(self) -> dict[str, float]:
+        """Return the appids that are paused, and until when, in seconds from now. Called from any thread."""
+        now, found = self._clock(), dict[str, float]()
+        for lane in self._scheduler.lanes:
+            left = max(lane.env.slowdown.paused_until, lane.app.slowdown.paused_until) - now
+            if left > 0 and not lane.is_done:
+                found[lane.app.appid] = max(left, found.get(lane.app.appid, 0.0))
+        return found
+
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
         writing: asyncio.Task[None] | None = None

@@ -321,6 +321,53 @@ class LedgerReader:
                 RowRecord(read_row(record, environment), read_end(record)) for record in self._read(query)
             ]
 
+    def page(
+        self,
+        run: RunRecord,
+        *,
+        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
+        environments: Sequence[EnvRecord] | None,
+        path: str,
+        after_line: int,
+        limit: int,
+    ) -> list[RowRecord]:
+        """Read the next rows after a line, in the order of the list.
+
+        Args:
+            run: the run.
+            ends: the (outcome, reason, errcode, store_code) of the wanted rows; None for all.
+            environments: the environments of the wanted rows; None for all.
+            path: a part of the cloud path.
+            after_line: the line of the last row of the page before; -1 for the first page.
+            limit: the most rows.
+
+        """
+        query = sa.select(rows).where(rows.c.run == run.number, rows.c.line > after_line)
+        if ends is not None:
+            query = query.where(
+                sa.or_(
+                    sa.false(),
+                    *(
+                        sa.and_(
+                            rows.c.outcome == outcome,
+                            rows.c.reason == reason,
+                            rows.c.errcode.is_(None) if errcode is None else rows.c.errcode == errcode,
+                            rows.c.store_code == store_code,
+                        )
+                        for outcome, reason, errcode, store_code in ends
+                    ),
+                )
+            )
+        if environments is not None:
+            query = query.where(rows.c.place.in_([one.number for one in environments]))
+        if path:
+            query = query.where(rows.c.path.contains(path, autoescape=True))
+        found = self._read(query.order_by(rows.c.line).limit(limit))
+        by_number = {one.number: one for one in self.envs(run)}
+        with self._reading(run):
+            check_order(found, after_line)
+            return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in found]
+
     def earlier(
         self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
     ) -> dict[str, EarlierUpload]:

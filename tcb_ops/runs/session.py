@@ -86,6 +86,10 @@ class RunSession:
                 return
             seen = newest
 
+    def paused_until(self) -> dict[str, float]:
+        """Return the appids that are paused, and for how many more seconds."""
+        return self._engine.paused_until() if self._engine is not None else {}
+
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the session's end; return whether it has ended."""
         with self._news:

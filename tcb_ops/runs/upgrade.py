@@ -22,6 +22,7 @@ from tcb_ops.i18n import _
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import SqliteFile, held_advisory_lock, held_runs, lock_key, planning, sync_folder
 from tcb_ops.runs.schema import VERSION, runs, version
+from tcb_ops.runs.views import create_views, drop_views
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -94,7 +95,9 @@ def _migrate(connection: sa.Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
+    drop_views(connection)
     command.upgrade(config, "head")
+    create_views(connection)
 
 
 def _copy(file: Path, name: str, found: int) -> Path:
