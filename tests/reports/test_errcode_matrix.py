@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tcb_ops.model import Outcome, Reason
+from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.summary import MATRIX_CODES as CODES
 from tcb_ops.reports.summary import MATRIX_MERCHANTS as MERCHANTS
 from tcb_ops.reports.summary import SHADES, ErrcodeMatrix, causes_of, errcode_matrix, shade
 from tcb_ops.runs.records import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def tally(at: int, code: int, rows: int, outcome: Outcome = Outcome.REFUSED) -> Tally:
@@ -50,19 +56,41 @@ def test_good_and_pending_rows_are_not_in_it() -> None:
     assert matrix([tally(0, 0, 5, Outcome.UPLOADED), tally(0, 0, 5, Outcome.PENDING)]) is None
 
 
-def luminance(colour: str) -> float:
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+def luminance(colour: Sequence[float]) -> float:
     red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_numbers_stand_out_in_every_cell() -> None:
+def parts(colour: str) -> tuple[float, ...]:
+    """The red, green and blue of `#rrggbb` or `#rgb`."""
+    digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
+    return tuple(int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4))
+
+
+def code_parts(code: str) -> tuple[float, float, float]:
+    """The red, green and blue of a code's colour."""
+    hue, saturation, light = map(int, re.findall(r"\d+", code_colour(code)))
+    return colorsys.hls_to_rgb(hue / 360, light / 100, saturation / 100)
+
+
+def contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_numbers_stand_out_in_every_cell(theme: int) -> None:
     css = files("tcb_ops.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
-    (ink,) = re.findall(r"--ink: (#\w{6})", css)
-    warm = dict(re.findall(r"\.(w\d) \{ background: (#\w{6})", css))
-    assert sorted(warm) == [f"w{number}" for number in range(1, SHADES + 1)]
-    shades = [luminance(warm[name]) for name in sorted(warm)]
-    assert shades == sorted(shades, reverse=True), "the more, the darker"
-    assert min((shade + 0.05) / (luminance(ink) + 0.05) for shade in shades) >= 4.5
+    ink = luminance(parts(re.findall(r"--ink: (#\w+)", css)[theme]))
+    paper = parts(re.findall(r"--paper: (#\w+)", css)[theme])
+    shares = [int(share) for _, share in sorted(re.findall(r"\.w(\d) .*?bad-fill\)\) (\d+)%", css))]
+    assert len(shares) == SHADES
+    assert shares == sorted(shares), "the more, the darker"
+    for code in map(str, range(40001, 40200)):
+        for share in shares:
+            mixed = [
+                share / 100 * own + (1 - share / 100) * back
+                for own, back in zip(code_parts(code), paper, strict=True)
+            ]
+            assert contrast(luminance(mixed), ink) >= 4.5, (code, share)

@@ -170,3 +170,14 @@ def test_fewer_than_one_day_is_today(a_run: Callable[..., Any]) -> None:
     found = look_back(reported.ledger, TARGET, in_zone("UTC"), days=0, now=NOW)
     assert found.days == (date(2025, 11, 25),)
     assert [line.rows for line in found.lines] == [1]
+
+
+def test_it_looks_back_from_any_day() -> None:
+    import tcb_ops as tcb
+    from tcb_ops.sample import analysis_settings
+
+    settings = analysis_settings()
+    found = tcb.history(days=7, until="2026-10-30", settings=settings)
+    assert [str(found.days[at]) for at in (0, -1)] == ["2026-10-24", "2026-10-30"]
+    assert {line.merchant for line in found.lines} >= {"星河影院", "沐光摄影"}
+    assert "老城面馆" not in {line.merchant for line in found.lines}  # fixed on the 22nd

@@ -8,7 +8,8 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome
-from tcb_ops.reports.formats.html import HEIGHT, OWN, PHASES, WIDTH, bottleneck, draw
+from tcb_ops.reports.formats.charts import HEIGHT, WIDTH, draw
+from tcb_ops.reports.formats.html import OWN, PHASES, bottleneck
 from tcb_ops.runs.progress import PHASES as MEASURED
 from tcb_ops.runs.records import TimelineBucket
 

@@ -1,4 +1,4 @@
-"""report.html: one file to read, print or forward. No script, no external address.
+"""report.html: one file to read, print or forward. It is complete without its script, and has no external address.
 
 The template engine escapes all text. The page is made from totals, so that it stays small however large the run, and
 names where the rest is.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from hashlib import sha256
+from importlib.resources import files
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,12 +23,13 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
 from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, reason_text, verdict
+from tcb_ops.reports.formats.charts import axis_format, code_colour, draw, format_rate, outcome_class
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
 from tcb_ops.reports.summary import RunSummary, shade
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import RunRecord, TimelineBucket
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -55,13 +59,13 @@ _HOW_OFTEN = {
     Per.NOBODY: _("nothing to do"),
 }
 
-WIDTH, HEIGHT = 600, 100
-"""Size of the drawing in its own units: it is stretched to the page."""
 SHORT = 5.0
 """Seconds of a run below which no bottleneck is shown."""
-PAUSE = 60.0
-"""Seconds without an ended row from which they are reported as a pause."""
 OWN = "own"
+FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
+"""The files beside the page that it links to."""
+SCRIPT = (files("tcb_ops.reports") / "templates" / "report.js").read_text(encoding="utf-8")
+"""Search and copy buttons; the page's security policy allows this script alone."""
 
 PHASES: dict[str, Text] = {
     "link": _("requesting links"),
@@ -107,7 +111,7 @@ def page(
         "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),
         "state": _state(run, counts),
         "now": now,
-        "sums": [(OUTCOMES[outcome], rows, _css(outcome)) for outcome, rows in counts.items()],
+        "sums": [(OUTCOMES[outcome], rows, outcome_class(outcome)) for outcome, rows in counts.items()],
         "total": summary.total,
         "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
         "resume": quoted(resume(settings, run, canary=counts.keys() <= SUCCESSES | {Outcome.PENDING})),
@@ -127,10 +131,13 @@ def page(
         "changes": _changes(changes, settings),
         "audit": _audit(reader, summary, changes, settings),
         "drawing": drawing,
-        "axis": _axis(drawing, local),
+        "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
         "merchants": len(merchants),
         "no_chromium": no_chromium,
+        "files": [*FILES, "manifest.json"],
+        "script": SCRIPT,
+        "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),
         "settings": sorted((name, _shown(value)) for name, value in run.settings.items() if value != ""),
         "versions": versions,
     }
@@ -206,7 +213,7 @@ def environment(local: Localizer) -> Any:
         "text": local.text,
         "moment": local.moment,
         "clock": local.clock,
-        "rate": _rate,
+        "rate": format_rate,
         "short": _shorten,
         "breaks": _breaks,
     }
@@ -219,7 +226,8 @@ def environment(local: Localizer) -> Any:
         "reason_text": reason_text,
         "reasons": {*Reason, Outcome.PENDING},
         "code_label": code_label,
-        "css": _css,
+        "css": outcome_class,
+        "colour": code_colour,
     }
     return environment
 
@@ -294,60 +302,6 @@ def _audit(
     }
 
 
-# --- the run over time ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """Rows over time as SVG paths: a stack of good, not attempted and bad rows per interval."""
-
-    good: str
-    skipped: str
-    bad: str
-    sums: tuple[int, int, int]
-    """Good, not attempted, bad."""
-    began: float
-    ended: float
-    """Unix seconds."""
-    peak: float
-    """Most rows per second of any interval."""
-    mean: float
-    quiet: tuple[float, float] | None
-    """The longest time in which nothing ended, if it is at least a minute and a fifth of the whole."""
-
-
-def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
-    """Draw the timeline; None if no row has ended."""
-    if not moments:
-        return None
-    stacks = [_stack(moment.outcomes) for moment in moments]
-    most = max(sum(stack) for stack in stacks)
-    wide, step = WIDTH / len(moments), HEIGHT / most
-    paths: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for number, stack in enumerate(stacks):
-        bottom = float(HEIGHT)
-        for path, rows in zip(paths, stack, strict=True):
-            if rows:
-                high = rows * step
-                path.append(
-                    f"M{number * wide + wide * 0.08:.2f} {bottom:.2f}h{wide * 0.84:.2f}v{-high:.2f}h{-wide * 0.84:.2f}z"
-                )
-                bottom -= high
-    good, skipped, bad = (sum(part) for part in zip(*stacks, strict=True))
-    span = moments[-1].until - moments[0].at
-    return Drawing(
-        good="".join(paths[0]),
-        skipped="".join(paths[1]),
-        bad="".join(paths[2]),
-        sums=(good, skipped, bad),
-        began=moments[0].at,
-        ended=moments[-1].until,
-        peak=most / (moments[0].until - moments[0].at),
-        mean=(good + skipped + bad) / span,
-        quiet=_quiet(moments),
-    )
-
-
 def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
     """Return what took most of a run's time; None for runs that were short or not measured.
 
@@ -363,25 +317,6 @@ def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
     return _("Where the time went: {share} {phases}.", share=share, phases=PHASES[most])
 
 
-def _stack(outcomes: Mapping[Outcome, int]) -> tuple[int, int, int]:
-    good = sum(rows for outcome, rows in outcomes.items() if outcome in SUCCESSES)
-    skipped = outcomes.get(Outcome.NOT_ATTEMPTED, 0)
-    return good, skipped, sum(outcomes.values()) - good - skipped
-
-
-def _quiet(moments: Sequence[TimelineBucket]) -> tuple[float, float] | None:
-    longest, begin = (0, 0), 0
-    for number, moment in enumerate(moments):
-        if moment.outcomes:
-            begin = number + 1
-        elif number + 1 - begin > longest[1] - longest[0]:
-            longest = (begin, number + 1)
-    if (longest[1] - longest[0]) * 5 < len(moments) or longest[0] == longest[1]:
-        return None
-    since, until = moments[longest[0]].at, moments[longest[1] - 1].until
-    return (since, until) if until - since >= PAUSE else None
-
-
 # --- small parts ------------------------------------------------------------------------------------------------------
 
 
@@ -389,29 +324,6 @@ def _state(run: RunRecord, counts: Mapping[Outcome, int]) -> str:
     if run.finished_at is None:
         return "unfinished"
     return "good" if counts.keys() <= SUCCESSES else "bad"
-
-
-def _css(outcome: Outcome) -> str:
-    """Return the CSS class of an outcome's colour."""
-    if outcome in SUCCESSES:
-        return "good"
-    own = {
-        Outcome.PENDING: "pending",
-        Outcome.NOT_ATTEMPTED: "skip",
-        Outcome.UNKNOWN: "skip",
-        Outcome.FAILED: "failed",
-    }
-    return own.get(outcome, "bad")
-
-
-def _axis(drawing: Drawing | None, local: Localizer) -> str:
-    """Return the format of times beside the drawing: with the date if the run passed midnight."""
-    days = {local.clock(at, "%Y-%m-%d") for at in (drawing.began, drawing.ended)} if drawing else set()
-    return "%m-%d %H:%M" if len(days) > 1 else "%H:%M:%S"
-
-
-def _rate(rows_a_second: float) -> str:
-    return f"{rows_a_second:,.0f}" if rows_a_second >= 10 else f"{rows_a_second:.1f}"
 
 
 def _shown(value: Any) -> str:

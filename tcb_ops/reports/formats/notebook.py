@@ -19,6 +19,7 @@ from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, row_count, verdict
+from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import Localizer, environment
 from tcb_ops.reports.summary import RunSummary
@@ -268,8 +269,8 @@ def _named(series: dict[int, Any], names: Sequence[str], settings: Settings) -> 
 
 LINES = 12
 """Lines shown per table; the others are counted."""
-_COLOURS = ("#d1495b", "#edae49", "#00798c", "#7b6ba8", "#3d85c6", "#66a182")
-"""Colours of the most frequent errcodes."""
+_CODES = 6
+"""Codes with a bar of their own; the others are summed up."""
 _GREY = "#8a8f98"
 """Colour of all others together."""
 _LEFT, _TOP, _WIDTH, _HEIGHT = 48, 20, 664, 130
@@ -322,8 +323,8 @@ class _Bar:
 
 def _chart(history: ErrcodeHistory) -> Any:
     codes = history.codes()
-    shown = [(colour, str(code), rows) for colour, (code, rows) in zip(_COLOURS, codes, strict=False)]
-    if left := codes[len(_COLOURS) :]:
+    shown = [(code_colour(str(code)), str(code), rows) for code, rows in codes[:_CODES]]
+    if left := codes[_CODES:]:
         others = tuple(map(sum, zip(*(rows for _, rows in left), strict=True)))
         shown.append((_GREY, _("others").of(history.settings.lang), others))
     top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)

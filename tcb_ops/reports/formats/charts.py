@@ -1,0 +1,190 @@
+"""Charts as inline SVG, and the colours of outcomes and errcodes, for reports, panels and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from html import escape
+from zlib import crc32
+
+from tcb_ops.i18n import Lang, _, ngettext
+from tcb_ops.model import SUCCESSES, Outcome
+from tcb_ops.reports.explanations import code_label
+from tcb_ops.reports.summary import SHADES, ErrcodeMatrix, shade
+from tcb_ops.runs.records import TimelineBucket
+
+_CLASSES = {
+    Outcome.PENDING: "pending",
+    Outcome.NOT_ATTEMPTED: "skip",
+    Outcome.UNKNOWN: "skip",
+    Outcome.FAILED: "failed",
+}
+WIDTH, HEIGHT = 600, 100
+"""Size of the drawing over time in its own units: it is stretched to the page."""
+_SALT = 980
+"""Chosen so that the 18 most frequent codes have different colours."""
+PAUSE = 60.0
+"""Seconds without an ended row from which they are reported as a pause."""
+_LABEL, _CELL, _LINE = 170, 74, 24
+"""Pixels of the heat map: width of the names, width and height of a cell."""
+
+
+def outcome_class(outcome: Outcome) -> str:
+    """Return the CSS class of an outcome's colour: good, bad, failed, skip or pending."""
+    return "good" if outcome in SUCCESSES else _CLASSES.get(outcome, "bad")
+
+
+def code_colour(code: str) -> str:
+    """Return the colour of a code, the same in every chart: one of 48, by the code's checksum."""
+    number = crc32(f"{_SALT}{code}".encode())
+    return f"hsl({number % 24 * 15} 60% {(42, 52)[number // 24 % 2]}%)"
+
+
+def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
+    """Draw the rows that did not succeed by merchant and code; the darker a cell, the more.
+
+    A cell has `data-appid` and `data-code`, and is a button for a keyboard and a screen reader.
+    """
+    wide, high = _LABEL + _CELL * len(matrix.codes), _LINE * (len(matrix.lines) + 2)
+    parts = []
+    for number, code in enumerate(matrix.codes):
+        x = _LABEL + number * _CELL + 4
+        label = code_label(code).of(lang)
+        parts.append(
+            f'<text x="{x}" y="16" font-weight="600">{_cut(code, 11)}<title>{escape(f"{code} {label}")}</title></text>'
+            f'<text x="{x}" y="34" font-size="10">{_cut(label, 7 if lang is Lang.ZH else 12)}</text>'
+        )
+    for at, line in enumerate(matrix.lines):
+        y = _LINE * (at + 2)
+        parts.append(
+            f'<text x="0" y="{y + 16}">{_cut(line.merchant, 14)}<title>{escape(line.merchant)}</title></text>'
+        )
+        for number, (code, rows) in enumerate(zip(matrix.codes, line.cells, strict=True)):
+            if not rows:
+                continue
+            x, opacity = _LABEL + number * _CELL, 0.08 + 0.36 * shade(rows, matrix.most) / SHADES
+            count = ngettext("{n:,} row", "{n:,} rows", rows)
+            about = _("{merchant}, {code}: {count}", merchant=line.merchant, code=code, count=count).of(lang)
+            parts.append(
+                f'<g role="button" tabindex="0" data-appid="{escape(line.appid)}" data-code="{escape(code)}" '
+                f'aria-label="{escape(about)}"><rect x="{x}" y="{y}" width="{_CELL - 2}" height="{_LINE - 2}" '
+                f'fill="{code_colour(code)}" fill-opacity="{opacity:.2f}"/>'
+                f'<text x="{x + _CELL - 8}" y="{y + 16}" text-anchor="end">{rows:,}</text></g>'
+            )
+    title = _("Rows that did not succeed, by merchant and code. The darker, the more.").of(lang)
+    return (
+        f'<div class="op-heat" tabindex="0" role="region" aria-label="{escape(title)}"><svg width="{wide}" height="{high}" '
+        f'viewBox="0 0 {wide} {high}" font-size="12" fill="currentColor">{"".join(parts)}</svg></div>'
+    )
+
+
+def timeline_svg(drawing: Drawing, lang: Lang, zone: tzinfo) -> str:
+    """Draw how rows ended over time, with its times and its highest rate."""
+    began, ended = (datetime.fromtimestamp(at, zone) for at in (drawing.began, drawing.ended))
+    form = axis_format(drawing, zone)
+    good, skipped, bad = drawing.sums
+    about = _(
+        "Rows over time, from {began} to {ended}: {good} succeeded, {bad} refused or failed, {skipped} not attempted; "
+        "{mean} a second on average, {peak} at most.",
+        began=began.strftime(form),
+        ended=ended.strftime(form),
+        good=f"{good:,}",
+        bad=f"{bad:,}",
+        skipped=f"{skipped:,}",
+        mean=format_rate(drawing.mean),
+        peak=format_rate(drawing.peak),
+    ).of(lang)
+    title, peak = _("Rows that ended, over time"), _("at most {peak}/s", peak=format_rate(drawing.peak))
+    return (
+        f'<div class="op-time"><p><b>{escape(title.of(lang))}</b> <span class="op-quiet">{escape(peak.of(lang))}</span></p>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(about)}">'
+        f'<path class="good" d="{drawing.good}"/><path class="skip" d="{drawing.skipped}"/>'
+        f'<path class="bad" d="{drawing.bad}"/></svg>'
+        f'<p class="op-quiet op-axis"><span>{began.strftime(form)}</span><span>{ended.strftime(form)}</span></p></div>'
+    )
+
+
+def axis_format(drawing: Drawing, zone: tzinfo) -> str:
+    """Return the format of the times of a drawing: with the date where the run went over midnight."""
+    days = {datetime.fromtimestamp(at, zone).date() for at in (drawing.began, drawing.ended)}
+    return "%m-%d %H:%M" if len(days) > 1 else "%H:%M:%S"
+
+
+def format_rate(rows_a_second: float) -> str:
+    """Return a rate with one decimal below 10."""
+    return f"{rows_a_second:,.0f}" if rows_a_second >= 10 else f"{rows_a_second:.1f}"
+
+
+def _cut(text: str, length: int) -> str:
+    return escape(text if len(text) <= length else f"{text[: length - 1]}…")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Rows over time as SVG paths: a stack of good, not attempted and bad rows per interval."""
+
+    good: str
+    skipped: str
+    bad: str
+    sums: tuple[int, int, int]
+    """Good, not attempted, bad."""
+    began: float
+    ended: float
+    """Unix seconds."""
+    peak: float
+    """Most rows per second of any interval."""
+    mean: float
+    quiet: tuple[float, float] | None
+    """The longest time in which nothing ended, if it is at least a minute and a fifth of the whole."""
+
+
+def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
+    """Draw the timeline; None if no row has ended."""
+    if not moments:
+        return None
+    stacks = [_stack(moment.outcomes) for moment in moments]
+    most = max(sum(stack) for stack in stacks)
+    wide, step = WIDTH / len(moments), HEIGHT / most
+    paths: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for number, stack in enumerate(stacks):
+        bottom = float(HEIGHT)
+        for path, rows in zip(paths, stack, strict=True):
+            if rows:
+                high = rows * step
+                path.append(
+                    f"M{number * wide + wide * 0.08:.2f} {bottom:.2f}h{wide * 0.84:.2f}v{-high:.2f}h{-wide * 0.84:.2f}z"
+                )
+                bottom -= high
+    good, skipped, bad = (sum(part) for part in zip(*stacks, strict=True))
+    span = moments[-1].until - moments[0].at
+    return Drawing(
+        good="".join(paths[0]),
+        skipped="".join(paths[1]),
+        bad="".join(paths[2]),
+        sums=(good, skipped, bad),
+        began=moments[0].at,
+        ended=moments[-1].until,
+        peak=most / (moments[0].until - moments[0].at),
+        mean=(good + skipped + bad) / span,
+        quiet=_quiet(moments),
+    )
+
+
+def _stack(outcomes: Mapping[Outcome, int]) -> tuple[int, int, int]:
+    good = sum(rows for outcome, rows in outcomes.items() if outcome in SUCCESSES)
+    skipped = outcomes.get(Outcome.NOT_ATTEMPTED, 0)
+    return good, skipped, sum(outcomes.values()) - good - skipped
+
+
+def _quiet(moments: Sequence[TimelineBucket]) -> tuple[float, float] | None:
+    longest, begin = (0, 0), 0
+    for number, moment in enumerate(moments):
+        if moment.outcomes:
+            begin = number + 1
+        elif number + 1 - begin > longest[1] - longest[0]:
+            longest = (begin, number + 1)
+    if (longest[1] - longest[0]) * 5 < len(moments) or longest[0] == longest[1]:
+        return None
+    since, until = moments[longest[0]].at, moments[longest[1] - 1].until
+    return (since, until) if until - since >= PAUSE else None
