@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,7 +188,7 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
 
     console = Console(load_settings(options={"lang": lang}).lang)
     if not no_open:
-        _need("jupyterlab", "ipywidgets")
+        _need("jupyterlab", "ipywidgets", "anywidget")
     workspace = Path(folder)
     copied = fill(workspace)
     fresh = [name for name in copied.new if name.endswith(".ipynb")]
@@ -205,7 +207,10 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
     words = ["-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
     if no_browser:
         words.append("--no-browser")
-    with subprocess.Popen([sys.executable, *words, *arguments]) as server:  # noqa: S603  our own interpreter
+    # Without JupyterLab's question about its news; a user's own configuration is not touched.
+    path = [str(files("tcb_ops.notebooks") / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, path))}
+    with subprocess.Popen([sys.executable, *words, *arguments], env=env) as server:  # noqa: S603  our own interpreter
         try:
             return server.wait()
         except KeyboardInterrupt:  # the server would ask for confirmation; one Ctrl-C is enough

@@ -1,4 +1,4 @@
-"""What the notebooks show: ipywidgets views over the library's public calls. No rule lives here.
+"""The panels of the notebooks: ipywidgets views over the public functions.
 
 ::
 
@@ -24,13 +24,14 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
 
 try:
+    import anywidget as _anywidget  # noqa: F401  is it there?
     import ipywidgets as _ipywidgets  # noqa: F401  is it there?
 except ModuleNotFoundError:
     from tcb_ops.runs.next_commands import install
 
     raise UsageError(
         _(
-            "The panels need ipywidgets in this kernel. Install it, then restart the kernel:\n{command}",
+            "The panels need ipywidgets and anywidget in this kernel. Install them, then restart the kernel:\n{command}",
             command=install("lab"),
         )
     ) from None
@@ -44,7 +45,7 @@ __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links
 
 
 def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
-    """Take a path as its text and None as not given, and refuse anything else: cells are typed by hand."""
+    """Accept paths as text and None as not given; refuse other types, because cells are typed by hand."""
 
     @wraps(build)
     def built(*given: _Given.args, **named: _Given.kwargs) -> Panel:
@@ -73,7 +74,7 @@ def generate_links(
     note: str = "",
     lang: str = "en",
 ) -> Panel:
-    """Pick a list, see what was read and every problem, issue links into `out` (0600; "" is links.csv)."""
+    """Return a panel that checks a list and issues its links into `out` (0600; "" is links.csv)."""
     from tcb_ops.panels.notebook_panels import LinksPanel
 
     return LinksPanel(target, paths, where, out, note, lang)
@@ -89,7 +90,7 @@ def run_uploads(
     report: str = "",
     lang: str = "en",
 ) -> Panel:
-    """Pick a list and the folder of its files, see what would be sent, upload, watch, cancel, resume, retry, export."""
+    """Return a panel that checks a list and its files, uploads, cancels, resumes, retries and exports."""
     from tcb_ops.panels.notebook_panels import UploadPanel
 
     return UploadPanel(target, paths, root, where, lang, note=note, report=report)
@@ -99,7 +100,7 @@ def run_uploads(
 def audit_errcodes(
     target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = "en"
 ) -> Panel:
-    """Ask for one link per environment of all merchants; see which cannot work, why, and what to do."""
+    """Return a panel that requests one link per environment, and shows which fail, why, and what to do."""
     from tcb_ops.panels.notebook_panels import AuditPanel
 
     return AuditPanel(target, where, lang, note=note, report=report)
@@ -109,7 +110,7 @@ def audit_errcodes(
 def export_report(
     target: str = "simulator", run: str = "latest", report: str = "", lang: str = "en"
 ) -> Panel:
-    """Choose a run, see it, export every format."""
+    """Return a panel that shows a chosen run and exports it."""
     from tcb_ops.panels.notebook_panels import ReportPanel
 
     return ReportPanel(target, run, lang, report=report)
@@ -117,7 +118,7 @@ def export_report(
 
 @_of_texts
 def attach(run: str = "latest", target: str = "", lang: str = "en") -> Panel:
-    """Show a run wherever it is: running in this process or another, cut off, finished. It can be resumed.
+    """Return a panel that shows any run: running in this process or another, interrupted, or finished.
 
     `target` "" is that of the panel that was opened last, "live" where none was.
     """
@@ -127,7 +128,7 @@ def attach(run: str = "latest", target: str = "", lang: str = "en") -> Panel:
 
 
 def __getattr__(name: str) -> object:
-    """Load the panels' class when it is asked for."""
+    """Load the class of the panels on first use."""
     if name != "Panel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from tcb_ops.panels.panel import Panel

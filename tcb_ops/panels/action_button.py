@@ -1,4 +1,4 @@
-"""Buttons that act on a run: resume, retry, export; before a live target the number of merchants is typed in."""
+"""Buttons that act on a run: resume, retry, export; and the confirmation before a run on a live target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILES: dict[str, Text] = {
     "SIMULATED-演练.txt": _("says that the target was a simulator"),
     "manifest.json": _("checksums, settings, versions: the proof"),
 }
-"""The files of a report folder, in the order in which people want them."""
+"""The files of a report folder, in the order in which they are listed."""
 
 
 def is_confirmed(typed: str, merchants: int, *, live: bool) -> bool:
@@ -46,10 +46,10 @@ def is_confirmed(typed: str, merchants: int, *, live: bool) -> bool:
 
 
 class LiveConfirmation(widgets.VBox):
-    """Shows what is about to be sent where, and asks for the number of merchants. Hidden unless the target is live."""
+    """What a run would send where, and a field for the number of merchants. Hidden unless the target is live."""
 
     def __init__(self, worker: Worker, context: PanelContext, name: str, changed: Callable[[], None]) -> None:
-        """`changed` is called when something else is typed."""
+        """`changed` is called when the typed number changes."""
         self._lang, self._context, self._merchants = worker.lang, context, 0
         self.facts = html_area(name)
         self.count = worker.field(
@@ -65,7 +65,7 @@ class LiveConfirmation(widgets.VBox):
         return is_confirmed(str(self.count.value), self._merchants, live=self._context.live)
 
     def check(self) -> None:
-        """Raise UsageError where the run may not start: a click may have been on its way when the number was reset."""
+        """Raise UsageError where the run may not start: the number may be reset while a click is on its way."""
         if not self.confirmed:
             raise UsageError(
                 _(
@@ -75,7 +75,7 @@ class LiveConfirmation(widgets.VBox):
             )
 
     def ask(self, facts: Text | None, merchants: int) -> None:
-        """Ask again, for other facts; None when there is nothing to start."""
+        """Ask for a confirmation of these facts; None: there is nothing to start."""
         self._merchants = merchants
         self.count.value = ""
         show(self, shown=self._context.live and facts is not None)
@@ -101,7 +101,7 @@ def count_rows(run: Run, outcomes: frozenset[Outcome]) -> tuple[int, int, int]:
 
 
 class ActionButton(widgets.VBox):
-    """A button that is shown while a run has rows for it, with a confirmation of its own."""
+    """A button that is shown while a run has rows for it, below its confirmation."""
 
     def __init__(
         self,
@@ -113,15 +113,20 @@ class ActionButton(widgets.VBox):
         *,
         changed: Callable[[], None],
     ) -> None:
-        """`name` is the button's class; `changed` is called when something else is typed into the confirmation."""
+        """`name` is the button's class; `changed` is called when the typed number changes."""
         self._context = context
         self.confirmation = LiveConfirmation(worker, context, f"{name}-confirm", changed)
         self.button = worker.button(label, name, action)
         super().__init__([self.confirmation, self.button])
         show(self, shown=False)
 
+    @property
+    def offered(self) -> bool:
+        """Whether the button is shown."""
+        return bool(self.layout.display != "none")
+
     def offer(self, run: Run | None, outcomes: frozenset[Outcome], *, even_without: bool = False) -> None:
-        """Offer it for a run's rows with these outcomes, `even_without` any; None takes it back."""
+        """Show the button for a run with rows of these outcomes, or `even_without` any; None hides it."""
         rows, merchants, envs = count_rows(run, outcomes) if run is not None else (0, 0, 0)
         offered = run is not None and (rows > 0 or even_without)
         uploads = run is not None and offered and self._context.live and run.record.kind == Kind.UPLOAD
@@ -138,7 +143,7 @@ class ActionButton(widgets.VBox):
         show(self, shown=offered)
 
     def enable(self, *, busy: bool) -> None:
-        """Enable the button where it may be pressed."""
+        """Enable the button unless the panel is busy or the confirmation is missing."""
         self.button.disabled = busy or not self.confirmation.confirmed
 
 
@@ -156,25 +161,32 @@ def file_links(folder: Path, lang: Lang) -> str:
             label = f"<a href='{quote((base / name).as_posix())}' target='_blank'>{label}</a>"
         about = FILES[name].of(lang) if name in FILES else ""
         size = format_size(there[name].stat().st_size)
-        items.append(f"<li>{label} <span class='op-quiet'>{esc(size)} {esc(about)}</span></li>")
-    return f"<p>{esc(folder.resolve())}</p><ul>{''.join(items)}</ul>"
+        items.append(f"<li title='{esc(about)}'>{label} <span class='op-quiet'>{esc(size)}</span></li>")
+    return f"<ul class='op-file-list'>{''.join(items)}</ul>"
 
 
 class ExportButton(widgets.VBox):
-    """The button that exports a run, and the files that it wrote."""
+    """The button that exports a run. `files` lists what it wrote."""
 
     def __init__(self, worker: Worker, report: str = "") -> None:
         self._worker, self._report = worker, report
         self._run: Run | None = None
-        self.button = worker.button(_("Export every format"), "op-export", self._export)
+        self.line = html_area("op-export-status")
+        """The status of the export; the run's own stays."""
+        self.button = worker.button(_("Export every format"), "op-export", self._export, line=self.line)
         self.files = widgets.Output().add_class("op-files")
-        super().__init__([self.button, self.files])
+        super().__init__([self.button])
         self.offer(None)
 
+    @property
+    def exported(self) -> bool:
+        """Whether the run that is shown was exported here."""
+        return bool(self.files.outputs)
+
     def offer(self, run: Run | None) -> None:
-        """Offer the export of a run; None takes it back."""
+        """Show the button for a run; None hides it."""
         if run is None or self._run is None or run.id != self._run.id:
-            self.files.outputs = ()
+            self.files.outputs, self.line.value = (), ""
         self._run = run
         show(self, shown=run is not None)
 
@@ -189,6 +201,7 @@ class ExportButton(widgets.VBox):
         run = self._run
         if run is None:
             raise UsageError(_("There is no run to export yet."))
-        self._worker.say(_("Exporting run {id} …", id=run.id))
+        self._worker.say(_("Exporting run {id} …", id=run.id), line=self.line)
         folder = self.export(run, Path(self._report) if self._report else Path("reports") / run.id)
-        self._worker.say(_("Run {id} was exported to {folder}.", id=run.id, folder=folder), "good")
+        done = _("Run {id} was exported to {folder}.", id=run.id, folder=folder)
+        self._worker.say(done, "good", line=self.line)

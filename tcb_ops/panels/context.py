@@ -1,4 +1,4 @@
-"""What every panel works with: the target of its calls, its merchants, where its files go."""
+"""The context of a panel: the target of its calls, its merchants, and where its files go."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ class PanelContext:
     merchants: Merchants
     simulated: bool
     selection: str
-    """The part of the merchants that is meant, as runs record it."""
+    """The selected part of the merchants, as runs record it."""
 
     @property
     def live(self) -> bool:
-        """Whether somebody has to confirm a run: the target is not on this machine."""
+        """Whether the target is not on this machine, so that a run has to be confirmed."""
         return not self.settings.on_loopback
 
     def limits(self, *, gentle: bool = False) -> RunLimits:
-        """Return a run's limits. The simulator does not make one wait as long as the real platform."""
+        """Return a run's limits; waits are shorter on the simulator."""
         rate = GENTLE_RATE if gentle else None
         if self.simulated:
             return RunLimits(rate=rate, backoff=0.05, slow_wait=0.3, patience=10)
         return RunLimits(rate=rate)
 
     def output_path(self, given: str, default: str) -> Path:
-        """Return where a headless run's file goes: `given`, or `default`; on the simulator beside its ledger."""
+        """Return the path of a headless run's file: `given` or `default`, on the simulator beside its ledger."""
         if given or not self.simulated:
             return Path(given or default)
         return Path(self.settings.ledger).parent / default
 
     def describe_target(self) -> Text:
-        """Name the target of this panel's calls, in one line."""
+        """Return the target of this panel's calls, in one line."""
         merchants = len({merchant.appid for merchant in self.merchants})
         if self.simulated:
             return _(

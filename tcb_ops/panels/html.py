@@ -1,7 +1,4 @@
-"""HTML of the panels: escaped, aligned, readable on light and dark pages.
-
-All text, wherever it came from, goes through `esc`. Nothing is fetched from anywhere.
-"""
+"""HTML of the panels, for light and dark pages. All text goes through `esc`; nothing is fetched from the network."""
 
 from __future__ import annotations
 
@@ -16,31 +13,24 @@ _CLASSES = {"n": ' class="op-num"', "m": ' class="op-num"', "s": ' class="op-sho
 
 
 def esc(text: object) -> str:
-    """Make a text safe in HTML; control characters are shown as �."""
+    """Escape a text for HTML; control characters become �."""
     return escape("".join(c if c.isprintable() or c == "\n" else "�" for c in str(text)))
 
 
 def heading(text: str) -> str:
-    """Head a part of a panel."""
+    """Return a heading."""
     return f"<h2>{esc(text)}</h2>"
 
 
-def message(text: str, tone: str = "") -> str:
+def message(text: str, tone: str = "", commands: Sequence[str] = ()) -> str:
     """Frame a message that a screen reader reads when it changes; `tone` is "", good or bad.
 
-    A suggested command stands on a line of its own, and is shown in an element of its own.
+    Lines that are one of the `commands` are shown in an element of their own.
     """
     kind = f" op-{tone}" if tone else ""
-    lines = [
-        f"<code>{esc(line)}</code>" if line.startswith("tcb-ops ") else esc(line) for line in text.split("\n")
-    ]
+    lines = [f"<code>{esc(line)}</code>" if line in commands else esc(line) for line in text.split("\n")]
     shown = "\n".join(lines)
     return f'<div role="status" aria-live="polite" class="op-message{kind}">{shown}</div>' if text else ""
-
-
-def progress(done: int, total: int, label: str) -> str:
-    """Draw a bar that a screen reader reads as `label`."""
-    return f'<progress aria-label="{esc(label)}" value="{done}" max="{max(total, 1)}"></progress>'
 
 
 def table(
@@ -54,7 +44,7 @@ def table(
 ) -> str:
     """Draw a table.
 
-    `kinds` has a letter per column: n number, s short text, t text; h and m are HTML that is escaped already, m a
+    `kinds` has a letter per column: n number, s short text, t text, h HTML that is escaped already, m such HTML of a
     number.
     """
     head = "".join(

@@ -1,4 +1,4 @@
-"""A list in a panel: picked, read, checked, with every problem; and what a run of it would send."""
+"""The part of a panel that picks and checks a list, and shows what a run of it would send."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
-from tcb_ops.i18n import Lang, _, ngettext
+from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, fixme_beside, write_fixme
 from tcb_ops.model import Problem
@@ -23,7 +23,7 @@ from tcb_ops.preflight import done_before, facts_line
 from tcb_ops.sample import FILES, PATHS
 
 MERCHANTS_SHOWN = 300
-"""Lines of the plan by merchant."""
+"""Most lines of the plan by merchant."""
 
 
 def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
@@ -48,7 +48,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
 
 
 def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
-    """Draw what a run of the batch would send, in sum and by merchant."""
+    """Draw what a run of the batch would send, in total and by merchant."""
     calls = 2 if uploads else 1
     facts = [
         ngettext("{n:,} merchant", "{n:,} merchants", batch.merchants_count),
@@ -80,7 +80,7 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
 
 
 class ListReader(widgets.VBox):
-    """The part of a panel that picks a list (and a root, for uploads) and checks it. `batch` is what can be run."""
+    """Picks a list (and, for uploads, a root) and checks it. `batch` is what can be run; `line` shows the list's state."""
 
     def __init__(
         self,
@@ -89,13 +89,21 @@ class ListReader(widgets.VBox):
         paths: str,
         *,
         root: str | None,
+        line: widgets.HTML,
         changed: Callable[[], None],
     ) -> None:
-        """`root` None: local files are not looked at. `changed` is called when there is another batch, or none."""
+        """`root` None: local files are not read. `changed` is called when there is another batch, or none."""
+        self.line = line
         self._worker, self._context, self._lang, self._changed = worker, context, worker.lang, changed
         self._uploads = root is not None
         if not paths and context.simulated:
-            paths, root = str(PATHS), str(FILES) if root == "" else root
+            # The copies beside the notebook, which an operator may have changed, come before the packaged sample.
+            copied = Path("data/paths.csv").is_file() and Path("data/files").is_dir()
+            paths = "data/paths.csv" if copied else str(PATHS)
+            root = ("data/files" if copied else str(FILES)) if root == "" else root
+        settings = context.settings
+        secret = settings.tokens.file
+        hidden = frozenset(Path(one).resolve() for one in (settings.merchants, secret) if one)
         self.batch: Batch | None = None
         self._problems: Sequence[Problem] = ()
         lang = self._lang
@@ -103,25 +111,28 @@ class ListReader(widgets.VBox):
         def check() -> None:
             self._clear()  # immediately: the list that was read is no longer the selected one
             self._changed()
-            worker.start(self.read, waits=True)
+            worker.start(self.read, waits=True, line=line)
 
-        self.paths = Picker(worker, "op-list", _("Path list"), path=paths, picked=check)
-        self.root = Picker(worker, "op-root", _("Local files"), endings=(), path=root or "", picked=check)
+        self.paths = Picker(
+            worker, "op-list", _("Path list"), path=paths, line=line, hidden=hidden, picked=check
+        )
+        self.root = Picker(
+            worker, "op-root", _("Local files"), endings=(), path=root or "", line=line, picked=check
+        )
         self.root.text.placeholder = _("the list's own folder").of(lang)
-        self.check = worker.button(_("Check"), "op-check", check, background=False)
+        self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
         skip = _("continue without the rows that have problems")
         self.skip = widgets.Checkbox(
             description=skip.of(lang), indent=False, layout={"width": "auto", "align_self": "flex-start"}
         ).add_class("op-skip")
-        self.skip.observe(lambda _: worker.guarded(check), "value")
+        self.skip.observe(lambda _: worker.guarded(check, line), "value")
         self.facts = html_area("op-read")
         self.problems = html_area("op-problems", "20rem")
-        self.fixme = worker.button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme)
+        self.fixme = worker.button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme, line=line)
         self.plan = html_area("op-plan")
-        title = widgets.HTML(heading(_("1 · The list").of(lang)))
         pickers = [self.paths, self.root] if self._uploads else [self.paths]
         check_line = widgets.HBox([self.check, self.skip])
-        super().__init__([title, *pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
+        super().__init__([*pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
         self._clear()
 
     def read(self) -> None:
@@ -130,9 +141,9 @@ class ListReader(widgets.VBox):
         self._changed()
         source = self.paths.path
         if not source:
-            self._worker.say(_("Pick a path list: CSV, TSV or XLSX."))
+            self._say(_("Pick a path list: CSV, TSV or XLSX."))
             return
-        self._worker.say(_("Checking {source} …", source=source))
+        self._say(_("Checking {source} …", source=source))
         root = (self.root.path or str(Path(source).parent)) if self._uploads else None
         try:
             batch = read_paths(
@@ -156,8 +167,11 @@ class ListReader(widgets.VBox):
         before = done_before(batch, settings, self._context.selection, runs)
         if before is not None:
             ready = _("{ready} {before}", ready=ready, before=before)
-        self._worker.say(ready)
+        self._say(ready, "good")
         self._changed()
+
+    def _say(self, text: Text, tone: str = "") -> None:
+        self._worker.say(text, tone, line=self.line)
 
     def _clear(self) -> None:
         self.batch = None
@@ -177,7 +191,7 @@ class ListReader(widgets.VBox):
         written = write_fixme(self._problems, dest, self._lang)
         if not written:
             raise UsageError(_("These problems concern the file as a whole; there is no row to fix."))
-        self._worker.say(
+        self._say(
             _(
                 "{rows} are in {dest}: fix them there, then pick that file.",
                 rows=ngettext("{n:,} row", "{n:,} rows", written),

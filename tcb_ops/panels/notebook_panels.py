@@ -28,6 +28,8 @@ from tcb_ops.sample import FILES, PATHS
 class ListPanel(RunForm):
     """A panel whose run works on a list."""
 
+    settings_title = _("List and settings")
+
     def __init__(
         self, target: str, paths: str, root: str | None, where: str, lang: str, *, note: str, report: str = ""
     ) -> None:
@@ -36,7 +38,12 @@ class ListPanel(RunForm):
 
     def _input_parts(self) -> list[Any]:
         self.list_reader = ListReader(
-            self.worker, self.context, self._paths, root=self._root, changed=self._changed
+            self.worker,
+            self.context,
+            self._paths,
+            root=self._root,
+            line=self.ready_line,
+            changed=self._changed,
         )
         return [self.list_reader]
 
@@ -54,7 +61,7 @@ class ListPanel(RunForm):
 
 
 class LinksPanel(ListPanel):
-    """Pick a list, see what was read and every problem, issue links."""
+    """Checks a list and issues its links."""
 
     kind, label = Kind.LINKS, _("Issue links")
     title = _("Upload links")
@@ -83,7 +90,7 @@ class LinksPanel(ListPanel):
         self._warn_of_life()
 
     def _warn_of_life(self) -> None:
-        """Warn beside the pace where links will have run out before the last is issued."""
+        """Warn below the pace where the first links expire before the last is issued."""
         batch = self.list_reader.batch
         limits = self.context.limits(gentle=self.pace.value)
         short = short_life(batch, limits) if batch is not None else None
@@ -98,7 +105,7 @@ class LinksPanel(ListPanel):
 
 
 class UploadPanel(ListPanel):
-    """Pick a list and a root, see the plan, upload, watch."""
+    """Checks a list and its files and uploads them."""
 
     kind, label = Kind.UPLOAD, _("Upload")
     title = _("Uploads")
@@ -124,13 +131,13 @@ class AuditView:
 
 
 class AuditPanel(RunForm):
-    """Audit all merchants."""
+    """Audits all merchants."""
 
     kind, label = Kind.AUDIT, _("Audit")
     title = _("Errcode audit")
 
     def changes(self) -> Any:
-        """Return what changed since the previous audit: newly broken, recovered, still broken, silenced, unknown."""
+        """Return the changes since the previous audit: newly broken, recovered, still broken, silenced, unknown."""
         first = _("This is the first audit of this target: there is no earlier one to compare with.")
 
         def view(run: Run) -> Any:
@@ -144,7 +151,7 @@ class AuditPanel(RunForm):
         return self._of_run(view)
 
     def history(self) -> Any:
-        """Errcodes by day and merchant over the ledger's runs of this target: a plot and a table."""
+        """Return the errcodes by day and merchant over all runs of this target: a plot and a table."""
         return api.history(settings=self.context.settings)
 
     def _parts(self) -> list[Any]:
@@ -175,7 +182,7 @@ class AuditPanel(RunForm):
     def _prepare(self) -> None:
         facts, _other = self._facts()
         self._changed()
-        self.worker.say(_("Ready. {facts}.", facts=facts))
+        self.worker.say(_("Ready. {facts}.", facts=facts), "good", line=self.ready_line)
 
     def _facts(self) -> tuple[Text, int]:
         lines = self.context.merchants
@@ -192,7 +199,7 @@ class AuditPanel(RunForm):
 
 
 class RunPanel(Panel):
-    """Any run: running here or elsewhere, cut off, or finished."""
+    """Shows any run: running here or elsewhere, interrupted, or finished."""
 
     title = _("Run report")
     out_control: Text | None = None
@@ -202,7 +209,7 @@ class RunPanel(Panel):
         super().__init__(target, "", lang, report=report)
 
     def _parts(self) -> list[Any]:
-        return [self.runs, widgets.HBox([self.monitor.stop]), self.worker.line, self.monitor]
+        return [self.runs, self.monitor]
 
     def _open(self) -> None:
         self.runs.refresh()
@@ -227,7 +234,7 @@ class RunPanel(Panel):
 
 
 class ReportPanel(RunPanel):
-    """Choose a run, see it, export every format. On the simulator there is one to choose."""
+    """Shows a chosen run and exports it. On the simulator it makes one where there is none."""
 
     out_control = Panel.out_control
 

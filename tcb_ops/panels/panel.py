@@ -1,4 +1,4 @@
-"""What the notebooks' panels have in common: a context, a worker, the run that is shown; and running unattended."""
+"""The base of the notebooks' panels: context, worker, the run that is shown, result cells, and running unattended."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.context import PanelContext, open_context
 from tcb_ops.panels.errcodes import render_codes
-from tcb_ops.panels.html import STYLE, esc, heading, message
+from tcb_ops.panels.html import STYLE, heading, message
 from tcb_ops.panels.list_reader import render_problems
+from tcb_ops.panels.results import ResultCell
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
-from tcb_ops.panels.run_summary import describe_result, merchant_lines, render_grid
-from tcb_ops.panels.worker import REPORT, Worker, html_area
+from tcb_ops.panels.run_summary import Step, describe_result, merchant_lines, next_step, render_grid
+from tcb_ops.panels.worker import REPORT, Worker
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run
 from tcb_ops.sample import in_jupyter_session
@@ -33,18 +34,18 @@ if TYPE_CHECKING:
 
 RUN_NOW = "TCB_OPS_RUN_NOW"
 HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
-"""A folder that gets the report of a headless run, under the run's id."""
+"""The folder of the reports of headless runs; each is under its run's id."""
 HEADLESS_RESULT = "TCB_OPS_HEADLESS_RESULT"
-"""A file that gets the headless cell's result: how `tcb-ops notebook` learns of it."""
+"""The file that the headless cell writes its result to, for `tcb-ops notebook`."""
 TERMINAL_WIDTH = 100
-"""Columns of what is printed: it ends in a mail or a log more often than on a terminal."""
+"""Columns of printed text, which often ends in a mail or a log."""
 
 
 _Part = TypeVar("_Part")
 
 
 class Placeholder:
-    """A message, where there is nothing to tabulate yet."""
+    """A message in place of a table."""
 
     def __init__(self, text: Text, lang: Lang) -> None:
         self._text = text.of(lang)
@@ -57,14 +58,14 @@ class Placeholder:
 
 
 class Panel:
-    """A notebook's panel: shows itself as a cell's value. An error while it opens is shown, not raised."""
+    """A panel, displayed as the value of its cell. An error while it opens is shown, not raised."""
 
     title: Text
-    """Of the panel, and of a page about its run."""
+    """The title of the panel and of its headless page."""
     kind: Kind | None = None
-    """Of the runs that it offers; None for all."""
+    """The kind of the runs that it lists; None for all."""
     out_control: Text | None = REPORT
-    """What the panel has for the command line's `--out`."""
+    """The panel's control for the command line's `--out`."""
 
     def __init__(self, target: str, where: str, lang: str, *, note: str = "", report: str = "") -> None:
         known = {str(one) for one in Lang}
@@ -72,7 +73,10 @@ class Panel:
         self.note, self.report = note, report
         self.worker = Worker(self.lang, self.out_control)
         self.error: TcbOpsError | None = None
-        """Why nothing can be done here, where that is so."""
+        """The error that kept the panel from opening."""
+        self._results: list[ResultCell] = []
+        self._drawn: object = None
+        """The run and the state that the result cells show."""
         self._context: PanelContext | None = None
         self._monitor: RunMonitor | None = None
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
@@ -84,7 +88,7 @@ class Panel:
                 self.worker,
                 self._context,
                 report=report,
-                changed=self._enable,
+                changed=self._run_changed,
                 ended=self._ended,
                 ended_unseen=self._list_runs,
             )
@@ -94,45 +98,60 @@ class Panel:
             self.error = error
             self.worker.report(error)
             return
-        line = html_area("op-target")
-        line.value = f'<p class="op-quiet">{esc(self._context.describe_target().of(self.lang))}</p>'
-        self.view.children = [self.view.children[0], line, *parts]
+        self.view.children = [self.view.children[0], self._monitor.header, *parts]
         self.worker.on_change = self._enable
         self.worker.start(self._open)
 
     # --- what a panel is made of --------------------------------------------------------------------------------
 
     def _parts(self) -> list[Any]:
-        """Build the parts, from top to bottom; `worker.line`, `runs` and `monitor` are among them."""
+        """Build the parts below the header, from top to bottom; `runs` and `monitor` are among them."""
         raise NotImplementedError
 
     def _open(self) -> None:
-        """Do what is to be done when the panel opens, in the background."""
+        """Prepare the panel, in the background."""
 
     def _ended(self, run: Run) -> None:
-        """Take note that a run is shown that nobody works on: it has just ended, or had before."""
+        """Called with a run that is shown and that no process works on."""
 
     def _list_runs(self) -> None:
-        """List the earlier runs again: one of them has changed."""
+        """List the earlier runs again."""
         self.runs.refresh()
         self.runs.choose(self.run)
 
+    def _run_changed(self) -> None:
+        """Called when a run begins or ends."""
+        self._enable()
+        shown = (self.run.id if self.run is not None else "", self.monitor.state)
+        if shown != self._drawn:
+            self._drawn = shown
+            self._draw_results()
+
+    def _draw_results(self) -> None:
+        for cell in self._results:
+            cell.draw(again=True)
+
     def _enable(self) -> None:
-        """Enable the buttons that may be pressed now."""
-        self.monitor.enable()
+        """Enable the buttons that may be pressed, and make that of the next step prominent."""
+        self.monitor.enable(self._next_step())
+
+    def _next_step(self, *, ready: bool = False, editing: bool = False) -> Step | None:
+        monitor = self.monitor
+        retryable, exported = monitor.retry.offered, monitor.export.exported
+        return next_step(monitor.state, ready=ready, editing=editing, retryable=retryable, exported=exported)
 
     def _work(self) -> Run:
-        """Do headlessly what the panel is for."""
+        """Do the panel's work headlessly."""
         raise NotImplementedError
 
     @property
     def context(self) -> PanelContext:
-        """Where the panel works. Raises what kept it from opening."""
+        """The panel's target and settings. Raises the error that kept it from opening."""
         return self._opened(self._context)
 
     @property
     def monitor(self) -> RunMonitor:
-        """The part that shows a run. Raises what kept the panel from opening."""
+        """The part that shows a run. Raises the error that kept the panel from opening."""
         return self._opened(self._monitor)
 
     def _opened(self, part: _Part | None) -> _Part:
@@ -147,8 +166,18 @@ class Panel:
         """The run that is shown."""
         return self._monitor.run if self._monitor is not None else None
 
+    def show(self, view: Callable[[], Any]) -> None:
+        """Display what a method of this panel returns, such as `panel.by_merchant`, and draw it again when the run changes."""
+        cell = ResultCell(view, self.lang)
+        self._results.append(cell)
+        cell.draw()
+
+    def card(self) -> Any:
+        """Return the run: its card as HTML."""
+        return self._of_run(lambda run: run)
+
     def by_merchant(self) -> Any:
-        """Return rows by merchant: how many, how many succeeded (DataFrame)."""
+        """Return the rows of each merchant: how many, how many succeeded (DataFrame)."""
         return self._of_run(lambda run: run.by_merchant())
 
     def errcodes(self) -> Any:
@@ -156,11 +185,11 @@ class Panel:
         return self._of_run(lambda run: run.errcodes())
 
     def causes(self) -> Any:
-        """Return what is wrong, by code, merchant and environment, with what to do (DataFrame)."""
+        """Return the causes by code, merchant and environment, with what to do (DataFrame)."""
         return self._of_run(lambda run: run.causes())
 
     def settle(self, seconds: float = 600) -> None:
-        """Wait until the panel is at rest."""
+        """Wait until the panel is idle."""
         self.worker.settle(seconds)
         if self._monitor is not None:
             self._monitor.settle(seconds)
@@ -168,7 +197,7 @@ class Panel:
     def _of_run(self, table: Callable[[Run], Any]) -> Any:
         if self.run is not None:
             return table(self.run)
-        none = _("No run yet: press the panel's button, then run this cell again.")
+        none = _("No run yet: press the panel's button.")
         return Placeholder(none, self.lang)
 
     def __repr__(self) -> str:
@@ -180,10 +209,10 @@ class Panel:
     # --- headless -----------------------------------------------------------------------------------------------
 
     def run_now(self, wanted: bool = False) -> None:
-        """Do headlessly what the panel is for: on the simulator always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
+        """Do the panel's work headlessly: on the simulator always, live only when `wanted` or TCB_OPS_RUN_NOW=1.
 
-        Where the panel shows a run already, finished or not, nothing is started unless `wanted`. Raises TcbOpsError, with
-        all there is to say; Ctrl-C ends a run tidily.
+        Where the panel shows a run already, finished or not, nothing is started unless `wanted`. Raises TcbOpsError.
+        Ctrl-C ends a run tidily.
         """
         try:
             if not isinstance(wanted, bool):  # the text "false" is truthy, and this flag starts live runs
@@ -200,6 +229,7 @@ class Panel:
             run = self._work()
             folder = self._export(run)
             self.monitor.settle()
+            self._draw_results()  # here: what another thread displays is not part of an executed notebook
         except TcbOpsError as error:
             problems = ""
             if isinstance(error, InputError):
@@ -221,7 +251,7 @@ class Panel:
         return 0 if run.succeeded else 1
 
     def _run_to_keep(self) -> Run | None:
-        """Return the run that is shown and would be replaced by the headless one."""
+        """Return the run that a headless run would replace in the panel."""
         return self.run
 
     def _export(self, run: Run) -> Path:
@@ -230,21 +260,21 @@ class Panel:
             folder = Path(out) / run.id
         else:
             default = f"reports/{run.id}"
-            # In front of somebody it goes below the notebook: a server opens links to no other files.
+            # In a Jupyter session it goes below the notebook: the server opens links to no other files.
             folder = self.context.output_path(
                 self.report or (default if in_jupyter_session() else ""), default
             )
         return self.monitor.export.export(run, folder)
 
     def _terminal_output(self, run: Run) -> list[RenderableType]:
-        """Return what a terminal shows of a headless run beside its result: what went wrong, and what to do."""
+        """Return what a terminal shows of a headless run: the causes, and what to do."""
         from tcb_ops.reports.formats.terminal import render_errcodes
 
         causes = run.cause_list()
         return [render_errcodes(by_code(causes), self.lang)] if causes else []
 
     def _page(self, run: Run) -> str:
-        """Return what a page shows of it (HTML): what went wrong and what to do, then every merchant."""
+        """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
         causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
         title = heading(pgettext("heading", "Merchants").of(self.lang))
@@ -260,7 +290,7 @@ class Panel:
         screen: Callable[[], list[RenderableType]] = list,
         page: Callable[[], str] = str,
     ) -> None:
-        """Write the headless cell's result where somebody waits for it, whole or not at all."""
+        """Write the headless cell's result for `tcb-ops notebook`, atomically."""
         file = os.environ.get(HEADLESS_RESULT)
         if not file:
             return
@@ -306,7 +336,7 @@ def _print_plain(parts: list[RenderableType]) -> str:
 
 
 def _print_problems(error: InputError, lang: Lang) -> None:
-    """Print a list's problems where a terminal or a log shows them; a single one is what the error says."""
+    """Print a list's problems on stderr; the error itself contains a single one."""
     if len(error.problems) == 1:
         return
     for problem in islice(error.problems, PROBLEMS_SHOWN):

@@ -1,4 +1,4 @@
-"""Pick a file or a folder of the machine that the notebook runs on; small lists may be uploaded too."""
+"""Picks a file or a folder of the server; small lists can be uploaded."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from tcb_ops.resources import system_reason
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 500
-"""Entries of a folder that are listed."""
+"""Most entries of a folder that are listed."""
 LARGEST_UPLOAD = 5_000_000
-"""Bytes; over some 10 MB a browser's upload comes out empty, so larger lists are put on the server."""
+"""Bytes. Above 10 MB the browser's upload arrives empty; larger lists have to be put on the server."""
 Entry = tuple[str, str]
 """Label and path."""
 
 
-def entries(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], int]:
-    """List a folder's folders, then its files with one of the endings; and count those that are left out. Raises UsageError.
+def entries(
+    folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = frozenset()
+) -> tuple[list[Entry], int]:
+    """List a folder's folders, then its files with one of the endings; return them and the number of those beyond `SHOWN`.
 
-    Hidden entries are left out, and files altogether where there are no endings.
+    Entries that begin with a dot and the files in `hidden` are left out, and without endings all files. Raises UsageError.
     """
     folders: list[Entry] = []
     files: list[Entry] = []
     try:
         with os.scandir(folder) as found:
             for entry in found:
-                if entry.name.startswith("."):
+                if entry.name.startswith(".") or Path(entry.path).resolve() in hidden:
                     continue
                 if entry.is_dir():
                     folders.append((f"{entry.name}/", entry.path))
@@ -51,7 +53,7 @@ def entries(folder: Path, endings: tuple[str, ...]) -> tuple[list[Entry], int]:
 
 
 class Picker(widgets.VBox):
-    """A path that can be typed, browsed for, or uploaded. `path` is what was picked; `picked` is called on a change."""
+    """A path that is typed, browsed for or uploaded. `path` is what was picked; `picked` is called on a change."""
 
     def __init__(
         self,
@@ -61,29 +63,36 @@ class Picker(widgets.VBox):
         *,
         endings: tuple[str, ...] = LIST_ENDINGS,
         path: str = "",
+        line: widgets.HTML | None = None,
+        hidden: frozenset[Path] = frozenset(),
         picked: Callable[[], None] = lambda: None,
     ) -> None:
         lang, self._worker, self._endings, self._picked = worker.lang, worker, endings, picked
+        self._hidden = hidden
         self._folder = (Path(path).parent if endings else Path(path)) if path else Path()
         browse, listed = (
             (_("Browse files…"), _("Server files")) if endings else (_("Browse folders…"), _("Folders"))
         )
-        button = partial(worker.button, background=False, layout={"width": "auto"})
+        button = partial(worker.button, background=False, line=line, layout={"width": "auto"})
         self.text = worker.field(widgets.Text, label, name, value=path, continuous_update=False)
-        self.text.observe(lambda _: worker.guarded(self._picked), "value")
+        self.text.observe(lambda _: worker.guarded(self._picked, line), "value")
         self.browse = button(browse, f"{name}-browse", self._toggle)
         self.up = button(_("Up"), f"{name}-up", self._go_up)
-        self.enter = button(_("Open"), f"{name}-open", self._enter)
+        self.enter = button(_("Open"), f"{name}-open", self._enter).add_class("op-open")
         self.use = button(_("Use this folder"), f"{name}-use", self._use)
         self.where = widgets.HTML()
-        self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10)
+        self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10).add_class(
+            "op-entries"
+        )
         last: Any = self.use
         if endings:
             upload = _("Upload a small list").of(lang)
             self.upload = widgets.FileUpload(
                 accept=",".join(endings), description=upload, tooltip=upload, layout={"width": "auto"}
             ).add_class(f"{name}-upload")
-            self.upload.observe(lambda change: worker.guarded(lambda: self._take(change["new"])), "value")
+            self.upload.observe(
+                lambda change: worker.guarded(lambda: self._take(change["new"]), line), "value"
+            )
             last = self.upload
         self._browser = widgets.VBox([self.where, self.entries, widgets.HBox([self.up, self.enter, last])])
         show(self._browser, shown=False)
@@ -91,17 +100,20 @@ class Picker(widgets.VBox):
 
     @property
     def path(self) -> str:
-        """What was picked, as it was typed; empty for nothing."""
+        """The picked path as it was typed; empty for none."""
         return str(self.text.value).strip()
 
     def _toggle(self) -> None:
         opens = self._browser.layout.display == "none"
         if opens:
+            chosen = Path(self.path) if self.path else None
+            if chosen is not None and (beside := chosen.parent if self._endings else chosen).is_dir():
+                self._folder = beside
             self._list(self._folder)
         show(self._browser, shown=opens)
 
     def _list(self, folder: Path) -> None:
-        found, more = entries(folder, self._endings)
+        found, more = entries(folder, self._endings, self._hidden)
         self._folder = folder
         self.entries.options = found
         self.entries.index = 0 if found else None
@@ -131,7 +143,7 @@ class Picker(widgets.VBox):
         self.text.value = _short(path)
 
     def _take(self, uploaded: tuple[dict[str, Any], ...]) -> None:
-        """Keep an uploaded list below the working folder, under a name of its own."""
+        """Save an uploaded list below the working folder, under a new name."""
         if not uploaded:
             return
         name, content = Path(uploaded[0]["name"]).name, bytes(uploaded[0]["content"])
@@ -156,7 +168,7 @@ class Picker(widgets.VBox):
 
 
 def _kept(folder: Path, name: str, content: bytes) -> Path:
-    """Write an upload; the same bytes under the same name are there already, others get a number."""
+    """Write an upload. An existing file with the same bytes is used; otherwise the name gets a number."""
     stem, ending = Path(name).stem, Path(name).suffix
     try:
         folder.mkdir(exist_ok=True)

@@ -1,63 +1,68 @@
-"""The form that starts a run: how fast, the confirmation of a live target, Run and Cancel; and the check of merchants."""
+"""The panels that start runs: list and settings that fold, the confirmation of a live target, the check of merchants."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import ipywidgets as widgets
 
 from tcb_ops import api
-from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.merchants.status import MerchantState, verdict
 from tcb_ops.model import Kind
 from tcb_ops.panels.action_button import LiveConfirmation
 from tcb_ops.panels.context import GENTLE_RATE, PanelContext
-from tcb_ops.panels.html import heading, message, table
+from tcb_ops.panels.html import message, table
 from tcb_ops.panels.panel import Panel
-from tcb_ops.panels.worker import Worker, html_area, show
+from tcb_ops.panels.run_summary import Step
+from tcb_ops.panels.worker import Worker, emphasize, html_area, show
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 
 LINES_SHOWN = 300
-"""Lines of the table of merchants."""
+"""Most lines of the table of merchants."""
 
 
 class RunForm(Panel):
-    """A panel whose work is a run: links, uploads, or an audit."""
+    """A panel that starts runs of one kind: links, uploads or audits."""
 
     kind: Kind
     label: Text
-    """Of the button that starts the run."""
+    """The label of the button that starts the run."""
+    settings_title = _("Settings")
+    """The title of the part that folds."""
 
     def _start_run(self, **options: Any) -> RunHandle:
-        """Start the run; `options` are the library's."""
+        """Start the run; `options` are those of the public function."""
         raise NotImplementedError
 
     def _start_headless(self, **options: Any) -> RunHandle:
-        """Start it with nobody at the panel."""
+        """Start the run headlessly."""
         return self._start_run(**options)
 
     def _facts(self) -> tuple[Text, int] | None:
-        """Say what a run would reach, and how many merchants that is; None where there is nothing to run."""
+        """Return what a run would reach, and the number of merchants; None where there is nothing to run."""
         raise NotImplementedError
 
     def _input_parts(self) -> list[Any]:
-        """Build the parts above the button."""
+        """Build the parts above the settings."""
         return []
 
     def _pace_notes(self) -> list[Any]:
-        """Build the notes beside the limits."""
+        """Build the notes below the pace."""
         return []
 
     def _prepare(self) -> None:
-        """Make ready what the run needs. Raises TcbOpsError."""
+        """Prepare what the run needs. Raises TcbOpsError."""
 
     def _parts(self) -> list[Any]:
         lang, worker = self.lang, self.worker
+        self.ready_line = html_area("op-ready")
+        """The state of what a run would work on; that of the run stands in the header."""
         inputs = self._input_parts()
         fast = _("as fast as allowed").of(lang)
         gentle = _("gently: {gentle_rate:g} link calls/s per merchant", gentle_rate=GENTLE_RATE).of(lang)
@@ -70,48 +75,50 @@ class RunForm(Panel):
             description=new.of(lang), indent=False, layout={"width": "auto"}
         ).add_class("op-new")
         self.confirmation = LiveConfirmation(worker, self.context, "op-confirm", self._enable)
-        self.start = worker.button(
-            self.label, "op-run", self._run, layout={}, button_style="primary", disabled=True
-        )
+        self.start = worker.button(self.label, "op-run", self._run, disabled=True)
+        self.starter = widgets.VBox([self.confirmation, self.start])
+        self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
         self.merchant_check = MerchantCheck(worker, self.context)
-        number = "2 · " if inputs else ""
-        title = widgets.HTML(heading(number + _("The run").of(lang)))
-        return [
-            *inputs,
-            title,
-            widgets.HBox([self.pace, self.new]),
-            *self._pace_notes(),
-            self.confirmation,
-            widgets.HBox([self.start, self.monitor.stop]),
-            self.runs,
-            self.merchant_check,
-            worker.line,
-            self.monitor,
-        ]
+        self.setup = Fold(
+            worker,
+            self.settings_title,
+            self.ready_line,
+            [
+                *inputs,
+                widgets.HBox([self.pace, self.new]),
+                *self._pace_notes(),
+                self.merchant_check,
+                self.runs,
+            ],
+            self._enable,
+        )
+        return [self.setup, self.monitor]
 
     def _open(self) -> None:
-        """Make ready; show the newest run, finished or not: after a restart that is what one wants to know."""
-        self.worker.guarded(self._prepare)
-        prepared = self.worker.line.value
+        """Check the list, and show the newest run, finished or not."""
+        self.worker.guarded(self._prepare, self.ready_line)
         found = self.runs.refresh()
         if found:
+            self.setup.unfolded = False
             self.monitor.attach(found[0].id)
-            if self.monitor.at_rest:  # otherwise the watcher of the run writes the line
-                self.worker.line.value += prepared
 
     def _enable(self) -> None:
-        super()._enable()
-        ready = self._facts() is not None and not self.worker.busy and not self.monitor.running
+        monitor, unfolded = self.monitor, self.setup.unfolded
+        ready = self._facts() is not None and not self.worker.busy and not monitor.running
         self.start.disabled = not ready or not self.confirmation.confirmed
+        show(self.starter, shown=not monitor.running and (monitor.state is None or unfolded))
+        step = self._next_step(ready=self._facts() is not None, editing=unfolded)
+        monitor.enable(step)
+        emphasize(self.start, wanted=step is Step.START)
 
     def _changed(self) -> None:
-        """Take note that something else would be run: it is to be confirmed again."""
+        """Ask for confirmation again: another list would be run."""
         facts, merchants = self._facts() or (None, 0)
         self.confirmation.ask(facts, merchants)
         self._enable()
 
     def _run(self) -> None:
-        """Start what is picked, or resume it."""
+        """Start a run of the list, or resume its unfinished one."""
         self.monitor.check_idle()
         self.confirmation.check()
         older: list[tuple[str, float]] = []
@@ -130,6 +137,7 @@ class RunForm(Panel):
                 raise
             raise self._unfinished(*older[0]) from None
         self.new.value = False
+        self.setup.unfolded = False
         self.monitor.follow(handle)
         self._list_runs()
         if handle.resumed:
@@ -145,6 +153,8 @@ class RunForm(Panel):
         if self._facts() is None:
             self._prepare()
         handle = self._start_headless(**self._options(), limits=self.context.limits())
+
+        self.setup.unfolded = False
 
         def follow(progress: Iterator[Progress]) -> None:
             self.monitor.follow(handle)
@@ -179,20 +189,52 @@ class RunForm(Panel):
         )
 
 
+class Fold(widgets.VBox):
+    """Parts below a button that folds them; `line` is beside the button, folded or not."""
+
+    def __init__(
+        self, worker: Worker, title: Text, line: widgets.HTML, parts: list[Any], changed: Callable[[], None]
+    ) -> None:
+        """`changed` is called when the parts are folded or unfolded."""
+        self._title, self._changed = title.of(worker.lang), changed
+        self.button = worker.button(title, "op-fold", self._toggle, background=False)
+        self._parts = widgets.VBox(parts)
+        super().__init__([widgets.HBox([self.button, line]).add_class("op-fold-line"), self._parts])
+        self.add_class("op-setup")
+        self.unfolded = True
+
+    @property
+    def unfolded(self) -> bool:
+        """Whether the parts are shown."""
+        return bool(self._parts.layout.display != "none")
+
+    @unfolded.setter
+    def unfolded(self, wanted: bool) -> None:
+        show(self._parts, shown=wanted)
+        self.button.description = f"{'▾' if wanted else '▸'} {self._title}"
+        (self.remove_class if wanted else self.add_class)("op-folded")
+
+    def _toggle(self) -> None:
+        self.unfolded = not self.unfolded
+        self._changed()
+
+
 class MerchantCheck(widgets.VBox):
-    """The button that checks merchants and tokens, and what was found. It asks the platform, and sends no file."""
+    """The button that checks merchants and tokens, and the result. It sends no file."""
 
     def __init__(self, worker: Worker, context: PanelContext) -> None:
         self._worker, self._context = worker, context
-        self.button = worker.button(_("Check merchants and tokens"), "op-merchants", self._check)
         self.line = html_area("op-merchants-status")
-        """Its own status: the run's stays as it is."""
+        """The status of the check; that of the run stays."""
+        self.button = worker.button(
+            _("Check merchants and tokens"), "op-merchants", self._check, line=self.line
+        )
         self.states = html_area("op-states", "24rem")
         show(self.states, shown=False)
         super().__init__([self.button, self.line, self.states])
 
     def _say(self, text: Text, tone: str = "") -> None:
-        self.line.value = message(text.of(self._worker.lang), tone)
+        self._worker.say(text, tone, line=self.line)
 
     def _check(self) -> None:
         self._say(_("Checking the merchants …"))
@@ -201,11 +243,7 @@ class MerchantCheck(widgets.VBox):
             self._say(_("Checked {done:,} of {total:,} …", done=done, total=total))
 
         settings = self._context.settings
-        try:
-            states = api.check_merchants(self._context.merchants, settings=settings, progress=progress)
-        except TcbOpsError as error:
-            self._worker.report(error, self.line)
-            return
+        states = api.check_merchants(self._context.merchants, settings=settings, progress=progress)
         self.states.value = render_states(states, self._worker.lang)
         show(self.states, shown=True)
         summary, shown = verdict(states), min(len(states), LINES_SHOWN)
@@ -218,7 +256,7 @@ class MerchantCheck(widgets.VBox):
 
 
 def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
-    """Draw the merchants, those that are not ready first; a merchant's environments together, advice for it once."""
+    """Draw the merchants: those that are not ready first, environments of a merchant together, its advice once."""
     heads = (
         _("Merchant"),
         _("Environment"),

@@ -1,7 +1,7 @@
-"""A run in a panel: its progress, its merchants, what went wrong; cancel, resume, retry, export; and the earlier runs.
+"""A run in a panel: header, progress, merchants, causes; cancel, resume, retry, export; and the list of earlier runs.
 
-The run's work is on the library's private event loop; a plain thread carries what was committed onto the page. So a
-blocked kernel, a closed tab or a lost panel do not touch the run, and a panel can be attached to it at any time.
+The run works on the library's private event loop; a plain thread shows what was committed. A blocked kernel, a closed tab
+or a lost panel therefore do not affect the run, and a panel can be attached to it at any time.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from tcb_ops.i18n import _, ngettext
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import ActionButton, ExportButton
 from tcb_ops.panels.context import PanelContext
-from tcb_ops.panels.errcodes import ErrcodeTable
+from tcb_ops.panels.grid import RunGrid
+from tcb_ops.panels.html import esc
 from tcb_ops.panels.run_summary import (
     KINDS,
     STATES,
     RunState,
+    Step,
     describe_end,
-    merchant_lines,
-    render_grid,
     render_header,
+    render_mark,
     render_progress,
     run_state,
 )
-from tcb_ops.panels.worker import Worker, html_area, show
+from tcb_ops.panels.worker import Worker, emphasize, html_area, show
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
 
@@ -46,18 +47,19 @@ RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 
 
 def redraw_after(cost: float, merchants: int) -> float:
-    """Return the seconds until the grid is drawn again, from what drawing it cost and how long it is.
+    """Return the seconds until the merchants are drawn again, from what it cost and their number.
 
-    A grid of 10 merchants is drawn 4 times a second, one of 300 about once; where the ledger takes long to count
-    (a million rows), drawing may take a tenth of the time.
+    10 merchants are drawn 4 times a second, 300 about once. Where the ledger takes long to count (a million rows), drawing
+    takes a tenth of the time at most.
     """
     return max(0.25 + merchants / 500, 10 * cost)
 
 
 class RunMonitor(widgets.VBox):
-    """One run, whoever works on it. `run` is the run as the ledger had it when it was last read.
+    """A run, whichever process works on it. `run` is the run as it was last read from the ledger.
 
-    `stop` is the button that cancels it; the panel puts it where its other buttons are.
+    `header` stays in view: the run, its result, its progress and `actions`, the buttons. The monitor itself is what
+    stands below.
     """
 
     def __init__(
@@ -70,36 +72,40 @@ class RunMonitor(widgets.VBox):
         ended: Callable[[Run], None],
         ended_unseen: Callable[[], None],
     ) -> None:
-        """Show nothing yet.
+        """Show no run yet.
 
-        `changed` is called when a run begins or ends, `ended` with one that nobody works on, `ended_unseen` when one ends
-        while another is shown; from whatever thread.
+        `changed` is called when a run begins or ends, `ended` with one that no process works on, `ended_unseen` when one
+        ends while another is shown; from any thread.
         """
         self._worker, self._context, self._lang = worker, context, worker.lang
         self._changed, self._ended, self._ended_unseen = changed, ended, ended_unseen
         self.run: Run | None = None
         self.state: RunState | None = None
         self.links_run_out = 0
-        """Of the run that is shown, where it ended here: how many of its links had run out by then."""
+        """Links of the run that is shown that had expired by its end, where it ended here."""
         self._handle: RunHandle | None = None
         self._thread: threading.Thread | None = None
         self._watch = 0
-        """Counts what was watched: a thread that watches something older stops."""
+        """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
-        self.grid = html_area("op-grid", "24rem")
-        self.errcodes = ErrcodeTable(worker)
+        self.grid = RunGrid(worker)
         self.resume = ActionButton(
-            worker, context, _("Resume"), "op-resume", self._resume, changed=self.enable
+            worker, context, _("Resume"), "op-resume", self._resume, changed=self._changed
         )
         retry = _("Retry the rows that did not succeed")
-        self.retry = ActionButton(worker, context, retry, "op-retry", self._retry, changed=self.enable)
+        self.retry = ActionButton(worker, context, retry, "op-retry", self._retry, changed=self._changed)
         self.export = ExportButton(worker, report)
         self.stop = worker.button(
             _("Cancel"), "op-cancel", self.cancel, background=False, layout={}, disabled=True
         )
-        super().__init__(
-            [self.head, self.bar, self.resume, self.grid, self.errcodes, self.retry, self.export]
+        self.actions = widgets.HBox([self.stop, self.resume, self.retry, self.export]).add_class("op-actions")
+        self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")
+        super().__init__([self.export.line, self.export.files, self.grid])
+        self.head.value = (
+            f'<div class="op-title">{render_mark(self._lang, live=context.live)}'
+            f'<span class="op-quiet">{esc(context.describe_target().of(self._lang))}</span></div>'
         )
+        show(self.stop, shown=False)
         show(self, shown=False)
 
     @property
@@ -109,7 +115,7 @@ class RunMonitor(widgets.VBox):
 
     @property
     def at_rest(self) -> bool:
-        """Whether a run is shown that nobody works on."""
+        """Whether a run is shown that no process works on."""
         return self.state in {RunState.UNFINISHED, RunState.FINISHED}
 
     def cancel(self) -> None:
@@ -125,7 +131,7 @@ class RunMonitor(widgets.VBox):
         self._begin(RunState.HERE, self._follow)
 
     def attach(self, wanted: str) -> None:
-        """Show a run as it is: running here or elsewhere, cut off, or finished. Raises RunNotFoundError."""
+        """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
         settings = self._context.settings
         run = api.open_run(wanted, settings=settings)
         here = find_handle(run.id)
@@ -143,7 +149,7 @@ class RunMonitor(widgets.VBox):
             self._show_end(None)
 
     def settle(self, seconds: float = 600) -> None:
-        """Wait until the run that is shown has ended, and is shown so."""
+        """Wait until the run that is shown has ended and its end is shown."""
         thread = self._thread
         if thread is not None:
             thread.join(seconds)
@@ -157,22 +163,19 @@ class RunMonitor(widgets.VBox):
         def guarded() -> None:
             try:
                 watching(number)
-            except Exception as error:  # noqa: BLE001  a thread's exception is seen by nobody
+            except Exception as error:  # noqa: BLE001  an exception of a thread is lost
                 if number == self._watch:
                     self.state, self._handle = None, None
                 self._worker.report(error)
-            self._worker.guarded(self.enable)
             self._worker.guarded(self._changed)
 
         self._draw_header()
-        self.errcodes.show(None)
         self._offer()
-        self._changed()
         self._thread = threading.Thread(target=guarded, name="tcb-ops-watch", daemon=True)
         self._thread.start()
 
     def _follow(self, number: int) -> None:
-        """Carry what was committed onto the page until the run ends; end it, whoever watches."""
+        """Show what was committed until the run ends, then end it."""
         handle = self._handle
         if handle is None:
             return
@@ -215,7 +218,7 @@ class RunMonitor(widgets.VBox):
     # --- what is shown ------------------------------------------------------------------------------------------
 
     def _show_end(self, error: TcbOpsError | None, links_run_out: int = 0) -> None:
-        """Show a run that nobody works on: finished or cut off."""
+        """Show a run that no process works on: finished or interrupted."""
         run = self.run
         if run is None:
             return
@@ -225,47 +228,53 @@ class RunMonitor(widgets.VBox):
         self.bar.value = render_progress(now, self._lang, running=False)
         self._draw_grid(running=False)
         self._draw_header()
-        self.errcodes.show(run)
         text, tone = describe_end(run, error, links_run_out)
         self._worker.say(text, tone, error.options if error is not None else ())
         self._ended(run)
         self._offer()
-        self._changed()
 
     def _draw_header(self) -> None:
         show(self, shown=True)
         if self.run is not None and self.state is not None:
-            simulated = self._context.settings.on_loopback
-            self.head.value = render_header(self.run, self.state, self._lang, simulated=simulated)
+            live = self._context.live
+            self.head.value = render_header(self.run, self.state, self._lang, live=live)
 
     def _draw_grid(self, *, running: bool) -> float:
         """Draw the grid, and return the seconds until it may be drawn again."""
         run, began = self.run, time.monotonic()
         if run is None:
             return 0.0
-        lines = merchant_lines(run.tallies())
-        self.grid.value = render_grid(lines, self._lang, running=running)
-        return redraw_after(time.monotonic() - began, len(lines))
+        paused = self._handle.paused_until() if self._handle is not None else {}
+        merchants = self.grid.show(run, running=running, paused=paused)
+        return redraw_after(time.monotonic() - began, merchants)
 
     # --- what can be done ---------------------------------------------------------------------------------------
 
     def _offer(self) -> None:
-        """Offer what can be done: the rest of an unfinished run, the rows of a finished one that did not succeed."""
+        """Offer the rest of an unfinished run, or the rows of a finished one that did not succeed."""
         run, state = self.run, self.state
         # A run without a pending row lacks only its end. An audit is not retried: the next one asks all merchants.
         self.resume.offer(run if state is RunState.UNFINISHED else None, PENDING, even_without=True)
         audited = run is not None and run.record.kind == Kind.AUDIT
         self.retry.offer(run if state is RunState.FINISHED and not audited else None, RETRYABLE)
         self.export.offer(run if self.at_rest else None)
-        self.enable()
+        show(self.stop, shown=self.running)
+        self._changed()
 
-    def enable(self) -> None:
-        """Enable the buttons that may be pressed now."""
+    def enable(self, step: Step | None) -> None:
+        """Enable the buttons that may be pressed, and make that of the next step prominent."""
         busy = self._worker.busy or self.running
         self.resume.enable(busy=busy)
         self.retry.enable(busy=busy)
         self.export.button.disabled = busy
         self.stop.disabled = not self.running
+        for one, button in (
+            (Step.CANCEL, self.stop),
+            (Step.RESUME, self.resume.button),
+            (Step.RETRY, self.retry.button),
+            (Step.EXPORT, self.export.button),
+        ):
+            emphasize(button, wanted=one is step)
 
     def check_idle(self) -> None:
         """Raise UsageError while a run is running here: one at a time."""
@@ -305,7 +314,7 @@ def _counted(run: Run) -> tuple[dict[Outcome, int], int]:
 
 
 class RunBrowser(widgets.HBox):
-    """The newest runs of the target, of one kind or of all; `chosen` is called with the id of the one that is chosen."""
+    """The newest runs of the target, of one kind or of all; `chosen` is called with the id of the chosen one."""
 
     def __init__(
         self, worker: Worker, context: PanelContext, kind: Kind | None, chosen: Callable[[str], None]
@@ -319,9 +328,9 @@ class RunBrowser(widgets.HBox):
         super().__init__([self.choice, self.button])
 
     def refresh(self) -> list[Run]:
-        """List the runs again; return them, the newest first."""
+        """Read the runs again; return them, the newest first."""
         settings = self._context.settings
-        with self._one_at_a_time:  # otherwise data read before the end of the run would be shown after it
+        with self._one_at_a_time:  # otherwise an older state of the runs could replace a newer one
             found = [
                 run
                 for run in api.all_runs(settings=settings, damaged=[])
@@ -335,7 +344,7 @@ class RunBrowser(widgets.HBox):
         return found
 
     def choose(self, run: Run | None) -> None:
-        """Let the choice be a run, if it is listed."""
+        """Choose a run, if it is listed."""
         if run is not None and run.id in {one for _, one in self.choice.options}:
             self.choice.value = run.id
 

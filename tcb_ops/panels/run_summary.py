@@ -1,4 +1,4 @@
-"""Draw a run: which one it is, its progress, its merchants, how it ended. Pure, from records to messages and HTML."""
+"""A run as text and HTML: its header, progress, merchants and result, and the next action. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome
-from tcb_ops.panels.html import esc, heading, progress, table
+from tcb_ops.panels.html import esc, table
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import OUTCOMES, counts_line, verdict, why
+from tcb_ops.reports.formats.charts import outcome_class
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 from tcb_ops.runs.stop_errors import stop_text
 
 MERCHANTS_SHOWN = 400
-"""Merchants that the grid shows; the rest is counted, and stands in the report."""
+"""Merchants in the table of a headless page; the rest is counted."""
 KINDS = {
     Kind.LINKS: _("links"),
     Kind.UPLOAD: _("upload"),
@@ -29,7 +30,7 @@ KINDS = {
 
 
 class RunState(StrEnum):
-    """Who works on a run."""
+    """Which process works on a run."""
 
     HERE = "here"
     """This process."""
@@ -48,7 +49,7 @@ STATES = {
 
 
 def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
-    """Tell who works on a run.
+    """Return which process works on a run.
 
     =========  ==========  ============  ==========
     here       held        finished      state
@@ -66,8 +67,58 @@ def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
     return RunState.ELSEWHERE if held else RunState.UNFINISHED
 
 
-def render_header(run: Run, state: RunState, lang: Lang, *, simulated: bool) -> str:
-    """Draw which run this is, and who works on it."""
+class Step(StrEnum):
+    """The next action of an operator: one of the panel's buttons."""
+
+    START = "start"
+    CANCEL = "cancel"
+    RESUME = "resume"
+    RETRY = "retry"
+    EXPORT = "export"
+
+
+def next_step(
+    state: RunState | None, *, ready: bool, editing: bool, retryable: bool, exported: bool
+) -> Step | None:
+    """Return the next action.
+
+    `ready`: a run could be started; `editing`: the list and the settings are unfolded.
+
+    =============  =====  =======  =========  ========  =======
+    run            ready  editing  retryable  exported  next
+    =============  =====  =======  =========  ========  =======
+    here           any    any      any        any       cancel
+    elsewhere      any    any      any        any       none
+    none           yes    any      –          –         start
+    at rest        yes    yes      any        any       start
+    unfinished     any    else     any        any       resume
+    finished       any    else     yes        any       retry
+    finished       any    else     no         no        export
+    finished       any    else     no         yes       none
+    none           no     any      –          –         none
+    =============  =====  =======  =========  ========  =======
+    """
+    if state is RunState.HERE:
+        return Step.CANCEL
+    if state is RunState.ELSEWHERE:
+        return None
+    if ready and (editing or state is None):
+        return Step.START
+    if state is RunState.UNFINISHED:
+        return Step.RESUME
+    if state is RunState.FINISHED and retryable:
+        return Step.RETRY
+    return Step.EXPORT if state is RunState.FINISHED and not exported else None
+
+
+def render_mark(lang: Lang, *, live: bool) -> str:
+    """Draw whether the target is live or simulated."""
+    words = _("LIVE").of(lang) if live else "SIMULATED 演练"
+    return f'<span class="op-mark {"op-live" if live else "op-simulated"}">{esc(words)}</span>'
+
+
+def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
+    """Draw the line that names a run, its state, and the run that it retries."""
     record, kind = run.record, KINDS[Kind(run.record.kind)]
     title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
     about = _(
@@ -79,12 +130,22 @@ def render_header(run: Run, state: RunState, lang: Lang, *, simulated: bool) -> 
         operator=record.operator,
         host=record.host,
     ).of(lang)
-    mark = '<span class="op-simulated">SIMULATED 演练</span> ' if simulated else ""
-    return f'{heading(title)}<p>{mark}<span class="op-quiet">{esc(about)}</span></p>'
+    retried = ""
+    if record.parent:
+        original, succeeded, rows = run.with_retries()
+        text = _(
+            "Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.",
+            id=original,
+            succeeded=succeeded,
+            rows=ngettext("{n:,} row", "{n:,} rows", rows),
+        )
+        retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
+    mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
+    return f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}</div>{retried}'
 
 
 def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
-    """Draw a run's progress; with its rate and the time left while it is running."""
+    """Draw a run's progress as a bar of its outcomes, with rate and time left while it is running."""
     share = now.done / now.total if now.total else 1.0
     parts = [
         _("{done:,} of {rows}", done=now.done, rows=ngettext("{n:,} row", "{n:,} rows", now.total)).of(lang),
@@ -95,17 +156,35 @@ def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
         if now.seconds_left is not None:
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))
-    lines = [" · ".join(parts), counts_line(now.counts).of(lang)]
-    if now.note is not None and running:
-        lines.append(now.note.of(lang))
     label = _("Rows that have ended").of(lang)
-    return progress(now.done, now.total, label) + "".join(f"<p>{esc(line)}</p>" for line in lines if line)
+    # A screen reader reads the element; the bar of outcomes is for eyes.
+    bar = (
+        f'<progress class="op-hidden" aria-label="{esc(label)}" value="{now.done}" max="{max(now.total, 1)}"></progress>'
+        f'<div class="op-outcomes" aria-hidden="true">{_shares(now)}</div>'
+    )
+    counts = "".join(
+        f'<span class="op-count"><i class="{outcome_class(outcome)}"></i>{esc(counts_line({outcome: rows}).of(lang))}</span>'
+        for outcome, rows in now.counts.items()
+        if rows
+    )
+    note = f"<p>{esc(now.note.of(lang))}</p>" if now.note is not None and running else ""
+    return f'{bar}<p class="op-figures"><b>{esc(" · ".join(parts))}</b>{counts}</p>{note}'
+
+
+def _shares(now: Progress) -> str:
+    rows: dict[str, int] = {}
+    for outcome, count in now.counts.items():
+        rows[outcome_class(outcome)] = rows.get(outcome_class(outcome), 0) + count
+    rows["todo"] = now.total - now.done
+    return "".join(
+        f'<span class="{name}" style="flex:{count}"></span>' for name, count in rows.items() if count > 0
+    )
 
 
 def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) -> tuple[Text, str]:
-    """Describe a run that nobody works on; return the message and its tone.
+    """Describe a run that no process works on; return the message and its tone.
 
-    `error` is what ended it while it was watched, `links_run_out` how many of its links had run out by then.
+    `error` is what ended it while it was watched, `links_run_out` how many of its links had expired by then.
     """
     record, result = run.record, describe_result(run, links_run_out)
     if record.finished_at is None:
@@ -130,7 +209,7 @@ def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) ->
 
 
 def describe_result(run: Run, links_run_out: int = 0) -> Text:
-    """Describe how a run's rows ended, and whether its links had run out by its end."""
+    """Describe how a run's rows ended, and how many of its links had expired by its end."""
     record = run.record
     result = verdict(Kind(record.kind), run.outcomes, finished=record.finished_at is not None)
     late = ran_out(links_run_out, record.report)
@@ -155,7 +234,7 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
 
 @dataclass(slots=True)
 class MerchantLine:
-    """One merchant (appid) of a run, and how its rows stand."""
+    """The rows of a merchant (appid) in a run."""
 
     appid: str
     merchant: str
@@ -172,7 +251,7 @@ class MerchantLine:
 
 
 def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
-    """Sum tallies up by merchant; those with most rows that did not succeed first, then by name."""
+    """Sum tallies up by merchant: most rows that did not succeed first, then by name."""
     lines: dict[str, MerchantLine] = {}
     for tally in tallies:
         line = lines.setdefault(tally.appid, MerchantLine(tally.appid, tally.merchant))
@@ -209,7 +288,7 @@ def merchant_state(line: MerchantLine, *, running: bool) -> Text:
 
 
 def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> str:
-    """Draw the merchants with the state of their rows."""
+    """Draw the merchants with the state of their rows, for a headless page."""
     heads = (
         _("Merchant"),
         _("State"),
@@ -246,7 +325,7 @@ def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> 
 
 
 def _bar(line: MerchantLine) -> str:
-    """Draw succeeded and failed as shares of a bar; the numbers beside it say the same."""
+    """Draw succeeded and failed rows as shares of a bar."""
     good, bad = (100 * part / line.rows for part in (line.good, line.bad))
     return f'<span class="op-bar" aria-hidden="true"><i class="g" style="width:{good:.0f}%"></i><i class="b" style="width:{bad:.0f}%"></i></span>'
 

@@ -1,7 +1,7 @@
-"""The status line of a panel, and the one thread that does what its buttons ask for.
+"""The status line of a panel, and the thread that does the work of its buttons.
 
-A button's callback may run on any thread, and an exception in it would be seen by nobody. So every click goes through a
-`Worker`: errors are shown as messages, the stack trace of a defect goes to the log.
+ipywidgets may call a button's callback on any thread and drops its exceptions. Every click therefore goes through a
+`Worker`, which shows errors as messages and logs the stack trace of a defect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tcb_ops.panels.html import message
 _LOG = logging.getLogger("tcb_ops.panels")
 LINKS_GO_TO = _("“Links go to”")
 REPORT = _("the parameter report")
-"""What `--out` is in the panel that issues links, and where reports are exported."""
+"""What `--out` is called in the links panel, and in the panels that export reports."""
 _CONTROLS = {
     "--api-base": _("the setting api_base"),
     "--ledger": _("the setting ledger"),
@@ -30,11 +30,11 @@ _CONTROLS = {
     "--target": _("the parameter target"),
     "--where": _("the parameter where"),
 }
-"""What a panel has for options of the command line."""
+"""The control of a panel for each option of the command line."""
 
 
 def describe_options(options: Iterable[str], out: Text | None) -> Text | None:
-    """Say what a panel has for options that an error names; `out` is what it has for `--out`. None without options."""
+    """Name the controls of a panel for the options of an error; `out` is the one for `--out`. None without options."""
     controls = _CONTROLS | ({"--out": out} if out is not None else {})
     wanted = sorted({option for option in options if option})
     here = [option for option in wanted if option in controls]
@@ -51,7 +51,7 @@ def describe_options(options: Iterable[str], out: Text | None) -> Text | None:
 
 
 def html_area(name: str, height: str = "") -> widgets.HTML:
-    """Make a part that shows HTML; with a `height` it scrolls beyond that, by keyboard too."""
+    """Make an area that shows HTML. Beyond `height` it scrolls, also by keyboard."""
     area = (
         widgets.HTML(layout={"max_height": height, "overflow": "auto"}, tabbable=True)
         if height
@@ -65,90 +65,115 @@ def show(widget: Any, *, shown: bool) -> None:
     widget.layout.display = "" if shown else "none"
 
 
+def emphasize(button: widgets.Button, *, wanted: bool) -> None:
+    """Make a button the prominent one, or one of the others."""
+    button.button_style = "primary" if wanted else ""
+    (button.add_class if wanted else button.remove_class)("op-next")
+
+
 class Worker:
     """A panel's status line, and the thread that does one thing at a time."""
 
     def __init__(self, lang: Lang, out: Text | None = None) -> None:
-        """`out`: what the panel has for the command line's `--out`; None for nothing."""
+        """`out`: the panel's control for the command line's `--out`, if it has one."""
         self.lang, self._out = lang, out
         self.line = html_area("op-status")
         self.on_change: Callable[[], None] = lambda: None
-        """Called when work begins or ends: buttons are enabled by it."""
+        """Called when work begins or ends, to enable and disable buttons."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._newest: threading.Thread | None = None
-        """The same, until `on_change` has been called for its end as well."""
-        self._next: Callable[[], None] | None = None
+        """The same thread, kept until `on_change` was called for its end."""
+        self._next: Callable[[], object] | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether something that a button asked for is being done."""
+        """Whether work is in progress."""
         return self._thread is not None
 
-    def say(self, text: Text, tone: str = "", options: Iterable[str] = ()) -> None:
-        """Show a message; `tone` is "", good or bad, `options` are those of the command line that it names."""
+    def say(
+        self,
+        text: Text,
+        tone: str = "",
+        options: Iterable[str] = (),
+        *,
+        line: widgets.HTML | None = None,
+    ) -> None:
+        """Show a message in the status line, or in another `line`.
+
+        `tone` is "", good or bad; `options` are the options of the command line that the text names.
+        """
         lines = (text.of(self.lang), self.describe_options(options))
-        self.line.value = message("\n".join(filter(None, lines)), tone)
+        (line or self.line).value = message("\n".join(filter(None, lines)), tone, text.commands())
 
     def describe_options(self, options: Iterable[str]) -> str:
-        """Say what this panel has for options of the command line; "" without any."""
+        """Name this panel's controls for options of the command line; "" without any."""
         found = describe_options(options, self._out)
         return found.of(self.lang) if found is not None else ""
 
     def report(self, error: Exception, line: widgets.HTML | None = None) -> None:
-        """Show an error in the status line, or in a `line` of one's own."""
+        """Show an error in the status line, or in another `line`."""
         if isinstance(error, TcbOpsError):
-            text = "\n".join(filter(None, (error.text.of(self.lang), self.describe_options(error.options))))
-        else:
-            _LOG.error("a defect in a panel", exc_info=error)
-            what = type(error).__name__
-            text = _(
-                "Internal error in tcb-ops ({what}); see the log for details. Everything in the ledger is safe.",
-                what=what,
-            ).of(self.lang)
-        (line or self.line).value = message(text, "bad")
+            self.say(error.text, "bad", error.options, line=line)
+            return
+        _LOG.error("a defect in a panel", exc_info=error)
+        what = type(error).__name__
+        text = _(
+            "Internal error in tcb-ops ({what}); see the log for details. Everything in the ledger is safe.",
+            what=what,
+        )
+        self.say(text, "bad", line=line)
 
-    def guarded(self, action: Callable[[], None]) -> bool:
-        """Do something at once, and return whether it went well."""
+    def guarded(self, action: Callable[[], None], line: widgets.HTML | None = None) -> bool:
+        """Do something at once and show its error; return whether it succeeded."""
         try:
             action()
         except Exception as error:  # noqa: BLE001  the last place where it can be shown
-            self.report(error)
+            self.report(error, line)
             return False
         return True
 
-    def start(self, action: Callable[[], None], *, waits: bool = False) -> None:
-        """Do something in the background, one thing at a time.
+    def start(
+        self, action: Callable[[], None], *, waits: bool = False, line: widgets.HTML | None = None
+    ) -> None:
+        """Do something in the background, one action at a time; its error is shown in `line`.
 
-        While another thing is being done, it is declined, or done next if it `waits`; of several that wait the last is done.
+        While another action is running, this one is declined, or done next if it `waits`. Of several that wait, only the
+        last is done.
         """
+        job = partial(self.guarded, action, line)
         with self._lock:
             if self._thread is not None:
                 if waits:
-                    self._next = action
+                    self._next = job
                 else:
                     self.say(_("Still busy with the last step; wait a moment."))
                 return
-            self._thread = threading.Thread(
-                target=partial(self._do, action), name="tcb-ops-panel", daemon=True
-            )
+            self._thread = threading.Thread(target=partial(self._do, job), name="tcb-ops-panel", daemon=True)
             thread = self._newest = self._thread
         self.guarded(self.on_change)
         thread.start()
 
     def settle(self, seconds: float = 600) -> None:
-        """Wait until nothing is being done, and the buttons show it."""
+        """Wait until no work is in progress and the buttons show it."""
         thread = self._newest
         if thread is not None:
             thread.join(seconds)
 
     def button(
-        self, label: Text, name: str, action: Callable[[], None], *, background: bool = True, **options: Any
+        self,
+        label: Text,
+        name: str,
+        action: Callable[[], None],
+        *,
+        background: bool = True,
+        line: widgets.HTML | None = None,
+        **options: Any,
     ) -> widgets.Button:
         """Make a button with the class `name`; a click does `action`, in the background or at once."""
         options = {"layout": {"width": "auto", "align_self": "flex-start"}} | options
         button = widgets.Button(description=label.of(self.lang), **options)
-        button.on_click(lambda _: self.start(action) if background else self.guarded(action))
+        button.on_click(lambda _: self.start(action, line=line) if background else self.guarded(action, line))
         return button.add_class(name)
 
     def field(
@@ -158,10 +183,10 @@ class Worker:
         style, layout = {"description_width": "7rem"}, {"width": width}
         return kind(description=label.of(self.lang), layout=layout, style=style, **options).add_class(name)
 
-    def _do(self, action: Callable[[], None]) -> None:
-        doing: Callable[[], None] | None = action
+    def _do(self, action: Callable[[], object]) -> None:
+        doing: Callable[[], object] | None = action
         while doing is not None:
-            self.guarded(doing)
+            doing()
             with self._lock:
                 doing, self._next = self._next, None
                 if doing is None:

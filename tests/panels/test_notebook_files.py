@@ -1,4 +1,4 @@
-"""The four notebooks: thin, safe by default, with outputs where they are compared and nowhere else."""
+"""The notebooks: thin, safe by default, with outputs only in the analysis, whose tables are compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ PANELS = {
     "03_errcode_audit": panels.audit_errcodes,
     "04_export_report": panels.export_report,
 }
-TABULATES = ("panel.by_merchant()", "panel.errcodes()", "panel.causes()", "panel.changes()")
 
 
 @pytest.fixture(params=list(PANELS))
@@ -39,7 +38,16 @@ def cells(notebook: Any) -> list[Any]:
 
 
 def test_these_are_all():
-    assert {file.stem for file in FOLDER.glob("*.ipynb")} == set(PANELS)
+    assert {file.stem for file in FOLDER.glob("*.ipynb")} == {*PANELS, "05_analysis"}
+
+
+def test_the_analysis_keeps_the_tables_that_nbval_compares_and_no_other_output():
+    analysis = nbformat.read(FOLDER / "05_analysis.ipynb", as_version=4)
+    code = [cell for cell in analysis.cells if cell.cell_type == "code"]
+    tables = [cell for cell in code if cell.outputs]
+    assert len(tables) == 8
+    assert all("text/html" in cell.outputs[0].data and cell.execution_count for cell in tables)
+    assert all(cell.execution_count is None for cell in code if not cell.outputs)
 
 
 def test_a_notebook_holds_no_logic(cells: list[Any]):
@@ -56,8 +64,9 @@ def test_the_order_is_title_parameters_panel_headless_results(notebook: Any, cel
     assert cells[0].metadata.tags == ["parameters"]
     assert cells[1].source.startswith("# Panel\n")
     assert cells[1].source.endswith("\npanel")
-    assert cells[2].source.startswith("# Headless")
-    assert "panel.run_now(RUN_NOW)" in cells[2].source
+    assert cells[2].source.endswith("panel.show(panel.card)")
+    assert cells[-1].source.startswith("# Headless")
+    assert "panel.run_now(RUN_NOW)" in cells[-1].source
 
 
 def test_parameters_are_those_of_the_panel_with_its_defaults(cells: list[Any], name: str):
@@ -72,15 +81,8 @@ def test_parameters_are_those_of_the_panel_with_its_defaults(cells: list[Any], n
     assert given["target"] == "simulator"
 
 
-def test_outputs_are_kept_where_they_are_compared_and_nowhere_else(notebook: Any, cells: list[Any]):
-    for cell in cells:
-        if cell.source.endswith(TABULATES):
-            assert cell.execution_count is not None, cell.source
-            assert cell.outputs, cell.source
-        else:
-            assert cell.execution_count is None, cell.source
-            assert not cell.outputs, cell.source
-    assert any(cell.outputs for cell in cells)
+def test_no_output_is_kept(notebook: Any, cells: list[Any]):
+    assert all(cell.execution_count is None and not cell.outputs for cell in cells)
     assert "widgets" not in notebook.metadata
 
 

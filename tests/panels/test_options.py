@@ -10,7 +10,7 @@ import pytest
 from workspace import TEA, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.i18n import Bilingual, Lang, Text
+from tcb_ops.i18n import Bilingual, Command, Lang, Text, as_lines
 from tcb_ops.panels.worker import LINKS_GO_TO, REPORT, Worker, describe_options
 
 if TYPE_CHECKING:
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
     worker = Worker(Lang.EN)
-    text = "Check it. To resume it:\ntcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a"
-    worker.report(tcb.UsageError(Bilingual(text, text), options=["--root"]))
+    command = Command("tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a")
+    text = as_lines(["Check it. To resume it:", command, "tcb-ops is not a command here"])
+    worker.report(tcb.UsageError(text, options=["--root"]))
     shown = html.unescape(worker.line.value)
     assert "<code>tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a</code>" in shown
+    assert "\ntcb-ops is not a command here\n" in shown
     assert "In this panel, --root is “Local files”." in shown
     assert "A panel has no" not in shown
 
@@ -89,14 +91,14 @@ def test_the_problems_of_a_list_name_the_panel_s_controls(open_lab: Any, read: A
     shown = read(panel.list_reader.problems)
     assert "check the name (case matters) and --root" in shown
     assert shown.endswith("In this panel, --root is “Local files”.")
-    assert "In this panel" not in read(panel.worker.line)  # which only counts them
+    assert "In this panel" not in read(panel.list_reader.line)  # which only counts them
 
 
 def test_what_only_the_command_line_has_is_named(open_lab: Any, read: Any):
     lab = open_lab()
     Path("other.csv").write_text("env,云端\n", encoding="utf-8")
     panel = lab.uploads("other.csv")
-    for part in (panel.worker.line, panel.list_reader.problems):
+    for part in (panel.list_reader.line, panel.list_reader.problems):
         assert "A panel has no --column: use the command line for that." in read(part)
 
 

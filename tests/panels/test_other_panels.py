@@ -80,7 +80,7 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_
 def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab: Any, read: Any):
     lab = open_lab(faults=[Fault(env=BOOKS.env, calls=((2, 99),), errcode=85088)])
     panel = lab.audits()
-    assert "Ready. 2 merchants, 3 environments, one call each" in read(panel.worker.line)
+    assert "Ready. 2 merchants, 3 environments, one call each" in read(panel.ready_line)
     assert "No run yet" in repr(panel.changes())
     panel.start.click()
     panel.settle()
@@ -149,7 +149,8 @@ def test_every_sentence_is_there_in_chinese(open_lab: Any, read: Any):
         panel.worker.line,
         panel.monitor.head,
         panel.monitor.bar,
-        panel.monitor.grid,
+        panel.monitor.grid.causes,
+        panel.monitor.grid.lines[BOOKS.appid][2],
         panel.list_reader.plan,
     ):
         words = read(part)

@@ -123,3 +123,16 @@ def test_an_upload_that_is_empty_or_too_large_is_refused(folder: Path, content: 
     with pytest.raises(UsageError, match=shown):
         picker._take(uploaded("清单.csv", content))
     assert picked == []
+
+
+def test_browsing_begins_where_the_chosen_file_is_and_hides_what_is_no_list(folder: Path):
+    picker, _, _ = a_picker(
+        path="素材/深.csv", hidden=frozenset({(folder / "素材" / "tokens.csv").resolve()})
+    )
+    (folder / "素材" / "tokens.csv").touch()
+    picker.browse.click()
+    assert [label for label, _ in picker.entries.options] == ["深.csv"]
+    picker.browse.click()
+    picker.text.value = "b.csv"
+    picker.browse.click()
+    assert "b.csv" in [label for label, _ in picker.entries.options]

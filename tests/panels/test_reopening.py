@@ -32,15 +32,15 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(
     assert again.run.id == first.run.id
     assert again.monitor.state is RunState.FINISHED
     assert f"Run {first.run.id} · finished" in read(again.monitor.head)
-    line = read(again.worker.line)
-    assert verdict in line
-    assert "Ready." in line
+    assert read(again.worker.line) == verdict
+    assert "Ready." in read(again.ready_line)
+    assert not again.setup.unfolded
     assert again.monitor.export.layout.display == ""
     assert not again.monitor.export.button.disabled
     retried = refused and kind != "audits"
     assert (again.monitor.retry.layout.display == "") is retried
     assert again.monitor.retry.button.disabled is False
-    assert (again.monitor.errcodes.layout.display == "") is refused
+    assert bool(again.monitor.grid.causes) is refused
     assert again.by_merchant().equals(first.by_merchant())
     assert not again.start.disabled
     assert lab.sent == sent
@@ -69,9 +69,8 @@ def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab: Any,
     first.settle()
     (lab.shop.folder / "list.csv").unlink()
     again = lab.uploads()
-    line = read(again.worker.line)
-    assert "list.csv" in line
-    assert "All 30 rows succeeded" in line
+    assert "list.csv" in read(again.list_reader.line)
+    assert read(again.worker.line).startswith("All 30 rows succeeded")
     assert again.run.id == first.run.id
     assert again.start.disabled
 
@@ -143,3 +142,37 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
     assert found["all"] == [found["run"]]
     assert found["bad"]
     assert "does not exist" in found["live"]
+
+
+def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: Any):
+    shown: list[tuple[bool, str]] = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda bundle, **_: shown.append((False, bundle["text/html"]))
+    )
+    monkeypatch.setattr(
+        "IPython.display.update_display", lambda bundle, **_: shown.append((True, bundle["text/html"]))
+    )
+    lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, calls=((1, 1),))])
+    panel = lab.uploads(lang="zh")
+    panel.show(panel.by_merchant)
+    assert not shown[-1][0]
+    assert "尚无任务" in shown[-1][1]
+    panel.start.click()
+    panel.settle()
+    again, table = shown[-1]
+    assert again
+    assert "城南书店</td><td>wxbooks</td>" in table
+    assert ">商户</th>" in table
+    panel.monitor.retry.button.click()
+    panel.settle()
+    assert "茶语小铺" not in shown[-1][1]
+    assert "with its retries, 30 of 30 rows have succeeded" in lab.uploads().monitor.head.value
+
+
+def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab: Any, read: Any):
+    lab = open_lab()
+    assert read(lab.uploads().monitor.head).startswith("SIMULATED 演练")
+    lab.live()
+    panel = lab.uploads()
+    assert read(panel.monitor.head).startswith("LIVE")
+    assert panel.start.button_style == "primary"

@@ -14,8 +14,10 @@ from tcb_ops.panels.run_summary import (
     MERCHANTS_SHOWN,
     MerchantLine,
     RunState,
+    Step,
     merchant_lines,
     merchant_state,
+    next_step,
     render_grid,
     render_progress,
     run_state,
@@ -60,6 +62,26 @@ def test_who_works_on_a_run(here: bool, held: bool, finished: bool, state: RunSt
     assert run_state(here=here, held=held, finished=finished) is state
 
 
+@pytest.mark.parametrize(
+    ("state", "options", "step"),
+    [
+        (RunState.HERE, {"ready": True, "editing": True}, Step.CANCEL),
+        (RunState.ELSEWHERE, {"ready": True, "editing": True}, None),
+        (None, {"ready": True}, Step.START),
+        (None, {"editing": True}, None),
+        (RunState.FINISHED, {"ready": True, "editing": True, "retryable": True}, Step.START),
+        (RunState.UNFINISHED, {"ready": True}, Step.RESUME),
+        (RunState.UNFINISHED, {"editing": True}, Step.RESUME),
+        (RunState.FINISHED, {"ready": True, "retryable": True}, Step.RETRY),
+        (RunState.FINISHED, {"ready": True}, Step.EXPORT),
+        (RunState.FINISHED, {"ready": True, "exported": True}, None),
+    ],
+)
+def test_the_next_step(state: RunState | None, options: dict[str, bool], step: Step | None):
+    no = dict.fromkeys(("ready", "editing", "retryable", "exported"), False)
+    assert next_step(state, **(no | options)) is step
+
+
 def test_merchants_with_trouble_come_first_and_the_rest_by_name():
     lines = merchant_lines(
         [
@@ -101,6 +123,7 @@ def test_the_grid_is_drawn_less_often_the_longer_it_takes():
 def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
     look = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 310.0, 12.2)
     drawn = render_progress(look, Lang.EN, running=True)
-    assert '<progress aria-label="Rows that have ended" value="1203" max="5000">' in drawn
+    assert '<progress class="op-hidden" aria-label="Rows that have ended" value="1203" max="5000">' in drawn
+    assert '<span class="good" style="flex:1203"></span><span class="todo" style="flex:3797"></span>' in drawn
     assert read(drawn) == "1,203 of 5,000 rows · 24% · 310 rows/s · 12s left 1,203 uploaded"
     assert "行/秒 · 剩余 12s" in read(render_progress(look, Lang.ZH, running=True))

@@ -34,6 +34,8 @@ def test_no_widget_holds_a_secret(open_lab: Any):
         panel.merchant_check.button.click()
         panel.settle()
         shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
+        grid = panel.monitor.grid
+        shown.append(json.dumps([grid.lines, grid.causes, grid.read({"code": None})], ensure_ascii=False))
     shown.append(states())
     links = (lab.shop.folder / "links.csv").read_text(encoding="utf-8")
     assert "q-signature" in links
@@ -46,4 +48,5 @@ def test_no_widget_holds_a_secret(open_lab: Any):
             lab.shop.sim.base + "/7",
         ):
             assert secret not in text
-    assert "40097" in shown[-1]  # the states were there to look at
+    assert "wxbooks" in shown[3]  # the grid was there to look at
+    assert "Run " in shown[-1]  # and the states

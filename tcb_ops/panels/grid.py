@@ -1,0 +1,225 @@
+"""The grid of a run: merchants, causes, rows and charts, searched, sorted and filtered in the browser.
+
+The browser holds the merchants. Rows are read from the ledger in pages, when they are asked for. The front end is
+`grid.js`, a plain ES module that is part of the package.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+import anywidget
+import traitlets
+
+from tcb_ops.i18n import Text, _, pgettext
+from tcb_ops.model import Outcome
+from tcb_ops.panels.errcodes import render_codes
+from tcb_ops.panels.run_summary import MerchantLine, merchant_lines, merchant_state
+from tcb_ops.panels.worker import Worker
+from tcb_ops.reports.explanations import OUTCOMES, action_text, code_label, reason_text
+from tcb_ops.reports.formats.charts import code_colour, draw, heat_map, outcome_class, timeline_svg
+from tcb_ops.reports.summary import by_code, causes_of, errcode_matrix
+from tcb_ops.run import Run
+from tcb_ops.runs.records import RowRecord, Tally
+from tcb_ops.secrets import redact
+
+PAGE = 100
+"""Rows of a page."""
+AHEAD = 1000
+"""Rows read at a time: of a sparse filter, the next pages need no other scan."""
+_WORDS: dict[str, Text] = {
+    "merchants": pgettext("heading", "Merchants"),
+    "merchant": _("Merchant"),
+    "state": _("State"),
+    "rows": _("Rows"),
+    "progress": _("Progress"),
+    "good": _("Succeeded"),
+    "bad": _("Failed"),
+    "todo": _("To do"),
+    "why": _("Why"),
+    "search": _("Search merchants"),
+    "all": pgettext("merchants", "all"),
+    "failed": pgettext("merchants", "failed"),
+    "open": pgettext("merchants", "working or paused"),
+    "done": pgettext("merchants", "done"),
+    "none": _("No merchant matches."),
+    "more": _("Show more merchants"),
+    "row_title": pgettext("heading", "Rows"),
+    "line": _("Line"),
+    "env": _("Environment"),
+    "path": _("Path"),
+    "outcome": _("Outcome"),
+    "path_search": _("Search paths"),
+    "code": _("Code"),
+    "any": _("— all —"),
+    "every_row": _("all rows"),
+    "not_succeeded": _("all that did not succeed"),
+    "clear": _("Clear filters"),
+    "next": _("Next page"),
+    "previous": _("Previous page"),
+    "no_rows": _("No row matches."),
+    "loading": _("Loading …"),
+    "copy": _("Copy"),
+    "details": _("Details"),
+    "charts": _("Errcodes by merchant"),
+    "lost": _("The kernel does not respond. Run the panel's cell again."),
+}
+
+
+class RunGrid(anywidget.AnyWidget):
+    """The grid. `show` sends what changed; the browser asks for rows."""
+
+    _esm = (files("tcb_ops.panels") / "grid.js").read_text(encoding="utf-8")
+    words = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._lang = worker, worker.lang
+        self._run: Run | None = None
+        self._tallies: list[Tally] = []
+        self._running = False
+        self._zone: Any = None
+        self.lines: dict[str, list[Any]] = {}
+        """The merchants as the browser has them, by appid."""
+        self.causes = ""
+        """The HTML of the causes."""
+        self._charts = ""
+        self._codes: list[Any] = []
+        self._ahead: tuple[Any, list[RowRecord], int, bool] = (None, [], 0, False)
+        """Rows that were read ahead: their filter and the line before them, the rows, the total, whether there are more."""
+        words: dict[str, Any] = {name: text.of(worker.lang) for name, text in _WORDS.items()}
+        words["outcomes"] = {str(one): text.of(worker.lang) for one, text in OUTCOMES.items()}
+        super().__init__(words=words)
+        self.add_class("op-grid")
+        self.on_msg(self._answer)
+
+    def show(self, run: Run, *, running: bool, paused: dict[str, float] | None = None) -> int:
+        """Show a run as the ledger has it now; return the number of its merchants.
+
+        `paused`: seconds until a paused appid continues.
+        """
+        new = self._run is None or self._run.id != run.id or self._running != running
+        self._run, self._running, self._zone = run, running, run.settings.zone
+        self._tallies = tallies = run.tallies()
+        lines = merchant_lines(tallies)
+        drawn = {line.appid: self._line(line, running, (paused or {}).get(line.appid, 0.0)) for line in lines}
+        changed = [line for appid, line in drawn.items() if new or self.lines.get(appid) != line]
+        causes = causes_of(tallies)
+        matrix, groups = errcode_matrix(causes), by_code([c for c in causes if c.code != Outcome.PENDING])
+        self.lines = drawn
+        self.causes = render_codes(groups, self._lang) if groups else ""
+        self._codes = [
+            (
+                one.code,
+                one.code if (label := code_label(one.code).of(self._lang)) == "" else f"{one.code} {label}",
+                one.rows,
+            )
+            for one in groups
+        ]
+        drawing = draw(run.timeline_buckets())
+        self._charts = (heat_map(matrix, self._lang) if matrix else "") + (
+            timeline_svg(drawing, self._lang, self._zone) if drawing else ""
+        )
+        if new:
+            self._ahead = (None, [], 0, False)
+        self._publish(changed, full=new)
+        return len(lines)
+
+    def read(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Return a page of rows: code (None, "" or a code), appid, outcome, path, after (the line before it)."""
+        run = self._run
+        if run is None:
+            return {"rows": [], "total": 0, "more": False}
+        outcome = wanted.get("outcome")
+        key = (run.id, wanted.get("code"), wanted.get("appid") or "", outcome, wanted.get("path") or "")
+        after = int(wanted.get("after", -1))
+        kept, records, total, full = self._ahead
+        if kept != (key, after) or self._running:
+            records, total = run.page(
+                code=key[1],
+                appid=key[2],
+                outcomes=frozenset({Outcome(outcome)}) if outcome else None,
+                path=key[4],
+                after_line=after,
+                limit=AHEAD + 1,
+                tallies=self._tallies,
+            )
+            full = len(records) > AHEAD
+        page, rest = records[:PAGE], records[PAGE:]
+        # A short rest of a full read is read again, as a part of the next page.
+        enough = len(rest) >= (PAGE if full else 1)
+        self._ahead = ((key, page[-1].row.line), rest, total, full) if enough else (None, [], 0, False)
+        total_shown = None if key[4] else total
+        return {"rows": [self._row(one) for one in page], "total": total_shown, "more": bool(rest)}
+
+    def _answer(self, _widget: Any, message: Any, _buffers: Any) -> None:
+        """Answer the browser. Called by ipywidgets on any thread."""
+        try:
+            if message.get("ask") == "all":
+                self._publish(list(self.lines.values()), full=True)
+            elif message.get("ask") == "rows":
+                self.send({"rows": self.read(message), "id": message.get("id")})
+        except Exception as error:  # noqa: BLE001  an exception in a callback is lost
+            self._worker.report(error)
+            self.send({"failed": True, "id": message.get("id")})
+
+    def _publish(self, lines: Sequence[Any], *, full: bool) -> None:
+        run = self._run
+        self.send(
+            {
+                "run": run.id if run is not None else "",
+                "full": full,
+                "lines": list(lines),
+                "causes": self.causes,
+                "charts": self._charts,
+                "codes": self._codes,
+            }
+        )
+
+    def _line(self, line: MerchantLine, running: bool, paused: float) -> list[Any]:
+        state = merchant_state(line, running=running)
+        if paused > 0 and running:
+            # Whole minutes, rounded up, so that the line changes once a minute at most.
+            until = datetime.fromtimestamp((time.time() + paused) // 60 * 60 + 60, self._zone)
+            state = _("paused until {time}", time=until.strftime("%H:%M"))
+        codes = sorted(line.codes.items(), key=lambda item: (-item[1], item[0]))[:3]
+        return [
+            line.appid,
+            line.merchant,
+            state.of(self._lang),
+            line.rows,
+            line.good,
+            line.bad,
+            line.todo,
+            [(code, rows, code_colour(code)) for code, rows in codes],
+        ]
+
+    def _row(self, record: RowRecord) -> dict[str, Any]:
+        row, end, lang = record.row, record.end, self._lang
+        ended = datetime.fromtimestamp(end.ended_at, self._zone) if end.ended_at else None
+        facts: list[tuple[Text, Any]] = [
+            (_("Why"), reason_text(end).of(lang)),
+            (_("What to do"), action_text(end).of(lang)),
+            (_("errmsg"), redact(end.errmsg)),
+            (_("rid"), redact(end.rid)),
+            (_("Local file"), row.file),
+            (_("HTTP status"), end.http_status),
+            (_("Attempts"), end.attempts),
+            (_("Bytes"), end.bytes),
+            (_("MD5"), end.md5),
+            (_("Ended"), ended.isoformat(" ", "seconds") if ended else ""),
+        ]
+        return {
+            "line": row.line,
+            "merchant": row.merchant,
+            "appid": row.appid,
+            "env": row.env,
+            "path": row.path,
+            "outcome": OUTCOMES[end.outcome].of(lang),
+            "css": outcome_class(end.outcome),
+            "why": reason_text(end).of(lang),
+            "facts": [(name.of(lang), str(value)) for name, value in facts if value not in {None, ""}],
+        }
