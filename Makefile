@@ -1,6 +1,7 @@
 # Two commands for a fresh machine with Python ≥ 3.11: `make demo` and `make test`. Each makes .venv and installs
 # what it needs.
 #
+#   make lab       the notebooks in JupyterLab, in the folder work
 #   make quick     what needs neither a browser nor a Jupyter kernel nor seconds: after every change
 #   make test      everything: before every commit
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
@@ -31,10 +32,13 @@ sys.exit("less than 92 % of the lines" if lines < 92 else 0)
 endef
 export TOTALS
 
-.PHONY: demo test quick shuffle clocks soak coverage lint check bench profile docs messages clean
+.PHONY: demo lab test quick shuffle clocks soak coverage lint check bench profile docs messages clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
+
+lab: .venv/lab
+	$(BIN)/tcb-ops lab work
 
 test: check
 	$(PYTEST) $(PARALLEL) $(ARGS)
@@ -84,6 +88,10 @@ docs: .venv/docs
 	@echo "Installing into .venv: about a minute, the first time."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/lab: .venv/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab]'
 	touch $@
 
 .venv/dev: .venv/core

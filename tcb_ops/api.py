@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from functools import wraps
 from inspect import signature
 from os import PathLike
@@ -31,6 +32,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
 from tcb_ops.errors import (
+    ArgumentError,
     InputError,
     LedgerDamagedError,
     RefusedError,
@@ -490,13 +492,25 @@ def diff(
     return Diff.between(ledger, before, after, settings, only)
 
 
-def history(days: int = 30, *, settings: Settings | None = None, target: str | None = None) -> History:
-    """Count errcodes by day and merchant over all runs of `target`, else the settings', in the last `days` days."""
+def history(
+    days: int = 30, *, until: str = "today", settings: Settings | None = None, target: str | None = None
+) -> History:
+    """Count errcodes by day and merchant over all runs of `target`, else the settings'.
+
+    `until` is the last of the days, such as 2026-10-30, or today.
+    """
     from tcb_ops.reports.comparisons import history as look_back
 
     settings = _settings(settings, target)
     check_count("days", days, least=1)
-    return History.of(look_back(_ledger(settings), settings.run_target, settings, days=days, now=time.time()))
+    now = time.time()
+    if until != "today":
+        try:
+            last = datetime.fromisoformat(until)
+        except (TypeError, ValueError):
+            raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
+        now = last.replace(tzinfo=settings.zone).timestamp()
+    return History.of(look_back(_ledger(settings), settings.run_target, settings, days=days, now=now))
 
 
 def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:

@@ -35,6 +35,8 @@ MERCHANTS = SAMPLE / "merchants.csv"
 PATHS = SAMPLE / "paths.csv"
 FILES = SAMPLE / "files"
 FAULTS = SAMPLE / "faults.toml"
+ANALYSIS = SAMPLE / "analysis.db"
+"""The ledger of 30 days, made by tests/analysis_ledger.py."""
 
 
 @contextmanager
@@ -149,3 +151,18 @@ def _alive(server: str) -> bool:
         except ProcessLookupError:
             return False
     return True
+
+
+def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:
+    """Return settings that read a ledger, a file or a URL; "" is a copy of the sample's ledger of 30 days.
+
+    The copy lasts as long as this process.
+    """
+    options: dict[str, object] = {"lang": lang}
+    if ledger:
+        return load_settings(options=options | {"ledger": ledger})
+    folder = tempfile.TemporaryDirectory(prefix="tcb-ops-analysis-")
+    atexit.register(folder.cleanup)
+    copied = shutil.copy(ANALYSIS, folder.name)
+    options |= {"ledger": str(copied), "merchants": MERCHANTS, "timezone": "Asia/Shanghai"}
+    return load_settings(options=options).model_copy(update={"target": SIMULATOR})

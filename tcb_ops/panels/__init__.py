@@ -100,7 +100,7 @@ def run_uploads(
 def audit_errcodes(
     target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = "en"
 ) -> Panel:
-    """Return a panel that requests one link per environment, and shows which fail, why, and what to do."""
+    """Return a panel that checks each environment, and shows which fail, why, and what to do."""
     from tcb_ops.panels.notebook_panels import AuditPanel
 
     return AuditPanel(target, where, lang, note=note, report=report)

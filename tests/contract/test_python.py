@@ -419,6 +419,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "merchants of an audit": (lambda: tcb.audit(None), "merchants"),  # type: ignore[arg-type]
     "a run of a number": (lambda: tcb.open_run(5), "wanted"),  # type: ignore[arg-type]
     "no days": (lambda: tcb.history(0), "days"),
+    "no date": (lambda: tcb.history(until="yesterday"), "until"),
     "codes as a text": (lambda: tcb.retry("latest", "merchants.csv", codes="85088"), "codes"),
     "a folder of a number": (lambda: tcb.verify(5), "folder"),  # type: ignore[arg-type]
     "a code of nothing": (lambda: tcb.explain(None), "code"),  # type: ignore[arg-type]
