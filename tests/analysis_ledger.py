@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -79,7 +79,7 @@ def settings_of(folder: Path, base: str) -> Settings:
         "timezone": "Asia/Shanghai",
         "tokens": {"source": "file", "file": folder / "tokens.csv"},
     }
-    return load_settings(options=options).model_copy(update={"target": SIMULATOR})
+    return replace(load_settings(options=options), target=SIMULATOR)
 
 
 def work(folder: Path, merchants: Merchants) -> Iterator[tuple[str, datetime]]:

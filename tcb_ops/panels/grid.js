@@ -149,7 +149,7 @@ function render({ model, el }) {
   const clear = make("button", { type: "button", text: words.clear, class: "op-chip", onclick: () => { pathSearch.value = ""; filter("", "", false); } });
   const rowBody = make("tbody");
   const rowHeads = ["line", "merchant", "env", "path", "outcome", "why"].map((word) => make("th", { scope: "col", text: words[word] }));
-  rowHeads.push(make("th", { scope: "col" }, make("span", { class: "op-hidden", text: words.details })));
+  rowHeads.unshift(make("th", { scope: "col" }, make("span", { class: "op-hidden", text: words.details })));
   const rowTable = make("div", { class: "op-scroll op-rows-scroll", tabindex: "0", role: "region", "aria-label": words.row_title },
     make("table", { class: "op-table op-rows", "aria-label": words.row_title }, make("thead", {}, make("tr", {}, ...rowHeads)), rowBody));
   const status = make("span", { role: "status", class: "op-quiet op-row-status" });
@@ -221,9 +221,9 @@ function render({ model, el }) {
 
   function rowOf(row) {
     const opener = make("button", { type: "button", class: "op-link", "aria-expanded": "false", "aria-label": `${words.details}: ${row.line}`, text: "▸" });
-    const made = make("tr", {}, make("td", { class: "op-num", text: number(row.line) }), make("td", { class: "op-one", text: row.merchant }), make("td", { class: "op-one", text: row.env }),
+    const made = make("tr", {}, make("td", {}, opener), make("td", { class: "op-num", text: number(row.line) }), make("td", { class: "op-one", text: row.merchant }), make("td", { class: "op-one", text: row.env }),
       make("td", { class: "op-one op-path", text: row.path, title: row.path }), make("td", { class: "op-short" }, make("i", { class: `op-swatch ${row.css}`, "aria-hidden": "true" }), row.outcome),
-      make("td", { class: "op-one op-why", text: row.why, title: row.why }), make("td", {}, opener));
+      make("td", { class: "op-one op-why", text: row.why, title: row.why }));
     let details = null;
     opener.addEventListener("click", () => {
       if (details) { details.remove(); details = null; } else { details = detailsOf(row); made.after(details); }
