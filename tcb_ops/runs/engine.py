@@ -162,7 +162,7 @@ class Engine:
         self._rate = RateEstimator(self._run.rows, 0)
 
     def paused_until(self) -> dict[str, float]:
-        """Return the appids that are paused, and until when, in seconds from now. Called from any thread."""
+        """Return the paused appids with the seconds left of their pauses. May be called from any thread."""
         now, found = self._clock(), dict[str, float]()
         for lane in self._scheduler.lanes:
             left = max(lane.env.slowdown.paused_until, lane.app.slowdown.paused_until) - now

@@ -331,15 +331,15 @@ class LedgerReader:
         after_line: int,
         limit: int,
     ) -> list[RowRecord]:
-        """Read the next rows after a line, in the order of the list.
+        """Return the next rows after a line, in the order of the list.
 
         Args:
             run: the run.
             ends: the (outcome, reason, errcode, store_code) of the wanted rows; None for all.
             environments: the environments of the wanted rows; None for all.
             path: a part of the cloud path.
-            after_line: the line of the last row of the page before; -1 for the first page.
-            limit: the most rows.
+            after_line: the line of the last row of the previous page; -1 for the first page.
+            limit: the maximum number of rows.
 
         """
         query = sa.select(rows).where(rows.c.run == run.number, rows.c.line > after_line)
@@ -464,9 +464,9 @@ class LedgerReader:
         self.check_rows(run, found)
 
     def records(self, run: RunRecord) -> Iterator[Sequence[Any]]:
-        """Stream a run's rows in the order of the list as the database's records, checked, some thousand at a time.
+        """Stream a run's rows in the order of the list, as batches of checked database records.
 
-        For writers of a million rows, to whom an object for each is most of the cost.
+        For writers of a million rows, for which an object per row is most of the cost.
         """
         query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
         last, found = -1, 0
@@ -480,7 +480,7 @@ class LedgerReader:
         self.check_rows(run, found)
 
     def reading(self, run: RunRecord) -> AbstractContextManager[None]:
-        """Report values in `records` that were never written as damage."""
+        """Convert errors from invalid values in `records` to LedgerDamagedError."""
         return self._reading(run)
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
@@ -693,7 +693,7 @@ class LedgerReader:
                 return connection.execute(query).all()
 
     def _fetch(self, query: sa.Select[Any]) -> Sequence[Any]:
-        """Read the database's own records: making SQLAlchemy's of them takes longer than reading them."""
+        """Read the driver's own records: converting them to SQLAlchemy's takes longer than reading them."""
         with (
             self._reading(),
             self._engine.connect() if self._held is None else nullcontext(self._held) as connection,

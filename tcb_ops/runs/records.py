@@ -269,9 +269,9 @@ def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts
 
 
 def check_records(records: Sequence[Any]) -> None:
-    """Check records of the rows table as `read_row` and `read_end` do, but for their JSON.
+    """Check records of the rows table as `read_row` and `read_end` do, without their JSON.
 
-    Raises ValueError, TypeError or KeyError for damaged ones.
+    Raises ValueError, TypeError or KeyError for damaged records.
     """
     for types in {tuple(map(type, record)): record for record in records}.values():
         _ROW_TYPES.check(types)

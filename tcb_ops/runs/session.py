@@ -87,7 +87,7 @@ class RunSession:
             seen = newest
 
     def paused_until(self) -> dict[str, float]:
-        """Return the appids that are paused, and for how many more seconds."""
+        """Return the paused appids with the seconds left of their pauses."""
         return self._engine.paused_until() if self._engine is not None else {}
 
     def ended_within(self, seconds: float) -> bool:

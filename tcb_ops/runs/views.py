@@ -1,6 +1,6 @@
 """The SQL views of a ledger, for tools that read the database: v_runs, v_rows, v_errcodes.
 
-Their columns are documented (docs, reference/files) and stay when the tables change.
+Their columns are documented (docs, reference/files) and do not change with the tables.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tcb_ops.model import SUCCESSES, Outcome
 
 NAMES = ("v_errcodes", "v_rows", "v_runs")
-"""In the order in which they can be dropped."""
+"""The views in the order in which they can be dropped."""
 _RUNS = """
 CREATE VIEW v_runs AS
 SELECT id AS run, kind, target, list_name, parent, note, operator, host,
