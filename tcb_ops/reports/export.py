@@ -137,7 +137,7 @@ def export(
 
 
 def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chromium: str) -> None:
-    """Replace a report by the same with a report.pdf. Where that cannot be done, a warning says so, and the report stays."""
+    """Replace a report by the same one with a report.pdf. If that fails, log a warning and keep the report."""
     real = _real(dest)
     why = None
     try:
@@ -152,7 +152,7 @@ def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chr
                 _write_manifest(part, content)
                 for place in (part / PDF, part / MANIFEST, part):
                     _sync(place)
-                check_destination(dest, run.id)  # what somebody has put there meanwhile stays
+                check_destination(dest, run.id)  # keep what was put there meanwhile
                 finished()
                 _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
                 _put(part, real)
@@ -165,7 +165,7 @@ def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chr
 
 
 def _link(file: Path, other: Path) -> None:
-    """Give a file a second name; where the file system has no links, a copy."""
+    """Create a hard link to a file, or a copy if the file system has no links."""
     try:
         os.link(file, other)
     except OSError:
@@ -194,7 +194,7 @@ def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, set
 def _write(
     seen: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float, *, pdf: bool
 ) -> None:
-    """Write every file of a report but report.pdf; `seen` is a snapshot of the ledger."""
+    """Write every file of a report except report.pdf; `seen` is a snapshot of the ledger."""
     texts = row_texts(seen, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
     if hidden := texts.hidden:

@@ -1,8 +1,8 @@
-"""A run's rows as text: the lines of results.csv and failed.csv, and what the digest is over, from the ledger's records.
+"""A run's rows as text: the lines of results.csv and failed.csv, and the input of the digest, from the ledger's records.
 
-A million rows are exported and verified without an object for each. The text of a row is put together from its record, and a
-batch is searched once for what its lines must not hold: secrets, control characters. A row with something that has to be
-quoted, guarded or masked is written cell by cell (`formats.csv.RowLines`), which also says what the texts are to be.
+A million rows are exported and verified without an object for each. A row's text is composed from its record, and each
+batch is searched once for what its lines must not contain: secrets, control characters. A row with something to quote,
+guard or mask is written cell by cell (`formats.csv.RowLines`), which also defines what the texts must be.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tcb_ops.secrets import masked, redact
 _GOOD = frozenset(map(str, SUCCESSES))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHARED = 10_000
-"""Texts that many rows share, such as the sentence for an errcode, are made once; so many are kept."""
+"""Maximum number of cached texts that many rows share, such as the sentence for an errcode."""
 _BATCH = 1_000
-"""Rows at a time where they are read as objects."""
+"""Rows read at a time as objects."""
 
 
 class _IrregularError(Exception):
@@ -46,13 +46,13 @@ class RowTexts(Protocol):
 
     @property
     def hidden(self) -> int:
-        """Rows so far in which something looked like a secret and was masked."""
+        """Number of rows so far in which a possible secret was masked."""
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Yield the lines of the next rows, and of those that did not succeed. Once; raises LedgerDamagedError."""
+        """Yield the lines of the next rows, and of those that did not succeed; only once. Raises LedgerDamagedError."""
 
     def hexdigest(self) -> str:
-        """Return the digest (`manifest`) over the rows that have gone by: 64 hex digits."""
+        """Return the digest (`manifest`) over the rows so far: 64 hex digits."""
 
 
 def row_texts(reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> RowTexts:
@@ -63,7 +63,7 @@ def row_texts(reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> Ro
 
 
 class TextsOfRows:
-    """The texts of rows that come one by one, as those of a run merged with its retries do."""
+    """The texts of rows that are read one by one, such as those of a run merged with its retries."""
 
     def __init__(self, rows: Iterable[RowRecord], headers: Sequence[str], lang: Lang, zone: tzinfo) -> None:
         self._digest, self._lines = RowsDigest(), RowLines(headers, lang, zone)
@@ -72,7 +72,7 @@ class TextsOfRows:
 
     @property
     def hidden(self) -> int:
-        """Rows so far in which something was masked."""
+        """Number of rows so far in which something was masked."""
         return self._lines.hidden
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -96,7 +96,7 @@ class _TextsOfRecords:
 
     @property
     def hidden(self) -> int:
-        """Rows so far in which something was masked."""
+        """Number of rows so far in which something was masked."""
         return self._lines.hidden
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -115,7 +115,7 @@ class _TextsOfRecords:
         return whole.hexdigest()
 
     def _texts(self, records: Sequence[Any]) -> tuple[list[str], list[str]]:
-        """Return the rows' lines, with their ends, and their parts of the digest's text."""
+        """Return the rows' lines with line breaks, and their parts of the digest's input."""
         made = [*map(self._regular, records)]
         lines, digested = [line for line, _ in made], [text for _, text in made]
         if "" in lines or _has_special("".join(lines)):
@@ -128,7 +128,7 @@ class _TextsOfRecords:
         return [f"{line}\r\n" for line in lines], digested
 
     def _regular(self, record: Any) -> tuple[str, str]:
-        """Return a row's line, without its end, and its part of the digest's text; empty texts where it is irregular."""
+        """Return a row's line without a line break, and its part of the digest's input; empty texts if irregular."""
         (
             _run, line, place, path, file, size, _mtime, cells, outcome, reason, detail, errcode, errmsg, rid, http_status,
             store_code, attempts, sent, md5, file_id, started, ended, content_type, cache_control,
@@ -136,7 +136,7 @@ class _TextsOfRecords:
         texts = cells[2:-2].split('","')
         own = ",".join(texts)
         if (
-            # The ledger's JSON is the digest's, and its texts stand between the quotes, where nothing is escaped.
+            # Without escapes, the ledger's JSON is the digest's, and the cells are the texts between its quotes.
             "\\" in cells
             or cells.count('"') != 2 * len(texts)
             or not (cells.startswith('["') and cells.endswith('"]'))
@@ -175,14 +175,14 @@ class _TextsOfRecords:
         )
 
     def _place(self, number: int) -> tuple[str, str]:
-        """Return what the line and the digest say of an environment."""
+        """Return an environment's parts of the line and of the digest's input."""
         place = self._environments[number]
         in_csv = ",".join(map(_cell, (place.merchant, place.appid, place.env)))
         self._places[number] = in_csv, encode((place.env, place.appid, place.merchant))[1:-1]
         return self._places[number]
 
     def _why(self, *state: Any) -> tuple[str, str]:
-        """Return the two columns of words, and the detail as the digest has it."""
+        """Return the two columns of WORDS, and the detail for the digest."""
         found: tuple[str, str] | None = self._kept.get(state)
         if found is None:
             outcome, reason, detail, errcode, store_code, http_status = state
@@ -201,7 +201,7 @@ class _TextsOfRecords:
         return found
 
     def _server_text(self, text: str) -> str:
-        """Return a cell with text from a server."""
+        """Return the cell of a text from a server, redacted."""
         if not text:
             return ""
         found: str | None = self._kept.get(text)
@@ -217,16 +217,16 @@ class _TextsOfRecords:
 
 
 def _cell(text: str) -> str:
-    """Return a text as a cell of a line. Raises _IrregularError where it has to be masked."""
+    """Return a text as a cell of a line. Raises _IrregularError if it has to be masked."""
     if text[:1] in RISKY:
         text = guard(text)
-    if "," in text or '"' in text:  # line ends make the row irregular
-        if masked(text) != text:  # quoted, it might not be found
+    if "," in text or '"' in text:  # line breaks make the row irregular
+        if masked(text) != text:  # once quoted, a secret might not be found
             raise _IrregularError
         text = '"' + text.replace('"', '""') + '"'
     return text
 
 
 def _has_special(text: str) -> bool:
-    """Return whether lines hold what must not stand in them as it is: a control character, or what looks like a secret."""
+    """Return whether lines contain a control character, or what looks like a secret."""
     return (not text.isprintable() and _CONTROL.search(text) is not None) or masked(text) != text

@@ -390,16 +390,16 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
 
 
 def _same_as(texts: RowTexts, folder: Path) -> set[str]:
-    """Return which of results.csv and failed.csv are, to the byte, what would be exported now.
+    """Return which of results.csv and failed.csv are identical to what would be exported now.
 
-    Another may be as the ledger says all the same: with sentences of another version, which are not compared.
+    The others may still agree with the ledger: sentences of another version are not compared.
     """
     head = "\ufeff" + texts.head
     with ExitStack() as stack:
         files = {}
         for name in (RESULTS, FAILED):
             with suppress(OSError):
-                if (folder / name).is_file():  # opening a pipe would not end
+                if (folder / name).is_file():  # opening a pipe might never end
                     files[name] = stack.enter_context((folder / name).open("rb"))
         same = set(files)
         for written in chain(((head, head),), texts):

@@ -42,9 +42,9 @@ def code_colour(code: str) -> str:
 
 
 def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
-    """Draw the rows that did not succeed by merchant and code; the darker a cell, the more.
+    """Draw the rows that did not succeed by merchant and code; darker cells have more.
 
-    A cell has `data-appid` and `data-code`, and is a button for a keyboard and a screen reader.
+    Cells have `data-appid` and `data-code`, and are buttons for keyboards and screen readers.
     """
     wide, high = _LABEL + _CELL * len(matrix.codes), _LINE * (len(matrix.lines) + 2)
     parts = []
@@ -80,7 +80,7 @@ def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
 
 
 def timeline_svg(drawing: Drawing, lang: Lang, zone: tzinfo) -> str:
-    """Draw how rows ended over time, with its times and its highest rate."""
+    """Draw how rows ended over time, with times and the highest rate."""
     began, ended = (datetime.fromtimestamp(at, zone) for at in (drawing.began, drawing.ended))
     form = axis_format(drawing, zone)
     good, skipped, bad = drawing.sums
@@ -106,7 +106,7 @@ def timeline_svg(drawing: Drawing, lang: Lang, zone: tzinfo) -> str:
 
 
 def axis_format(drawing: Drawing, zone: tzinfo) -> str:
-    """Return the format of the times of a drawing: with the date where the run went over midnight."""
+    """Return the format of times in a drawing: with the date if the run passed midnight."""
     days = {datetime.fromtimestamp(at, zone).date() for at in (drawing.began, drawing.ended)}
     return "%m-%d %H:%M" if len(days) > 1 else "%H:%M:%S"
 

@@ -69,7 +69,7 @@ class Clock:
         return "" if at is None else self.of_milliseconds(round(at * 1000))
 
     def of_milliseconds(self, at: int) -> str:
-        """Return the same of whole milliseconds."""
+        """Return the same for whole milliseconds."""
         whole, milliseconds = divmod(at, 1000)
         moment, offset = self._second(whole)
         return f"{moment}.{milliseconds:03d}{offset}"
@@ -84,7 +84,7 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
 
 def explanation(end: RowEnd, lang: Lang) -> tuple[str, str]:
-    """Give the values of WORDS."""
+    """Return the values of WORDS."""
     if end.reason is None and end.outcome in _NOTHING_TO_SAY:
         return "", ""
     return reason_text(end).of(lang), action_text(end).of(lang)
@@ -119,7 +119,7 @@ def _how(record: RowRecord) -> tuple[Any, ...]:
 
 
 class RowLines:
-    """Writes rows as lines of results.csv, cell by cell."""
+    """Writer of rows as lines of results.csv, cell by cell."""
 
     def __init__(self, headers: Sequence[str], lang: Lang, zone: tzinfo) -> None:
         self._iso, self._lang = Clock(zone).iso, lang
@@ -127,14 +127,14 @@ class RowLines:
         self._buffer = io.StringIO(newline="")
         self._write = _writer(self._buffer)
         self.hidden = 0
-        """Rows whose own texts had to be masked."""
+        """Number of rows whose texts had to be masked."""
 
     def head(self) -> str:
         """Return the first line."""
         return self._quoted(self._names)
 
     def line(self, record: RowRecord) -> str:
-        """Return a row's line, with its end."""
+        """Return a row's line, with a line break."""
         *values, started, ended = own_values(record, self._lang)
         cells = [guard(cell) if cell and cell[0] in RISKY else cell for cell in record.row.cells]
         cells += [
@@ -144,7 +144,7 @@ class RowLines:
             for value in values
         ]
         cells += (self._iso(started), self._iso(ended))
-        # The writer looks at each letter on its own; a line without a letter that needs it is its cells and commas.
+        # csv.writer examines every character, which is slow: a line that needs no quoting is joined here.
         line = ",".join(cells)
         if not line.isprintable():
             cells = [*map(picture_controls, cells)]
@@ -170,7 +170,7 @@ class RowLines:
 
 
 def write_lines(head: str, batches: Iterable[tuple[str, str]], results: Path, failed: Path) -> None:
-    """Write results.csv and failed.csv: lines of all rows and of those that did not succeed, some rows at a time.
+    """Write results.csv and failed.csv from batches: the lines of all rows, and of those that did not succeed.
 
     Raises OSError; the files must not exist yet.
     """

@@ -65,7 +65,7 @@ OWN = "own"
 FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
 """The files beside the page that it links to."""
 SCRIPT = (files("tcb_ops.reports") / "templates" / "report.js").read_text(encoding="utf-8")
-"""Search and copy buttons; the page's security policy allows this script alone."""
+"""Search and copy buttons; the page's security policy allows only this script."""
 
 PHASES: dict[str, Text] = {
     "link": _("requesting links"),
@@ -91,7 +91,7 @@ def page(
 ) -> str:
     """Return the report of a run as HTML, in the settings' language and time zone.
 
-    `no_chromium`: whether report.pdf is left out for want of one. `changes` since an earlier run have a section of their own.
+    `no_chromium`: whether report.pdf is left out for lack of one. `changes` since an earlier run have a section of their own.
     """
     run, counts = summary.run, summary.counts
     local = Localizer(settings.lang, settings.timezone)

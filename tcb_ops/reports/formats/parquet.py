@@ -19,7 +19,7 @@ from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 BATCH = 20_000
-"""Rows of a row group: memory does not grow with the run."""
+"""Rows per row group, so that memory does not grow with the run."""
 _INTS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
 _TIMES = {"tcb_started_at", "tcb_ended_at"}
 
@@ -27,9 +27,9 @@ _TIMES = {"tcb_started_at", "tcb_ended_at"}
 def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
     """Write a run's rows in the order of the list, with the columns of results.csv; return the file.
 
-    Columns of the list are text, times are timestamps with the settings' time zone. A header that the list has twice
-    becomes `name_2`. The file appears when it is complete. Raises UsageError without pyarrow, StoppedError where the
-    file cannot be written.
+    Columns of the list are text, times are timestamps with the settings' time zone. A duplicate header becomes
+    `name_2`. The file appears when it is complete. Raises UsageError without pyarrow, StoppedError if the file cannot
+    be written.
     """
     try:
         import pyarrow as pa
@@ -60,7 +60,7 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
 
 
 def _batches(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[list[list[Any]]]:
-    """Read the rows as columns, so many rows at a time."""
+    """Read the rows as columns, BATCH rows at a time."""
     rows = reader.rows(run)
     while batch := list(islice(rows, BATCH)):
         lines = [(*map(masked, one.row.cells), *_times(own_values(one, lang))) for one in batch]
@@ -68,7 +68,7 @@ def _batches(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[list[lis
 
 
 def _times(values: tuple[Any, ...]) -> Iterator[Any]:
-    """Return the values with Unix seconds as microseconds."""
+    """Yield the values with Unix seconds as microseconds."""
     for name, value in zip(RESULT_COLUMNS, values, strict=True):
         yield int(value * 1_000_000) if name in _TIMES and value is not None else value
 
