@@ -167,9 +167,17 @@ def _where(ctx: click.Context, _param: click.Parameter, incomplete: str) -> Iter
     yield from map(CompletionItem, values if len(meant) == 1 else meant)
 
 
+def _notebooks(
+    _ctx: click.Context, _param: click.Parameter, _incomplete: str
+) -> Iterator[CompletionItem[str]]:
+    from tcb_ops.notebooks.workspace import notebook_names
+
+    yield from map(CompletionItem, notebook_names())
+
+
 _SUGGESTIONS: dict[str | None, Suggest] = {
     **dict.fromkeys(
-        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "paths", "source", "name"),
+        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "paths", "source"),
         lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="file")],
     ),
     **dict.fromkeys(
@@ -177,6 +185,7 @@ _SUGGESTIONS: dict[str | None, Suggest] = {
     ),
     **dict.fromkeys(("RUN", "run", "older", "newer"), _runs),
     **dict.fromkeys(("CODE", "code"), _codes),
+    "name": _notebooks,
     **dict.fromkeys(("WHOM", "ENV", "APPID", "merchant"), _merchants),
     "COLUMN=VALUE": _where,
     "simulator|URL": lambda *_: [CompletionItem("simulator")],

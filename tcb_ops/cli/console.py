@@ -58,8 +58,14 @@ class Console:
             self.out.print(wrapped(lines(what.of(self.lang)), self.out), soft_wrap=True)
         elif isinstance(what, str):
             self.out.print(lines(what), soft_wrap=True)
-        else:
+        elif self.out.is_terminal:
             self.out.print(what)
+        else:
+            with self.out.capture() as printed:
+                self.out.print(what)
+            # rich pads the cells of a table to its width.
+            text = "\n".join(line.rstrip() for line in printed.get().splitlines())
+            self.out.print(text, soft_wrap=True)
 
     def json(self, what: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout."""

@@ -15,6 +15,7 @@ import pytest
 
 from tcb_ops.cli import completion
 from tcb_ops.cli.main import cli
+from tcb_ops.notebooks.workspace import notebook_names
 
 OLD_LEDGER = Path(__file__).parents[1] / "data" / "ledger-v1.db"
 COMMAND = str(Path(sys.executable).with_name("tcb-ops"))
@@ -77,6 +78,8 @@ def test_commands_options_choices_and_files(ask):
     assert ask("upload", "") == ["file,"]
     assert "file," not in ask("show", "--path", "")
     assert ask("upload", "--root", "fi") == ["dir,fi"]
+    assert ask("notebook", "") == notebook_names()
+    assert ask("notebook", "03") == notebook_names()[2:3]
 
 
 def test_runs_of_the_ledger_at_hand(ask):

@@ -398,16 +398,15 @@ def render_runs(
         if figures - gap <= width:
             break
     inline = width - figures >= NOTE_WIDTH
+    left = width - (figures if inline else NOTE_INDENT)
+    notes = [_("list, note").of(lang), *(_fit(parts, left) for parts in beside)]
     if inline:
-        notes = [
-            _("list, note").of(lang),
-            *(_fit(parts, width - figures) for parts in beside),
-        ]
         table = replace(table, lines=[[*line, note] for line, note in zip(lines, notes, strict=True)])
     for number, line in enumerate(table.drawn(width)):
-        yield Styled(line, style="" if number else "bold", no_wrap=True)
-        if number and not inline:
-            yield Styled(" " * NOTE_INDENT + _fit(beside[number - 1], width - NOTE_INDENT), no_wrap=True)
+        style = "" if number else "bold"
+        yield Styled(line, style=style, no_wrap=True)
+        if not inline:
+            yield Styled(" " * NOTE_INDENT + notes[number], style=style, no_wrap=True)
 
 
 def _run_cells(
