@@ -770,7 +770,7 @@ def _start(
         )
         confirm = stack.enter_context(hold(ledger, planned.run.id))
         if planned.run.finished_at is not None:  # everything except the report, which the caller writes
-            return RunHandle(ledger, planned.run, None, settings, stack.pop_all(), resumed=True)
+            return RunHandle(ledger, planned.run, None, settings, stack.pop_all(), work.warning, resumed=True)
         opened = stack.enter_context(opened_target(settings, _merchants_of(ledger, planned.run)))
         try:
             still_alone()  # raises if another command may have planned a second run of the list
@@ -795,7 +795,9 @@ def _start(
             if not planned.resumed:
                 ledger.forget(planned.run)
             raise
-        return RunHandle(ledger, planned.run, session, settings, stack.pop_all(), resumed=planned.resumed)
+        return RunHandle(
+            ledger, planned.run, session, settings, stack.pop_all(), work.warning, resumed=planned.resumed
+        )
     raise AssertionError  # the block above returns or raises
 
 

@@ -385,6 +385,7 @@ class RunHandle:
         session: RunSession | None,
         settings: Settings,
         held: ExitStack,
+        warning: Text | None = None,
         *,
         resumed: bool,
     ) -> None:
@@ -393,6 +394,8 @@ class RunHandle:
         self.record = record
         self.resumed = resumed
         """Whether an unfinished run is resumed."""
+        self.warning = warning
+        """Of a retry: which rows it leaves out because the merchants file lacks their merchants; None if none."""
         self._waiting = threading.Lock()
         self._ended: RunRecord | TcbOpsError | None = None
         _handles[record.id] = self

@@ -418,7 +418,29 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     for run in (found.older, found.newer):
         if run.finished_at is None:
             console.warn(_("Run {id} is unfinished: its pending rows are not compared.", id=run.id))
+    if found.newer.finished_at is not None and any(line.after for line in found.lines):
+        left = _next_command(found.newer.id, settings, common)
+        if left is not None:
+            console.suggest(*left)
     return 1 if found.broken else 0
+
+
+def _next_command(run_id: str, settings: Settings, common: CommonOptions) -> tuple[Text, list[str]] | None:
+    """Compose the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
+    from tcb_ops import api
+    from tcb_ops.reports.next_actions import next_command
+    from tcb_ops.reports.summary import by_code
+
+    run = api.open_run(run_id, settings=settings)
+    if not run.record.parent and (final := run.final()).record.retries:
+        run = final
+    if (matching := common.matching(settings)) is not None:
+        run = run.of_merchants(matching)
+    found = next_command(settings, run.record, by_code(run.cause_list()))
+    if found is None:
+        return None
+    text, command = found
+    return text, [*command, *(word for item in common.where for word in ("--where", item))]
 
 
 @click.command()

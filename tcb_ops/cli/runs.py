@@ -24,7 +24,7 @@ from tcb_ops.cli.options import (
     target_line,
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
+from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
@@ -309,6 +309,13 @@ def retry(
             may_resume=_ask_to_resume(console, settings),
         )
         console.info(retrying)
+        if handle.warning is not None:
+            from tcb_ops.runs.next_commands import quoted
+            from tcb_ops.runs.next_commands import retry as retry_command
+
+            later = _("The other rows are retried now. When the file has these merchants:")
+            again = quoted(retry_command(settings, record))
+            console.warn(as_lines((as_sentences((handle.warning, later)), again)))
         done = _follow(console, handle, common)
         if is_links:
             return _end(console, done, settings, common, Path(done.record.report))
@@ -409,6 +416,7 @@ def _resume(
     from tcb_ops import api
     from tcb_ops.cli.confirm import confirm_upload
     from tcb_ops.preflight import scope_of_rows
+    from tcb_ops.runs.plan import check_resume
 
     if not which.resume or which.dry_run:
         name = click.get_current_context().command.name
@@ -417,7 +425,7 @@ def _resume(
     common.refuse_where(_("A run is resumed with the merchants that it was started with: omit --where."))
     run = api.open_run(which.resume, settings=settings)
     record = run.record
-    wrong = None
+    wrong: Text | None = None
     if record.kind is not kind or record.parent:
         kind_there = "retry" if record.parent else record.kind
         wrong = _("it is a run of {kind_there}", kind_there=kind_there)
@@ -425,8 +433,7 @@ def _resume(
         wrong = _("its target is {target}", target=record.target)
     elif root and str(Path(root).resolve()) != record.root:
         wrong = _("its files are below {root}", root=record.root)
-    if wrong is not None:
-        raise UsageError(_("run {id} cannot be resumed here: {wrong}.", id=record.id, wrong=wrong))
+    check_resume(record, wrong, settings)
     if kind is Kind.UPLOAD:
         scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
         what = _("Remaining: {text}", text=scope.text)

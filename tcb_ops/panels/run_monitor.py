@@ -15,7 +15,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.i18n import _, ngettext
+from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import ActionButton, ExportButton
 from tcb_ops.panels.context import PanelContext
@@ -193,7 +193,7 @@ class RunMonitor(widgets.VBox):
             run, error = handle.so_far(), early
         if number == self._watch:
             self.run, self._handle = run, None
-            self._show_end(error, handle.links_run_out)
+            self._show_end(error, handle.links_run_out, handle.warning)
         else:
             self._ended_unseen()
 
@@ -217,7 +217,9 @@ class RunMonitor(widgets.VBox):
 
     # --- what is shown ------------------------------------------------------------------------------------------
 
-    def _show_end(self, error: TcbOpsError | None, links_run_out: int = 0) -> None:
+    def _show_end(
+        self, error: TcbOpsError | None, links_run_out: int = 0, warning: Text | None = None
+    ) -> None:
         """Show a run that no process works on: finished or interrupted."""
         run = self.run
         if run is None:
@@ -229,7 +231,11 @@ class RunMonitor(widgets.VBox):
         self._draw_grid(running=False)
         self._draw_header()
         text, tone = describe_end(run, error, links_run_out)
-        self._worker.say(text, tone, error.options if error is not None else ())
+        self._worker.say(
+            text if warning is None else as_lines((text, warning)),
+            tone,
+            error.options if error is not None else (),
+        )
         self._ended(run)
         self._offer()
 

@@ -174,17 +174,33 @@ def _new_id(now: float, settings: Settings) -> str:
 def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
     """Return a run given with `--resume`. Raises UsageError if this command line describes another run."""
     wrong: Text | None = None
-    if run.finished_at is not None:
-        wrong = _("it is finished")
-    elif run.kind != work.kind or run.target != settings.run_target:
+    if run.kind != work.kind or run.target != settings.run_target:
         wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
-    elif run.list_sha256 != work.list_sha256:
-        wrong = _("the list has changed since")
     elif run.root != work.root_name:
         wrong = _("its files are below {root}", root=run.root)
-    if wrong is None:
-        return run
-    raise UsageError(
+    check_resume(run, wrong, settings)
+    if run.list_sha256 != work.list_sha256:
+        raise _not_resumable(run, _("the list has changed since"))
+    return run
+
+
+def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None:
+    """Raise UsageError if a run is finished, or if `wrong` says why another command has to resume it."""
+    if run.finished_at is not None:
+        raise _not_resumable(run, _("it is finished"))
+    if wrong is not None:
+        raise UsageError(
+            _(
+                "run {id} cannot be resumed by this command: {wrong}. To resume it:\n{command}",
+                id=run.id,
+                wrong=wrong,
+                command=quoted(resume_command(settings, run)),
+            )
+        )
+
+
+def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
+    return UsageError(
         _(
             "run {id} cannot be resumed: {wrong}. Leave out --resume to start a new run.",
             id=run.id,
@@ -217,6 +233,8 @@ class RunSpec:
     selection: str = ""
     """The options that determine the part of the list (`--where`, `--limit`, `--column`, `--errcode`)."""
     parent: str = ""
+    warning: Text | None = None
+    """Rows that are left out although they were asked for."""
 
     @property
     def root_name(self) -> str:
@@ -296,8 +314,15 @@ def retry_spec(
                 yield record.row if root is None else _as_it_is(record.row, root)
 
     environments = _environments(rows(), merchants)
+    missing = _missing_merchants(ledger, parent, left(), merchants)
+    if not environments and missing is not None:
+        raise UsageError(
+            missing,
+            _("Add these merchants, or give the run's merchants file with --merchants."),
+            options=["--merchants"],
+        )
     if not environments:
-        raise _without_merchants(parent, left(), merchants) or UsageError(
+        raise UsageError(
             _nothing_left(
                 ledger,
                 parent,
@@ -317,14 +342,18 @@ def retry_spec(
         environments,
         selection,
         parent.id,
+        # --where cannot match merchants that are missing.
+        missing if merchants.whole is merchants else None,
     )
 
 
-def _without_merchants(
-    parent: RunRecord, records: Iterable[RowRecord], merchants: Merchants
-) -> UsageError | None:
-    """Return the error for rows whose merchants are missing from the merchants file; None if none are."""
+def _missing_merchants(
+    ledger: Ledger, parent: RunRecord, records: Iterable[RowRecord], merchants: Merchants
+) -> Text | None:
+    """Return which rows to retry have merchants that the merchants file lacks; None if there are none."""
     known = {(merchant.env, merchant.appid) for merchant in merchants.whole}
+    if known.issuperset((place.env, place.appid) for place in ledger.envs(parent)):
+        return None
     rows = Counter(
         (record.row.merchant, record.row.appid, record.row.env)
         for record in records
@@ -334,17 +363,12 @@ def _without_merchants(
         return None
     names = [f"{name} ({appid}, {env})" for name, appid, env in rows]
     listed = ", ".join(names[:_NAMED]) + (" …" if names[_NAMED:] else "")
-    file = merchants.source or "merchants.csv"
-    return UsageError(
-        _(
-            "run {id} has {rows} to retry, but {file} has no line for their merchants: {listed}.",
-            id=parent.id,
-            rows=ngettext("{n:,} row", "{n:,} rows", rows.total()),
-            file=file,
-            listed=listed,
-        ),
-        _("Add these merchants, or give the run's merchants file with --merchants."),
-        options=["--merchants"],
+    return _(
+        "run {id} has {rows} to retry, but {file} has no line for their merchants: {listed}.",
+        id=parent.id,
+        rows=ngettext("{n:,} row", "{n:,} rows", rows.total()),
+        file=merchants.source or "merchants.csv",
+        listed=listed,
     )
 
 

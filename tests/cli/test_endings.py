@@ -315,6 +315,39 @@ def test_runs_are_a_line_each_without_a_column_that_none_needs(open_desk):
     assert line.split()[2:] == f"{stopped} upload LIVE 2 0 – 2 list.csv · → api.example.invalid".split()
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_table_in_a_pipe_has_no_blanks_at_the_ends_of_its_lines(open_desk, lang):
+    desk = open_desk(many(TEA, BOOKS, rows=2), [Fault(path="banner/1.png", errcode=85088)])
+    older, newer = (desk.upload("--json", "--new-run").json["run"] for _ in range(2))
+    for words in (
+        ("errcodes",),
+        ("show",),
+        ("runs",),
+        ("diff", older, newer),
+        ("verify", f"reports/{newer}"),
+    ):
+        lines = desk(*words, "--lang", lang).out.splitlines()
+        assert lines
+        assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_retry_reports_rows_whose_merchants_are_missing(open_desk, find_english):
+    desk = open_desk(many(TEA, BOOKS, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
+    first = desk.upload("--json").json["run"]
+    merchants = desk.folder / "merchants.csv"
+    complete = merchants.read_text("utf-8")
+    merchants.write_text(complete.replace(f"{BOOKS.appid},{BOOKS.name},{BOOKS.env}", ""), "utf-8")
+    said = desk("retry", "--json")
+    assert said.json["counts"] == {"uploaded": 2}
+    assert f"run {first} has 2 rows to retry, but " in said.err
+    assert f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env})" in said.err
+    assert f"\ntcb-ops retry {first} --config " in said.err
+    merchants.write_text(complete, "utf-8")
+    rest = desk("retry", first, "--json")
+    assert rest.json["counts"] == {"uploaded": 2}
+    assert "no line for their merchants" not in rest.err
+
+
 def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_desk):
     desk = open_desk(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
     first = desk.upload("--json").json["run"]

@@ -173,6 +173,37 @@ def test_a_retry_of_another_target_or_of_an_unfinished_run_says_what_works(open_
     assert execute(line).code == 3
 
 
+@pytest.mark.parametrize("words", [("upload",), ("upload", "list.csv", "--root", "files"), ("audit",)])
+def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_desk, execute, words):
+    desk = open_desk(many(TEA, rows=2))
+    target = ("--target", "http://127.0.0.1:9")
+    run = desk.links("--json", *target, "--patience", "0.1").json["run"]
+    refused = desk(*words, "--resume", run, *target)
+    assert refused.code == 2
+    (line,) = suggested(refused.err)
+    assert line.startswith(f"tcb-ops links --resume {run} ")
+    assert execute(line, "--json").json["run"] == run
+
+
+def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_left(open_desk, execute):
+    faults = [
+        Fault(env=TEA.env, path="banner/0.png", errcode=85088, calls=((2, 2),)),
+        Fault(env=BOOKS.env, path="banner/0.png", errcode=85088, calls=((2, 3),)),
+    ]
+    desk = open_desk(many(TEA, BOOKS, rows=2), faults)
+    older, newer = (desk.upload("--json", "--new-run").json["run"] for _ in range(2))
+    compared = desk("diff", older, newer)
+    assert compared.code == 1
+    assert "run 2 rows again" in compared.err
+    (line,) = suggested(desk("diff", older, newer, "--where", f"env={BOOKS.env}").err)
+    assert shlex.split(line)[:3] == ["tcb-ops", "retry", newer]
+    assert execute(line, "--json").json["counts"] == {"refused": 1}
+    assert suggested(compared.err) == [line.partition(" --where")[0]]
+    assert execute(*suggested(compared.err), "--json").json["counts"] == {"uploaded": 2}
+    assert suggested(desk("diff", older, newer).err) == []
+    assert suggested(desk("diff", newer, older).err) == []
+
+
 @pytest.mark.kill
 def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_desk, execute, until):
     desk = open_desk(many(TEA, rows=100))

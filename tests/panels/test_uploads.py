@@ -155,6 +155,23 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, whole: Wh
     assert hidden(panel.monitor.retry)  # nothing is left
 
 
+def test_a_retry_reports_rows_whose_merchants_are_missing(open_lab: Any, read: Any):
+    lab = open_lab(faults=[Fault(path="banner/2.png", calls=((1, 1),), errcode=85088)])
+    first = lab.uploads()
+    first.start.click()
+    first.settle()
+    merchants = lab.shop.folder / "merchants.csv"
+    lines = merchants.read_text("utf-8").splitlines(keepends=True)
+    merchants.write_text("".join(line for line in lines if BOOKS.env not in line), "utf-8")
+    panel = lab.uploads()
+    panel.monitor.attach(first.run.id)
+    panel.monitor.retry.button.click()
+    panel.settle()
+    assert panel.run.counts == {"uploaded": 2}
+    assert f"run {first.run.id} has 1 row to retry, but " in read(panel.worker.line)
+    assert f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env})" in read(panel.worker.line)
+
+
 def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.uploads()

@@ -79,11 +79,29 @@ def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_shop: Op
         f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
         f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env}). Add these merchants, or give the run's merchants file with --merchants."
     )
+    handle = tcb.start_retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
+    assert (handle.warning, handle.wait().counts) == (None, {"refused": 10})
     with pytest.raises(tcb.UsageError) as caught:
         tcb.retry(run.id, others, codes=[85088], settings=shop.settings)
     assert caught.value.text.en == (
         f"run {run.id} has no row to retry with errcode 85088. It has 40097 (10 rows)."
     )
+
+
+def test_a_retry_warns_of_missing_merchants_and_runs_the_other_rows(open_shop: OpenShop):
+    shop = open_shop(faults=[Fault(errcode=40097)])
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
+    others = tcb.Merchants([m for m in shop.merchants if m.env != BOOKS.env], "shops.csv")
+    handle = tcb.start_retry(run.id, others, settings=shop.settings, limits=QUICK)
+    assert handle.wait().counts == {"refused": 20}
+    assert handle.warning is not None
+    assert handle.warning.en == (
+        f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
+        f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env})."
+    )
+    narrowed = tcb.Merchants(others[:1], "shops.csv", others)
+    selected = tcb.start_retry(run.id, narrowed, settings=shop.settings, limits=QUICK, selection="tea")
+    assert (selected.wait().counts, selected.warning) == ({"refused": 10}, None)
 
 
 def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(open_shop: OpenShop, whole: Whole):
