@@ -27,6 +27,7 @@ SETTINGS_FILE = "tcb-ops.toml"
 PREFIX = "TCB_OPS_"
 CONFIG = "TCB_OPS_CONFIG"
 """The variable that names the settings file, like `--config`; passes `notebook --config` to the kernel."""
+_TARGETS = ("TCB_OPS_TARGET", "TCB_OPS_API_BASE")
 LEDGER_FILE = "tcb-ops.db"
 NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens; never a live one."""
@@ -53,11 +54,14 @@ class _Checked:
     SECTION = ""
     """What stands before the name of each: `tokens.`"""
 
-    def __init__(self, **values: Any) -> None:
-        """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
+    def __init__(self, _names: Mapping[str, str] = {}, /, **values: Any) -> None:
+        """Take settings by name; the others have their defaults. Raises SettingsError with every mistake.
+
+        `_names`: the names that messages use for settings from elsewhere.
+        """
         found, wrong = _check(type(self), values)
         if wrong:
-            raise _refused([_Mistake(key, why) for key, why in wrong.items()])
+            raise _refused([_Mistake(_names.get(key, key), why) for key, why in wrong.items()])
         for one in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
             if one.name not in found:
                 made: Any = one.default_factory
@@ -173,7 +177,13 @@ class Settings(_Checked):
 
     def __init__(self, *, _origin: Origin | None = None, **values: Any) -> None:
         """Take values that override the environment and the defaults. Raises SettingsError."""
-        super().__init__(**_merged(values, _environment()))
+        variables, names = _environment(), {}
+        if values.keys().isdisjoint({"target", "api_base"}):
+            names["api_base"] = _TARGETS["target" not in variables]
+            variables = _aimed(variables, *_TARGETS)
+        else:  # one choice, which overrides both variables
+            variables = {key: value for key, value in variables.items() if key not in {"target", "api_base"}}
+        super().__init__(names, **_merged(values, variables))
         self.__dict__["_origin"] = _origin or Origin()
 
     def __repr__(self) -> str:
@@ -304,8 +314,8 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     given = _aimed(given, "--target", "--api-base")
     if "api_base" not in given:
         variables = {name: os.environ.get(_variable(name)) for name in ("target", "api_base")}
-        target_named = "TCB_OPS_TARGET" if variables["target"] else "TCB_OPS_API_BASE"
-        given |= _given(_aimed(_given(variables), "TCB_OPS_TARGET", "TCB_OPS_API_BASE"))
+        target_named = _TARGETS[not variables["target"]]
+        given |= _given(_aimed(_given(variables), *_TARGETS))
     overridden = frozenset(given) | {name for name in setting_names(Settings) if _variables(name)}
     choice = None
     if there and "ledger" not in from_file and "ledger" not in overridden:

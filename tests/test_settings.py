@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tcb_ops.cli.options import limit_options
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Lang
-from tcb_ops.settings import Settings, TokenSettings, load_settings, setting_names
+from tcb_ops.settings import NOT_STARTED, Settings, TokenSettings, load_settings, setting_names
 
 
 @pytest.fixture(autouse=True)
@@ -327,6 +327,42 @@ def test_a_wrong_variable_is_named_and_its_value_is_not_shown(
     assert "hunter2" not in f"{caught.value!r}{caught.value.text.zh}"
     assert caught.value.__cause__ is None
     assert "hunter2" not in repr(caught.value.__context__)
+
+
+@pytest.mark.parametrize(
+    ("target", "api_base", "run_target", "base"),
+    [
+        ("http://127.0.0.1:8765/", None, "http://127.0.0.1:8765", "http://127.0.0.1:8765"),
+        ("http://127.0.0.1:8765", "http://127.0.0.1:8765", "http://127.0.0.1:8765", "http://127.0.0.1:8765"),
+        ("simulator", None, "simulator", NOT_STARTED),
+    ],
+)
+def test_settings_made_in_python_take_the_target_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, target: str, api_base: str | None, run_target: str, base: str
+) -> None:
+    monkeypatch.setenv("TCB_OPS_TARGET", target)
+    if api_base is not None:
+        monkeypatch.setenv("TCB_OPS_API_BASE", api_base)
+    settings = Settings()
+    assert (settings.run_target, settings.api_base) == (run_target, base)
+    assert Settings(api_base="https://one.example").run_target == "https://one.example"
+    assert Settings(target="simulator").run_target == "simulator"
+
+
+@pytest.mark.parametrize("read", [Settings, load_settings])
+@pytest.mark.parametrize("api_base", [None, "weixin"])
+def test_a_wrong_target_of_the_environment_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch, read: Any, api_base: str | None
+) -> None:
+    monkeypatch.setenv("TCB_OPS_TARGET", "weixin")
+    if api_base is not None:
+        monkeypatch.setenv("TCB_OPS_API_BASE", api_base)
+    with pytest.raises(SettingsError) as caught:
+        read()
+    assert str(caught.value) == (
+        "TCB_OPS_TARGET: must be `simulator`, or look like https://api.weixin.qq.com. "
+        "Correct it, then run the same command again."
+    )
 
 
 def test_a_file_that_is_named_must_be_there() -> None:
