@@ -34,7 +34,7 @@ def test_diff_tells_what_broke_and_what_was_mended(two_runs):
     assert (found["older"]["run"], found["newer"]["run"]) == (older, newer)
     assert found["counts"] == {
         "newly_broken": 1, "still_broken": 0, "fixed": 5, "only_in_newer": 0, "only_in_older": 0,
-        "unfinished": 0, "still_good": 4,
+        "unfinished": 0, "unknown": 0, "still_good": 4,
     }  # fmt: skip
     assert set(found) == {"older", "newer", "kind", "target", "counts", "changes"}
     assert found["changes"][0] == {
