@@ -202,7 +202,7 @@ API = (
     ),
     (
         ("Results", "结果"),
-        "open_run all_runs diff history verify explain Run RunHandle Progress Diff History",
+        "open_run all_runs diff history verify explain notify Run RunHandle Progress Diff History",
     ),
     (
         ("Limits, settings and values", "限制、设置和值"),

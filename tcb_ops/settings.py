@@ -574,7 +574,7 @@ def _converted(key: str, kind: Any, value: Any) -> Any:
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether a text can be written: a variable that is no UTF-8 cannot."""
+    """Return whether a text is valid Unicode: an environment variable with bytes that are not UTF-8 is not."""
     try:
         text.encode()
     except UnicodeEncodeError:

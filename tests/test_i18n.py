@@ -17,6 +17,8 @@ HAN = re.compile("[\u4e00-\u9fff]")
 WITH_CHINESE = {
     "__main__.py",  # before anything is imported
     "cli/console.py",  # a character to try
+    "formatting.py",  # characters that take two columns, quotation marks
+    "i18n.py",  # a character to try
     "lists/merchants.py",  # values that a merchants file may have
     "lists/merchants_editor.py",
     "lists/source.py",

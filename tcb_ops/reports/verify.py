@@ -38,6 +38,7 @@ from tcb_ops.reports.formats.csv import (
     WORDS,
     Clock,
     errcode_facts,
+    errcode_outcomes,
     fact_values,
 )
 from tcb_ops.reports.manifest import (
@@ -467,9 +468,12 @@ def _first_difference(
 
 def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
     """Return the first line of errcodes.csv that differs from the ledger."""
-    if next(lines, []) != [*ERRCODE_COLUMNS]:
+    listed = list(listed)
+    outcomes = errcode_outcomes(listed)
+    columns = [*ERRCODE_COLUMNS, *map(str, outcomes)]
+    if next(lines, []) != columns:
         return _head(ERRCODES)
-    names = [name for name in ERRCODE_COLUMNS if name not in _MEANINGS]
+    names = [name for name in columns if name not in _MEANINGS]
     for cause, line in zip_longest(listed, lines):
         if cause is None or line is None:
             at = lines.line_num + (line is None)
@@ -477,7 +481,8 @@ def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
                 "errcodes.csv has more or fewer lines than the ledger has errcodes, from line {at}.", at=at
             )
         known = [
-            guard(masked(value)) if isinstance(value, str) else str(value) for value in errcode_facts(cause)
+            guard(masked(value)) if isinstance(value, str) else str(value)
+            for value in errcode_facts(cause, outcomes)
         ]
         found = line[:_MEANINGS_AT] + line[_MEANINGS_AT + len(_MEANINGS) :]
         if found != known:

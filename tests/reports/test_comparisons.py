@@ -64,7 +64,7 @@ def test_each_row_is_counted_once_under_what_became_of_it(
     found = Diff.between(new.ledger, old.run, new.run, in_english)
     assert {str(what): rows for what, rows in found.counts.items()} == {
         "newly_broken": 1, "still_broken": 2, "fixed": 1, "only_in_newer": 2, "only_in_older": 0,
-        "unfinished": 1, "still_good": 1,
+        "unfinished": 1, "unknown": 0, "still_good": 1,
     }  # fmt: skip
     assert sum(found.counts.values()) == 8
     lines = [(str(x.change), x.merchant, x.env, x.before, x.after, x.rows) for x in found.lines]

@@ -47,8 +47,11 @@ RESULT_COLUMNS = (
 WORDS = ("tcb_reason", "tcb_action")
 """Those of them that contain sentences; they are adjacent."""
 
-_NOT_GOOD = tuple(outcome for outcome in Outcome if outcome not in SUCCESSES)
-ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "rows", *map(str, _NOT_GOOD))
+ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "rows")
+"""The first columns of errcodes.csv; a count per outcome follows."""
+_OF_UPLOADS = (
+    Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.INVALID, Outcome.PENDING,
+)  # fmt: skip
 _NOTHING_TO_SAY = SUCCESSES - {Outcome.UNCHANGED}
 
 
@@ -186,16 +189,24 @@ def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
     """Write errcodes.csv: a line per merchant, environment and code, with its rows by outcome. Raises OSError."""
     with _new(file) as stream:
         write = _writer(stream)
-        write(ERRCODE_COLUMNS)
+        listed = list(listed)
+        outcomes = errcode_outcomes(listed)
+        write((*ERRCODE_COLUMNS, *outcomes))
         for cause in listed:
-            appid, merchant, env, code, *counts = errcode_facts(cause)
+            appid, merchant, env, code, *counts = errcode_facts(cause, outcomes)
             texts = (appid, merchant, env, code, cause.meaning.of(lang), cause.action.of(lang))
             write([*(guard(masked(text)) for text in texts), *counts])
 
 
-def errcode_facts(cause: Cause) -> tuple[Any, ...]:
-    """Return the values of ERRCODE_COLUMNS without meaning and action, which depend on the language."""
-    counts = (cause.outcomes.get(outcome, 0) for outcome in _NOT_GOOD)
+def errcode_outcomes(listed: Iterable[Cause]) -> tuple[Outcome, ...]:
+    """Return the outcomes that errcodes.csv counts: always those of uploads, others where a cause has them."""
+    found = {outcome for cause in listed for outcome in cause.outcomes}
+    return (*_OF_UPLOADS, *(outcome for outcome in Outcome if outcome in found.difference(_OF_UPLOADS)))
+
+
+def errcode_facts(cause: Cause, outcomes: Iterable[Outcome]) -> tuple[Any, ...]:
+    """Return a line of errcodes.csv without meaning and action, which depend on the language."""
+    counts = (cause.outcomes.get(outcome, 0) for outcome in outcomes)
     return cause.appid, cause.merchant, cause.env, cause.code, cause.rows, *counts
 
 

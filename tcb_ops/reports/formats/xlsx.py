@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
 from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
-from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, own_values
+from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, errcode_outcomes, own_values
 from tcb_ops.reports.manifest import MARK
 from tcb_ops.reports.next_actions import next_actions
 from tcb_ops.reports.summary import RunSummary
@@ -42,7 +42,6 @@ _NAMED = 20
 _MEASURED = 200
 """Rows that determine a column's width."""
 _NARROW, _WIDE, _WIDEST = 9, 44, 96
-_OWN_COLUMNS = ERRCODE_COLUMNS.index("rows") + 1
 _NOT_GOOD = frozenset(Outcome) - SUCCESSES
 
 _SHEETS = {
@@ -148,9 +147,12 @@ class _Report:
         self._write_summary(title)
         heads = [head.of(self._lang) for head in _CAUSE_HEADS]
         self._table("causes", heads, self._causes(), "errcodes.csv", wrapped={1, 2, 6})
-        columns = [_ERRCODE_HEADS[name].of(self._lang) for name in ERRCODE_COLUMNS]
+        outcomes = errcode_outcomes(self._summary.causes)
+        columns = [_ERRCODE_HEADS[name].of(self._lang) for name in (*ERRCODE_COLUMNS, *outcomes)]
         listed = len(self._summary.causes)
-        self._table("errcodes", columns, self._errcodes(), "errcodes.csv", wrapped={4, 5}, total=listed)
+        self._table(
+            "errcodes", columns, self._errcodes(outcomes), "errcodes.csv", wrapped={4, 5}, total=listed
+        )
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.bad
         # Queried only if there are any: in a large run without failures, the query would read every row.
@@ -225,10 +227,10 @@ class _Report:
             texts = (group.code, meaning, group.action.of(self._lang))
             yield (*texts, group.rows, len(names), len(group.envs), listed)
 
-    def _errcodes(self) -> Iterator[Sequence[Any]]:
+    def _errcodes(self, outcomes: Sequence[Outcome]) -> Iterator[Sequence[Any]]:
         for cause in self._summary.causes:
             texts = (cause.meaning.of(self._lang), cause.action.of(self._lang))
-            counts = [cause.outcomes.get(Outcome(name), 0) for name in ERRCODE_COLUMNS[_OWN_COLUMNS:]]
+            counts = [cause.outcomes.get(outcome, 0) for outcome in outcomes]
             yield (cause.appid, cause.merchant, cause.env, cause.code, *texts, cause.rows, *counts)
 
     def _values(self, records: Iterable[RowRecord]) -> Iterator[Sequence[Any]]:
