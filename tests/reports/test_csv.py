@@ -6,6 +6,7 @@ import csv
 import re
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -21,8 +22,7 @@ from tcb_ops.runs.records import RowRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from dataclasses import replace
-from pathlib import Path
+    from pathlib import Path
 
     from tcb_ops.settings import Settings
 
