@@ -119,7 +119,7 @@ class Opened:
     def run_all(self) -> None:
         """Run all cells, and wait for the panel."""
         self.page.evaluate(RUN_ALL)
-        self.page.wait_for_selector(".op-panel .op-status")
+        self.page.wait_for_selector(".op-panel .op-status", state="attached")  # shown only with a message
 
     def at_rest(self) -> None:
         """Wait until every cell has been run."""

@@ -698,7 +698,10 @@ class LedgerReader:
             self._reading(),
             self._engine.connect() if self._held is None else nullcontext(self._held) as connection,
         ):
-            found: Sequence[Any] = connection.execute(query).cursor.fetchall()
+            try:
+                found: Sequence[Any] = connection.execute(query).cursor.fetchall()
+            except self._engine.dialect.loaded_dbapi.Error as error:  # the cursor is the driver's own
+                raise sa.exc.DBAPIError(None, None, error) from None
             return found
 
     def _run(self, record: Any) -> RunRecord:

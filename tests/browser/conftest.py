@@ -103,7 +103,9 @@ class Lab:
             try:
                 yield found
                 found.shot("end")
-                assert found.errors == []
+                # JupyterLab runs no script of a report that it shows: the page is complete without.
+                script = "Blocked script execution in 'blob:"
+                assert [error for error in found.errors if not error.startswith(script)] == []
             except BaseException:
                 found.shot("failed")
                 raise

@@ -264,9 +264,15 @@ def test_the_keyboard_reaches_the_table_and_opens_the_details(
 ) -> None:
     page = look(written(a_run(ends_of(60)), tmp_path), WIDTHS["phone"])
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = false")
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "scroll"
-    page.keyboard.press("Tab")
+    for wanted in (
+        "document.activeElement.className == 'scroll'",
+        "document.activeElement.tagName == 'SUMMARY'",
+    ):
+        presses = 0
+        while not page.evaluate(wanted):
+            page.keyboard.press("Tab")
+            presses += 1
+            assert presses < 60, wanted
     page.keyboard.press("Enter")
     assert page.locator("details[open]").count() == 1
 
