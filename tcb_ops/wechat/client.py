@@ -115,7 +115,7 @@ class PlatformClient:
         self, env: str, path: str, token: Secret, owner: Owner = Owner.MERCHANT
     ) -> Link | ApiError | InvalidResponse | UnsafeLink:
         """Request the upload link for `path` in `env` (getUploadTcbFileLink)."""
-        # The encoder takes a string at once, and sets itself up anew for each object.
+        # Encoding two strings is faster than encoding a dict, for which json builds an encoder on every call.
         body = f'{{"env":{_encode(env)},"path":{_encode(path)}}}'
         response = await self._post(f"{_INTERFACES[owner]}/uploadfile", body, token)
         payload = read_response(response, (token,))

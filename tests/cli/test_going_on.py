@@ -145,14 +145,14 @@ def test_an_unfinished_run_is_gone_on_with_and_a_finished_one_never(stopped):
     assert "Resuming" not in fresh.err
 
 
-def test_new_run_begins_anew(stopped):
+def test_new_run_starts_another_run(stopped):
     desk, run = stopped
     said = desk.upload("--json", "--new-run")
     assert said.code == 0
     assert said.json["run"] != run
 
 
-def test_whoever_began_anew_and_was_stopped_is_given_a_command_that_resumes_that_run(open_desk):
+def test_a_stopped_new_run_is_given_a_command_that_resumes_that_run(open_desk):
     desk = open_desk(many(TEA, rows=1))
     said = desk.upload("--new-run", "--api-base", "http://127.0.0.1:9", "--patience", "0.2")
     assert said.code == 3

@@ -148,7 +148,7 @@ def test_a_torn_line_is_cut_and_its_row_is_lost(links: LinksFile, cut: int) -> N
     assert links.part.read_bytes() == whole
 
 
-def test_a_torn_first_line_begins_the_file_anew(links: LinksFile) -> None:
+def test_a_torn_first_line_starts_the_file_again(links: LinksFile) -> None:
     links.close()
     links.part.write_bytes(b"# run")
     links.open()

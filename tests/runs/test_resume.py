@@ -400,11 +400,11 @@ def test_a_run_that_lacks_but_its_report_is_not_sent_again(open_shop: OpenShop, 
     assert (again.id, again.resumed, list(again.watch())) == (first.id, True, [])
     again.wait().export(tmp_path / "report")
     assert len(shop.sim.calls) == sent
-    anew = tcb.start_upload(
+    again = tcb.start_upload(
         shop.read(), settings=shop.settings, limits=QUICK, report=tmp_path / "report"
     ).wait()
-    assert anew.id != first.id
-    assert whole(anew, 30) == {"uploaded": 30}
+    assert again.id != first.id
+    assert whole(again, 30) == {"uploaded": 30}
 
 
 TWO_AT_ONCE = """

@@ -175,7 +175,7 @@ def test_twenty_good_rows_give_one_back_and_never_more_than_there_were() -> None
     assert limits == [2] * 19 + [3] * 20 + [4] * 21
 
 
-def test_being_told_again_begins_the_count_of_good_rows_anew() -> None:
+def test_being_told_again_starts_the_count_of_succeeded_rows_again() -> None:
     scope = Slowdown(8)
     scope.slow_down(0.0, PACE)
     for _ in range(GOOD_PER_NOTCH - 1):

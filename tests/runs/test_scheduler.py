@@ -264,7 +264,7 @@ def test_lanes_wait_for_the_token_and_go_on_with_it() -> None:
     assert len(floor.take_all()) == 10
 
 
-def test_a_token_is_asked_for_anew_when_its_time_has_come() -> None:
+def test_a_token_is_requested_again_when_its_time_has_come() -> None:
     floor = Floor(5)
     app = floor.lanes[0].app
     app.renew_at = 100.0

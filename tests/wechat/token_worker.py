@@ -28,7 +28,7 @@ def settings_for(base: str, store: str) -> Settings:
 
 
 async def rows(settings: Settings, tasks: int) -> bool:
-    """Rows of one merchant at once, as a run makes them: a refused token is asked for anew once. Whether all are good."""
+    """Rows of one merchant at once, as a run makes them: a refused token is requested again once. Whether all are good."""
     source = open_source(settings)
 
     async with Transport(connections=tasks) as transport:
