@@ -100,7 +100,7 @@ class Run:
 
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
-        from tcb_ops.reports.selected_rows import SelectedRows
+        from tcb_ops.reports.run_views import SelectedRows
 
         selected = SelectedRows(self._reader, environments_of(merchants))
         return Run(self._ledger, selected.run(self.id), self._settings, selected)

@@ -6,6 +6,7 @@ import ast
 import csv
 import json
 import re
+import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,14 @@ def docstrings(path: Path) -> Iterator[tuple[str, str]]:
                     yield f"{path.relative_to(ROOT)}:{each.lineno}", text
 
 
+def comments(path: Path) -> Iterator[tuple[str, str]]:
+    """The comments of a module."""
+    with path.open("rb") as stream:
+        for token in tokenize.tokenize(stream.readline):
+            if token.type == tokenize.COMMENT:
+                yield f"{path.relative_to(ROOT)}:{token.start[0]} comment", token.string
+
+
 def texts() -> Iterator[tuple[str, str]]:
     """Where each text is, and the text."""
     for message in extracted():
@@ -71,6 +80,7 @@ def texts() -> Iterator[tuple[str, str]]:
             yield from (("message", each) for each in ids)
     for path in sorted(PACKAGE.rglob("*.py")):
         yield from docstrings(path)
+        yield from comments(path)
     for path in sorted(PACKAGE.glob("*.csv")):
         for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
             yield from ((path.name, text) for name, text in row.items() if name.endswith("_en"))
@@ -103,6 +113,6 @@ def test_no_text_has_a_phrase_that_has_to_be_decoded(pattern: str) -> None:
 
 
 def test_every_kind_of_text_is_looked_at() -> None:
-    kinds = ("message", ".py:", ".csv", ".j2", "README.md", "CHANGELOG.md", "docs/en/", ".ipynb")
+    kinds = ("message", ".py:", " comment", ".csv", ".j2", "README.md", "CHANGELOG.md", "docs/en/", ".ipynb")
     assert [kind for kind in kinds if not any(kind in where for where, _text in TEXTS)] == []
     assert found("anew", [*TEXTS, ("planted", "The list is sent\nAnew.")])

@@ -97,28 +97,24 @@ def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) ->
         if not appid and not env:
             message = _("neither an appid nor an environment is given")
             faults.append(file_problem(message, _("fill in one of them"), line=line))
-        cause = _cause(value["cause"])
-        if cause is None:
-            faults.append(
-                file_problem(
-                    _("'{cause}' is not a cause", cause=shown(value["cause"])),
-                    _("write the code as errcodes.csv of the report has it, e.g. 85088 or halted"),
-                    line=line,
-                    column=headers["cause"],
-                    value=shown(value["cause"]),
-                )
-            )
-        until = _day(value["until"])
-        if until is None:
-            faults.append(
-                file_problem(
-                    _("'{until}' is not a date", until=shown(value["until"])),
-                    _("write the last day on which it is silenced, e.g. 2026-12-31"),
-                    line=line,
-                    column=headers["until"],
-                    value=shown(value["until"]),
-                )
-            )
+        cause, until = _cause(value["cause"]), _day(value["until"])
+        for column, read, message, fix in (
+            (
+                "cause",
+                cause,
+                _("'{cause}' is not a cause", cause=shown(value["cause"])),
+                _("write the code as errcodes.csv of the report has it, e.g. 85088 or halted"),
+            ),
+            (
+                "until",
+                until,
+                _("'{until}' is not a date", until=shown(value["until"])),
+                _("write the last day on which it is silenced, e.g. 2026-12-31"),
+            ),
+        ):
+            if read is None:
+                wrong = {"column": headers[column], "value": shown(value[column])}
+                faults.append(file_problem(message, fix, line=line, **wrong))
         problems += faults
         if cause is not None and until is not None and not faults:
             lines.append(KnownFailure(appid, env, cause, until, value.get("note", "")))

@@ -94,7 +94,7 @@ def audit_message(
     )
 
 
-def test_message(lang: Lang, *, markdown: bool, simulated: bool) -> Message:
+def trial_message(lang: Lang, *, markdown: bool, simulated: bool) -> Message:
     """Write the message of `tcb-ops notify --test`."""
     title = _("tcb-ops: test message").of(lang)
     strong = "**{}**" if markdown else "{}"

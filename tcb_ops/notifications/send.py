@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tcb_ops.errors import TcbOpsError, TransportError
 from tcb_ops.i18n import Lang, Text, _, verbatim
 from tcb_ops.model import Secret, is_loopback, is_simulated
-from tcb_ops.notifications.message import Message, audit_message, test_message
+from tcb_ops.notifications.message import Message, audit_message, trial_message
 from tcb_ops.notifications.robots import BUSY, dingtalk_url, refusal, robot_body, webhook_signature
 from tcb_ops.reports.audit import AuditResult
 from tcb_ops.reports.export import PAGE
@@ -117,7 +117,7 @@ def notify_test(settings: Settings) -> list[Notification]:
     return [
         _deliver(
             one,
-            test_message(settings.lang, markdown=one.format == "markdown", simulated=simulated),
+            trial_message(settings.lang, markdown=one.format == "markdown", simulated=simulated),
             {"test": True, "target": settings.run_target, "simulated": simulated},
             settings,
             None,

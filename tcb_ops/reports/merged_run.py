@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail
 from tcb_ops.errors import RunNotFoundError
 from tcb_ops.model import SUCCESSES, Outcome, Reason
+from tcb_ops.reports.run_views import RunView
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, Tally, TimelineBucket
 
@@ -49,10 +49,11 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
     return (good or ended or states)[-1]
 
 
-class MergedRun:
+class MergedRun(RunView):
     """A RunReader that shows the last states of one run's rows, and other runs unchanged."""
 
     def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
+        super().__init__(ledger)
         self._ledger = ledger
         self._retries = ledger.retries(run)
         family = (run, *self._retries)
@@ -65,16 +66,6 @@ class MergedRun:
             link_calls=sum(one.link_calls for one in family),
             upload_calls=sum(one.upload_calls for one in family),
         )
-
-    @property
-    def name(self) -> str:
-        """The ledger's name in messages."""
-        return self._ledger.name
-
-    @property
-    def file(self) -> Path | None:
-        """The SQLite file; None for PostgreSQL."""
-        return self._ledger.file
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run, as the ledger does."""
@@ -146,18 +137,6 @@ class MergedRun:
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
         """Return nothing if there are retries, for the same reason."""
         return {} if self._retries else self._ledger.phase_seconds(run)
-
-    def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
-        """Return None: only single runs are compared with earlier ones."""
-        return None
-
-    def exports(self, run: RunRecord) -> set[str]:
-        """Return the SHA-256 of the manifest.json of each report of the run."""
-        return self._ledger.exports(run)
-
-    def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else is working on the run; empty if nobody is."""
-        return self._ledger.worked_on_by(run)
 
     @contextmanager
     def snapshot(self) -> Iterator[MergedRun]:

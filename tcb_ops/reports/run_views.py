@@ -1,4 +1,4 @@
-"""A run with only the rows of some environments (`report --where`, `Run.of_merchants`). Read-only."""
+"""Read-only views of a run that reports read like the ledger: their common part, and selected rows of a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, Tally, TimelineBucket
 
 
-class SelectedRows:
-    """A RunReader that shows only the rows of the environments in `only`, each as (appid, env)."""
+class RunView:
+    """The part of a RunReader that views have in common: they read from another reader and are compared with no run."""
 
-    def __init__(self, reader: RunReader, only: frozenset[tuple[str, str]]) -> None:
-        self._reader, self._only = reader, only
+    def __init__(self, reader: RunReader) -> None:
+        self._reader = reader
 
     @property
     def name(self) -> str:
@@ -28,6 +28,26 @@ class SelectedRows:
     def file(self) -> Path | None:
         """The SQLite file; None for PostgreSQL."""
         return self._reader.file
+
+    def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
+        """Return None: only whole single runs are compared with earlier ones."""
+        return None
+
+    def exports(self, run: RunRecord) -> set[str]:
+        """Return the SHA-256 of the manifest.json of each report of the run."""
+        return self._reader.exports(run)
+
+    def worked_on_by(self, run: RunRecord) -> str:
+        """Return who else is working on the run; empty if nobody is."""
+        return self._reader.worked_on_by(run)
+
+
+class SelectedRows(RunView):
+    """The rows of the environments in `only`, each as (appid, env): `report --where`, `Run.of_merchants`."""
+
+    def __init__(self, reader: RunReader, only: frozenset[tuple[str, str]]) -> None:
+        super().__init__(reader)
+        self._only = only
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run, as the ledger does; its field `rows` counts the whole run."""
@@ -76,18 +96,6 @@ class SelectedRows:
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:  # noqa: ARG002
         """Return nothing: the phases are those of the whole run."""
         return {}
-
-    def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
-        """Return None: only whole runs are compared in a report."""
-        return None
-
-    def exports(self, run: RunRecord) -> set[str]:
-        """Return the SHA-256 of the manifest.json of each report of the run."""
-        return self._reader.exports(run)
-
-    def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else is working on the run; empty if nobody is."""
-        return self._reader.worked_on_by(run)
 
     @contextmanager
     def snapshot(self) -> Iterator[SelectedRows]:
