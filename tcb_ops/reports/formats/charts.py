@@ -26,7 +26,7 @@ _SALT = 980
 """Chosen so that the 18 most frequent codes have different colours."""
 PAUSE = 60.0
 """Seconds without an ended row from which they are reported as a pause."""
-_LABEL, _CELL, _LINE = 170, 74, 24
+_LABEL, _CELL, _LINE = 170, 88, 24
 """Pixels of the heat map: width of the names, width and height of a cell."""
 
 
@@ -52,7 +52,7 @@ def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
         x = _LABEL + number * _CELL + 4
         label = code_label(code).of(lang)
         parts.append(
-            f'<text x="{x}" y="16" font-weight="600">{_cut(code, 11)}<title>{escape(f"{code} {label}")}</title></text>'
+            f'<text x="{x}" y="16" font-weight="600">{_cut(code, 9)}<title>{escape(f"{code} {label}")}</title></text>'
             f'<text x="{x}" y="34" font-size="10">{_cut(label, 7 if lang is Lang.ZH else 12)}</text>'
         )
     for at, line in enumerate(matrix.lines):
