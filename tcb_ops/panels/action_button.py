@@ -193,6 +193,8 @@ class ExportButton(widgets.VBox):
     def export(self, run: Run, folder: Path) -> Path:
         """Export to a folder, and list its files."""
         folder = run.export(folder)
+        # "Run all" exports a run that the thread that watches it may offer only after this.
+        self._run = run
         data = {"text/plain": str(folder), "text/html": file_links(folder, self._worker.lang)}
         self.files.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
         return folder

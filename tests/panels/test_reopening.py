@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from workspace import BOOKS
 
+from tcb_ops.panels.action_button import ExportButton
 from tcb_ops.panels.run_summary import RunState
 from tcb_ops.simulator import Fault
 
@@ -44,6 +45,20 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(
     assert again.by_merchant().equals(first.by_merchant())
     assert not again.start.disabled
     assert lab.sent == sent
+
+
+def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab: Any, tmp_path: Path):
+    lab = open_lab()
+    panel = lab.uploads()
+    panel.start.click()
+    panel.settle()
+    run, export = panel.run, ExportButton(panel.worker)
+    export.export(run, tmp_path / "report")
+    export.offer(run)
+    assert export.exported
+    assert "report.html" in export.files.outputs[0]["data"]["text/html"]
+    export.offer(None)
+    assert not export.exported
 
 
 def test_of_several_runs_the_newest_is_shown_and_the_retry_counts(open_lab: Any):
