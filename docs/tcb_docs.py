@@ -198,7 +198,10 @@ API = (
     ),
     (
         ("Runs", "任务"),
-        "links upload audit retry resume upload_link start_links start_upload start_audit start_retry start_resume",
+        (
+            "links upload confirm undo delete audit retry resume upload_link start_links start_upload "
+            "start_confirm start_undo start_delete start_audit start_retry start_resume"
+        ),
     ),
     (
         ("Results", "结果"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         all_runs as all_runs,
         audit as audit,
         check_merchants as check_merchants,
+        confirm as confirm,
+        delete as delete,
         diff as diff,
         history as history,
         links as links,
@@ -32,10 +34,14 @@ if TYPE_CHECKING:
         resume as resume,
         retry as retry,
         start_audit as start_audit,
+        start_confirm as start_confirm,
+        start_delete as start_delete,
         start_links as start_links,
         start_resume as start_resume,
         start_retry as start_retry,
+        start_undo as start_undo,
         start_upload as start_upload,
+        undo as undo,
         upload as upload,
         upload_link as upload_link,
         verify as verify,
@@ -87,9 +93,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs audit check_merchants diff history links notify open_run read_merchants read_paths "
-        "resume retry start_audit start_links start_resume start_retry start_upload upload "
-        "upload_link verify"
+        "all_runs audit check_merchants confirm delete diff history links notify open_run read_merchants "
+        "read_paths resume retry start_audit start_confirm start_delete start_links start_resume "
+        "start_retry start_undo start_upload undo upload upload_link verify"
     ),
     "errcodes": "explain",
     "errors": (

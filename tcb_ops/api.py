@@ -22,14 +22,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import wraps
 from inspect import signature
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, get_args
 
 from tcb_ops.errors import (
     ArgumentError,
@@ -62,12 +62,16 @@ if TYPE_CHECKING:
     from tcb_ops.lists.paths import Batch, OnBad, TextRows
     from tcb_ops.lists.workbook import Rows
     from tcb_ops.merchants.status import MerchantState
+    from tcb_ops.model import Row
     from tcb_ops.notifications.send import Notification
     from tcb_ops.reports.verify import Verification
+    from tcb_ops.runs.download_links import DownloadLinks
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
+    from tcb_ops.runs.stored_calls import IfExists
+    from tcb_ops.runs.stored_specs import UndoScope
     from tcb_ops.wechat.tokens import TokenSource
 
 OnProgress: TypeAlias = Callable[[Progress], None]
@@ -211,6 +215,8 @@ def start_upload(
     resume: str | None = None,
     may_resume: MayResume | None = None,
     skip_unchanged: bool = False,
+    if_exists: IfExists = "overwrite",
+    backup: str | Path | None = None,
     canary: int = 0,
     report: str | Path | None = None,
     progress: OnProgress | None = None,
@@ -221,15 +227,22 @@ def start_upload(
     A batch that was read without a root is first checked against the list's own folder (InputError).
 
     `skip_unchanged`: rows whose bytes an earlier run of this target stored end as unchanged. `canary`: the number of
-    environments that go first; if one of their rows does not succeed, the run stops (CanaryError).
+    environments that go first; if one of their rows does not succeed, the run stops (CanaryError). `if_exists`: if a file
+    is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
+    overwritten is saved in it first, so that `undo` can restore it.
     """
     from tcb_ops.runs.plan import list_spec
+    from tcb_ops.runs.stored_calls import OVERWRITE, IfExists
 
     _check_batch(batch)
+    check_value("if_exists", if_exists, if_exists in get_args(IfExists), _("overwrite, skip or fail"))
+    options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
+    if backup is not None:
+        options["backup"] = str(_absolute(backup, "backup"))
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
     return _start(
-        lambda _: list_spec(batch, Kind.UPLOAD, selection),
+        lambda _: replace(list_spec(batch, Kind.UPLOAD, selection), options=options),
         _absolute(report, "report"),
         target=target,
         settings=settings,
@@ -295,6 +308,273 @@ def start_audit(
         progress=progress,
         tokens=tokens,
     )
+
+
+def start_confirm(
+    what: str | Run | Batch = "latest",
+    *,
+    content: bool = False,
+    merchants: Merchants | str | Path | None = None,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    report: str | Path | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start to confirm that stored files are there, or resume the unfinished run.
+
+    `what`: an upload run (`latest`: the latest upload, its retries included), or a list from `read_paths`. `content`: compare
+    each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
+    their rows.
+    """
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.runs.stored_specs import confirm_list_spec, confirm_spec
+
+    check_flag("content", content)
+    _check_stored(what, selection)
+    only = None if merchants is None else _merchants(merchants)
+    settings = _settings(settings, target, what)
+    if isinstance(what, Batch):
+        listed = what
+        return _start(
+            lambda _ledger: confirm_list_spec(listed, selection, content=content),
+            _absolute(report, "report"),
+            settings=settings,
+            limits=limits,
+            note=note,
+            new_run=new_run,
+            resume=resume,
+            may_resume=may_resume,
+            progress=progress,
+            tokens=tokens,
+        )
+    subject = upload_of(what, settings)
+    return _start(
+        lambda ledger: confirm_spec(ledger, subject, only, selection, content=content),
+        _absolute(report, "report"),
+        settings=settings,
+        limits=limits,
+        note=note,
+        new_run=new_run,
+        resume=resume,
+        may_resume=may_resume,
+        progress=progress,
+        tokens=tokens,
+    )
+
+
+def start_delete(
+    what: str | Run | Batch,
+    *,
+    foreign: bool = False,
+    merchants: Merchants | str | Path | None = None,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    report: str | Path | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start to delete stored files, or resume the unfinished run. It does not ask.
+
+    `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
+    this ledger uploaded; without it they are a UsageError. `merchants`: only their rows.
+    """
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.runs.stored_specs import delete_list_spec, delete_spec
+
+    check_flag("foreign", foreign)
+    _check_stored(what, selection)
+    only = None if merchants is None else _merchants(merchants)
+    settings = _settings(settings, target, what)
+    at = settings.run_target
+    if isinstance(what, Batch):
+        listed = what
+
+        def work_of(ledger: Ledger) -> RunSpec:
+            return delete_list_spec(ledger, listed, at, selection, foreign=foreign)
+    else:
+        subject = upload_of(what, settings)
+
+        def work_of(ledger: Ledger) -> RunSpec:
+            return delete_spec(ledger, subject, only, selection)
+
+    return _start(
+        work_of,
+        _absolute(report, "report"),
+        settings=settings,
+        limits=limits,
+        note=note,
+        new_run=new_run,
+        resume=resume,
+        may_resume=may_resume,
+        progress=progress,
+        tokens=tokens,
+    )
+
+
+def start_undo(
+    run: str | Run = "latest",
+    *,
+    merchants: Merchants | str | Path | None = None,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    report: str | Path | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added. It does not ask.
+
+    A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: the latest upload,
+    its retries included). `merchants`: only their rows.
+    """
+    from tcb_ops.runs.stored_specs import undo_spec
+
+    _check_stored(run, selection, "run")
+    only = None if merchants is None else _merchants(merchants)
+    settings = _settings(settings, target, run)
+    subject = upload_of(run, settings)
+    return _start(
+        lambda ledger: undo_spec(ledger, subject, only, selection),
+        _absolute(report, "report"),
+        settings=settings,
+        limits=limits,
+        note=note,
+        new_run=new_run,
+        resume=resume,
+        may_resume=may_resume,
+        progress=progress,
+        tokens=tokens,
+    )
+
+
+def download_links(
+    run: str | Run = "latest",
+    *,
+    out: str | Path = "downloads.csv",
+    max_age: int = 7200,
+    merchants: Merchants | str | Path | None = None,
+    settings: Settings | None = None,
+    target: str | None = None,
+    tokens: TokenSource | None = None,
+) -> DownloadLinks:
+    """Write download links of an upload's files to `out` (0600), in the order of its list, after the list's columns.
+
+    They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
+    """
+    from tcb_ops.runs.loop import hand_over
+    from tcb_ops.runs.stored_specs import confirm_spec, file_ids
+    from tcb_ops.simulator import opened_target
+
+    check_path("out", out)
+    check_count("max_age", max_age, least=1)
+    only = None if merchants is None else _merchants(merchants)
+    settings = _settings(settings, target, run)
+    subject = upload_of(run, settings)
+    ledger = _ledger_with_runs(settings)
+    spec = confirm_spec(ledger, subject, only, "", content=False)
+    with opened_target(settings, _merchants_of(ledger, subject)) as opened:
+        rows = file_ids(ledger, spec, settings.run_target)
+        owners = {(one.env, one.appid): Owner(one.owner) for one in spec.environments}
+        work = _download_links(rows, subject, Path(out).absolute(), owners, max_age, opened, tokens)
+        return hand_over(work).result()
+
+
+async def _download_links(
+    rows: Iterator[tuple[Row, str]],
+    subject: RunRecord,
+    out: Path,
+    owners: Mapping[tuple[str, str], Owner],
+    max_age: int,
+    settings: Settings,
+    tokens: TokenSource | None,
+) -> DownloadLinks:
+    from tcb_ops.runs.download_links import LinkRequests, write_download_links
+    from tcb_ops.wechat import open_source
+    from tcb_ops.wechat.call_policy import Caller
+    from tcb_ops.wechat.client import PlatformClient
+    from tcb_ops.wechat.transport import Transport
+
+    source = tokens or open_source(settings)
+    try:
+        async with Transport(connections=16) as transport:
+            client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
+            component = settings.tokens.component_appid
+            requests = LinkRequests(client, Caller(source), owners, component, max_age)
+            return await write_download_links(rows, subject.headers, out, requests, settings.zone)
+    finally:
+        await source.aclose()
+
+
+def undo_scope(
+    run: str | Run = "latest",
+    *,
+    merchants: Merchants | str | Path | None = None,
+    settings: Settings | None = None,
+    target: str | None = None,
+) -> UndoScope:
+    """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
+    from tcb_ops.runs.stored_specs import scope_of_undo, undo_spec
+
+    only = None if merchants is None else _merchants(merchants)
+    settings = _settings(settings, target, run)
+    subject = upload_of(run, settings)
+    return scope_of_undo(undo_spec(_ledger_with_runs(settings), subject, only, ""))
+
+
+def overwritten(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> int:
+    """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
+    from tcb_ops.runs.stored_specs import overwritten_rows
+
+    settings = _settings(settings, target)
+    ledger = _ledger(settings)
+    return 0 if ledger is None else overwritten_rows(ledger, batch.rows(), settings.run_target)
+
+
+def foreign(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> Text | None:
+    """List the files of a list that no run of the ledger uploaded; None where there are none."""
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.plan import list_spec
+    from tcb_ops.runs.stored_specs import foreign_text
+
+    settings = _settings(settings, target)
+    ledger = Ledger(settings.ledger)
+    return foreign_text(ledger, list_spec(batch, Kind.DELETE), settings.run_target)
+
+
+def upload_of(run: str | Run, settings: Settings) -> RunRecord:
+    """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
+    from tcb_ops.runs.stored_specs import check_subject
+
+    if run != "latest":
+        subject = _record(run, settings)
+        check_subject(subject, settings.run_target)
+        return subject
+    ledger = _ledger_with_runs(settings)
+    found = (one for one in ledger.runs(settings.run_target) if one.kind is Kind.UPLOAD and not one.parent)
+    newest = next(found, None)
+    if newest is None:
+        raise RunNotFoundError(
+            _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
+        )
+    return newest
 
 
 def start_retry(
@@ -413,6 +693,9 @@ def _waiting_for(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
 links = _waiting_for(start_links)
 upload = _waiting_for(start_upload)
 audit = _waiting_for(start_audit)
+confirm = _waiting_for(start_confirm)
+delete = _waiting_for(start_delete)
+undo = _waiting_for(start_undo)
 retry = _waiting_for(start_retry)
 resume = _waiting_for(start_resume)
 
@@ -438,6 +721,26 @@ def all_runs(
     if ledger is None:
         return []
     return [Run(ledger, record, settings) for record in ledger.runs(damaged=damaged)]
+
+
+def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[RunRecord]:
+    """Remove runs that finished more than `older_than` days ago from the ledger; return them, the newest first.
+
+    Runs that a remaining run retries, confirms, deletes or undoes stay. Reports are not touched. `dry_run`: nothing is removed.
+    """
+    from tcb_ops.runs.locks import planning
+    from tcb_ops.runs.plan import prunable
+
+    check_count("older_than", older_than, least=1)
+    check_flag("dry_run", dry_run)
+    ledger = _ledger_with_runs(_settings(settings, None))
+    with planning(ledger):
+        found = prunable(ledger.runs(), time.time() - older_than * 86_400)
+        if not dry_run and found:
+            for run in found:
+                ledger.forget(run)
+            ledger.compact()
+    return found
 
 
 def check_merchants(
@@ -905,6 +1208,16 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
     cells = frame.astype(object).where(frame.notna(), "")
     rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
     return TextRows("DataFrame", tuple(map(str, frame.columns)), rows)
+
+
+def _check_stored(what: object, selection: object, parameter: str = "what") -> None:
+    """Check the parameters that the functions about stored files share."""
+    from tcb_ops.lists.paths import Batch
+
+    is_list = isinstance(what, Batch) and parameter == "what"
+    usable = isinstance(what, Run) or is_list or _may_be_a_run(what)
+    check_value(parameter, what, usable, _("a Run, or a run's id"))
+    check_text("selection", selection)
 
 
 def _check_batch(batch: object) -> None:

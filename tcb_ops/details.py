@@ -39,6 +39,12 @@ class DetailCode(StrEnum):
     NOT_CHECKED = "not_checked"
     PROBE_LEFT = "probe_left"
     COMPONENT_TOKEN = "component_token"  # noqa: S105  a code, not a secret
+    KEPT = "kept"
+    BACKUP_ACCESS = "backup_access"
+    BACKUP_DAMAGED = "backup_damaged"
+    DOWNLOAD_STATUS = "download_status"
+    FILE_LEFT_OUT = "file_left_out"
+    NO_BACKUP = "no_backup"
     # why there is no token
     TOKEN_TOO_LONG = "token_too_long"  # noqa: S105
     NO_ACCESS_TOKEN = "no_access_token"  # noqa: S105
@@ -302,6 +308,12 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.COMPONENT_TOKEN: _(
         "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."
     ),
+    DetailCode.KEPT: _("A file is there already; it was kept (--if-exists skip)."),
+    DetailCode.BACKUP_ACCESS: _("{file} cannot be written or read ({why})."),
+    DetailCode.BACKUP_DAMAGED: _("{file} is not a record of a backup."),
+    DetailCode.DOWNLOAD_STATUS: _("The store returned HTTP {status} for the download link."),
+    DetailCode.FILE_LEFT_OUT: _("The platform's response does not mention this file; trying again may help."),
+    DetailCode.NO_BACKUP: _("Run {run} had uploaded the earlier version, and there is no backup of it."),
     DetailCode.TOKEN_TOO_LONG: _("an access_token longer than {longest_token} characters"),
     DetailCode.NO_ACCESS_TOKEN: _("content without an access_token"),
     DetailCode.NO_EXPIRY: _("an invalid expiry time"),

@@ -55,6 +55,11 @@ class Kind(StrEnum):
     UPLOAD = "upload"
     AUDIT = "audit"
     """Whether each environment works: its status, its quota, and a link for a probe path."""
+    CONFIRM = "confirm"
+    """Whether stored files are there, and with the bytes that were sent."""
+    DELETE = "delete"
+    UNDO = "undo"
+    """What an upload overwrote is restored, what it added is deleted."""
 
 
 class Outcome(StrEnum):
@@ -73,13 +78,40 @@ class Outcome(StrEnum):
     UNHEALTHY = "unhealthy"
     """In an audit: the environment cannot be used; the errcode or the reason is the cause."""
     UNKNOWN = "unknown"
-    """In an audit: no usable response about this environment."""
+    """In an audit or a confirm: no usable response."""
+    PRESENT = "present"
+    """Confirm: the file is there."""
+    ABSENT = "absent"
+    DIFFERENT = "different"
+    """Confirm: the stored bytes are not those that were uploaded."""
+    FOREIGN = "foreign"
+    """Confirm: the file was written in parts, so by another tool."""
+    STALE = "stale"
+    """Confirm: a cache in front of the store still serves an older object."""
+    DELETED = "deleted"
+    ALREADY_GONE = "already_gone"
+    RESTORED = "restored"
+    CONFLICT = "conflict"
+    """Undo: somebody else has changed the file since. Nothing was changed."""
+    NOT_UNDOABLE = "not_undoable"
     INVALID = "invalid"
     """Skipped as invalid input."""
     PENDING = "pending"
 
 
-SUCCESSES = frozenset({Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.HEALTHY})
+SUCCESSES = frozenset(
+    {
+        Outcome.LINKED,
+        Outcome.UPLOADED,
+        Outcome.UNCHANGED,
+        Outcome.HEALTHY,
+        Outcome.PRESENT,
+        Outcome.DELETED,
+        Outcome.ALREADY_GONE,
+        Outcome.RESTORED,
+    }
+)
+"""The outcomes of rows that succeeded."""
 
 
 class Reason(StrEnum):
@@ -119,6 +151,16 @@ class Reason(StrEnum):
     """A problem that affects every merchant stopped the audit first; it is in the row's detail."""
     UNVERIFIED = "unverified"
     """Succeeded, but the store's ETag is not an MD5, so the content was not compared."""
+    ABSENT = "absent"
+    DIFFERENT = "different"
+    FOREIGN = "foreign"
+    STALE = "stale"
+    CONFLICT = "conflict"
+    NOT_UNDOABLE = "not_undoable"
+    EXISTS = "exists"
+    """`--if-exists fail`: a file is already there."""
+    BACKUP_FAILED = "backup_failed"
+    """The stored file could not be saved, so it was not overwritten."""
 
 
 class Owner(StrEnum):

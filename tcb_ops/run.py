@@ -84,6 +84,15 @@ class Run:
         return self._reader.counts(self.record)
 
     @property
+    def confirmed(self) -> tuple[str, dict[Outcome, int]] | None:
+        """The newest finished run that confirmed this upload: its id, and how its rows ended. None without one."""
+        return self._reader.confirmation(self.record)
+
+    def refresh(self) -> None:
+        """Read the run's record again, which says where its report is."""
+        self.record = self._reader.run(self.id)
+
+    @property
     def succeeded(self) -> bool:
         """Whether every row succeeded."""
         return all(outcome in SUCCESSES for outcome in self.outcomes)

@@ -18,7 +18,7 @@ from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, check_fixme, fixme_beside, format_problem, write_fixme
-from tcb_ops.model import Problem
+from tcb_ops.model import Kind, Problem
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
@@ -282,20 +282,26 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
     return Columns(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
 
 
-def confirm_upload(console: Console, scope: Scope, what: Text, settings: Settings, *, yes: bool) -> None:
-    """Show what would be uploaded to a live target, and ask. Raises UsageError for a no, or without a terminal or --yes."""
+def confirm_live(
+    console: Console, kind: Kind, scope: Scope, what: Text, settings: Settings, *, yes: bool
+) -> None:
+    """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes."""
     if not scope.needs_confirmation(settings, can_ask=sys.stdin.isatty()):
         return
     console.warn(what)
     if not yes:
-        confirm_or_abort(
-            console,
-            _(
-                "Upload to {live_environments} of {api_base}?",
-                live_environments=ngettext("{n:,} live environment", "{n:,} live environments", scope.envs),
-                api_base=settings.api_base,
+        envs = ngettext("{n:,} live environment", "{n:,} live environments", scope.envs)
+        base = settings.api_base
+        questions = {
+            Kind.DELETE: _(
+                "Delete files in {live_environments} of {api_base}?", live_environments=envs, api_base=base
             ),
-        )
+            Kind.UNDO: _(
+                "Undo the upload in {live_environments} of {api_base}?", live_environments=envs, api_base=base
+            ),
+        }
+        upload = _("Upload to {live_environments} of {api_base}?", live_environments=envs, api_base=base)
+        confirm_or_abort(console, questions.get(kind, upload))
 
 
 def confirm_or_abort(console: Console, question: Text) -> None:

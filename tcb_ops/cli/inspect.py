@@ -15,7 +15,7 @@ import click
 from tcb_ops.cli.options import CommonOptions, Duration, WholeNumber, common_options
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import near_names
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ ROWS_SHOWN = 200
 
 
 @click.command()
+@click.argument("action", metavar="[prune]", type=click.Choice(["prune"]), required=False)
 @click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
 @click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
 @click.option(
@@ -37,14 +38,32 @@ ROWS_SHOWN = 200
     metavar="TIME",
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
+@click.option(
+    "--older-than", metavar="DAYS", default="", help="With prune: how old a run must be, such as 180d."
+)
+@click.option("--dry-run", is_flag=True, help="With prune: show what would be removed; remove nothing.")
 @common_options
-def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions) -> int:
+def runs(
+    action: str | None,
+    operator: str,
+    host: str,
+    stale: float | None,
+    older_than: str,
+    *,
+    dry_run: bool,
+    common: CommonOptions,
+) -> int:
     """List the runs, the newest first.
 
     --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of
     matching merchants, and only those rows are counted.
+
+    `runs prune` removes old runs from the ledger and gives the space back. Unfinished runs stay, and those that a later run retries,
+    confirms, deletes or undoes; reports are not touched.
     """
     settings, console = common.start(reads_ledger=True)
+    if action is not None:
+        return _prune(console, settings, older_than, dry_run=dry_run, as_json=common.json)
     if stale is not None:
         return _watch_audits(console, settings, common, stale)
     return _list_runs(console, settings, common, operator, host)
@@ -158,6 +177,39 @@ def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
     ====================================  =====
     """
     return ended is not None and -CLOCK_TOLERANCE <= now - ended <= seconds
+
+
+def _prune(console: Console, settings: Settings, older_than: str, *, dry_run: bool, as_json: bool) -> int:
+    """Remove old runs, or list them."""
+    from tcb_ops import api
+
+    days = older_than.removesuffix("d")
+    if not (days.isdecimal() and len(days) < 6 and int(days)):
+        raise UsageError(
+            _("`runs prune` needs --older-than with a number of days, such as 180d."),
+            options=["--older-than"],
+        )
+    found = api.prune(int(days), dry_run=dry_run, settings=settings)
+    if as_json:
+        console.json(
+            {"removed": [] if dry_run else [run.id for run in found], "runs": [run.id for run in found]}
+        )
+        return 0
+    for run in found:
+        console.print(verbatim(f"{run.id}  {run.kind}  {run.rows:,}"))
+    rows = ngettext("{n:,} row", "{n:,} rows", sum(run.rows for run in found))
+    counted = ngettext("{n:,} run", "{n:,} runs", len(found))
+    done = _(
+        "{runs} with {rows} removed from {ledger}.", runs=counted, rows=rows, ledger=settings.ledger_name
+    )
+    planned = _(
+        "{runs} with {rows} would be removed from {ledger}.",
+        runs=counted,
+        rows=rows,
+        ledger=settings.ledger_name,
+    )
+    console.info(planned if dry_run else done)
+    return 0
 
 
 @click.command()

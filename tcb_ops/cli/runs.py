@@ -24,6 +24,7 @@ from tcb_ops.cli.options import (
     target_line,
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
+from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.runs.stored_calls import IfExists
     from tcb_ops.settings import Settings
 
 out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
@@ -40,7 +42,7 @@ pdf_option = click.option(
     "--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf."
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before uploading to a live target.")
-_ANY_RUN = "a-run"
+ANY_RUN = "a-run"
 """Placeholder for the id of a run that has not started."""
 
 
@@ -74,6 +76,19 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
 @click.command()
 @click.argument("paths", metavar="[LIST]", required=False)
 @click.option("--out", metavar="FILE", help="Where the links go (0600). [default: links.csv]")
+@click.option(
+    "--download",
+    is_flag=True,
+    help="Instead: download links of an upload's files; LIST is then its run. [default: latest]",
+)
+@click.option(
+    "--max-age",
+    type=WholeNumber(min=1),
+    default=7200,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long download links are valid.",
+)
 @list_options
 @limit_options
 @run_options
@@ -81,7 +96,9 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
 def links(
     paths: str | None,
     out: str | None,
+    max_age: int,
     *,
+    download: bool,
     common: CommonOptions,
     listing: ListOptions,
     limits: RunLimits,
@@ -97,9 +114,11 @@ def links(
 
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
+        if download:
+            return _download(console, paths or "latest", out or "downloads.csv", max_age, settings, common)
         if paths is None:
-            handle = _resume(console, Kind.LINKS, settings, common, limits, which, listing.root)
-            run = _follow(console, handle, common)
+            handle = resume_run(console, Kind.LINKS, settings, common, limits, which, listing.root)
+            run = follow_run(console, handle, common)
         else:
             with read_list(
                 console, paths, common, settings, listing, kind="links", root=None, limit=which.limit
@@ -117,12 +136,38 @@ def links(
                     note=common.note,
                     new_run=which.new_run,
                     resume=which.resume,
-                    may_resume=_ask_to_resume(console, settings),
+                    may_resume=ask_to_resume(console, settings),
                 )
-                run = _follow(console, handle, common)
+                run = follow_run(console, handle, common)
         if (late := ran_out(handle.links_run_out, out or run.record.report)) is not None:
             console.warn(late)
-        return _end(console, run, settings, common, Path(run.record.report))
+        return end_run(console, run, settings, common, Path(run.record.report))
+
+
+def _download(
+    console: Console, run: str, out: str, max_age: int, settings: Settings, common: CommonOptions
+) -> int:
+    """Write the download links of an upload's files."""
+    from tcb_ops import api
+
+    console.release()
+    written = api.download_links(
+        run, out=out, max_age=max_age, merchants=common.matching(settings), settings=settings
+    )
+    if common.json:
+        console.json({"file": str(written.file), "rows": written.rows, "links": written.links})
+    else:
+        console.print(
+            _(
+                "{file}: {links:,} of {rows} have a download link, valid for {duration}. Keep the file secret.",
+                file=written.file,
+                links=written.links,
+                rows=ngettext("{n:,} row", "{n:,} rows", written.rows),
+                duration=format_duration(max_age),
+            )
+        )
+    console.info(target_line(settings))
+    return 0 if written.links == written.rows else 1
 
 
 @click.command()
@@ -140,6 +185,24 @@ def links(
     metavar="N",
     help="The first N environments first; stop there if a row does not succeed.",
 )
+@click.option(
+    "--if-exists",
+    type=click.Choice(["overwrite", "skip", "fail"]),
+    default="overwrite",
+    show_default=True,
+    help="What to do where a file is there already; skip and fail ask the store first.",
+)
+@click.option(
+    "--backup",
+    metavar="DIR",
+    help="Save what is overwritten below this folder first, so that undo can restore it.",
+)
+@click.option(
+    "--confirm",
+    "confirms",
+    is_flag=True,
+    help="Afterwards confirm that the files are there, with their checksums.",
+)
 @yes_option
 @list_options
 @limit_options
@@ -152,6 +215,9 @@ def upload(
     *,
     pdf: bool,
     skip_unchanged: bool,
+    if_exists: IfExists,
+    backup: str | None,
+    confirms: bool,
     yes: bool,
     common: CommonOptions,
     listing: ListOptions,
@@ -164,15 +230,15 @@ def upload(
     terminal an upload to a live target asks first.
     """
     from tcb_ops import api
-    from tcb_ops.cli.confirm import confirm_upload, dry_run, read_list
+    from tcb_ops.cli.confirm import confirm_live, dry_run, read_list
     from tcb_ops.preflight import done_before, facts_line, scope_of_list
     from tcb_ops.reports.export import check_destination
 
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
         if paths is None:
-            check_destination(_report_folder(settings, out, _ANY_RUN))
-            handle = _resume(
+            check_destination(report_folder(settings, out, ANY_RUN))
+            handle = resume_run(
                 console,
                 Kind.UPLOAD,
                 settings,
@@ -184,14 +250,17 @@ def upload(
                 skip_unchanged=skip_unchanged,
                 canary=canary or 0,
             )
-            return _report(console, _follow(console, handle, common), settings, common, out, pdf=pdf)
+            run = follow_run(console, handle, common)
+            if confirms:
+                confirm_afterwards(console, run, settings, common, limits, pdf=pdf)
+            return report_run(console, run, settings, common, out, pdf=pdf)
         root = listing.root or str(Path(paths).parent)
         with read_list(
             console, paths, common, settings, listing, kind="upload", root=root, limit=which.limit
         ) as batch:
             if which.dry_run:
                 return dry_run(console, batch, settings, limits, uploads=True, as_json=common.json)
-            check_destination(_report_folder(settings, out, _ANY_RUN))
+            check_destination(report_folder(settings, out, ANY_RUN))
             selection = listing.selection(common, which.limit)
             if not skip_unchanged and which.resume is None:
                 try:
@@ -204,11 +273,27 @@ def upload(
                     console.info(
                         _("{again} --skip-unchanged skips those that are already stored.", again=again)
                     )
-            confirm_upload(console, scope_of_list(batch), facts_line(batch), settings, yes=yes)
+            if (known := api.overwritten(batch, settings=settings)) and not skip_unchanged:
+                console.info(
+                    ngettext(
+                        "{n:,} path holds a file that an earlier run of this ledger uploaded; it is replaced.",
+                        "{n:,} paths hold files that earlier runs of this ledger uploaded; they are replaced.",
+                        known,
+                    )
+                    if if_exists == "overwrite"
+                    else ngettext(
+                        "{n:,} path holds a file that an earlier run of this ledger uploaded.",
+                        "{n:,} paths hold files that earlier runs of this ledger uploaded.",
+                        known,
+                    )
+                )
+            confirm_live(console, Kind.UPLOAD, scope_of_list(batch), facts_line(batch), settings, yes=yes)
             handle = api.start_upload(
                 batch,
                 report=out or settings.reports,
                 skip_unchanged=skip_unchanged,
+                if_exists=if_exists,
+                backup=backup,
                 canary=canary or 0,
                 selection=selection,
                 settings=settings,
@@ -216,10 +301,12 @@ def upload(
                 note=common.note,
                 new_run=which.new_run,
                 resume=which.resume,
-                may_resume=_ask_to_resume(console, settings),
+                may_resume=ask_to_resume(console, settings),
             )
-            run = _follow(console, handle, common)
-        return _report(console, run, settings, common, out, pdf=pdf)
+            run = follow_run(console, handle, common)
+        if confirms:
+            confirm_afterwards(console, run, settings, common, limits, pdf=pdf)
+        return report_run(console, run, settings, common, out, pdf=pdf)
 
 
 @click.command()
@@ -273,7 +360,7 @@ def retry(
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
-    from tcb_ops.cli.confirm import confirm_upload
+    from tcb_ops.cli.confirm import confirm_live
     from tcb_ops.preflight import RETRIED, scope_of_rows
     from tcb_ops.reports.export import check_destination
     from tcb_ops.runs.plan import check_retry
@@ -284,15 +371,15 @@ def retry(
     check_retry(record, settings)
     is_links = record.kind is Kind.LINKS
     if not is_links:
-        check_destination(_report_folder(settings, out, _ANY_RUN))
+        check_destination(report_folder(settings, out, ANY_RUN))
     with common.open_target(console, settings) as settings:
         retrying = _(
             "Retrying {kind} {id} ({list_name}).", kind=record.kind, id=record.id, list_name=record.list_name
         )
-        if record.kind is Kind.UPLOAD:
+        if record.kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
-            confirm_upload(console, scope, as_sentences((retrying, what)), settings, yes=yes)
+            confirm_live(console, record.kind, scope, as_sentences((retrying, what)), settings, yes=yes)
         handle = api.start_retry(
             parent.id,
             common.read_merchants(settings),
@@ -306,7 +393,7 @@ def retry(
             note=common.note,
             new_run=which.new_run,
             resume=which.resume,
-            may_resume=_ask_to_resume(console, settings),
+            may_resume=ask_to_resume(console, settings),
         )
         console.info(retrying)
         if handle.warning is not None:
@@ -316,10 +403,10 @@ def retry(
             later = _("The other rows are retried now. When the file has these merchants:")
             again = quoted(retry_command(settings, record))
             console.warn(as_lines((as_sentences((handle.warning, later)), again)))
-        done = _follow(console, handle, common)
+        done = follow_run(console, handle, common)
         if is_links:
-            return _end(console, done, settings, common, Path(done.record.report))
-        return _report(console, done, settings, common, out, pdf=pdf)
+            return end_run(console, done, settings, common, Path(done.record.report))
+        return report_run(console, done, settings, common, out, pdf=pdf)
 
 
 @click.command()
@@ -375,7 +462,7 @@ def audit(
     from tcb_ops.reports.formats.metrics import check_metrics, write_metrics
 
     settings, console = common.start()
-    check_destination(_report_folder(settings, out, _ANY_RUN))
+    check_destination(report_folder(settings, out, ANY_RUN))
     if metrics is not None:
         check_metrics(Path(metrics))
     with common.open_target(console, settings) as settings:
@@ -391,15 +478,15 @@ def audit(
             note=common.note,
             new_run=which.new_run,
             resume=which.resume,
-            may_resume=_ask_to_resume(console, settings),
+            may_resume=ask_to_resume(console, settings),
         )
-        run = _follow(console, handle, common)
+        run = follow_run(console, handle, common)
         if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
             console.warn(failed)
-        return _report(console, run, settings, common, out, pdf=pdf, fail_on=FailOn(fail_on))
+        return report_run(console, run, settings, common, out, pdf=pdf, fail_on=FailOn(fail_on))
 
 
-def _resume(
+def resume_run(
     console: Console,
     kind: Kind,
     settings: Settings,
@@ -414,7 +501,7 @@ def _resume(
 ) -> RunHandle:
     """Resume the run that --resume names, without its list. Raises UsageError if this command cannot resume it."""
     from tcb_ops import api
-    from tcb_ops.cli.confirm import confirm_upload
+    from tcb_ops.cli.confirm import confirm_live
     from tcb_ops.preflight import scope_of_rows
     from tcb_ops.runs.plan import check_resume
 
@@ -434,17 +521,18 @@ def _resume(
     elif root and str(Path(root).resolve()) != record.root:
         wrong = _("its files are below {root}", root=record.root)
     check_resume(record, wrong, settings)
-    if kind is Kind.UPLOAD:
+    if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
         scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
         what = _("Remaining: {text}", text=scope.text)
-        confirm_upload(console, scope, what, settings, yes=yes)
+        confirm_live(console, kind, scope, what, settings, yes=yes)
+    if kind is Kind.UPLOAD:
         return api.start_resume(
             record.id, settings=settings, limits=limits, skip_unchanged=skip_unchanged, canary=canary
         )
     return api.start_resume(record.id, settings=settings, limits=limits)
 
 
-def _ask_to_resume(console: Console, settings: Settings) -> Callable[[str, float], bool]:
+def ask_to_resume(console: Console, settings: Settings) -> Callable[[str, float], bool]:
     """Return a function that asks whether to resume an unfinished run over a day old; without a terminal the answer is no."""
 
     def ask(run_id: str, started: float) -> bool:
@@ -460,7 +548,7 @@ def _ask_to_resume(console: Console, settings: Settings) -> Callable[[str, float
     return ask
 
 
-def _follow(console: Console, handle: RunHandle, common: CommonOptions) -> Run:
+def follow_run(console: Console, handle: RunHandle, common: CommonOptions) -> Run:
     """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
     resumed = None
     if handle.resumed:
@@ -482,11 +570,30 @@ def _follow(console: Console, handle: RunHandle, common: CommonOptions) -> Run:
         raise
 
 
-def _report_folder(settings: Settings, out: str | None, run_id: str) -> Path:
+def confirm_afterwards(
+    console: Console, run: Run, settings: Settings, common: CommonOptions, limits: RunLimits, *, pdf: bool
+) -> None:
+    """Confirm a finished upload, and write the report of the confirmation."""
+    from tcb_ops import api
+
+    if not any(run.counts.get(outcome) for outcome in (Outcome.UPLOADED, Outcome.UNCHANGED)):
+        return
+    handle = api.start_confirm(
+        run.id, content=True, report=settings.reports, settings=settings, limits=limits, note=common.note
+    )
+    confirmed = follow_run(console, handle, common)
+    folder = confirmed.export(report_folder(settings, None, confirmed.id), pdf=pdf)
+    if not common.json:
+        show_causes(console, confirmed, confirmed.overview())
+    console.info(_("The confirmation: {folder}", folder=folder))
+
+
+def report_folder(settings: Settings, out: str | None, run_id: str) -> Path:
+    """Return where a run's report goes."""
     return Path(out) if out is not None else settings.reports / run_id
 
 
-def _report(
+def report_run(
     console: Console,
     run: Run,
     settings: Settings,
@@ -499,12 +606,12 @@ def _report(
     """Write a finished run's report folder and print how the run ended, before report.pdf is made; return the exit code."""
     from tcb_ops.reports.export import PAGE
 
-    folder, code = _report_folder(settings, out, run.id), 0
+    folder, code = report_folder(settings, out, run.id), 0
 
     def show() -> None:
         nonlocal code
         page = (folder / PAGE).absolute()
-        code = _end(console, run, settings, common, folder, page=page, pdf=pdf, fail_on=fail_on)
+        code = end_run(console, run, settings, common, folder, page=page, pdf=pdf, fail_on=fail_on)
 
     try:
         run.export(folder, pdf=pdf, when_written=show)
@@ -517,7 +624,7 @@ def _report(
     return code
 
 
-def _end(
+def end_run(
     console: Console,
     run: Run,
     settings: Settings,
@@ -532,6 +639,7 @@ def _end(
     from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
 
+    run.refresh()
     sent = notify_due(console, run) if run.record.kind is Kind.AUDIT and not run.record.parent else None
     found = run.overview()
     code = show_run(console, run, found, as_json=common.json, fail_on=fail_on, notifications=sent)
@@ -591,7 +699,7 @@ def show_run(
     notifications: Sequence[Notification] | None = None,
 ) -> int:
     """Print how a run ended, which `found` sums up; return the exit code."""
-    from tcb_ops.reports.explanations import verdict
+    from tcb_ops.reports.explanations import confirmation_text, verdict
     from tcb_ops.reports.formats.terminal import render_audit
 
     finished = run.record.finished_at is not None
@@ -613,11 +721,14 @@ def show_run(
             for part in render_audit(result, console.lang):
                 console.print(part)
         console.print(verdict(run.record.kind, found.counts, finished=finished))
+        if found.confirmed is not None:
+            console.print(confirmation_text(*found.confirmed))
     if result is not None:
         return result.exit_code(fail_on)
     if audited and run.stopped is not None:
         return 3
-    return 0 if SUCCESSES.issuperset(found.counts) else 1
+    confirmed = found.confirmed[1] if found.confirmed is not None else {}
+    return 0 if SUCCESSES.issuperset(found.counts) and SUCCESSES.issuperset(confirmed) else 1
 
 
 def show_causes(console: Console, run: Run, found: RunSummary) -> None:

@@ -241,7 +241,8 @@ class _LiveCheck:
     async def _fetch(self, link: Link) -> HttpResponse:
         ids = [own_file_id(link, self._path, self._env)]
         try:
-            (file,) = await self._ask(lambda token: self._client.locate(self._env, ids, token, self._owner))
+            found = await self._ask(lambda token: self._client.locate(self._env, ids, token, self._owner))
+            (file,) = found.values()
             if file.status:
                 raise _Failed(_file_status("batchdownloadfile", file.status))
             response = await self._client.fetch(file.url)
@@ -273,7 +274,8 @@ class _LiveCheck:
 
     async def _delete_once(self, file_id: str) -> None:
         ids = [file_id]
-        (file,) = await self._ask(lambda token: self._client.delete(self._env, ids, token, self._owner))
+        found = await self._ask(lambda token: self._client.delete(self._env, ids, token, self._owner))
+        (file,) = found.values()
         if file.status and (file.status != NOT_THERE or self._stored):
             raise _Failed(_file_status("batchdeletefile", file.status))
 

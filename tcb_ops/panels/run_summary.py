@@ -26,6 +26,9 @@ KINDS = {
     Kind.LINKS: _("links"),
     Kind.UPLOAD: _("upload"),
     Kind.AUDIT: _("audit"),
+    Kind.CONFIRM: _("confirm"),
+    Kind.DELETE: _("delete"),
+    Kind.UNDO: _("undo"),
 }
 
 

@@ -30,6 +30,16 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.NOT_ATTEMPTED: _("not attempted"),
     Outcome.UNHEALTHY: _("unhealthy"),
     Outcome.UNKNOWN: pgettext("outcome", "unknown"),
+    Outcome.PRESENT: _("present"),
+    Outcome.ABSENT: _("absent"),
+    Outcome.DIFFERENT: _("different"),
+    Outcome.FOREIGN: _("foreign"),
+    Outcome.STALE: _("stale"),
+    Outcome.DELETED: _("deleted"),
+    Outcome.ALREADY_GONE: _("already gone"),
+    Outcome.RESTORED: _("restored"),
+    Outcome.CONFLICT: _("conflict"),
+    Outcome.NOT_UNDOABLE: _("cannot be undone"),
     Outcome.INVALID: _("invalid"),
     Outcome.PENDING: _("pending"),
 }
@@ -38,6 +48,9 @@ TITLES: dict[Kind, Text] = {
     Kind.UPLOAD: _("Upload report"),
     Kind.LINKS: _("Upload links report"),
     Kind.AUDIT: _("Audit report"),
+    Kind.CONFIRM: _("Confirmation report"),
+    Kind.DELETE: _("Deletion report"),
+    Kind.UNDO: _("Undo report"),
 }
 """A report's title, by the run's kind."""
 
@@ -229,6 +242,9 @@ _DONE = {
     Kind.UPLOAD: _("uploaded"),
     Kind.LINKS: _("issued with a link"),
     Kind.AUDIT: _("healthy"),
+    Kind.CONFIRM: _("the file is there"),
+    Kind.DELETE: _("deleted or already gone"),
+    Kind.UNDO: _("as it was before the upload"),
 }
 
 
@@ -294,4 +310,29 @@ def _audit_verdict(good: int, total: int, bad: Mapping[Outcome, int]) -> Text:
         environments=environments,
         good=good,
         listed=listed,
+    )
+
+
+def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
+    """Say how many rows of an upload a run has confirmed."""
+    rows = sum(counts.values())
+    there = counts.get(Outcome.PRESENT, 0)
+    if there == rows:
+        return ngettext(
+            "Confirmed: the file is there (run {run}).",
+            "Confirmed: all {n:,} files are there (run {run}).",
+            rows,
+            run=run,
+        )
+    bad = as_list(
+        pgettext("count", "{rows:,} {outcome}", rows=count, outcome=OUTCOMES[outcome])
+        for outcome, count in counts.items()
+        if outcome is not Outcome.PRESENT
+    )
+    return _(
+        "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
+        there=there,
+        files=ngettext("{n:,} file", "{n:,} files", rows),
+        bad=bad,
+        run=run,
     )

@@ -138,6 +138,10 @@ class MergedRun(RunView):
         """Return nothing if there are retries, for the same reason."""
         return {} if self._retries else self._ledger.phase_seconds(run)
 
+    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
+        """Find the newest finished run that confirmed an upload, as the ledger does."""
+        return self._ledger.confirmation(run)
+
     @contextmanager
     def snapshot(self) -> Iterator[MergedRun]:
         """Open a consistent snapshot, which later writes do not change."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
-from tcb_ops.runs.next_commands import fixed_list, retry
+from tcb_ops.runs.next_commands import command, fixed_list, retry
+from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
@@ -121,6 +124,8 @@ def next_command(
     left = [action for action in next_actions(groups) if action.per is not Per.NOBODY]
     if not left:
         return None
+    if run.kind in {Kind.CONFIRM, Kind.DELETE, Kind.UNDO}:
+        return _about_stored(settings, run, [action.group for action in left])
     rows = sum(action.group.rows for action in left)
     if all(action.in_list for action in left) and run.kind is not Kind.AUDIT:
         return (
@@ -133,4 +138,27 @@ def next_command(
     return (
         _("When the causes are fixed, run {rows} again:", rows=ngettext("{n:,} row", "{n:,} rows", rows)),
         retry(settings, run),
+    )
+
+
+def _about_stored(
+    settings: Settings, run: RunRecord, groups: Iterable[CodeGroup]
+) -> tuple[Text, list[str]] | None:
+    """Compose what follows a confirm, a delete or an undo: its open rows again, or files that are missing uploaded again."""
+    outcomes: Counter[Outcome] = Counter()
+    for group in groups:
+        outcomes.update(group.outcomes)
+    again = sum(outcomes[outcome] for outcome in AGAIN)
+    if again:
+        said = ngettext("{n:,} row", "{n:,} rows", again)
+        return _("When the causes are fixed, run {rows} again:", rows=said), retry(settings, run)
+    missing = sum(outcomes[outcome] for outcome in (Outcome.ABSENT, Outcome.DIFFERENT, Outcome.FOREIGN))
+    root = str(run.settings.get("root", ""))
+    if run.kind is not Kind.CONFIRM or not missing or not root or not run.report:
+        return None
+    failed = str(Path(run.report) / "failed.csv")
+    said = ngettext("{n:,} row", "{n:,} rows", missing)
+    return (
+        _("To upload {rows} again, if your version is the right one:", rows=said),
+        command(settings, "upload", failed, "--root", root, target=run.target),
     )

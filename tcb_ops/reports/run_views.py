@@ -97,6 +97,10 @@ class SelectedRows(RunView):
         """Return nothing: the phases are those of the whole run."""
         return {}
 
+    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:  # noqa: ARG002
+        """Return None: a confirmation counts the rows of the whole run."""
+        return None
+
     @contextmanager
     def snapshot(self) -> Iterator[SelectedRows]:
         """Open a consistent snapshot, which later writes do not change."""

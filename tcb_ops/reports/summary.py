@@ -148,6 +148,8 @@ class RunSummary:
     def __init__(self, reader: RunReader, run: RunRecord) -> None:
         """Sum up a run with one query, in constant memory, so that the counts agree with one another."""
         self.run = run
+        self.confirmed = reader.confirmation(run)
+        """The run that confirmed this upload, and its rows by outcome; None without one."""
         self.tallies: Sequence[Tally] = reader.tallies(run)
 
     @cached_property
@@ -237,7 +239,13 @@ class RunSummary:
             "calls": {"link": run.link_calls, "upload": run.upload_calls},
             "seconds": round(run.seconds, 3),
             "report": run.report or None,
-        }
+        } | self._confirmation()
+
+    def _confirmation(self) -> dict[str, Any]:
+        if self.confirmed is None:
+            return {}
+        run, counts = self.confirmed
+        return {"confirmed": {"run": run, "counts": {str(outcome): rows for outcome, rows in counts.items()}}}
 
 
 def causes_of(tallies: Iterable[Tally]) -> list[Cause]:

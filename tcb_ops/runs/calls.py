@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,6 +75,15 @@ def probe_file() -> Iterator[Probe]:
         yield Probe(file, there.st_size, there.st_mtime_ns)
 
 
+@dataclass(frozen=True, slots=True)
+class SomeEnds:
+    """How some rows of a call ended."""
+
+    ends: Sequence[RowEnd]
+    rest: FailedAttempt | None
+    """What the others met; None where all have ended."""
+
+
 @dataclass(slots=True)
 class Calls:
     """The calls for the rows of a run, their counts, and a cache of digests."""
@@ -99,7 +108,7 @@ class Calls:
     last_answer: float = field(default=float("-inf"))
     """When any server last responded, by `clock`."""
 
-    async def advance(self, task: Task) -> RowEnd | FailedAttempt:
+    async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
         if task.started_at is None:
             task.started_at = time.time()
@@ -132,7 +141,7 @@ class Calls:
                 return got
             task.link, task.counts.link = got, 0
             task.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
-        if self.kind is not Kind.UPLOAD and self.probe is None:
+        if self.kind not in {Kind.UPLOAD, Kind.UNDO} and self.probe is None:
             return self._end(
                 task, Outcome.LINKED, errcode=0, errmsg="ok", file_id=task.link.file_id, link=task.link
             )
@@ -225,7 +234,7 @@ class Calls:
             if isinstance(answer, InvalidResponse):
                 why = answer.why
                 continue
-            status = answer.errcode if isinstance(answer, ApiError) else answer[0].status
+            status = answer.errcode if isinstance(answer, ApiError) else next(iter(answer.values())).status
             if status in {0, NOT_THERE}:
                 return None
             why = verbatim(f"errcode {status}")

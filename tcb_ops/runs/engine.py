@@ -20,7 +20,8 @@ from tcb_ops.errors import TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.audit import AccountChecks
-from tcb_ops.runs.calls import Calls, Probe
+from tcb_ops.runs.backup import Backup
+from tcb_ops.runs.calls import Calls, Probe, SomeEnds
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
@@ -37,6 +38,7 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
     unreachable,
 )
+from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait
@@ -106,25 +108,8 @@ class Engine:
         self._lock_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-lock")
         self._phases = PhaseTimer(self._limits.concurrency, self._clock)
         self._audits = self._run.kind is Kind.AUDIT
-        component = context.settings.tokens.component_appid
-        client = PlatformClient(
-            transport,
-            context.settings.api_base,
-            component_appid=component,
-            store_hosts=context.settings.store_hosts,
-        )
-        asks = Caller(context.tokens, context.limits) if component else None
-        self._calls = Calls(
-            self._run.kind,
-            client,
-            transport,
-            context.root,
-            context.settings.etag,
-            self._clock,
-            self._phases,
-            AccountChecks(client, asks, component) if self._audits else None,
-            context.probe,
-        )
+        self._calls = self._make_calls(transport)
+        self._rows_in_flight = 0
         self._writer = LedgerWriter(
             context.ledger,
             self._run,
@@ -160,6 +145,40 @@ class Engine:
         """When the phase times were last recorded."""
         self._shown = 0.0
         self._rate = RateEstimator(self._run.rows, 0)
+
+    def _make_calls(self, transport: Transport) -> Calls:
+        context, settings, how = self._context, self._context.settings, self._run.settings
+        component = settings.tokens.component_appid
+        client = PlatformClient(
+            transport, settings.api_base, component_appid=component, store_hosts=settings.store_hosts
+        )
+        asks = Caller(context.tokens, context.limits) if component else None
+        common = (
+            self._run.kind,
+            client,
+            transport,
+            context.root,
+            settings.etag,
+            self._clock,
+            self._phases,
+            AccountChecks(client, asks, component) if self._audits else None,
+            context.probe,
+        )
+        if (
+            self._run.kind not in BATCHES
+            and not how.get("backup")
+            and how.get("if_exists", OVERWRITE) == OVERWRITE
+        ):
+            return Calls(*common)
+        return StoredCalls(
+            *common,
+            content=bool(how.get("content")),
+            subject=tuple(how.get("of", ())),
+            if_exists=how.get("if_exists", OVERWRITE),
+            backup=Backup(Path(how["backup"])) if how.get("backup") else None,
+            per_call=self._limits.per_env,
+            gate=asyncio.Semaphore(self._limits.concurrency),
+        )
 
     def paused_until(self) -> dict[str, float]:
         """Return the paused appids with the seconds left of their pauses. May be called from any thread."""
@@ -237,6 +256,7 @@ class Engine:
                 [one for one in environments if one.pending],
                 self._limits,
                 self._context.settings.tokens.component_appid,
+                BATCHES.get(self._run.kind, 1),
             ),
             self._phases,
         )
@@ -249,6 +269,7 @@ class Engine:
             self._context.chance,
             self._stop,
             audits=self._audits,
+            closed_as=Outcome.UNKNOWN if self._run.kind is Kind.CONFIRM else Outcome.NOT_ATTEMPTED,
         )
         for lane in self._scheduler.lanes:
             if self._environments[lane.number].left:
@@ -308,7 +329,7 @@ class Engine:
     def _begin_ready(self, now: float) -> None:
         """Begin rows while fewer than `concurrency` are in flight, and a kill could lose fewer than twice as many."""
         most = self._limits.concurrency
-        while len(self._tasks) < most and len(self._tasks) + self._writer.uncommitted < 2 * most:
+        while len(self._tasks) < most and self._may_lose(most):
             task = self._scheduler.take(now)
             if task is None:
                 self._phases.room(there=True)
@@ -319,6 +340,11 @@ class Engine:
             self._begin(task, now)
         self._phases.room(there=False)
 
+    def _may_lose(self, most: int) -> bool:
+        """Return whether a kill could lose one more call's rows: 2 × concurrency in all, or a single call's."""
+        lost = self._rows_in_flight + self._writer.uncommitted
+        return lost + BATCHES.get(self._run.kind, 1) <= 2 * most or not lost
+
     def _begin(self, task: Task, now: float) -> None:
         app = task.lane.app
         task.refusal = None  # it referred to the previous token
@@ -326,6 +352,7 @@ class Engine:
             task.token = app.token.value
         if self._limits.rate and task.link is None:
             app.next_call = max(now, app.next_call) + 1 / self._limits.rate
+        self._rows_in_flight += len(task.rows)
         self._start(self._work_on(task), self._tasks)
 
     def _start(self, work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
@@ -369,12 +396,22 @@ class Engine:
 
     async def _work_on(self, task: Task) -> None:
         """Make a row's calls until it ends or has to wait."""
-        began = self._clock()
-        result = await self._calls.advance(task)
+        began, rows = self._clock(), len(task.rows)
+        try:
+            result = await self._calls.advance(task)
+        finally:
+            self._rows_in_flight -= rows
         if self._outage.since is not None and self._calls.last_answer >= began:
             self._outage_ended()
+        if isinstance(result, SomeEnds):
+            self._outcomes.some_ended(task, result.ends)
+            if result.rest is None:
+                return
+            result = result.rest
         if isinstance(result, RowEnd):
             self._outcomes.ended(task, result)
+        elif len(task.rows) > 1 and result.code in ARGUMENT_ERRORS:
+            self._scheduler.split(task)  # one row's value may be what is refused
         elif result.unreachable and self._calls.last_answer < began:
             self._hold(task, result.end.detail or NOTHING)
         else:
@@ -471,20 +508,28 @@ class Engine:
         """Read the next pending rows of some environments."""
         wanted = [(self._environments[lane.number], lane.last_line) for lane in lanes]
         limit = self._scheduler.refill
+        about_stored = self._run.kind in BATCHES
 
-        def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
+        def read() -> list[tuple[list[Row], dict[str, EarlierUpload], dict[str, list[EarlierUpload]]]]:
             ledger, found = self._context.ledger, []
             pending = ledger.pending(self._run, wanted, limit)
             for (environment, _last), rows in zip(wanted, pending, strict=True):
                 known = self._context.skip_unchanged and bool(rows)
                 paths = [row.path for row in rows]
-                found.append((rows, ledger.earlier(self._run, environment, paths) if known else {}))
+                earlier = ledger.earlier(self._run, environment, paths) if known else {}
+                written = (
+                    ledger.written(self._run.target, self._run.number, environment.env, paths)
+                    if about_stored and rows
+                    else {}
+                )
+                found.append((rows, earlier, written))
             return found
 
-        for lane, (rows, known) in zip(
+        for lane, (rows, known, written) in zip(
             lanes, await self._loop.run_in_executor(self._reader_thread, read), strict=True
         ):
             lane.known.update(known)
+            lane.written.update(written)
             self._scheduler.refilled(lane, rows)
 
     def _hold(self, task: Task, met: Text) -> None:

@@ -166,15 +166,19 @@ class Ledger(LedgerReader):
             )
 
     def forget(self, run: RunRecord) -> None:
-        """Remove a run that was planned and never started."""
+        """Remove a run with all that belongs to it: one that was never started, or that is pruned."""
         with self._writing() as connection:
-            for table, column in (
-                (tallies, tallies.c.run),
-                (rows, rows.c.run),
-                (envs, envs.c.run),
-                (runs, runs.c.number),
-            ):
-                connection.execute(table.delete().where(column == run.number))
+            for table in (tallies, rows, envs, spent, exports):
+                connection.execute(table.delete().where(table.c.run == run.number))
+            connection.execute(runs.delete().where(runs.c.number == run.number))
+
+    def compact(self) -> None:
+        """Give the space of removed runs back to the file system."""
+        with self._reading(), self._engine.connect() as opened:
+            connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+            connection.exec_driver_sql("VACUUM")
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def note_export(self, run: RunRecord, manifest_sha256: str) -> None:
         """Record the SHA-256 of a report's manifest.json, by which `verify` recognises the report."""

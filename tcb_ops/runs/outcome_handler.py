@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tcb_ops.details import as_detail
@@ -41,6 +41,8 @@ class OutcomeHandler:
     """Monotonic seconds."""
     chance: Callable[[], float]
     stop: Callable[[Exception], None]
+    closed_as: Outcome = Outcome.NOT_ATTEMPTED
+    """The outcome of rows that never began."""
     audits: bool = False
     """Whether the run is an audit, whose ends `judged` converts."""
 
@@ -75,14 +77,35 @@ class OutcomeHandler:
                 self.ended(task, attempt.end, attempt)
 
     def ended(self, task: Task, end: RowEnd, attempt: FailedAttempt | None = None) -> None:
-        """Handle a row's end: release it, queue it for the writer, count it for the breakers."""
-        lane = task.lane
+        """Handle the end of a task's rows: release it, queue them for the writer, count them for the breakers."""
         self.scheduler.release(task)
         if self.audits and end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS:
-            self.stop(refused_component(lane.app.appid, end.errcode or 0, end.errmsg))
+            self.stop(refused_component(task.lane.app.appid, end.errcode or 0, end.errmsg))
             return
         end = judged(end) if self.audits else end
-        self.writer.add(end)
+        self._rows_ended(
+            task.lane,
+            [end if end.line == row.line else replace(end, line=row.line) for row in task.rows],
+            attempt,
+        )
+
+    def some_ended(self, task: Task, ends: Sequence[RowEnd]) -> None:
+        """Take the ends of some of a task's rows; the others stay with it, and have all their attempts again."""
+        lines = {end.line for end in ends}
+        task.rows = [row for row in task.rows if row.line not in lines]
+        if ends:
+            task.counts.link = task.counts.store = 0
+        if not task.rows:
+            self.scheduler.release(task)
+        self._rows_ended(task.lane, ends)
+
+    def _rows_ended(self, lane: Lane, ends: Sequence[RowEnd], attempt: FailedAttempt | None = None) -> None:
+        for end in ends:  # all before a breaker opens, which ends the rows that are still pending
+            self.writer.add(end)
+        for end in ends:
+            self._count(lane, end, attempt)
+
+    def _count(self, lane: Lane, end: RowEnd, attempt: FailedAttempt | None) -> None:
         if end.outcome in SUCCESSES:
             lane.app.slowdown.row_good()
             lane.env.slowdown.row_good()
@@ -109,12 +132,12 @@ class OutcomeHandler:
         *,
         errcode: int | None = None,
         store_code: str = "",
-        outcome: Outcome = Outcome.NOT_ATTEMPTED,
+        outcome: Outcome | None = None,
     ) -> None:
         """Begin no more rows of these environments; their pending rows end as not_attempted."""
         end = RowEnd(
             0,
-            outcome,
+            outcome or self.closed_as,
             reason,
             as_detail(why) if why is not None else None,
             errcode=errcode or None,
@@ -126,7 +149,7 @@ class OutcomeHandler:
                 its = replace(end, reason=Reason.COMPONENT) if _by_component(lane, end) else end
                 its = judged(its) if self.audits else its
                 self.scheduler.close(lane, its)
-                in_flight = tuple(task.row.line for task in lane.tasks)
+                in_flight = tuple(row.line for task in lane.tasks for row in task.rows)
                 self.writer.add(Closing(self.environments[lane.number], its, in_flight))
 
     def token_refused(self, task: Task, end: RowEnd) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -105,8 +105,13 @@ def plan(
     if found is not None and choice is not Choice.NEW:
         return _resumed(ledger, found)
     ledger.check_file(CHECK_NEW_SECONDS)
+    new_id, own = _new_id(now, settings), dict(work.options)
+    if (
+        work.kind is Kind.UPLOAD and own.get("backup") and not work.parent
+    ):  # a retry goes on with its original's
+        own["backup"] = str(Path(own["backup"]) / new_id)
     new = NewRun(
-        id=_new_id(now, settings),
+        id=new_id,
         kind=work.kind,
         target=settings.run_target,
         list_name=work.list_name,
@@ -120,6 +125,7 @@ def plan(
             "tokens": settings.tokens.source,
             "timezone": settings.timezone,
             **options,
+            **own,
         },
         note="".join(letter if letter.isprintable() else " " for letter in note),
         operator=operator_name(),
@@ -213,8 +219,14 @@ def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
 
 PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
-AGAIN = frozenset(Outcome) - SUCCESSES - {Outcome.INVALID, Outcome.PENDING}
+AGAIN = frozenset(
+    {Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNHEALTHY, Outcome.UNKNOWN}
+)
 """The outcomes that a retry runs again."""
+
+
+_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes")
+"""What a retry takes over of its parent's settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +247,8 @@ class RunSpec:
     parent: str = ""
     warning: Text | None = None
     """Rows that are left out although they were asked for."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else the run needs to know: which run it is about, what it does with files that exist. Kept in its settings."""
 
     @property
     def root_name(self) -> str:
@@ -344,6 +358,7 @@ def retry_spec(
         parent.id,
         # --where cannot match merchants that are missing.
         missing if merchants.whole is merchants else None,
+        {name: parent.settings[name] for name in _KEPT if name in parent.settings},
     )
 
 
@@ -479,16 +494,41 @@ def _as_it_is(row: Row, root: Path) -> Row:
 
 def _environments(rows: Iterable[Row], merchants: Merchants) -> list[EnvRecord]:
     """Number the environments of some rows, in order of appearance."""
-    known = {(m.env, m.appid): m for m in merchants}
+    known = {(m.env, m.appid): EnvRecord(0, m.env, m.appid, m.name, str(m.owner), m.left) for m in merchants}
+    return environments_of_rows(rows, known)
+
+
+def environments_of_rows(rows: Iterable[Row], known: Mapping[tuple[str, str], EnvRecord]) -> list[EnvRecord]:
+    """Number the environments of some rows, in order of appearance; `known` by (env, appid)."""
     environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:
         key = (row.env, row.appid)
         if key not in environments:
-            merchant = known.get(key)
             environment = EnvRecord(
                 len(environments), row.env, row.appid, row.merchant, "merchant", left=False
             )
-            if merchant is not None:
-                environment = replace(environment, owner=str(merchant.owner), left=merchant.left)
+            if key in known:
+                environment = replace(environment, owner=known[key].owner, left=known[key].left)
             environments[key] = environment
     return list(environments.values())
+
+
+def prunable(runs: Iterable[RunRecord], before: float) -> list[RunRecord]:
+    """Return the runs that may be removed from a ledger; `runs` are the newest first, `before` is in Unix seconds.
+
+    ==========================================================  ========
+    the run                                                     prunable
+    ==========================================================  ========
+    is unfinished, or finished at `before` or later             no
+    is retried, confirmed, deleted or undone by one that stays  no
+    any other                                                   yes
+    ==========================================================  ========
+    """
+    needed, found = set[str](), list[RunRecord]()
+    for run in runs:
+        recent = run.finished_at is None or run.finished_at >= before
+        if recent or run.id in needed:
+            needed.update((run.parent, *run.settings.get("of", ())))
+        else:
+            found.append(run)
+    return found

@@ -68,6 +68,12 @@ RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 
 
+_WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
+"""The kinds of runs that change what is stored."""
+_CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
+"""The outcomes after which it is certain what is stored."""
+
+
 class RunReader(Protocol):
     """The read interface of reports, to the ledger or to a run merged with its retries.
 
@@ -116,6 +122,9 @@ class RunReader(Protocol):
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
         """Return the seconds that the run spent in each phase (`progress.PHASES`)."""
+
+    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
+        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome."""
 
     def previous(self, run: RunRecord) -> RunRecord | None:
         """Find the last finished run before this one that it can be compared with."""
@@ -372,13 +381,30 @@ class LedgerReader:
         self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
     ) -> dict[str, EarlierUpload]:
         """Return what earlier runs on this target stored at paths of an environment, if their last upload succeeded."""
+        kinds = (*_WRITES, Kind.CONFIRM)
+        found = self._stored(run.target, run.number, environment.env, paths, kinds)
+        return {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
+
+    def written(
+        self, target: str, leave_out: int, env: str, paths: Sequence[str]
+    ) -> dict[str, list[EarlierUpload]]:
+        """Return what runs to a target put at some paths of an environment, the oldest first.
+
+        The MD5 is empty where a file was deleted, or it is not certain what is there. The run numbered `leave_out` does not
+        count.
+        """
+        return self._stored(target, leave_out, env, paths, _WRITES)
+
+    def _stored(
+        self, target: str, leave_out: int, env: str, paths: Sequence[str], kinds: Sequence[Kind]
+    ) -> dict[str, list[EarlierUpload]]:
         query = (
             sa.select(
                 rows.c.path,
                 rows.c.outcome,
                 runs.c.id,
                 rows.c.md5,
-                rows.c.bytes,
+                sa.func.coalesce(rows.c.bytes, 0),
                 rows.c.file_id,
                 sa.func.coalesce(rows.c.content_type, ""),
                 sa.func.coalesce(rows.c.cache_control, ""),
@@ -388,17 +414,18 @@ class LedgerReader:
             .where(
                 STORED,
                 rows.c.path.in_(paths),
-                envs.c.env == environment.env,
-                runs.c.target == run.target,
-                runs.c.kind == Kind.UPLOAD,
-                runs.c.number != run.number,
+                envs.c.env == env,
+                runs.c.target == target,
+                runs.c.kind.in_(kinds),
+                runs.c.number != leave_out,
             )
             .order_by(rows.c.ended_at)
         )
-        last = {path: (outcome, EarlierUpload(*more)) for path, outcome, *more in self._read(query)}
-        return {
-            path: found for path, (outcome, found) in last.items() if outcome != Outcome.FAILED and found.md5
-        }
+        found: dict[str, list[EarlierUpload]] = {}
+        for path, outcome, run_id, md5, *more in self._read(query):
+            certain = md5 if outcome in _CERTAIN else ""
+            found.setdefault(path, []).append(EarlierUpload(run_id, certain, *more))
+        return found
 
     def rows(
         self,
@@ -670,6 +697,27 @@ class LedgerReader:
         """Find the last finished run before this one with the same selection, for comparison; None for a retry."""
         found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
         return next((one for one in found if one.selection == run.selection), None)
+
+    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
+        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome."""
+        query = (
+            sa.select(runs)
+            .where(
+                runs.c.kind == Kind.CONFIRM,
+                runs.c.list_sha256 == run.list_sha256,
+                runs.c.finished_at.is_not(None),
+                runs.c.number > run.number,
+            )
+            .order_by(runs.c.number.desc())
+        )
+        if run.kind is not Kind.UPLOAD:
+            return None
+        for found in map(self._run, self._read(query)):
+            # One that is narrowed by --where says nothing of the others.
+            whole = found.selection in {f"run {run.id}", f"run {run.id}; content"}
+            if whole and found.settings.get("of", [""])[0] == run.id:
+                return found.id, self.counts(found)
+        return None
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) of a target's runs, from `since` on."""

@@ -180,9 +180,12 @@ def plan_values(
     if kind is Kind.UPLOAD:
         content_type = row.content_type or content_type_of(row.path, row.file)
         cache_control = row.cache_control
+    elif kind is Kind.UNDO:
+        content_type, cache_control = row.content_type, row.cache_control
     state = ("pending", "", "")
     if row.invalid:
-        state = ("invalid", "invalid", stored(as_detail(row.invalid)))
+        skipped = "not_undoable" if kind is Kind.UNDO else "invalid"
+        state = (skipped, skipped, stored(as_detail(row.invalid)))
     return (
         number,
         row.line,

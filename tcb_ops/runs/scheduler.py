@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
 from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown
@@ -30,9 +30,10 @@ TURN = 4
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A row in progress: its attempts, link and token."""
+    """The rows of one call in progress, with their attempts, link and token: a single row, except for batch interfaces."""
 
-    row: Row
+    rows: list[Row]
+    """Those that have not ended."""
     lane: Lane
     counts: AttemptCounts = field(default_factory=AttemptCounts)
     link: Link | None = None
@@ -43,6 +44,11 @@ class Task:
     refusal: RowEnd | None = None
     """How the row ends if the token source has no other token."""
     started_at: float | None = None
+
+    @property
+    def row(self) -> Row:
+        """Its first row; of most tasks the only one."""
+        return self.rows[0]
 
 
 @dataclass(eq=False, slots=True)
@@ -98,6 +104,10 @@ class Lane:
     back: deque[Task] = field(default_factory=deque)
     known: dict[str, EarlierUpload] = field(default_factory=dict)
     """With `--skip-unchanged`: what earlier runs stored, by the paths of the next rows."""
+    written: dict[str, list[EarlierUpload]] = field(default_factory=dict)
+    """Of runs about stored files: what the ledger knows of the paths of rows that are about to go, the oldest first."""
+    batch: int = 1
+    """Rows that go in one call."""
     last_line: int = 0
     """The last line read from the ledger."""
     drained: bool = False
@@ -126,8 +136,9 @@ class Scheduler:
 
     def __init__(self, lanes: Iterable[Lane], phases: PhaseTimer | None = None) -> None:
         self.lanes = list(lanes)
-        self.refill = max(TURN, min(REFILL, BUFFERED // max(1, len(self.lanes))))
-        """Rows read from the ledger at a time for one lane."""
+        batch = max((lane.batch for lane in self.lanes), default=1)
+        self.refill = max(TURN, batch, min(REFILL, BUFFERED // max(1, len(self.lanes))))
+        """Rows read from the ledger at a time for one lane; at least those of one call."""
         self._low = self.refill // 3
         """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
         self._phases = phases
@@ -212,6 +223,17 @@ class Scheduler:
         lane.fresh.clear()
         self.enqueue(lane)
 
+    def split(self, task: Task) -> None:
+        """Halve a task whose call was refused as a whole; both halves continue as soon as their lane may."""
+        half = (len(task.rows) + 1) // 2
+        other = Task(task.rows[half:], task.lane, counts=replace(task.counts), started_at=task.started_at)
+        task.rows = task.rows[:half]
+        task.lane.tasks.add(other)
+        task.lane.env.in_flight += 1
+        task.lane.app.in_flight += 1
+        self.again(task)
+        self.again(other)
+
     def got_token(self, app: AppState, token: Token) -> None:
         """Set an app's token, and queue its lanes."""
         app.token = token
@@ -223,12 +245,13 @@ class Scheduler:
         """Return the next row of a lane; None if there is none, or the lane has to wait."""
         env, app = lane.env, lane.app
         self._hold(lane, "")
-        if len(lane.fresh) <= self._low and not (lane.drained or lane.refilling or lane.end_as):
+        low = max(self._low, lane.batch)
+        if len(lane.fresh) <= low and not (lane.drained or lane.refilling or lane.end_as):
             lane.refilling = True
             self.needs_refill.append(lane)
         if lane.end_as is not None:
             return lane.back.popleft() if lane.back else None
-        if not lane.back and not lane.fresh:
+        if not lane.back and (not lane.fresh or (len(lane.fresh) < lane.batch and not lane.drained)):
             return None
         paused_until = max(env.slowdown.paused_until, app.slowdown.paused_until)
         open_at = max(paused_until, app.next_call)
@@ -252,7 +275,7 @@ class Scheduler:
             return lane.back.popleft()
         env.in_flight += 1
         app.in_flight += 1
-        task = Task(lane.fresh.popleft(), lane)
+        task = Task([lane.fresh.popleft() for _ in range(min(lane.batch, len(lane.fresh)))], lane)
         lane.tasks.add(task)
         return task
 
@@ -293,10 +316,13 @@ def _no_more_go_on(scope: EnvState | AppState) -> bool:
     return scope.in_flight - sum(len(lane.back) for lane in scope.lanes) >= scope.slowdown.limit
 
 
-def lanes_of(environments: list[EnvRecord], limits: RunLimits, component_appid: str = "") -> list[Lane]:
+def lanes_of(
+    environments: list[EnvRecord], limits: RunLimits, component_appid: str = "", batch: int = 1
+) -> list[Lane]:
     """Return a lane for each environment of a run; lanes that share an env or an appid share its limits.
 
-    The platform's own environments share the component's state, whatever merchants they are listed for.
+    The platform's own environments share the component's state, whatever merchants they are listed for. `batch`: rows per
+    call.
     """
     apps: dict[tuple[str, str], AppState] = {}
     envs: dict[str, EnvState] = {}
@@ -312,7 +338,7 @@ def lanes_of(environments: list[EnvRecord], limits: RunLimits, component_appid: 
         most = min(limits.concurrency, limits.per_env * envs_of[key])
         app = apps.setdefault(key, AppState(key[1], Slowdown(most)))
         env = envs.setdefault(record.env, EnvState(record.env, Slowdown(limits.per_env)))
-        lane = Lane(record.number, env, app, record.owner)
+        lane = Lane(record.number, env, app, record.owner, batch=batch)
         app.lanes.append(lane)
         env.lanes.append(lane)
         lanes.append(lane)

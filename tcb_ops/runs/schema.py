@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 4
+VERSION = 5
 """The newest version in migrations/versions/. An older ledger is upgraded, a newer one refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -143,7 +143,9 @@ holders = sa.Table(
 Rows left by killed processes are harmless: only the pid of a lock that is held is looked up.
 """
 
-STORED = sa.text("outcome IN ('uploaded', 'unchanged', 'failed')")
+STORED = sa.text(
+    "outcome IN ('uploaded', 'unchanged', 'failed', 'restored', 'deleted', 'already_gone', 'absent', 'different', 'foreign')"
+)
 """Selects rows that show, or put in doubt, what is stored at a path; the index and its query must use the same text."""
 
 sa.Index("rows_by_path", rows.c.path, sqlite_where=STORED, postgresql_where=STORED)

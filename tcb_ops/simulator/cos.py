@@ -33,7 +33,15 @@ from tcb_ops.simulator.signing import (
     signature,
     string_to_sign,
 )
-from tcb_ops.simulator.state import BlobStore, SimulatorState, Upload, cut_short, instead, reset
+from tcb_ops.simulator.state import (
+    BlobStore,
+    SimulatedObject,
+    SimulatorState,
+    Upload,
+    cut_short,
+    instead,
+    reset,
+)
 
 MAX_OBJECT = 5 * 1024**3
 """Maximum size of an object in a POST, in bytes (436/14690)."""
@@ -145,25 +153,59 @@ class CosStore:
         """Return whether an object exists."""
         return (bucket, path) in self._state.objects
 
+    def content(self, bucket: str, path: str) -> bytes | None:
+        """Return an object's bytes, as far as they are kept."""
+        found = self._blobs.get(bucket, path)
+        return found.read_bytes() if isinstance(found, Path) else found
+
     def remove(self, bucket: str, path: str) -> None:
         """Delete an object."""
         self._state.objects.pop((bucket, path), None)
         self._blobs.remove(bucket, path)
 
+    def listed(self, bucket: str, prefix: str, marker: str) -> list[tuple[str, SimulatedObject]]:
+        """Return a bucket's objects in the order of their keys, from after `marker`."""
+        found = (
+            (key, one)
+            for (where, key), one in self._state.objects.items()
+            if where == bucket and key.startswith(prefix) and key > marker
+        )
+        return sorted(found, key=lambda item: item[0])
+
+    def put(self, bucket: str, path: str, data: bytes, etag: str | None) -> None:
+        """Store an object as another tool does; `etag` stands in for the MD5, an empty one for no ETag."""
+        with self._blobs.upload() as upload:
+            upload.write(data)
+            self._blobs.put(upload, bucket, path)
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        self._state.stored(bucket, path, len(data), md5, "", "", etag)
+
     def _download(self, request: web.BaseRequest, bucket: str, path: str, query: str) -> web.StreamResponse:
+        """Answer a signed GET: the object, or its first byte; a stale cache answers with what was there before."""
         refused = check_download(bucket, path, query, self._clock())
-        found = None if refused or not self.holds(bucket, path) else self._blobs.get(bucket, path)
-        if found is None:
+        stored = self._state.objects.get((bucket, path))
+        cached = self._state.cached.get((bucket, path))
+        if cached is not None and "no-cache" not in request.headers.get("Cache-Control", ""):
+            stored = cached
+        found = None if refused or stored is None else self._blobs.get(bucket, path)
+        first = request.headers.get("Range") == "bytes=0-0"
+        if stored is None or refused or (found is None and not first):
             missing = CosRefusal(404, "NoSuchKey", "The specified key does not exist.")
             return self._xml(request, refused or missing)
         self._state.stats["fetched"] += 1
-        stored = self._state.objects[bucket, path]
-        headers = self._headers() | {
-            "ETag": f'"{stored.md5}"',
-            "Content-Type": stored.content_type or "application/octet-stream",
-        }
+        headers = self._headers() | {"Content-Type": stored.content_type or "application/octet-stream"}
+        if stored.etag:
+            headers["ETag"] = f'"{stored.etag}"'
         if stored.cache_control:
             headers["Cache-Control"] = stored.cache_control
+        if stored is cached:
+            headers["X-Cache-Lookup"] = "Cache Hit"
+        if first and not stored.size:
+            return web.Response(status=416, headers=headers)
+        if first:
+            self._state.stats["looked_at"] += 1
+            headers["Content-Range"] = f"bytes 0-0/{stored.size}"
+            return web.Response(status=206, body=_first_byte(found), headers=headers)
         if isinstance(found, Path):
             return web.FileResponse(found, headers=headers)
         return web.Response(body=found, headers=headers)
@@ -220,6 +262,14 @@ async def _receive(request: web.BaseRequest, form: Form, upload: Upload) -> str:
         md5.update(data)
         upload.write(data)
     return md5.hexdigest()
+
+
+def _first_byte(found: bytes | Path | None) -> bytes:
+    """Return an object's first byte; of one whose bytes are not kept, a zero."""
+    if isinstance(found, Path):
+        with found.open("rb") as stream:
+            return stream.read(1)
+    return found[:1] if found else b"\0"
 
 
 def _planned(fault: Fault) -> CosRefusal | None:

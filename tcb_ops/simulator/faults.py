@@ -87,6 +87,7 @@ class FaultStep(StrEnum):
     DESCRIBE_ENVS = "describe_envs"
     DOWNLOAD = "download"
     DELETE = "delete"
+    BUCKET = "bucket"
     QUOTA = "quota"
 
 

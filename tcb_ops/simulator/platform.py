@@ -26,8 +26,8 @@ LONGEST_PATH = 850
 """Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
 PAGE = 500
 """Maximum number of authorizers listed per call."""
-MOST_FILES = 50
-"""Maximum number of files per call."""
+BUCKET_PAGE = 1000
+"""Maximum number of keys per page of getbucket."""
 _DOWNLOAD_LIFETIME = 7200
 """Default lifetime of a download URL in seconds, without max_age."""
 _UPLOADS = dict(zip(UPLOADS.values(), (Wants.MERCHANTS, Wants.COMPONENTS), strict=True))
@@ -102,6 +102,9 @@ class Platform:
                 f"{wing}/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, wants, self._download_files),
                 f"{wing}/batchdeletefile": _Interface(FaultStep.DELETE, wants, self._delete_files),
             }
+        self._interfaces["/componenttcb/getbucket"] = _Interface(
+            FaultStep.BUCKET, Wants.COMPONENTS, self._bucket
+        )
         if accounts.component.secret:
             self._interfaces |= {
                 f"/cgi-bin/component/{name}": _Interface(step, wants, answer)
@@ -366,7 +369,7 @@ class Platform:
             url = "" if status else download_url(self.base, bucket, path, expires)
             entry = {"fileid": file_id, "download_url": url, "status": status}
             answers.append(entry | {"errmsg": _FILE_STATUS[status]})
-        return {"errcode": 0, "errmsg": "ok", "file_list": answers}
+        return {"errcode": 0, "errmsg": "ok", "file_list": self._state.alter(answers)}
 
     def _delete_files(self, appid: str, asked: Fields) -> Answer:
         """Answer batchdeletefile: delete each file that exists."""
@@ -379,14 +382,35 @@ class Platform:
             if not status:
                 self._store.remove(bucket, path)
             answers.append({"fileid": file_id, "status": status, "errmsg": _FILE_STATUS[status]})
-        return {"errcode": 0, "errmsg": "ok", "delete_list": answers}
+        return {"errcode": 0, "errmsg": "ok", "delete_list": self._state.alter(answers)}
+
+    def _bucket(self, appid: str, asked: Fields) -> Answer:
+        """Answer getbucket: a page of the environment's keys, in their order, from after `marker`."""
+        env, prefix, marker = (asked.get(name) or "" for name in ("env", "prefix", "marker"))
+        if not env:
+            return 40101
+        if not all(isinstance(value, str) for value in (env, prefix, marker)):
+            return 40097
+        if refused := self._accounts.env_refusal(appid, env):
+            return refused
+        listed = self._store.listed(bucket_of(env), prefix, marker)
+        contents = [
+            {"key": key, "last_modified": "2026-01-01T00:00:00.000Z", "md5": one.etag, "size": str(one.size)}
+            for key, one in listed[:BUCKET_PAGE]
+        ]
+        return {
+            "errcode": 0,
+            "errmsg": "ok",
+            "contents": contents,
+            "is_truncated": len(listed) > BUCKET_PAGE,
+        }
 
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
         """Return the files that a call names, or the errcode that refuses it."""
         env, found = asked.get("env"), asked.get(key)
         if not env or not found:
             return 40101
-        if not isinstance(env, str) or not isinstance(found, list) or len(found) > MOST_FILES:
+        if not isinstance(env, str) or not isinstance(found, list) or len(found) > self._state.most_files:
             return 40097
         if not all(isinstance(each, kind) for each in found):
             return 40097

@@ -14,7 +14,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -36,6 +36,7 @@ from tcb_ops.simulator.faults import (
 )
 from tcb_ops.simulator.platform import Platform
 from tcb_ops.simulator.robots import PATH, Robots
+from tcb_ops.simulator.signing import bucket_of
 from tcb_ops.simulator.state import Call, SimulatedObject, SimulatorState
 
 HOST = "127.0.0.1"
@@ -133,6 +134,29 @@ class Simulator:
     def calls(self) -> list[Call]:
         """The calls in order of arrival, with `record=True`."""
         return list(self._state.calls)
+
+    def answer_files(
+        self, alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list, *, most: int = 50
+    ) -> None:
+        """Alter the entries of answers about files, such as their order, and how many files one call may name."""
+        self._state.alter, self._state.most_files = alter, most
+
+    def put(self, env: str, key: str, data: bytes, etag: str | None = None) -> None:
+        """Store an object as another tool does; `etag` in place of the MD5, an empty one for no ETag."""
+        self._store.put(bucket_of(env), key, data, etag)
+
+    def remove(self, env: str, key: str) -> None:
+        """Delete an object as somebody else does."""
+        self._store.remove(bucket_of(env), key)
+
+    def cache(self, env: str, key: str) -> None:
+        """Let a cache keep an object as it is now, and answer with it from now on."""
+        at = (bucket_of(env), key)
+        self._state.cached[at] = self._state.objects[at]
+
+    def content(self, env: str, key: str) -> bytes | None:
+        """Return an object's bytes, as far as they are kept."""
+        return self._store.content(bucket_of(env), key)
 
     def rotate(self, appid: str) -> str:
         """Give an appid a new token; the old one is refused with 40001."""

@@ -11,8 +11,9 @@ import sys
 import tempfile
 from asyncio import Transport
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from aiohttp import web
 
@@ -31,6 +32,13 @@ class SimulatedObject(NamedTuple):
     content_type: str = ""
     """From the form; empty without one."""
     cache_control: str = ""
+    own_etag: str | None = None
+    """The ETag where it is not the MD5, as of an object that was written in parts; empty for none."""
+
+    @property
+    def etag(self) -> str:
+        """The ETag, without quotes."""
+        return self.md5 if self.own_etag is None else self.own_etag
 
 
 class Call(NamedTuple):
@@ -49,7 +57,13 @@ class SimulatorState:
     def __init__(self, faults: Faults, *, record: bool) -> None:
         self.stats: Counter[str] = Counter()
         self.objects: dict[tuple[str, str], SimulatedObject] = {}
+        self.cached: dict[tuple[str, str], SimulatedObject] = {}
+        """What a cache in front of the store still answers with."""
         self.calls: list[Call] = []
+        self.most_files = 50
+        """Files that one call may name."""
+        self.alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
+        """What becomes of the entries of an answer about files."""
         self._faults = faults
         self._record = record
         self._plans: dict[tuple[str, str], Faults] = {}
@@ -99,12 +113,19 @@ class SimulatorState:
             self.calls[place] = self.calls[place]._replace(answer=answer)
 
     def stored(
-        self, bucket: str, key: str, size: int, md5: str, content_type: str, cache_control: str
+        self,
+        bucket: str,
+        key: str,
+        size: int,
+        md5: str,
+        content_type: str,
+        cache_control: str,
+        own_etag: str | None = None,
     ) -> None:
         """Record a completely received object."""
         before = self.objects.get((bucket, key))
         self.objects[bucket, key] = SimulatedObject(
-            size, md5, before.times + 1 if before else 1, content_type, cache_control
+            size, md5, before.times + 1 if before else 1, content_type, cache_control, own_etag
         )
         self.stats["stored"] += 1
 

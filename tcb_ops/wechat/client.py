@@ -7,7 +7,7 @@ has no download link. `responses` reads the responses. Source: domain.md §1.1, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from tcb_ops.wechat.responses import (
     ApiError,
     AuthorizerInfo,
     AuthorizerPage,
+    BucketPage,
     CloudEnvironment,
     FileStatus,
     HttpResponse,
@@ -28,6 +29,7 @@ from tcb_ops.wechat.responses import (
     check_host,
     read_authorizer,
     read_authorizers,
+    read_bucket,
     read_environments,
     read_files,
     read_link,
@@ -150,26 +152,49 @@ class PlatformClient:
         return read_quota(payload) if isinstance(payload, dict) else payload
 
     async def locate(
-        self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
-    ) -> tuple[FileStatus, ...] | ApiError | InvalidResponse:
-        """Return the download URLs of up to 50 files of an environment, in the order given."""
-        files = [{"fileid": file_id, "max_age": 600} for file_id in file_ids]
+        self,
+        env: str,
+        file_ids: Sequence[str],
+        token: Secret,
+        owner: Owner = Owner.MERCHANT,
+        max_age: int = 600,
+    ) -> dict[str, FileStatus] | ApiError | InvalidResponse:
+        """Return the download URLs of up to 50 files of an environment, by file_id, as far as the response has them.
+
+        `max_age`: seconds that the URLs are valid.
+        """
+        files = [{"fileid": file_id, "max_age": max_age} for file_id in file_ids]
         body = {"env": env, "file_list": files}
         payload = await self.call(f"{_INTERFACES[owner]}/batchdownloadfile", body, token)
         return read_files(payload, "file_list", file_ids, token) if isinstance(payload, dict) else payload
 
     async def delete(
         self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
-    ) -> tuple[FileStatus, ...] | ApiError | InvalidResponse:
-        """Delete up to 50 files of an environment; return their results in the order given."""
+    ) -> dict[str, FileStatus] | ApiError | InvalidResponse:
+        """Delete up to 50 files of an environment; return their results by file_id, as far as the response has them."""
         body = {"env": env, "fileid_list": list(file_ids)}
         payload = await self.call(f"{_INTERFACES[owner]}/batchdeletefile", body, token)
         return read_files(payload, "delete_list", file_ids, token) if isinstance(payload, dict) else payload
 
-    async def fetch(self, url: Secret) -> HttpResponse | UnsafeLink:
-        """Download a file of up to 1 MiB; a response of any status is returned.
+    async def bucket(
+        self, env: str, token: Secret, marker: str = ""
+    ) -> BucketPage | ApiError | InvalidResponse:
+        """List files of an environment that the platform owns, in the order of their keys, starting after `marker`."""
+        body = {"env": env, **({"marker": marker} if marker else {})}
+        payload = await self.call("componenttcb/getbucket", body, token)
+        return read_bucket(payload) if isinstance(payload, dict) else payload
 
-        The URL must be https and lead to COS, or be a loopback URL of a loopback target.
+    async def fetch(
+        self,
+        url: Secret,
+        *,
+        headers: Mapping[str, str] = {},
+        sink: Callable[[bytes], object] | None = None,
+    ) -> HttpResponse | UnsafeLink:
+        """Download a file; a response of any status is returned.
+
+        The URL must be https and lead to COS, or be a loopback URL of a loopback target. `sink` takes the bytes of a 2xx
+        response as they arrive; without it the file has up to 1 MiB.
         """
         address = url.reveal()
         unsafe = check_host(address, self._base, (*DOWNLOAD_HOSTS, *self._store_hosts))
@@ -177,9 +202,22 @@ class PlatformClient:
             return UnsafeLink(unsafe)
         origin = "/".join(address.split("/", 3)[:3])
         try:
-            request = httpx.Request("GET", f"{origin}/")
+            request = httpx.Request("GET", f"{origin}/", headers=headers)
         except (httpx.InvalidURL, ValueError) as error:
             failure = transport_failure(error) or BROKEN
         else:
-            return await self._transport.send(request, exact_url=address)
+            return await self._transport.send(request, exact_url=address, sink=sink)
         raise failure.error(origin.partition("://")[2])
+
+    async def look(self, url: Secret, *, past_caches: bool = False) -> HttpResponse | UnsafeLink:
+        """Fetch a file's first byte, for the headers that come with it; the body is not kept.
+
+        `past_caches`: ask for the store's own answer.
+        """
+        headers = {"Range": "bytes=0-0"} | ({"Cache-Control": "no-cache"} if past_caches else {})
+        return await self.fetch(url, headers=headers, sink=_not_more)
+
+
+def _not_more(_chunk: bytes) -> bool:
+    """End the reading of a body."""
+    return False

@@ -152,6 +152,16 @@ class FileStatus:
     """The download URL; empty if there is none, and after a delete."""
 
 
+@dataclass(frozen=True, slots=True)
+class BucketPage:
+    """A page of the files of an environment that the platform owns."""
+
+    objects: tuple[tuple[str, str], ...]
+    """Key, and ETag without quotes: an MD5, or `…-N` for a file that was written in parts."""
+    next_marker: str
+    """The key that the next page begins after; empty for the last page."""
+
+
 def read_response(
     response: HttpResponse, secrets: Iterable[Secret]
 ) -> dict[str, Any] | ApiError | InvalidResponse:
@@ -264,22 +274,47 @@ def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
 
 def read_files(
     payload: dict[str, Any], field: str, file_ids: Sequence[str], token: Secret
-) -> tuple[FileStatus, ...] | InvalidResponse:
-    """Return the result of each file, in the order of `file_ids`. A response without one of them is invalid."""
-    found = {str(entry.get("fileid")): entry for entry in _objects(payload.get(field)) or ()}
-    status = {file_id: _count(found.get(file_id, {}).get("status")) for file_id in file_ids}
-    if None in status.values():
+) -> dict[str, FileStatus] | InvalidResponse:
+    """Return the results of the requested files, by file_id.
+
+    Files that the response omits or contradicts itself about are missing from the result; other files are ignored. A
+    response without any of the requested files is invalid.
+    """
+    wanted, found, ambiguous = set(file_ids), dict[str, FileStatus](), set[str]()
+    for entry in _objects(payload.get(field)) or ():
+        file_id, status = entry.get("fileid"), _count(entry.get("status"))
+        if not isinstance(file_id, str) or file_id not in wanted or status is None:
+            continue
+        one = FileStatus(
+            file_id,
+            status,
+            redact(_text(entry.get("errmsg"))[:LONGEST_TEXT], (token,))[:_LONGEST_ERRMSG],
+            Secret(_text(entry.get("download_url"))),
+        )
+        if file_id in found and found[file_id] != one:
+            ambiguous.add(file_id)
+        found[file_id] = one
+    clear = {file_id: one for file_id, one in found.items() if file_id not in ambiguous}
+    if not clear:
         why = detail(DetailCode.PLATFORM_FILES, field=field)
         return InvalidResponse(200, why, retryable=True)
-    return tuple(
-        FileStatus(
-            file_id,
-            status[file_id] or 0,
-            redact(_text(found[file_id].get("errmsg"))[:LONGEST_TEXT], (token,))[:_LONGEST_ERRMSG],
-            Secret(_text(found[file_id].get("download_url"))),
-        )
-        for file_id in file_ids
+    return clear
+
+
+def read_bucket(payload: dict[str, Any]) -> BucketPage | InvalidResponse:
+    """Read a page of getbucket. One that is cut off and names no last key cannot be continued."""
+    listed = _objects(payload.get("contents"))
+    cut = payload.get("is_truncated")
+    if listed is None or not isinstance(cut, bool):
+        return lacks("contents, is_truncated")
+    objects = tuple(
+        (key, _text(entry.get("md5")).strip('"').lower())
+        for entry in listed
+        if isinstance(key := entry.get("key"), str)
     )
+    if cut and not objects:
+        return lacks("contents")
+    return BucketPage(objects, objects[-1][0] if cut else "")
 
 
 def _objects(value: object) -> list[dict[str, Any]] | None:

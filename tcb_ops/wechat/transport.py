@@ -14,10 +14,10 @@ import os
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Self
 
@@ -201,6 +201,16 @@ async def _watched(
         yield chunk
 
 
+async def _pour(
+    content: aiohttp.StreamReader, sink: Callable[[bytes], object], progress: Callable[[], None]
+) -> None:
+    """Hand a body to a sink chunk by chunk, until it ends or the sink returns False."""
+    while chunk := await content.readany():
+        progress()
+        if sink(chunk) is False:
+            return
+
+
 _address = lru_cache(maxsize=2048)(yarl.URL)
 """The URL for aiohttp: one per merchant at work."""
 _HEADERS = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "identity"}
@@ -263,7 +273,12 @@ class Transport:
         return session
 
     async def send(
-        self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
+        self,
+        request: httpx.Request,
+        *,
+        sending: int = 0,
+        exact_url: str | None = None,
+        sink: Callable[[bytes], object] | None = None,
     ) -> HttpResponse:
         """Send a request and return the response, of any status, redirects included.
 
@@ -271,6 +286,7 @@ class Transport:
             request: with its content, or with a stream and an exact Content-Length.
             sending: bytes of the body, which extend the deadline. A stream without progress is aborted sooner.
             exact_url: the URL to send unchanged, without httpx's quoting; `request` has the same host.
+            sink: takes the body of a 2xx response chunk by chunk, however large; if it returns False, reading ends.
 
         Raises:
             TransportError: no usable response. Contains host and port, and no chained cause.
@@ -280,7 +296,7 @@ class Transport:
         url = request.url
         try:
             address = _exactly(exact_url) if exact_url is not None else _address(str(url))
-            status, headers, body = await self._exchange(self._session(url), address, request, sending)
+            status, headers, body = await self._exchange(self._session(url), address, request, sending, sink)
         except (
             httpx.HTTPError,
             httpx.InvalidURL,
@@ -309,9 +325,14 @@ class Transport:
         return await self.send(request, exact_url=address)
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, address: yarl.URL, request: httpx.Request, sending: int
+        self,
+        session: aiohttp.ClientSession,
+        address: yarl.URL,
+        request: httpx.Request,
+        sending: int,
+        sink: Callable[[bytes], object] | None,
     ) -> Answer:
-        if not sending:
+        if not sending and sink is None:
             # The session's own deadline is enough, and costs less.
             return await _answer(session, address, request, request.read() or None)
         timeouts = self._timeouts
@@ -320,7 +341,11 @@ class Transport:
         end = now() + timeouts.deadline(sending)
         async with asyncio.timeout_at(end) as clock:
             if isinstance(request.stream, httpx.ByteStream):
-                return await _answer(session, address, request, request.read(), self._connect_only)
+                pour = None
+                if sink is not None:
+                    pour = partial(_pour, sink=sink, progress=lambda: clock.reschedule(now() + silence))
+                content = request.read() or None
+                return await _answer(session, address, request, content, self._connect_only, pour)
             clock.reschedule(min(end, now() + timeouts.connect + silence))
             data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
             return await _answer(session, address, request, data, self._connect_only)
@@ -336,8 +361,12 @@ async def _answer(
     request: httpx.Request,
     data: bytes | AsyncIterator[bytes] | None,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
+    pour: Callable[[aiohttp.StreamReader], Awaitable[None]] | None = None,
 ) -> Answer:
-    """Send a request and read its answer, of which no more than LARGEST_ANSWER and a chunk."""
+    """Send a request and read its answer, of which no more than LARGEST_ANSWER and a chunk.
+
+    `pour` reads the body of a 2xx answer, which is then returned empty.
+    """
     response = await session.request(
         request.method,
         address,
@@ -347,6 +376,9 @@ async def _answer(
         timeout=timeout or session.timeout,
     )
     try:
+        if pour is not None and response.status < 300:
+            await pour(response.content)
+            return response.status, response.headers, b""
         body = await response.content.readany()
         while not response.content.at_eof():
             body += await response.content.readany()

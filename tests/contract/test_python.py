@@ -491,6 +491,10 @@ ALLOWED: dict[str, set[str]] = {
     "confirm_after": {"0"},
     "known": {"None"},
     "notify run": {"None"},
+    "backup": {"None"},
+    "confirm merchants": {"None"},
+    "delete merchants": {"None"},
+    "undo merchants": {"None"},
     "resume skip_unchanged": {"None"},
 }
 """What may be given, by parameter, or by function and parameter."""
@@ -502,6 +506,7 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
         "batch": batch,
         "merchants": "merchants.csv",
         "run": run,
+        "what": run,
         "older": run,
         "newer": run,
         "wanted": run.id,

@@ -22,7 +22,7 @@ CJK = re.compile(r"[一-鿿]")
 
 
 def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end: tuple[RowEnd, ...]) -> None:
-    for end in every_end + AUDIT_ENDS:
+    for end in every_end + AUDIT_ENDS + STORED_ENDS:
         said = (reason_text(end), action_text(end))
         if end.outcome in SUCCESSES and end.reason is None:
             assert not said[1].en
@@ -40,10 +40,24 @@ AUDIT_ENDS = (
     RowEnd(0, Outcome.UNHEALTHY, Reason.PROBE_LEFT),
     RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED),
 )
+STORED_ENDS = (
+    RowEnd(0, Outcome.PRESENT, md5="ab" * 16),
+    RowEnd(0, Outcome.ABSENT, Reason.ABSENT),
+    RowEnd(0, Outcome.DIFFERENT, Reason.DIFFERENT, detail(DetailCode.ETAG_DIFFERS, etag="1", md5="2")),
+    RowEnd(0, Outcome.FOREIGN, Reason.FOREIGN),
+    RowEnd(0, Outcome.STALE, Reason.STALE),
+    RowEnd(0, Outcome.DELETED),
+    RowEnd(0, Outcome.ALREADY_GONE),
+    RowEnd(0, Outcome.RESTORED),
+    RowEnd(0, Outcome.CONFLICT, Reason.CONFLICT),
+    RowEnd(0, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE),
+    RowEnd(0, Outcome.FAILED, Reason.EXISTS),
+    RowEnd(0, Outcome.FAILED, Reason.BACKUP_FAILED),
+)
 
 
 def test_every_reason_and_outcome_is_among_the_ends_tested(every_end: tuple[RowEnd, ...]) -> None:
-    ends = every_end + AUDIT_ENDS
+    ends = every_end + AUDIT_ENDS + STORED_ENDS
     assert {end.reason for end in ends} - {None} == set(Reason)
     assert {end.outcome for end in ends} == set(Outcome) == set(OUTCOMES)
 

@@ -47,11 +47,15 @@ def test_an_object_is_located_fetched_and_deleted(run, platform, tmp_path, where
             )
             ids = [link.file_id, f"{link.file_id}x"]
             located = await client.locate(where.env, ids, token, where.owner)
-            assert [(one.file_id, one.status) for one in located] == [(ids[0], 0), (ids[1], NOT_THERE)]
-            assert (await client.fetch(located[0].url)).body == b"\x00bytes"
+            assert {one.file_id: one.status for one in located.values()} == {ids[0]: 0, ids[1]: NOT_THERE}
+            url = located[ids[0]].url
+            assert (await client.fetch(url)).body == b"\x00bytes"
+            looked = await client.look(url)
+            assert (looked.status, looked.body) == (206, b"")
+            assert looked.headers["content-range"] == "bytes 0-0/6"
             deleted = await client.delete(where.env, ids, token, where.owner)
-            assert [one.status for one in deleted] == [0, NOT_THERE]
-            assert (await client.fetch(located[0].url)).status == 404
+            assert [deleted[each].status for each in ids] == [0, NOT_THERE]
+            assert (await client.fetch(url)).status == 404
             refused = await client.delete("other-env", ids, token, where.owner)
             assert isinstance(refused, ApiError)
             assert token.reveal() not in repr(located)
@@ -99,18 +103,21 @@ def test_nothing_is_fetched_from_where_no_store_is(run, url):
         {"file_list": [{"fileid": "b", "status": 0}]},
     ],
 )
-def test_an_answer_that_leaves_a_file_out_is_none(result):
+def test_an_answer_about_none_of_the_files_is_invalid(result):
     assert isinstance(read_files(result, "file_list", ["a"], TOKEN), InvalidResponse)
 
 
-def test_answers_come_in_the_order_asked():
+def test_of_an_answer_only_what_is_clear_counts():
     result = {
         "file_list": [
             {"fileid": "b", "status": -503003, "errmsg": "STORAGE\x1b[31m"},
+            {"fileid": "stranger", "status": 0},
             {"fileid": "a", "status": 0, "errmsg": "ok", "download_url": "https://x/y"},
+            {"fileid": "c", "status": 0},
+            {"fileid": "c", "status": -503003},
         ]
     }
-    assert read_files(result, "file_list", ["a", "b"], TOKEN) == (
-        FileStatus("a", 0, "ok", Secret("https://x/y")),
-        FileStatus("b", -503003, "STORAGE [31m", Secret("")),
-    )
+    assert read_files(result, "file_list", ["a", "b", "c", "d"], TOKEN) == {
+        "a": FileStatus("a", 0, "ok", Secret("https://x/y")),
+        "b": FileStatus("b", -503003, "STORAGE [31m", Secret("")),
+    }

@@ -22,7 +22,14 @@ from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
 from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, reason_text, verdict
+from tcb_ops.reports.explanations import (
+    OUTCOMES,
+    TITLES,
+    code_label,
+    confirmation_text,
+    reason_text,
+    verdict,
+)
 from tcb_ops.reports.formats.charts import axis_format, code_colour, draw, format_rate, outcome_class
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
 from tcb_ops.reports.summary import RunSummary, shade
@@ -109,6 +116,7 @@ def page(
         "namesakes": summary.namesakes,
         "simulated": is_simulated(run.target),
         "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),
+        "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": _state(run, counts),
         "now": now,
         "sums": [(OUTCOMES[outcome], rows, outcome_class(outcome)) for outcome, rows in counts.items()],

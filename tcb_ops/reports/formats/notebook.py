@@ -194,8 +194,22 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
     """
     import pandas as pd
 
-    kinds = [outcome for outcome in Outcome if outcome not in {Outcome.INVALID, Outcome.PENDING}]
     moments = reader.timeline(run)
+    seen = {outcome for moment in moments for outcome in moment.outcomes}
+    always = (
+        Outcome.LINKED,
+        Outcome.UPLOADED,
+        Outcome.UNCHANGED,
+        Outcome.HEALTHY,
+        Outcome.REFUSED,
+        Outcome.FAILED,
+        Outcome.NOT_ATTEMPTED,
+        Outcome.UNHEALTHY,
+        Outcome.UNKNOWN,
+    )
+    kinds = [
+        outcome for outcome in Outcome if outcome in {*always, *seen} - {Outcome.INVALID, Outcome.PENDING}
+    ]
     ended = [sum(moment.outcomes.values()) for moment in moments]
     seconds = [moment.until - moment.at for moment in moments]
     columns: dict[str, Any] = {

@@ -1,0 +1,254 @@
+"""The commands about files that are stored: confirm, undo, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tcb_ops.cli.options import (
+    CommonOptions,
+    ListOptions,
+    RunOptions,
+    common_options,
+    limit_options,
+    list_options,
+    resume_options,
+)
+from tcb_ops.cli.runs import (
+    ANY_RUN,
+    ask_to_resume,
+    follow_run,
+    out_option,
+    pdf_option,
+    report_folder,
+    report_run,
+    resume_run,
+)
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Text, _, as_lines, as_sentences
+from tcb_ops.model import Kind, Outcome
+
+if TYPE_CHECKING:
+    from tcb_ops.cli.console import Console
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.preflight import Scope
+    from tcb_ops.run import Run
+    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.settings import Settings
+
+_LISTS = {".csv", ".tsv", ".txt", ".xlsx"}
+yes_option = click.option("--yes", is_flag=True, help="Do not ask before files on a live target are changed.")
+
+
+@click.command()
+@click.argument("what", metavar="[RUN|LIST]", default="latest")
+@click.option(
+    "--content", is_flag=True, help="Compare checksums, too: one request to each file's download link."
+)
+@out_option
+@pdf_option
+@list_options
+@limit_options
+@resume_options
+@common_options
+def confirm(
+    what: str,
+    out: str | None,
+    *,
+    pdf: bool,
+    content: bool,
+    common: CommonOptions,
+    listing: ListOptions,
+    limits: RunLimits,
+    which: RunOptions,
+) -> int:
+    """Confirm that uploaded files are there.
+
+    RUN is an upload, by default the latest one; a LIST is compared with what this ledger uploaded. Asks for the download links
+    of up to 50 files in one call. Nothing is changed.
+    """
+    from tcb_ops import api
+
+    with _opened(common, out) as (console, settings):
+        if which.resume is not None:
+            handle = resume_run(console, Kind.CONFIRM, settings, common, limits, which, None)
+            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+        with _subject(console, what, common, settings, listing, "confirm") as subject:
+            handle = api.start_confirm(
+                subject,
+                content=content,
+                merchants=common.matching(settings),
+                report=out or settings.reports,
+                selection=_selection(subject, common, listing),
+                settings=settings,
+                limits=limits,
+                note=common.note,
+                new_run=which.new_run,
+                may_resume=ask_to_resume(console, settings),
+            )
+            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+
+
+@click.command()
+@click.argument("what", metavar="[RUN|LIST]", required=False)
+@click.option("--foreign", is_flag=True, help="Delete also files that no run of this ledger uploaded.")
+@out_option
+@pdf_option
+@yes_option
+@list_options
+@limit_options
+@resume_options
+@common_options
+def delete(
+    what: str | None,
+    out: str | None,
+    *,
+    pdf: bool,
+    foreign: bool,
+    yes: bool,
+    common: CommonOptions,
+    listing: ListOptions,
+    limits: RunLimits,
+    which: RunOptions,
+) -> int:
+    """Delete uploaded files from the merchants' environments.
+
+    RUN is an upload, whose files are deleted; --where narrows it. Files of a LIST that no run of this ledger uploaded are
+    deleted only with --foreign. On a terminal a live target always asks first.
+    """
+    from tcb_ops import api
+    from tcb_ops.preflight import scope_of_list
+
+    with _opened(common, out) as (console, settings):
+        if which.resume is not None:
+            handle = resume_run(console, Kind.DELETE, settings, common, limits, which, None, yes=yes)
+            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+        if what is None:
+            needs = _("`delete` needs a run or a list. For example:")
+            raise UsageError(as_lines((needs, "tcb-ops delete latest")))
+        with _subject(console, what, common, settings, listing, "delete") as subject:
+            named: list[Text] = []
+            if isinstance(subject, str):
+                run = api.open_run(api.upload_of(subject, settings).id, settings=settings)
+                scope = _scope(run, common, settings)
+            else:
+                scope = scope_of_list(subject)
+                listed = api.foreign(subject, settings=settings)
+                if listed is not None and foreign:
+                    named = [listed]
+            preview = as_lines((*named, _("To be deleted: {text}", text=scope.text)))
+            if not isinstance(subject, str) and listed is not None and not foreign:
+                pass  # refused by start_delete, without a question
+            else:
+                _ask(console, Kind.DELETE, scope, preview, settings, yes=yes)
+            handle = api.start_delete(
+                subject,
+                foreign=foreign,
+                merchants=common.matching(settings),
+                report=out or settings.reports,
+                selection=_selection(subject, common, listing),
+                settings=settings,
+                limits=limits,
+                note=common.note,
+                new_run=which.new_run,
+                may_resume=ask_to_resume(console, settings),
+            )
+            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+
+
+@click.command()
+@click.argument("run", default="latest")
+@out_option
+@pdf_option
+@yes_option
+@limit_options
+@resume_options
+@common_options
+def undo(
+    run: str,
+    out: str | None,
+    *,
+    pdf: bool,
+    yes: bool,
+    common: CommonOptions,
+    limits: RunLimits,
+    which: RunOptions,
+) -> int:
+    """Undo an upload: restore what it overwrote, delete what it added.
+
+    By default the latest upload. What was overwritten is restored from the folder given with --backup at the upload. A file
+    that somebody else has changed since is not touched. On a terminal a live target always asks first.
+    """
+    from tcb_ops import api
+
+    with _opened(common, out) as (console, settings):
+        if which.resume is not None:
+            handle = resume_run(console, Kind.UNDO, settings, common, limits, which, None, yes=yes)
+            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+        subject = api.open_run(api.upload_of(run, settings).id, settings=settings)
+        merchants = common.matching(settings)
+        what = api.undo_scope(subject, merchants=merchants, settings=settings).text
+        _ask(console, Kind.UNDO, _scope(subject, common, settings), what, settings, yes=yes)
+        handle = api.start_undo(
+            subject,
+            merchants=merchants,
+            report=out or settings.reports,
+            selection=common.selection(),
+            settings=settings,
+            limits=limits,
+            note=common.note,
+            new_run=which.new_run,
+            may_resume=ask_to_resume(console, settings),
+        )
+        return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+
+
+@contextmanager
+def _opened(common: CommonOptions, out: str | None) -> Iterator[tuple[Console, Settings]]:
+    """Open the console and the target; refuse a report folder that cannot be had before anything is sent."""
+    from tcb_ops.reports.export import check_destination
+
+    settings, console = common.start()
+    check_destination(report_folder(settings, out, ANY_RUN))
+    with common.open_target(console, settings) as opened:
+        yield console, opened
+
+
+@contextmanager
+def _subject(
+    console: Console, what: str, common: CommonOptions, settings: Settings, listing: ListOptions, kind: str
+) -> Iterator[str | Batch]:
+    """Return the run that is named, or read the list."""
+    from tcb_ops.cli.confirm import read_list
+
+    if Path(what).suffix.lower() not in _LISTS and not Path(what).is_file():
+        yield what
+        return
+    with read_list(console, what, common, settings, listing, kind=kind, root=None) as batch:
+        yield batch
+
+
+def _selection(subject: str | Batch, common: CommonOptions, listing: ListOptions) -> str:
+    return common.selection() if isinstance(subject, str) else listing.selection(common, None)
+
+
+def _scope(run: Run, common: CommonOptions, settings: Settings) -> Scope:
+    """Return what a change of an upload's files concerns, its retries included."""
+    from tcb_ops.preflight import scope_of_rows
+
+    final, only = run.final(), common.matching(settings)
+    narrowed = final if only is None else final.of_merchants(only)
+    return scope_of_rows(narrowed.tallies(), frozenset({Outcome.UPLOADED}))
+
+
+def _ask(console: Console, kind: Kind, scope: Scope, what: Text, settings: Settings, *, yes: bool) -> None:
+    """Show what is about to change, and ask where the target is live."""
+    from tcb_ops.cli.confirm import confirm_live
+
+    if settings.on_loopback:
+        console.info(what)
+    confirm_live(console, kind, scope, as_sentences((what,)), settings, yes=yes)

@@ -1,0 +1,144 @@
+"""Download links of an upload's files, in a file of their own, in the order of the list.
+
+The links are secrets: whoever has one can fetch the file until it expires. No ledger and no report contains them. Nothing is resumed,
+because links expire: the next call requests new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from tcb_ops.errors import TokenError, UsageError
+from tcb_ops.i18n import _
+from tcb_ops.model import Owner, Row, Secret
+from tcb_ops.resources import raise_if_exhausted, system_reason
+from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, FILES_PER_CALL
+from tcb_ops.wechat.call_policy import Caller, CallFailure
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import ApiError, FileStatus
+
+COLUMNS = ("errcode", "errmsg", "file_id", "download_url", "expires_at")
+LONGEST_AGE = 86_400
+"""The longest time in seconds that a link may be valid."""
+_WINDOW = 5_000
+"""Rows whose links are requested before they are written."""
+_CALLS = 16
+"""Concurrent calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLinks:
+    """Where the links were written, and how many rows have one."""
+
+    file: Path
+    rows: int
+    links: int
+
+
+@dataclass(slots=True)
+class LinkRequests:
+    """Requests download links for windows of rows."""
+
+    client: PlatformClient
+    caller: Caller
+    owners: Mapping[tuple[str, str], Owner]
+    """By (env, appid)."""
+    component_appid: str
+    max_age: int
+    """Seconds that the links are valid."""
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CALLS))
+
+    async def found(self, rows: Sequence[tuple[Row, str]]) -> dict[str, FileStatus]:
+        """Return the results by file_id; `rows` have theirs."""
+        by_env: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        for row, file_id in rows:
+            if file_id:
+                by_env[row.env, row.appid].append(file_id)
+        calls = [
+            self._some(env, appid, ids[at : at + FILES_PER_CALL])
+            for (env, appid), ids in by_env.items()
+            for at in range(0, len(ids), FILES_PER_CALL)
+        ]
+        found: dict[str, FileStatus] = {}
+        for some in await asyncio.gather(*calls):
+            found |= some
+        return found
+
+    async def _some(self, env: str, appid: str, ids: Sequence[str]) -> dict[str, FileStatus]:
+        """Request the links of one call; halved where the platform refuses an argument."""
+        owner = self.owners.get((env, appid), Owner.MERCHANT)
+        whose = self.component_appid if owner is Owner.PLATFORM else appid
+        try:
+            async with self.gate:
+                answer = await self.caller.call(
+                    whose, lambda token: self.client.locate(env, ids, token, owner, self.max_age)
+                )
+        except TokenError as error:
+            return _all(ids, error.errcode or -1, error.text.en)
+        if not isinstance(answer, CallFailure):
+            return answer
+        refusal = answer.answer
+        if not isinstance(refusal, ApiError):
+            return {}
+        if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:
+            half = len(ids) // 2
+            return await self._some(env, appid, ids[:half]) | await self._some(env, appid, ids[half:])
+        return _all(ids, refusal.errcode, refusal.errmsg)
+
+
+async def write_download_links(
+    rows: Iterable[tuple[Row, str]],
+    headers: Sequence[str],
+    dest: Path,
+    requests: LinkRequests,
+    zone: ZoneInfo,
+) -> DownloadLinks:
+    """Write the links of rows (with their file_ids) to `dest`, 0600, which appears when it is complete.
+
+    Raises UsageError where it cannot be written.
+    """
+    part = dest.with_name(f"{dest.name}.part")
+    count = links = 0
+    stream = iter(rows)
+    try:
+        part.unlink(missing_ok=True)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
+            write = csv.writer(out).writerow
+            write([*headers, *COLUMNS])
+            while window := list(islice(stream, _WINDOW)):
+                expires = datetime.fromtimestamp(time.time() + requests.max_age, zone).isoformat(
+                    timespec="seconds"
+                )
+                found = await requests.found(window)
+                for row, file_id in window:
+                    one = found.get(file_id)
+                    url = one.url.reveal() if one is not None and not one.status else ""
+                    result = (one.status, one.errmsg) if one is not None else ("", "")
+                    write([*row.cells, *result, file_id, url, expires if url else ""])
+                    count, links = count + 1, links + bool(url)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(dest)
+    except OSError as error:
+        raise_if_exhausted(error)
+        raise UsageError(_("{file} cannot be written: {why}.", file=dest, why=system_reason(error))) from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return DownloadLinks(dest, count, links)
+
+
+def _all(ids: Sequence[str], errcode: int, errmsg: str) -> dict[str, FileStatus]:
+    return {file_id: FileStatus(file_id, errcode, errmsg, Secret("")) for file_id in ids}

@@ -1,0 +1,638 @@
+"""The calls of runs about stored files: confirm, delete, undo; and the look before an upload that must not overwrite blindly.
+
+A call names up to 50 files of one environment, and each file has its own status in the answer. What an answer leads to is
+decided by `confirm_outcome` and `undo_step`, which are pure. Source: domain.md §2.1, §2.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from tcb_ops.details import DetailCode, as_detail, detail
+from tcb_ops.errcodes import Decision, Scope, errcode
+from tcb_ops.errors import TransportError
+from tcb_ops.i18n import Text
+from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret
+from tcb_ops.runs.backup import Backup, BackupError, Download, SavedFile
+from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
+from tcb_ops.runs.records import EarlierUpload
+from tcb_ops.runs.scheduler import Lane, Task
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
+from tcb_ops.wechat.responses import (
+    NOT_THERE,
+    ApiError,
+    BucketPage,
+    FileStatus,
+    HttpResponse,
+    InvalidResponse,
+    UnsafeLink,
+)
+
+IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
+OVERWRITE = "overwrite"
+"""What an upload does about a file that is there already, unless it is told otherwise."""
+
+FILES_PER_CALL = 50
+"""The most that batchdownloadfile and batchdeletefile take (domain.md §2.1)."""
+BATCHES = {Kind.CONFIRM: FILES_PER_CALL, Kind.DELETE: FILES_PER_CALL, Kind.UNDO: 1}
+"""Rows in one call, by the kinds that are about stored files. An undo looks at each file right before it acts."""
+ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
+"""Errcodes that say that a value is wrong, or that there are too many: the call is halved."""
+_GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
+_GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_IN_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
+_ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
+_REFUSED = {Kind.CONFIRM: Outcome.UNKNOWN, Kind.UNDO: Outcome.FAILED}
+_FAILED = {Kind.CONFIRM: Outcome.UNKNOWN}
+
+Found = TypeVar("Found")
+AskFiles: TypeAlias = Callable[
+    [str, Sequence[str], Secret, Owner], Awaitable[dict[str, FileStatus] | ApiError | InvalidResponse]
+]
+
+
+class UndoStep(StrEnum):
+    """What an undo does about one file."""
+
+    CONFLICT = "conflict"
+    NOTHING = "nothing"
+    """It is as it was before the upload."""
+    DELETE = "delete"
+    RESTORE = "restore"
+
+
+def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
+    """Decide what a stored file's ETag says of a row.
+
+    ===============================  ===========
+    ETag, without quotes             outcome
+    ===============================  ===========
+    the MD5 that was uploaded        present
+    `…-N`                            foreign
+    an MD5 that was there before     stale
+    anything else                    different
+    ===============================  ===========
+
+    `older`: the MD5s that the ledger or a backup knows for the key from before.
+    """
+    if etag == md5:
+        return Outcome.PRESENT
+    if _IN_PARTS.fullmatch(etag):
+        return Outcome.FOREIGN
+    return Outcome.STALE if etag in older else Outcome.DIFFERENT
+
+
+def undo_step(now: str | None, ours: str, before: str | None) -> UndoStep:
+    """Decide how an upload of a file is undone.
+
+    ================  ======================  ========
+    now               before the upload       step
+    ================  ======================  ========
+    what was there    a file                  nothing
+    ours              a file                  restore
+    anything else     a file                  conflict
+    missing           missing                 nothing
+    ours              missing                 delete
+    anything else     missing                 conflict
+    ================  ======================  ========
+
+    Each is an MD5; None if the file is missing. `ours` is what the upload put there.
+    """
+    if now == before:
+        return UndoStep.NOTHING
+    if now != ours or not ours:
+        return UndoStep.CONFLICT
+    return UndoStep.DELETE if before is None else UndoStep.RESTORE
+
+
+@dataclass
+class StoredCalls(Calls):
+    """Makes the calls of rows about stored files. What uploads and restores send goes through `Calls`."""
+
+    content: bool = False
+    """Whether a confirm compares bytes."""
+    subject: tuple[str, ...] = ()
+    """The runs whose files are meant; empty for the newest that the ledger knows."""
+    if_exists: IfExists = "overwrite"
+    backup: Backup | None = None
+    per_call: int = 8
+    """Files of one call that are looked at at once."""
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
+    """Looks at files that are under way at once, in all."""
+    _prefixes: dict[int, str] = field(default_factory=dict)
+    """`cloud://<env>.<bucket>` by lane."""
+    _listings: dict[int, Listing] = field(default_factory=dict)
+
+    async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
+        """Take rows as far as their calls succeed."""
+        result: RowEnd | FailedAttempt | SomeEnds
+        match self.kind:
+            case Kind.CONFIRM:
+                result = await self._confirm(task)
+            case Kind.DELETE:
+                result = await self._delete(task)
+            case Kind.UNDO:
+                result = await self._undo(task)
+            case _:
+                return await super().advance(task)
+        if isinstance(result, SomeEnds):
+            path_of = {row.line: row.path for row in task.rows}
+            for end in result.ends:
+                task.lane.written.pop(path_of[end.line], None)
+            rest = None if result.rest is None else self._of_kind(result.rest)
+            return SomeEnds([self._end_of_kind(end) for end in result.ends], rest)
+        if isinstance(result, FailedAttempt):
+            return self._of_kind(result)
+        task.lane.written.pop(task.row.path, None)
+        return self._end_of_kind(result)
+
+    def _of_kind(self, attempt: FailedAttempt) -> FailedAttempt:
+        return replace(attempt, end=self._end_of_kind(attempt.end))
+
+    def _end_of_kind(self, end: RowEnd) -> RowEnd:
+        """Return an end with one of the kind's own outcomes."""
+        outcomes = {Outcome.REFUSED: _REFUSED, Outcome.FAILED: _FAILED}.get(end.outcome, {})
+        return replace(end, outcome=outcomes[self.kind]) if self.kind in outcomes else end
+
+    # --- confirm ------------------------------------------------------------------------------------------------
+
+    async def _confirm(self, task: Task) -> FailedAttempt | SomeEnds:
+        if task.lane.owner == Owner.PLATFORM:
+            return await self._confirm_by_listing(task)
+        located = await self._locate(task)
+        if isinstance(located, FailedAttempt):
+            return located
+        self.phases.enter("store")
+        try:
+            results = await self._each(
+                task.rows, lambda row: self._confirm_row(task, row, located.get(row.line))
+            )
+        finally:
+            self.phases.leave("store")
+        return _sorted_out(results)
+
+    async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
+        known = self._known(task.lane, row)
+        if file is None or file.status:
+            return self._without_file(task, row, file, known)
+        end = self._row_end(
+            task, row, Outcome.PRESENT, file_id=file.file_id, bytes=known.bytes if known else None
+        )
+        if not self.content:
+            return end
+        return await self._compare(task, row, end, file.url)
+
+    def _without_file(
+        self, task: Task, row: Row, file: FileStatus | None, known: EarlierUpload | None
+    ) -> RowEnd | FailedAttempt:
+        """Return what follows where the answer leaves a file out, or gives a status other than 0."""
+        if file is not None and file.status == NOT_THERE:
+            return self._row_end(
+                task, row, Outcome.ABSENT, Reason.ABSENT, file_id=file.file_id, md5=known.md5 if known else ""
+            )
+        return self._file_refused(task, row, file)
+
+    def _file_refused(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
+        """Return what a file's own status leads to; one that was left out is asked for again."""
+        if file is None:
+            return self._file_left_out(task, row)
+        known = errcode(file.status)
+        end = replace(
+            self._row_end(task, row, Outcome.REFUSED, Reason.REFUSED, file_id=file.file_id),
+            errcode=file.status,
+            errmsg=file.errmsg,
+        )
+        return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link") if known.decision in _GOES_AGAIN else end
+
+    def _file_left_out(self, task: Task, row: Row) -> FailedAttempt:
+        left_out = detail(DetailCode.FILE_LEFT_OUT)
+        end = self._row_end(task, row, Outcome.FAILED, Reason.NO_ANSWER, left_out)
+        return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link")
+
+    async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd | FailedAttempt:
+        """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
+        known = self._known(task.lane, row)
+        if known is None:
+            return replace(end, reason=Reason.UNVERIFIED)
+        first = await self._etag(task, end, url)
+        if not isinstance(first, str) or first == known.md5:
+            return replace(end, md5=known.md5) if isinstance(first, str) else first
+        etag = await self._etag(task, end, url, past_caches=True)
+        if not isinstance(etag, str):
+            return etag
+        outcome = Outcome.STALE
+        if etag != known.md5:
+            outcome = confirm_outcome(etag, known.md5, await self._older(task.lane, row))
+        differs = detail(DetailCode.ETAG_DIFFERS, etag=first if etag == known.md5 else etag, md5=known.md5)
+        return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs, md5=known.md5)
+
+    async def _etag(
+        self, task: Task, end: RowEnd, url: Secret, *, past_caches: bool = False
+    ) -> str | RowEnd | FailedAttempt:
+        """Ask for a file's ETag, in lower case without quotes; without an MD5 in it, hash the whole file.
+
+        The row of a missing file ends as absent.
+        """
+        try:
+            async with self.gate:
+                self._count_store(task)
+                answer = await self.wechat.look(url, past_caches=past_caches)
+                etag = "" if isinstance(answer, UnsafeLink) else bare_etag(answer)
+                if not isinstance(answer, UnsafeLink) and (
+                    answer.status == 416 or (_good(answer) and not _ETAG.fullmatch(etag))
+                ):
+                    self._count_store(task)
+                    whole = Download(None)
+                    headers = {"Cache-Control": "no-cache"} if past_caches else {}
+                    answer = await self.wechat.fetch(url, headers=headers, sink=whole.write)
+                    etag = whole.md5
+        except TransportError as error:
+            attempt = self._no_answer(task, error, "store")
+            return replace(attempt, end=replace(attempt.end, line=end.line))
+        self.last_answer = self.clock()
+        if isinstance(answer, UnsafeLink):
+            return replace(end, outcome=Outcome.FAILED, reason=Reason.BAD_LINK, detail=as_detail(answer.why))
+        if answer.status == 404:
+            return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
+        return etag if _good(answer) else _bad_status(end, answer)
+
+    async def _confirm_by_listing(self, task: Task) -> FailedAttempt | SomeEnds:
+        """Compare with the listing of an environment that the platform owns, which is read once."""
+        listing = self._listings.setdefault(task.lane.number, Listing())
+        async with listing.lock:
+            while not listing.complete:
+                if task.token is None:
+                    message = "a row was taken without a token"
+                    raise AssertionError(message)
+                self.link_calls += 1
+                task.counts.calls += 1
+                env, token, marker = task.row.env, task.token, listing.marker
+                page = await self._answer(task, self.wechat.bucket(env, token, marker=marker))
+                if isinstance(page, FailedAttempt):
+                    return page
+                listing.add(page)
+        ends = []
+        for row in task.rows:
+            known, etag = self._known(task.lane, row), listing.etag(row.path)
+            end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
+            if etag is None:
+                end = replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
+            elif known is not None:
+                outcome = confirm_outcome(etag, known.md5, ())
+                if outcome is not Outcome.PRESENT:
+                    differs = detail(DetailCode.ETAG_DIFFERS, etag=etag, md5=known.md5)
+                    end = replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs)
+            ends.append(end)
+        return SomeEnds(ends, None)
+
+    # --- delete -------------------------------------------------------------------------------------------------
+
+    async def _delete(self, task: Task) -> FailedAttempt | SomeEnds:
+        ids = await self._file_ids(task)
+        if isinstance(ids, FailedAttempt):
+            return ids
+        answer = await self._ask_files(task, ids, self.wechat.delete)
+        if isinstance(answer, FailedAttempt):
+            return answer
+        gone = [row for row in task.rows if (f := answer.get(row.line)) is not None and f.status == NOT_THERE]
+        second: dict[int, FileStatus] | FailedAttempt = {}
+        if gone:
+            second = await self._ask_files(
+                task, {row.line: ids[row.line] for row in gone}, self.wechat.locate
+            )
+        results: list[RowEnd | FailedAttempt] = []
+        for row in task.rows:
+            file = answer.get(row.line)
+            if file is not None and not file.status:
+                results.append(self._row_end(task, row, Outcome.DELETED, file_id=file.file_id))
+            elif file is None or file.status != NOT_THERE:
+                results.append(self._file_refused(task, row, file))
+            elif isinstance(second, FailedAttempt):
+                results.append(second)
+            elif (again := second.get(row.line)) is not None and again.status == NOT_THERE:
+                results.append(self._row_end(task, row, Outcome.ALREADY_GONE, file_id=file.file_id))
+            else:  # it is there after all, or the second answer leaves it out
+                results.append(
+                    self._file_refused(task, row, None if again is None or not again.status else again)
+                )
+        return _sorted_out(results)
+
+    # --- undo ---------------------------------------------------------------------------------------------------
+
+    async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
+        row, known = task.row, self._known(task.lane, task.row)
+        try:
+            saved = await self._saved(row)
+        except BackupError as error:
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
+        if row.file and saved is None:
+            lost = detail(DetailCode.BACKUP_DAMAGED, file=row.file)
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, lost)
+        before = saved.md5 if saved is not None and row.file else None
+        now = await self._now(task)
+        if isinstance(now, RowEnd | FailedAttempt):
+            return now
+        done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
+        file_id = known.file_id if known is not None else ""
+        done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
+        match undo_step(now or None, known.md5 if known is not None else "", before):
+            case UndoStep.NOTHING:
+                return done
+            case UndoStep.CONFLICT:
+                return replace(done, outcome=Outcome.CONFLICT, reason=Reason.CONFLICT, md5=now)
+            case UndoStep.DELETE:
+                return await self._take_away(task)
+            case UndoStep.RESTORE:
+                return await self._bring_back(task)
+
+    async def _take_away(self, task: Task) -> RowEnd | FailedAttempt:
+        """Delete what an upload added."""
+        result = await self._delete(task)
+        if isinstance(result, FailedAttempt):
+            return result
+        for end in result.ends:
+            return replace(end, outcome=Outcome.DELETED) if end.outcome in _GONE else end
+        return result.rest or self._file_left_out(task, task.row)
+
+    async def _bring_back(self, task: Task) -> RowEnd | FailedAttempt:
+        """Store what an upload overwrote."""
+        sent = await self._link_and_store(task)
+        if isinstance(sent, RowEnd) and sent.outcome is Outcome.UPLOADED:
+            return replace(sent, outcome=Outcome.RESTORED)
+        return sent
+
+    async def _now(self, task: Task) -> str | RowEnd | FailedAttempt:
+        """Return the MD5 of what is at a row's path, empty where nothing is."""
+        located = await self._locate(task)
+        if isinstance(located, FailedAttempt):
+            return located
+        file = located.get(task.row.line)
+        if file is not None and file.status == NOT_THERE:
+            return ""
+        if file is None or file.status:
+            return self._file_refused(task, task.row, file)
+        etag = await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True)
+        if isinstance(etag, RowEnd) and etag.outcome is Outcome.ABSENT:
+            return ""
+        return etag
+
+    # --- before an upload -----------------------------------------------------------------------------------------
+
+    async def _store(self, task: Task, link: Link, probe: Probe | None = None) -> RowEnd | FailedAttempt:
+        if self.kind is Kind.UPLOAD:
+            try:
+                found = await self._before_store(task, link)
+            except BackupError as error:
+                return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
+            if found is not None:
+                return found
+        return await super()._store(task, link, probe)
+
+    async def _before_store(self, task: Task, link: Link) -> RowEnd | FailedAttempt | None:
+        """Look at what is at the path, and save it; None where the upload may go on."""
+        if await self._saved(task.row) is not None:
+            return None  # before an earlier session was killed: what is there now may be its upload
+        ids = {task.row.line: f"{prefix_of(link.file_id, task.row.env)}/{task.row.path}"}
+        located = await self._ask_files(task, ids, self.wechat.locate)
+        if isinstance(located, FailedAttempt):
+            return located
+        file = located.get(task.row.line)
+        there = file is not None and not file.status
+        if file is None or file.status not in {0, NOT_THERE}:
+            return self._file_refused(task, task.row, file)
+        if there and self.if_exists != "overwrite":
+            return await self._exists(task, file)
+        if self.backup is None:
+            return None
+        return await self._save(task, file.url if there else None)
+
+    async def _exists(self, task: Task, file: FileStatus) -> RowEnd | FailedAttempt:
+        """End a row whose path is taken: as unchanged where the bytes are the same, or existing files are to be kept."""
+        row = task.row
+        etag = await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True)
+        if not isinstance(etag, str):
+            absent = isinstance(etag, RowEnd) and etag.outcome is Outcome.ABSENT
+            return self._file_refused(task, row, None) if absent else etag
+        try:
+            md5 = await asyncio.to_thread(hash_file, self.root / row.file, row.size or 0, row.mtime_ns or 0)
+        except FileChangedError as error:
+            return self._end(task, Outcome.FAILED, Reason.FILE_CHANGED, error.text)
+        except FileUnreadableError as error:
+            return self._end(task, Outcome.FAILED, Reason.FILE_UNREADABLE, error.text)
+        if etag == md5 or self.if_exists == "skip":
+            end = self._end(task, Outcome.UNCHANGED, None, detail(DetailCode.KEPT))
+            same = etag == md5
+            return replace(
+                end, file_id=file.file_id, md5=md5 if same else "", bytes=row.size if same else None
+            )
+        return replace(self._end(task, Outcome.FAILED, Reason.EXISTS), file_id=file.file_id)
+
+    async def _save(self, task: Task, url: Secret | None) -> RowEnd | FailedAttempt | None:
+        """Save what is at a row's path. Raises BackupError."""
+        row, backup = task.row, self.backup
+        if backup is None:
+            return None
+        if url is None:
+            await asyncio.to_thread(backup.save, row.line, SavedFile(row.env, row.path, ""))
+            return None
+        whole = await asyncio.to_thread(Download, backup.data(row.line).with_suffix(".part"))
+        try:
+            if whole.error is not None:
+                raise whole.error
+            self._count_store(task)
+            try:
+                answer = await self.wechat.fetch(url, headers={"Cache-Control": "no-cache"}, sink=whole.write)
+            except TransportError as error:
+                return self._no_answer(task, error, "store")
+            finally:
+                await asyncio.to_thread(whole.close)
+            self.last_answer = self.clock()
+            if whole.error is not None:
+                raise whole.error
+            if isinstance(answer, UnsafeLink):
+                return self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why)
+            etag = bare_etag(answer)
+            if not _good(answer) or (_MD5.fullmatch(etag) and etag != whole.md5):
+                return _bad_status(self._end(task, Outcome.FAILED), answer)
+            saved = SavedFile(
+                row.env,
+                row.path,
+                whole.md5,
+                answer.headers.get("content-type", ""),
+                answer.headers.get("cache-control", ""),
+            )
+            await asyncio.to_thread(backup.save, row.line, saved, whole.file)
+        finally:
+            await asyncio.to_thread(whole.discard)
+        return None
+
+    async def _saved(self, row: Row) -> SavedFile | None:
+        return await asyncio.to_thread(self.backup.read, row.line) if self.backup is not None else None
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    async def _locate(self, task: Task) -> dict[int, FileStatus] | FailedAttempt:
+        ids = await self._file_ids(task)
+        return ids if isinstance(ids, FailedAttempt) else await self._ask_files(task, ids, self.wechat.locate)
+
+    async def _ask_files(
+        self, task: Task, ids: Mapping[int, str], request: AskFiles
+    ) -> dict[int, FileStatus] | FailedAttempt:
+        """Ask about files, or have them deleted; their statuses by row."""
+        if task.token is None:  # the scheduler hands out no row of an app without a token
+            message = "a row was taken without a token"
+            raise AssertionError(message)
+        self.link_calls += 1
+        task.counts.calls += 1
+        wanted = list(dict.fromkeys(ids.values()))
+        found = await self._answer(task, request(task.row.env, wanted, task.token, Owner(task.lane.owner)))
+        if isinstance(found, FailedAttempt):
+            return found
+        return {line: found[file_id] for line, file_id in ids.items() if file_id in found}
+
+    async def _answer(
+        self, task: Task, request: Awaitable[Found | ApiError | InvalidResponse]
+    ) -> Found | FailedAttempt:
+        """Await the platform's answer to a call of a task."""
+        if task.started_at is None:
+            task.started_at = time.time()
+        self.phases.enter("link")
+        try:
+            answer = await request
+        except TransportError as error:
+            return self._no_answer(task, error, "link")
+        finally:
+            self.phases.leave("link")
+        self.last_answer = self.clock()
+        if not isinstance(answer, ApiError | InvalidResponse):
+            return answer
+        return self._refused(task, answer)
+
+    async def _each(
+        self, rows: Sequence[Row], work: Callable[[Row], Awaitable[RowEnd | FailedAttempt]]
+    ) -> list[RowEnd | FailedAttempt]:
+        """Work on rows of one call, as many at once as an environment may have in flight."""
+        if not self.content:
+            return [await work(row) for row in rows]
+        room = asyncio.Semaphore(self.per_call)
+
+        async def one(row: Row) -> RowEnd | FailedAttempt:
+            async with room:
+                return await work(row)
+
+        return list(await asyncio.gather(*map(one, rows)))
+
+    def _count_store(self, task: Task) -> None:
+        self.upload_calls += 1
+        if task.started_at is None:
+            task.started_at = time.time()
+
+    # --- what the ledger knows --------------------------------------------------------------------------------------
+
+    def _known(self, lane: Lane, row: Row) -> EarlierUpload | None:
+        """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
+        written = lane.written.get(row.path, [])
+        if self.subject:
+            written = [one for one in written if one.run in self.subject]
+        return written[-1] if written and written[-1].md5 else None
+
+    async def _older(self, lane: Lane, row: Row) -> set[str]:
+        """Return the MD5s that are known of a row's path from before."""
+        written, known = lane.written.get(row.path, []), self._known(lane, row)
+        before = written[: written.index(known)] if known is not None else []
+        with suppress(BackupError):
+            saved = await self._saved(row)
+            return {one.md5 for one in before} | {saved.md5 if saved is not None else ""}
+        return {one.md5 for one in before}
+
+    async def _file_ids(self, task: Task) -> dict[int, str] | FailedAttempt:
+        """Return the file_ids of a task's rows: as the ledger has them, else made of the environment's bucket."""
+        lane = task.lane
+        ids: dict[int, str] = {}
+        for row in task.rows:
+            written = [one.file_id for one in lane.written.get(row.path, ()) if one.file_id]
+            if written and written[-1].endswith(f"/{row.path}"):
+                ids[row.line] = written[-1]
+                self._prefixes.setdefault(lane.number, prefix_of(written[-1], row.env))
+        if len(ids) < len(task.rows) and not self._prefixes.get(lane.number):
+            link = await self._link(task)  # nothing is stored: its file_id names the bucket
+            if isinstance(link, FailedAttempt):
+                return link
+            self._prefixes[lane.number] = prefix_of(link.file_id, task.row.env)
+        prefix = self._prefixes.get(lane.number, "")
+        return {row.line: ids.get(row.line) or f"{prefix}/{row.path}" for row in task.rows}
+
+    def _row_end(
+        self,
+        task: Task,
+        row: Row,
+        outcome: Outcome,
+        reason: Reason | None = None,
+        why: Text | None = None,
+        **more: Any,
+    ) -> RowEnd:
+        return replace(self._end(task, outcome, reason, why), line=row.line, **more)
+
+
+class Listing:
+    """The keys of an environment, on disk: there may be millions."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.complete = False
+        self.marker = ""
+        self._found = sqlite3.connect("", check_same_thread=False)
+        self._found.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, etag TEXT) WITHOUT ROWID")
+
+    def add(self, page: BucketPage) -> None:
+        """Take a page."""
+        self._found.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?)", page.objects)
+        # A marker that does not advance would never end.
+        self.complete = page.next_marker <= self.marker
+        self.marker = page.next_marker
+
+    def etag(self, key: str) -> str | None:
+        """Return a key's ETag; None if it is missing."""
+        found = self._found.execute("SELECT etag FROM objects WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+
+def prefix_of(file_id: str, env: str) -> str:
+    """Return `cloud://<env>.<bucket>` of a file_id; of one that has another form, or is of another environment, nothing.
+
+    Raises nothing: with an empty prefix the platform refuses the file_id.
+    """
+    found = re.match(r"cloud://([^./]+)\.[^/]+", file_id)
+    return found[0] if found is not None and found[1] == env else ""
+
+
+def bare_etag(answer: HttpResponse) -> str:
+    """Return an answer's ETag in lower case, without quotes and `W/`; empty where it has none."""
+    return answer.headers.get("etag", "").strip().removeprefix("W/").strip('"').strip().lower()[:64]
+
+
+def _good(answer: HttpResponse) -> bool:
+    return answer.status in {200, 206}
+
+
+def _bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:
+    """Return the attempt that a status of the store ended: a link may have expired, but no redirect is followed."""
+    why = detail(DetailCode.DOWNLOAD_STATUS, status=answer.status)
+    end = replace(end, outcome=Outcome.FAILED, reason=Reason.NO_ANSWER, detail=why, http_status=answer.status)
+    redirected = 300 <= answer.status < 400
+    return FailedAttempt(end, Decision.FIX if redirected else Decision.RETRY, Scope.ROW, "store")
+
+
+def _sorted_out(results: Sequence[RowEnd | FailedAttempt]) -> SomeEnds:
+    """Part rows that ended from those that did not."""
+    rest = [result for result in results if isinstance(result, FailedAttempt)]
+    return SomeEnds([result for result in results if isinstance(result, RowEnd)], rest[0] if rest else None)

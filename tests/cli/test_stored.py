@@ -1,0 +1,162 @@
+"""confirm, undo and delete as an operator types them."""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+import stat
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import PanelContext
+
+    OpenDesk = Callable[..., PanelContext]
+
+
+def test_an_upload_is_confirmed_in_the_same_command(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    said = desk.upload("--confirm")
+    assert said.code == 0
+    assert "Confirmed: all 30 files are there (run " in said.out
+    found = desk.upload("--confirm", "--new-run", "--json").json
+    assert found["kind"] == "upload"
+    assert found["confirmed"]["counts"] == {"present": 30}
+    page = (desk.folder / "reports" / found["run"] / "report.html").read_text(encoding="utf-8")
+    assert "Confirmed: all 30 files are there" in page
+
+
+def test_what_is_missing_is_uploaded_again_by_the_suggested_command(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    desk.upload()
+    shop = desk.shop
+    shop.sim.remove(shop.merchants[0].env, "banner/1.png")
+    said = desk("confirm")
+    assert said.code == 1
+    assert "29 of 30 rows succeeded, 1 did not: 1 absent." in said.out
+    command = next(line for line in said.err.splitlines() if line.startswith("tcb-ops upload"))
+    assert desk(*command.split()[1:]).code == 0
+    assert desk("confirm").code == 0  # of the latest upload, the suggested one
+    assert desk.latest().counts == {"present": 1}
+
+
+def test_an_upload_says_what_it_replaces(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    assert "replaced" not in desk.upload().err
+    said = desk.upload("--new-run")
+    assert "30 paths hold files that earlier runs of this ledger uploaded; they are replaced." in said.err
+    assert "replaced" not in desk.upload("--new-run", "--if-exists", "skip").err
+
+
+def test_an_undo_says_what_it_will_do_and_does_it(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    desk.upload("--backup", "backup")
+    desk.upload("--new-run", "--backup", "backup")
+    said = desk("undo")
+    assert said.code == 0
+    assert "30 files are restored from the backup." in said.err
+    assert "All 30 rows succeeded: as it was before the upload." in said.out
+    first = desk("undo", desk("runs", "--json").json["runs"][-1]["run"])
+    assert "30 files were new and are deleted." in first.err
+    assert first.code == 0
+    assert desk.shop.sim.objects == {}
+
+
+def test_delete_needs_to_be_told_what(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    said = desk("delete")
+    assert said.code == 2
+    assert "tcb-ops delete latest" in said.err
+
+
+@pytest.mark.parametrize("command", ["undo", "delete"])
+def test_a_live_target_needs_yes_without_a_terminal(open_desk: OpenDesk, command: str) -> None:
+    desk = open_desk()
+    desk.upload()
+    calls = sum(desk.shop.sim.stats.values())
+    said = desk(command, "latest", "--target", "https://api.weixin.qq.com")
+    assert said.code == 2
+    assert sum(desk.shop.sim.stats.values()) == calls
+
+
+def test_foreign_files_are_listed_before_anything_is_deleted(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    said = desk("delete", "list.csv")
+    assert said.code == 2
+    assert "30 files were not uploaded by a run of this ledger:" in said.err
+    assert "and 10 more" in said.err
+    assert desk("delete", "list.csv", "--foreign").code == 0  # all are already gone
+
+
+def test_download_links_go_into_a_file_of_their_own(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    desk.upload()
+    desk.shop.sim.remove(desk.shop.merchants[0].env, "banner/1.png")
+    said = desk("links", "latest", "--download", "--max-age", "60")
+    assert said.code == 1
+    assert "29 of 30 rows have a download link, valid for 1m00s" in said.out.replace("\n", " ").replace(
+        " min", "min"
+    )
+    file = desk.folder / "downloads.csv"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with file.open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["备注"] for row in rows] == [f"第 {n} 行" for n in range(30)]
+    assert [(row["errcode"], bool(row["download_url"])) for row in rows[:3]] == [
+        ("0", True),
+        ("-503003", False),
+        ("0", True),
+    ]
+    with httpx.Client() as client:
+        fetched = client.get(rows[0]["download_url"]).content
+    assert fetched == (desk.folder / "files" / "0.bin").read_bytes()
+    assert desk.shop.sim.stats["download"] == 3
+    ledger = (desk.folder / "ledger.db").read_bytes()
+    assert b"sign=" not in ledger
+    assert "sign=" not in said.out + said.err
+    assert not list(desk.folder.glob("*.part"))
+
+
+def test_download_links_of_odd_answers_are_those_that_came(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    desk.upload()
+    desk.shop.sim.answer_files(lambda files: [*files[::-2], {"fileid": "stranger", "status": 0}], most=5)
+    said = desk("links", "--download", "--json")
+    assert said.code == 1
+    assert 0 < said.json["links"] < said.json["rows"] == 30
+
+
+def pages(desk: PanelContext) -> int:
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
+        return int(ledger.execute("PRAGMA page_count").fetchone()[0])
+
+
+def test_old_runs_are_pruned_and_those_that_others_need_stay(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    for _ in range(3):
+        desk.upload("--new-run")
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute(
+            "UPDATE runs SET finished_at = finished_at - 200 * 86400, created_at = created_at - 200 * 86400"
+        )
+    desk("confirm", desk("runs", "--json").json["runs"][1]["run"])
+    before = pages(desk)
+    ids = [run["run"] for run in desk("runs", "--json").json["runs"]]
+    said = desk("runs", "prune", "--older-than", "180d", "--dry-run")
+    assert said.code == 0
+    assert "2 runs with 60 rows would be removed" in said.err
+    assert len(desk("runs", "--json").json["runs"]) == 4
+    assert set(desk("runs", "prune", "--older-than", "180d", "--json").json["removed"]) < set(ids)
+    assert [run["kind"] for run in desk("runs", "--json").json["runs"]] == ["confirm", "upload"]
+    assert pages(desk) < before
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger:
+        for table in ("rows", "envs", "tallies", "spent", "exports"):
+            left = f"SELECT COUNT(*) FROM {table} WHERE run NOT IN (SELECT number FROM runs)"
+            assert ledger.execute(left).fetchone() == (0,), table
+    assert desk("runs", "prune").code == 2
+    assert desk("runs", "prune", "--older-than", "soon").code == 2

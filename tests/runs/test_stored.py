@@ -1,0 +1,524 @@
+"""Confirm, delete, undo: whether files are there, and taking them back; over real sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole, many, write_csv
+
+import tcb_ops as tcb
+from tcb_ops.errors import UsageError
+from tcb_ops.model import Merchant, Outcome, Owner, Reason
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.stored_calls import UndoStep, confirm_outcome, undo_step
+from tcb_ops.simulator import Fault, FaultStep, Reset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tcb_ops.run import Run
+
+OURS, OTHER, OLD = "0" * 32, "1" * 32, "2" * 32
+PLATFORM = "wxcomponent"
+OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
+
+
+def upload(shop: Shop, **options: Any) -> Run:
+    return tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, **options)
+
+
+def confirm(shop: Shop, what: Any = "latest", **options: Any) -> Run:
+    return tcb.confirm(what, settings=shop.settings, limits=QUICK, **options)
+
+
+def undo(shop: Shop, what: Any = "latest", **options: Any) -> Run:
+    return tcb.undo(what, settings=shop.settings, limits=QUICK, **options)
+
+
+def delete(shop: Shop, what: Any, **options: Any) -> Run:
+    return tcb.delete(what, settings=shop.settings, limits=QUICK, **options)
+
+
+def ends(run: Run) -> dict[tuple[str, str], str]:
+    return {(record.row.env, record.row.path): str(record.end.outcome) for record in run.rows()}
+
+
+def stored(shop: Shop) -> dict[tuple[str, str], bytes]:
+    """What the merchants' environments hold, byte for byte."""
+    env_of = {
+        key: env
+        for env in {m.env for m in shop.merchants}
+        for key in shop.sim.objects
+        if f"-{env}-" in key[0]
+    }
+    return {(env_of[at], at[1]): shop.sim.content(env_of[at], at[1]) or b"" for at in shop.sim.objects}
+
+
+@pytest.mark.parametrize(
+    ("etag", "outcome"),
+    [
+        (OURS, Outcome.PRESENT),
+        (f"{OURS}-1", Outcome.FOREIGN),
+        (f"{OTHER}-12", Outcome.FOREIGN),
+        (OLD, Outcome.STALE),
+        (OTHER, Outcome.DIFFERENT),
+        ("", Outcome.DIFFERENT),
+    ],
+)
+def test_what_an_etag_says(etag: str, outcome: Outcome) -> None:
+    assert confirm_outcome(etag, OURS, {OLD}) is outcome
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "step"),
+    [
+        (OLD, OLD, UndoStep.NOTHING),
+        (OURS, OLD, UndoStep.RESTORE),
+        (OTHER, OLD, UndoStep.CONFLICT),
+        (None, OLD, UndoStep.CONFLICT),
+        (None, None, UndoStep.NOTHING),
+        (OURS, None, UndoStep.DELETE),
+        (OTHER, None, UndoStep.CONFLICT),
+    ],
+)
+def test_how_an_upload_is_undone(now: str | None, before: str | None, step: UndoStep) -> None:
+    assert undo_step(now, OURS, before) is step
+    if now == OURS:
+        assert undo_step(now, "", before) is UndoStep.CONFLICT
+
+
+def test_files_are_confirmed_in_calls_of_fifty(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=120))
+    upload(shop)
+    run = confirm(shop)
+    assert whole(run, 240) == {"present": 240}
+    assert run.succeeded
+    assert shop.sim.stats["download"] == 6
+    assert shop.sim.stats["fetched"] == 0
+    assert list(run.results()["备注"])[:2] == ["第 0 行", "第 1 行"]
+
+
+def test_every_way_that_a_file_can_be_is_told(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
+    names = ["good", "gone", "other", "parts", "stale", "no-etag", "no-etag-other", "cached-parts"]
+    shop = open_shop([(TEA.env, name) for name in names], store=tmp_path / "store")
+    first = upload(shop)
+    shop.sim.cache(TEA.env, "stale")
+    for file in (shop.folder / "files").iterdir():
+        file.write_text(f"second {file.name}", encoding="utf-8")
+    upload(shop)
+    shop.sim.remove(TEA.env, "gone")
+    shop.sim.put(TEA.env, "other", b"somebody else's")
+    shop.sim.put(TEA.env, "parts", b"somebody else's", etag=f"{OTHER}-3")
+    content = shop.sim.content(TEA.env, "no-etag")
+    assert content is not None
+    shop.sim.put(TEA.env, "no-etag", content, etag="")
+    shop.sim.put(TEA.env, "no-etag-other", b"not ours", etag="")
+    run = confirm(shop, content=True)
+    assert {path: outcome for (_env, path), outcome in ends(run).items()} == {
+        "good": "present",
+        "gone": "absent",
+        "other": "different",
+        "parts": "foreign",
+        "stale": "stale",
+        "no-etag": "present",
+        "no-etag-other": "different",
+        "cached-parts": "present",
+    }
+    assert sum(whole(run, 8).values()) == 8
+    # Of the first upload, what the second put there is other bytes, and no older ones.
+    again = confirm(shop, first, content=True)
+    assert ends(again)[TEA.env, "good"] == "different"
+    # Without the bytes, a file that is there is present.
+    assert whole(confirm(shop), 8) == {"present": 7, "absent": 1}
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda files: files[::-1],
+        lambda files: [{"fileid": "cloud://x.y/z", "status": -503003}, *files, {"status": 0}, "no object"],
+        lambda files: files[: max(1, len(files) // 2)],
+        lambda files: [*files, *files],
+    ],
+    ids=["another order", "strangers", "half an answer", "everything twice"],
+)
+@pytest.mark.parametrize("kind", ["confirm", "delete"])
+def test_an_odd_answer_changes_nothing(open_shop: OpenShop, whole: Whole, alter: Any, kind: str) -> None:
+    shop = open_shop(many(TEA, rows=7))
+    upload(shop)
+    shop.sim.remove(TEA.env, "banner/3.png")
+    shop.sim.answer_files(alter)
+    if kind == "confirm":
+        run = confirm(shop)
+        assert whole(run, 7) == {"present": 6, "absent": 1}
+        assert ends(run)[TEA.env, "banner/3.png"] == "absent"
+    else:
+        run = delete(shop, "latest")
+        counts = whole(run, 7)  # what a first answer left out is gone when it is asked about again
+        assert counts["deleted"] + counts["already_gone"] == 7
+        assert shop.sim.objects == {}
+
+
+def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, rows=3))
+    upload(shop)
+
+    def contradicting(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        first = [file for file in files if file["fileid"].endswith("/0.png")]
+        rest = [file for file in files if not file["fileid"].endswith("/1.png")]
+        return [*rest, *({**file, "status": -503003} for file in first)]
+
+    shop.sim.answer_files(contradicting)
+    run = confirm(shop)
+    assert whole(run, 3) == {"present": 1, "unknown": 2}
+    assert {r.end.reason for r in run.rows() if r.end.outcome == "unknown"} == {Reason.NO_ANSWER}
+    shop.sim.answer_files()
+    again = tcb.retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
+    assert whole(again, 2) == {"present": 2}
+
+
+def test_a_call_that_is_too_large_is_halved(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=60))
+    upload(shop)
+    shop.sim.answer_files(most=20)
+    assert whole(confirm(shop), 60) == {"present": 60}
+    assert shop.sim.stats["download:40097"] == 3  # 50, 25, 25
+    assert whole(delete(shop, "latest"), 60) == {"deleted": 60}
+
+
+def test_one_bad_file_id_does_not_spoil_its_call(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=10), [Fault(step=FaultStep.DOWNLOAD, env=TEA.env, errcode=-601002)])
+    upload(shop)
+    run = confirm(shop)
+    assert whole(run, 10) == {"unknown": 10}
+    assert {record.end.errcode for record in run.rows()} == {-601002}
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        ({"errcode": -1, "calls": ((1, 1),)}, "present"),
+        ({"reset": Reset.BEFORE, "calls": ((1, 1),)}, "present"),
+        ({"status": 502, "calls": ((1, 1),)}, "present"),
+        ({"garbage": True}, "unknown"),
+        ({"errcode": 48001}, "unknown"),
+    ],
+)
+def test_answers_about_files_follow_the_policy_of_calls(
+    open_shop: OpenShop, whole: Whole, fault: dict[str, Any], outcome: str
+) -> None:
+    shop = open_shop(many(TEA, rows=5), [Fault(step=FaultStep.DOWNLOAD, **fault)])
+    upload(shop)
+    assert whole(confirm(shop), 5) == {outcome: 5}
+
+
+def test_an_environment_of_the_platform_is_listed(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
+    shop = open_shop(many(OWN, TEA, rows=60), merchants=[OWN, TEA], component_appid=PLATFORM)
+    for n in range(1_100):
+        shop.sim.put(OWN.env, f"another/{n:04d}", b"theirs")
+    tokens = {"source": "file", "file": tmp_path / "tokens.csv", "component_appid": PLATFORM}
+    settings = shop.with_options(tokens=tokens)
+    tcb.upload(shop.read(), settings=settings, limits=QUICK)
+    shop.sim.remove(OWN.env, "banner/1.png")
+    shop.sim.put(OWN.env, "banner/2.png", b"theirs")
+    shop.sim.put(OWN.env, "banner/3.png", b"theirs", etag=f"{OTHER}-1")
+    run = tcb.confirm("latest", settings=settings, limits=QUICK)
+    assert whole(run, 120) == {"present": 117, "absent": 1, "different": 1, "foreign": 1}
+    assert shop.sim.stats["bucket"] == 2
+    assert shop.sim.stats["download"] == 2
+    assert whole(tcb.delete("latest", settings=settings, limits=QUICK), 120) == {
+        "deleted": 119,
+        "already_gone": 1,
+    }
+    assert len(shop.sim.objects) == 1_100
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_shop: OpenShop, tmp_path: Path) -> None:
+    envs = [Merchant(f"wx{n:02d}", f"商户 {n}", f"env-{n:02d}") for n in range(10)]
+    shop = open_shop(many(*envs, rows=40), merchants=envs, store=tmp_path / "store")
+    for merchant in envs:
+        for n in range(0, 40, 3):
+            shop.sim.put(merchant.env, f"banner/{n}.png", f"before {merchant.env} {n}".encode())
+        shop.sim.put(merchant.env, "banner/999.png", b"foreign", etag=f"{OTHER}-2")
+    before = stored(shop)
+    settings = ["--ledger", str(shop.folder / "ledger.db"), "--target", shop.sim.base]
+    settings += [
+        "--merchants",
+        str(shop.folder / "merchants.csv"),
+        "--tokens",
+        str(shop.folder / "tokens.csv"),
+    ]
+    slow = ["--concurrency", "8", "--per-env", "2", "--backoff", "0.01"]
+    root = ["--root", str(shop.folder / "files"), "--backup", str(tmp_path / "backup")]
+    for words in (["upload", str(shop.list), *root], ["confirm", "--content"], ["undo"]):
+        killed = 0
+        while (code := _run_and_kill([*words, *settings, *slow], shop, killed < 3)) == -signal.SIGKILL:
+            killed += 1
+        assert code == 0, words
+    assert stored(shop) == before
+    last = confirm(shop, new_run=True)
+    assert last.counts == {"present": 140, "absent": 260}  # what was there before, and what was new
+
+
+def _run_and_kill(words: list[str], shop: Shop, kill: bool) -> int:
+    """Run a command; kill it as soon as its run has ended some rows."""
+    command = [sys.executable, "-m", "tcb_ops", *words]
+    with subprocess.Popen(
+        command, cwd=shop.folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
+        asked = sum(shop.sim.stats.values())
+        while kill and process.poll() is None:
+            if sum(shop.sim.stats.values()) > asked + 60:
+                process.kill()
+            time.sleep(0.002)
+        return process.wait()
+
+
+def test_a_retry_after_confirm_uploads_what_is_missing(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=4))
+    upload(shop)
+    shop.sim.remove(TEA.env, "banner/1.png")
+    assert whole(upload(shop, skip_unchanged=True, new_run=True), 4) == {"unchanged": 4}
+    confirm(shop)
+    # The ledger has seen that the file is gone: it is not taken for unchanged.
+    assert whole(upload(shop, skip_unchanged=True, new_run=True), 4) == {"uploaded": 1, "unchanged": 3}
+
+
+def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=2), [Fault(errcode=85088)])
+    upload(shop)
+    for what in (confirm, undo, lambda shop: delete(shop, "latest")):
+        with pytest.raises(UsageError, match="has uploaded nothing"):
+            what(shop)
+
+
+def test_only_an_upload_has_stored_files(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    upload(shop)
+    run = confirm(shop)
+    with pytest.raises(UsageError, match="only an upload has stored files"):
+        confirm(shop, run)
+
+
+def test_a_deleted_file_is_not_unchanged(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=3))
+    upload(shop)
+    assert whole(delete(shop, "latest"), 3) == {"deleted": 3}
+    assert shop.sim.objects == {}
+    assert whole(upload(shop, skip_unchanged=True, new_run=True), 3) == {"uploaded": 3}
+
+
+def test_nothing_but_what_is_named_is_deleted(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop([*many(TEA, rows=3), *many(TEA_TEST, rows=3)])
+    upload(shop)
+    shop.sim.put(TEA.env, "banner/99.png", b"another tool's")
+    write_csv(shop.list, ("env", "path"), [(TEA.env, "banner/1.png")])
+    run = delete(shop, tcb.read_paths(shop.list, shop.merchants))
+    assert whole(run, 1) == {"deleted": 1}
+    assert len(shop.sim.objects) == 6
+
+
+def test_files_that_the_ledger_did_not_write_need_foreign(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=1))
+    upload(shop)
+    shop.sim.put(TEA.env, "theirs.png", b"another tool's")
+    write_csv(shop.list, ("env", "path"), [(TEA.env, "banner/0.png"), (TEA.env, "theirs.png")])
+    batch = tcb.read_paths(shop.list, shop.merchants)
+    with pytest.raises(UsageError, match=r"(?s)1 file was not uploaded.*theirs\.png.*--foreign"):
+        delete(shop, batch)
+    assert len(shop.sim.objects) == 2
+    assert whole(delete(shop, batch, foreign=True), 2) == {"deleted": 2}
+
+
+def test_files_of_another_environment_are_refused(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=-601012)])
+    upload(shop)
+    run = delete(shop, "latest")
+    assert whole(run, 4) == {"deleted": 2, "refused": 2}
+    assert {env for env, _ in stored(shop)} == {BOOKS.env}
+
+
+def test_a_file_that_comes_back_is_not_already_gone(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=1))
+    upload(shop)
+    seen: list[int] = []
+
+    def wrong_once(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        seen.append(1)
+        return [{**file, "status": -503003} for file in files] if len(seen) == 1 else files
+
+    # The first answer says "not there" of a file that is there: only the second look knows.
+    shop.sim.answer_files(wrong_once)
+    shop.sim.put(TEA.env, "banner/0.png", b"put back")
+    assert whole(delete(shop, "latest"), 1)["already_gone"] == 1  # the first call did delete it
+    assert len(seen) == 2
+
+
+def test_an_undo_brings_back_every_byte(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=6), store=tmp_path / "store")
+    for n in range(3):
+        shop.sim.put(TEA.env, f"banner/{n}.png", f"before {n}".encode())
+    shop.sim.put(BOOKS.env, "banner/0.png", b"before, in parts", etag=f"{OTHER}-2")
+    shop.sim.put(BOOKS.env, "elsewhere", b"theirs")
+    before = stored(shop)
+    run = upload(shop, backup=tmp_path / "backup")
+    assert whole(run, 12) == {"uploaded": 12}
+    assert stored(shop) != before
+    scope = tcb.api.undo_scope(settings=shop.settings)
+    assert (scope.restored, scope.deleted, scope.not_undoable) == (4, 8, 0)
+    undone = undo(shop)
+    assert whole(undone, 12) == {"deleted": 8, "restored": 4}
+    assert stored(shop) == before
+    assert undone.record.settings["undoes"] == run.id
+
+
+def test_what_somebody_else_changed_is_a_conflict_and_stays(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=4), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/0.png", b"before 0")
+    shop.sim.put(TEA.env, "banner/1.png", b"before 1")
+    upload(shop, backup=tmp_path / "backup")
+    shop.sim.put(TEA.env, "banner/1.png", b"theirs")
+    shop.sim.put(TEA.env, "banner/2.png", b"theirs", etag=f"{OTHER}-2")
+    shop.sim.remove(TEA.env, "banner/3.png")
+    run = undo(shop)
+    assert whole(run, 4) == {"restored": 1, "deleted": 1, "conflict": 2}
+    assert stored(shop) == {
+        (TEA.env, "banner/0.png"): b"before 0",
+        (TEA.env, "banner/1.png"): b"theirs",
+        (TEA.env, "banner/2.png"): b"theirs",
+    }
+
+
+def test_an_overwritten_upload_without_a_backup_cannot_be_undone(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    write_csv(shop.folder / "one.csv", ("env", "path", "file"), [(TEA.env, "banner/0.png", "0.bin")])
+    tcb.upload(
+        tcb.read_paths(shop.folder / "one.csv", shop.merchants, shop.folder / "files"),
+        settings=shop.settings,
+        limits=QUICK,
+    )
+    upload(shop)
+    assert tcb.api.undo_scope(settings=shop.settings).not_undoable == 1
+    run = undo(shop)
+    assert whole(run, 2) == {"deleted": 1, "not_undoable": 1}
+    assert list(stored(shop)) == [(TEA.env, "banner/0.png")]
+
+
+def test_a_lost_backup_deletes_nothing(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
+    shop = open_shop(many(TEA, rows=2), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/0.png", b"before 0")
+    run = upload(shop, backup=tmp_path / "backup")
+    (tmp_path / "backup" / run.id / "0000002.data").unlink()
+    undone = undo(shop)
+    assert whole(undone, 2) == {"deleted": 1, "failed": 1}
+    assert list(stored(shop)) == [(TEA.env, "banner/0.png")]
+
+
+def test_a_backup_folder_that_is_gone_deletes_nothing(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=3), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/0.png", b"before 0")
+    run = upload(shop, backup=tmp_path / "backup")
+    shutil.rmtree(tmp_path / "backup" / run.id)
+    (tmp_path / "backup" / run.id).mkdir()
+    (tmp_path / "backup" / run.id / "0000003.json").write_text("damaged", encoding="utf-8")
+    assert whole(undo(shop), 3) == {"not_undoable": 3}
+    assert len(stored(shop)) == 3
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["no folder", "a file"])
+def test_what_cannot_be_saved_is_not_overwritten(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path, full: bool
+) -> None:
+    shop = open_shop(many(TEA, rows=2), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/0.png", b"before")
+    shop.sim.put(TEA.env, "banner/1.png", b"before")
+    if full:
+        folder = "/dev/full/x"
+    else:
+        (tmp_path / "backup").write_text("a file where the folder should be", encoding="utf-8")
+        folder = str(tmp_path / "backup")
+    run = upload(shop, backup=folder)
+    assert whole(run, 2) == {"failed": 2}
+    assert {record.end.reason for record in run.rows()} == {Reason.BACKUP_FAILED}
+    assert set(stored(shop).values()) == {b"before"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcomes"),
+    [("skip", {"uploaded": 1, "unchanged": 2}), ("fail", {"uploaded": 1, "unchanged": 1, "failed": 1})],
+)
+def test_files_that_exist_are_kept(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path, policy: Any, outcomes: dict[str, int]
+) -> None:
+    shop = open_shop(many(TEA, rows=3), store=tmp_path / "store")
+    same = (shop.folder / "files" / "1.bin").read_bytes()
+    shop.sim.put(TEA.env, "banner/0.png", b"theirs")
+    shop.sim.put(TEA.env, "banner/1.png", same)
+    run = upload(shop, if_exists=policy)
+    assert whole(run, 3) == outcomes
+    assert shop.sim.content(TEA.env, "banner/0.png") == b"theirs"
+    digests = {record.row.path: record.end.md5 for record in run.rows()}
+    assert digests["banner/1.png"] == hashlib.md5(same, usedforsecurity=False).hexdigest()
+    assert digests["banner/0.png"] == ""
+
+
+def test_an_upload_is_confirmed_in_its_summary(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=3))
+    run = upload(shop)
+    assert "confirmed" not in run.summary()
+    found = confirm(shop, content=True)
+    assert run.summary()["confirmed"] == {"run": found.id, "counts": {"present": 3}}
+    shop.sim.remove(TEA.env, "banner/0.png")
+    confirm(shop, new_run=True)
+    assert run.summary()["confirmed"]["counts"] == {"present": 2, "absent": 1}
+
+
+def test_links_and_tokens_stay_secret(open_shop: OpenShop, tmp_path: Path) -> None:
+    shop = open_shop(many(TEA, rows=3))
+    upload(shop)
+    run = confirm(shop, content=True)
+    folder = run.export(tmp_path / "report")
+    texts = [file.read_bytes() for file in folder.iterdir()] + [(shop.folder / "ledger.db").read_bytes()]
+    assert not any(b"sign=" in text or b"token-of-" in text for text in texts)
+
+
+NARROW = RunLimits(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
+
+
+@pytest.mark.parametrize("kind", ["confirm", "delete", "undo"])
+def test_an_interrupted_run_is_resumed(open_shop: OpenShop, whole: Whole, tmp_path: Path, kind: str) -> None:
+    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=60), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/5.png", b"before")
+    before = stored(shop)
+    upload(shop, backup=tmp_path / "backup")
+    start = {"confirm": tcb.start_confirm, "delete": tcb.start_delete, "undo": tcb.start_undo}[kind]
+    handle = start("latest", settings=shop.settings, limits=NARROW, progress=lambda _: handle_of[0].cancel())
+    handle_of = [handle]
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    run = start("latest", settings=shop.settings, limits=NARROW).wait()
+    assert run.id == handle.id
+    counts = whole(run, 180)
+    if kind == "undo":
+        assert counts == {"deleted": 179, "restored": 1}
+        assert stored(shop) == before
+    elif kind == "delete":
+        assert sum(counts.get(name, 0) for name in ("deleted", "already_gone")) == 180
+        assert shop.sim.objects == {}
+    else:
+        assert counts == {"present": 180}
