@@ -184,6 +184,10 @@ _SUGGESTIONS: dict[str | None, Suggest] = {
         ("DIR", "folder"), lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="dir")]
     ),
     **dict.fromkeys(("RUN", "run", "older", "newer"), _runs),
+    "what": lambda ctx, param, incomplete: [
+        *_runs(ctx, param, incomplete),
+        CompletionItem(incomplete, type="file"),
+    ],
     **dict.fromkeys(("CODE", "code"), _codes),
     "name": _notebooks,
     **dict.fromkeys(("WHOM", "ENV", "APPID", "merchant"), _merchants),

@@ -21,7 +21,19 @@ OLD_LEDGER = Path(__file__).parents[1] / "data" / "ledger-v1.db"
 COMMAND = str(Path(sys.executable).with_name("tcb-ops"))
 MERCHANTS = 'appid,name,env,region\nwx01,茶语小铺,tea-1,east\nwx02,"Tea & $(touch x)",tea-2,east\nwx03,城南书店,books-3,west\n'
 FREE = {  # texts that nothing can suggest
-    *("THERE=HERE", "NAME=HEADER", "NAME", "NAME=VALUE", "TEXT", "URL", "COLUMN", "TEMPLATE", "GLOB", "path"),
+    *(
+        "THERE=HERE",
+        "NAME=HEADER",
+        "NAME",
+        "NAME=VALUE",
+        "TEXT",
+        "URL",
+        "COLUMN",
+        "TEMPLATE",
+        "GLOB",
+        "path",
+        "DAYS",
+    ),
     "arguments",
 }
 
@@ -73,6 +85,7 @@ def test_commands_options_choices_and_files(ask):
     assert {"upload", "completion"} <= set(ask(""))
     assert ask("--lang", "en", "--led") == ["--ledger"]
     assert ask("--ledger", "x.db", "upl") == ["upload"]
+    assert ask("confirm", "many.") == ["file,many."]  # the shell completes a list; runs are suggested, too
     assert ask("upload", "--lang", "") == ["zh", "en"]
     assert ask("--lang", "=", "z") == ["zh"]
     assert ask("upload", "") == ["file,"]
