@@ -61,7 +61,7 @@ def compiled(catalogue: Catalog) -> bytes:
 def main() -> None:
     """Update the catalogue: new messages get an empty translation, unused ones are removed."""
     catalogue = translated()
-    catalogue.update(extracted(), no_fuzzy_matching=True)
+    catalogue.update(extracted(), no_fuzzy_matching=True, update_creation_date=False)
     catalogue.obsolete.clear()
     catalogue.mime_headers = [
         (name, value)
