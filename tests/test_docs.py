@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -239,6 +240,12 @@ def test_every_command_is_shown_at_work(lang: str):
     assert [
         name for name, _ in all_commands() if not re.search(rf"tcb-ops {name}\b|`{name}[ `]", shown)
     ] == []
+
+
+def test_each_decision_has_a_number_of_its_own():
+    numbers = re.findall(r"^### (\d+)\. ", (DOCS / "decisions.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(numbers) > 50
+    assert [number for number, times in Counter(numbers).items() if times > 1] == []
 
 
 @languages
