@@ -166,8 +166,11 @@ class Run:
         """Return the next rows after a line, and how many rows the filter matches without `path`.
 
         `code`: a code as in errcodes.csv; "" for all rows that did not succeed, None for all rows. `tallies`: those of the
-        run, where the caller has them: counting a million rows takes longer than a page.
+        run, where the caller has them: counting a million rows takes longer than a page. Raises LedgerError if the ledger
+        was removed or replaced, RunNotFoundError if the run was deleted.
         """
+        self._ledger.check_in_place()
+        self._ledger.run(self.id)
         tallies = [
             one
             for one in (self.overview().tallies if tallies is None else tallies)

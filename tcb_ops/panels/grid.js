@@ -43,6 +43,8 @@ function render({ model, el }) {
   let pages = [-1]; // the line before each page, the current one last
   let answer = null;
   let answered = true;
+  let ahead = null; // the next page, read while this one is looked at: [request, answer]
+  let aheadId = -1;
   let causes = null;
   let charts = null;
 
@@ -199,14 +201,36 @@ function render({ model, el }) {
     ask();
   }
 
-  function ask() {
+  function request(after) {
     const code = codeChoice.value;
+    return { ask: "rows", code: code === "all" ? null : code === "bad" ? "" : code.slice(1), appid: merchantChoice.value, path: pathSearch.value.trim(), after };
+  }
+
+  function ask() {
+    const wanted = request(pages.at(-1));
     asked += 1;
+    const mine = asked;
+    if (ahead?.[1] && ahead[0] === JSON.stringify(wanted)) {
+      show(ahead[1]);
+      return;
+    }
     answered = false;
     status.textContent = words.loading;
-    const mine = asked;
-    model.send({ ask: "rows", id: mine, code: code === "all" ? null : code === "bad" ? "" : code.slice(1), appid: merchantChoice.value, path: pathSearch.value.trim(), after: pages.at(-1) });
+    model.send({ ...wanted, id: mine });
     setTimeout(() => { if (mine === asked && !answered) status.textContent = words.lost; }, 20000);
+  }
+
+  function show(rows) {
+    answered = true;
+    answer = rows;
+    ahead = null;
+    drawRows();
+    if (!answer.more) return;
+    const wanted = request(answer.rows.at(-1).line);
+    ahead = [JSON.stringify(wanted), null];
+    asked += 1;
+    aheadId = asked;
+    model.send({ ...wanted, id: aheadId });
   }
 
   function detailsOf(row) {
@@ -322,11 +346,10 @@ function render({ model, el }) {
   function receive(message) {
     if (message.rows) {
       if (message.id !== asked) return;
-      answered = true;
-      answer = message.rows;
-      drawRows();
+      if (message.id === aheadId) ahead[1] = message.rows;
+      else show(message.rows);
     } else if (message.failed) {
-      if (message.id === asked) { answered = true; status.textContent = ""; }
+      if (message.id === asked && message.id !== aheadId) { answered = true; status.textContent = ""; }
     } else if (message.lines) {
       const other = message.run !== run;
       if (message.full) {
@@ -335,10 +358,12 @@ function render({ model, el }) {
       }
       for (const line of message.lines) merchants.set(line[APPID], line);
       run = message.run;
-      codes = message.codes;
+      ahead = null; // the rows may have changed
+      if (aheadId === asked) asked += 1;
+      codes = message.codes ?? codes;
       draw();
-      if (message.causes !== causes) { causes = message.causes; setHtml(causeArea, causes); }
-      if (message.charts !== charts) { charts = message.charts; setHtml(chartArea, charts); chartTitle.hidden = !charts; }
+      if (message.causes !== undefined && message.causes !== causes) { causes = message.causes; setHtml(causeArea, causes); }
+      if (message.charts !== undefined && message.charts !== charts) { charts = message.charts; setHtml(chartArea, charts); chartTitle.hidden = !charts; }
       if (!rowSection.contains(document.activeElement) || document.activeElement === rowTitle) drawChoices();
       if (other || message.full) {
         if (other) { pathSearch.value = ""; merchantChoice.value = ""; codeChoice.value = codes.length ? "bad" : "all"; }

@@ -88,6 +88,8 @@ class RunGrid(anywidget.AnyWidget):
         """The HTML of the causes."""
         self._charts = ""
         self._codes: list[Any] = []
+        self._sent: dict[str, Any] = {}
+        """The causes, charts and codes that the browser has."""
         self._ahead: tuple[Any, list[RowRecord], int, bool] = (None, [], 0, False)
         """Rows that were read ahead: their filter and the line before them, the rows, the total, whether there are more."""
         words: dict[str, Any] = {name: text.of(worker.lang) for name, text in _WORDS.items()}
@@ -138,16 +140,19 @@ class RunGrid(anywidget.AnyWidget):
         after = int(wanted.get("after", -1))
         kept, records, total, full = self._ahead
         if kept != (key, after) or self._running:
+            limit = (
+                PAGE if self._running else AHEAD
+            )  # what is read ahead of a running run is soon out of date
             records, total = run.page(
                 code=key[1],
                 appid=key[2],
                 outcomes=frozenset({Outcome(outcome)}) if outcome else None,
                 path=key[4],
                 after_line=after,
-                limit=AHEAD + 1,
+                limit=limit + 1,
                 tallies=self._tallies,
             )
-            full = len(records) > AHEAD
+            full = len(records) > limit
         page, rest = records[:PAGE], records[PAGE:]
         # A short rest of a full read is read again, as a part of the next page.
         enough = len(rest) >= (PAGE if full else 1)
@@ -167,17 +172,15 @@ class RunGrid(anywidget.AnyWidget):
             self.send({"failed": True, "id": message.get("id")})
 
     def _publish(self, lines: Sequence[Any], *, full: bool) -> None:
-        run = self._run
-        self.send(
-            {
-                "run": run.id if run is not None else "",
-                "full": full,
-                "lines": list(lines),
-                "causes": self.causes,
-                "charts": self._charts,
-                "codes": self._codes,
-            }
-        )
+        run, drawn = self._run, {"causes": self.causes, "charts": self._charts, "codes": self._codes}
+        changed = {name: value for name, value in drawn.items() if full or self._sent.get(name) != value}
+        self._sent = drawn
+        self.send({"run": run.id if run is not None else "", "full": full, "lines": list(lines)} | changed)
+
+    def forget(self) -> None:
+        """Show no run, and hold none."""
+        self._run, self._tallies, self._ahead = None, [], (None, [], 0, False)
+        self.lines, self.causes, self._charts, self._codes, self._sent = {}, "", "", [], {}
 
     def _line(self, line: MerchantLine, running: bool, paused: float) -> list[Any]:
         state = merchant_state(line, running=running)

@@ -105,6 +105,8 @@ class ListReader(widgets.VBox):
         secret = settings.tokens.file
         hidden = frozenset(Path(one).resolve() for one in (settings.merchants, secret) if one)
         self.batch: Batch | None = None
+        self._read_from: tuple[Path, int, int] | None = None
+        """The file that was read: its path, its time of change, and its size."""
         self._problems: Sequence[Problem] = ()
         lang = self._lang
 
@@ -145,6 +147,7 @@ class ListReader(widgets.VBox):
             return
         self._say(_("Checking {source} …", source=source))
         root = (self.root.path or str(Path(source).parent)) if self._uploads else None
+        self._read_from = _stamp(Path(source))
         try:
             batch = read_paths(
                 source, self._context.merchants, root, on_bad="skip" if self.skip.value else "refuse"
@@ -169,6 +172,16 @@ class ListReader(widgets.VBox):
             ready = _("{ready} {before}", ready=ready, before=before)
         self._say(ready, "good")
         self._changed()
+
+    def read_if_changed(self) -> None:
+        """Check the list again if its file was changed since. Raises UsageError then: what is shown is to be looked at first."""
+        if self._read_from is None or self._read_from == _stamp(self._read_from[0]):
+            return
+        name = self._read_from[0]
+        self._worker.guarded(self.read, self.line)
+        raise UsageError(
+            _("{name} was changed after it was checked. It was checked again; nothing was sent.", name=name)
+        )
 
     def _say(self, text: Text, tone: str = "") -> None:
         self._worker.say(text, tone, line=self.line)
@@ -199,6 +212,14 @@ class ListReader(widgets.VBox):
             ),
             "good",
         )
+
+
+def _stamp(file: Path) -> tuple[Path, int, int]:
+    try:
+        stat = file.stat()
+    except OSError:
+        return file, 0, 0
+    return file, stat.st_mtime_ns, stat.st_size
 
 
 def _refused(source: str, problems: Sequence[Problem]) -> InputError:

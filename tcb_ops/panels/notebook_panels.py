@@ -54,6 +54,10 @@ class ListPanel(RunForm):
         batch = self.list_reader.batch
         return (facts_line(batch), batch.merchants_count) if batch is not None else None
 
+    def _run(self) -> None:
+        self.list_reader.read_if_changed()
+        super()._run()
+
     def _batch(self) -> Batch:
         if self.list_reader.batch is None:
             raise UsageError(_('There is no list: pick one, or set the parameter paths = "…".'))

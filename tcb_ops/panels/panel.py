@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -42,6 +42,8 @@ TERMINAL_WIDTH = 100
 
 
 _Part = TypeVar("_Part")
+_BY_CELL: dict[str, Panel] = {}
+"""The panel that each cell of the notebook shows, by the cell's id."""
 
 
 class Placeholder:
@@ -203,7 +205,21 @@ class Panel:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.run!r}>"
 
+    def close(self) -> None:
+        """Close the widgets and hold no run's data; a run that works continues."""
+        if self._monitor is not None:
+            self._monitor.close_run()
+        self._results = []
+        for widget in [*_below(self.view)]:
+            widget.close()
+
     def _repr_mimebundle_(self, **options: Any) -> Any:
+        cell = _current_cell()
+        before = _BY_CELL.get(cell)
+        if cell:
+            _BY_CELL[cell] = self
+        if before is not None and before is not self:
+            before.close()  # ipywidgets holds all widgets that are not closed, and their data
         return self.view._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
     # --- headless -----------------------------------------------------------------------------------------------
@@ -306,6 +322,23 @@ class Panel:
         part = Path(f"{file}.part")
         part.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
         part.replace(file)
+
+
+def _current_cell() -> str:
+    """Return the id of the cell that is being executed; "" where the front end names none."""
+    from IPython.core.getipython import get_ipython
+
+    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    parent = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else {}
+    return str(parent.get("metadata", {}).get("cellId") or "")
+
+
+def _below(widget: Any) -> Iterator[Any]:
+    """Yield a widget and all that are in it, the innermost first."""
+    for child in getattr(widget, "children", ()):
+        yield from _below(child)
+    yield from (getattr(widget, part) for part in ("layout", "style") if hasattr(widget, part))
+    yield widget
 
 
 def _not_run(shown: Run | None) -> Text:

@@ -154,6 +154,12 @@ class RunMonitor(widgets.VBox):
         if thread is not None:
             thread.join(seconds)
 
+    def close_run(self) -> None:
+        """Stop watching the run, which continues, and hold none of its data."""
+        self._watch += 1
+        self.run, self.state, self._handle = None, None, None
+        self.grid.forget()
+
     # --- threads ------------------------------------------------------------------------------------------------
 
     def _begin(self, state: RunState, watching: Callable[[int], None]) -> None:

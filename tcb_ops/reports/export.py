@@ -25,7 +25,7 @@ from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
 from tcb_ops.reports.formats.csv import write_errcodes, write_lines
-from tcb_ops.reports.formats.html import page
+from tcb_ops.reports.formats.html import page, with_pdf
 from tcb_ops.reports.formats.pdf import find_chromium, not_written, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.manifest import (
@@ -147,10 +147,13 @@ def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chr
                 _link(real / name, part / name)
             why = write_pdf(part / PAGE, part / PDF, chromium)
             if why is None:
-                files = content["files"] | {PDF: fingerprint(part / PDF)}
+                html = with_pdf((part / PAGE).read_text(encoding="utf-8"))
+                (part / PAGE).unlink()  # a hard link to that of the report that is still in place
+                (part / PAGE).write_text(html, encoding="utf-8", newline="\n")
+                files = content["files"] | {name: fingerprint(part / name) for name in (PAGE, PDF)}
                 content["files"] = {name: files[name] for name in sorted(files)}
                 _write_manifest(part, content)
-                for place in (part / PDF, part / MANIFEST, part):
+                for place in (part / PAGE, part / PDF, part / MANIFEST, part):
                     _sync(place)
                 check_destination(dest, run.id)  # keep what was put there meanwhile
                 finished()

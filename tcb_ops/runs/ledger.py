@@ -226,10 +226,9 @@ class Ledger(LedgerReader):
             return None
         return stat.st_dev, stat.st_ino
 
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def check_in_place(self) -> None:
+        """Raise LedgerError if the file was removed or replaced: SQLite would still use the deleted file."""
         if self._identify() != self._identity:
-            # SQLite would still write to the deleted file.
             raise LedgerError(
                 _(
                     "the ledger {name} was removed or replaced while it was in use. Put it back, then run "
@@ -237,6 +236,10 @@ class Ledger(LedgerReader):
                     name=self.name,
                 )
             )
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        self.check_in_place()
         try:
             with self._engine.begin() as connection:
                 yield connection

@@ -128,6 +128,7 @@ def test_an_export_whose_browser_fails_warns_and_is_whole(
     files = json.loads((dest / "manifest.json").read_text(encoding="utf-8"))["files"]
     assert "report.pdf" not in files
     assert not (dest / "report.pdf").exists()
+    assert 'href="report.pdf"' not in (dest / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_pdf_comes_after_a_report_that_is_complete_without_it(
@@ -176,4 +177,6 @@ def test_a_pdf_is_part_of_the_report_and_of_its_manifest(
     dest = a_run().export(tmp_path / "out")
     files = json.loads((dest / "manifest.json").read_text(encoding="utf-8"))["files"]
     assert files["report.pdf"]["bytes"] == (dest / "report.pdf").stat().st_size == 8
-    assert "no Chromium" not in (dest / "report.html").read_text(encoding="utf-8")
+    page = (dest / "report.html").read_text(encoding="utf-8")
+    assert "no Chromium" not in page
+    assert page.count('<a href="report.pdf">') == 1

@@ -71,6 +71,8 @@ SHORT = 5.0
 OWN = "own"
 FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
 """The files beside the page that it links to."""
+PDF_MARK = "<!--pdf-->"
+"""Where the link to report.pdf is added once that is printed: a page never links to a file that was not made."""
 SCRIPT = (files("tcb_ops.reports") / "templates" / "report.js").read_text(encoding="utf-8")
 """Search and copy buttons; the page's security policy allows only this script."""
 
@@ -144,6 +146,7 @@ def page(
         "merchants": len(merchants),
         "no_chromium": no_chromium,
         "files": [*FILES, "manifest.json"],
+        "pdf_mark": PDF_MARK,
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),
         "settings": sorted((name, _shown(value)) for name, value in run.settings.items() if value != ""),
@@ -158,6 +161,11 @@ def page(
     others = merchants[len(blocks) :][:LISTED]
     html: str = whole(values, blocks=blocks, lines=_fitting(map(of.line, others), room))
     return html
+
+
+def with_pdf(html: str) -> str:
+    """Return a page with a link to report.pdf."""
+    return html.replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
 
 
 def _fitting(parts: Iterable[str], room: int) -> list[str]:

@@ -1,0 +1,372 @@
+"""Measure the panels in JupyterLab and a browser: clicks, memory after many refreshes, pages of a run of a million rows.
+
+    python benchmarks/panels.py [--rows 1000000] [--refreshes 20000] [--openings 20]
+
+An upload of 50,000 rows over 400 merchants runs against the simulator while the panel is used; the run of a million rows
+is written to the ledger directly. Prints a table, writes it to RESULTS.md, and exits with 1 if a limit is exceeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import nbformat
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from jupyter_lab import lab_server, launch, opened_page  # noqa: E402  they are beside the tests
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+from tcb_ops.model import Kind, Merchant, Outcome, Reason, Row, RowEnd  # noqa: E402
+from tcb_ops.notebooks.workspace import NOTEBOOKS  # noqa: E402
+from tcb_ops.reports.formats.pdf import find_chromium  # noqa: E402
+from tcb_ops.runs.ledger import Ledger  # noqa: E402
+from tcb_ops.runs.records import EnvRecord, NewRun, Usage  # noqa: E402
+from tcb_ops.simulator import Fault, Faults, Simulator  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jupyter_lab import Opened
+
+MERCHANTS = 400
+ROWS = 50_000
+CODES = (85088, -501001, 40097)
+BEGUN = 1_764_036_000.0
+CLICK = """async ([selector, at, changes]) => {
+  const panel = document.querySelector('.op-panel');
+  const state = () => changes ? String(eval(changes)) : '';
+  const frame = () => new Promise(requestAnimationFrame);
+  const found = [...panel.querySelectorAll(selector)].filter(one => one.offsetParent && !one.disabled);
+  const target = found[at % found.length];
+  const before = state(), began = performance.now();
+  if (target.matches('select')) {
+    target.selectedIndex = (target.selectedIndex + 1) % target.options.length;
+    target.dispatchEvent(new Event('change'));
+  } else target.dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}));
+  await frame();
+  const late = () => performance.now() - began > 20000;
+  while ((panel.querySelector('.op-row-status').textContent.startsWith('Loading') || (changes && state() === before)) && !late()) await frame();
+  return performance.now() - began;
+}"""
+FOLDED = "!!panel.querySelector('.op-folded')"
+CLICKS = (
+    (".op-sort", ""),
+    (".op-chips .op-chip", ""),
+    (".op-by-merchant .op-link", ""),
+    (".op-next-page", ""),
+    (".op-code[data-code]", ""),
+    (".op-heat g[data-code]", ""),
+    (".op-row-section select", ""),
+    (".op-rows tbody .op-link", ""),
+    (".op-row-section .op-tools .op-chip", ""),
+    (".op-fold", FOLDED),
+)
+"""What is clicked, in turns: selector, and what must change in the panel where the kernel answers."""
+LIMITS: dict[str, tuple[str, float | None]] = {
+    "click during the run, median": ("ms", 300),
+    "click during the run, worst of 50": ("ms", 1000),
+    "click after the run, median": ("ms", 300),
+    "click after the run, worst of 50": ("ms", 1000),
+    "heap after refreshes": ("%", 5),
+    "kernel after refreshes": ("%", 5),
+    "heap after openings in the page": ("%", 5),
+    "kernel after openings in the page": ("%", 5),
+    "heap after openings reloaded": ("%", 5),
+    "kernel after openings reloaded": ("%", 5),
+    "first page of the slowest filter": ("ms", 1000),
+    "next page in the kernel, median": ("ms", 50),
+    "next page in the browser, median": ("ms", 50),
+    "kernel after pages": ("MiB", 50),
+}
+"""Unit and limit of each figure."""
+HEAP = "() => { for (let n = 0; n < 4; n++) gc(); return performance.memory.usedJSHeapSize; }"
+EXECUTE = """async code => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  let printed = '';
+  const future = kernel.requestExecute({code, store_history: false});
+  future.onIOPub = message => { if (message.header.msg_type === 'stream') printed += message.content.text; };
+  const reply = await future.done;
+  if (reply.content.status !== 'ok') throw new Error(reply.content.ename + ': ' + reply.content.evalue);
+  return printed;
+}"""
+REFRESH = """
+import random, time
+from dataclasses import replace
+from types import SimpleNamespace
+_chance, _run, _grid = random.Random(0), panel.run, panel.monitor.grid
+_tallies, _buckets = list(_run.tallies()), _run.timeline_buckets()
+_shown = SimpleNamespace(id=_run.id, settings=_run.settings, page=_run.page, tallies=lambda: _tallies, timeline_buckets=lambda: _buckets)
+def _refresh(times):
+    for number in range(times):
+        for _ in range(5):
+            at = _chance.randrange(len(_tallies))
+            _tallies[at] = replace(_tallies[at], rows=_chance.randrange(1, 200))
+        _grid.show(_shown, running=True)
+        panel.monitor.bar.value = f'<progress value="{number}" max="{times}"></progress>'
+        if number % 50 == 49:
+            time.sleep(0.3)
+"""
+"""Each refresh changes five tallies. Pauses: the browser should draw all of them, and Jupyter drops none."""
+PAGES = """
+import statistics, time
+_run, _grid, _first, _next = panel.run, panel.monitor.grid, {}, []
+_filters = {
+    "all rows": {"code": None}, "not succeeded": {"code": ""}, "a code": {"code": "85088"},
+    "a merchant": {"code": None, "appid": "wx0399"}, "a code of a merchant": {"code": "40097", "appid": "wx0002"},
+    "a path": {"code": None, "path": "/banner-9999"}, "a path that no row has": {"code": None, "path": "no such path"},
+    "a path of those not succeeded": {"code": "", "path": "99"},
+}
+for _name, _wanted in _filters.items():
+    _began = time.perf_counter()
+    _page = _grid.read(_wanted)
+    _first[_name] = time.perf_counter() - _began
+    for _ in range(25):
+        if not _page["more"]:
+            break
+        _began = time.perf_counter()
+        _page = _grid.read(_wanted | {"after": _page["rows"][-1]["line"]})
+        _next.append(time.perf_counter() - _began)
+import json
+print(json.dumps([_first, _next]))
+"""
+
+
+def merchants() -> list[Merchant]:
+    """Return the merchants, each with an environment."""
+    return [Merchant(f"wx{n:04}", f"第{n:03}号店", f"shop-{n:04}-1a2b") for n in range(MERCHANTS)]
+
+
+def build(ledger: Ledger, target: str, count: int) -> None:
+    """Write a finished run of so many rows, of which 1 in 20 failed."""
+    known = merchants()
+    envs = [EnvRecord(n, one.env, one.appid, one.name, "merchant", left=False) for n, one in enumerate(known)]
+
+    def rows() -> Iterator[Row]:
+        for n in range(count):
+            one, path = known[n % MERCHANTS], f"campaign/{n // MERCHANTS:05}/banner-{n}.png"
+            yield Row(n + 2, one.env, path, one.appid, one.name, path, (one.env, path), 4_096, 1)
+
+    def ends() -> Iterator[RowEnd]:
+        for n in range(count):
+            at = BEGUN + n / 700
+            if n % MERCHANTS < MERCHANTS // 20:
+                yield RowEnd(
+                    n + 2, Outcome.REFUSED, Reason.REFUSED, None, CODES[n % 3], "errmsg", "rid", 200, "", 1,
+                    None, "", "", at, at + 0.25,
+                )  # fmt: skip
+            else:
+                yield RowEnd(
+                    n + 2, Outcome.UPLOADED, None, None, 0, "ok", "", 204, "", 2, 4_096, f"{n:032x}",
+                    f"cloud://{n}", at, at + 0.25,
+                )  # fmt: skip
+
+    new = NewRun(
+        "big", Kind.UPLOAD, target, "big.csv", "ab" * 32, 90 * count, ("env", "path"), "/srv/files",
+        {"concurrency": 64}, "", "ops", "ops-1", "", BEGUN,
+    )  # fmt: skip
+    run, stream = ledger.plan(new, rows(), envs), ends()
+    while batch := list(islice(stream, 5_000)):
+        ledger.record(run, batch, Usage(len(batch) / 700, len(batch), len(batch)))
+    ledger.finish(run, BEGUN + count / 700)
+
+
+def prepare(folder: Path, base: str, rows: int) -> None:
+    """Write settings, merchants, tokens, a list of 50,000 rows, the ledger, and two notebooks."""
+
+    def write(name: str, header: tuple[str, ...], lines: Iterator[tuple[str, ...]]) -> None:
+        with (folder / name).open("w", encoding="utf-8", newline="") as out:
+            csv.writer(out).writerows([header, *lines])
+
+    known = merchants()
+    write("merchants.csv", ("appid", "name", "env"), ((m.appid, m.name, m.env) for m in known))
+    write("tokens.csv", ("appid", "access_token"), ((m.appid, f"token-of-{m.appid}") for m in known))
+    listed = ((known[n % MERCHANTS].env, f"banner/{n}.png", "a.txt") for n in range(ROWS))
+    write("list.csv", ("env", "path", "file"), listed)
+    (folder / "files").mkdir()
+    (folder / "files" / "a.txt").write_text("a", encoding="utf-8")
+    settings = (f'api_base = "{base}"', 'merchants = "merchants.csv"', 'ledger = "ledger.db"', "[tokens]")
+    (folder / "tcb-ops.toml").write_text(
+        "\n".join((*settings, 'source = "file"', 'file = "tokens.csv"')), encoding="utf-8"
+    )
+    ledger = Ledger(str(folder / "ledger.db"))
+    build(ledger, base, rows)
+    ledger.close()
+    for name, given in (
+        ("02_run_uploads", {"paths": "list.csv", "root": "files"}),
+        ("04_export_report", {"run": "big"}),
+    ):
+        content = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
+        cell = next(one for one in content.cells if "parameters" in one.metadata.get("tags", ()))
+        cell.source += "".join(f"\n{key} = {value!r}" for key, value in ({"target": "live"} | given).items())
+        nbformat.write(content, folder / f"{name}.ipynb")
+
+
+def execute(notebook: Opened, code: str) -> str:
+    """Execute code in the notebook's kernel; return what it prints."""
+    printed: str = notebook.page.evaluate(EXECUTE, code)
+    return printed
+
+
+def kernel_memory(notebook: Opened) -> float:
+    """Return the kernel's resident memory, MiB, after a collection."""
+    pid = execute(notebook, "import gc, os; gc.collect(); print(os.getpid())").strip()
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+
+def heap(notebook: Opened) -> float:
+    """Return the page's heap, MiB, after collections."""
+    notebook.page.wait_for_timeout(1000)
+    return float(notebook.page.evaluate(HEAP)) / 2**20
+
+
+def clicks(notebook: Opened, count: int = 50) -> list[float]:
+    """Click on everything in turn; return the milliseconds until each click was answered."""
+    found = []
+    for number in range(count):
+        selector, changes = CLICKS[number % len(CLICKS)]
+        if not notebook.page.evaluate(
+            "one => [...document.querySelectorAll('.op-panel ' + one)].some(it => it.offsetParent && !it.disabled)",
+            selector,
+        ):
+            selector, changes = CLICKS[0]
+        took = float(notebook.page.evaluate(CLICK, [selector, number // len(CLICKS), changes]))
+        found.append(took)
+        print(f"  {selector}: {took:.0f} ms", file=sys.stderr)
+    return found
+
+
+def used(notebook: Opened, refreshes: int, openings: int) -> dict[str, float]:
+    """Measure the panel of 50,000 rows: clicks during the run and after it, and memory."""
+    notebook.page.set_default_timeout(400_000)
+    notebook.run_all()
+    notebook.at_rest()
+    notebook.click(".op-fold")  # a run of a million rows is shown
+    notebook.click(".op-run")
+    notebook.until("() => document.querySelector('.op-panel .op-cancel').offsetParent")
+    notebook.until("() => document.querySelector('.op-panel progress').value > 2000")
+    during = clicks(notebook)
+    still = notebook.page.locator(".op-panel .op-cancel").is_visible()
+    print(f"running at the end of the clicks: {still}", file=sys.stderr)
+    if still:
+        notebook.click(".op-cancel")
+    notebook.until("() => !document.querySelector('.op-panel .op-cancel').offsetParent")
+    after = clicks(notebook)
+    found = {
+        "click during the run, median": median(during),
+        "click during the run, worst of 50": max(during),
+        "click after the run, median": median(after),
+        "click after the run, worst of 50": max(after),
+    }
+    execute(notebook, REFRESH)
+    execute(notebook, "_refresh(200)")
+    heap_before, kernel_before, began = heap(notebook), kernel_memory(notebook), time.perf_counter()
+    for _ in range(refreshes // 500):
+        execute(notebook, "_refresh(500)")
+    took = time.perf_counter() - began
+    print(f"{refreshes} refreshes took {took:.0f} s", file=sys.stderr)
+    found["heap after refreshes"] = 100 * (heap(notebook) / heap_before - 1)
+    found["kernel after refreshes"] = 100 * (kernel_memory(notebook) / kernel_before - 1)
+    print(found, heap_before, kernel_before, file=sys.stderr)
+    for place in ("in the page", "reloaded"):
+        heaps, kernels = [], []
+        for number in range(openings + 2):
+            if place == "reloaded":
+                notebook.load()
+            notebook.run_all()
+            notebook.page.wait_for_timeout(500)
+            notebook.at_rest()
+            notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+            heaps.append(heap(notebook))
+            kernels.append(kernel_memory(notebook))
+            print(f"  opening {number} {place}: {heaps[-1]:.1f} {kernels[-1]:.1f} MiB", file=sys.stderr)
+        # The first two load modules, and fill caches.
+        found[f"heap after openings {place}"] = 100 * (heaps[-1] / heaps[1] - 1)
+        found[f"kernel after openings {place}"] = 100 * (kernels[-1] / kernels[1] - 1)
+    return found
+
+
+def pages(notebook: Opened) -> dict[str, float]:
+    """Measure the pages of the large run."""
+    import json
+
+    notebook.run_all()
+    notebook.at_rest()
+    before = kernel_memory(notebook)
+    first, following = json.loads(execute(notebook, PAGES))
+    print({name: round(seconds, 3) for name, seconds in first.items()}, file=sys.stderr)
+    print(sorted(round(1000 * one) for one in following)[-10:], file=sys.stderr)
+    following_clicks = []
+    for _ in range(20):
+        notebook.page.wait_for_timeout(500)  # it is read while the page before is looked at
+        following_clicks.append(float(notebook.page.evaluate(CLICK, [".op-next-page", 0, ""])))
+    return {
+        "first page of the slowest filter": 1000 * max(first.values()),
+        "next page in the kernel, median": 1000 * median(following),
+        "next page in the browser, median": median(following_clicks),
+        "kernel after pages": kernel_memory(notebook) - before,
+    }
+
+
+def main() -> int:
+    """Measure, and write the table."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--refreshes", type=int, default=20_000)
+    options.add_argument("--openings", type=int, default=20)
+    options.add_argument("--only", choices=["used", "pages"])
+    given = options.parse_args()
+    if (chromium := find_chromium()) is None:
+        sys.exit("This needs chromium.")
+    known = merchants()
+    faults = (
+        Fault(env="shop-00*", path="*/?.png", errcode=85088),
+        Fault(env="shop-001*", path="*7.png", errcode=40097),
+        Fault(delay=0.05),
+    )
+    found: dict[str, float] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="tcb-ops-panels-") as home,
+        Simulator(known, {m.appid: f"token-of-{m.appid}" for m in known}, faults=Faults(faults)) as simulator,
+        lab_server(Path(home)) as base,
+        sync_playwright() as playwright,
+    ):
+        work = Path(home).resolve() / "work" / "bench"
+        work.mkdir()
+        prepare(work, simulator.base, given.rows)
+        browser = launch(playwright, chromium)
+        if given.only != "used":
+            with opened_page(browser, base, "bench/04_export_report.ipynb", shots=work / "pages") as notebook:
+                found |= pages(notebook)
+                print(found, file=sys.stderr)
+        if given.only != "pages":
+            with opened_page(browser, base, "bench/02_run_uploads.ipynb", shots=work / "used") as notebook:
+                found |= used(notebook, given.refreshes, given.openings)
+    lines = ["| | measured | limit |", "|---|---:|---:|"]
+    for name, value in found.items():
+        unit, limit = LIMITS[name]
+        lines.append(f"| {name} | {value:,.1f} {unit} | {f'≤ {limit:g} {unit}' if limit else ''} |")
+    table = "\n".join(lines)
+    print(table)
+    results = HERE / "RESULTS.md"
+    text = results.read_text(encoding="utf-8")
+    text = re.sub(r"\n## Panels\n.*?(?=\n## |\Z)", "", text, flags=re.DOTALL).rstrip()
+    results.write_text(f"{text}\n\n## Panels\n\n{table}\n", encoding="utf-8")
+    return int(
+        any(limit is not None and found[name] > limit for name, (_, limit) in LIMITS.items() if name in found)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

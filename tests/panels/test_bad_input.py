@@ -1,0 +1,169 @@
+"""What happens to files below an open panel, and unusual content: a clear state, nothing stuck, nothing injected."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from workspace import BOOKS
+
+import tcb_ops as tcb
+from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+from tcb_ops.panels.grid import PAGE
+from tcb_ops.panels.run_summary import RunState
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.records import EnvRecord, NewRun, Usage
+from tcb_ops.simulator import Fault
+
+
+@pytest.fixture
+def lab(open_lab: Any) -> Any:
+    return open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
+
+
+@pytest.fixture
+def panel(lab: Any) -> Any:
+    """A panel that shows a finished run with failed rows."""
+    found = lab.uploads()
+    found.start.click()
+    found.settle()
+    return found
+
+
+def page_of(panel: Any) -> dict[str, Any]:
+    """What the browser gets when it asks for the first page."""
+    grid, sent = panel.monitor.grid, []
+    grid.send = lambda message, buffers=None: sent.append(message)
+    grid._ahead = (None, [], 0, False)
+    grid._answer(grid, {"ask": "rows", "id": 7, "code": None}, [])
+    (answer,) = sent
+    return dict(answer)
+
+
+def remove_ledger(lab: Any) -> None:
+    for file in lab.shop.folder.glob("ledger.db*"):
+        if file.is_file():
+            file.unlink()
+
+
+def assert_usable(lab: Any, panel: Any, read: Any, ledger: str = "ledger.db") -> None:
+    """Every button reports what is wrong, none sends anything, and a new run can still be started."""
+    sent, shown = lab.sent, panel.run.id
+    assert page_of(panel) == {"failed": True, "id": 7}
+    assert ledger in read(panel.worker.line)
+    panel.monitor.retry.button.click()
+    panel.settle()
+    assert ledger in read(panel.worker.line)
+    assert lab.sent == sent
+    assert not panel.worker.busy
+    panel.start.click()
+    panel.settle()
+    assert panel.run.id != shown, read(panel.worker.line)
+    assert panel.monitor.state is RunState.FINISHED
+    assert len(page_of(panel)["rows"]["rows"]) == 30
+
+
+def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(
+    lab: Any, panel: Any, read: Any
+):
+    remove_ledger(lab)
+    assert_usable(lab, panel, read)
+
+
+def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, read: Any):
+    other = lab.shop.folder / "other"
+    other.mkdir()
+    header, row = (lab.shop.folder / "list.csv").read_text(encoding="utf-8").splitlines()[:2]
+    (other / "list.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    settings = replace(panel.context.settings, ledger=str(other / "ledger.db"))
+    with tcb.read_paths(other / "list.csv", panel.context.merchants, lab.shop.folder / "files") as batch:
+        tcb.upload(batch, settings=settings)
+    remove_ledger(lab)
+    for file in other.glob("ledger.db*"):
+        shutil.move(file, lab.shop.folder / file.name)
+    assert_usable(lab, panel, read)
+
+
+def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, read: Any):
+    with closing(sqlite3.connect(lab.shop.folder / "ledger.db")) as connection:
+        for table in ("rows", "envs", "tallies", "runs"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.commit()
+    assert_usable(lab, panel, read, panel.run.id)
+
+
+def test_a_locked_ledger_is_still_read_and_what_has_to_be_written_waits_for_the_lock(lab: Any, panel: Any):
+    with closing(sqlite3.connect(lab.shop.folder / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        panel.monitor.retry.button.click()
+        assert len(page_of(panel)["rows"]["rows"]) == 30
+        assert panel.worker.busy
+    panel.settle()
+    assert panel.run.record.parent
+    assert panel.monitor.state is RunState.FINISHED
+
+
+def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, until: Any):
+    lab = open_lab(faults=[Fault(delay=0.3)])
+    first = lab.uploads()
+    first.start.click()
+    until(lambda: first.monitor.running)
+    second = lab.attach()
+    assert second.run.id == first.run.id
+    assert second.monitor.running
+    second.monitor.stop.click()
+    for panel in (first, second):
+        panel.settle()
+        assert panel.monitor.state in {RunState.UNFINISHED, RunState.FINISHED}
+    assert first.monitor.state is second.monitor.state
+    assert first.run.outcomes == second.run.outcomes
+    assert page_of(first) == page_of(second)
+
+
+def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(
+    lab: Any, panel: Any, read: Any
+):
+    sent, shown, file = lab.sent, panel.run.id, lab.shop.folder / "list.csv"
+    kept = file.read_text(encoding="utf-8").splitlines()[:-3]
+    file.write_text("\n".join(kept), encoding="utf-8")
+    panel.start.click()
+    panel.settle()
+    assert "list.csv was changed after it was checked" in read(panel.worker.line)
+    assert "27 of 27 rows" in read(panel.ready_line)
+    assert (lab.sent, panel.run.id) == (sent, shown)
+    panel.start.click()
+    panel.settle()
+    assert panel.run.record.rows == 27
+
+
+@pytest.mark.slow
+def test_ten_thousand_merchants_are_shown_and_their_rows_in_pages(lab: Any):
+    settings = lab.uploads().context.settings
+    ledger = Ledger(settings.ledger)
+    envs = [
+        EnvRecord(n, f"shop-{n:05}", f"wx{n:05}", f"第{n:05}号店", "merchant", left=False)
+        for n in range(10_000)
+    ]
+    rows = [
+        Row(n + 2, one.env, f"{n}.png", one.appid, one.merchant, "", (one.env, f"{n}.png"))
+        for n, one in enumerate(envs)
+    ]
+    new = NewRun(
+        "many", Kind.LINKS, settings.run_target, "many.csv", "ab" * 32, 9, ("env", "path"), "", {}, "", "ops", "ops-1",
+        "", time.time(),
+    )  # fmt: skip
+    run = ledger.plan(new, rows, envs)
+    bad = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, None, 40097, "invalid args", "", 200, "", 1)
+    ledger.record(run, [replace(bad, line=row.line) for row in rows[::7]], Usage(1.0, 1, 0))
+    ledger.close()
+    panel = lab.reports("many")
+    grid = panel.monitor.grid
+    assert (len(grid.lines), panel.monitor.state) == (10_000, RunState.UNFINISHED)
+    assert len(page_of(panel)["rows"]["rows"]) == PAGE
+    assert len(grid._charts) < 100_000
+    assert len(grid.read({"code": None, "appid": "wx09999"})["rows"]) == 1
