@@ -328,7 +328,7 @@ def _current_cell() -> str:
     """Return the id of the cell that is being executed; "" where the front end names none."""
     from IPython.core.getipython import get_ipython
 
-    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
     parent = shell.get_parent() if shell is not None and hasattr(shell, "get_parent") else {}
     return str(parent.get("metadata", {}).get("cellId") or "")
 
