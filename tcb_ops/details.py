@@ -37,6 +37,7 @@ class DetailCode(StrEnum):
     FILE_UNREADABLE = "file_unreadable"
     ENV_STATUS = "env_status"
     NOT_CHECKED = "not_checked"
+    QUOTAS = "quotas"
     PROBE_LEFT = "probe_left"
     COMPONENT_TOKEN = "component_token"  # noqa: S105  a code, not a secret
     KEPT = "kept"
@@ -304,6 +305,10 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.ENV_STATUS: _("Its status is {status}."),
     DetailCode.NOT_CHECKED: _("Not checked: {checks}."),
+    DetailCode.QUOTAS: _(
+        "Used: link calls {links_used} of {links_limit}, storage {storage_used} of {storage_limit} MB, writes "
+        "{writes_used} of {writes_limit}."
+    ),
     DetailCode.PROBE_LEFT: _("It is still at {path}. {why}"),
     DetailCode.COMPONENT_TOKEN: _(
         "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."

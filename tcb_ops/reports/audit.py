@@ -16,11 +16,14 @@ from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.model import FailOn, Outcome
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff
+from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.audit import STORAGE, WRITES, usage_of
+from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
+from tcb_ops.wechat.cloud import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,9 @@ class AuditResult:
     expired: tuple[KnownFailure, ...]
     """Lines of known.csv whose date has passed."""
     not_checked: Mapping[str, int]
-    """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
+    """Environments for which a check could not be made, by check (`quota`, `permissions`, `storage`, `writes`)."""
+    forecasts: tuple[Forecast, ...] = ()
+    """Quotas that will be used up soon."""
     added: int = 0
     """Number of environments that the previous audit did not have."""
     gone: int = 0
@@ -89,12 +94,13 @@ class AuditResult:
 
     @property
     def changed(self) -> bool:
-        """Whether something is newly broken, recovered or newly unknown, or the audit was stopped."""
+        """Whether something is newly broken, recovered, newly unknown or soon used up, or the audit was stopped."""
         return bool(
             self.new
             or self.recovered
             or self.run.stopped is not None
             or any(finding.is_new for finding in self.unknown)
+            or any(forecast.is_new for forecast in self.forecasts)
         )
 
     def exit_code(self, fail_on: str = "any") -> int:
@@ -127,6 +133,7 @@ class AuditResult:
             "unknown": len(self.unknown),
             "silenced": len(self.silenced),
             "expired": len(self.expired),
+            "forecasts": len(self.forecasts),
             "healthy": self.healthy,
         }
 
@@ -145,6 +152,7 @@ class AuditResult:
                 for line in self.recovered
             ],
             "expired": [line.to_json() for line in self.expired],
+            "forecasts": [one.to_json(lang) for one in self.forecasts],
             "not_checked": dict(self.not_checked),
             "added": self.added,
             "gone": self.gone,
@@ -167,6 +175,7 @@ def audit_result(
     unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
     here = {(place.appid, place.env) for place in reader.envs(run)}
     there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else here
+    not_checked, measured = _healthy(reader, run)
     return AuditResult(
         run,
         previous,
@@ -178,7 +187,8 @@ def audit_result(
         tuple(one for one in bad if Outcome.UNKNOWN in one.cause.outcomes),
         tuple(one for one in findings if one.known is not None),
         tuple(line for line in known if line.until < day),
-        _not_checked(reader, run),
+        not_checked,
+        tuple(forecasts(reader, run, measured)) if isinstance(reader, LedgerReader) else (),
         len(here - there),
         len(there - here),
     )
@@ -222,12 +232,21 @@ def new_failures(summary: RunSummary, changes: RunDiff | None, settings: Setting
     }
 
 
-def _not_checked(reader: RunReader, run: RunRecord) -> dict[str, int]:
+def _healthy(
+    reader: RunReader, run: RunRecord
+) -> tuple[dict[str, int], dict[tuple[str, str, str], dict[str, Usage]]]:
+    """Return in how many healthy environments each check could not be made, and what they have used of their quotas."""
     counted: Counter[str] = Counter()
+    measured = {}
     for record in reader.rows(run, outcomes=frozenset({Outcome.HEALTHY})):
-        if record.end.detail is not None and record.end.detail.code is DetailCode.NOT_CHECKED:
-            counted.update(str(record.end.detail.params["checks"]).split(", "))
-    return dict(counted)
+        kept = record.end.detail
+        if kept is None:
+            continue
+        if kept.code is DetailCode.NOT_CHECKED:
+            counted.update(str(kept.params["checks"]).split(", "))
+        if used := usage_of(kept):
+            measured[record.row.appid, record.row.merchant, record.row.env] = used
+    return dict(counted), measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +289,7 @@ def audit_groups(result: AuditResult) -> list[AuditGroup]:
         AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
         for line in result.recovered
     ]
+    soon = [AuditLine(one.merchant, one.env, "", one.text) for one in result.forecasts]
     silenced = [
         AuditLine(one.cause.merchant, one.cause.env, one.cause.code, _until(one.known), one.known.note)
         for one in result.silenced
@@ -280,6 +300,7 @@ def audit_groups(result: AuditResult) -> list[AuditGroup]:
         AuditGroup(_("Newly broken"), lines(result.new), result.new),
         AuditGroup(_("Recovered"), recovered),
         AuditGroup(_("Unknown"), lines(result.unknown), result.unknown),
+        AuditGroup(_("Used up soon"), soon),
         AuditGroup(_("Still broken"), lines(result.still), result.still),
         AuditGroup(_("Silenced by known.csv"), silenced),
         AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
@@ -327,6 +348,18 @@ def audit_notes(result: AuditResult) -> Iterator[Text]:
             yield _(
                 "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
                 "tokens.component_appid, and let the token source provide its token.",
+                count=count,
+                environments=environments,
+            )
+        elif check == STORAGE:
+            yield _(
+                "Storage was not checked in {count:,} of {environments}: there were no cloud keys, or no usable response.",
+                count=count,
+                environments=environments,
+            )
+        elif check == WRITES:
+            yield _(
+                "Writes were not checked in {count:,} of {environments}: there were no cloud keys, or no usable response.",
                 count=count,
                 environments=environments,
             )

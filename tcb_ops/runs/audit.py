@@ -2,7 +2,9 @@
 
 Each appid gets one call for its environments (getenvinfo; describeenvs for the platform's own), one for the link calls
 left today and, if the component token is available, one for its permission sets. Each environment gets one call for an
-upload link, unless the other responses have decided already: an environment that is HALTED gets none.
+upload link, unless the other responses have decided already: an environment that is HALTED gets none. With
+`[audit] quotas`, an appid with an environment that is healthy gets one call for cloud keys, and each of these
+environments two for its usage.
 """
 
 from __future__ import annotations
@@ -17,15 +19,20 @@ from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import TcbOpsError, TransportError
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
+from tcb_ops.wechat import cloud
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
+from tcb_ops.wechat.cloud import CloudClient, CloudKeys, Usage
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
 
 NORMAL, HALTED = "NORMAL", "HALTED"
 REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 """Errcodes for a refused token. For the component token, they affect every merchant."""
 QUOTA, PERMISSIONS = "quota", "permissions"
 """Checks that may be left out, by their names in the ledger."""
+LINKS, STORAGE, WRITES = "links", "storage", "writes"
+"""Quotas, by their names in the ledger; checks of the last two may be left out."""
+_UNKNOWN = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +47,18 @@ class AccountFacts:
     """Whether a permission set with the upload link is granted; None if not checked."""
     not_checked: tuple[str, ...] = ()
     """The checks that could not be made."""
+    links: Quota | None = None
+    """Today's link calls, if the platform states a limit."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Package by environment."""
 
 
 @dataclass(slots=True)
 class _Account:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     found: AccountFacts | ApiError | None = None
+    keys: CloudKeys | None = None
+    keys_requested: bool = False
 
 
 @dataclass(slots=True)
@@ -56,6 +69,8 @@ class AccountChecks:
     component: Caller | None
     """Makes calls with the component token; None if the settings name no component."""
     component_appid: str
+    cloud: CloudClient | None = None
+    """Reads the usage of environments; None if that is off."""
     accounts: dict[tuple[str, Owner], _Account] = field(default_factory=dict)
     component_works: bool = True
 
@@ -79,14 +94,50 @@ class AccountChecks:
                     account.found = found
                 return found, 1
             statuses = {one.env: one.status for one in found}
-            left, quota_missing = await self._left(owner, token)
+            links, quota_missing = await self._links(owner, token)
             may_upload, sets_missing = await self._may_upload(appid, owner)
             missing = (*([QUOTA] if quota_missing else []), *([PERMISSIONS] if sets_missing else []))
-            account.found = AccountFacts(statuses, left, may_upload, missing)
+            account.found = AccountFacts(
+                statuses,
+                links.left if links is not None else None,
+                may_upload,
+                missing,
+                links if links is not None and links.daily_limit > 0 else None,
+                {one.env: one.package for one in found},
+            )
             return account.found, 2
 
-    async def _left(self, owner: Owner, token: Secret) -> tuple[int | None, bool]:
-        """Return the link calls left today, and whether they could not be checked."""
+    async def measure(
+        self, appid: str, owner: Owner, token: Secret, env: str
+    ) -> tuple[Mapping[str, Usage], tuple[str, ...]]:
+        """Return what a healthy environment has used, by name, and the checks that could not be made.
+
+        Cloud keys exist for a merchant's own environments only. They stay in memory until the audit ends.
+        """
+        account = self.accounts[appid, owner]
+        if not isinstance(account.found, AccountFacts):
+            return {}, ()
+        facts, missing = account.found, list(account.found.not_checked)
+        used: dict[str, Usage] = {}
+        if facts.links is not None:
+            used[LINKS] = Usage(facts.links.used, facts.links.daily_limit)
+        if self.cloud is not None:
+            if owner is Owner.MERCHANT:
+                async with account.lock:
+                    if not account.keys_requested:
+                        account.keys, account.keys_requested = await self.wechat.cloud_keys(token), True
+            for name, metric in ((STORAGE, cloud.STORAGE), (WRITES, cloud.WRITES)):
+                found = None
+                if account.keys is not None:
+                    found = await self.cloud.usage(account.keys, env, facts.packages.get(env, ""), metric)
+                if found is None:
+                    missing.append(name)
+                else:
+                    used[name] = found
+        return used, tuple(missing)
+
+    async def _links(self, owner: Owner, token: Secret) -> tuple[Quota | None, bool]:
+        """Return today's link calls, and whether they could not be checked."""
         try:
             found = await self.wechat.quota(token, owner)
         except TransportError:
@@ -95,7 +146,7 @@ class AccountChecks:
             raise refused_platform(found.errcode, found.errmsg)
         if isinstance(found, ApiError | InvalidResponse):
             return None, True
-        return found.left, False
+        return found, False
 
     async def _may_upload(self, appid: str, owner: Owner) -> tuple[bool | None, bool]:
         """Return whether the merchant granted a set with the upload link, and whether that could not be checked."""
@@ -187,6 +238,35 @@ def judged(end: RowEnd) -> RowEnd:
     elif end.store_code:
         unknown = store_code(end.store_code, "", end.http_status or 0).decision in _FOR_LATER
     return replace(end, outcome=Outcome.UNKNOWN if unknown else Outcome.UNHEALTHY)
+
+
+def measured(used: Mapping[str, Usage], missing: tuple[str, ...]) -> Detail | None:
+    """Return what the ledger keeps about a healthy environment; None if there is nothing to keep.
+
+    The figures are parameters of the Detail, such as `storage_used` and `storage_limit`; those not known are `–`.
+    """
+    if not used and not missing:
+        return None
+    figures: dict[str, object] = {}
+    for name in (LINKS, STORAGE, WRITES):
+        one = used.get(name)
+        figures[f"{name}_used"] = one.used if one is not None else _UNKNOWN
+        figures[f"{name}_limit"] = one.limit if one is not None and one.limit else _UNKNOWN
+    if missing:
+        return detail(DetailCode.NOT_CHECKED, checks=", ".join(missing), **figures)
+    return detail(DetailCode.QUOTAS, **figures)
+
+
+def usage_of(kept: Detail | None) -> dict[str, Usage]:
+    """Return the usage that `measured` kept, by name."""
+    figures = kept.params if kept is not None else {}
+    return {
+        name: Usage(
+            figures[f"{name}_used"], limit if isinstance(limit := figures[f"{name}_limit"], int) else 0
+        )
+        for name in (LINKS, STORAGE, WRITES)
+        if isinstance(figures.get(f"{name}_used"), int)
+    }
 
 
 def not_asked(stopped: Detail) -> RowEnd:

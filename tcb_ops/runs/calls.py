@@ -16,7 +16,7 @@ from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, RowEnd, Secret
-from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_of
+from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_of, measured
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload
@@ -124,10 +124,11 @@ class Calls:
             end = self._end(task, Outcome.UNHEALTHY, cause.reason, cause.detail)
             return replace(end, errcode=cause.errcode)
         result = await self._link_and_store(task)
-        if isinstance(result, RowEnd) and result.outcome in SUCCESSES and facts.not_checked:
-            result = replace(
-                result, detail=detail(DetailCode.NOT_CHECKED, checks=", ".join(facts.not_checked))
+        if isinstance(result, RowEnd) and result.outcome in SUCCESSES:
+            used, missing = await self.checks.measure(
+                task.lane.app.appid, Owner(task.lane.owner), task.token or Secret(""), task.row.env
             )
+            result = replace(result, detail=measured(used, missing))
         return result
 
     async def _link_and_store(self, task: Task) -> RowEnd | FailedAttempt:

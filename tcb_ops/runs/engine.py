@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait
 from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.cloud import CloudClient
 from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.transport import Transport
 
@@ -153,6 +155,7 @@ class Engine:
             transport, settings.api_base, component_appid=component, store_hosts=settings.store_hosts
         )
         asks = Caller(context.tokens, context.limits) if component else None
+        cloud = CloudClient(transport, settings.api_base, time.time) if settings.audit.quotas else None
         common = (
             self._run.kind,
             client,
@@ -161,7 +164,7 @@ class Engine:
             settings.etag,
             self._clock,
             self._phases,
-            AccountChecks(client, asks, component) if self._audits else None,
+            AccountChecks(client, asks, component, cloud) if self._audits else None,
             context.probe,
         )
         if (

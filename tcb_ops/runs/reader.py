@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, Row
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
     CHECK_SECONDS,
@@ -719,6 +719,15 @@ class LedgerReader:
                 return found.id, self.counts(found)
         return None
 
+    def earlier_audits(self, run: RunRecord, since: float) -> Iterator[RunRecord]:
+        """Yield the finished audits before one with the same selection, latest first, that began at `since` or later."""
+        found = map(self._run, self._read(_earlier_runs(run)))
+        yield from (one for one in found if one.created_at >= since and one.selection == run.selection)
+
+    def rows_by_appid(self, target: str, since: float) -> Iterator[Any]:
+        """Stream (appid, when the run began, rows) of a target's finished runs that request links, from `since` on."""
+        return self._stream(_rows_by_appid(target, since))
+
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) of a target's runs, from `since` on."""
         return self._stream(_errcodes_by_quarter(target, since, self._engine.dialect.name))
@@ -886,6 +895,25 @@ def _errcodes_by_quarter(target: str, since: float, dialect: str) -> sa.Select[A
     return sa.select(
         envs.c.appid, envs.c.merchant, counted.c.errcode, counted.c.quarter, counted.c.rows
     ).join(envs, (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place))
+
+
+def _rows_by_appid(target: str, since: float) -> sa.Select[Any]:
+    """Sum up the rows for which links were requested, by run and appid, from the tallies of finished runs."""
+    without_a_link = (Outcome.NOT_ATTEMPTED, Outcome.UNCHANGED, Outcome.INVALID, Outcome.PENDING)
+    of_run = runs.c.number == tallies.c.run
+    of_env = (envs.c.run == tallies.c.run) & (envs.c.no == tallies.c.place)
+    return (
+        sa.select(envs.c.appid, runs.c.created_at, sa.func.sum(tallies.c.rows))
+        .select_from(tallies.join(runs, of_run).join(envs, of_env))
+        .where(
+            runs.c.target == target,
+            runs.c.created_at >= since,
+            runs.c.kind.in_([Kind.LINKS, Kind.UPLOAD]),
+            envs.c.owner == Owner.MERCHANT,
+            tallies.c.outcome.not_in(without_a_link),
+        )
+        .group_by(runs.c.number, runs.c.created_at, envs.c.appid)
+    )
 
 
 def _earlier_runs(run: RunRecord) -> sa.Select[Any]:

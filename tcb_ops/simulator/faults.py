@@ -89,6 +89,8 @@ class FaultStep(StrEnum):
     DELETE = "delete"
     BUCKET = "bucket"
     QUOTA = "quota"
+    CLOUD_KEYS = "cloud_keys"
+    CLOUD_QUOTA = "cloud_quota"
 
 
 class Reset(StrEnum):
@@ -256,6 +258,14 @@ class SimulatedEnvironment:
     _: KW_ONLY
     foreign: StrictBool = False
     """Whether it belongs to somebody else, despite the merchants file."""
+    storage_mb: CallCount = 0
+    """Size of what is stored, for forecasts; what is uploaded here does not count."""
+    storage_gb: CallCount = 5
+    """Storage of its package."""
+    writes: CallCount = 0
+    """Write requests this month."""
+    writes_limit: CallCount = 0
+    """Write requests allowed in a month; 0 if the platform states no limit."""
     nights: Annotated[
         tuple[tuple[int, int], ...],
         BeforeValidator(_calls),
@@ -327,6 +337,7 @@ _LINK_ONLY = ("lifetime", "other_env")
 _ANSWERS = ("errcode", "code", "status", "reset", "body", *_LINK_ONLY, "etag")
 _STORE_ONLY = ("code", "etag")
 _NOT_STORE = ("errcode", "body", *_LINK_ONLY)
+_USAGE = ("storage_mb", "storage_gb", "writes", "writes_limit")
 _OF_COMPONENT = ("appid", "daily_limit", "used")
 """The fields that an [[account]] of the platform itself may have."""
 
@@ -424,12 +435,7 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
             1,
             _("secret and ticket must be given together; omit both if tokens come from --tokens"),
         )
-    for table, key in (("account", "appid"), ("environment", "env")):
-        names = [entry[key] for entry in raw.get(table, ())]
-        for number, name in enumerate(names, 1):
-            first = names.index(name) + 1
-            if first < number:
-                yield _at(table, number, _("{name} is already in entry {first}", name=name, first=first))
+    yield from _twice(raw)
     for number, entry in enumerate(raw.get("account", ()), 1):
         foreign = [key for key in entry if key not in _OF_COMPONENT]
         if entry["appid"] == component.get("appid") and foreign:
@@ -439,8 +445,35 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
                 _("this is the platform itself: {foreign} is for merchants", foreign=foreign[0]),
             )
     for number, entry in enumerate(raw.get("environment", ()), 1):
-        if not {"status", "foreign"} & set(entry):
-            yield _at("environment", number, _("specify the problem: status or foreign"))
+        if not {"status", "foreign", *_USAGE} & set(entry):
+            yield _at(
+                "environment",
+                number,
+                _("specify the problem: status or foreign, or its usage: {usage}", usage=as_list(_USAGE)),
+            )
+
+
+def _twice(raw: dict[str, Any]) -> Iterator[Text]:
+    for table, key in (("account", "appid"), ("environment", "env")):
+        seen: dict[str, list[tuple[int, Any]]] = {}
+        for number, entry in enumerate(raw.get(table, ()), 1):
+            before = seen.setdefault(entry[key], [])
+            for first, nights in before:
+                if _overlap(nights, entry.get("nights")):
+                    yield _at(
+                        table, number, _("{name} is already in entry {first}", name=entry[key], first=first)
+                    )
+                    break
+            before.append((number, entry.get("nights")))
+
+
+def _overlap(nights: Any, others: Any) -> bool:
+    """Return whether two entries are played on the same night; without `nights`, an entry is played on all."""
+    if nights is None or others is None:
+        return True
+    return any(
+        first <= end and begin <= last for first, last in _calls(nights) for begin, end in _calls(others)
+    )
 
 
 def _wrong_fault(entry: dict[str, Any]) -> Iterator[Text]:

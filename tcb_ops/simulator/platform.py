@@ -17,6 +17,7 @@ from aiohttp import web
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.simulator.accounts import UPLOADS, Accounts, Wants
+from tcb_ops.simulator.cloud import CloudQuotas
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import FaultStep
 from tcb_ops.simulator.signing import bucket_of, download_url, issue, link_url
@@ -85,16 +86,18 @@ class Platform:
         link_lifetime: int,
         *,
         raw_urls: bool,
+        cloud: CloudQuotas,
     ) -> None:
         self.base = ""
         """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
-        self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
+        self._link_lifetime, self._raw_urls, self._cloud = link_lifetime, raw_urls, cloud
         self._interfaces = {
             "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, Wants.MERCHANTS, self._env_info),
             "/componenttcb/describeenvs": _Interface(
                 FaultStep.DESCRIBE_ENVS, Wants.COMPONENTS, self._describe_envs
             ),
+            "/tcb/getqcloudtoken": _Interface(FaultStep.CLOUD_KEYS, Wants.MERCHANTS, self._cloud_keys),
             "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
         }
         for wing, wants in (("/tcb", Wants.MERCHANTS), ("/componenttcb", Wants.COMPONENTS)):
@@ -317,6 +320,15 @@ class Platform:
         ]
         return {"errcode": 0, "errmsg": "ok", "info_list": found}
 
+    def _cloud_keys(self, appid: str, asked: Fields) -> Answer:
+        """Answer getqcloudtoken: 85088 if 云开发 is not open, 40097 for a lifetime of more than two hours."""
+        seconds = asked.get("lifespan", 7200)
+        if not self._accounts.account(appid).cloud:
+            return 85088
+        if type(seconds) is not int or not 0 < seconds <= 7200:
+            return 40097
+        return self._cloud.issue(appid, seconds)
+
     def _envs(self, appid: str) -> list[Fields]:
         began = datetime.fromtimestamp(self._accounts.began, UTC) + timedelta(hours=8)  # Beijing time
         return [
@@ -326,7 +338,7 @@ class Platform:
                 "create_time": f"{began:%Y-%m-%d %H:%M:%S}",
                 "update_time": f"{began:%Y-%m-%d %H:%M:%S}",
                 "status": str(environment.status),
-                "package_id": "basic",
+                "package_id": "basic" if environment.storage_gb == 5 else f"basic-{environment.storage_gb}gb",
                 "package_name": "基础版 1",
             }
             for environment in self._accounts.environments_of(appid)

@@ -25,6 +25,7 @@ from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
 from tcb_ops.signals import handled
 from tcb_ops.simulator.accounts import Accounts, Tokens
+from tcb_ops.simulator.cloud import ACTION, CloudQuotas
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import (
     Component,
@@ -100,7 +101,10 @@ class Simulator:
             tonight.environments,
         )
         self._store = CosStore(self._state, merchants, clock, store)
-        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
+        self._cloud = CloudQuotas(self._state, self._accounts)
+        self._platform = Platform(
+            self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls, cloud=self._cloud
+        )
         self.robots = Robots(robot_secret)
         """Group robots at `BASE/robot/KIND/BEHAVIOUR`, and the messages that they received."""
         self._store_directory = store
@@ -257,11 +261,13 @@ class Simulator:
             await _settled(server)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        answers: Platform | Robots | CosStore = self._store
+        answers: Platform | Robots | CosStore | CloudQuotas = self._store
         if request.raw_path.startswith(_PLATFORM_ROUTES):
             answers = self._platform
         elif request.raw_path.startswith(PATH):
             answers = self.robots
+        elif ACTION in request.headers:
+            answers = self._cloud
         response = await answers.answer(request)
         response.headers["Date"] = _date(int(self._clock()))
         return response

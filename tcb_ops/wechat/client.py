@@ -7,6 +7,7 @@ has no download link. `responses` reads the responses. Source: domain.md §1.1, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,9 @@ from urllib.parse import quote
 
 import httpx
 
+from tcb_ops.errors import TransportError
 from tcb_ops.model import Link, Owner, Secret
+from tcb_ops.wechat.cloud import CloudKeys
 from tcb_ops.wechat.responses import (
     ApiError,
     AuthorizerInfo,
@@ -42,6 +45,11 @@ AUTHORIZERS_PER_PAGE = 500
 """The maximum per response of api_get_authorizer_list."""
 DOWNLOAD_HOSTS = (".tcb.qcloud.la",)
 """Download hosts besides COS's own domains: `<bucket>.tcb.qcloud.la`."""
+
+KEY_SECONDS = 7200
+"""Lifetime of cloud keys: the maximum, so that a long audit requests them once."""
+_PRINTABLE = re.compile(r"[!-~]{1,4096}")
+"""Keys are sent in headers."""
 
 _INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
 _URLS_KEPT = 2048
@@ -150,6 +158,18 @@ class PlatformClient:
         counted = {"cgi_path": f"/{_INTERFACES[owner]}/uploadfile"}
         payload = await self.call("cgi-bin/openapi/quota/get", counted, token)
         return read_quota(payload) if isinstance(payload, dict) else payload
+
+    async def cloud_keys(self, token: Secret) -> CloudKeys | None:
+        """Request temporary keys for a mini program's environments; None for a refusal or no usable response."""
+        try:
+            payload = await self.call("tcb/getqcloudtoken", {"lifespan": KEY_SECONDS}, token)
+        except TransportError:
+            return None
+        fields = ("secretid", "secretkey", "token")
+        values = [payload.get(name) for name in fields] if isinstance(payload, dict) else []
+        if not values or not all(isinstance(value, str) and _PRINTABLE.fullmatch(value) for value in values):
+            return None
+        return CloudKeys(*(Secret(str(value)) for value in values))
 
     async def locate(
         self,

@@ -116,6 +116,8 @@ class CloudEnvironment:
     env: str
     status: str
     """NORMAL, HALTED (unpaid, over quota or banned) or UNAVAILABLE."""
+    package: str = ""
+    """The id of what was bought for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +259,12 @@ def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] |
     listed = _objects(payload.get("info_list"))
     if listed is None:
         return lacks("info_list")
-    found = {env: _name(entry.get("status")) for entry in listed if (env := _name(entry.get("env")))}
-    return tuple(CloudEnvironment(env, status) for env, status in found.items())
+    found = {
+        env: CloudEnvironment(env, _name(entry.get("status")), _name(entry.get("package_id")))
+        for entry in listed
+        if (env := _name(entry.get("env")))
+    }
+    return tuple(found.values())
 
 
 def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:

@@ -36,7 +36,7 @@ def write_metrics(result: AuditResult, file: Path) -> Text | None:
     target = result.run.target
     by_state = gauge("environments", "Environments of the latest audit, by state.", "state")
     for state, count in result.counts().items():
-        if state != "expired":
+        if state not in {"expired", "forecasts"}:
             by_state.labels(target, state).set(count)
     gauge("stopped", "1 where a problem that affects every merchant stopped it.").labels(target).set(
         result.run.stopped is not None

@@ -1,0 +1,201 @@
+"""What will run out soon, from the quotas that audits have recorded. `days_left` and `short_of_calls` are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.model import Outcome
+from tcb_ops.runs.audit import LINKS, STORAGE, WRITES, usage_of
+from tcb_ops.runs.reader import LedgerReader
+from tcb_ops.runs.records import RunRecord
+from tcb_ops.wechat.cloud import Usage
+
+DAY = 86_400.0
+SOON = 7
+"""Days: what lasts longer is not reported."""
+PAST = 14
+"""Days of audits and runs from which the pace is taken."""
+_BEIJING = ZoneInfo("Asia/Shanghai")
+
+Reading = tuple[float, int]
+"""When a quota was read (Unix seconds), and how much of it was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A quota that will be used up soon."""
+
+    appid: str
+    merchant: str
+    env: str
+    """For link calls, the first environment of the appid: they count by appid."""
+    quota: str
+    """`storage` (MB), `writes` (this month) or `links` (today)."""
+    used: int
+    limit: int
+    days: float | None
+    """Until it is used up at the present pace; None for link calls."""
+    pace: float
+    """How much of it is used a day."""
+    is_new: bool
+    """Whether the previous audit did not predict it."""
+
+    @property
+    def text(self) -> Text:
+        """A sentence about it, without the merchant."""
+        if self.quota == LINKS:
+            return _(
+                "link calls: {left:,} left today, about {pace:,} a day are made",
+                left=self.limit - self.used,
+                pace=round(self.pace),
+            )
+        days = int(self.days or 0)
+        figures = {"used": self.used, "limit": self.limit}
+        if self.quota == STORAGE:
+            if days < 1:
+                return _("storage is full within a day ({used:,} of {limit:,} MB)", **figures)
+            return ngettext(
+                "storage is full in {n:,} day ({used:,} of {limit:,} MB)",
+                "storage is full in {n:,} days ({used:,} of {limit:,} MB)",
+                days,
+                **figures,
+            )
+        if days < 1:
+            return _("writes are used up within a day ({used:,} of {limit:,} this month)", **figures)
+        return ngettext(
+            "writes are used up in {n:,} day ({used:,} of {limit:,} this month)",
+            "writes are used up in {n:,} days ({used:,} of {limit:,} this month)",
+            days,
+            **figures,
+        )
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return the object for `--json`, a webhook or a command."""
+        return {
+            "appid": self.appid,
+            "merchant": self.merchant,
+            "env": self.env,
+            "quota": self.quota,
+            "used": self.used,
+            "limit": self.limit,
+            "days": None if self.days is None else round(self.days, 1),
+            "new": self.is_new,
+            "text": self.text.of(lang),
+        }
+
+
+def days_left(used: int, limit: int, earlier: Sequence[Reading], now: float) -> tuple[float, float] | None:
+    """Return in how many days a quota is used up, and the pace per day; None if that cannot be told.
+
+    `earlier` are the readings before, latest first. The pace is the growth since the oldest of them after which it has
+    never fallen: where something was deleted, or a month began, older readings do not count.
+
+    ========  ==============  =============================  ==========================
+    limit     used            earlier                        result
+    ========  ==============  =============================  ==========================
+    unknown   any             any                            None
+    known     all, or more    any                            0 days
+    known     less            none, or no growth since       None
+    known     less            growth since                   what is left / the pace
+    ========  ==============  =============================  ==========================
+    """
+    if limit <= 0:
+        return None
+    oldest = (now, used)
+    for at, value in earlier:
+        if value > oldest[1] or at >= oldest[0]:
+            break
+        oldest = (at, value)
+    grown, days = used - oldest[1], (now - oldest[0]) / DAY
+    pace = grown / days if grown > 0 and days > 0 else 0.0
+    if used >= limit:
+        return 0.0, pace
+    return ((limit - used) / pace, pace) if pace > 0 else None
+
+
+def short_of_calls(used: int, limit: int, pace: float) -> bool:
+    """Return whether today's link calls will not last for what is usually made in a day.
+
+    =======  ========================  =====================
+    limit    still to be made today    short
+    =======  ========================  =====================
+    unknown  any                       no
+    known    none: pace <= used        no
+    known    pace - used               if more than is left
+    =======  ========================  =====================
+    """
+    return limit > 0 and max(0.0, pace - used) > limit - used
+
+
+def days_of_month_left(now: float) -> float:
+    """Return the days until the monthly quotas are reset: the first of the month in Beijing."""
+    there = datetime.fromtimestamp(now, _BEIJING)
+    month = there.year * 12 + there.month
+    reset = datetime(month // 12, month % 12 + 1, 1, tzinfo=_BEIJING)
+    return (reset - there).total_seconds() / DAY
+
+
+def _due(quota: str, used: Usage, earlier: Sequence[Reading], now: float) -> tuple[float, float] | None:
+    """Return when a quota is used up, and the pace, if that is soon."""
+    found = days_left(used.used, used.limit, earlier, now)
+    if found is None or found[0] > SOON or (quota == WRITES and found[0] > days_of_month_left(now)):
+        return None
+    return found
+
+
+def forecasts(
+    reader: LedgerReader, run: RunRecord, measured: Mapping[tuple[str, str, str], Mapping[str, Usage]]
+) -> list[Forecast]:
+    """Return what runs out soon, the most urgent first.
+
+    `measured`: what this audit read, by (appid, merchant, environment).
+    """
+    found: list[Forecast] = []
+    if not measured:
+        return found
+    past = _readings(reader, run)
+    pace = _link_pace(reader, run) if any(LINKS in used for used in measured.values()) else {}
+    asked: set[str] = set()
+    for (appid, merchant, env), used in measured.items():
+        for quota, now in used.items():
+            kept = past.get((appid, env, quota), [])
+            earlier = [(at, one.used) for at, one in kept]
+            at, before = kept[0] if kept else (0.0, Usage(0, 0))
+            if quota == LINKS:
+                if appid not in asked and short_of_calls(now.used, now.limit, pace.get(appid, 0.0)):
+                    is_new = not short_of_calls(before.used, before.limit, pace[appid])
+                    made = (now.used, now.limit, None, pace[appid], is_new)
+                    found.append(Forecast(appid, merchant, env, quota, *made))
+                asked.add(appid)
+            elif (due := _due(quota, now, earlier, run.created_at)) is not None:
+                is_new = _due(quota, before, earlier[1:], at) is None
+                found.append(Forecast(appid, merchant, env, quota, now.used, now.limit, *due, is_new))
+    return sorted(found, key=lambda one: (one.days or 0.0, one.merchant, one.env))
+
+
+def _readings(reader: LedgerReader, run: RunRecord) -> dict[tuple[str, str, str], list[tuple[float, Usage]]]:
+    """Return the earlier readings by (appid, environment, quota), latest first."""
+    found: dict[tuple[str, str, str], list[tuple[float, Usage]]] = {}
+    for audit in reader.earlier_audits(run, run.created_at - PAST * DAY):
+        for record in reader.rows(audit, outcomes=frozenset({Outcome.HEALTHY})):
+            for quota, used in usage_of(record.end.detail).items():
+                place = (record.row.appid, record.row.env, quota)
+                found.setdefault(place, []).append((audit.created_at, used))
+    return found
+
+
+def _link_pace(reader: LedgerReader, run: RunRecord) -> dict[str, float]:
+    """Return the link calls that an appid's runs make on a day on which it has any."""
+    by_day: dict[tuple[str, int], int] = {}
+    for appid, created_at, rows in reader.rows_by_appid(run.target, run.created_at - PAST * DAY):
+        day = int((created_at + 8 * 3600) // DAY)  # in Beijing
+        by_day[appid, day] = by_day.get((appid, day), 0) + int(rows)
+    totals: dict[str, list[int]] = {}
+    for (appid, _day), rows in by_day.items():
+        totals.setdefault(appid, []).append(rows)
+    return {appid: sum(days) / len(days) for appid, days in totals.items()}
