@@ -12,6 +12,7 @@ The command line, the panels and the notebooks call these. Parameters that sever
 * `report`: the folder that the caller will export to; until it has, the run counts as unfinished.
 * `progress`: called with a Progress after commits, in another thread.
 * `tokens`: a TokenSource, instead of the settings' own.
+* `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a `distributed.Client`.
 
 An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothing was sent.
 """
@@ -56,6 +57,7 @@ from tcb_ops.settings import NOT_STARTED, Settings, aim, default_settings
 
 if TYPE_CHECKING:
     import pandas as pd
+    from distributed import Client
 
     from tcb_ops.lists.known import KnownFailure
     from tcb_ops.lists.merchants import Merchants
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from tcb_ops.model import Row
     from tcb_ops.notifications.send import Notification
     from tcb_ops.reports.verify import Verification
+    from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.download_links import DownloadLinks
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
@@ -219,6 +222,7 @@ def start_upload(
     backup: str | Path | None = None,
     canary: int = 0,
     report: str | Path | None = None,
+    cluster: Cluster | None = None,
     progress: OnProgress | None = None,
     tokens: TokenSource | None = None,
 ) -> RunHandle:
@@ -253,6 +257,7 @@ def start_upload(
         may_resume=may_resume,
         skip_unchanged=skip_unchanged,
         canary=canary,
+        cluster=cluster,
         progress=progress,
         tokens=tokens,
     )
@@ -273,6 +278,7 @@ def start_audit(
     confirm_after: float = 0.0,
     known: str | Path | None = None,
     report: str | Path | None = None,
+    cluster: Cluster | None = None,
     progress: OnProgress | None = None,
     tokens: TokenSource | None = None,
 ) -> RunHandle:
@@ -305,6 +311,7 @@ def start_audit(
         resume=resume,
         may_resume=may_resume,
         options={"write_probe": write_probe, "confirm_after": confirm_after, "known": kept},
+        cluster=cluster,
         progress=progress,
         tokens=tokens,
     )
@@ -324,6 +331,7 @@ def start_confirm(
     resume: str | None = None,
     may_resume: MayResume | None = None,
     report: str | Path | None = None,
+    cluster: Cluster | None = None,
     progress: OnProgress | None = None,
     tokens: TokenSource | None = None,
 ) -> RunHandle:
@@ -351,6 +359,7 @@ def start_confirm(
             new_run=new_run,
             resume=resume,
             may_resume=may_resume,
+            cluster=cluster,
             progress=progress,
             tokens=tokens,
         )
@@ -364,6 +373,7 @@ def start_confirm(
         new_run=new_run,
         resume=resume,
         may_resume=may_resume,
+        cluster=cluster,
         progress=progress,
         tokens=tokens,
     )
@@ -591,6 +601,7 @@ def start_retry(
     new_run: bool = False,
     resume: str | None = None,
     may_resume: MayResume | None = None,
+    cluster: Cluster | None = None,
     progress: OnProgress | None = None,
     tokens: TokenSource | None = None,
 ) -> RunHandle:
@@ -626,6 +637,7 @@ def start_retry(
         resume=resume,
         may_resume=may_resume,
         options={"write_probe": parent.settings.get("write_probe", False)},
+        cluster=cluster,
         progress=progress,
         tokens=tokens,
     )
@@ -639,6 +651,7 @@ def start_resume(
     limits: RunLimits | None = None,
     skip_unchanged: bool | None = None,
     canary: int | None = None,
+    cluster: Cluster | None = None,
     progress: OnProgress | None = None,
     tokens: TokenSource | None = None,
 ) -> RunHandle:
@@ -661,6 +674,7 @@ def start_resume(
         resume=record.id,
         skip_unchanged=skip_unchanged,
         canary=int(record.settings.get("canary", 0)) if canary is None else canary,
+        cluster=cluster,
         progress=progress,
         tokens=tokens,
     )
@@ -1020,6 +1034,7 @@ def _start(
     may_resume: MayResume | None = None,
     skip_unchanged: bool = False,
     canary: int = 0,
+    cluster: Cluster | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
     progress: OnProgress | None,
     tokens: TokenSource | None,
@@ -1051,6 +1066,13 @@ def _start(
     check_function("progress", progress)
     check_function("may_resume", may_resume)
     check_value("tokens", tokens, tokens is None or hasattr(tokens, "token"), _("a TokenSource"))
+    if cluster is not None:
+        from tcb_ops.runs.cluster import check_cluster
+
+        check_cluster(cluster)
+        check_value(
+            "tokens", tokens, tokens is None, _("None with a cluster: its workers need the settings' source")
+        )
     # An unreadable source is reported before anything is planned. The simulator, once started, has its own.
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
@@ -1058,13 +1080,21 @@ def _start(
     check_text("selection", work.selection)
     if work.kind is Kind.LINKS and out is not None:
         check_destination(out)
-    with ExitStack() as stack, planning(ledger) as still_alone:
+    named = {"cluster": cluster} if isinstance(cluster, str) else {}
+    if cluster is not None:
+        from tcb_ops.runs.cluster import check_kind
+
+        check_kind(work.kind)
+    with _with_cluster(cluster, settings) as (stack, client), planning(ledger) as still_alone:
         planned = plan(
             ledger,
             work,
             settings,
             out=out,
-            options=asdict(limits) | {"skip_unchanged": skip_unchanged, "canary": canary} | dict(options),
+            options=asdict(limits)
+            | {"skip_unchanged": skip_unchanged, "canary": canary}
+            | named
+            | dict(options),
             note=note,
             new_run=new_run,
             resume=resume or "",
@@ -1088,6 +1118,7 @@ def _start(
                 progress=progress,
                 skip_unchanged=skip_unchanged,
                 canary=canary,
+                cluster=client,
                 confirm=confirm,
                 probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
                 ask_again=lambda: _new_failures(ledger, planned.run, settings),
@@ -1102,6 +1133,18 @@ def _start(
             ledger, planned.run, session, settings, stack.pop_all(), work.warning, resumed=planned.resumed
         )
     raise AssertionError  # the block above returns or raises
+
+
+@contextmanager
+def _with_cluster(cluster: Cluster | None, settings: Settings) -> Iterator[tuple[ExitStack, Client | None]]:
+    """Open a cluster before anything is planned; the stack closes it."""
+    with ExitStack() as stack:
+        if cluster is None:
+            yield stack, None
+            return
+        from tcb_ops.runs.cluster import opened_cluster
+
+        yield stack, stack.enter_context(opened_cluster(cluster, settings))
 
 
 def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> list[int]:

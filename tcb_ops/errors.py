@@ -31,6 +31,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from os import PathLike
 from types import MappingProxyType
+from typing import Any
 
 from tcb_ops.details import Detail
 from tcb_ops.i18n import Text, _
@@ -59,6 +60,10 @@ class TcbOpsError(Exception):
         self.problem, self.fix, self.options = problem, fix, options
         self.text = problem if fix is None else _("{problem} {fix}", problem=problem, fix=fix)
         super().__init__(self.text.en)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let an error pass from one process to another, whatever the arguments of its class."""
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def _render_traceback_(self) -> list[str]:
         """Return the message for IPython, instead of a stack trace."""

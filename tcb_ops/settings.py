@@ -258,6 +258,15 @@ def holds_password(where: str) -> bool:
     return bool(there) and ("@" in query or ":" in beside.rpartition("@")[0] or not names <= _HARMLESS)
 
 
+def without_password(where: str) -> str:
+    """Return a ledger's URL without the parts that may contain a password: drivers also find one in the environment."""
+    scheme, there, rest = where.partition("://")
+    beside, _other, query = rest.partition("?")
+    user, at, host = beside.rpartition("@")
+    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] in _HARMLESS)
+    return f"{scheme}://{user.partition(':')[0]}{at}{host}{'?' if kept else ''}{kept}" if there else where
+
+
 def settings_file(config: str | Path | None = None) -> Path:
     """Return the settings file: the given one, the one in TCB_OPS_CONFIG, or tcb-ops.toml in the working folder."""
     return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)

@@ -130,16 +130,27 @@ class Console:
     def follow(self, progress: Iterator[Progress], total: int) -> None:
         """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds.
 
-        With --quiet, only warn once that the target is away.
+        With --quiet, only warn once that the target is away. The session's messages are printed once, in any case.
         """
+        progress = self._with_messages(progress)
         if self.quiet:
-            away = next((now.note for now in progress if now.away), None)
-            if away is not None:
-                self.warn(away)
+            warned = False
+            for now in progress:
+                if now.away and now.note is not None and not warned:
+                    warned = True
+                    self.warn(now.note)
         elif self.err.is_terminal:
             self._bar(progress, total)
         else:
             self._lines(progress)
+
+    def _with_messages(self, progress: Iterator[Progress]) -> Iterator[Progress]:
+        printed = 0
+        for now in progress:
+            for message in now.messages[printed:]:
+                self.warn(message)
+            printed = len(now.messages)
+            yield now
 
     def _bar(self, progress: Iterator[Progress], total: int) -> None:
         from rich.progress import BarColumn, TextColumn

@@ -279,6 +279,8 @@ class RunOptions:
     limit: int | None = None
     new_run: bool = False
     resume: str | None = None
+    cluster: str | None = None
+    """Only of commands that can run on one (`cluster_option`)."""
 
 
 def _names(kind: type[DataclassInstance]) -> list[str]:
@@ -420,7 +422,7 @@ list_options = _group(
     click.option("--root", metavar="DIR", help="The folder of the local files. [default: the list's folder]"),
 )
 _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
-    ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all."),
+    ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
     ("per_env", WholeNumber(1, 1000), "Rows in flight per environment."),
     ("rate", _Number(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
     (
@@ -448,6 +450,11 @@ class _LimitOption(click.Option):
         return getattr(_limits(), self.name or "")
 
 
+cluster_option = click.option(
+    "--cluster",
+    metavar="local:N|URL",
+    help="Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
+)
 limit_options = _group(
     "limits",
     [name for name, _kind, _text in _LIMITS],

@@ -16,6 +16,7 @@ from tcb_ops.cli.options import (
     ListOptions,
     RunOptions,
     WholeNumber,
+    cluster_option,
     common_options,
     limit_options,
     list_options,
@@ -206,6 +207,7 @@ def _download(
 @yes_option
 @list_options
 @limit_options
+@cluster_option
 @run_options
 @common_options
 def upload(
@@ -301,6 +303,7 @@ def upload(
                 note=common.note,
                 new_run=which.new_run,
                 resume=which.resume,
+                cluster=which.cluster,
                 may_resume=ask_to_resume(console, settings),
             )
             run = follow_run(console, handle, common)
@@ -342,6 +345,7 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 @pdf_option
 @yes_option
 @limit_options
+@cluster_option
 @resume_options
 @common_options
 def retry(
@@ -393,6 +397,7 @@ def retry(
             note=common.note,
             new_run=which.new_run,
             resume=which.resume,
+            cluster=which.cluster,
             may_resume=ask_to_resume(console, settings),
         )
         console.info(retrying)
@@ -437,6 +442,7 @@ def retry(
 )
 @click.option("--metrics", metavar="FILE", help="Write the result as a Prometheus textfile.")
 @limit_options
+@cluster_option
 @resume_options
 @common_options
 def audit(
@@ -478,6 +484,7 @@ def audit(
             note=common.note,
             new_run=which.new_run,
             resume=which.resume,
+            cluster=which.cluster,
             may_resume=ask_to_resume(console, settings),
         )
         run = follow_run(console, handle, common)
@@ -527,9 +534,14 @@ def resume_run(
         confirm_live(console, kind, scope, what, settings, yes=yes)
     if kind is Kind.UPLOAD:
         return api.start_resume(
-            record.id, settings=settings, limits=limits, skip_unchanged=skip_unchanged, canary=canary
+            record.id,
+            settings=settings,
+            limits=limits,
+            skip_unchanged=skip_unchanged,
+            canary=canary,
+            cluster=which.cluster,
         )
-    return api.start_resume(record.id, settings=settings, limits=limits)
+    return api.start_resume(record.id, settings=settings, limits=limits, cluster=which.cluster)
 
 
 def ask_to_resume(console: Console, settings: Settings) -> Callable[[str, float], bool]:

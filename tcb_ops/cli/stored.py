@@ -13,6 +13,7 @@ from tcb_ops.cli.options import (
     CommonOptions,
     ListOptions,
     RunOptions,
+    cluster_option,
     common_options,
     limit_options,
     list_options,
@@ -53,6 +54,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask before files o
 @pdf_option
 @list_options
 @limit_options
+@cluster_option
 @resume_options
 @common_options
 def confirm(
@@ -88,6 +90,7 @@ def confirm(
                 limits=limits,
                 note=common.note,
                 new_run=which.new_run,
+                cluster=which.cluster,
                 may_resume=ask_to_resume(console, settings),
             )
             return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)

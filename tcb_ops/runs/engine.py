@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
@@ -29,7 +30,7 @@ from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
-from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, Task, lanes_of
+from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, Task, lanes_of, limits_state, restore_limits
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
     canary_stop,
@@ -89,6 +90,12 @@ class RunContext:
     probe: Probe | None = None
     """For an audit with `--write-probe`."""
     chance: Callable[[], float] = random.random
+    cluster: Any = None
+    """A client of Dask, whose workers work on the run; None: this process does."""
+    lease: float | None = None
+    """Seconds after a successful `confirm` in which calls may begin; None for no limit."""
+    limits_state: Mapping[str, Any] = field(default_factory=dict)
+    """The breakers and pauses (`scheduler.limits_state`) with which the session starts."""
 
 
 class Engine:
@@ -145,6 +152,8 @@ class Engine:
         self._recorded = (self._clock(), 0, 0)
         self._phases_recorded = self._clock()
         """When the phase times were last recorded."""
+        self._confirmed = self._clock()
+        """When the last successful check of the run's lock began."""
         self._shown = 0.0
         self._rate = RateEstimator(self._run.rows, 0)
 
@@ -191,6 +200,10 @@ class Engine:
             if left > 0 and not lane.is_done:
                 found[lane.app.appid] = max(left, found.get(lane.app.appid, 0.0))
         return found
+
+    def limits_state(self) -> dict[str, Any]:
+        """Return the state of breakers and pauses, for a worker that continues. May be called from any thread."""
+        return limits_state(self._scheduler.lanes, self._clock())
 
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
@@ -274,6 +287,7 @@ class Engine:
             audits=self._audits,
             closed_as=Outcome.UNKNOWN if self._run.kind is Kind.CONFIRM else Outcome.NOT_ATTEMPTED,
         )
+        restore_limits(self._scheduler.lanes, self._context.limits_state, self._clock())
         for lane in self._scheduler.lanes:
             if self._environments[lane.number].left:
                 self._outcomes.close([lane], Reason.MERCHANT_LEFT)
@@ -298,13 +312,21 @@ class Engine:
 
     async def _watch_lock(self) -> None:
         """Check the run's lock periodically. Raises LedgerError if it is lost, or the check times out."""
+        lease = self._context.lease
         while True:
-            await asyncio.sleep(CONFIRM_EVERY)
+            await asyncio.sleep(CONFIRM_EVERY if lease is None else lease / 4)
+            asked = self._clock()
             answer = self._loop.run_in_executor(self._lock_thread, self._context.confirm)
             try:
                 await asyncio.wait_for(answer, CONFIRM_WITHIN)
             except TimeoutError:
                 raise lock_lost() from None
+            self._confirmed = asked
+            self._wake.set()
+
+    def _may_begin(self, now: float) -> bool:
+        """Return whether the lock was confirmed recently: a process that was frozen asks before it goes on."""
+        return self._context.lease is None or now - self._confirmed < self._context.lease
 
     def _stop(self, error: Exception) -> None:
         self._error = self._error or error
@@ -316,11 +338,12 @@ class Engine:
         while self._error is None:
             self._wake.clear()
             now = self._clock()
-            if self._outage.since is None:
-                self._begin_ready(now)
-            else:
-                self._probe(now)
-            self._start_background()
+            if self._may_begin(now):
+                if self._outage.since is None:
+                    self._begin_ready(now)
+                else:
+                    self._probe(now)
+                self._start_background()
             if self._idle() and all(lane.is_done for lane in self._scheduler.lanes):
                 return
             self._set_timer(now)

@@ -29,7 +29,7 @@ from tcb_ops.runs.records import (
     plan_values,
     run_values,
 )
-from tcb_ops.runs.schema import envs, exports, rows, runs, spent, tallies
+from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent, tallies
 
 BATCH = 5_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -168,7 +168,7 @@ class Ledger(LedgerReader):
     def forget(self, run: RunRecord) -> None:
         """Remove a run with all that belongs to it: one that was never started, or that is pruned."""
         with self._writing() as connection:
-            for table in (tallies, rows, envs, spent, exports):
+            for table in (tallies, rows, envs, spent, exports, partitions, cluster_sessions):
                 connection.execute(table.delete().where(table.c.run == run.number))
             connection.execute(runs.delete().where(runs.c.number == run.number))
 

@@ -56,6 +56,7 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
         words += ["--skip-unchanged"] if run.settings.get("skip_unchanged") else []
         if canary and run.settings.get("canary"):
             words += ["--canary", str(run.settings["canary"])]
+    words += ["--cluster", str(run.settings["cluster"])] if run.settings.get("cluster") else []
     if run.out and run.out != str(Path(settings.reports).absolute()):
         words += ["--out", run.out]
     return command(settings, *words, *_pace(run), target=run.target)

@@ -265,26 +265,30 @@ class LedgerReader:
         if fault:
             raise self._damaged(_("SQLite's check found: {fault}", fault=fault))
 
-    def environments(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments with their numbers of rows and of pending rows."""
+    def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
+        """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
         pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
+        its_rows, its_envs = rows.c.run == run.number, envs.c.run == run.number
+        if only is not None:
+            its_rows, its_envs = its_rows & rows.c.place.in_(only), its_envs & envs.c.no.in_(only)
         counted = (
             sa.select(rows.c.place, sa.func.count().label("rows"), pending.label("pending"))
-            .where(rows.c.run == run.number)
+            .where(its_rows)
             .group_by(rows.c.place)
             .subquery()
         )
         query = (
             sa.select(envs, sa.func.coalesce(counted.c.rows, 0), sa.func.coalesce(counted.c.pending, 0))
             .outerjoin(counted, counted.c.place == envs.c.no)
-            .where(envs.c.run == run.number)
+            .where(its_envs)
             .order_by(envs.c.no)
         )
         with self._reading(run):
             found = [
                 read_env(record, int(count), int(waiting)) for *record, count, waiting in self._read(query)
             ]
-        self.check_rows(run, sum(environment.rows for environment in found))
+        if only is None:
+            self.check_rows(run, sum(environment.rows for environment in found))
         return found
 
     def envs(self, run: RunRecord) -> list[EnvRecord]:

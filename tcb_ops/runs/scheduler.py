@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
 from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown
@@ -343,3 +344,43 @@ def lanes_of(
         env.lanes.append(lane)
         lanes.append(lane)
     return lanes
+
+
+def limits_state(lanes: Iterable[Lane], now: float) -> dict[str, Any]:
+    """Return the state of the breakers and pauses that differ from those of a new run, as values of JSON.
+
+    Times are seconds until or since `now`.
+    """
+    found: dict[str, Any] = {}
+    for lane in lanes:
+        for key, scope in _scopes(lane):
+            slowed, breaker = scope.slowdown, scope.breaker
+            kept = {
+                "limit": slowed.limit if slowed.limit < slowed.full else None,
+                "good": slowed.good or None,
+                "paused": round(slowed.paused_until - now, 1) if slowed.paused_until > now else None,
+                "slow_for": round(now - slowed.since, 1) if slowed.since is not None else None,
+                "code": breaker.code or None,
+                "rows": breaker.rows or None,
+            }
+            if kept := {name: value for name, value in kept.items() if value is not None}:
+                found[key] = kept
+    return found
+
+
+def restore_limits(lanes: Iterable[Lane], state: Mapping[str, Any], now: float) -> None:
+    """Set the breakers and pauses that `limits_state` has recorded."""
+    for lane in lanes:
+        for key, scope in _scopes(lane):
+            if (kept := state.get(key)) is None:
+                continue
+            slowed = scope.slowdown
+            slowed.limit = min(slowed.full, kept.get("limit", slowed.full))
+            slowed.good = kept.get("good", 0)
+            slowed.paused_until = now + kept.get("paused", 0.0)
+            slowed.since = now - kept["slow_for"] if "slow_for" in kept else None
+            scope.breaker.code, scope.breaker.rows = kept.get("code", ""), kept.get("rows", 0)
+
+
+def _scopes(lane: Lane) -> tuple[tuple[str, EnvState | AppState], ...]:
+    return (f"{lane.owner} {lane.app.appid}", lane.app), (f"env {lane.env.name}", lane.env)

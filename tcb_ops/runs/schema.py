@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 5
+VERSION = 6
 """The newest version in migrations/versions/. An older ledger is upgraded, a newer one refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -131,6 +131,38 @@ exports = sa.Table(
     sqlite_with_rowid=False,
 )
 """SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports."""
+
+cluster_sessions = sa.Table(
+    "cluster_sessions",
+    SCHEMA,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
+    sa.Column("session", sa.Integer, primary_key=True),
+    sa.Column("beat", sa.Integer, nullable=False, default=0),
+    sa.Column("stopping", sa.Boolean, nullable=False, default=False),
+    sa.Column("ended", sa.Boolean, nullable=False, default=False),
+    sqlite_with_rowid=False,
+)
+"""Sessions of a run on a cluster. The starting process raises `beat` every second; without it, workers stop."""
+
+partitions = sa.Table(
+    "partitions",
+    SCHEMA,
+    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
+    sa.Column("session", sa.Integer, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    _text("envs"),
+    sa.Column("fence", sa.Integer, nullable=False, default=0),
+    _text("workers"),
+    _text("state"),
+    _text("done"),
+    sqlite_with_rowid=False,
+)
+"""Groups of whole merchants that one worker of a cluster works on at a time.
+
+`envs`: the numbers of their environments. `fence`: raised by each claim; a commit with an earlier one is refused.
+`workers`: who has claimed it, in order. `state`: breakers and pauses, for the next worker. `done`: rows by worker and
+outcome. All JSON.
+"""
 
 holders = sa.Table(
     "holders",

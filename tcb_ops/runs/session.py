@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tcb_ops.errors import (
     CanaryError,
@@ -35,6 +36,9 @@ from tcb_ops.runs.stop_errors import interrupted, stop_reason
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.transport import Transport
 
+if TYPE_CHECKING:
+    from tcb_ops.runs.cluster import Coordinator
+
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
 
@@ -51,7 +55,7 @@ class RunSession:
         self._ended = False
         self._cancelled = False
         self._exit_code = 130
-        self._engine: Engine | None = None
+        self._engine: Engine | Coordinator | None = None
         self._stopping = asyncio.Event()
         self.links_run_out = 0
         """Number of links that had expired when links.csv was written."""
@@ -173,7 +177,12 @@ class RunSession:
                 self._news.notify_all()
 
     async def _do_pending(self, transport: Transport) -> None:
-        self._engine = Engine(self._context, transport, self._links, self._show)
+        if self._context.cluster is None:
+            self._engine = Engine(self._context, transport, self._links, self._show)
+        else:
+            from tcb_ops.runs.cluster import Coordinator
+
+            self._engine = Coordinator(self._context, self._context.cluster, self._show)
         if self._cancelled:
             self._engine.interrupt()
         await self._engine.work()

@@ -26,6 +26,7 @@ FREE = {  # texts that nothing can suggest
         "NAME=HEADER",
         "NAME",
         "NAME=VALUE",
+        "local:N|URL",
         "TEXT",
         "URL",
         "COLUMN",

@@ -490,6 +490,7 @@ ALLOWED: dict[str, set[str]] = {
     "retry out": {"None"},
     "confirm_after": {"0"},
     "known": {"None"},
+    "cluster": {"None"},
     "notify run": {"None"},
     "backup": {"None"},
     "confirm merchants": {"None"},

@@ -70,7 +70,8 @@ def old_ledger(source: str, place: str) -> None:
                     ],
                 )  # fmt: skip
         connection.exec_driver_sql(f"SELECT setval('runs_number_seq', {len(kept['runs'])})")
-        connection.exec_driver_sql("DROP TABLE tallies")
+        for table in ("tallies", "partitions", "cluster_sessions"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.exec_driver_sql(f"UPDATE tcb_ops SET version = {VERSIONS[source]}")
         if VERSIONS[source] == 1:
             connection.exec_driver_sql("DROP TABLE alembic_version")

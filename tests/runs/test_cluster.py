@@ -1,0 +1,249 @@
+"""A run on a cluster: several workers, one ledger; each row once, whoever is killed, frozen or fenced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import OpenShop, Until, Whole, many
+
+import tcb_ops as tcb
+from tcb_ops.errors import ArgumentError
+from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.partitions import CoordinatorLedger, FencedError, PartitionLedger, divide
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(6)]
+LIMITS = RunLimits(concurrency=8, per_env=4, backoff=0.01, slow_wait=0.05, patience=10)
+
+
+# --- the ledger --------------------------------------------------------------------------------------------------
+
+
+def env(number: int, appid: str, name: str, pending: int, owner: str = "merchant") -> EnvRecord:
+    return EnvRecord(number, name, appid, appid, owner, left=False, rows=pending, pending=pending)
+
+
+@pytest.mark.parametrize(
+    ("environments", "most", "groups"),
+    [
+        ([("a", "1", 9), ("b", "2", 5), ("c", "3", 4)], 2, [[0], [1, 2]]),
+        ([("a", "1", 9), ("a", "2", 5), ("c", "3", 4)], 2, [[0, 1], [2]]),
+        ([("a", "1", 9), ("b", "1", 5), ("c", "3", 4)], 2, [[0, 1], [2]]),
+        ([("a", "1", 0), ("b", "2", 5)], 2, [[1]]),
+        ([("a", "1", 9), ("b", "2", 5)], 20, [[0], [1]]),
+        ([], 2, []),
+    ],
+    ids=["balanced", "an appid", "an environment", "done", "few merchants", "nothing"],
+)
+def test_what_shares_a_limit_is_in_one_partition(
+    environments: list[tuple[str, str, int]], most: int, groups: list[list[int]]
+) -> None:
+    found = divide([env(n, *one) for n, one in enumerate(environments)], most)
+    assert [[one.number for one in group] for group in found] == groups
+
+
+def test_all_of_the_component_is_in_one_partition() -> None:
+    found = divide([env(n, f"wx{n}", f"env-{n}", 5, "platform") for n in range(3)], 9, "wxcomponent")
+    assert len(found) == 1
+
+
+PLANNED = NewRun(
+    "20261125-093000-k7q2", Kind.UPLOAD, "http://127.0.0.1:1", "list.csv", "0" * 64, 1, (), "", {}, "", "li", "ops", "", 1.0
+)  # fmt: skip
+
+
+@pytest.fixture
+def run(place: str) -> Iterator[RunRecord]:
+    with closing(Ledger(place)) as ledger:
+        places = [env(n, f"wx{n}", f"env-{n}", 0) for n in range(2)]
+        rows = [
+            Row(n, f"env-{n % 2}", f"{n}.png", f"wx{n % 2}", "", f"{n}.png", (), 1, 1) for n in range(2, 12)
+        ]
+        yield ledger.plan(PLANNED, rows, places)
+
+
+@pytest.fixture
+def coordinator(run: RunRecord, place: str) -> Iterator[CoordinatorLedger]:
+    with closing(CoordinatorLedger(place)) as ledger:
+        assert ledger.begin(run) == (1, False)
+        ledger.add_partitions(run, 1, [[one] for one in ledger.environments(run)], 0)
+        yield ledger
+
+
+def worker(place: str, name: str = "ops-1/1", session: int = 1) -> PartitionLedger:
+    return PartitionLedger(place, PLANNED.id, session, 0, name)
+
+
+def end(line: int) -> RowEnd:
+    return RowEnd(line, Outcome.UPLOADED, attempts=2, bytes=1, ended_at=2.0)
+
+
+def test_a_commit_of_a_fenced_worker_is_refused(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str
+) -> None:
+    with closing(worker(place)) as first, closing(worker(place, "ops-2/2")) as second:
+        assert first.claim() == (False, {})
+        mine = first.partition_run()
+        first.record(mine, [end(2)], Usage())
+        first.confirm({"env env-0": {"code": "85088", "rows": 2}})
+        assert second.claim() == (True, {"env env-0": {"code": "85088", "rows": 2}})
+        for write in (
+            lambda: first.record(mine, [end(4)], Usage()),
+            lambda: first.close_environment(mine, first.environments(mine)[0], end(0)),
+            lambda: first.confirm({}),
+        ):
+            with pytest.raises(FencedError):
+                write()
+        second.record(mine, [end(6), end(8)], Usage())
+    assert coordinator.counts(run) == {Outcome.UPLOADED: 3, Outcome.PENDING: 7}
+    (one, _other) = coordinator.partitions(run, 1)
+    assert one.workers == ("ops-1/1", "ops-2/2")
+    assert one.done == {"ops-1/1": {Outcome.UPLOADED: 1}, "ops-2/2": {Outcome.UPLOADED: 2}}
+
+
+def test_a_new_session_fences_the_workers_of_the_earlier_one(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str
+) -> None:
+    with closing(worker(place)) as old, closing(worker(place, "ops-1/3")) as late:
+        old.claim()
+        assert coordinator.begin(run) == (2, True), "workers of the first may still be at work"
+        with pytest.raises(FencedError):
+            old.record(old.partition_run(), [end(2)], Usage())
+        assert late.claim() is None
+    assert coordinator.counts(run) == {Outcome.PENDING: 10}
+    coordinator.beat(run, 2, ended=True)
+    assert coordinator.begin(run) == (3, False)
+
+
+def test_nothing_is_claimed_while_the_run_stops(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str
+) -> None:
+    with closing(worker(place)) as before, closing(worker(place, "ops-1/3")) as after:
+        before.claim()
+        before.confirm({})
+        assert not before.stopping
+        coordinator.beat(run, 1, stopping=True)
+        before.confirm({})
+        assert before.stopping
+        assert after.claim() is None
+
+
+def test_workers_stop_without_their_starting_process(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcb_ops.runs.partitions.SILENT_AFTER", 0.05)
+    with closing(worker(place)) as orphan:
+        orphan.claim()
+        orphan.confirm({})
+        time.sleep(0.1)
+        coordinator.beat(run, 1)
+        orphan.confirm({})
+        assert not orphan.stopping
+        time.sleep(0.1)
+        orphan.confirm({})
+        assert orphan.stopping
+
+
+# --- runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_workers_do_every_row_once(open_shop: OpenShop, whole: Whole, place: str) -> None:
+    shop = open_shop(many(*MERCHANTS, rows=20), merchants=MERCHANTS)
+    settings = shop.with_options(ledger=place)
+    run = tcb.upload(shop.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    assert whole(run, 120) == {"uploaded": 120}
+    assert shop.sim.stats["stored"] == 120
+    assert run.record.link_calls == run.record.upload_calls == 120
+
+
+def workers_of(run: tcb.RunHandle) -> list[int]:
+    """The processes that have claimed a partition."""
+    with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
+        claimed = {name for one in ledger.partitions(run.record) for name in one.workers}
+    return [int(name.rpartition("/")[2]) for name in claimed]
+
+
+@pytest.mark.kill
+def test_a_killed_worker_is_reported_and_its_merchants_continue(
+    open_shop: OpenShop, whole: Whole, until: Until, place: str
+) -> None:
+    shop = open_shop(many(*MERCHANTS, rows=40), [Fault(delay=0.05)], merchants=MERCHANTS)
+    settings = shop.with_options(ledger=place)
+    running = tcb.start_upload(shop.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    until(lambda: shop.sim.stats["stored"] >= 20 and len(workers_of(running)) == 2)
+    killed = workers_of(running)[0]
+    os.kill(killed, signal.SIGKILL)
+    messages: tuple[Any, ...] = ()
+    for progress in running.watch():
+        messages = progress.messages
+    assert whole(running.wait(), 240) == {"uploaded": 240}
+    assert [f"/{killed} lost; its merchants continue on " in one.en for one in messages] == [True]
+    assert shop.sim.stats["stored"] <= 240 + 2 * LIMITS.concurrency
+
+
+@pytest.mark.kill
+def test_a_cancelled_run_stops_its_workers_and_is_resumed(
+    open_shop: OpenShop, whole: Whole, until: Until, place: str
+) -> None:
+    shop = open_shop(many(*MERCHANTS, rows=40), [Fault(delay=0.05)], merchants=MERCHANTS)
+    settings = shop.with_options(ledger=place)
+    running = tcb.start_upload(shop.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    until(lambda: shop.sim.stats["stored"] >= 20)
+    running.cancel()
+    time.sleep(2.0)
+    sent = shop.sim.stats["link_calls"]
+    with pytest.raises(tcb.InterruptedRunError) as caught:
+        running.wait()
+    assert "--cluster local:2" in str(caught.value)
+    assert shop.sim.stats["link_calls"] == sent, "no call began later than two seconds after the cancel"
+    counts = whole(tcb.open_run(running.id, settings=settings), 240)
+    assert 0 < counts["pending"] < 240
+    assert shop.sim.stats["stored"] == counts["uploaded"], "what was in flight was recorded"
+    again = tcb.start_upload(shop.read(), settings=settings, limits=LIMITS)
+    assert (again.id, again.resumed) == (running.id, True)
+    assert whole(again.wait(), 240) == {"uploaded": 240}
+    assert shop.sim.stats["stored"] == 240
+
+
+WITHOUT = """
+import sys
+import tcb_ops as tcb
+settings = tcb.load_settings(sys.argv[1])
+tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), settings=settings)
+assert not {"dask", "distributed", "tcb_ops.runs.cluster", "tcb_ops.runs.partitions"} & sys.modules.keys()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_without_a_cluster_loads_nothing_of_it(open_shop: OpenShop) -> None:
+    shop = open_shop(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
+    settings = shop.folder / "tcb-ops.toml"
+    settings.write_text(f'target = "{shop.sim.base}"\n[tokens]\nsource = "file"\n', encoding="utf-8")
+    ended = subprocess.run([sys.executable, "-c", WITHOUT, settings], cwd=shop.folder, check=False)
+    assert ended.returncode == 0
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cluster", ["local:0", "local:", "http://127.0.0.1:8786", "tls://scheduler", 3])
+def test_what_is_no_cluster_is_refused(open_shop: OpenShop, cluster: Any) -> None:
+    shop = open_shop(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
+    with pytest.raises(ArgumentError):
+        tcb.upload(shop.read(), cluster=cluster, settings=shop.settings)
+    assert not shop.sim.stats.get("link_calls")
