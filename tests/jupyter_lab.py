@@ -42,6 +42,10 @@ CUT = """() => {
     return box.width && (box.right > edge || (control.matches('button, label, .op-grid') && control.scrollWidth > control.clientWidth + 1));
   }).map(control => control.className + ': ' + (control.innerText || control.value));
 }"""
+DARK = """async dark => {
+  await window.jupyterapp.commands.execute('apputils:change-theme', {theme: dark ? 'JupyterLab Dark' : 'JupyterLab Light'});
+  while (document.body.dataset.jpThemeLight !== String(!dark)) await new Promise(r => setTimeout(r, 50));
+}"""
 AT_REST = """() => {
   const panel = window.jupyterapp.shell.currentWidget;
   const cells = panel.content.widgets.filter(w => w.model.type === 'code');
@@ -153,11 +157,15 @@ class Opened:
         found: list[str] = self.page.evaluate(CUT)
         return found
 
-    def violations(self) -> list[str]:
-        """Return the accessibility violations that axe finds in the panel."""
+    def theme(self, *, dark: bool) -> None:
+        """Change JupyterLab's theme."""
+        self.page.evaluate(DARK, dark)
+
+    def violations(self, context: Any = ".op-panel", options: Any = None) -> list[str]:
+        """Return the accessibility violations that axe finds in the panel, or in another part of the page."""
         from axe_playwright_python.sync_playwright import Axe
 
-        found = Axe().run(self.page, context=".op-panel").response["violations"]
+        found = Axe().run(self.page, context=context, options=options).response["violations"]
         return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
 
 

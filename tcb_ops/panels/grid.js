@@ -4,6 +4,8 @@
 const PAGE = 50; // merchants that are drawn at a time
 const [APPID, NAME, STATE, ROWS, GOOD, BAD, TODO, CODES] = [0, 1, 2, 3, 4, 5, 6, 7];
 
+const compare = new Intl.Collator().compare; // localeCompare would make a collator for each comparison
+
 function make(tag, options = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
@@ -130,8 +132,8 @@ function render({ model, el }) {
     const way = sort.down ? -1 : 1;
     fitting.sort((a, b) => {
       const [x, y] = [a[sort.by], b[sort.by]];
-      const order = typeof x === "number" ? x - y : x.localeCompare(y);
-      return order ? way * order : a[NAME].localeCompare(b[NAME]) || (a[APPID] < b[APPID] ? -1 : 1);
+      const order = typeof x === "number" ? x - y : compare(x, y);
+      return order ? way * order : compare(a[NAME], b[NAME]) || (a[APPID] < b[APPID] ? -1 : 1);
     });
     const rows = fitting.slice(0, shown).map(lineOf);
     if (rows.length !== body.children.length || rows.some((row, at) => row !== body.children[at])) {
@@ -173,7 +175,7 @@ function render({ model, el }) {
     codeChoice.replaceChildren(option("bad", words.not_succeeded), option("all", words.every_row), ...codes.map(([one, label, rows]) => option(`=${one}`, `${label} · ${number(rows)}`)));
     codeChoice.value = code;
     if (codeChoice.value !== code) codeChoice.value = "bad";
-    const ordered = [...merchants.values()].sort((a, b) => b[BAD] - a[BAD] || a[NAME].localeCompare(b[NAME])).slice(0, 1000);
+    const ordered = [...merchants.values()].sort((a, b) => b[BAD] - a[BAD] || compare(a[NAME], b[NAME])).slice(0, 1000);
     if (appid && !ordered.some((line) => line[APPID] === appid) && merchants.has(appid)) ordered.push(merchants.get(appid));
     merchantChoice.replaceChildren(option("", words.any), ...ordered.map((line) => option(line[APPID], `${line[NAME]} (${line[APPID]})`)));
     merchantChoice.value = merchants.has(appid) ? appid : "";

@@ -118,10 +118,6 @@ class ListReader(widgets.VBox):
         self.paths = Picker(
             worker, "op-list", _("Path list"), path=paths, line=line, hidden=hidden, picked=check
         )
-        self.root = Picker(
-            worker, "op-root", _("Local files"), endings=(), path=root or "", line=line, picked=check
-        )
-        self.root.text.placeholder = _("the list's own folder").of(lang)
         self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
         skip = _("continue without the rows that have problems")
         self.skip = widgets.Checkbox(
@@ -132,7 +128,13 @@ class ListReader(widgets.VBox):
         self.problems = html_area("op-problems", "20rem")
         self.fixme = worker.button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme, line=line)
         self.plan = html_area("op-plan")
-        pickers = [self.paths, self.root] if self._uploads else [self.paths]
+        pickers = [self.paths]
+        if self._uploads:
+            self.root = Picker(
+                worker, "op-root", _("Local files"), endings=(), path=root or "", line=line, picked=check
+            )
+            self.root.text.placeholder = _("the list's own folder").of(lang)
+            pickers.append(self.root)
         check_line = widgets.HBox([self.check, self.skip])
         super().__init__([*pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
         self._clear()

@@ -79,12 +79,11 @@ class Picker(widgets.VBox):
         self.browse = button(browse, f"{name}-browse", self._toggle)
         self.up = button(_("Up"), f"{name}-up", self._go_up)
         self.enter = button(_("Open"), f"{name}-open", self._enter).add_class("op-open")
-        self.use = button(_("Use this folder"), f"{name}-use", self._use)
         self.where = widgets.HTML()
         self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10).add_class(
             "op-entries"
         )
-        last: Any = self.use
+        last: Any
         if endings:
             upload = _("Upload a small list").of(lang)
             self.upload = widgets.FileUpload(
@@ -94,6 +93,8 @@ class Picker(widgets.VBox):
                 lambda change: worker.guarded(lambda: self._take(change["new"]), line), "value"
             )
             last = self.upload
+        else:
+            last = self.use = button(_("Use this folder"), f"{name}-use", self._use)
         self._browser = widgets.VBox([self.where, self.entries, widgets.HBox([self.up, self.enter, last])])
         show(self._browser, shown=False)
         super().__init__([widgets.HBox([self.text, self.browse]), self._browser])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sqlite3
 import time
+import weakref
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from ipywidgets.widgets.widget import _instances  # ipywidgets offers no public list of its widgets
 from workspace import BOOKS
 
 import tcb_ops as tcb
@@ -33,6 +36,18 @@ def panel(lab: Any) -> Any:
     found.start.click()
     found.settle()
     return found
+
+
+@pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
+def test_a_panel_that_is_closed_leaves_no_widget_and_is_freed(lab: Any, panel: Any, kind: str):
+    there = set(_instances)
+    other = getattr(lab, kind)()
+    freed, lab.opened[:] = weakref.ref(other), [panel]
+    other.close()
+    assert set(_instances) == there
+    del other
+    gc.collect()
+    assert freed() is None
 
 
 def page_of(panel: Any) -> dict[str, Any]:
