@@ -38,6 +38,7 @@ class DetailCode(StrEnum):
     ENV_STATUS = "env_status"
     NOT_CHECKED = "not_checked"
     QUOTAS = "quotas"
+    ALSO = "also"
     PROBE_LEFT = "probe_left"
     COMPONENT_TOKEN = "component_token"  # noqa: S105  a code, not a secret
     KEPT = "kept"
@@ -305,6 +306,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.ENV_STATUS: _("Its status is {status}."),
     DetailCode.NOT_CHECKED: _("Not checked: {checks}."),
+    DetailCode.ALSO: _("It has further causes: {also}."),
     DetailCode.QUOTAS: _(
         "Used: link calls {links_used} of {links_limit}, storage {storage_used} of {storage_limit} MB, writes "
         "{writes_used} of {writes_limit}."

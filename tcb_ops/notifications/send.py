@@ -37,6 +37,10 @@ RETRY_WAITS = (1.0, 5.0)
 BUSY_WAIT = 60.0
 """Seconds before the next try where a robot has had too many messages."""
 COMMAND_SECONDS = 30.0
+MAIL_SECONDS = 15.0
+"""Without progress of a mail server."""
+SMTPS = 465
+"""The port on which a mail server expects TLS from the beginning."""
 MOST_PAGE = 5 * 1024 * 1024
 """Bytes of a page that is attached to an e-mail."""
 
@@ -106,7 +110,7 @@ def notify_audit(result: AuditResult, settings: Settings, *, always: bool = Fals
         if not (always or is_due(one.on, result)):
             found.append(Notification(one.kind, sent=False, detail=_("not sent: nothing is new"), due=False))
             continue
-        message = audit_message(result, report, manifest_sha256, lang, markdown=one.format == "markdown")
+        message = audit_message(result, report, manifest_sha256, lang, markdown=_markdown(one))
         found.append(_deliver(one, message, payload, settings, page))
     return found
 
@@ -117,13 +121,17 @@ def notify_test(settings: Settings) -> list[Notification]:
     return [
         _deliver(
             one,
-            trial_message(settings.lang, markdown=one.format == "markdown", simulated=simulated),
+            trial_message(settings.lang, markdown=_markdown(one), simulated=simulated),
             {"test": True, "target": settings.run_target, "simulated": simulated},
             settings,
             None,
         )
         for one in settings.notify
     ]
+
+
+def _markdown(to: NotifySettings) -> bool:
+    return to.format == "markdown" and to.kind != "email"
 
 
 def _deliver(
@@ -254,24 +262,53 @@ def _send_mail(to: NotifySettings, message: Message, page: Path | None) -> None:
     mail["Subject"], mail["From"], mail["To"] = message.title, to.sender, ", ".join(to.to)
     mail.set_content(message.fit(1 << 20))
     if page is not None and page.is_file() and page.stat().st_size <= MOST_PAGE:
-        mail.add_attachment(page.read_bytes(), maintype="text", subtype="html", filename=page.name)
+        mail.add_attachment(
+            page.read_bytes(),
+            maintype="text",
+            subtype="html",
+            filename=page.name,
+            params={"charset": "utf-8"},
+        )
     host, _colon, port = to.smtp.partition(":")
     password = _secret_of(to.secret_env, to.secret_file, "secret") if to.user else ""
-    context = ssl.create_default_context()
-    number = int(port or 465)
-    opened = smtplib.SMTP_SSL(host, number, timeout=15, context=context) if number == 465 else None
     try:
-        with opened or smtplib.SMTP(host, number, timeout=15) as server:
-            if opened is None and not is_loopback(host):
-                server.starttls(context=context)
+        with _mail_server(host, int(port or SMTPS)) as server:
             if to.user:
                 server.login(to.user, password)
-            server.send_message(mail)
+            refused = server.send_message(mail)
     except smtplib.SMTPResponseException as error:
-        raise _NotSent(_("the mail server refused it ({code})", code=error.smtp_code)) from None
+        raise _mail_refused(error.smtp_code) from None
+    except smtplib.SMTPRecipientsRefused as error:
+        raise _mail_refused(max(code for code, _text in error.recipients.values())) from None
+    except smtplib.SMTPServerDisconnected:
+        raise _NotSent(
+            _("the mail server closed the connection, or gave no response in time"), again=True
+        ) from None
     except smtplib.SMTPException:
         raise _NotSent(_("the mail server refused it")) from None
     except OSError as error:
         raise _NotSent(
             _("the mail server cannot be reached ({why})", why=system_reason(error)), again=True
         ) from None
+    if refused:  # the others got it: another try would send it to them twice
+        raise _NotSent(_("the mail server refused {n} of {all} recipients", n=len(refused), all=len(to.to)))
+
+
+def _mail_server(host: str, port: int) -> smtplib.SMTP:
+    """Connect, encrypted unless the server is this machine. Raises OSError or SMTPException."""
+    context = ssl.create_default_context()
+    if port == SMTPS:
+        return smtplib.SMTP_SSL(host, port, timeout=MAIL_SECONDS, context=context)
+    server = smtplib.SMTP(host, port, timeout=MAIL_SECONDS)
+    if not is_loopback(host):
+        try:
+            server.starttls(context=context)
+        except BaseException:
+            server.close()
+            raise
+    return server
+
+
+def _mail_refused(code: int) -> _NotSent:
+    """Return the error for a refusal; codes from 400 to 499 are temporary."""
+    return _NotSent(_("the mail server refused it ({code})", code=code), again=400 <= code < 500)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from tcb_ops.model import FailOn, Outcome
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.runs.audit import STORAGE, WRITES, usage_of
+from tcb_ops.runs.audit import STORAGE, WRITES, other_causes, usage_of
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
@@ -37,6 +37,8 @@ class Finding:
     """Whether the previous audit did not report it with this cause, or had it silenced."""
     known: KnownFailure | None = None
     """The line of known.csv that silences it."""
+    also: tuple[str, ...] = ()
+    """The codes of its further causes."""
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
@@ -46,6 +48,7 @@ class Finding:
             "merchant": cause.merchant,
             "env": cause.env,
             "cause": cause.code,
+            "causes": [cause.code, *self.also],
             "meaning": cause.meaning.of(lang),
             "action": cause.action.of(lang),
             "before": self.before or None,
@@ -170,7 +173,14 @@ def audit_result(
     """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
     run, previous = summary.run, changes.older if changes is not None else None
     known, day = kept_with_run(run.settings), day_of(run, settings)
-    findings = list(_findings(summary, changes, settings))
+    also = {
+        (record.row.appid, record.row.env): other_causes(record.end.detail)
+        for record in reader.rows(run, outcomes=frozenset({Outcome.UNHEALTHY}))
+    }
+    findings = [
+        replace(one, also=also.get((one.cause.appid, one.cause.env), ()))
+        for one in _findings(summary, changes, settings)
+    ]
     bad = [one for one in findings if one.known is None]
     unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
     here = {(place.appid, place.env) for place in reader.envs(run)}
@@ -280,7 +290,7 @@ def audit_groups(result: AuditResult) -> list[AuditGroup]:
                 one.cause.merchant,
                 one.cause.env,
                 one.cause.code,
-                _("was {before}", before=one.before) if one.before not in {"", one.cause.code} else None,
+                _remark(one),
             )
             for one in findings
         ]
@@ -305,6 +315,12 @@ def audit_groups(result: AuditResult) -> list[AuditGroup]:
         AuditGroup(_("Silenced by known.csv"), silenced),
         AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
     ]
+
+
+def _remark(one: Finding) -> Text | None:
+    was = _("was {before}", before=one.before) if one.before not in {"", one.cause.code} else None
+    also = _("also {codes}", codes=", ".join(one.also)) if one.also else None
+    return _("{first}; {second}", first=also, second=was) if also and was else also or was
 
 
 def _until(known: KnownFailure) -> Text:

@@ -181,31 +181,49 @@ class Cause:
     detail: Detail | None = None
 
 
-def cause_of(facts: AccountFacts, env: str) -> Cause | None:
-    """Return the cause for which an environment gets no link call; None if a link is to be requested.
+def causes_of(facts: AccountFacts, env: str) -> list[Cause]:
+    """Return the causes for which an environment gets no link call, the most basic first; none if a link is requested.
 
-    ==================  ===========  ==========  ===========
-    permission set      status       calls left  cause
-    ==================  ===========  ==========  ===========
-    not granted         any          any         61007
-    granted, unknown    HALTED       any         halted
-    granted, unknown    another      any         unavailable
-    granted, unknown    NORMAL       0           45009
-    granted, unknown    not listed   0           45009
-    anything else                                none
-    ==================  ===========  ==========  ===========
+    ====================================  ===========
+    fact                                  cause
+    ====================================  ===========
+    permission set not granted            61007
+    status HALTED                         halted
+    another status, but not NORMAL        unavailable
+    no link calls left today              45009
+    permission set or calls not checked   none
+    not listed: no status                 none
+    ====================================  ===========
 
     An environment that the account does not list may be shared by another account: only the link call shows whether
     it works.
     """
+    found = []
     if facts.may_upload is False:
-        return Cause(Reason.REFUSED, 61007)
+        found.append(Cause(Reason.REFUSED, 61007))
     status = facts.statuses.get(env, NORMAL)
     if status == HALTED:
-        return Cause(Reason.HALTED)
-    if status != NORMAL:
-        return Cause(Reason.UNAVAILABLE, detail=detail(DetailCode.ENV_STATUS, status=status))
-    return Cause(Reason.REFUSED, 45009) if facts.left == 0 else None
+        found.append(Cause(Reason.HALTED))
+    elif status != NORMAL:
+        found.append(Cause(Reason.UNAVAILABLE, detail=detail(DetailCode.ENV_STATUS, status=status)))
+    if facts.left == 0:
+        found.append(Cause(Reason.REFUSED, 45009))
+    return found
+
+
+def cause_detail(causes: list[Cause]) -> Detail | None:
+    """Return the detail of an environment's first cause, with the codes of the others."""
+    first, *others = causes
+    if not others:
+        return first.detail
+    also = ", ".join(str(one.errcode or one.reason) for one in others)
+    return first.detail.format(also=also) if first.detail is not None else detail(DetailCode.ALSO, also=also)
+
+
+def other_causes(kept: Detail | None) -> tuple[str, ...]:
+    """Return the codes of the other causes that `cause_detail` kept."""
+    also = kept.params.get("also") if kept is not None else None
+    return tuple(str(also).split(", ")) if also else ()
 
 
 _NO_VERDICT = {Reason.NO_ANSWER, Reason.NOT_ASKED}

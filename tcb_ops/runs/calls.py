@@ -16,7 +16,7 @@ from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, RowEnd, Secret
-from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_of, measured
+from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_detail, causes_of, measured
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload
@@ -120,9 +120,9 @@ class Calls:
         facts = await self._facts(task, self.checks)
         if isinstance(facts, FailedAttempt):
             return facts
-        if (cause := cause_of(facts, task.row.env)) is not None:
-            end = self._end(task, Outcome.UNHEALTHY, cause.reason, cause.detail)
-            return replace(end, errcode=cause.errcode)
+        if causes := causes_of(facts, task.row.env):
+            end = self._end(task, Outcome.UNHEALTHY, causes[0].reason, cause_detail(causes))
+            return replace(end, errcode=causes[0].errcode)
         result = await self._link_and_store(task)
         if isinstance(result, RowEnd) and result.outcome in SUCCESSES:
             used, missing = await self.checks.measure(

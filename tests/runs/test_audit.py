@@ -9,7 +9,8 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.audit import AccountFacts, cause_of, judged
+from tcb_ops.reports.audit import audit_groups
+from tcb_ops.runs.audit import AccountFacts, cause_detail, causes_of, judged, other_causes
 from tcb_ops.simulator import (
     Component,
     EnvStatus,
@@ -54,23 +55,41 @@ def test_how_an_environment_is_judged(end: RowEnd, becomes: str):
 
 
 @pytest.mark.parametrize(
-    ("may_upload", "status", "left", "cause"),
+    ("may_upload", "status", "left", "causes"),
     [
-        (False, "HALTED", 0, (Reason.REFUSED, 61007)),
-        (True, "HALTED", 0, (Reason.HALTED, None)),
-        (None, "UNAVAILABLE", None, (Reason.UNAVAILABLE, None)),
-        (True, "NORMAL", 0, (Reason.REFUSED, 45009)),
-        (None, "", 0, (Reason.REFUSED, 45009)),
-        (None, "", None, None),
-        (True, "NORMAL", 1, None),
+        (False, "HALTED", 0, ["61007", "halted", "45009"]),
+        (True, "HALTED", 0, ["halted", "45009"]),
+        (None, "UNAVAILABLE", None, ["unavailable"]),
+        (True, "NORMAL", 0, ["45009"]),
+        (None, "", 0, ["45009"]),
+        (None, "", None, []),
+        (True, "NORMAL", 1, []),
     ],
 )
 def test_what_an_accounts_answers_say_before_a_link_is_asked_for(
-    may_upload: bool | None, status: str, left: int | None, cause: Any
+    may_upload: bool | None, status: str, left: int | None, causes: list[str]
 ):
     facts = AccountFacts({"env": status} if status else {}, left, may_upload)
-    found = cause_of(facts, "env")
-    assert (found and (found.reason, found.errcode)) == cause
+    found = causes_of(facts, "env")
+    assert [str(one.errcode or one.reason) for one in found] == causes
+    if found:
+        assert other_causes(cause_detail(found)) == tuple(causes[1:])
+
+
+def test_an_environment_with_several_causes_has_them_all(open_shop: OpenShop):
+    shop = open_shop(
+        [],
+        merchants=[TEA, BOOKS],
+        accounts=[SimulatedAccount(TEA.appid, daily_limit=5, used=5)],
+        environments=[SimulatedEnvironment(TEA.env, EnvStatus.HALTED)],
+    )
+    result = audit(shop).audit()
+    (one,) = result.new
+    assert one.to_json(tcb.Lang.EN)["causes"] == ["halted", "45009"]
+    (group,) = [group for group in audit_groups(result) if group.lines]
+    (line,) = group.lines
+    assert line.remark is not None
+    assert line.remark.en == "also 45009"
 
 
 def audit(shop: Shop, **options: Any) -> tcb.Run:

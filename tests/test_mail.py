@@ -1,0 +1,105 @@
+"""E-mail about an audit, over a real socket: what arrives, and what is reported as not sent."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from smtp import MailServer
+from workspace import BOOKS, QUICK, OpenShop, Shop
+
+import tcb_ops as tcb
+from tcb_ops.i18n import Lang
+from tcb_ops.notifications import send
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from tcb_ops.notifications.send import Notification
+
+PASSWORD = "practice-mail-password-1"
+BROKEN = [Fault(env=BOOKS.env, errcode=85088)]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(send, "RETRY_WAITS", (0.0,))
+    monkeypatch.setattr(send, "MAIL_SECONDS", 0.5)
+    monkeypatch.setenv("MAIL_PASSWORD", PASSWORD)
+
+
+def mailed(shop: Shop, server: str, *, export: bool = False, **more: Any) -> Notification:
+    entry = {
+        "kind": "email",
+        "smtp": server,
+        "sender": "audit@example.com",
+        "to": ["a@example.com", "b@example.com"],
+    }
+    settings = shop.with_options(notify=[entry | more])
+    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    if export:
+        run.export(shop.folder / "report")
+    (found,) = tcb.notify(run, settings=settings)
+    shown = json.dumps(found.to_json(Lang.EN)) + repr(found)
+    assert PASSWORD[:12] not in shown
+    return found
+
+
+def test_an_email_has_the_message_as_text_and_the_page_attached(open_shop: OpenShop):
+    shop = open_shop([], BROKEN)
+    with MailServer() as server:
+        found = mailed(shop, server.address, export=True, user="audit", secret_env="MAIL_PASSWORD")
+    assert found.sent
+    (raw,) = server.mails
+    mail = email.message_from_bytes(raw, policy=email.policy.default)
+    assert mail["To"] == "a@example.com, b@example.com"
+    body = mail.get_body()
+    assert body is not None
+    text = body.get_content()
+    assert f"  {BOOKS.name} · {BOOKS.env} · 85088" in text
+    assert "**" not in text
+    assert "manifest sha256: " in text
+    (page,) = mail.iter_attachments()
+    assert page.get_filename() == "report.html"
+    assert page.get_content() == (shop.folder / "report" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "connections", "why"),
+    [
+        ({"replies": {"MAIL": "550 no"}}, 1, "550"),
+        ({"replies": {"MAIL": "451 later"}}, 2, "451"),
+        ({"replies": {"DATA": "554 no"}}, 1, "554"),
+        ({"replies": {"MAIL": ""}}, 2, "closed"),
+        ({"replies": {"EHLO": "502 no", "HELO": "502 no"}}, 1, "502"),
+        ({"refused": ("a@example.com", "b@example.com")}, 1, "550"),
+        ({"refused": ("b@example.com",)}, 1, "1 of 2"),
+        ({"silent": True}, 2, "no response in time"),
+    ],
+)
+def test_what_a_mail_server_refuses_is_never_reported_as_sent(
+    open_shop: OpenShop, options: dict[str, Any], connections: int, why: str
+):
+    shop = open_shop([], BROKEN)
+    with MailServer(**options) as server:
+        found = mailed(shop, server.address)
+    assert not found.sent
+    assert why in found.detail.en
+    assert server.connections == connections
+
+
+def test_a_refused_password_is_reported_without_it(open_shop: OpenShop):
+    shop = open_shop([], BROKEN)
+    with MailServer({"AUTH": f"535 wrong: {PASSWORD}"}) as server:
+        found = mailed(shop, server.address, user="audit", secret_env="MAIL_PASSWORD")
+    assert (found.sent, server.mails) == (False, [])
+    assert "535" in found.detail.en
+
+
+@pytest.mark.parametrize("port", [1, 465])
+def test_a_mail_server_that_is_away_fails_no_audit(open_shop: OpenShop, port: int):
+    found = mailed(open_shop([], BROKEN), f"127.0.0.1:{port}")
+    assert not found.sent
+    assert "cannot be reached" in found.detail.en
