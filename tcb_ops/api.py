@@ -864,7 +864,8 @@ def notify(
     check_flag("on_demand", on_demand)
     if not settings.notify:
         raise SettingsError(
-            _("There is nobody to notify."), _("Add a [[notify]] section to tcb-ops.toml, with its kind.")
+            _("There is nobody to notify."),
+            _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
         )
     if run is None:
         return notify_test(settings)

@@ -220,7 +220,7 @@ def dry_run(
         store = _(" and its store") if uploads else NOTHING
         console.print(
             _(
-                "{calls} to {api_base}{store}. Nothing was sent.",
+                "The run would make {calls} to {api_base}{store}. Nothing was sent.",
                 calls=ngettext("{n:,} call", "{n:,} calls", planned.calls),
                 api_base=settings.api_base,
                 store=store,

@@ -71,8 +71,8 @@ def init(folder: str, lang: str | None) -> int:
         return broken.exit_code
     console.info(
         _(
-            "Next: fill in merchants.csv (a line per merchant and environment), tokens.csv, and a list in a copy "
-            "of list-template.xlsx; then run tcb-ops check LIST."
+            "Next: fill in merchants.csv (a line per merchant and environment) and a list in a copy of "
+            "list-template.xlsx; then run tcb-ops check LIST. For live runs, tcb-ops.toml says where tokens come from."
         )
     )
     return 0
@@ -206,7 +206,9 @@ def make_list(
         )
     )
     console.suggest(
-        _("Check it, then run:"),
+        _("Check it, then run:")
+        if settings.on_loopback
+        else _("Check it, then upload it (LIVE; to rehearse, add --target simulator):"),
         command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
     )
     return 0
