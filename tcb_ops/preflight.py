@@ -1,4 +1,7 @@
-"""What a run would do, before anything is sent: rows, bytes, calls against the quotas, time, warnings. Pure."""
+"""What a run would do, before anything is sent: rows, bytes, calls against the quotas, time, warnings.
+
+Pure, except for `scope_of_stored`, which reads the ledger.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext, verbatim
 from tcb_ops.lists.paths import Batch
 from tcb_ops.merchants.quota import Allowances, QuotaAccount, fits, seconds_left_of_the_day
-from tcb_ops.model import Kind, Outcome, Owner
+from tcb_ops.model import Kind, Merchant, Outcome, Owner
+from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import RunRecord, Tally
 from tcb_ops.settings import Settings
@@ -165,6 +169,13 @@ def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Sco
         len({tally.appid for tally in found}),
         len({(tally.appid, tally.env) for tally in found}),
     )
+
+
+def scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> Scope:
+    """Return the scope of a change of the files that an upload has stored, its retries included; `only`: of these merchants."""
+    final = run.final()
+    narrowed = final if only is None else final.of_merchants(only)
+    return scope_of_rows(narrowed.tallies(), frozenset({Outcome.UPLOADED}))
 
 
 @dataclass(frozen=True, slots=True)

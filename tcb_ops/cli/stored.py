@@ -31,13 +31,12 @@ from tcb_ops.cli.runs import (
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_sentences
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.model import Kind
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.paths import Batch
     from tcb_ops.preflight import Scope
-    from tcb_ops.run import Run
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.settings import Settings
 
@@ -124,7 +123,7 @@ def delete(
     deleted only with --foreign. On a terminal a live target always asks first.
     """
     from tcb_ops import api
-    from tcb_ops.preflight import scope_of_list
+    from tcb_ops.preflight import scope_of_list, scope_of_stored
 
     with _opened(common, out) as (console, settings):
         if which.resume is not None:
@@ -137,7 +136,7 @@ def delete(
             named: list[Text] = []
             if isinstance(subject, str):
                 run = api.open_run(api.upload_of(subject, settings).id, settings=settings)
-                scope = _scope(run, common, settings)
+                scope = scope_of_stored(run, common.matching(settings))
             else:
                 scope = scope_of_list(subject)
                 listed = api.foreign(subject, settings=settings)
@@ -187,6 +186,7 @@ def undo(
     that somebody else has changed since is not touched. On a terminal a live target always asks first.
     """
     from tcb_ops import api
+    from tcb_ops.preflight import scope_of_stored
 
     with _opened(common, out) as (console, settings):
         if which.resume is not None:
@@ -195,7 +195,7 @@ def undo(
         subject = api.open_run(api.upload_of(run, settings).id, settings=settings)
         merchants = common.matching(settings)
         what = api.undo_scope(subject, merchants=merchants, settings=settings).text
-        _ask(console, Kind.UNDO, _scope(subject, common, settings), what, settings, yes=yes)
+        _ask(console, Kind.UNDO, scope_of_stored(subject, merchants), what, settings, yes=yes)
         handle = api.start_undo(
             subject,
             merchants=merchants,
@@ -237,15 +237,6 @@ def _subject(
 
 def _selection(subject: str | Batch, common: CommonOptions, listing: ListOptions) -> str:
     return common.selection() if isinstance(subject, str) else listing.selection(common, None)
-
-
-def _scope(run: Run, common: CommonOptions, settings: Settings) -> Scope:
-    """Return what a change of an upload's files concerns, its retries included."""
-    from tcb_ops.preflight import scope_of_rows
-
-    final, only = run.final(), common.matching(settings)
-    narrowed = final if only is None else final.of_merchants(only)
-    return scope_of_rows(narrowed.tallies(), frozenset({Outcome.UPLOADED}))
 
 
 def _ask(console: Console, kind: Kind, scope: Scope, what: Text, settings: Settings, *, yes: bool) -> None:

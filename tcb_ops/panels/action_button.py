@@ -1,4 +1,4 @@
-"""Buttons that act on a run: resume, retry, export; and the confirmation before a run on a live target."""
+"""Buttons that act on a run: resume, retry, export; and the confirmation before a run changes something."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import format_size
-from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext, verbatim
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.html import esc, message
@@ -31,26 +31,35 @@ FILES: dict[str, Text] = {
 """The files of a report folder, in the order in which they are listed."""
 
 
-def is_confirmed(typed: str, merchants: int, *, live: bool) -> bool:
+def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
     """Decide whether a run may start.
 
     ==================  ==============================  ==========
-    target              typed                           may start
+    confirmation        typed                           may start
     ==================  ==============================  ==========
-    on this machine     anything                        yes
-    live                the number, full width or not   yes
-    live                anything else                   no
+    not asked for       anything                        yes
+    asked for           the number, full width or not   yes
+    asked for           anything else                   no
     ==================  ==============================  ==========
     """
-    return not live or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
+    return not asked or normalize("NFKC", typed).strip().replace(",", "") == str(merchants)
 
 
-class LiveConfirmation(widgets.VBox):
-    """What a run would send where, and a field for the number of merchants. Hidden unless the target is live."""
+class Confirmation(widgets.VBox):
+    """What a run would change where, and a field for the number of merchants."""
 
-    def __init__(self, worker: Worker, context: PanelContext, name: str, changed: Callable[[], None]) -> None:
-        """`changed` is called when the typed number changes."""
+    def __init__(
+        self,
+        worker: Worker,
+        context: PanelContext,
+        name: str,
+        changed: Callable[[], None],
+        *,
+        always: bool = False,
+    ) -> None:
+        """`changed` is called when the typed number changes. Unless `always`, only a live target is confirmed."""
         self._lang, self._context, self._merchants = worker.lang, context, 0
+        self._always = always
         self.facts = html_area(name)
         self.count = worker.field(
             widgets.Text, _("Merchants"), f"{name}-count", "16rem", continuous_update=True
@@ -60,9 +69,13 @@ class LiveConfirmation(widgets.VBox):
         show(self, shown=False)
 
     @property
+    def _asks(self) -> bool:
+        return self._always or self._context.live
+
+    @property
     def confirmed(self) -> bool:
         """Whether the run may start."""
-        return is_confirmed(str(self.count.value), self._merchants, live=self._context.live)
+        return is_confirmed(str(self.count.value), self._merchants, asked=self._asks)
 
     def check(self) -> None:
         """Raise UsageError where the run may not start: the number may be reset while a click is on its way."""
@@ -78,12 +91,12 @@ class LiveConfirmation(widgets.VBox):
         """Ask for a confirmation of these facts; None: there is nothing to start."""
         self._merchants = merchants
         self.count.value = ""
-        show(self, shown=self._context.live and facts is not None)
+        show(self, shown=self._asks and facts is not None)
         if facts is not None:
-            target = self._context.settings.api_base
             asked = _(
-                "LIVE: {target}\n{facts}\nType the number of merchants ({merchants}) to enable the button.",
-                target=target,
+                "{mark}: {target}\n{facts}\nType the number of merchants ({merchants}) to enable the button.",
+                mark=_("LIVE") if self._context.live else verbatim("SIMULATED 演练"),
+                target=self._context.settings.run_target,
                 facts=facts,
                 merchants=merchants,
             )
@@ -115,7 +128,7 @@ class ActionButton(widgets.VBox):
     ) -> None:
         """`name` is the button's class; `changed` is called when the typed number changes."""
         self._context = context
-        self.confirmation = LiveConfirmation(worker, context, f"{name}-confirm", changed)
+        self.confirmation = Confirmation(worker, context, f"{name}-confirm", changed)
         self.button = worker.button(label, name, action)
         super().__init__([self.confirmation, self.button])
         show(self, shown=False)

@@ -17,6 +17,7 @@ from tcb_ops.panels.html import heading, message
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel, Placeholder
 from tcb_ops.panels.run_form import RunForm
+from tcb_ops.panels.stored_files import StoredFiles
 from tcb_ops.panels.worker import LINKS_GO_TO, html_area
 from tcb_ops.preflight import facts_line, short_life
 from tcb_ops.reports.audit import AuditResult
@@ -113,6 +114,20 @@ class UploadPanel(ListPanel):
 
     kind, label = Kind.UPLOAD, _("Upload")
     title = _("Uploads")
+
+    def _parts(self) -> list[Any]:
+        parts, actions = super()._parts(), self.monitor.actions
+        self.stored = StoredFiles(self.worker, self.context, self.monitor)
+        actions.children = (*actions.children, self.stored.confirm)
+        return [*parts, self.stored]
+
+    def _run_changed(self) -> None:
+        self.stored.offer()
+        super()._run_changed()
+
+    def _enable(self) -> None:
+        super()._enable()
+        self.stored.enable()
 
     def _start_run(self, **options: Any) -> RunHandle:
         return api.start_upload(self._batch(), **options)

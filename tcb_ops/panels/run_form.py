@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,12 +14,12 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.merchants.status import MerchantState, verdict
 from tcb_ops.model import Kind
-from tcb_ops.panels.action_button import LiveConfirmation
+from tcb_ops.panels.action_button import Confirmation
 from tcb_ops.panels.context import GENTLE_RATE, PanelContext
 from tcb_ops.panels.html import message, table
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_summary import Step
-from tcb_ops.panels.worker import Worker, emphasize, html_area, show
+from tcb_ops.panels.worker import Fold, Worker, emphasize, html_area, show
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 
@@ -74,7 +74,7 @@ class RunForm(Panel):
         self.new = widgets.Checkbox(
             description=new.of(lang), indent=False, layout={"width": "auto"}
         ).add_class("op-new")
-        self.confirmation = LiveConfirmation(worker, self.context, "op-confirm", self._enable)
+        self.confirmation = Confirmation(worker, self.context, "op-confirm", self._enable)
         self.start = worker.button(self.label, "op-run", self._run, disabled=True)
         self.starter = widgets.VBox([self.confirmation, self.start])
         self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
@@ -187,36 +187,6 @@ class RunForm(Panel):
                 when=when,
             )
         )
-
-
-class Fold(widgets.VBox):
-    """Parts below a button that folds them; `line` is beside the button, folded or not."""
-
-    def __init__(
-        self, worker: Worker, title: Text, line: widgets.HTML, parts: list[Any], changed: Callable[[], None]
-    ) -> None:
-        """`changed` is called when the parts are folded or unfolded."""
-        self._title, self._changed = title.of(worker.lang), changed
-        self.button = worker.button(title, "op-fold", self._toggle, background=False)
-        self._parts = widgets.VBox(parts)
-        super().__init__([widgets.HBox([self.button, line]).add_class("op-fold-line"), self._parts])
-        self.add_class("op-setup")
-        self.unfolded = True
-
-    @property
-    def unfolded(self) -> bool:
-        """Whether the parts are shown."""
-        return bool(self._parts.layout.display != "none")
-
-    @unfolded.setter
-    def unfolded(self, wanted: bool) -> None:
-        show(self._parts, shown=wanted)
-        self.button.description = f"{'▾' if wanted else '▸'} {self._title}"
-        (self.remove_class if wanted else self.add_class)("op-folded")
-
-    def _toggle(self) -> None:
-        self.unfolded = not self.unfolded
-        self._changed()
 
 
 class MerchantCheck(widgets.VBox):

@@ -43,7 +43,7 @@ POLL_EVERY = 1.0
 LISTED = 50
 """Runs that can be chosen from, the newest first."""
 PENDING = frozenset({Outcome.PENDING})
-RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
+RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNKNOWN})
 
 
 def redraw_after(cost: float, merchants: int) -> float:

@@ -192,3 +192,33 @@ class Worker:
                 if doing is None:
                     self._thread = None
         self.guarded(self.on_change)
+
+
+class Fold(widgets.VBox):
+    """Parts below a button that folds them; `line` is beside the button, folded or not."""
+
+    def __init__(
+        self, worker: Worker, title: Text, line: widgets.HTML, parts: list[Any], changed: Callable[[], None]
+    ) -> None:
+        """`changed` is called when the parts are folded or unfolded."""
+        self._title, self._changed = title.of(worker.lang), changed
+        self.button = worker.button(title, "op-fold", self._toggle, background=False)
+        self._parts = widgets.VBox(parts)
+        super().__init__([widgets.HBox([self.button, line]).add_class("op-fold-line"), self._parts])
+        self.add_class("op-setup")
+        self.unfolded = True
+
+    @property
+    def unfolded(self) -> bool:
+        """Whether the parts are shown."""
+        return bool(self._parts.layout.display != "none")
+
+    @unfolded.setter
+    def unfolded(self, wanted: bool) -> None:
+        show(self._parts, shown=wanted)
+        self.button.description = f"{'▾' if wanted else '▸'} {self._title}"
+        (self.remove_class if wanted else self.add_class)("op-folded")
+
+    def _toggle(self) -> None:
+        self.unfolded = not self.unfolded
+        self._changed()

@@ -169,6 +169,30 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         report.get_by_text("The only row succeeded").first.wait_for()
 
 
+def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed(lab, open_lab_shop):
+    shop = open_lab_shop(300, [])
+    with lab.opened(shop.notebook("02_run_uploads"), shots="live-undo") as notebook:
+        notebook.run_all()
+        notebook.at_rest()
+        notebook.click(".op-run")
+        notebook.until(STATUS, "All 300 rows succeeded")
+        notebook.click(".op-confirm-files")
+        notebook.until(STATUS, "All 300 rows succeeded: the file is there.")
+        fold = ".op-setup:has(.op-undo) .op-fold"
+        notebook.click(fold)
+        notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")
+        notebook.page.locator(fold).scroll_into_view_if_needed()
+        notebook.shot("asked")
+        assert notebook.violations() == []
+        assert notebook.page.locator("button.op-undo").is_disabled()
+        notebook.page.locator(".op-undo-confirm-count input").fill(str(len(shop.run().by_merchant())))
+        notebook.page.wait_for_selector("button.op-undo:not([disabled])")
+        notebook.click("button.op-undo")
+        notebook.until(STATUS, "All 300 rows succeeded: as it was before the upload.")
+        notebook.shot("undone")
+        assert shop.run().counts == {"deleted": 300}
+
+
 def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_shop):
     shop = open_lab_shop(300, [SLOW])
     with lab.opened(shop.notebook("02_run_uploads"), shots="live-restart") as notebook:

@@ -10,7 +10,7 @@ from tcb_ops.panels.action_button import is_confirmed
 
 
 @pytest.mark.parametrize(
-    ("typed", "merchants", "live", "may"),
+    ("typed", "merchants", "asked", "may"),
     [
         ("", 12, False, True),
         ("12", 12, True, True),
@@ -23,7 +23,7 @@ from tcb_ops.panels.action_button import is_confirmed
         ("012", 12, True, False),
     ],
     ids=[
-        "this machine",
+        "not asked",
         "the number",
         "spaces",
         "thousands",
@@ -34,8 +34,8 @@ from tcb_ops.panels.action_button import is_confirmed
         "not as shown",
     ],
 )
-def test_a_run_may_begin(typed: str, merchants: int, live: bool, may: bool):
-    assert is_confirmed(typed, merchants, live=live) is may
+def test_a_run_may_begin(typed: str, merchants: int, asked: bool, may: bool):
+    assert is_confirmed(typed, merchants, asked=asked) is may
 
 
 def test_on_this_machine_nothing_is_asked(open_lab: Any):
