@@ -146,6 +146,13 @@ class Scheduler:
         self._queue: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane, Task | None]] = []
         self._ticket = 0
+        self._bounded = batch > 1
+        """Whether lanes wait for their rows, because those of one call fill a lane's share already."""
+        self._buffered = 0
+        """Fresh rows of all lanes, and those that are being read; counted where `_bounded`."""
+        self._refilling = 0
+        self._starved: deque[Lane] = deque()
+        """Lanes that wait until others have used up some of their rows."""
         self.needs_refill: list[Lane] = []
         """Lanes to be refilled from the ledger."""
         self.tokenless: set[AppState] = set()
@@ -176,6 +183,8 @@ class Scheduler:
                     self.enqueue(lane)
                 return task
             lane.taken = 0
+        if self._starved and not self._refilling:  # all lanes that have rows are paused, or at their limit
+            self._request_rows(self._starved.popleft())
         return None
 
     def next_timer(self) -> float | None:
@@ -208,11 +217,17 @@ class Scheduler:
     def refilled(self, lane: Lane, rows: list[Row]) -> None:
         """Add rows from the ledger; fewer than `refill` mean that there are no more."""
         lane.refilling = False
+        self._refilling -= 1
         lane.drained = len(rows) < self.refill
+        self._buffered -= self.refill
         if rows:
             lane.last_line = rows[-1].line
         if lane.end_as is None:
             lane.fresh.extend(rows)
+            self._buffered += len(rows)
+        else:
+            _forget_written(lane, rows)
+        self._feed()
         self.enqueue(lane)
 
     def close(self, lane: Lane, end_as: RowEnd) -> None:
@@ -221,7 +236,10 @@ class Scheduler:
         Rows in backoff follow when their wait is over.
         """
         lane.end_as = end_as
+        _forget_written(lane, lane.fresh)
+        self._buffered -= len(lane.fresh)
         lane.fresh.clear()
+        self._feed()
         self.enqueue(lane)
 
     def split(self, task: Task) -> None:
@@ -246,10 +264,7 @@ class Scheduler:
         """Return the next row of a lane; None if there is none, or the lane has to wait."""
         env, app = lane.env, lane.app
         self._hold(lane, "")
-        low = max(self._low, lane.batch)
-        if len(lane.fresh) <= low and not (lane.drained or lane.refilling or lane.end_as):
-            lane.refilling = True
-            self.needs_refill.append(lane)
+        self._want_rows(lane)
         if lane.end_as is not None:
             return lane.back.popleft() if lane.back else None
         if not lane.back and (not lane.fresh or (len(lane.fresh) < lane.batch and not lane.drained)):
@@ -278,7 +293,33 @@ class Scheduler:
         app.in_flight += 1
         task = Task([lane.fresh.popleft() for _ in range(min(lane.batch, len(lane.fresh)))], lane)
         lane.tasks.add(task)
+        self._buffered -= len(task.rows)
+        if self._starved:
+            self._feed()
         return task
+
+    def _want_rows(self, lane: Lane) -> None:
+        """Have a lane with few rows refilled, now or once the others have used up some of theirs."""
+        low = max(self._low, lane.batch)
+        if len(lane.fresh) > low or lane.drained or lane.refilling or lane.end_as:
+            return
+        if self._bounded and self._buffered + self.refill > BUFFERED:
+            lane.refilling = True
+            self._starved.append(lane)
+        else:
+            self._request_rows(lane)
+
+    def _request_rows(self, lane: Lane) -> None:
+        """Have a lane refilled from the ledger."""
+        lane.refilling = True
+        self._refilling += 1
+        self._buffered += self.refill
+        self.needs_refill.append(lane)
+
+    def _feed(self) -> None:
+        """Have starved lanes refilled, as far as all lanes together may buffer more rows."""
+        while self._starved and self._buffered + self.refill <= BUFFERED:
+            self._request_rows(self._starved.popleft())
 
     def _hold(self, lane: Lane, phase: str) -> None:
         """Report to the phase timer what a lane waits for from now on; empty for nothing."""
@@ -303,6 +344,12 @@ class Scheduler:
                     self._phases.leave("backoff")
                 lane.back.append(task)
             self.enqueue(lane)
+
+
+def _forget_written(lane: Lane, rows: Iterable[Row]) -> None:
+    """Forget what the ledger knows of the paths of rows that will not begin."""
+    for row in rows:
+        lane.written.pop(row.path, None)
 
 
 def _no_more_begin(scope: EnvState | AppState) -> bool:

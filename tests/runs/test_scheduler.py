@@ -10,7 +10,7 @@ import pytest
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.scheduler import REFILL, TURN, AppState, EnvState, Lane, Scheduler, Task, lanes_of
+from tcb_ops.runs.scheduler import BUFFERED, REFILL, TURN, AppState, EnvState, Lane, Scheduler, Task, lanes_of
 from tcb_ops.wechat.tokens import Token
 
 PACE = RunLimits(slow_wait=60.0)
@@ -22,7 +22,13 @@ class Floor:
     """Lanes with as many rows as a test says: one merchant per environment, unless they share one."""
 
     def __init__(
-        self, *rows: int, per_env: int = 8, per_app: int = 64, shared: bool = False, token: bool = True
+        self,
+        *rows: int,
+        per_env: int = 8,
+        per_app: int = 64,
+        shared: bool = False,
+        token: bool = True,
+        batch: int = 1,
     ) -> None:
         app = AppState("wx", Slowdown(per_app))
         self.ledger: dict[int, list[Row]] = {}
@@ -32,7 +38,7 @@ class Floor:
             mine = app if shared else AppState(f"wx{no}", Slowdown(per_app))
             mine.token = TOKEN if token else None
             env = EnvState(f"env{no}", Slowdown(per_env))
-            lane = Lane(no, env, mine, "merchant")
+            lane = Lane(no, env, mine, "merchant", batch=batch)
             env.lanes.append(lane)
             mine.lanes.append(lane)
             self.lanes.append(lane)
@@ -336,3 +342,28 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
     assert [app.appid for app in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
     assert [app.slowdown.limit for app in (merchant, own, its_own)] == [2, 4, 2]
     assert lanes_of(environments, RunLimits())[1].app.appid == "", "no component: no token"
+
+
+@pytest.mark.parametrize("closed", [0, 300], ids=["all open", "some closed"])
+def test_rows_in_memory_are_bounded_where_a_call_takes_fifty_of_them(closed: int) -> None:
+    floor = Floor(*[60] * 1_000, batch=50)
+    for lane in floor.lanes[:closed]:
+        floor.scheduler.close(lane, CLOSED)
+    most = done = 0
+    while (task := floor.take()) is not None:
+        most = max(most, sum(len(lane.fresh) for lane in floor.lanes))
+        done += len(task.rows)
+        floor.scheduler.release(task)
+    assert done == 60 * (1_000 - closed)
+    assert most <= BUFFERED
+
+
+def test_lanes_that_are_paused_do_not_keep_the_others_from_their_rows() -> None:
+    floor = Floor(*[100] * 400, batch=50)
+    for lane in floor.lanes[:200]:
+        lane.app.slowdown.paused_until = 1_000.0
+    taken = Counter[int]()
+    while (task := floor.take()) is not None:
+        taken[task.lane.number] += len(task.rows)
+        floor.scheduler.release(task)
+    assert taken == dict.fromkeys(range(200, 400), 100)
