@@ -94,6 +94,7 @@ def test_a_week_of_a_small_fleet(open_shop: OpenShop, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_14_nights_of_300_merchants(open_shop: OpenShop, tmp_path: Path):
     play(open_shop, tmp_path, merchants=300, nights=14, seed=16)
 
