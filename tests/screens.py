@@ -1,13 +1,15 @@
 """Make the screenshots of the documentation: each panel after a run with the sample data, and the demo's report.
 
-    python tests/screens.py
+    python tests/screens.py [--states [NAME ...]]
 
-Both languages are written to docs/screens/. ImageMagick's `convert` reduces their size. Names of this machine are
+With `--states`: each notebook in each state, as it is in view, in docs/screens/panels/; only those whose names begin so. Both languages are written to docs/screens/. ImageMagick's `convert` reduces their size. Names of this machine are
 replaced before a screenshot is taken.
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
 import getpass
 import os
 import shutil
@@ -15,6 +17,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -22,8 +26,10 @@ from jupyter_lab import Opened, lab_server, launch, opened_page
 from playwright.sync_api import Browser, sync_playwright
 
 from tcb_ops.i18n import Lang
+from tcb_ops.model import Merchant
 from tcb_ops.notebooks.workspace import notebook_names
 from tcb_ops.reports.formats.pdf import find_chromium
+from tcb_ops.simulator import Fault, Faults, Simulator
 
 SCREENS = Path(__file__).parents[1] / "docs" / "screens"
 GIVEN = {"paths": "data/paths.csv", "root": "data/files"}
@@ -39,18 +45,164 @@ LARGEST = 150_000
 """Maximum bytes of a screenshot."""
 
 
-def prepared(work: Path, name: str, lang: Lang) -> str:
-    """Add parameters to a notebook in the workspace; return its name there."""
+def prepared(work: Path, name: str, lang: Lang, folder: Path, parameters: dict[str, str]) -> str:
+    """Add parameters to a notebook of the workspace, and put it into a folder in there; return its path there."""
     file = work / f"{name}.ipynb"
     content = nbformat.read(file, 4)
     cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", ()))
-    given = {"lang": str(lang)} | GIVEN
+    given = {"lang": str(lang)} | parameters
     cell.source += "".join(
         f"\n{key} = {value!r}" for key, value in given.items() if f"\n{key} = " in cell.source
     )
-    there = work / f"{name}-{lang}.ipynb"
+    there = folder / f"{name}-{lang}.ipynb"
     nbformat.write(content, there)
-    return there.name
+    return str(there.relative_to(work))
+
+
+PANELS = SCREENS / "panels"
+"""Screenshots of each notebook in each state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A notebook in a state: idle, running, cancelled, finished, or with errors in its list."""
+
+    notebook: str
+    state: str
+    lang: Lang
+    theme: str
+    """light or dark."""
+    width: int
+    merchants: int
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return f"{self.notebook[:2]}-{self.state}-{self.lang}-{self.theme}-{self.width}-{self.merchants}"
+
+
+EN, ZH = Lang.EN, Lang.ZH
+SHOTS = (
+    Shot("01_generate_links", "idle", ZH, "dark", 700, 12),
+    Shot("01_generate_links", "running", EN, "light", 1280, 400),
+    Shot("01_generate_links", "cancelled", ZH, "light", 1280, 12),
+    Shot("01_generate_links", "finished", EN, "dark", 700, 400),
+    Shot("01_generate_links", "errors", EN, "light", 1280, 12),
+    Shot("02_run_uploads", "idle", EN, "light", 1280, 12),
+    Shot("02_run_uploads", "running", ZH, "dark", 1280, 400),
+    Shot("02_run_uploads", "cancelled", EN, "light", 700, 12),
+    Shot("02_run_uploads", "finished", ZH, "light", 1280, 400),
+    Shot("02_run_uploads", "errors", ZH, "dark", 700, 400),
+    Shot("03_errcode_audit", "idle", ZH, "light", 1280, 400),
+    Shot("03_errcode_audit", "running", EN, "dark", 700, 400),
+    Shot("03_errcode_audit", "cancelled", ZH, "dark", 1280, 12),
+    Shot("03_errcode_audit", "finished", EN, "light", 1280, 12),
+    Shot("04_export_report", "idle", EN, "dark", 1280, 12),
+    Shot("04_export_report", "running", ZH, "light", 700, 12),
+    Shot("04_export_report", "cancelled", EN, "light", 1280, 400),
+    Shot("04_export_report", "finished", ZH, "dark", 700, 400),
+)
+"""Every state of every notebook; each width, theme, language and number of merchants is in several."""
+NAMES = (
+    "云上茶铺",
+    "老城面馆",
+    "青禾超市",
+    "城南书店",
+    "海风泳馆",
+    "山居民宿",
+    "光影摄影",
+    "星河影院",
+    "小满花坊",
+    "街角咖啡",
+)
+
+
+def open_shop(folder: Path, shot: Shot, stack: ExitStack) -> Simulator:
+    """Write the merchants, tokens, list and settings of a shot, and start its simulator."""
+    known = [
+        Merchant(
+            f"wx{n:016x}", NAMES[n % 10] + (f" {n // 10 + 1} 店" if n >= 10 else ""), f"shop-{n:03}-7c1d2e"
+        )
+        for n in range(shot.merchants)
+    ]
+    (folder / "files").mkdir(parents=True)
+    (folder / "files" / "a.svg").write_text("<svg/>", encoding="utf-8")
+    rows = max(240, 2 * shot.merchants)
+    listed = [
+        (known[n % len(known)].env, f"promo/{'late-' if n >= 100 else ''}{n:04}.svg", "a.svg")
+        for n in range(rows)
+    ]
+    if shot.state == "errors":
+        listed[3:6] = [
+            ("no-such-env", "a.svg", "a.svg"),
+            (known[0].env, "../a.svg", "a.svg"),
+            (known[0].env, "", "gone.svg"),
+        ]
+    tokens = {one.appid: f"token-of-{one.appid}" for one in known}
+    for name, lines in (
+        ("merchants.csv", [("appid", "name", "env"), *((m.appid, m.name, m.env) for m in known)]),
+        ("tokens.csv", [("appid", "access_token"), *tokens.items()]),
+        ("list.csv", [("env", "path", "file"), *listed]),
+    ):
+        with (folder / name).open("w", encoding="utf-8", newline="") as out:
+            csv.writer(out).writerows(lines)
+    faults = [
+        Fault(env="shop-002-*", errcode=85088),
+        Fault(env="shop-007-*", errcode=61007),
+        Fault(path="*3.svg", env="shop-?0?-*", errcode=40097),
+    ]
+    if shot.state in {"running", "cancelled"}:  # what comes later does not end while the screenshot is taken
+        faults = [Fault(path="promo/late-*", delay=60), Fault(env="shop-01*", delay=60), *faults]
+    simulator = stack.enter_context(Simulator(known, tokens, faults=Faults(tuple(faults))))
+    settings = (f'api_base = "{simulator.base}"', 'merchants = "merchants.csv"', 'ledger = "ledger.db"')
+    (folder / "tcb-ops.toml").write_text(
+        "\n".join((*settings, "[tokens]", 'source = "file"', 'file = "tokens.csv"')), encoding="utf-8"
+    )
+    return simulator
+
+
+def take_state(browser: Browser, base: str, work: Path, shot: Shot, convert: str) -> None:
+    """Bring a notebook into a state, and take a screenshot of what is in view."""
+    with ExitStack() as stack:
+        folder = work / shot.name
+        open_shop(folder, shot, stack)
+        given = {"target": "live", "paths": "list.csv", "root": "files"}
+        first = (
+            "02_run_uploads"
+            if shot.notebook == "04_export_report" and shot.state != "idle"
+            else shot.notebook
+        )
+        paths = {name: prepared(work, name, shot.lang, folder, given) for name in {first, shot.notebook}}
+        notebook = stack.enter_context(
+            opened_page(browser, base, paths[first], shots=work / shot.name, height=950)
+        )
+        notebook.page.set_viewport_size({"width": shot.width, "height": 950})
+        notebook.theme(dark=shot.theme == "dark")
+        notebook.run_all()
+        notebook.at_rest()
+        if shot.state in {"running", "cancelled", "finished"}:
+            notebook.click(".op-run")
+            notebook.until("() => document.querySelector('.op-panel progress')?.value > 5")
+            if shot.state == "cancelled":
+                notebook.click(".op-cancel")
+            if shot.state != "running":
+                notebook.page.wait_for_selector(".op-panel .op-actions .op-export", timeout=100_000)
+        if first != shot.notebook:
+            other = stack.enter_context(
+                opened_page(browser, base, paths[shot.notebook], shots=work / shot.name, height=950)
+            )
+            other.page.set_viewport_size({"width": shot.width, "height": 950})
+            other.theme(dark=shot.theme == "dark")
+            other.run_all()
+            other.at_rest()
+            notebook = other
+        notebook.page.wait_for_timeout(1500)  # the panel is scrolled into view, and drawn
+        me = f"{getpass.getuser()}@{socket.gethostname()}"
+        notebook.page.evaluate(TIDY, [[me, "li@ops-01"], [f"{folder}/", ""], [str(folder), "work"]])
+        file = PANELS / f"{shot.name}.png"
+        notebook.page.screenshot(path=file, animations="disabled")
+        notebook.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    smaller(file, convert)
 
 
 def photographed(notebook: Opened, number: str, lang: Lang, work: Path) -> Path:
@@ -85,7 +237,7 @@ def take(browser: Browser, base: str, work: Path, convert: str) -> None:
     """Take all screenshots of panels."""
     for name in notebook_names()[:4]:
         for lang in Lang:
-            path = prepared(work, name, lang)
+            path = prepared(work, name, lang, work, GIVEN)
             with opened_page(browser, base, path, shots=work / name, height=2600) as notebook:
                 file = photographed(notebook, name[:2], lang, work)
             smaller(file, convert)
@@ -111,13 +263,22 @@ def main() -> None:
     if chromium is None or convert is None:
         message = "This needs chromium and ImageMagick's convert."
         raise SystemExit(message)
-    SCREENS.mkdir(parents=True, exist_ok=True)
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--states", nargs="*")
+    states = options.parse_args().states
+    PANELS.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as home,
         lab_server(Path(home)) as base,
         sync_playwright() as playwright,
     ):
         browser = launch(playwright, chromium)
+        if states is not None:
+            for shot in SHOTS:
+                if not states or shot.name.startswith(tuple(states)):
+                    take_state(browser, base, Path(home).resolve() / "work", shot, convert)
+                    sys.stderr.write(f"{shot.name}\n")
+            return
         take(browser, base, Path(home).resolve() / "work", convert)
         for lang in Lang:
             (folder := Path(home).resolve() / str(lang)).mkdir()

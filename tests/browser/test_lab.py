@@ -7,6 +7,7 @@ resumed, cut off, retried, exported; nothing is lost.
 from collections import Counter
 
 import pytest
+from jupyter_lab import RUN_ALL
 
 from tcb_ops.notebooks.workspace import notebook_names
 from tcb_ops.simulator import Fault
@@ -27,6 +28,13 @@ ATTACHED = """selector => {
 """JupyterLab detaches cells that are out of view, and scrolls to the last cell that was run."""
 HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
+FOCUSED = "name => document.activeElement.closest('.' + name)"
+NUMBERED = """() => {
+  const found = [...document.querySelectorAll('.op-panel :is(button, input, select, a[href], [role=button], [tabindex="0"])')]
+    .filter(one => one.checkVisibility() && !one.disabled && one.tabIndex >= 0 && getComputedStyle(one).visibility !== 'hidden');
+  found.forEach((one, at) => { one.dataset.number = at; });
+  return found.length;
+}"""
 BLOCK = """# Block
 import pathlib, time
 panel.start.click()
@@ -77,6 +85,53 @@ def test_run_all_leads_to_a_panel_and_results_without_errors_or_violations(lab, 
             browse.click()
         assert notebook.cut(700) == []
         notebook.shot("narrow")
+
+
+@pytest.mark.parametrize("name", notebook_names())
+def test_the_whole_page_of_a_notebook_is_accessible_in_light_and_dark(lab, name):
+    with lab.opened(f"{name}.ipynb", shots=f"{name}-page") as notebook:
+        notebook.page.evaluate(RUN_ALL)
+        notebook.at_rest()
+        for dark in (False, True):
+            notebook.theme(dark=dark)
+            found = notebook.violations("html")
+            if name == "05_analysis":  # pandas leaves the corners of its tables empty
+                found = [one for one in found if not one.startswith("empty-table-header: <th")]
+            assert found == [], "dark" if dark else "light"
+        notebook.theme(dark=False)
+
+
+def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_shop):
+    shop = open_lab_shop(120, [Fault(path="banner/7.png", errcode=40097), Fault(delay=0.3)])
+    with lab.opened(shop.notebook("02_run_uploads"), shots="keyboard") as notebook:
+        press = notebook.page.keyboard.press
+        notebook.run_all()
+        notebook.at_rest()
+        notebook.page.locator(".op-panel .op-run").focus()
+        press("Enter")
+        notebook.until(FOCUSED, "op-cancel")  # the focus of the pressed button goes to the next one
+        press("Enter")
+        notebook.until(FOCUSED, "op-resume")
+        press("Enter")
+        notebook.until(STATUS, "119 of 120 rows succeeded")
+        notebook.page.locator(".op-panel .op-code:text('40097')").first.focus()
+        press("Enter")
+        notebook.until("() => document.querySelectorAll('.op-rows tbody tr').length === 1")
+        notebook.page.locator(".op-panel .op-fold").focus()
+        press("Enter")
+        notebook.page.wait_for_selector(".op-panel .op-list-browse")
+        notebook.page.locator(".op-panel .op-list-browse").focus()
+        press("Enter")
+        notebook.page.wait_for_selector(".op-panel .op-list-entries select")
+        notebook.page.locator(".op-panel button:not([disabled]):visible").first.focus()
+        wanted, reached = notebook.page.evaluate(NUMBERED), set()
+        for _ in range(wanted + 30):
+            reached.add(notebook.page.evaluate("() => document.activeElement.dataset.number"))
+            press("Tab")
+        assert set(map(str, range(wanted))) <= reached
+        notebook.page.locator(".op-panel .op-list-entries select").focus()
+        press("ArrowDown")
+        press("Enter")  # opens what is marked, here the list or a folder
 
 
 @pytest.mark.parametrize(("view", "own_tab"), [("doc/tree", False), ("notebooks", True)], ids=["Lab", "7"])
