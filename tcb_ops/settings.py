@@ -109,6 +109,16 @@ class AuditSettings(_Checked):
 
 
 @dataclass(frozen=True, init=False)
+class LifecycleSettings(_Checked):
+    """How long the ledger keeps runs."""
+
+    SECTION = "lifecycle."
+
+    keep_days: int = 0
+    """The age in days from which `runs prune` removes runs; 0: it needs --older-than."""
+
+
+@dataclass(frozen=True, init=False)
 class NotifySettings(_Checked):
     """A receiver of audit results. Addresses and keys are in variables or files, never in the settings."""
 
@@ -173,6 +183,7 @@ class Settings(_Checked):
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
     notify: tuple[NotifySettings, ...] = ()
     """The receivers of audit results."""
     _origin: Origin = field(default_factory=Origin, compare=False)
@@ -479,7 +490,11 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
 # --- what a setting takes ---------------------------------------------------------------------------------------------
 
 
-SECTIONS: dict[str, type[TokenSettings | AuditSettings]] = {"audit": AuditSettings, "tokens": TokenSettings}
+SECTIONS: dict[str, type[TokenSettings | AuditSettings | LifecycleSettings]] = {
+    "audit": AuditSettings,
+    "lifecycle": LifecycleSettings,
+    "tokens": TokenSettings,
+}
 
 
 def section_keys() -> list[str]:
@@ -716,7 +731,9 @@ _RULES: dict[str, Callable[[Any], Any]] = {
 """What a setting takes beyond its type. Each returns the value as it is kept, or raises _InvalidError."""
 
 
-def _model_of(key: str) -> type[Settings | TokenSettings | AuditSettings | NotifySettings]:
+def _model_of(
+    key: str,
+) -> type[Settings | TokenSettings | AuditSettings | LifecycleSettings | NotifySettings]:
     """Return the model that a setting belongs to."""
     section, dot, _name = key.partition(".")
     return (SECTIONS | {"notify": NotifySettings})[section] if dot else Settings
@@ -744,6 +761,7 @@ _EXPECTED: dict[Any, Text] = {
     tuple: _('must be a list of texts, e.g. ["a", "b"]'),
     TokenSettings: _("must be a section that begins with [tokens]"),
     AuditSettings: _("must be a section that begins with [audit]"),
+    LifecycleSettings: _("must be a section that begins with [lifecycle]"),
 }
 
 

@@ -39,7 +39,10 @@ ROWS_SHOWN = 200
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
 @click.option(
-    "--older-than", metavar="DAYS", default="", help="With prune: how old a run must be, such as 180d."
+    "--older-than",
+    metavar="DAYS",
+    default="",
+    help="With prune: how old a run must be, such as 180d. [default: keep_days under [lifecycle]]",
 )
 @click.option("--dry-run", is_flag=True, help="With prune: show what would be removed; remove nothing.")
 @common_options
@@ -183,10 +186,12 @@ def _prune(console: Console, settings: Settings, older_than: str, *, dry_run: bo
     """Remove old runs, or list them."""
     from tcb_ops import api
 
-    days = older_than.removesuffix("d")
+    days = older_than.removesuffix("d") or str(settings.lifecycle.keep_days)
     if not (days.isdecimal() and len(days) < 6 and int(days)):
         raise UsageError(
-            _("`runs prune` needs --older-than with a number of days, such as 180d."),
+            _(
+                "`runs prune` needs --older-than with a number of days, such as 180d, or keep_days under [lifecycle]."
+            ),
             options=["--older-than"],
         )
     found = api.prune(int(days), dry_run=dry_run, settings=settings)

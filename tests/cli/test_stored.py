@@ -160,3 +160,17 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_desk: OpenDesk
             assert ledger.execute(left).fetchone() == (0,), table
     assert desk("runs", "prune").code == 2
     assert desk("runs", "prune", "--older-than", "soon").code == 2
+
+
+def test_the_settings_give_the_age_from_which_runs_are_pruned(
+    open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk()
+    desk.upload()
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET finished_at = finished_at - 100 * 86400")
+    monkeypatch.setenv("TCB_OPS_LIFECYCLE__KEEP_DAYS", "180")
+    assert desk("runs", "prune", "--json").json["removed"] == []
+    assert len(desk("runs", "prune", "--older-than", "90d", "--dry-run", "--json").json["runs"]) == 1
+    monkeypatch.setenv("TCB_OPS_LIFECYCLE__KEEP_DAYS", "90")
+    assert len(desk("runs", "prune", "--json").json["removed"]) == 1
