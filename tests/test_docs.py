@@ -36,7 +36,7 @@ GENERATED = {"reference/commands.md", "reference/errcodes.md"}
 """Pages whose headings come from the code."""
 ENGLISH_ONLY = {"contributing/decisions.md", "contributing/benchmarks.md", "contributing/testing.md"}
 """Pages that show a part of an English file."""
-OTHER_PROGRAMS = {"--appid", "--check", "--quick"}
+OTHER_PROGRAMS = {"--appid", "--check", "--no-nanny", "--nthreads", "--nworkers", "--protocol", "--quick"}
 """Options of programs that the pages show beside ours."""
 BOUNDS = {
     "howto/tokens-service.md": (

@@ -26,7 +26,7 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, is_loopback
 from tcb_ops.runs.engine import CONFIRM_EVERY, GRACE, RunContext
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.partitions import PER_WORKER, CoordinatorLedger, Partition, divide
+from tcb_ops.runs.partitions import HAND_OVER, PER_WORKER, CoordinatorLedger, Partition, divide
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.runs.stop_errors import canary_stop, interrupted
@@ -229,8 +229,6 @@ class Coordinator:
             raise
 
     def _coordinate(self) -> None:
-        from tcb_ops.runs.cluster_task import HAND_OVER
-
         with closing(CoordinatorLedger(self._context.settings.ledger)) as ledger:
             self._ledger = ledger
             self._before = {
@@ -252,7 +250,9 @@ class Coordinator:
                 ledger.beat(self._run, self._session, ended=True)
             finally:
                 self._report_use(time.monotonic())
-        self._context.ledger.check_rows(self._run, sum(self._counts.values()))
+        counts = self._context.ledger.counts(self._run)
+        # As in the engine: rows that are no longer found by environment were never worked on.
+        self._context.ledger.check_rows(self._run, self._run.rows - counts.get(Outcome.PENDING, 0))
 
     def _check_canary(self, others: set[str]) -> None:
         """Raise CanaryError if a row of the environments that went first did not succeed."""
@@ -396,7 +396,6 @@ class Coordinator:
         for one in found:
             for by_worker in one.done.values():
                 counts.update(by_worker)
-        self._counts = counts
         self._messages += tuple(self._lost_workers(found))
         done = sum(counts.values())
         rate, left = self._rate.update(time.monotonic(), done)

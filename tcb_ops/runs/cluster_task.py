@@ -24,17 +24,13 @@ from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.loop import hand_over
-from tcb_ops.runs.partitions import FencedError, PartitionLedger
+from tcb_ops.runs.partitions import HAND_OVER, LEASE, FencedError, PartitionLedger
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.transport import Transport
 
-LEASE = 4.0
-"""Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
-HAND_OVER = LEASE + 1.0
-"""Seconds that a worker waits before it continues another one's partition, which may still be calling."""
 SAMPLE = 20
 """Local files that a worker looks at before it claims a partition."""
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +28,16 @@ from tcb_ops.runs.schema import cluster_sessions, partitions, rows, spent
 
 PER_WORKER = 8
 """Partitions per worker, so that a worker that comes, goes or is slow leaves little undivided."""
+LEASE = 4.0
+"""Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
+HAND_OVER = LEASE + 1.0
+"""Seconds that a worker waits before it continues another one's partition, which may still be calling."""
 SILENT_AFTER = 10.0
 """Seconds without a beat of the starting process after which its workers stop."""
+
+
+IDLE_SECONDS = 5
+"""Seconds after which PostgreSQL ends a transaction in which nothing happens."""
 
 
 class FencedError(LedgerError):
@@ -163,6 +171,9 @@ class PartitionLedger(Ledger):
     ) -> None:
         """Open the ledger; nothing is claimed yet. `share`: of the run's time by phase, which all workers add to."""
         super().__init__(where)
+        if self.file is None:
+            sa.event.listen(self._engine, "connect", _end_idle_transactions)
+            self._engine.dispose()
         self._worker, self._share = worker, share
         self._whole = self.run(run_id)
         self._mine = (
@@ -215,12 +226,14 @@ class PartitionLedger(Ledger):
                     .where(self._mine, partitions.c.fence == found.fence, current)
                     .values(fence=found.fence + 1, workers=json.dumps(workers))
                 )
-                allowed = claimed.rowcount or connection.execute(sa.select(current)).scalar()
-            if claimed.rowcount:
-                self._fence, self._state = found.fence + 1, found.state
-                for worker, counts in _counts(found.done).items():
-                    self._done[worker].update(counts)
-                return moved, _loaded(found.state, {})
+                if claimed.rowcount:
+                    # Read again: the previous worker may have committed since.
+                    found = connection.execute(sa.select(partitions).where(self._mine)).one()
+                    self._fence, self._state = found.fence, found.state
+                    for worker, counts in _counts(found.done).items():
+                        self._done[worker].update(counts)
+                    return moved, _loaded(found.state, {})
+                allowed = connection.execute(sa.select(current)).scalar()
             if not allowed:
                 return None
 
@@ -296,6 +309,13 @@ class PartitionLedger(Ledger):
     def _record(self) -> Any:
         (found,) = self._read(sa.select(partitions).where(self._mine))
         return found
+
+
+def _end_idle_transactions(connection: Any, _record: object) -> None:
+    """Have the server end a transaction that is idle: a worker frozen in a commit would block all others."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.commit()
 
 
 def _fenced(run: RunRecord) -> FencedError:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from workspace import OpenShop, Until, Whole, many
 
 import tcb_ops as tcb
-from tcb_ops.errors import ArgumentError
+from tcb_ops.errors import ArgumentError, LedgerError, UsageError
 from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
+from tcb_ops.runs.cluster import _refuse_unsuitable
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.partitions import CoordinatorLedger, FencedError, PartitionLedger, divide
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.settings import without_password
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -113,6 +119,38 @@ def test_a_commit_of_a_fenced_worker_is_refused(
     (one, _other) = coordinator.partitions(run, 1)
     assert one.workers == ("ops-1/1", "ops-2/2")
     assert one.done == {"ops-1/1": {Outcome.UPLOADED: 1}, "ops-2/2": {Outcome.UPLOADED: 2}}
+
+
+def test_what_is_committed_between_the_look_and_the_claim_is_counted(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(worker(place)) as first, closing(worker(place, "ops-2/2")) as second:
+        first.claim()
+        look = second._record
+
+        def look_too_early() -> Any:
+            found = look()
+            first.record(first.partition_run(), [end(2)], Usage())
+            return found
+
+        monkeypatch.setattr(second, "_record", look_too_early)
+        second.claim()
+        second.record(second.partition_run(), [end(4)], Usage())
+    (one, _other) = coordinator.partitions(run, 1)
+    assert one.done == {"ops-1/1": {Outcome.UPLOADED: 1}, "ops-2/2": {Outcome.UPLOADED: 1}}
+
+
+def test_a_worker_frozen_in_a_commit_blocks_nobody_for_long(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "://" not in place:
+        pytest.skip("the nanny of a local worker kills it, which frees the file")
+    monkeypatch.setattr("tcb_ops.runs.partitions.IDLE_SECONDS", 1)
+    with closing(worker(place)) as frozen, closing(worker(place, "ops-2/2")) as next_one:
+        frozen.claim()
+        with suppress(LedgerError), frozen._writing():  # the transaction stays open, as in a frozen process
+            assert next_one.claim() == (True, {})
+    assert coordinator.partitions(run, 1)[0].workers == ("ops-1/1", "ops-2/2")
 
 
 def test_a_new_session_fences_the_workers_of_the_earlier_one(
@@ -247,3 +285,61 @@ def test_what_is_no_cluster_is_refused(open_shop: OpenShop, cluster: Any) -> Non
     with pytest.raises(ArgumentError):
         tcb.upload(shop.read(), cluster=cluster, settings=shop.settings)
     assert not shop.sim.stats.get("link_calls")
+
+
+def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcb_ops.runs.cluster.CONNECT_WITHIN", 0.5)
+    shop = open_shop(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
+    for cluster, why in (("tcp://127.0.0.1:9", "cannot be reached"), ("tcp://192.0.2.1:8786", "TLS")):
+        with pytest.raises(UsageError, match=why) as caught:
+            tcb.upload(shop.read(), cluster=cluster, settings=shop.settings)
+        assert caught.value.exit_code == 2
+    assert tcb.all_runs(settings=shop.settings) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "An SQLite ledger cannot be shared"),
+        (
+            {"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}},
+            "tcb-ops tokens serve",
+        ),
+        ({"ledger": "postgresql+psycopg://x@db/t"}, "cannot reach a target on this machine"),
+    ],
+    ids=["SQLite", "component", "simulator"],
+)
+def test_what_remote_workers_cannot_use_is_refused(open_shop: OpenShop, options: Any, why: str) -> None:
+    shop = open_shop(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
+    client = SimpleNamespace(scheduler=SimpleNamespace(address="tls://ops-1:8786"))
+    with pytest.raises(UsageError, match=why):
+        _refuse_unsuitable(client, shop.with_options(**options))
+
+
+def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:
+    url = "postgresql+psycopg://li:planted-secret@db:5432/tcb?sslmode=require&password=planted-secret"
+    assert without_password(url) == "postgresql+psycopg://li@db:5432/tcb?sslmode=require"
+    assert without_password("/srv/tcb-ops.db") == "/srv/tcb-ops.db"
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_manifest_for_kubernetes_is_well_formed(lang: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / lang / "howto" / "cluster.md").read_text(encoding="utf-8")
+    manifest = re.search(r"```yaml\n(.+?)```", page, re.DOTALL)
+    assert manifest is not None
+    scheduler, service, workers = yaml.safe_load_all(manifest[1])
+    port = service["spec"]["ports"][0]["port"]
+    for one in (scheduler, workers):
+        labels = one["spec"]["template"]["metadata"]["labels"]
+        assert one["spec"]["selector"]["matchLabels"] == labels
+        pod = one["spec"]["template"]["spec"]
+        mounted = {mount["name"] for box in pod["containers"] for mount in box["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+    assert service["spec"]["selector"] == scheduler["spec"]["template"]["metadata"]["labels"]
+    (box,) = workers["spec"]["template"]["spec"]["containers"]
+    assert f"tls://{service['metadata']['name']}:{port}" in box["command"]
+    for program in (scheduler, workers):
+        command = program["spec"]["template"]["spec"]["containers"][0]["command"]
+        assert command[:2] in (["dask", "scheduler"], ["dask", "worker"])

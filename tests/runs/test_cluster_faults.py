@@ -1,0 +1,248 @@
+"""Seeded rounds of three workers on a shared ledger, with kills, freezes and lost connections at random moments."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from contextlib import ExitStack, closing, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import OpenShop, Shop, Until, Whole, many
+
+import tcb_ops as tcb
+from tcb_ops.errors import LedgerError, StoppedError, UsageError
+from tcb_ops.model import Merchant
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.partitions import CoordinatorLedger
+from tcb_ops.simulator import Fault, FaultStep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from postgres import Postgres
+
+    from tcb_ops.settings import Settings
+
+MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(9)]
+ROWS = 30
+LIMITS = RunLimits(concurrency=4, per_env=2, rate=4.0, backoff=0.01, slow_wait=0.05, patience=10)
+DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+
+
+class TimedCalls(list[Any]):
+    """The simulator's journal, with the time of each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: list[float] = []
+
+    def append(self, call: Any) -> None:
+        super().append(call)
+        self.at.append(time.monotonic())
+
+
+class Cluster:
+    """A scheduler and workers in processes of their own."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self._port}"
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.scheduler = self.start_scheduler()
+
+    def _start(self, program: str, *words: str) -> subprocess.Popen[bytes]:
+        out = self._stack.enter_context((self._folder / f"{program}.log").open("ab"))
+        argv = [sys.executable, "-m", f"distributed.cli.dask_{program}", *words, "--no-dashboard"]
+        process = subprocess.Popen(argv, stdout=out, stderr=out, cwd=self._folder, env=os.environ | DASK)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        return process
+
+    def start_scheduler(self) -> subprocess.Popen[bytes]:
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(self._port))
+        end = time.monotonic() + 60
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
+                return self.scheduler
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    def start_worker(self) -> None:
+        options = ("--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--death-timeout", "30")
+        here = ("--local-directory", str(self._folder / "dask"), "--host", "127.0.0.1")
+        self.workers.append(self._start("worker", self.address, *options, *here))
+
+    def wait_for_workers(self, number: int) -> None:
+        from distributed import Client
+
+        with Client(self.address, set_as_default=False, timeout=60) as client:
+            client.wait_for_workers(number, timeout=60)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        found = Cluster(tmp_path, stack)
+        for _ in range(3):
+            found.start_worker()
+        found.wait_for_workers(3)
+        yield found
+
+
+@pytest.fixture
+def shop(open_shop: OpenShop) -> Shop:
+    opened = open_shop(many(*MERCHANTS, rows=ROWS), [Fault(delay=0.02)], merchants=MERCHANTS)
+    opened.sim._state.calls = TimedCalls()
+    return opened
+
+
+def claims(settings: Settings, run: tcb.RunHandle) -> list[tuple[str, ...]]:
+    time.sleep(0.3)  # the simulator and the starting process are in this one
+    with closing(CoordinatorLedger(settings.ledger)) as ledger:
+        return [one.workers for one in ledger.partitions(run.record)]
+
+
+def pid(worker: str) -> int:
+    return int(worker.rpartition("/")[2])
+
+
+def assert_rate_held(shop: Shop) -> None:
+    """Calls arrive later than they are sent, and bunched on a busy machine: judged over windows of three seconds."""
+    calls = shop.sim._state.calls
+    by_env = defaultdict(list)
+    for call, at in zip(calls, calls.at, strict=True):
+        if call.step is FaultStep.LINK:
+            by_env[call.env].append(at)
+    rate = LIMITS.rate or 0
+    for times in by_env.values():
+        for n, at in enumerate(times):
+            assert sum(1 for other in times[n:] if other < at + 3) <= 3 * rate + 2
+
+
+def assert_each_once(shop: Shop, whole: Whole, run: tcb.Run, faults: int) -> None:
+    rows = len(MERCHANTS) * ROWS
+    assert whole(run, rows) == {"uploaded": rows}
+    stored = Counter(bucket for bucket, _key in shop.sim.objects)
+    assert set(stored.values()) == {ROWS}
+    assert rows <= shop.sim.stats["stored"] <= rows + faults * 2 * LIMITS.concurrency
+    with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
+        done = sum(
+            n for one in ledger.partitions(run.record) for by in one.done.values() for n in by.values()
+        )
+    assert done == rows, "each row is counted for one worker"
+
+
+@pytest.mark.kill
+def test_a_frozen_worker_is_fenced_and_its_merchants_continue_within_30_seconds(
+    shop: Shop, whole: Whole, until: Until, cluster: Cluster, postgres: Postgres, database: str
+) -> None:
+    settings = shop.with_options(ledger=postgres.url(database))
+    running = tcb.start_upload(shop.read(), cluster=cluster.address, settings=settings, limits=LIMITS)
+    until(lambda: sum(map(bool, claims(settings, running))) >= 3)
+    frozen = next(one[-1] for one in claims(settings, running) if one)
+    os.kill(pid(frozen), signal.SIGSTOP)
+    began = time.monotonic()
+    until(lambda: any(one[:1] == (frozen,) and len(one) > 1 for one in claims(settings, running)), 60)
+    assert time.monotonic() - began < 30
+    time.sleep(3)
+    os.kill(pid(frozen), signal.SIGCONT)
+    run = running.wait()
+    assert_each_once(shop, whole, run, 1)
+    assert_rate_held(shop)
+
+
+class Faults:
+    """Two faults at random moments of a run."""
+
+    def __init__(self, seed: int, cluster: Cluster, postgres: Postgres, database: str) -> None:
+        self.chance = random.Random(seed)
+        self.plan = [
+            self.chance.choice((self.kill, self.freeze, self.scheduler, self.database)) for _ in "12"
+        ]
+        self.frozen: list[subprocess.Popen[bytes]] = []
+        self._cluster, self._postgres, self._database = cluster, postgres, database
+
+    def kill(self) -> None:
+        self._cluster.workers.pop(self.chance.randrange(len(self._cluster.workers))).kill()
+        self._cluster.start_worker()
+
+    def freeze(self) -> None:
+        victim = self.chance.choice(self._cluster.workers)
+        victim.send_signal(signal.SIGSTOP)
+        self.frozen.append(victim)
+
+    def scheduler(self) -> None:
+        self._cluster.scheduler.kill()
+        self._cluster.scheduler.wait()
+        self._cluster.start_scheduler()
+
+    def database(self) -> None:
+        """End all connections, as a restart of the server does."""
+        self._postgres.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{self._database}' AND pid <> pg_backend_pid()"
+        )
+
+    def thaw(self) -> None:
+        for one in self.frozen:
+            one.send_signal(signal.SIGCONT)
+        self.frozen.clear()
+
+
+def play(shop: Shop, cluster: Cluster, settings: Settings, faults: Faults) -> tuple[tcb.Run, int]:
+    """Upload until every row is done, by the same call again and again; return the run and the number of sessions."""
+    for session in range(1, 9):
+        try:
+            running = tcb.start_upload(shop.read(), cluster=cluster.address, settings=settings, limits=LIMITS)
+        except (UsageError, LedgerError):  # the scheduler or the lock is not back yet
+            time.sleep(1)
+            continue
+        while faults.plan and not running.ended_within(faults.chance.uniform(1.0, 4.0)):
+            faults.plan.pop()()
+        if not running.ended_within(20):
+            faults.thaw()
+        try:
+            return running.wait(), session
+        except StoppedError:
+            faults.thaw()
+            for worker in [one for one in cluster.workers if one.poll() is not None]:  # lost their scheduler
+                cluster.workers.remove(worker)
+                cluster.start_worker()
+    pytest.fail("the run did not end")
+
+
+def round_of(
+    seed: int, shop: Shop, whole: Whole, cluster: Cluster, postgres: Postgres, database: str
+) -> None:
+    settings = shop.with_options(ledger=postgres.url(database))
+    run, sessions = play(shop, cluster, settings, Faults(seed, cluster, postgres, database))
+    assert_each_once(shop, whole, run, 3 * sessions + 2)
+    assert_rate_held(shop)
+
+
+@pytest.mark.kill
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(5))
+def test_no_row_is_lost_or_counted_twice_whatever_fails(
+    seed: int, shop: Shop, whole: Whole, cluster: Cluster, postgres: Postgres, database: str
+) -> None:
+    round_of(seed, shop, whole, cluster, postgres, database)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(5, 100))
+def test_many_rounds(
+    seed: int, shop: Shop, whole: Whole, cluster: Cluster, postgres: Postgres, database: str
+) -> None:
+    round_of(seed, shop, whole, cluster, postgres, database)
