@@ -285,6 +285,15 @@ class Problem:
 
 
 @lru_cache(maxsize=256)  # called for every link
+@dataclass(frozen=True, slots=True)
+class QuotaUsage:
+    """How much of a quota is used."""
+
+    used: int
+    limit: int
+    """0 if unknown."""
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host name or address is this machine. Names other than localhost are not resolved."""
     if host == "localhost":

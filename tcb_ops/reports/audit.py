@@ -14,16 +14,15 @@ from typing import Any
 from tcb_ops.details import DetailCode
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
-from tcb_ops.model import FailOn, Outcome
+from tcb_ops.model import FailOn, Outcome, QuotaUsage
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.runs.audit import STORAGE, WRITES, other_causes, usage_of
+from tcb_ops.runs.audit_details import STORAGE, WRITES, other_causes, usage_of
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.cloud import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +243,7 @@ def new_failures(summary: RunSummary, changes: RunDiff | None, settings: Setting
 
 def _healthy(
     reader: RunReader, run: RunRecord
-) -> tuple[dict[str, int], dict[tuple[str, str, str], dict[str, Usage]]]:
+) -> tuple[dict[str, int], dict[tuple[str, str, str], dict[str, QuotaUsage]]]:
     """Return in how many healthy environments each check could not be made, and what they have used of their quotas."""
     counted: Counter[str] = Counter()
     measured = {}

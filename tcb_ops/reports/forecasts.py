@@ -9,11 +9,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text, _, ngettext
-from tcb_ops.model import Outcome
-from tcb_ops.runs.audit import LINKS, STORAGE, WRITES, usage_of
+from tcb_ops.model import Outcome, QuotaUsage
+from tcb_ops.runs.audit_details import LINKS, STORAGE, WRITES, usage_of
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.wechat.cloud import Usage
 
 DAY = 86_400.0
 SOON = 7
@@ -140,7 +139,7 @@ def days_of_month_left(now: float) -> float:
     return (reset - there).total_seconds() / DAY
 
 
-def _due(quota: str, used: Usage, earlier: Sequence[Reading], now: float) -> tuple[float, float] | None:
+def _due(quota: str, used: QuotaUsage, earlier: Sequence[Reading], now: float) -> tuple[float, float] | None:
     """Return when a quota is used up, and the pace, if that is soon."""
     found = days_left(used.used, used.limit, earlier, now)
     if found is None or found[0] > SOON or (quota == WRITES and found[0] > days_of_month_left(now)):
@@ -149,7 +148,7 @@ def _due(quota: str, used: Usage, earlier: Sequence[Reading], now: float) -> tup
 
 
 def forecasts(
-    reader: LedgerReader, run: RunRecord, measured: Mapping[tuple[str, str, str], Mapping[str, Usage]]
+    reader: LedgerReader, run: RunRecord, measured: Mapping[tuple[str, str, str], Mapping[str, QuotaUsage]]
 ) -> list[Forecast]:
     """Return what runs out soon, the most urgent first.
 
@@ -165,7 +164,7 @@ def forecasts(
         for quota, now in used.items():
             kept = past.get((appid, env, quota), [])
             earlier = [(at, one.used) for at, one in kept]
-            at, before = kept[0] if kept else (0.0, Usage(0, 0))
+            at, before = kept[0] if kept else (0.0, QuotaUsage(0, 0))
             if quota == LINKS:
                 if appid not in asked and short_of_calls(now.used, now.limit, pace.get(appid, 0.0)):
                     is_new = not short_of_calls(before.used, before.limit, pace[appid])
@@ -178,9 +177,11 @@ def forecasts(
     return sorted(found, key=lambda one: (one.days or 0.0, one.merchant, one.env))
 
 
-def _readings(reader: LedgerReader, run: RunRecord) -> dict[tuple[str, str, str], list[tuple[float, Usage]]]:
+def _readings(
+    reader: LedgerReader, run: RunRecord
+) -> dict[tuple[str, str, str], list[tuple[float, QuotaUsage]]]:
     """Return the earlier readings by (appid, environment, quota), latest first."""
-    found: dict[tuple[str, str, str], list[tuple[float, Usage]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[float, QuotaUsage]]] = {}
     for audit in reader.earlier_audits(run, run.created_at - PAST * DAY):
         for record in reader.rows(audit, outcomes=frozenset({Outcome.HEALTHY})):
             for quota, used in usage_of(record.end.detail).items():

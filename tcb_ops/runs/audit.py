@@ -17,12 +17,13 @@ from functools import partial
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import TcbOpsError, TransportError
-from tcb_ops.model import Outcome, Owner, Reason, RowEnd, Secret
+from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, RowEnd, Secret
+from tcb_ops.runs.audit_details import LINKS, STORAGE, WRITES
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.wechat import cloud
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.cloud import CloudClient, CloudKeys, Usage
+from tcb_ops.wechat.cloud import CloudClient, CloudKeys
 from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
 
 NORMAL, HALTED = "NORMAL", "HALTED"
@@ -30,9 +31,6 @@ REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 """Errcodes for a refused token. For the component token, they affect every merchant."""
 QUOTA, PERMISSIONS = "quota", "permissions"
 """Checks that may be left out, by their names in the ledger."""
-LINKS, STORAGE, WRITES = "links", "storage", "writes"
-"""Quotas, by their names in the ledger; checks of the last two may be left out."""
-_UNKNOWN = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ class AccountChecks:
 
     async def measure(
         self, appid: str, owner: Owner, token: Secret, env: str
-    ) -> tuple[Mapping[str, Usage], tuple[str, ...]]:
+    ) -> tuple[Mapping[str, QuotaUsage], tuple[str, ...]]:
         """Return what a healthy environment has used, by name, and the checks that could not be made.
 
         Cloud keys exist for a merchant's own environments only. They stay in memory until the audit ends.
@@ -118,9 +116,9 @@ class AccountChecks:
         if not isinstance(account.found, AccountFacts):
             return {}, ()
         facts, missing = account.found, list(account.found.not_checked)
-        used: dict[str, Usage] = {}
+        used: dict[str, QuotaUsage] = {}
         if facts.links is not None:
-            used[LINKS] = Usage(facts.links.used, facts.links.daily_limit)
+            used[LINKS] = QuotaUsage(facts.links.used, facts.links.daily_limit)
         if self.cloud is not None:
             if owner is Owner.MERCHANT:
                 async with account.lock:
@@ -220,12 +218,6 @@ def cause_detail(causes: list[Cause]) -> Detail | None:
     return first.detail.format(also=also) if first.detail is not None else detail(DetailCode.ALSO, also=also)
 
 
-def other_causes(kept: Detail | None) -> tuple[str, ...]:
-    """Return the codes of the other causes that `cause_detail` kept."""
-    also = kept.params.get("also") if kept is not None else None
-    return tuple(str(also).split(", ")) if also else ()
-
-
 _NO_VERDICT = {Reason.NO_ANSWER, Reason.NOT_ASKED}
 _FOR_LATER = {Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW}
 
@@ -256,35 +248,6 @@ def judged(end: RowEnd) -> RowEnd:
     elif end.store_code:
         unknown = store_code(end.store_code, "", end.http_status or 0).decision in _FOR_LATER
     return replace(end, outcome=Outcome.UNKNOWN if unknown else Outcome.UNHEALTHY)
-
-
-def measured(used: Mapping[str, Usage], missing: tuple[str, ...]) -> Detail | None:
-    """Return what the ledger keeps about a healthy environment; None if there is nothing to keep.
-
-    The figures are parameters of the Detail, such as `storage_used` and `storage_limit`; those not known are `–`.
-    """
-    if not used and not missing:
-        return None
-    figures: dict[str, object] = {}
-    for name in (LINKS, STORAGE, WRITES):
-        one = used.get(name)
-        figures[f"{name}_used"] = one.used if one is not None else _UNKNOWN
-        figures[f"{name}_limit"] = one.limit if one is not None and one.limit else _UNKNOWN
-    if missing:
-        return detail(DetailCode.NOT_CHECKED, checks=", ".join(missing), **figures)
-    return detail(DetailCode.QUOTAS, **figures)
-
-
-def usage_of(kept: Detail | None) -> dict[str, Usage]:
-    """Return the usage that `measured` kept, by name."""
-    figures = kept.params if kept is not None else {}
-    return {
-        name: Usage(
-            figures[f"{name}_used"], limit if isinstance(limit := figures[f"{name}_limit"], int) else 0
-        )
-        for name in (LINKS, STORAGE, WRITES)
-        if isinstance(figures.get(f"{name}_used"), int)
-    }
 
 
 def not_asked(stopped: Detail) -> RowEnd:

@@ -16,7 +16,8 @@ from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, RowEnd, Secret
-from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_detail, causes_of, measured
+from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_detail, causes_of
+from tcb_ops.runs.audit_details import measured
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload

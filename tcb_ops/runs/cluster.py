@@ -149,9 +149,8 @@ def _refuse_unsuitable(client: Client, settings: Settings) -> None:
         if settings.tokens.source == "component":
             raise UsageError(
                 _(
-                    "Tokens of the source `component` stay on one machine. Serve them to the workers with "
-                    "`tcb-ops tokens serve` on the machine that has the refresh tokens, and set source = "
-                    '"service" for this run.'
+                    "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or a token "
+                    'service that all workers reach (source = "service").'
                 )
             )
         if settings.on_loopback:

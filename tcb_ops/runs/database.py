@@ -21,7 +21,17 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageEr
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import SqliteFile, held_runs, lock_folder, lock_key, planning
-from tcb_ops.runs.schema import SCHEMA, VERSION, alembic_version, envs, holders, rows, runs, version
+from tcb_ops.runs.schema import (
+    SCHEMA,
+    VERSION,
+    alembic_version,
+    condition_indices_on_postgresql,
+    envs,
+    holders,
+    rows,
+    runs,
+    version,
+)
 from tcb_ops.runs.views import create_views
 from tcb_ops.settings import shown_url
 
@@ -119,10 +129,11 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
             there = set(sa.inspect(connection).get_table_names())
         if not there:
+            if engine.dialect.name == "postgresql":
+                condition_indices_on_postgresql()
+                holders.create(connection)
             SCHEMA.create_all(connection)
             create_views(connection)
-            if engine.dialect.name == "postgresql":
-                holders.create(connection)
             connection.execute(version.insert().values(version=VERSION))
             connection.execute(alembic_version.insert().values(version_num=str(VERSION)))
             return

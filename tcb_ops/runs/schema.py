@@ -180,7 +180,7 @@ STORED = sa.text(
 )
 """Selects rows that show, or put in doubt, what is stored at a path; the index and its query must use the same text."""
 
-sa.Index("rows_by_path", rows.c.path, sqlite_where=STORED, postgresql_where=STORED)
+rows_by_path = sa.Index("rows_by_path", rows.c.path, sqlite_where=STORED)
 sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)
 
 CARRIES_ERRCODE = sa.text("errcode <> 0")
@@ -193,6 +193,14 @@ errcodes = sa.Index(
     rows.c.errcode,
     rows.c.ended_at,
     sqlite_where=CARRIES_ERRCODE,
-    postgresql_where=CARRIES_ERRCODE,
 )
 """Covers the query of the history."""
+
+
+def condition_indices_on_postgresql() -> None:
+    """Give the partial indices their conditions on PostgreSQL, too.
+
+    Where they are declared, this would import SQLAlchemy's dialect for PostgreSQL into every command.
+    """
+    for index, condition in ((rows_by_path, STORED), (errcodes, CARRIES_ERRCODE)):
+        index.dialect_options["postgresql"]["where"] = condition

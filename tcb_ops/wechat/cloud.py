@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tcb_ops.errors import TransportError
-from tcb_ops.model import Secret, is_simulated
+from tcb_ops.model import QuotaUsage, Secret, is_simulated
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import read_object
 from tcb_ops.wechat.transport import Transport
@@ -38,15 +38,6 @@ class CloudKeys:
     secret_id: Secret
     secret_key: Secret
     token: Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """How much of a quota is used."""
-
-    used: int
-    limit: int
-    """0 if unknown."""
 
 
 def signature(key: str, scope: str, timestamp: int, headers: Mapping[str, str], body: bytes) -> str:
@@ -106,7 +97,7 @@ class CloudClient:
     """MB by package, each asked once."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def usage(self, keys: CloudKeys, env: str, package: str, metric: str) -> Usage | None:
+    async def usage(self, keys: CloudKeys, env: str, package: str, metric: str) -> QuotaUsage | None:
         """Return an environment's usage; None if it cannot be read.
 
         The limit is the one in the response, where it has one; that of storage is else its package's.
@@ -121,7 +112,7 @@ class CloudClient:
                 if package not in self.capacities:
                     self.capacities[package] = await self._capacity(keys, env, package)
                 limit = self.capacities[package]
-        return Usage(used, limit)
+        return QuotaUsage(used, limit)
 
     async def _capacity(self, keys: CloudKeys, env: str, package: str) -> int:
         """Return a package's storage in MB; 0 if unknown."""

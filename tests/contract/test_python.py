@@ -43,6 +43,13 @@ def loaded_by(code: str) -> set[str]:
     return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
 
 
+def test_an_sqlite_ledger_loads_nothing_of_postgresql(tmp_path: Path) -> None:
+    opened = f"from tcb_ops.runs.ledger import Ledger; Ledger({str(tmp_path / 'ledger.db')!r}).runs()"
+    loaded = loaded_by(opened)
+    assert "sqlalchemy.dialects.sqlite" in loaded
+    assert "sqlalchemy.dialects.postgresql" not in loaded
+
+
 def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> None:
     assert {"pandas", "sqlalchemy", "aiohttp", "httpx", "click", "rich"} & loaded_by(
         "import tcb_ops"

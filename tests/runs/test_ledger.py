@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 from workspace import BOOKS, TEA, OpenShop, Until, Whole, many
 
 import tcb_ops as tcb
@@ -89,6 +90,14 @@ def planned(ledger: Ledger, rows: Iterable[Row] = (), **changes: Any) -> RunReco
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_the_indices_of_a_new_ledger_cover_only_the_rows_that_they_are_for(ledger: Ledger) -> None:
+    with ledger._engine.connect() as connection:
+        listed = {one["name"]: one["dialect_options"] for one in sa.inspect(connection).get_indexes("rows")}
+    dialect = ledger._engine.dialect.name
+    assert str(listed["rows_by_errcode"][f"{dialect}_where"]).strip("()") == "errcode <> 0"
+    assert "uploaded" in str(listed["rows_by_path"][f"{dialect}_where"])
 
 
 def test_a_planned_run_comes_back_as_it_was_given(ledger: Ledger) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted import Server
 
-from tcb_ops.model import Secret
-from tcb_ops.wechat.cloud import CloudClient, CloudKeys, Usage, capacity_of, endpoint, signature
+from tcb_ops.model import QuotaUsage, Secret
+from tcb_ops.wechat.cloud import CloudClient, CloudKeys, capacity_of, endpoint, signature
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_what_is_used_and_allowed(run: Run, answers: list[Any], expected: tuple[
     assert b"practice-key" not in b"".join(server.heads)
 
 
-async def ask_usage(answers: list[Any]) -> tuple[Usage | None, Server]:
+async def ask_usage(answers: list[Any]) -> tuple[QuotaUsage | None, Server]:
     async def script(connection: Connection) -> None:
         for answer in answers:
             await connection.request()
