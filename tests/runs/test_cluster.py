@@ -220,12 +220,13 @@ def workers_of(run: tcb.RunHandle) -> list[int]:
 def test_a_killed_worker_is_reported_and_its_merchants_continue(
     open_shop: OpenShop, whole: Whole, until: Until, place: str
 ) -> None:
-    shop = open_shop(many(*MERCHANTS, rows=40), [Fault(delay=0.05)], merchants=MERCHANTS)
+    shop = open_shop(many(*MERCHANTS, rows=40), [Fault(delay=1.0)], merchants=MERCHANTS)
     settings = shop.with_options(ledger=place)
     running = tcb.start_upload(shop.read(), cluster="local:2", settings=settings, limits=LIMITS)
     until(lambda: shop.sim.stats["stored"] >= 20 and len(workers_of(running)) == 2)
     killed = workers_of(running)[0]
     os.kill(killed, signal.SIGKILL)
+    shop.sim.play([])  # slow until then: one worker must not be done before the other has started
     messages: tuple[Any, ...] = ()
     for progress in running.watch():
         messages = progress.messages
