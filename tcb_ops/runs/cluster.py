@@ -96,7 +96,7 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
             memory_limit=0,
             silence_logs=logging.CRITICAL,
             preload=["tcb_ops.runs.cluster_task"],
