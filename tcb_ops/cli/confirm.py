@@ -220,12 +220,13 @@ def dry_run(
         store = _(" and its store") if uploads else NOTHING
         console.print(
             _(
-                "The run would make {calls} to {api_base}{store}. Nothing was sent.",
+                "The run would make {calls} to {api_base}{store}.",
                 calls=ngettext("{n:,} call", "{n:,} calls", planned.calls),
                 api_base=settings.api_base,
                 store=store,
             )
         )
+        console.print(_("Nothing was sent."))
     for warning in planned.warnings():
         console.warn(warning)
     if cost.unknown is not None:

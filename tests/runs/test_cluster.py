@@ -306,7 +306,7 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
         ({}, "An SQLite ledger cannot be shared"),
         (
             {"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}},
-            "tcb-ops tokens serve",
+            "stay on one machine",
         ),
         ({"ledger": "postgresql+psycopg://x@db/t"}, "cannot reach a target on this machine"),
     ],
