@@ -192,7 +192,7 @@ def test_a_dry_run_shows_and_does_not_ask(open_desk):
     desk = open_desk(many(*SIX, rows=2), merchants=SIX)
     said = desk.upload(*LIVE, "--dry-run")
     assert said.code == 0
-    assert "24 calls to https://api.example.invalid and its store. Nothing was sent." in said.out
+    assert "24 calls to https://api.example.invalid and its store.\nNothing was sent." in said.out
 
 
 def test_runs_show_a_run_and_its_rows(open_desk):
