@@ -134,18 +134,18 @@ def delete(
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
         with _subject(console, what, common, settings, listing, "delete") as subject:
             named: list[Text] = []
+            refused = False
             if isinstance(subject, str):
                 run = api.open_run(api.upload_of(subject, settings).id, settings=settings)
                 scope = scope_of_stored(run, common.matching(settings))
             else:
                 scope = scope_of_list(subject)
                 listed = api.foreign(subject, settings=settings)
-                if listed is not None and foreign:
+                refused = listed is not None and not foreign
+                if listed is not None:
                     named = [listed]
             preview = as_lines((*named, _("To be deleted: {text}", text=scope.text)))
-            if not isinstance(subject, str) and listed is not None and not foreign:
-                pass  # refused by start_delete, without a question
-            else:
+            if not refused:  # start_delete refuses without a question
                 _ask(console, Kind.DELETE, scope, preview, settings, yes=yes)
             handle = api.start_delete(
                 subject,

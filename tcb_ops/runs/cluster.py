@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 Cluster: TypeAlias = "str | Client"
+_LOCAL = r"local:([1-9][0-9]{0,2})"
 
 WORKER_TTL = 8.0
 """Seconds without a heartbeat after which Dask gives a worker up; Dask itself waits five minutes."""
@@ -68,7 +69,7 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
             if cluster.asynchronous:
                 raise ArgumentError("cluster", cluster, _("a client that is not asynchronous"))
             client = cluster
-        elif (local := re.fullmatch(r"local:([1-9][0-9]{0,2})", str(cluster))) is not None:
+        elif (local := re.fullmatch(_LOCAL, str(cluster))) is not None:
             client = _local(int(local[1]), settings, stack)
         else:
             client = _connected(str(cluster), stack)
@@ -79,7 +80,7 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
 
 def check_cluster(cluster: object) -> None:
     """Raise ArgumentError for anything but the name of a cluster or a client of one."""
-    text = isinstance(cluster, str) and re.fullmatch(r"local:[1-9][0-9]{0,2}|(tls|tcp)://\S+:[0-9]+", cluster)
+    text = isinstance(cluster, str) and re.fullmatch(rf"{_LOCAL}|(tls|tcp)://\S+:[0-9]+", cluster)
     if not (text or hasattr(cluster, "run_on_scheduler")):
         raise ArgumentError(
             "cluster", cluster, _("local:N, the URL of a scheduler (tls://HOST:PORT), or a Client of Dask")
@@ -299,7 +300,7 @@ class Coordinator:
                     tasks[self._submit(number, workers)] = number
 
     def _let_stop(self, tasks: dict[Future, int]) -> None:
-        """Have the workers stop, and wait until they have, so that the same command may go on at once."""
+        """Have the workers stop, and wait until they have, so that the same command can resume the run at once."""
         self._ledger.beat(self._run, self._session, stopping=True)
         end = time.monotonic() + STOP_WITHIN
         while any(task.status == "pending" for task in tasks) and time.monotonic() < end:

@@ -106,9 +106,7 @@ def plan(
         return _resumed(ledger, found)
     ledger.check_file(CHECK_NEW_SECONDS)
     new_id, own = _new_id(now, settings), dict(work.options)
-    if (
-        work.kind is Kind.UPLOAD and own.get("backup") and not work.parent
-    ):  # a retry goes on with its original's
+    if work.kind is Kind.UPLOAD and own.get("backup") and not work.parent:  # a retry continues its original's
         own["backup"] = str(Path(own["backup"]) / new_id)
     new = NewRun(
         id=new_id,
