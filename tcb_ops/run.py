@@ -406,6 +406,8 @@ class RunHandle:
         self.record = record
         self.resumed = resumed
         """Whether an unfinished run is resumed."""
+        self.done_before = session.done_before if session is not None else record.rows
+        """Number of rows that were done before."""
         self.warning = warning
         """Of a retry: which rows it leaves out because the merchants file lacks their merchants; None if none."""
         self._waiting = threading.Lock()

@@ -564,12 +564,11 @@ def follow_run(console: Console, handle: RunHandle, common: CommonOptions) -> Ru
     """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
     resumed = None
     if handle.resumed:
-        done = sum(rows for outcome, rows in handle.so_far().outcomes.items() if outcome != Outcome.PENDING)
         of = handle.record.rows
         resumed = _(
             "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
             id=handle.id,
-            done=done,
+            done=handle.done_before,
             rows=ngettext("{n:,} row", "{n:,} rows", of),
         )
     console.release(first=resumed)

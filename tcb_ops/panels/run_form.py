@@ -141,7 +141,7 @@ class RunForm(Panel):
         self.monitor.follow(handle)
         self._list_runs()
         if handle.resumed:
-            self._say_resumed(handle.so_far())
+            self._say_resumed(handle)
 
     def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
         self._list_runs()
@@ -166,14 +166,13 @@ class RunForm(Panel):
         finally:
             self._list_runs()
 
-    def _say_resumed(self, run: Run) -> None:
-        done = sum(rows for outcome, rows in run.counts.items() if outcome != "pending")
+    def _say_resumed(self, handle: RunHandle) -> None:
         self.worker.say(
             _(
                 "Resuming run {id}: {done:,} of {rows} are done.",
-                id=run.id,
-                done=done,
-                rows=ngettext("{n:,} row", "{n:,} rows", run.record.rows),
+                id=handle.id,
+                done=handle.done_before,
+                rows=ngettext("{n:,} row", "{n:,} rows", handle.record.rows),
             )
         )
 

@@ -64,6 +64,9 @@ class RunSession:
             self._links = LinksFile(context.out or planned, self._run.id, context.settings.zone, planned)
             self._links.open(context.may_discard)
             self._reopen_lost(self._links)
+        done = self._ledger.counts(self._run)
+        self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
+        """Number of rows that earlier sessions had done."""
         self._future = hand_over(self._work())
 
     @property
